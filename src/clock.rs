@@ -1,0 +1,143 @@
+//! Time as an argument: a monotonic [`Instant`] that goes on while the machine is suspended, and
+//! the [`Clock`] that reads it.
+//!
+//! A token's life is counted by its issuer, who does not sleep when this machine does. The
+//! standard library's `Instant` stands still during a suspend on Linux, so an expiry kept in it
+//! would be late by as long as the lid was closed.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::{Duration, SystemTime};
+
+/// A moment on the monotonic clock, counted from an arbitrary origin (on Linux: boot), suspends
+/// included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(Duration);
+
+impl Instant {
+    /// The clock's origin.
+    pub const ORIGIN: Instant = Instant(Duration::ZERO);
+
+    /// Time from `earlier` to this moment; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Instant) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+
+    fn add(self, span: Duration) -> Instant {
+        Instant(self.0.saturating_add(span))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Instant;
+
+    fn sub(self, span: Duration) -> Instant {
+        Instant(self.0.saturating_sub(span))
+    }
+}
+
+/// Where the time comes from.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The monotonic clock.
+    fn now(&self) -> Instant;
+
+    /// The wall clock, for what is shown or stored; it may step.
+    fn wall(&self) -> SystemTime;
+
+    /// The wall-clock time of `at`, as far as it can be told now.
+    fn wall_at(&self, at: Instant) -> SystemTime {
+        let now = self.now();
+        if at >= now {
+            self.wall() + at.since(now)
+        } else {
+            self.wall() - now.since(at)
+        }
+    }
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        const CONTINUOUS: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+        // elsewhere (macOS, the BSDs) the monotonic clock counts suspends as well
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        const CONTINUOUS: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+
+        let at = rustix::time::clock_gettime(CONTINUOUS);
+        Instant(Duration::new(
+            u64::try_from(at.tv_sec).unwrap_or(0),
+            u32::try_from(at.tv_nsec).unwrap_or(0),
+        ))
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the wall clock"
+    )]
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+/// Tokio's clock, which tests can pause and move: a virtual one.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokioClock(tokio::time::Instant);
+
+#[cfg(test)]
+impl TokioClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "reads the paused clock of a test's runtime"
+    )]
+    pub(crate) fn start() -> TokioClock {
+        TokioClock(tokio::time::Instant::now())
+    }
+}
+
+#[cfg(test)]
+impl Clock for TokioClock {
+    fn now(&self) -> Instant {
+        Instant(self.0.elapsed())
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_goes_forward() {
+        let first = SystemClock.now();
+        assert!(first > Instant::ORIGIN);
+        assert!(SystemClock.now() >= first);
+    }
+
+    #[test]
+    fn differences_never_go_below_zero() {
+        let at = Instant::ORIGIN + Duration::from_secs(5);
+        assert_eq!(at.since(at + Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(at - Duration::from_secs(9), Instant::ORIGIN);
+    }
+
+    #[test]
+    fn wall_time_of_a_moment_follows_the_distance_from_now() {
+        let clock = SystemClock;
+        let soon = clock.wall_at(clock.now() + Duration::from_secs(60));
+        let left = soon.duration_since(clock.wall()).unwrap();
+        assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(59));
+    }
+}

@@ -1,0 +1,9 @@
+//! scaffold
+pub mod backoff;
+pub mod client_id;
+pub mod clock;
+pub mod oauth;
+pub mod proxy;
+pub mod random;
+pub mod secret;
+pub mod token;

@@ -1,0 +1,50 @@
+//! What the proxy is told: instances to send to, listeners to receive on. Already validated.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One Collibra environment.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Whether it is spoken to over TLS, its certificate verified.
+    pub tls: bool,
+    /// A DNS name or an IP address (no brackets).
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The value of `Host`: `host`, and the port unless it is the scheme's own.
+    pub authority: String,
+    /// The token endpoint's path, which is never forwarded.
+    pub token_path: String,
+    /// Certificates (PEM) accepted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The longest time for a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// The longest silence inside a response; `None`: no limit.
+    pub idle_timeout: Option<Duration>,
+    /// How long an address is used before the name is looked up again, at most.
+    pub resolve_ttl_max: Duration,
+}
+
+/// An address on which apps are served.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The name of the client whose token is attached.
+    pub client: Arc<str>,
+    /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
+    pub hosts: Vec<String>,
+    /// The longest time for the head of a request, from its first byte to its last.
+    pub header_timeout: Duration,
+    /// The largest head of a request, in bytes.
+    pub max_header_bytes: usize,
+    /// How many connections are served at once; further ones wait to be accepted.
+    pub max_connections: usize,
+}

@@ -1,0 +1,80 @@
+//! Text that must never be seen: redacted when printed, wiped from memory when dropped.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// A client secret, an access token, a key: its text is given only by [`Secret::expose`].
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+/// Why a text cannot be a secret. Never quotes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSecret {
+    /// It is empty.
+    #[error("the secret is empty")]
+    Empty,
+    /// It has a control character in it, most often a line break.
+    #[error(
+        "the secret has a control character (a line break?) in its middle; it should be one line"
+    )]
+    ControlCharacter,
+}
+
+impl Secret {
+    /// Takes a secret as a file, a variable or the configuration gives it. A line break at its
+    /// end is cut; spaces are kept, for they may belong to it.
+    ///
+    /// # Errors
+    /// [`InvalidSecret`] if nothing is left or it has a control character in it.
+    pub fn parse(text: &str) -> Result<Secret, InvalidSecret> {
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            return Err(InvalidSecret::Empty);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(InvalidSecret::ControlCharacter);
+        }
+        Ok(Secret(text.into()))
+    }
+
+    /// The text, for the one place that must have it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn printing_shows_nothing_of_it() {
+        let secret = Secret::parse("canary-7f3a\n").unwrap();
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+        assert_eq!(secret.expose(), "canary-7f3a");
+    }
+
+    #[test]
+    fn spaces_belong_to_it_and_line_breaks_do_not() {
+        assert_eq!(Secret::parse(" a b \r\n").unwrap().expose(), " a b ");
+        assert_eq!(Secret::parse("\n").unwrap_err(), InvalidSecret::Empty);
+        assert_eq!(
+            Secret::parse("a\nb").unwrap_err(),
+            InvalidSecret::ControlCharacter
+        );
+    }
+}

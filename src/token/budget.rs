@@ -1,0 +1,155 @@
+//! The issuer's pool of tokens, mirrored: how many requests may still be made, and when the next.
+//!
+//! A token bucket, kept as the moment at which it is full again. Where the issuer's book-keeping
+//! is unknown the mirror takes the lower figure: nothing is refilled while a request is under way,
+//! for the issuer may book it as late as it answers. Pure: it takes `now`.
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+
+/// The pool's size and pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How many tokens a full pool holds; at least 1.
+    pub capacity: u32,
+    /// How long it takes for one more to come; above zero.
+    pub refill: Duration,
+}
+
+/// The mirrored pool of one client.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    config: Config,
+    /// When the pool is full, if nothing more is taken.
+    full_at: Instant,
+    /// No request before this, whatever the pool holds: the issuer said so.
+    not_before: Instant,
+}
+
+impl Budget {
+    /// A pool that is full.
+    #[must_use]
+    pub fn full(config: Config) -> Budget {
+        Budget {
+            config,
+            full_at: Instant::ORIGIN,
+            not_before: Instant::ORIGIN,
+        }
+    }
+
+    /// Its size and pace.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.config
+    }
+
+    /// What it holds at `now`, in tokens; between 0 and the capacity.
+    #[must_use]
+    pub fn available(&self, now: Instant) -> f64 {
+        let missing = self.full_at.since(now).as_secs_f64() / self.config.refill.as_secs_f64();
+        (f64::from(self.config.capacity) - missing).max(0.0)
+    }
+
+    /// The earliest moment at which a request may be made: now or earlier means at once.
+    #[must_use]
+    pub fn ready_at(&self) -> Instant {
+        let all_but_one = self.config.refill * (self.config.capacity - 1);
+        (self.full_at - all_but_one).max(self.not_before)
+    }
+
+    /// Takes one for a request that is sent now. Call it only once [`Budget::ready_at`] has come.
+    pub fn take(&mut self, now: Instant) {
+        debug_assert!(self.ready_at() <= now, "a request that the pool forbids");
+        self.full_at = self.full_at.max(now) + self.config.refill;
+    }
+
+    /// The request sent at `sent` was answered, or given up, at `now`: what was refilled meanwhile
+    /// is not counted.
+    pub fn settle(&mut self, sent: Instant, now: Instant) {
+        self.full_at = (self.full_at + now.since(sent)).min(self.empty_at(now));
+    }
+
+    /// The request took nothing after all.
+    pub fn give_back(&mut self) {
+        self.full_at = self.full_at - self.config.refill;
+    }
+
+    /// The issuer says that the pool is empty: no request for one refill interval, or for
+    /// `retry_after` if that is longer.
+    pub fn rate_limited(&mut self, now: Instant, retry_after: Option<Duration>) {
+        self.full_at = self.empty_at(now);
+        let wait = self.config.refill.max(retry_after.unwrap_or_default());
+        self.not_before = self.not_before.max(now + wait);
+    }
+
+    /// The `full_at` of a pool that is empty at `now`.
+    fn empty_at(&self, now: Instant) -> Instant {
+        now + self.config.refill * self.config.capacity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: Config = Config {
+        capacity: 5,
+        refill: Duration::from_secs(60),
+    };
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ORIGIN + Duration::from_secs(10_000 + seconds)
+    }
+
+    #[test]
+    fn a_full_pool_gives_its_capacity_at_once_and_then_one_a_refill() {
+        let mut budget = Budget::full(CONFIG);
+        for _ in 0..5 {
+            assert!(budget.ready_at() <= at(0));
+            budget.take(at(0));
+        }
+        assert_eq!(budget.ready_at(), at(60));
+        budget.take(at(60));
+        assert_eq!(budget.ready_at(), at(120));
+        assert!(budget.available(at(120)) >= 1.0);
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_capacity() {
+        let mut budget = Budget::full(CONFIG);
+        budget.take(at(0));
+        assert!((budget.available(at(100_000)) - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_is_refilled_while_a_request_is_under_way() {
+        let mut budget = Budget::full(CONFIG);
+        budget.take(at(0));
+        budget.settle(at(0), at(10));
+        assert!((budget.available(at(10)) - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_429_empties_it_and_holds_it_for_a_refill_or_as_long_as_asked() {
+        let mut budget = Budget::full(CONFIG);
+        budget.take(at(0));
+        budget.rate_limited(at(1), None);
+        assert_eq!(budget.ready_at(), at(61));
+        budget.take(at(61));
+        budget.rate_limited(at(62), Some(Duration::from_secs(200)));
+        assert_eq!(budget.ready_at(), at(262));
+        assert!(
+            budget.available(at(262)) > 3.0,
+            "it refills while it may not be asked"
+        );
+    }
+
+    #[test]
+    fn what_took_nothing_is_given_back() {
+        let mut budget = Budget::full(CONFIG);
+        budget.take(at(0));
+        budget.give_back();
+        assert!((budget.available(at(0)) - 5.0).abs() < 1e-9);
+    }
+}

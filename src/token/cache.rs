@@ -1,0 +1,219 @@
+//! The one token of a client, where every request finds it: an arc-swap cell, and a watch on what
+//! the engine is doing for those who must wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwapOption, Guard};
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Instant};
+use crate::token::ports::{Outcome, RequestError};
+use crate::token::token::Token;
+
+/// A client's token, and what is being done about it. Written by the engine's loop alone.
+#[derive(Debug)]
+pub struct TokenCell {
+    current: ArcSwapOption<Token>,
+    status: watch::Sender<Status>,
+}
+
+/// What the engine is doing for a client.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The token in hand, if there ever was one; look at its times before you call it usable.
+    pub token: Option<Arc<Token>>,
+    /// What comes next.
+    pub next: Next,
+    /// The last failure, if the last attempt failed.
+    pub failure: Option<Failure>,
+    /// The pool's estimated level, in tokens, at the time of this status.
+    pub pool_available: f64,
+}
+
+/// What comes next for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A token request is under way.
+    Answer,
+    /// The next token request is due then.
+    Request(Instant),
+}
+
+/// A failed attempt, as it is told to people.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When it failed.
+    pub at: Instant,
+    /// How, and why.
+    pub error: RequestError,
+    /// How many failures in a row, this one included.
+    pub in_a_row: u32,
+}
+
+/// There is no token to send, and none came in time.
+#[derive(Clone, Debug)]
+pub struct NoToken {
+    /// When the next attempt is due, from now; zero while one is under way.
+    pub retry_after: Duration,
+    /// Why there is none, if an attempt has failed.
+    pub reason: Option<(Outcome, String)>,
+}
+
+impl TokenCell {
+    /// A cell without a token, whose first request is due at `now`.
+    #[must_use]
+    pub fn empty(now: Instant, pool_available: f64) -> TokenCell {
+        TokenCell {
+            current: ArcSwapOption::empty(),
+            status: watch::Sender::new(Status {
+                token: None,
+                next: Next::Request(now),
+                failure: None,
+                pool_available,
+            }),
+        }
+    }
+
+    /// The token, if it may be sent at `now`. Takes no lock.
+    #[must_use]
+    pub fn usable(&self, now: Instant) -> Option<Guard<Option<Arc<Token>>>> {
+        let token = self.current.load();
+        match token.as_ref() {
+            Some(held) if held.is_usable(now) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Waits for a token that may be sent, at most for `patience`. Ends early when the next
+    /// attempt is due only after that.
+    ///
+    /// # Errors
+    /// [`NoToken`] says when to come again and why there is none.
+    pub async fn wait(&self, clock: &dyn Clock, patience: Duration) -> Result<Arc<Token>, NoToken> {
+        let deadline = clock.now() + patience;
+        let mut status = self.status.subscribe();
+        loop {
+            let now = clock.now();
+            let seen = status.borrow_and_update().clone();
+            if let Some(token) = seen.token.filter(|token| token.is_usable(now)) {
+                return Ok(token);
+            }
+            let next = match seen.next {
+                Next::Answer => now,
+                Next::Request(at) => at,
+            };
+            let give_up = || NoToken {
+                retry_after: next.since(now),
+                reason: seen
+                    .failure
+                    .as_ref()
+                    .map(|f| (f.error.outcome, f.error.message.clone())),
+            };
+            if now >= deadline || next > deadline {
+                return Err(give_up());
+            }
+            let changed = tokio::time::timeout(deadline.since(now), status.changed()).await;
+            if let Ok(Err(_engine_is_gone)) = changed {
+                return Err(give_up());
+            }
+        }
+    }
+
+    /// What the engine is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// A receiver that is told of every change.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Puts a new status in place, its token first, so that who is woken finds it.
+    pub(crate) fn publish(&self, status: Status) {
+        let held = self.current.load().as_ref().map(|token| token.generation());
+        if held != status.token.as_ref().map(|token| token.generation()) {
+            self.current.store(status.token.clone());
+        }
+        self.status.send_replace(status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TokioClock;
+    use crate::secret::Secret;
+
+    fn token(now: Instant) -> Arc<Token> {
+        let secret = Secret::from("t0k3n".to_owned());
+        Arc::new(Token::new(&secret, 1, now, Duration::from_secs(299)).unwrap())
+    }
+
+    fn status(token: Option<Arc<Token>>, next: Next) -> Status {
+        Status {
+            token,
+            next,
+            failure: None,
+            pool_available: 4.0,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everyone_who_waits_is_woken_by_one_token() {
+        let clock = TokioClock::start();
+        let cell = Arc::new(TokenCell::empty(clock.now(), 5.0));
+        let waiting: Vec<_> = (0..100)
+            .map(|_| {
+                let cell = Arc::clone(&cell);
+                tokio::spawn(async move { cell.wait(&clock, Duration::from_secs(10)).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cell.publish(status(
+            Some(token(clock.now())),
+            Next::Request(clock.now() + Duration::from_secs(150)),
+        ));
+        for one in waiting {
+            assert_eq!(one.await.unwrap().unwrap().generation(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_and_says_when_to_come_again() {
+        let clock = TokioClock::start();
+        let cell = TokenCell::empty(clock.now(), 5.0);
+        cell.publish(status(None, Next::Answer));
+        let gone = cell.wait(&clock, Duration::from_secs(10)).await;
+        assert_eq!(gone.unwrap_err().retry_after, Duration::ZERO);
+        assert_eq!(clock.now().since(Instant::ORIGIN).as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_an_attempt_beyond_their_patience() {
+        let clock = TokioClock::start();
+        let cell = TokenCell::empty(clock.now(), 0.0);
+        let next = clock.now() + Duration::from_secs(60);
+        cell.publish(status(None, Next::Request(next)));
+        let gone = cell
+            .wait(&clock, Duration::from_secs(10))
+            .await
+            .unwrap_err();
+        assert_eq!(gone.retry_after, Duration::from_secs(60));
+        assert_eq!(clock.now(), Instant::ORIGIN, "it was told at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_token_is_not_handed_out() {
+        let clock = TokioClock::start();
+        let cell = TokenCell::empty(clock.now(), 5.0);
+        cell.publish(status(Some(token(clock.now())), Next::Answer));
+        assert!(cell.usable(clock.now()).is_some());
+        tokio::time::sleep(Duration::from_secs(297)).await;
+        assert!(cell.usable(clock.now()).is_none());
+        assert!(cell.wait(&clock, Duration::from_secs(1)).await.is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! What the engine needs from outside, and the words in which it is told how that went.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::secret::Secret;
+
+/// An access token as the issuer gave it (RFC 6749, section 5.1).
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// `access_token`.
+    pub access_token: Secret,
+    /// `expires_in`: its life, counted from the moment the request was sent; above zero.
+    pub expires_in: Duration,
+}
+
+/// Whoever issues tokens. One call is one request on the wire: an implementation never retries,
+/// for the engine must see, and book, every attempt.
+#[async_trait]
+pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
+    /// Asks once for a token (RFC 6749, section 4.4.2).
+    ///
+    /// # Errors
+    /// [`RequestError`] says how it failed and when the issuer wants to be asked again. An
+    /// implementation ends within a bound of its own.
+    async fn request_token(&self) -> Result<Grant, RequestError>;
+}
+
+/// A token request that brought no token. Its message is for people and holds no secret.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct RequestError {
+    /// What kind of failure it was.
+    pub outcome: Outcome,
+    /// `Retry-After`, if the answer had one (RFC 9110, section 10.2.3).
+    pub retry_after: Option<Duration>,
+    /// What failed, on what, and what to do, in a sentence.
+    pub message: String,
+}
+
+/// The kinds of failure of a token request; their names are the values of the metrics' label
+/// `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// 429: the pool is empty.
+    RateLimited,
+    /// The issuer does not accept the client's id and secret.
+    InvalidClient,
+    /// The issuer refuses the request as it stands: other than 401, 408, 425 and 429, a status of
+    /// the 400 class.
+    InvalidRequest,
+    /// No answer in time.
+    Timeout,
+    /// The issuer was not reached: name resolution, connection, TLS. It saw no request.
+    Connect,
+    /// The connection broke after the request was sent.
+    ConnectionLost,
+    /// The issuer, or what stands before it, failed or points elsewhere: 408, 425, and the
+    /// classes of 500 and 300.
+    ServerError,
+    /// A success that holds no usable token.
+    Malformed,
+}
+
+/// What a failed request may have cost at the issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// Nothing: it never arrived.
+    Nothing,
+    /// Nothing, if a refusal is free. Collibra does not say.
+    Refused,
+    /// Perhaps a token: count it.
+    Perhaps,
+    /// The pool is empty, whatever was thought of it.
+    Empty,
+}
+
+impl Outcome {
+    /// All of them, in the order of their labels' first use.
+    pub const ALL: [Outcome; 8] = [
+        Outcome::RateLimited,
+        Outcome::InvalidClient,
+        Outcome::InvalidRequest,
+        Outcome::Timeout,
+        Outcome::Connect,
+        Outcome::ConnectionLost,
+        Outcome::ServerError,
+        Outcome::Malformed,
+    ];
+
+    /// Its name in metrics and answers.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Outcome::RateLimited => "rate_limited",
+            Outcome::InvalidClient => "invalid_client",
+            Outcome::InvalidRequest => "invalid_request",
+            Outcome::Timeout => "timeout",
+            Outcome::Connect => "connect",
+            Outcome::ConnectionLost => "connection_lost",
+            Outcome::ServerError => "server_error",
+            Outcome::Malformed => "malformed",
+        }
+    }
+
+    /// Whether asking again unchanged cannot help: a person must mend the credentials or the
+    /// configuration.
+    #[must_use]
+    pub fn is_permanent(self) -> bool {
+        matches!(self, Outcome::InvalidClient | Outcome::InvalidRequest)
+    }
+
+    /// What it may have cost.
+    #[must_use]
+    pub fn draw(self) -> Draw {
+        match self {
+            Outcome::RateLimited => Draw::Empty,
+            Outcome::Connect => Draw::Nothing,
+            Outcome::InvalidClient | Outcome::InvalidRequest | Outcome::ServerError => {
+                Draw::Refused
+            }
+            Outcome::Timeout | Outcome::ConnectionLost | Outcome::Malformed => Draw::Perhaps,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}

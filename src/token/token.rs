@@ -1,0 +1,149 @@
+//! One access token: its life and the header value that is made once and attached to every call.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::clock::Instant;
+use crate::secret::Secret;
+
+/// A token stops being sent this share of its life before it ends, so that a call on its way at
+/// the end still arrives with a live one: 3 s of 5 minutes.
+const TRANSIT_SHARE: f64 = 0.01;
+
+/// An access token, ready to be attached.
+#[derive(Clone)]
+pub struct Token {
+    authorization: HeaderValue,
+    generation: u64,
+    issued: Instant,
+    expires: Instant,
+    usable_until: Instant,
+}
+
+/// A text that cannot be sent as a bearer token (RFC 6750, section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the access token is empty or has characters that a bearer token cannot have")]
+pub struct NotABearerToken;
+
+impl Token {
+    /// A token asked for at `asked`, from which its `lifetime` counts: the issuer's clock started
+    /// later, so it ends no earlier than this says.
+    ///
+    /// # Errors
+    /// [`NotABearerToken`] if `access_token` is empty or has anything but visible ASCII in it.
+    pub fn new(
+        access_token: &Secret,
+        generation: u64,
+        asked: Instant,
+        lifetime: Duration,
+    ) -> Result<Token, NotABearerToken> {
+        let text = access_token.expose();
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(NotABearerToken);
+        }
+        let mut authorization =
+            HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| NotABearerToken)?;
+        authorization.set_sensitive(true);
+        let expires = asked + lifetime;
+        Ok(Token {
+            authorization,
+            generation,
+            issued: asked,
+            expires,
+            usable_until: expires - lifetime.mul_f64(TRANSIT_SHARE),
+        })
+    }
+
+    /// The value of `Authorization`: `Bearer` and the token.
+    #[must_use]
+    pub fn authorization(&self) -> &HeaderValue {
+        &self.authorization
+    }
+
+    /// Which token of this client it is, counted from 1.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// When it was asked for.
+    #[must_use]
+    pub fn issued(&self) -> Instant {
+        self.issued
+    }
+
+    /// When it ends.
+    #[must_use]
+    pub fn expires(&self) -> Instant {
+        self.expires
+    }
+
+    /// Until when it may be sent: shortly before it ends.
+    #[must_use]
+    pub fn usable_until(&self) -> Instant {
+        self.usable_until
+    }
+
+    /// Whether it may be sent at `now`.
+    #[must_use]
+    pub fn is_usable(&self, now: Instant) -> bool {
+        now < self.usable_until
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("authorization", &"[redacted]")
+            .field("generation", &self.generation)
+            .field("issued", &self.issued)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::from(text.to_owned())
+    }
+
+    #[test]
+    fn is_usable_until_shortly_before_its_end() {
+        let asked = Instant::ORIGIN + Duration::from_secs(7);
+        let token = Token::new(&secret("abc"), 1, asked, Duration::from_secs(300)).unwrap();
+        assert!(token.is_usable(asked + Duration::from_secs(296)));
+        assert!(!token.is_usable(asked + Duration::from_secs(297)));
+        assert_eq!(token.expires(), asked + Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_short_life_is_used_nearly_whole() {
+        let token = Token::new(&secret("abc"), 1, Instant::ORIGIN, Duration::from_secs(3)).unwrap();
+        assert!(token.is_usable(Instant::ORIGIN + Duration::from_millis(2_960)));
+    }
+
+    #[test]
+    fn what_could_split_a_header_is_no_token() {
+        for text in ["", "a b", "a\r\nX: y", "t\u{f6}ken"] {
+            let made = Token::new(&secret(text), 1, Instant::ORIGIN, Duration::from_secs(9));
+            assert_eq!(made.unwrap_err(), NotABearerToken, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn printing_shows_nothing_of_it() {
+        let token = Token::new(
+            &secret("canary-91"),
+            1,
+            Instant::ORIGIN,
+            Duration::from_secs(9),
+        )
+        .unwrap();
+        assert!(!format!("{token:?} {:?}", token.authorization()).contains("canary"));
+    }
+}
