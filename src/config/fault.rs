@@ -40,6 +40,61 @@ impl Faults {
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }
+
+    /// The one fault of giving `flags` although `named` names a file.
+    #[must_use]
+    pub fn flags_beside_file(named: &str, flags: &[&str]) -> Faults {
+        Faults(vec![Fault {
+            origin: Origin::CommandLine,
+            key: flags.join(", "),
+            line: None,
+            problem: format!("{named} names a file, and these would count without one only"),
+            remedy: "leave them out and write them in the file, or name no file".into(),
+        }])
+    }
+}
+
+/// What is found while a configuration is read.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) faults: Vec<Fault>,
+    pub(super) warnings: Vec<Fault>,
+}
+
+impl Report {
+    /// Takes a fault; the same one twice is one.
+    pub(super) fn fault(&mut self, fault: Fault) {
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
+    }
+
+    /// Takes a warning.
+    pub(super) fn warning(&mut self, warning: Fault) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Whether something at or below `key` is at fault.
+    pub(super) fn blames(&self, key: &str) -> bool {
+        self.faults.iter().any(|fault| {
+            let rest = fault.key.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+
+    /// The warnings, if nothing is at fault.
+    pub(super) fn conclude(mut self) -> Result<Vec<Fault>, Faults> {
+        let order = |fault: &Fault| (fault.origin.clone(), fault.line);
+        self.faults.sort_by_key(order);
+        self.warnings.sort_by_key(order);
+        if self.faults.is_empty() {
+            Ok(self.warnings)
+        } else {
+            Err(Faults(self.faults))
+        }
+    }
 }
 
 /// `FILE:LINE: KEY: what is wrong; what to write instead`.
