@@ -8,6 +8,7 @@ pub mod oauth;
 pub mod proxy;
 pub mod random;
 pub mod secret;
+pub mod simulator;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

@@ -43,7 +43,10 @@ pub(super) async fn drain(body: Incoming) -> Drained {
         sum.add(&piece);
     })
     .await;
-    Drained { bytes, adler32: sum.value() }
+    Drained {
+        bytes,
+        adler32: sum.value(),
+    }
 }
 
 /// Hands every piece of a body to `take`; `false` if the body broke off.
@@ -62,7 +65,10 @@ pub(super) async fn each_piece(mut body: Incoming, mut take: impl FnMut(Bytes)) 
 /// # Errors
 /// [`Unusable::Unread`].
 pub(super) async fn keep(body: Incoming) -> Result<Bytes, Unusable> {
-    let kept = Limited::new(body, KEPT).collect().await.map_err(|_| Unusable::Unread)?;
+    let kept = Limited::new(body, KEPT)
+        .collect()
+        .await
+        .map_err(|_| Unusable::Unread)?;
     Ok(kept.to_bytes())
 }
 

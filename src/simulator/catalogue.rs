@@ -41,11 +41,20 @@ impl Kind {
 }
 
 /// Entries by identifier, in the order of their creation.
-#[derive(Default)]
 pub(super) struct Shelf<T> {
     entries: BTreeMap<u64, (String, T)>,
     places: HashMap<String, u64>,
     next: u64,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            places: HashMap::new(),
+            next: 0,
+        }
+    }
 }
 
 impl<T> Shelf<T> {
@@ -69,7 +78,9 @@ impl<T> Shelf<T> {
 
     /// Removes the entry with this identifier; `false` if there is none.
     pub(super) fn remove(&mut self, id: &str) -> bool {
-        self.places.remove(id).is_some_and(|place| self.entries.remove(&place).is_some())
+        self.places
+            .remove(id)
+            .is_some_and(|place| self.entries.remove(&place).is_some())
     }
 
     /// All entries, the oldest first.
@@ -183,8 +194,12 @@ impl Catalogue {
             Kind::Domain => {
                 made["excludedFromAutoHyperlinking"] = Value::from(false);
                 made["type"] = reference(&mut sent, "typeId", "DomainType", "Glossary");
-                made["community"] =
-                    reference(&mut sent, "communityId", "Community", "Data Governance Council");
+                made["community"] = reference(
+                    &mut sent,
+                    "communityId",
+                    "Community",
+                    "Data Governance Council",
+                );
             }
             Kind::Community => {
                 if sent.contains_key("parentId") {

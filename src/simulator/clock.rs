@@ -26,6 +26,8 @@ impl Reading {
 pub(super) fn read() -> Reading {
     Reading {
         steady: Instant::now(),
-        wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        wall: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
     }
 }

@@ -26,7 +26,9 @@ impl Authorization {
     /// Reads it from a request's headers.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let Some(value) = values.next() else { return Self::Absent };
+        let Some(value) = values.next() else {
+            return Self::Absent;
+        };
         if values.next().is_some() {
             return Self::Several;
         }
@@ -70,7 +72,10 @@ impl Pair {
     pub(super) fn from_user_password(encoded: &str) -> Option<Self> {
         let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
         let (id, secret) = text.split_once(':')?;
-        Some(Self { id: id.to_owned(), secret: secret.to_owned() })
+        Some(Self {
+            id: id.to_owned(),
+            secret: secret.to_owned(),
+        })
     }
 }
 
@@ -89,7 +94,13 @@ mod tests {
     fn halves_that_were_encoded_separately_are_understood() {
         let text = "urn%3Asys%3Aenv%3A2eeadf60-1a11-5170-7e57-000000000000%3Ai%3A1cnxtsn\
                     :s3cr%2Bt%2F%3D%25%26x+y%7E%21*";
-        assert_eq!(read(text), Some(Pair { id: ID.to_owned(), secret: SECRET.to_owned() }));
+        assert_eq!(
+            read(text),
+            Some(Pair {
+                id: ID.to_owned(),
+                secret: SECRET.to_owned()
+            })
+        );
     }
 
     #[test]
@@ -115,7 +126,10 @@ mod tests {
             Authorization::of(&headers)
         };
         assert_eq!(of(&[]), Authorization::Absent);
-        assert_eq!(of(&["bearer  abc"]), Authorization::Bearer("abc".to_owned()));
+        assert_eq!(
+            of(&["bearer  abc"]),
+            Authorization::Bearer("abc".to_owned())
+        );
         assert_eq!(of(&["BASIC abc"]), Authorization::Basic("abc".to_owned()));
         assert_eq!(of(&["Negotiate abc"]), Authorization::Other);
         assert_eq!(of(&["Bearer abc", "Bearer abc"]), Authorization::Several);

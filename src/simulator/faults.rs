@@ -224,7 +224,10 @@ impl Order {
         let Some(kind) = Kind::parse(&self.kind, self.retry_after)? else {
             return Ok((self.endpoint, None));
         };
-        let token_only = matches!(kind, Kind::Upon(Change::ExpiresIn(_) | Change::TokenType(_)));
+        let token_only = matches!(
+            kind,
+            Kind::Upon(Change::ExpiresIn(_) | Change::TokenType(_))
+        );
         if self.endpoint == Endpoint::Api && (token_only || self.draws.is_some()) {
             return Err(Refused::TokenOnly(self.kind));
         }
@@ -239,9 +242,23 @@ impl Order {
         if !(share > 0.0 && share <= 1.0) {
             return Err(Refused::Share(share));
         }
-        let until = self.lasts.map(|typed| lasts_until(&typed, speed, now)).transpose()?;
-        let fault = Fault { kind, draws: self.draws.unwrap_or(issues) };
-        Ok((self.endpoint, Some(Active { fault, until, share, due: 0.0 })))
+        let until = self
+            .lasts
+            .map(|typed| lasts_until(&typed, speed, now))
+            .transpose()?;
+        let fault = Fault {
+            kind,
+            draws: self.draws.unwrap_or(issues),
+        };
+        Ok((
+            self.endpoint,
+            Some(Active {
+                fault,
+                until,
+                share,
+                due: 0.0,
+            }),
+        ))
     }
 }
 
@@ -249,7 +266,9 @@ fn lasts_until(typed: &str, speed: f64, now: Instant) -> Result<Instant, Refused
     let refused = || Refused::Duration(typed.to_owned());
     let collibra_time = humantime::parse_duration(typed).map_err(|_| refused())?;
     let real = Duration::try_from_secs_f64(collibra_time.as_secs_f64() / speed);
-    real.ok().and_then(|real| now.checked_add(real)).ok_or_else(refused)
+    real.ok()
+        .and_then(|real| now.checked_add(real))
+        .ok_or_else(refused)
 }
 
 #[cfg(test)]
@@ -259,7 +278,9 @@ mod tests {
 
     fn set(faults: &mut Faults, json: &str, now: Instant) -> Result<(), String> {
         let order: Order = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        faults.set(order, 10.0, now).map_err(|error| error.to_string())
+        faults
+            .set(order, 10.0, now)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -272,13 +293,25 @@ mod tests {
             Some(Kind::Upon(change)) => change,
             other => panic!("{typed}: {other:?}"),
         };
-        assert_eq!(outage("status:503"), Outage::Status(StatusCode::SERVICE_UNAVAILABLE, None));
+        assert_eq!(
+            outage("status:503"),
+            Outage::Status(StatusCode::SERVICE_UNAVAILABLE, None)
+        );
         assert_eq!(outage("truncate"), Outage::Truncate);
         assert_eq!(change("slow:250"), Change::Slow(Duration::from_millis(250)));
-        assert_eq!(change("expires_in:\"299\""), Change::ExpiresIn(Some(Value::from("299"))));
-        assert_eq!(change("expires_in:-1"), Change::ExpiresIn(Some(Value::from(-1))));
+        assert_eq!(
+            change("expires_in:\"299\""),
+            Change::ExpiresIn(Some(Value::from("299")))
+        );
+        assert_eq!(
+            change("expires_in:-1"),
+            Change::ExpiresIn(Some(Value::from(-1)))
+        );
         assert_eq!(change("expires_in:absent"), Change::ExpiresIn(None));
-        assert_eq!(change("token_type:mac"), Change::TokenType("mac".to_owned()));
+        assert_eq!(
+            change("token_type:mac"),
+            Change::TokenType("mac".to_owned())
+        );
         assert_eq!(Kind::parse("none", None).unwrap(), None);
     }
 
@@ -286,7 +319,14 @@ mod tests {
     fn what_is_unknown_is_refused_and_the_known_kinds_are_named() {
         let now = clock::read().steady;
         let mut faults = Faults::default();
-        for kind in ["explode", "status:99", "status:x", "hang:1", "expires_in:{", "slow:-1"] {
+        for kind in [
+            "explode",
+            "status:99",
+            "status:x",
+            "hang:1",
+            "expires_in:{",
+            "slow:-1",
+        ] {
             let json = serde_json::json!({"endpoint": "token", "kind": kind}).to_string();
             let refused = set(&mut faults, &json, now).unwrap_err();
             assert!(refused.contains("truncate"), "{kind}: {refused}");
@@ -310,10 +350,22 @@ mod tests {
     fn a_fault_lasts_as_long_as_told_in_collibra_time() {
         let now = clock::read().steady;
         let mut faults = Faults::default();
-        set(&mut faults, r#"{"endpoint":"api","kind":"hang","for":"30s"}"#, now).unwrap();
+        set(
+            &mut faults,
+            r#"{"endpoint":"api","kind":"hang","for":"30s"}"#,
+            now,
+        )
+        .unwrap();
         assert_eq!(faults.strike(Endpoint::Token, now), None);
-        assert!(faults.strike(Endpoint::Api, now + Duration::from_millis(2999)).is_some());
-        assert_eq!(faults.strike(Endpoint::Api, now + Duration::from_secs(3)), None);
+        assert!(
+            faults
+                .strike(Endpoint::Api, now + Duration::from_millis(2999))
+                .is_some()
+        );
+        assert_eq!(
+            faults.strike(Endpoint::Api, now + Duration::from_secs(3)),
+            None
+        );
     }
 
     #[test]
@@ -323,7 +375,9 @@ mod tests {
             let mut faults = Faults::default();
             let json = serde_json::json!({"endpoint": "api", "kind": "reset", "share": share});
             set(&mut faults, &json.to_string(), now).unwrap();
-            let hit = (0..100).filter(|_| faults.strike(Endpoint::Api, now).is_some()).count();
+            let hit = (0..100)
+                .filter(|_| faults.strike(Endpoint::Api, now).is_some())
+                .count();
             assert_eq!(hit, hits, "{share}");
         }
     }
@@ -333,7 +387,10 @@ mod tests {
         let now = clock::read().steady;
         for (json, draws) in [
             (r#"{"endpoint":"token","kind":"status:500"}"#, false),
-            (r#"{"endpoint":"token","kind":"status:500","draws":true}"#, true),
+            (
+                r#"{"endpoint":"token","kind":"status:500","draws":true}"#,
+                true,
+            ),
             (r#"{"endpoint":"token","kind":"expires_in:0"}"#, true),
         ] {
             let mut faults = Faults::default();
@@ -349,7 +406,10 @@ mod tests {
         let mut faults = Faults::default();
         set(&mut faults, r#"{"endpoint":"token","kind":"hang"}"#, now).unwrap();
         set(&mut faults, r#"{"endpoint":"token","kind":"reset"}"#, now).unwrap();
-        assert_eq!(faults.strike(Endpoint::Token, now).unwrap().kind, Kind::Instead(Outage::Reset));
+        assert_eq!(
+            faults.strike(Endpoint::Token, now).unwrap().kind,
+            Kind::Instead(Outage::Reset)
+        );
         set(&mut faults, r#"{"endpoint":"token","kind":"none"}"#, now).unwrap();
         assert_eq!(faults.strike(Endpoint::Token, now), None);
     }

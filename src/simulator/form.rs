@@ -40,7 +40,10 @@ pub(super) fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
 /// The first value of `name` in a query, if the query can be read and has it.
 pub(super) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
     let pairs = pairs(query?.as_bytes()).ok()?;
-    pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    pairs
+        .into_iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value)
 }
 
 fn unescape(text: &[u8], plus_is_space: bool) -> Result<String, Malformed> {
@@ -61,7 +64,9 @@ fn unescape(text: &[u8], plus_is_space: bool) -> Result<String, Malformed> {
 }
 
 fn hex(digit: Option<u8>) -> Result<u8, Malformed> {
-    let value = digit.and_then(|digit| char::from(digit).to_digit(16)).ok_or(Malformed)?;
+    let value = digit
+        .and_then(|digit| char::from(digit).to_digit(16))
+        .ok_or(Malformed)?;
     u8::try_from(value).map_err(|_| Malformed)
 }
 
@@ -71,7 +76,10 @@ mod tests {
 
     #[test]
     fn the_vector_of_rfc_6749_appendix_b() {
-        assert_eq!(decode(b"+%25%26%2B%C2%A3%E2%82%AC").as_deref(), Ok(" %&+£€"));
+        assert_eq!(
+            decode(b"+%25%26%2B%C2%A3%E2%82%AC").as_deref(),
+            Ok(" %&+£€")
+        );
     }
 
     #[test]
@@ -84,9 +92,14 @@ mod tests {
     #[test]
     fn pairs_keep_their_order_and_empty_values() {
         let found = pairs(b"a=1&b=&c&a=2%3D3&&d=x=y").unwrap();
-        let found: Vec<(&str, &str)> =
-            found.iter().map(|(name, value)| (&**name, &**value)).collect();
-        assert_eq!(found, [("a", "1"), ("b", ""), ("c", ""), ("a", "2=3"), ("d", "x=y")]);
+        let found: Vec<(&str, &str)> = found
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        assert_eq!(
+            found,
+            [("a", "1"), ("b", ""), ("c", ""), ("a", "2=3"), ("d", "x=y")]
+        );
     }
 
     #[test]

@@ -65,11 +65,22 @@ impl Issuer {
     /// An issuer that knows no client yet.
     pub(super) fn new(rules: Rules) -> Self {
         let (clients, tokens, oldest_first) = Default::default();
-        Self { rules, clients, tokens, oldest_first }
+        Self {
+            rules,
+            clients,
+            tokens,
+            oldest_first,
+        }
     }
 
     /// Adds a client, with a full pool.
-    pub(super) fn add(&mut self, id: String, secret: String, name: String, now: super::clock::Reading) {
+    pub(super) fn add(
+        &mut self,
+        id: String,
+        secret: String,
+        name: String,
+        now: super::clock::Reading,
+    ) {
         let client = Client {
             name,
             registered: now.wall.as_secs(),
@@ -105,7 +116,9 @@ impl Issuer {
 
     /// Whether `secret` is the secret of the client `id`.
     pub(super) fn knows(&self, id: &str, secret: &str) -> bool {
-        self.clients.get(id).is_some_and(|client| client.secret == secret)
+        self.clients
+            .get(id)
+            .is_some_and(|client| client.secret == secret)
     }
 
     /// Notes that a token request in the name of `id` was refused with 400 or 401.
@@ -120,13 +133,18 @@ impl Issuer {
     /// # Errors
     /// When the pool is empty, how long it takes until it is not; counted, and nothing is taken.
     pub(super) fn issue(&mut self, id: &str, token: &str, now: Instant) -> Result<bool, Duration> {
-        let Some(client) = self.clients.get_mut(id) else { return Ok(false) };
+        let Some(client) = self.clients.get_mut(id) else {
+            return Ok(false);
+        };
         if let Err(wait) = client.pool.take(now) {
             client.rate_limited += 1;
             return Err(wait);
         }
         client.issued += 1;
-        let issued = Issued { client: id.to_owned(), ends: now + self.rules.lifetime };
+        let issued = Issued {
+            client: id.to_owned(),
+            ends: now + self.rules.lifetime,
+        };
         self.tokens.insert(token.to_owned(), issued);
         self.oldest_first.push_back(token.to_owned());
         if self.oldest_first.len() > REMEMBERED
@@ -212,7 +230,10 @@ mod tests {
         let (mut issuer, now) = issuer();
         assert_eq!(issuer.issue("a", "t", now), Ok(true));
         let end = now + Duration::from_secs(299);
-        assert_eq!(issuer.standing("t", end - Duration::from_nanos(1)), Standing::Live);
+        assert_eq!(
+            issuer.standing("t", end - Duration::from_nanos(1)),
+            Standing::Live
+        );
         assert_eq!(issuer.standing("t", end), Standing::Ended);
         assert_eq!(issuer.standing("u", now), Standing::Unknown);
     }
@@ -225,8 +246,22 @@ mod tests {
         assert_eq!(issuer.issue("a", "3", now), Err(Duration::from_secs(60)));
         assert_eq!(issuer.issue("b", "4", now), Ok(true));
         let state = issuer.state(now);
-        assert_eq!((state["a"].issued, state["a"].rate_limited, state["a"].live_tokens), (2, 1, 2));
-        assert_eq!((state["b"].issued, state["b"].rate_limited, state["b"].live_tokens), (1, 0, 1));
+        assert_eq!(
+            (
+                state["a"].issued,
+                state["a"].rate_limited,
+                state["a"].live_tokens
+            ),
+            (2, 1, 2)
+        );
+        assert_eq!(
+            (
+                state["b"].issued,
+                state["b"].rate_limited,
+                state["b"].live_tokens
+            ),
+            (1, 0, 1)
+        );
     }
 
     #[test]
@@ -250,7 +285,14 @@ mod tests {
         issuer.count_refusal("a");
         issuer.reset(now);
         let state = issuer.state(now);
-        assert_eq!((state["a"].issued, state["a"].refused, state["a"].live_tokens), (0, 0, 2));
+        assert_eq!(
+            (
+                state["a"].issued,
+                state["a"].refused,
+                state["a"].live_tokens
+            ),
+            (0, 0, 2)
+        );
         assert!((state["a"].pool_available - 2.0).abs() < 1e-9);
     }
 }

@@ -47,7 +47,8 @@ impl Reader {
         }
         let boundary = pieces.find_map(|piece| {
             let (name, value) = piece.split_once('=')?;
-            name.eq_ignore_ascii_case("boundary").then(|| value.trim_matches('"'))
+            name.eq_ignore_ascii_case("boundary")
+                .then(|| value.trim_matches('"'))
         })?;
         Some(Self {
             delimiter: format!("\r\n--{boundary}").into_bytes(),
@@ -73,7 +74,11 @@ impl Reader {
     /// # Errors
     /// [`Malformed`] if the last delimiter has not been seen.
     pub(super) fn finish(self) -> Result<Vec<Part>, Malformed> {
-        if self.expect == Expect::Nothing { Ok(self.parts) } else { Err(Malformed) }
+        if self.expect == Expect::Nothing {
+            Ok(self.parts)
+        } else {
+            Err(Malformed)
+        }
     }
 
     /// Goes one step on; `false` when more is needed for that.
@@ -105,7 +110,11 @@ impl Reader {
             Expect::Header => {
                 // the line end before it still stands in front
                 let Some(end) = find(&self.unread, b"\r\n\r\n") else {
-                    return if self.unread.len() > HEADER { Err(Malformed) } else { Ok(false) };
+                    return if self.unread.len() > HEADER {
+                        Err(Malformed)
+                    } else {
+                        Ok(false)
+                    };
                 };
                 let header = String::from_utf8_lossy(&self.unread[..end]).into_owned();
                 self.unread.drain(..end + 4);
@@ -125,7 +134,9 @@ impl Part {
     fn from_header(header: &str) -> Self {
         let mut part = Self::default();
         for line in header.lines() {
-            let Some((name, value)) = line.split_once(':') else { continue };
+            let Some((name, value)) = line.split_once(':') else {
+                continue;
+            };
             if name.eq_ignore_ascii_case("content-type") {
                 part.content_type = Some(value.trim().to_owned());
             } else if name.eq_ignore_ascii_case("content-disposition") {
@@ -141,7 +152,8 @@ impl Part {
 fn parameter(value: &str, name: &str) -> Option<String> {
     value.split(';').find_map(|piece| {
         let (key, value) = piece.trim().split_once('=')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim_matches('"').to_owned())
+        key.eq_ignore_ascii_case(name)
+            .then(|| value.trim_matches('"').to_owned())
     })
 }
 
@@ -149,7 +161,11 @@ fn parameter(value: &str, name: &str) -> Option<String> {
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
-        let at = from + haystack.get(from..)?.iter().position(|byte| *byte == b'\r')?;
+        let at = from
+            + haystack
+                .get(from..)?
+                .iter()
+                .position(|byte| *byte == b'\r')?;
         if haystack[at..].starts_with(needle) {
             return Some(at);
         }
@@ -195,7 +211,9 @@ mod tests {
     #[test]
     fn memory_stays_small_within_a_part() {
         let mut reader = Reader::for_content_type(TYPE).unwrap();
-        reader.take(b"--XyZ\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\n").unwrap();
+        reader
+            .take(b"--XyZ\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\n")
+            .unwrap();
         for _ in 0..100 {
             reader.take(&[b'\r'; 10_000]).unwrap();
             assert!(reader.unread.len() < reader.delimiter.len());

@@ -53,9 +53,11 @@ pub(super) async fn carry_out(world: &World, outage: &Outage, hit: Hit<'_>) -> R
             std::future::pending().await
         }
         Outage::Empty => reply::empty(StatusCode::OK),
-        Outage::Html => {
-            reply::of_type(StatusCode::OK, "text/html; charset=utf-8", Payload::whole(LOGIN_PAGE))
-        }
+        Outage::Html => reply::of_type(
+            StatusCode::OK,
+            "text/html; charset=utf-8",
+            Payload::whole(LOGIN_PAGE),
+        ),
         Outage::Truncate => truncated(hit.line.clone()),
         Outage::Oversized => oversized(),
         Outage::Redirect => elsewhere(world, hit.headers),
@@ -91,7 +93,8 @@ fn status_reply(
 }
 
 fn truncated(line: Line) -> Reply {
-    let whole = r#"{"access_token":"bm90IGEgdG9rZW4gYXQgYWxs","token_type":"Bearer","expires_in":299}"#;
+    let whole =
+        r#"{"access_token":"bm90IGEgdG9rZW4gYXQgYWxs","token_type":"Bearer","expires_in":299}"#;
     let mut half = Some(Bytes::from_static(&whole.as_bytes()[..whole.len() / 2]));
     let body = Payload::sized(whole.len() as u64, Box::new(move || half.take())).cut(line);
     reply::of_type(StatusCode::OK, "application/json", body)

@@ -18,7 +18,11 @@ pub(super) struct Pool {
 impl Pool {
     /// A pool that is full at `now`. `capacity` is at least 1 and `refill` more than nothing.
     pub(super) fn full(capacity: u32, refill: Duration, now: Instant) -> Self {
-        Self { capacity, refill, full_at: now }
+        Self {
+            capacity,
+            refill,
+            full_at: now,
+        }
     }
 
     /// Takes one token out.

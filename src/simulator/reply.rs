@@ -40,12 +40,21 @@ impl Payload {
 
     /// A body announced with a `Content-Length`.
     pub(super) fn sized(length: u64, next: Producer) -> Self {
-        Self { length: Some(length), ..Self::chunked(next) }
+        Self {
+            length: Some(length),
+            ..Self::chunked(next)
+        }
     }
 
     /// A body sent in chunks, its length not announced.
     pub(super) fn chunked(next: Producer) -> Self {
-        Self { next, length: None, cut: None, pause: None, pausing: None }
+        Self {
+            next,
+            length: None,
+            cut: None,
+            pause: None,
+            pausing: None,
+        }
     }
 
     /// Breaks the connection off where the pieces end, instead of ending the body.
@@ -92,7 +101,8 @@ impl Body for Payload {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.length
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -100,7 +110,9 @@ impl Body for Payload {
 pub(super) fn of_type(status: StatusCode, content_type: &'static str, body: Payload) -> Reply {
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
 }
 

@@ -25,21 +25,30 @@ pub(super) const PATH: &str = "/rest/oauth/v2/token";
 pub(super) async fn answer(world: &World, line: &Line, request: Request<Incoming>) -> Reply {
     world.count_request(Endpoint::Token);
     let (head, body) = request.into_parts();
-    let hit = |body| Hit { endpoint: Endpoint::Token, line, headers: &head.headers, body };
+    let hit = |body| Hit {
+        endpoint: Endpoint::Token,
+        line,
+        headers: &head.headers,
+        body,
+    };
     let fault = world.strike(Endpoint::Token);
-    if let Some(Fault { kind: Kind::Instead(outage), draws: false }) = &fault {
+    if let Some(Fault {
+        kind: Kind::Instead(outage),
+        draws: false,
+    }) = &fault
+    {
         // an outage does not look at the request, so it does not matter whether that is in order
         return outage::carry_out(world, outage, hit(Some(body))).await;
     }
     let issued = process(world, &head, body).await;
     match (issued, fault.map(|fault| fault.kind)) {
-        (Ok(_), Some(Kind::Instead(outage))) => {
-            outage::carry_out(world, &outage, hit(None)).await
-        }
+        (Ok(_), Some(Kind::Instead(outage))) => outage::carry_out(world, &outage, hit(None)).await,
         (issued, Some(Kind::Upon(change))) => {
             // late, but the token's life has begun
             change.delay().await;
-            issued.map_or_else(Refusal::into_reply, |token| granted(world, &token, Some(&change)))
+            issued.map_or_else(Refusal::into_reply, |token| {
+                granted(world, &token, Some(&change))
+            })
         }
         (issued, _) => {
             issued.map_or_else(Refusal::into_reply, |token| granted(world, &token, None))
@@ -51,7 +60,9 @@ async fn process(world: &World, head: &Parts, body: Incoming) -> Result<String, 
     if head.method != Method::POST {
         return Err(Refusal::Method);
     }
-    let body = body::keep(body).await.map_err(|_| Refusal::Malformed("The body is too long."))?;
+    let body = body::keep(body)
+        .await
+        .map_err(|_| Refusal::Malformed("The body is too long."))?;
     let client = admit(world, &head.headers, &body)?;
     issue(world, &client)
 }
@@ -111,7 +122,9 @@ impl Refusal {
 /// Finds out which client asks, and whether it asks for something that there is.
 fn admit(world: &World, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
     if !is_form(headers) {
-        return Err(Refusal::Malformed("The body must be application/x-www-form-urlencoded."));
+        return Err(Refusal::Malformed(
+            "The body must be application/x-www-form-urlencoded.",
+        ));
     }
     let form = Form::read(body)?;
     let (pair, by_header) = form.credentials(headers)?;
@@ -128,9 +141,15 @@ fn admit(world: &World, headers: &HeaderMap, body: &[u8]) -> Result<String, Refu
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = content_type
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
+    essence
+        .trim()
+        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// The request's parameters; one sent without a value counts as not sent (RFC 6749 section 3.2).
@@ -166,20 +185,24 @@ impl Form {
     fn credentials(&self, headers: &HeaderMap) -> Result<(Pair, bool), Refusal> {
         let of_the_form = (self.client_id.as_ref(), self.client_secret.as_ref());
         match (Authorization::of(headers), of_the_form) {
-            (Authorization::Absent, (Some(id), Some(secret))) => {
-                Ok((Pair { id: id.clone(), secret: secret.clone() }, false))
-            }
+            (Authorization::Absent, (Some(id), Some(secret))) => Ok((
+                Pair {
+                    id: id.clone(),
+                    secret: secret.clone(),
+                },
+                false,
+            )),
             (Authorization::Absent, _) => Err(Refusal::InvalidClient { by_header: false }),
-            (Authorization::Several, _) | (_, (_, Some(_))) => {
-                Err(Refusal::Malformed("A client authenticates in one way only."))
-            }
+            (Authorization::Several, _) | (_, (_, Some(_))) => Err(Refusal::Malformed(
+                "A client authenticates in one way only.",
+            )),
             (Authorization::Basic(encoded), (claimed, None)) => {
                 let pair = Pair::from_client_secret_basic(&encoded);
                 let pair = pair.ok_or(Refusal::InvalidClient { by_header: true })?;
                 match claimed {
-                    Some(claimed) if *claimed != pair.id => {
-                        Err(Refusal::Malformed("Header and body name different clients."))
-                    }
+                    Some(claimed) if *claimed != pair.id => Err(Refusal::Malformed(
+                        "Header and body name different clients.",
+                    )),
                     _ => Ok((pair, true)),
                 }
             }

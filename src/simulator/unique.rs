@@ -67,8 +67,10 @@ mod tests {
     #[test]
     fn values_are_unique_within_a_run_and_between_runs() {
         let runs = [Unique::default(), Unique::default()];
-        let tokens: HashSet<String> =
-            runs.iter().flat_map(|run| (0..1000).map(|_| run.token())).collect();
+        let tokens: HashSet<String> = runs
+            .iter()
+            .flat_map(|run| (0..1000).map(|_| run.token()))
+            .collect();
         assert_eq!(tokens.len(), 2000);
         assert!(tokens.iter().all(|token| token.len() >= 64));
     }

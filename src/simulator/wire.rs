@@ -59,7 +59,10 @@ impl Wire {
             RESET => self.tcp().set_zero_linger()?,
             _ => {}
         }
-        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "broken off as ordered"))
+        Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "broken off as ordered",
+        ))
     }
 
     fn tcp(&self) -> &TcpStream {

@@ -106,7 +106,12 @@ impl World {
     pub(super) fn reset(&self) {
         self.faults().clear();
         self.issuer().reset(self.now().steady);
-        for counter in [&self.requests, &self.unauthorized, &self.token_requests, &self.faulted] {
+        for counter in [
+            &self.requests,
+            &self.unauthorized,
+            &self.token_requests,
+            &self.faulted,
+        ] {
             counter.store(0, Ordering::Relaxed);
         }
     }
