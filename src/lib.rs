@@ -6,4 +6,5 @@ pub mod oauth;
 pub mod proxy;
 pub mod random;
 pub mod secret;
+pub mod tls;
 pub mod token;

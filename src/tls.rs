@@ -1,0 +1,171 @@
+//! Whom to trust: the system's root certificates, and those of a file besides.
+//!
+//! Every connection that this program opens for itself verifies the other side by these; there is
+//! no switch that turns verification off.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// The system's root certificates and those of `ca_file` (PEM, one or more).
+///
+/// On Linux the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` say where the system's are, if set.
+/// System certificates that cannot be read are left out: `ca_file` alone may do.
+///
+/// # Errors
+/// [`Error`] if `ca_file` cannot be used, or if there is no root certificate at all.
+pub fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca_file {
+        for certificate in certificates(path)? {
+            roots
+                .add(certificate)
+                .map_err(|_| Error::of(path, Reason::NotCertificates))?;
+        }
+    }
+    if roots.is_empty() {
+        return Err(Error {
+            path: None,
+            reason: Reason::NoRoots,
+        });
+    }
+    Ok(roots)
+}
+
+/// A client's TLS configuration: [`roots`], TLS 1.2 and 1.3, no client certificate, no ALPN.
+///
+/// # Errors
+/// As [`roots`].
+pub fn client_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| Error {
+            path: None,
+            reason: Reason::Provider,
+        })?
+        .with_root_certificates(roots(ca_file)?)
+        .with_no_client_auth())
+}
+
+/// The certificates of a PEM file; at least one, each fit to be a root.
+///
+/// # Errors
+/// [`Error`] if the file cannot be read or holds no certificates that can be used.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let pem = std::fs::read(path).map_err(|e| Error::of(path, Reason::Unreadable(e)))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::of(path, Reason::NotCertificates))?;
+    if certificates.is_empty() {
+        return Err(Error::of(path, Reason::Empty));
+    }
+    let mut trial = RootCertStore::empty();
+    for certificate in &certificates {
+        trial
+            .add(certificate.clone())
+            .map_err(|_| Error::of(path, Reason::NotCertificates))?;
+    }
+    Ok(certificates)
+}
+
+/// Why there are no root certificates to verify by. Permanent until a person mends it.
+#[derive(Debug)]
+pub struct Error {
+    /// The file at fault, if one is.
+    pub path: Option<PathBuf>,
+    /// What is wrong with it.
+    pub reason: Reason,
+}
+
+/// What is wrong with certificates. Never quotes their file's name or content.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// The file cannot be read.
+    #[error("the file cannot be read: {0}")]
+    Unreadable(#[source] std::io::Error),
+    /// The file has no certificate.
+    #[error(
+        "there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----"
+    )]
+    Empty,
+    /// What the file has is damaged.
+    #[error("the file has a certificate that cannot be read; it should be PEM, unaltered")]
+    NotCertificates,
+    /// The system has none, and no file was given.
+    #[error(
+        "the system has no root certificates; install its package ca-certificates, or set ca_file"
+    )]
+    NoRoots,
+    /// The cryptography offers no version of TLS; a fault of the build.
+    #[error("this build has no usable version of TLS")]
+    Provider,
+}
+
+impl Error {
+    fn of(path: &Path, reason: Reason) -> Error {
+        Error {
+            path: Some(path.to_owned()),
+            reason,
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, "{}: ", path.display())?;
+        }
+        write!(f, "{}", self.reason)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file
+    }
+
+    fn authority() -> String {
+        rcgen::generate_simple_self_signed(vec!["acme.test".into()])
+            .unwrap()
+            .cert
+            .pem()
+    }
+
+    #[test]
+    fn a_file_adds_to_the_systems_roots() {
+        let two = file(&format!("{}{}", authority(), authority()));
+        let system = rustls_native_certs::load_native_certs().certs;
+        let mut without = RootCertStore::empty();
+        without.add_parsable_certificates(system);
+        let with = roots(Some(two.path())).unwrap();
+        assert_eq!(with.len(), without.len() + 2);
+        assert!(client_config(Some(two.path())).is_ok());
+    }
+
+    #[test]
+    fn what_holds_no_certificate_is_refused_by_name() {
+        let empty = file("just text\n");
+        let error = certificates(empty.path()).unwrap_err();
+        assert!(matches!(error.reason, Reason::Empty), "{error}");
+        assert!(error.to_string().contains(&*empty.path().to_string_lossy()));
+
+        let damaged = file("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        let error = certificates(damaged.path()).unwrap_err();
+        assert!(matches!(error.reason, Reason::NotCertificates), "{error}");
+
+        let error = certificates(Path::new("/nonexistent/ca.pem")).unwrap_err();
+        assert!(matches!(error.reason, Reason::Unreadable(_)), "{error}");
+    }
+}
