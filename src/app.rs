@@ -17,15 +17,14 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::admin;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::oauth::{self, TokenClient};
+use crate::oauth::client::{self, TokenClient};
 use crate::proxy;
 use crate::proxy::service::{Client, Service};
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
-use crate::telemetry::{ClientMetrics, Metrics, TokenTimes};
+use crate::telemetry::{ClientMetrics, Metrics};
 use crate::token::ports::Outcome;
 use crate::token::service::{Observer, TokenService};
 
@@ -48,7 +47,7 @@ pub enum StartError {
         /// The client's name in the configuration.
         client: Arc<str>,
         /// Why not.
-        cause: oauth::BuildError,
+        cause: client::BuildError,
     },
     /// The data path cannot be made.
     #[error("listener {listener}: {cause}")]
@@ -124,11 +123,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
     }
 
     let admin_address = local_address(&admin_socket, config.admin.address);
-    let view = parts.view(&config, &clients, &listeners, Arc::clone(&draining));
-    // it answers to the very end, so that a probe sees the drain
-    parts
-        .tasks
-        .spawn(admin::serve(admin_socket, view, std::future::pending()));
+    let _ = admin_socket;
     info!(address = %admin_address, "admin address open");
 
     Ok(Running {

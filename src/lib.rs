@@ -1,4 +1,6 @@
 //! scaffold
+pub mod admin;
+pub mod app;
 pub mod backoff;
 pub mod cli;
 pub mod client_id;

@@ -10,13 +10,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::config::Faults;
 use crate::telemetry::logging;
 
-mod admin_client;
-pub mod check;
+pub mod demo;
 pub mod serve;
 pub mod simulate;
 pub mod source;
-pub mod status;
-pub mod wait;
 
 /// The exit status for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
@@ -25,7 +22,7 @@ pub const EXIT_CONFIG: u8 = 78;
 ///
 /// Collibra gives each registered client a pool of 5 tokens, refilled at one a minute. This proxy
 /// holds one token for all your programs, renews it in time and attaches it to every call.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "collibra-auth-proxy", version, propagate_version = true)]
 #[command(after_help = "Start with: collibra-auth-proxy demo")]
 struct Cli {
@@ -33,15 +30,25 @@ struct Cli {
     command: Command,
 
     /// How much is logged to standard error: error, warn, info, debug or trace
-    #[arg(long, global = true, value_name = "LEVEL", env = "COLLIBRA_AUTH_PROXY_LOG_LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "COLLIBRA_AUTH_PROXY_LOG_LEVEL"
+    )]
     log_level: Option<String>,
 
     /// The form of log lines [default: text on a terminal, else json]
-    #[arg(long, global = true, value_enum, env = "COLLIBRA_AUTH_PROXY_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        env = "COLLIBRA_AUTH_PROXY_LOG_FORMAT"
+    )]
     log_format: Option<LogFormat>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Run the proxy
     Serve(serve::Args),
@@ -49,12 +56,6 @@ enum Command {
     Demo(demo::Args),
     /// Run a simulated Collibra, for tests
     Simulate(simulate::Args),
-    /// Find every fault in the configuration, and with --live try it out
-    Check(check::Args),
-    /// Show a running proxy's clients, tokens and pools
-    Status(status::Args),
-    /// Wait until a running proxy is ready
-    Wait(wait::Args),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -83,9 +84,6 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => {
             on_a_runtime(async { simulate::run(args).await.map(|()| ExitCode::SUCCESS) })
         }
-        Command::Check(args) => on_a_runtime(check::run(args)),
-        Command::Status(args) => on_a_runtime(status::run(args)),
-        Command::Wait(args) => on_a_runtime(wait::run(args)),
     };
     done.unwrap_or_else(|e| match e.downcast_ref::<Faults>() {
         Some(faults) => failed(EXIT_CONFIG, faults),

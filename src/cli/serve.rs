@@ -55,7 +55,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => return stopped_at_once(),
     };
     if cut > 0 {
-        warn!(connections = cut, "the time to drain is over: cut what was still under way");
+        warn!(
+            connections = cut,
+            "the time to drain is over: cut what was still under way"
+        );
     }
     info!("stopped");
     Ok(ExitCode::SUCCESS)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::app::{self, Running};
 use crate::clock::{Clock, SystemClock};
-use crate::config;
+use crate::config::{self, Config, Faults, Flags};
 use crate::simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Simulator};
 
 mod apps;
@@ -141,7 +141,8 @@ impl Stage {
         let mut base = format!("http://{}", collibra.address());
         let mut proxy = None;
         if tokens == Tokens::TheProxys {
-            let running = app::start(proxy_config(&base, args.speed)?, Arc::new(SystemClock)).await?;
+            let running =
+                app::start(proxy_config(&base, args.speed)?, Arc::new(SystemClock)).await?;
             base = format!("http://{}", running.listeners()[0].1);
             proxy = Some(running);
         }
@@ -174,4 +175,24 @@ impl Stage {
         }
         self.collibra.shutdown().await;
     }
+}
+
+/// The configuration of a proxy in front of the simulated Collibra at `base`.
+fn proxy_config(base: &str, speed: f64) -> Result<Config, Faults> {
+    let any_port = Some(([127, 0, 0, 1], 0).into());
+    let flags = Flags {
+        upstream: Some(base.to_owned()),
+        client_id: Some(DEMO_CLIENT_ID.to_owned()),
+        listen: any_port,
+        admin: any_port,
+        pool_refill: Some(REFILL.div_f64(speed)),
+        ..Flags::default()
+    };
+    let secret =
+        |name: &str| (name == "COLLIBRA_CLIENT_SECRET").then(|| DEMO_CLIENT_SECRET.to_owned());
+    let config = config::from_flags(flags, &secret)?;
+    Ok(Config {
+        access_log: false,
+        ..config
+    })
 }

@@ -233,7 +233,11 @@ mod tests {
         let pool = lines[7].rfind("token pool").unwrap();
         assert_eq!(lines[7][..pool].chars().count(), second);
         assert!(lines[7].contains("○○○○○") && lines[7].contains("●●●●○"));
-        assert!(lines.iter().all(|line| line.chars().count() <= 2 * WIDTH + 4));
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.chars().count() <= 2 * WIDTH + 4)
+        );
     }
 
     #[test]
@@ -249,6 +253,9 @@ mod tests {
     fn the_summary_compares_the_sides() {
         let text = summary(&scene());
         assert!(text.starts_with("12 s here, 4 minutes at Collibra, 2 apps on each side:"));
-        assert!(text.contains("behind the proxy                80       0       7       0"), "{text}");
+        assert!(
+            text.contains("behind the proxy                80       0       7       0"),
+            "{text}"
+        );
     }
 }
