@@ -70,12 +70,16 @@ enum LogFormat {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // what speaks TLS without being told by which library takes this one; it is set only here
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let format = match cli.log_format {
         Some(LogFormat::Text) => logging::Format::Text,
         Some(LogFormat::Json) => logging::Format::Json,
         None => logging::Format::default_for_stderr(),
     };
-    if let Err(e) = logging::init(cli.log_level.as_deref(), format) {
+    let quiet = matches!(cli.command, Command::Demo(_)).then_some("error");
+    let level = cli.log_level.as_deref().or(quiet);
+    if let Err(e) = logging::init(level, format) {
         return failed(2, &e);
     }
     let done = match cli.command {

@@ -68,6 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout();
     let on_a_terminal = out.is_terminal();
     let mut tick = tokio::time::interval(if on_a_terminal { FRAME } else { LINE });
+    tick.tick().await;
     let mut drawn = 0;
     let interrupted = loop {
         let now = scene();
