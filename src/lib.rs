@@ -1,5 +1,7 @@
 //! scaffold
+pub mod admin;
 pub mod backoff;
+pub mod cli;
 pub mod client_id;
 pub mod clock;
 pub mod oauth;
