@@ -1,5 +1,18 @@
 //! The token endpoint's client: one request a call, by RFC 6749, section 4.4, with every answer
 //! turned into a token or a failure that the engine can reckon with.
+//!
+//! [`request`] says what is sent, [`response`] what an answer means (pure), [`client`] carries it
+//! over the wire, `transport` tells the ways apart in which that fails, [`issuer`] is who is asked
+//! and how an answer may be quoted.
+//!
+//! Promises: no retry, no redirect, no cookie, no proxy from the environment; an end within
+//! [`Config::timeout`]; no secret in any message or `Debug`.
+
+pub mod client;
+pub mod issuer;
+pub mod request;
+pub mod response;
+mod transport;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,4 +49,25 @@ pub enum AuthMethod {
     ClientSecretBasic,
     /// `client_secret_post`: in the body.
     ClientSecretPost,
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What the tests of this module begin with.
+
+    use super::*;
+
+    /// A client at `https://acme.example`.
+    pub(crate) fn config(id: &str, secret: &str) -> Config {
+        Config {
+            token_url: "https://acme.example/rest/oauth/v2/token".parse().unwrap(),
+            client_id: ClientId::parse(id).unwrap(),
+            client_secret: Secret::from(secret.to_owned()),
+            auth_method: AuthMethod::ClientSecretBasic,
+            scope: None,
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            ca_file: None,
+        }
+    }
 }

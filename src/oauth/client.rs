@@ -1,0 +1,160 @@
+//! The exchange itself: one request on a connection of its own, one answer, nothing kept.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+
+use super::Config;
+use super::issuer::Issuer;
+use super::request::TokenRequest;
+use super::response::{self, Answer, MAX_BODY};
+use super::transport;
+use crate::clock::Clock;
+use crate::tls;
+use crate::token::ports::{Grant, RequestError, TokenEndpoint};
+
+const USER_AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
+
+/// One client at its token endpoint.
+pub struct TokenClient {
+    http: reqwest::Client,
+    config: Config,
+    issuer: Issuer,
+    request: TokenRequest,
+    clock: Arc<dyn Clock>,
+}
+
+/// Why there is no client for the token endpoint; permanent until the configuration changes.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The token endpoint's address cannot be used. Never quotes it, for it may hold a password.
+    #[error("the token endpoint's URL {0}")]
+    Url(&'static str),
+    /// There is nothing to verify the token endpoint's certificate by.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client for the token endpoint cannot be made: {0}")]
+    Http(#[source] reqwest::Error),
+}
+
+impl TokenClient {
+    /// A client by `config`; `clock` is asked only for dates in `Retry-After`. Opens no connection.
+    ///
+    /// # Errors
+    /// [`BuildError`] if the URL or the certificates cannot be used.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<TokenClient, BuildError> {
+        check_url(&config.token_url)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client_config(config.ca_file.as_deref())?)
+            .user_agent(USER_AGENT)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .http1_only()
+            // A token is asked for every few minutes: a connection kept that long is one that the
+            // other side may close just when the next request is on its way.
+            .pool_max_idle_per_host(0)
+            .connect_timeout(config.connect_timeout)
+            .timeout(config.timeout)
+            .build()
+            .map_err(|e| BuildError::Http(e.without_url()))?;
+        Ok(TokenClient {
+            http,
+            config: config.clone(),
+            issuer: Issuer::new(config),
+            request: TokenRequest::new(config),
+            clock,
+        })
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        if let Some(authorization) = self.request.authorization() {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        headers
+    }
+
+    fn failure(&self, error: &reqwest::Error) -> RequestError {
+        transport::failure(error, &self.issuer, &self.config)
+    }
+}
+
+#[async_trait]
+impl TokenEndpoint for TokenClient {
+    async fn request_token(&self) -> Result<Grant, RequestError> {
+        let mut response = self
+            .http
+            .post(self.config.token_url.clone())
+            .headers(self.headers())
+            .body(self.request.form().expose().to_owned())
+            .send()
+            .await
+            .map_err(|error| self.failure(&error))?;
+
+        let mut body = Vec::new();
+        let broken = read_body(&mut response, &mut body).await.err();
+        // a refusal is known by its status, whatever became of its body
+        if let Some(error) = broken.filter(|_| response.status().is_success()) {
+            return Err(self.failure(&error));
+        }
+        let answer = Answer {
+            status: response.status(),
+            headers: response.headers(),
+            body: &body,
+        };
+        response::parse(answer, &self.issuer, self.clock.wall())
+    }
+}
+
+impl fmt::Debug for TokenClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenClient")
+            .field("issuer", &self.issuer)
+            .field("client_id", &self.config.client_id)
+            .field("auth_method", &self.config.auth_method)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_url(url: &reqwest::Url) -> Result<(), BuildError> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(BuildError::Url("should begin with https://"));
+    }
+    // the HTTP client would send them in place of the client's own credentials
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(BuildError::Url(
+            "has a user name or password in it; leave them out, for the client shows its own",
+        ));
+    }
+    // RFC 6749, section 3.2
+    if url.fragment().is_some() {
+        return Err(BuildError::Url("has a fragment (#…); leave it out"));
+    }
+    Ok(())
+}
+
+/// Reads up to [`MAX_BODY`] bytes, and of a longer body as much more as tells that it is longer.
+async fn read_body(response: &mut reqwest::Response, body: &mut Vec<u8>) -> reqwest::Result<()> {
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_BODY {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! Who is asked, for messages; and how an answer may be quoted in one: short, printable, and
+//! without the client's secret, which an answer could repeat.
+
+use std::fmt;
+
+use super::{Config, request};
+use crate::secret::Secret;
+
+/// The longest quotation from an answer, in characters.
+const MAX_QUOTE: usize = 200;
+const REDACTED: &str = "[redacted]";
+
+/// The token endpoint as messages speak of it.
+#[derive(Clone)]
+pub struct Issuer {
+    url: reqwest::Url,
+    authority: String,
+    /// Forms in which an answer could repeat the secret, the longest first, so that none is
+    /// replaced in part.
+    unspeakable: Vec<Secret>,
+}
+
+impl Issuer {
+    /// The issuer that `config` names.
+    #[must_use]
+    pub fn new(config: &Config) -> Issuer {
+        Issuer {
+            url: config.token_url.clone(),
+            authority: authority(&config.token_url),
+            unspeakable: unspeakable(config),
+        }
+    }
+
+    /// Its host, and its port if that is not the scheme's own: all that is shown of its address.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Where `location` of a redirect points: host and port only.
+    #[must_use]
+    pub fn redirect_target(&self, location: &str) -> Option<String> {
+        let target = self.url.join(location).ok()?;
+        target.host_str()?;
+        Some(self.quote(&authority(&target)))
+    }
+
+    /// `text` from an answer, fit for a message: at most 200 printable characters, the secret
+    /// replaced by `[redacted]` in whatever form it was sent.
+    #[must_use]
+    pub fn quote(&self, text: &str) -> String {
+        let printable: String = self
+            .redact(text)
+            .chars()
+            .filter_map(|c| match c {
+                '\t' | '\r' | '\n' => Some(' '),
+                c if is_invisible(c) => None,
+                c => Some(c),
+            })
+            .collect();
+        // again: what was taken out may have stood within the secret
+        let printable = self.redact(&printable);
+        let printable = printable.trim();
+        match printable.char_indices().nth(MAX_QUOTE) {
+            Some((end, _)) => format!("{}…", &printable[..end]),
+            None => printable.to_owned(),
+        }
+    }
+
+    fn redact(&self, text: &str) -> String {
+        self.unspeakable
+            .iter()
+            .fold(text.to_owned(), |text, secret| {
+                text.replace(secret.expose(), REDACTED)
+            })
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
+    }
+}
+
+fn authority(url: &reqwest::Url) -> String {
+    let host = url.host_str().unwrap_or("");
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+fn unspeakable(config: &Config) -> Vec<Secret> {
+    let raw = config.client_secret.expose();
+    let encoded = request::form_urlencode(raw);
+    let mut forms = vec![
+        raw.to_owned(),
+        // the same bytes as other encoders write them
+        encoded.replace('+', "%20"),
+        lower_hex(&encoded),
+        lower_hex(&encoded.replace('+', "%20")),
+        encoded,
+        request::basic_credentials(&config.client_id, &config.client_secret)
+            .expose()
+            .to_owned(),
+    ];
+    forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    forms.dedup();
+    forms.into_iter().map(Secret::from).collect()
+}
+
+/// Percent-encoded text with its hexadecimal digits in lower case.
+fn lower_hex(encoded: &str) -> String {
+    let mut digits_left = 0;
+    encoded
+        .chars()
+        .map(|c| {
+            if c == '%' {
+                digits_left = 2;
+                c
+            } else if digits_left > 0 {
+                digits_left -= 1;
+                c.to_ascii_lowercase()
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+/// Control characters, and those that hide or turn the text around them.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::testing;
+
+    fn issuer(secret: &str) -> Issuer {
+        Issuer::new(&testing::config("urn:sys:env:1", secret))
+    }
+
+    #[test]
+    fn the_secret_is_replaced_in_every_form_in_which_it_was_sent() {
+        let issuer = issuer("s3cr+t/= x");
+        for echoed in [
+            "s3cr+t/= x",
+            "s3cr%2Bt%2F%3D+x",
+            "s3cr%2Bt%2F%3D%20x",
+            "s3cr%2bt%2f%3d+x",
+            "s3cr%2bt%2f%3d%20x",
+            "s3c\u{200b}r+t/= x",
+            "s3c\u{7}r+t/= x",
+        ] {
+            assert_eq!(
+                issuer.quote(&format!("bad secret '{echoed}'!")),
+                "bad secret '[redacted]'!",
+                "{echoed:?}"
+            );
+        }
+        let basic = "dXJuJTNBc3lzJTNBZW52JTNBMTpzM2NyJTJCdCUyRiUzRCt4";
+        assert_eq!(issuer.quote(&format!("Basic {basic}")), "Basic [redacted]");
+    }
+
+    #[test]
+    fn a_secret_with_an_invisible_character_in_it_is_replaced_too() {
+        assert_eq!(
+            issuer("ab\u{200b}cd").quote("x ab\u{200b}cd"),
+            "x [redacted]"
+        );
+    }
+
+    #[test]
+    fn a_secret_at_the_cut_is_replaced_before_the_cut() {
+        let quoted = issuer("canary-44").quote(&format!("{}canary-44", "x".repeat(195)));
+        assert!(!quoted.contains("cana"), "{quoted}");
+    }
+
+    #[test]
+    fn a_quotation_is_short_and_printable() {
+        let issuer = issuer("secret");
+        assert_eq!(issuer.quote(" a\r\nb\u{1b}[31m\u{202e}c\0 "), "a  b[31mc");
+        assert_eq!(issuer.quote(&"\u{e9}".repeat(300)).chars().count(), 201);
+    }
+
+    #[test]
+    fn a_redirect_is_named_by_its_host_only() {
+        let issuer = issuer("secret");
+        for (location, target) in [
+            ("/login?next=secret", Some("acme.example")),
+            ("https://sso.example:8443/a?b#c", Some("sso.example:8443")),
+            ("//other.example", Some("other.example")),
+            ("http://u:p@h.example/x", Some("h.example")),
+            ("mailto:x", None),
+            ("http://[", None),
+        ] {
+            assert_eq!(
+                issuer.redirect_target(location).as_deref(),
+                target,
+                "{location}"
+            );
+        }
+    }
+
+    #[test]
+    fn printing_shows_no_secret() {
+        assert!(!format!("{:?}", issuer("canary-13")).contains("canary"));
+    }
+}

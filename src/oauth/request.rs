@@ -1,0 +1,174 @@
+//! What is sent: the form and the proof of who asks (RFC 6749, sections 2.3.1 and 4.4.2).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{AuthMethod, Config};
+use crate::client_id::ClientId;
+use crate::secret::Secret;
+
+/// A token request, ready to be sent any number of times.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    authorization: Option<HeaderValue>,
+    form: Secret,
+}
+
+impl TokenRequest {
+    /// The request that `config` describes. Its credentials go into the header or into the form,
+    /// never into both (RFC 6749, section 2.3).
+    #[must_use]
+    pub fn new(config: &Config) -> TokenRequest {
+        let mut form = String::from("grant_type=client_credentials");
+        if let Some(scope) = &config.scope {
+            push_pair(&mut form, "scope", scope);
+        }
+        let authorization = match config.auth_method {
+            AuthMethod::ClientSecretBasic => {
+                Some(basic_header(&config.client_id, &config.client_secret))
+            }
+            AuthMethod::ClientSecretPost => {
+                push_pair(&mut form, "client_id", config.client_id.as_str());
+                push_pair(&mut form, "client_secret", config.client_secret.expose());
+                None
+            }
+        };
+        TokenRequest {
+            authorization,
+            form: Secret::from(form),
+        }
+    }
+
+    /// The value of `Authorization`, if the credentials are sent there; marked sensitive.
+    #[must_use]
+    pub fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
+    }
+
+    /// The body, of the type `application/x-www-form-urlencoded`.
+    #[must_use]
+    pub fn form(&self) -> &Secret {
+        &self.form
+    }
+}
+
+/// `text` in `application/x-www-form-urlencoded` (RFC 6749, appendix B): a space is `+`; letters,
+/// digits and `*-._` stand for themselves; the rest is percent-encoded UTF-8.
+#[must_use]
+pub fn form_urlencode(text: &str) -> String {
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'*')
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        // kept here and turned into `+` below, where no other `+` is left
+        .remove(b' ');
+    utf8_percent_encode(text, ENCODED)
+        .to_string()
+        .replace(' ', "+")
+}
+
+/// The credentials of `client_secret_basic`: id and secret form-urlencoded *each*, joined by a
+/// colon, in Base64. Unencoded, an id with a colon in it would be cut at that colon.
+#[must_use]
+pub fn basic_credentials(id: &ClientId, secret: &Secret) -> Secret {
+    let id = form_urlencode(id.as_str());
+    let secret = form_urlencode(secret.expose());
+    Secret::from(BASE64.encode(format!("{id}:{secret}")))
+}
+
+fn basic_header(id: &ClientId, secret: &Secret) -> HeaderValue {
+    let credentials = basic_credentials(id, secret);
+    let mut value = HeaderValue::try_from(format!("Basic {}", credentials.expose()))
+        .expect("Base64 is visible ASCII");
+    value.set_sensitive(true);
+    value
+}
+
+fn push_pair(form: &mut String, name: &str, value: &str) {
+    form.push('&');
+    form.push_str(name);
+    form.push('=');
+    form.push_str(&form_urlencode(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::testing;
+
+    const ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
+    const SECRET: &str = "s3cr+t/=%&x y~!*";
+
+    #[test]
+    fn form_urlencoding_agrees_with_published_vectors() {
+        for (text, encoded) in [
+            (" %&+\u{a3}\u{20ac}", "+%25%26%2B%C2%A3%E2%82%AC"),
+            (
+                ID,
+                "urn%3Asys%3Aenv%3A2eeadf60-1a11-5170-7e57-000000000000%3Ai%3A1cnxtsn",
+            ),
+            (SECRET, "s3cr%2Bt%2F%3D%25%26x+y%7E%21*"),
+            ("", ""),
+            ("aZ09*-._", "aZ09*-._"),
+            ("\u{1f511}\n\"", "%F0%9F%94%91%0A%22"),
+        ] {
+            assert_eq!(form_urlencode(text), encoded, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn basic_encodes_id_and_secret_each_before_it_joins_them() {
+        let request = TokenRequest::new(&testing::config(ID, SECRET));
+        let header = request.authorization().unwrap();
+        let credentials = header.to_str().unwrap().strip_prefix("Basic ").unwrap();
+        assert_eq!(
+            BASE64.decode(credentials).unwrap(),
+            b"urn%3Asys%3Aenv%3A2eeadf60-1a11-5170-7e57-000000000000%3Ai%3A1cnxtsn:s3cr%2Bt%2F%3D%25%26x+y%7E%21*"
+        );
+        assert_eq!(request.form().expose(), "grant_type=client_credentials");
+    }
+
+    #[test]
+    fn post_puts_both_into_the_form_and_nothing_into_the_header() {
+        let request = TokenRequest::new(&Config {
+            auth_method: AuthMethod::ClientSecretPost,
+            ..testing::config(ID, SECRET)
+        });
+        assert!(request.authorization().is_none());
+        assert_eq!(
+            request.form().expose(),
+            "grant_type=client_credentials\
+             &client_id=urn%3Asys%3Aenv%3A2eeadf60-1a11-5170-7e57-000000000000%3Ai%3A1cnxtsn\
+             &client_secret=s3cr%2Bt%2F%3D%25%26x+y%7E%21*"
+        );
+    }
+
+    #[test]
+    fn a_scope_is_sent_only_if_configured() {
+        let request = TokenRequest::new(&Config {
+            scope: Some("a b".to_owned()),
+            ..testing::config(ID, SECRET)
+        });
+        assert_eq!(
+            request.form().expose(),
+            "grant_type=client_credentials&scope=a+b"
+        );
+    }
+
+    #[test]
+    fn printing_shows_no_credentials() {
+        for auth_method in [AuthMethod::ClientSecretBasic, AuthMethod::ClientSecretPost] {
+            let config = Config {
+                auth_method,
+                ..testing::config("id", "canary-52")
+            };
+            let credentials = basic_credentials(&config.client_id, &config.client_secret);
+            let shown = format!("{:?} {credentials:?}", TokenRequest::new(&config));
+            assert!(!shown.contains("canary"), "{shown}");
+            assert!(!shown.contains(credentials.expose()), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What an answer means: a token, or a failure that the engine can reckon with. Pure, for it reads
+//! what comes from outside.
+//!
+//! Promises: never a token that cannot be sent; never a guessed lifetime; no secret in a message.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value};
+
+use super::issuer::Issuer;
+use crate::secret::Secret;
+use crate::token::ports::{Grant, Outcome, RequestError};
+
+/// The largest body that is read: a token's answer has 1 to 4 KiB.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// No token is kept for longer, whatever its answer says.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// `Retry-After` is not heeded beyond this: a mistyped date must not end all attempts.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// An HTTP answer, whole.
+#[derive(Clone, Copy)]
+pub struct Answer<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body, or the first [`MAX_BODY`] bytes and some more of one that is longer.
+    pub body: &'a [u8],
+}
+
+impl fmt::Debug for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads what `issuer` answered; `now` is the wall clock, for a date in `Retry-After`.
+///
+/// # Errors
+/// [`RequestError`] for all that is no usable token: see [`Outcome`].
+pub fn parse(answer: Answer<'_>, issuer: &Issuer, now: SystemTime) -> Result<Grant, RequestError> {
+    let (outcome, message) = if answer.status.is_success() {
+        match grant(answer, issuer) {
+            Ok(grant) => return Ok(grant),
+            Err(defect) => (
+                Outcome::Malformed,
+                format!(
+                    "{} answered {} without a usable token: {defect}",
+                    issuer.authority(),
+                    answer.status.as_u16()
+                ),
+            ),
+        }
+    } else {
+        refusal(answer, issuer)
+    };
+    Err(RequestError {
+        outcome,
+        retry_after: retry_after(answer.headers, now),
+        message,
+    })
+}
+
+/// The token in a success (RFC 6749, section 5.1), or what is wrong with it.
+fn grant(answer: Answer<'_>, issuer: &Issuer) -> Result<Grant, String> {
+    let mut fields = object(answer, issuer)?;
+    let access_token = match fields.remove("access_token") {
+        Some(Value::String(token)) => Secret::from(token),
+        Some(_) => return Err("`access_token` is not a string".to_owned()),
+        None => {
+            return Err(match oauth_error(&fields, issuer) {
+                Some(error) => format!("it has no `access_token` but an error ({error})"),
+                None => "it has no `access_token`".to_owned(),
+            });
+        }
+    };
+    if access_token.expose().is_empty() {
+        return Err("`access_token` is empty".to_owned());
+    }
+    if !access_token.expose().bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("`access_token` has characters that no bearer token can have".to_owned());
+    }
+    match fields.get("token_type") {
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
+        Some(Value::String(kind)) => {
+            return Err(format!(
+                "`token_type` is `{}`; only Bearer can be used",
+                issuer.quote(kind)
+            ));
+        }
+        Some(_) => return Err("`token_type` is not a string".to_owned()),
+        None => {
+            return Err(
+                "it has no `token_type`, which RFC 6749, section 5.1, requires; it should be Bearer"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(Grant {
+        access_token,
+        expires_in: lifetime(fields.get("expires_in"))?,
+    })
+}
+
+/// The JSON object that the body is, or what it is instead.
+fn object(answer: Answer<'_>, issuer: &Issuer) -> Result<Map<String, Value>, String> {
+    if answer.body.len() > MAX_BODY {
+        return Err(format!("its body is larger than {} KiB", MAX_BODY / 1024));
+    }
+    let encoding = header(answer.headers, &CONTENT_ENCODING);
+    if let Some(encoding) =
+        encoding.filter(|e| !e.is_empty() && !e.eq_ignore_ascii_case("identity"))
+    {
+        return Err(format!(
+            "its body is encoded ({}), which was not asked for",
+            issuer.quote(encoding)
+        ));
+    }
+    if answer.body.trim_ascii().is_empty() {
+        return Err("its body is empty".to_owned());
+    }
+    match serde_json::from_slice(answer.body) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err("its body is JSON, but not an object".to_owned()),
+        Err(_) if is_html(answer) => Err(
+            "its body is HTML, not JSON; the instance's url or token_path is wrong, or a login or error page stands in between"
+                .to_owned(),
+        ),
+        Err(error) if error.is_eof() => Err("its body is JSON, but cut short".to_owned()),
+        Err(_) => Err("its body is not JSON".to_owned()),
+    }
+}
+
+/// `expires_in`, in whole seconds: a number, or, as some servers write it, a string of digits.
+/// Absent is no licence to guess: a token used for too long fails in the app's hands.
+fn lifetime(value: Option<&Value>) -> Result<Duration, String> {
+    const NOT_A_NUMBER: &str = "`expires_in` is not a whole number of seconds";
+
+    let seconds = match value {
+        None => return Err("it has no `expires_in`, so the token's life is unknown".to_owned()),
+        Some(Value::String(digits)) if is_digits(digits) => {
+            digits.parse().unwrap_or(MAX_LIFETIME.as_secs())
+        }
+        Some(Value::Number(number)) => match (number.as_u64(), number.as_f64()) {
+            (Some(seconds), _) => seconds,
+            (None, Some(seconds)) if seconds < 0.0 => {
+                return Err(format!("`expires_in` is negative ({number})"));
+            }
+            // saturates above the cap
+            (None, Some(seconds)) if seconds.fract() == 0.0 => seconds as u64,
+            _ => return Err(NOT_A_NUMBER.to_owned()),
+        },
+        Some(_) => return Err(NOT_A_NUMBER.to_owned()),
+    };
+    match seconds {
+        0 => Err("`expires_in` is 0: the token has already ended".to_owned()),
+        _ => Ok(Duration::from_secs(seconds).min(MAX_LIFETIME)),
+    }
+}
+
+/// What an answer that is no success means.
+fn refusal(answer: Answer<'_>, issuer: &Issuer) -> (Outcome, String) {
+    let host = issuer.authority();
+    let status = answer.status.as_u16();
+    if answer.status.is_redirection() {
+        let target = header(answer.headers, &LOCATION)
+            .and_then(|location| issuer.redirect_target(location))
+            .map_or_else(String::new, |target| format!(", pointing to {target}"));
+        return (
+            Outcome::ServerError,
+            format!(
+                "{host} answered the token request with a redirect ({status}){target}, which is not followed; the instance's url or token_path is probably wrong, or a login page stands in between"
+            ),
+        );
+    }
+    let body = error_body(answer);
+    let detail = match body.as_ref().and_then(|fields| oauth_error(fields, issuer)) {
+        Some(error) => format!(" ({error})"),
+        None if is_html(answer) => " (with an HTML page: perhaps not Collibra itself)".to_owned(),
+        None => String::new(),
+    };
+    let named = body
+        .as_ref()
+        .and_then(|fields| fields.get("error"))
+        .and_then(Value::as_str);
+    let (outcome, advice) = judge(status, named);
+    (
+        outcome,
+        format!("{host} answered the token request with {status}{detail}: {advice}"),
+    )
+}
+
+/// The meaning of a status, with `error` of its body, and what to do about it.
+fn judge(status: u16, error: Option<&str>) -> (Outcome, &'static str) {
+    match (status, error) {
+        (429, _) => (
+            Outcome::RateLimited,
+            "the client's pool of tokens is empty; if this goes on, another program asks for tokens with the same client: let it use this proxy",
+        ),
+        (401, _) | (400, Some("invalid_client")) => (
+            Outcome::InvalidClient,
+            "it does not accept the client's id and secret; compare both, and auth_method, with the application's registration in Collibra's settings",
+        ),
+        (400, Some("invalid_scope")) => (
+            Outcome::InvalidRequest,
+            "it does not grant the configured scope; leave scope out unless Collibra asks for one",
+        ),
+        (403, _) => (
+            Outcome::InvalidRequest,
+            "it refuses the request; a network policy, such as a list of allowed addresses, may stand in the way",
+        ),
+        (404 | 405 | 410, _) => (
+            Outcome::InvalidRequest,
+            "there is no token endpoint at this address; check the instance's url and token_path",
+        ),
+        (407, _) => (
+            Outcome::InvalidRequest,
+            "an HTTP proxy in between wants credentials of its own",
+        ),
+        (408 | 425, _) => (
+            Outcome::ServerError,
+            "it did not take the request in time; if this goes on, check the network on the way there",
+        ),
+        (400..500, _) => (
+            Outcome::InvalidRequest,
+            "it refuses the request as it stands; check the client's registration, auth_method and scope",
+        ),
+        _ => (
+            Outcome::ServerError,
+            "it failed, or what stands before it did; if this goes on, check Collibra's status",
+        ),
+    }
+}
+
+/// The JSON object in the body of a refusal, if it is one.
+fn error_body(answer: Answer<'_>) -> Option<Map<String, Value>> {
+    if answer.body.len() > MAX_BODY {
+        return None;
+    }
+    serde_json::from_slice(answer.body).ok()
+}
+
+/// `error` and `error_description` (RFC 6749, section 5.2), fit for a message.
+fn oauth_error(fields: &Map<String, Value>, issuer: &Issuer) -> Option<String> {
+    let text = |name| fields.get(name).and_then(Value::as_str);
+    let quoted = match (text("error"), text("error_description")) {
+        (Some(error), Some(description)) => issuer.quote(&format!("{error}: {description}")),
+        (Some(only), None) | (None, Some(only)) => issuer.quote(only),
+        (None, None) => return None,
+    };
+    (!quoted.is_empty()).then_some(quoted)
+}
+
+/// `Retry-After`: whole seconds, or a date in any of HTTP's three forms (RFC 9110, section 5.6.7).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = header(headers, &RETRY_AFTER)?;
+    let wait = if is_digits(text) {
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = httpdate::parse_http_date(text).ok()?;
+        // what has passed allows an attempt at once
+        date.duration_since(now).unwrap_or_default()
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+fn is_html(answer: Answer<'_>) -> bool {
+    answer.body.trim_ascii_start().starts_with(b"<")
+        || header(answer.headers, &CONTENT_TYPE)
+            .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {
+    Some(headers.get(name)?.to_str().ok()?.trim())
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests;
