@@ -1,2 +1,53 @@
-//! The data path.
+//! The data path: what happens to a request between its listener and Collibra.
+//!
+//! A request's walk: [`listener`] -> `connection` (the limits on its head) -> [`service`] (the
+//! hooks) -> [`target`], [`browser`], [`policy`] (may it go on?) -> the client's token ->
+//! [`upstream`] (where to) -> `inject` (as whom) -> the response, the access log, the metrics.
+//! What is not forwarded is answered by [`respond`].
+//!
+//! Promises: nothing goes to the instance without a usable token, and a token goes nowhere else;
+//! bodies are streamed both ways, never buffered; a response has no total deadline, and one that
+//! breaks off upstream breaks off downstream.
+//!
+//! This is the only module that knows pingora's proxy.
+
+use pingora_core::server::configuration::ServerConf;
+
+mod access_log;
+pub mod browser;
 pub mod config;
+mod connection;
+mod inject;
+pub mod listener;
+pub mod policy;
+pub mod respond;
+pub mod service;
+pub mod target;
+mod trust;
+pub mod upstream;
+
+use service::Service;
+use trust::Bundle;
+
+pub use listener::Server;
+/// Why the data path of a listener cannot be made.
+pub use trust::Error;
+
+/// How many idle connections to an instance are kept.
+const KEPT_CONNECTIONS: usize = 1024;
+
+/// The data path of the listener that `service` is for.
+///
+/// # Errors
+/// [`Error`] if the instance's `ca_file` cannot be used.
+pub fn build(service: Service) -> Result<Server, Error> {
+    let ca_file = service.client.upstream.instance().ca_file.as_deref();
+    let bundle = ca_file.map(Bundle::with).transpose()?;
+    let conf = ServerConf {
+        threads: 1,
+        upstream_keepalive_pool_size: KEPT_CONNECTIONS,
+        ca_file: bundle.as_ref().map(|bundle| bundle.path().to_owned()),
+        ..ServerConf::default()
+    };
+    Ok(Server::new(service, conf))
+}

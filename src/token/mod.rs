@@ -12,6 +12,8 @@ pub mod cache;
 pub mod ports;
 pub mod schedule;
 pub mod service;
+#[cfg(test)]
+mod simulation;
 #[expect(
     clippy::module_inception,
     reason = "the token is what this module is about"

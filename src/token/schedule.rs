@@ -1,6 +1,26 @@
-//! The refresh state machine.
+//! When to ask for a token: a state machine that never looks at a clock.
+//!
+//! Events go in ([`Schedule::granted`], [`Schedule::failed`]), the next step comes out
+//! ([`Schedule::next`]), always with the time at which it is due. Every delay is a share of the
+//! token's life or of the pool's refill interval, none is a number of seconds, so an issuer whose
+//! tokens live for 3 seconds is served like one whose tokens live for 5 minutes.
+//!
+//! How a failure is followed up depends on what it may have cost:
+//!
+//! - nothing, or a plain refusal: exponential back-off from a 60th to a 5th of the refill interval
+//!   (1 s to 12 s at one a minute);
+//! - perhaps a token (no answer, a broken answer): as above, but while a token is in hand, what the
+//!   pool still allows is spread evenly over the token's remaining life, so that the last attempt
+//!   falls shortly before its end and not on an empty pool;
+//! - a 429: at least one refill interval, or as long as the issuer asks;
+//! - an error that only a person can mend: one refill interval.
 
-use crate::token::budget;
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::clock::Instant;
+use crate::token::budget::{self, Budget};
+use crate::token::ports::{Draw, Outcome};
 
 /// When a client's token is renewed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,4 +31,363 @@ pub struct Config {
     pub refresh_jitter: f64,
     /// The issuer's limit, mirrored.
     pub pool: budget::Config,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send one token request, and tell how it went. It has been booked.
+    Ask,
+    /// A request is under way: wait for its answer.
+    AwaitAnswer,
+    /// Come again then.
+    WaitUntil(Instant),
+}
+
+/// What a 429 says that the mirrored pool did not expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surprise {
+    /// Other programs take tokens of this client.
+    OthersDrink,
+    /// Requests that were refused used up the pool too; they are counted from now on.
+    RefusalsCount,
+}
+
+/// The refresh state machine of one client.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    config: Config,
+    budget: Budget,
+    /// When the request under way was sent.
+    asked: Option<Instant>,
+    /// Until when the token in hand may be sent.
+    usable_until: Option<Instant>,
+    /// When the next request is wanted; the budget may put it off.
+    due: Instant,
+    /// Failures since the last token.
+    failures: u32,
+    /// Refusals since the last token that were not booked.
+    free_refusals: u32,
+    /// Whether a refused request is known to use up the pool.
+    refusals_count: bool,
+}
+
+/// The longest `Retry-After` that is obeyed, in refill intervals: an hour at one a minute.
+const LONGEST_RETRY_AFTER: u32 = 60;
+
+impl Schedule {
+    /// A schedule without a token, whose first request is due at `now`.
+    #[must_use]
+    pub fn new(config: Config, now: Instant) -> Schedule {
+        Schedule {
+            config,
+            budget: Budget::full(config.pool),
+            asked: None,
+            usable_until: None,
+            due: now,
+            failures: 0,
+            free_refusals: 0,
+            refusals_count: false,
+        }
+    }
+
+    /// What to do at `now`. [`Step::Ask`] books the request: it must then be sent, and
+    /// [`Schedule::granted`] or [`Schedule::failed`] be called.
+    pub fn next(&mut self, now: Instant) -> Step {
+        if self.asked.is_some() {
+            return Step::AwaitAnswer;
+        }
+        let at = self.next_request();
+        if at > now {
+            return Step::WaitUntil(at);
+        }
+        self.budget.take(now);
+        self.asked = Some(now);
+        Step::Ask
+    }
+
+    /// When the next request will be made, if none is under way.
+    #[must_use]
+    pub fn next_request(&self) -> Instant {
+        self.due.max(self.budget.ready_at())
+    }
+
+    /// A token came that lives for `lifetime` from when it was asked for and may be sent until
+    /// `usable_until`. `jitter` in `[0, 1)`.
+    pub fn granted(
+        &mut self,
+        now: Instant,
+        lifetime: Duration,
+        usable_until: Instant,
+        jitter: f64,
+    ) {
+        let asked = self.settle(now);
+        let refresh_at = self.config.refresh_at * (1.0 - self.config.refresh_jitter * jitter);
+        self.due = asked + lifetime.mul_f64(refresh_at.clamp(0.0, 1.0));
+        self.usable_until = Some(usable_until);
+        self.failures = 0;
+        self.free_refusals = 0;
+    }
+
+    /// The request brought no token. `jitter` in `[0, 1)`. Says so if a 429 came that the mirrored
+    /// pool did not expect.
+    pub fn failed(
+        &mut self,
+        now: Instant,
+        outcome: Outcome,
+        retry_after: Option<Duration>,
+        jitter: f64,
+    ) -> Option<Surprise> {
+        self.settle(now);
+        self.failures = self.failures.saturating_add(1);
+        let refill = self.config.pool.refill;
+        let retry_after = retry_after.map(|wait| wait.min(refill * LONGEST_RETRY_AFTER));
+
+        let mut surprise = None;
+        let mut draw = outcome.draw();
+        if draw == Draw::Refused && self.refusals_count {
+            draw = Draw::Perhaps;
+        }
+        let backoff = Backoff {
+            base: refill / 60,
+            cap: refill / 5,
+        };
+        let mut delay = backoff.delay(self.failures, jitter);
+        match draw {
+            Draw::Nothing => self.budget.give_back(),
+            Draw::Refused => {
+                self.budget.give_back();
+                self.free_refusals = self.free_refusals.saturating_add(1);
+            }
+            Draw::Perhaps => delay = delay.max(self.even_share(now)),
+            Draw::Empty => {
+                surprise = Some(self.explain_429());
+                self.budget.rate_limited(now, retry_after);
+                // a fleet that was refused together does not come again together
+                delay = refill + (refill / 10).mul_f64(jitter);
+            }
+        }
+        if outcome.is_permanent() {
+            delay = delay.max(refill);
+        }
+        self.due = now + delay.max(retry_after.unwrap_or_default());
+        surprise
+    }
+
+    /// The mirrored pool's level at `now`, in tokens.
+    #[must_use]
+    pub fn pool_available(&self, now: Instant) -> f64 {
+        self.budget.available(now)
+    }
+
+    /// Failures in a row.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Closes the request under way; gives the time it was sent.
+    fn settle(&mut self, now: Instant) -> Instant {
+        let asked = self.asked.take().unwrap_or(now);
+        self.budget.settle(asked, now);
+        asked
+    }
+
+    /// The spacing by which the attempts that the pool allows until the token in hand ends are
+    /// spread evenly; zero if there is no token to be saved.
+    fn even_share(&self, now: Instant) -> Duration {
+        let refill = self.config.pool.refill;
+        let Some(left) = self.usable_until.map(|end| end.since(now)) else {
+            return Duration::ZERO;
+        };
+        let attempts = self.budget.available(now) + left.as_secs_f64() / refill.as_secs_f64();
+        if attempts < 1.0 {
+            return Duration::ZERO;
+        }
+        // the last one shall be answered before the end
+        let answered_by = left.saturating_sub(refill / 6);
+        answered_by.div_f64(attempts.floor())
+    }
+
+    /// Why a request that the mirrored pool allowed was refused for the pool's sake.
+    fn explain_429(&mut self) -> Surprise {
+        if self.free_refusals > 0 && !self.refusals_count {
+            self.refusals_count = true;
+            Surprise::RefusalsCount
+        } else {
+            Surprise::OthersDrink
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(299);
+    const CONFIG: Config = Config {
+        refresh_at: 0.5,
+        refresh_jitter: 0.05,
+        pool: budget::Config {
+            capacity: 5,
+            refill: Duration::from_secs(60),
+        },
+    };
+
+    fn at(seconds: f64) -> Instant {
+        Instant::ORIGIN + Duration::from_secs(10_000) + Duration::from_secs_f64(seconds)
+    }
+
+    fn asked(config: Config) -> Schedule {
+        let mut schedule = Schedule::new(config, at(0.0));
+        assert_eq!(schedule.next(at(0.0)), Step::Ask);
+        schedule
+    }
+
+    fn holding() -> Schedule {
+        let mut schedule = asked(CONFIG);
+        schedule.granted(at(0.1), LIFETIME, at(296.0), 0.0);
+        schedule
+    }
+
+    #[test]
+    fn a_token_is_renewed_at_half_of_its_life() {
+        let mut schedule = holding();
+        assert_eq!(schedule.next(at(1.0)), Step::WaitUntil(at(149.5)));
+        assert_eq!(schedule.next(at(149.5)), Step::Ask);
+    }
+
+    #[test]
+    fn jitter_brings_the_renewal_forward_only() {
+        let mut schedule = asked(CONFIG);
+        schedule.granted(at(0.1), LIFETIME, at(296.0), 0.999_999);
+        let due = schedule.next_request().since(at(0.0)).as_secs_f64();
+        assert!((142.0..142.1).contains(&due), "{due}");
+    }
+
+    #[test]
+    fn one_request_is_under_way_at_most() {
+        let mut schedule = asked(CONFIG);
+        assert_eq!(schedule.next(at(5.0)), Step::AwaitAnswer);
+    }
+
+    #[test]
+    fn plain_refusals_are_followed_up_within_a_fifth_of_the_refill_interval() {
+        let mut schedule = asked(CONFIG);
+        let mut now = at(0.0);
+        for expected in [1, 2, 4, 8, 12, 12, 12, 12] {
+            schedule.failed(now, Outcome::ServerError, None, 0.0);
+            now = schedule.next_request();
+            assert_eq!(schedule.next(now), Step::Ask, "after {expected} s");
+        }
+        assert_eq!(now, at(63.0));
+    }
+
+    #[test]
+    fn answers_that_never_come_are_counted_against_the_pool() {
+        let mut schedule = asked(CONFIG);
+        let mut now = at(0.0);
+        let mut sent = 1;
+        while now < at(600.0) {
+            schedule.failed(now + Duration::from_secs(10), Outcome::Timeout, None, 0.5);
+            now = schedule.next_request();
+            assert_eq!(schedule.next(now), Step::Ask);
+            sent += 1;
+        }
+        assert!((12..=15).contains(&sent), "5 and one a minute: {sent}");
+    }
+
+    #[test]
+    fn with_a_token_in_hand_the_attempts_are_spread_over_its_life() {
+        let mut schedule = holding();
+        let mut now = schedule.next_request();
+        let mut attempts = Vec::new();
+        while now < at(296.0) {
+            assert_eq!(schedule.next(now), Step::Ask);
+            attempts.push(now.since(at(0.0)).as_secs());
+            schedule.failed(now, Outcome::Malformed, None, 0.0);
+            now = schedule.next_request();
+        }
+        let last = attempts.last().unwrap();
+        assert!((280..296).contains(last), "{attempts:?}");
+        let widest = attempts.windows(2).map(|w| w[1] - w[0]).max().unwrap();
+        assert!(widest <= 30, "{attempts:?}");
+    }
+
+    #[test]
+    fn a_429_is_followed_by_a_refill_interval_at_least() {
+        let mut schedule = asked(CONFIG);
+        let surprise = schedule.failed(at(1.0), Outcome::RateLimited, None, 0.0);
+        assert_eq!(surprise, Some(Surprise::OthersDrink));
+        assert_eq!(schedule.next_request(), at(61.0));
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_up_to_an_hour() {
+        let mut schedule = asked(CONFIG);
+        schedule.failed(
+            at(1.0),
+            Outcome::RateLimited,
+            Some(Duration::from_secs(90)),
+            0.0,
+        );
+        assert_eq!(schedule.next_request(), at(91.0));
+
+        let mut schedule = asked(CONFIG);
+        schedule.failed(
+            at(0.0),
+            Outcome::ServerError,
+            Some(Duration::from_secs(40)),
+            0.0,
+        );
+        assert_eq!(schedule.next_request(), at(40.0));
+
+        let mut schedule = asked(CONFIG);
+        schedule.failed(at(0.0), Outcome::ServerError, Some(Duration::MAX), 0.0);
+        assert_eq!(schedule.next_request(), at(3600.0));
+    }
+
+    #[test]
+    fn refused_credentials_are_tried_slowly() {
+        let mut schedule = asked(CONFIG);
+        schedule.failed(at(0.0), Outcome::InvalidClient, None, 0.9);
+        assert_eq!(schedule.next_request(), at(60.0));
+    }
+
+    #[test]
+    fn refusals_are_counted_once_a_429_shows_that_they_use_up_the_pool() {
+        let mut schedule = asked(CONFIG);
+        schedule.failed(at(0.0), Outcome::ServerError, None, 0.0);
+        assert!(schedule.pool_available(at(0.0)) > 4.9, "taken to be free");
+        let now = schedule.next_request();
+        assert_eq!(schedule.next(now), Step::Ask);
+        let surprise = schedule.failed(now, Outcome::RateLimited, None, 0.0);
+        assert_eq!(surprise, Some(Surprise::RefusalsCount));
+
+        let now = schedule.next_request();
+        assert_eq!(schedule.next(now), Step::Ask);
+        schedule.failed(now, Outcome::ServerError, None, 0.0);
+        assert!(schedule.pool_available(now) < 0.1, "counted from now on");
+    }
+
+    #[test]
+    fn a_life_of_three_seconds_is_renewed_at_half_of_it() {
+        let mut schedule = asked(Config {
+            pool: budget::Config {
+                capacity: 5,
+                refill: Duration::from_millis(600),
+            },
+            ..CONFIG
+        });
+        schedule.granted(at(0.0), Duration::from_secs(3), at(2.97), 0.0);
+        assert_eq!(schedule.next_request(), at(1.5));
+    }
+
+    #[test]
+    fn a_failed_renewal_comes_again_long_before_the_token_ends() {
+        let mut schedule = holding();
+        assert_eq!(schedule.next(at(149.5)), Step::Ask);
+        schedule.failed(at(150.0), Outcome::Connect, None, 0.0);
+        assert_eq!(schedule.next_request(), at(151.0));
+    }
 }

@@ -1,0 +1,199 @@
+//! `demo`: a simulated Collibra, the proxy and some apps in one process, side by side with the
+//! same apps that each fetch a token of their own.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::{self, Running};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, Faults, Flags};
+use crate::simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Simulator};
+
+mod apps;
+mod board;
+mod view;
+
+use apps::Tokens;
+use board::{Board, total};
+use view::{Scene, Side};
+
+/// How often the table is redrawn.
+const FRAME: Duration = Duration::from_millis(125);
+
+/// How often a pipe gets a line.
+const LINE: Duration = Duration::from_secs(1);
+
+/// Collibra's pool, in its own time.
+const REFILL: Duration = Duration::from_secs(60);
+
+/// Watch what the proxy does for you, without a Collibra: everything in one process.
+///
+/// Two simulated Collibras stand side by side, each with a pool of 5 tokens, refilled at one a
+/// minute. On the left some apps each fetch a token of their own, on the right the same apps call
+/// through the proxy. Exits with 1 if an app behind the proxy saw a failure or a 429.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How long to watch
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    length: Duration,
+
+    /// How many apps stand on each side
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    apps: u16,
+
+    /// Seconds at Collibra that pass in one second here
+    #[arg(long, value_name = "N", default_value_t = 20.0)]
+    speed: f64,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// If one of its parts cannot start.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let apps = usize::from(args.apps);
+    let left = Stage::set(&args, Tokens::Own, apps).await?;
+    let right = Stage::set(&args, Tokens::TheProxys, apps).await?;
+    let started = SystemClock.now();
+    let scene = || Scene {
+        elapsed: SystemClock.now().since(started).min(args.length),
+        length: args.length,
+        speed: args.speed,
+        own: left.look("each for itself"),
+        proxied: right.look("behind the proxy"),
+    };
+
+    let mut out = io::stdout();
+    let on_a_terminal = out.is_terminal();
+    let mut tick = tokio::time::interval(if on_a_terminal { FRAME } else { LINE });
+    tick.tick().await;
+    let mut drawn = 0;
+    let interrupted = loop {
+        let now = scene();
+        if on_a_terminal {
+            drawn = redraw(&mut out, &view::table(&now), drawn)?;
+        } else {
+            writeln!(out, "{}", view::line(&now))?;
+        }
+        if now.elapsed >= args.length {
+            break false;
+        }
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = tokio::time::sleep(args.length.saturating_sub(now.elapsed)) => {}
+            _ = tokio::signal::ctrl_c() => break true,
+        }
+    };
+
+    let last = scene();
+    write!(out, "\n{}", view::summary(&last))?;
+    let lost = total(&last.proxied.apps).lost();
+    let held = lost == 0 && last.proxied.rate_limited == 0;
+    let nothing_happened = total(&last.proxied.apps).answered == 0;
+    let verdict = if held && !nothing_happened {
+        "\nBehind the proxy no call was lost and no 429 came. Put it before your own apps: collibra-auth-proxy serve --help"
+    } else {
+        "\nAn app behind the proxy lost a call or a 429 came: that should never be. Please report it."
+    };
+    writeln!(out, "{verdict}")?;
+    left.clear().await;
+    right.clear().await;
+    Ok(if held && (!nothing_happened || interrupted) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Draws `lines` over the `drawn` lines that stand there; gives how many stand there now.
+fn redraw(out: &mut impl Write, lines: &[String], drawn: usize) -> io::Result<usize> {
+    let mut frame = String::new();
+    if drawn > 0 {
+        frame.push_str(&format!("\x1b[{drawn}A\r"));
+    }
+    for line in lines {
+        frame.push_str(line);
+        frame.push('\n');
+    }
+    out.write_all(frame.as_bytes())?;
+    out.flush()?;
+    Ok(lines.len())
+}
+
+/// One side: its Collibra, its apps, and the proxy between them if there is one.
+struct Stage {
+    collibra: Simulator,
+    proxy: Option<Running>,
+    board: Arc<Board>,
+    apps: tokio::task::JoinSet<()>,
+}
+
+impl Stage {
+    async fn set(args: &Args, tokens: Tokens, apps: usize) -> anyhow::Result<Stage> {
+        let collibra = simulator::start(simulator::Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            speed: args.speed,
+            refill: REFILL,
+            ..simulator::Config::default()
+        })
+        .await?;
+        let mut base = format!("http://{}", collibra.address());
+        let mut proxy = None;
+        if tokens == Tokens::TheProxys {
+            let running =
+                app::start(proxy_config(&base, args.speed)?, Arc::new(SystemClock)).await?;
+            base = format!("http://{}", running.listeners()[0].1);
+            proxy = Some(running);
+        }
+        let board = Arc::new(Board::new(apps));
+        let apps = apps::start(&base, tokens, &board, apps);
+        Ok(Stage {
+            collibra,
+            proxy,
+            board,
+            apps,
+        })
+    }
+
+    fn look(&self, title: &'static str) -> Side {
+        let state = self.collibra.state();
+        let client = state.clients.get(DEMO_CLIENT_ID);
+        Side {
+            title,
+            apps: self.board.apps(),
+            tokens: client.map_or(0, |c| c.issued),
+            rate_limited: client.map_or(0, |c| c.rate_limited),
+            pool: client.map_or(0.0, |c| c.pool_available),
+        }
+    }
+
+    async fn clear(mut self) {
+        self.apps.shutdown().await;
+        if let Some(proxy) = self.proxy {
+            proxy.drain(Duration::from_secs(1)).await;
+        }
+        self.collibra.shutdown().await;
+    }
+}
+
+/// The configuration of a proxy in front of the simulated Collibra at `base`.
+fn proxy_config(base: &str, speed: f64) -> Result<Config, Faults> {
+    let any_port = Some(([127, 0, 0, 1], 0).into());
+    let flags = Flags {
+        upstream: Some(base.to_owned()),
+        client_id: Some(DEMO_CLIENT_ID.to_owned()),
+        listen: any_port,
+        admin: any_port,
+        pool_refill: Some(REFILL.div_f64(speed)),
+        ..Flags::default()
+    };
+    let secret =
+        |name: &str| (name == "COLLIBRA_CLIENT_SECRET").then(|| DEMO_CLIENT_SECRET.to_owned());
+    let config = config::from_flags(flags, &secret)?;
+    Ok(Config {
+        access_log: false,
+        ..config
+    })
+}

@@ -1,0 +1,112 @@
+//! The commands: one file each. What was typed becomes a call here, what comes of it becomes an
+//! exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration is wrong.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::Faults;
+use crate::telemetry::logging;
+
+pub mod demo;
+pub mod serve;
+pub mod simulate;
+pub mod source;
+
+/// The exit status for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// One access token for all programs that call Collibra.
+///
+/// Collibra gives each registered client a pool of 5 tokens, refilled at one a minute. This proxy
+/// holds one token for all your programs, renews it in time and attaches it to every call.
+#[derive(Parser)]
+#[command(name = "collibra-auth-proxy", version, propagate_version = true)]
+#[command(after_help = "Start with: collibra-auth-proxy demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// How much is logged to standard error: error, warn, info, debug or trace
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "COLLIBRA_AUTH_PROXY_LOG_LEVEL"
+    )]
+    log_level: Option<String>,
+
+    /// The form of log lines [default: text on a terminal, else json]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        env = "COLLIBRA_AUTH_PROXY_LOG_FORMAT"
+    )]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy
+    Serve(serve::Args),
+    /// Watch what the proxy does for you, without a Collibra: everything in one process
+    Demo(demo::Args),
+    /// Run a simulated Collibra, for tests
+    Simulate(simulate::Args),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Runs what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // what speaks TLS without being told by which library takes this one; it is set only here
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let format = match cli.log_format {
+        Some(LogFormat::Text) => logging::Format::Text,
+        Some(LogFormat::Json) => logging::Format::Json,
+        None => logging::Format::default_for_stderr(),
+    };
+    let quiet = matches!(cli.command, Command::Demo(_)).then_some("error");
+    let level = cli.log_level.as_deref().or(quiet);
+    if let Err(e) = logging::init(level, format) {
+        return failed(2, &e);
+    }
+    let done = match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => on_a_runtime(demo::run(args)),
+        Command::Simulate(args) => {
+            on_a_runtime(async { simulate::run(args).await.map(|()| ExitCode::SUCCESS) })
+        }
+    };
+    done.unwrap_or_else(|e| match e.downcast_ref::<Faults>() {
+        Some(faults) => failed(EXIT_CONFIG, faults),
+        None => failed(1, &format!("{e:#}")),
+    })
+}
+
+/// Runs `command` on a runtime with a thread for each core.
+fn on_a_runtime(
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
+}
+
+/// Says why, and gives the status.
+fn failed(status: u8, why: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr().lock(), "{why}");
+    ExitCode::from(status)
+}

@@ -1,0 +1,104 @@
+//! `[client.NAME]`: one registered application.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fault::Report;
+use super::instance;
+use super::parse::{Surroundings, reference};
+use super::place::Typed;
+use super::{Client, credentials, raw};
+use crate::oauth::{self, AuthMethod};
+use crate::token::{budget, schedule};
+
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+const WAIT_FOR_TOKEN: Duration = Duration::from_secs(10);
+/// Collibra's: 5 tokens, and one more a minute.
+const POOL: budget::Config = budget::Config {
+    capacity: 5,
+    refill: Duration::from_secs(60),
+};
+
+/// Settles a client. `names` are all the instances' names, `instances` those that are sound.
+pub(super) fn parse(
+    raw: raw::Client,
+    names: &[Arc<str>],
+    instances: &BTreeMap<Arc<str>, instance::Parsed>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Client> {
+    let instance = reference(raw.instance, &raw.place, "instance", names, report);
+    let client_id = credentials::id(raw.id, &raw.place, surroundings, report);
+    let client_secret = credentials::secret(raw.secret, &raw.place, surroundings, report);
+    let auth_method = match raw.auth_method.given() {
+        Some(typed) => auth_method(&typed, report),
+        None => AuthMethod::default(),
+    };
+    let pool = budget::Config {
+        capacity: raw.pool_capacity.sound_or(
+            POOL.capacity,
+            |&capacity| capacity >= 1,
+            "a pool of no tokens gives none",
+            "write 1 or more; Collibra's pool has 5",
+            report,
+        ),
+        refill: raw.pool_refill.above_zero_or(POOL.refill, report),
+    };
+    // nothing is refilled in the mirror while a request is under way, so a request has to end
+    // long before the next token comes
+    let token_timeout = raw
+        .token_timeout
+        .above_zero_or(TOKEN_TIMEOUT.min(pool.refill / 6), report);
+    let schedule = schedule::Config {
+        refresh_at: raw.refresh_at.sound_or(
+            0.5,
+            |&share| share > 0.0 && share < 1.0,
+            "it is not between 0 and 1",
+            "write the share of a token's life after which it is renewed, like 0.5",
+            report,
+        ),
+        refresh_jitter: raw.refresh_jitter.sound_or(
+            0.05,
+            |share| (0.0..=1.0).contains(share),
+            "it is not between 0 and 1",
+            "write the share by which a renewal is brought forward at most, like 0.05",
+            report,
+        ),
+        pool,
+    };
+    let wait_for_token = raw.wait_for_token.or(WAIT_FOR_TOKEN);
+    let scope = raw.scope.or(String::new());
+
+    let parsed = instances.get(&instance?)?;
+    Some(Client {
+        name: raw.name,
+        instance: parsed.instance.name.clone(),
+        oauth: oauth::Config {
+            token_url: parsed.token_url.clone(),
+            client_id: client_id?,
+            client_secret: client_secret?,
+            auth_method,
+            scope: (!scope.trim().is_empty()).then(|| scope.trim().to_owned()),
+            timeout: token_timeout,
+            connect_timeout: parsed.instance.connect_timeout,
+            ca_file: parsed.instance.ca_file.clone(),
+        },
+        schedule,
+        wait_for_token,
+    })
+}
+
+fn auth_method(typed: &Typed<String>, report: &mut Report) -> AuthMethod {
+    match typed.value.as_str() {
+        "client_secret_basic" => AuthMethod::ClientSecretBasic,
+        "client_secret_post" => AuthMethod::ClientSecretPost,
+        _ => {
+            report.fault(typed.place.fault(
+                "there is no such method",
+                "write \"client_secret_basic\" or \"client_secret_post\"",
+            ));
+            AuthMethod::default()
+        }
+    }
+}

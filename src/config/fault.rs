@@ -1,0 +1,137 @@
+//! What is wrong with a configuration, where, and what to write instead.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// One thing that is wrong. Its texts quote keys and names, never a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where the configuration came from.
+    pub origin: Origin,
+    /// The key, like `client.catalog.client_secret_file`, the flag or the variable; empty if the
+    /// fault is not in one.
+    pub key: String,
+    /// The line in the file, counted from 1.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do, or to write instead.
+    pub remedy: String,
+}
+
+/// Where a part of the configuration came from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A file.
+    File(Arc<PathBuf>),
+    /// The command line.
+    CommandLine,
+    /// The environment.
+    Environment,
+}
+
+/// All that is wrong with a configuration; at least one fault, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.0.iter()
+    }
+
+    /// The one fault of giving `flags` although `named` names a file.
+    #[must_use]
+    pub fn flags_beside_file(named: &str, flags: &[&str]) -> Faults {
+        Faults(vec![Fault {
+            origin: Origin::CommandLine,
+            key: flags.join(", "),
+            line: None,
+            problem: format!("{named} names a file, and these would count without one only"),
+            remedy: "leave them out and write them in the file, or name no file".into(),
+        }])
+    }
+}
+
+/// What is found while a configuration is read.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) faults: Vec<Fault>,
+    pub(super) warnings: Vec<Fault>,
+}
+
+impl Report {
+    /// Takes a fault; the same one twice is one.
+    pub(super) fn fault(&mut self, fault: Fault) {
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
+    }
+
+    /// Takes a warning.
+    pub(super) fn warning(&mut self, warning: Fault) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Whether something at or below `key` is at fault.
+    pub(super) fn blames(&self, key: &str) -> bool {
+        self.faults.iter().any(|fault| {
+            let rest = fault.key.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+
+    /// The warnings, if nothing is at fault.
+    pub(super) fn conclude(mut self) -> Result<Vec<Fault>, Faults> {
+        let order = |fault: &Fault| (fault.origin.clone(), fault.line);
+        self.faults.sort_by_key(order);
+        self.warnings.sort_by_key(order);
+        if self.faults.is_empty() {
+            Ok(self.warnings)
+        } else {
+            Err(Faults(self.faults))
+        }
+    }
+}
+
+/// `FILE:LINE: KEY: what is wrong; what to write instead`.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.origin)?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, " {}:", self.key)?;
+        }
+        write!(f, " {}; {}", self.problem, self.remedy)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::CommandLine => f.write_str("command line"),
+            Origin::Environment => f.write_str("environment"),
+        }
+    }
+}
+
+/// One fault a line.
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}

@@ -1,0 +1,235 @@
+//! The configuration without a file: one instance, one client, one listener.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fault::{Origin, Report};
+use super::place::{Field, Place, Typed};
+use super::raw::{Client, Instance, Listener, Raw, Source, Sources};
+use super::value;
+use crate::secret::Secret;
+
+const URL: &str = "COLLIBRA_URL";
+const CLIENT_ID: &str = "COLLIBRA_CLIENT_ID";
+const CLIENT_SECRET: &str = "COLLIBRA_CLIENT_SECRET";
+
+/// What can be given on the command line in place of a file. The secret itself cannot: every
+/// user of a machine sees every command line.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Configuration without a file")]
+pub struct Flags {
+    /// The Collibra instance, like https://acme.collibra.com [env: COLLIBRA_URL]
+    #[arg(long, value_name = "URL")]
+    pub upstream: Option<String>,
+    /// The registered application's id [env: COLLIBRA_CLIENT_ID]
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+    /// A file that holds the id
+    #[arg(long, value_name = "FILE")]
+    pub client_id_file: Option<PathBuf>,
+    /// A file that holds the secret [or the secret itself in env: COLLIBRA_CLIENT_SECRET]
+    #[arg(long, value_name = "FILE")]
+    pub client_secret_file: Option<PathBuf>,
+    /// Where apps are served [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
+    pub listen: Option<SocketAddr>,
+    /// Where health, metrics and status are served [default: 127.0.0.1:9902]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
+    pub admin: Option<SocketAddr>,
+    /// How id and secret are sent [default: client_secret_basic]
+    #[arg(long, value_name = "METHOD", value_parser = ["client_secret_basic", "client_secret_post"])]
+    pub auth_method: Option<String>,
+    /// Certificates (PEM) to accept besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Accept http:// to another machine: secret and token travel unencrypted
+    #[arg(long)]
+    pub allow_insecure: bool,
+    /// A value of Host to accept, in place of localhost, 127.0.0.1, [::1] and the address listened
+    /// on; any port; repeatable
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Listen beyond this machine although whoever reaches the port then has the token
+    #[arg(long)]
+    pub allow_unauthenticated: bool,
+    /// How many tokens the issuer's pool holds [default: 5]
+    #[arg(long, value_name = "N")]
+    pub pool_capacity: Option<u32>,
+    /// How long it takes for one more to come [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub pool_refill: Option<Duration>,
+    /// The longest time for a token request [default: 10s, at most a sixth of --pool-refill]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub token_timeout: Option<Duration>,
+    /// How long a request waits when there is no token [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub wait_for_token: Option<Duration>,
+    /// How long what is under way may take to finish after SIGTERM [default: 20s]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    pub drain: Option<Duration>,
+    /// Worker threads; 0: one per core [default: 0]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+}
+
+impl Flags {
+    /// Those that were given, as they are written.
+    #[must_use]
+    pub fn given(&self) -> Vec<&'static str> {
+        [
+            ("--upstream", self.upstream.is_some()),
+            ("--client-id", self.client_id.is_some()),
+            ("--client-id-file", self.client_id_file.is_some()),
+            ("--client-secret-file", self.client_secret_file.is_some()),
+            ("--listen", self.listen.is_some()),
+            ("--admin", self.admin.is_some()),
+            ("--auth-method", self.auth_method.is_some()),
+            ("--ca-file", self.ca_file.is_some()),
+            ("--allow-insecure", self.allow_insecure),
+            ("--host", !self.hosts.is_empty()),
+            ("--allow-unauthenticated", self.allow_unauthenticated),
+            ("--pool-capacity", self.pool_capacity.is_some()),
+            ("--pool-refill", self.pool_refill.is_some()),
+            ("--token-timeout", self.token_timeout.is_some()),
+            ("--wait-for-token", self.wait_for_token.is_some()),
+            ("--drain", self.drain.is_some()),
+            ("--threads", self.threads.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect()
+    }
+
+    /// As a file with one instance, one client and one listener would have it. An empty variable
+    /// counts as none, and a flag goes before a variable.
+    pub(super) fn into_raw(self, env: &dyn Fn(&str) -> Option<String>) -> Raw {
+        let root = Place {
+            origin: Origin::CommandLine,
+            key: String::new(),
+            line: None,
+        };
+        let flag = |key: &str| root.child(key);
+        let from_env = |name: &str| {
+            let value = env(name).filter(|value| !value.is_empty())?;
+            let place = Place {
+                origin: Origin::Environment,
+                key: name.to_owned(),
+                line: None,
+            };
+            Some(Typed { value, place })
+        };
+        let or_env = |field: Field<String>, name| match field {
+            Field::Absent => from_env(name).map_or(Field::Absent, Field::Given),
+            field => field,
+        };
+
+        let mut id = Sources::default();
+        id.add(Field::from(self.client_id, flag("client_id")), inline);
+        id.add(
+            Field::from(self.client_id_file, flag("client_id_file")),
+            Source::File,
+        );
+        if id.given.is_empty() {
+            id.add(or_env(Field::Absent, CLIENT_ID), inline);
+        }
+        let mut secret = Sources::default();
+        let file = Field::from(self.client_secret_file, flag("client_secret_file"));
+        secret.add(file, Source::File);
+        if secret.given.is_empty() {
+            secret.add(or_env(Field::Absent, CLIENT_SECRET), inline);
+        }
+
+        let instance = Instance {
+            name: "default".into(),
+            place: root.clone(),
+            url: or_env(Field::from(self.upstream, flag("url")), URL),
+            allow_insecure: Field::from(Some(self.allow_insecure), flag("allow_insecure")),
+            token_path: Field::Absent,
+            ca_file: Field::from(self.ca_file, flag("ca_file")),
+            connect_timeout: Field::Absent,
+            idle_timeout: Field::Absent,
+            resolve_ttl_max: Field::Absent,
+        };
+        let client = Client {
+            name: "default".into(),
+            place: root.clone(),
+            instance: Field::Absent,
+            id,
+            secret,
+            auth_method: Field::from(self.auth_method, flag("auth_method")),
+            scope: Field::Absent,
+            token_timeout: Field::from(self.token_timeout, flag("token_timeout")),
+            refresh_at: Field::Absent,
+            refresh_jitter: Field::Absent,
+            pool_capacity: Field::from(self.pool_capacity, flag("pool_capacity")),
+            pool_refill: Field::from(self.pool_refill, flag("pool_refill")),
+            wait_for_token: Field::from(self.wait_for_token, flag("wait_for_token")),
+        };
+        let allow = self.allow_unauthenticated;
+        let listener = Listener {
+            hosts: Field::from((!self.hosts.is_empty()).then_some(self.hosts), flag("host")),
+            allow_unauthenticated: Field::from(Some(allow), flag("allow_unauthenticated")),
+            ..Listener::local(
+                flag("listen"),
+                self.listen.unwrap_or(super::listener::DEFAULT_ADDRESS),
+            )
+        };
+        Raw {
+            instances: vec![instance],
+            clients: vec![client],
+            listeners: vec![listener],
+            threads: Field::from(self.threads, flag("threads")),
+            drain: Field::from(self.drain, flag("drain")),
+            admin: Field::from(self.admin, flag("admin")),
+            access_log: Field::Absent,
+            store: Field::Absent,
+            place: root,
+        }
+    }
+}
+
+fn inline(text: String) -> Source {
+    Source::Inline(Secret::from(text))
+}
+
+/// The flag for `key`, whatever table it would stand in: `pool_refill` is `--pool-refill`.
+pub(super) fn name(key: &str) -> String {
+    match key {
+        "url" => "--upstream".to_owned(),
+        "admin.address" => "--admin".to_owned(),
+        "listen.address" => "--listen".to_owned(),
+        key => format!("--{}", key.replace('_', "-")),
+    }
+}
+
+/// Warns of a variable that would count without a file, and with one does not.
+pub(super) fn warn_of_ignored(
+    raw: &Raw,
+    env: &dyn Fn(&str) -> Option<String>,
+    report: &mut Report,
+) {
+    let sources = raw
+        .clients
+        .iter()
+        .flat_map(|c| c.id.given.iter().chain(&c.secret.given));
+    let named: Vec<&str> = sources
+        .filter_map(|source| match &source.value {
+            Source::Variable(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    for name in [URL, CLIENT_ID, CLIENT_SECRET] {
+        if !named.contains(&name) && env(name).is_some_and(|value| !value.is_empty()) {
+            let place = Place {
+                origin: Origin::Environment,
+                key: name.to_owned(),
+                line: None,
+            };
+            report.warning(place.fault(
+                "it is set and does not count, for there is a configuration file",
+                "unset it, or name it in the file with `client_id_env` or `client_secret_env`",
+            ));
+        }
+    }
+}

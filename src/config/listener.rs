@@ -1,0 +1,184 @@
+//! `[listener.NAME]`: an address on which apps are served.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fault::Report;
+use super::parse::reference;
+use super::place::{Field, Place};
+use super::raw;
+use crate::proxy::config::Listener;
+
+/// Where the listener is that nobody configured.
+pub(super) const DEFAULT_ADDRESS: SocketAddr =
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_HEADER_BYTES: u32 = 65_536;
+const MAX_CONNECTIONS: u32 = 10_000;
+
+/// Settles a listener. `clients` are all the clients' names.
+pub(super) fn parse(
+    raw: raw::Listener,
+    clients: &[Arc<str>],
+    report: &mut Report,
+) -> Option<Listener> {
+    let client = reference(raw.client, &raw.place, "client", clients, report);
+    let address = match raw.address {
+        Field::Given(typed) => {
+            if !is_loopback(typed.value.ip()) && !raw.allow_unauthenticated.or(false) {
+                report.fault(typed.place.fault(
+                    "whoever reaches this port calls Collibra with the token, and it is open \
+                     beyond this machine",
+                    format!(
+                        "listen on 127.0.0.1, or write {} if the network keeps others away",
+                        typed.place.setting("allow_unauthenticated", "true")
+                    ),
+                ));
+            }
+            Some(typed.value)
+        }
+        Field::Faulty => None,
+        Field::Absent => {
+            report.fault(raw.place.child("address").fault(
+                "the address to listen on is missing",
+                format!("write `address = \"{DEFAULT_ADDRESS}\"`"),
+            ));
+            None
+        }
+    };
+    let hosts = match raw.hosts {
+        Field::Given(typed) => hosts(&typed.value, &typed.place, report),
+        Field::Absent | Field::Faulty => default_hosts(address),
+    };
+    let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
+    let max_header_bytes = raw.max_header_bytes.sound_or(
+        MAX_HEADER_BYTES,
+        |bytes| (1024..=1_048_576).contains(bytes),
+        "it is out of bounds",
+        "write a number of bytes from 1024 to 1048576; the default is 65536",
+        report,
+    );
+    let max_connections = raw.max_connections.sound_or(
+        MAX_CONNECTIONS,
+        |&connections| connections >= 1,
+        "no connection could be served",
+        "write 1 or more; the default is 10000",
+        report,
+    );
+    Some(Listener {
+        name: raw.name,
+        address: address?,
+        client: client?,
+        hosts,
+        header_timeout,
+        max_header_bytes: usize::try_from(max_header_bytes).ok()?,
+        max_connections: usize::try_from(max_connections).ok()?,
+    })
+}
+
+/// Whether only this machine reaches it.
+pub(super) fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// Whether both cannot be listened on at once.
+pub(super) fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let one_covers_other = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // port 0 is another one each time
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || (same_family && one_covers_other))
+}
+
+fn default_hosts(address: Option<SocketAddr>) -> Vec<String> {
+    let mut hosts: Vec<String> = DEFAULT_HOSTS.map(str::to_owned).into();
+    if let Some(ip) = address.map(|address| address.ip()) {
+        let written = match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        if !ip.is_unspecified() && !hosts.contains(&written) {
+            hosts.push(written);
+        }
+    }
+    hosts
+}
+
+fn hosts(given: &[String], place: &Place, report: &mut Report) -> Vec<String> {
+    if given.is_empty() {
+        report.fault(place.fault(
+            "without an accepted host every request is refused",
+            "write the names under which apps reach this listener, like [\"localhost\"]",
+        ));
+    }
+    let mut hosts = Vec::new();
+    for (index, text) in given.iter().enumerate() {
+        match host(text) {
+            Ok(host) if hosts.contains(&host) => {}
+            Ok(host) => hosts.push(host),
+            Err(remedy) => {
+                let nth = index + 1;
+                report.fault(place.fault(format!("item {nth} is no host name"), remedy));
+            }
+        }
+    }
+    hosts
+}
+
+/// A value of `Host`, in the one form in which it is compared.
+fn host(text: &str) -> Result<String, &'static str> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    if let Ok(ip) = bare.unwrap_or(text).parse::<Ipv6Addr>() {
+        return Ok(format!("[{ip}]"));
+    }
+    if text.contains("://") || text.contains('/') {
+        return Err("write the host alone, without scheme and path, like \"proxy.internal\"");
+    }
+    if text.contains('*') {
+        return Err("write each name in full: a wildcard would let any website in");
+    }
+    if text.contains(':') {
+        return Err("write it without its port: any port is accepted");
+    }
+    let in_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text.is_empty() || text.len() > 253 || !text.chars().all(in_a_name) {
+        return Err("write a host name or an IP address, like \"proxy.internal\"");
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_kept_in_the_form_in_which_it_is_compared() {
+        for (typed, kept) in [
+            ("LocalHost", "localhost"),
+            ("proxy.default.svc", "proxy.default.svc"),
+            ("10.0.0.7", "10.0.0.7"),
+            ("0:0::1", "[::1]"),
+            ("[0:0::1]", "[::1]"),
+        ] {
+            assert_eq!(host(typed).as_deref(), Ok(kept));
+        }
+        for typed in ["", "*", "a b", "http://a", "a/b", "a:80", "[::1]:80", "[a]"] {
+            assert!(host(typed).is_err(), "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_clash_if_one_covers_the_other() {
+        let clash = |one: &str, other: &str| clash(one.parse().unwrap(), other.parse().unwrap());
+        assert!(clash("127.0.0.1:80", "127.0.0.1:80"));
+        assert!(clash("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(clash("[::1]:80", "[::]:80"));
+        assert!(!clash("127.0.0.1:80", "127.0.0.1:81"));
+        assert!(!clash("127.0.0.1:80", "127.0.0.2:80"));
+        assert!(!clash("127.0.0.1:0", "127.0.0.1:0"));
+        assert!(!clash("0.0.0.0:80", "[::]:80"));
+    }
+}

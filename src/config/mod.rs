@@ -1,0 +1,146 @@
+//! The configuration: from a TOML file, or from flags and the environment, to what each part of
+//! the program is told.
+//!
+//! Promises: every fault is reported, not only the first, each with its place and what to write
+//! instead; a fault or a warning never quotes a value, since any value may be a secret that was
+//! written in the wrong place; what [`load`] and [`from_flags`] return is valid.
+
+mod client;
+mod credentials;
+mod fault;
+mod flags;
+mod instance;
+mod listener;
+mod nearest;
+mod parse;
+mod place;
+mod raw;
+mod table;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use fault::{Fault, Faults, Origin};
+pub use flags::Flags;
+
+use crate::{oauth, proxy, token};
+use fault::Report;
+use parse::Surroundings;
+use place::Place;
+
+/// The variable that names the file, if no flag does.
+pub const FILE_VARIABLE: &str = "COLLIBRA_AUTH_PROXY_CONFIG";
+
+/// All that the program is told.
+#[derive(Debug)]
+pub struct Config {
+    /// The Collibra environments, by name.
+    pub instances: BTreeMap<Arc<str>, Arc<proxy::config::Instance>>,
+    /// The registered applications, by name; at least one.
+    pub clients: BTreeMap<Arc<str>, Client>,
+    /// Where apps are served; at least one, each with a client of [`Config::clients`].
+    pub listeners: Vec<proxy::config::Listener>,
+    /// How the process runs.
+    pub server: Server,
+    /// Where it is watched.
+    pub admin: Admin,
+    /// Whether each request is logged.
+    pub access_log: bool,
+    /// What is accepted, and should be looked at.
+    pub warnings: Vec<Fault>,
+}
+
+/// One registered application, and how its token is kept.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The name of its instance, which is in [`Config::instances`].
+    pub instance: Arc<str>,
+    /// How tokens are asked for.
+    pub oauth: oauth::Config,
+    /// When they are renewed.
+    pub schedule: token::schedule::Config,
+    /// How long a request waits when there is no token; zero: not at all.
+    pub wait_for_token: Duration,
+}
+
+/// How the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Worker threads; 0: one per core.
+    pub threads: usize,
+    /// How long what is under way may take to finish after SIGTERM.
+    pub drain: Duration,
+}
+
+/// Where the process is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The address of health, metrics and the status page.
+    pub address: SocketAddr,
+}
+
+/// Reads a file. Relative paths in it count from its directory; `env` reads the environment.
+///
+/// # Errors
+/// Every fault of it.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
+    let origin = Origin::File(Arc::new(path.to_owned()));
+    let mut report = Report::default();
+    let text = std::fs::read(path)
+        .map_err(|error| (None, format!("it cannot be read: {error}")))
+        .and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|error| {
+                let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = sound.iter().filter(|&&byte| byte == b'\n').count() + 1;
+                (Some(line), "it is not UTF-8 text".to_owned())
+            })
+        });
+    match text {
+        Ok(text) => {
+            let base = path.parent().unwrap_or(Path::new(""));
+            let surroundings = Surroundings { base, env };
+            let raw = raw::read(&text, &origin, &mut report);
+            if let Some(raw) = &raw {
+                flags::warn_of_ignored(raw, env, &mut report);
+            }
+            conclude(raw, &surroundings, report)
+        }
+        Err((line, problem)) => {
+            let key = String::new();
+            let place = Place { origin, key, line };
+            report.fault(place.fault(problem, "name a TOML file that this user can read"));
+            conclude(None, &Surroundings { base: path, env }, report)
+        }
+    }
+}
+
+/// One instance, one client and one listener, from flags and, for what is not among them, the
+/// variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`. Relative paths
+/// count from the working directory.
+///
+/// # Errors
+/// Every fault of it.
+pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
+    let base = Path::new("");
+    let raw = flags.into_raw(env);
+    conclude(Some(raw), &Surroundings { base, env }, Report::default())
+}
+
+fn conclude(
+    raw: Option<raw::Raw>,
+    surroundings: &Surroundings<'_>,
+    mut report: Report,
+) -> Result<Config, Faults> {
+    let config = raw.and_then(|raw| parse::parse(raw, surroundings, &mut report));
+    let warnings = report.conclude()?;
+    match config {
+        Some(config) => Ok(Config { warnings, ..config }),
+        None => unreachable!("what is not settled is reported"),
+    }
+}

@@ -1,0 +1,307 @@
+//! From what was typed to what each part of the program is told. Goes on after a fault, so that
+//! every one is reported.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fault::Report;
+use super::nearest::{listed, nearest};
+use super::place::{Field, Place};
+use super::raw::{Listener as RawListener, Raw};
+use super::{Admin, Client, Config, Server, client, instance, listener};
+use crate::proxy::config::Listener;
+
+const ADMIN: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9902);
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long Kubernetes waits between SIGTERM and SIGKILL, if nobody says otherwise.
+const KUBERNETES_GRACE: Duration = Duration::from_secs(30);
+const MOST_THREADS: u32 = 1024;
+
+/// What a configuration may refer to outside of itself.
+pub(super) struct Surroundings<'a> {
+    /// The directory from which relative paths count; empty: the working directory.
+    pub(super) base: &'a Path,
+    /// The environment.
+    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// Settles all of it. `None` only if something was reported.
+pub(super) fn parse(
+    raw: Raw,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Config> {
+    let root = raw.place;
+    let instance_names: Vec<_> = raw.instances.iter().map(|raw| raw.name.clone()).collect();
+    let client_names: Vec<_> = raw.clients.iter().map(|raw| raw.name.clone()).collect();
+    let places = Places {
+        instances: places(raw.instances.iter().map(|raw| (&raw.name, &raw.place))),
+        clients: places(raw.clients.iter().map(|raw| (&raw.name, &raw.place))),
+    };
+    demand(&instance_names, &client_names, &root, report);
+
+    let mut instances = BTreeMap::new();
+    for raw in raw.instances {
+        if let Some(parsed) = instance::parse(raw, surroundings, report) {
+            instances.insert(parsed.instance.name.clone(), parsed);
+        }
+    }
+    let mut clients = BTreeMap::new();
+    for raw in raw.clients {
+        let client = client::parse(raw, &instance_names, &instances, surroundings, report);
+        if let Some(client) = client {
+            clients.insert(client.name.clone(), client);
+        }
+    }
+    one_pool_each(&clients, &instances, &places, report);
+
+    let admin_place = match &raw.admin {
+        Field::Given(typed) => typed.place.clone(),
+        _ => root.child("admin").child("address"),
+    };
+    let admin = Admin {
+        address: raw.admin.or(ADMIN),
+    };
+    let listeners = listeners(
+        raw.listeners,
+        &root,
+        &client_names,
+        &admin,
+        &admin_place,
+        report,
+    );
+    if !listener::is_loopback(admin.address.ip()) {
+        report.warning(admin_place.fault(
+            "health, metrics and status can be seen beyond this machine; none shows a secret",
+            "write a loopback address unless something outside scrapes it",
+        ));
+    }
+    warn_of_unused(&clients, &listeners, &places, report);
+    if let Some(typed) = raw.store.given()
+        && typed.value != "memory"
+    {
+        let problem = "this version has no such store";
+        report.fault(typed.place.fault(problem, "write \"memory\""));
+    }
+    let drain_place = match &raw.drain {
+        Field::Given(typed) => Some(typed.place.clone()),
+        _ => None,
+    };
+    let server = Server {
+        threads: usize::try_from(raw.threads.sound_or(
+            0,
+            |&threads| threads <= MOST_THREADS,
+            "these are too many",
+            "write 0 for one per core, or at most 1024",
+            report,
+        ))
+        .ok()?,
+        drain: raw.drain.or(DRAIN),
+    };
+    if let Some(place) = drain_place
+        && server.drain > KUBERNETES_GRACE
+    {
+        report.warning(place.fault(
+            "Kubernetes kills after 30 s by default, before this is over",
+            "write at most \"30s\", or raise terminationGracePeriodSeconds above it",
+        ));
+    }
+    let access_log = raw.access_log.or(true);
+    let instances = instances
+        .into_iter()
+        .map(|(name, parsed)| (name, parsed.instance));
+    Some(Config {
+        instances: instances.collect(),
+        clients,
+        listeners,
+        server,
+        admin,
+        access_log,
+        warnings: Vec::new(),
+    })
+}
+
+/// The name that `field` refers to: one of `names`, or the only one there is if nothing is said.
+/// `owner` is the place of the table that refers.
+pub(super) fn reference(
+    field: Field<String>,
+    owner: &Place,
+    kind: &'static str,
+    names: &[Arc<str>],
+    report: &mut Report,
+) -> Option<Arc<str>> {
+    let all = || names.iter().map(AsRef::as_ref);
+    match field {
+        Field::Faulty => None,
+        Field::Absent => match names {
+            [only] => Some(only.clone()),
+            // that there is none at all is reported once, and not by each who misses it
+            [] => None,
+            _ => {
+                report.fault(owner.child(kind).fault(
+                    format!("there are several of [{kind}.NAME], and this does not say which"),
+                    format!("write one of {}", listed(all())),
+                ));
+                None
+            }
+        },
+        Field::Given(typed) => {
+            if let Some(name) = names.iter().find(|name| ***name == *typed.value) {
+                return Some(name.clone());
+            }
+            let remedy = match (nearest(&typed.value, all()), names) {
+                (Some(meant), _) => format!("write \"{meant}\""),
+                (None, []) => format!("add [{kind}.NAME] with this name"),
+                (None, _) => format!("write one of {}", listed(all())),
+            };
+            let problem = format!("there is no [{kind}.NAME] of this name");
+            report.fault(typed.place.fault(problem, remedy));
+            None
+        }
+    }
+}
+
+impl Surroundings<'_> {
+    /// A path as it counts for this process.
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// `remedy`, and from where relative paths count.
+    pub(super) fn file_remedy(&self, remedy: &str) -> String {
+        let base = if self.base.as_os_str().is_empty() {
+            "the working directory".to_owned()
+        } else {
+            self.base.display().to_string()
+        };
+        format!("{remedy} (a relative path counts from {base})")
+    }
+}
+
+impl fmt::Debug for Surroundings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where each named table stands.
+struct Places {
+    instances: BTreeMap<Arc<str>, Place>,
+    clients: BTreeMap<Arc<str>, Place>,
+}
+
+fn places<'a>(
+    tables: impl Iterator<Item = (&'a Arc<str>, &'a Place)>,
+) -> BTreeMap<Arc<str>, Place> {
+    tables
+        .map(|(name, place)| (name.clone(), place.clone()))
+        .collect()
+}
+
+/// There must be an instance and a client.
+fn demand(instances: &[Arc<str>], clients: &[Arc<str>], root: &Place, report: &mut Report) {
+    if instances.is_empty() && !report.blames("instance") {
+        report.fault(root.child("instance").fault(
+            "there is none, so there is nowhere to send to",
+            "write `instance.acme = { url = \"https://acme.collibra.com\" }`",
+        ));
+    }
+    if clients.is_empty() && !report.blames("client") {
+        report.fault(root.child("client").fault(
+            "there is none, so there is nobody to ask for a token",
+            "write `client.catalog = { client_id = \"…\", client_secret_file = \"…\" }`",
+        ));
+    }
+}
+
+/// Two clients with one id would drink from one pool, each counting for itself.
+fn one_pool_each(
+    clients: &BTreeMap<Arc<str>, Client>,
+    instances: &BTreeMap<Arc<str>, instance::Parsed>,
+    places: &Places,
+    report: &mut Report,
+) {
+    let mut in_order: Vec<&Client> = clients.values().collect();
+    in_order.sort_by_key(|client| places.clients[&client.name].line);
+    let mut owners: BTreeMap<_, &Client> = BTreeMap::new();
+    for client in in_order {
+        let authority = &instances[&client.instance].instance.authority;
+        let pool = (authority, &client.oauth.client_id);
+        if let Some(first) = owners.get(&pool) {
+            report.fault(places.clients[&client.name].fault(
+                format!(
+                    "it has the same instance and id as [client.{}], and so the same pool of tokens",
+                    first.name
+                ),
+                "keep one of the two; any number of listeners can name it",
+            ));
+        } else {
+            owners.insert(pool, client);
+        }
+    }
+}
+
+fn listeners(
+    mut raw: Vec<RawListener>,
+    root: &Place,
+    clients: &[Arc<str>],
+    admin: &Admin,
+    admin_place: &Place,
+    report: &mut Report,
+) -> Vec<Listener> {
+    if raw.is_empty() && !report.blames("listener") {
+        let place = root.child("listener").child("local");
+        raw.push(RawListener::local(place, listener::DEFAULT_ADDRESS));
+    }
+    let mut taken: Vec<(String, std::net::SocketAddr)> = Vec::new();
+    let mut listeners = Vec::new();
+    for raw in raw {
+        if let Field::Given(typed) = &raw.address {
+            let clash = taken
+                .iter()
+                .find(|(_, address)| listener::clash(*address, typed.value));
+            if let Some((other, _)) = clash {
+                report.fault(typed.place.fault(
+                    format!("[listener.{other}] already listens there"),
+                    "write another port",
+                ));
+            }
+            if listener::clash(admin.address, typed.value) {
+                report.fault(admin_place.fault(
+                    format!("[listener.{}] already listens there", raw.name),
+                    format!("write another port; the default is \"{ADMIN}\""),
+                ));
+            }
+            taken.push((raw.name.to_string(), typed.value));
+        }
+        listeners.extend(listener::parse(raw, clients, report));
+    }
+    listeners
+}
+
+fn warn_of_unused(
+    clients: &BTreeMap<Arc<str>, Client>,
+    listeners: &[Listener],
+    places: &Places,
+    report: &mut Report,
+) {
+    for (name, place) in &places.instances {
+        if !clients.values().any(|client| client.instance == *name) {
+            report.warning(place.fault("no client uses it", "remove it, or name it in a client"));
+        }
+    }
+    for (name, place) in &places.clients {
+        if !listeners.iter().any(|listener| listener.client == *name) {
+            report.warning(place.fault(
+                "no listener uses it, and yet it will hold a token",
+                "remove it, or name it in a listener",
+            ));
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The configuration as it was typed: every key of the right type, nothing decided yet.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::fault::{Origin, Report};
+use super::place::{Field, Place, Typed};
+use super::table::{Table, Text};
+use crate::secret::Secret;
+
+/// The tables of the file.
+pub(super) const TABLES: &[&str] = &[
+    "instance", "client", "listener", "server", "admin", "log", "store",
+];
+/// The keys of `[instance.NAME]`.
+pub(super) const INSTANCE: &[&str] = &[
+    "url",
+    "allow_insecure",
+    "token_path",
+    "ca_file",
+    "connect_timeout",
+    "idle_timeout",
+    "resolve_ttl_max",
+];
+/// The keys of `[client.NAME]`.
+pub(super) const CLIENT: &[&str] = &[
+    "instance",
+    "client_id",
+    "client_id_file",
+    "client_id_env",
+    "client_secret",
+    "client_secret_file",
+    "client_secret_env",
+    "credentials_file",
+    "auth_method",
+    "scope",
+    "token_timeout",
+    "refresh_at",
+    "refresh_jitter",
+    "pool",
+    "wait_for_token",
+];
+/// The keys of `pool`.
+pub(super) const POOL: &[&str] = &["capacity", "refill"];
+/// The keys of `[listener.NAME]`.
+pub(super) const LISTENER: &[&str] = &[
+    "address",
+    "client",
+    "hosts",
+    "allow_unauthenticated",
+    "header_timeout",
+    "max_header_bytes",
+    "max_connections",
+];
+/// The keys of `[server]`.
+pub(super) const SERVER: &[&str] = &["threads", "drain"];
+/// The keys of `[admin]`.
+pub(super) const ADMIN: &[&str] = &["address"];
+/// The keys of `[log]`.
+pub(super) const LOG: &[&str] = &["access"];
+/// The keys of `[store]`.
+pub(super) const STORE: &[&str] = &["kind"];
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) place: Place,
+    pub(super) instances: Vec<Instance>,
+    pub(super) clients: Vec<Client>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) threads: Field<u32>,
+    pub(super) drain: Field<Duration>,
+    pub(super) admin: Field<SocketAddr>,
+    pub(super) access_log: Field<bool>,
+    pub(super) store: Field<String>,
+}
+
+/// `[instance.NAME]`.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) name: Arc<str>,
+    pub(super) place: Place,
+    pub(super) url: Field<String>,
+    pub(super) allow_insecure: Field<bool>,
+    pub(super) token_path: Field<String>,
+    pub(super) ca_file: Field<PathBuf>,
+    pub(super) connect_timeout: Field<Duration>,
+    pub(super) idle_timeout: Field<Duration>,
+    pub(super) resolve_ttl_max: Field<Duration>,
+}
+
+/// `[client.NAME]`.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) name: Arc<str>,
+    pub(super) place: Place,
+    pub(super) instance: Field<String>,
+    pub(super) id: Sources,
+    pub(super) secret: Sources,
+    pub(super) auth_method: Field<String>,
+    pub(super) scope: Field<String>,
+    pub(super) token_timeout: Field<Duration>,
+    pub(super) refresh_at: Field<f64>,
+    pub(super) refresh_jitter: Field<f64>,
+    pub(super) pool_capacity: Field<u32>,
+    pub(super) pool_refill: Field<Duration>,
+    pub(super) wait_for_token: Field<Duration>,
+}
+
+/// The ways in which an id or a secret is given; one is right.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    pub(super) given: Vec<Typed<Source>>,
+    /// One more is reported already.
+    pub(super) faulty: bool,
+}
+
+/// One way in which an id or a secret is given.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// As it is. An id too is held as a secret until it is known to be an id.
+    Inline(Secret),
+    /// The content of a file.
+    File(PathBuf),
+    /// The value of a variable.
+    Variable(String),
+    /// A member of a JSON file, which has both.
+    Json(PathBuf),
+}
+
+/// `[listener.NAME]`.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) name: Arc<str>,
+    pub(super) place: Place,
+    pub(super) address: Field<SocketAddr>,
+    pub(super) client: Field<String>,
+    pub(super) hosts: Field<Vec<String>>,
+    pub(super) allow_unauthenticated: Field<bool>,
+    pub(super) header_timeout: Field<Duration>,
+    pub(super) max_header_bytes: Field<u32>,
+    pub(super) max_connections: Field<u32>,
+}
+
+/// Reads a file's text. Unknown keys and wrong types are reported, and so is every fault of the
+/// syntax; with one of those there is nothing to go on with.
+pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<Raw> {
+    let source = Text { origin, text };
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        // the message says what is expected, and nothing of what is there
+        let mut place = source.place();
+        place.line = error.span().map(|span| source.line(span.start));
+        let problem = format!("this is not TOML: {}", error.message().replace('\n', ", "));
+        report.fault(place.fault(problem, "mend the line; text and durations stand in quotes"));
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    let file = Table::new(document.get_ref(), source, source.place(), TABLES, report);
+    let instances = file.named("instance", INSTANCE, report);
+    let clients = file.named("client", CLIENT, report);
+    let listeners = file.named("listener", LISTENER, report);
+    let server = file.table("server", SERVER, report);
+    let admin = file.table("admin", ADMIN, report);
+    let log = file.table("log", LOG, report);
+    let store = file.table("store", STORE, report);
+    Some(Raw {
+        place: file.place,
+        instances: each(instances, report, instance),
+        clients: each(clients, report, client),
+        listeners: each(listeners, report, listener),
+        threads: key(&server, "threads", report),
+        drain: key(&server, "drain", report),
+        admin: key(&admin, "address", report),
+        access_log: key(&log, "access", report),
+        store: key(&store, "kind", report),
+    })
+}
+
+fn each<T>(
+    tables: Vec<(Arc<str>, Table<'_>)>,
+    report: &mut Report,
+    read: fn(Arc<str>, &Table<'_>, &mut Report) -> T,
+) -> Vec<T> {
+    tables
+        .into_iter()
+        .map(|(name, table)| read(name, &table, report))
+        .collect()
+}
+
+fn key<T: super::value::Value>(
+    table: &Option<Table<'_>>,
+    key: &'static str,
+    report: &mut Report,
+) -> Field<T> {
+    match table {
+        Some(table) => table.get(key, report),
+        None => Field::Absent,
+    }
+}
+
+fn instance(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Instance {
+    Instance {
+        name,
+        place: table.place.clone(),
+        url: table.get("url", report),
+        allow_insecure: table.get("allow_insecure", report),
+        token_path: table.get("token_path", report),
+        ca_file: table.get("ca_file", report),
+        connect_timeout: table.get("connect_timeout", report),
+        idle_timeout: table.get("idle_timeout", report),
+        resolve_ttl_max: table.get("resolve_ttl_max", report),
+    }
+}
+
+fn client(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Client {
+    let mut id = Sources::default();
+    id.add(table.get("client_id", report), Source::Inline);
+    id.add(table.get("client_id_file", report), Source::File);
+    id.add(table.get("client_id_env", report), Source::Variable);
+    let mut secret = Sources::default();
+    secret.add(table.get("client_secret", report), Source::Inline);
+    secret.add(table.get("client_secret_file", report), Source::File);
+    secret.add(table.get("client_secret_env", report), Source::Variable);
+    let both: Field<PathBuf> = table.get("credentials_file", report);
+    id.add(both.clone(), Source::Json);
+    secret.add(both, Source::Json);
+    let pool = table.table("pool", POOL, report);
+    Client {
+        name,
+        place: table.place.clone(),
+        instance: table.get("instance", report),
+        id,
+        secret,
+        auth_method: table.get("auth_method", report),
+        scope: table.get("scope", report),
+        token_timeout: table.get("token_timeout", report),
+        refresh_at: table.get("refresh_at", report),
+        refresh_jitter: table.get("refresh_jitter", report),
+        pool_capacity: key(&pool, "capacity", report),
+        pool_refill: key(&pool, "refill", report),
+        wait_for_token: table.get("wait_for_token", report),
+    }
+}
+
+fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener {
+    Listener {
+        name,
+        place: table.place.clone(),
+        address: table.get("address", report),
+        client: table.get("client", report),
+        hosts: table.get("hosts", report),
+        allow_unauthenticated: table.get("allow_unauthenticated", report),
+        header_timeout: table.get("header_timeout", report),
+        max_header_bytes: table.get("max_header_bytes", report),
+        max_connections: table.get("max_connections", report),
+    }
+}
+
+impl Listener {
+    /// The one that there is if none is configured.
+    pub(super) fn local(place: Place, address: SocketAddr) -> Listener {
+        Listener {
+            name: "local".into(),
+            address: Field::from(Some(address), place.child("address")),
+            client: Field::Absent,
+            hosts: Field::Absent,
+            allow_unauthenticated: Field::Absent,
+            header_timeout: Field::Absent,
+            max_header_bytes: Field::Absent,
+            max_connections: Field::Absent,
+            place,
+        }
+    }
+}
+
+impl Sources {
+    /// Takes note of a way that was used, if it was.
+    pub(super) fn add<T>(&mut self, field: Field<T>, source: impl FnOnce(T) -> Source) {
+        match field {
+            Field::Absent => {}
+            Field::Faulty => self.faulty = true,
+            Field::Given(typed) => self.given.push(Typed {
+                value: source(typed.value),
+                place: typed.place,
+            }),
+        }
+    }
+}

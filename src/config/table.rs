@@ -1,0 +1,165 @@
+//! A table of the file while it is read: typed keys, unknown keys, tables within.
+
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Origin, Report};
+use super::nearest::{listed, nearest};
+use super::place::{Field, Place, Typed};
+use super::value::{Value, wrong_type};
+
+/// The text of a file, for turning offsets into lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) text: &'a str,
+}
+
+/// A table whose keys are known, and read one by one.
+#[derive(Debug)]
+pub(super) struct Table<'a> {
+    entries: &'a DeTable<'a>,
+    text: Text<'a>,
+    known: &'static [&'static str],
+    pub(super) place: Place,
+}
+
+impl<'a> Text<'a> {
+    /// The place at which nothing is said yet: the file itself.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            origin: self.origin.clone(),
+            key: String::new(),
+            line: None,
+        }
+    }
+
+    /// The line, counted from 1, at `offset`.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().iter().take(offset);
+        before.filter(|&&byte| byte == b'\n').count() + 1
+    }
+}
+
+impl<'a> Table<'a> {
+    /// A table that may have the keys `known`; others are reported.
+    pub(super) fn new(
+        entries: &'a DeTable<'a>,
+        text: Text<'a>,
+        place: Place,
+        known: &'static [&'static str],
+        report: &mut Report,
+    ) -> Table<'a> {
+        for key in entries.keys() {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let mut place = place.child(name);
+            place.line = Some(text.line(key.span().start));
+            let remedy = match nearest(name, known.iter().copied()) {
+                Some(meant) => format!("write `{meant}`"),
+                None => format!("known here: {}", listed(known.iter().copied())),
+            };
+            report.fault(place.fault("this key is unknown", remedy));
+        }
+        Table {
+            entries,
+            text,
+            known,
+            place,
+        }
+    }
+
+    /// The value of `key`.
+    pub(super) fn get<T: Value>(&self, key: &'static str, report: &mut Report) -> Field<T> {
+        let Some((place, value)) = self.entry(key) else {
+            return Field::Absent;
+        };
+        match T::read(value) {
+            Ok(value) => Field::Given(Typed { value, place }),
+            Err((problem, remedy)) => {
+                report.fault(place.fault(problem, remedy));
+                Field::Faulty
+            }
+        }
+    }
+
+    /// The table `key`, with the keys `known`.
+    pub(super) fn table(
+        &self,
+        key: &'static str,
+        known: &'static [&'static str],
+        report: &mut Report,
+    ) -> Option<Table<'a>> {
+        let (place, value) = self.entry(key)?;
+        let Some(entries) = value.as_table() else {
+            let first = known.first().copied().unwrap_or_default();
+            let remedy = format!("write `{key} = {{ {first} = … }}`, or [{}]", place.key);
+            let (problem, remedy) = wrong_type(value, "a table", &remedy);
+            report.fault(place.fault(problem, remedy));
+            return None;
+        };
+        Some(Table::new(entries, self.text, place, known, report))
+    }
+
+    /// The tables in `key`, each with its name: `[key.NAME]`.
+    pub(super) fn named(
+        &self,
+        key: &'static str,
+        known: &'static [&'static str],
+        report: &mut Report,
+    ) -> Vec<(Arc<str>, Table<'a>)> {
+        let Some((place, value)) = self.entry(key) else {
+            return Vec::new();
+        };
+        let remedy = format!("write [{key}.NAME] and the keys below it, with a name of your own");
+        let Some(entries) = value.as_table() else {
+            let (problem, remedy) = wrong_type(value, "a table of named tables", &remedy);
+            report.fault(place.fault(problem, remedy));
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for (name, value) in entries {
+            let place = self.at(place.child(name.get_ref()), name);
+            let Some(entries) = value.get_ref().as_table() else {
+                let (problem, remedy) = wrong_type(value.get_ref(), "a named table", &remedy);
+                report.fault(place.fault(problem, remedy));
+                continue;
+            };
+            if !is_name(name.get_ref()) {
+                report.fault(place.fault(
+                    "the name cannot be used",
+                    "name it with at most 63 letters, digits, `-` and `_`",
+                ));
+            }
+            let table = Table::new(entries, self.text, place, known, report);
+            tables.push((Arc::from(name.get_ref().as_ref()), table));
+        }
+        tables.sort_by_key(|(_, table)| table.place.line);
+        tables
+    }
+
+    fn entry(&self, key: &'static str) -> Option<(Place, &'a DeValue<'a>)> {
+        debug_assert!(self.known.contains(&key), "{key} is read and not known");
+        let (name, value) = self.entries.get_key_value(key)?;
+        Some((self.at(self.place.child(key), name), value.get_ref()))
+    }
+
+    fn at<T>(&self, place: Place, spanned: &Spanned<T>) -> Place {
+        Place {
+            line: Some(self.text.line(spanned.span().start)),
+            ..place
+        }
+    }
+}
+
+/// Names go into metrics, addresses and logs: plain ones only.
+fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}

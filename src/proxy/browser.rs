@@ -1,0 +1,80 @@
+//! Keeps web pages out. A listener on localhost can be reached by any page that the user has
+//! open; a browser says so in headers that a page cannot forge, and by the name it was asked for
+//! (a page that rebinds its own name to 127.0.0.1 still sends that name as `Host`). Pure.
+
+use http::HeaderMap;
+use http::header::ORIGIN;
+
+use super::target::host_of_authority;
+
+/// Whether `host` (as [`super::target::host`] gives it) is on the list.
+#[must_use]
+pub fn is_accepted(hosts: &[String], host: &str) -> bool {
+    hosts.iter().any(|accepted| accepted == host)
+}
+
+/// Whether a browser says that another site's page sent this: any `Origin` that is not an accepted
+/// host's, or a `Sec-Fetch-Site` of another site (Fetch Metadata).
+#[must_use]
+pub fn is_cross_site(hosts: &[String], headers: &HeaderMap) -> bool {
+    let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| {
+        let host = origin
+            .to_str()
+            .ok()
+            .and_then(|text| {
+                text.strip_prefix("http://")
+                    .or_else(|| text.strip_prefix("https://"))
+            })
+            .and_then(host_of_authority);
+        !host.is_some_and(|host| is_accepted(hosts, &host))
+    });
+    let foreign_site = headers
+        .get_all("sec-fetch-site")
+        .iter()
+        .any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
+    foreign_origin || foreign_site
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn cross_site(name: &'static str, value: &'static str) -> bool {
+        let hosts = ["localhost".to_owned(), "[::1]".to_owned()];
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_static(value));
+        is_cross_site(&hosts, &headers)
+    }
+
+    #[test]
+    fn programs_send_neither_header() {
+        assert!(!is_cross_site(&[], &HeaderMap::new()));
+    }
+
+    #[test]
+    fn an_origin_must_be_an_accepted_host() {
+        assert!(!cross_site("origin", "http://localhost:8080"));
+        assert!(!cross_site("origin", "https://[::1]"));
+        for foreign in [
+            "null",
+            "",
+            "http://evil.example",
+            "http://localhost.evil.example",
+            "http://localhost@evil.example",
+            "file://localhost",
+            "localhost",
+        ] {
+            assert!(cross_site("origin", foreign), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn another_sites_fetch_is_refused() {
+        assert!(!cross_site("sec-fetch-site", "none"));
+        assert!(!cross_site("sec-fetch-site", "same-origin"));
+        for foreign in ["cross-site", "same-site", "whatever", ""] {
+            assert!(cross_site("sec-fetch-site", foreign), "{foreign:?}");
+        }
+    }
+}

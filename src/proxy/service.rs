@@ -1,0 +1,315 @@
+//! pingora's hooks, in the order in which a request passes them. Nothing is decided here: each
+//! hook asks the module that decides and does what it says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use super::access_log;
+use super::browser;
+use super::config::Listener;
+use super::connection::Connection;
+use super::inject;
+use super::policy;
+use super::respond::{self, Refusal};
+use super::target;
+use super::upstream::Upstream;
+use crate::clock::{Clock, Instant};
+use crate::telemetry::{ClientMetrics, InFlight, ListenerMetrics};
+use crate::token::cache::TokenCell;
+
+/// A client, as a request needs it.
+#[derive(Debug)]
+pub struct Client {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Its token.
+    pub cell: Arc<TokenCell>,
+    /// How long a request waits when there is no token.
+    pub wait_for_token: Duration,
+    /// Where its instance is.
+    pub upstream: Arc<Upstream>,
+    /// Its figures.
+    pub metrics: Arc<ClientMetrics>,
+}
+
+/// One listener's part of the data path.
+#[derive(Debug)]
+pub struct Service {
+    /// The listener.
+    pub listener: Listener,
+    /// The client whose token is attached.
+    pub client: Arc<Client>,
+    /// The listener's figures.
+    pub metrics: Arc<ListenerMetrics>,
+    /// The clock by which tokens end and requests are timed.
+    pub clock: Arc<dyn Clock>,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+/// What is known of one request on its way.
+#[derive(Debug)]
+pub struct Context {
+    /// When its head was complete.
+    pub(super) started: Instant,
+    /// When it was sent to the instance, the last time.
+    sent: Option<Instant>,
+    /// How long the instance took to answer with a head.
+    pub(super) upstream: Option<Duration>,
+    /// Which token went with it.
+    pub(super) generation: Option<u64>,
+    /// Why it is answered here.
+    pub(super) refusal: Option<Refusal>,
+    /// Connections that could not be made for it.
+    failed_connections: usize,
+    _in_flight: InFlight,
+}
+
+impl Service {
+    /// The connection below `session`, where it is one of ours (HTTP/1).
+    fn connection(session: &Session) -> Option<&Connection> {
+        // the box itself is an IO too: look at what is in it
+        let stream = session.as_downstream().stream()?;
+        (**stream).as_any().downcast_ref()
+    }
+
+    /// Whether the request may go on as it stands; an absolute target becomes its path.
+    fn examine(&self, request: &mut RequestHeader) -> Result<(), Refusal> {
+        if target::is_forbidden(&request.method) {
+            return Err(Refusal::Method);
+        }
+        target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
+        let hosts = &self.listener.hosts;
+        let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
+        let instance = self.client.upstream.instance();
+        let is_ours = |host: &str| browser::is_accepted(hosts, host) || host == instance.host;
+        let is_absolute = request.uri.authority().is_some();
+        let path = target::check_target(&request.uri, is_ours).map_err(Refusal::Malformed)?;
+        // an absolute target's authority, just checked, stands for Host (RFC 9112, section 3.2.2)
+        if !is_absolute && !browser::is_accepted(hosts, &host) {
+            return Err(Refusal::Host {
+                listener: self.listener.name.to_string(),
+                accepted: hosts.join(", "),
+            });
+        }
+        if browser::is_cross_site(hosts, &request.headers) {
+            return Err(Refusal::CrossSite);
+        }
+        if let Some(denied) = policy::denied(request.uri.path(), &instance.token_path) {
+            return Err(Refusal::Denied(denied));
+        }
+        if let Some(path) = path {
+            request.set_uri(path);
+        }
+        Ok(())
+    }
+
+    /// Ends the request with `refusal`, which [`ProxyHttp::fail_to_proxy`] will send.
+    fn refuse<T>(context: &mut Context, refusal: Refusal) -> Result<T> {
+        context.refusal = Some(refusal);
+        Err(Error::new(ErrorType::Custom("refused")))
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Service {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context {
+            started: self.clock.now(),
+            sent: None,
+            upstream: None,
+            generation: None,
+            refusal: None,
+            failed_connections: 0,
+            _in_flight: self.client.metrics.in_flight(),
+        }
+    }
+
+    /// No compression: bodies pass as they are.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+        if let Some(connection) = Self::connection(session) {
+            connection.head_is_complete();
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        if let Err(refusal) = self.examine(session.req_header_mut()) {
+            return Self::refuse(context, refusal);
+        }
+        let client = &self.client;
+        if client.cell.usable(self.clock.now()).is_none() {
+            let waited = client.cell.wait(&*self.clock, client.wait_for_token).await;
+            if let Err(no_token) = waited {
+                return Self::refuse(context, Refusal::NoToken(no_token));
+            }
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        context: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        let problem = match self.client.upstream.peer().await {
+            Ok(peer) => return Ok(peer),
+            Err(problem) => problem,
+        };
+        let timeout = false;
+        Self::refuse(context, Refusal::Upstream { problem, timeout })
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        context: &mut Context,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        let upstream = &self.client.upstream;
+        upstream.connection_failed();
+        context.failed_connections += 1;
+        // nothing was sent: every other address may be tried, and a lone one a second time
+        let tries = upstream.addresses().clamp(2, 4);
+        e.set_retry(context.failed_connections < tries);
+        e
+    }
+
+    /// The token goes in here, after pingora has removed what the caller's `Connection` header
+    /// names: a caller cannot have it removed.
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let now = self.clock.now();
+        let authority = self.client.upstream.authority();
+        if let Some(token) = self
+            .client
+            .cell
+            .usable(now)
+            .as_deref()
+            .and_then(Option::as_ref)
+        {
+            context.generation = Some(token.generation());
+            context.sent = Some(now);
+            return inject::outgoing(request, authority, token.authorization());
+        }
+        // it ended between the first look and the connection
+        let cell = &self.client.cell;
+        match cell.wait(&*self.clock, self.client.wait_for_token).await {
+            Ok(token) => {
+                context.generation = Some(token.generation());
+                context.sent = Some(self.clock.now());
+                inject::outgoing(request, authority, token.authorization())
+            }
+            Err(no_token) => Self::refuse(context, Refusal::NoToken(no_token)),
+        }
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if !response.status.is_informational() {
+            let now = self.clock.now();
+            context.upstream = context.sent.map(|sent| now.since(sent));
+        }
+        let host = session.req_header().headers.get(http::header::HOST);
+        let own = host
+            .and_then(|host| host.to_str().ok())
+            .map(|host| format!("http://{host}"));
+        inject::incoming(response, self.client.upstream.instance(), own.as_deref())
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        e: &Error,
+        context: &mut Context,
+    ) -> FailToProxy {
+        let answered = session.response_written().is_some();
+        let caller_is_gone = *e.esource() == ErrorSource::Downstream
+            && matches!(
+                e.etype(),
+                ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
+            );
+        let refusal = context.refusal.get_or_insert_with(|| explain(e));
+        let mut fail = FailToProxy {
+            error_code: refusal.status().as_u16(),
+            can_reuse_downstream: false,
+        };
+        if answered || caller_is_gone {
+            // an answer that was cut stays cut: the connection ends without its last chunk
+            return fail;
+        }
+        self.metrics.refused(refusal.reason());
+        if respond::send(session, refusal).await.is_ok() {
+            fail.can_reuse_downstream = true;
+        }
+        fail
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, context: &mut Context) {
+        let status = session.response_written().map_or(0, |r| r.status.as_u16());
+        let took = self.clock.now().since(context.started);
+        let method = (&session.req_header().method).into();
+        self.client
+            .metrics
+            .request(method, status, took, context.upstream);
+        if self.access_log {
+            access_log::write(self, session, context, status, took, e);
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        // the access log has it, without what pingora would print of the request
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Context,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+/// What an error of pingora's means for the caller.
+fn explain(e: &Error) -> Refusal {
+    if let ErrorType::HTTPStatus(400..=499) = e.etype() {
+        return Refusal::Unreadable;
+    }
+    if *e.esource() == ErrorSource::Downstream {
+        return Refusal::Unreadable;
+    }
+    let timeout = matches!(
+        e.etype(),
+        ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+    );
+    Refusal::Upstream {
+        problem: access_log::problem(e),
+        timeout,
+    }
+}

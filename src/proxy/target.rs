@@ -1,0 +1,318 @@
+//! The head of a request, before anything is done with it: is there exactly one way to read it?
+//!
+//! What two servers could read differently is refused with 400: this proxy attaches a token, and
+//! whoever gets a request past it in another reading than its own acts with that token. Pure.
+
+use std::borrow::Cow;
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Uri, Version};
+
+/// Why a request is refused as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// The request line's target is not a path.
+    TargetForm,
+    /// The path starts with two slashes.
+    DoubleSlash,
+    /// The path has an encoded dot, slash, backslash or NUL, or a bare backslash.
+    AmbiguousPath,
+    /// A path segment is dots with `;parameters`.
+    DotParameters,
+    /// No `Host`, or more than one, or one that is no host.
+    Host,
+    /// `Content-Length` or `Transfer-Encoding` can be read in more than one way.
+    Framing,
+    /// A header name with an underscore, which some servers take for a hyphen.
+    Underscore,
+}
+
+impl Malformed {
+    /// What is wrong and what to send instead.
+    #[must_use]
+    pub fn explain(self) -> &'static str {
+        match self {
+            Malformed::TargetForm => {
+                "The request target must be a path that starts with '/' (or an absolute URL of this proxy or of the Collibra instance)."
+            }
+            Malformed::DoubleSlash => "The path must not start with '//'.",
+            Malformed::AmbiguousPath => {
+                "The path must not have an encoded dot, slash, backslash or NUL (%2e, %2f, %5c, %00), nor a backslash."
+            }
+            Malformed::DotParameters => "A path segment of dots must not have ';' parameters.",
+            Malformed::Host => "The request must have exactly one valid Host header.",
+            Malformed::Framing => {
+                "The request's length must be given in one way: one Content-Length that is a number, or 'Transfer-Encoding: chunked'."
+            }
+            Malformed::Underscore => "Header names must not have underscores.",
+        }
+    }
+}
+
+/// Methods that are never forwarded: they echo the token or turn the proxy into a tunnel.
+#[must_use]
+pub fn is_forbidden(method: &Method) -> bool {
+    *method == Method::TRACE || *method == Method::CONNECT || method.as_str() == "TRACK"
+}
+
+/// Checks header names and framing.
+///
+/// # Errors
+/// [`Malformed`] says what can be read in more than one way.
+pub fn check_headers(version: Version, headers: &HeaderMap) -> Result<(), Malformed> {
+    if headers.keys().any(|name| name.as_str().contains('_')) {
+        return Err(Malformed::Underscore);
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+        if !digits || lengths.next().is_some() {
+            return Err(Malformed::Framing);
+        }
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        let both = headers.contains_key(CONTENT_LENGTH);
+        if !chunked || both || codings.next().is_some() || version < Version::HTTP_11 {
+            return Err(Malformed::Framing);
+        }
+    }
+    Ok(())
+}
+
+/// The one `Host` of a request, in lower case, and without its port. `:authority` (HTTP/2) stands
+/// for it where there is one.
+///
+/// # Errors
+/// [`Malformed::Host`] if there is none, more than one, or it is no host.
+pub fn host<'a>(headers: &'a HeaderMap) -> Result<Cow<'a, str>, Malformed> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(value), None) = (hosts.next(), hosts.next()) else {
+        return Err(Malformed::Host);
+    };
+    let text = value.to_str().map_err(|_| Malformed::Host)?;
+    host_of_authority(text).ok_or(Malformed::Host)
+}
+
+/// The host of `host[:port]`, in lower case; IPv6 addresses keep their brackets.
+#[must_use]
+pub fn host_of_authority(authority: &str) -> Option<Cow<'_, str>> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']')? + 2;
+            authority.split_at(end)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_is_fine = match port.strip_prefix(':') {
+        Some(digits) => digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()),
+        None => port.is_empty(),
+    };
+    let host_is_fine = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._:[]~".contains(&b));
+    if !(port_is_fine && host_is_fine) {
+        return None;
+    }
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Some(Cow::Owned(host.to_ascii_lowercase()))
+    } else {
+        Some(Cow::Borrowed(host))
+    }
+}
+
+/// Checks the target. `Ok(Some(uri))` is what to send instead: the path of an absolute target
+/// whose host `is_ours` accepts.
+///
+/// # Errors
+/// [`Malformed`] says what is wrong.
+pub fn check_target(
+    uri: &Uri,
+    is_ours: impl FnOnce(&str) -> bool,
+) -> Result<Option<Uri>, Malformed> {
+    let Some(authority) = uri.authority() else {
+        check_path(uri.path())?;
+        return Ok(None);
+    };
+    let host = host_of_authority(authority.as_str()).ok_or(Malformed::TargetForm)?;
+    let scheme_is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+    if !scheme_is_web || !is_ours(&host) {
+        return Err(Malformed::TargetForm);
+    }
+    check_path(uri.path())?;
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
+    path.parse().map(Some).map_err(|_| Malformed::TargetForm)
+}
+
+fn check_path(path: &str) -> Result<(), Malformed> {
+    let bytes = path.as_bytes();
+    if bytes.first() != Some(&b'/') {
+        return Err(Malformed::TargetForm);
+    }
+    if bytes.get(1) == Some(&b'/') {
+        return Err(Malformed::DoubleSlash);
+    }
+    // nearly every path has none of these and is done here
+    if !bytes.iter().any(|b| matches!(b, b'%' | b';' | b'\\')) {
+        return Ok(());
+    }
+    if bytes.contains(&b'\\') {
+        return Err(Malformed::AmbiguousPath);
+    }
+    for (at, _) in bytes.iter().enumerate().filter(|(_, b)| **b == b'%') {
+        let code = bytes.get(at + 1..at + 3).unwrap_or_default();
+        let ambiguous = [b"2e", b"2f", b"5c", b"00"];
+        let broken = code.len() < 2 || !code.iter().all(u8::is_ascii_hexdigit);
+        if broken || ambiguous.iter().any(|a| code.eq_ignore_ascii_case(*a)) {
+            return Err(Malformed::AmbiguousPath);
+        }
+    }
+    let dots_with_parameters = path.split('/').any(|segment| {
+        segment
+            .split_once(';')
+            .is_some_and(|(name, _)| matches!(name, "." | ".."))
+    });
+    if dots_with_parameters {
+        return Err(Malformed::DotParameters);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn target(text: &str) -> Result<Option<String>, Malformed> {
+        let uri: Uri = text.parse().unwrap();
+        check_target(&uri, |host| matches!(host, "localhost" | "acme.example"))
+            .map(|rewritten| rewritten.map(|uri| uri.to_string()))
+    }
+
+    #[test]
+    fn a_plain_path_passes_as_it_is() {
+        for path in [
+            "/",
+            "/rest/2.0/assets?name=a%2fb&x=..;/",
+            "/rest/2.0/assets/urn:1;v=2",
+            "/graphql",
+            "/a/../b",
+            "/caf%C3%A9",
+        ] {
+            assert_eq!(target(path), Ok(None), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for (path, why) in [
+            ("//evil.example/x", Malformed::DoubleSlash),
+            ("/rest/%2e%2e/admin", Malformed::AmbiguousPath),
+            ("/rest%2Fauth", Malformed::AmbiguousPath),
+            ("/rest%5cauth", Malformed::AmbiguousPath),
+            ("/rest/%00", Malformed::AmbiguousPath),
+            ("/rest/%", Malformed::AmbiguousPath),
+            ("/rest/%zz", Malformed::AmbiguousPath),
+            ("/rest/..;/auth", Malformed::DotParameters),
+            ("/rest/.;x=1/auth", Malformed::DotParameters),
+            ("*", Malformed::TargetForm),
+        ] {
+            assert_eq!(target(path), Err(why), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_of_ours_is_taken_as_its_path() {
+        assert_eq!(
+            target("http://localhost:8080/rest?a=1"),
+            Ok(Some("/rest?a=1".to_owned()))
+        );
+        assert_eq!(
+            target("https://ACME.example/graphql"),
+            Ok(Some("/graphql".to_owned()))
+        );
+        assert_eq!(target("http://evil.example/"), Err(Malformed::TargetForm));
+        assert_eq!(target("ftp://localhost/"), Err(Malformed::TargetForm));
+        assert_eq!(
+            target("http://localhost@evil.example/"),
+            Err(Malformed::TargetForm)
+        );
+        assert_eq!(
+            target("http://localhost//evil/"),
+            Err(Malformed::DoubleSlash)
+        );
+    }
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn exactly_one_valid_host() {
+        let one = |value| headers(&[("host", value)]);
+        assert_eq!(host(&one("LocalHost:8080")).unwrap(), "localhost");
+        assert_eq!(host(&one("[::1]:8080")).unwrap(), "[::1]");
+        assert_eq!(host(&one("127.0.0.1")).unwrap(), "127.0.0.1");
+        for wrong in [
+            "",
+            "a b",
+            "localhost:80:80",
+            "localhost:x",
+            "a/b",
+            "u@localhost",
+            "[::1",
+        ] {
+            assert_eq!(host(&one(wrong)), Err(Malformed::Host), "{wrong:?}");
+        }
+        assert_eq!(host(&headers(&[])), Err(Malformed::Host));
+        assert_eq!(
+            host(&headers(&[("host", "a"), ("host", "a")])),
+            Err(Malformed::Host)
+        );
+    }
+
+    #[test]
+    fn framing_is_given_once_and_plainly() {
+        let check = |pairs: &[(&'static str, &'static str)]| {
+            check_headers(Version::HTTP_11, &headers(pairs))
+        };
+        assert_eq!(check(&[("content-length", "5")]), Ok(()));
+        assert_eq!(check(&[("transfer-encoding", "Chunked")]), Ok(()));
+        for wrong in [
+            &[("content-length", "5,5")][..],
+            &[("content-length", "+5")],
+            &[("content-length", "")],
+            &[("content-length", "5"), ("content-length", "5")],
+            &[("content-length", "5"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[
+                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", "chunked"),
+            ],
+        ] {
+            assert_eq!(check(wrong), Err(Malformed::Framing), "{wrong:?}");
+        }
+        let chunked = headers(&[("transfer-encoding", "chunked")]);
+        assert_eq!(
+            check_headers(Version::HTTP_10, &chunked),
+            Err(Malformed::Framing)
+        );
+    }
+
+    #[test]
+    fn underscores_and_forbidden_methods() {
+        assert_eq!(
+            check_headers(Version::HTTP_11, &headers(&[("x_forwarded_for", "1")])),
+            Err(Malformed::Underscore)
+        );
+        assert!(is_forbidden(&Method::TRACE) && is_forbidden(&Method::CONNECT));
+        assert!(is_forbidden(&Method::from_bytes(b"TRACK").unwrap()));
+        assert!(!is_forbidden(&Method::PATCH));
+    }
+}

@@ -1,0 +1,100 @@
+//! The certificates by which pingora verifies an instance that has a `ca_file`.
+//!
+//! pingora takes *either* the system's certificates *or* a file. Certificates added to the
+//! system's therefore go to it as one file that holds both. The file has no name on any disk where
+//! the system allows that: this program runs on read-only file systems.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+
+use crate::tls;
+
+/// A PEM file with the system's certificates and others; it lasts as long as this value.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    _file: File,
+    path: String,
+}
+
+/// Why there is no such file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `ca_file` cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] tls::Error),
+    /// The file cannot be made.
+    #[error("the system's certificates and those of ca_file cannot be put together: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Bundle {
+    /// The system's certificates and those of `ca_file`.
+    ///
+    /// # Errors
+    /// [`Error`] if `ca_file` cannot be used or there is no place for the bundle.
+    pub(crate) fn with(ca_file: &Path) -> Result<Bundle, Error> {
+        let mut certificates = rustls_native_certs::load_native_certs().certs;
+        certificates.extend(tls::certificates(ca_file)?);
+        let (mut file, path) = nameless_file()?;
+        for certificate in &certificates {
+            write_pem(&mut file, certificate)?;
+        }
+        Ok(Bundle { _file: file, path })
+    }
+
+    /// Where it can be read.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn nameless_file() -> io::Result<(File, String)> {
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    let file = File::from(memfd_create("certificates", MemfdFlags::CLOEXEC)?);
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok((file, path))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless_file() -> io::Result<(File, String)> {
+    let name = format!("collibra-auth-proxy-{}-ca.pem", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let file = File::create(&path)?;
+    Ok((file, path.to_string_lossy().into_owned()))
+}
+
+fn write_pem(file: &mut File, certificate: &CertificateDer<'_>) -> io::Result<()> {
+    let text = STANDARD.encode(certificate);
+    writeln!(file, "-----BEGIN CERTIFICATE-----")?;
+    for line in text.as_bytes().chunks(64) {
+        file.write_all(line)?;
+        writeln!(file)?;
+    }
+    writeln!(file, "-----END CERTIFICATE-----")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundle_holds_the_systems_certificates_and_the_files() {
+        let own = rcgen::generate_simple_self_signed(vec!["acme.test".into()]).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), own.cert.pem()).unwrap();
+        let bundle = Bundle::with(file.path()).unwrap();
+        let read = tls::certificates(Path::new(bundle.path())).unwrap();
+        assert!(read.contains(own.cert.der()));
+        let system = rustls_native_certs::load_native_certs().certs.len();
+        assert_eq!(read.len(), system + 1);
+    }
+}

@@ -1,0 +1,281 @@
+//! Where an instance is: its addresses, looked up in the background and kept while they are valid,
+//! and the peer that a request is sent to.
+//!
+//! A name that stops resolving costs nothing while its last addresses still answer. A connection
+//! that cannot be made moves every later request on to the next address.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+use http::HeaderValue;
+use http::header::InvalidHeaderValue;
+use pingora_core::protocols::l4::ext::TcpKeepalive;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use tokio::sync::{Notify, watch};
+use tracing::warn;
+
+use super::config::Instance;
+
+/// How long a connection to the instance is kept without use: below the 60 s after which load
+/// balancers commonly end it.
+const KEEP_IDLE: Duration = Duration::from_secs(50);
+
+/// The shortest time between two look-ups.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
+
+/// An instance's whereabouts.
+#[derive(Debug)]
+pub struct Upstream {
+    instance: Arc<Instance>,
+    authority: HeaderValue,
+    peers: ArcSwap<Vec<HttpPeer>>,
+    /// Counts up when an address fails; which one is used follows from it.
+    preferred: AtomicUsize,
+    known: watch::Sender<Known>,
+    look_again: Notify,
+}
+
+/// What the last look-up gave.
+#[derive(Clone, Debug)]
+enum Known {
+    NotYet,
+    Addresses,
+    Nothing(String),
+}
+
+impl Upstream {
+    /// An instance whose addresses are not known yet, unless it is named by one. Needs
+    /// [`Upstream::keep_resolved`] to run.
+    ///
+    /// # Errors
+    /// If the instance's authority is no header value.
+    pub fn new(instance: Arc<Instance>) -> Result<Upstream, InvalidHeaderValue> {
+        let authority = HeaderValue::try_from(&instance.authority)?;
+        let upstream = Upstream {
+            instance,
+            authority,
+            peers: ArcSwap::default(),
+            preferred: AtomicUsize::new(0),
+            known: watch::Sender::new(Known::NotYet),
+            look_again: Notify::new(),
+        };
+        if let Ok(ip) = upstream.instance.host.parse::<IpAddr>() {
+            upstream.set(&[ip]);
+        }
+        Ok(upstream)
+    }
+
+    /// The instance.
+    #[must_use]
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// The value of `Host`.
+    #[must_use]
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// How many addresses it has.
+    #[must_use]
+    pub fn addresses(&self) -> usize {
+        self.peers.load().len()
+    }
+
+    /// The peer to send to. Waits for the first look-up, at most for the connect timeout.
+    ///
+    /// # Errors
+    /// Why there is no address, in words.
+    pub async fn peer(&self) -> Result<Box<HttpPeer>, String> {
+        if let Some(peer) = self.current() {
+            return Ok(peer);
+        }
+        let mut known = self.known.subscribe();
+        let first = known.wait_for(|known| !matches!(known, Known::NotYet));
+        let waited = tokio::time::timeout(self.instance.connect_timeout, first).await;
+        let known = waited.ok().and_then(Result::ok).map(|known| known.clone());
+        let problem = match known {
+            Some(Known::Nothing(problem)) => problem,
+            _ => "the look-up of its name has not ended yet".to_owned(),
+        };
+        self.current()
+            .ok_or_else(|| format!("{} has no address: {problem}", self.instance.host))
+    }
+
+    /// A connection could not be made: further requests go to the next address, and the name is
+    /// looked up again.
+    pub fn connection_failed(&self) {
+        self.preferred.fetch_add(1, Ordering::Relaxed);
+        self.look_again.notify_one();
+    }
+
+    /// Looks the name up, again and again, as long as its answers are valid for; runs for ever.
+    pub async fn keep_resolved(&self) {
+        if self.instance.host.parse::<IpAddr>().is_ok() {
+            return;
+        }
+        let mut said = false;
+        loop {
+            let valid_until = match self.look_up().await {
+                Ok((addresses, valid_until)) => {
+                    self.set(&addresses);
+                    said = false;
+                    valid_until
+                }
+                Err(problem) => {
+                    if !said {
+                        warn!(instance = %self.instance.name, host = %self.instance.host, "name look-up failed: {problem}");
+                    }
+                    said = true;
+                    self.known.send_replace(Known::Nothing(problem));
+                    None
+                }
+            };
+            tokio::time::sleep(LOOK_UP_PAUSE).await;
+            if let Some(end) = valid_until {
+                let longest = tokio::time::sleep(self.instance.resolve_ttl_max);
+                tokio::select! {
+                    () = tokio::time::sleep_until(end) => {}
+                    () = longest => {}
+                    () = self.look_again.notified() => {}
+                }
+            }
+        }
+    }
+
+    fn current(&self) -> Option<Box<HttpPeer>> {
+        let peers = self.peers.load();
+        let at = self.preferred.load(Ordering::Relaxed);
+        let peer = peers.get(at.checked_rem(peers.len())?)?;
+        Some(Box::new(peer.clone()))
+    }
+
+    fn set(&self, addresses: &[IpAddr]) {
+        let peers: Vec<HttpPeer> = addresses
+            .iter()
+            .map(|ip| self.peer_at(SocketAddr::new(*ip, self.instance.port)))
+            .collect();
+        let before = self.peers.load();
+        let unchanged = before
+            .iter()
+            .map(|peer| &peer._address)
+            .eq(peers.iter().map(|peer| &peer._address));
+        if !unchanged {
+            self.peers.store(Arc::new(peers));
+        }
+        self.known.send_replace(Known::Addresses);
+    }
+
+    fn peer_at(&self, address: SocketAddr) -> HttpPeer {
+        let instance = &self.instance;
+        let mut peer = HttpPeer::new(address, instance.tls, instance.host.clone());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(instance.connect_timeout);
+        options.total_connection_timeout = Some(instance.connect_timeout);
+        options.read_timeout = instance.idle_timeout;
+        options.write_timeout = instance.idle_timeout;
+        options.idle_timeout = Some(KEEP_IDLE);
+        options.tcp_keepalive = Some(TcpKeepalive {
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(15),
+            count: 4,
+            #[cfg(target_os = "linux")]
+            user_timeout: Duration::ZERO,
+        });
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        peer
+    }
+
+    /// Asks DNS with the system's settings, read anew each time because a laptop changes networks;
+    /// where that fails, the system itself, which knows names that DNS does not.
+    async fn look_up(&self) -> Result<(Vec<IpAddr>, Option<tokio::time::Instant>), String> {
+        let host = self.instance.host.as_str();
+        let problem = match self.ask_dns(host).await {
+            Ok(found) => return Ok(found),
+            Err(e) => e.to_string(),
+        };
+        let system = tokio::net::lookup_host((host, self.instance.port)).await;
+        let addresses: Vec<IpAddr> = system
+            .map(|found| found.map(|address| address.ip()).collect())
+            .unwrap_or_default();
+        if addresses.is_empty() {
+            return Err(problem);
+        }
+        Ok((addresses, None))
+    }
+
+    async fn ask_dns(
+        &self,
+        host: &str,
+    ) -> Result<(Vec<IpAddr>, Option<tokio::time::Instant>), hickory_resolver::net::NetError> {
+        let mut builder = TokioResolver::builder_tokio()?;
+        let options = builder.options_mut();
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.cache_size = 0;
+        options.timeout = self.instance.connect_timeout;
+        let found = builder.build()?.lookup_ip(host).await?;
+        let valid_until = tokio::time::Instant::from_std(found.valid_until());
+        Ok((found.iter().collect(), Some(valid_until)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(host: &str) -> Upstream {
+        Upstream::new(Arc::new(Instance {
+            name: "acme".into(),
+            tls: true,
+            host: host.to_owned(),
+            port: 443,
+            authority: host.to_owned(),
+            token_path: "/rest/oauth/v2/token".to_owned(),
+            ca_file: None,
+            connect_timeout: Duration::from_millis(200),
+            idle_timeout: None,
+            resolve_ttl_max: Duration::from_secs(30),
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_address_needs_no_look_up() {
+        let peer = upstream("127.0.0.1").peer().await.unwrap();
+        assert_eq!(peer._address.to_string(), "127.0.0.1:443");
+        assert_eq!(
+            peer.sni, "127.0.0.1",
+            "never empty: that would turn verification off"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failed_connection_moves_on_to_the_next_address() {
+        let upstream = upstream("acme.example");
+        upstream.set(&["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()]);
+        let first = upstream.peer().await.unwrap();
+        assert_eq!(first._address.to_string(), "192.0.2.1:443");
+        upstream.connection_failed();
+        let second = upstream.peer().await.unwrap();
+        assert_eq!(second._address.to_string(), "192.0.2.2:443");
+    }
+
+    #[tokio::test]
+    async fn localhost_is_found_on_this_machine() {
+        let upstream = upstream("localhost");
+        let (found, _) = upstream.look_up().await.unwrap();
+        assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_address_it_says_why_after_the_connect_timeout() {
+        let problem = upstream("acme.example").peer().await.unwrap_err();
+        assert!(problem.contains("acme.example has no address"), "{problem}");
+    }
+}

@@ -1,0 +1,174 @@
+//! Everything behind a token: the REST API, GraphQL, and what tests of a proxy need.
+//!
+//! A request is counted, its token judged, a fault may fall upon it, and only then is it answered.
+
+mod echo;
+mod graph;
+mod probe;
+mod registration;
+mod resources;
+mod session;
+mod transfers;
+
+use std::sync::Arc;
+
+use http::header::WWW_AUTHENTICATE;
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::body;
+use super::credentials::Authorization;
+use super::faults::{Endpoint, Kind};
+use super::issuer::Standing;
+use super::outage::{self, Hit};
+use super::reply::{self, Reply};
+use super::wire::Line;
+use super::world::World;
+
+/// One request to the API.
+struct Call<'a> {
+    world: &'a Arc<World>,
+    line: &'a Line,
+    head: Parts,
+    body: Incoming,
+}
+
+impl Call<'_> {
+    fn query(&self, name: &str) -> Option<String> {
+        super::form::query_value(self.head.uri.query(), name)
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// The method that is meant: HEAD is answered as GET, and POST may stand for another.
+    fn method(&self) -> &str {
+        let overridden = self.header("x-http-method-override");
+        match (self.head.method.as_str(), overridden) {
+            ("POST", Some(meant @ ("PATCH" | "PUT" | "DELETE"))) => meant,
+            ("HEAD", _) => "GET",
+            (method, _) => method,
+        }
+    }
+}
+
+/// Answers a request to the API.
+pub(super) async fn answer(world: &Arc<World>, line: &Line, request: Request<Incoming>) -> Reply {
+    world.count_request(Endpoint::Api);
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
+    let client_id = registration::client_of(&segments);
+    let refused = judge(world, &head, client_id.is_some());
+    if refused.is_some() {
+        world.count_unauthorized();
+    }
+    let fault = world.strike(Endpoint::Api).map(|fault| fault.kind);
+    match fault {
+        Some(Kind::Instead(outage)) => {
+            let hit = Hit {
+                endpoint: Endpoint::Api,
+                line,
+                headers: &head.headers,
+                body: Some(body),
+            };
+            return outage::carry_out(world, &outage, hit).await;
+        }
+        Some(Kind::Upon(change)) => change.delay().await,
+        None => {}
+    }
+    let call = Call {
+        world,
+        line,
+        head,
+        body,
+    };
+    match (refused, client_id) {
+        (Some(refused), _) => refuse(call, refused).await,
+        (None, Some(client_id)) => registration::answer(call, client_id).await,
+        (None, None) => route(call, &segments).await,
+    }
+}
+
+async fn route(call: Call<'_>, segments: &[&str]) -> Reply {
+    use resources::Kind::{Asset, Community, Domain};
+    let method = call.method().to_owned();
+    match (method.as_str(), segments) {
+        ("GET", ["rest", "2.0", "application", "info"]) => session::application(&call),
+        ("GET", ["rest", "2.0", "users", "current"]) => session::user(),
+        (_, ["rest", "2.0", "auth", "sessions", rest @ ..]) => session::answer(call, rest).await,
+        (_, ["rest", "2.0", "assets", rest @ ..]) => resources::answer(call, Asset, rest).await,
+        (_, ["rest", "2.0", "domains", rest @ ..]) => resources::answer(call, Domain, rest).await,
+        (_, ["rest", "2.0", "communities", rest @ ..]) => {
+            resources::answer(call, Community, rest).await
+        }
+        ("POST", ["rest", "2.0", "search"]) => resources::search(call).await,
+        (_, ["rest", "2.0", "files", rest @ ..]) => transfers::files(call, rest).await,
+        (_, ["rest", "2.0", "jobs", rest @ ..]) => transfers::jobs(call, rest).await,
+        ("POST", ["rest", "2.0", "import", kind]) if kind.ends_with("-job") => {
+            transfers::import(call, kind).await
+        }
+        ("POST", ["rest", "2.0", "outputModule", "export", format]) => {
+            transfers::export(call, format).await
+        }
+        ("GET", ["rest", "catalog", "1.0", ..]) => graph::catalog(&call),
+        ("POST", ["graphql"]) => graph::query(call).await,
+        ("POST", ["graphql", "knowledgeGraph", "v1"]) => graph::query(call).await,
+        ("GET", ["_bytes", length]) => probe::send(&call, length),
+        ("POST", ["_bytes"]) => probe::receive(call).await,
+        ("GET", ["_sleep", millis]) => probe::sleep(millis).await,
+        (_, ["_status", code]) => probe::status(call, code).await,
+        _ => echo::answer(call).await,
+    }
+}
+
+/// Why a request is not let in.
+struct Refused {
+    code: &'static str,
+    message: &'static str,
+}
+
+/// Judges who is calling; `None`: let in.
+fn judge(world: &World, head: &Parts, by_password_too: bool) -> Option<Refused> {
+    let refused = |code, message| Some(Refused { code, message });
+    match Authorization::of(&head.headers) {
+        Authorization::Bearer(token) => match world.issuer().standing(&token, world.now().steady) {
+            Standing::Live => None,
+            Standing::Ended => refused("expiredToken", "The access token has expired."),
+            Standing::Unknown => refused("invalidToken", "The access token is not known."),
+        },
+        Authorization::Basic(encoded) if by_password_too && registration::is_admin(&encoded) => {
+            None
+        }
+        Authorization::Absent => refused("missingToken", "There is no access token."),
+        Authorization::Several => refused("severalTokens", "There are several access tokens."),
+        _ => refused("notBearer", "An access token is wanted, as Bearer."),
+    }
+}
+
+/// Refuses, after reading the body unless the client waits to be asked for it (RFC 9110 10.1.1).
+async fn refuse(call: Call<'_>, refused: Refused) -> Reply {
+    let waits = call.header("expect").is_some();
+    if !waits && call.head.method != Method::GET {
+        body::count(call.body).await;
+    }
+    let reply = reply::api_error(StatusCode::UNAUTHORIZED, refused.code, refused.message);
+    let challenge = match refused.code {
+        "missingToken" => "Bearer realm=\"Collibra\"",
+        _ => "Bearer realm=\"Collibra\", error=\"invalid_token\"",
+    };
+    reply::with_header(reply, WWW_AUTHENTICATE, challenge)
+}
+
+/// The answer for a body that cannot be used.
+fn unusable(why: &impl std::fmt::Display) -> Reply {
+    reply::api_error(StatusCode::BAD_REQUEST, "invalidRequest", &why.to_string())
+}
+
+/// The answer for something that is not there.
+fn missing(what: &str) -> Reply {
+    let message = format!("There is no {what} with this identifier.");
+    reply::api_error(StatusCode::NOT_FOUND, "notFound", &message)
+}

@@ -1,0 +1,169 @@
+//! Registration and management of clients, under `/rest/auth/v1` and `/rest/auth/v1/platform`
+//! (RFC 7591, and RFC 7592 in part).
+//!
+//! A live token opens it, and so does the one user that there is: `admin`, password `admin`.
+
+use http::StatusCode;
+use http::header::WWW_AUTHENTICATE;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Call, body};
+use crate::simulator::credentials::Pair;
+use crate::simulator::form;
+use crate::simulator::issuer::Client;
+use crate::simulator::reply::{self, Reply};
+use crate::simulator::world::World;
+
+/// What client identifiers begin with: the simulated environment.
+const ENVIRONMENT: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000";
+
+/// The fields of a client that a caller may set; unknown ones are passed over (RFC 7591 2).
+#[derive(Deserialize)]
+struct Writeable {
+    client_name: Option<String>,
+    grant_types: Option<Vec<String>>,
+}
+
+/// Whether a path is one of these, and the segment that names a client (empty: all of them).
+pub(super) fn client_of<'a>(segments: &[&'a str]) -> Option<&'a str> {
+    let rest = segments.strip_prefix(&["rest", "auth", "v1"])?;
+    match rest.strip_prefix(&["platform"]).unwrap_or(rest) {
+        ["clients"] => Some(""),
+        ["clients", client] => Some(client),
+        _ => None,
+    }
+}
+
+/// Whether Basic credentials are the administrator's.
+pub(super) fn is_admin(encoded: &str) -> bool {
+    Pair::from_user_password(encoded)
+        .is_some_and(|pair| pair.id == "admin" && pair.secret == "admin")
+}
+
+/// Answers a call to `/clients` or `/clients/{client_id}`.
+pub(super) async fn answer(call: Call<'_>, client: &str) -> Reply {
+    let Ok(id) = form::decode_segment(client) else {
+        return unknown_client();
+    };
+    match (call.method(), id.as_str()) {
+        ("GET", "") => list(call.world),
+        ("POST", "") => register(call).await,
+        ("GET", id) => match call.world.issuer().client(id) {
+            Some(client) => reply::json(StatusCode::OK, &told(id, client)),
+            None => unknown_client(),
+        },
+        ("PUT", id) if !id.is_empty() => update(call, id).await,
+        ("DELETE", id) if !id.is_empty() => match call.world.issuer().remove(id) {
+            true => reply::empty(StatusCode::NO_CONTENT),
+            false => unknown_client(),
+        },
+        _ => reply::api_error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "methodNotAllowed",
+            "This method has no meaning here.",
+        ),
+    }
+}
+
+fn list(world: &World) -> Reply {
+    let issuer = world.issuer();
+    let all: Vec<Value> = issuer
+        .clients()
+        .map(|(id, client)| told(id, client))
+        .collect();
+    reply::json(StatusCode::OK, &json!({ "registrations": all }))
+}
+
+async fn register(call: Call<'_>) -> Reply {
+    let world = call.world;
+    let (name, grant_types) = match read(call.body).await {
+        Ok(read) => read,
+        Err(refused) => return refused,
+    };
+    let mut issuer = world.issuer();
+    if issuer.clients().any(|(_, client)| client.name == name) {
+        return invalid("Another client has this name.");
+    }
+    let (id, secret) = (new_id(world), world.unique.secret());
+    issuer.add(id.clone(), secret.clone(), name, world.now());
+    let Some(client) = issuer.client_mut(&id) else {
+        return unknown_client();
+    };
+    if let Some(grant_types) = grant_types {
+        client.grant_types = grant_types;
+    }
+    let mut told = told(&id, client);
+    told["client_secret"] = Value::from(secret);
+    reply::not_stored(reply::json(StatusCode::CREATED, &told))
+}
+
+async fn update(call: Call<'_>, id: &str) -> Reply {
+    let world = call.world;
+    let (name, grant_types) = match read(call.body).await {
+        Ok(read) => read,
+        Err(refused) => return refused,
+    };
+    let mut issuer = world.issuer();
+    if issuer
+        .clients()
+        .any(|(other, client)| client.name == name && other != id)
+    {
+        return invalid("Another client has this name.");
+    }
+    let Some(client) = issuer.client_mut(id) else {
+        return unknown_client();
+    };
+    client.name = name;
+    if let Some(grant_types) = grant_types {
+        client.grant_types = grant_types;
+    }
+    let mut told = told(id, client);
+    if world.settings.update_rotates_secret {
+        let secret = world.unique.secret();
+        told["client_secret"] = Value::from(secret.clone());
+        client.change_secret(secret);
+    }
+    reply::not_stored(reply::json(StatusCode::OK, &told))
+}
+
+async fn read(body: hyper::body::Incoming) -> Result<(String, Option<Vec<String>>), Reply> {
+    let sent: Writeable = body::json(body)
+        .await
+        .map_err(|error| invalid(&error.to_string()))?;
+    match sent.client_name.filter(|name| !name.trim().is_empty()) {
+        Some(name) => Ok((name, sent.grant_types)),
+        None => Err(invalid("The field client_name is missing.")),
+    }
+}
+
+fn new_id(world: &World) -> String {
+    let unique = world.unique.uuid().replace('-', "");
+    format!("{ENVIRONMENT}:i:{}", &unique[unique.len() - 7..])
+}
+
+fn told(id: &str, client: &Client) -> Value {
+    json!({
+        "client_id": id,
+        "client_id_issued_at": client.registered,
+        "client_name": client.name,
+        "grant_types": client.grant_types,
+    })
+}
+
+/// An error of a registration (RFC 7591 section 3.2.2).
+fn invalid(description: &str) -> Reply {
+    let body = json!({ "error": "invalid_client_metadata", "error_description": description });
+    reply::not_stored(reply::json(StatusCode::BAD_REQUEST, &body))
+}
+
+/// A client that is not there is answered like a token that is not valid (RFC 7592 section 2.1).
+fn unknown_client() -> Reply {
+    let refused = reply::api_error(
+        StatusCode::UNAUTHORIZED,
+        "unknownClient",
+        "There is no client with this identifier.",
+    );
+    let challenge = "Bearer error=\"invalid_token\", error_description=\"no such client\"";
+    reply::with_header(refused, WWW_AUTHENTICATE, challenge)
+}

@@ -1,0 +1,76 @@
+//! The application, its user and the current session.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::echo::with_session;
+use super::{Call, body, echo};
+use crate::simulator::catalogue::USER;
+use crate::simulator::reply::{self, Reply};
+
+/// `GET /rest/2.0/application/info`.
+pub(super) fn application(call: &Call<'_>) -> Reply {
+    let scheme = if call.world.settings.tls {
+        "https"
+    } else {
+        "http"
+    };
+    let told = json!({
+        "baseUrl": format!("{scheme}://{}/", call.header("host").unwrap_or("localhost")),
+        "buildNumber": "simulated",
+        "solutions": [],
+        "version": {
+            "major": 2026,
+            "minor": 1,
+            "fullVersion": "2026.01.0-simulated",
+            "displayVersion": "2026.01",
+        },
+    });
+    reply::json(StatusCode::OK, &told)
+}
+
+/// `GET /rest/2.0/users/current`: the system user that stands for an application.
+pub(super) fn user() -> Reply {
+    reply::json(StatusCode::OK, &current_user())
+}
+
+/// `/rest/2.0/auth/sessions`: a session is opened, told and ended, though a token is needed for
+/// each, and nothing depends on it.
+pub(super) async fn answer(call: Call<'_>, rest: &[&str]) -> Reply {
+    match (call.method(), rest) {
+        ("POST", []) => {
+            body::count(call.body).await;
+            let token = json!({ "csrfToken": "00000000-0000-4000-8000-000000000000" });
+            with_session(reply::json(StatusCode::OK, &token))
+        }
+        ("GET", ["current"]) => with_session(reply::json(StatusCode::OK, &current_user())),
+        ("GET", ["heartbeat"]) => with_session(reply::empty(StatusCode::OK)),
+        ("DELETE", ["current"]) => reply::empty(StatusCode::NO_CONTENT),
+        _ => echo::answer(call).await,
+    }
+}
+
+fn current_user() -> Value {
+    json!({
+        "id": USER,
+        "createdBy": USER,
+        "createdOn": 0,
+        "lastModifiedBy": USER,
+        "lastModifiedOn": 0,
+        "system": true,
+        "resourceType": "User",
+        "userName": "simulated-application",
+        "firstName": "Simulated",
+        "lastName": "Application",
+        "emailAddress": "application@example.invalid",
+        "gender": "UNKNOWN",
+        "language": "en",
+        "activated": true,
+        "enabled": true,
+        "ldapUser": false,
+        "userSource": "INTERNAL",
+        "guestUser": false,
+        "apiUser": true,
+        "licenseType": "AUTHOR",
+    })
+}

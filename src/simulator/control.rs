@@ -1,0 +1,81 @@
+//! `/_simulator/…`: what steers the simulator. No token is needed, and no proxy forwards these.
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::body;
+use super::faults::{Order, Refused};
+use super::reply::{self, Reply};
+use super::world::World;
+
+/// What every control path begins with.
+pub(super) const PREFIX: &str = "/_simulator/";
+
+/// What `POST /_simulator/revoke` may be sent.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    client: Option<String>,
+}
+
+/// Answers a control call.
+pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    let name = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
+    match (head.method.as_str(), name) {
+        ("GET", "state") => match serde_json::to_value(world.state()) {
+            Ok(state) => reply::json(StatusCode::OK, &state),
+            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
+        },
+        ("POST", "revoke") => revoke(world, body).await,
+        ("POST", "faults") => match set_fault(world, body).await {
+            Ok(()) => reply::json(StatusCode::OK, &json!({ "ok": true })),
+            Err(refused) => refuse(StatusCode::BAD_REQUEST, &refused),
+        },
+        ("POST", "reset") => {
+            world.reset();
+            reply::json(StatusCode::OK, &json!({ "ok": true }))
+        }
+        (_, "state" | "revoke" | "faults" | "reset") => refuse(
+            StatusCode::METHOD_NOT_ALLOWED,
+            &"state takes GET, everything else POST",
+        ),
+        _ => refuse(
+            StatusCode::NOT_FOUND,
+            &"there are state, revoke, faults and reset",
+        ),
+    }
+}
+
+async fn set_fault(world: &World, body: Incoming) -> Result<(), Refused> {
+    let order: Order = body::json(body).await?;
+    world
+        .faults()
+        .set(order, world.settings.speed, world.now().steady)
+}
+
+async fn revoke(world: &World, body: Incoming) -> Reply {
+    let asked = match body::keep(body).await {
+        Ok(empty) if empty.is_empty() => Ok(Revoke::default()),
+        Ok(json) => serde_json::from_slice(&json).map_err(body::Unusable::from),
+        Err(error) => Err(error),
+    };
+    let Revoke { client } = match asked {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
+    };
+    let mut issuer = world.issuer();
+    if let Some(client) = &client
+        && issuer.client(client).is_none()
+    {
+        return refuse(StatusCode::NOT_FOUND, &"there is no such client");
+    }
+    let revoked = issuer.revoke(client.as_deref(), world.now().steady);
+    reply::json(StatusCode::OK, &json!({ "revoked": revoked }))
+}
+
+fn refuse(status: StatusCode, why: &impl std::fmt::Display) -> Reply {
+    reply::json(status, &json!({ "error": why.to_string() }))
+}

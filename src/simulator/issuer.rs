@@ -1,0 +1,298 @@
+//! The authorization server's memory: clients, their pools, the tokens it gave out.
+//!
+//! Pure: it is told the time, and handed the token that it is to issue.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::pool::Pool;
+use super::state::ClientState;
+
+/// Tokens remembered after their end, so that an old one is told from one never issued.
+const REMEMBERED: usize = 65_536;
+
+/// What holds for every client, in real time (already divided by the speed).
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    /// How many tokens a full pool holds.
+    pub(super) capacity: u32,
+    /// How long it takes for one more.
+    pub(super) refill: Duration,
+    /// How long a token lives.
+    pub(super) lifetime: Duration,
+}
+
+/// What became of a token.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It opens the API.
+    Live,
+    /// It was issued here and has ended.
+    Ended,
+    /// It was not issued here.
+    Unknown,
+}
+
+/// A registered client.
+pub(super) struct Client {
+    /// The name under which it was registered.
+    pub(super) name: String,
+    /// When it was registered, in seconds since the Unix epoch.
+    pub(super) registered: u64,
+    /// The grants it may use (RFC 7591 section 2).
+    pub(super) grant_types: Vec<String>,
+    secret: String,
+    pool: Pool,
+    issued: u64,
+    rate_limited: u64,
+    refused: u64,
+}
+
+struct Issued {
+    client: String,
+    ends: Instant,
+}
+
+/// The authorization server's memory.
+pub(super) struct Issuer {
+    rules: Rules,
+    clients: BTreeMap<String, Client>,
+    tokens: HashMap<String, Issued>,
+    oldest_first: VecDeque<String>,
+}
+
+impl Issuer {
+    /// An issuer that knows no client yet.
+    pub(super) fn new(rules: Rules) -> Self {
+        let (clients, tokens, oldest_first) = Default::default();
+        Self {
+            rules,
+            clients,
+            tokens,
+            oldest_first,
+        }
+    }
+
+    /// Adds a client, with a full pool.
+    pub(super) fn add(
+        &mut self,
+        id: String,
+        secret: String,
+        name: String,
+        now: super::clock::Reading,
+    ) {
+        let client = Client {
+            name,
+            registered: now.wall.as_secs(),
+            grant_types: vec!["client_credentials".to_owned()],
+            secret,
+            pool: Pool::full(self.rules.capacity, self.rules.refill, now.steady),
+            issued: 0,
+            rate_limited: 0,
+            refused: 0,
+        };
+        self.clients.insert(id, client);
+    }
+
+    /// Removes a client. Tokens that it holds live on to their end.
+    pub(super) fn remove(&mut self, id: &str) -> bool {
+        self.clients.remove(id).is_some()
+    }
+
+    /// A client by its identifier.
+    pub(super) fn client(&self, id: &str) -> Option<&Client> {
+        self.clients.get(id)
+    }
+
+    /// A client by its identifier, to be changed.
+    pub(super) fn client_mut(&mut self, id: &str) -> Option<&mut Client> {
+        self.clients.get_mut(id)
+    }
+
+    /// All clients, by identifier.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (&String, &Client)> {
+        self.clients.iter()
+    }
+
+    /// Whether `secret` is the secret of the client `id`.
+    pub(super) fn knows(&self, id: &str, secret: &str) -> bool {
+        self.clients
+            .get(id)
+            .is_some_and(|client| client.secret == secret)
+    }
+
+    /// Notes that a token request in the name of `id` was refused with 400 or 401.
+    pub(super) fn count_refusal(&mut self, id: &str) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.refused += 1;
+        }
+    }
+
+    /// Takes one from the pool of `id` and makes `token` live. `false`: no such client (any more).
+    ///
+    /// # Errors
+    /// When the pool is empty, how long it takes until it is not; counted, and nothing is taken.
+    pub(super) fn issue(&mut self, id: &str, token: &str, now: Instant) -> Result<bool, Duration> {
+        let Some(client) = self.clients.get_mut(id) else {
+            return Ok(false);
+        };
+        if let Err(wait) = client.pool.take(now) {
+            client.rate_limited += 1;
+            return Err(wait);
+        }
+        client.issued += 1;
+        let issued = Issued {
+            client: id.to_owned(),
+            ends: now + self.rules.lifetime,
+        };
+        self.tokens.insert(token.to_owned(), issued);
+        self.oldest_first.push_back(token.to_owned());
+        if self.oldest_first.len() > REMEMBERED
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.tokens.remove(&oldest);
+        }
+        Ok(true)
+    }
+
+    /// What became of a token.
+    pub(super) fn standing(&self, token: &str, now: Instant) -> Standing {
+        match self.tokens.get(token) {
+            Some(issued) if now < issued.ends => Standing::Live,
+            Some(_) => Standing::Ended,
+            None => Standing::Unknown,
+        }
+    }
+
+    /// Ends the live tokens of one client, or of all, and says how many there were.
+    pub(super) fn revoke(&mut self, client: Option<&str>, now: Instant) -> usize {
+        let chosen = self.tokens.values_mut().filter(|issued| {
+            now < issued.ends && client.is_none_or(|client| client == issued.client)
+        });
+        chosen.map(|issued| issued.ends = now).count()
+    }
+
+    /// Fills all pools and zeroes all counters. Live tokens stay live.
+    pub(super) fn reset(&mut self, now: Instant) {
+        for client in self.clients.values_mut() {
+            client.pool.fill(now);
+            (client.issued, client.rate_limited, client.refused) = (0, 0, 0);
+        }
+    }
+
+    /// Every client's counters.
+    pub(super) fn state(&self, now: Instant) -> BTreeMap<String, ClientState> {
+        let mut live: HashMap<&str, u64> = HashMap::new();
+        for issued in self.tokens.values().filter(|issued| now < issued.ends) {
+            *live.entry(&issued.client).or_default() += 1;
+        }
+        let of = |(id, client): (&String, &Client)| {
+            let state = ClientState {
+                issued: client.issued,
+                rate_limited: client.rate_limited,
+                refused: client.refused,
+                pool_available: client.pool.available(now),
+                live_tokens: live.get(id.as_str()).copied().unwrap_or_default(),
+            };
+            (id.clone(), state)
+        };
+        self.clients.iter().map(of).collect()
+    }
+}
+
+impl Client {
+    /// Replaces the secret; the old one is refused from now on.
+    pub(super) fn change_secret(&mut self, secret: String) {
+        self.secret = secret;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::clock;
+
+    fn issuer() -> (Issuer, Instant) {
+        let now = clock::read();
+        let rules = Rules {
+            capacity: 2,
+            refill: Duration::from_secs(60),
+            lifetime: Duration::from_secs(299),
+        };
+        let mut issuer = Issuer::new(rules);
+        issuer.add("a".to_owned(), "sa".to_owned(), "A".to_owned(), now);
+        issuer.add("b".to_owned(), "sb".to_owned(), "B".to_owned(), now);
+        (issuer, now.steady)
+    }
+
+    #[test]
+    fn a_token_lives_exactly_its_lifetime() {
+        let (mut issuer, now) = issuer();
+        assert_eq!(issuer.issue("a", "t", now), Ok(true));
+        let end = now + Duration::from_secs(299);
+        assert_eq!(
+            issuer.standing("t", end - Duration::from_nanos(1)),
+            Standing::Live
+        );
+        assert_eq!(issuer.standing("t", end), Standing::Ended);
+        assert_eq!(issuer.standing("u", now), Standing::Unknown);
+    }
+
+    #[test]
+    fn each_client_has_a_pool_of_its_own() {
+        let (mut issuer, now) = issuer();
+        assert_eq!(issuer.issue("a", "1", now), Ok(true));
+        assert_eq!(issuer.issue("a", "2", now), Ok(true));
+        assert_eq!(issuer.issue("a", "3", now), Err(Duration::from_secs(60)));
+        assert_eq!(issuer.issue("b", "4", now), Ok(true));
+        let state = issuer.state(now);
+        assert_eq!(
+            (
+                state["a"].issued,
+                state["a"].rate_limited,
+                state["a"].live_tokens
+            ),
+            (2, 1, 2)
+        );
+        assert_eq!(
+            (
+                state["b"].issued,
+                state["b"].rate_limited,
+                state["b"].live_tokens
+            ),
+            (1, 0, 1)
+        );
+    }
+
+    #[test]
+    fn revoking_ends_the_tokens_of_one_client_or_of_all() {
+        let (mut issuer, now) = issuer();
+        for (client, token) in [("a", "1"), ("a", "2"), ("b", "3")] {
+            assert_eq!(issuer.issue(client, token, now), Ok(true));
+        }
+        assert_eq!(issuer.revoke(Some("a"), now), 2);
+        assert_eq!(issuer.standing("1", now), Standing::Ended);
+        assert_eq!(issuer.standing("3", now), Standing::Live);
+        assert_eq!(issuer.revoke(None, now), 1);
+    }
+
+    #[test]
+    fn a_reset_fills_pools_and_keeps_tokens() {
+        let (mut issuer, now) = issuer();
+        for token in ["1", "2"] {
+            assert_eq!(issuer.issue("a", token, now), Ok(true));
+        }
+        issuer.count_refusal("a");
+        issuer.reset(now);
+        let state = issuer.state(now);
+        assert_eq!(
+            (
+                state["a"].issued,
+                state["a"].refused,
+                state["a"].live_tokens
+            ),
+            (0, 0, 2)
+        );
+        assert!((state["a"].pool_available - 2.0).abs() < 1e-9);
+    }
+}

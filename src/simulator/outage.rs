@@ -1,0 +1,119 @@
+//! Carrying out a fault: what goes over the wire instead of the true answer.
+
+use bytes::Bytes;
+use http::header::{HOST, LOCATION};
+use http::{HeaderMap, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::body;
+use super::faults::{Endpoint, Outage};
+use super::reply::{self, Payload, Reply};
+use super::wire::Line;
+use super::world::World;
+
+/// The length of an `oversized` answer's padding, in bytes.
+const OVERSIZED: usize = 1 << 20;
+
+const LOGIN_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\
+    <body><form method=\"post\" action=\"/signin\"><input name=\"username\">\
+    <input name=\"password\" type=\"password\"><button>Sign in</button></form></body></html>\n";
+
+/// The part of a request that a fault needs.
+pub(super) struct Hit<'a> {
+    /// Where it came in.
+    pub(super) endpoint: Endpoint,
+    /// The connection it came by.
+    pub(super) line: &'a Line,
+    /// Its headers.
+    pub(super) headers: &'a HeaderMap,
+    /// Its body, if that has not been read yet.
+    pub(super) body: Option<Incoming>,
+}
+
+/// Answers as the fault demands, which may be never.
+pub(super) async fn carry_out(world: &World, outage: &Outage, hit: Hit<'_>) -> Reply {
+    if let Some(unread) = hit.body
+        && !matches!(outage, Outage::Hang | Outage::Reset)
+    {
+        // what stays unread would turn the end of the connection into a reset
+        body::count(unread).await;
+    }
+    match outage {
+        Outage::Status(status, retry_after) => {
+            status_reply(world, *status, *retry_after, hit.endpoint)
+        }
+        Outage::Hang => std::future::pending().await,
+        Outage::Reset => {
+            hit.line.reset();
+            std::future::pending().await
+        }
+        Outage::Close => {
+            hit.line.close();
+            std::future::pending().await
+        }
+        Outage::Empty => reply::empty(StatusCode::OK),
+        Outage::Html => reply::of_type(
+            StatusCode::OK,
+            "text/html; charset=utf-8",
+            Payload::whole(LOGIN_PAGE),
+        ),
+        Outage::Truncate => truncated(hit.line.clone()),
+        Outage::Oversized => oversized(),
+        Outage::Redirect => elsewhere(world, hit.headers),
+    }
+}
+
+fn status_reply(
+    world: &World,
+    status: StatusCode,
+    retry_after: Option<u64>,
+    endpoint: Endpoint,
+) -> Reply {
+    let message = "This fault was ordered.";
+    let reply = match endpoint {
+        Endpoint::Token => {
+            let code = match status {
+                StatusCode::UNAUTHORIZED => "invalid_client",
+                StatusCode::BAD_REQUEST => "invalid_request",
+                StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
+                StatusCode::SERVICE_UNAVAILABLE => "temporarily_unavailable",
+                _ => "server_error",
+            };
+            reply::oauth_error(status, code, message)
+        }
+        Endpoint::Api => reply::api_error(status, "orderedFault", message),
+    };
+    let when_limited = || {
+        let refill = world.settings.rules.refill;
+        let tells = world.settings.retry_after && status == StatusCode::TOO_MANY_REQUESTS;
+        tells.then(|| reply::whole_seconds(refill))
+    };
+    reply::retry_after(reply, retry_after.or_else(when_limited))
+}
+
+fn truncated(line: Line) -> Reply {
+    let whole =
+        r#"{"access_token":"bm90IGEgdG9rZW4gYXQgYWxs","token_type":"Bearer","expires_in":299}"#;
+    let mut half = Some(Bytes::from_static(&whole.as_bytes()[..whole.len() / 2]));
+    let body = Payload::sized(whole.len() as u64, Box::new(move || half.take())).cut(line);
+    reply::of_type(StatusCode::OK, "application/json", body)
+}
+
+fn oversized() -> Reply {
+    let body = json!({
+        "access_token": "A".repeat(OVERSIZED),
+        "token_type": "Bearer",
+        "expires_in": 299,
+    });
+    reply::json(StatusCode::OK, &body)
+}
+
+fn elsewhere(world: &World, headers: &HeaderMap) -> Reply {
+    let scheme = if world.settings.tls { "https" } else { "http" };
+    let location = match headers.get(HOST).and_then(|host| host.to_str().ok()) {
+        Some(host) => format!("{scheme}://{host}/moved/here"),
+        None => "/moved/here".to_owned(),
+    };
+    reply::with_header(reply::empty(StatusCode::FOUND), LOCATION, &location)
+}

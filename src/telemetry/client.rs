@@ -1,0 +1,176 @@
+//! The numbers of one client: its token, its pool, its requests.
+
+use std::time::{Duration, SystemTime};
+
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
+
+use super::families::Families;
+use super::requests::{MethodLabel, RequestCounts};
+
+/// The outcomes of a token request, each shown at zero from the start, so that a first failure is
+/// an increase and not a new series.
+const OUTCOMES: [&str; 9] = [
+    "ok",
+    "rate_limited",
+    "invalid_client",
+    "invalid_request",
+    "timeout",
+    "connect",
+    "connection_lost",
+    "server_error",
+    "malformed",
+];
+
+/// The metrics with one client's name on them, found once.
+#[derive(Debug)]
+pub struct ClientMetrics {
+    token_usable: IntGauge,
+    token_expiry: Gauge,
+    token_issued: Gauge,
+    token_generation: Gauge,
+    token_requests: Outcomes,
+    token_request_duration: Histogram,
+    token_pool_available: Gauge,
+    token_pool_capacity: IntGauge,
+    requests: RequestCounts,
+    request_duration: Histogram,
+    upstream_duration: Histogram,
+    requests_in_flight: IntGauge,
+}
+
+/// A token's place and life, as it is shown: by the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenTimes {
+    /// Which token of this client it is, counted from 1.
+    pub generation: u64,
+    /// When it was asked for.
+    pub issued: SystemTime,
+    /// When it ends.
+    pub expires: SystemTime,
+}
+
+/// One request under way; dropping it ends the request.
+#[derive(Debug)]
+#[must_use = "the request is counted for as long as this is held"]
+pub struct InFlight(IntGauge);
+
+impl ClientMetrics {
+    pub(super) fn new(families: &Families, client: &str) -> ClientMetrics {
+        let label = &[client];
+        ClientMetrics {
+            token_usable: families.token_usable.with_label_values(label),
+            token_expiry: families.token_expiry.with_label_values(label),
+            token_issued: families.token_issued.with_label_values(label),
+            token_generation: families.token_generation.with_label_values(label),
+            token_requests: Outcomes::new(&families.token_requests, client),
+            token_request_duration: families.token_request_duration.with_label_values(label),
+            token_pool_available: families.token_pool_available.with_label_values(label),
+            token_pool_capacity: families.token_pool_capacity.with_label_values(label),
+            requests: RequestCounts::new(families.requests.clone(), client, ""),
+            request_duration: families.request_duration.with_label_values(label),
+            upstream_duration: families.upstream_duration.with_label_values(label),
+            requests_in_flight: families.requests_in_flight.with_label_values(label),
+        }
+    }
+
+    /// A request was answered with the status `code`: `duration` after its head, of which
+    /// Collibra took `upstream` to begin its answer, if it was asked. Takes no lock and formats
+    /// nothing once a method and status have been seen.
+    pub fn request(
+        &self,
+        method: MethodLabel,
+        code: u16,
+        duration: Duration,
+        upstream: Option<Duration>,
+    ) {
+        self.requests.count(method, code);
+        self.request_duration.observe(duration.as_secs_f64());
+        if let Some(upstream) = upstream {
+            self.upstream_duration.observe(upstream.as_secs_f64());
+        }
+    }
+
+    /// A request begins; it is under way until the guard is dropped.
+    pub fn in_flight(&self) -> InFlight {
+        self.requests_in_flight.inc();
+        InFlight(self.requests_in_flight.clone())
+    }
+
+    /// A token request ended as `outcome` (`ok` or the label of a failure) after `took`.
+    pub fn token_request(&self, outcome: &'static str, took: Duration) {
+        self.token_requests.count(outcome);
+        self.token_request_duration.observe(took.as_secs_f64());
+    }
+
+    /// What the client holds at this moment. Call it for each scrape: a token dies without an
+    /// event.
+    pub fn token(&self, usable: bool, held: Option<TokenTimes>) {
+        self.token_usable.set(i64::from(usable));
+        #[expect(clippy::cast_precision_loss, reason = "no client sees 2^53 tokens")]
+        self.token_generation
+            .set(held.map_or(0.0, |token| token.generation as f64));
+        self.token_issued
+            .set(held.map_or(0.0, |token| unix_seconds(token.issued)));
+        self.token_expiry
+            .set(held.map_or(0.0, |token| unix_seconds(token.expires)));
+    }
+
+    /// The level of the client's pool at this moment, in tokens, and its size.
+    pub fn pool(&self, available: f64, capacity: u32) {
+        self.token_pool_available.set(available);
+        self.token_pool_capacity.set(i64::from(capacity));
+    }
+
+    /// How many requests were answered since the start.
+    #[must_use]
+    pub fn requests_total(&self) -> u64 {
+        self.requests.total()
+    }
+
+    /// How many requests are under way.
+    #[must_use]
+    pub fn requests_in_flight(&self) -> u64 {
+        u64::try_from(self.requests_in_flight.get()).unwrap_or(0)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// A counter for each outcome of a token request.
+#[derive(Debug)]
+struct Outcomes {
+    family: IntCounterVec,
+    client: String,
+    known: [(&'static str, IntCounter); OUTCOMES.len()],
+}
+
+impl Outcomes {
+    fn new(family: &IntCounterVec, client: &str) -> Outcomes {
+        Outcomes {
+            family: family.clone(),
+            client: client.to_owned(),
+            known: OUTCOMES.map(|name| (name, family.with_label_values(&[client, name]))),
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        match self.known.iter().find(|(name, _)| *name == outcome) {
+            Some((_, counter)) => counter.inc(),
+            None => self
+                .family
+                .with_label_values(&[self.client.as_str(), outcome])
+                .inc(),
+        }
+    }
+}
+
+/// To the millisecond: the wall-clock time of a moment is reckoned anew for each scrape, and would
+/// tremble in every one if it were told more finely.
+fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3)
+}

@@ -1,0 +1,161 @@
+//! The list of metrics: every name, its labels, its buckets and its help, in one place.
+
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+/// The first part of every name; only the standard `process_*` go without.
+const PREFIX: &str = "collibra_auth_proxy";
+
+/// Upper bounds, in seconds, for calls: an answer from memory at one end, an export that runs for
+/// an hour at the other.
+const CALL_BUCKETS: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_200.0,
+    3_600.0,
+];
+
+/// Upper bounds, in seconds, for token requests, which end with a time-out of seconds.
+const TOKEN_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Every family of metrics, registered.
+#[derive(Clone, Debug)]
+pub(super) struct Families {
+    pub(super) build_info: IntGaugeVec,
+    pub(super) token_usable: IntGaugeVec,
+    pub(super) token_expiry: GaugeVec,
+    pub(super) token_issued: GaugeVec,
+    pub(super) token_generation: GaugeVec,
+    pub(super) token_requests: IntCounterVec,
+    pub(super) token_request_duration: HistogramVec,
+    pub(super) token_pool_available: GaugeVec,
+    pub(super) token_pool_capacity: IntGaugeVec,
+    pub(super) requests: IntCounterVec,
+    pub(super) request_duration: HistogramVec,
+    pub(super) upstream_duration: HistogramVec,
+    pub(super) requests_in_flight: IntGaugeVec,
+    pub(super) connections: IntGaugeVec,
+    pub(super) refused: IntCounterVec,
+}
+
+impl Families {
+    /// Makes every family and hands it to `registry`.
+    pub(super) fn register(registry: &Registry) -> Families {
+        let to = Registrar(registry);
+        Families {
+            build_info: to.int_gauge(
+                "build_info",
+                "The version that runs; always 1.",
+                &["version"],
+            ),
+            token_usable: to.int_gauge(
+                "token_usable",
+                "Whether the client holds a token that may be sent (1) or not (0).",
+                &["client"],
+            ),
+            token_expiry: to.gauge(
+                "token_expiry_timestamp_seconds",
+                "When the client's token ends, in Unix time; 0 if there never was one.",
+                &["client"],
+            ),
+            token_issued: to.gauge(
+                "token_issued_timestamp_seconds",
+                "When the client's token was asked for, in Unix time; 0 if there never was one.",
+                &["client"],
+            ),
+            token_generation: to.gauge(
+                "token_generation",
+                "Which token of the client it is, counted from 1; 0 if there never was one.",
+                &["client"],
+            ),
+            token_requests: to.int_counter(
+                "token_requests_total",
+                "Requests to the token endpoint, by how they ended.",
+                &["client", "outcome"],
+            ),
+            token_request_duration: to.histogram(
+                "token_request_duration_seconds",
+                "How long requests to the token endpoint took.",
+                &["client"],
+                &TOKEN_BUCKETS,
+            ),
+            token_pool_available: to.gauge(
+                "token_pool_available",
+                "How many tokens the issuer's pool still holds for the client, as mirrored here.",
+                &["client"],
+            ),
+            token_pool_capacity: to.int_gauge(
+                "token_pool_capacity",
+                "How many tokens the client's pool holds when it is full.",
+                &["client"],
+            ),
+            requests: to.int_counter(
+                "requests_total",
+                "Requests answered, by the status that the app got.",
+                &["client", "app", "method", "code"],
+            ),
+            request_duration: to.histogram(
+                "request_duration_seconds",
+                "From a request's head to the last byte of its answer.",
+                &["client"],
+                &CALL_BUCKETS,
+            ),
+            upstream_duration: to.histogram(
+                "upstream_duration_seconds",
+                "How long Collibra took to begin its answer.",
+                &["client"],
+                &CALL_BUCKETS,
+            ),
+            requests_in_flight: to.int_gauge(
+                "requests_in_flight",
+                "Requests being served now.",
+                &["client"],
+            ),
+            connections: to.int_gauge(
+                "connections",
+                "Connections from apps that are open now.",
+                &["listener"],
+            ),
+            refused: to.int_counter(
+                "refused_total",
+                "Requests that the proxy answered itself, by the reason it gave.",
+                &["listener", "reason"],
+            ),
+        }
+    }
+}
+
+/// Makes and registers. The names are constants, so an error is a slip in this file, which the
+/// first test to make the metrics finds.
+struct Registrar<'a>(&'a Registry);
+
+impl Registrar<'_> {
+    fn int_counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(options(name, help), labels))
+    }
+
+    fn int_gauge(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(options(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(options(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let options = HistogramOpts::from(options(name, help)).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(options, labels))
+    }
+
+    fn add<F: Collector + Clone + 'static>(&self, made: prometheus::Result<F>) -> F {
+        let family = made.expect("a metric's name and labels are well formed");
+        self.0
+            .register(Box::new(family.clone()))
+            .expect("a metric's name is used once");
+        family
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace(PREFIX)
+}

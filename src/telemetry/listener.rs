@@ -1,0 +1,77 @@
+//! The numbers of one listener: its connections, and what it turned away.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+
+use super::families::Families;
+
+/// The reasons for which the proxy answers itself, each shown at zero from the start, so that a
+/// first refusal is an increase and not a new series.
+const REASONS: [&str; 11] = [
+    "bad-request",
+    "unknown-app",
+    "denied",
+    "cross-site",
+    "method",
+    "slow-header",
+    "large-header",
+    "host",
+    "app-limit",
+    "upstream",
+    "no-token",
+];
+
+/// The metrics with one listener's name on them, found once.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    listener: String,
+    connections: IntGauge,
+    refused: IntCounterVec,
+    known: [(&'static str, IntCounter); REASONS.len()],
+}
+
+/// One open connection; dropping it closes it.
+#[derive(Debug)]
+#[must_use = "the connection is counted for as long as this is held"]
+pub struct Connection(IntGauge);
+
+impl ListenerMetrics {
+    pub(super) fn new(families: &Families, listener: &str) -> ListenerMetrics {
+        ListenerMetrics {
+            listener: listener.to_owned(),
+            connections: families.connections.with_label_values(&[listener]),
+            refused: families.refused.clone(),
+            known: REASONS
+                .map(|name| (name, families.refused.with_label_values(&[listener, name]))),
+        }
+    }
+
+    /// A connection was accepted; it is open until the guard is dropped.
+    pub fn connection(&self) -> Connection {
+        self.connections.inc();
+        Connection(self.connections.clone())
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        u64::try_from(self.connections.get()).unwrap_or(0)
+    }
+
+    /// A request was answered by the proxy itself, for `reason`: the value of
+    /// `X-Collibra-Auth-Proxy`.
+    pub fn refused(&self, reason: &'static str) {
+        match self.known.iter().find(|(name, _)| *name == reason) {
+            Some((_, counter)) => counter.inc(),
+            None => self
+                .refused
+                .with_label_values(&[self.listener.as_str(), reason])
+                .inc(),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,17 @@
+//! What the program tells about itself while it runs: numbers ([`metrics`]) and lines
+//! ([`logging`]).
+//!
+//! Promises: counting a request takes no lock and formats nothing; labels stay few, never a path,
+//! a token or an address; no log level makes a library print what it sends.
+
+mod client;
+mod families;
+mod listener;
+pub mod logging;
+pub mod metrics;
+mod requests;
+
+pub use client::{ClientMetrics, InFlight, TokenTimes};
+pub use listener::{Connection, ListenerMetrics};
+pub use metrics::Metrics;
+pub use requests::MethodLabel;

@@ -1,0 +1,183 @@
+//! Counting requests by method and status without looking anything up by name.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use http::Method;
+use prometheus::IntCounter;
+use prometheus::IntCounterVec;
+
+/// A request's method as a metric's label: the nine that are registered, and one for all others,
+/// so that nobody can make labels up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MethodLabel {
+    /// `GET`
+    Get,
+    /// `HEAD`
+    Head,
+    /// `POST`
+    Post,
+    /// `PUT`
+    Put,
+    /// `PATCH`
+    Patch,
+    /// `DELETE`
+    Delete,
+    /// `OPTIONS`
+    Options,
+    /// `CONNECT`
+    Connect,
+    /// `TRACE`
+    Trace,
+    /// Anything else.
+    Other,
+}
+
+/// How many labels there are for a method.
+const METHODS: usize = 10;
+
+/// The statuses that have a cell each: 100 to 599. The cell after them is for all others.
+const FIRST_CODE: u16 = 100;
+const CODES: usize = 500;
+
+/// The requests of one client and app: a cell for each method and status, filled when first used.
+pub(super) struct RequestCounts {
+    family: IntCounterVec,
+    client: String,
+    app: String,
+    cells: Box<[OnceLock<IntCounter>]>,
+}
+
+impl MethodLabel {
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MethodLabel::Get => "GET",
+            MethodLabel::Head => "HEAD",
+            MethodLabel::Post => "POST",
+            MethodLabel::Put => "PUT",
+            MethodLabel::Patch => "PATCH",
+            MethodLabel::Delete => "DELETE",
+            MethodLabel::Options => "OPTIONS",
+            MethodLabel::Connect => "CONNECT",
+            MethodLabel::Trace => "TRACE",
+            MethodLabel::Other => "other",
+        }
+    }
+}
+
+impl From<&Method> for MethodLabel {
+    fn from(method: &Method) -> MethodLabel {
+        match *method {
+            Method::GET => MethodLabel::Get,
+            Method::HEAD => MethodLabel::Head,
+            Method::POST => MethodLabel::Post,
+            Method::PUT => MethodLabel::Put,
+            Method::PATCH => MethodLabel::Patch,
+            Method::DELETE => MethodLabel::Delete,
+            Method::OPTIONS => MethodLabel::Options,
+            Method::CONNECT => MethodLabel::Connect,
+            Method::TRACE => MethodLabel::Trace,
+            _ => MethodLabel::Other,
+        }
+    }
+}
+
+impl RequestCounts {
+    pub(super) fn new(family: IntCounterVec, client: &str, app: &str) -> RequestCounts {
+        RequestCounts {
+            family,
+            client: client.to_owned(),
+            app: app.to_owned(),
+            cells: (0..METHODS * (CODES + 1))
+                .map(|_| OnceLock::new())
+                .collect(),
+        }
+    }
+
+    /// Counts one request.
+    pub(super) fn count(&self, method: MethodLabel, code: u16) {
+        let column = match code.checked_sub(FIRST_CODE).map(usize::from) {
+            Some(known) if known < CODES => known,
+            _ => CODES,
+        };
+        self.cells[method as usize * (CODES + 1) + column]
+            .get_or_init(|| self.resolve(method, (column < CODES).then_some(code)))
+            .inc();
+    }
+
+    /// How many were counted.
+    pub(super) fn total(&self) -> u64 {
+        self.cells
+            .iter()
+            .filter_map(OnceLock::get)
+            .map(IntCounter::get)
+            .sum()
+    }
+
+    fn resolve(&self, method: MethodLabel, code: Option<u16>) -> IntCounter {
+        let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
+        self.family
+            .with_label_values(&[&self.client, &self.app, method.as_str(), code.as_str()])
+    }
+}
+
+impl fmt::Debug for RequestCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestCounts")
+            .field("client", &self.client)
+            .field("app", &self.app)
+            .field("total", &self.total())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::Opts;
+
+    fn counts() -> (IntCounterVec, RequestCounts) {
+        let family =
+            IntCounterVec::new(Opts::new("n", "h"), &["client", "app", "method", "code"]).unwrap();
+        let counts = RequestCounts::new(family.clone(), "catalog", "");
+        (family, counts)
+    }
+
+    #[test]
+    fn each_method_and_status_has_its_own_counter() {
+        let (family, counts) = counts();
+        for code in [100, 200, 200, 599] {
+            counts.count(MethodLabel::Get, code);
+        }
+        counts.count(MethodLabel::Other, 200);
+        let value = |method, code| {
+            family
+                .with_label_values(&["catalog", "", method, code])
+                .get()
+        };
+        assert_eq!(value("GET", "200"), 2);
+        assert_eq!((value("GET", "100"), value("GET", "599")), (1, 1));
+        assert_eq!((value("other", "200"), value("HEAD", "100")), (1, 0));
+        assert_eq!(counts.total(), 5);
+    }
+
+    #[test]
+    fn statuses_that_nobody_registered_share_one_label() {
+        let (family, counts) = counts();
+        for code in [0, 99, 600, 999, u16::MAX] {
+            counts.count(MethodLabel::Trace, code);
+        }
+        let other = family.with_label_values(&["catalog", "", "TRACE", "other"]);
+        assert_eq!(other.get(), 5);
+    }
+
+    #[test]
+    fn a_made_up_method_is_other() {
+        let method = Method::from_bytes(b"BREW").unwrap();
+        assert_eq!(MethodLabel::from(&method), MethodLabel::Other);
+        assert_eq!(MethodLabel::from(&Method::PATCH).as_str(), "PATCH");
+    }
+}

@@ -1,0 +1,298 @@
+//! The schedule against a modelled issuer, in virtual time: days of random faults in milliseconds,
+//! with what must hold checked at every step.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::clock::Instant;
+use crate::token::budget;
+use crate::token::ports::Outcome;
+use crate::token::schedule::{Config, Schedule, Step, Surprise};
+
+const REFILL: f64 = 60.0;
+const CAPACITY: f64 = 5.0;
+const LIFETIME: f64 = 299.0;
+const DAY: f64 = 24.0 * 3600.0;
+
+/// How the issuer behaves for a while.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Weather {
+    Fair,
+    /// Every request fails so, and draws from the pool if it is told to.
+    Failing {
+        outcome: Outcome,
+        draws: bool,
+    },
+}
+
+/// An issuer written down independently of the mirror: a level that rises with time.
+#[derive(Debug)]
+struct Issuer {
+    level: f64,
+    at: f64,
+}
+
+impl Issuer {
+    fn draw(&mut self, now: f64) -> bool {
+        self.level = (self.level + (now - self.at) / REFILL).min(CAPACITY);
+        self.at = now;
+        let allowed = self.level >= 1.0 - 1e-6;
+        if allowed {
+            self.level -= 1.0;
+        }
+        allowed
+    }
+}
+
+/// What a run showed.
+#[derive(Debug, Default)]
+struct Record {
+    tokens: u32,
+    unexpected_429: u32,
+    learned: u32,
+    sent: Vec<f64>,
+    /// (from, to) without a usable token, after the first one came.
+    gaps: Vec<(f64, f64)>,
+    /// When each token came.
+    came: Vec<f64>,
+}
+
+/// Runs the schedule for `until` seconds; `weather(now)` tells how the issuer behaves.
+fn run(
+    until: f64,
+    mut weather: impl FnMut(f64) -> Weather,
+    mut random: impl FnMut() -> f64,
+) -> Record {
+    let config = Config {
+        refresh_at: 0.5,
+        refresh_jitter: 0.05,
+        pool: budget::Config {
+            capacity: 5,
+            refill: Duration::from_secs(60),
+        },
+    };
+    let origin = Instant::ORIGIN + Duration::from_secs(1_000);
+    let at = |seconds: f64| origin + Duration::from_secs_f64(seconds);
+    let mut schedule = Schedule::new(config, origin);
+    let mut issuer = Issuer {
+        level: CAPACITY,
+        at: 0.0,
+    };
+    let mut record = Record::default();
+    let mut usable_until: Option<f64> = None;
+    let mut now = 0.0;
+    while now < until {
+        match schedule.next(at(now)) {
+            Step::WaitUntil(next) => {
+                let wait = next.since(at(now)).as_secs_f64();
+                assert!(
+                    wait > 0.0 && wait <= 3_700.0,
+                    "a next step within reach: {wait}"
+                );
+                now += wait;
+            }
+            Step::AwaitAnswer => unreachable!("every request below is answered at once"),
+            Step::Ask => {
+                record.sent.push(now);
+                assert_eq!(schedule.next(at(now)), Step::AwaitAnswer, "one at a time");
+                let arrives = now + random() * 0.2;
+                let answered = match weather(now) {
+                    Weather::Failing {
+                        outcome: Outcome::Timeout,
+                        ..
+                    } => now + 10.0,
+                    _ => arrives + random() * 0.5,
+                };
+                let outcome = match weather(now) {
+                    Weather::Fair if issuer.draw(arrives) => Ok(()),
+                    Weather::Fair => Err(Outcome::RateLimited),
+                    Weather::Failing { outcome, draws } => {
+                        if draws && !issuer.draw(arrives) && outcome != Outcome::Timeout {
+                            Err(Outcome::RateLimited)
+                        } else {
+                            Err(outcome)
+                        }
+                    }
+                };
+                match outcome {
+                    Ok(()) => {
+                        let usable = now + LIFETIME * 0.99;
+                        schedule.granted(
+                            at(answered),
+                            Duration::from_secs_f64(LIFETIME),
+                            at(usable),
+                            random(),
+                        );
+                        if let Some(end) = usable_until.filter(|end| *end < answered) {
+                            record.gaps.push((end, answered));
+                        }
+                        usable_until = Some(usable);
+                        record.tokens += 1;
+                        record.came.push(answered);
+                    }
+                    Err(outcome) => {
+                        let surprise = schedule.failed(at(answered), outcome, None, random());
+                        let forged = matches!(
+                            weather(now),
+                            Weather::Failing {
+                                outcome: Outcome::RateLimited,
+                                ..
+                            }
+                        );
+                        if outcome == Outcome::RateLimited && !forged {
+                            record.unexpected_429 += 1;
+                            record.learned += u32::from(surprise == Some(Surprise::RefusalsCount));
+                        }
+                    }
+                }
+                now = answered;
+            }
+        }
+    }
+    record
+}
+
+/// A small generator of numbers in `[0, 1)`, so that a failing case can be run again.
+fn numbers(seed: u64) -> impl FnMut() -> f64 {
+    let mut generator = fastrand::Rng::with_seed(seed);
+    move || generator.f64()
+}
+
+/// Weather that changes every few minutes, drawn from `seed`.
+fn changing(
+    seed: u64,
+    kinds: &'static [Outcome],
+    draws: impl Fn(Outcome) -> bool,
+) -> impl FnMut(f64) -> Weather {
+    let mut random = numbers(seed);
+    let mut until = 0.0;
+    let mut current = Weather::Fair;
+    move |now| {
+        while now >= until {
+            current = if current == Weather::Fair && !kinds.is_empty() {
+                until += 10.0 + random() * 600.0;
+                let outcome = kinds[(random() * kinds.len() as f64) as usize];
+                Weather::Failing {
+                    outcome,
+                    draws: draws(outcome),
+                }
+            } else {
+                until += 60.0 + random() * 3_600.0;
+                Weather::Fair
+            };
+        }
+        current
+    }
+}
+
+/// Requests in any stretch of time stay within the pool's size and pace.
+fn assert_within_the_pool(sent: &[f64], what: &str) {
+    for (i, from) in sent.iter().enumerate() {
+        for (n, to) in sent[i..].iter().enumerate().take(40) {
+            let allowed = CAPACITY + (to - from) / REFILL;
+            assert!(
+                (n + 1) as f64 <= allowed + 1e-6,
+                "{what}: {} in {} s",
+                n + 1,
+                to - from
+            );
+        }
+    }
+}
+
+const MAY_DRAW: &[Outcome] = &[
+    Outcome::Timeout,
+    Outcome::ConnectionLost,
+    Outcome::Malformed,
+];
+
+#[test]
+fn an_hour_of_fair_weather_takes_24_to_26_tokens() {
+    for seed in 0..200 {
+        let record = run(3_600.0, |_| Weather::Fair, numbers(seed));
+        assert!((24..=26).contains(&record.tokens), "{}", record.tokens);
+        assert_eq!(record.unexpected_429, 0);
+        assert!(record.gaps.is_empty());
+    }
+}
+
+#[test]
+fn two_minutes_of_any_fault_are_not_noticed_from_a_steady_state() {
+    for outcome in Outcome::ALL {
+        for start in (600..900).step_by(7).map(f64::from) {
+            let storm = |now: f64| {
+                if (start..start + 120.0).contains(&now) {
+                    Weather::Failing {
+                        outcome,
+                        draws: MAY_DRAW.contains(&outcome),
+                    }
+                } else {
+                    Weather::Fair
+                }
+            };
+            let record = run(1_800.0, storm, numbers(start as u64));
+            assert!(
+                record.gaps.is_empty(),
+                "{outcome} at {start}: {:?}",
+                record.gaps
+            );
+            assert_eq!(record.unexpected_429, 0, "{outcome}");
+        }
+    }
+}
+
+#[test]
+fn after_an_outage_that_cost_nothing_a_token_is_back_within_15_s() {
+    for outcome in [Outcome::Connect, Outcome::ServerError] {
+        for end in (300..1_200).step_by(11).map(f64::from) {
+            let storm = |now: f64| {
+                if now < end {
+                    Weather::Failing {
+                        outcome,
+                        draws: false,
+                    }
+                } else {
+                    Weather::Fair
+                }
+            };
+            let record = run(end + 100.0, storm, numbers(end as u64));
+            assert!(
+                record.came[0] - end <= 15.0,
+                "{outcome} until {end}: {:?}",
+                record.came
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// What may have cost a token is counted: whatever happens, no 429 comes that the issuer was
+    /// not told to forge, and no request is sent that the pool forbids.
+    #[test]
+    fn a_day_of_costly_faults_never_runs_the_pool_dry(seed in any::<u64>()) {
+        let record = run(DAY, changing(seed, MAY_DRAW, |_| true), numbers(!seed));
+        prop_assert_eq!(record.unexpected_429, 0);
+        assert_within_the_pool(&record.sent, "costly faults");
+    }
+
+    /// Faults of every kind, at an issuer that charges nothing for a refusal.
+    #[test]
+    fn a_day_of_all_faults_with_free_refusals(seed in any::<u64>()) {
+        let all = &Outcome::ALL;
+        let record = run(DAY, changing(seed, all, |o| MAY_DRAW.contains(&o)), numbers(!seed));
+        prop_assert_eq!(record.unexpected_429, 0);
+    }
+
+    /// An issuer that charges for refusals surprises once, and never again.
+    #[test]
+    fn a_day_at_an_issuer_that_charges_for_refusals(seed in any::<u64>()) {
+        let kinds = &[Outcome::ServerError, Outcome::InvalidClient, Outcome::Malformed];
+        let record = run(DAY, changing(seed, kinds, |_| true), numbers(!seed));
+        prop_assert!(record.learned <= 1);
+        // the very first outage may run the issuer's pool dry before the first 429 tells
+        prop_assert!(record.unexpected_429 <= 2, "{}", record.unexpected_429);
+    }
+}
