@@ -170,7 +170,7 @@ impl View {
             token,
             next,
             failure,
-            pool_available,
+            pool,
         } = client.cell.status();
         let metrics = self.metrics.client(&client.name);
         ClientReport {
@@ -181,8 +181,8 @@ impl View {
             next: self.next(next, now),
             failure: failure.map(|failure| self.failure(&failure, now)),
             pool: PoolReport {
-                available: pool_available,
-                capacity: client.pool_capacity,
+                available: pool.available(now),
+                capacity: pool.config().capacity,
             },
             requests: RequestsReport {
                 total: metrics.requests_total(),
