@@ -18,6 +18,10 @@ use crate::token::ports::{Grant, RequestError, TokenEndpoint};
 
 const USER_AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
 
+/// A connection may take this share of the whole time at most, whatever is configured: one that
+/// took all of it could not be told from an answer that never came, which may have cost a token.
+const CONNECT_SHARE: f64 = 0.9;
+
 /// One client at its token endpoint.
 pub struct TokenClient {
     http: reqwest::Client,
@@ -48,6 +52,10 @@ impl TokenClient {
     /// [`BuildError`] if the URL or the certificates cannot be used.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<TokenClient, BuildError> {
         check_url(&config.token_url)?;
+        let mut config = config.clone();
+        config.connect_timeout = config
+            .connect_timeout
+            .min(config.timeout.mul_f64(CONNECT_SHARE));
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::client_config(config.ca_file.as_deref())?)
             .user_agent(USER_AGENT)
@@ -65,9 +73,9 @@ impl TokenClient {
             .map_err(|e| BuildError::Http(e.without_url()))?;
         Ok(TokenClient {
             http,
-            config: config.clone(),
-            issuer: Issuer::new(config),
-            request: TokenRequest::new(config),
+            issuer: Issuer::new(&config),
+            request: TokenRequest::new(&config),
+            config,
             clock,
         })
     }

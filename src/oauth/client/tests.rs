@@ -324,16 +324,27 @@ async fn a_port_where_nobody_listens_is_no_request() {
 
 #[tokio::test]
 async fn a_tls_handshake_that_hangs_is_no_request() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = Config {
-        connect_timeout: Duration::from_millis(200),
-        ..config("https", listener.local_addr().unwrap())
-    };
-    let (error, held) = tokio::join!(ask(&config), listener.accept());
-    let error = error.unwrap_err();
-    drop(held);
-    assert_eq!(error.outcome, Outcome::Connect, "{error}");
-    assert!(error.message.contains("within 200ms"), "{error}");
+    let (millis, long) = (Duration::from_millis, Duration::from_secs(30));
+    // the second: a time for the whole that is shorter than the time for a connection
+    for (connect_timeout, timeout, within) in
+        [(millis(200), long, "200ms"), (long, millis(400), "360ms")]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config {
+            connect_timeout,
+            timeout,
+            ..config("https", listener.local_addr().unwrap())
+        };
+        let (error, held) = tokio::join!(ask(&config), listener.accept());
+        let error = error.unwrap_err();
+        drop(held);
+        assert_eq!(error.outcome, Outcome::Connect, "{error}");
+        let within = format!(
+            "no connection to {} within {within}",
+            listener.local_addr().unwrap()
+        );
+        assert!(error.message.contains(&within), "{error}");
+    }
 }
 
 #[tokio::test]
