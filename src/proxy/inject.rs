@@ -39,15 +39,15 @@ pub(crate) fn outgoing(
 }
 
 /// Makes a response the proxy's: no cookie of the shared identity, no promise of HTTPS for this
-/// host, and a redirect within the instance leads back through the proxy. `own` is the scheme and
-/// host by which the app called the proxy.
+/// host, and a redirect within the instance leads back through the proxy, by the `host` at which
+/// the app called it.
 ///
 /// # Errors
 /// If a header cannot be set.
 pub(crate) fn incoming(
     response: &mut ResponseHeader,
     instance: &Instance,
-    own: Option<&str>,
+    host: Option<&HeaderValue>,
 ) -> Result<()> {
     response.remove_header(&SET_COOKIE);
     response.remove_header(&STRICT_TRANSPORT_SECURITY);
@@ -55,7 +55,7 @@ pub(crate) fn incoming(
         .headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok())
-        .and_then(|location| turned_back(location, instance, own?));
+        .and_then(|location| turned_back(location, instance, host?.to_str().ok()?));
     match turned {
         Some(location) => response.insert_header(LOCATION, location),
         None => Ok(()),
@@ -63,7 +63,7 @@ pub(crate) fn incoming(
 }
 
 /// A location on the instance as one on the proxy.
-fn turned_back(location: &str, instance: &Instance, own: &str) -> Option<String> {
+fn turned_back(location: &str, instance: &Instance, host: &str) -> Option<String> {
     let rest = location
         .strip_prefix("https://")
         .or_else(|| location.strip_prefix("http://"))?;
@@ -71,7 +71,7 @@ fn turned_back(location: &str, instance: &Instance, own: &str) -> Option<String>
     let (authority, path) = rest.split_at(end);
     authority
         .eq_ignore_ascii_case(&instance.authority)
-        .then(|| format!("{own}{path}"))
+        .then(|| format!("http://{host}{path}"))
 }
 
 #[cfg(test)]
@@ -146,7 +146,8 @@ mod tests {
         ] {
             response.append_header(name, value).unwrap();
         }
-        incoming(&mut response, &instance(), Some("http://localhost:8080")).unwrap();
+        let host = HeaderValue::from_static("localhost:8080");
+        incoming(&mut response, &instance(), Some(&host)).unwrap();
         assert!(!response.headers.contains_key("set-cookie"));
         assert!(!response.headers.contains_key("strict-transport-security"));
         assert_eq!(response.headers["location"], "http://localhost:8080/x?y#z");
@@ -155,14 +156,17 @@ mod tests {
 
     #[test]
     fn another_sites_location_is_left_alone() {
-        let own = "http://localhost:8080";
         for location in [
             "https://sso.example/login",
             "https://acme.collibra.com.evil.example/",
             "https://acme.collibra.com@evil.example/",
             "/relative",
         ] {
-            assert_eq!(turned_back(location, &instance(), own), None, "{location}");
+            assert_eq!(
+                turned_back(location, &instance(), "localhost:8080"),
+                None,
+                "{location}"
+            );
         }
     }
 }

@@ -231,10 +231,7 @@ impl ProxyHttp for Service {
             context.upstream = context.sent.map(|sent| now.since(sent));
         }
         let host = session.req_header().headers.get(http::header::HOST);
-        let own = host
-            .and_then(|host| host.to_str().ok())
-            .map(|host| format!("http://{host}"));
-        inject::incoming(response, self.client.upstream.instance(), own.as_deref())
+        inject::incoming(response, self.client.upstream.instance(), host)
     }
 
     async fn fail_to_proxy(
