@@ -171,6 +171,7 @@ impl View {
             next,
             failure,
             pool,
+            ..
         } = client.cell.status();
         let metrics = self.metrics.client(&client.name);
         ClientReport {

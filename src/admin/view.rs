@@ -147,6 +147,8 @@ pub(super) mod tests {
             next: Next::Request(now + Duration::from_secs(150)),
             failure: None,
             pool: taken_once(now),
+            doubted: false,
+            considered: 0,
         }
     }
 

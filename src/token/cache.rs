@@ -2,21 +2,26 @@
 //! the engine is doing for those who must wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::{Clock, Instant};
 use crate::token::budget::Budget;
 use crate::token::ports::{Outcome, RequestError};
 use crate::token::token::Token;
 
-/// A client's token, and what is being done about it. Written by the engine's loop alone.
+/// A client's token, and what is being done about it. Written by the engine's loop alone, but for
+/// what the API refused.
 #[derive(Debug)]
 pub struct TokenCell {
     current: ArcSwapOption<Token>,
     status: watch::Sender<Status>,
+    /// The youngest generation that the API refused; 0: none.
+    rejected: AtomicU64,
+    rejection: Notify,
 }
 
 /// What the engine is doing for a client.
@@ -30,6 +35,11 @@ pub struct Status {
     pub failure: Option<Failure>,
     /// The mirrored pool.
     pub pool: Budget,
+    /// Whether the token in hand was refused by the API and is not sent while a new one is being
+    /// asked for.
+    pub doubted: bool,
+    /// Up to which generation refusals by the API have been considered.
+    pub considered: u64,
 }
 
 /// What comes next for a client.
@@ -72,7 +82,11 @@ impl TokenCell {
                 next: Next::Request(now),
                 failure: None,
                 pool,
+                doubted: false,
+                considered: 0,
             }),
+            rejected: AtomicU64::new(0),
+            rejection: Notify::new(),
         }
     }
 
@@ -97,7 +111,8 @@ impl TokenCell {
         loop {
             let now = clock.now();
             let seen = status.borrow_and_update().clone();
-            if let Some(token) = seen.token.filter(|token| token.is_usable(now)) {
+            let token = seen.token.filter(|token| token.is_usable(now));
+            if let Some(token) = token.filter(|_| !seen.doubted) {
                 return Ok(token);
             }
             let next = match seen.next {
@@ -121,6 +136,38 @@ impl TokenCell {
         }
     }
 
+    /// The API refused the token of this generation.
+    pub fn reject(&self, generation: u64) {
+        self.rejected.fetch_max(generation, Ordering::Relaxed);
+        self.rejection.notify_one();
+    }
+
+    /// The API refused the token of this generation: waits for a newer one, at most for
+    /// `patience`. `None` if none is to be had for that: the attempt failed, or the last refusal
+    /// was too short a time ago.
+    pub async fn replace(
+        &self,
+        generation: u64,
+        clock: &dyn Clock,
+        patience: Duration,
+    ) -> Option<Arc<Token>> {
+        let mut status = self.status.subscribe();
+        self.reject(generation);
+        let newer = status.wait_for(|seen| {
+            let decided = seen.considered >= generation && seen.next != Next::Answer;
+            let now = clock.now();
+            decided
+                || seen
+                    .token
+                    .as_ref()
+                    .is_some_and(|token| token.generation() > generation && token.is_usable(now))
+        });
+        let seen = tokio::time::timeout(patience, newer).await.ok()?.ok()?;
+        let token = seen.token.clone()?;
+        let is_newer = token.generation() > generation && token.is_usable(clock.now());
+        is_newer.then_some(token)
+    }
+
     /// What the engine is doing.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -135,11 +182,22 @@ impl TokenCell {
 
     /// Puts a new status in place, its token first, so that who is woken finds it.
     pub(crate) fn publish(&self, status: Status) {
+        let sent = status.token.as_ref().filter(|_| !status.doubted);
         let held = self.current.load().as_ref().map(|token| token.generation());
-        if held != status.token.as_ref().map(|token| token.generation()) {
-            self.current.store(status.token.clone());
+        if held != sent.map(|token| token.generation()) {
+            self.current.store(sent.cloned());
         }
         self.status.send_replace(status);
+    }
+
+    /// The youngest generation that the API refused; 0: none.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Ends when the API has refused a token since this was last awaited.
+    pub(crate) async fn rejection(&self) {
+        self.rejection.notified().await;
     }
 }
 
@@ -166,6 +224,8 @@ mod tests {
             next,
             failure: None,
             pool: Budget::full(POOL),
+            doubted: false,
+            considered: 0,
         }
     }
 

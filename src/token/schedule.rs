@@ -14,6 +14,9 @@
 //!   falls shortly before its end and not on an empty pool;
 //! - a 429: at least one refill interval, or as long as the issuer asks;
 //! - an error that only a person can mend: one refill interval.
+//!
+//! A token that the API refuses is replaced at once, but at most once in a refill interval: an API
+//! that refuses everything for a while must not empty the pool.
 
 use std::time::Duration;
 
@@ -70,6 +73,8 @@ pub struct Schedule {
     free_refusals: u32,
     /// Whether a refused request is known to use up the pool.
     refusals_count: bool,
+    /// When a token was last replaced because the API refused it.
+    replaced: Option<Instant>,
 }
 
 /// The longest `Retry-After` that is obeyed, in refill intervals: an hour at one a minute.
@@ -88,6 +93,7 @@ impl Schedule {
             failures: 0,
             free_refusals: 0,
             refusals_count: false,
+            replaced: None,
         }
     }
 
@@ -172,6 +178,25 @@ impl Schedule {
         }
         self.due = now + delay.max(retry_after.unwrap_or_default());
         surprise
+    }
+
+    /// The API refused the token in hand. Whether a new one is being asked for, or is asked for
+    /// at once because of it; if not, one will be as soon as that is allowed again.
+    pub fn rejected(&mut self, now: Instant) -> bool {
+        if self.asked.is_some() {
+            return true;
+        }
+        let earliest = self
+            .replaced
+            .map_or(now, |at| at + self.config.pool.refill)
+            .max(self.budget.ready_at());
+        if earliest > now {
+            self.due = self.due.min(earliest);
+            return false;
+        }
+        self.replaced = Some(now);
+        self.due = now;
+        true
     }
 
     /// The mirrored pool.
@@ -368,6 +393,30 @@ mod tests {
         assert_eq!(schedule.next(now), Step::Ask);
         schedule.failed(now, Outcome::ServerError, None, 0.0);
         assert!(schedule.pool().available(now) < 0.1, "counted from now on");
+    }
+
+    #[test]
+    fn a_refused_token_is_replaced_at_once() {
+        let mut schedule = holding();
+        assert!(schedule.rejected(at(20.0)));
+        assert_eq!(schedule.next(at(20.0)), Step::Ask);
+        assert!(schedule.rejected(at(20.1)), "it is being asked for");
+    }
+
+    #[test]
+    fn an_api_that_refuses_everything_costs_one_token_a_refill_interval() {
+        let mut schedule = holding();
+        let mut asked = Vec::new();
+        for tenth in 200..1_500 {
+            let now = at(f64::from(tenth) / 10.0);
+            schedule.rejected(now);
+            if schedule.next(now) == Step::Ask {
+                asked.push(tenth / 10);
+                let end = now + Duration::from_secs(296);
+                schedule.granted(now, LIFETIME, end, 0.0);
+            }
+        }
+        assert_eq!(asked, [20, 80, 140]);
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub struct TokenService<J, O> {
     observer: O,
     token: Option<Arc<Token>>,
     failure: Option<Failure>,
+    /// The API refused the token in hand, and a new one is being asked for.
+    doubted: bool,
+    /// Up to which generation refusals by the API have been considered.
+    considered: u64,
 }
 
 impl<J: Jitter, O: Observer> TokenService<J, O> {
@@ -59,6 +63,8 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             observer,
             token: None,
             failure: None,
+            doubted: false,
+            considered: 0,
         };
         (service, cell)
     }
@@ -74,7 +80,11 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                     self.answered(now, answer);
                 }
                 Step::WaitUntil(at) => {
-                    tokio::time::sleep(at.since(now).min(LONGEST_SLEEP)).await;
+                    let due = tokio::time::sleep(at.since(now).min(LONGEST_SLEEP));
+                    tokio::select! {
+                        () = due => {}
+                        () = self.cell.rejection() => self.consider_rejection(),
+                    }
                 }
                 Step::AwaitAnswer => unreachable!("this loop awaits each answer where it asks"),
             }
@@ -104,7 +114,31 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             }
             Err(error) => self.failed(now, error, jitter),
         }
+        // whatever was refused while this was under way was answered by it
+        self.considered = self.cell.rejected();
+        self.doubted = false;
         self.publish(Next::Request(self.schedule.next_request()));
+    }
+
+    /// The API refused a token: if it is the one in hand, a new one is asked for, as far as that
+    /// is allowed.
+    fn consider_rejection(&mut self) {
+        let rejected = self.cell.rejected();
+        let held = self.token.as_ref().map_or(0, |token| token.generation());
+        if rejected > self.considered && rejected == held {
+            let now = self.clock.now();
+            self.doubted = self.schedule.rejected(now);
+            warn!(
+                client = %self.client,
+                generation = held,
+                next_in_seconds = self.schedule.next_request().since(now).as_secs_f64(),
+                "the API answered 401 to the token in hand"
+            );
+        }
+        self.considered = self.considered.max(rejected);
+        if !self.doubted {
+            self.publish(Next::Request(self.schedule.next_request()));
+        }
     }
 
     fn take(&self, asked: Instant, grant: &Grant) -> Result<(Arc<Token>, Duration), RequestError> {
@@ -155,6 +189,8 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             next,
             failure: self.failure.clone(),
             pool: self.schedule.pool().clone(),
+            doubted: self.doubted,
+            considered: self.considered,
         });
     }
 }
@@ -311,6 +347,79 @@ mod tests {
             .unwrap_err();
         assert_eq!(told.reason.unwrap().0, Outcome::InvalidClient);
         assert_eq!(told.retry_after, Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_the_api_refuses_is_replaced_once_for_all() {
+        let (endpoint, cell, clock) = started(|_| Ok(()));
+        cell.wait(&clock, Duration::from_secs(10)).await.unwrap();
+        let refused: Vec<_> = (0..200)
+            .map(|_| {
+                let cell = Arc::clone(&cell);
+                let patience = Duration::from_secs(10);
+                tokio::spawn(async move { cell.replace(1, &clock, patience).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(
+            cell.usable(clock.now()).is_none(),
+            "it is not sent meanwhile"
+        );
+        for one in refused {
+            assert_eq!(one.await.unwrap().unwrap().generation(), 2);
+        }
+        assert_eq!(endpoint.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_refusal_within_a_refill_interval_is_passed_on() {
+        let (endpoint, cell, clock) = started(|_| Ok(()));
+        let patience = Duration::from_secs(10);
+        cell.wait(&clock, patience).await.unwrap();
+        assert!(cell.replace(1, &clock, patience).await.is_some());
+        assert!(cell.replace(2, &clock, patience).await.is_none());
+        assert!(cell.usable(clock.now()).is_some(), "it goes on being sent");
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(
+            endpoint.asked.load(Ordering::SeqCst),
+            3,
+            "and is replaced in time"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_token_is_sent_again_if_no_other_is_to_be_had() {
+        let (_, cell, clock) = started(|nth| {
+            if nth == 1 {
+                Ok(())
+            } else {
+                Err(Outcome::ServerError)
+            }
+        });
+        let patience = Duration::from_secs(10);
+        cell.wait(&clock, patience).await.unwrap();
+        assert!(cell.replace(1, &clock, patience).await.is_none());
+        assert!(cell.usable(clock.now()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_of_an_older_token_costs_nothing() {
+        let (endpoint, cell, clock) = started(|_| Ok(()));
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(
+            cell.usable(clock.now())
+                .unwrap()
+                .as_ref()
+                .unwrap()
+                .generation(),
+            2
+        );
+        let newer = cell
+            .replace(1, &clock, Duration::from_secs(1))
+            .await
+            .unwrap();
+        assert_eq!(newer.generation(), 2);
+        assert_eq!(endpoint.asked.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test(start_paused = true)]
