@@ -115,6 +115,40 @@ impl Clock for TokioClock {
     }
 }
 
+/// A clock that stands until it is moved, for tests that need real sockets beside it: with
+/// those, Tokio's paused clock runs ahead on its own.
+#[cfg(test)]
+#[derive(Clone, Debug)]
+pub(crate) struct ManualClock {
+    started: SystemTime,
+    passed: std::sync::Arc<std::sync::Mutex<Duration>>,
+}
+
+#[cfg(test)]
+impl ManualClock {
+    pub(crate) fn at(wall: SystemTime) -> ManualClock {
+        ManualClock {
+            started: wall,
+            passed: std::sync::Arc::default(),
+        }
+    }
+
+    pub(crate) fn advance(&self, span: Duration) {
+        *self.passed.lock().unwrap() += span;
+    }
+}
+
+#[cfg(test)]
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        Instant::ORIGIN + Duration::from_secs(1_000) + *self.passed.lock().unwrap()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.started + *self.passed.lock().unwrap()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

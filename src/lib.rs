@@ -1,4 +1,38 @@
-//! scaffold
+//! A reverse proxy that holds one Collibra access token for all programs that call Collibra.
+//!
+//! # The map
+//!
+//! A file imports only from floors below its own; a test holds the code against this picture.
+//!
+//! ```text
+//! 6  cli            one file a command: what was typed -> a call -> an exit status
+//! 5  app            the one composition root: a Config -> a running server
+//! 4  config         a file or flags -> each module's own Config; collects every fault
+//! 3  proxy          the data path, on pingora: target, browser, policy, upstream, inject, respond
+//!    admin          health, metrics, status page
+//! 2  oauth          the token endpoint's client: request, response, error
+//! 1  token          the engine: budget, schedule, cache, and the loop around them
+//! 0  backoff  client_id  clock  random  secret  telemetry  tls
+//!
+//! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
+//! ```
+//!
+//! **A token's journey**: [`config`] -> [`secret`] -> [`token::schedule`] (is one due?) ->
+//! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`token::cache`] -> `proxy::inject`.
+//!
+//! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> [`proxy::target`],
+//! [`proxy::browser`], [`proxy::policy`] -> the token -> [`proxy::upstream`] -> `proxy::inject` ->
+//! the response, the access log, the metrics.
+//!
+//! # What stays true
+//!
+//! - A request never goes upstream without a usable token, and a token goes nowhere else.
+//! - A failed renewal never drops a token that is still good, and never ends the loop.
+//! - No token request is made that the mirrored pool does not allow.
+//! - On a request's way no lock is taken for the token and nothing is formatted: one arc-swap load,
+//!   a header value made when the token came.
+//! - Nothing prints a secret.
+
 pub mod admin;
 pub mod app;
 pub mod backoff;

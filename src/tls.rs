@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, RootCertStore};
 
 /// The system's root certificates and those of `ca_file` (PEM, one or more).
 ///
@@ -71,6 +71,27 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> 
             .map_err(|_| Error::of(path, Reason::NotCertificates))?;
     }
     Ok(certificates)
+}
+
+/// What to do about a certificate that is not accepted for `reason`.
+#[must_use]
+pub fn certificate_advice(reason: &CertificateError) -> &'static str {
+    use CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+        NotValidYetContext, UnknownIssuer,
+    };
+    match reason {
+        UnknownIssuer => {
+            "if a private authority or a proxy that inspects TLS issued it, name that authority's certificate in ca_file"
+        }
+        NotValidForName | NotValidForNameContext { .. } => {
+            "it belongs to another host: check the instance's url"
+        }
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
+            "check this machine's clock, then the certificate"
+        }
+        _ => "whoever runs that host must mend it",
+    }
 }
 
 /// Why there are no root certificates to verify by. Permanent until a person mends it.
@@ -167,5 +188,18 @@ mod tests {
 
         let error = certificates(Path::new("/nonexistent/ca.pem")).unwrap_err();
         assert!(matches!(error.reason, Reason::Unreadable(_)), "{error}");
+    }
+
+    #[test]
+    fn each_fault_of_a_certificate_has_its_advice() {
+        for (reason, advice) in [
+            (CertificateError::UnknownIssuer, "ca_file"),
+            (CertificateError::NotValidForName, "url"),
+            (CertificateError::Expired, "clock"),
+            (CertificateError::NotValidYet, "clock"),
+            (CertificateError::Revoked, "whoever runs"),
+        ] {
+            assert!(certificate_advice(&reason).contains(advice), "{reason}");
+        }
     }
 }

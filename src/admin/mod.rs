@@ -1,1 +1,35 @@
-//! The admin address: to come.
+//! The admin address: whether the process turns, whether it is ready, its numbers, and a page
+//! about both for people.
+//!
+//! Ready means that every client *holds* a token that may be sent, not that the issuer can be
+//! reached: an outage that the tokens in hand outlive is none for the apps.
+//!
+//! Promises: everything here can be read by anyone who can connect, so nothing here is a token, a
+//! secret or a key; nothing here changes anything; a slow or silent caller is let go.
+
+mod ready;
+pub mod report;
+mod routes;
+mod server;
+mod view;
+
+pub use server::serve;
+pub use view::{ClientView, ListenerView, View};
+
+use std::net::SocketAddr;
+
+/// Where the admin address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The address to listen on.
+    pub address: SocketAddr,
+}
+
+impl Default for Config {
+    /// 127.0.0.1:9902: readable from this machine alone.
+    fn default() -> Config {
+        Config {
+            address: SocketAddr::from(([127, 0, 0, 1], 9902)),
+        }
+    }
+}

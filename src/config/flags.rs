@@ -226,10 +226,13 @@ pub(super) fn warn_of_ignored(
                 key: name.to_owned(),
                 line: None,
             };
-            report.warning(place.fault(
-                "it is set and does not count, for there is a configuration file",
-                "unset it, or name it in the file with `client_id_env` or `client_secret_env`",
-            ));
+            let remedy = match name {
+                CLIENT_ID => "unset it, or name it in the file with `client_id_env`",
+                CLIENT_SECRET => "unset it, or name it in the file with `client_secret_env`",
+                _ => "unset it, or write its value in the file, as an instance's `url`",
+            };
+            let problem = "it is set and does not count, for there is a configuration file";
+            report.warning(place.fault(problem, remedy));
         }
     }
 }

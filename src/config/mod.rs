@@ -16,6 +16,8 @@ mod parse;
 mod place;
 mod raw;
 mod table;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::collections::BTreeMap;

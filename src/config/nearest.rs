@@ -21,7 +21,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
 pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names
         .into_iter()
-        .map(|name| format!("`{name}`"))
+        .map(|name| format!("`{}`", name.escape_debug()))
         .collect::<Vec<_>>()
         .join(", ")
 }

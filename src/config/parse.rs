@@ -154,7 +154,7 @@ pub(super) fn reference(
                 return Some(name.clone());
             }
             let remedy = match (nearest(&typed.value, all()), names) {
-                (Some(meant), _) => format!("write \"{meant}\""),
+                (Some(meant), _) => format!("write {meant:?}"),
                 (None, []) => format!("add [{kind}.NAME] with this name"),
                 (None, _) => format!("write one of {}", listed(all())),
             };
@@ -237,7 +237,7 @@ fn one_pool_each(
             report.fault(places.clients[&client.name].fault(
                 format!(
                     "it has the same instance and id as [client.{}], and so the same pool of tokens",
-                    first.name
+                    first.name.escape_debug()
                 ),
                 "keep one of the two; any number of listeners can name it",
             ));
@@ -268,13 +268,16 @@ fn listeners(
                 .find(|(_, address)| listener::clash(*address, typed.value));
             if let Some((other, _)) = clash {
                 report.fault(typed.place.fault(
-                    format!("[listener.{other}] already listens there"),
+                    format!("[listener.{}] already listens there", other.escape_debug()),
                     "write another port",
                 ));
             }
             if listener::clash(admin.address, typed.value) {
                 report.fault(admin_place.fault(
-                    format!("[listener.{}] already listens there", raw.name),
+                    format!(
+                        "[listener.{}] already listens there",
+                        raw.name.escape_debug()
+                    ),
                     format!("write another port; the default is \"{ADMIN}\""),
                 ));
             }

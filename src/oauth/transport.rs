@@ -4,10 +4,9 @@
 use std::error::Error;
 use std::io;
 
-use rustls::CertificateError;
-
 use super::Config;
 use super::issuer::Issuer;
+use crate::tls;
 use crate::token::ports::{Outcome, RequestError};
 
 /// What it means that the exchange with `issuer` ended in `error`.
@@ -54,12 +53,12 @@ fn unreached(error: &reqwest::Error, issuer: &Issuer, config: &Config) -> String
             "cannot find the address of {host} ({cause}); check the instance's url and this machine's DNS"
         );
     }
-    if let Some(tls) = chain(error).find_map(|e| e.downcast_ref::<rustls::Error>()) {
-        return match tls {
+    if let Some(error) = chain(error).find_map(|e| e.downcast_ref::<rustls::Error>()) {
+        return match error {
             rustls::Error::InvalidCertificate(reason) => format!(
                 "the certificate of {host} is not accepted ({}); {}",
                 issuer.quote(&reason.to_string()),
-                certificate_advice(reason)
+                tls::certificate_advice(reason)
             ),
             rustls::Error::InvalidMessage(_) => format!(
                 "{host} does not speak TLS ({cause}); check the scheme and the port in the instance's url"
@@ -76,25 +75,6 @@ fn unreached(error: &reqwest::Error, issuer: &Issuer, config: &Config) -> String
         );
     }
     format!("cannot connect to {host} ({cause}); check the instance's url and this network")
-}
-
-fn certificate_advice(reason: &CertificateError) -> &'static str {
-    use CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
-        NotValidYetContext, UnknownIssuer,
-    };
-    match reason {
-        UnknownIssuer => {
-            "if a private authority or a proxy that inspects TLS issued it, name that authority's certificate in ca_file"
-        }
-        NotValidForName | NotValidForNameContext { .. } => {
-            "it belongs to another host: check the instance's url"
-        }
-        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
-            "check this machine's clock, then the certificate"
-        }
-        _ => "whoever runs that host must mend it",
-    }
 }
 
 fn root_cause(error: &reqwest::Error) -> String {
@@ -157,18 +137,5 @@ mod tests {
             failed.message,
             "cannot find the address of acme.example (Name or service not known); check the instance's url and this machine's DNS"
         );
-    }
-
-    #[test]
-    fn each_fault_of_a_certificate_has_its_advice() {
-        for (reason, advice) in [
-            (CertificateError::UnknownIssuer, "ca_file"),
-            (CertificateError::NotValidForName, "url"),
-            (CertificateError::Expired, "clock"),
-            (CertificateError::NotValidYet, "clock"),
-            (CertificateError::Revoked, "whoever runs"),
-        ] {
-            assert!(certificate_advice(&reason).contains(advice), "{reason}");
-        }
     }
 }

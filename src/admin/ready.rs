@@ -1,0 +1,111 @@
+//! The answer of `GET /readyz`, as text: short for probes, longer for people.
+
+use std::fmt::Write as _;
+
+use super::report::{ClientReport, StatusReport};
+
+/// One line: ready, or who is not and so the process is not.
+pub(super) fn brief(report: &StatusReport) -> String {
+    if report.draining {
+        return "not ready: draining\n".to_owned();
+    }
+    let without: Vec<_> = report
+        .clients
+        .iter()
+        .filter(|client| !client.is_usable())
+        .map(|client| client.name.as_str())
+        .collect();
+    if without.is_empty() {
+        "ready\n".to_owned()
+    } else {
+        format!("not ready: no usable token for {}\n", without.join(", "))
+    }
+}
+
+/// A paragraph for each client, and the line of [`brief`] below.
+pub(super) fn verbose(report: &StatusReport) -> String {
+    let mut text = String::new();
+    for client in &report.clients {
+        text.push_str(&paragraph(client));
+    }
+    text + &brief(report)
+}
+
+fn paragraph(client: &ClientReport) -> String {
+    let mut text = format!("{}: ", client.name);
+    let written = match &client.token {
+        None => write!(text, "has no token yet"),
+        Some(token) if token.usable => write!(
+            text,
+            "holds token {} until {} ({} s left)",
+            token.generation, token.expires, token.seconds_left
+        ),
+        Some(token) => write!(
+            text,
+            "has no usable token: token {} ended at {}",
+            token.generation, token.expires
+        ),
+    };
+    let written = written.and_then(|()| match (client.next.at, client.next.in_seconds) {
+        (Some(at), Some(seconds)) if seconds > 0 => {
+            writeln!(text, "; next request at {at} (in {seconds} s)")
+        }
+        (Some(_), Some(_)) => writeln!(text, "; the next request is due now"),
+        _ => writeln!(text, "; a request is under way"),
+    });
+    let written = written.and_then(|()| match &client.failure {
+        None => Ok(()),
+        Some(failure) => writeln!(
+            text,
+            "  last failure: {} at {} ({} in a row): {}",
+            failure.outcome, failure.at, failure.in_a_row, failure.message
+        ),
+    });
+    debug_assert!(written.is_ok(), "a string takes everything");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::tests::{holds, refused, view};
+    use super::*;
+    use crate::clock::Clock;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    #[test]
+    fn says_what_each_client_holds_what_comes_next_and_why() {
+        let (view, clock) = view();
+        let cell = &view.clients[0].cell;
+        insta::assert_snapshot!(verbose(&view.report()), @r"
+        catalog: has no token yet; the next request is due now
+        not ready: no usable token for catalog
+        ");
+
+        let asked = clock.now();
+        cell.publish(holds(asked));
+        clock.advance(Duration::from_secs(20));
+        insta::assert_snapshot!(verbose(&view.report()), @r"
+        catalog: holds token 7 until 2027-01-15T08:05:00Z (280 s left); next request at 2027-01-15T08:02:30Z (in 130 s)
+        ready
+        ");
+
+        clock.advance(Duration::from_secs(280));
+        cell.publish(refused(holds(asked), clock.now()));
+        insta::assert_snapshot!(verbose(&view.report()), @r"
+        catalog: has no usable token: token 7 ended at 2027-01-15T08:05:00Z; next request at 2027-01-15T08:06:00Z (in 60 s)
+          last failure: rate_limited at 2027-01-15T08:05:00Z (3 in a row): acme.collibra.com says that the pool is empty
+        not ready: no usable token for catalog
+        ");
+    }
+
+    #[test]
+    fn a_process_that_drains_is_not_ready_whatever_it_holds() {
+        let (view, clock) = view();
+        view.clients[0].cell.publish(holds(clock.now()));
+        assert_eq!(brief(&view.report()), "ready\n");
+        view.draining.store(true, Ordering::Relaxed);
+        assert!(!view.report().ready);
+        assert_eq!(brief(&view.report()), "not ready: draining\n");
+    }
+}

@@ -1,0 +1,348 @@
+//! The answer of `GET /api/status`: a form that programs may rely on. Fields are added, never
+//! changed or taken away.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::view::{ClientView, View};
+use crate::clock::Instant;
+use crate::token::cache::{Failure, Next, Status};
+use crate::token::token::Token;
+
+/// What the proxy is doing. Times are RFC 3339 in UTC, to the second; durations whole seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// This program's version.
+    pub version: String,
+    /// When the process started.
+    pub started: Timestamp,
+    /// For how long it has been running.
+    pub uptime_seconds: u64,
+    /// Whether every client holds a token that may be sent, and the process is not draining.
+    pub ready: bool,
+    /// Whether the process finishes what is under way and then exits.
+    pub draining: bool,
+    /// The clients, in the order of the configuration.
+    pub clients: Vec<ClientReport>,
+    /// The listeners, in the order of the configuration.
+    pub listeners: Vec<ListenerReport>,
+}
+
+/// One client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClientReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The URL of its instance.
+    pub instance: String,
+    /// Its identifier at Collibra.
+    pub client_id: String,
+    /// The last token, dead or alive; null if there never was one.
+    pub token: Option<TokenReport>,
+    /// What comes next.
+    pub next: NextReport,
+    /// The last failure; null if the last attempt brought a token.
+    pub failure: Option<FailureReport>,
+    /// The issuer's pool, as mirrored here.
+    pub pool: PoolReport,
+    /// What the apps did.
+    pub requests: RequestsReport,
+}
+
+/// A token, without the token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenReport {
+    /// Whether it may be sent now; this ends shortly before `expires`.
+    pub usable: bool,
+    /// Which token of this client it is, counted from 1.
+    pub generation: u64,
+    /// When it was asked for.
+    pub issued: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// How long until it ends, rounded down; 0 if it has.
+    pub seconds_left: u64,
+}
+
+/// What comes next for a client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextReport {
+    /// What.
+    pub kind: NextKind,
+    /// When the request is due; null while one is under way.
+    pub at: Option<Timestamp>,
+    /// How long until it is due, rounded up; null while one is under way.
+    pub in_seconds: Option<u64>,
+}
+
+/// The kinds of what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NextKind {
+    /// A token request will be made.
+    Request,
+    /// A token request is under way; its answer comes next.
+    Answer,
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureReport {
+    /// How it failed: a value of the label `outcome` of the metric `token_requests_total`.
+    pub outcome: String,
+    /// Why, and what to do.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+    /// How long ago.
+    pub seconds_ago: u64,
+    /// How many failures in a row, this one included.
+    pub in_a_row: u32,
+}
+
+/// The issuer's pool of tokens, as mirrored here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// What it held when it was last reckoned, in tokens.
+    pub available: f64,
+    /// What it holds when it is full.
+    pub capacity: u32,
+}
+
+/// The requests of a client's apps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RequestsReport {
+    /// Answered since the start.
+    pub total: u64,
+    /// Being served now.
+    pub in_flight: u64,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListenerReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The name of the client whose token it attaches.
+    pub client: String,
+    /// The connections that are open.
+    pub connections: u64,
+}
+
+impl View {
+    /// What the proxy is doing now.
+    #[must_use]
+    pub fn report(&self) -> StatusReport {
+        let now = self.clock.now();
+        let clients: Vec<_> = self.clients.iter().map(|c| self.client(c, now)).collect();
+        let draining = self.is_draining();
+        StatusReport {
+            version: self.version.to_owned(),
+            started: timestamp(self.started),
+            uptime_seconds: self
+                .clock
+                .wall()
+                .duration_since(self.started)
+                .map_or(0, |up| up.as_secs()),
+            ready: !draining && clients.iter().all(ClientReport::is_usable),
+            draining,
+            clients,
+            listeners: self
+                .listeners
+                .iter()
+                .map(|listener| ListenerReport {
+                    name: listener.name.to_string(),
+                    address: listener.address,
+                    client: listener.client.to_string(),
+                    connections: self.metrics.listener(&listener.name).connections(),
+                })
+                .collect(),
+        }
+    }
+
+    fn client(&self, client: &ClientView, now: Instant) -> ClientReport {
+        let Status {
+            token,
+            next,
+            failure,
+            pool_available,
+        } = client.cell.status();
+        let metrics = self.metrics.client(&client.name);
+        ClientReport {
+            name: client.name.to_string(),
+            instance: client.instance.clone(),
+            client_id: client.client_id.to_string(),
+            token: token.map(|token| self.token(&token, now)),
+            next: self.next(next, now),
+            failure: failure.map(|failure| self.failure(&failure, now)),
+            pool: PoolReport {
+                available: pool_available,
+                capacity: client.pool_capacity,
+            },
+            requests: RequestsReport {
+                total: metrics.requests_total(),
+                in_flight: metrics.requests_in_flight(),
+            },
+        }
+    }
+
+    fn token(&self, token: &Token, now: Instant) -> TokenReport {
+        TokenReport {
+            usable: token.is_usable(now),
+            generation: token.generation(),
+            issued: timestamp(self.clock.wall_at(token.issued())),
+            expires: timestamp(self.clock.wall_at(token.expires())),
+            seconds_left: token.expires().since(now).as_secs(),
+        }
+    }
+
+    fn next(&self, next: Next, now: Instant) -> NextReport {
+        match next {
+            Next::Answer => NextReport {
+                kind: NextKind::Answer,
+                at: None,
+                in_seconds: None,
+            },
+            Next::Request(at) => {
+                let wait = at.since(now);
+                NextReport {
+                    kind: NextKind::Request,
+                    at: Some(timestamp(self.clock.wall_at(at))),
+                    in_seconds: Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+                }
+            }
+        }
+    }
+
+    fn failure(&self, failure: &Failure, now: Instant) -> FailureReport {
+        FailureReport {
+            outcome: failure.error.outcome.label().to_owned(),
+            message: failure.error.message.clone(),
+            at: timestamp(self.clock.wall_at(failure.at)),
+            seconds_ago: now.since(failure.at).as_secs(),
+            in_a_row: failure.in_a_row,
+        }
+    }
+}
+
+impl ClientReport {
+    /// Whether the client holds a token that may be sent.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| token.usable)
+    }
+}
+
+/// To the nearest second: the wall-clock time of a moment is reckoned anew for each report, and
+/// would tremble if it were shown more finely.
+fn timestamp(at: SystemTime) -> Timestamp {
+    let exact = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
+    exact.round(jiff::Unit::Second).unwrap_or(exact)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::tests::{CANARY, holds, refused, view};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::telemetry::MethodLabel;
+    use std::time::Duration;
+
+    #[test]
+    fn the_form_that_programs_rely_on() {
+        let (view, clock) = view();
+        let asked = clock.now();
+        clock.advance(Duration::from_millis(160_400));
+        let failed = refused(holds(asked), clock.now() - Duration::from_secs(10));
+        view.clients[0].cell.publish(failed);
+        let apps = view.metrics.client("catalog");
+        apps.request(MethodLabel::Get, 200, Duration::from_millis(9), None);
+        let _open = view.metrics.listener("local").connection();
+
+        let json = serde_json::to_string_pretty(&view.report()).unwrap();
+        assert!(!json.contains(CANARY));
+        insta::assert_snapshot!(json, @r#"
+        {
+          "version": "0.0.0",
+          "started": "2027-01-15T08:00:00Z",
+          "uptime_seconds": 160,
+          "ready": true,
+          "draining": false,
+          "clients": [
+            {
+              "name": "catalog",
+              "instance": "https://acme.collibra.com",
+              "client_id": "urn:sys:env:1:i:2",
+              "token": {
+                "usable": true,
+                "generation": 7,
+                "issued": "2027-01-15T08:00:00Z",
+                "expires": "2027-01-15T08:05:00Z",
+                "seconds_left": 139
+              },
+              "next": {
+                "kind": "request",
+                "at": "2027-01-15T08:03:30Z",
+                "in_seconds": 50
+              },
+              "failure": {
+                "outcome": "rate_limited",
+                "message": "acme.collibra.com says that the pool is empty",
+                "at": "2027-01-15T08:02:30Z",
+                "seconds_ago": 10,
+                "in_a_row": 3
+              },
+              "pool": {
+                "available": 0.0,
+                "capacity": 5
+              },
+              "requests": {
+                "total": 1,
+                "in_flight": 0
+              }
+            }
+          ],
+          "listeners": [
+            {
+              "name": "local",
+              "address": "127.0.0.1:8080",
+              "client": "catalog",
+              "connections": 1
+            }
+          ]
+        }
+        "#);
+        let read: StatusReport = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, view.report());
+    }
+
+    #[test]
+    fn a_client_without_a_token_is_told_apart_from_one_with_a_dead_one() {
+        let (view, clock) = view();
+        assert_eq!(view.report().clients[0].token, None);
+        view.clients[0].cell.publish(holds(clock.now()));
+        assert!(view.report().ready);
+        clock.advance(Duration::from_secs(298));
+        let report = view.report();
+        let token = report.clients[0].token.as_ref().unwrap();
+        assert_eq!((token.usable, token.seconds_left), (false, 2));
+        assert!(!report.ready);
+    }
+
+    #[test]
+    fn a_request_under_way_has_no_time() {
+        let (view, clock) = view();
+        view.clients[0].cell.publish(Status {
+            next: Next::Answer,
+            ..holds(clock.now())
+        });
+        let next = serde_json::to_value(&view.report().clients[0].next).unwrap();
+        let expected = serde_json::json!({"kind": "answer", "at": null, "in_seconds": null});
+        assert_eq!(next, expected);
+    }
+}

@@ -1,0 +1,275 @@
+//! What stands at which path, and the headers that every answer carries.
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+
+use super::ready;
+use super::view::View;
+use crate::telemetry::metrics;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What is told to who asks for something else.
+const PATHS: &str = "\
+/             the status page
+/api/status   the same, as JSON
+/livez        whether the process turns
+/readyz       whether every client holds a usable token; /readyz?verbose says more
+/metrics      for Prometheus
+";
+
+/// For every answer. The page loads its own style and script and nothing else, and reads nothing
+/// but this address; no other site may frame it or read it.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (CACHE_CONTROL, "no-store"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+];
+
+/// The routes of the admin address.
+pub(super) fn routes(view: Arc<View>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { ([(CONTENT_TYPE, TEXT)], "ok\n") }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .route("/api/status", get(status))
+        .route("/", get(|| asset("text/html; charset=utf-8", PAGE)))
+        .route(
+            "/status.css",
+            get(|| asset("text/css; charset=utf-8", STYLE)),
+        )
+        .route(
+            "/status.js",
+            get(|| asset("text/javascript; charset=utf-8", SCRIPT)),
+        )
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(map_response(with_headers))
+        .with_state(view)
+}
+
+const PAGE: &str = include_str!("page/status.html");
+const STYLE: &str = include_str!("page/status.css");
+const SCRIPT: &str = include_str!("page/status.js");
+
+async fn asset(content_type: &'static str, content: &'static str) -> impl IntoResponse {
+    ([(CONTENT_TYPE, content_type)], content)
+}
+
+async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    let report = view.report();
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let verbose = query.is_some_and(|query| {
+        let names = |pair: &str| pair.split('=').next() == Some("verbose");
+        query.split('&').any(names)
+    });
+    let text = if verbose {
+        ready::verbose(&report)
+    } else {
+        ready::brief(&report)
+    };
+    (status, [(CONTENT_TYPE, TEXT)], text)
+}
+
+async fn metrics_text(State(view): State<Arc<View>>) -> impl IntoResponse {
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        view.metrics.render(),
+    )
+}
+
+async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
+    Json(view.report())
+}
+
+async fn not_found() -> impl IntoResponse {
+    let text = format!("there is nothing here; try one of\n\n{PATHS}");
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, TEXT)], text)
+}
+
+async fn not_allowed() -> impl IntoResponse {
+    let text = "only GET and HEAD: nothing is changed by this path\n";
+    (StatusCode::METHOD_NOT_ALLOWED, [(CONTENT_TYPE, TEXT)], text)
+}
+
+async fn with_headers(mut response: Response) -> Response {
+    for (name, value) in HEADERS {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::serve;
+    use super::super::view::tests::{CANARY, holds, refused, view};
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use std::net::SocketAddr;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// A view that is served until the test ends.
+    async fn served() -> (SocketAddr, Arc<View>, ManualClock) {
+        let (view, clock) = view();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, Arc::clone(&view), std::future::pending()));
+        (address, view, clock)
+    }
+
+    /// One exchange, as it goes over the wire: the head in lower case, and the body.
+    async fn exchange(address: SocketAddr, method: &str, target: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_lowercase(), body.to_owned())
+    }
+
+    async fn get(address: SocketAddr, target: &str) -> (u16, String) {
+        let (head, body) = exchange(address, "GET", target).await;
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_token_and_not_the_issuer() {
+        let (address, view, clock) = served().await;
+        let cell = &view.clients[0].cell;
+        let not_ready = (503, "not ready: no usable token for catalog\n".to_owned());
+        assert_eq!(get(address, "/readyz").await, not_ready);
+        assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
+
+        let asked = clock.now();
+        cell.publish(holds(asked));
+        assert_eq!(get(address, "/readyz").await, (200, "ready\n".to_owned()));
+
+        clock.advance(Duration::from_secs(200));
+        cell.publish(refused(holds(asked), clock.now()));
+        assert_eq!(
+            get(address, "/readyz").await.0,
+            200,
+            "the token is still good"
+        );
+
+        clock.advance(Duration::from_secs(97));
+        assert_eq!(
+            get(address, "/readyz").await,
+            not_ready,
+            "it died without an event"
+        );
+        assert_eq!(get(address, "/livez").await.0, 200);
+
+        cell.publish(holds(clock.now()));
+        view.draining.store(true, Ordering::Relaxed);
+        let draining = (503, "not ready: draining\n".to_owned());
+        assert_eq!(get(address, "/readyz").await, draining);
+    }
+
+    #[tokio::test]
+    async fn verbose_says_why() {
+        let (address, view, clock) = served().await;
+        let cell = &view.clients[0].cell;
+        cell.publish(refused(holds(clock.now()), clock.now()));
+        for query in ["verbose", "verbose=1", "a=b&verbose"] {
+            let (status, text) = get(address, &format!("/readyz?{query}")).await;
+            assert_eq!(status, 200);
+            assert!(text.contains("says that the pool is empty"), "{text}");
+        }
+        assert_eq!(get(address, "/readyz?quiet").await.1, "ready\n");
+    }
+
+    #[tokio::test]
+    async fn metrics_and_status_are_of_this_moment() {
+        let (address, view, clock) = served().await;
+        view.clients[0].cell.publish(holds(clock.now()));
+        let (head, text) = exchange(address, "GET", "/metrics").await;
+        assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
+        assert!(text.contains("collibra_auth_proxy_token_usable{client=\"catalog\"} 1\n"));
+        clock.advance(Duration::from_secs(298));
+        let (_, text) = get(address, "/metrics").await;
+        assert!(text.contains("collibra_auth_proxy_token_usable{client=\"catalog\"} 0\n"));
+
+        let (head, json) = exchange(address, "GET", "/api/status").await;
+        assert!(head.contains("content-type: application/json"));
+        let report: super::super::report::StatusReport = serde_json::from_str(&json).unwrap();
+        assert_eq!(report, view.report());
+    }
+
+    #[tokio::test]
+    async fn every_answer_is_closed_to_other_sites_and_shows_no_token() {
+        let (address, view, clock) = served().await;
+        view.clients[0].cell.publish(holds(clock.now()));
+        for path in [
+            "/",
+            "/status.css",
+            "/status.js",
+            "/livez",
+            "/readyz?verbose",
+            "/metrics",
+            "/api/status",
+            "/none",
+        ] {
+            let (head, body) = exchange(address, "GET", path).await;
+            for header in [
+                "content-security-policy: default-src 'none'",
+                "cache-control: no-store",
+                "x-content-type-options: nosniff",
+                "content-type: ",
+            ] {
+                assert!(head.contains(header), "{path}: no {header} in {head}");
+            }
+            assert!(!head.contains("access-control"), "{path}");
+            assert!(!head.contains(CANARY) && !body.contains(CANARY), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_told_what_is() {
+        let (address, ..) = served().await;
+        let (status, text) = get(address, "/status").await;
+        assert_eq!(status, 404);
+        for path in ["/api/status", "/livez", "/readyz", "/metrics"] {
+            assert!(text.contains(path), "{text}");
+        }
+        let (head, text) = exchange(address, "POST", "/readyz").await;
+        assert!(head.starts_with("http/1.1 405 "), "{head}");
+        assert!(head.contains("allow: get,head"), "{head}");
+        assert!(text.starts_with("only GET and HEAD"), "{text}");
+    }
+
+    #[test]
+    fn the_page_obeys_its_own_policy() {
+        assert!(!PAGE.contains("<style") && !PAGE.contains(" style="));
+        assert!(!PAGE.contains("<script>") && !PAGE.contains(" onclick="));
+        for text in [PAGE, STYLE, SCRIPT] {
+            assert!(!text.contains("://"), "nothing is loaded from elsewhere");
+        }
+        assert!(!SCRIPT.contains("innerHTML"));
+    }
+}

@@ -1,0 +1,177 @@
+//! What the admin address looks at: the clients' cells, the listeners, the metrics, the clock.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use crate::client_id::ClientId;
+use crate::clock::Clock;
+use crate::telemetry::{Metrics, TokenTimes};
+use crate::token::cache::TokenCell;
+
+/// What is shown, as the composition root put it together.
+#[derive(Debug)]
+pub struct View {
+    /// This program's version.
+    pub version: &'static str,
+    /// When the process started, by the wall clock.
+    pub started: SystemTime,
+    /// The clock by which tokens live.
+    pub clock: Arc<dyn Clock>,
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// The clients.
+    pub clients: Vec<ClientView>,
+    /// The listeners.
+    pub listeners: Vec<ListenerView>,
+    /// Whether the process finishes what is under way and then exits: it is no longer ready.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// A client, as it is shown.
+#[derive(Clone, Debug)]
+pub struct ClientView {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The URL of its instance.
+    pub instance: String,
+    /// Its identifier at Collibra.
+    pub client_id: ClientId,
+    /// Where its token is.
+    pub cell: Arc<TokenCell>,
+    /// How many tokens its pool holds when it is full.
+    pub pool_capacity: u32,
+}
+
+/// A listener, as it is shown.
+#[derive(Clone, Debug)]
+pub struct ListenerView {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The name of the client whose token it attaches.
+    pub client: Arc<str>,
+}
+
+impl View {
+    /// Has the metrics of every client's token looked up at each scrape, so that a token that
+    /// died without an event is shown as dead. Call it once.
+    pub fn export_tokens(&self) {
+        for client in &self.clients {
+            let shown = self.metrics.client(&client.name);
+            let clock = Arc::clone(&self.clock);
+            let cell = Arc::clone(&client.cell);
+            let capacity = client.pool_capacity;
+            self.metrics.on_scrape(move || {
+                let status = cell.status();
+                let now = clock.now();
+                let held = status.token.as_ref().map(|token| TokenTimes {
+                    generation: token.generation(),
+                    issued: clock.wall_at(token.issued()),
+                    expires: clock.wall_at(token.expires()),
+                });
+                let usable = status.token.is_some_and(|token| token.is_usable(now));
+                shown.token(usable, held);
+                shown.pool(status.pool_available, capacity);
+            });
+        }
+    }
+
+    /// Whether the process is on its way out.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::clock::{Instant, ManualClock};
+    use crate::secret::Secret;
+    use crate::token::cache::{Failure, Next, Status};
+    use crate::token::ports::{Outcome, RequestError};
+    use crate::token::token::Token;
+    use std::time::Duration;
+
+    /// The access token of every client here: it must be seen nowhere.
+    pub(in crate::admin) const CANARY: &str = "canary-5e1f";
+
+    /// A view under a clock that stands until it is moved. One client, without a token.
+    pub(in crate::admin) fn view() -> (Arc<View>, ManualClock) {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let view = View {
+            version: "0.0.0",
+            started: clock.wall(),
+            clock: Arc::new(clock.clone()),
+            metrics: Arc::new(Metrics::new("0.0.0")),
+            clients: vec![ClientView {
+                name: "catalog".into(),
+                instance: "https://acme.collibra.com".to_owned(),
+                client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
+                cell: Arc::new(TokenCell::empty(clock.now(), 5.0)),
+                pool_capacity: 5,
+            }],
+            listeners: vec![ListenerView {
+                name: "local".into(),
+                address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+                client: "catalog".into(),
+            }],
+            draining: Arc::default(),
+        };
+        view.export_tokens();
+        (Arc::new(view), clock)
+    }
+
+    /// A client with a token asked for at `now`, of 300 s, to be renewed at half of it.
+    pub(in crate::admin) fn holds(now: Instant) -> Status {
+        let secret = Secret::from(CANARY.to_owned());
+        let token = Token::new(&secret, 7, now, Duration::from_secs(300)).unwrap();
+        Status {
+            token: Some(Arc::new(token)),
+            next: Next::Request(now + Duration::from_secs(150)),
+            failure: None,
+            pool_available: 4.0,
+        }
+    }
+
+    /// The same client after an attempt at `now` was refused with a 429.
+    pub(in crate::admin) fn refused(status: Status, now: Instant) -> Status {
+        Status {
+            next: Next::Request(now + Duration::from_secs(60)),
+            failure: Some(Failure {
+                at: now,
+                error: RequestError {
+                    outcome: Outcome::RateLimited,
+                    retry_after: None,
+                    message: "acme.collibra.com says that the pool is empty".to_owned(),
+                },
+                in_a_row: 3,
+            }),
+            pool_available: 0.0,
+            ..status
+        }
+    }
+
+    #[test]
+    fn the_metrics_show_a_token_that_dies_without_an_event() {
+        let (view, clock) = view();
+        let line = |name: &str| {
+            let text = view.metrics.render();
+            let start = format!("collibra_auth_proxy_{name}{{client=\"catalog\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&start));
+            line.unwrap().to_owned()
+        };
+        assert_eq!(line("token_usable"), "0");
+        view.clients[0].cell.publish(holds(clock.now()));
+        assert_eq!(line("token_usable"), "1");
+        assert_eq!(line("token_generation"), "7");
+        assert_eq!(line("token_issued_timestamp_seconds"), "1800000000");
+        assert_eq!(line("token_expiry_timestamp_seconds"), "1800000300");
+        assert_eq!(line("token_pool_available"), "4");
+        clock.advance(Duration::from_secs(297));
+        assert_eq!(line("token_usable"), "0");
+        assert_eq!(line("token_expiry_timestamp_seconds"), "1800000300");
+    }
+}

@@ -1,0 +1,238 @@
+//! Asking a running proxy at its admin address, for the commands that do.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The option that says where a running proxy is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AdminAddress {
+    /// The admin address of the running proxy: HOST:PORT or http://HOST:PORT
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "COLLIBRA_AUTH_PROXY_ADMIN",
+        default_value = "127.0.0.1:9902",
+        value_parser = parse
+    )]
+    admin: Url,
+}
+
+/// A client of one admin address.
+#[derive(Clone, Debug)]
+pub struct AdminClient {
+    base: Url,
+    http: reqwest::Client,
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body, fit to be printed: without control characters other than line breaks.
+    pub text: String,
+}
+
+/// There was no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "nothing answers at {address} ({reason}); is the proxy running, and is this its admin address (--admin)?"
+)]
+pub struct NoAnswer {
+    address: String,
+    reason: String,
+}
+
+impl AdminClient {
+    /// A client of the address that was given.
+    ///
+    /// # Errors
+    /// Only if this build has no usable cryptography, which the HTTP library insists on.
+    pub fn new(address: &AdminAddress) -> anyhow::Result<AdminClient> {
+        // never used, for the address is plain HTTP; given so that no certificates are looked for
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(TIMEOUT)
+            .build()?;
+        Ok(AdminClient {
+            base: address.admin.clone(),
+            http,
+        })
+    }
+
+    /// The address, as it is told to people.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// Asks for `path`, which begins with a slash and may have a query, within `patience` or the
+    /// five seconds that any answer gets.
+    ///
+    /// # Errors
+    /// [`NoAnswer`] if none came whole and in time.
+    pub async fn get(&self, path: &str, patience: Duration) -> Result<Answer, NoAnswer> {
+        let exchange = async {
+            let url = format!("{}{path}", self.address());
+            let response = self.http.get(url).send().await?;
+            let status = response.status().as_u16();
+            let text = printable(&response.text().await?);
+            Ok(Answer { status, text })
+        };
+        match tokio::time::timeout(patience.min(TIMEOUT), exchange).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.no_answer(reason(&error))),
+            Err(_) => Err(self.no_answer("no answer in time".to_owned())),
+        }
+    }
+
+    fn no_answer(&self, reason: String) -> NoAnswer {
+        NoAnswer {
+            address: self.address().to_owned(),
+            reason,
+        }
+    }
+}
+
+/// Reads an admin address.
+fn parse(text: &str) -> Result<Url, String> {
+    let full = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    let wanted = "it should be HOST:PORT or http://HOST:PORT";
+    let url = Url::parse(&full).map_err(|error| format!("{error}; {wanted}"))?;
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    if url.scheme() != "http" || !url.has_host() || !url.username().is_empty() || !bare {
+        return Err(wanted.to_owned());
+    }
+    Ok(url)
+}
+
+/// The last cause, which says what happened; the ones before it say only that something did.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause: &dyn Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    printable(&cause.to_string())
+}
+
+/// Part of a message may come from a server far away, and the terminal obeys control characters.
+fn printable(text: &str) -> String {
+    let safe = |c: char| c == '\n' || !c.is_control();
+    text.chars()
+        .map(|c| {
+            if safe(c) {
+                c
+            } else {
+                char::REPLACEMENT_CHARACTER
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A client of `address`, which answers soon or never.
+    pub(in crate::cli) fn client(address: impl ToString) -> AdminClient {
+        let admin = parse(&address.to_string()).unwrap();
+        AdminClient::new(&AdminAddress { admin }).unwrap()
+    }
+
+    /// A server that gives `answers`, one a connection, and then stops listening.
+    pub(in crate::cli) async fn answering(answers: Vec<(u16, String)>) -> AdminClient {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await.unwrap();
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        client
+    }
+
+    /// An address on which nothing listens.
+    pub(in crate::cli) async fn nobody() -> AdminClient {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        client(listener.local_addr().unwrap())
+    }
+
+    #[test]
+    fn an_address_is_given_with_or_without_its_scheme() {
+        for text in [
+            "127.0.0.1:9902",
+            "http://127.0.0.1:9902",
+            "http://127.0.0.1:9902/",
+        ] {
+            assert_eq!(client(text).address(), "http://127.0.0.1:9902");
+        }
+        assert_eq!(client("[::1]:99").address(), "http://[::1]:99");
+        for text in [
+            "",
+            "https://x:1",
+            "unix:/x",
+            "x:1/path",
+            "u@x:1",
+            "x:99999",
+            "x:1?q",
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains("HOST:PORT"), "{text}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_fit_to_be_printed() {
+        let body = "one\ntwo\u{1b}[2J\u{9b}m".to_owned();
+        let client = answering(vec![(503, body)]).await;
+        let answer = client.get("/readyz", TIMEOUT).await.unwrap();
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.text, "one\ntwo\u{fffd}[2J\u{fffd}m");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_named() {
+        let client = nobody().await;
+        let error = client.get("/readyz", TIMEOUT).await.unwrap_err();
+        let expected = format!("nothing answers at {} (", client.address());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_left_when_patience_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(listener.local_addr().unwrap());
+        let error = client.get("/", Duration::from_millis(50)).await;
+        assert_eq!(error.unwrap_err().reason, "no answer in time");
+    }
+}

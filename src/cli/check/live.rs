@@ -1,0 +1,341 @@
+//! `check --live`: each instance is found, reached and verified, and each client takes one token.
+//! Says what each step found, and after one that failed what to do.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::oauth::{self, client::TokenClient};
+use crate::proxy::config::Instance;
+use crate::tls;
+use crate::token::ports::TokenEndpoint;
+
+/// Tries out all of `config`; true if every step succeeded.
+///
+/// # Errors
+/// Only if `out` cannot be written to.
+pub(super) async fn run(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let mut all_well = true;
+    for (name, instance) in &config.instances {
+        writeln!(out, "trying instance {name}")?;
+        let reached = reach(instance, &*clock, out).await?;
+        all_well &= reached;
+        for client in config.clients.values().filter(|c| c.instance == *name) {
+            if reached {
+                writeln!(out, "trying client {}", client.name)?;
+                let found = ask(&client.oauth, clock.clone()).await;
+                all_well &= step(out, "token", found)?.is_some();
+            } else {
+                writeln!(out, "not trying client {}: see above", client.name)?;
+            }
+        }
+    }
+    Ok(all_well)
+}
+
+/// A step's result and what to say of it, or why it failed and what to do.
+type Found<T> = Result<(T, String), String>;
+
+fn step<T>(out: &mut impl Write, name: &str, found: Found<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok((result, said)) => {
+            writeln!(out, "  {name}: {said}")?;
+            Ok(Some(result))
+        }
+        Err(why) => {
+            writeln!(out, "  {name}: FAILED: {why}")?;
+            Ok(None)
+        }
+    }
+}
+
+async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> io::Result<bool> {
+    let Some(addresses) = step(out, "resolve", resolve(instance).await)? else {
+        return Ok(false);
+    };
+    let Some(stream) = step(out, "connect", connect(instance, &addresses, clock).await)? else {
+        return Ok(false);
+    };
+    let verified = if instance.tls {
+        verify(instance, stream, clock).await
+    } else {
+        Ok(((), "none: the instance's url is http://".to_owned()))
+    };
+    Ok(step(out, "tls", verified)?.is_some())
+}
+
+async fn resolve(instance: &Instance) -> Found<Vec<SocketAddr>> {
+    let host = &instance.host;
+    let looked_up = tokio::net::lookup_host((host.as_str(), instance.port));
+    let addresses: Vec<SocketAddr> = match timeout(instance.connect_timeout, looked_up).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => {
+            return Err(format!(
+                "cannot find the address of {host} ({error}); check the instance's url and this \
+                 machine's DNS"
+            ));
+        }
+        Err(_) => return Err(late(instance, "no answer from DNS")),
+    };
+    let listed: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
+    if listed.is_empty() {
+        return Err(format!("{host} has no address; check the instance's url"));
+    }
+    let said = format!("{host} is {}", listed.join(", "));
+    Ok((addresses, said))
+}
+
+/// Connects to the first of `addresses` that lets it.
+async fn connect(
+    instance: &Instance,
+    addresses: &[SocketAddr],
+    clock: &dyn Clock,
+) -> Found<TcpStream> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        let began = clock.now();
+        match timeout(instance.connect_timeout, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                let spent = milliseconds(clock.now().since(began));
+                return Ok((stream, format!("{address} in {spent}")));
+            }
+            Ok(Err(error)) => failures.push(format!("{address}: {error}")),
+            Err(_) => failures.push(format!("{address}: {}", late(instance, "no answer"))),
+        }
+    }
+    Err(format!(
+        "{}; check the instance's url and the way out of this network",
+        failures.join(", ")
+    ))
+}
+
+async fn verify(instance: &Instance, stream: TcpStream, clock: &dyn Clock) -> Found<()> {
+    let config = tls::client_config(instance.ca_file.as_deref()).map_err(|e| e.to_string())?;
+    let name = ServerName::try_from(instance.host.clone())
+        .map_err(|_| "the instance's host can have no certificate; check its url".to_owned())?;
+    let began = clock.now();
+    let connector = TlsConnector::from(Arc::new(config));
+    let stream = match timeout(instance.connect_timeout, connector.connect(name, stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(refused(&error)),
+        Err(_) => return Err(late(instance, "no whole handshake")),
+    };
+    let spent = milliseconds(clock.now().since(began));
+    let (_, session) = stream.get_ref();
+    let version = session
+        .protocol_version()
+        .and_then(|version| {
+            version
+                .as_str()
+                .map(|text| text.replace("TLSv1_", "TLS 1."))
+        })
+        .unwrap_or_else(|| "TLS".to_owned());
+    let certificate = session
+        .peer_certificates()
+        .and_then(<[_]>::first)
+        .and_then(|der| describe(der, clock))
+        .unwrap_or_else(|| "certificate accepted".to_owned());
+    Ok(((), format!("{version} in {spent}, {certificate}")))
+}
+
+/// Whose certificate it is, and until when.
+fn describe(der: &[u8], clock: &dyn Clock) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let end = certificate.validity().not_after.timestamp();
+    let end = jiff::Timestamp::from_second(end).ok()?;
+    let now = jiff::Timestamp::try_from(clock.wall()).ok()?;
+    let days = end.duration_since(now).as_secs() / 86_400;
+    let issuer = certificate.issuer().to_string();
+    Some(format!(
+        "certificate accepted, issued by {}, valid until {} ({days} days)",
+        issuer.escape_debug(),
+        end.strftime("%Y-%m-%d"),
+    ))
+}
+
+fn refused(error: &io::Error) -> String {
+    let tls = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(reason)) => format!(
+            "the certificate is not accepted ({}); {}",
+            reason.to_string().escape_debug(),
+            tls::certificate_advice(reason)
+        ),
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "that port does not speak TLS; check the scheme and the port in the instance's url"
+                .to_owned()
+        }
+        _ => format!("{error}; check what stands between here and there"),
+    }
+}
+
+/// Takes one token. Its text goes nowhere.
+async fn ask(config: &oauth::Config, clock: Arc<dyn Clock>) -> Found<()> {
+    let client = TokenClient::new(config, clock.clone()).map_err(|e| e.to_string())?;
+    let began = clock.now();
+    match client.request_token().await {
+        Ok(grant) => {
+            let spent = milliseconds(clock.now().since(began));
+            let life = humantime::format_duration(grant.expires_in);
+            Ok(((), format!("one came in {spent} and lives {life}")))
+        }
+        Err(error) => Err(match error.retry_after {
+            Some(wait) => {
+                let wait = humantime::format_duration(wait);
+                format!("{error} (it wants to be asked again in {wait})")
+            }
+            None => error.to_string(),
+        }),
+    }
+}
+
+fn late(instance: &Instance, what: &str) -> String {
+    let limit = humantime::format_duration(instance.connect_timeout);
+    format!("{what} within {limit}")
+}
+
+fn milliseconds(spent: Duration) -> String {
+    format!("{} ms", spent.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::super::tests::config;
+    use super::*;
+    use crate::clock::SystemClock;
+
+    async fn said(config: &Config) -> (bool, String) {
+        let mut out = Vec::new();
+        let well = run(config, Arc::new(SystemClock), &mut out).await.unwrap();
+        (well, String::from_utf8(out).unwrap())
+    }
+
+    /// A server that gives `answer` to two connections, of which the first asks nothing.
+    fn serve(answer: &'static str) -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(2) {
+                let mut stream = stream.unwrap();
+                if stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn every_step_is_told_and_the_token_is_not() {
+        let address = serve(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n\
+             {\"access_token\": \"canary-token\", \"token_type\": \"Bearer\", \"expires_in\":299}",
+        );
+        let (well, said) = said(&config(&format!("http://{address}"))).await;
+        assert!(well, "{said}");
+        for step in [
+            "resolve: 127.0.0.1 is",
+            "connect: 127.0.0.1:",
+            "tls: none",
+            "lives 4m 59s",
+        ] {
+            assert!(said.contains(step), "{said}");
+        }
+        assert!(!said.contains("canary"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_client_fails() {
+        let address = serve("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n");
+        let (well, said) = said(&config(&format!("http://{address}"))).await;
+        assert!(!well);
+        assert!(said.contains("token: FAILED: "), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_port_on_which_nothing_listens_fails_and_no_token_is_asked_for() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let (well, said) = said(&config(&format!("http://{address}"))).await;
+        assert!(!well);
+        assert!(said.contains("connect: FAILED: "), "{said}");
+        assert!(
+            said.ends_with("not trying client default: see above\n"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_without_tls_is_told_from_one_with() {
+        let address = serve("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        let (well, said) = said(&config(&format!("https://{address}"))).await;
+        assert!(!well);
+        assert!(
+            said.contains("tls: FAILED: that port does not speak TLS"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_verified_and_described() {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let ca_file = directory.path().join("ca.pem");
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.unwrap())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let _ = acceptor.accept(stream).await;
+            }
+        });
+
+        let mut config = config(&format!("https://localhost:{port}"));
+        let (well, told) = said(&config).await;
+        assert!(!well);
+        assert!(
+            told.contains("tls: FAILED: the certificate is not accepted"),
+            "{told}"
+        );
+        assert!(
+            told.contains("name that authority's certificate in ca_file"),
+            "{told}"
+        );
+
+        for instance in config.instances.values_mut() {
+            Arc::make_mut(instance).ca_file = Some(ca_file.clone());
+        }
+        let (_, told) = said(&config).await;
+        assert!(told.contains("tls: TLS 1.3 in "), "{told}");
+        assert!(told.contains("valid until 4096-01-01"), "{told}");
+    }
+}

@@ -1,0 +1,119 @@
+//! `check`: reads the configuration, says what is in it, and with `--live` tries it out.
+
+mod live;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::source::Source;
+use crate::clock::SystemClock;
+use crate::config::Config;
+
+/// Find every fault in the configuration.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Args {
+    /// Try it out too: find, reach and verify each instance, and take one token for each client
+    /// out of its pool
+    #[arg(long)]
+    pub live: bool,
+    // last: its flags have a heading of their own, under which any that followed would stand
+    /// The configuration's source.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// Writes to standard output what is configured, and what each step of `--live` found. The exit
+/// status is 0, or 1 if a step failed.
+///
+/// # Errors
+/// [`crate::config::Faults`] if the configuration is wrong; an I/O error if nothing can be
+/// written.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = args.source.load()?;
+    let mut out = io::stdout();
+    summary(&config, &mut out)?;
+    if args.live && !live::run(&config, Arc::new(SystemClock), &mut out).await? {
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line for each warning, instance, client and listener.
+fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    for warning in &config.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    for (name, instance) in &config.instances {
+        let scheme = if instance.tls { "https" } else { "http" };
+        let authority = &instance.authority;
+        writeln!(out, "instance {name}: {scheme}://{authority}")?;
+    }
+    for (name, client) in &config.clients {
+        let pool = client.schedule.pool;
+        writeln!(
+            out,
+            "client {name}: {} at {}, a pool of {} and one more every {}",
+            client.oauth.client_id,
+            client.instance,
+            pool.capacity,
+            humantime::format_duration(pool.refill),
+        )?;
+    }
+    for listener in &config.listeners {
+        writeln!(
+            out,
+            "listener {}: http://{} with the token of {}, for {}",
+            listener.name,
+            listener.address,
+            listener.client,
+            listener.hosts.join(", "),
+        )?;
+    }
+    writeln!(out, "admin: http://{}", config.admin.address)?;
+    writeln!(out, "the configuration is sound")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, from_flags};
+
+    /// A configuration for the instance at `url`.
+    pub(super) fn config(url: &str) -> Config {
+        let flags = Flags {
+            upstream: Some(url.to_owned()),
+            client_id: Some("urn:x".to_owned()),
+            pool_refill: Some(std::time::Duration::from_secs(6)),
+            ..Flags::default()
+        };
+        let env = |name: &str| (name == "COLLIBRA_CLIENT_SECRET").then(|| "canary-5d".to_owned());
+        from_flags(flags, &env).unwrap()
+    }
+
+    #[test]
+    fn says_what_is_configured_and_no_secret() {
+        let mut out = Vec::new();
+        summary(&config("https://acme.example"), &mut out).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"
+        instance default: https://acme.example
+        client default: urn:x at default, a pool of 5 and one more every 6s
+        listener local: http://127.0.0.1:8080 with the token of default, for localhost, 127.0.0.1, [::1]
+        admin: http://127.0.0.1:9902
+        the configuration is sound
+        ");
+    }
+
+    #[tokio::test]
+    async fn faults_come_back_as_such() {
+        let args = Args {
+            source: Source {
+                config: Some("/none.toml".into()),
+                ..Source::default()
+            },
+            live: false,
+        };
+        let error = run(args).await.unwrap_err();
+        assert!(error.downcast_ref::<crate::config::Faults>().is_some());
+    }
+}

@@ -1,0 +1,116 @@
+//! `status`: what a running proxy is doing, for people or as JSON.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use super::admin_client::{AdminAddress, AdminClient};
+use super::status_table::render;
+use crate::admin::report::StatusReport;
+
+/// The pause between two looks with `--watch`.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Clears a terminal and goes to its upper left corner (ECMA-48, ED and CUP).
+const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
+
+/// Show what a running proxy is doing: its clients, tokens, pools and listeners
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    address: AdminAddress,
+
+    /// Print the answer of /api/status as it is
+    #[arg(long)]
+    json: bool,
+
+    /// Look again every second, until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Carries the command out. That the proxy is not ready is no failure of this command.
+///
+/// # Errors
+/// If nothing answers there, or something else does.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let admin = AdminClient::new(&args.address)?;
+    let redraw = args.watch && io::stdout().is_terminal();
+    let mut first = true;
+    loop {
+        let text = look(&admin, args.json).await?;
+        let before = match (redraw, first || args.json) {
+            (true, _) => CLEAR,
+            (false, true) => "",
+            (false, false) => "\n",
+        };
+        match print(before, &text) {
+            // whoever read this has seen enough
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            written => written.context("cannot write to standard output")?,
+        }
+        if !args.watch {
+            break;
+        }
+        first = false;
+        tokio::time::sleep(INTERVAL).await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One answer, in the form asked for, with a line break at its end.
+async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
+    let answer = admin.get("/api/status", PATIENCE).await?;
+    let address = admin.address();
+    let who = "is this the proxy's admin address (--admin)?";
+    if answer.status != 200 {
+        bail!("{address} answers {} to /api/status; {who}", answer.status);
+    }
+    let report: StatusReport = serde_json::from_str(&answer.text)
+        .with_context(|| format!("the answer of {address} is no status; {who}"))?;
+    if json {
+        Ok(format!("{}\n", answer.text.trim_end()))
+    } else {
+        Ok(render(&report))
+    }
+}
+
+fn print(before: &str, text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(before.as_bytes())?;
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::admin_client::tests::{answering, nobody};
+    use super::*;
+
+    const EMPTY: &str = r#"{"version":"9.9.9","started":"2027-01-15T08:00:00Z","uptime_seconds":61,
+        "ready":true,"draining":false,"clients":[],"listeners":[],"of_a_later_version":1}"#;
+
+    #[tokio::test]
+    async fn json_is_passed_on_as_it_is() {
+        let admin = answering(vec![(200, EMPTY.to_owned()), (200, EMPTY.to_owned())]).await;
+        assert_eq!(look(&admin, true).await.unwrap(), format!("{EMPTY}\n"));
+        let table = look(&admin, false).await.unwrap();
+        assert!(table.starts_with("collibra-auth-proxy 9.9.9, up 1m 1s: ready\n"));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_proxy_is_told_apart_from_what_is_not_there() {
+        let admin = answering(vec![(404, String::new()), (200, "<html>".to_owned())]).await;
+        let error = look(&admin, false).await.unwrap_err();
+        assert!(error.to_string().contains("answers 404 to /api/status"));
+        let error = look(&admin, true).await.unwrap_err();
+        assert!(error.to_string().contains("is no status"), "{error}");
+        let error = look(&nobody().await, false).await.unwrap_err();
+        assert!(error.to_string().contains("nothing answers at"), "{error}");
+    }
+}

@@ -1,0 +1,81 @@
+//! The configuration without a file.
+
+use super::*;
+
+fn none(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn the_environment_alone_does() {
+    let env = |name: &str| match name {
+        "COLLIBRA_URL" => Some("https://acme.example".to_owned()),
+        "COLLIBRA_CLIENT_ID" => Some("id".to_owned()),
+        "COLLIBRA_CLIENT_SECRET" => Some("s".to_owned()),
+        _ => None,
+    };
+    let config = from_flags(Flags::default(), &env).unwrap();
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.instances["default"].host, "acme.example");
+    assert_eq!(config.clients["default"].oauth.client_secret.expose(), "s");
+    assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8080");
+
+    let flags = Flags {
+        upstream: Some("https://b.example".into()),
+        ..Flags::default()
+    };
+    let config = from_flags(flags, &env).unwrap();
+    assert_eq!(
+        config.instances["default"].host, "b.example",
+        "a flag goes first"
+    );
+}
+
+#[test]
+fn faults_name_the_flag_or_the_variable() {
+    insta::assert_snapshot!(from_flags(Flags::default(), &none).unwrap_err(), @"
+    command line: --upstream: the instance's address is missing; give --upstream with it, set COLLIBRA_URL, or name a file with --config
+    command line: --client-id: it is missing; give --client-id or --client-id-file, or set COLLIBRA_CLIENT_ID
+    command line: --client-secret-file: it is missing; give --client-secret-file, or set COLLIBRA_CLIENT_SECRET
+    ");
+
+    let flags = Flags {
+        client_id: Some("id".into()),
+        client_id_file: Some("id".into()),
+        listen: Some("0.0.0.0:9902".parse().unwrap()),
+        pool_capacity: Some(0),
+        hosts: vec!["a:80".into()],
+        ..Flags::default()
+    };
+    let env = |name: &str| match name {
+        "COLLIBRA_URL" => Some("http://acme.example".to_owned()),
+        "COLLIBRA_CLIENT_SECRET" => Some("a\nb".to_owned()),
+        _ => None,
+    };
+    insta::assert_snapshot!(from_flags(flags, &env).unwrap_err(), @r#"
+    command line: --client-id: it is given 2 times: `--client-id`, `--client-id-file`; keep one of them
+    command line: --pool-capacity: a pool of no tokens gives none; write 1 or more; Collibra's pool has 5
+    command line: --admin: [listener.local] already listens there; write another port; the default is "127.0.0.1:9902"
+    command line: --listen: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, or write `--allow-unauthenticated` if the network keeps others away
+    command line: --host: item 1 is no host name; write it without its port: any port is accepted
+    environment: COLLIBRA_URL: http:// would send the secret and the token unencrypted; write https://, or `--allow-insecure` if that is meant
+    environment: COLLIBRA_CLIENT_SECRET: the secret has a control character (a line break?) in its middle; it should be one line; give the secret that Collibra showed when the application was registered
+    "#);
+}
+
+#[test]
+fn a_variable_that_does_not_count_beside_a_file_is_pointed_out() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = with("", "", "").replace(
+        "client_secret = \"s\"",
+        "client_secret_env = \"COLLIBRA_CLIENT_SECRET\"",
+    );
+    std::fs::write(file.path(), text).unwrap();
+    let env = |_: &str| Some("x".to_owned());
+    let config = load(file.path(), &env).unwrap();
+    let said: Vec<String> = config.warnings.iter().map(Fault::to_string).collect();
+    insta::assert_snapshot!(said.join("\n"), @"
+    environment: COLLIBRA_URL: it is set and does not count, for there is a configuration file; unset it, or write its value in the file, as an instance's `url`
+    environment: COLLIBRA_CLIENT_ID: it is set and does not count, for there is a configuration file; unset it, or name it in the file with `client_id_env`
+    ");
+}

@@ -1,0 +1,142 @@
+//! The sample files are sound, and the reference is complete.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn sample(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("config")
+        .join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn env(name: &str) -> Option<String> {
+    let value = match name {
+        "COLLIBRA_CLIENT_ID" => "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn",
+        "COLLIBRA_CLIENT_SECRET" => "s3cr+t/=%&x y~!*",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+fn said(config: &Config) -> String {
+    let warnings: Vec<String> = config.warnings.iter().map(Fault::to_string).collect();
+    warnings.join("\n")
+}
+
+#[test]
+fn local_is_sound() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/local.toml");
+    let config = load(&path, &env).unwrap();
+    assert_eq!(said(&config).lines().count(), 0, "{}", said(&config));
+    assert_eq!(&*config.listeners[0].client, "catalog");
+}
+
+#[test]
+fn sidecar_is_sound_with_its_secrets_mounted() {
+    let root = tempfile::tempdir().unwrap();
+    for (file, content) in [("client_id", "urn:x\n"), ("client_secret", "s3cret\n")] {
+        let path = root.path().join(file);
+        std::fs::write(&path, content).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
+        }
+    }
+    let mounted = root.path().to_str().unwrap();
+    let text = sample("sidecar.toml").replace("/run/secrets/collibra", mounted);
+    let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
+    assert_eq!(
+        config.clients["catalog"].oauth.client_secret.expose(),
+        "s3cret"
+    );
+    insta::assert_snapshot!(said(&config), @"proxy.toml:17: admin.address: health, metrics and status can be seen beyond this machine; none shows a secret; write a loopback address unless something outside scrapes it");
+}
+
+#[test]
+fn simulator_is_sound_and_sixty_times_as_fast() {
+    let config = read(&sample("simulator.toml")).unwrap();
+    let client = &config.clients["simulator"];
+    assert_eq!(client.oauth.client_secret.expose(), "s3cr+t/=%&x y~!*");
+    assert_eq!(client.schedule.pool.refill, Duration::from_secs(1));
+    assert!(client.oauth.timeout < Duration::from_millis(200));
+    insta::assert_snapshot!(said(&config), @"proxy.toml:13: client.simulator.client_secret: the secret stands in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`");
+}
+
+#[test]
+fn the_reference_is_sound_and_names_the_defaults() {
+    let written = read_with(&sample("reference.toml"), Path::new("/"), &env).unwrap();
+    assert_eq!(said(&written), "");
+    let least = "instance.acme = { url = \"https://acme.collibra.com\" }\n\
+                 [client.catalog]\nclient_id_env = \"COLLIBRA_CLIENT_ID\"\n\
+                 client_secret_env = \"COLLIBRA_CLIENT_SECRET\"\n";
+    let left_out = read_with(least, Path::new("/"), &env).unwrap();
+    assert_eq!(format!("{written:?}"), format!("{left_out:?}"));
+}
+
+#[test]
+fn the_reference_has_every_key_and_no_other() {
+    let uncommented: String = sample("reference.toml")
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(key) if key.split(' ').nth(1) == Some("=") => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let mut report = Report::default();
+    let origin = Origin::CommandLine;
+    assert!(raw::read(&uncommented, &origin, &mut report).is_some());
+    assert_eq!(report.faults, []);
+
+    let document: toml::Table = uncommented.parse().unwrap();
+    let mut found = BTreeSet::new();
+    collect(&document, "", &mut found);
+    let known = [
+        ("instance.", raw::INSTANCE),
+        ("client.", raw::CLIENT),
+        ("client.pool.", raw::POOL),
+        ("listener.", raw::LISTENER),
+        ("server.", raw::SERVER),
+        ("admin.", raw::ADMIN),
+        ("log.", raw::LOG),
+        ("store.", raw::STORE),
+        ("", raw::TABLES),
+    ];
+    let known: BTreeSet<String> = known
+        .iter()
+        .flat_map(|(table, keys)| keys.iter().map(move |key| format!("{table}{key}")))
+        .collect();
+    assert_eq!(found, known);
+}
+
+/// The keys of `table`, the names of named tables left out.
+fn collect(table: &toml::Table, prefix: &str, found: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let named = matches!(prefix, "instance." | "client." | "listener.");
+        let path = format!("{prefix}{key}");
+        match value.as_table() {
+            Some(table) if named && key != "pool" && !path.contains(".pool") => {
+                collect_keys(table, prefix, found);
+            }
+            Some(table) => {
+                found.insert(path.clone());
+                collect(table, &format!("{path}."), found);
+            }
+            None => {
+                found.insert(path);
+            }
+        }
+    }
+}
+
+fn collect_keys(table: &toml::Table, prefix: &str, found: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        if let Some(table) = value.as_table() {
+            collect_keys(table, &format!("{path}."), found);
+        }
+        found.insert(path);
+    }
+}
