@@ -17,10 +17,12 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::admin::{self, ClientView, ListenerView, View};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::oauth::client::{self, TokenClient};
 use crate::proxy;
+use crate::proxy::config::Listener;
 use crate::proxy::service::{Client, Service};
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
@@ -123,7 +125,20 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
     }
 
     let admin_address = local_address(&admin_socket, config.admin.address);
-    let _ = admin_socket;
+    let view = Arc::new(View {
+        version: env!("CARGO_PKG_VERSION"),
+        started: parts.clock.wall(),
+        clock: Arc::clone(&parts.clock),
+        metrics: Arc::clone(&parts.metrics),
+        clients: shown_clients(&config, &clients),
+        listeners: shown_listeners(&config, &listeners),
+        draining: Arc::clone(&draining),
+    });
+    view.export_tokens();
+    // it answers to the very end, so that a probe sees the drain
+    parts
+        .tasks
+        .spawn(admin::serve(admin_socket, view, std::future::pending()));
     info!(address = %admin_address, "admin address open");
 
     Ok(Running {
@@ -229,6 +244,29 @@ impl Parts {
         }
         Ok(clients)
     }
+}
+
+fn shown_clients(config: &Config, clients: &ByName<Client>) -> Vec<ClientView> {
+    let shown = |client: &config::Client| {
+        let instance = &config.instances[&client.instance];
+        let scheme = if instance.tls { "https" } else { "http" };
+        ClientView {
+            name: Arc::clone(&client.name),
+            instance: format!("{scheme}://{}", instance.authority),
+            client_id: client.oauth.client_id.clone(),
+            cell: Arc::clone(&clients[&client.name].cell),
+        }
+    };
+    config.clients.values().map(shown).collect()
+}
+
+fn shown_listeners(config: &Config, bound: &[(Arc<str>, SocketAddr)]) -> Vec<ListenerView> {
+    let shown = |(listener, (name, address)): (&Listener, &(Arc<str>, SocketAddr))| ListenerView {
+        name: Arc::clone(name),
+        address: *address,
+        client: Arc::clone(&listener.client),
+    };
+    config.listeners.iter().zip(bound).map(shown).collect()
 }
 
 /// Counts token requests in the metrics.

@@ -170,7 +170,7 @@ impl View {
             token,
             next,
             failure,
-            pool_available,
+            pool,
         } = client.cell.status();
         let metrics = self.metrics.client(&client.name);
         ClientReport {
@@ -181,8 +181,8 @@ impl View {
             next: self.next(next, now),
             failure: failure.map(|failure| self.failure(&failure, now)),
             pool: PoolReport {
-                available: pool_available,
-                capacity: client.pool_capacity,
+                available: hundredths(pool.available(now)),
+                capacity: pool.config().capacity,
             },
             requests: RequestsReport {
                 total: metrics.requests_total(),
@@ -236,6 +236,11 @@ impl ClientReport {
     pub fn is_usable(&self) -> bool {
         self.token.as_ref().is_some_and(|token| token.usable)
     }
+}
+
+/// As finely as anyone reads it.
+fn hundredths(level: f64) -> f64 {
+    (level * 100.0).round() / 100.0
 }
 
 /// To the nearest second: the wall-clock time of a moment is reckoned anew for each report, and
@@ -298,7 +303,7 @@ mod tests {
                 "in_a_row": 3
               },
               "pool": {
-                "available": 0.0,
+                "available": 0.17,
                 "capacity": 5
               },
               "requests": {

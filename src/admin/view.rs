@@ -40,8 +40,6 @@ pub struct ClientView {
     pub client_id: ClientId,
     /// Where its token is.
     pub cell: Arc<TokenCell>,
-    /// How many tokens its pool holds when it is full.
-    pub pool_capacity: u32,
 }
 
 /// A listener, as it is shown.
@@ -63,7 +61,6 @@ impl View {
             let shown = self.metrics.client(&client.name);
             let clock = Arc::clone(&self.clock);
             let cell = Arc::clone(&client.cell);
-            let capacity = client.pool_capacity;
             self.metrics.on_scrape(move || {
                 let status = cell.status();
                 let now = clock.now();
@@ -74,7 +71,7 @@ impl View {
                 });
                 let usable = status.token.is_some_and(|token| token.is_usable(now));
                 shown.token(usable, held);
-                shown.pool(status.pool_available, capacity);
+                shown.pool(status.pool.available(now), status.pool.config().capacity);
             });
         }
     }
@@ -90,6 +87,7 @@ pub(super) mod tests {
     use super::*;
     use crate::clock::{Instant, ManualClock};
     use crate::secret::Secret;
+    use crate::token::budget::{self, Budget};
     use crate::token::cache::{Failure, Next, Status};
     use crate::token::ports::{Outcome, RequestError};
     use crate::token::token::Token;
@@ -110,8 +108,7 @@ pub(super) mod tests {
                 name: "catalog".into(),
                 instance: "https://acme.collibra.com".to_owned(),
                 client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
-                cell: Arc::new(TokenCell::empty(clock.now(), 5.0)),
-                pool_capacity: 5,
+                cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
             }],
             listeners: vec![ListenerView {
                 name: "local".into(),
@@ -124,6 +121,23 @@ pub(super) mod tests {
         (Arc::new(view), clock)
     }
 
+    const POOL: budget::Config = budget::Config {
+        capacity: 5,
+        refill: Duration::from_secs(60),
+    };
+
+    fn taken_once(now: Instant) -> Budget {
+        let mut pool = Budget::full(POOL);
+        pool.take(now);
+        pool
+    }
+
+    fn dry(now: Instant) -> Budget {
+        let mut pool = Budget::full(POOL);
+        pool.rate_limited(now, None);
+        pool
+    }
+
     /// A client with a token asked for at `now`, of 300 s, to be renewed at half of it.
     pub(in crate::admin) fn holds(now: Instant) -> Status {
         let secret = Secret::from(CANARY.to_owned());
@@ -132,7 +146,7 @@ pub(super) mod tests {
             token: Some(Arc::new(token)),
             next: Next::Request(now + Duration::from_secs(150)),
             failure: None,
-            pool_available: 4.0,
+            pool: taken_once(now),
         }
     }
 
@@ -149,7 +163,7 @@ pub(super) mod tests {
                 },
                 in_a_row: 3,
             }),
-            pool_available: 0.0,
+            pool: dry(now),
             ..status
         }
     }
@@ -172,6 +186,11 @@ pub(super) mod tests {
         assert_eq!(line("token_pool_available"), "4");
         clock.advance(Duration::from_secs(297));
         assert_eq!(line("token_usable"), "0");
+        assert_eq!(
+            line("token_pool_available"),
+            "5",
+            "it refills without an event"
+        );
         assert_eq!(line("token_expiry_timestamp_seconds"), "1800000300");
     }
 }

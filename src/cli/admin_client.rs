@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The option that says where a running proxy is.
 #[derive(Clone, Debug, clap::Args)]
-pub struct AdminAddress {
+pub(super) struct AdminAddress {
     /// The admin address of the running proxy: HOST:PORT or http://HOST:PORT
     #[arg(
         long,
@@ -25,14 +25,14 @@ pub struct AdminAddress {
 
 /// A client of one admin address.
 #[derive(Clone, Debug)]
-pub struct AdminClient {
+pub(super) struct AdminClient {
     base: Url,
     http: reqwest::Client,
 }
 
 /// An answer, whatever its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// The status code.
     pub status: u16,
     /// The body, fit to be printed: without control characters other than line breaks.
@@ -44,7 +44,7 @@ pub struct Answer {
 #[error(
     "nothing answers at {address} ({reason}); is the proxy running, and is this its admin address (--admin)?"
 )]
-pub struct NoAnswer {
+pub(super) struct NoAnswer {
     address: String,
     reason: String,
 }
@@ -54,7 +54,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// Only if this build has no usable cryptography, which the HTTP library insists on.
-    pub fn new(address: &AdminAddress) -> anyhow::Result<AdminClient> {
+    pub(super) fn new(address: &AdminAddress) -> anyhow::Result<AdminClient> {
         // never used, for the address is plain HTTP; given so that no certificates are looked for
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -75,7 +75,7 @@ impl AdminClient {
 
     /// The address, as it is told to people.
     #[must_use]
-    pub fn address(&self) -> &str {
+    pub(super) fn address(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
     }
 
@@ -84,7 +84,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`NoAnswer`] if none came whole and in time.
-    pub async fn get(&self, path: &str, patience: Duration) -> Result<Answer, NoAnswer> {
+    pub(super) async fn get(&self, path: &str, patience: Duration) -> Result<Answer, NoAnswer> {
         let exchange = async {
             let url = format!("{}{path}", self.address());
             let response = self.http.get(url).send().await?;

@@ -10,10 +10,15 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::config::Faults;
 use crate::telemetry::logging;
 
+mod admin_client;
+pub mod check;
 pub mod demo;
 pub mod serve;
 pub mod simulate;
 pub mod source;
+pub mod status;
+mod status_table;
+pub mod wait;
 
 /// The exit status for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
@@ -56,6 +61,12 @@ enum Command {
     Demo(demo::Args),
     /// Run a simulated Collibra, for tests
     Simulate(simulate::Args),
+    /// Find every fault in the configuration, and with --live try it out
+    Check(check::Args),
+    /// Show a running proxy's clients, tokens and pools
+    Status(status::Args),
+    /// Wait until a running proxy is ready
+    Wait(wait::Args),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -88,6 +99,9 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => {
             on_a_runtime(async { simulate::run(args).await.map(|()| ExitCode::SUCCESS) })
         }
+        Command::Check(args) => on_a_runtime(check::run(args)),
+        Command::Status(args) => on_a_runtime(status::run(args)),
+        Command::Wait(args) => on_a_runtime(wait::run(args)),
     };
     done.unwrap_or_else(|e| match e.downcast_ref::<Faults>() {
         Some(faults) => failed(EXIT_CONFIG, faults),

@@ -8,6 +8,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Instant};
+use crate::token::budget::Budget;
 use crate::token::ports::{Outcome, RequestError};
 use crate::token::token::Token;
 
@@ -27,8 +28,8 @@ pub struct Status {
     pub next: Next,
     /// The last failure, if the last attempt failed.
     pub failure: Option<Failure>,
-    /// The pool's estimated level, in tokens, at the time of this status.
-    pub pool_available: f64,
+    /// The mirrored pool.
+    pub pool: Budget,
 }
 
 /// What comes next for a client.
@@ -63,14 +64,14 @@ pub struct NoToken {
 impl TokenCell {
     /// A cell without a token, whose first request is due at `now`.
     #[must_use]
-    pub fn empty(now: Instant, pool_available: f64) -> TokenCell {
+    pub fn empty(now: Instant, pool: Budget) -> TokenCell {
         TokenCell {
             current: ArcSwapOption::empty(),
             status: watch::Sender::new(Status {
                 token: None,
                 next: Next::Request(now),
                 failure: None,
-                pool_available,
+                pool,
             }),
         }
     }
@@ -147,6 +148,12 @@ mod tests {
     use super::*;
     use crate::clock::TokioClock;
     use crate::secret::Secret;
+    use crate::token::budget;
+
+    const POOL: budget::Config = budget::Config {
+        capacity: 5,
+        refill: Duration::from_secs(60),
+    };
 
     fn token(now: Instant) -> Arc<Token> {
         let secret = Secret::from("t0k3n".to_owned());
@@ -158,14 +165,14 @@ mod tests {
             token,
             next,
             failure: None,
-            pool_available: 4.0,
+            pool: Budget::full(POOL),
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn everyone_who_waits_is_woken_by_one_token() {
         let clock = TokioClock::start();
-        let cell = Arc::new(TokenCell::empty(clock.now(), 5.0));
+        let cell = Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL)));
         let waiting: Vec<_> = (0..100)
             .map(|_| {
                 let cell = Arc::clone(&cell);
@@ -185,7 +192,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn patience_ends_and_says_when_to_come_again() {
         let clock = TokioClock::start();
-        let cell = TokenCell::empty(clock.now(), 5.0);
+        let cell = TokenCell::empty(clock.now(), Budget::full(POOL));
         cell.publish(status(None, Next::Answer));
         let gone = cell.wait(&clock, Duration::from_secs(10)).await;
         assert_eq!(gone.unwrap_err().retry_after, Duration::ZERO);
@@ -195,7 +202,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_an_attempt_beyond_their_patience() {
         let clock = TokioClock::start();
-        let cell = TokenCell::empty(clock.now(), 0.0);
+        let cell = TokenCell::empty(clock.now(), Budget::full(POOL));
         let next = clock.now() + Duration::from_secs(60);
         cell.publish(status(None, Next::Request(next)));
         let gone = cell
@@ -209,7 +216,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dead_token_is_not_handed_out() {
         let clock = TokioClock::start();
-        let cell = TokenCell::empty(clock.now(), 5.0);
+        let cell = TokenCell::empty(clock.now(), Budget::full(POOL));
         cell.publish(status(Some(token(clock.now())), Next::Answer));
         assert!(cell.usable(clock.now()).is_some());
         tokio::time::sleep(Duration::from_secs(297)).await;

@@ -174,10 +174,10 @@ impl Schedule {
         surprise
     }
 
-    /// The mirrored pool's level at `now`, in tokens.
+    /// The mirrored pool.
     #[must_use]
-    pub fn pool_available(&self, now: Instant) -> f64 {
-        self.budget.available(now)
+    pub fn pool(&self) -> &Budget {
+        &self.budget
     }
 
     /// Failures in a row.
@@ -358,7 +358,7 @@ mod tests {
     fn refusals_are_counted_once_a_429_shows_that_they_use_up_the_pool() {
         let mut schedule = asked(CONFIG);
         schedule.failed(at(0.0), Outcome::ServerError, None, 0.0);
-        assert!(schedule.pool_available(at(0.0)) > 4.9, "taken to be free");
+        assert!(schedule.pool().available(at(0.0)) > 4.9, "taken to be free");
         let now = schedule.next_request();
         assert_eq!(schedule.next(now), Step::Ask);
         let surprise = schedule.failed(now, Outcome::RateLimited, None, 0.0);
@@ -367,7 +367,7 @@ mod tests {
         let now = schedule.next_request();
         assert_eq!(schedule.next(now), Step::Ask);
         schedule.failed(now, Outcome::ServerError, None, 0.0);
-        assert!(schedule.pool_available(now) < 0.1, "counted from now on");
+        assert!(schedule.pool().available(now) < 0.1, "counted from now on");
     }
 
     #[test]

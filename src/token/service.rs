@@ -48,7 +48,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     ) -> (TokenService<J, O>, Arc<TokenCell>) {
         let now = clock.now();
         let schedule = Schedule::new(config, now);
-        let cell = Arc::new(TokenCell::empty(now, schedule.pool_available(now)));
+        let cell = Arc::new(TokenCell::empty(now, schedule.pool().clone()));
         let service = TokenService {
             client,
             schedule,
@@ -69,7 +69,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             let now = self.clock.now();
             match self.schedule.next(now) {
                 Step::Ask => {
-                    self.publish(now, Next::Answer);
+                    self.publish(Next::Answer);
                     let answer = ask(Arc::clone(&self.endpoint)).await;
                     self.answered(now, answer);
                 }
@@ -104,7 +104,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             }
             Err(error) => self.failed(now, error, jitter),
         }
-        self.publish(now, Next::Request(self.schedule.next_request()));
+        self.publish(Next::Request(self.schedule.next_request()));
     }
 
     fn take(&self, asked: Instant, grant: &Grant) -> Result<(Arc<Token>, Duration), RequestError> {
@@ -149,12 +149,12 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         });
     }
 
-    fn publish(&self, now: Instant, next: Next) {
+    fn publish(&self, next: Next) {
         self.cell.publish(Status {
             token: self.token.clone(),
             next,
             failure: self.failure.clone(),
-            pool_available: self.schedule.pool_available(now),
+            pool: self.schedule.pool().clone(),
         });
     }
 }

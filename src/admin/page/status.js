@@ -17,7 +17,7 @@ function duration(seconds) {
   for (const [size, unit] of parts) {
     const count = Math.floor(rest / size);
     rest -= count * size;
-    if (count > 0 || shown.length > 0 || unit === "s") shown.push(`${count} ${unit}`);
+    if (count > 0 || shown.length > 0 || unit === "s") shown.push(`${count}${unit}`);
   }
   return shown.slice(0, 2).join(" ");
 }
@@ -43,7 +43,7 @@ function health(client, left) {
 }
 
 function nextText(next, age) {
-  if (next.kind === "answer") return "asked, no answer yet";
+  if (next.kind === "answer") return "under way";
   const left = next.in_seconds - age;
   return left < 1 ? "now" : `in ${duration(left)}`;
 }
@@ -62,10 +62,10 @@ function drawClient(card, client, age) {
 
   if (tone === "bad" || !token) {
     write(field("left"), token ? "Ended" : "None");
-    write(field("until"), token ? `token ${token.generation}, at ${time(token.expires)}` : "no token since the start");
+    write(field("until"), token ? `at ${time(token.expires)}` : "no token since the start");
   } else {
     write(field("left"), duration(left));
-    write(field("until"), `left of token ${token.generation}, until ${time(token.expires)}`);
+    write(field("until"), `left, until ${time(token.expires)}`);
   }
 
   const life = token ? (new Date(token.expires) - new Date(token.issued)) / 1000 : 0;
@@ -85,6 +85,8 @@ function drawClient(card, client, age) {
     write(field("message"), failure.message);
   }
 
+  write(field("generation"), token ? `no. ${token.generation.toLocaleString()}` : "–");
+  write(field("issued"), token ? time(token.issued) : "–");
   write(field("next"), nextText(client.next, age));
   const whole = Math.floor(pool.available);
   const dots = pool.capacity <= 10;
