@@ -19,8 +19,12 @@ const CLIENT_SECRET: &str = "COLLIBRA_CLIENT_SECRET";
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Configuration without a file")]
 pub struct Flags {
-    /// The Collibra instance, like https://acme.collibra.com [env: COLLIBRA_URL]
-    #[arg(long, value_name = "URL")]
+    /// The Collibra instance's URL.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The Collibra instance, like https://acme.collibra.com [env: COLLIBRA_URL]"
+    )]
     pub upstream: Option<String>,
     /// The registered application's id [env: COLLIBRA_CLIENT_ID]
     #[arg(long, value_name = "ID")]
@@ -46,9 +50,12 @@ pub struct Flags {
     /// Accept http:// to another machine: secret and token travel unencrypted
     #[arg(long)]
     pub allow_insecure: bool,
-    /// A value of Host to accept, in place of localhost, 127.0.0.1, [::1] and the address listened
-    /// on; any port; repeatable
-    #[arg(long = "host", value_name = "HOST")]
+    /// Values of `Host` to accept in place of the listener's own.
+    #[arg(
+        long = "host",
+        value_name = "HOST",
+        help = "A value of Host to accept, in place of localhost, 127.0.0.1, [::1] and the address listened on; any port; repeatable"
+    )]
     pub hosts: Vec<String>,
     /// Listen beyond this machine although whoever reaches the port then has the token
     #[arg(long)]
