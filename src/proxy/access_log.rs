@@ -31,6 +31,7 @@ pub(super) fn write(
         milliseconds = millis(took),
         upstream_milliseconds = context.upstream.map(millis),
         token_generation = context.generation,
+        replayed = context.replayed.then_some(true),
         refused = context.refusal.as_ref().map(super::respond::Refusal::reason),
         error = failed.map(problem),
     );

@@ -20,6 +20,7 @@ mod connection;
 mod inject;
 pub mod listener;
 pub mod policy;
+mod replay;
 pub mod respond;
 pub mod service;
 pub mod target;

@@ -17,6 +17,7 @@ use super::config::Listener;
 use super::connection::Connection;
 use super::inject;
 use super::policy;
+use super::replay::{self, Next, Unauthorized};
 use super::respond::{self, Refusal};
 use super::target;
 use super::upstream::Upstream;
@@ -69,6 +70,8 @@ pub struct Context {
     pub(super) refusal: Option<Refusal>,
     /// Connections that could not be made for it.
     failed_connections: usize,
+    /// Whether it was sent a second time, after a 401.
+    pub(super) replayed: bool,
     _in_flight: InFlight,
 }
 
@@ -130,6 +133,7 @@ impl ProxyHttp for Service {
             generation: None,
             refusal: None,
             failed_connections: 0,
+            replayed: false,
             _in_flight: self.client.metrics.in_flight(),
         }
     }
@@ -218,6 +222,55 @@ impl ProxyHttp for Service {
             }
             Err(no_token) => Self::refuse(context, Refusal::NoToken(no_token)),
         }
+    }
+
+    /// A 401 to the token is answered by another token: see [`replay`].
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        let Some(generation) = context.generation else {
+            return Ok(());
+        };
+        let asked = Unauthorized {
+            generation,
+            replayed: context.replayed,
+            body_at_hand: !session.as_ref().retry_buffer_truncated(),
+        };
+        match replay::decide(&self.client, &*self.clock, response.status, asked).await {
+            Next::Pass => Ok(()),
+            Next::SendAgain => {
+                context.replayed = true;
+                Err(replay::again())
+            }
+        }
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        _context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        let body_at_hand = !session.as_ref().retry_buffer_truncated();
+        if replay::is_again(&e) {
+            return e;
+        }
+        // a kept connection may have been closed by the other side meanwhile: what may be sent
+        // twice (RFC 9110, section 9.2.2) is
+        if session.req_header().method.is_idempotent() && body_at_hand {
+            e.retry.decide_reuse(reused);
+        } else {
+            e.set_retry(false);
+        }
+        e
     }
 
     async fn response_filter(

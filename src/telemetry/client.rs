@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
+use super::counts::Counts;
 use super::families::Families;
 use super::requests::{MethodLabel, RequestCounts};
 
-/// The outcomes of a token request, each shown at zero from the start, so that a first failure is
-/// an increase and not a new series.
+/// The outcomes of a token request.
 const OUTCOMES: [&str; 9] = [
     "ok",
     "rate_limited",
@@ -21,6 +21,9 @@ const OUTCOMES: [&str; 9] = [
     "malformed",
 ];
 
+/// What became of requests that the API answered with 401.
+const REPLAYS: [&str; 4] = ["ok", "unauthorized", "too_large", "no_token"];
+
 /// The metrics with one client's name on them, found once.
 #[derive(Debug)]
 pub struct ClientMetrics {
@@ -28,7 +31,9 @@ pub struct ClientMetrics {
     token_expiry: Gauge,
     token_issued: Gauge,
     token_generation: Gauge,
-    token_requests: Outcomes,
+    token_requests: Counts,
+    token_rejected: IntCounter,
+    replays: Counts,
     token_request_duration: Histogram,
     token_pool_available: Gauge,
     token_pool_capacity: IntGauge,
@@ -62,7 +67,9 @@ impl ClientMetrics {
             token_expiry: families.token_expiry.with_label_values(label),
             token_issued: families.token_issued.with_label_values(label),
             token_generation: families.token_generation.with_label_values(label),
-            token_requests: Outcomes::new(&families.token_requests, client),
+            token_requests: Counts::new(&families.token_requests, client, &OUTCOMES),
+            token_rejected: families.token_rejected.with_label_values(label),
+            replays: Counts::new(&families.replays, client, &REPLAYS),
             token_request_duration: families.token_request_duration.with_label_values(label),
             token_pool_available: families.token_pool_available.with_label_values(label),
             token_pool_capacity: families.token_pool_capacity.with_label_values(label),
@@ -102,6 +109,18 @@ impl ClientMetrics {
         self.token_request_duration.observe(took.as_secs_f64());
     }
 
+    /// The API answered 401 to a request with the client's token.
+    pub fn token_rejected(&self) {
+        self.token_rejected.inc();
+    }
+
+    /// What became of such a request: sent again and answered otherwise (`ok`) or with 401 again
+    /// (`unauthorized`); or not sent again, for want of its body (`too_large`) or of another token
+    /// (`no_token`).
+    pub fn replay(&self, outcome: &'static str) {
+        self.replays.count(outcome);
+    }
+
     /// What the client holds at this moment. Call it for each scrape: a token dies without an
     /// event.
     pub fn token(&self, usable: bool, held: Option<TokenTimes>) {
@@ -137,34 +156,6 @@ impl ClientMetrics {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// A counter for each outcome of a token request.
-#[derive(Debug)]
-struct Outcomes {
-    family: IntCounterVec,
-    client: String,
-    known: [(&'static str, IntCounter); OUTCOMES.len()],
-}
-
-impl Outcomes {
-    fn new(family: &IntCounterVec, client: &str) -> Outcomes {
-        Outcomes {
-            family: family.clone(),
-            client: client.to_owned(),
-            known: OUTCOMES.map(|name| (name, family.with_label_values(&[client, name]))),
-        }
-    }
-
-    fn count(&self, outcome: &'static str) {
-        match self.known.iter().find(|(name, _)| *name == outcome) {
-            Some((_, counter)) => counter.inc(),
-            None => self
-                .family
-                .with_label_values(&[self.client.as_str(), outcome])
-                .inc(),
-        }
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Families {
     pub(super) token_issued: GaugeVec,
     pub(super) token_generation: GaugeVec,
     pub(super) token_requests: IntCounterVec,
+    pub(super) token_rejected: IntCounterVec,
+    pub(super) replays: IntCounterVec,
     pub(super) token_request_duration: HistogramVec,
     pub(super) token_pool_available: GaugeVec,
     pub(super) token_pool_capacity: IntGaugeVec,
@@ -71,6 +73,16 @@ impl Families {
             token_requests: to.int_counter(
                 "token_requests_total",
                 "Requests to the token endpoint, by how they ended.",
+                &["client", "outcome"],
+            ),
+            token_rejected: to.int_counter(
+                "token_rejected_total",
+                "Calls that the API answered with 401, although their token should be live.",
+                &["client"],
+            ),
+            replays: to.int_counter(
+                "replays_total",
+                "What became of calls that the API answered with 401.",
                 &["client", "outcome"],
             ),
             token_request_duration: to.histogram(

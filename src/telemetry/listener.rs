@@ -1,11 +1,11 @@
 //! The numbers of one listener: its connections, and what it turned away.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use prometheus::IntGauge;
 
+use super::counts::Counts;
 use super::families::Families;
 
-/// The reasons for which the proxy answers itself, each shown at zero from the start, so that a
-/// first refusal is an increase and not a new series.
+/// The reasons for which the proxy answers itself.
 const REASONS: [&str; 11] = [
     "bad-request",
     "unknown-app",
@@ -23,10 +23,8 @@ const REASONS: [&str; 11] = [
 /// The metrics with one listener's name on them, found once.
 #[derive(Debug)]
 pub struct ListenerMetrics {
-    listener: String,
     connections: IntGauge,
-    refused: IntCounterVec,
-    known: [(&'static str, IntCounter); REASONS.len()],
+    refused: Counts,
 }
 
 /// One open connection; dropping it closes it.
@@ -37,11 +35,8 @@ pub struct Connection(IntGauge);
 impl ListenerMetrics {
     pub(super) fn new(families: &Families, listener: &str) -> ListenerMetrics {
         ListenerMetrics {
-            listener: listener.to_owned(),
             connections: families.connections.with_label_values(&[listener]),
-            refused: families.refused.clone(),
-            known: REASONS
-                .map(|name| (name, families.refused.with_label_values(&[listener, name]))),
+            refused: Counts::new(&families.refused, listener, &REASONS),
         }
     }
 
@@ -60,13 +55,7 @@ impl ListenerMetrics {
     /// A request was answered by the proxy itself, for `reason`: the value of
     /// `X-Collibra-Auth-Proxy`.
     pub fn refused(&self, reason: &'static str) {
-        match self.known.iter().find(|(name, _)| *name == reason) {
-            Some((_, counter)) => counter.inc(),
-            None => self
-                .refused
-                .with_label_values(&[self.listener.as_str(), reason])
-                .inc(),
-        }
+        self.refused.count(reason);
     }
 }
 

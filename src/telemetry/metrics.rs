@@ -157,6 +157,7 @@ mod tests {
         collibra_auth_proxy_build_info gauge {version}: The version that runs; always 1.
         collibra_auth_proxy_connections gauge {listener}: Connections from apps that are open now.
         collibra_auth_proxy_refused_total counter {listener,reason}: Requests that the proxy answered itself, by the reason it gave.
+        collibra_auth_proxy_replays_total counter {client,outcome}: What became of calls that the API answered with 401.
         collibra_auth_proxy_request_duration_seconds histogram {client}: From a request's head to the last byte of its answer.
         collibra_auth_proxy_requests_in_flight gauge {client}: Requests being served now.
         collibra_auth_proxy_requests_total counter {app,client,code,method}: Requests answered, by the status that the app got.
@@ -165,6 +166,7 @@ mod tests {
         collibra_auth_proxy_token_issued_timestamp_seconds gauge {client}: When the client's token was asked for, in Unix time; 0 if there never was one.
         collibra_auth_proxy_token_pool_available gauge {client}: How many tokens the issuer's pool still holds for the client, as mirrored here.
         collibra_auth_proxy_token_pool_capacity gauge {client}: How many tokens the client's pool holds when it is full.
+        collibra_auth_proxy_token_rejected_total counter {client}: Calls that the API answered with 401, although their token should be live.
         collibra_auth_proxy_token_request_duration_seconds histogram {client}: How long requests to the token endpoint took.
         collibra_auth_proxy_token_requests_total counter {client,outcome}: Requests to the token endpoint, by how they ended.
         collibra_auth_proxy_token_usable gauge {client}: Whether the client holds a token that may be sent (1) or not (0).

@@ -5,6 +5,7 @@
 //! a token or an address; no log level makes a library print what it sends.
 
 mod client;
+mod counts;
 mod families;
 mod listener;
 pub mod logging;

@@ -1,0 +1,83 @@
+//! What is done when the API answers 401 to a token that should be live: another token for all,
+//! and the request once more.
+//!
+//! A request is sent again if its body is at hand (none, or up to the 64 KiB that pingora keeps of
+//! it), once at most, and only for a 401: the API has then done nothing with it, so that even a
+//! POST may be sent again. Its second way leads through the same hooks as its first.
+
+use http::StatusCode;
+use pingora_core::{Error, ErrorType};
+
+use super::service::Client;
+use crate::clock::Clock;
+
+/// The error by which pingora is told to send the request again.
+const AGAIN: ErrorType = ErrorType::Custom("again with another token");
+
+/// A request that was answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unauthorized {
+    /// Which token went with it.
+    pub(super) generation: u64,
+    /// Whether it was its second way.
+    pub(super) replayed: bool,
+    /// Whether all of its body that was read is still there.
+    pub(super) body_at_hand: bool,
+}
+
+/// What to do with the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Pass it on.
+    Pass,
+    /// Drop it and send the request again: there is another token.
+    SendAgain,
+}
+
+/// Decides on an answer with `status`; waits for another token if it takes one.
+pub(super) async fn decide(
+    client: &Client,
+    clock: &dyn Clock,
+    status: StatusCode,
+    asked: Unauthorized,
+) -> Next {
+    let metrics = &client.metrics;
+    if status != StatusCode::UNAUTHORIZED {
+        if asked.replayed {
+            metrics.replay("ok");
+        }
+        return Next::Pass;
+    }
+    metrics.token_rejected();
+    if asked.replayed || !asked.body_at_hand {
+        // the next requests are to have another token all the same
+        client.cell.reject(asked.generation);
+        metrics.replay(if asked.replayed {
+            "unauthorized"
+        } else {
+            "too_large"
+        });
+        return Next::Pass;
+    }
+    let newer = client
+        .cell
+        .replace(asked.generation, clock, client.wait_for_token)
+        .await;
+    if newer.is_none() {
+        metrics.replay("no_token");
+        return Next::Pass;
+    }
+    Next::SendAgain
+}
+
+/// The error that sends the request again.
+pub(super) fn again() -> Box<Error> {
+    let mut error = Error::new_up(AGAIN);
+    error.set_retry(true);
+    error
+}
+
+/// Whether this is that error.
+pub(super) fn is_again(error: &Error) -> bool {
+    *error.etype() == AGAIN
+}
