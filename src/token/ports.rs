@@ -1,7 +1,9 @@
-//! What the engine needs from outside, and the words in which it is told how that went.
+//! What the engine needs from outside, and the words in which it is told how that went: whoever
+//! issues tokens ([`TokenEndpoint`]), and a place where a token outlives the process
+//! ([`TokenStore`]).
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -131,3 +133,75 @@ impl fmt::Display for Outcome {
         f.write_str(self.label())
     }
 }
+
+/// What is kept of a client where restarts and replicas find it. Times are by the wall clock, for
+/// no other is shared.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Counts up with every token of the client; 0: there never was one.
+    pub generation: u64,
+    /// The token of this generation. `None` if there is none, or if what is kept was sealed with
+    /// another secret or is damaged.
+    pub token: Option<StoredToken>,
+    /// The mirrored pool.
+    pub pool: StoredPool,
+}
+
+/// A token as it is kept.
+#[derive(Clone, Debug)]
+pub struct StoredToken {
+    /// The access token.
+    pub access_token: Secret,
+    /// When it was asked for.
+    pub asked: SystemTime,
+    /// How long it lives from then.
+    pub lifetime: Duration,
+}
+
+/// The mirrored pool as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredPool {
+    /// When it is full, if nothing more is taken.
+    pub full_at: SystemTime,
+    /// No request before this.
+    pub not_before: SystemTime,
+}
+
+/// Where a client's token and pool are kept, and who may ask for the next one is settled. All who
+/// share a client share its store: the processes of one host, or the replicas of a fleet.
+///
+/// A store that fails is no reason to have no token: the engine goes on with what it has in hand.
+#[async_trait]
+pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
+    /// What is kept; `None` if nothing is, or nothing that can be read.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be reached or used.
+    async fn read(&self) -> Result<Option<Record>, StoreError>;
+
+    /// Takes the right to ask for a token, which one process has at a time, for at most `length`.
+    /// `None` if another has it.
+    ///
+    /// # Errors
+    /// As [`TokenStore::read`].
+    async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError>;
+
+    /// Ends when what is kept may have changed since it was last read.
+    async fn changed(&self);
+}
+
+/// The right to ask, held. Dropping it gives it up.
+#[async_trait]
+pub trait Lease: fmt::Debug + Send + Sync {
+    /// Keeps `record` in place of what is kept; a record of a lower generation never replaces one
+    /// of a higher.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be kept, or if the right was lost meanwhile.
+    async fn publish(&mut self, record: &Record) -> Result<(), StoreError>;
+}
+
+/// A store that cannot be used now. Its message is for people and holds no secret.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
