@@ -26,7 +26,9 @@ use crate::proxy::config::Listener;
 use crate::proxy::service::{Client, Service};
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
+use crate::store::memory::MemoryStore;
 use crate::telemetry::{ClientMetrics, Metrics};
+use crate::token;
 use crate::token::ports::Outcome;
 use crate::token::service::{Observer, TokenService};
 
@@ -224,14 +226,15 @@ impl Parts {
                     }
                 })?;
             let metrics = self.metrics.client(name);
-            let (engine, cell) = TokenService::new(
-                Arc::clone(name),
-                client.schedule,
-                Arc::new(endpoint),
-                Arc::clone(&self.clock),
-                ThreadJitter,
-                Counted(Arc::clone(&metrics)),
-            );
+            let (engine, cell) = TokenService::new(token::service::Parts {
+                client: Arc::clone(name),
+                config: client.schedule,
+                endpoint: Arc::new(endpoint),
+                store: Arc::new(MemoryStore),
+                clock: Arc::clone(&self.clock),
+                jitter: ThreadJitter,
+                observer: Counted(Arc::clone(&metrics)),
+            });
             self.tasks.spawn(engine.run());
             let client = Client {
                 name: Arc::clone(name),
