@@ -91,12 +91,16 @@ impl Service {
         target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
         let hosts = &self.listener.hosts;
         let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
+        let host_is_accepted = browser::is_accepted(hosts, &host);
         let instance = self.client.upstream.instance();
         let is_ours = |host: &str| browser::is_accepted(hosts, host) || host == instance.host;
-        let is_absolute = request.uri.authority().is_some();
-        let path = target::check_target(&request.uri, is_ours).map_err(Refusal::Malformed)?;
+        let path = target::check_target(request.raw_path(), is_ours).map_err(Refusal::Malformed)?;
+        let is_absolute = path.is_some();
+        if let Some(path) = path {
+            request.set_uri(path);
+        }
         // an absolute target's authority, just checked, stands for Host (RFC 9112, section 3.2.2)
-        if !is_absolute && !browser::is_accepted(hosts, &host) {
+        if !is_absolute && !host_is_accepted {
             return Err(Refusal::Host {
                 listener: self.listener.name.to_string(),
                 accepted: hosts.join(", "),
@@ -107,9 +111,6 @@ impl Service {
         }
         if let Some(denied) = policy::denied(request.uri.path(), &instance.token_path) {
             return Err(Refusal::Denied(denied));
-        }
-        if let Some(path) = path {
-            request.set_uri(path);
         }
         Ok(())
     }
