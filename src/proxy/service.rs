@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::Version;
+use http::header::{HOST, TRANSFER_ENCODING};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -284,7 +286,12 @@ impl ProxyHttp for Service {
             let now = self.clock.now();
             context.upstream = context.sent.map(|sent| now.since(sent));
         }
-        let host = session.req_header().headers.get(http::header::HOST);
+        let request = session.req_header();
+        if request.version < Version::HTTP_11 {
+            // knows no chunks: a body without a length ends with the connection (RFC 9112, 6.1)
+            response.remove_header(&TRANSFER_ENCODING);
+        }
+        let host = request.headers.get(HOST);
         inject::incoming(response, self.client.upstream.instance(), host)
     }
 
