@@ -17,7 +17,6 @@ pub(crate) struct Connection {
 /// An answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
-    pub(crate) version: String,
     pub(crate) status: u16,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
@@ -65,11 +64,6 @@ impl Connection {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Sends no more.
-    pub(crate) fn end_sending(&self) {
-        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    }
-
     /// `GET path` and its answer.
     pub(crate) fn get(&mut self, host: SocketAddr, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -95,15 +89,13 @@ impl Connection {
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.trim_end().split("\r\n");
         let mut first = lines.next().unwrap_or_default().splitn(3, ' ');
-        let version = first.next().unwrap().to_owned();
-        let status = first.next().and_then(|status| status.parse().ok());
+        let status = first.nth(1).and_then(|status| status.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status line: {head:?}"));
         let headers = lines.map(|line| {
             let (name, value) = line.split_once(':').unwrap();
             (name.to_ascii_lowercase(), value.trim().to_owned())
         });
         Answer {
-            version,
             status,
             headers: headers.collect(),
             ..Answer::default()

@@ -64,10 +64,14 @@ address = "127.0.0.1:0"
 "#
         );
         let (folder, path) = super::file("proxy.toml", text.as_bytes());
-        let mut builder = Builder::empty();
-        builder.command.arg("--config").arg(path);
+        let mut builder = Proxy::by_file(&path);
         builder.files = Some(folder);
         builder
+    }
+
+    /// By the configuration file at `path`.
+    pub(crate) fn by_file(path: &Path) -> Builder {
+        Builder::empty().file("--config", path)
     }
 
     /// Waits until it has received a token.
@@ -122,9 +126,8 @@ address = "127.0.0.1:0"
 
 impl Builder {
     fn empty() -> Builder {
-        let args = ["serve", "--log-format", "json"];
         Builder {
-            command: process::command(args),
+            command: process::command(["serve"]),
             files: None,
         }
     }
@@ -154,12 +157,21 @@ impl Builder {
     }
 
     /// Starts it; it is reached from then on, with or without a token.
-    pub(crate) fn start(mut self) -> Proxy {
+    pub(crate) fn start(self) -> Proxy {
+        self.start_with_log("json")
+    }
+
+    /// As [`Builder::start`], with log lines of this form: `json` or `text`.
+    pub(crate) fn start_with_log(mut self, format: &str) -> Proxy {
+        self.command.args(["--log-format", format]);
         let process = Process::spawn(&mut self.command);
         let address = |said: &str| {
-            process.err.wait_for(said, |line| {
-                let line = message(line, said)?;
-                Some(line["address"].as_str()?.parse().unwrap())
+            process.err.wait_for(said, |line| match format {
+                "json" => message(line, said)?["address"].as_str()?.parse().ok(),
+                _ => {
+                    let after = line.split_once(said)?.1.split_once("address=")?.1;
+                    after.split_whitespace().next()?.parse().ok()
+                }
             })
         };
         Proxy {
