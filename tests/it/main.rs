@@ -33,3 +33,5 @@ mod tidy;
 mod tls;
 #[cfg(test)]
 mod upstream;
+#[cfg(test)]
+mod web_pages;

@@ -150,55 +150,6 @@ fn methods_that_echo_or_tunnel_are_refused() {
 }
 
 #[test]
-fn web_pages_are_kept_out() {
-    let (simulator, proxy) = pair();
-    let port = proxy.address.port();
-    let local = format!("localhost:{port}");
-    let mut let_in = 0;
-    for (host, headers, status) in [
-        ("127.0.0.1", String::new(), 200),
-        (local.as_str(), String::new(), 200),
-        ("LOCALHOST", String::new(), 200),
-        ("[::1]:99", String::new(), 200),
-        ("attacker.example", String::new(), 421),
-        ("localhost.attacker.example", String::new(), 421),
-        ("127.0.0.1.", String::new(), 421),
-        ("0.0.0.0", String::new(), 421),
-        ("attacker.example", format!("Origin: http://{local}\n"), 421),
-        ("localhost", format!("Origin: http://{local}\n"), 200),
-        ("localhost", "Origin: null\n".to_owned(), 403),
-        (
-            "localhost",
-            "Origin: https://evil.example\n".to_owned(),
-            403,
-        ),
-        (
-            "localhost",
-            format!("Origin: http://{local}\nOrigin: https://evil.example\n"),
-            403,
-        ),
-        ("localhost", "Sec-Fetch-Site: none\n".to_owned(), 200),
-        ("localhost", "Sec-Fetch-Site: same-origin\n".to_owned(), 200),
-        ("localhost", "Sec-Fetch-Site: same-site\n".to_owned(), 403),
-        ("localhost", "Sec-Fetch-Site: cross-site\n".to_owned(), 403),
-        (
-            "localhost",
-            format!("Origin: http://{local}\nSec-Fetch-Site: cross-site\n"),
-            403,
-        ),
-    ] {
-        let answer = proxy.ask(&format!("GET /x HTTP/1.1\nHost: {host}\n{headers}\n"));
-        assert_eq!(answer.status, status, "{host} {headers}: {}", answer.text());
-        match status {
-            421 => answer.assert_refused(421, "host"),
-            403 => answer.assert_refused(403, "cross-site"),
-            _ => let_in += 1,
-        }
-    }
-    assert_eq!(simulator.count("requests"), let_in);
-}
-
-#[test]
 fn a_head_must_come_in_time_and_be_of_a_size() {
     let simulator = Simulator::start();
     let limits = "header_timeout = \"300ms\"\nmax_header_bytes = 2048";
@@ -239,7 +190,10 @@ fn a_head_must_come_in_time_and_be_of_a_size() {
 
 #[test]
 fn an_instance_that_is_gone_is_told() {
-    let (simulator, proxy) = pair();
+    // at an address of its own, so that no other test takes the port
+    let simulator = Simulator::at("127.9.8.6:0", &[]);
+    let proxy = Proxy::to(&simulator.url()).start();
+    proxy.has_token();
     simulator.kill();
     let answer = proxy.get("/x");
     answer.assert_refused(502, "upstream");

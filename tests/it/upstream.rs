@@ -70,7 +70,8 @@ fn a_post_is_never_sent_twice() {
 
 #[test]
 fn an_instance_that_was_restarted_is_served_again() {
-    let simulator = Simulator::start();
+    // at an address of its own, so that no other test takes the port meanwhile
+    let simulator = Simulator::at("127.9.8.7:0", &[]);
     let address = simulator.address.to_string();
     let proxy = Proxy::to(&simulator.url())
         .flag("--pool-refill", "1s")

@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod request;
 pub(crate) mod simulator;
 pub(crate) mod wait;
 

@@ -1,7 +1,7 @@
 //! A Collibra made of a few lines, for what the simulated one does not do: it shows what arrived
 //! to the byte, answers with bytes of the test's choice, and waits when it is told to.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::PATIENCE;
+use super::request::{Duplex, Request, read};
 
 const TOKEN_PATH: &str = "/rest/oauth/v2/token";
 
@@ -49,17 +50,6 @@ pub(crate) enum After {
     Keep,
     /// It is closed, without a word.
     Close,
-}
-
-/// A request as it arrived.
-#[derive(Clone, Debug)]
-pub(crate) struct Request {
-    /// Its head without the empty line, byte for byte (Latin-1).
-    pub(crate) head: String,
-    /// Its body, out of any chunks.
-    pub(crate) body: Vec<u8>,
-    /// Whether the body came to its end.
-    pub(crate) whole: bool,
 }
 
 impl Origin {
@@ -142,9 +132,6 @@ impl Drop for Origin {
     }
 }
 
-trait Duplex: Read + Write {}
-impl<T: Read + Write> Duplex for T {}
-
 impl Shared {
     fn connection(&self, tcp: TcpStream) -> std::io::Result<()> {
         let nth = self.accepted.fetch_add(1, Ordering::SeqCst) + 1;
@@ -193,113 +180,6 @@ impl Shared {
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         )?;
         Ok(After::Keep)
-    }
-}
-
-/// Reads a request; `None` at the connection's end. A body that breaks off ends the request.
-fn read(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<Request>> {
-    let end = loop {
-        if let Some(at) = unread.windows(4).position(|w| w == b"\r\n\r\n") {
-            break at;
-        }
-        if !more(stream, unread)? {
-            return Ok(None);
-        }
-    };
-    let head: Vec<u8> = unread.drain(..end + 4).take(end).collect();
-    let mut request = Request {
-        head: head.into_iter().map(char::from).collect(),
-        body: Vec::new(),
-        whole: true,
-    };
-    let waits = request.header("expect").is_some();
-    if waits {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        stream.flush()?;
-    }
-    if request.header("transfer-encoding").is_some() {
-        loop {
-            let Some(end) = line_end(stream, unread)? else {
-                request.whole = false;
-                break;
-            };
-            let line: Vec<u8> = unread.drain(..end + 2).take(end).collect();
-            let size = usize::from_str_radix(&String::from_utf8_lossy(&line), 16).unwrap();
-            if !take(stream, unread, size, &mut request.body)? || !skip_line(stream, unread)? {
-                request.whole = false;
-                break;
-            }
-            if size == 0 {
-                break;
-            }
-        }
-    } else if let Some(length) = request.header("content-length") {
-        let length = length.parse().unwrap();
-        request.whole = take(stream, unread, length, &mut request.body)?;
-    }
-    Ok(Some(request))
-}
-
-fn line_end(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
-    loop {
-        if let Some(at) = unread.windows(2).position(|w| w == b"\r\n") {
-            return Ok(Some(at));
-        }
-        if !more(stream, unread)? {
-            return Ok(None);
-        }
-    }
-}
-
-fn skip_line(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<bool> {
-    let end = line_end(stream, unread)?;
-    Ok(end.map(|end| unread.drain(..end + 2)).is_some())
-}
-
-/// Moves `length` bytes over; `false` if there are fewer.
-fn take(
-    stream: &mut dyn Duplex,
-    unread: &mut Vec<u8>,
-    length: usize,
-    into: &mut Vec<u8>,
-) -> std::io::Result<bool> {
-    while unread.len() < length && more(stream, unread)? {}
-    let there = length.min(unread.len());
-    into.extend(unread.drain(..there));
-    Ok(there == length)
-}
-
-fn more(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<bool> {
-    let mut bytes = [0; 16 * 1024];
-    let n = stream.read(&mut bytes)?;
-    unread.extend_from_slice(&bytes[..n]);
-    Ok(n > 0)
-}
-
-impl Request {
-    /// Its method.
-    pub(crate) fn method(&self) -> &str {
-        self.head.split(' ').next().unwrap_or_default()
-    }
-
-    /// Its target, as it stood.
-    pub(crate) fn target(&self) -> &str {
-        self.head.split(' ').nth(1).unwrap_or_default()
-    }
-
-    /// All values of a header, in their order.
-    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
-        let fields = self.head.split("\r\n").skip(1);
-        fields
-            .filter_map(|line| line.split_once(':'))
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim())
-            .collect()
-    }
-
-    /// The first value of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.values(name).first().copied()
     }
 }
 
