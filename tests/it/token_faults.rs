@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::load::{Got, Load};
-use self::rig::{Counted, Log, Rig};
+use self::rig::{Counted, Log, Proxy, Rig};
 
 /// A minute of Collibra's time.
 const COLLIBRA_MINUTE: Duration = Duration::from_secs(1);
@@ -172,11 +172,11 @@ async fn steady(fault: Fault, phase: Duration) -> Report {
         .as_ref()
         .map_or(counted.faulted, |front| front.turned_away());
     report.check(struck > 0, || "the fault fell upon nothing".to_owned());
-    let log = proxy.log();
     if fault.cost == Cost::None {
+        let log = proxy.log();
         report.check(log.failed.is_empty(), || format!("{:?}", log.failed));
     } else {
-        report.back(&log, begin + FAULT, fault.cost.bound());
+        report.back(&proxy, begin + FAULT, fault.cost.bound()).await;
     }
     report
 }
@@ -221,7 +221,7 @@ async fn cold(fault: Fault) -> Report {
         (None, front) => front.as_ref().unwrap().mend(),
     }
     report.served_again(&url).await;
-    report.back(&proxy.log(), end, fault.cost.bound());
+    report.back(&proxy, end, fault.cost.bound()).await;
     report.counts(&rig.simulator.counted().await, 0);
     report
 }
@@ -241,10 +241,9 @@ async fn charging(kind: &str) -> Report {
         report.check(failing, || "the fault fell upon nothing".to_owned());
         rig.simulator.order(&json!({ "kind": "none" }), false).await;
         report.served_again(&url).await;
-        let log = proxy.log();
-        report.back(&log, end, Cost::Pause.bound());
+        report.back(&proxy, end, Cost::Pause.bound()).await;
         report.counts(&rig.simulator.counted().await, 1);
-        if let (true, Some(token)) = (again, log.received.last()) {
+        if let (true, Some(token)) = (again, proxy.log().received.last()) {
             tokio::time::sleep_until(*token + BEFORE_RENEWAL).await;
             rig.simulator.order(&order, false).await;
             tokio::time::sleep(FAULT).await;
@@ -276,8 +275,11 @@ impl Report {
         self.check(kept, || format!("{counted:?}"));
     }
 
-    /// A token came within `bound` after `end`.
-    fn back(&mut self, log: &Log, end: Instant, bound: Duration) {
+    /// A token comes within `bound` after `end`.
+    async fn back(&mut self, proxy: &Proxy, end: Instant, bound: Duration) {
+        let came = |log: &Log| log.back_after(end).is_some();
+        proxy.logged(bound + COLLIBRA_MINUTE, came).await;
+        let log = proxy.log();
         let back = log.back_after(end);
         self.back.extend(back);
         self.check(back.is_some_and(|back| back <= bound + SLACK), || {
