@@ -32,6 +32,10 @@ mod tidy;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod token_faults;
+#[cfg(test)]
+mod unauthorized;
+#[cfg(test)]
 mod upstream;
 #[cfg(test)]
 mod web_pages;
