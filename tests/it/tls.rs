@@ -58,7 +58,8 @@ fn an_instance_certified_by_ca_file_is_served() {
 fn an_unknown_authority_is_refused_and_named() {
     let authority = Authority::new();
     let (_simulator, url) = simulator_of(&authority, "localhost");
-    let proxy = Proxy::to(&url).flag("--wait-for-token", "0s").start();
+    // long enough for what was logged to be known to requests, shorter than the next attempt
+    let proxy = Proxy::to(&url).flag("--wait-for-token", "500ms").start();
     let failure = |said: &str| {
         said.contains("token request failed")
             .then(|| said.to_owned())
