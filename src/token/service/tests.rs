@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use std::time::SystemTime;
+
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -92,7 +94,7 @@ where
 fn engine(
     endpoint: Arc<dyn TokenEndpoint>,
     store: Arc<dyn TokenStore>,
-    clock: TokioClock,
+    clock: impl Clock,
 ) -> (AbortHandle, Arc<TokenCell>) {
     let (service, cell) = TokenService::new(Parts {
         client: "catalog".into(),
@@ -174,6 +176,38 @@ impl Drop for SharedLease {
     fn drop(&mut self) {
         self.0.leased.store(false, Ordering::SeqCst);
     }
+}
+
+/// A clock that goes on while the machine is suspended, when timers do not.
+#[derive(Clone, Debug)]
+struct Suspendable(TokioClock, Arc<Mutex<Duration>>);
+
+impl Clock for Suspendable {
+    fn now(&self) -> Instant {
+        self.0.now() + *self.1.lock().unwrap()
+    }
+
+    fn wall(&self) -> SystemTime {
+        self.0.wall() + *self.1.lock().unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_suspend_of_ten_minutes_a_new_token_is_there_within_a_second_or_so() {
+    let clock = Suspendable(TokioClock::start(), Arc::default());
+    let endpoint = Scripted::new(|_| Ok(()));
+    let store = Arc::new(SharedStore::default());
+    let (_, cell) = engine(endpoint.clone(), store, clock.clone());
+    let patience = Duration::from_secs(10);
+    cell.wait(&clock, patience).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10_300)).await;
+
+    *clock.1.lock().unwrap() = Duration::from_secs(600);
+    assert!(cell.usable(clock.now()).is_none(), "no dead token");
+    let woken = clock.now();
+    assert_eq!(cell.wait(&clock, patience).await.unwrap().generation(), 2);
+    let took = clock.now().since(woken);
+    assert!(took <= LONGEST_SLEEP + endpoint.delay, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
