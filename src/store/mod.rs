@@ -1,5 +1,5 @@
 //! Where a client's token and pool are kept, and who of those that share them asks for the next:
-//! [`memory`] keeps nothing, [`file`] keeps them for the processes of one host.
+//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host.
 //!
 //! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
 //!
