@@ -22,11 +22,11 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::oauth::client::{self, TokenClient};
 use crate::proxy;
-use crate::proxy::config::Listener;
+use crate::proxy::config::{Instance, Listener};
 use crate::proxy::service::{Client, Service};
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
-use crate::store::memory::MemoryStore;
+use crate::store;
 use crate::telemetry::{ClientMetrics, Metrics};
 use crate::token;
 use crate::token::ports::Outcome;
@@ -52,6 +52,14 @@ pub enum StartError {
         client: Arc<str>,
         /// Why not.
         cause: client::BuildError,
+    },
+    /// A client's token cannot be kept where it should be.
+    #[error("client {client}: {cause}")]
+    Store {
+        /// The client's name in the configuration.
+        client: Arc<str>,
+        /// Why not.
+        cause: store::BuildError,
     },
     /// The data path cannot be made.
     #[error("listener {listener}: {cause}")]
@@ -225,12 +233,25 @@ impl Parts {
                         cause,
                     }
                 })?;
+            let kept = store::Client {
+                name,
+                instance: &address(&config.instances[&client.instance]),
+                id: &client.oauth.client_id,
+                secret: &client.oauth.client_secret,
+            };
+            let store =
+                store::build(&config.store, kept, Arc::clone(&self.clock)).map_err(|cause| {
+                    StartError::Store {
+                        client: Arc::clone(name),
+                        cause,
+                    }
+                })?;
             let metrics = self.metrics.client(name);
             let (engine, cell) = TokenService::new(token::service::Parts {
                 client: Arc::clone(name),
                 config: client.schedule,
                 endpoint: Arc::new(endpoint),
-                store: Arc::new(MemoryStore),
+                store,
                 clock: Arc::clone(&self.clock),
                 jitter: ThreadJitter,
                 observer: Counted(Arc::clone(&metrics)),
@@ -250,17 +271,19 @@ impl Parts {
 }
 
 fn shown_clients(config: &Config, clients: &ByName<Client>) -> Vec<ClientView> {
-    let shown = |client: &config::Client| {
-        let instance = &config.instances[&client.instance];
-        let scheme = if instance.tls { "https" } else { "http" };
-        ClientView {
-            name: Arc::clone(&client.name),
-            instance: format!("{scheme}://{}", instance.authority),
-            client_id: client.oauth.client_id.clone(),
-            cell: Arc::clone(&clients[&client.name].cell),
-        }
+    let shown = |client: &config::Client| ClientView {
+        name: Arc::clone(&client.name),
+        instance: address(&config.instances[&client.instance]),
+        client_id: client.oauth.client_id.clone(),
+        cell: Arc::clone(&clients[&client.name].cell),
     };
     config.clients.values().map(shown).collect()
+}
+
+/// An instance's address, like `https://acme.collibra.com`.
+fn address(instance: &Instance) -> String {
+    let scheme = if instance.tls { "https" } else { "http" };
+    format!("{scheme}://{}", instance.authority)
 }
 
 fn shown_listeners(config: &Config, bound: &[(Arc<str>, SocketAddr)]) -> Vec<ListenerView> {

@@ -15,6 +15,7 @@ mod nearest;
 mod parse;
 mod place;
 mod raw;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,8 @@ pub struct Config {
     pub server: Server,
     /// Where it is watched.
     pub admin: Admin,
+    /// Where tokens are kept.
+    pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
     /// What is accepted, and should be looked at.
