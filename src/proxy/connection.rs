@@ -29,8 +29,9 @@ use crate::telemetry::{self, ListenerMetrics};
 /// How long a refused caller is listened to, so that it reads its answer.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What is collected before it is sent, so that a short answer leaves in one piece, head and body.
-/// pingora flushes whatever may not wait; its own listener has a buffer of this size.
+/// What is collected before it is sent, so that a short answer leaves in one piece, head and body;
+/// pingora's own listener has a buffer of this size. Nothing waits in it: pingora flushes at the end
+/// of an answer, and listens for the caller whenever it has nothing to write, which flushes too.
 const WRITE_BUFFER: usize = 1460;
 
 /// The limits on a request's head.
@@ -129,6 +130,10 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.inner.buffer().is_empty() {
+            // an error shows at the next write; until it is through, this task is woken for it
+            let _ = Pin::new(&mut this.inner).poll_flush(cx);
+        }
         match this.phase.get() {
             Phase::Request => return Pin::new(&mut this.inner).poll_read(cx, buf),
             Phase::Refused => return Poll::Ready(Ok(())),
