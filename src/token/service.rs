@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::clock::{Clock, Instant};
@@ -21,6 +22,31 @@ pub trait Observer: Send + 'static {
     /// A request that took `duration` ended with a token, or failed.
     fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>);
 }
+
+/// How an engine goes on, after the configuration of its client has changed.
+#[derive(Debug)]
+pub struct Orders {
+    /// When tokens are renewed, from the next one on.
+    pub config: schedule::Config,
+    /// Who issues them.
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    /// What is different about the one who asks.
+    pub change: Change,
+}
+
+/// What is different about the one who asks for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: the next token is asked for when it would have been.
+    Nothing,
+    /// The same client asks in another way: it is tried at once, from the same pool.
+    Credentials,
+    /// It is another client, with another pool.
+    Client,
+}
+
+/// Where orders for an engine go in. The engine runs until the last of its senders is dropped.
+pub type Control = mpsc::UnboundedSender<Orders>;
 
 /// The engine of one client.
 #[derive(Debug)]
@@ -69,8 +95,9 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         (service, cell)
     }
 
-    /// Runs for ever. Nothing that the endpoint does ends it, not even a panic.
-    pub async fn run(mut self) {
+    /// Runs until the last sender of `orders` is dropped. Nothing that the endpoint does ends it,
+    /// not even a panic.
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Orders>) {
         loop {
             let now = self.clock.now();
             match self.schedule.next(now) {
@@ -84,6 +111,10 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                     tokio::select! {
                         () = due => {}
                         () = self.cell.rejection() => self.consider_rejection(),
+                        order = orders.recv() => match order {
+                            Some(order) => self.follow(order),
+                            None => return,
+                        },
                     }
                 }
                 Step::AwaitAnswer => unreachable!("this loop awaits each answer where it asks"),
@@ -139,6 +170,19 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         if !self.doubted {
             self.publish(Next::Request(self.schedule.next_request()));
         }
+    }
+
+    /// Goes on by other orders. The token in hand is good until its end, whoever asked for it.
+    fn follow(&mut self, orders: Orders) {
+        let now = self.clock.now();
+        self.endpoint = orders.endpoint;
+        self.schedule.reconfigure(orders.config, now);
+        match orders.change {
+            Change::Nothing => {}
+            Change::Credentials => self.schedule.credentials_changed(now),
+            Change::Client => self.schedule.client_changed(now),
+        }
+        self.publish(Next::Request(self.schedule.next_request()));
     }
 
     fn take(&self, asked: Instant, grant: &Grant) -> Result<(Arc<Token>, Duration), RequestError> {
@@ -285,17 +329,32 @@ mod tests {
         }
     }
 
-    fn started<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenCell>, TokioClock)
-    where
-        F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
-    {
-        let clock = TokioClock::start();
-        let endpoint = Arc::new(Scripted {
+    fn scripted<F>(script: F) -> Arc<Scripted<F>> {
+        Arc::new(Scripted {
             script,
             delay: Duration::from_millis(300),
             asked: AtomicU32::new(0),
             under_way: AtomicU32::new(0),
-        });
+        })
+    }
+
+    fn started<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenCell>, TokioClock)
+    where
+        F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
+    {
+        let (endpoint, cell, clock, control) = controlled(script);
+        // it is to run for as long as the test does
+        std::mem::forget(control);
+        (endpoint, cell, clock)
+    }
+
+    fn controlled<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenCell>, TokioClock, Control)
+    where
+        F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
+    {
+        let clock = TokioClock::start();
+        let endpoint = scripted(script);
+        let (control, orders) = mpsc::unbounded_channel();
         let (service, cell) = TokenService::new(
             "catalog".into(),
             CONFIG,
@@ -304,8 +363,8 @@ mod tests {
             HalfJitter,
             (),
         );
-        tokio::spawn(service.run());
-        (endpoint, cell, clock)
+        tokio::spawn(service.run(orders));
+        (endpoint, cell, clock, control)
     }
 
     #[tokio::test(start_paused = true)]
@@ -427,6 +486,59 @@ mod tests {
         let (_, cell, clock) = started(|nth| if nth == 1 { panic!("scripted") } else { Ok(()) });
         let token = cell.wait(&clock, Duration::from_secs(10)).await.unwrap();
         assert_eq!(token.generation(), 1);
+    }
+
+    fn orders<F>(endpoint: &Arc<Scripted<F>>, change: Change) -> Orders
+    where
+        F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
+    {
+        Orders {
+            config: CONFIG,
+            endpoint: Arc::clone(endpoint) as Arc<dyn TokenEndpoint>,
+            change,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_credentials_are_tried_at_once_and_the_old_token_serves_meanwhile() {
+        let (old, cell, clock, control) = controlled(|_| Ok(()));
+        let patience = Duration::from_secs(10);
+        cell.wait(&clock, patience).await.unwrap();
+        for change in [Change::Credentials, Change::Client] {
+            let held = cell.status().token.unwrap().generation();
+            let new = scripted(|_| Ok(()));
+            control.send(orders(&new, change)).unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(new.under_way.load(Ordering::SeqCst), 1);
+            let token = cell.usable(clock.now()).unwrap();
+            assert_eq!(token.as_ref().unwrap().generation(), held);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let token = cell.usable(clock.now()).unwrap();
+            assert_eq!(token.as_ref().unwrap().generation(), held + 1);
+        }
+        assert_eq!(old.asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_credentials_are_tried_slowly_until_others_come() {
+        let (old, cell, clock, control) = controlled(|_| Err(Outcome::InvalidClient));
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        assert_eq!(old.asked.load(Ordering::SeqCst), 2);
+        control
+            .send(orders(&scripted(|_| Ok(())), Change::Credentials))
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(cell.usable(clock.now()).is_some());
+        assert!(cell.status().failure.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_nobody_needs_stops() {
+        let (endpoint, cell, _, control) = controlled(|_| Ok(()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop((cell, control));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(Arc::strong_count(&endpoint), 1, "the engine is gone");
     }
 
     /// Four seeds of 24 hours each: the whole engine, looked at every second as an app would.
