@@ -9,8 +9,7 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::{Duration, SystemTime};
 
-/// A moment on the monotonic clock, counted from an arbitrary origin (on Linux: boot), suspends
-/// included.
+/// A moment on the monotonic clock, counted from an arbitrary origin, suspends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(Duration);
 
@@ -40,6 +39,10 @@ impl Sub<Duration> for Instant {
         Instant(self.0.saturating_sub(span))
     }
 }
+
+/// How far the origin lies before the system's own: a token from a store may have been asked for
+/// before this machine was started, and that moment must have a place on this clock.
+const BEFORE_BOOT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Where the time comes from.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
@@ -73,10 +76,11 @@ impl Clock for SystemClock {
         const CONTINUOUS: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 
         let at = rustix::time::clock_gettime(CONTINUOUS);
-        Instant(Duration::new(
+        let since_boot = Duration::new(
             u64::try_from(at.tv_sec).unwrap_or(0),
             u32::try_from(at.tv_nsec).unwrap_or(0),
-        ))
+        );
+        Instant(BEFORE_BOOT + since_boot)
     }
 
     #[expect(

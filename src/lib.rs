@@ -11,6 +11,7 @@
 //! 3  proxy          the data path, on pingora: target, browser, policy, upstream, inject, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
+//!    store          where a token outlives the process: memory, file; sealed
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //! 0  backoff  client_id  clock  random  secret  telemetry  tls
 //!
@@ -45,6 +46,7 @@ pub mod proxy;
 pub mod random;
 pub mod secret;
 pub mod simulator;
+pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

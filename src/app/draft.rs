@@ -19,9 +19,11 @@ use crate::proxy::service::{Client, Plan};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening, Server};
 use crate::random::ThreadJitter;
+use crate::store::memory::MemoryStore;
 use crate::telemetry::ClientMetrics;
+use crate::token;
 use crate::token::cache::TokenCell;
-use crate::token::ports::{Outcome, TokenEndpoint};
+use crate::token::ports::{Outcome, TokenEndpoint, TokenStore};
 use crate::token::service::{Control, Observer, Orders, TokenService};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -139,6 +141,7 @@ impl Draft<'_> {
                     let orders = Orders {
                         config: client.schedule,
                         endpoint: self.endpoint(client)?,
+                        store: self.store(client),
                         change,
                     };
                     self.made.orders.push((kept.1.clone(), orders));
@@ -147,14 +150,15 @@ impl Draft<'_> {
                 Engine::Replaced => {}
             }
         }
-        let (service, cell) = TokenService::new(
-            Arc::clone(&client.name),
-            client.schedule,
-            self.endpoint(client)?,
-            Arc::clone(&running.clock),
-            ThreadJitter,
-            Counted(Arc::clone(metrics)),
-        );
+        let (service, cell) = TokenService::new(token::service::Parts {
+            client: Arc::clone(&client.name),
+            config: client.schedule,
+            endpoint: self.endpoint(client)?,
+            store: self.store(client),
+            clock: Arc::clone(&running.clock),
+            jitter: ThreadJitter,
+            observer: Counted(Arc::clone(metrics)),
+        });
         let (engine, orders) = mpsc::unbounded_channel();
         self.made.tasks.push(Box::pin(service.run(orders)));
         Ok((cell, engine))
@@ -169,6 +173,10 @@ impl Draft<'_> {
                 cause,
             }),
         }
+    }
+
+    fn store(&self, _client: &config::Client) -> Arc<dyn TokenStore> {
+        Arc::new(MemoryStore)
     }
 
     /// The listeners: a socket stays open for whoever is to listen on its address.

@@ -17,6 +17,10 @@ pub struct Config {
     pub refill: Duration,
 }
 
+/// The longest time that a 429 may hold requests back, in refill intervals: an hour at one a
+/// minute.
+pub const LONGEST_HOLD: u32 = 60;
+
 /// The mirrored pool of one client.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -81,6 +85,20 @@ impl Budget {
         let missing = config.refill.mul_f64(missing);
         self.config = config;
         self.full_at = (now + missing).min(self.empty_at(now));
+    }
+
+    /// When it is full, and the moment before which no request may be made: for a store.
+    #[must_use]
+    pub fn times(&self) -> (Instant, Instant) {
+        (self.full_at, self.not_before)
+    }
+
+    /// What another process booked: the later times hold. What is later than an empty pool can
+    /// explain is cut.
+    pub fn restore(&mut self, full_at: Instant, not_before: Instant, now: Instant) {
+        self.full_at = self.full_at.max(full_at.min(self.empty_at(now)));
+        let furthest = now + self.config.refill * LONGEST_HOLD;
+        self.not_before = self.not_before.max(not_before.min(furthest));
     }
 
     /// The issuer says that the pool is empty: no request for one refill interval, or for
@@ -172,6 +190,18 @@ mod tests {
         assert_eq!(budget.ready_at(), at(90), "no more than all are missing");
         budget.resize(CONFIG, at(1_000));
         assert!((budget.available(at(1_000)) - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_another_process_booked_holds_but_not_what_it_cannot_have() {
+        let mut budget = Budget::full(CONFIG);
+        budget.restore(at(120), at(90), at(0));
+        assert!((budget.available(at(0)) - 3.0).abs() < 1e-9);
+        assert_eq!(budget.ready_at(), at(90));
+        budget.restore(at(1), at(1), at(0));
+        assert_eq!(budget.ready_at(), at(90), "the later times hold");
+        budget.restore(at(9_999_999), at(9_999_999), at(0));
+        assert_eq!(budget.ready_at(), at(3_600));
     }
 
     #[test]

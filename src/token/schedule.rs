@@ -42,10 +42,9 @@ pub struct Config {
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send one token request, and tell how it went. It has been booked.
+    /// A token request is due and allowed: book it with [`Schedule::ask`], send it, and tell how
+    /// it went.
     Ask,
-    /// A request is under way: wait for its answer.
-    AwaitAnswer,
     /// Come again then.
     WaitUntil(Instant),
 }
@@ -80,9 +79,6 @@ pub struct Schedule {
     replaced: Option<Instant>,
 }
 
-/// The longest `Retry-After` that is obeyed, in refill intervals: an hour at one a minute.
-const LONGEST_RETRY_AFTER: u32 = 60;
-
 impl Schedule {
     /// A schedule without a token, whose first request is due at `now`.
     #[must_use]
@@ -100,19 +96,23 @@ impl Schedule {
         }
     }
 
-    /// What to do at `now`. [`Step::Ask`] books the request: it must then be sent, and
-    /// [`Schedule::granted`] or [`Schedule::failed`] be called.
-    pub fn next(&mut self, now: Instant) -> Step {
-        if self.asked.is_some() {
-            return Step::AwaitAnswer;
-        }
+    /// What to do at `now`.
+    #[must_use]
+    pub fn next(&self, now: Instant) -> Step {
         let at = self.next_request();
         if at > now {
-            return Step::WaitUntil(at);
+            Step::WaitUntil(at)
+        } else {
+            Step::Ask
         }
+    }
+
+    /// Books the request that [`Step::Ask`] calls for: it must now be sent, and
+    /// [`Schedule::granted`] or [`Schedule::failed`] be called before anything else.
+    pub fn ask(&mut self, now: Instant) {
+        debug_assert!(self.asked.is_none(), "two requests at a time");
         self.budget.take(now);
         self.asked = Some(now);
-        Step::Ask
     }
 
     /// When the next request will be made, if none is under way.
@@ -131,11 +131,34 @@ impl Schedule {
         jitter: f64,
     ) {
         let asked = self.settle(now);
+        self.adopted(asked, lifetime, usable_until, jitter);
+    }
+
+    /// A token is taken over that another process asked for at `asked`; otherwise as
+    /// [`Schedule::granted`].
+    pub fn adopted(
+        &mut self,
+        asked: Instant,
+        lifetime: Duration,
+        usable_until: Instant,
+        jitter: f64,
+    ) {
         let refresh_at = self.config.refresh_at * (1.0 - self.config.refresh_jitter * jitter);
         self.due = asked + lifetime.mul_f64(refresh_at.clamp(0.0, 1.0));
         self.usable_until = Some(usable_until);
         self.failures = 0;
         self.free_refusals = 0;
+    }
+
+    /// Another process is asking: looks again after a 60th of the refill interval.
+    pub fn yielded(&mut self, now: Instant) {
+        self.due = now + self.config.pool.refill / 60;
+    }
+
+    /// What another process knows of the pool: when it is full again, and until when the issuer
+    /// wants no request.
+    pub fn restore_pool(&mut self, full_at: Instant, not_before: Instant, now: Instant) {
+        self.budget.restore(full_at, not_before, now);
     }
 
     /// The request brought no token. `jitter` in `[0, 1)`. Says so if a 429 came that the mirrored
@@ -150,7 +173,7 @@ impl Schedule {
         self.settle(now);
         self.failures = self.failures.saturating_add(1);
         let refill = self.config.pool.refill;
-        let retry_after = retry_after.map(|wait| wait.min(refill * LONGEST_RETRY_AFTER));
+        let retry_after = retry_after.map(|wait| wait.min(refill * budget::LONGEST_HOLD));
 
         let mut surprise = None;
         let mut draw = outcome.draw();
@@ -183,12 +206,9 @@ impl Schedule {
         surprise
     }
 
-    /// The API refused the token in hand. Whether a new one is being asked for, or is asked for
-    /// at once because of it; if not, one will be as soon as that is allowed again.
+    /// The API refused the token in hand. Whether a new one is asked for at once because of it; if
+    /// not, one will be as soon as that is allowed again.
     pub fn rejected(&mut self, now: Instant) -> bool {
-        if self.asked.is_some() {
-            return true;
-        }
         let earliest = self
             .replaced
             .map_or(now, |at| at + self.config.pool.refill)
@@ -291,6 +311,7 @@ mod tests {
     fn asked(config: Config) -> Schedule {
         let mut schedule = Schedule::new(config, at(0.0));
         assert_eq!(schedule.next(at(0.0)), Step::Ask);
+        schedule.ask(at(0.0));
         schedule
     }
 
@@ -302,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_token_is_renewed_at_half_of_its_life() {
-        let mut schedule = holding();
+        let schedule = holding();
         assert_eq!(schedule.next(at(1.0)), Step::WaitUntil(at(149.5)));
         assert_eq!(schedule.next(at(149.5)), Step::Ask);
     }
@@ -316,12 +337,6 @@ mod tests {
     }
 
     #[test]
-    fn one_request_is_under_way_at_most() {
-        let mut schedule = asked(CONFIG);
-        assert_eq!(schedule.next(at(5.0)), Step::AwaitAnswer);
-    }
-
-    #[test]
     fn plain_refusals_are_followed_up_within_a_fifth_of_the_refill_interval() {
         let mut schedule = asked(CONFIG);
         let mut now = at(0.0);
@@ -329,6 +344,7 @@ mod tests {
             schedule.failed(now, Outcome::ServerError, None, 0.0);
             now = schedule.next_request();
             assert_eq!(schedule.next(now), Step::Ask, "after {expected} s");
+            schedule.ask(now);
         }
         assert_eq!(now, at(63.0));
     }
@@ -342,6 +358,7 @@ mod tests {
             schedule.failed(now + Duration::from_secs(10), Outcome::Timeout, None, 0.5);
             now = schedule.next_request();
             assert_eq!(schedule.next(now), Step::Ask);
+            schedule.ask(now);
             sent += 1;
         }
         assert!((12..=15).contains(&sent), "5 and one a minute: {sent}");
@@ -354,6 +371,7 @@ mod tests {
         let mut attempts = Vec::new();
         while now < at(296.0) {
             assert_eq!(schedule.next(now), Step::Ask);
+            schedule.ask(now);
             attempts.push(now.since(at(0.0)).as_secs());
             schedule.failed(now, Outcome::Malformed, None, 0.0);
             now = schedule.next_request();
@@ -430,6 +448,7 @@ mod tests {
             let now = at(f64::from(second));
             schedule.credentials_changed(now);
             if schedule.next(now) == Step::Ask {
+                schedule.ask(now);
                 sent += 1;
                 schedule.failed(now, Outcome::Malformed, None, 0.0);
             }
@@ -443,6 +462,7 @@ mod tests {
         schedule.failed(at(1.0), Outcome::RateLimited, None, 0.0);
         schedule.client_changed(at(2.0));
         assert_eq!(schedule.next(at(2.0)), Step::Ask);
+        schedule.ask(at(2.0));
         assert!((schedule.pool().available(at(2.0)) - 4.0).abs() < 1e-9);
     }
 
@@ -455,7 +475,7 @@ mod tests {
         };
         schedule.reconfigure(config, at(20.0));
         assert_eq!(schedule.next_request(), at(149.5));
-        assert_eq!(schedule.next(at(149.5)), Step::Ask);
+        schedule.ask(at(149.5));
         schedule.granted(at(150.0), LIFETIME, at(446.0), 0.0);
         assert_eq!(schedule.next_request(), at(149.5 + 0.25 * 299.0));
     }
@@ -467,11 +487,13 @@ mod tests {
         assert!(schedule.pool().available(at(0.0)) > 4.9, "taken to be free");
         let now = schedule.next_request();
         assert_eq!(schedule.next(now), Step::Ask);
+        schedule.ask(now);
         let surprise = schedule.failed(now, Outcome::RateLimited, None, 0.0);
         assert_eq!(surprise, Some(Surprise::RefusalsCount));
 
         let now = schedule.next_request();
         assert_eq!(schedule.next(now), Step::Ask);
+        schedule.ask(now);
         schedule.failed(now, Outcome::ServerError, None, 0.0);
         assert!(schedule.pool().available(now) < 0.1, "counted from now on");
     }
@@ -481,7 +503,6 @@ mod tests {
         let mut schedule = holding();
         assert!(schedule.rejected(at(20.0)));
         assert_eq!(schedule.next(at(20.0)), Step::Ask);
-        assert!(schedule.rejected(at(20.1)), "it is being asked for");
     }
 
     #[test]
@@ -492,6 +513,7 @@ mod tests {
             let now = at(f64::from(tenth) / 10.0);
             schedule.rejected(now);
             if schedule.next(now) == Step::Ask {
+                schedule.ask(now);
                 asked.push(tenth / 10);
                 let end = now + Duration::from_secs(296);
                 schedule.granted(now, LIFETIME, end, 0.0);
@@ -517,6 +539,7 @@ mod tests {
     fn a_failed_renewal_comes_again_long_before_the_token_ends() {
         let mut schedule = holding();
         assert_eq!(schedule.next(at(149.5)), Step::Ask);
+        schedule.ask(at(149.5));
         schedule.failed(at(150.0), Outcome::Connect, None, 0.0);
         assert_eq!(schedule.next_request(), at(151.0));
     }

@@ -1,4 +1,9 @@
-//! The loop of one client: carries out what the schedule decides and publishes what comes of it.
+//! The loop of one client: carries out what the schedule decides, keeps what comes of it in the
+//! store, and publishes it to the requests.
+//!
+//! Whoever asks for a token holds the store's lease meanwhile, and looks first whether another has
+//! brought one. The request is booked in the store before it is sent, so that a process that dies
+//! over it does not forget what it may have cost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +13,12 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, Instant};
 use crate::random::Jitter;
+use crate::secret::Secret;
 use crate::token::cache::{Failure, Next, Status, TokenCell};
-use crate::token::ports::{Grant, Outcome, RequestError, TokenEndpoint};
+use crate::token::ports::{
+    Grant, Lease, Outcome, Record, RequestError, StoreError, StoredPool, StoredToken,
+    TokenEndpoint, TokenStore,
+};
 use crate::token::schedule::{self, Schedule, Step, Surprise};
 use crate::token::token::Token;
 
@@ -23,6 +32,25 @@ pub trait Observer: Send + 'static {
     fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>);
 }
 
+/// What an engine works with.
+#[derive(Debug)]
+pub struct Parts<J, O> {
+    /// The client's name in the configuration.
+    pub client: Arc<str>,
+    /// When its token is renewed.
+    pub config: schedule::Config,
+    /// Who issues tokens.
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Where they are kept.
+    pub store: Arc<dyn TokenStore>,
+    /// By which clock they live.
+    pub clock: Arc<dyn Clock>,
+    /// How delays are spread.
+    pub jitter: J,
+    /// Who counts.
+    pub observer: O,
+}
+
 /// How an engine goes on, after the configuration of its client has changed.
 #[derive(Debug)]
 pub struct Orders {
@@ -30,6 +58,8 @@ pub struct Orders {
     pub config: schedule::Config,
     /// Who issues them.
     pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Where they are kept.
+    pub store: Arc<dyn TokenStore>,
     /// What is different about the one who asks.
     pub change: Change,
 }
@@ -51,88 +81,111 @@ pub type Control = mpsc::UnboundedSender<Orders>;
 /// The engine of one client.
 #[derive(Debug)]
 pub struct TokenService<J, O> {
-    client: Arc<str>,
+    parts: Parts<J, O>,
     schedule: Schedule,
-    endpoint: Arc<dyn TokenEndpoint>,
     cell: Arc<TokenCell>,
-    clock: Arc<dyn Clock>,
-    jitter: J,
-    observer: O,
     token: Option<Arc<Token>>,
+    /// The token in hand, and what is known of generations, is another client's: the one before.
+    of_another: bool,
+    /// The highest generation that is known of, here or in the store.
+    generation: u64,
     failure: Option<Failure>,
     /// The API refused the token in hand, and a new one is being asked for.
     doubted: bool,
     /// Up to which generation refusals by the API have been considered.
     considered: u64,
+    /// The store failed when it was last used.
+    store_is_away: bool,
 }
 
 impl<J: Jitter, O: Observer> TokenService<J, O> {
-    /// An engine for `client`, and the cell in which its token will be found.
-    pub fn new(
-        client: Arc<str>,
-        config: schedule::Config,
-        endpoint: Arc<dyn TokenEndpoint>,
-        clock: Arc<dyn Clock>,
-        jitter: J,
-        observer: O,
-    ) -> (TokenService<J, O>, Arc<TokenCell>) {
-        let now = clock.now();
-        let schedule = Schedule::new(config, now);
+    /// An engine, and the cell in which its token will be found.
+    pub fn new(parts: Parts<J, O>) -> (TokenService<J, O>, Arc<TokenCell>) {
+        let now = parts.clock.now();
+        let schedule = Schedule::new(parts.config, now);
         let cell = Arc::new(TokenCell::empty(now, schedule.pool().clone()));
         let service = TokenService {
-            client,
+            parts,
             schedule,
-            endpoint,
             cell: Arc::clone(&cell),
-            clock,
-            jitter,
-            observer,
             token: None,
+            of_another: false,
+            generation: 0,
             failure: None,
             doubted: false,
             considered: 0,
+            store_is_away: false,
         };
         (service, cell)
     }
 
-    /// Runs until the last sender of `orders` is dropped. Nothing that the endpoint does ends it,
-    /// not even a panic.
+    /// Runs until the last sender of `orders` is dropped. Nothing that the endpoint or the store
+    /// does ends it, not even a panic.
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Orders>) {
+        self.look_into_the_store().await;
         loop {
-            let now = self.clock.now();
+            let now = self.parts.clock.now();
             match self.schedule.next(now) {
-                Step::Ask => {
-                    self.publish(Next::Answer);
-                    let answer = ask(Arc::clone(&self.endpoint)).await;
-                    self.answered(now, answer);
-                }
+                Step::Ask => self.renew().await,
                 Step::WaitUntil(at) => {
                     let due = tokio::time::sleep(at.since(now).min(LONGEST_SLEEP));
                     tokio::select! {
                         () = due => {}
                         () = self.cell.rejection() => self.consider_rejection(),
+                        () = self.parts.store.changed() => self.look_into_the_store().await,
                         order = orders.recv() => match order {
                             Some(order) => self.follow(order),
                             None => return,
                         },
                     }
                 }
-                Step::AwaitAnswer => unreachable!("this loop awaits each answer where it asks"),
             }
         }
     }
 
+    /// Takes the right to ask, and asks, unless another has or does.
+    async fn renew(&mut self) {
+        self.publish(Next::Answer);
+        let refill = self.parts.config.pool.refill;
+        let lease = self.parts.store.lease(refill);
+        let mut lease = match tokio::time::timeout(self.patience(), lease).await {
+            Ok(Ok(None)) => {
+                // the holder's token comes by the store; this is for a holder that dies
+                self.schedule.yielded(self.parts.clock.now());
+                return;
+            }
+            Ok(Ok(Some(lease))) => Some(lease),
+            Ok(Err(e)) => self.without_store(&e),
+            Err(_elapsed) => self.without_store(&StoreError("it does not answer".to_owned())),
+        };
+        if lease.is_some() {
+            self.look_into_the_store().await;
+        }
+        let asked = self.parts.clock.now();
+        if self.schedule.next(asked) == Step::Ask {
+            self.schedule.ask(asked);
+            self.keep(&mut lease).await;
+            let answer = ask(Arc::clone(&self.parts.endpoint)).await;
+            self.answered(asked, answer);
+            self.keep(&mut lease).await;
+        }
+        // whatever was refused while this was under way was answered by it
+        self.considered = self.cell.rejected();
+        self.doubted = false;
+        self.publish_next();
+    }
+
     /// Takes in the answer to the request sent at `asked`.
     fn answered(&mut self, asked: Instant, answer: Result<Grant, RequestError>) {
-        let now = self.clock.now();
+        let now = self.parts.clock.now();
         let taken = answer.and_then(|grant| self.take(asked, &grant));
         let outcome = taken.as_ref().map(|_| ()).map_err(|e| e.outcome);
-        self.observer.token_request(now.since(asked), outcome);
-        let jitter = self.jitter.next();
+        self.parts.observer.token_request(now.since(asked), outcome);
+        let jitter = self.parts.jitter.next();
         match taken {
             Ok((token, lifetime)) => {
                 info!(
-                    client = %self.client,
+                    client = %self.parts.client,
                     generation = token.generation(),
                     lifetime_seconds = lifetime.as_secs(),
                     took_milliseconds = millis(now.since(asked)),
@@ -140,53 +193,35 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                 );
                 self.schedule
                     .granted(now, lifetime, token.usable_until(), jitter);
+                self.generation = token.generation();
                 self.token = Some(token);
+                self.of_another = false;
                 self.failure = None;
             }
             Err(error) => self.failed(now, error, jitter),
-        }
-        // whatever was refused while this was under way was answered by it
-        self.considered = self.cell.rejected();
-        self.doubted = false;
-        self.publish(Next::Request(self.schedule.next_request()));
-    }
-
-    /// The API refused a token: if it is the one in hand, a new one is asked for, as far as that
-    /// is allowed.
-    fn consider_rejection(&mut self) {
-        let rejected = self.cell.rejected();
-        let held = self.token.as_ref().map_or(0, |token| token.generation());
-        if rejected > self.considered && rejected == held {
-            let now = self.clock.now();
-            self.doubted = self.schedule.rejected(now);
-            warn!(
-                client = %self.client,
-                generation = held,
-                next_in_seconds = self.schedule.next_request().since(now).as_secs_f64(),
-                "the API answered 401 to the token in hand"
-            );
-        }
-        self.considered = self.considered.max(rejected);
-        if !self.doubted {
-            self.publish(Next::Request(self.schedule.next_request()));
         }
     }
 
     /// Goes on by other orders. The token in hand is good until its end, whoever asked for it.
     fn follow(&mut self, orders: Orders) {
-        let now = self.clock.now();
-        self.endpoint = orders.endpoint;
+        let now = self.parts.clock.now();
         self.schedule.reconfigure(orders.config, now);
+        self.parts.config = orders.config;
+        self.parts.endpoint = orders.endpoint;
+        self.parts.store = orders.store;
         match orders.change {
             Change::Nothing => {}
             Change::Credentials => self.schedule.credentials_changed(now),
-            Change::Client => self.schedule.client_changed(now),
+            Change::Client => {
+                self.schedule.client_changed(now);
+                self.of_another = true;
+            }
         }
-        self.publish(Next::Request(self.schedule.next_request()));
+        self.publish_next();
     }
 
     fn take(&self, asked: Instant, grant: &Grant) -> Result<(Arc<Token>, Duration), RequestError> {
-        let generation = self.token.as_ref().map_or(0, |token| token.generation()) + 1;
+        let generation = self.generation + 1;
         let token = Token::new(&grant.access_token, generation, asked, grant.expires_in).map_err(
             |problem| RequestError {
                 outcome: Outcome::Malformed,
@@ -201,8 +236,9 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         let surprise = self
             .schedule
             .failed(now, error.outcome, error.retry_after, jitter);
+        let client = &self.parts.client;
         warn!(
-            client = %self.client,
+            client = %client,
             outcome = error.outcome.label(),
             in_a_row = self.schedule.failures(),
             next_in_seconds = self.schedule.next_request().since(now).as_secs_f64(),
@@ -211,11 +247,11 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         );
         match surprise {
             Some(Surprise::OthersDrink) => warn!(
-                client = %self.client,
+                client = %client,
                 "the token pool is empty although this proxy took no more than it may: other programs use this client too, or another replica does; point them at this proxy or give them a client of their own"
             ),
             Some(Surprise::RefusalsCount) => warn!(
-                client = %self.client,
+                client = %client,
                 "refused token requests seem to use up the pool as well; they are counted from now on"
             ),
             None => {}
@@ -225,6 +261,136 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             error,
             in_a_row: self.schedule.failures(),
         });
+    }
+
+    /// The API refused a token: if it is the one in hand, a new one is asked for, as far as that
+    /// is allowed.
+    fn consider_rejection(&mut self) {
+        let rejected = self.cell.rejected();
+        let held = self.token.as_ref().map_or(0, |token| token.generation());
+        if rejected > self.considered && rejected == held {
+            let now = self.parts.clock.now();
+            self.doubted = self.schedule.rejected(now);
+            warn!(
+                client = %self.parts.client,
+                generation = held,
+                next_in_seconds = self.schedule.next_request().since(now).as_secs_f64(),
+                "the API answered 401 to the token in hand"
+            );
+        }
+        self.considered = self.considered.max(rejected);
+        if !self.doubted {
+            self.publish_next();
+        }
+    }
+
+    /// Reads what is kept, and takes over what is newer than what is in hand.
+    async fn look_into_the_store(&mut self) {
+        let read = self.parts.store.read();
+        match tokio::time::timeout(self.patience(), read).await {
+            Ok(Ok(record)) => {
+                self.store_is_away = false;
+                if let Some(record) = record {
+                    self.take_over(&record);
+                }
+            }
+            Ok(Err(e)) => {
+                self.without_store(&e);
+            }
+            Err(_elapsed) => {
+                self.without_store(&StoreError("it does not answer".to_owned()));
+            }
+        }
+    }
+
+    fn take_over(&mut self, record: &Record) {
+        let clock = &self.parts.clock;
+        let (now, wall) = (clock.now(), clock.wall());
+        let until = |at: std::time::SystemTime| now + at.duration_since(wall).unwrap_or_default();
+        self.schedule.restore_pool(
+            until(record.pool.full_at),
+            until(record.pool.not_before),
+            now,
+        );
+        // here generations go on counting when the client is another; in its store they began anew
+        let is_newer = record.generation > self.generation || self.of_another;
+        let generation = if self.of_another {
+            record.generation.max(self.generation + 1)
+        } else {
+            record.generation
+        };
+        self.generation = self.generation.max(record.generation);
+        let Some(kept) = record.token.as_ref().filter(|_| is_newer) else {
+            return;
+        };
+        // a wall clock that was set back must not lengthen a token's life
+        let age = wall.duration_since(kept.asked).unwrap_or_default();
+        let token = Token::new(&kept.access_token, generation, now - age, kept.lifetime);
+        let Ok(token) = token else { return };
+        if !token.is_usable(now) {
+            return;
+        }
+        let jitter = self.parts.jitter.next();
+        self.schedule
+            .adopted(token.issued(), kept.lifetime, token.usable_until(), jitter);
+        info!(
+            client = %self.parts.client,
+            generation = token.generation(),
+            seconds_left = token.usable_until().since(now).as_secs(),
+            "token taken over from the store"
+        );
+        self.generation = token.generation();
+        self.token = Some(Arc::new(token));
+        self.of_another = false;
+        self.failure = None;
+        self.considered = self.cell.rejected();
+        self.doubted = false;
+        self.publish_next();
+    }
+
+    /// Keeps the token in hand and the pool.
+    async fn keep(&mut self, lease: &mut Option<Box<dyn Lease>>) {
+        let Some(held) = lease else { return };
+        let wall = |at: Instant| self.parts.clock.wall_at(at);
+        let (full_at, not_before) = self.schedule.pool().times();
+        let token = self.token.as_ref().filter(|_| !self.of_another);
+        let record = Record {
+            generation: self.generation,
+            token: token.map(|token| StoredToken {
+                access_token: Secret::from(token.access_token().to_owned()),
+                asked: wall(token.issued()),
+                lifetime: token.expires().since(token.issued()),
+            }),
+            pool: StoredPool {
+                full_at: wall(full_at),
+                not_before: wall(not_before),
+            },
+        };
+        let kept = match tokio::time::timeout(self.patience(), held.publish(&record)).await {
+            Ok(kept) => kept,
+            Err(_elapsed) => Err(StoreError("it does not answer".to_owned())),
+        };
+        if let Err(e) = kept {
+            *lease = self.without_store(&e);
+        }
+    }
+
+    /// The store cannot be used: said once, and gone on without.
+    fn without_store(&mut self, e: &StoreError) -> Option<Box<dyn Lease>> {
+        if !self.store_is_away {
+            warn!(client = %self.parts.client, "the store cannot be used, going on without it: {e}");
+        }
+        self.store_is_away = true;
+        None
+    }
+
+    /// How long the store may take: a twelfth of the refill interval, 5 s of a minute.
+    fn patience(&self) -> Duration {
+        self.parts.config.pool.refill / 12
+    }
+
+    fn publish_next(&self) {
+        self.publish(Next::Request(self.schedule.next_request()));
     }
 
     fn publish(&self, next: Next) {
@@ -256,338 +422,4 @@ fn millis(span: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt;
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use async_trait::async_trait;
-
-    use super::*;
-    use crate::clock::TokioClock;
-    use crate::secret::Secret;
-    use crate::token::budget;
-    use crate::token::ports::Draw;
-
-    const CONFIG: schedule::Config = schedule::Config {
-        refresh_at: 0.5,
-        refresh_jitter: 0.05,
-        pool: budget::Config {
-            capacity: 5,
-            refill: Duration::from_secs(60),
-        },
-    };
-    const LIFETIME: Duration = Duration::from_secs(299);
-
-    struct HalfJitter;
-
-    impl Jitter for HalfJitter {
-        fn next(&mut self) -> f64 {
-            0.5
-        }
-    }
-
-    impl Observer for () {
-        fn token_request(&self, _duration: Duration, _outcome: Result<(), Outcome>) {}
-    }
-
-    /// An endpoint that answers by a function of how often it was asked, after `delay`.
-    struct Scripted<F> {
-        script: F,
-        delay: Duration,
-        asked: AtomicU32,
-        under_way: AtomicU32,
-    }
-
-    impl<F> fmt::Debug for Scripted<F> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("Scripted")
-        }
-    }
-
-    #[async_trait]
-    impl<F> TokenEndpoint for Scripted<F>
-    where
-        F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
-    {
-        async fn request_token(&self) -> Result<Grant, RequestError> {
-            let nth = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-            assert_eq!(self.under_way.fetch_add(1, Ordering::SeqCst), 0);
-            tokio::time::sleep(self.delay).await;
-            self.under_way.fetch_sub(1, Ordering::SeqCst);
-            match (self.script)(nth) {
-                Ok(()) => Ok(Grant {
-                    access_token: Secret::from(format!("token-{nth}")),
-                    expires_in: LIFETIME,
-                }),
-                Err(outcome) => Err(RequestError {
-                    outcome,
-                    retry_after: None,
-                    message: format!("scripted {outcome}"),
-                }),
-            }
-        }
-    }
-
-    fn scripted<F>(script: F) -> Arc<Scripted<F>> {
-        Arc::new(Scripted {
-            script,
-            delay: Duration::from_millis(300),
-            asked: AtomicU32::new(0),
-            under_way: AtomicU32::new(0),
-        })
-    }
-
-    fn started<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenCell>, TokioClock)
-    where
-        F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
-    {
-        let (endpoint, cell, clock, control) = controlled(script);
-        // it is to run for as long as the test does
-        std::mem::forget(control);
-        (endpoint, cell, clock)
-    }
-
-    fn controlled<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenCell>, TokioClock, Control)
-    where
-        F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
-    {
-        let clock = TokioClock::start();
-        let endpoint = scripted(script);
-        let (control, orders) = mpsc::unbounded_channel();
-        let (service, cell) = TokenService::new(
-            "catalog".into(),
-            CONFIG,
-            Arc::clone(&endpoint) as Arc<dyn TokenEndpoint>,
-            Arc::new(clock),
-            HalfJitter,
-            (),
-        );
-        tokio::spawn(service.run(orders));
-        (endpoint, cell, clock, control)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_cold_start_of_500_requests_asks_once() {
-        let (endpoint, cell, clock) = started(|_| Ok(()));
-        let waiting: Vec<_> = (0..500)
-            .map(|_| {
-                let cell = Arc::clone(&cell);
-                tokio::spawn(async move { cell.wait(&clock, Duration::from_secs(10)).await })
-            })
-            .collect();
-        for one in waiting {
-            one.await.unwrap().unwrap();
-        }
-        assert_eq!(endpoint.asked.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failed_renewal_keeps_the_good_token() {
-        let (_, cell, clock) = started(|nth| {
-            if nth == 1 {
-                Ok(())
-            } else {
-                Err(Outcome::ServerError)
-            }
-        });
-        tokio::time::sleep(Duration::from_secs(290)).await;
-        let token = cell.usable(clock.now()).unwrap();
-        assert_eq!(token.as_ref().unwrap().generation(), 1);
-        assert!(cell.status().failure.unwrap().in_a_row > 5);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failure_is_told_to_all_who_wait() {
-        let (_, cell, clock) = started(|_| Err(Outcome::InvalidClient));
-        let told = cell
-            .wait(&clock, Duration::from_secs(10))
-            .await
-            .unwrap_err();
-        assert_eq!(told.reason.unwrap().0, Outcome::InvalidClient);
-        assert_eq!(told.retry_after, Duration::from_secs(60));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_token_that_the_api_refuses_is_replaced_once_for_all() {
-        let (endpoint, cell, clock) = started(|_| Ok(()));
-        cell.wait(&clock, Duration::from_secs(10)).await.unwrap();
-        let refused: Vec<_> = (0..200)
-            .map(|_| {
-                let cell = Arc::clone(&cell);
-                let patience = Duration::from_secs(10);
-                tokio::spawn(async move { cell.replace(1, &clock, patience).await })
-            })
-            .collect();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(
-            cell.usable(clock.now()).is_none(),
-            "it is not sent meanwhile"
-        );
-        for one in refused {
-            assert_eq!(one.await.unwrap().unwrap().generation(), 2);
-        }
-        assert_eq!(endpoint.asked.load(Ordering::SeqCst), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_next_refusal_within_a_refill_interval_is_passed_on() {
-        let (endpoint, cell, clock) = started(|_| Ok(()));
-        let patience = Duration::from_secs(10);
-        cell.wait(&clock, patience).await.unwrap();
-        assert!(cell.replace(1, &clock, patience).await.is_some());
-        assert!(cell.replace(2, &clock, patience).await.is_none());
-        assert!(cell.usable(clock.now()).is_some(), "it goes on being sent");
-        tokio::time::sleep(Duration::from_secs(61)).await;
-        assert_eq!(
-            endpoint.asked.load(Ordering::SeqCst),
-            3,
-            "and is replaced in time"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refused_token_is_sent_again_if_no_other_is_to_be_had() {
-        let (_, cell, clock) = started(|nth| {
-            if nth == 1 {
-                Ok(())
-            } else {
-                Err(Outcome::ServerError)
-            }
-        });
-        let patience = Duration::from_secs(10);
-        cell.wait(&clock, patience).await.unwrap();
-        assert!(cell.replace(1, &clock, patience).await.is_none());
-        assert!(cell.usable(clock.now()).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refusal_of_an_older_token_costs_nothing() {
-        let (endpoint, cell, clock) = started(|_| Ok(()));
-        tokio::time::sleep(Duration::from_secs(200)).await;
-        assert_eq!(
-            cell.usable(clock.now())
-                .unwrap()
-                .as_ref()
-                .unwrap()
-                .generation(),
-            2
-        );
-        let newer = cell
-            .replace(1, &clock, Duration::from_secs(1))
-            .await
-            .unwrap();
-        assert_eq!(newer.generation(), 2);
-        assert_eq!(endpoint.asked.load(Ordering::SeqCst), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_panic_in_a_request_is_a_failure_like_any_other() {
-        let (_, cell, clock) = started(|nth| if nth == 1 { panic!("scripted") } else { Ok(()) });
-        let token = cell.wait(&clock, Duration::from_secs(10)).await.unwrap();
-        assert_eq!(token.generation(), 1);
-    }
-
-    fn orders<F>(endpoint: &Arc<Scripted<F>>, change: Change) -> Orders
-    where
-        F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
-    {
-        Orders {
-            config: CONFIG,
-            endpoint: Arc::clone(endpoint) as Arc<dyn TokenEndpoint>,
-            change,
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn new_credentials_are_tried_at_once_and_the_old_token_serves_meanwhile() {
-        let (old, cell, clock, control) = controlled(|_| Ok(()));
-        let patience = Duration::from_secs(10);
-        cell.wait(&clock, patience).await.unwrap();
-        for change in [Change::Credentials, Change::Client] {
-            let held = cell.status().token.unwrap().generation();
-            let new = scripted(|_| Ok(()));
-            control.send(orders(&new, change)).unwrap();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            assert_eq!(new.under_way.load(Ordering::SeqCst), 1);
-            let token = cell.usable(clock.now()).unwrap();
-            assert_eq!(token.as_ref().unwrap().generation(), held);
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let token = cell.usable(clock.now()).unwrap();
-            assert_eq!(token.as_ref().unwrap().generation(), held + 1);
-        }
-        assert_eq!(old.asked.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn refused_credentials_are_tried_slowly_until_others_come() {
-        let (old, cell, clock, control) = controlled(|_| Err(Outcome::InvalidClient));
-        tokio::time::sleep(Duration::from_secs(90)).await;
-        assert_eq!(old.asked.load(Ordering::SeqCst), 2);
-        control
-            .send(orders(&scripted(|_| Ok(())), Change::Credentials))
-            .unwrap();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(cell.usable(clock.now()).is_some());
-        assert!(cell.status().failure.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_engine_that_nobody_needs_stops() {
-        let (endpoint, cell, _, control) = controlled(|_| Ok(()));
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        drop((cell, control));
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(Arc::strong_count(&endpoint), 1, "the engine is gone");
-    }
-
-    /// Four seeds of 24 hours each: the whole engine, looked at every second as an app would.
-    #[tokio::test(start_paused = true)]
-    async fn a_day_of_random_faults_never_hands_out_a_dead_token() {
-        for seed in 0..4 {
-            let random = Mutex::new(fastrand::Rng::with_seed(seed));
-            let faulty = Mutex::new(false);
-            let issued = Arc::new(Mutex::new(Vec::new()));
-            let clock = TokioClock::start();
-            let record = Arc::clone(&issued);
-            let (endpoint, cell, _) = started(move |_| {
-                let mut random = random.lock().unwrap();
-                let mut faulty = faulty.lock().unwrap();
-                if random.u32(..8) == 0 {
-                    *faulty = !*faulty;
-                }
-                let outcome = if *faulty {
-                    Err(*random.choice(Outcome::ALL.iter()).unwrap())
-                } else {
-                    Ok(())
-                };
-                let booked = outcome.map_or_else(|o| o.draw() == Draw::Perhaps, |()| true);
-                if booked {
-                    record.lock().unwrap().push(clock.now());
-                }
-                outcome
-            });
-            let mut last_generation = 0;
-            for _ in 0..24 * 3600 {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let now = clock.now();
-                if let Some(token) = cell.usable(now) {
-                    let token = token.as_ref().unwrap();
-                    assert!(token.expires() > now, "a dead token");
-                    assert!(token.generation() >= last_generation, "an older token");
-                    last_generation = token.generation();
-                }
-                if let Next::Request(at) = cell.status().next {
-                    assert!(at.since(now) <= Duration::from_secs(3_600), "no next step");
-                }
-            }
-            assert!(last_generation > 100, "it worked most of the day");
-            let issued = issued.lock().unwrap();
-            for window in issued.windows(7) {
-                let span = window[6].since(window[0]);
-                assert!(span >= Duration::from_secs(60), "7 within {span:?}");
-            }
-            drop(endpoint);
-        }
-    }
-}
+mod tests;

@@ -92,10 +92,9 @@ fn run(
                 );
                 now += wait;
             }
-            Step::AwaitAnswer => unreachable!("every request below is answered at once"),
             Step::Ask => {
                 record.sent.push(now);
-                assert_eq!(schedule.next(at(now)), Step::AwaitAnswer, "one at a time");
+                schedule.ask(at(now));
                 let arrives = now + random() * 0.2;
                 let answered = match weather(now) {
                     Weather::Failing {
@@ -263,6 +262,34 @@ fn after_an_outage_that_cost_nothing_a_token_is_back_within_15_s() {
                 record.came
             );
         }
+    }
+}
+
+/// Thirty days, three hundred times over: outages of every kind, up to two minutes each, and hours
+/// or minutes between them.
+#[test]
+fn a_month_of_outages_below_two_minutes_is_never_noticed() {
+    for seed in 0..300 {
+        let mut random = numbers(seed);
+        let (mut from, mut to, mut kind) = (0.0, 0.0, Outcome::Connect);
+        let storm = |now: f64| {
+            while now >= to {
+                from = to + 150.0 + random() * 7_200.0;
+                to = from + 120.0 * random();
+                kind = Outcome::ALL[(random() * Outcome::ALL.len() as f64) as usize];
+            }
+            if now >= from {
+                Weather::Failing {
+                    outcome: kind,
+                    draws: MAY_DRAW.contains(&kind),
+                }
+            } else {
+                Weather::Fair
+            }
+        };
+        let record = run(30.0 * DAY, storm, numbers(!seed));
+        assert!(record.gaps.is_empty(), "seed {seed}: {:?}", record.gaps);
+        assert_eq!(record.unexpected_429, 0, "seed {seed}");
     }
 }
 

@@ -62,6 +62,13 @@ impl Token {
         &self.authorization
     }
 
+    /// The access token itself, to be kept in a store.
+    #[must_use]
+    pub fn access_token(&self) -> &str {
+        let value = self.authorization.to_str().unwrap_or_default();
+        value.strip_prefix("Bearer ").unwrap_or_default()
+    }
+
     /// Which token of this client it is, counted from 1.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -4,3 +4,5 @@
 // said once more for clippy, which allows `unwrap` in what is marked as tests
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod token_faults;

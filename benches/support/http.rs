@@ -1,0 +1,89 @@
+//! A client that does the least: requests made beforehand, answers searched for their length.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A connection that is kept.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Opens it.
+    pub(crate) async fn open(address: SocketAddr) -> io::Result<Connection> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Connection {
+            stream,
+            buffer: Vec::with_capacity(16 * 1024),
+        })
+    }
+
+    /// Sends `request` and reads its answer to the end; gives its status.
+    pub(crate) async fn call(&mut self, request: &[u8]) -> io::Result<u16> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            if let Some(end) = head_end(&self.buffer) {
+                let status = status(&self.buffer)?;
+                let whole = end + content_length(&self.buffer[..end])?;
+                while self.buffer.len() < whole {
+                    self.read().await?;
+                }
+                return Ok(status);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// What the last answer was about.
+    pub(crate) fn body(&self) -> &[u8] {
+        head_end(&self.buffer).map_or(&[], |end| &self.buffer[end..])
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A request without a body.
+pub(crate) fn get(host: SocketAddr, path: &str) -> Vec<u8> {
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench/1\r\nAccept: application/json\r\n\r\n"
+    );
+    head.into_bytes()
+}
+
+/// Where a head ends, if it is whole.
+pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
+    let at = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    Some(at + 4)
+}
+
+/// `Content-Length`; these benchmarks meet no other framing.
+pub(crate) fn content_length(head: &[u8]) -> io::Result<usize> {
+    const NAME: &[u8] = b"content-length:";
+    let line = head.split(|byte| *byte == b'\n').find(|line| {
+        line.get(..NAME.len())
+            .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
+    });
+    line.and_then(|line| std::str::from_utf8(&line[NAME.len()..]).ok())
+        .and_then(|value| value.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("an answer without Content-Length"))
+}
+
+fn status(head: &[u8]) -> io::Result<u16> {
+    let digits = head
+        .get(9..12)
+        .and_then(|digits| std::str::from_utf8(digits).ok());
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| io::Error::other("an answer without a status"))
+}

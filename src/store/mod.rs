@@ -1,0 +1,2 @@
+//! Where tokens are kept.
+pub mod memory;
