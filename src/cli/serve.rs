@@ -10,7 +10,7 @@ use super::source::{Source, environment};
 use crate::app::{self, Running};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
-use crate::config::{Config, reload};
+use crate::config::{Config, Fault, reload};
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
@@ -42,18 +42,21 @@ async fn serve(source: Source, config: Config) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut files = config.files.clone();
+    let mut reloader = Reloader::of(source, &config);
     let mut running = app::start(config, Arc::new(SystemClock)).await?;
     let signal = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
-            _ = hangup.recv() => info!("reading the configuration again: SIGHUP"),
-            changed = files.changed() => {
-                info!(?changed, "reading the configuration again: its files have changed");
+            _ = hangup.recv() => {
+                info!("SIGHUP: reading the configuration again");
+                reloader.said.clear();
+            }
+            changed = reloader.files.changed() => {
+                info!(?changed, "files have changed: reading the configuration again");
             }
         }
-        files = read_again(&source, &mut running);
+        reloader.reload(&mut running);
     };
     let drain = running.config().server.drain;
     info!(
@@ -76,52 +79,74 @@ async fn serve(source: Source, config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes the configuration over as it is now, if it is sound. Gives the files whose next change is
-/// a reason to try again.
-fn read_again(source: &Source, running: &mut Running) -> Files {
-    let faults = match source.load() {
-        Ok(config) => {
-            let files = config.files.clone();
-            take_over(running, config);
-            return files;
-        }
-        Err(faults) => faults,
-    };
-    for fault in faults.iter() {
-        error!("{fault}");
-    }
-    error!("the configuration is refused; the one before goes on");
-    let mut files = faults.files().clone();
-    // the one that goes on has files too: a secret may have been changed in the meantime
-    if let Some(Ok(config)) = running.config().read_files_again(&environment) {
-        files = files.and(&config.files);
-        if !reload::differences(running.config(), &config).is_empty() {
-            take_over(running, config);
+/// Reads the configuration again, whenever there is a reason to.
+struct Reloader {
+    source: Source,
+    /// The files whose change is a reason.
+    files: Files,
+    /// The faults and warnings that have been reported and still hold.
+    said: Vec<Fault>,
+}
+
+impl Reloader {
+    fn of(source: Source, config: &Config) -> Reloader {
+        Reloader {
+            source,
+            files: config.files.clone(),
+            said: config.warnings.clone(),
         }
     }
-    running.refused();
-    files
+
+    /// Has the configuration as it is now take the place of the one in force, if it is sound.
+    fn reload(&mut self, running: &mut Running) {
+        match self.source.load() {
+            Ok(config) => {
+                self.files = config.files.clone();
+                self.say(&config.warnings, |warning| warn!("{warning}"));
+                take_over(running, config);
+            }
+            Err(faults) => {
+                self.files = faults.files().clone();
+                let faults: Vec<Fault> = faults.iter().cloned().collect();
+                self.say(&faults, |fault| error!("{fault}"));
+                error!("configuration refused: the one before stays in force");
+                self.refresh(running);
+                running.refused();
+            }
+        }
+    }
+
+    /// The configuration in force has files too, whatever became of its own: a secret may have
+    /// been changed in the meantime.
+    fn refresh(&mut self, running: &mut Running) {
+        if let Some(Ok(config)) = running.config().read_files_again(&environment) {
+            self.files = self.files.clone().and(&config.files);
+            if !reload::differences(running.config(), &config).is_empty() {
+                take_over(running, config);
+            }
+        }
+    }
+
+    /// Reports what has not been reported yet.
+    fn say(&mut self, faults: &[Fault], report: impl Fn(&Fault)) {
+        for fault in faults.iter().filter(|fault| !self.said.contains(fault)) {
+            report(fault);
+        }
+        self.said = faults.to_vec();
+    }
 }
 
 fn take_over(running: &mut Running, config: Config) {
-    let before = running.config();
-    let changes = reload::differences(before, &config);
-    let warned = |warning| before.warnings.contains(warning);
-    for warning in config.warnings.iter().filter(|warning| !warned(warning)) {
-        warn!("{warning}");
-    }
+    let changes = reload::differences(running.config(), &config);
     match running.reload(config) {
-        Ok(_) if changes.is_empty() => info!("the configuration is what it was"),
+        Ok(_) if changes.is_empty() => info!("configuration unchanged"),
         Ok(needs_restart) => {
-            info!(
-                changes = changes.join(", "),
-                "the configuration is in force"
-            );
+            info!(changes = changes.join(", "), "configuration taken over");
             for key in needs_restart {
-                warn!(key, "this change counts from the next start on");
+                warn!(key, "this change takes effect at the next start");
             }
         }
-        Err(e) => error!("the configuration is refused; the one before goes on: {e}"),
+        Err(e) => error!("configuration refused: the one before stays in force: {e}"),
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use http::Version;
+use http::header::{HOST, TRANSFER_ENCODING};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -113,12 +115,16 @@ impl Plan {
         target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
         let hosts = &self.listener.hosts;
         let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
+        let host_is_accepted = browser::is_accepted(hosts, &host);
         let instance = self.client.upstream.instance();
         let is_ours = |host: &str| browser::is_accepted(hosts, host) || host == instance.host;
-        let is_absolute = request.uri.authority().is_some();
-        let path = target::check_target(&request.uri, is_ours).map_err(Refusal::Malformed)?;
+        let path = target::check_target(request.raw_path(), is_ours).map_err(Refusal::Malformed)?;
+        let is_absolute = path.is_some();
+        if let Some(path) = path {
+            request.set_uri(path);
+        }
         // an absolute target's authority, just checked, stands for Host (RFC 9112, section 3.2.2)
-        if !is_absolute && !browser::is_accepted(hosts, &host) {
+        if !is_absolute && !host_is_accepted {
             return Err(Refusal::Host {
                 listener: self.listener.name.to_string(),
                 accepted: hosts.join(", "),
@@ -129,9 +135,6 @@ impl Plan {
         }
         if let Some(denied) = policy::denied(request.uri.path(), &instance.token_path) {
             return Err(Refusal::Denied(denied));
-        }
-        if let Some(path) = path {
-            request.set_uri(path);
         }
         Ok(())
     }
@@ -298,7 +301,12 @@ impl ProxyHttp for Service {
             let now = self.clock.now();
             context.upstream = context.sent.map(|sent| now.since(sent));
         }
-        let host = session.req_header().headers.get(http::header::HOST);
+        let request = session.req_header();
+        if request.version < Version::HTTP_11 {
+            // knows no chunks: a body without a length ends with the connection (RFC 9112, 6.1)
+            response.remove_header(&TRANSFER_ENCODING);
+        }
+        let host = request.headers.get(HOST);
         inject::incoming(response, context.plan.client.upstream.instance(), host)
     }
 

@@ -123,37 +123,45 @@ pub fn host_of_authority(authority: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Checks the target. `Ok(Some(uri))` is what to send instead: the path of an absolute target
-/// whose host `is_ours` accepts.
+/// Checks the target as it stands in the request line, which is how pingora sends it on (its `Uri`
+/// shows `/` for a target in none of the known forms). `Ok(Some(uri))` is what to send instead: the
+/// path of an absolute target whose host `is_ours` accepts.
 ///
 /// # Errors
 /// [`Malformed`] says what is wrong.
 pub fn check_target(
-    uri: &Uri,
+    target: &[u8],
     is_ours: impl FnOnce(&str) -> bool,
 ) -> Result<Option<Uri>, Malformed> {
-    let Some(authority) = uri.authority() else {
-        check_path(uri.path())?;
+    if target.first() == Some(&b'/') {
+        let end = target.iter().position(|b| *b == b'?');
+        check_path(&target[..end.unwrap_or(target.len())])?;
         return Ok(None);
-    };
+    }
+    let uri: Uri = std::str::from_utf8(target)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(Malformed::TargetForm)?;
+    let authority = uri.authority().ok_or(Malformed::TargetForm)?;
     let host = host_of_authority(authority.as_str()).ok_or(Malformed::TargetForm)?;
     let scheme_is_web = matches!(uri.scheme_str(), Some("http" | "https"));
     if !scheme_is_web || !is_ours(&host) {
         return Err(Malformed::TargetForm);
     }
-    check_path(uri.path())?;
+    check_path(uri.path().as_bytes())?;
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     path.parse().map(Some).map_err(|_| Malformed::TargetForm)
 }
 
-fn check_path(path: &str) -> Result<(), Malformed> {
-    let bytes = path.as_bytes();
+fn check_path(bytes: &[u8]) -> Result<(), Malformed> {
     if bytes.first() != Some(&b'/') {
         return Err(Malformed::TargetForm);
     }
     if bytes.get(1) == Some(&b'/') {
         return Err(Malformed::DoubleSlash);
     }
+    // the path is judged as text: in another coding it could be read as another path
+    let path = std::str::from_utf8(bytes).map_err(|_| Malformed::AmbiguousPath)?;
     // nearly every path has none of these and is done here
     if !bytes.iter().any(|b| matches!(b, b'%' | b';' | b'\\')) {
         return Ok(());
@@ -186,9 +194,10 @@ mod tests {
     use http::HeaderValue;
 
     fn target(text: &str) -> Result<Option<String>, Malformed> {
-        let uri: Uri = text.parse().unwrap();
-        check_target(&uri, |host| matches!(host, "localhost" | "acme.example"))
-            .map(|rewritten| rewritten.map(|uri| uri.to_string()))
+        check_target(text.as_bytes(), |host| {
+            matches!(host, "localhost" | "acme.example")
+        })
+        .map(|rewritten| rewritten.map(|uri| uri.to_string()))
     }
 
     #[test]
@@ -218,9 +227,18 @@ mod tests {
             ("/rest/..;/auth", Malformed::DotParameters),
             ("/rest/.;x=1/auth", Malformed::DotParameters),
             ("*", Malformed::TargetForm),
+            ("", Malformed::TargetForm),
+            ("?x", Malformed::TargetForm),
+            ("rest/auth", Malformed::TargetForm),
+            ("@evil.example/", Malformed::TargetForm),
+            ("x/../rest/auth/v1", Malformed::TargetForm),
+            ("localhost:8080", Malformed::TargetForm),
         ] {
             assert_eq!(target(path), Err(why), "{path}");
         }
+        let not_utf_8 = check_target(b"/caf\xe9", |_| true);
+        assert_eq!(not_utf_8, Err(Malformed::AmbiguousPath));
+        assert_eq!(check_target(b"/x?caf\xe9", |_| true), Ok(None));
     }
 
     #[test]

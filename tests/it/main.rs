@@ -1,8 +1,39 @@
 //! The integration tests, one binary: each module holds one promise of the program or of its
 //! source.
 
-// said once more for clippy, which allows `unwrap` in what is marked as tests
+// each is said to be a test once more for clippy, which allows `unwrap` in what is marked so
+
+#[cfg(test)]
+mod canary;
+#[cfg(test)]
+mod clients_of_all_kinds;
+#[cfg(test)]
+mod cold_start;
+#[cfg(test)]
+mod configuration;
+#[cfg(test)]
+mod curl;
+#[cfg(test)]
+mod engine;
+#[cfg(test)]
+mod hygiene;
+#[cfg(test)]
+mod python;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod shutdown;
+#[cfg(test)]
+mod streaming;
+#[cfg(test)]
+mod support;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod token_faults;
+#[cfg(test)]
+mod upstream;

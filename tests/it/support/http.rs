@@ -1,0 +1,247 @@
+//! HTTP/1.1 as an app speaks it, to the byte.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// A connection and what was read of it too early.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// Whether the body came to its announced end.
+    pub(crate) whole: bool,
+}
+
+/// `GET path` on a connection of its own.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
+    let mut connection = Connection::open(address);
+    connection.get(address, path)
+}
+
+/// Sends a body by `line`, like `POST /path HTTP/1.1`, on a connection of its own.
+pub(crate) fn post(address: SocketAddr, line: &str, content_type: &str, body: &[u8]) -> Answer {
+    let mut connection = Connection::open(address);
+    let length = body.len();
+    connection.send(format!(
+        "{line}\r\nHost: {address}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    connection.send(body);
+    connection.answer(line)
+}
+
+impl Connection {
+    /// Connects.
+    pub(crate) fn open(address: SocketAddr) -> Connection {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)
+            .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let unread = Vec::new();
+        Connection { stream, unread }
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends bytes as they are, unless the other side is gone.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
+    }
+
+    /// `GET path` and its answer.
+    pub(crate) fn get(&mut self, host: SocketAddr, path: &str) -> Answer {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        self.send(&request);
+        self.answer(&request)
+    }
+
+    /// Reads the answer to `request`, of which the method counts; informational answers are
+    /// passed over.
+    pub(crate) fn answer(&mut self, request: &str) -> Answer {
+        loop {
+            let mut answer = self.head();
+            if answer.status >= 200 {
+                self.body(&mut answer, request.starts_with("HEAD "));
+                return answer;
+            }
+        }
+    }
+
+    /// Reads the head of an answer, informational or not.
+    pub(crate) fn head(&mut self) -> Answer {
+        let head = self.take_through(b"\r\n\r\n");
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let mut lines = head.trim_end().split("\r\n");
+        let mut first = lines.next().unwrap_or_default().splitn(3, ' ');
+        let status = first.nth(1).and_then(|status| status.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {head:?}"));
+        let headers = lines.map(|line| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        });
+        Answer {
+            status,
+            headers: headers.collect(),
+            ..Answer::default()
+        }
+    }
+
+    fn body(&mut self, answer: &mut Answer, to_head: bool) {
+        answer.whole = true;
+        if to_head || matches!(answer.status, 204 | 304) {
+            return;
+        }
+        if answer.header("transfer-encoding") == Some("chunked") {
+            (answer.body, answer.whole) = self.chunks();
+        } else if let Some(length) = answer.header("content-length") {
+            let length = length.parse().unwrap();
+            while self.unread.len() < length && self.more() {}
+            answer.whole = self.unread.len() >= length;
+            answer.body = self.unread.drain(..length.min(self.unread.len())).collect();
+        } else {
+            answer.body = self.rest();
+        }
+    }
+
+    /// A body in chunks, and whether its last chunk came.
+    fn chunks(&mut self) -> (Vec<u8>, bool) {
+        let mut body = Vec::new();
+        loop {
+            let Some(end) = self.find(b"\r\n") else {
+                return (body, false);
+            };
+            let line: Vec<u8> = self.unread.drain(..end).collect();
+            let digits = String::from_utf8(line).unwrap();
+            let size = usize::from_str_radix(digits.trim_end(), 16).unwrap();
+            while self.unread.len() < size + 2 && self.more() {}
+            let whole = self.unread.len() >= size + 2;
+            let piece = self.unread.drain(..(size + 2).min(self.unread.len()));
+            body.extend(piece.take(size));
+            if size == 0 || !whole {
+                return (body, whole);
+            }
+        }
+    }
+
+    /// Everything up to the connection's end; a reset ends it too.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.more() {}
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Reads some bytes, as many as are there; none at the connection's end.
+    pub(crate) fn some(&mut self) -> Vec<u8> {
+        if self.unread.is_empty() {
+            self.more();
+        }
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Whether nothing at all comes within `span`, not even the connection's end.
+    pub(crate) fn is_silent_for(&mut self, span: Duration) -> bool {
+        self.stream.set_read_timeout(Some(span)).unwrap();
+        let silent = self.stream.peek(&mut [0]).is_err();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        silent && self.unread.is_empty()
+    }
+
+    /// Waits for the connection's end, and that nothing comes before it.
+    pub(crate) fn is_closed(&mut self) {
+        let rest = self.rest();
+        let rest = String::from_utf8_lossy(&rest);
+        assert_eq!(rest, "", "after what should have been the last byte");
+    }
+
+    fn take_through(&mut self, mark: &[u8]) -> Vec<u8> {
+        match self.find(mark) {
+            Some(end) => self.unread.drain(..end).collect(),
+            None => panic!(
+                "the connection ended before a whole head: {:?}",
+                String::from_utf8_lossy(&self.unread)
+            ),
+        }
+    }
+
+    /// Where `mark` ends.
+    fn find(&mut self, mark: &[u8]) -> Option<usize> {
+        loop {
+            let found = self.unread.windows(mark.len()).position(|w| w == mark);
+            match found {
+                Some(at) => return Some(at + mark.len()),
+                None if self.more() => {}
+                None => return None,
+            }
+        }
+    }
+
+    /// Reads more; `false` at the connection's end.
+    fn more(&mut self) -> bool {
+        let mut bytes = [0; 64 * 1024];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.unread.extend_from_slice(&bytes[..n]);
+                true
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                false
+            }
+            Err(e) => panic!(
+                "nothing came ({e}); before that: {:?}",
+                String::from_utf8_lossy(&self.unread)
+            ),
+        }
+    }
+}
+
+impl Answer {
+    /// The first value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(n, _)| n == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("{e}: {} {:?}", self.status, self.text()))
+    }
+
+    /// That this is the proxy's own answer, for `reason`, in the form that Collibra's clients
+    /// parse.
+    pub(crate) fn assert_refused(&self, status: u16, reason: &str) {
+        let marked = self.header("x-collibra-auth-proxy");
+        let text = self.text();
+        assert_eq!((self.status, marked), (status, Some(reason)), "{text}");
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        let body = self.json();
+        assert_eq!(body["statusCode"], status, "{body}");
+        assert_eq!(body["errorCode"], reason, "{body}");
+        for member in ["titleMessage", "userMessage", "helpMessage"] {
+            let said = body[member].as_str().unwrap_or_default();
+            assert!(!said.is_empty(), "{member} in {body}");
+        }
+        assert_eq!(body.as_object().unwrap().len(), 5, "{body}");
+    }
+}

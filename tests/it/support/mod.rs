@@ -1,0 +1,35 @@
+//! The small language that the tests are written in: a simulated Collibra, a proxy in front of it,
+//! an app that speaks HTTP to the byte.
+//!
+//! Whatever is started here ends when it is dropped. Everything that takes time is waited for by
+//! what can be seen of it, with a deadline that only a fault can reach.
+
+pub(crate) mod certificate;
+pub(crate) mod http;
+pub(crate) mod origin;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod simulator;
+pub(crate) mod wait;
+
+pub(crate) use http::Connection;
+pub(crate) use origin::Origin;
+pub(crate) use proxy::Proxy;
+pub(crate) use simulator::Simulator;
+pub(crate) use wait::{PATIENCE, until};
+
+/// A simulated Collibra and a proxy in front of it that holds a token.
+pub(crate) fn pair() -> (Simulator, Proxy) {
+    let simulator = Simulator::start();
+    let proxy = Proxy::to(&simulator.url()).start();
+    proxy.has_token();
+    (simulator, proxy)
+}
+
+/// A file's directory and its path; the file is gone when the first is dropped.
+pub(crate) fn file(name: &str, content: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    (folder, path)
+}

@@ -1,0 +1,322 @@
+//! A Collibra made of a few lines, for what the simulated one does not do: it shows what arrived
+//! to the byte, answers with bytes of the test's choice, and waits when it is told to.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::PATIENCE;
+
+const TOKEN_PATH: &str = "/rest/oauth/v2/token";
+
+/// A running origin.
+pub(crate) struct Origin {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    rules: Rules,
+    api: Box<Api>,
+    requests: Mutex<Vec<Request>>,
+    token_requests: Mutex<Vec<Request>>,
+    tokens: Mutex<Vec<String>>,
+    accepted: AtomicUsize,
+    stopped: AtomicBool,
+}
+
+type Api = dyn Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync;
+
+/// How it differs from the plainest origin.
+#[derive(Default)]
+pub(crate) struct Rules {
+    /// Token requests are answered once this is open.
+    pub(crate) token_gate: Option<Gate>,
+    /// It speaks TLS: the nth connection, counted from 1, by the configuration given for n.
+    pub(crate) tls: Option<Box<Certify>>,
+}
+
+pub(crate) type Certify = dyn Fn(usize) -> Arc<ServerConfig> + Send + Sync;
+
+/// What becomes of a connection after an answer.
+#[derive(Clone, Copy)]
+pub(crate) enum After {
+    /// It waits for the next request.
+    Keep,
+    /// It is closed, without a word.
+    Close,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// Its head without the empty line, byte for byte (Latin-1).
+    pub(crate) head: String,
+    /// Its body, out of any chunks.
+    pub(crate) body: Vec<u8>,
+    /// Whether the body came to its end.
+    pub(crate) whole: bool,
+}
+
+impl Origin {
+    /// One that answers every call of the API by `api`.
+    pub(crate) fn start(
+        api: impl Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::with(Rules::default(), api)
+    }
+
+    /// One with rules of its own.
+    pub(crate) fn with(
+        rules: Rules,
+        api: impl Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync + 'static,
+    ) -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            rules,
+            api: Box::new(api),
+            requests: Mutex::default(),
+            token_requests: Mutex::default(),
+            tokens: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+        });
+        let served = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if served.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let served = Arc::clone(&served);
+                // how a connection ends is told by what its requests met
+                std::thread::spawn(move || drop(served.connection(stream)));
+            }
+        });
+        Origin { address, shared }
+    }
+
+    /// One that answers every call of the API with `bytes`.
+    pub(crate) fn answering(bytes: impl Into<Vec<u8>>) -> Origin {
+        let bytes = bytes.into();
+        Origin::start(move |_, stream| {
+            stream.write_all(&bytes)?;
+            Ok(After::Keep)
+        })
+    }
+
+    /// Its address as an instance's URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The calls of the API so far, whose heads and bodies have been read.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// The token requests so far.
+    pub(crate) fn token_requests(&self) -> Vec<Request> {
+        self.shared.token_requests.lock().unwrap().clone()
+    }
+
+    /// The tokens given out so far.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.shared.tokens.lock().unwrap().clone()
+    }
+
+    /// How many connections it has accepted.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
+    }
+}
+
+trait Duplex: Read + Write {}
+impl<T: Read + Write> Duplex for T {}
+
+impl Shared {
+    fn connection(&self, tcp: TcpStream) -> std::io::Result<()> {
+        let nth = self.accepted.fetch_add(1, Ordering::SeqCst) + 1;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(2 * PATIENCE))?;
+        let mut stream: Box<dyn Duplex> = match &self.rules.tls {
+            None => Box::new(tcp),
+            Some(certify) => {
+                let tls = ServerConnection::new(certify(nth)).map_err(std::io::Error::other)?;
+                Box::new(StreamOwned::new(tls, tcp))
+            }
+        };
+        let mut unread = Vec::new();
+        while let Some(request) = read(&mut *stream, &mut unread)? {
+            let after = if request.target() == TOKEN_PATH {
+                self.give_token(request, &mut *stream)?
+            } else {
+                self.requests.lock().unwrap().push(request.clone());
+                (self.api)(&request, &mut *stream)?
+            };
+            stream.flush()?;
+            if matches!(after, After::Close) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn give_token(&self, request: Request, stream: &mut dyn Duplex) -> std::io::Result<After> {
+        self.token_requests.lock().unwrap().push(request);
+        if let Some(gate) = &self.rules.token_gate {
+            gate.pass();
+        }
+        let token = {
+            let mut tokens = self.tokens.lock().unwrap();
+            let nth = tokens.len() + 1;
+            let token = format!("canary-token-{nth}-{:032x}", fastrand::u128(..));
+            tokens.push(token.clone());
+            token
+        };
+        let body =
+            format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":299}}"#);
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )?;
+        Ok(After::Keep)
+    }
+}
+
+/// Reads a request; `None` at the connection's end. A body that breaks off ends the request.
+fn read(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<Request>> {
+    let end = loop {
+        if let Some(at) = unread.windows(4).position(|w| w == b"\r\n\r\n") {
+            break at;
+        }
+        if !more(stream, unread)? {
+            return Ok(None);
+        }
+    };
+    let head: Vec<u8> = unread.drain(..end + 4).take(end).collect();
+    let mut request = Request {
+        head: head.into_iter().map(char::from).collect(),
+        body: Vec::new(),
+        whole: true,
+    };
+    let waits = request.header("expect").is_some();
+    if waits {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        stream.flush()?;
+    }
+    if request.header("transfer-encoding").is_some() {
+        loop {
+            let Some(end) = line_end(stream, unread)? else {
+                request.whole = false;
+                break;
+            };
+            let line: Vec<u8> = unread.drain(..end + 2).take(end).collect();
+            let size = usize::from_str_radix(&String::from_utf8_lossy(&line), 16).unwrap();
+            if !take(stream, unread, size, &mut request.body)? || !skip_line(stream, unread)? {
+                request.whole = false;
+                break;
+            }
+            if size == 0 {
+                break;
+            }
+        }
+    } else if let Some(length) = request.header("content-length") {
+        let length = length.parse().unwrap();
+        request.whole = take(stream, unread, length, &mut request.body)?;
+    }
+    Ok(Some(request))
+}
+
+fn line_end(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
+    loop {
+        if let Some(at) = unread.windows(2).position(|w| w == b"\r\n") {
+            return Ok(Some(at));
+        }
+        if !more(stream, unread)? {
+            return Ok(None);
+        }
+    }
+}
+
+fn skip_line(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<bool> {
+    let end = line_end(stream, unread)?;
+    Ok(end.map(|end| unread.drain(..end + 2)).is_some())
+}
+
+/// Moves `length` bytes over; `false` if there are fewer.
+fn take(
+    stream: &mut dyn Duplex,
+    unread: &mut Vec<u8>,
+    length: usize,
+    into: &mut Vec<u8>,
+) -> std::io::Result<bool> {
+    while unread.len() < length && more(stream, unread)? {}
+    let there = length.min(unread.len());
+    into.extend(unread.drain(..there));
+    Ok(there == length)
+}
+
+fn more(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<bool> {
+    let mut bytes = [0; 16 * 1024];
+    let n = stream.read(&mut bytes)?;
+    unread.extend_from_slice(&bytes[..n]);
+    Ok(n > 0)
+}
+
+impl Request {
+    /// Its method.
+    pub(crate) fn method(&self) -> &str {
+        self.head.split(' ').next().unwrap_or_default()
+    }
+
+    /// Its target, as it stood.
+    pub(crate) fn target(&self) -> &str {
+        self.head.split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// All values of a header, in their order.
+    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
+        let fields = self.head.split("\r\n").skip(1);
+        fields
+            .filter_map(|line| line.split_once(':'))
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .collect()
+    }
+
+    /// The first value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.values(name).first().copied()
+    }
+}
+
+/// A gate, closed until it is opened for good.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Lets all through.
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until it is open; no test's failure leaves a thread behind for long.
+    pub(crate) fn pass(&self) {
+        let closed = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_timeout_while(closed, PATIENCE, |open| !*open));
+    }
+}

@@ -1,0 +1,208 @@
+//! The program as a child process: what it prints, how it ends.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+use super::wait::{now, until};
+
+/// A running program; it is killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// Standard output.
+    pub(crate) out: Printed,
+    /// Standard error.
+    pub(crate) err: Printed,
+}
+
+/// What a program that has ended leaves behind.
+pub(crate) struct Ended {
+    /// The exit status; 128 and the signal's number if a signal ended it.
+    pub(crate) status: i32,
+    /// Standard output.
+    pub(crate) out: String,
+    /// Standard error.
+    pub(crate) err: String,
+}
+
+/// This project's program with `args`, in an environment without its variables.
+pub(crate) fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_collibra-auth-proxy"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("COLLIBRA_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("NO_COLOR").args(args);
+    command
+}
+
+/// Runs `command` to its end.
+pub(crate) fn run(command: &mut Command) -> Ended {
+    let mut process = Process::spawn(command);
+    let status = process.ended_within(PATIENCE);
+    Ended {
+        status,
+        out: process.out.all(),
+        err: process.err.all(),
+    }
+}
+
+impl Process {
+    /// Starts `command` without standard input.
+    pub(crate) fn spawn(command: &mut Command) -> Process {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?} cannot be started: {e}"));
+        let out = Printed::by(child.stdout.take().unwrap());
+        let err = Printed::by(child.stderr.take().unwrap());
+        Process { child, out, err }
+    }
+
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, like `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(sent.success(), "{kill}: {sent}");
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end, at most for `limit`, and gives its exit status.
+    pub(crate) fn ended_within(&mut self, limit: Duration) -> i32 {
+        let start = now();
+        let status = until("the end of a process", || {
+            assert!(
+                start.elapsed() < limit,
+                "it still runs after {limit:?}; it said:\n{}",
+                self.err.all()
+            );
+            self.child.try_wait().unwrap()
+        });
+        self.out.wait_for_end();
+        self.err.wait_for_end();
+        code(status)
+    }
+
+    /// The figure `name` of `/proc/PID/status`, in KiB.
+    pub(crate) fn memory_kib(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let figure = line.and_then(|line| line.split_whitespace().next());
+        figure.unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap())
+}
+
+/// A line, and when it was read.
+type Line = (String, Instant);
+
+/// What a process has printed so far, line by line.
+#[derive(Clone)]
+pub(crate) struct Printed(Arc<(Mutex<Lines>, Condvar)>);
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Line>,
+    ended: bool,
+}
+
+impl Printed {
+    fn by(pipe: impl Read + Send + 'static) -> Printed {
+        let printed = Printed(Arc::default());
+        let writer = printed.clone();
+        std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut bytes = Vec::new();
+            while matches!(pipe.read_until(b'\n', &mut bytes), Ok(n) if n > 0) {
+                let line = String::from_utf8_lossy(&bytes);
+                writer.add(line.trim_end_matches('\n').to_owned());
+                bytes.clear();
+            }
+            writer.0.0.lock().unwrap().ended = true;
+            writer.0.1.notify_all();
+        });
+        printed
+    }
+
+    fn add(&self, line: String) {
+        self.0.0.lock().unwrap().lines.push((line, now()));
+        self.0.1.notify_all();
+    }
+
+    /// All of it.
+    pub(crate) fn all(&self) -> String {
+        let held = self.0.0.lock().unwrap();
+        let lines: Vec<&str> = held.lines.iter().map(|(line, _)| line.as_str()).collect();
+        lines.join("\n")
+    }
+
+    /// The first line, past or to come, in which `find` finds something.
+    ///
+    /// # Panics
+    /// If there is none within [`PATIENCE`], or none when the process ends.
+    pub(crate) fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        self.wait_for_nth(what, 1, find).0
+    }
+
+    /// As [`Printed::wait_for`], for the nth such line; and when it was read.
+    pub(crate) fn wait_for_nth<T>(
+        &self,
+        what: &str,
+        nth: usize,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> (T, Instant) {
+        let start = now();
+        let mut held = self.0.0.lock().unwrap();
+        loop {
+            let mut found = held
+                .lines
+                .iter()
+                .filter_map(|(line, at)| Some((find(line)?, *at)));
+            if let Some(found) = found.nth(nth - 1) {
+                return found;
+            }
+            if held.ended || start.elapsed() > PATIENCE {
+                drop(held);
+                panic!("{what}: not in what was printed:\n{}", self.all());
+            }
+            held = self.0.1.wait_timeout(held, PATIENCE).unwrap().0;
+        }
+    }
+
+    fn wait_for_end(&self) {
+        let held = self.0.0.lock().unwrap();
+        let waited = self.0.1.wait_timeout_while(held, PATIENCE, |l| !l.ended);
+        assert!(waited.unwrap().0.ended, "a pipe is open past its process");
+    }
+}

@@ -1,0 +1,190 @@
+//! A proxy under test.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::http::{self, Answer, Connection};
+use super::process::{self, Process};
+use super::simulator::{CLIENT_ID, CLIENT_SECRET};
+use super::until;
+
+/// A running `serve`.
+pub(crate) struct Proxy {
+    /// The process.
+    pub(crate) process: Process,
+    /// Where apps are served.
+    pub(crate) address: SocketAddr,
+    /// Its admin address.
+    pub(crate) admin: SocketAddr,
+    _files: Option<tempfile::TempDir>,
+}
+
+/// A proxy that is being put together.
+pub(crate) struct Builder {
+    command: Command,
+    files: Option<tempfile::TempDir>,
+}
+
+impl Proxy {
+    /// In front of the instance `url`, as the simulator's well-known client.
+    pub(crate) fn to(url: &str) -> Builder {
+        let mut builder = Builder::empty();
+        builder.command.args([
+            "--upstream",
+            url,
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]);
+        builder
+            .variable("COLLIBRA_CLIENT_ID", CLIENT_ID)
+            .variable("COLLIBRA_CLIENT_SECRET", CLIENT_SECRET)
+    }
+
+    /// As [`Proxy::to`], from a file with more keys in its tables for the instance and the
+    /// listener.
+    pub(crate) fn configured(url: &str, instance: &str, listener: &str) -> Builder {
+        let text = format!(
+            r#"
+[instance.acme]
+url = "{url}"
+{instance}
+[client.catalog]
+client_id = "{CLIENT_ID}"
+client_secret = "{CLIENT_SECRET}"
+[listener.local]
+address = "127.0.0.1:0"
+{listener}
+[admin]
+address = "127.0.0.1:0"
+"#
+        );
+        let (folder, path) = super::file("proxy.toml", text.as_bytes());
+        let mut builder = Proxy::by_file(&path);
+        builder.files = Some(folder);
+        builder
+    }
+
+    /// By the configuration file at `path`.
+    pub(crate) fn by_file(path: &Path) -> Builder {
+        Builder::empty().file("--config", path)
+    }
+
+    /// Waits until it has received a token.
+    pub(crate) fn has_token(&self) {
+        self.process.err.wait_for("a token", |line| {
+            message(line, "token received").map(|_| ())
+        });
+    }
+
+    /// `GET path`, on a connection of its own.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        http::get(self.address, path)
+    }
+
+    /// A new connection to it.
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(self.address)
+    }
+
+    /// Sends `request` on a connection of its own, with `{host}` replaced by the proxy's address
+    /// and line feeds turned into CRLF, and reads one answer.
+    pub(crate) fn ask(&self, request: &str) -> Answer {
+        let mut connection = self.connect();
+        connection.send(self.bytes(request));
+        connection.answer(request)
+    }
+
+    /// What [`Proxy::ask`] sends for `request`.
+    pub(crate) fn bytes(&self, request: &str) -> Vec<u8> {
+        request
+            .replace("{host}", &self.address.to_string())
+            .replace('\n', "\r\n")
+            .into_bytes()
+    }
+
+    /// The value of a metric, given as it is written in the metrics: name and labels.
+    pub(crate) fn metric(&self, name_and_labels: &str) -> Option<f64> {
+        let text = http::get(self.admin, "/metrics").text();
+        text.lines().find_map(|line| {
+            let value = line.strip_prefix(name_and_labels)?.strip_prefix(' ')?;
+            value.parse().ok()
+        })
+    }
+
+    /// Waits until a metric has this value.
+    pub(crate) fn metric_becomes(&self, name_and_labels: &str, value: f64) {
+        until(&format!("{name_and_labels} {value}"), || {
+            (self.metric(name_and_labels) == Some(value)).then_some(())
+        });
+    }
+}
+
+impl Builder {
+    fn empty() -> Builder {
+        Builder {
+            command: process::command(["serve"]),
+            files: None,
+        }
+    }
+
+    /// With a flag and its value.
+    pub(crate) fn flag(mut self, name: &str, value: &str) -> Builder {
+        self.command.args([name, value]);
+        self
+    }
+
+    /// With a flag that names a file.
+    pub(crate) fn file(mut self, name: &str, path: &Path) -> Builder {
+        self.command.arg(name).arg(path);
+        self
+    }
+
+    /// With a variable.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Builder {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Without a variable.
+    pub(crate) fn without(mut self, name: &str) -> Builder {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Starts it; it is reached from then on, with or without a token.
+    pub(crate) fn start(self) -> Proxy {
+        self.start_with_log("json")
+    }
+
+    /// As [`Builder::start`], with log lines of this form: `json` or `text`.
+    pub(crate) fn start_with_log(mut self, format: &str) -> Proxy {
+        self.command.args(["--log-format", format]);
+        let process = Process::spawn(&mut self.command);
+        let address = |said: &str| {
+            process.err.wait_for(said, |line| match format {
+                "json" => message(line, said)?["address"].as_str()?.parse().ok(),
+                _ => {
+                    let after = line.split_once(said)?.1.split_once("address=")?.1;
+                    after.split_whitespace().next()?.parse().ok()
+                }
+            })
+        };
+        Proxy {
+            address: address("listening"),
+            admin: address("admin address open"),
+            process,
+            _files: self.files,
+        }
+    }
+}
+
+/// A log line in JSON, if it says `said`.
+pub(crate) fn message(line: &str, said: &str) -> Option<Value> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    (line["message"] == said).then_some(line)
+}

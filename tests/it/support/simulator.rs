@@ -1,0 +1,109 @@
+//! A simulated Collibra of one's own.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::http;
+use super::process::{self, Process};
+
+/// The id of the simulator's well-known client.
+pub(crate) const CLIENT_ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
+/// Its secret.
+pub(crate) const CLIENT_SECRET: &str = "s3cr+t/=%&x y~!*";
+
+/// A running `simulate`.
+pub(crate) struct Simulator {
+    process: Process,
+    scheme: String,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Simulator {
+    /// One with the real service's pool, at its speed.
+    pub(crate) fn start() -> Simulator {
+        Simulator::with(&[])
+    }
+
+    /// One with more flags.
+    pub(crate) fn with(flags: &[&str]) -> Simulator {
+        Simulator::at("127.0.0.1:0", flags)
+    }
+
+    /// One that listens at `address`.
+    pub(crate) fn at(address: &str, flags: &[&str]) -> Simulator {
+        let first = ["simulate", "--listen", address];
+        let args = first.iter().chain(flags);
+        let process = Process::spawn(&mut process::command(args));
+        let url = process.out.wait_for("the simulator's address", |line| {
+            Some(line.split_once(" at ")?.1.to_owned())
+        });
+        let (scheme, address) = url.split_once("://").unwrap();
+        Simulator {
+            scheme: scheme.to_owned(),
+            address: address.parse().unwrap(),
+            process,
+        }
+    }
+
+    /// Its address as an instance's URL.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Asks it to end and gives its exit status.
+    pub(crate) fn end(mut self) -> i32 {
+        self.process.signal("TERM");
+        self.process.ended_within(super::PATIENCE)
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(self) {
+        drop(self.process);
+    }
+
+    /// What it counted.
+    pub(crate) fn state(&self) -> Value {
+        http::get(self.address, "/_simulator/state").json()
+    }
+
+    /// A figure of its state.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.state()[name].as_u64().unwrap()
+    }
+
+    /// A figure of its well-known client's state.
+    pub(crate) fn of_client(&self, name: &str) -> u64 {
+        self.state()["clients"][CLIENT_ID][name].as_u64().unwrap()
+    }
+
+    /// Orders a fault of `kind` at the endpoint `token` or `api`.
+    pub(crate) fn fault(&self, endpoint: &str, kind: &str) {
+        let order = json!({ "endpoint": endpoint, "kind": kind });
+        self.control("faults", &order.to_string());
+    }
+
+    /// Ends all live tokens.
+    pub(crate) fn revoke(&self) {
+        self.control("revoke", "");
+    }
+
+    /// Ends the live tokens of one client.
+    pub(crate) fn revoke_client(&self, client: &str) {
+        self.control("revoke", &json!({ "client": client }).to_string());
+    }
+
+    /// That exactly one token was asked for, and no request came without one.
+    pub(crate) fn assert_one_token_and_none_unauthorized(&self) {
+        let state = self.state();
+        assert_eq!(state["token_requests"], 1, "{state}");
+        assert_eq!(state["unauthorized"], 0, "{state}");
+    }
+
+    fn control(&self, name: &str, body: &str) {
+        let head = format!("POST /_simulator/{name} HTTP/1.1");
+        let answer = http::post(self.address, &head, "application/json", body.as_bytes());
+        assert_eq!(answer.status, 200, "{name} {body}: {}", answer.text());
+    }
+}
