@@ -79,6 +79,14 @@ impl Budget {
         self.full_at = self.full_at - self.config.refill;
     }
 
+    /// The pool's size or pace is another from `now` on: as many are missing as before.
+    pub fn resize(&mut self, config: Config, now: Instant) {
+        let missing = self.full_at.since(now).div_duration_f64(self.config.refill);
+        let missing = config.refill.mul_f64(missing);
+        self.config = config;
+        self.full_at = (now + missing).min(self.empty_at(now));
+    }
+
     /// When it is full, and the moment before which no request may be made: for a store.
     #[must_use]
     pub fn times(&self) -> (Instant, Instant) {
@@ -167,6 +175,27 @@ mod tests {
             budget.available(at(262)) > 3.0,
             "it refills while it may not be asked"
         );
+    }
+
+    #[test]
+    fn another_size_or_pace_leaves_as_many_missing() {
+        let mut budget = Budget::full(CONFIG);
+        budget.take(at(0));
+        budget.take(at(0));
+        let faster = Config {
+            capacity: 10,
+            refill: Duration::from_secs(6),
+        };
+        budget.resize(faster, at(30));
+        assert!((budget.available(at(30)) - 8.5).abs() < 1e-9);
+        let tiny = Config {
+            capacity: 1,
+            refill: Duration::from_secs(60),
+        };
+        budget.resize(tiny, at(30));
+        assert_eq!(budget.ready_at(), at(90), "no more than all are missing");
+        budget.resize(CONFIG, at(1_000));
+        assert!((budget.available(at(1_000)) - 5.0).abs() < 1e-9);
     }
 
     #[test]
