@@ -19,7 +19,8 @@
 //! ```
 //!
 //! **A token's journey**: [`config`] -> [`secret`] -> [`token::schedule`] (is one due?) ->
-//! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`token::cache`] -> `proxy::inject`.
+//! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
+//! `proxy::inject`.
 //!
 //! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> [`proxy::target`],
 //! [`proxy::browser`], [`proxy::policy`] -> the token -> [`proxy::upstream`] -> `proxy::inject` ->

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::{Open, Parts, Running, StartError, bind, local_address};
+use super::{Open, Parts, Running, StartError, address, bind, local_address};
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -19,12 +19,12 @@ use crate::proxy::service::{Client, Plan};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening, Server};
 use crate::random::ThreadJitter;
-use crate::store::memory::MemoryStore;
+use crate::store;
 use crate::telemetry::ClientMetrics;
 use crate::token;
 use crate::token::cache::TokenCell;
 use crate::token::ports::{Outcome, TokenEndpoint, TokenStore};
-use crate::token::service::{Control, Observer, Orders, TokenService};
+use crate::token::service::{Change, Control, Observer, Orders, TokenService};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -135,14 +135,15 @@ impl Draft<'_> {
         if let Some(before) = before {
             let was = &running.config.clients[&client.name];
             let kept = (Arc::clone(&before.cell), before.engine.clone());
+            let store_changed = running.config.store != self.config.store;
             match config::reload::engine(was, client) {
-                Engine::Kept(None) => return Ok(kept),
-                Engine::Kept(Some(change)) => {
+                Engine::Kept(None) if !store_changed => return Ok(kept),
+                Engine::Kept(change) => {
                     let orders = Orders {
                         config: client.schedule,
                         endpoint: self.endpoint(client)?,
-                        store: self.store(client),
-                        change,
+                        store: self.store(client)?,
+                        change: change.unwrap_or(Change::Nothing),
                     };
                     self.made.orders.push((kept.1.clone(), orders));
                     return Ok(kept);
@@ -154,7 +155,7 @@ impl Draft<'_> {
             client: Arc::clone(&client.name),
             config: client.schedule,
             endpoint: self.endpoint(client)?,
-            store: self.store(client),
+            store: self.store(client)?,
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
             observer: Counted(Arc::clone(metrics)),
@@ -175,8 +176,18 @@ impl Draft<'_> {
         }
     }
 
-    fn store(&self, _client: &config::Client) -> Arc<dyn TokenStore> {
-        Arc::new(MemoryStore)
+    fn store(&self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
+        let kept = store::Client {
+            name: &client.name,
+            instance: &address(&self.config.instances[&client.instance]),
+            id: &client.oauth.client_id,
+            secret: &client.oauth.client_secret,
+        };
+        let clock = Arc::clone(&self.running.clock);
+        store::build(&self.config.store, kept, clock).map_err(|cause| StartError::Store {
+            client: Arc::clone(&client.name),
+            cause,
+        })
     }
 
     /// The listeners: a socket stays open for whoever is to listen on its address.

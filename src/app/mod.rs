@@ -24,9 +24,11 @@ use crate::admin::{self, ClientView, ListenerView, View};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::oauth::client;
+use crate::proxy::config::{Instance, Listener};
 use crate::proxy::service::Client;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening};
+use crate::store;
 use crate::telemetry::Metrics;
 use draft::Made;
 
@@ -50,6 +52,14 @@ pub enum StartError {
         client: Arc<str>,
         /// Why not.
         cause: client::BuildError,
+    },
+    /// A client's token cannot be kept where it should be.
+    #[error("client {client}: {cause}")]
+    Store {
+        /// The client's name in the configuration.
+        client: Arc<str>,
+        /// Why not.
+        cause: store::BuildError,
     },
     /// The data path cannot be made.
     #[error("listener {listener}: {cause}")]
@@ -228,17 +238,13 @@ impl Running {
 
     fn shown(&self) -> admin::Parts {
         let config = &self.config;
-        let client = |client: &config::Client| {
-            let instance = &config.instances[&client.instance];
-            let scheme = if instance.tls { "https" } else { "http" };
-            ClientView {
-                name: Arc::clone(&client.name),
-                instance: format!("{scheme}://{}", instance.authority),
-                client_id: client.oauth.client_id.clone(),
-                cell: Arc::clone(&self.parts.clients[&client.name].cell),
-            }
+        let client = |client: &config::Client| ClientView {
+            name: Arc::clone(&client.name),
+            instance: address(&config.instances[&client.instance]),
+            client_id: client.oauth.client_id.clone(),
+            cell: Arc::clone(&self.parts.clients[&client.name].cell),
         };
-        let listener = |(listener, open): (&proxy::config::Listener, &Open)| ListenerView {
+        let listener = |(listener, open): (&Listener, &Open)| ListenerView {
             name: Arc::clone(&open.name),
             address: open.address,
             client: Arc::clone(&listener.client),
@@ -249,6 +255,12 @@ impl Running {
             listeners: listeners.map(listener).collect(),
         }
     }
+}
+
+/// An instance's address, like `https://acme.collibra.com`.
+fn address(instance: &Instance) -> String {
+    let scheme = if instance.tls { "https" } else { "http" };
+    format!("{scheme}://{}", instance.authority)
 }
 
 fn bind(address: SocketAddr, what: String) -> Result<TcpListener, StartError> {

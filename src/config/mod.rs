@@ -16,6 +16,7 @@ mod parse;
 mod place;
 mod raw;
 pub mod reload;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,8 @@ pub struct Config {
     pub server: Server,
     /// Where it is watched.
     pub admin: Admin,
+    /// Where tokens are kept.
+    pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
     /// What is accepted, and should be looked at.

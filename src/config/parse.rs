@@ -13,7 +13,7 @@ use super::nearest::{listed, nearest};
 use super::place::{Field, Place};
 use super::raw::{Listener as RawListener, Raw};
 use super::watch::Files;
-use super::{Admin, Client, Config, Server, client, instance, listener};
+use super::{Admin, Client, Config, Server, client, instance, listener, store};
 use crate::proxy::config::Listener;
 
 const ADMIN: std::net::SocketAddr =
@@ -85,12 +85,7 @@ pub(super) fn parse(
         ));
     }
     warn_of_unused(&clients, &listeners, &places, report);
-    if let Some(typed) = raw.store.given()
-        && typed.value != "memory"
-    {
-        let problem = "this version has no such store";
-        report.fault(typed.place.fault(problem, "write \"memory\""));
-    }
+    let store = store::parse(raw.store, surroundings, report);
     let drain_place = match &raw.drain {
         Field::Given(typed) => Some(typed.place.clone()),
         _ => None,
@@ -124,6 +119,7 @@ pub(super) fn parse(
         listeners,
         server,
         admin,
+        store,
         access_log,
         warnings: Vec::new(),
         files: Files::default(),

@@ -67,6 +67,7 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     let others = [
         ("server", old.server != new.server),
         ("admin", old.admin != new.admin),
+        ("store", old.store != new.store),
         ("log", old.access_log != new.access_log),
     ];
     for (table, _) in others.iter().filter(|(_, differs)| *differs) {

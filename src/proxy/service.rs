@@ -241,7 +241,7 @@ impl ProxyHttp for Service {
         }
     }
 
-    /// A 401 to the token is answered by another token: see [`replay`].
+    /// A 401 to the token is answered by another token, as `replay` decides.
     async fn upstream_response_filter(
         &self,
         session: &mut Session,

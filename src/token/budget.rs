@@ -93,12 +93,18 @@ impl Budget {
         (self.full_at, self.not_before)
     }
 
-    /// What another process booked: the later times hold. What is later than an empty pool can
-    /// explain is cut.
+    /// What another process booked: the later times hold. A time that is further off than anyone
+    /// can have booked (clocks may differ by a refill interval) is not believed at all: if it were
+    /// cut, it would be cut anew at every look, and never pass.
     pub fn restore(&mut self, full_at: Instant, not_before: Instant, now: Instant) {
-        self.full_at = self.full_at.max(full_at.min(self.empty_at(now)));
-        let furthest = now + self.config.refill * LONGEST_HOLD;
-        self.not_before = self.not_before.max(not_before.min(furthest));
+        let slack = self.config.refill;
+        let empty = self.empty_at(now);
+        if full_at <= empty + slack {
+            self.full_at = self.full_at.max(full_at.min(empty));
+        }
+        if not_before <= now + self.config.refill * LONGEST_HOLD + slack {
+            self.not_before = self.not_before.max(not_before);
+        }
     }
 
     /// The issuer says that the pool is empty: no request for one refill interval, or for
@@ -201,7 +207,7 @@ mod tests {
         budget.restore(at(1), at(1), at(0));
         assert_eq!(budget.ready_at(), at(90), "the later times hold");
         budget.restore(at(9_999_999), at(9_999_999), at(0));
-        assert_eq!(budget.ready_at(), at(3_600));
+        assert_eq!(budget.ready_at(), at(90), "nobody can have booked that");
     }
 
     #[test]

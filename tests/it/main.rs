@@ -36,4 +36,6 @@ mod tls;
 #[cfg(test)]
 mod token_faults;
 #[cfg(test)]
+mod unauthorized;
+#[cfg(test)]
 mod upstream;
