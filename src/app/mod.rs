@@ -24,6 +24,7 @@ use crate::admin::{self, ClientView, ListenerView, View};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::oauth::client;
+use crate::proxy::config::Listener;
 use crate::proxy::service::Client;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening};
@@ -243,7 +244,7 @@ impl Running {
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
         };
-        let listener = |(listener, open): (&proxy::config::Listener, &Open)| ListenerView {
+        let listener = |(listener, open): (&Listener, &Open)| ListenerView {
             name: Arc::clone(&open.name),
             address: open.address,
             client: Arc::clone(&listener.client),

@@ -125,6 +125,39 @@ fn clients_and_listeners_come_and_go() {
 }
 
 #[test]
+fn a_client_that_is_gone_takes_no_more_tokens() {
+    let simulator = Simulator::with(&[
+        "--client",
+        "one:first",
+        "--client",
+        "two:second",
+        "--lifetime",
+        "2s",
+        "--refill",
+        "400ms",
+    ]);
+    let files = Files::new();
+    files.write("id", "one\n").write("secret", "first\n");
+    let pool = "refill = \"400ms\"\n";
+    let first = format!("client = \"catalog\"\n[client.catalog.pool]\n{pool}");
+    let second = "[client.second]\nclient_id = \"two\"\nclient_secret = \"second\"";
+    let second = format!("{first}{second}\n[client.second.pool]\n{pool}");
+    let proxy = files.configure(&simulator.url(), &second).serve();
+    let issued = |client: &str| {
+        let state = simulator.state();
+        state["clients"][client]["issued"].as_u64().unwrap()
+    };
+    until("renewals", || (issued("two") >= 3).then_some(()));
+    files.reconfigure(&proxy, &simulator.url(), &first, 1);
+    let (one, two) = (issued("one"), issued("two"));
+    until("renewals of the other", || {
+        (issued("one") >= one + 3).then_some(())
+    });
+    // a request may just have been under way
+    assert!(issued("two") <= two + 1);
+}
+
+#[test]
 fn a_request_under_way_ends_as_it_began() {
     let gate = Gate::default();
     let held = gate.clone();
