@@ -138,8 +138,17 @@ async fn served(address: SocketAddr) {
     let request = http::get(address, PATH);
     let patience = now() + Duration::from_secs(10);
     loop {
-        let answer = async { Connection::open(address).await?.call(&request).await };
-        if matches!(answer.await, Ok(200)) {
+        let answer = async {
+            let mut connection = Connection::open(address).await?;
+            let status = connection.call(&request).await?;
+            std::io::Result::Ok((status, connection.body().len()))
+        };
+        if let Ok((200, length)) = answer.await {
+            assert_eq!(
+                length,
+                origin::ANSWER,
+                "the origin's answer is passed on whole"
+            );
             return;
         }
         assert!(now() < patience, "nothing serves at {address}");

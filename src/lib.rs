@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! 6  cli            one file a command: what was typed -> a call -> an exit status
-//! 5  app            the one composition root: a Config -> a running server
+//! 5  app            the one composition root: a Config -> a running server; another in its place
 //! 4  config         a file or flags -> each module's own Config; collects every fault
 //! 3  proxy          the data path, on pingora: target, browser, policy, upstream, inject, respond
 //!    admin          health, metrics, status page
@@ -19,11 +19,16 @@
 //! ```
 //!
 //! **A token's journey**: [`config`] -> [`secret`] -> [`token::schedule`] (is one due?) ->
-//! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`token::cache`] -> `proxy::inject`.
+//! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
+//! `proxy::inject`.
 //!
 //! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> [`proxy::target`],
 //! [`proxy::browser`], [`proxy::policy`] -> the token -> [`proxy::upstream`] -> `proxy::inject` ->
 //! the response, the access log, the metrics.
+//!
+//! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
+//! configuration is read as at the start -> [`config::reload`] (what is different?) -> [`app`] makes
+//! what is new -> orders to [`token::service`], a plan to [`proxy::listener`].
 //!
 //! # What stays true
 //!
@@ -32,6 +37,7 @@
 //! - No token request is made that the mirrored pool does not allow.
 //! - On a request's way no lock is taken for the token and nothing is formatted: one arc-swap load,
 //!   a header value made when the token came.
+//! - A request ends by the configuration by which it began; a faulty one changes nothing.
 //! - Nothing prints a secret.
 
 pub mod admin;

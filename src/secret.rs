@@ -45,6 +45,17 @@ impl Secret {
     }
 }
 
+/// Takes as long wherever two secrets of one length differ.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        let (one, other) = (self.expose().as_bytes(), other.expose().as_bytes());
+        let pairs = one.iter().zip(other);
+        one.len() == other.len() && pairs.fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+    }
+}
+
+impl Eq for Secret {}
+
 impl From<String> for Secret {
     fn from(text: String) -> Secret {
         Secret(text.into())
@@ -66,6 +77,15 @@ mod tests {
         let secret = Secret::parse("canary-7f3a\n").unwrap();
         assert_eq!(format!("{secret:?}"), "[redacted]");
         assert_eq!(secret.expose(), "canary-7f3a");
+    }
+
+    #[test]
+    fn secrets_are_equal_by_their_text() {
+        let secret = |text: &str| Secret::from(text.to_owned());
+        assert_eq!(secret("abc"), secret("abc"));
+        for other in ["abd", "xbc", "ab", "abcd", ""] {
+            assert_ne!(secret("abc"), secret(other));
+        }
     }
 
     #[test]

@@ -2,7 +2,11 @@
 //!
 //! Every connection that this program opens for itself verifies the other side by these; there is
 //! no switch that turns verification off.
+//!
+//! A file is read once, when the configuration is ([`CaFile`]): what it holds later counts only
+//! once the configuration is read again, and then for every part of the program at once.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,22 +14,54 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, RootCertStore};
 
-/// The system's root certificates and those of `ca_file` (PEM, one or more).
+/// The certificates of a PEM file, as they were when it was read: at least one, each fit to be a
+/// root. Equal to another that has the same path and content.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CaFile {
+    path: PathBuf,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl CaFile {
+    /// Reads `path`.
+    ///
+    /// # Errors
+    /// [`Error`] if the file cannot be read or holds no certificates that can be used.
+    pub fn read(path: &Path) -> Result<CaFile, Error> {
+        Ok(CaFile {
+            path: path.to_owned(),
+            certificates: certificates(path)?,
+        })
+    }
+
+    /// What it held.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+}
+
+impl fmt::Debug for CaFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaFile")
+            .field("path", &self.path)
+            .field("certificates", &self.certificates.len())
+            .finish()
+    }
+}
+
+/// The system's root certificates and those of `ca_file`.
 ///
 /// On Linux the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` say where the system's are, if set.
 /// System certificates that cannot be read are left out: `ca_file` alone may do.
 ///
 /// # Errors
-/// [`Error`] if `ca_file` cannot be used, or if there is no root certificate at all.
-pub fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
+/// [`Error`] if there is no root certificate at all.
+pub fn roots(ca_file: Option<&CaFile>) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = ca_file {
-        for certificate in certificates(path)? {
-            roots
-                .add(certificate)
-                .map_err(|_| Error::of(path, Reason::NotCertificates))?;
-        }
+    if let Some(file) = ca_file {
+        roots.add_parsable_certificates(file.certificates.iter().cloned());
     }
     if roots.is_empty() {
         return Err(Error {
@@ -40,7 +76,7 @@ pub fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
 ///
 /// # Errors
 /// As [`roots`].
-pub fn client_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, Error> {
+pub fn client_config(ca_file: Option<&CaFile>) -> Result<rustls::ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     Ok(rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -52,11 +88,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, Err
         .with_no_client_auth())
 }
 
-/// The certificates of a PEM file; at least one, each fit to be a root.
-///
-/// # Errors
-/// [`Error`] if the file cannot be read or holds no certificates that can be used.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = std::fs::read(path).map_err(|e| Error::of(path, Reason::Unreadable(e)))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
@@ -136,8 +168,8 @@ impl Error {
     }
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(path) = &self.path {
             write!(f, "{}: ", path.display())?;
         }
@@ -170,23 +202,34 @@ mod tests {
         let system = rustls_native_certs::load_native_certs().certs;
         let mut without = RootCertStore::empty();
         without.add_parsable_certificates(system);
-        let with = roots(Some(two.path())).unwrap();
+        let two = CaFile::read(two.path()).unwrap();
+        assert_eq!(two.certificates().len(), 2);
+        let with = roots(Some(&two)).unwrap();
         assert_eq!(with.len(), without.len() + 2);
-        assert!(client_config(Some(two.path())).is_ok());
+        assert!(client_config(Some(&two)).is_ok());
+    }
+
+    #[test]
+    fn a_file_counts_as_changed_by_its_content() {
+        let file = file(&authority());
+        let before = CaFile::read(file.path()).unwrap();
+        assert_eq!(CaFile::read(file.path()).unwrap(), before);
+        std::fs::write(file.path(), authority()).unwrap();
+        assert_ne!(CaFile::read(file.path()).unwrap(), before);
     }
 
     #[test]
     fn what_holds_no_certificate_is_refused_by_name() {
         let empty = file("just text\n");
-        let error = certificates(empty.path()).unwrap_err();
+        let error = CaFile::read(empty.path()).unwrap_err();
         assert!(matches!(error.reason, Reason::Empty), "{error}");
         assert!(error.to_string().contains(&*empty.path().to_string_lossy()));
 
         let damaged = file("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-        let error = certificates(damaged.path()).unwrap_err();
+        let error = CaFile::read(damaged.path()).unwrap_err();
         assert!(matches!(error.reason, Reason::NotCertificates), "{error}");
 
-        let error = certificates(Path::new("/nonexistent/ca.pem")).unwrap_err();
+        let error = CaFile::read(Path::new("/nonexistent/ca.pem")).unwrap_err();
         assert!(matches!(error.reason, Reason::Unreadable(_)), "{error}");
     }
 

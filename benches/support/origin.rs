@@ -15,6 +15,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::http::{content_length, head_end};
 
+/// The length of what a request is answered with, in bytes.
+pub(crate) const ANSWER: usize = 1_000;
+
 /// The instance, for as long as the runtime runs.
 pub(crate) struct Origin {
     /// Where it is.
@@ -70,7 +73,7 @@ impl Origin {
 
 /// Answers until the other side goes.
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Option<()> {
-    let answer = answer(&"x".repeat(1_000));
+    let answer = answer_of(&format!("{:?}", "x".repeat(ANSWER - 2)));
     let token =
         answer_of(r#"{"access_token":"bench-token","token_type":"Bearer","expires_in":3600}"#);
     let mut buffer = Vec::with_capacity(4 * 1024);
@@ -97,10 +100,6 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Option<()> {
         stream.flush().await.ok()?;
         buffer.drain(..end + body);
     }
-}
-
-fn answer(text: &str) -> Vec<u8> {
-    answer_of(&format!("{{\"text\":\"{text}\"}}"))
 }
 
 fn answer_of(body: &str) -> Vec<u8> {

@@ -67,7 +67,7 @@ fn paragraph(client: &ClientReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::{holds, refused, view};
+    use super::super::view::tests::{cell, holds, refused, view};
     use super::*;
     use crate::clock::Clock;
     use std::sync::atomic::Ordering;
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn says_what_each_client_holds_what_comes_next_and_why() {
         let (view, clock) = view();
-        let cell = &view.clients[0].cell;
+        let cell = cell(&view);
         insta::assert_snapshot!(verbose(&view.report()), @r"
         catalog: has no token yet; the next request is due now
         not ready: no usable token for catalog
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_process_that_drains_is_not_ready_whatever_it_holds() {
         let (view, clock) = view();
-        view.clients[0].cell.publish(holds(clock.now()));
+        cell(&view).publish(holds(clock.now()));
         assert_eq!(brief(&view.report()), "ready\n");
         view.draining.store(true, Ordering::Relaxed);
         assert!(!view.report().ready);

@@ -139,7 +139,9 @@ impl View {
     #[must_use]
     pub fn report(&self) -> StatusReport {
         let now = self.clock.now();
-        let clients: Vec<_> = self.clients.iter().map(|c| self.client(c, now)).collect();
+        let parts = self.parts.load();
+        let clients = parts.clients.iter().map(|c| self.client(c, now));
+        let clients: Vec<_> = clients.collect();
         let draining = self.is_draining();
         StatusReport {
             version: self.version.to_owned(),
@@ -152,7 +154,7 @@ impl View {
             ready: !draining && clients.iter().all(ClientReport::is_usable),
             draining,
             clients,
-            listeners: self
+            listeners: parts
                 .listeners
                 .iter()
                 .map(|listener| ListenerReport {
@@ -253,7 +255,7 @@ fn timestamp(at: SystemTime) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::{CANARY, holds, refused, view};
+    use super::super::view::tests::{CANARY, cell, holds, refused, view};
     use super::*;
     use crate::clock::Clock;
     use crate::telemetry::MethodLabel;
@@ -265,7 +267,7 @@ mod tests {
         let asked = clock.now();
         clock.advance(Duration::from_millis(160_400));
         let failed = refused(holds(asked), clock.now() - Duration::from_secs(10));
-        view.clients[0].cell.publish(failed);
+        cell(&view).publish(failed);
         let apps = view.metrics.client("catalog");
         apps.request(MethodLabel::Get, 200, Duration::from_millis(9), None);
         let _open = view.metrics.listener("local").connection();
@@ -331,7 +333,7 @@ mod tests {
     fn a_client_without_a_token_is_told_apart_from_one_with_a_dead_one() {
         let (view, clock) = view();
         assert_eq!(view.report().clients[0].token, None);
-        view.clients[0].cell.publish(holds(clock.now()));
+        cell(&view).publish(holds(clock.now()));
         assert!(view.report().ready);
         clock.advance(Duration::from_secs(298));
         let report = view.report();
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn a_request_under_way_has_no_time() {
         let (view, clock) = view();
-        view.clients[0].cell.publish(Status {
+        cell(&view).publish(Status {
             next: Next::Answer,
             ..holds(clock.now())
         });

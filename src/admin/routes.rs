@@ -123,7 +123,7 @@ async fn with_headers(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::super::serve;
-    use super::super::view::tests::{CANARY, holds, refused, view};
+    use super::super::view::tests::{CANARY, cell, holds, refused, view};
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use std::net::SocketAddr;
@@ -160,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_token_and_not_the_issuer() {
         let (address, view, clock) = served().await;
-        let cell = &view.clients[0].cell;
+        let cell = cell(&view);
         let not_ready = (503, "not ready: no usable token for catalog\n".to_owned());
         assert_eq!(get(address, "/readyz").await, not_ready);
         assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
@@ -194,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn verbose_says_why() {
         let (address, view, clock) = served().await;
-        let cell = &view.clients[0].cell;
+        let cell = cell(&view);
         cell.publish(refused(holds(clock.now()), clock.now()));
         for query in ["verbose", "verbose=1", "a=b&verbose"] {
             let (status, text) = get(address, &format!("/readyz?{query}")).await;
@@ -207,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn metrics_and_status_are_of_this_moment() {
         let (address, view, clock) = served().await;
-        view.clients[0].cell.publish(holds(clock.now()));
+        cell(&view).publish(holds(clock.now()));
         let (head, text) = exchange(address, "GET", "/metrics").await;
         assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
         assert!(text.contains("collibra_auth_proxy_token_usable{client=\"catalog\"} 1\n"));
@@ -224,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn every_answer_is_closed_to_other_sites_and_shows_no_token() {
         let (address, view, clock) = served().await;
-        view.clients[0].cell.publish(holds(clock.now()));
+        cell(&view).publish(holds(clock.now()));
         for path in [
             "/",
             "/status.css",

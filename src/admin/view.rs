@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+
 use crate::client_id::ClientId;
 use crate::clock::Clock;
 use crate::telemetry::{Metrics, TokenTimes};
@@ -21,12 +23,19 @@ pub struct View {
     pub clock: Arc<dyn Clock>,
     /// The numbers.
     pub metrics: Arc<Metrics>,
+    /// The clients and the listeners, as they are now.
+    pub parts: ArcSwap<Parts>,
+    /// Whether the process finishes what is under way and then exits: it is no longer ready.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// What the configuration in force has.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
     /// The clients.
     pub clients: Vec<ClientView>,
     /// The listeners.
     pub listeners: Vec<ListenerView>,
-    /// Whether the process finishes what is under way and then exits: it is no longer ready.
-    pub draining: Arc<AtomicBool>,
 }
 
 /// A client, as it is shown.
@@ -55,25 +64,35 @@ pub struct ListenerView {
 
 impl View {
     /// Has the metrics of every client's token looked up at each scrape, so that a token that
-    /// died without an event is shown as dead. Call it once.
-    pub fn export_tokens(&self) {
-        for client in &self.clients {
-            let shown = self.metrics.client(&client.name);
-            let clock = Arc::clone(&self.clock);
-            let cell = Arc::clone(&client.cell);
-            self.metrics.on_scrape(move || {
-                let status = cell.status();
-                let now = clock.now();
-                let held = status.token.as_ref().map(|token| TokenTimes {
-                    generation: token.generation(),
-                    issued: clock.wall_at(token.issued()),
-                    expires: clock.wall_at(token.expires()),
-                });
-                let usable = status.token.is_some_and(|token| token.is_usable(now));
-                shown.token(usable, held);
-                shown.pool(status.pool.available(now), status.pool.config().capacity);
-            });
-        }
+    /// died without an event is shown as dead, and that of a client that is gone not at all. Call
+    /// it once.
+    pub fn export_tokens(self: &Arc<View>) {
+        // the metrics are a part of the view: they must not keep it alive
+        let view = Arc::downgrade(self);
+        self.metrics.on_scrape(move || {
+            let Some(view) = view.upgrade() else { return };
+            let clients = &view.parts.load().clients;
+            for client in clients {
+                view.export(client);
+            }
+            view.metrics
+                .withdraw_clients(|name| clients.iter().any(|c| *c.name == *name));
+        });
+    }
+
+    fn export(&self, client: &ClientView) {
+        let clock = &self.clock;
+        let shown = self.metrics.client(&client.name);
+        let status = client.cell.status();
+        let now = clock.now();
+        let held = status.token.as_ref().map(|token| TokenTimes {
+            generation: token.generation(),
+            issued: clock.wall_at(token.issued()),
+            expires: clock.wall_at(token.expires()),
+        });
+        let usable = status.token.is_some_and(|token| token.is_usable(now));
+        shown.token(usable, held);
+        shown.pool(status.pool.available(now), status.pool.config().capacity);
     }
 
     /// Whether the process is on its way out.
@@ -99,26 +118,38 @@ pub(super) mod tests {
     /// A view under a clock that stands until it is moved. One client, without a token.
     pub(in crate::admin) fn view() -> (Arc<View>, ManualClock) {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-        let view = View {
-            version: "0.0.0",
-            started: clock.wall(),
-            clock: Arc::new(clock.clone()),
-            metrics: Arc::new(Metrics::new("0.0.0")),
-            clients: vec![ClientView {
-                name: "catalog".into(),
-                instance: "https://acme.collibra.com".to_owned(),
-                client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
-                cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
-            }],
+        let parts = Parts {
+            clients: vec![client("catalog", &clock)],
             listeners: vec![ListenerView {
                 name: "local".into(),
                 address: SocketAddr::from(([127, 0, 0, 1], 8080)),
                 client: "catalog".into(),
             }],
-            draining: Arc::default(),
         };
+        let view = Arc::new(View {
+            version: "0.0.0",
+            started: clock.wall(),
+            clock: Arc::new(clock.clone()),
+            metrics: Arc::new(Metrics::new("0.0.0")),
+            parts: ArcSwap::from_pointee(parts),
+            draining: Arc::default(),
+        });
         view.export_tokens();
-        (Arc::new(view), clock)
+        (view, clock)
+    }
+
+    fn client(name: &str, clock: &ManualClock) -> ClientView {
+        ClientView {
+            name: name.into(),
+            instance: "https://acme.collibra.com".to_owned(),
+            client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
+            cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
+        }
+    }
+
+    /// The cell of the one client.
+    pub(in crate::admin) fn cell(view: &View) -> Arc<TokenCell> {
+        Arc::clone(&view.parts.load().clients[0].cell)
     }
 
     const POOL: budget::Config = budget::Config {
@@ -180,7 +211,7 @@ pub(super) mod tests {
             line.unwrap().to_owned()
         };
         assert_eq!(line("token_usable"), "0");
-        view.clients[0].cell.publish(holds(clock.now()));
+        cell(&view).publish(holds(clock.now()));
         assert_eq!(line("token_usable"), "1");
         assert_eq!(line("token_generation"), "7");
         assert_eq!(line("token_issued_timestamp_seconds"), "1800000000");
@@ -194,5 +225,33 @@ pub(super) mod tests {
             "it refills without an event"
         );
         assert_eq!(line("token_expiry_timestamp_seconds"), "1800000300");
+    }
+
+    #[test]
+    fn a_client_that_is_gone_is_shown_nowhere() {
+        let (view, clock) = view();
+        let of = |name: &str| {
+            let text = view.metrics.render();
+            let label = format!("{{client=\"{name}\"}}");
+            let of_client = text.lines().filter(|line| line.contains(&label));
+            // what was counted stays
+            let counted = ["_total", "_duration", "requests"];
+            of_client
+                .filter(|line| !counted.iter().any(|name| line.contains(name)))
+                .count()
+        };
+        let all = of("catalog");
+        assert_eq!(all, 6);
+        view.parts.store(Arc::new(Parts {
+            clients: vec![client("other", &clock)],
+            listeners: Vec::new(),
+        }));
+        assert_eq!((of("catalog"), of("other")), (0, all));
+        assert_eq!(view.report().clients[0].name, "other");
+        view.parts.store(Arc::new(Parts {
+            clients: vec![client("catalog", &clock)],
+            listeners: Vec::new(),
+        }));
+        assert_eq!((of("catalog"), of("other")), (all, 0));
     }
 }

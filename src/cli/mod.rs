@@ -90,9 +90,10 @@ pub fn main() -> ExitCode {
     };
     let quiet = matches!(cli.command, Command::Demo(_)).then_some("error");
     let level = cli.log_level.as_deref().or(quiet);
-    if let Err(e) = logging::init(level, format) {
-        return failed(2, &e);
-    }
+    let _writing = match logging::init(level, format) {
+        Ok(writing) => writing,
+        Err(e) => return failed(2, &e),
+    };
     let done = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => on_a_runtime(demo::run(args)),

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::source::Source;
-use crate::app;
+use super::source::{Source, environment};
+use crate::app::{self, Running};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::watch::Files;
+use crate::config::{Config, Fault, reload};
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
@@ -18,7 +19,8 @@ pub struct Args {
     source: Source,
 }
 
-/// Serves until SIGTERM or SIGINT, then lets what is under way finish.
+/// Serves until SIGTERM or SIGINT, then lets what is under way finish. Reads the configuration
+/// again on SIGHUP, and when one of its files changes.
 ///
 /// # Errors
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.
@@ -31,19 +33,32 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if config.server.threads > 0 {
         runtime.worker_threads(config.server.threads);
     }
-    runtime.enable_all().build()?.block_on(serve(config))
+    let serving = serve(args.source, config);
+    runtime.enable_all().build()?.block_on(serving)
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let drain = config.server.drain;
+async fn serve(source: Source, config: Config) -> anyhow::Result<ExitCode> {
     // from here on a signal is kept for us, even one that comes while the server starts
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let running = app::start(config, Arc::new(SystemClock)).await?;
-    let signal = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut reloader = Reloader::of(source, &config);
+    let mut running = app::start(config, Arc::new(SystemClock)).await?;
+    let signal = loop {
+        tokio::select! {
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+            _ = hangup.recv() => {
+                info!("SIGHUP: reading the configuration again");
+                reloader.said.clear();
+            }
+            changed = reloader.files.changed() => {
+                info!(?changed, "files have changed: reading the configuration again");
+            }
+        }
+        reloader.reload(&mut running);
     };
+    let drain = running.config().server.drain;
     info!(
         signal,
         drain_seconds = drain.as_secs_f64(),
@@ -62,6 +77,77 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration again, whenever there is a reason to.
+struct Reloader {
+    source: Source,
+    /// The files whose change is a reason.
+    files: Files,
+    /// The faults and warnings that have been reported and still hold.
+    said: Vec<Fault>,
+}
+
+impl Reloader {
+    fn of(source: Source, config: &Config) -> Reloader {
+        Reloader {
+            source,
+            files: config.files.clone(),
+            said: config.warnings.clone(),
+        }
+    }
+
+    /// Has the configuration as it is now take the place of the one in force, if it is sound.
+    fn reload(&mut self, running: &mut Running) {
+        match self.source.load() {
+            Ok(config) => {
+                self.files = config.files.clone();
+                self.say(&config.warnings, |warning| warn!("{warning}"));
+                take_over(running, config);
+            }
+            Err(faults) => {
+                self.files = faults.files().clone();
+                let faults: Vec<Fault> = faults.iter().cloned().collect();
+                self.say(&faults, |fault| error!("{fault}"));
+                error!("configuration refused: the one before stays in force");
+                self.refresh(running);
+                running.refused();
+            }
+        }
+    }
+
+    /// The configuration in force has files too, whatever became of its own: a secret may have
+    /// been changed in the meantime.
+    fn refresh(&mut self, running: &mut Running) {
+        if let Some(Ok(config)) = running.config().read_files_again(&environment) {
+            self.files = self.files.clone().and(&config.files);
+            if !reload::differences(running.config(), &config).is_empty() {
+                take_over(running, config);
+            }
+        }
+    }
+
+    /// Reports what has not been reported yet.
+    fn say(&mut self, faults: &[Fault], report: impl Fn(&Fault)) {
+        for fault in faults.iter().filter(|fault| !self.said.contains(fault)) {
+            report(fault);
+        }
+        self.said = faults.to_vec();
+    }
+}
+
+fn take_over(running: &mut Running, config: Config) {
+    let changes = reload::differences(running.config(), &config);
+    match running.reload(config) {
+        Ok(_) if changes.is_empty() => info!("configuration unchanged"),
+        Ok(needs_restart) => {
+            info!(changes = changes.join(", "), "configuration taken over");
+            for key in needs_restart {
+                warn!(key, "this change takes effect at the next start");
+            }
+        }
+        Err(e) => error!("configuration refused: the one before stays in force: {e}"),
+    }
 }
 
 /// A second signal means now.

@@ -20,23 +20,28 @@ impl Source {
     ///
     /// # Errors
     /// Every fault of the configuration.
-    pub fn load(self) -> Result<Config, Faults> {
-        self.load_with(&|name| std::env::var(name).ok())
+    pub fn load(&self) -> Result<Config, Faults> {
+        self.load_with(&environment)
     }
 
-    fn load_with(self, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
+    fn load_with(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
         let named = env(config::FILE_VARIABLE)
             .filter(|path| !path.is_empty())
             .map(PathBuf::from);
         let given = self.flags.given();
-        match (self.config, named) {
-            (None, None) => config::from_flags(self.flags, env),
-            (Some(path), _) if given.is_empty() => config::load(&path, env),
+        match (&self.config, named) {
+            (None, None) => config::from_flags(self.flags.clone(), env),
+            (Some(path), _) if given.is_empty() => config::load(path, env),
             (None, Some(path)) if given.is_empty() => config::load(&path, env),
             (Some(_), _) => Err(Faults::flags_beside_file("--config", &given)),
             (None, Some(_)) => Err(Faults::flags_beside_file(config::FILE_VARIABLE, &given)),
         }
     }
+}
+
+/// The value of a variable of this process.
+pub(super) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn file(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    match read(&surroundings.path(path)) {
+    match read(&surroundings.to_read(path)) {
         Ok(text) => Some(Secret::from(text.to_string())),
         Err(problem) => {
             let remedy = surroundings.file_remedy("name a file that this user can read");
@@ -184,7 +184,7 @@ fn both(
     report: &mut Report,
 ) -> Option<Credentials> {
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
-    let text = match read(&surroundings.path(path)) {
+    let text = match read(&surroundings.to_read(path)) {
         Ok(text) => text,
         Err(problem) => {
             let remedy = surroundings.file_remedy("name a file that this user can read");

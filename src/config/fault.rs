@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::watch::Files;
+
 /// One thing that is wrong. Its texts quote keys and names, never a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -33,24 +35,37 @@ pub enum Origin {
 
 /// All that is wrong with a configuration; at least one fault, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    faults: Vec<Fault>,
+    files: Files,
+}
 
 impl Faults {
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
-        self.0.iter()
+        self.faults.iter()
+    }
+
+    /// What was read: once it changes, the faults may be mended.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The one fault of giving `flags` although `named` names a file.
     #[must_use]
     pub fn flags_beside_file(named: &str, flags: &[&str]) -> Faults {
-        Faults(vec![Fault {
+        let fault = Fault {
             origin: Origin::CommandLine,
             key: flags.join(", "),
             line: None,
             problem: format!("{named} names a file, and these would count without one only"),
             remedy: "leave them out and write them in the file, or name no file".into(),
-        }])
+        };
+        Faults {
+            faults: vec![fault],
+            files: Files::default(),
+        }
     }
 }
 
@@ -84,15 +99,18 @@ impl Report {
         })
     }
 
-    /// The warnings, if nothing is at fault.
-    pub(super) fn conclude(mut self) -> Result<Vec<Fault>, Faults> {
+    /// The warnings, if nothing is at fault in what was read from `files`.
+    pub(super) fn conclude(mut self, files: &Files) -> Result<Vec<Fault>, Faults> {
         let order = |fault: &Fault| (fault.origin.clone(), fault.line);
         self.faults.sort_by_key(order);
         self.warnings.sort_by_key(order);
         if self.faults.is_empty() {
             Ok(self.warnings)
         } else {
-            Err(Faults(self.faults))
+            Err(Faults {
+                faults: self.faults,
+                files: files.clone(),
+            })
         }
     }
 }
@@ -124,7 +142,7 @@ impl fmt::Display for Origin {
 /// One fault a line.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, fault) in self.faults.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::fault::{Origin, Report};
 use super::place::{Field, Place, Typed};
-use super::raw::{Client, Instance, Listener, Raw, Source, Sources};
+use super::raw::{Client, Instance, Listener, Raw, Source, Sources, Store};
 use super::value;
 use crate::secret::Secret;
 
@@ -72,6 +72,9 @@ pub struct Flags {
     /// How long a request waits when there is no token [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub wait_for_token: Option<Duration>,
+    /// A directory to keep tokens in, over restarts and for all processes of this machine
+    #[arg(long, value_name = "DIR")]
+    pub store_path: Option<PathBuf>,
     /// How long what is under way may take to finish after SIGTERM [default: 20s]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub drain: Option<Duration>,
@@ -100,6 +103,7 @@ impl Flags {
             ("--pool-refill", self.pool_refill.is_some()),
             ("--token-timeout", self.token_timeout.is_some()),
             ("--wait-for-token", self.wait_for_token.is_some()),
+            ("--store-path", self.store_path.is_some()),
             ("--drain", self.drain.is_some()),
             ("--threads", self.threads.is_some()),
         ]
@@ -182,6 +186,14 @@ impl Flags {
                 self.listen.unwrap_or(super::listener::DEFAULT_ADDRESS),
             )
         };
+        let store = Store {
+            place: flag("store"),
+            kind: Field::from(
+                self.store_path.as_ref().map(|_| "file".to_owned()),
+                flag("store_path"),
+            ),
+            path: Field::from(self.store_path, flag("store_path")),
+        };
         Raw {
             instances: vec![instance],
             clients: vec![client],
@@ -190,7 +202,7 @@ impl Flags {
             drain: Field::from(self.drain, flag("drain")),
             admin: Field::from(self.admin, flag("admin")),
             access_log: Field::Absent,
-            store: Field::Absent,
+            store,
             place: root,
         }
     }

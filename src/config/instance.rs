@@ -11,7 +11,7 @@ use super::parse::Surroundings;
 use super::place::{Field, Place, Typed};
 use super::raw;
 use crate::proxy::config::Instance;
-use crate::tls;
+use crate::tls::CaFile;
 
 /// An instance, and what its clients need of it.
 #[derive(Clone, Debug)]
@@ -50,15 +50,15 @@ pub(super) fn parse(
         Some(typed) => token_path(&typed, report),
         None => Some(TOKEN_PATH.to_owned()),
     };
-    let ca_file = raw.ca_file.given().map(|typed| {
-        let path = surroundings.path(&typed.value);
-        if let Err(error) = tls::certificates(&path) {
+    let ca_file = raw.ca_file.given().and_then(|typed| {
+        let read = CaFile::read(&surroundings.to_read(&typed.value));
+        if let Err(error) = &read {
             report.fault(typed.place.fault(
                 error.reason.to_string(),
                 surroundings.file_remedy("name a PEM file with your authority's certificate"),
             ));
         }
-        path
+        read.ok()
     });
     let connect_timeout = raw.connect_timeout.above_zero_or(CONNECT_TIMEOUT, report);
     let idle_timeout = raw.idle_timeout.or(Duration::ZERO);

@@ -15,24 +15,29 @@ mod nearest;
 mod parse;
 mod place;
 mod raw;
+pub mod reload;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
 mod value;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use fault::{Fault, Faults, Origin};
 pub use flags::Flags;
 
+use crate::secret::Secret;
 use crate::{oauth, proxy, token};
 use fault::Report;
 use parse::Surroundings;
 use place::Place;
+use watch::Files;
 
 /// The variable that names the file, if no flag does.
 pub const FILE_VARIABLE: &str = "COLLIBRA_AUTH_PROXY_CONFIG";
@@ -50,14 +55,24 @@ pub struct Config {
     pub server: Server,
     /// Where it is watched.
     pub admin: Admin,
+    /// Where tokens are kept.
+    pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
     /// What is accepted, and should be looked at.
     pub warnings: Vec<Fault>,
+    /// What all of this was read from: once it changes, the configuration is to be read again.
+    pub files: Files,
+    /// The text of its own file, unless it was made from flags.
+    text: Option<Text>,
 }
 
-/// One registered application, and how its token is kept.
+/// A file's path and text. The text may hold a secret.
 #[derive(Clone, Debug)]
+struct Text(Arc<PathBuf>, Secret);
+
+/// One registered application, and how its token is kept.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Client {
     /// Its name in the configuration.
     pub name: Arc<str>,
@@ -92,9 +107,10 @@ pub struct Admin {
 /// # Errors
 /// Every fault of it.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
-    let origin = Origin::File(Arc::new(path.to_owned()));
-    let mut report = Report::default();
-    let text = std::fs::read(path)
+    let surroundings = Surroundings::of(directory(path), env);
+    surroundings.note(path);
+    let path = Arc::new(path.to_owned());
+    let text = std::fs::read(&*path)
         .map_err(|error| (None, format!("it cannot be read: {error}")))
         .and_then(|bytes| {
             String::from_utf8(bytes).map_err(|error| {
@@ -104,21 +120,32 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             })
         });
     match text {
-        Ok(text) => {
-            let base = path.parent().unwrap_or(Path::new(""));
-            let surroundings = Surroundings { base, env };
-            let raw = raw::read(&text, &origin, &mut report);
-            if let Some(raw) = &raw {
-                flags::warn_of_ignored(raw, env, &mut report);
-            }
-            conclude(raw, &surroundings, report)
-        }
+        Ok(text) => settle(Text(path, Secret::from(text)), &surroundings),
         Err((line, problem)) => {
-            let key = String::new();
-            let place = Place { origin, key, line };
+            let place = Place {
+                origin: Origin::File(path),
+                key: String::new(),
+                line,
+            };
+            let mut report = Report::default();
             report.fault(place.fault(problem, "name a TOML file that this user can read"));
-            conclude(None, &Surroundings { base: path, env }, report)
+            conclude(None, &surroundings, report)
         }
+    }
+}
+
+impl Config {
+    /// Reads again what the files hold that this configuration names, whatever has become of its
+    /// own file since; `None` if it has none. For a configuration that stays in force because its
+    /// successor is at fault.
+    #[must_use]
+    pub fn read_files_again(
+        &self,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Result<Config, Faults>> {
+        let text = self.text.clone()?;
+        let path = Arc::clone(&text.0);
+        Some(settle(text, &Surroundings::of(directory(&path), env)))
     }
 }
 
@@ -129,9 +156,25 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
 /// # Errors
 /// Every fault of it.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
-    let base = Path::new("");
     let raw = flags.into_raw(env);
-    conclude(Some(raw), &Surroundings { base, env }, Report::default())
+    let surroundings = Surroundings::of(Path::new(""), env);
+    conclude(Some(raw), &surroundings, Report::default())
+}
+
+fn settle(text: Text, surroundings: &Surroundings<'_>) -> Result<Config, Faults> {
+    let origin = Origin::File(Arc::clone(&text.0));
+    let mut report = Report::default();
+    let raw = raw::read(text.1.expose(), &origin, &mut report);
+    if let Some(raw) = &raw {
+        flags::warn_of_ignored(raw, surroundings.env, &mut report);
+    }
+    let config = conclude(raw, surroundings, report)?;
+    let text = Some(text);
+    Ok(Config { text, ..config })
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 fn conclude(
@@ -140,9 +183,14 @@ fn conclude(
     mut report: Report,
 ) -> Result<Config, Faults> {
     let config = raw.and_then(|raw| parse::parse(raw, surroundings, &mut report));
-    let warnings = report.conclude()?;
+    let files = surroundings.files.take();
+    let warnings = report.conclude(&files)?;
     match config {
-        Some(config) => Ok(Config { warnings, ..config }),
+        Some(config) => Ok(Config {
+            warnings,
+            files,
+            ..config
+        }),
         None => unreachable!("what is not settled is reported"),
     }
 }

@@ -1,6 +1,7 @@
 //! From what was typed to what each part of the program is told. Goes on after a fault, so that
 //! every one is reported.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use super::fault::Report;
 use super::nearest::{listed, nearest};
 use super::place::{Field, Place};
 use super::raw::{Listener as RawListener, Raw};
-use super::{Admin, Client, Config, Server, client, instance, listener};
+use super::watch::Files;
+use super::{Admin, Client, Config, Server, client, instance, listener, store};
 use crate::proxy::config::Listener;
 
 const ADMIN: std::net::SocketAddr =
@@ -27,6 +29,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) base: &'a Path,
     /// The environment.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// The files that were read.
+    pub(super) files: RefCell<Files>,
 }
 
 /// Settles all of it. `None` only if something was reported.
@@ -81,12 +85,7 @@ pub(super) fn parse(
         ));
     }
     warn_of_unused(&clients, &listeners, &places, report);
-    if let Some(typed) = raw.store.given()
-        && typed.value != "memory"
-    {
-        let problem = "this version has no such store";
-        report.fault(typed.place.fault(problem, "write \"memory\""));
-    }
+    let store = store::parse(raw.store, surroundings, report);
     let drain_place = match &raw.drain {
         Field::Given(typed) => Some(typed.place.clone()),
         _ => None,
@@ -120,8 +119,11 @@ pub(super) fn parse(
         listeners,
         server,
         admin,
+        store,
         access_log,
         warnings: Vec::new(),
+        files: Files::default(),
+        text: None,
     })
 }
 
@@ -165,10 +167,28 @@ pub(super) fn reference(
     }
 }
 
-impl Surroundings<'_> {
+impl<'a> Surroundings<'a> {
+    /// Surroundings of which nothing has been read yet.
+    pub(super) fn of(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Surroundings<'a> {
+        let files = RefCell::default();
+        Surroundings { base, env, files }
+    }
+
     /// A path as it counts for this process.
     pub(super) fn path(&self, path: &Path) -> PathBuf {
         self.base.join(path)
+    }
+
+    /// The path of a file that is about to be read: the configuration changes with its content.
+    pub(super) fn to_read(&self, path: &Path) -> PathBuf {
+        let path = self.path(path);
+        self.note(&path);
+        path
+    }
+
+    /// Takes note of a file that is about to be read.
+    pub(super) fn note(&self, path: &Path) {
+        self.files.borrow_mut().note(path);
     }
 
     /// `remedy`, and from where relative paths count.

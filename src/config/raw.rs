@@ -63,7 +63,7 @@ pub(super) const ADMIN: &[&str] = &["address"];
 /// The keys of `[log]`.
 pub(super) const LOG: &[&str] = &["access"];
 /// The keys of `[store]`.
-pub(super) const STORE: &[&str] = &["kind"];
+pub(super) const STORE: &[&str] = &["kind", "path"];
 
 /// All of it.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub(super) struct Raw {
     pub(super) drain: Field<Duration>,
     pub(super) admin: Field<SocketAddr>,
     pub(super) access_log: Field<bool>,
-    pub(super) store: Field<String>,
+    pub(super) store: Store,
 }
 
 /// `[instance.NAME]`.
@@ -109,6 +109,14 @@ pub(super) struct Client {
     pub(super) pool_capacity: Field<u32>,
     pub(super) pool_refill: Field<Duration>,
     pub(super) wait_for_token: Field<Duration>,
+}
+
+/// `[store]`.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) place: Place,
+    pub(super) kind: Field<String>,
+    pub(super) path: Field<PathBuf>,
 }
 
 /// The ways in which an id or a secret is given; one is right.
@@ -169,6 +177,10 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
     let admin = file.table("admin", ADMIN, report);
     let log = file.table("log", LOG, report);
     let store = file.table("store", STORE, report);
+    let store_place = match &store {
+        Some(table) => table.place.clone(),
+        None => file.place.child("store"),
+    };
     Some(Raw {
         place: file.place,
         instances: each(instances, report, instance),
@@ -178,7 +190,11 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         drain: key(&server, "drain", report),
         admin: key(&admin, "address", report),
         access_log: key(&log, "access", report),
-        store: key(&store, "kind", report),
+        store: Store {
+            place: store_place,
+            kind: key(&store, "kind", report),
+            path: key(&store, "path", report),
+        },
     })
 }
 

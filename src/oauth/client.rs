@@ -57,7 +57,7 @@ impl TokenClient {
             .connect_timeout
             .min(config.timeout.mul_f64(CONNECT_SHARE));
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_config(config.ca_file.as_deref())?)
+            .tls_backend_preconfigured(tls::client_config(config.ca_file.as_ref())?)
             .user_agent(USER_AGENT)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)

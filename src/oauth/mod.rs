@@ -14,14 +14,14 @@ pub mod request;
 pub mod response;
 mod transport;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client_id::ClientId;
 use crate::secret::Secret;
+use crate::tls::CaFile;
 
 /// Where a client's tokens come from, and how it shows who it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The token endpoint.
     pub token_url: reqwest::Url,
@@ -37,8 +37,8 @@ pub struct Config {
     pub timeout: Duration,
     /// The longest time for name resolution, connection and TLS together.
     pub connect_timeout: Duration,
-    /// Certificates (PEM) accepted besides the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Certificates accepted besides the system's.
+    pub ca_file: Option<CaFile>,
 }
 
 /// How a client authenticates at the token endpoint (RFC 6749, section 2.3.1).

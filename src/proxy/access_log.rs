@@ -7,11 +7,10 @@ use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
 use tracing::info;
 
-use super::service::{Context, Service};
+use super::service::Context;
 
 /// Writes the line of a request that has ended with `status` (0: no answer was sent) after `took`.
 pub(super) fn write(
-    service: &Service,
     session: &Session,
     context: &Context,
     status: u16,
@@ -22,8 +21,8 @@ pub(super) fn write(
     let failed = error.filter(|e| *e.etype() != ErrorType::Custom("refused"));
     info!(
         target: "access",
-        listener = %service.listener.name,
-        client = %service.client.name,
+        listener = %context.plan.listener.name,
+        client = %context.plan.client.name,
         method = %request.method,
         path = request.uri.path(),
         status,

@@ -1,12 +1,13 @@
 //! What the proxy is told: instances to send to, listeners to receive on. Already validated.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::tls::CaFile;
+
 /// One Collibra environment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     /// Its name in the configuration.
     pub name: Arc<str>,
@@ -20,8 +21,8 @@ pub struct Instance {
     pub authority: String,
     /// The token endpoint's path, which is never forwarded.
     pub token_path: String,
-    /// Certificates (PEM) accepted besides the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Certificates accepted besides the system's.
+    pub ca_file: Option<CaFile>,
     /// The longest time for a connection, TLS included.
     pub connect_timeout: Duration,
     /// The longest silence inside a response; `None`: no limit.
@@ -30,8 +31,17 @@ pub struct Instance {
     pub resolve_ttl_max: Duration,
 }
 
+impl Instance {
+    /// Its address, like `https://acme.collibra.com`.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
+    }
+}
+
 /// An address on which apps are served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Its name in the configuration.
     pub name: Arc<str>,

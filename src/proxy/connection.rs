@@ -20,7 +20,7 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::time::Sleep;
 
 use super::respond::{self, Refusal};
@@ -28,6 +28,11 @@ use crate::telemetry::{self, ListenerMetrics};
 
 /// How long a refused caller is listened to, so that it reads its answer.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// What is collected before it is sent, so that a short answer leaves in one piece, head and body;
+/// pingora's own listener has a buffer of this size. Nothing waits in it: pingora flushes at the end
+/// of an answer, and listens for the caller whenever it has nothing to write, which flushes too.
+const WRITE_BUFFER: usize = 1460;
 
 /// The limits on a request's head.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +43,7 @@ pub(crate) struct Limits {
 
 /// An accepted connection.
 pub(crate) struct Connection {
-    inner: Stream,
+    inner: BufWriter<Stream>,
     limits: Limits,
     listener: Arc<ListenerMetrics>,
     phase: AtomicPhase,
@@ -63,7 +68,7 @@ enum Phase {
 impl Connection {
     pub(crate) fn new(inner: Stream, limits: Limits, listener: Arc<ListenerMetrics>) -> Connection {
         Connection {
-            inner,
+            inner: BufWriter::with_capacity(WRITE_BUFFER, inner),
             limits,
             phase: AtomicPhase::new(Phase::Idle),
             header_bytes: 0,
@@ -125,6 +130,10 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.inner.buffer().is_empty() {
+            // an error shows at the next write; until it is through, this task is woken for it
+            let _ = Pin::new(&mut this.inner).poll_flush(cx);
+        }
         match this.phase.get() {
             Phase::Request => return Pin::new(&mut this.inner).poll_read(cx, buf),
             Phase::Refused => return Poll::Ready(Ok(())),
@@ -202,10 +211,12 @@ impl AsyncWrite for Connection {
 #[async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
-        Shutdown::shutdown(&mut self.inner).await;
+        // who is gone needs no answer
+        let _ = self.inner.flush().await;
+        Shutdown::shutdown(self.inner.get_mut()).await;
         if self.phase.get() == Phase::Refused {
             // closing with bytes unread resets the connection, and the answer with it
-            let _ = tokio::time::timeout(LINGER, discard(&mut self.inner)).await;
+            let _ = tokio::time::timeout(LINGER, discard(self.inner.get_mut())).await;
         }
     }
 }
@@ -223,7 +234,7 @@ async fn discard(stream: &mut Stream) {
 
 impl UniqueID for Connection {
     fn id(&self) -> UniqueIDType {
-        self.inner.id()
+        self.inner.get_ref().id()
     }
 }
 
@@ -234,7 +245,7 @@ impl Peek for Connection {}
 
 impl GetTimingDigest for Connection {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
+        self.inner.get_ref().get_timing_digest()
     }
 }
 
@@ -246,7 +257,7 @@ impl GetProxyDigest for Connection {
 
 impl GetSocketDigest for Connection {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
+        self.inner.get_ref().get_socket_digest()
     }
 }
 

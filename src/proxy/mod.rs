@@ -7,11 +7,16 @@
 //!
 //! Promises: nothing goes to the instance without a usable token, and a token goes nowhere else;
 //! bodies are streamed both ways, never buffered; a response has no total deadline, and one that
-//! breaks off upstream breaks off downstream.
+//! breaks off upstream breaks off downstream; what changes while a request is served counts for the
+//! next one.
 //!
 //! This is the only module that knows pingora's proxy.
 
+use std::sync::Arc;
+
 use pingora_core::server::configuration::ServerConf;
+
+use crate::clock::Clock;
 
 mod access_log;
 pub mod browser;
@@ -27,22 +32,22 @@ pub mod target;
 mod trust;
 pub mod upstream;
 
-use service::Service;
+use service::Plan;
 use trust::Bundle;
 
-pub use listener::Server;
+pub use listener::{Listening, Server};
 /// Why the data path of a listener cannot be made.
 pub use trust::Error;
 
 /// How many idle connections to an instance are kept.
 const KEPT_CONNECTIONS: usize = 1024;
 
-/// The data path of the listener that `service` is for.
+/// A data path that follows `plan`; `clock` tells when tokens end and times requests.
 ///
 /// # Errors
-/// [`Error`] if the instance's `ca_file` cannot be used.
-pub fn build(service: Service) -> Result<Server, Error> {
-    let ca_file = service.client.upstream.instance().ca_file.as_deref();
+/// [`Error`] if there is no place for the instance's certificates.
+pub fn build(plan: Arc<Plan>, clock: Arc<dyn Clock>) -> Result<Server, Error> {
+    let ca_file = plan.client.upstream.instance().ca_file.as_ref();
     let bundle = ca_file.map(Bundle::with).transpose()?;
     let conf = ServerConf {
         threads: 1,
@@ -50,5 +55,5 @@ pub fn build(service: Service) -> Result<Server, Error> {
         ca_file: bundle.as_ref().map(|bundle| bundle.path().to_owned()),
         ..ServerConf::default()
     };
-    Ok(Server::new(service, conf))
+    Ok(Server::new(plan, clock, conf))
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::Version;
 use http::header::{HOST, TRANSFER_ENCODING};
@@ -26,6 +27,7 @@ use super::upstream::Upstream;
 use crate::clock::{Clock, Instant};
 use crate::telemetry::{ClientMetrics, InFlight, ListenerMetrics};
 use crate::token::cache::TokenCell;
+use crate::token::service::Control;
 
 /// A client, as a request needs it.
 #[derive(Debug)]
@@ -40,26 +42,38 @@ pub struct Client {
     pub upstream: Arc<Upstream>,
     /// Its figures.
     pub metrics: Arc<ClientMetrics>,
+    /// Keeps its engine running for as long as a request may need it.
+    pub engine: Control,
 }
 
-/// One listener's part of the data path.
+/// What is done with the requests of one listener. A request keeps the plan that was in place when
+/// its head was complete, to its end.
 #[derive(Debug)]
-pub struct Service {
+pub struct Plan {
     /// The listener.
     pub listener: Listener,
     /// The client whose token is attached.
     pub client: Arc<Client>,
     /// The listener's figures.
     pub metrics: Arc<ListenerMetrics>,
-    /// The clock by which tokens end and requests are timed.
-    pub clock: Arc<dyn Clock>,
     /// Whether each request is logged.
     pub access_log: bool,
+}
+
+/// The hooks of one listener.
+#[derive(Debug)]
+pub struct Service {
+    /// What is done with the next request.
+    pub(super) plan: Arc<ArcSwap<Plan>>,
+    /// The clock by which tokens end and requests are timed.
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// What is known of one request on its way.
 #[derive(Debug)]
 pub struct Context {
+    /// What is done with it.
+    pub(super) plan: Arc<Plan>,
     /// When its head was complete.
     pub(super) started: Instant,
     /// When it was sent to the instance, the last time.
@@ -85,6 +99,14 @@ impl Service {
         (**stream).as_any().downcast_ref()
     }
 
+    /// Ends the request with `refusal`, which [`ProxyHttp::fail_to_proxy`] will send.
+    fn refuse<T>(context: &mut Context, refusal: Refusal) -> Result<T> {
+        context.refusal = Some(refusal);
+        Err(Error::new(ErrorType::Custom("refused")))
+    }
+}
+
+impl Plan {
     /// Whether the request may go on as it stands; an absolute target becomes its path.
     fn examine(&self, request: &mut RequestHeader) -> Result<(), Refusal> {
         if target::is_forbidden(&request.method) {
@@ -116,12 +138,6 @@ impl Service {
         }
         Ok(())
     }
-
-    /// Ends the request with `refusal`, which [`ProxyHttp::fail_to_proxy`] will send.
-    fn refuse<T>(context: &mut Context, refusal: Refusal) -> Result<T> {
-        context.refusal = Some(refusal);
-        Err(Error::new(ErrorType::Custom("refused")))
-    }
 }
 
 #[async_trait]
@@ -129,6 +145,7 @@ impl ProxyHttp for Service {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
+        let plan = self.plan.load_full();
         Context {
             started: self.clock.now(),
             sent: None,
@@ -137,7 +154,8 @@ impl ProxyHttp for Service {
             refusal: None,
             failed_connections: 0,
             replayed: false,
-            _in_flight: self.client.metrics.in_flight(),
+            _in_flight: plan.client.metrics.in_flight(),
+            plan,
         }
     }
 
@@ -152,10 +170,10 @@ impl ProxyHttp for Service {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        if let Err(refusal) = self.examine(session.req_header_mut()) {
+        if let Err(refusal) = context.plan.examine(session.req_header_mut()) {
             return Self::refuse(context, refusal);
         }
-        let client = &self.client;
+        let client = &context.plan.client;
         if client.cell.usable(self.clock.now()).is_none() {
             let waited = client.cell.wait(&*self.clock, client.wait_for_token).await;
             if let Err(no_token) = waited {
@@ -170,7 +188,7 @@ impl ProxyHttp for Service {
         _session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let problem = match self.client.upstream.peer().await {
+        let problem = match context.plan.client.upstream.peer().await {
             Ok(peer) => return Ok(peer),
             Err(problem) => problem,
         };
@@ -185,7 +203,7 @@ impl ProxyHttp for Service {
         context: &mut Context,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        let upstream = &self.client.upstream;
+        let upstream = &context.plan.client.upstream;
         upstream.connection_failed();
         context.failed_connections += 1;
         // nothing was sent: every other address may be tried, and a lone one a second time
@@ -203,21 +221,17 @@ impl ProxyHttp for Service {
         context: &mut Context,
     ) -> Result<()> {
         let now = self.clock.now();
-        let authority = self.client.upstream.authority();
-        if let Some(token) = self
-            .client
-            .cell
-            .usable(now)
-            .as_deref()
-            .and_then(Option::as_ref)
-        {
+        let plan = Arc::clone(&context.plan);
+        let Client { cell, upstream, .. } = &*plan.client;
+        let authority = upstream.authority();
+        if let Some(token) = cell.usable(now).as_deref().and_then(Option::as_ref) {
             context.generation = Some(token.generation());
             context.sent = Some(now);
             return inject::outgoing(request, authority, token.authorization());
         }
         // it ended between the first look and the connection
-        let cell = &self.client.cell;
-        match cell.wait(&*self.clock, self.client.wait_for_token).await {
+        let patience = plan.client.wait_for_token;
+        match cell.wait(&*self.clock, patience).await {
             Ok(token) => {
                 context.generation = Some(token.generation());
                 context.sent = Some(self.clock.now());
@@ -227,7 +241,7 @@ impl ProxyHttp for Service {
         }
     }
 
-    /// A 401 to the token is answered by another token: see [`replay`].
+    /// A 401 to the token is answered by another token, as `replay` decides.
     async fn upstream_response_filter(
         &self,
         session: &mut Session,
@@ -245,7 +259,8 @@ impl ProxyHttp for Service {
             replayed: context.replayed,
             body_at_hand: !session.as_ref().retry_buffer_truncated(),
         };
-        match replay::decide(&self.client, &*self.clock, response.status, asked).await {
+        let client = &context.plan.client;
+        match replay::decide(client, &*self.clock, response.status, asked).await {
             Next::Pass => Ok(()),
             Next::SendAgain => {
                 context.replayed = true;
@@ -292,7 +307,7 @@ impl ProxyHttp for Service {
             response.remove_header(&TRANSFER_ENCODING);
         }
         let host = request.headers.get(HOST);
-        inject::incoming(response, self.client.upstream.instance(), host)
+        inject::incoming(response, context.plan.client.upstream.instance(), host)
     }
 
     async fn fail_to_proxy(
@@ -316,7 +331,7 @@ impl ProxyHttp for Service {
             // an answer that was cut stays cut: the connection ends without its last chunk
             return fail;
         }
-        self.metrics.refused(refusal.reason());
+        context.plan.metrics.refused(refusal.reason());
         if respond::send(session, refusal).await.is_ok() {
             fail.can_reuse_downstream = true;
         }
@@ -327,11 +342,12 @@ impl ProxyHttp for Service {
         let status = session.response_written().map_or(0, |r| r.status.as_u16());
         let took = self.clock.now().since(context.started);
         let method = (&session.req_header().method).into();
-        self.client
+        let plan = &context.plan;
+        plan.client
             .metrics
             .request(method, status, took, context.upstream);
-        if self.access_log {
-            access_log::write(self, session, context, status, took, e);
+        if plan.access_log {
+            access_log::write(session, context, status, took, e);
         }
     }
 

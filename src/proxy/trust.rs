@@ -6,13 +6,12 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 
-use crate::tls;
+use crate::tls::CaFile;
 
 /// A PEM file with the system's certificates and others; it lasts as long as this value.
 #[derive(Debug)]
@@ -24,9 +23,6 @@ pub(crate) struct Bundle {
 /// Why there is no such file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `ca_file` cannot be used.
-    #[error(transparent)]
-    Certificates(#[from] tls::Error),
     /// The file cannot be made.
     #[error("the system's certificates and those of ca_file cannot be put together: {0}")]
     Io(#[from] io::Error),
@@ -36,10 +32,10 @@ impl Bundle {
     /// The system's certificates and those of `ca_file`.
     ///
     /// # Errors
-    /// [`Error`] if `ca_file` cannot be used or there is no place for the bundle.
-    pub(crate) fn with(ca_file: &Path) -> Result<Bundle, Error> {
+    /// [`Error`] if there is no place for the bundle.
+    pub(crate) fn with(ca_file: &CaFile) -> Result<Bundle, Error> {
         let mut certificates = rustls_native_certs::load_native_certs().certs;
-        certificates.extend(tls::certificates(ca_file)?);
+        certificates.extend_from_slice(ca_file.certificates());
         let (mut file, path) = nameless_file()?;
         for certificate in &certificates {
             write_pem(&mut file, certificate)?;
@@ -91,8 +87,9 @@ mod tests {
         let own = rcgen::generate_simple_self_signed(vec!["acme.test".into()]).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), own.cert.pem()).unwrap();
-        let bundle = Bundle::with(file.path()).unwrap();
-        let read = tls::certificates(Path::new(bundle.path())).unwrap();
+        let bundle = Bundle::with(&CaFile::read(file.path()).unwrap()).unwrap();
+        let bundle = CaFile::read(bundle.path().as_ref()).unwrap();
+        let read = bundle.certificates();
         assert!(read.contains(own.cert.der()));
         let system = rustls_native_certs::load_native_certs().certs.len();
         assert_eq!(read.len(), system + 1);

@@ -5,8 +5,8 @@
 //! that cannot be made moves every later request on to the next address.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -37,7 +37,7 @@ pub struct Upstream {
     /// Counts up when an address fails; which one is used follows from it.
     preferred: AtomicUsize,
     known: watch::Sender<Known>,
-    look_again: Notify,
+    look_again: Arc<Notify>,
 }
 
 /// What the last look-up gave.
@@ -62,12 +62,22 @@ impl Upstream {
             peers: ArcSwap::default(),
             preferred: AtomicUsize::new(0),
             known: watch::Sender::new(Known::NotYet),
-            look_again: Notify::new(),
+            look_again: Arc::default(),
         };
         if let Ok(ip) = upstream.instance.host.parse::<IpAddr>() {
             upstream.set(&[ip]);
         }
         Ok(upstream)
+    }
+
+    /// Begins with the addresses at which `other` was found, if both have one name.
+    pub fn take_over_addresses(&self, other: &Upstream) {
+        let known = other.peers.load();
+        let known = known.iter().filter_map(|peer| peer._address.as_inet());
+        let addresses: Vec<IpAddr> = known.map(SocketAddr::ip).collect();
+        if self.instance.host == other.instance.host && !addresses.is_empty() {
+            self.set(&addresses);
+        }
     }
 
     /// The instance.
@@ -115,36 +125,45 @@ impl Upstream {
         self.look_again.notify_one();
     }
 
-    /// Looks the name up, again and again, as long as its answers are valid for; runs for ever.
-    pub async fn keep_resolved(&self) {
-        if self.instance.host.parse::<IpAddr>().is_ok() {
-            return;
-        }
+    /// Looks the name up, again and again, as long as its answers are valid for. Ends once nobody
+    /// has the upstream any more and the last answer is no longer valid.
+    pub async fn keep_resolved(upstream: Weak<Upstream>) {
         let mut said = false;
-        loop {
-            let valid_until = match self.look_up().await {
-                Ok((addresses, valid_until)) => {
-                    self.set(&addresses);
-                    said = false;
-                    valid_until
-                }
-                Err(problem) => {
-                    if !said {
-                        warn!(instance = %self.instance.name, host = %self.instance.host, "name look-up failed: {problem}");
-                    }
-                    said = true;
-                    self.known.send_replace(Known::Nothing(problem));
-                    None
-                }
-            };
+        while let Some(this) = upstream.upgrade() {
+            if this.instance.host.parse::<IpAddr>().is_ok() {
+                return;
+            }
+            let valid_until = this.resolve(&mut said).await;
+            let longest = this.instance.resolve_ttl_max;
+            let look_again = Arc::clone(&this.look_again);
+            drop(this);
             tokio::time::sleep(LOOK_UP_PAUSE).await;
             if let Some(end) = valid_until {
-                let longest = tokio::time::sleep(self.instance.resolve_ttl_max);
                 tokio::select! {
                     () = tokio::time::sleep_until(end) => {}
-                    () = longest => {}
-                    () = self.look_again.notified() => {}
+                    () = tokio::time::sleep(longest) => {}
+                    () = look_again.notified() => {}
                 }
+            }
+        }
+    }
+
+    /// Looks the name up once; `said` is whether its failure has been reported. Gives until when
+    /// the answer is valid.
+    async fn resolve(&self, said: &mut bool) -> Option<tokio::time::Instant> {
+        match self.look_up().await {
+            Ok((addresses, valid_until)) => {
+                self.set(&addresses);
+                *said = false;
+                valid_until
+            }
+            Err(problem) => {
+                if !*said {
+                    warn!(instance = %self.instance.name, host = %self.instance.host, "name look-up failed: {problem}");
+                }
+                *said = true;
+                self.known.send_replace(Known::Nothing(problem));
+                None
             }
         }
     }
@@ -264,6 +283,32 @@ mod tests {
         upstream.connection_failed();
         let second = upstream.peer().await.unwrap();
         assert_eq!(second._address.to_string(), "192.0.2.2:443");
+    }
+
+    #[tokio::test]
+    async fn another_port_of_one_name_begins_with_its_addresses() {
+        let old = upstream("acme.example");
+        old.set(&["192.0.2.1".parse().unwrap()]);
+        let instance = Instance {
+            port: 444,
+            ..old.instance().clone()
+        };
+        let new = Upstream::new(Arc::new(instance)).unwrap();
+        new.take_over_addresses(&old);
+        let peer = new.peer().await.unwrap();
+        assert_eq!(peer._address.to_string(), "192.0.2.1:444");
+
+        let other = upstream("other.example");
+        other.take_over_addresses(&old);
+        assert_eq!(other.addresses(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_looked_up_for_nobody() {
+        let upstream = Arc::new(upstream("acme.example"));
+        let resolving = Upstream::keep_resolved(Arc::downgrade(&upstream));
+        drop(upstream);
+        resolving.await;
     }
 
     #[tokio::test]

@@ -31,3 +31,24 @@ impl Lease for MemoryStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn everyone_may_ask_and_nothing_ever_changes() {
+        let store = MemoryStore;
+        let _held = store.lease(Duration::from_secs(60)).await.unwrap().unwrap();
+        assert!(
+            store
+                .lease(Duration::from_secs(60))
+                .await
+                .unwrap()
+                .is_some()
+        );
+        assert!(store.read().await.unwrap().is_none());
+        let year = Duration::from_secs(365 * 24 * 3600);
+        assert!(tokio::time::timeout(year, store.changed()).await.is_err());
+    }
+}

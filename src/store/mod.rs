@@ -1,2 +1,113 @@
-//! Where tokens are kept.
+//! Where a client's token and pool are kept, and who of those that share them asks for the next:
+//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host.
+//!
+//! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
+//!
+//! Promises: no store holds a token in the clear, or anything of a secret; what lies in a store is
+//! believed no further than [`record::open`] does, whoever wrote it; what cannot be read counts as
+//! not being there, and is reported once.
+
+pub mod file;
+pub mod key;
 pub mod memory;
+pub mod record;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::client_id::ClientId;
+use crate::clock::Clock;
+use crate::secret::Secret;
+use crate::token::ports::TokenStore;
+
+/// Where tokens are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Config {
+    /// In the process, as long as it lives.
+    #[default]
+    Memory,
+    /// In a directory, which the processes of one host can share.
+    File {
+        /// The directory; it is made if there is none.
+        directory: PathBuf,
+    },
+}
+
+/// Whose token is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Its name in the configuration, for messages.
+    pub name: &'a str,
+    /// Its instance's address, like `https://acme.collibra.com`: scheme and authority as an URL
+    /// parser gives them, so that all who share the client have the same.
+    pub instance: &'a str,
+    /// Its id there.
+    pub id: &'a ClientId,
+    /// Its secret, under which the token is sealed.
+    pub secret: &'a Secret,
+}
+
+/// Why there is no store. Permanent until a person mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    File(#[from] file::Unusable),
+}
+
+/// The store of one client, as `config` has it.
+///
+/// # Errors
+/// [`BuildError`] says what cannot be used and what to do.
+pub fn build(
+    config: &Config,
+    client: Client<'_>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn TokenStore>, BuildError> {
+    match config {
+        Config::Memory => Ok(Arc::new(memory::MemoryStore)),
+        Config::File { directory } => {
+            let key = key::Key::new(client.instance, client.id, client.secret);
+            let store = file::FileStore::new(directory.clone(), client.name, key, clock)?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn built(config: &Config) -> Result<Arc<dyn TokenStore>, BuildError> {
+        let client = Client {
+            name: "catalog",
+            instance: "https://acme.example",
+            id: &ClientId::parse("id").unwrap(),
+            secret: &Secret::from("s".to_owned()),
+        };
+        build(config, client, Arc::new(SystemClock))
+    }
+
+    #[tokio::test]
+    async fn each_kind_is_built() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("a");
+        for config in [Config::Memory, Config::File { directory }] {
+            let store = built(&config).unwrap();
+            assert!(store.read().await.unwrap().is_none(), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let directory = file.path().join("a");
+        let config = Config::File {
+            directory: directory.clone(),
+        };
+        let error = built(&config).unwrap_err().to_string();
+        assert!(error.contains(&*directory.to_string_lossy()), "{error}");
+        assert!(error.contains("create it"), "{error}");
+    }
+}

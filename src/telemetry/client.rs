@@ -161,7 +161,7 @@ impl Drop for InFlight {
 
 /// To the millisecond: the wall-clock time of a moment is reckoned anew for each scrape, and would
 /// tremble in every one if it were told more finely.
-fn unix_seconds(at: SystemTime) -> f64 {
+pub(super) fn unix_seconds(at: SystemTime) -> f64 {
     at.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3)
 }

@@ -2,7 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// The first part of every name; only the standard `process_*` go without.
@@ -22,6 +23,8 @@ const TOKEN_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 #[derive(Clone, Debug)]
 pub(super) struct Families {
     pub(super) build_info: IntGaugeVec,
+    pub(super) reload_success: Gauge,
+    pub(super) reload_failed: IntGauge,
     pub(super) token_usable: IntGaugeVec,
     pub(super) token_expiry: GaugeVec,
     pub(super) token_issued: GaugeVec,
@@ -50,6 +53,14 @@ impl Families {
                 "The version that runs; always 1.",
                 &["version"],
             ),
+            reload_success: to.add(Gauge::with_opts(options(
+                "config_reload_success_timestamp_seconds",
+                "When a configuration was last taken over, in Unix time.",
+            ))),
+            reload_failed: to.add(IntGauge::with_opts(options(
+                "config_reload_failed",
+                "Whether the configuration that was read last was refused (1) or not (0).",
+            ))),
             token_usable: to.int_gauge(
                 "token_usable",
                 "Whether the client holds a token that may be sent (1) or not (0).",
@@ -134,6 +145,18 @@ impl Families {
                 &["listener", "reason"],
             ),
         }
+    }
+
+    /// Takes back what is told of a client's token and pool.
+    pub(super) fn withdraw_token(&self, client: &str) {
+        let label = &[client];
+        // a series that is not there is taken back already
+        let _ = self.token_usable.remove_label_values(label);
+        let _ = self.token_expiry.remove_label_values(label);
+        let _ = self.token_issued.remove_label_values(label);
+        let _ = self.token_generation.remove_label_values(label);
+        let _ = self.token_pool_available.remove_label_values(label);
+        let _ = self.token_pool_capacity.remove_label_values(label);
     }
 }
 

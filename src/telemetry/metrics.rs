@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use prometheus::{Registry, TextEncoder};
 
-use super::client::ClientMetrics;
+use super::client::{ClientMetrics, unix_seconds};
 use super::families::Families;
 use super::listener::ListenerMetrics;
 
@@ -53,6 +54,29 @@ impl Metrics {
             .entry(client.to_owned())
             .or_insert_with(|| Arc::new(ClientMetrics::new(&self.families, client)));
         Arc::clone(made)
+    }
+
+    /// Tells nothing more of the token and the pool of a client that is not `known`, until that
+    /// client is asked for again. What was counted stays.
+    pub fn withdraw_clients(&self, known: impl Fn(&str) -> bool) {
+        lock(&self.clients).retain(|client, _| {
+            let keep = known(client);
+            if !keep {
+                self.families.withdraw_token(client);
+            }
+            keep
+        });
+    }
+
+    /// A configuration was taken over at `now`.
+    pub fn config_loaded(&self, now: SystemTime) {
+        self.families.reload_success.set(unix_seconds(now));
+        self.families.reload_failed.set(0);
+    }
+
+    /// A configuration was refused, and the one before goes on.
+    pub fn config_refused(&self) {
+        self.families.reload_failed.set(1);
     }
 
     /// The metrics of `listener`: the same ones each time. Takes a lock, so keep what it gives.
@@ -102,13 +126,14 @@ mod tests {
     use super::*;
     use crate::telemetry::{MethodLabel, TokenTimes};
     use std::fmt::Write as _;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     /// One client, one listener, and one of everything.
     fn used() -> Metrics {
         let metrics = Metrics::new("0.0.0");
         let client = metrics.client("catalog");
         let _ = metrics.listener("local");
+        metrics.config_loaded(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
         client.request(
             MethodLabel::Get,
             200,
@@ -155,6 +180,8 @@ mod tests {
         }
         insta::assert_snapshot!(list, @r"
         collibra_auth_proxy_build_info gauge {version}: The version that runs; always 1.
+        collibra_auth_proxy_config_reload_failed gauge {}: Whether the configuration that was read last was refused (1) or not (0).
+        collibra_auth_proxy_config_reload_success_timestamp_seconds gauge {}: When a configuration was last taken over, in Unix time.
         collibra_auth_proxy_connections gauge {listener}: Connections from apps that are open now.
         collibra_auth_proxy_refused_total counter {listener,reason}: Requests that the proxy answered itself, by the reason it gave.
         collibra_auth_proxy_replays_total counter {client,outcome}: What became of calls that the API answered with 401.
@@ -262,6 +289,18 @@ mod tests {
             (client.requests_in_flight(), listener.connections()),
             (0, 0)
         );
+    }
+
+    #[test]
+    fn a_refused_configuration_is_told_until_one_is_taken_over() {
+        let metrics = used();
+        let failed = || value(&metrics.render(), "config_reload_failed");
+        let at = || value(&metrics.render(), "config_reload_success_timestamp_seconds");
+        assert_eq!((failed(), at()), (0.0, 1_000.0));
+        metrics.config_refused();
+        assert_eq!((failed(), at()), (1.0, 1_000.0));
+        metrics.config_loaded(SystemTime::UNIX_EPOCH + Duration::from_secs(1_001));
+        assert_eq!((failed(), at()), (0.0, 1_001.0));
     }
 
     #[test]

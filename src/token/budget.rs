@@ -79,18 +79,32 @@ impl Budget {
         self.full_at = self.full_at - self.config.refill;
     }
 
+    /// The pool's size or pace is another from `now` on: as many are missing as before.
+    pub fn resize(&mut self, config: Config, now: Instant) {
+        let missing = self.full_at.since(now).div_duration_f64(self.config.refill);
+        let missing = config.refill.mul_f64(missing);
+        self.config = config;
+        self.full_at = (now + missing).min(self.empty_at(now));
+    }
+
     /// When it is full, and the moment before which no request may be made: for a store.
     #[must_use]
     pub fn times(&self) -> (Instant, Instant) {
         (self.full_at, self.not_before)
     }
 
-    /// What another process booked: the later times hold. What is later than an empty pool can
-    /// explain is cut.
+    /// What another process booked: the later times hold. A time that is further off than anyone
+    /// can have booked (clocks may differ by a refill interval) is not believed at all: if it were
+    /// cut, it would be cut anew at every look, and never pass.
     pub fn restore(&mut self, full_at: Instant, not_before: Instant, now: Instant) {
-        self.full_at = self.full_at.max(full_at.min(self.empty_at(now)));
-        let furthest = now + self.config.refill * LONGEST_HOLD;
-        self.not_before = self.not_before.max(not_before.min(furthest));
+        let slack = self.config.refill;
+        let empty = self.empty_at(now);
+        if full_at <= empty + slack {
+            self.full_at = self.full_at.max(full_at.min(empty));
+        }
+        if not_before <= now + self.config.refill * LONGEST_HOLD + slack {
+            self.not_before = self.not_before.max(not_before);
+        }
     }
 
     /// The issuer says that the pool is empty: no request for one refill interval, or for
@@ -164,6 +178,27 @@ mod tests {
     }
 
     #[test]
+    fn another_size_or_pace_leaves_as_many_missing() {
+        let mut budget = Budget::full(CONFIG);
+        budget.take(at(0));
+        budget.take(at(0));
+        let faster = Config {
+            capacity: 10,
+            refill: Duration::from_secs(6),
+        };
+        budget.resize(faster, at(30));
+        assert!((budget.available(at(30)) - 8.5).abs() < 1e-9);
+        let tiny = Config {
+            capacity: 1,
+            refill: Duration::from_secs(60),
+        };
+        budget.resize(tiny, at(30));
+        assert_eq!(budget.ready_at(), at(90), "no more than all are missing");
+        budget.resize(CONFIG, at(1_000));
+        assert!((budget.available(at(1_000)) - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
     fn what_another_process_booked_holds_but_not_what_it_cannot_have() {
         let mut budget = Budget::full(CONFIG);
         budget.restore(at(120), at(90), at(0));
@@ -172,7 +207,7 @@ mod tests {
         budget.restore(at(1), at(1), at(0));
         assert_eq!(budget.ready_at(), at(90), "the later times hold");
         budget.restore(at(9_999_999), at(9_999_999), at(0));
-        assert_eq!(budget.ready_at(), at(3_600));
+        assert_eq!(budget.ready_at(), at(90), "nobody can have booked that");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::clock::{Clock, Instant};
@@ -50,6 +51,33 @@ pub struct Parts<J, O> {
     pub observer: O,
 }
 
+/// How an engine goes on, after the configuration of its client has changed.
+#[derive(Debug)]
+pub struct Orders {
+    /// When tokens are renewed, from the next one on.
+    pub config: schedule::Config,
+    /// Who issues them.
+    pub endpoint: Arc<dyn TokenEndpoint>,
+    /// Where they are kept.
+    pub store: Arc<dyn TokenStore>,
+    /// What is different about the one who asks.
+    pub change: Change,
+}
+
+/// What is different about the one who asks for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: the next token is asked for when it would have been.
+    Nothing,
+    /// The same client asks in another way: it is tried at once, from the same pool.
+    Credentials,
+    /// It is another client, with another pool.
+    Client,
+}
+
+/// Where orders for an engine go in. The engine runs until the last of its senders is dropped.
+pub type Control = mpsc::UnboundedSender<Orders>;
+
 /// The engine of one client.
 #[derive(Debug)]
 pub struct TokenService<J, O> {
@@ -57,6 +85,8 @@ pub struct TokenService<J, O> {
     schedule: Schedule,
     cell: Arc<TokenCell>,
     token: Option<Arc<Token>>,
+    /// The token in hand, and what is known of generations, is another client's: the one before.
+    of_another: bool,
     /// The highest generation that is known of, here or in the store.
     generation: u64,
     failure: Option<Failure>,
@@ -79,6 +109,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             schedule,
             cell: Arc::clone(&cell),
             token: None,
+            of_another: false,
             generation: 0,
             failure: None,
             doubted: false,
@@ -88,8 +119,9 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         (service, cell)
     }
 
-    /// Runs for ever. Nothing that the endpoint or the store does ends it, not even a panic.
-    pub async fn run(mut self) {
+    /// Runs until the last sender of `orders` is dropped. Nothing that the endpoint or the store
+    /// does ends it, not even a panic.
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Orders>) {
         self.look_into_the_store().await;
         loop {
             let now = self.parts.clock.now();
@@ -101,6 +133,10 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                         () = due => {}
                         () = self.cell.rejection() => self.consider_rejection(),
                         () = self.parts.store.changed() => self.look_into_the_store().await,
+                        order = orders.recv() => match order {
+                            Some(order) => self.follow(order),
+                            None => return,
+                        },
                     }
                 }
             }
@@ -159,10 +195,29 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                     .granted(now, lifetime, token.usable_until(), jitter);
                 self.generation = token.generation();
                 self.token = Some(token);
+                self.of_another = false;
                 self.failure = None;
             }
             Err(error) => self.failed(now, error, jitter),
         }
+    }
+
+    /// Goes on by other orders. The token in hand is good until its end, whoever asked for it.
+    fn follow(&mut self, orders: Orders) {
+        let now = self.parts.clock.now();
+        self.schedule.reconfigure(orders.config, now);
+        self.parts.config = orders.config;
+        self.parts.endpoint = orders.endpoint;
+        self.parts.store = orders.store;
+        match orders.change {
+            Change::Nothing => {}
+            Change::Credentials => self.schedule.credentials_changed(now),
+            Change::Client => {
+                self.schedule.client_changed(now);
+                self.of_another = true;
+            }
+        }
+        self.publish_next();
     }
 
     fn take(&self, asked: Instant, grant: &Grant) -> Result<(Arc<Token>, Duration), RequestError> {
@@ -257,19 +312,20 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             until(record.pool.not_before),
             now,
         );
-        let is_newer = record.generation > self.generation;
+        // here generations go on counting when the client is another; in its store they began anew
+        let is_newer = record.generation > self.generation || self.of_another;
+        let generation = if self.of_another {
+            record.generation.max(self.generation + 1)
+        } else {
+            record.generation
+        };
         self.generation = self.generation.max(record.generation);
         let Some(kept) = record.token.as_ref().filter(|_| is_newer) else {
             return;
         };
         // a wall clock that was set back must not lengthen a token's life
         let age = wall.duration_since(kept.asked).unwrap_or_default();
-        let token = Token::new(
-            &kept.access_token,
-            record.generation,
-            now - age,
-            kept.lifetime,
-        );
+        let token = Token::new(&kept.access_token, generation, now - age, kept.lifetime);
         let Ok(token) = token else { return };
         if !token.is_usable(now) {
             return;
@@ -283,7 +339,9 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             seconds_left = token.usable_until().since(now).as_secs(),
             "token taken over from the store"
         );
+        self.generation = token.generation();
         self.token = Some(Arc::new(token));
+        self.of_another = false;
         self.failure = None;
         self.considered = self.cell.rejected();
         self.doubted = false;
@@ -295,9 +353,10 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         let Some(held) = lease else { return };
         let wall = |at: Instant| self.parts.clock.wall_at(at);
         let (full_at, not_before) = self.schedule.pool().times();
+        let token = self.token.as_ref().filter(|_| !self.of_another);
         let record = Record {
             generation: self.generation,
-            token: self.token.as_ref().map(|token| StoredToken {
+            token: token.map(|token| StoredToken {
                 access_token: Secret::from(token.access_token().to_owned()),
                 asked: wall(token.issued()),
                 lifetime: token.expires().since(token.issued()),

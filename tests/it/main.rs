@@ -22,6 +22,8 @@ mod python;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod shutdown;
 #[cfg(test)]
 mod streaming;

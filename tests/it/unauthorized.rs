@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::{Answer, Proxy, Simulator, pair, until};
+use crate::support::http::Answer;
+use crate::support::{Proxy, Simulator, pair, until};
 
 const REPLAYED: &str = r#"collibra_auth_proxy_replays_total{client="default",outcome="ok"}"#;
 

@@ -124,7 +124,7 @@ async fn connect(
 }
 
 async fn verify(instance: &Instance, stream: TcpStream, clock: &dyn Clock) -> Found<()> {
-    let config = tls::client_config(instance.ca_file.as_deref()).map_err(|e| e.to_string())?;
+    let config = tls::client_config(instance.ca_file.as_ref()).map_err(|e| e.to_string())?;
     let name = ServerName::try_from(instance.host.clone())
         .map_err(|_| "the instance's host can have no certificate; check its url".to_owned())?;
     let began = clock.now();
@@ -332,7 +332,7 @@ mod tests {
         );
 
         for instance in config.instances.values_mut() {
-            Arc::make_mut(instance).ca_file = Some(ca_file.clone());
+            Arc::make_mut(instance).ca_file = Some(tls::CaFile::read(&ca_file).unwrap());
         }
         let (_, told) = said(&config).await;
         assert!(told.contains("tls: TLS 1.3 in "), "{told}");

@@ -191,9 +191,7 @@ fn proxy_config(base: &str, speed: f64) -> Result<Config, Faults> {
     };
     let secret =
         |name: &str| (name == "COLLIBRA_CLIENT_SECRET").then(|| DEMO_CLIENT_SECRET.to_owned());
-    let config = config::from_flags(flags, &secret)?;
-    Ok(Config {
-        access_log: false,
-        ..config
-    })
+    let mut config = config::from_flags(flags, &secret)?;
+    config.access_log = false;
+    Ok(config)
 }

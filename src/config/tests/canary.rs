@@ -130,6 +130,7 @@ fn line() -> impl Strategy<Value = String> {
             raw::POOL,
             raw::LISTENER,
             raw::SERVER,
+            raw::STORE,
         ]
         .concat(),
     );

@@ -87,7 +87,7 @@ kind = "redis"
     proxy.toml:40: listener.other.allow_unauthenticated: this should be true or false, and is a string; write true or false, without quotes
     proxy.toml:41: listener.other.max_connections: the number is below zero or far too large; write a whole number, 0 or above
     proxy.toml:44: server.drain: the number has no unit; write the unit too, in quotes, like "90s", "5m" or "250ms"
-    proxy.toml:47: store.kind: this version has no such store; write "memory"
+    proxy.toml:47: store.kind: there is no such store; known are `memory`, `file`
     "#);
 }
 
@@ -252,6 +252,27 @@ fn what_listens_twice() {
     proxy.toml:14: admin.address: [listener.local] already listens there; write another port; the default is "127.0.0.1:9902"
     proxy.toml:14: admin.address: [listener.again] already listens there; write another port; the default is "127.0.0.1:9902"
     "#);
+}
+
+#[test]
+fn stores() {
+    let text = |store: &str| with("", "", "") + "[store]\n" + store;
+    insta::assert_snapshot!(report(&text("kind = \"files\"\npath = \"a\"")), @r#"proxy.toml:12: store.kind: there is no such store; write "file""#);
+    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:12: store.kind: there is no such store; known are `memory`, `file`");
+    insta::assert_snapshot!(report(&text("kind = \"file\"")), @r#"proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`"#);
+    insta::assert_snapshot!(report(&text("kind = \"file\"\npath = \"\"")), @"proxy.toml:13: store.path: the path is empty; write a file's path, or leave the key out");
+    insta::assert_snapshot!(report(&text("kind = 1\npath = \"a\"")), @r#"proxy.toml:12: store.kind: this should be a string, and is a whole number; write it in quotes, like "…""#);
+    insta::assert_snapshot!(report(&text("path = \"a\"")), @r#"proxy.toml:12: store.path: it would count only with `kind = "file"`; write that too, or leave the path out"#);
+    insta::assert_snapshot!(report(&text("kind = \"memory\"\npath = \"a\"")), @r#"proxy.toml:13: store.path: it would count only with `kind = "file"`; write that too, or leave the path out"#);
+    insta::assert_snapshot!(report(&text("kind = \"file\"\npth = \"a\"")), @r#"
+    proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`
+    proxy.toml:13: store.pth: this key is unknown; write `path`
+    "#);
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let said = report(&text(&format!("kind = \"file\"\npath = \"{path}\"")));
+    insta::assert_snapshot!(said, @"proxy.toml:13: store.path: this is a file and no directory; name a directory, which is made if there is none (a relative path counts from /nonexistent)");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The configuration without a file.
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::store;
 
 fn none(_: &str) -> Option<String> {
     None
@@ -61,6 +64,29 @@ fn faults_name_the_flag_or_the_variable() {
     environment: COLLIBRA_URL: http:// would send the secret and the token unencrypted; write https://, or `--allow-insecure` if that is meant
     environment: COLLIBRA_CLIENT_SECRET: the secret has a control character (a line break?) in its middle; it should be one line; give the secret that Collibra showed when the application was registered
     "#);
+}
+
+#[test]
+fn a_directory_for_tokens_is_all_that_a_store_needs() {
+    let env = |name: &str| match name {
+        "COLLIBRA_URL" => Some("https://acme.example".to_owned()),
+        "COLLIBRA_CLIENT_ID" | "COLLIBRA_CLIENT_SECRET" => Some("x".to_owned()),
+        _ => None,
+    };
+    let with_path = |path: &Path| {
+        let flags = Flags {
+            store_path: Some(path.to_owned()),
+            ..Flags::default()
+        };
+        from_flags(flags, &env)
+    };
+    let directory = PathBuf::from("state");
+    let config = with_path(&directory).unwrap();
+    assert_eq!(config.store, store::Config::File { directory });
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let faults = with_path(file.path()).unwrap_err();
+    insta::assert_snapshot!(faults, @"command line: --store-path: this is a file and no directory; name a directory, which is made if there is none (a relative path counts from the working directory)");
 }
 
 #[test]

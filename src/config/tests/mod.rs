@@ -10,7 +10,7 @@ use super::*;
 
 /// Reads `text` as the file `proxy.toml`, in a working directory without files, with an empty
 /// environment.
-fn read(text: &str) -> Result<Config, Faults> {
+pub(super) fn read(text: &str) -> Result<Config, Faults> {
     read_with(text, Path::new("/nonexistent"), &|_| None)
 }
 
@@ -22,7 +22,7 @@ fn read_with(
     let origin = Origin::File(Arc::new("proxy.toml".into()));
     let mut report = Report::default();
     let raw = raw::read(text, &origin, &mut report);
-    conclude(raw, &Surroundings { base, env }, report)
+    conclude(raw, &Surroundings::of(base, env), report)
 }
 
 /// What is said about `text`: its faults, or else its warnings.

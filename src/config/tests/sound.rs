@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::oauth::AuthMethod;
+use crate::store;
 
 #[test]
 fn the_least_that_does() {
@@ -30,6 +31,7 @@ fn the_least_that_does() {
     assert_eq!(listener.hosts, ["localhost", "127.0.0.1", "[::1]"]);
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:9902");
     assert!(config.access_log);
+    assert_eq!(config.store, store::Config::Memory);
 }
 
 #[test]
@@ -130,7 +132,8 @@ fn files_count_from_the_files_directory() {
          client.a = { client_id_file = \"id\", client_secret_file = \"secret\" }\n\
          client.b = { credentials_file = \"both.json\" }\n\
          client.c = { client_id = \"urn:z\", client_secret_env = \"S\" }\n\
-         listener.a = { address = \"127.0.0.1:1\", client = \"a\" }\n",
+         listener.a = { address = \"127.0.0.1:1\", client = \"a\" }\n\
+         store = { kind = \"file\", path = \"state\" }\n",
     );
     let env = |name: &str| (name == "S").then(|| "from the environment".to_owned());
     let config = load(&directory.path().join("proxy.toml"), &env).unwrap();
@@ -139,4 +142,6 @@ fn files_count_from_the_files_directory() {
     assert_eq!(secret("b"), "both");
     assert_eq!(secret("c"), "from the environment");
     assert_eq!(config.clients["b"].oauth.client_id.as_str(), "urn:y");
+    let state = directory.path().join("state");
+    assert_eq!(config.store, store::Config::File { directory: state });
 }

@@ -1,5 +1,7 @@
 //! The engine in virtual time, seen from outside: what its cell hands out, what its endpoint is asked.
 
+mod orders;
+
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -96,6 +98,19 @@ fn engine(
     store: Arc<dyn TokenStore>,
     clock: impl Clock,
 ) -> (AbortHandle, Arc<TokenCell>) {
+    let (running, cell, control) = controlled(endpoint, store, clock);
+    // what ends it here is the handle
+    std::mem::forget(control);
+    (running, cell)
+}
+
+/// An engine that follows orders, until there is nobody to give them.
+fn controlled(
+    endpoint: Arc<dyn TokenEndpoint>,
+    store: Arc<dyn TokenStore>,
+    clock: impl Clock,
+) -> (AbortHandle, Arc<TokenCell>, Control) {
+    let (control, orders) = mpsc::unbounded_channel();
     let (service, cell) = TokenService::new(Parts {
         client: "catalog".into(),
         config: CONFIG,
@@ -105,7 +120,8 @@ fn engine(
         jitter: HalfJitter,
         observer: (),
     });
-    (tokio::spawn(service.run()).abort_handle(), cell)
+    let running = tokio::spawn(service.run(orders)).abort_handle();
+    (running, cell, control)
 }
 
 fn started<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenCell>, TokioClock)

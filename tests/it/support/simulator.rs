@@ -89,6 +89,11 @@ impl Simulator {
         self.control("revoke", "");
     }
 
+    /// Ends the live tokens of one client.
+    pub(crate) fn revoke_client(&self, client: &str) {
+        self.control("revoke", &json!({ "client": client }).to_string());
+    }
+
     /// That exactly one token was asked for, and no request came without one.
     pub(crate) fn assert_one_token_and_none_unauthorized(&self) {
         let state = self.state();

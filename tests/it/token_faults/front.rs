@@ -8,7 +8,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -28,8 +27,6 @@ pub(super) struct Front {
     address: SocketAddr,
     ca_file: NamedTempFile,
     wrong_until: watch::Sender<Option<Instant>>,
-    /// Token requests that turned away from the wrong certificate.
-    turned_away: Arc<AtomicU64>,
     _serving: JoinSet<()>,
 }
 
@@ -38,7 +35,6 @@ struct Certificates {
     right: Arc<ServerConfig>,
     wrong: Arc<ServerConfig>,
     wrong_until: watch::Receiver<Option<Instant>>,
-    turned_away: Arc<AtomicU64>,
 }
 
 impl Front {
@@ -50,12 +46,10 @@ impl Front {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (wrong_until, changes) = watch::channel(None);
-        let turned_away = Arc::new(AtomicU64::new(0));
         let certificates = Certificates {
             right,
             wrong,
             wrong_until: changes,
-            turned_away: Arc::clone(&turned_away),
         };
         let mut serving = JoinSet::new();
         serving.spawn(async move {
@@ -68,7 +62,6 @@ impl Front {
             address,
             ca_file,
             wrong_until,
-            turned_away,
             _serving: serving,
         }
     }
@@ -90,10 +83,6 @@ impl Front {
     pub(super) fn mend(&self) {
         self.wrong_until.send_replace(None);
     }
-
-    pub(super) fn turned_away(&self) -> u64 {
-        self.turned_away.load(Ordering::Relaxed)
-    }
 }
 
 async fn serve(caller: TcpStream, origin: SocketAddr, certificates: Certificates) {
@@ -108,9 +97,8 @@ async fn serve(caller: TcpStream, origin: SocketAddr, certificates: Certificates
             .borrow()
             .is_some_and(|end| now() < end);
     if is_wrong {
-        if hello.into_stream(certificates.wrong).await.is_err() {
-            certificates.turned_away.fetch_add(1, Ordering::Relaxed);
-        }
+        // it will not be accepted
+        let _ = hello.into_stream(certificates.wrong).await;
         return;
     }
     let Ok(mut caller) = hello.into_stream(certificates.right).await else {

@@ -1,0 +1,263 @@
+//! What a configuration needs: made anew, or taken over from what runs where it is the same.
+//!
+//! What is made here changes nothing before it is put into effect, and is dropped if a part of it
+//! cannot be made.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::info;
+
+use super::{Open, Parts, Running, StartError, bind, local_address};
+use crate::config::reload::Engine;
+use crate::config::{self, Config};
+use crate::oauth::client::TokenClient;
+use crate::proxy::config::Listener;
+use crate::proxy::service::{Client, Plan};
+use crate::proxy::upstream::Upstream;
+use crate::proxy::{self, Listening, Server};
+use crate::random::ThreadJitter;
+use crate::store;
+use crate::telemetry::ClientMetrics;
+use crate::token;
+use crate::token::cache::TokenCell;
+use crate::token::ports::{Outcome, TokenEndpoint, TokenStore};
+use crate::token::service::{Change, Control, Observer, Orders, TokenService};
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What was made: the parts, and what has to be done for them to be in effect.
+#[derive(Default)]
+pub(super) struct Made {
+    pub(super) parts: Parts,
+    /// What works for new parts in the background.
+    pub(super) tasks: Vec<Task>,
+    /// What engines that go on are told.
+    pub(super) orders: Vec<(Control, Orders)>,
+    /// What listeners that stay open do from now on.
+    pub(super) plans: Vec<(Arc<Listening>, Next)>,
+}
+
+/// What a listener that stays open does from now on.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Another plan.
+    Plan(Arc<Plan>),
+    /// Another plan, by other certificates.
+    Server(Server),
+}
+
+/// Makes what `config` needs to take the place of what is in force in `running`.
+///
+/// # Errors
+/// [`StartError`] says which part cannot be made and why.
+pub(super) fn make(running: &Running, config: &Config) -> Result<Made, StartError> {
+    let mut draft = Draft {
+        running,
+        config,
+        made: Made::default(),
+    };
+    draft.instances()?;
+    draft.clients()?;
+    draft.listeners()?;
+    Ok(draft.made)
+}
+
+impl Next {
+    /// Has `listening` do so.
+    pub(super) fn put_into(self, listening: &Listening) {
+        match self {
+            Next::Plan(plan) => listening.follow(plan),
+            Next::Server(server) => listening.replace(server),
+        }
+    }
+}
+
+/// A configuration's parts in the making.
+struct Draft<'a> {
+    running: &'a Running,
+    config: &'a Config,
+    made: Made,
+}
+
+impl Draft<'_> {
+    /// The instances: each keeps its addresses and what is known of them, unless it changed.
+    fn instances(&mut self) -> Result<(), StartError> {
+        for (name, instance) in &self.config.instances {
+            let old = self.running.parts.instances.get(name);
+            if let Some(same) = old.filter(|old| old.instance() == &**instance) {
+                let same = Arc::clone(same);
+                self.made.parts.instances.insert(Arc::clone(name), same);
+                continue;
+            }
+            let upstream = Upstream::new(Arc::clone(instance))
+                .map_err(|_| StartError::Host(Arc::clone(name)))?;
+            if let Some(old) = old {
+                upstream.take_over_addresses(old);
+            }
+            let upstream = Arc::new(upstream);
+            let resolving = Upstream::keep_resolved(Arc::downgrade(&upstream));
+            self.made.tasks.push(Box::pin(resolving));
+            let parts = &mut self.made.parts;
+            parts.instances.insert(Arc::clone(name), upstream);
+        }
+        Ok(())
+    }
+
+    /// The clients, each with an engine: the one that it has, as long as its token fits.
+    fn clients(&mut self) -> Result<(), StartError> {
+        for (name, client) in &self.config.clients {
+            let metrics = self.running.metrics.client(name);
+            let (cell, engine) = self.engine(client, &metrics)?;
+            let parts = &mut self.made.parts;
+            let client = Client {
+                name: Arc::clone(name),
+                cell,
+                wait_for_token: client.wait_for_token,
+                upstream: Arc::clone(&parts.instances[&client.instance]),
+                metrics,
+                engine,
+            };
+            parts.clients.insert(Arc::clone(name), Arc::new(client));
+        }
+        Ok(())
+    }
+
+    fn engine(
+        &mut self,
+        client: &config::Client,
+        metrics: &Arc<ClientMetrics>,
+    ) -> Result<(Arc<TokenCell>, Control), StartError> {
+        let running = &self.running;
+        let before = running.parts.clients.get(&client.name);
+        if let Some(before) = before {
+            let was = &running.config.clients[&client.name];
+            let kept = (Arc::clone(&before.cell), before.engine.clone());
+            let store_changed = running.config.store != self.config.store;
+            match config::reload::engine(was, client) {
+                Engine::Kept(None) if !store_changed => return Ok(kept),
+                Engine::Kept(change) => {
+                    let orders = Orders {
+                        config: client.schedule,
+                        endpoint: self.endpoint(client)?,
+                        store: self.store(client)?,
+                        change: change.unwrap_or(Change::Nothing),
+                    };
+                    self.made.orders.push((kept.1.clone(), orders));
+                    return Ok(kept);
+                }
+                Engine::Replaced => {}
+            }
+        }
+        let (service, cell) = TokenService::new(token::service::Parts {
+            client: Arc::clone(&client.name),
+            config: client.schedule,
+            endpoint: self.endpoint(client)?,
+            store: self.store(client)?,
+            clock: Arc::clone(&running.clock),
+            jitter: ThreadJitter,
+            observer: Counted(Arc::clone(metrics)),
+        });
+        let (engine, orders) = mpsc::unbounded_channel();
+        self.made.tasks.push(Box::pin(service.run(orders)));
+        Ok((cell, engine))
+    }
+
+    fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
+        let clock = Arc::clone(&self.running.clock);
+        match TokenClient::new(&client.oauth, clock) {
+            Ok(endpoint) => Ok(Arc::new(endpoint)),
+            Err(cause) => Err(StartError::TokenClient {
+                client: Arc::clone(&client.name),
+                cause,
+            }),
+        }
+    }
+
+    fn store(&self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
+        let kept = store::Client {
+            name: &client.name,
+            instance: &self.config.instances[&client.instance].origin(),
+            id: &client.oauth.client_id,
+            secret: &client.oauth.client_secret,
+        };
+        let clock = Arc::clone(&self.running.clock);
+        store::build(&self.config.store, kept, clock).map_err(|cause| StartError::Store {
+            client: Arc::clone(&client.name),
+            cause,
+        })
+    }
+
+    /// The listeners: a socket stays open for whoever is to listen on its address.
+    fn listeners(&mut self) -> Result<(), StartError> {
+        for listener in &self.config.listeners {
+            let open = self.listener(listener)?;
+            self.made.parts.listeners.push(open);
+        }
+        Ok(())
+    }
+
+    fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
+        let plan = Arc::new(Plan {
+            listener: listener.clone(),
+            client: Arc::clone(&self.made.parts.clients[&listener.client]),
+            metrics: self.running.metrics.listener(&listener.name),
+            access_log: self.config.access_log,
+        });
+        let build = |plan| {
+            proxy::build(plan, Arc::clone(&self.running.clock)).map_err(|cause| StartError::Proxy {
+                listener: Arc::clone(&listener.name),
+                cause,
+            })
+        };
+        // port 0 is another one for each listener
+        let mut open = self.running.parts.listeners.iter();
+        let open = open.find(|open| {
+            let named = open.asked.port() != 0 || open.name == listener.name;
+            open.asked == listener.address && named
+        });
+        if let Some(open) = open {
+            let next = if open.listening.can_follow(&plan) {
+                Next::Plan(plan)
+            } else {
+                Next::Server(build(plan)?)
+            };
+            self.made.plans.push((Arc::clone(&open.listening), next));
+            return Ok(Open {
+                name: Arc::clone(&listener.name),
+                ..open.clone()
+            });
+        }
+        let socket = bind(
+            listener.address,
+            format!("listener.{}.address", listener.name),
+        )?;
+        let address = local_address(&socket, listener.address);
+        let listening = Arc::new(Listening::new(build(plan)?));
+        let serving = Arc::clone(&listening).serve(socket, self.running.connections.clone());
+        let (name, client) = (Arc::clone(&listener.name), Arc::clone(&listener.client));
+        self.made.tasks.push(Box::pin(async move {
+            info!(listener = %name, %address, %client, "listening");
+            serving.await;
+        }));
+        Ok(Open {
+            name: Arc::clone(&listener.name),
+            asked: listener.address,
+            address,
+            listening,
+        })
+    }
+}
+
+/// Counts token requests in the metrics.
+#[derive(Debug)]
+struct Counted(Arc<ClientMetrics>);
+
+impl Observer for Counted {
+    fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>) {
+        let label = outcome.map_or_else(Outcome::label, |()| "ok");
+        self.0.token_request(label, duration);
+    }
+}

@@ -1,0 +1,196 @@
+//! What is different in a configuration that takes another's place, and what follows from it.
+//! Pure: two configurations go in, the differences come out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Client, Config};
+use crate::proxy::config::Listener;
+use crate::token::service::Change;
+
+/// What becomes of the engine of a client that keeps its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// It goes on, by other orders if there is something to order.
+    Kept(Option<Change>),
+    /// It is of no more use: a token never goes to another instance than its own.
+    Replaced,
+}
+
+/// What becomes of the engine of `old`, when its client is to be `new`.
+#[must_use]
+pub fn engine(old: &Client, new: &Client) -> Engine {
+    let (was, is) = (&old.oauth, &new.oauth);
+    if was.token_url.origin() != is.token_url.origin() {
+        return Engine::Replaced;
+    }
+    // a request that may take longer is no other request
+    let asked_as_before = crate::oauth::Config {
+        timeout: was.timeout,
+        connect_timeout: was.connect_timeout,
+        ..is.clone()
+    };
+    Engine::Kept(if was.client_id != is.client_id {
+        Some(Change::Client)
+    } else if *was != asked_as_before {
+        Some(Change::Credentials)
+    } else if was != is || old.schedule != new.schedule {
+        Some(Change::Nothing)
+    } else {
+        None
+    })
+}
+
+/// The keys whose new values count from the next start on.
+#[must_use]
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    [
+        ("server.threads", old.server.threads != new.server.threads),
+        ("admin.address", old.admin != new.admin),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
+/// What is different in `new`, in words, a table each; its values are not shown.
+#[must_use]
+pub fn differences(old: &Config, new: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("instance", &old.instances, &new.instances, &mut found);
+    compare("client", &old.clients, &new.clients, &mut found);
+    let listeners = |config: &Config| -> BTreeMap<Arc<str>, Listener> {
+        let listeners = config.listeners.iter();
+        listeners.map(|l| (l.name.clone(), l.clone())).collect()
+    };
+    compare("listener", &listeners(old), &listeners(new), &mut found);
+    let others = [
+        ("server", old.server != new.server),
+        ("admin", old.admin != new.admin),
+        ("store", old.store != new.store),
+        ("log", old.access_log != new.access_log),
+    ];
+    for (table, _) in others.iter().filter(|(_, differs)| *differs) {
+        found.push(format!("{table} changed"));
+    }
+    found
+}
+
+fn compare<T: PartialEq>(
+    table: &str,
+    old: &BTreeMap<Arc<str>, T>,
+    new: &BTreeMap<Arc<str>, T>,
+    found: &mut Vec<String>,
+) {
+    for (name, was) in old {
+        match new.get(name) {
+            None => found.push(format!("{table}.{name} removed")),
+            Some(is) if is != was => found.push(format!("{table}.{name} changed")),
+            Some(_) => {}
+        }
+    }
+    for name in new.keys().filter(|name| !old.contains_key(*name)) {
+        found.push(format!("{table}.{name} added"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::read;
+
+    const TEXT: &str = r#"
+instance.acme = { url = "https://acme.example" }
+instance.dev = { url = "https://dev.example" }
+
+[client.catalog]
+instance = "acme"
+client_id = "id"
+client_secret = "secret"
+auth_method = "client_secret_basic"
+refresh_at = 0.5
+token_timeout = "10s"
+wait_for_token = "10s"
+
+[listener.local]
+address = "127.0.0.1:8080"
+
+[server]
+threads = 0
+
+[admin]
+address = "127.0.0.1:9902"
+"#;
+
+    fn with(from: &str, to: &str) -> Config {
+        assert!(TEXT.contains(from), "{from}");
+        read(&TEXT.replace(from, to)).unwrap()
+    }
+
+    #[test]
+    fn an_engine_is_kept_as_long_as_its_token_fits() {
+        for (from, to, expected) in [
+            ("10s\"\nwait", "10s\"\nwait", Engine::Kept(None)),
+            (
+                "wait_for_token = \"10s\"",
+                "wait_for_token = \"1s\"",
+                Engine::Kept(None),
+            ),
+            (
+                "secret = \"s",
+                "secret = \"z",
+                Engine::Kept(Some(Change::Credentials)),
+            ),
+            ("_basic", "_post", Engine::Kept(Some(Change::Credentials))),
+            ("\"id\"", "\"other\"", Engine::Kept(Some(Change::Client))),
+            (
+                "token_timeout = \"10s\"",
+                "token_timeout = \"9s\"",
+                Engine::Kept(Some(Change::Nothing)),
+            ),
+            ("0.5", "0.4", Engine::Kept(Some(Change::Nothing))),
+            (
+                "instance = \"acme\"",
+                "instance = \"dev\"",
+                Engine::Replaced,
+            ),
+            (
+                "https://acme.example",
+                "https://acme.example:444",
+                Engine::Replaced,
+            ),
+        ] {
+            let (old, new) = (read(TEXT).unwrap(), with(from, to));
+            let found = engine(&old.clients["catalog"], &new.clients["catalog"]);
+            assert_eq!(found, expected, "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn what_counts_from_the_next_start_is_named() {
+        let old = read(TEXT).unwrap();
+        assert!(needs_restart(&old, &read(TEXT).unwrap()).is_empty());
+        assert_eq!(
+            needs_restart(&old, &with("threads = 0", "threads = 2")),
+            ["server.threads"]
+        );
+        assert_eq!(
+            needs_restart(&old, &with("9902", "9903")),
+            ["admin.address"]
+        );
+        assert!(needs_restart(&old, &with("threads", "drain = \"1s\"\nthreads")).is_empty());
+    }
+
+    #[test]
+    fn differences_are_told_without_values() {
+        let old = read(TEXT).unwrap();
+        assert!(differences(&old, &read(TEXT).unwrap()).is_empty());
+        let new = with("client_secret = \"secret\"", "client_secret = \"canary\"");
+        assert_eq!(differences(&old, &new), ["client.catalog changed"]);
+        let new = with("[listener.local]", "[listener.other]");
+        let expected = ["listener.local removed", "listener.other added"];
+        assert_eq!(differences(&old, &new), expected);
+        let new = with("threads = 0", "threads = 2");
+        assert_eq!(differences(&old, &new), ["server changed"]);
+    }
+}

@@ -1,0 +1,293 @@
+//! What is kept of a client, as bytes that may lie anywhere: a JSON document with a clear part
+//! (generation and pool) and a sealed one (the token).
+//!
+//! The token is sealed with ChaCha20-Poly1305 under a key that HKDF-SHA-256 derives from the
+//! client's secret, which every sharer has and nobody else; the seal is bound to the instance, the
+//! client's id, the generation and the token's life. The clear part does not depend on the secret,
+//! because the pool belongs to the client's id and outlives a rotation; a digest ties it to
+//! instance and id and shows damage. It is no defence against whoever may write here: what such a
+//! hand can do is bounded by what [`open`] believes.
+//!
+//! Promises: [`open`] never panics, gives no token but one that was sealed for this client with
+//! this secret, and believes no time further ahead than a day.
+
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::aead::{Aad, NONCE_LEN, Nonce};
+use ring::digest;
+use ring::rand::{SecureRandom, SystemRandom};
+use secrecy::zeroize::Zeroizing;
+use serde::{Deserialize, Serialize};
+
+use super::key::Key;
+use crate::secret::Secret;
+use crate::token::ports::{Record, StoreError, StoredPool, StoredToken};
+
+/// The version of the document that is written, and the only one that is read.
+pub const VERSION: u32 = 1;
+
+/// No document is larger, in bytes: a token has at most 64 KiB, and a third more in base64.
+pub const LARGEST: usize = 128 * 1024;
+
+/// The longest life of a token, and how far ahead a time may lie.
+const DAY: u64 = 24 * 60 * 60 * 1000;
+
+/// No client comes to so many tokens. A forged generation above it would leave no room to count
+/// up.
+const MOST_GENERATIONS: u64 = 1 << 53;
+
+/// What came of opening a document.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What it holds for this client, as far as that can be read and believed.
+    pub record: Option<Record>,
+    /// What is wrong with it, if anything is.
+    pub flaw: Option<Flaw>,
+}
+
+/// What is wrong with a document; the message says what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// It is no document of this program.
+    #[error(
+        "it is damaged, or something else wrote it; it will be replaced, and if this comes back, see what else writes there"
+    )]
+    Damaged,
+    /// It has another version.
+    #[error(
+        "another version of this program wrote it; run the same version everywhere, and it will be replaced"
+    )]
+    Version,
+    /// Its clear part is not this client's as it was written.
+    #[error(
+        "it was written for another instance or client id, or it is damaged; it will be replaced, and if this comes back, give each client a place of its own"
+    )]
+    Client,
+    /// Its token does not open.
+    #[error(
+        "its token was sealed with another client secret, or it is damaged; after a rotation of the secret this is to be expected, and otherwise see that all who share the client have the same secret"
+    )]
+    Token,
+    /// It has a number that cannot be.
+    #[error(
+        "it has a generation, a lifetime or a time more than a day ahead that cannot be, which is not believed; see that the clocks of all who share the client are right, and what else writes there"
+    )]
+    Absurd,
+}
+
+/// The document that keeps `record`. Times are kept in milliseconds, rounded so that a token lives
+/// no longer and a pool holds no more.
+///
+/// # Errors
+/// [`StoreError`] if the system gives no random numbers.
+pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
+    let token = match &record.token {
+        Some(token) => Some(seal_token(key, record.generation, token)?),
+        None => None,
+    };
+    let pool = Pool {
+        full_at: milliseconds_up(record.pool.full_at),
+        not_before: milliseconds_up(record.pool.not_before),
+    };
+    let document = Document {
+        version: VERSION,
+        generation: record.generation,
+        check: check(key, record.generation, &pool),
+        pool,
+        token,
+    };
+    serde_json::to_vec(&document).map_err(|e| StoreError(format!("it cannot be written: {e}")))
+}
+
+/// What `bytes` keep for the client of `key`, at `now`.
+#[must_use]
+pub fn open(key: &Key, bytes: &[u8], now: SystemTime) -> Opened {
+    let document = match read(key, bytes) {
+        Ok(document) => document,
+        Err(flaw) => {
+            return Opened {
+                record: None,
+                flaw: Some(flaw),
+            };
+        }
+    };
+    let horizon = milliseconds(now).saturating_add(DAY);
+    let mut flaw = None;
+    // brought nearer instead, a time that is read again and again would stay ahead for ever
+    let mut believed = |at: u64| {
+        if at > horizon {
+            flaw = Some(Flaw::Absurd);
+            return now;
+        }
+        time(at)
+    };
+    let pool = StoredPool {
+        full_at: believed(document.pool.full_at),
+        not_before: believed(document.pool.not_before),
+    };
+    let token = document.token.and_then(|sealed| {
+        let token = open_token(key, document.generation, &sealed, horizon);
+        token.map_err(|why| flaw = Some(why)).ok()
+    });
+    Opened {
+        record: Some(Record {
+            generation: document.generation,
+            token,
+            pool,
+        }),
+        flaw,
+    }
+}
+
+/// The document. A field that is not known is damage: what is added comes with a new version.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    generation: u64,
+    pool: Pool,
+    check: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<Sealed>,
+}
+
+/// The pool, in Unix milliseconds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pool {
+    full_at: u64,
+    not_before: u64,
+}
+
+/// The token: when it was asked for in Unix milliseconds, its life in milliseconds, and itself.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    asked: u64,
+    lifetime: u64,
+    nonce: String,
+    sealed: String,
+}
+
+/// What every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
+}
+
+fn read(key: &Key, bytes: &[u8]) -> Result<Document, Flaw> {
+    if bytes.len() > LARGEST {
+        return Err(Flaw::Damaged);
+    }
+    let versioned: Versioned = serde_json::from_slice(bytes).map_err(|_| Flaw::Damaged)?;
+    if versioned.version != u64::from(VERSION) {
+        return Err(Flaw::Version);
+    }
+    let document: Document = serde_json::from_slice(bytes).map_err(|_| Flaw::Damaged)?;
+    if document.check != check(key, document.generation, &document.pool) {
+        return Err(Flaw::Client);
+    }
+    if document.generation > MOST_GENERATIONS {
+        return Err(Flaw::Absurd);
+    }
+    Ok(document)
+}
+
+/// What ties the clear part to the client.
+fn check(key: &Key, generation: u64, pool: &Pool) -> String {
+    let statement = key.statement(
+        b"collibra-auth-proxy store clear part",
+        &[
+            &VERSION.to_be_bytes(),
+            &generation.to_be_bytes(),
+            &pool.full_at.to_be_bytes(),
+            &pool.not_before.to_be_bytes(),
+        ],
+    );
+    STANDARD.encode(digest::digest(&digest::SHA256, &statement))
+}
+
+fn seal_token(key: &Key, generation: u64, token: &StoredToken) -> Result<Sealed, StoreError> {
+    let asked = milliseconds(token.asked);
+    let lifetime = u64::try_from(token.lifetime.as_millis()).unwrap_or(u64::MAX);
+    let lifetime = lifetime.min(DAY);
+    let mut nonce = [0; NONCE_LEN];
+    let mut text = Zeroizing::new(token.access_token.expose().as_bytes().to_vec());
+    let aad = Aad::from(bound(key, generation, asked, lifetime));
+    // a random nonce may be used some 2^32 times under one key, and each stands for a token
+    // request: eight thousand years at one a minute
+    let tag = SystemRandom::new().fill(&mut nonce).and_then(|()| {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let sealing = &key.sealing;
+        sealing.seal_in_place_separate_tag(nonce, aad, &mut text)
+    });
+    let tag = tag.map_err(|_| {
+        let problem = "the token cannot be sealed: the system gives no random numbers";
+        StoreError(problem.to_owned())
+    })?;
+    Ok(Sealed {
+        asked,
+        lifetime,
+        nonce: STANDARD.encode(nonce),
+        sealed: STANDARD.encode([&text, tag.as_ref()].concat()),
+    })
+}
+
+fn open_token(
+    key: &Key,
+    generation: u64,
+    sealed: &Sealed,
+    horizon: u64,
+) -> Result<StoredToken, Flaw> {
+    let decode = |text: &str| STANDARD.decode(text).map_err(|_| Flaw::Token);
+    let nonce = decode(&sealed.nonce)?;
+    let nonce = Nonce::try_assume_unique_for_key(&nonce).map_err(|_| Flaw::Token)?;
+    let aad = Aad::from(bound(key, generation, sealed.asked, sealed.lifetime));
+    let mut text = Zeroizing::new(decode(&sealed.sealed)?);
+    let text = key
+        .sealing
+        .open_in_place(nonce, aad, &mut text)
+        .map_err(|_| Flaw::Token)?;
+    let text = str::from_utf8(text).map_err(|_| Flaw::Token)?;
+    if sealed.asked > horizon || sealed.lifetime == 0 || sealed.lifetime > DAY {
+        return Err(Flaw::Absurd);
+    }
+    Ok(StoredToken {
+        access_token: Secret::from(text.to_owned()),
+        asked: time(sealed.asked),
+        lifetime: Duration::from_millis(sealed.lifetime),
+    })
+}
+
+/// What the seal of a token holds together.
+fn bound(key: &Key, generation: u64, asked: u64, lifetime: u64) -> Vec<u8> {
+    key.statement(
+        b"collibra-auth-proxy store token",
+        &[
+            &VERSION.to_be_bytes(),
+            &generation.to_be_bytes(),
+            &asked.to_be_bytes(),
+            &lifetime.to_be_bytes(),
+        ],
+    )
+}
+
+fn milliseconds(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn milliseconds_up(at: SystemTime) -> u64 {
+    let down = milliseconds(at);
+    down.saturating_add(u64::from(at > time(down)))
+}
+
+/// The moment `at`; also of the largest number, which is half a thousand million years away.
+fn time(at: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(at)
+}
+
+#[cfg(test)]
+mod tests;
