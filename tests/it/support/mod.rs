@@ -13,7 +13,7 @@ pub(crate) mod request;
 pub(crate) mod simulator;
 pub(crate) mod wait;
 
-pub(crate) use http::{Answer, Connection};
+pub(crate) use http::Connection;
 pub(crate) use origin::Origin;
 pub(crate) use proxy::Proxy;
 pub(crate) use simulator::Simulator;
