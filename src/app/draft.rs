@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::{Open, Parts, Running, StartError, address, bind, local_address};
+use super::{Open, Parts, Running, StartError, bind, local_address};
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -24,7 +24,7 @@ use crate::telemetry::ClientMetrics;
 use crate::token;
 use crate::token::cache::TokenCell;
 use crate::token::ports::{Outcome, TokenEndpoint, TokenStore};
-use crate::token::service::{Change, Control, Observer, Orders, TokenService};
+use crate::token::service::{Control, Observer, Orders, TokenService};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -135,15 +135,14 @@ impl Draft<'_> {
         if let Some(before) = before {
             let was = &running.config.clients[&client.name];
             let kept = (Arc::clone(&before.cell), before.engine.clone());
-            let store_changed = running.config.store != self.config.store;
             match config::reload::engine(was, client) {
-                Engine::Kept(None) if !store_changed => return Ok(kept),
-                Engine::Kept(change) => {
+                Engine::Kept(None) => return Ok(kept),
+                Engine::Kept(Some(change)) => {
                     let orders = Orders {
                         config: client.schedule,
                         endpoint: self.endpoint(client)?,
                         store: self.store(client)?,
-                        change: change.unwrap_or(Change::Nothing),
+                        change,
                     };
                     self.made.orders.push((kept.1.clone(), orders));
                     return Ok(kept);
@@ -179,7 +178,7 @@ impl Draft<'_> {
     fn store(&self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
         let kept = store::Client {
             name: &client.name,
-            instance: &address(&self.config.instances[&client.instance]),
+            instance: &self.config.instances[&client.instance].origin(),
             id: &client.oauth.client_id,
             secret: &client.oauth.client_secret,
         };

@@ -24,7 +24,7 @@ use crate::admin::{self, ClientView, ListenerView, View};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::oauth::client;
-use crate::proxy::config::{Instance, Listener};
+use crate::proxy::config::Listener;
 use crate::proxy::service::Client;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening};
@@ -177,10 +177,11 @@ impl Running {
     /// # Errors
     /// [`StartError`] if a part of it cannot be made; nothing has changed then.
     pub fn reload(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
-        let made = draft::make(self, &config).inspect_err(|_| self.refused())?;
         let needs_restart = config::reload::needs_restart(&self.config, &config);
         config.admin = self.config.admin;
         config.server.threads = self.config.server.threads;
+        config.store = self.config.store.clone();
+        let made = draft::make(self, &config).inspect_err(|_| self.refused())?;
         self.config = config;
         self.carry_out(made);
         Ok(needs_restart)
@@ -240,7 +241,7 @@ impl Running {
         let config = &self.config;
         let client = |client: &config::Client| ClientView {
             name: Arc::clone(&client.name),
-            instance: address(&config.instances[&client.instance]),
+            instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
         };
@@ -255,12 +256,6 @@ impl Running {
             listeners: listeners.map(listener).collect(),
         }
     }
-}
-
-/// An instance's address, like `https://acme.collibra.com`.
-fn address(instance: &Instance) -> String {
-    let scheme = if instance.tls { "https" } else { "http" };
-    format!("{scheme}://{}", instance.authority)
 }
 
 fn bind(address: SocketAddr, what: String) -> Result<TcpListener, StartError> {

@@ -47,6 +47,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.threads", old.server.threads != new.server.threads),
         ("admin.address", old.admin != new.admin),
+        ("store", old.store != new.store),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
@@ -178,6 +179,8 @@ address = "127.0.0.1:9902"
             needs_restart(&old, &with("9902", "9903")),
             ["admin.address"]
         );
+        let store = "[store]\nkind = \"file\"\npath = \"x\"\n[admin]";
+        assert_eq!(needs_restart(&old, &with("[admin]", store)), ["store"]);
         assert!(needs_restart(&old, &with("threads", "drain = \"1s\"\nthreads")).is_empty());
     }
 

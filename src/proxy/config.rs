@@ -31,6 +31,15 @@ pub struct Instance {
     pub resolve_ttl_max: Duration,
 }
 
+impl Instance {
+    /// Its address, like `https://acme.collibra.com`.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
+    }
+}
+
 /// An address on which apps are served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {

@@ -8,7 +8,7 @@
 //! How a failure is followed up depends on what it may have cost:
 //!
 //! - nothing, or a plain refusal: exponential back-off from a 60th to a 5th of the refill interval
-//!   (1 s to 12 s at one a minute);
+//!   (1 s to 12 s at one a minute), and once more shortly before the token in hand ends;
 //! - perhaps a token (no answer, a broken answer): as above, but while a token is in hand, what the
 //!   pool still allows is spread evenly over the token's remaining life, so that the last attempt
 //!   falls shortly before its end and not on an empty pool;
@@ -17,6 +17,9 @@
 //!
 //! New credentials are tried at once, and what was waited for because of the old ones is not waited
 //! for; but the pool belongs to the client's id, and is as full as it was while that is the same.
+//!
+//! A 429 that the mirrored pool did not expect says that others take tokens of this client. The next
+//! renewals then come as late as leaves time for two refused ones, so that there is more for all.
 //!
 //! A token that the API refuses is replaced at once, but at most once in a refill interval: an API
 //! that refuses everything for a while must not empty the pool.
@@ -75,9 +78,17 @@ pub struct Schedule {
     free_refusals: u32,
     /// Whether a refused request is known to use up the pool.
     refusals_count: bool,
+    /// For how many renewals others are still thought to take tokens of this client.
+    crowded: u32,
     /// When a token was last replaced because the API refused it.
     replaced: Option<Instant>,
 }
+
+/// After how many renewals without a surprise the pool is thought to be this proxy's own again.
+const CROWDED_RENEWALS: u32 = 3;
+
+/// No renewal is put off beyond this share of a token's life.
+const LATEST_REFRESH: f64 = 0.8;
 
 impl Schedule {
     /// A schedule without a token, whose first request is due at `now`.
@@ -92,6 +103,7 @@ impl Schedule {
             failures: 0,
             free_refusals: 0,
             refusals_count: false,
+            crowded: 0,
             replaced: None,
         }
     }
@@ -145,6 +157,14 @@ impl Schedule {
     ) {
         let refresh_at = self.config.refresh_at * (1.0 - self.config.refresh_jitter * jitter);
         self.due = asked + lifetime.mul_f64(refresh_at.clamp(0.0, 1.0));
+        if self.crowded > 0 {
+            self.crowded -= 1;
+            let refill = self.config.pool.refill;
+            let late = usable_until - refill * 2 - refill / 3;
+            self.due = self
+                .due
+                .max(late.min(asked + lifetime.mul_f64(LATEST_REFRESH)));
+        }
         self.usable_until = Some(usable_until);
         self.failures = 0;
         self.free_refusals = 0;
@@ -175,33 +195,36 @@ impl Schedule {
         let refill = self.config.pool.refill;
         let retry_after = retry_after.map(|wait| wait.min(refill * budget::LONGEST_HOLD));
 
-        let mut surprise = None;
-        let mut draw = outcome.draw();
-        if draw == Draw::Refused && self.refusals_count {
-            draw = Draw::Perhaps;
-        }
         let backoff = Backoff {
             base: refill / 60,
             cap: refill / 5,
         };
-        let mut delay = backoff.delay(self.failures, jitter);
-        match draw {
-            Draw::Nothing => self.budget.give_back(),
-            Draw::Refused => {
+        let pace = if outcome.is_permanent() {
+            refill
+        } else {
+            backoff.delay(self.failures, jitter)
+        };
+        let mut surprise = None;
+        let delay = match self.draw(outcome) {
+            draw @ (Draw::Nothing | Draw::Refused) => {
                 self.budget.give_back();
-                self.free_refusals = self.free_refusals.saturating_add(1);
+                self.free_refusals += u32::from(draw == Draw::Refused);
+                // it costs nothing to look once more before the token in hand ends
+                let last_chance = self.last_chance(now);
+                if last_chance > backoff.base {
+                    pace.min(last_chance)
+                } else {
+                    pace
+                }
             }
-            Draw::Perhaps => delay = delay.max(self.even_share(now)),
+            Draw::Perhaps => pace.max(self.even_share(now)),
             Draw::Empty => {
                 surprise = Some(self.explain_429());
                 self.budget.rate_limited(now, retry_after);
                 // a fleet that was refused together does not come again together
-                delay = refill + (refill / 10).mul_f64(jitter);
+                refill + (refill / 10).mul_f64(jitter)
             }
-        }
-        if outcome.is_permanent() {
-            delay = delay.max(refill);
-        }
+        };
         self.due = now + delay.max(retry_after.unwrap_or_default());
         surprise
     }
@@ -256,6 +279,14 @@ impl Schedule {
         self.failures
     }
 
+    /// What a request that failed so may have cost, as far as is known by now.
+    fn draw(&self, outcome: Outcome) -> Draw {
+        match outcome.draw() {
+            Draw::Refused if self.refusals_count => Draw::Perhaps,
+            draw => draw,
+        }
+    }
+
     /// Closes the request under way; gives the time it was sent.
     fn settle(&mut self, now: Instant) -> Instant {
         let asked = self.asked.take().unwrap_or(now);
@@ -274,9 +305,16 @@ impl Schedule {
         if attempts < 1.0 {
             return Duration::ZERO;
         }
-        // the last one shall be answered before the end
-        let answered_by = left.saturating_sub(refill / 6);
-        answered_by.div_f64(attempts.floor())
+        self.last_chance(now).div_f64(attempts.floor())
+    }
+
+    /// How long it is until the last moment at which an attempt may bring a token before the one in
+    /// hand ends: a 20th of the refill interval before that, 3 s at one a minute. Zero if it is
+    /// past, or if there is no token to be saved.
+    fn last_chance(&self, now: Instant) -> Duration {
+        let left = self.usable_until.map(|end| end.since(now));
+        left.unwrap_or_default()
+            .saturating_sub(self.config.pool.refill / 20)
     }
 
     /// Why a request that the mirrored pool allowed was refused for the pool's sake.
@@ -285,6 +323,7 @@ impl Schedule {
             self.refusals_count = true;
             Surprise::RefusalsCount
         } else {
+            self.crowded = CROWDED_RENEWALS;
             Surprise::OthersDrink
         }
     }
@@ -441,6 +480,21 @@ mod tests {
         schedule.ask(now);
         schedule.failed(now, Outcome::ServerError, None, 0.0);
         assert!(schedule.pool().available(now) < 0.1, "counted from now on");
+    }
+
+    #[test]
+    fn while_others_drink_from_the_pool_renewals_come_later() {
+        let mut schedule = asked(CONFIG);
+        schedule.failed(at(0.0), Outcome::RateLimited, None, 0.0);
+        let mut now = schedule.next_request();
+        let mut lives = Vec::new();
+        for _ in 0..5 {
+            schedule.ask(now);
+            schedule.granted(now, LIFETIME, now + Duration::from_secs(296), 0.0);
+            lives.push(schedule.next_request().since(now).as_secs());
+            now = schedule.next_request();
+        }
+        assert_eq!(lives, [156, 156, 156, 149, 149]);
     }
 
     #[test]

@@ -265,30 +265,48 @@ fn after_an_outage_that_cost_nothing_a_token_is_back_within_15_s() {
     }
 }
 
-/// Thirty days, three hundred times over: outages of every kind, up to two minutes each, and hours
-/// or minutes between them.
+/// Thirty days with outages of the `kinds`, up to `longest` seconds each, and minutes or hours
+/// between them.
+fn a_month(seed: u64, kinds: &[Outcome], longest: f64) -> Record {
+    let mut random = numbers(seed);
+    let (mut from, mut to, mut kind) = (0.0, 0.0, kinds[0]);
+    let storm = |now: f64| {
+        while now >= to {
+            from = to + 150.0 + random() * 7_200.0;
+            to = from + longest * random();
+            kind = kinds[(random() * kinds.len() as f64) as usize];
+        }
+        if now < from {
+            return Weather::Fair;
+        }
+        Weather::Failing {
+            outcome: kind,
+            draws: MAY_DRAW.contains(&kind),
+        }
+    };
+    run(30.0 * DAY, storm, numbers(!seed))
+}
+
 #[test]
 fn a_month_of_outages_below_two_minutes_is_never_noticed() {
     for seed in 0..300 {
-        let mut random = numbers(seed);
-        let (mut from, mut to, mut kind) = (0.0, 0.0, Outcome::Connect);
-        let storm = |now: f64| {
-            while now >= to {
-                from = to + 150.0 + random() * 7_200.0;
-                to = from + 120.0 * random();
-                kind = Outcome::ALL[(random() * Outcome::ALL.len() as f64) as usize];
-            }
-            if now >= from {
-                Weather::Failing {
-                    outcome: kind,
-                    draws: MAY_DRAW.contains(&kind),
-                }
-            } else {
-                Weather::Fair
-            }
-        };
-        let record = run(30.0 * DAY, storm, numbers(!seed));
+        let record = a_month(seed, &Outcome::ALL, 120.0);
         assert!(record.gaps.is_empty(), "seed {seed}: {:?}", record.gaps);
+        assert_eq!(record.unexpected_429, 0, "seed {seed}");
+    }
+}
+
+/// Half of a life is 149.5 s. A forged 429 is left out: it is followed by a refill interval.
+#[test]
+fn nor_is_a_month_of_outages_below_nearly_half_a_life() {
+    let kinds = Outcome::ALL.map(|outcome| match outcome {
+        Outcome::RateLimited => Outcome::ServerError,
+        other => other,
+    });
+    for seed in 0..300 {
+        let record = a_month(seed, &kinds, 142.0);
+        let without: f64 = record.gaps.iter().map(|(from, to)| to - from).sum();
+        assert!(without < 1.0, "seed {seed}: {:?}", record.gaps);
         assert_eq!(record.unexpected_429, 0, "seed {seed}");
     }
 }

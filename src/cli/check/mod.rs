@@ -45,9 +45,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "warning: {warning}")?;
     }
     for (name, instance) in &config.instances {
-        let scheme = if instance.tls { "https" } else { "http" };
-        let authority = &instance.authority;
-        writeln!(out, "instance {name}: {scheme}://{authority}")?;
+        writeln!(out, "instance {name}: {}", instance.origin())?;
     }
     for (name, client) in &config.clients {
         let pool = client.schedule.pool;
