@@ -47,7 +47,6 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.threads", old.server.threads != new.server.threads),
         ("admin.address", old.admin != new.admin),
-        ("store", old.store != new.store),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
