@@ -24,7 +24,7 @@ use crate::telemetry::ClientMetrics;
 use crate::token;
 use crate::token::cache::TokenCell;
 use crate::token::ports::{Outcome, TokenEndpoint, TokenStore};
-use crate::token::service::{Control, Observer, Orders, TokenService};
+use crate::token::service::{Change, Control, Observer, Orders, TokenService};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -135,14 +135,15 @@ impl Draft<'_> {
         if let Some(before) = before {
             let was = &running.config.clients[&client.name];
             let kept = (Arc::clone(&before.cell), before.engine.clone());
+            let store_changed = running.config.store != self.config.store;
             match config::reload::engine(was, client) {
-                Engine::Kept(None) => return Ok(kept),
-                Engine::Kept(Some(change)) => {
+                Engine::Kept(None) if !store_changed => return Ok(kept),
+                Engine::Kept(change) => {
                     let orders = Orders {
                         config: client.schedule,
                         endpoint: self.endpoint(client)?,
                         store: self.store(client)?,
-                        change,
+                        change: change.unwrap_or(Change::Nothing),
                     };
                     self.made.orders.push((kept.1.clone(), orders));
                     return Ok(kept);

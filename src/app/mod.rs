@@ -177,11 +177,10 @@ impl Running {
     /// # Errors
     /// [`StartError`] if a part of it cannot be made; nothing has changed then.
     pub fn reload(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
+        let made = draft::make(self, &config).inspect_err(|_| self.refused())?;
         let needs_restart = config::reload::needs_restart(&self.config, &config);
         config.admin = self.config.admin;
         config.server.threads = self.config.server.threads;
-        config.store = self.config.store.clone();
-        let made = draft::make(self, &config).inspect_err(|_| self.refused())?;
         self.config = config;
         self.carry_out(made);
         Ok(needs_restart)

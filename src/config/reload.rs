@@ -178,8 +178,6 @@ address = "127.0.0.1:9902"
             needs_restart(&old, &with("9902", "9903")),
             ["admin.address"]
         );
-        let store = "[store]\nkind = \"file\"\npath = \"x\"\n[admin]";
-        assert_eq!(needs_restart(&old, &with("[admin]", store)), ["store"]);
         assert!(needs_restart(&old, &with("threads", "drain = \"1s\"\nthreads")).is_empty());
     }
 
