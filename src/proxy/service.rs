@@ -322,20 +322,19 @@ impl ProxyHttp for Service {
                 e.etype(),
                 ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
             );
-        let refusal = context.refusal.get_or_insert_with(|| explain(e));
-        let mut fail = FailToProxy {
-            error_code: refusal.status().as_u16(),
-            can_reuse_downstream: false,
-        };
         if answered || caller_is_gone {
             // an answer that was cut stays cut: the connection ends without its last chunk
-            return fail;
+            return FailToProxy {
+                error_code: 0,
+                can_reuse_downstream: false,
+            };
         }
+        let refusal = context.refusal.get_or_insert_with(|| explain(e));
         context.plan.metrics.refused(refusal.reason());
-        if respond::send(session, refusal).await.is_ok() {
-            fail.can_reuse_downstream = true;
+        FailToProxy {
+            error_code: refusal.status().as_u16(),
+            can_reuse_downstream: respond::send(session, refusal).await.is_ok(),
         }
-        fail
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, context: &mut Context) {
