@@ -21,6 +21,9 @@ const OWN: &str = "collibra_auth_proxy";
 /// The level if none is chosen.
 const DEFAULT: LevelFilter = LevelFilter::INFO;
 
+/// How many lines wait to be written, at most; room for all of them is taken at the start.
+const QUEUE: usize = 4_096;
+
 /// How many bytes of lines are written at a time, at most.
 const BUFFER: usize = 64 * 1024;
 
@@ -86,6 +89,7 @@ pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let (writer, writing) = NonBlockingBuilder::default()
         .lossy(false)
+        .buffered_lines_limit(QUEUE)
         .thread_name("log")
         .finish(BufWriter::with_capacity(BUFFER, io::stderr()));
     let subscriber = subscriber(level, format, colour, writer);
