@@ -3,7 +3,7 @@
 //!
 //! Promises: every fault is reported, not only the first, each with its place and what to write
 //! instead; a fault or a warning never quotes a value, since any value may be a secret that was
-//! written in the wrong place; what [`load`] and [`from_flags`] return is valid.
+//! written in the wrong place; what [`load`], [`read`] and [`from_flags`] return is valid.
 
 mod client;
 mod credentials;
@@ -143,10 +143,22 @@ impl Config {
         &self,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Option<Result<Config, Faults>> {
-        let text = self.text.clone()?;
-        let path = Arc::clone(&text.0);
-        Some(settle(text, &Surroundings::of(directory(&path), env)))
+        let Text(path, text) = self.text.clone()?;
+        Some(read(&path, text, env))
     }
+}
+
+/// Reads `text` as [`load`] would if it stood in the file `path`, which itself is not looked at.
+///
+/// # Errors
+/// Every fault of it.
+pub fn read(
+    path: &Path,
+    text: Secret,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Faults> {
+    let surroundings = Surroundings::of(directory(path), env);
+    settle(Text(Arc::new(path.to_owned()), text), &surroundings)
 }
 
 /// One instance, one client and one listener, from flags and, for what is not among them, the
