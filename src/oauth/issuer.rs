@@ -40,7 +40,8 @@ impl Issuer {
     /// Where `location` of a redirect points: host and port only.
     #[must_use]
     pub fn redirect_target(&self, location: &str) -> Option<String> {
-        let target = self.url.join(location).ok()?;
+        // before it is taken apart: the host may have a part of the secret, the path another
+        let target = self.url.join(&self.redact(location)).ok()?;
         target.host_str()?;
         Some(self.quote(&authority(&target)))
     }
@@ -97,6 +98,8 @@ fn unspeakable(config: &Config) -> Vec<Secret> {
     let encoded = request::form_urlencode(raw);
     let mut forms = vec![
         raw.to_owned(),
+        // as an address has it in its host
+        raw.to_ascii_lowercase(),
         // the same bytes as other encoders write them
         encoded.replace('+', "%20"),
         lower_hex(&encoded),
@@ -205,6 +208,20 @@ mod tests {
                 target,
                 "{location}"
             );
+        }
+    }
+
+    #[test]
+    fn a_redirect_to_a_host_named_like_the_secret_does_not_show_it() {
+        let target = |secret: &str, location: &str| issuer(secret).redirect_target(location);
+        let named = target("Canary-44", "https://Canary-44.example/");
+        assert_eq!(named, None);
+        let named = target("Canary/44", "https://Canary/44");
+        assert_eq!(named, None);
+        // what an address may be written like
+        for location in ["https://%43anary-44.example", "https://Can\tary-44.example"] {
+            let named = target("Canary-44", location);
+            assert_eq!(named.as_deref(), Some("[redacted].example"), "{location}");
         }
     }
 
