@@ -28,6 +28,13 @@ fn planted(input: &str) -> String {
     input.replace(MARK, CANARY)
 }
 
+/// Whether `input` has a part of the canary that nobody planted: a fuzzer learns to spell it, and
+/// what it spells is no secret.
+fn spells_canary(input: &[u8]) -> bool {
+    let mut parts = input.windows(4);
+    parts.any(|part| part.eq_ignore_ascii_case(b"n4ri"))
+}
+
 /// Whether `text` shows the canary, or most of it.
 fn shows_canary(text: &str) -> bool {
     text.to_ascii_lowercase().contains("k4n4ri-8")
