@@ -28,6 +28,7 @@ use crate::clock::{Clock, Instant};
 use crate::telemetry::{ClientMetrics, InFlight, ListenerMetrics};
 use crate::token::cache::TokenCell;
 use crate::token::service::Control;
+use crate::token::token::Token;
 
 /// A client, as a request needs it.
 #[derive(Debug)]
@@ -103,6 +104,14 @@ impl Service {
     fn refuse<T>(context: &mut Context, refusal: Refusal) -> Result<T> {
         context.refusal = Some(refusal);
         Err(Error::new(ErrorType::Custom("refused")))
+    }
+}
+
+impl Context {
+    /// The request is sent at `now`, with `token`.
+    fn goes_out(&mut self, token: &Token, now: Instant) {
+        self.generation = Some(token.generation());
+        self.sent = Some(now);
     }
 }
 
@@ -225,16 +234,14 @@ impl ProxyHttp for Service {
         let Client { cell, upstream, .. } = &*plan.client;
         let authority = upstream.authority();
         if let Some(token) = cell.usable(now).as_deref().and_then(Option::as_ref) {
-            context.generation = Some(token.generation());
-            context.sent = Some(now);
+            context.goes_out(token, now);
             return inject::outgoing(request, authority, token.authorization());
         }
         // it ended between the first look and the connection
         let patience = plan.client.wait_for_token;
         match cell.wait(&*self.clock, patience).await {
             Ok(token) => {
-                context.generation = Some(token.generation());
-                context.sent = Some(self.clock.now());
+                context.goes_out(&token, self.clock.now());
                 inject::outgoing(request, authority, token.authorization())
             }
             Err(no_token) => Self::refuse(context, Refusal::NoToken(no_token)),
@@ -277,10 +284,10 @@ impl ProxyHttp for Service {
         _context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        let body_at_hand = !session.as_ref().retry_buffer_truncated();
         if replay::is_again(&e) {
             return e;
         }
+        let body_at_hand = !session.as_ref().retry_buffer_truncated();
         // a kept connection may have been closed by the other side meanwhile: what may be sent
         // twice (RFC 9110, section 9.2.2) is
         if session.req_header().method.is_idempotent() && body_at_hand {

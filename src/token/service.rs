@@ -148,15 +148,17 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         self.publish(Next::Answer);
         let refill = self.parts.config.pool.refill;
         let lease = self.parts.store.lease(refill);
-        let mut lease = match tokio::time::timeout(self.patience(), lease).await {
-            Ok(Ok(None)) => {
+        let mut lease = match in_time(self.patience(), lease).await {
+            Ok(None) => {
                 // the holder's token comes by the store; this is for a holder that dies
                 self.schedule.yielded(self.parts.clock.now());
                 return;
             }
-            Ok(Ok(Some(lease))) => Some(lease),
-            Ok(Err(e)) => self.without_store(&e),
-            Err(_elapsed) => self.without_store(&StoreError("it does not answer".to_owned())),
+            Ok(Some(lease)) => Some(lease),
+            Err(e) => {
+                self.without_store(&e);
+                None
+            }
         };
         if lease.is_some() {
             self.look_into_the_store().await;
@@ -287,19 +289,14 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     /// Reads what is kept, and takes over what is newer than what is in hand.
     async fn look_into_the_store(&mut self) {
         let read = self.parts.store.read();
-        match tokio::time::timeout(self.patience(), read).await {
-            Ok(Ok(record)) => {
+        match in_time(self.patience(), read).await {
+            Ok(record) => {
                 self.store_is_away = false;
                 if let Some(record) = record {
                     self.take_over(&record);
                 }
             }
-            Ok(Err(e)) => {
-                self.without_store(&e);
-            }
-            Err(_elapsed) => {
-                self.without_store(&StoreError("it does not answer".to_owned()));
-            }
+            Err(e) => self.without_store(&e),
         }
     }
 
@@ -366,22 +363,18 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                 not_before: wall(not_before),
             },
         };
-        let kept = match tokio::time::timeout(self.patience(), held.publish(&record)).await {
-            Ok(kept) => kept,
-            Err(_elapsed) => Err(StoreError("it does not answer".to_owned())),
-        };
-        if let Err(e) = kept {
-            *lease = self.without_store(&e);
+        if let Err(e) = in_time(self.patience(), held.publish(&record)).await {
+            self.without_store(&e);
+            *lease = None;
         }
     }
 
     /// The store cannot be used: said once, and gone on without.
-    fn without_store(&mut self, e: &StoreError) -> Option<Box<dyn Lease>> {
+    fn without_store(&mut self, e: &StoreError) {
         if !self.store_is_away {
             warn!(client = %self.parts.client, "the store cannot be used, going on without it: {e}");
         }
         self.store_is_away = true;
-        None
     }
 
     /// How long the store may take: a twelfth of the refill interval, 5 s of a minute.
@@ -403,6 +396,16 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             considered: self.considered,
         });
     }
+}
+
+/// What the store says, if it says so within `patience`.
+async fn in_time<T>(
+    patience: Duration,
+    says: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(patience, says)
+        .await
+        .unwrap_or_else(|_elapsed| Err(StoreError("it does not answer".to_owned())))
 }
 
 /// Asks once, in a task of its own: a panic in there is a failure like any other.
