@@ -15,7 +15,7 @@ use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
 use crate::proxy::config::Listener;
-use crate::proxy::service::{Client, Plan};
+use crate::proxy::plan::{Client, Plan};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening, Server};
 use crate::random::ThreadJitter;

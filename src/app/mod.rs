@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::oauth::client;
 use crate::proxy::config::Listener;
-use crate::proxy::service::Client;
+use crate::proxy::plan::Client;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening};
 use crate::store;

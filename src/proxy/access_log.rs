@@ -7,7 +7,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
 use tracing::info;
 
-use super::service::Context;
+use super::context::Context;
 
 /// Writes the line of a request that has ended with `status` (0: no answer was sent) after `took`.
 pub(super) fn write(
@@ -22,7 +22,7 @@ pub(super) fn write(
     info!(
         target: "access",
         listener = %context.plan.listener.name,
-        client = %context.plan.client.name,
+        client = %context.client.name,
         method = %request.method,
         path = request.uri.path(),
         status,

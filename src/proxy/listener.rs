@@ -24,7 +24,8 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connection::{Connection, Limits};
-use super::service::{Plan, Service};
+use super::plan::Plan;
+use super::service::Service;
 use crate::clock::Clock;
 use crate::tls::CaFile;
 

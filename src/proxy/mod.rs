@@ -22,8 +22,10 @@ mod access_log;
 pub mod browser;
 pub mod config;
 mod connection;
+mod context;
 mod inject;
 pub mod listener;
+pub mod plan;
 pub mod policy;
 mod replay;
 pub mod respond;
@@ -32,7 +34,7 @@ pub mod target;
 mod trust;
 pub mod upstream;
 
-use service::Plan;
+use plan::Plan;
 use trust::Bundle;
 
 pub use listener::{Listening, Server};

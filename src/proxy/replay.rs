@@ -8,7 +8,7 @@
 use http::StatusCode;
 use pingora_core::{Error, ErrorType};
 
-use super::service::Client;
+use super::plan::Client;
 use crate::clock::Clock;
 
 /// The error by which pingora is told to send the request again.

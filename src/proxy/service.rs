@@ -2,7 +2,6 @@
 //! hook asks the module that decides and does what it says.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -15,51 +14,13 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::access_log;
-use super::browser;
-use super::config::Listener;
 use super::connection::Connection;
+use super::context::Context;
 use super::inject;
-use super::policy;
+use super::plan::{Client, Plan};
 use super::replay::{self, Next, Unauthorized};
 use super::respond::{self, Refusal};
-use super::target;
-use super::upstream::Upstream;
-use crate::clock::{Clock, Instant};
-use crate::telemetry::{ClientMetrics, InFlight, ListenerMetrics};
-use crate::token::cache::TokenCell;
-use crate::token::service::Control;
-use crate::token::token::Token;
-
-/// A client, as a request needs it.
-#[derive(Debug)]
-pub struct Client {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// Its token.
-    pub cell: Arc<TokenCell>,
-    /// How long a request waits when there is no token.
-    pub wait_for_token: Duration,
-    /// Where its instance is.
-    pub upstream: Arc<Upstream>,
-    /// Its figures.
-    pub metrics: Arc<ClientMetrics>,
-    /// Keeps its engine running for as long as a request may need it.
-    pub engine: Control,
-}
-
-/// What is done with the requests of one listener. A request keeps the plan that was in place when
-/// its head was complete, to its end.
-#[derive(Debug)]
-pub struct Plan {
-    /// The listener.
-    pub listener: Listener,
-    /// The client whose token is attached.
-    pub client: Arc<Client>,
-    /// The listener's figures.
-    pub metrics: Arc<ListenerMetrics>,
-    /// Whether each request is logged.
-    pub access_log: bool,
-}
+use crate::clock::Clock;
 
 /// The hooks of one listener.
 #[derive(Debug)]
@@ -68,28 +29,6 @@ pub struct Service {
     pub(super) plan: Arc<ArcSwap<Plan>>,
     /// The clock by which tokens end and requests are timed.
     pub(super) clock: Arc<dyn Clock>,
-}
-
-/// What is known of one request on its way.
-#[derive(Debug)]
-pub struct Context {
-    /// What is done with it.
-    pub(super) plan: Arc<Plan>,
-    /// When its head was complete.
-    pub(super) started: Instant,
-    /// When it was sent to the instance, the last time.
-    sent: Option<Instant>,
-    /// How long the instance took to answer with a head.
-    pub(super) upstream: Option<Duration>,
-    /// Which token went with it.
-    pub(super) generation: Option<u64>,
-    /// Why it is answered here.
-    pub(super) refusal: Option<Refusal>,
-    /// Connections that could not be made for it.
-    failed_connections: usize,
-    /// Whether it was sent a second time, after a 401.
-    pub(super) replayed: bool,
-    _in_flight: InFlight,
 }
 
 impl Service {
@@ -107,65 +46,12 @@ impl Service {
     }
 }
 
-impl Context {
-    /// The request is sent at `now`, with `token`.
-    fn goes_out(&mut self, token: &Token, now: Instant) {
-        self.generation = Some(token.generation());
-        self.sent = Some(now);
-    }
-}
-
-impl Plan {
-    /// Whether the request may go on as it stands; an absolute target becomes its path.
-    fn examine(&self, request: &mut RequestHeader) -> Result<(), Refusal> {
-        if target::is_forbidden(&request.method) {
-            return Err(Refusal::Method);
-        }
-        target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
-        let hosts = &self.listener.hosts;
-        let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
-        let host_is_accepted = browser::is_accepted(hosts, &host);
-        let instance = self.client.upstream.instance();
-        let is_ours = |host: &str| browser::is_accepted(hosts, host) || host == instance.host;
-        let path = target::check_target(request.raw_path(), is_ours).map_err(Refusal::Malformed)?;
-        let is_absolute = path.is_some();
-        if let Some(path) = path {
-            request.set_uri(path);
-        }
-        // an absolute target's authority, just checked, stands for Host (RFC 9112, section 3.2.2)
-        if !is_absolute && !host_is_accepted {
-            return Err(Refusal::Host {
-                listener: self.listener.name.to_string(),
-                accepted: hosts.join(", "),
-            });
-        }
-        if browser::is_cross_site(hosts, &request.headers) {
-            return Err(Refusal::CrossSite);
-        }
-        if let Some(denied) = policy::denied(request.uri.path(), &instance.token_path) {
-            return Err(Refusal::Denied(denied));
-        }
-        Ok(())
-    }
-}
-
 #[async_trait]
 impl ProxyHttp for Service {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let plan = self.plan.load_full();
-        Context {
-            started: self.clock.now(),
-            sent: None,
-            upstream: None,
-            generation: None,
-            refusal: None,
-            failed_connections: 0,
-            replayed: false,
-            _in_flight: plan.client.metrics.in_flight(),
-            plan,
-        }
+        Context::new(self.plan.load_full(), self.clock.now())
     }
 
     /// No compression: bodies pass as they are.
@@ -182,7 +68,7 @@ impl ProxyHttp for Service {
         if let Err(refusal) = context.plan.examine(session.req_header_mut()) {
             return Self::refuse(context, refusal);
         }
-        let client = &context.plan.client;
+        let client = &context.client;
         if client.cell.usable(self.clock.now()).is_none() {
             let waited = client.cell.wait(&*self.clock, client.wait_for_token).await;
             if let Err(no_token) = waited {
@@ -197,7 +83,7 @@ impl ProxyHttp for Service {
         _session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let problem = match context.plan.client.upstream.peer().await {
+        let problem = match context.client.upstream.peer().await {
             Ok(peer) => return Ok(peer),
             Err(problem) => problem,
         };
@@ -212,7 +98,7 @@ impl ProxyHttp for Service {
         context: &mut Context,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        let upstream = &context.plan.client.upstream;
+        let upstream = &context.client.upstream;
         upstream.connection_failed();
         context.failed_connections += 1;
         // nothing was sent: every other address may be tried, and a lone one a second time
@@ -230,15 +116,15 @@ impl ProxyHttp for Service {
         context: &mut Context,
     ) -> Result<()> {
         let now = self.clock.now();
-        let plan = Arc::clone(&context.plan);
-        let Client { cell, upstream, .. } = &*plan.client;
+        let client = Arc::clone(&context.client);
+        let Client { cell, upstream, .. } = &*client;
         let authority = upstream.authority();
         if let Some(token) = cell.usable(now).as_deref().and_then(Option::as_ref) {
             context.goes_out(token, now);
             return inject::outgoing(request, authority, token.authorization());
         }
         // it ended between the first look and the connection
-        let patience = plan.client.wait_for_token;
+        let patience = client.wait_for_token;
         match cell.wait(&*self.clock, patience).await {
             Ok(token) => {
                 context.goes_out(&token, self.clock.now());
@@ -266,7 +152,7 @@ impl ProxyHttp for Service {
             replayed: context.replayed,
             body_at_hand: !session.as_ref().retry_buffer_truncated(),
         };
-        let client = &context.plan.client;
+        let client = &context.client;
         match replay::decide(client, &*self.clock, response.status, asked).await {
             Next::Pass => Ok(()),
             Next::SendAgain => {
@@ -314,7 +200,7 @@ impl ProxyHttp for Service {
             response.remove_header(&TRANSFER_ENCODING);
         }
         let host = request.headers.get(HOST);
-        inject::incoming(response, context.plan.client.upstream.instance(), host)
+        inject::incoming(response, context.client.upstream.instance(), host)
     }
 
     async fn fail_to_proxy(
@@ -348,11 +234,9 @@ impl ProxyHttp for Service {
         let status = session.response_written().map_or(0, |r| r.status.as_u16());
         let took = self.clock.now().since(context.started);
         let method = (&session.req_header().method).into();
-        let plan = &context.plan;
-        plan.client
-            .metrics
-            .request(method, status, took, context.upstream);
-        if plan.access_log {
+        let metrics = &context.client.metrics;
+        metrics.request(method, status, took, context.upstream);
+        if context.plan.access_log {
             access_log::write(session, context, status, took, e);
         }
     }
