@@ -20,3 +20,14 @@ impl Jitter for ThreadJitter {
         fastrand::f64()
     }
 }
+
+/// A number that no other call gives, for telling requests apart. Not for secrets: it can be
+/// guessed.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it names something and decides nothing"
+)]
+pub fn unique() -> u128 {
+    fastrand::u128(..)
+}

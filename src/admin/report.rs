@@ -269,7 +269,13 @@ mod tests {
         let failed = refused(holds(asked), clock.now() - Duration::from_secs(10));
         cell(&view).publish(failed);
         let apps = view.metrics.client("catalog");
-        apps.request(MethodLabel::Get, 200, Duration::from_millis(9), None);
+        apps.request(
+            &view.metrics.app(""),
+            MethodLabel::Get,
+            200,
+            Duration::from_millis(9),
+            None,
+        );
         let _open = view.metrics.listener("local").connection();
 
         let json = serde_json::to_string_pretty(&view.report()).unwrap();

@@ -14,8 +14,9 @@ use super::{Open, Parts, Running, StartError, bind, local_address};
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
-use crate::proxy::config::Listener;
-use crate::proxy::plan::{Client, Plan};
+use crate::proxy::app::{App, Apps};
+use crate::proxy::config::{self as proxied, Listener};
+use crate::proxy::plan::{Client, Credentials, Plan, Route};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening, Server};
 use crate::random::ThreadJitter;
@@ -61,6 +62,7 @@ pub(super) fn make(running: &Running, config: &Config) -> Result<Made, StartErro
     };
     draft.instances()?;
     draft.clients()?;
+    draft.apps();
     draft.listeners()?;
     Ok(draft.made)
 }
@@ -117,6 +119,10 @@ impl Draft<'_> {
                 cell,
                 wait_for_token: client.wait_for_token,
                 upstream: Arc::clone(&parts.instances[&client.instance]),
+                own: Credentials::new(
+                    client.oauth.client_id.clone(),
+                    client.oauth.client_secret.clone(),
+                ),
                 metrics,
                 engine,
             };
@@ -190,6 +196,24 @@ impl Draft<'_> {
         })
     }
 
+    /// The apps: each goes on counting where it stands, unless its limits changed.
+    fn apps(&mut self) {
+        let running = self.running;
+        let parts = &mut self.made.parts;
+        let app = |app: &Arc<proxied::App>| {
+            let client = app.client.as_ref().map(|name| &parts.clients[name]);
+            let before = running.parts.apps.named(&app.name);
+            App::new(
+                Arc::clone(app),
+                client.map(Arc::clone),
+                running.metrics.app(&app.name),
+                before.map(|app| &**app),
+            )
+        };
+        let apps = self.config.apps.values().map(app);
+        parts.apps = Arc::new(Apps::new(apps));
+    }
+
     /// The listeners: a socket stays open for whoever is to listen on its address.
     fn listeners(&mut self) -> Result<(), StartError> {
         for listener in &self.config.listeners {
@@ -199,10 +223,34 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// A listener's routes, the longest prefix first.
+    fn routes(&self, listener: &Listener) -> Vec<Route> {
+        let clients = &self.made.parts.clients;
+        let route = |route: &proxied::Route| Route {
+            prefix: Arc::clone(&route.prefix),
+            client: Arc::clone(&clients[&route.client]),
+            strip: route.strip,
+        };
+        let mut routes: Vec<Route> = listener.routes.iter().map(route).collect();
+        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        routes
+    }
+
+    /// The app that all are who connect to `listener`.
+    fn app_of(&self, listener: &Listener) -> Option<Arc<App>> {
+        let app = self.made.parts.apps.named(listener.app.as_ref()?)?;
+        Some(Arc::clone(app))
+    }
+
     fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
         let plan = Arc::new(Plan {
             listener: listener.clone(),
             client: Arc::clone(&self.made.parts.clients[&listener.client]),
+            routes: self.routes(listener),
+            apps: Arc::clone(&self.made.parts.apps),
+            app: self.app_of(listener),
+            nobody: self.running.metrics.app(""),
+            policy: Arc::clone(&self.config.policy),
             metrics: self.running.metrics.listener(&listener.name),
             access_log: self.config.access_log,
         });

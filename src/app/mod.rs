@@ -24,6 +24,7 @@ use crate::admin::{self, ClientView, ListenerView, View};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::oauth::client;
+use crate::proxy::app::Apps;
 use crate::proxy::config::Listener;
 use crate::proxy::plan::Client;
 use crate::proxy::upstream::Upstream;
@@ -93,6 +94,7 @@ pub struct Running {
 struct Parts {
     instances: BTreeMap<Arc<str>, Arc<Upstream>>,
     clients: BTreeMap<Arc<str>, Arc<Client>>,
+    apps: Arc<Apps>,
     /// In the order of the configuration.
     listeners: Vec<Open>,
 }

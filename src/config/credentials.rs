@@ -145,7 +145,7 @@ fn only(
     }
 }
 
-fn file(
+pub(super) fn file(
     path: &Path,
     place: &Place,
     surroundings: &Surroundings<'_>,
@@ -161,7 +161,7 @@ fn file(
     }
 }
 
-fn variable(
+pub(super) fn variable(
     name: &str,
     place: &Place,
     surroundings: &Surroundings<'_>,
@@ -221,7 +221,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, String> {
 }
 
 #[cfg(unix)]
-fn warn_if_readable_by_all(
+pub(super) fn warn_if_readable_by_all(
     path: &Path,
     place: &Place,
     surroundings: &Surroundings<'_>,
@@ -240,4 +240,4 @@ fn warn_if_readable_by_all(
 }
 
 #[cfg(not(unix))]
-fn warn_if_readable_by_all(_: &Path, _: &Place, _: &Surroundings<'_>, _: &mut Report) {}
+pub(super) fn warn_if_readable_by_all(_: &Path, _: &Place, _: &Surroundings<'_>, _: &mut Report) {}

@@ -197,6 +197,9 @@ impl Flags {
         Raw {
             instances: vec![instance],
             clients: vec![client],
+            apps: Vec::new(),
+            deny: Field::Absent,
+            sessions: Field::Absent,
             listeners: vec![listener],
             threads: Field::from(self.threads, flag("threads")),
             drain: Field::from(self.drain, flag("drain")),

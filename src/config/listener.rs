@@ -8,7 +8,7 @@ use super::fault::Report;
 use super::parse::reference;
 use super::place::{Field, Place};
 use super::raw;
-use crate::proxy::config::Listener;
+use crate::proxy::config::{Listener, Route};
 
 /// Where the listener is that nobody configured.
 pub(super) const DEFAULT_ADDRESS: SocketAddr =
@@ -18,21 +18,37 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: u32 = 65_536;
 const MAX_CONNECTIONS: u32 = 10_000;
 
-/// Settles a listener. `clients` are all the clients' names.
-pub(super) fn parse(
-    raw: raw::Listener,
-    clients: &[Arc<str>],
-    report: &mut Report,
-) -> Option<Listener> {
-    let client = reference(raw.client, &raw.place, "client", clients, report);
+/// What a listener may refer to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names<'a> {
+    /// All the clients' names.
+    pub(super) clients: &'a [Arc<str>],
+    /// All the apps' names.
+    pub(super) apps: &'a [Arc<str>],
+}
+
+/// Settles a listener.
+pub(super) fn parse(raw: raw::Listener, names: Names<'_>, report: &mut Report) -> Option<Listener> {
+    let client = reference(raw.client, &raw.place, "client", names.clients, report);
+    let routes = routes(raw.routes, names.clients, report);
+    let app = match raw.app {
+        Field::Absent => None,
+        given => reference(given, &raw.place, "app", names.apps, report),
+    };
     let address = match raw.address {
         Field::Given(typed) => {
-            if !is_loopback(typed.value.ip()) && !raw.allow_unauthenticated.or(false) {
+            let is_guarded = !names.apps.is_empty() || raw.allow_unauthenticated.or(false);
+            if !is_loopback(typed.value.ip()) && !is_guarded {
+                let apps = if typed.place.in_file() {
+                    ", add [app.NAME] so that callers must say who they are"
+                } else {
+                    ""
+                };
                 report.fault(typed.place.fault(
                     "whoever reaches this port calls Collibra with the token, and it is open \
                      beyond this machine",
                     format!(
-                        "listen on 127.0.0.1, or write {} if the network keeps others away",
+                        "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
                         typed.place.setting("allow_unauthenticated", "true")
                     ),
                 ));
@@ -71,11 +87,75 @@ pub(super) fn parse(
         name: raw.name,
         address: address?,
         client: client?,
+        routes,
+        app,
         hosts,
         header_timeout,
         max_header_bytes: usize::try_from(max_header_bytes).ok()?,
         max_connections: usize::try_from(max_connections).ok()?,
     })
+}
+
+fn routes(raw: Vec<raw::Route>, clients: &[Arc<str>], report: &mut Report) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for raw in raw {
+        let client = reference(raw.client, &raw.place, "client", clients, report);
+        let prefix = match raw.prefix {
+            Field::Faulty => None,
+            Field::Absent => {
+                report.fault(raw.place.child("prefix").fault(
+                    "it does not say which paths it is for",
+                    "write what they begin with, like `prefix = \"/dev\"`",
+                ));
+                None
+            }
+            Field::Given(typed) => {
+                let sound = prefix(&typed.value);
+                if let Err((problem, remedy)) = sound {
+                    report.fault(typed.place.fault(problem, remedy));
+                }
+                let sound = sound.ok();
+                if sound.is_some_and(|prefix| routes.iter().any(|r| *r.prefix == *prefix)) {
+                    report.fault(typed.place.fault(
+                        "another route of this listener has the same prefix",
+                        "keep one of them",
+                    ));
+                }
+                sound.map(Arc::from)
+            }
+        };
+        if let (Some(prefix), Some(client)) = (prefix, client) {
+            routes.push(Route {
+                prefix,
+                client,
+                strip: raw.strip.or(false),
+            });
+        }
+    }
+    routes
+}
+
+/// A prefix of paths: whole segments, without the slash at its end.
+fn prefix(text: &str) -> Result<&str, (&'static str, &'static str)> {
+    let in_a_prefix = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+    let prefix = text.trim_end_matches('/');
+    let mut segments = prefix.split('/').skip(1);
+    let odd = segments.any(|segment| matches!(segment, "" | "." | ".."));
+    if !text.starts_with('/') {
+        Err(("it does not begin with a slash", "write it like \"/dev\""))
+    } else if prefix.is_empty() {
+        Err((
+            "it is the beginning of every path",
+            "write it like \"/dev\"; what has no route has the listener's own client",
+        ))
+    } else if odd || !text.chars().all(in_a_prefix) {
+        Err((
+            "it has what a prefix cannot have",
+            "write whole segments of letters, digits, `-`, `.`, `_` and `~`, like \"/dev\"",
+        ))
+    } else {
+        Ok(prefix)
+    }
 }
 
 /// Whether only this machine reaches it.

@@ -5,6 +5,7 @@
 //! instead; a fault or a warning never quotes a value, since any value may be a secret that was
 //! written in the wrong place; what [`load`], [`read`] and [`from_flags`] return is valid.
 
+mod app;
 mod client;
 mod credentials;
 mod fault;
@@ -14,6 +15,7 @@ mod listener;
 mod nearest;
 mod parse;
 mod place;
+mod policy;
 mod raw;
 pub mod reload;
 mod store;
@@ -49,6 +51,10 @@ pub struct Config {
     pub instances: BTreeMap<Arc<str>, Arc<proxy::config::Instance>>,
     /// The registered applications, by name; at least one.
     pub clients: BTreeMap<Arc<str>, Client>,
+    /// The programs that may call, by name; with none, nobody has to say who they are.
+    pub apps: BTreeMap<Arc<str>, Arc<proxy::config::App>>,
+    /// What is forwarded.
+    pub policy: Arc<proxy::policy::Policy>,
     /// Where apps are served; at least one, each with a client of [`Config::clients`].
     pub listeners: Vec<proxy::config::Listener>,
     /// How the process runs.

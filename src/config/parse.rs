@@ -13,8 +13,8 @@ use super::nearest::{listed, nearest};
 use super::place::{Field, Place};
 use super::raw::{Listener as RawListener, Raw};
 use super::watch::Files;
-use super::{Admin, Client, Config, Server, client, instance, listener, store};
-use crate::proxy::config::Listener;
+use super::{Admin, Client, Config, Server, app, client, instance, listener, policy, store};
+use crate::proxy::config::{App, Listener};
 
 const ADMIN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9902);
@@ -42,6 +42,11 @@ pub(super) fn parse(
     let root = raw.place;
     let instance_names: Vec<_> = raw.instances.iter().map(|raw| raw.name.clone()).collect();
     let client_names: Vec<_> = raw.clients.iter().map(|raw| raw.name.clone()).collect();
+    let app_names: Vec<_> = raw.apps.iter().map(|raw| raw.name.clone()).collect();
+    let names = listener::Names {
+        clients: &client_names,
+        apps: &app_names,
+    };
     let places = Places {
         instances: places(raw.instances.iter().map(|raw| (&raw.name, &raw.place))),
         clients: places(raw.clients.iter().map(|raw| (&raw.name, &raw.place))),
@@ -70,21 +75,16 @@ pub(super) fn parse(
     let admin = Admin {
         address: raw.admin.or(ADMIN),
     };
-    let listeners = listeners(
-        raw.listeners,
-        &root,
-        &client_names,
-        &admin,
-        &admin_place,
-        report,
-    );
+    let listeners = listeners(raw.listeners, &root, names, &admin, &admin_place, report);
     if !listener::is_loopback(admin.address.ip()) {
         report.warning(admin_place.fault(
             "health, metrics and status can be seen beyond this machine; none shows a secret",
             "write a loopback address unless something outside scrapes it",
         ));
     }
-    warn_of_unused(&clients, &listeners, &places, report);
+    let apps = app::parse(raw.apps, &client_names, &listeners, surroundings, report);
+    let policy = Arc::new(policy::parse(raw.deny, raw.sessions, report));
+    warn_of_unused(&clients, &listeners, &apps, &places, report);
     let store = store::parse(raw.store, surroundings, report);
     let drain_place = match &raw.drain {
         Field::Given(typed) => Some(typed.place.clone()),
@@ -116,6 +116,8 @@ pub(super) fn parse(
     Some(Config {
         instances: instances.collect(),
         clients,
+        apps,
+        policy,
         listeners,
         server,
         admin,
@@ -270,7 +272,7 @@ fn one_pool_each(
 fn listeners(
     mut raw: Vec<RawListener>,
     root: &Place,
-    clients: &[Arc<str>],
+    names: listener::Names<'_>,
     admin: &Admin,
     admin_place: &Place,
     report: &mut Report,
@@ -303,7 +305,7 @@ fn listeners(
             }
             taken.push((raw.name.to_string(), typed.value));
         }
-        listeners.extend(listener::parse(raw, clients, report));
+        listeners.extend(listener::parse(raw, names, report));
     }
     listeners
 }
@@ -311,6 +313,7 @@ fn listeners(
 fn warn_of_unused(
     clients: &BTreeMap<Arc<str>, Client>,
     listeners: &[Listener],
+    apps: &BTreeMap<Arc<str>, Arc<App>>,
     places: &Places,
     report: &mut Report,
 ) {
@@ -320,9 +323,14 @@ fn warn_of_unused(
         }
     }
     for (name, place) in &places.clients {
-        if !listeners.iter().any(|listener| listener.client == *name) {
+        let by_listener = listeners.iter().any(|listener| {
+            let mut routes = listener.routes.iter();
+            listener.client == *name || routes.any(|route| route.client == *name)
+        });
+        let by_app = apps.values().any(|app| app.client.as_ref() == Some(name));
+        if !by_listener && !by_app {
             report.warning(place.fault(
-                "no listener uses it, and yet it will hold a token",
+                "no listener, route or app uses it, and yet it will hold a token",
                 "remove it, or name it in a listener",
             ));
         }

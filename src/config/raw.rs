@@ -14,7 +14,7 @@ use crate::secret::Secret;
 
 /// The tables of the file.
 pub(super) const TABLES: &[&str] = &[
-    "instance", "client", "listener", "server", "admin", "log", "store",
+    "instance", "client", "listener", "app", "policy", "server", "admin", "log", "store",
 ];
 /// The keys of `[instance.NAME]`.
 pub(super) const INSTANCE: &[&str] = &[
@@ -50,12 +50,28 @@ pub(super) const POOL: &[&str] = &["capacity", "refill"];
 pub(super) const LISTENER: &[&str] = &[
     "address",
     "client",
+    "route",
+    "app",
     "hosts",
     "allow_unauthenticated",
     "header_timeout",
     "max_header_bytes",
     "max_connections",
 ];
+/// The keys of an item of `route`.
+pub(super) const ROUTE: &[&str] = &["prefix", "client", "strip"];
+/// The keys of `[app.NAME]`.
+pub(super) const APP: &[&str] = &[
+    "key_file",
+    "key_env",
+    "certificate",
+    "client",
+    "allow",
+    "requests_per_second",
+    "max_in_flight",
+];
+/// The keys of `[policy]`.
+pub(super) const POLICY: &[&str] = &["deny", "sessions"];
 /// The keys of `[server]`.
 pub(super) const SERVER: &[&str] = &["threads", "drain"];
 /// The keys of `[admin]`.
@@ -72,6 +88,9 @@ pub(super) struct Raw {
     pub(super) instances: Vec<Instance>,
     pub(super) clients: Vec<Client>,
     pub(super) listeners: Vec<Listener>,
+    pub(super) apps: Vec<App>,
+    pub(super) deny: Field<Vec<String>>,
+    pub(super) sessions: Field<String>,
     pub(super) threads: Field<u32>,
     pub(super) drain: Field<Duration>,
     pub(super) admin: Field<SocketAddr>,
@@ -147,11 +166,35 @@ pub(super) struct Listener {
     pub(super) place: Place,
     pub(super) address: Field<SocketAddr>,
     pub(super) client: Field<String>,
+    pub(super) routes: Vec<Route>,
+    pub(super) app: Field<String>,
     pub(super) hosts: Field<Vec<String>>,
     pub(super) allow_unauthenticated: Field<bool>,
     pub(super) header_timeout: Field<Duration>,
     pub(super) max_header_bytes: Field<u32>,
     pub(super) max_connections: Field<u32>,
+}
+
+/// An item of `route`.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) place: Place,
+    pub(super) prefix: Field<String>,
+    pub(super) client: Field<String>,
+    pub(super) strip: Field<bool>,
+}
+
+/// `[app.NAME]`.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) name: Arc<str>,
+    pub(super) place: Place,
+    pub(super) key: Sources,
+    pub(super) certificate: Field<String>,
+    pub(super) client: Field<String>,
+    pub(super) allow: Field<Vec<String>>,
+    pub(super) requests_per_second: Field<f64>,
+    pub(super) max_in_flight: Field<u32>,
 }
 
 /// Reads a file's text. Unknown keys and wrong types are reported, and so is every fault of the
@@ -173,6 +216,8 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
     let instances = file.named("instance", INSTANCE, report);
     let clients = file.named("client", CLIENT, report);
     let listeners = file.named("listener", LISTENER, report);
+    let apps = file.named("app", APP, report);
+    let policy = file.table("policy", POLICY, report);
     let server = file.table("server", SERVER, report);
     let admin = file.table("admin", ADMIN, report);
     let log = file.table("log", LOG, report);
@@ -186,6 +231,9 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         instances: each(instances, report, instance),
         clients: each(clients, report, client),
         listeners: each(listeners, report, listener),
+        apps: each(apps, report, app),
+        deny: key(&policy, "deny", report),
+        sessions: key(&policy, "sessions", report),
         threads: key(&server, "threads", report),
         drain: key(&server, "drain", report),
         admin: key(&admin, "address", report),
@@ -270,11 +318,42 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
         place: table.place.clone(),
         address: table.get("address", report),
         client: table.get("client", report),
+        routes: table
+            .tables("route", ROUTE, report)
+            .iter()
+            .map(|t| route(t, report))
+            .collect(),
+        app: table.get("app", report),
         hosts: table.get("hosts", report),
         allow_unauthenticated: table.get("allow_unauthenticated", report),
         header_timeout: table.get("header_timeout", report),
         max_header_bytes: table.get("max_header_bytes", report),
         max_connections: table.get("max_connections", report),
+    }
+}
+
+fn route(table: &Table<'_>, report: &mut Report) -> Route {
+    Route {
+        place: table.place.clone(),
+        prefix: table.get("prefix", report),
+        client: table.get("client", report),
+        strip: table.get("strip", report),
+    }
+}
+
+fn app(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> App {
+    let mut key = Sources::default();
+    key.add(table.get("key_file", report), Source::File);
+    key.add(table.get("key_env", report), Source::Variable);
+    App {
+        name,
+        place: table.place.clone(),
+        key,
+        certificate: table.get("certificate", report),
+        client: table.get("client", report),
+        allow: table.get("allow", report),
+        requests_per_second: table.get("requests_per_second", report),
+        max_in_flight: table.get("max_in_flight", report),
     }
 }
 
@@ -285,6 +364,8 @@ impl Listener {
             name: "local".into(),
             address: Field::from(Some(address), place.child("address")),
             client: Field::Absent,
+            routes: Vec::new(),
+            app: Field::Absent,
             hosts: Field::Absent,
             allow_unauthenticated: Field::Absent,
             header_timeout: Field::Absent,

@@ -64,7 +64,9 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
         listeners.map(|l| (l.name.clone(), l.clone())).collect()
     };
     compare("listener", &listeners(old), &listeners(new), &mut found);
+    compare("app", &old.apps, &new.apps, &mut found);
     let others = [
+        ("policy", old.policy != new.policy),
         ("server", old.server != new.server),
         ("admin", old.admin != new.admin),
         ("store", old.store != new.store),

@@ -142,6 +142,40 @@ impl<'a> Table<'a> {
         tables
     }
 
+    /// The tables in the list `key`, each with the keys `known`.
+    pub(super) fn tables(
+        &self,
+        key: &'static str,
+        known: &'static [&'static str],
+        report: &mut Report,
+    ) -> Vec<Table<'a>> {
+        let Some((place, value)) = self.entry(key) else {
+            return Vec::new();
+        };
+        let first = known.first().copied().unwrap_or_default();
+        let remedy = format!("write `{key} = [ {{ {first} = … }} ]`");
+        let Some(items) = value.as_array() else {
+            let (problem, remedy) = wrong_type(value, "a list of tables", &remedy);
+            report.fault(place.fault(problem, remedy));
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in items {
+            let place = self.at(place.clone(), item);
+            match item.get_ref().as_table() {
+                Some(entries) => {
+                    tables.push(Table::new(entries, self.text, place, known, report));
+                }
+                None => {
+                    let (problem, remedy) =
+                        wrong_type(item.get_ref(), "a table, as each item of the list", &remedy);
+                    report.fault(place.fault(problem, remedy));
+                }
+            }
+        }
+        tables
+    }
+
     fn entry(&self, key: &'static str) -> Option<(Place, &'a DeValue<'a>)> {
         debug_assert!(self.known.contains(&key), "{key} is read and not known");
         let (name, value) = self.entries.get_key_value(key)?;

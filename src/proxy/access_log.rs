@@ -23,6 +23,8 @@ pub(super) fn write(
         target: "access",
         listener = %context.plan.listener.name,
         client = %context.client.name,
+        app = context.app().map(|name| &**name),
+        request_id = context.id.as_ref().and_then(|id| id.to_str().ok()),
         method = %request.method,
         path = request.uri.path(),
         status,

@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limit::Limits;
+use super::policy::pattern::Pattern;
+use crate::secret::Secret;
 use crate::tls::CaFile;
 
 /// One Collibra environment.
@@ -47,8 +50,12 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// The name of the client whose token is attached.
+    /// The name of the client whose token is attached, unless a route or an app has another.
     pub client: Arc<str>,
+    /// What begins with a prefix and goes elsewhere.
+    pub routes: Vec<Route>,
+    /// The app that all who connect here are.
+    pub app: Option<Arc<str>>,
     /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
     pub hosts: Vec<String>,
     /// The longest time for the head of a request, from its first byte to its last.
@@ -57,4 +64,33 @@ pub struct Listener {
     pub max_header_bytes: usize,
     /// How many connections are served at once; further ones wait to be accepted.
     pub max_connections: usize,
+}
+
+/// Requests whose path begins alike, and whose client is another than their listener's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// What the path begins with, whole segments of it: it begins with a slash and does not end
+    /// with one.
+    pub prefix: Arc<str>,
+    /// The name of the client whose token is attached.
+    pub client: Arc<str>,
+    /// Whether the prefix is cut before the request goes on.
+    pub strip: bool,
+}
+
+/// A program that calls Collibra through the proxy, and says who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct App {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// What it shows; an app without one is known by its certificate or its socket.
+    pub key: Option<Secret>,
+    /// The name on its certificate.
+    pub certificate: String,
+    /// The name of its client, whatever its listener's.
+    pub client: Option<Arc<str>>,
+    /// What it may do; `None`: all that is not denied.
+    pub allow: Option<Vec<Pattern>>,
+    /// How much of it.
+    pub limits: Limits,
 }

@@ -93,7 +93,7 @@ impl Connection {
         self.phase.set(Phase::Refused);
         self.listener.refused(refusal.reason());
         // the socket's buffer is empty here, so the answer goes out whole or the caller is gone
-        let answer = respond::raw(refusal);
+        let answer = respond::answer(refusal).raw();
         let _ = Pin::new(&mut self.inner).poll_write(cx, &answer);
         let _ = Pin::new(&mut self.inner).poll_flush(cx);
     }

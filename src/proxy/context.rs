@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
+use super::identify::Caller;
+use super::limit::Admitted;
 use super::plan::{Client, Plan};
 use super::respond::Refusal;
 use crate::clock::Instant;
-use crate::telemetry::InFlight;
+use crate::telemetry::{AppMetrics, InFlight};
 use crate::token::token::Token;
 
 /// What is known of one request on its way.
@@ -14,8 +18,14 @@ use crate::token::token::Token;
 pub struct Context {
     /// What is done with it.
     pub(super) plan: Arc<Plan>,
+    /// Who sent it, as far as that is known.
+    pub(super) caller: Caller,
     /// The client whose token it gets.
     pub(super) client: Arc<Client>,
+    /// The prefix that was cut from its path.
+    pub(super) stripped: Option<Arc<str>>,
+    /// By what it is found again in other logs, once its head was looked at.
+    pub(super) id: Option<HeaderValue>,
     /// When its head was complete.
     pub(super) started: Instant,
     /// When it was sent to the instance, the last time.
@@ -30,7 +40,9 @@ pub struct Context {
     pub(super) failed_connections: usize,
     /// Whether it was sent a second time, after a 401.
     pub(super) replayed: bool,
-    _in_flight: InFlight,
+    /// Its share of its app's limits.
+    pub(super) admitted: Option<Admitted>,
+    in_flight: InFlight,
 }
 
 impl Context {
@@ -38,6 +50,9 @@ impl Context {
     pub(super) fn new(plan: Arc<Plan>, started: Instant) -> Context {
         let client = Arc::clone(&plan.client);
         Context {
+            caller: Caller::Anyone,
+            stripped: None,
+            id: None,
             started,
             sent: None,
             upstream: None,
@@ -45,9 +60,44 @@ impl Context {
             refusal: None,
             failed_connections: 0,
             replayed: false,
-            _in_flight: client.metrics.in_flight(),
+            admitted: None,
+            in_flight: client.metrics.in_flight(),
             client,
             plan,
+        }
+    }
+
+    /// Its client is this one.
+    pub(super) fn lead_to(&mut self, client: &Arc<Client>) {
+        if !Arc::ptr_eq(&self.client, client) {
+            self.in_flight = client.metrics.in_flight();
+            self.client = Arc::clone(client);
+        }
+    }
+
+    /// It was sent by `caller`, who may have a client of its own.
+    pub(super) fn comes_from(&mut self, caller: Caller) {
+        if let Caller::App(app) = &caller
+            && let Some(client) = app.client()
+        {
+            self.lead_to(client);
+        }
+        self.caller = caller;
+    }
+
+    /// The name of the app that sent it, if one did.
+    pub(super) fn app(&self) -> Option<&Arc<str>> {
+        match &self.caller {
+            Caller::App(app) => Some(app.name()),
+            Caller::Anyone | Caller::Owner => None,
+        }
+    }
+
+    /// The figures of whoever sent it.
+    pub(super) fn app_metrics(&self) -> &AppMetrics {
+        match &self.caller {
+            Caller::App(app) => app.metrics(),
+            Caller::Anyone | Caller::Owner => &self.plan.nobody,
         }
     }
 

@@ -10,6 +10,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::config::Instance;
 
+/// By what a request is found again in other logs.
+pub(super) const REQUEST_ID: &str = "x-request-id";
+
+/// The longest that is accepted from a caller.
+const LONGEST_REQUEST_ID: usize = 128;
+
 /// Makes a request the client's: its token in place of whatever the app sent, the instance's host,
 /// and nothing of the app's session or of the way it came.
 ///
@@ -38,16 +44,37 @@ pub(crate) fn outgoing(
     request.insert_header(AUTHORIZATION, authorization.clone())
 }
 
+/// By what a request is told in the log and to its sender: the id that the sender gave it, if that
+/// is plain and short, or one of its own.
+pub(crate) fn request_id(request: &RequestHeader) -> Option<HeaderValue> {
+    let is_plain = |id: &&HeaderValue| {
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+        (1..=LONGEST_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(plain)
+    };
+    match request.headers.get(REQUEST_ID).filter(is_plain) {
+        Some(id) => Some(id.clone()),
+        None => HeaderValue::try_from(format!("{:032x}", crate::random::unique())).ok(),
+    }
+}
+
+/// By what way an app called the proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way<'a> {
+    /// The value of `Host`.
+    pub(crate) host: Option<&'a HeaderValue>,
+    /// What was cut from the path.
+    pub(crate) prefix: &'a str,
+}
+
 /// Makes a response the proxy's: no cookie of the shared identity, no promise of HTTPS for this
-/// host, and a redirect within the instance leads back through the proxy, by the `host` at which
-/// the app called it.
+/// host, and a redirect within the instance leads back by the `way` that the app came.
 ///
 /// # Errors
 /// If a header cannot be set.
 pub(crate) fn incoming(
     response: &mut ResponseHeader,
     instance: &Instance,
-    host: Option<&HeaderValue>,
+    way: Way<'_>,
 ) -> Result<()> {
     response.remove_header(&SET_COOKIE);
     response.remove_header(&STRICT_TRANSPORT_SECURITY);
@@ -55,7 +82,7 @@ pub(crate) fn incoming(
         .headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok())
-        .and_then(|location| turned_back(location, instance, host?.to_str().ok()?));
+        .and_then(|location| turned_back(location, instance, way));
     match turned {
         Some(location) => response.insert_header(LOCATION, location),
         None => Ok(()),
@@ -63,7 +90,12 @@ pub(crate) fn incoming(
 }
 
 /// A location on the instance as one on the proxy.
-fn turned_back(location: &str, instance: &Instance, host: &str) -> Option<String> {
+fn turned_back(location: &str, instance: &Instance, way: Way<'_>) -> Option<String> {
+    let Way { host, prefix } = way;
+    if location.starts_with('/') && !location.starts_with("//") {
+        return (!prefix.is_empty()).then(|| format!("{prefix}{location}"));
+    }
+    let host = host?.to_str().ok()?;
     let rest = location
         .strip_prefix("https://")
         .or_else(|| location.strip_prefix("http://"))?;
@@ -71,7 +103,7 @@ fn turned_back(location: &str, instance: &Instance, host: &str) -> Option<String
     let (authority, path) = rest.split_at(end);
     authority
         .eq_ignore_ascii_case(&instance.authority)
-        .then(|| format!("http://{host}{path}"))
+        .then(|| format!("http://{host}{prefix}{path}"))
 }
 
 #[cfg(test)]
@@ -147,7 +179,11 @@ mod tests {
             response.append_header(name, value).unwrap();
         }
         let host = HeaderValue::from_static("localhost:8080");
-        incoming(&mut response, &instance(), Some(&host)).unwrap();
+        let way = Way {
+            host: Some(&host),
+            prefix: "",
+        };
+        incoming(&mut response, &instance(), way).unwrap();
         assert!(!response.headers.contains_key("set-cookie"));
         assert!(!response.headers.contains_key("strict-transport-security"));
         assert_eq!(response.headers["location"], "http://localhost:8080/x?y#z");
@@ -155,18 +191,58 @@ mod tests {
     }
 
     #[test]
+    fn a_location_gets_the_prefix_back_that_was_cut() {
+        let host = HeaderValue::from_static("localhost");
+        let way = Way {
+            host: Some(&host),
+            prefix: "/dev",
+        };
+        let turned = |location| turned_back(location, &instance(), way);
+        let back = "http://localhost/dev/x";
+        assert_eq!(turned("https://acme.collibra.com/x").unwrap(), back);
+        assert_eq!(turned("/x?y").unwrap(), "/dev/x?y");
+        for left_alone in ["x", "//other.example/x", "https://other.example/x"] {
+            assert_eq!(turned(left_alone), None, "{left_alone}");
+        }
+    }
+
+    #[test]
+    fn a_request_keeps_a_plain_id_and_gets_one_otherwise() {
+        let id = |given: Option<&str>| {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            if let Some(given) = given {
+                request.insert_header(REQUEST_ID, given).unwrap();
+            }
+            request_id(&request).unwrap()
+        };
+        assert_eq!(id(Some("a-B_9.c")), "a-B_9.c");
+        for odd in [
+            None,
+            Some(""),
+            Some("a b"),
+            Some("a\"b"),
+            Some(&"a".repeat(129)),
+        ] {
+            let made = id(odd);
+            assert_eq!(made.len(), 32, "{odd:?}");
+            assert_ne!(made, id(odd));
+        }
+    }
+
+    #[test]
     fn another_sites_location_is_left_alone() {
+        let host = HeaderValue::from_static("localhost:8080");
+        let way = Way {
+            host: Some(&host),
+            prefix: "",
+        };
         for location in [
             "https://sso.example/login",
             "https://acme.collibra.com.evil.example/",
             "https://acme.collibra.com@evil.example/",
             "/relative",
         ] {
-            assert_eq!(
-                turned_back(location, &instance(), "localhost:8080"),
-                None,
-                "{location}"
-            );
+            assert_eq!(turned_back(location, &instance(), way), None, "{location}");
         }
     }
 }

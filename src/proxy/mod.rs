@@ -1,9 +1,10 @@
 //! The data path: what happens to a request between its listener and Collibra.
 //!
 //! A request's walk: [`listener`] -> `connection` (the limits on its head) -> [`service`] (the
-//! hooks) -> [`target`], [`browser`], [`policy`] (may it go on?) -> the client's token ->
-//! [`upstream`] (where to) -> `inject` (as whom) -> the response, the access log, the metrics.
-//! What is not forwarded is answered by [`respond`].
+//! hooks) -> `examine`: [`target`], [`browser`], `identify`, [`policy`], [`limit`] (may it go on?)
+//! -> the client's token -> [`upstream`] (where to) -> `inject` (as whom) -> the response, the
+//! access log, the metrics. What is not forwarded is answered by `local`, with a local token, or by
+//! [`respond`], with a refusal.
 //!
 //! Promises: nothing goes to the instance without a usable token, and a token goes nowhere else;
 //! bodies are streamed both ways, never buffered; a response has no total deadline, and one that
@@ -19,12 +20,18 @@ use pingora_core::server::configuration::ServerConf;
 use crate::clock::Clock;
 
 mod access_log;
+mod answer;
+pub mod app;
 pub mod browser;
 pub mod config;
 mod connection;
 mod context;
+mod examine;
+mod identify;
 mod inject;
+pub mod limit;
 pub mod listener;
+mod local;
 pub mod plan;
 pub mod policy;
 mod replay;

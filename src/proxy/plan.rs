@@ -1,16 +1,17 @@
-//! What is done with the requests of one listener: the client whose token they get, and whether
-//! they may go on at all.
+//! What is done with the requests of one listener: whom they come from, which clients' tokens they
+//! get, and what is forwarded at all.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_http::RequestHeader;
-
+use super::app::{App, Apps};
 use super::config::Listener;
-use super::respond::Refusal;
+use super::policy::Policy;
 use super::upstream::Upstream;
-use super::{browser, policy, target};
-use crate::telemetry::{ClientMetrics, ListenerMetrics};
+use crate::client_id::ClientId;
+use crate::local_token;
+use crate::secret::Secret;
+use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
 use crate::token::cache::TokenCell;
 use crate::token::service::Control;
 
@@ -25,10 +26,23 @@ pub struct Client {
     pub wait_for_token: Duration,
     /// Where its instance is.
     pub upstream: Arc<Upstream>,
+    /// Its own credentials, by which an app may say that it is the client's owner.
+    pub own: Credentials,
     /// Its figures.
     pub metrics: Arc<ClientMetrics>,
     /// Keeps its engine running for as long as a request may need it.
     pub engine: Control,
+}
+
+/// A client's own credentials.
+#[derive(Debug)]
+pub struct Credentials {
+    /// Its id.
+    pub id: ClientId,
+    /// Its secret.
+    pub secret: Secret,
+    /// What the local tokens of those are signed with who show both.
+    pub signing: local_token::Key,
 }
 
 /// What is done with the requests of one listener. A request keeps the plan that was in place when
@@ -37,44 +51,62 @@ pub struct Client {
 pub struct Plan {
     /// The listener.
     pub listener: Listener,
-    /// The client whose token is attached.
+    /// The client whose token is attached, unless a route or an app has another.
     pub client: Arc<Client>,
+    /// The routes, the longest prefix first.
+    pub routes: Vec<Route>,
+    /// Those who may call.
+    pub apps: Arc<Apps>,
+    /// The app that all who connect here are.
+    pub app: Option<Arc<App>>,
+    /// The figures of callers that are no app.
+    pub nobody: Arc<AppMetrics>,
+    /// What they may call.
+    pub policy: Arc<Policy>,
     /// The listener's figures.
     pub metrics: Arc<ListenerMetrics>,
     /// Whether each request is logged.
     pub access_log: bool,
 }
 
+/// Where requests go whose path begins alike.
+#[derive(Debug)]
+pub struct Route {
+    /// What the path begins with: with a slash, and not ending with one.
+    pub prefix: Arc<str>,
+    /// Whose token they get.
+    pub client: Arc<Client>,
+    /// Whether the prefix is cut.
+    pub strip: bool,
+}
+
+impl Credentials {
+    /// The credentials `id` and `secret`.
+    #[must_use]
+    pub fn new(id: ClientId, secret: Secret) -> Credentials {
+        let signing = local_token::Key::of(&secret);
+        Credentials {
+            id,
+            secret,
+            signing,
+        }
+    }
+}
+
 impl Plan {
-    /// Whether the request may go on as it stands; an absolute target becomes its path.
-    pub(super) fn examine(&self, request: &mut RequestHeader) -> Result<(), Refusal> {
-        if target::is_forbidden(&request.method) {
-            return Err(Refusal::Method);
-        }
-        target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
-        let hosts = &self.listener.hosts;
-        let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
-        let host_is_accepted = browser::is_accepted(hosts, &host);
-        let instance = self.client.upstream.instance();
-        let is_ours = |host: &str| browser::is_accepted(hosts, host) || host == instance.host;
-        let path = target::check_target(request.raw_path(), is_ours).map_err(Refusal::Malformed)?;
-        let is_absolute = path.is_some();
-        if let Some(path) = path {
-            request.set_uri(path);
-        }
-        // an absolute target's authority, just checked, stands for Host (RFC 9112, section 3.2.2)
-        if !is_absolute && !host_is_accepted {
-            return Err(Refusal::Host {
-                listener: self.listener.name.to_string(),
-                accepted: hosts.join(", "),
-            });
-        }
-        if browser::is_cross_site(hosts, &request.headers) {
-            return Err(Refusal::CrossSite);
-        }
-        if let Some(denied) = policy::denied(request.uri.path(), &instance.token_path) {
-            return Err(Refusal::Denied(denied));
-        }
-        Ok(())
+    /// The route of a target that is a path, if it has one.
+    pub(super) fn route(&self, target: &[u8]) -> Option<&Route> {
+        let mut routes = self.routes.iter();
+        routes.find(|route| {
+            let rest = target.strip_prefix(route.prefix.as_bytes());
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'?')))
+        })
+    }
+
+    /// The client whose instance is `host`: the listener's own before those of its routes.
+    pub(super) fn client_at(&self, host: &str) -> Option<&Arc<Client>> {
+        let routed = self.routes.iter().map(|route| &route.client);
+        let mut clients = std::iter::once(&self.client).chain(routed);
+        clients.find(|client| client.upstream.instance().host == host)
     }
 }

@@ -6,26 +6,23 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{Method, StatusCode};
-use pingora_core::Result;
-use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
+use http::StatusCode;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
+use super::answer::Answer;
+use super::limit::Exceeded;
 use super::policy::Denied;
 use super::target::Malformed;
 use crate::token::cache::NoToken;
-
-/// The header that marks an answer as the proxy's own.
-pub const HEADER: &str = "X-Collibra-Auth-Proxy";
 
 /// Why a request is answered here and not by Collibra.
 #[derive(Clone, Debug)]
 pub enum Refusal {
     /// The head is not HTTP.
     Unreadable,
+    /// What a request that is answered here has in its body: what is wrong with it, in words.
+    Body(&'static str),
     /// The request can be read in more than one way.
     Malformed(Malformed),
     /// A method that is never forwarded.
@@ -43,8 +40,12 @@ pub enum Refusal {
     },
     /// A web page of another site sent it.
     CrossSite,
-    /// A path that is never forwarded.
+    /// There are apps, and this is none of them.
+    UnknownApp,
+    /// It is not to be forwarded.
     Denied(Denied),
+    /// The app's own limit.
+    AppLimit(Exceeded),
     /// There is no token to send.
     NoToken(NoToken),
     /// Collibra could not be reached, or broke off.
@@ -61,12 +62,14 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Refusal::Unreadable | Refusal::Malformed(_) => "bad-request",
+            Refusal::Unreadable | Refusal::Body(_) | Refusal::Malformed(_) => "bad-request",
             Refusal::Method => "method",
             Refusal::SlowHeader => "slow-header",
             Refusal::LargeHeader => "large-header",
             Refusal::Host { .. } => "host",
             Refusal::CrossSite => "cross-site",
+            Refusal::UnknownApp => "unknown-app",
+            Refusal::AppLimit(_) => "app-limit",
             Refusal::Denied(_) => "denied",
             Refusal::NoToken(_) => "no-token",
             Refusal::Upstream { .. } => "upstream",
@@ -77,12 +80,16 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Refusal::Unreadable | Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::Unreadable | Refusal::Body(_) | Refusal::Malformed(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SlowHeader => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::Host { .. } => StatusCode::MISDIRECTED_REQUEST,
             Refusal::CrossSite | Refusal::Denied(_) => StatusCode::FORBIDDEN,
+            Refusal::UnknownApp => StatusCode::UNAUTHORIZED,
+            Refusal::AppLimit(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NoToken(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
             Refusal::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -92,13 +99,15 @@ impl Refusal {
     /// When to come again, in whole seconds, rounded up.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
-        match self {
-            Refusal::NoToken(no_token) => {
-                let wait = no_token.retry_after + Duration::from_millis(999);
-                Some(wait.as_secs().max(1))
-            }
-            _ => None,
-        }
+        let wait = match self {
+            Refusal::NoToken(no_token) => no_token.retry_after,
+            Refusal::AppLimit(Exceeded::Rate(wait)) => *wait,
+            // when one of the others ends is not known
+            Refusal::AppLimit(Exceeded::InFlight) => Duration::from_secs(1),
+            _ => return None,
+        };
+        let rounded_up = wait + Duration::from_nanos(999_999_999);
+        Some(rounded_up.as_secs().max(1))
     }
 
     /// What is the matter, and what to do about it.
@@ -108,6 +117,11 @@ impl Refusal {
                 "The request could not be read",
                 "The request's head is not valid HTTP/1.1.",
                 "Look at the program that sent it, or at what stands between it and this proxy.",
+            ),
+            Refusal::Body(why) => Words::new(
+                "The request's body is not what is expected here",
+                why,
+                "Send it as to Collibra: a form to the token endpoint, JSON to a login.",
             ),
             Refusal::Malformed(why) => Words::new(
                 "The request is ambiguous",
@@ -141,15 +155,40 @@ impl Refusal {
                 "The browser says that another site's page sent this request.",
                 "Programs need no Origin header; a page must be served from one of the listener's hosts.",
             ),
-            Refusal::Denied(Denied::TokenEndpoint) => Words::new(
-                "No token is needed here",
-                "Requests to the token endpoint are not forwarded: they would use up the pool that all programs share.",
-                "Leave the token request out; the proxy attaches the token to every call.",
+            Refusal::UnknownApp => Words::new(
+                "Say who you are",
+                "This proxy serves known apps only, and the request is from none of them.",
+                "Send the app's name and key as Basic, or the key as Bearer, or a token that this proxy gave for them.",
             ),
-            Refusal::Denied(Denied::ClientManagement) => Words::new(
-                "This path is not forwarded",
-                "The API below /rest/auth/v1, by which clients are registered and deleted, is denied.",
-                "Manage clients at the Collibra instance itself.",
+            Refusal::AppLimit(which) => Words::new(
+                "Too many requests of this app",
+                match which {
+                    Exceeded::Rate(_) => "The app's requests_per_second is used up.",
+                    Exceeded::InFlight => {
+                        "As many requests of the app are under way as its max_in_flight allows."
+                    }
+                },
+                "Come again after the seconds that Retry-After says, or raise the app's limit.",
+            ),
+            Refusal::Denied(Denied::TokenEndpoint) => Words::new(
+                "This is not forwarded to the token endpoint",
+                "Requests there are not forwarded: they would use up the pool that all programs share.",
+                "POST to the token endpoint's path itself gives a token for this proxy; or leave it out, for the proxy attaches Collibra's to every call.",
+            ),
+            Refusal::Denied(Denied::Sessions) => Words::new(
+                "No session is opened or ended at Collibra",
+                "All programs share one user there; a login would end the session of another.",
+                "Leave the login out: the proxy attaches an access token to every call.",
+            ),
+            Refusal::Denied(Denied::Pattern(pattern)) => Words::new(
+                "This is denied",
+                &format!("It matches {pattern:?} of policy.deny."),
+                "Do this at Collibra itself, or have policy.deny changed.",
+            ),
+            Refusal::Denied(Denied::NotAllowed { app }) => Words::new(
+                "The app may not do this",
+                &format!("No pattern in allow of app.{app} matches this method and path."),
+                &format!("Have a pattern added to allow of app.{app}, if it should."),
             ),
             Refusal::NoToken(NoToken { reason, .. }) => Words::new(
                 "There is no access token at present",
@@ -168,58 +207,11 @@ impl Refusal {
     }
 }
 
-/// Answers with `refusal`. The connection is kept only if the request has no body left to read.
-///
-/// # Errors
-/// If the caller is gone.
-pub(crate) async fn send(session: &mut Session, refusal: &Refusal) -> Result<()> {
-    let body = if session.req_header().method == Method::HEAD {
-        Bytes::new()
-    } else {
-        body(refusal)
-    };
-    if !session.as_downstream_mut().is_body_empty() {
-        session.set_keepalive(None);
-    }
-    let mut head = ResponseHeader::build(refusal.status(), Some(6))?;
-    for (name, value) in fields(refusal) {
-        head.insert_header(name, value)?;
-    }
-    let no_body = body.is_empty();
-    session
-        .write_response_header(Box::new(head), no_body)
-        .await?;
-    if !no_body {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
-}
+/// The schemes by which an app may say who it is (RFC 9110, section 11.6.1).
+pub(super) const CHALLENGE: &str = "Basic realm=\"collibra-auth-proxy\", charset=\"UTF-8\"";
 
-/// The whole answer as bytes, for a connection on which there is no request that could be
-/// answered; it closes the connection.
-pub(crate) fn raw(refusal: &Refusal) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {}\r\n", refusal.status());
-    for (name, value) in fields(refusal) {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str(&format!("{CONNECTION}: close\r\n\r\n"));
-    [head.as_bytes(), &body(refusal)].concat()
-}
-
-fn fields(refusal: &Refusal) -> Vec<(&'static str, String)> {
-    let mut fields = vec![
-        (CONTENT_TYPE.as_str(), "application/json".to_owned()),
-        (CONTENT_LENGTH.as_str(), body(refusal).len().to_string()),
-        (CACHE_CONTROL.as_str(), "no-store".to_owned()),
-        (HEADER, refusal.reason().to_owned()),
-    ];
-    if let Some(seconds) = refusal.retry_after() {
-        fields.push((RETRY_AFTER.as_str(), seconds.to_string()));
-    }
-    fields
-}
-
-fn body(refusal: &Refusal) -> Bytes {
+/// The answer that tells of `refusal`.
+pub(super) fn answer(refusal: &Refusal) -> Answer {
     let words = refusal.words();
     let error = ApiError {
         status_code: refusal.status().as_u16(),
@@ -228,19 +220,25 @@ fn body(refusal: &Refusal) -> Bytes {
         user_message: &words.user,
         help_message: &words.help,
     };
-    // a struct of texts and a number cannot fail to be written
-    serde_json::to_vec(&error).unwrap_or_default().into()
+    let mut answer = Answer::json(refusal.status(), refusal.reason(), &error);
+    if let Some(seconds) = refusal.retry_after() {
+        answer = answer.with(RETRY_AFTER.as_str(), seconds.to_string());
+    }
+    match refusal {
+        Refusal::UnknownApp => answer.with(WWW_AUTHENTICATE.as_str(), CHALLENGE.to_owned()),
+        _ => answer,
+    }
 }
 
 /// The shape of an error in Collibra's REST API.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ApiError<'a> {
-    status_code: u16,
-    error_code: &'a str,
-    title_message: &'a str,
-    user_message: &'a str,
-    help_message: &'a str,
+pub(super) struct ApiError<'a> {
+    pub(super) status_code: u16,
+    pub(super) error_code: &'a str,
+    pub(super) title_message: &'a str,
+    pub(super) user_message: &'a str,
+    pub(super) help_message: &'a str,
 }
 
 struct Words {
@@ -276,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_raw_answer_is_whole() {
-        let text = String::from_utf8(raw(&Refusal::SlowHeader)).unwrap();
+        let text = String::from_utf8(answer(&Refusal::SlowHeader).raw()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(
             head.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
@@ -291,7 +289,10 @@ mod tests {
     fn no_token_says_why_and_when_to_come_again() {
         let refusal = no_token();
         assert_eq!(refusal.retry_after(), Some(2), "whole seconds, rounded up");
-        let body: serde_json::Value = serde_json::from_slice(&body(&refusal)).unwrap();
+        let text = String::from_utf8(answer(&refusal).raw()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("retry-after: 2\r\n"), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["statusCode"], 503);
         assert_eq!(body["errorCode"], "no-token");
         assert_eq!(

@@ -16,9 +16,11 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use super::access_log;
 use super::connection::Connection;
 use super::context::Context;
-use super::inject;
+use super::examine::{self, Next};
+use super::inject::{self, REQUEST_ID, Way};
+use super::local::{self, Endpoint};
 use super::plan::{Client, Plan};
-use super::replay::{self, Next, Unauthorized};
+use super::replay::{self, Unauthorized};
 use super::respond::{self, Refusal};
 use crate::clock::Clock;
 
@@ -37,6 +39,22 @@ impl Service {
         // the box itself is an IO too: look at what is in it
         let stream = session.as_downstream().stream()?;
         (**stream).as_any().downcast_ref()
+    }
+
+    /// Answers the request here. Gives true, as [`ProxyHttp::request_filter`] does then.
+    async fn answer(
+        &self,
+        endpoint: Endpoint,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> Result<bool> {
+        match local::answer(endpoint, session, context, &*self.clock).await? {
+            Ok(answer) => {
+                answer.send(session, context.id.as_ref()).await?;
+                Ok(true)
+            }
+            Err(refusal) => Self::refuse(context, refusal),
+        }
     }
 
     /// Ends the request with `refusal`, which [`ProxyHttp::fail_to_proxy`] will send.
@@ -65,8 +83,12 @@ impl ProxyHttp for Service {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        if let Err(refusal) = context.plan.examine(session.req_header_mut()) {
-            return Self::refuse(context, refusal);
+        let request = session.req_header_mut();
+        context.id = inject::request_id(request);
+        match examine::examine(context, request, &[], &*self.clock) {
+            Ok(Next::Forward) => {}
+            Ok(Next::Answer(endpoint)) => return self.answer(endpoint, session, context).await,
+            Err(refusal) => return Self::refuse(context, refusal),
         }
         let client = &context.client;
         if client.cell.usable(self.clock.now()).is_none() {
@@ -154,8 +176,8 @@ impl ProxyHttp for Service {
         };
         let client = &context.client;
         match replay::decide(client, &*self.clock, response.status, asked).await {
-            Next::Pass => Ok(()),
-            Next::SendAgain => {
+            replay::Next::Pass => Ok(()),
+            replay::Next::SendAgain => {
                 context.replayed = true;
                 Err(replay::again())
             }
@@ -199,8 +221,16 @@ impl ProxyHttp for Service {
             // knows no chunks: a body without a length ends with the connection (RFC 9112, 6.1)
             response.remove_header(&TRANSFER_ENCODING);
         }
-        let host = request.headers.get(HOST);
-        inject::incoming(response, context.client.upstream.instance(), host)
+        if let Some(id) = &context.id
+            && !response.headers.contains_key(REQUEST_ID)
+        {
+            response.insert_header(REQUEST_ID, id.clone())?;
+        }
+        let way = Way {
+            host: request.headers.get(HOST),
+            prefix: context.stripped.as_deref().unwrap_or_default(),
+        };
+        inject::incoming(response, context.client.upstream.instance(), way)
     }
 
     async fn fail_to_proxy(
@@ -224,9 +254,10 @@ impl ProxyHttp for Service {
         }
         let refusal = context.refusal.get_or_insert_with(|| explain(e));
         context.plan.metrics.refused(refusal.reason());
+        let answer = respond::answer(refusal);
         FailToProxy {
             error_code: refusal.status().as_u16(),
-            can_reuse_downstream: respond::send(session, refusal).await.is_ok(),
+            can_reuse_downstream: answer.send(session, context.id.as_ref()).await.is_ok(),
         }
     }
 
@@ -234,8 +265,9 @@ impl ProxyHttp for Service {
         let status = session.response_written().map_or(0, |r| r.status.as_u16());
         let took = self.clock.now().since(context.started);
         let method = (&session.req_header().method).into();
+        let app = context.app_metrics();
         let metrics = &context.client.metrics;
-        metrics.request(method, status, took, context.upstream);
+        metrics.request(app, method, status, took, context.upstream);
         if context.plan.access_log {
             access_log::write(session, context, status, took, e);
         }

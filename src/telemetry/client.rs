@@ -1,12 +1,14 @@
 //! The numbers of one client: its token, its pool, its requests.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
+use super::app::AppMetrics;
 use super::counts::Counts;
 use super::families::Families;
-use super::requests::{MethodLabel, RequestCounts};
+use super::requests::MethodLabel;
 
 /// The outcomes of a token request.
 const OUTCOMES: [&str; 9] = [
@@ -37,7 +39,8 @@ pub struct ClientMetrics {
     token_request_duration: Histogram,
     token_pool_available: Gauge,
     token_pool_capacity: IntGauge,
-    requests: RequestCounts,
+    name: String,
+    answered: AtomicU64,
     request_duration: Histogram,
     upstream_duration: Histogram,
     requests_in_flight: IntGauge,
@@ -73,24 +76,27 @@ impl ClientMetrics {
             token_request_duration: families.token_request_duration.with_label_values(label),
             token_pool_available: families.token_pool_available.with_label_values(label),
             token_pool_capacity: families.token_pool_capacity.with_label_values(label),
-            requests: RequestCounts::new(families.requests.clone(), client, ""),
+            name: client.to_owned(),
+            answered: AtomicU64::new(0),
             request_duration: families.request_duration.with_label_values(label),
             upstream_duration: families.upstream_duration.with_label_values(label),
             requests_in_flight: families.requests_in_flight.with_label_values(label),
         }
     }
 
-    /// A request was answered with the status `code`: `duration` after its head, of which
-    /// Collibra took `upstream` to begin its answer, if it was asked. Takes no lock and formats
-    /// nothing once a method and status have been seen.
+    /// A request of `app` was answered with the status `code`: `duration` after its head, of
+    /// which Collibra took `upstream` to begin its answer, if it was asked. Takes no lock and
+    /// formats nothing once a method and status have been seen.
     pub fn request(
         &self,
+        app: &AppMetrics,
         method: MethodLabel,
         code: u16,
         duration: Duration,
         upstream: Option<Duration>,
     ) {
-        self.requests.count(method, code);
+        app.count(&self.name, method, code);
+        self.answered.fetch_add(1, Ordering::Relaxed);
         self.request_duration.observe(duration.as_secs_f64());
         if let Some(upstream) = upstream {
             self.upstream_duration.observe(upstream.as_secs_f64());
@@ -143,7 +149,7 @@ impl ClientMetrics {
     /// How many requests were answered since the start.
     #[must_use]
     pub fn requests_total(&self) -> u64 {
-        self.requests.total()
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// How many requests are under way.

@@ -41,6 +41,7 @@ pub(super) struct Families {
     pub(super) requests_in_flight: IntGaugeVec,
     pub(super) connections: IntGaugeVec,
     pub(super) refused: IntCounterVec,
+    pub(super) local_tokens: IntCounterVec,
 }
 
 impl Families {
@@ -143,6 +144,11 @@ impl Families {
                 "refused_total",
                 "Requests that the proxy answered itself, by the reason it gave.",
                 &["listener", "reason"],
+            ),
+            local_tokens: to.int_counter(
+                "local_tokens_total",
+                "Local tokens given, to apps that asked for a token or logged in.",
+                &["app"],
             ),
         }
     }

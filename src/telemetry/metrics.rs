@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use prometheus::{Registry, TextEncoder};
 
+use super::app::AppMetrics;
 use super::client::{ClientMetrics, unix_seconds};
 use super::families::Families;
 use super::listener::ListenerMetrics;
@@ -20,6 +21,7 @@ pub struct Metrics {
     registry: Registry,
     families: Families,
     clients: Mutex<BTreeMap<String, Arc<ClientMetrics>>>,
+    apps: Mutex<BTreeMap<String, Arc<AppMetrics>>>,
     listeners: Mutex<BTreeMap<String, Arc<ListenerMetrics>>>,
     before_scrape: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
@@ -41,6 +43,7 @@ impl Metrics {
             registry,
             families,
             clients: Mutex::default(),
+            apps: Mutex::default(),
             listeners: Mutex::default(),
             before_scrape: Mutex::default(),
         }
@@ -77,6 +80,17 @@ impl Metrics {
     /// A configuration was refused, and the one before goes on.
     pub fn config_refused(&self) {
         self.families.reload_failed.set(1);
+    }
+
+    /// The metrics of `app`, empty for callers that are no app: the same ones each time. Takes a
+    /// lock, so keep what it gives.
+    #[must_use]
+    pub fn app(&self, app: &str) -> Arc<AppMetrics> {
+        let mut apps = lock(&self.apps);
+        let made = apps
+            .entry(app.to_owned())
+            .or_insert_with(|| Arc::new(AppMetrics::new(&self.families, app)));
+        Arc::clone(made)
     }
 
     /// The metrics of `listener`: the same ones each time. Takes a lock, so keep what it gives.
@@ -135,6 +149,7 @@ mod tests {
         let _ = metrics.listener("local");
         metrics.config_loaded(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
         client.request(
+            &metrics.app(""),
             MethodLabel::Get,
             200,
             Duration::from_millis(40),
@@ -183,6 +198,7 @@ mod tests {
         collibra_auth_proxy_config_reload_failed gauge {}: Whether the configuration that was read last was refused (1) or not (0).
         collibra_auth_proxy_config_reload_success_timestamp_seconds gauge {}: When a configuration was last taken over, in Unix time.
         collibra_auth_proxy_connections gauge {listener}: Connections from apps that are open now.
+        collibra_auth_proxy_local_tokens_total counter {app}: Local tokens given, to apps that asked for a token or logged in.
         collibra_auth_proxy_refused_total counter {listener,reason}: Requests that the proxy answered itself, by the reason it gave.
         collibra_auth_proxy_replays_total counter {client,outcome}: What became of calls that the API answered with 401.
         collibra_auth_proxy_request_duration_seconds histogram {client}: From a request's head to the last byte of its answer.

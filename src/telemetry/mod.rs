@@ -4,6 +4,7 @@
 //! Promises: counting a request takes no lock and formats nothing; labels stay few, never a path,
 //! a token or an address; no log level makes a library print what it sends.
 
+mod app;
 mod client;
 mod counts;
 mod families;
@@ -12,6 +13,7 @@ pub mod logging;
 pub mod metrics;
 mod requests;
 
+pub use app::AppMetrics;
 pub use client::{ClientMetrics, InFlight, TokenTimes};
 pub use listener::{Connection, ListenerMetrics};
 pub use metrics::Metrics;

@@ -46,8 +46,11 @@ pub(super) struct RequestCounts {
     family: IntCounterVec,
     client: String,
     app: String,
-    cells: Box<[OnceLock<IntCounter>]>,
+    /// A row for each method, made when it is first used: most are not.
+    rows: [OnceLock<Row>; METHODS],
 }
+
+type Row = Box<[OnceLock<IntCounter>]>;
 
 impl MethodLabel {
     /// The label's value.
@@ -91,10 +94,13 @@ impl RequestCounts {
             family,
             client: client.to_owned(),
             app: app.to_owned(),
-            cells: (0..METHODS * (CODES + 1))
-                .map(|_| OnceLock::new())
-                .collect(),
+            rows: Default::default(),
         }
+    }
+
+    /// The client.
+    pub(super) fn client(&self) -> &str {
+        &self.client
     }
 
     /// Counts one request.
@@ -103,15 +109,17 @@ impl RequestCounts {
             Some(known) if known < CODES => known,
             _ => CODES,
         };
-        self.cells[method as usize * (CODES + 1) + column]
+        let row = self.rows[method as usize]
+            .get_or_init(|| (0..=CODES).map(|_| OnceLock::new()).collect());
+        row[column]
             .get_or_init(|| self.resolve(method, (column < CODES).then_some(code)))
             .inc();
     }
 
     /// How many were counted.
     pub(super) fn total(&self) -> u64 {
-        self.cells
-            .iter()
+        let rows = self.rows.iter().filter_map(OnceLock::get);
+        rows.flatten()
             .filter_map(OnceLock::get)
             .map(IntCounter::get)
             .sum()

@@ -127,12 +127,15 @@ fn the_token_endpoint_and_the_management_of_clients_are_denied() {
         assert_eq!(answer.status, 403, "{path}");
         answer.assert_refused(403, "denied");
     }
-    let form = "grant_type=client_credentials";
-    let length = form.len();
-    let request = format!(
-        "POST /rest/oauth/v2/token HTTP/1.1\nHost: {{host}}\nContent-Length: {length}\n\n{form}"
-    );
-    proxy.ask(&request).assert_refused(403, "denied");
+    for request in [
+        "GET /rest/oauth/v2/token HTTP/1.1\nHost: {host}\n\n",
+        "POST /rest/oauth/v2/token/x HTTP/1.1\nHost: {host}\nContent-Length: 0\n\n",
+        "POST /rest/oauth/v2/%2574oken HTTP/1.1\nHost: {host}\nContent-Length: 0\n\n",
+        "PUT /rest/2.0/auth/sessions/current HTTP/1.1\nHost: {host}\nContent-Length: 0\n\n",
+        "POST /rest/2.0/auth/%2573essions HTTP/1.1\nHost: {host}\nContent-Length: 0\n\n",
+    ] {
+        proxy.ask(request).assert_refused(403, "denied");
+    }
     assert_eq!(simulator.count("requests"), 0);
     simulator.assert_one_token_and_none_unauthorized();
 }

@@ -54,7 +54,7 @@ kind = "redis"
 "#;
     insta::assert_snapshot!(report(text), @r#"
     proxy.toml: admin.address: [listener.local] already listens there; write another port; the default is "127.0.0.1:9902"
-    proxy.toml:2: colour: this key is unknown; known here: `instance`, `client`, `listener`, `server`, `admin`, `log`, `store`
+    proxy.toml:2: colour: this key is unknown; known here: `instance`, `client`, `listener`, `app`, `policy`, `server`, `admin`, `log`, `store`
     proxy.toml:5: instance.acme.url: http:// would send the secret and the token unencrypted; write https://, or `allow_insecure = true` if that is meant
     proxy.toml:6: instance.acme.token_path: it does not begin with a slash; write a path like "/rest/oauth/v2/token", or leave the key out
     proxy.toml:7: instance.acme.ca_file: the file cannot be read: No such file or directory (os error 2); name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
@@ -77,7 +77,7 @@ kind = "redis"
     proxy.toml:29: client."two words": the name cannot be used; name it with at most 63 letters, digits, `-` and `_`
     proxy.toml:29: client."two words".client_id: it is missing; write `client_id_file`, `client_id_env` or `credentials_file`, or `client_id` itself
     proxy.toml:29: client."two words".client_secret: it is missing; write `client_secret_file`, `client_secret_env` or `credentials_file`
-    proxy.toml:33: listener.local.address: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, or write `allow_unauthenticated = true` if the network keeps others away
+    proxy.toml:33: listener.local.address: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, add [app.NAME] so that callers must say who they are, or write `allow_unauthenticated = true` if the network keeps others away
     proxy.toml:34: listener.local.client: there is no [client.NAME] of this name; write "catalog"
     proxy.toml:35: listener.local.hosts: item 1 is no host name; write each name in full: a wildcard would let any website in
     proxy.toml:35: listener.local.hosts: item 2 is no host name; write it without its port: any port is accepted
@@ -112,13 +112,13 @@ fn an_empty_file() {
 #[test]
 fn tables_of_the_wrong_form() {
     let text = "instance = \"https://acme.example\"\nserver = 3\n[[client]]\nclient_id = \"a\"\n\
-                [listener]\naddress = \"127.0.0.1:80\"\n[app.x]\n[clients.b]\n";
+                [listener]\naddress = \"127.0.0.1:80\"\n[colour.x]\n[clients.b]\n";
     insta::assert_snapshot!(report(text), @"
     proxy.toml:1: instance: this should be a table of named tables, and is a string; write [instance.NAME] and the keys below it, with a name of your own
     proxy.toml:2: server: this should be a table, and is a whole number; write `server = { threads = … }`, or [server]
     proxy.toml:3: client: this should be a table of named tables, and is a list; write [client.NAME] and the keys below it, with a name of your own
     proxy.toml:6: listener.address: this should be a named table, and is a string; write [listener.NAME] and the keys below it, with a name of your own
-    proxy.toml:7: app: this key is unknown; known here: `instance`, `client`, `listener`, `server`, `admin`, `log`, `store`
+    proxy.toml:7: colour: this key is unknown; known here: `instance`, `client`, `listener`, `app`, `policy`, `server`, `admin`, `log`, `store`
     proxy.toml:8: clients: this key is unknown; write `client`
     ");
 }
@@ -283,7 +283,7 @@ fn warnings() {
     assert!(read(&text).is_ok());
     insta::assert_snapshot!(report(&text), @r#"
     proxy.toml:4: instance.spare: no client uses it; remove it, or name it in a client
-    proxy.toml:6: client.spare: no listener uses it, and yet it will hold a token; remove it, or name it in a listener
+    proxy.toml:6: client.spare: no listener, route or app uses it, and yet it will hold a token; remove it, or name it in a listener
     proxy.toml:9: client.spare.client_secret: the secret stands in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
     proxy.toml:13: client.catalog.client_secret: the secret stands in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
     proxy.toml:19: server.drain: Kubernetes kills after 30 s by default, before this is over; write at most "30s", or raise terminationGracePeriodSeconds above it

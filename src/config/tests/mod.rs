@@ -1,5 +1,6 @@
 //! Tests of the configuration as a whole.
 
+mod apps;
 mod canary;
 mod faults;
 mod flags;

@@ -82,6 +82,7 @@ fn the_reference_has_every_key_and_no_other() {
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             Some(key) if key.split(' ').nth(1) == Some("=") => format!("{key}\n"),
+            Some(table) if table.starts_with('[') => format!("{table}\n"),
             _ => format!("{line}\n"),
         })
         .collect();
@@ -98,6 +99,8 @@ fn the_reference_has_every_key_and_no_other() {
         ("client.", raw::CLIENT),
         ("client.pool.", raw::POOL),
         ("listener.", raw::LISTENER),
+        ("app.", raw::APP),
+        ("policy.", raw::POLICY),
         ("server.", raw::SERVER),
         ("admin.", raw::ADMIN),
         ("log.", raw::LOG),
@@ -114,7 +117,7 @@ fn the_reference_has_every_key_and_no_other() {
 /// The keys of `table`, the names of named tables left out.
 fn collect(table: &toml::Table, prefix: &str, found: &mut BTreeSet<String>) {
     for (key, value) in table {
-        let named = matches!(prefix, "instance." | "client." | "listener.");
+        let named = matches!(prefix, "instance." | "client." | "listener." | "app.");
         let path = format!("{prefix}{key}");
         match value.as_table() {
             Some(table) if named && key != "pool" && !path.contains(".pool") => {

@@ -1,0 +1,148 @@
+//! `[app.NAME]`: a program that may call, how it says who it is, and what it may do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::credentials;
+use super::fault::Report;
+use super::parse::{Surroundings, reference};
+use super::place::{Field, Place};
+use super::policy::patterns;
+use super::raw::{self, Source, Sources};
+use crate::proxy::config::{App, Listener};
+use crate::proxy::limit::Limits;
+use crate::secret::Secret;
+
+/// The shortest key, in bytes: one that cannot be guessed in a lifetime.
+const SHORTEST_KEY: usize = 16;
+
+/// Settles the apps. `clients` are all the clients' names.
+pub(super) fn parse(
+    raw: Vec<raw::App>,
+    clients: &[Arc<str>],
+    listeners: &[Listener],
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> BTreeMap<Arc<str>, Arc<App>> {
+    let mut apps: BTreeMap<Arc<str>, Arc<App>> = BTreeMap::new();
+    for raw in raw {
+        let place = raw.place.clone();
+        let has_listener = listeners.iter().any(|l| l.app.as_ref() == Some(&raw.name));
+        let Some(app) = app(raw, clients, has_listener, surroundings, report) else {
+            continue;
+        };
+        let same_key = |other: &&Arc<App>| app.key.is_some() && other.key == app.key;
+        if let Some(other) = apps.values().find(same_key) {
+            report.fault(place.fault(
+                format!("it has the same key as [app.{}]", other.name.escape_debug()),
+                "give each app a key of its own",
+            ));
+        }
+        apps.insert(app.name.clone(), Arc::new(app));
+    }
+    apps
+}
+
+fn app(
+    raw: raw::App,
+    clients: &[Arc<str>],
+    has_listener: bool,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<App> {
+    let has_certificate = !matches!(raw.certificate, Field::Absent);
+    let is_keyless = raw.key.given.is_empty() && !raw.key.faulty;
+    let key = key(raw.key, &raw.place, surroundings, report);
+    if is_keyless && !has_certificate && !has_listener {
+        report.fault(raw.place.child("key_file").fault(
+            "nobody could say that they are this app",
+            "write `key_file` or `key_env`; or `certificate`, the name on its client certificate; \
+             or name it with `app` in a listener of its own",
+        ));
+    }
+    let client = match raw.client {
+        Field::Absent => None,
+        given => reference(given, &raw.place, "client", clients, report),
+    };
+    let allow = raw.allow.given().map(|typed| {
+        if typed.value.is_empty() {
+            report.warning(typed.place.fault(
+                "it allows nothing, so every request of this app is refused",
+                "write what it may do, like [\"GET /rest/2.0/**\"]; or leave the key out",
+            ));
+        }
+        patterns(&typed.value, &typed.place, report)
+    });
+    let requests_per_second = raw.requests_per_second.given().and_then(|typed| {
+        let sound = (0.001..=1e6).contains(&typed.value);
+        if !sound {
+            report.fault(typed.place.fault(
+                "it is out of bounds",
+                "write a number from 0.001 to 1000000, or leave the key out for no limit",
+            ));
+        }
+        sound.then_some(typed.value)
+    });
+    let max_in_flight = raw.max_in_flight.given().and_then(|typed| {
+        if typed.value == 0 {
+            report.fault(typed.place.fault(
+                "no request of it could be served",
+                "write 1 or more, or leave the key out for no limit",
+            ));
+        }
+        usize::try_from(typed.value).ok()
+    });
+    Some(App {
+        certificate: raw.certificate.or(raw.name.to_string()),
+        name: raw.name,
+        key,
+        client,
+        allow,
+        limits: Limits {
+            requests_per_second,
+            max_in_flight,
+        },
+    })
+}
+
+/// The key that the app shows, if it has one.
+fn key(
+    sources: Sources,
+    app: &Place,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Secret> {
+    let mut given = sources.given.into_iter();
+    let source = given.next()?;
+    if given.next().is_some() {
+        report.fault(app.child("key_file").fault(
+            "the key is given twice: `key_file`, `key_env`",
+            "keep one of them",
+        ));
+        return None;
+    }
+    let text = match &source.value {
+        Source::File(path) => {
+            credentials::warn_if_readable_by_all(path, &source.place, surroundings, report);
+            credentials::file(path, &source.place, surroundings, report)
+        }
+        Source::Variable(name) => credentials::variable(name, &source.place, surroundings, report),
+        Source::Inline(_) | Source::Json(_) => None,
+    }?;
+    const REMEDY: &str = "make one with `openssl rand -hex 32`, or any text of one line";
+    match Secret::parse(text.expose()) {
+        Ok(key) if key.expose().len() >= SHORTEST_KEY => Some(key),
+        Ok(_) => {
+            report.fault(
+                source
+                    .place
+                    .fault("the key has fewer than 16 bytes", REMEDY),
+            );
+            None
+        }
+        Err(error) => {
+            report.fault(source.place.fault(error.to_string(), REMEDY));
+            None
+        }
+    }
+}

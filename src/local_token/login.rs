@@ -1,0 +1,104 @@
+//! The session login as old programs meet it here: a user's name and password are sent to
+//! `/rest/2.0/auth/sessions` before anything else, and what comes back is a cookie and a token
+//! against forged requests. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::request::{Shown, basic};
+use crate::secret::Secret;
+
+/// The cookie that holds the session, by the name that Collibra's has.
+pub const COOKIE: &str = "JSESSIONID";
+
+/// What is answered to a login.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Opened<'a> {
+    csrf_token: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Login {
+    username: String,
+    password: String,
+}
+
+impl<'a> Opened<'a> {
+    /// An answer with the token that the program will send back as `X-CSRF-TOKEN`. Nothing is
+    /// decided by it: pages of other sites are kept out by other means.
+    #[must_use]
+    pub fn new(csrf_token: &'a str) -> Opened<'a> {
+        Opened { csrf_token }
+    }
+}
+
+/// The name and password of a login: in its JSON body, or in the header `Authorization`.
+#[must_use]
+pub fn read(authorization: Option<&[u8]>, body: &[u8]) -> Vec<Shown> {
+    match serde_json::from_slice::<Login>(body) {
+        Ok(login) => vec![Shown {
+            name: login.username,
+            secret: Secret::from(login.password),
+        }],
+        Err(_) => authorization.map(basic).unwrap_or_default(),
+    }
+}
+
+/// The value of the session's cookie in the headers `Cookie`.
+pub fn session<'a>(cookies: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let pairs = cookies.into_iter().flat_map(|line| line.split(';'));
+    let mut named = pairs.filter_map(|pair| pair.trim().split_once('='));
+    named.find_map(|(name, value)| (name == COOKIE).then_some(value.trim_matches('"')))
+}
+
+/// The header `Set-Cookie` of a session that lasts `seconds`, sent back over TLS only if `secure`.
+#[must_use]
+pub fn set_cookie(token: &Secret, seconds: u64, secure: bool) -> String {
+    let value = token.expose();
+    let secure = if secure { "; Secure" } else { "" };
+    format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+}
+
+/// The header `Set-Cookie` that ends a session.
+#[must_use]
+pub fn unset_cookie() -> String {
+    format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_read_from_its_body_or_its_header() {
+        let shown = &read(None, br#"{"username":"lineage","password":"key","x":1}"#)[0];
+        assert_eq!(
+            (shown.name.as_str(), shown.secret.expose()),
+            ("lineage", "key")
+        );
+        let shown = &read(Some(b"Basic bGluZWFnZTprZXk="), b"")[0];
+        assert_eq!(
+            (shown.name.as_str(), shown.secret.expose()),
+            ("lineage", "key")
+        );
+        assert!(read(None, b"").is_empty());
+        assert!(read(None, br#"{"username":"lineage"}"#).is_empty());
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        assert_eq!(session(["a=b; JSESSIONID=x.y; c=d"]), Some("x.y"));
+        assert_eq!(session(["a=b", "JSESSIONID=\"x\""]), Some("x"));
+        assert_eq!(session(["XJSESSIONID=x; jsessionid=y"]), None);
+        assert_eq!(session([]), None);
+    }
+
+    #[test]
+    fn a_cookie_stays_with_the_program() {
+        let token = Secret::from("x".to_owned());
+        assert_eq!(
+            set_cookie(&token, 60, true),
+            "JSESSIONID=x; Path=/; Max-Age=60; HttpOnly; SameSite=Strict; Secure"
+        );
+    }
+}

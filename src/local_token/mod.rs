@@ -1,0 +1,194 @@
+//! Local tokens: what apps get here when they ask for an access token or log in, in place of
+//! Collibra's.
+//!
+//! A local token says who its bearer is, until when, and is signed with a key that is derived from
+//! the credential which the app showed. So nothing is kept: it is good after a restart and at
+//! every replica that knows the same credential, a rotation of the client does not end an app's,
+//! and a change of the app's key does. At Collibra it is worth nothing.
+
+pub mod login;
+pub mod request;
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::{hkdf, hmac};
+
+use crate::secret::Secret;
+
+/// Whom a local token stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// An app, by its name in the configuration.
+    App(&'a str),
+    /// Whoever has the own credentials of the client of this name.
+    Client(&'a str),
+    /// Nobody in particular: there are no apps.
+    Anyone,
+}
+
+/// What the local tokens of one credential are signed with.
+#[derive(Clone)]
+pub struct Key(hmac::Key);
+
+/// A local token as it was shown; nothing of it is true before [`Shown::is_signed_with`] says so.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    signed: &'a str,
+    mac: &'a str,
+    subject: Subject<'a>,
+    expires: SystemTime,
+}
+
+/// What every local token begins with, so that it is told from an app's key at a glance.
+const PREFIX: &str = "cap1.";
+
+impl Key {
+    /// The key of those who show `credential`.
+    #[must_use]
+    pub fn of(credential: &Secret) -> Key {
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"collibra-auth-proxy local token 1")
+            .extract(credential.expose().as_bytes());
+        let Ok(okm) = prk.expand(&[b"hmac"], hmac::HMAC_SHA256) else {
+            unreachable!("HKDF-SHA-256 gives as much as 32 bytes")
+        };
+        Key(okm.into())
+    }
+
+    /// A local token for `subject`, whose name has no dot; good until `expires`, to the second.
+    #[must_use]
+    pub fn sign(&self, subject: Subject<'_>, expires: SystemTime) -> Secret {
+        let (kind, name) = match subject {
+            Subject::App(name) => (APP, name),
+            Subject::Client(name) => (CLIENT, name),
+            Subject::Anyone => (ANYONE, ""),
+        };
+        let since = expires.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since.unwrap_or_default().as_secs();
+        let signed = format!("{PREFIX}{kind}.{name}.{seconds}");
+        let mac = URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, signed.as_bytes()));
+        Secret::from(format!("{signed}.{mac}"))
+    }
+}
+
+const APP: &str = "a";
+const CLIENT: &str = "c";
+const ANYONE: &str = "n";
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl<'a> Shown<'a> {
+    /// Takes `text` apart, if it has the form of a local token.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Shown<'a>> {
+        let (signed, mac) = text.rsplit_once('.')?;
+        let mut parts = signed.strip_prefix(PREFIX)?.split('.');
+        let (kind, name) = (parts.next()?, parts.next()?);
+        let seconds = parts.next()?.parse().ok()?;
+        let subject = match kind {
+            APP => Subject::App(name),
+            CLIENT => Subject::Client(name),
+            ANYONE => Subject::Anyone,
+            _ => return None,
+        };
+        let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+        parts.next().is_none().then_some(Shown {
+            signed,
+            mac,
+            subject,
+            expires,
+        })
+    }
+
+    /// Whom it says that it stands for.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'a> {
+        self.subject
+    }
+
+    /// Whether it was signed with `key` and is still good at `now`.
+    #[must_use]
+    pub fn holds(&self, key: &Key, now: SystemTime) -> bool {
+        let Ok(mac) = URL_SAFE_NO_PAD.decode(self.mac) else {
+            return false;
+        };
+        let signed = hmac::verify(&key.0, self.signed.as_bytes(), &mac);
+        signed.is_ok() && now < self.expires
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(credential: &str) -> Key {
+        Key::of(&Secret::from(credential.to_owned()))
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn it_says_who_and_holds_until_it_ends() {
+        for subject in [
+            Subject::App("lineage"),
+            Subject::Client("catalog-dev_2"),
+            Subject::Anyone,
+        ] {
+            let token = key("k").sign(subject, at(1_000));
+            let shown = Shown::parse(token.expose()).unwrap();
+            assert_eq!(shown.subject(), subject);
+            assert!(shown.holds(&key("k"), at(999)));
+            assert!(!shown.holds(&key("k"), at(1_000)), "it has ended");
+            assert!(!shown.holds(&key("other"), at(999)));
+        }
+    }
+
+    #[test]
+    fn nothing_of_it_can_be_changed() {
+        let token = key("k").sign(Subject::App("lineage"), at(1_000));
+        let token = token.expose();
+        for (at_byte, _) in token.char_indices() {
+            for other in ['a', 'c', 'n', '0', '9', '.', '-', 'A'] {
+                let mut forged = token.to_owned();
+                forged.replace_range(at_byte..=at_byte, &other.to_string());
+                let Some(shown) = Shown::parse(&forged) else {
+                    continue;
+                };
+                // the last digit of base64 has bits that count for nothing, which the decoder
+                // wants to be zero
+                let holds = shown.holds(&key("k"), at(0));
+                assert_eq!(holds, forged == token, "{forged}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_local_tokens() {
+        for text in [
+            "",
+            "cap1",
+            "cap1.a.lineage.1000",
+            "cap1.x.lineage.1000.AAAA",
+            "cap1.a.lineage.soon.AAAA",
+            "cap1.a.line.age.1000.AAAA",
+            "cap1.a.lineage.99999999999999999999.AAAA",
+            "cap2.a.lineage.1000.AAAA",
+            "eyJhbGciOiJub25lIn0.e30.",
+        ] {
+            assert!(Shown::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_shows_nothing_of_itself() {
+        assert_eq!(format!("{:?}", key("k4n4ri")), "[redacted]");
+    }
+}

@@ -1,0 +1,278 @@
+//! The token endpoint as apps meet it here: the client credentials grant (RFC 6749, section 4.4),
+//! read from a request and answered. Pure.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use url::form_urlencoded;
+
+use crate::secret::Secret;
+
+/// A name and a secret, as an app showed them.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// `client_id`: an app's name or the client's id.
+    pub name: String,
+    /// `client_secret`: the app's key or the client's secret.
+    pub secret: Secret,
+}
+
+/// A request for a token.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The credentials; from the two forms in which they may be written, the right one first.
+    pub credentials: Vec<Shown>,
+    /// Whether they came in the header `Authorization`.
+    pub by_header: bool,
+}
+
+/// Why a token request is refused (RFC 6749, section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The request lacks something, has it twice, or cannot be read; what, in words.
+    InvalidRequest(&'static str),
+    /// Nobody is known by these credentials.
+    InvalidClient {
+        /// Whether they came in the header, which the answer then has to ask for.
+        by_header: bool,
+    },
+    /// Another grant than that of client credentials.
+    UnsupportedGrantType,
+}
+
+/// A granted token (RFC 6749, section 5.1).
+#[derive(Serialize)]
+pub struct Granted<'a> {
+    access_token: &'a str,
+    token_type: &'static str,
+    expires_in: u64,
+}
+
+impl<'a> Granted<'a> {
+    /// `token`, good for `expires_in` seconds.
+    #[must_use]
+    pub fn new(token: &'a Secret, expires_in: u64) -> Granted<'a> {
+        Granted {
+            access_token: token.expose(),
+            token_type: "Bearer",
+            expires_in,
+        }
+    }
+}
+
+impl Refused {
+    /// The value of `error`.
+    #[must_use]
+    pub fn error(self) -> &'static str {
+        match self {
+            Refused::InvalidRequest(_) => "invalid_request",
+            Refused::InvalidClient { .. } => "invalid_client",
+            Refused::UnsupportedGrantType => "unsupported_grant_type",
+        }
+    }
+
+    /// The value of `error_description`.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Refused::InvalidRequest(what) => what,
+            Refused::InvalidClient { .. } => {
+                "No app has this name and key, and they are not the client's own id and secret."
+            }
+            Refused::UnsupportedGrantType => "This endpoint knows client_credentials only.",
+        }
+    }
+}
+
+/// Reads a token request: the headers `Authorization` and `Content-Type`, and its body.
+///
+/// # Errors
+/// [`Refused`] if it is none.
+pub fn read(
+    authorization: Option<&[u8]>,
+    content_type: Option<&[u8]>,
+    body: &[u8],
+) -> Result<Asked, Refused> {
+    let form = b"application/x-www-form-urlencoded";
+    let is_form = content_type.is_some_and(|value| {
+        let kind = value.split(|b| *b == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(form)
+    });
+    if !is_form {
+        return Err(Refused::InvalidRequest(
+            "The body must be a form: Content-Type: application/x-www-form-urlencoded.",
+        ));
+    }
+    let mut parameters = Parameters::default();
+    for (name, value) in form_urlencoded::parse(body) {
+        parameters.take(&name, &value)?;
+    }
+    match parameters.grant_type.as_deref() {
+        Some("client_credentials") => {}
+        Some(_) => return Err(Refused::UnsupportedGrantType),
+        None => {
+            return Err(Refused::InvalidRequest(
+                "The parameter grant_type is missing.",
+            ));
+        }
+    }
+    let by_header = authorization.is_some();
+    let in_body = match (parameters.client_id, parameters.client_secret) {
+        (Some(name), Some(secret)) => Some(Shown { name, secret }),
+        _ => None,
+    };
+    let credentials = match (authorization, in_body) {
+        (Some(_), Some(_)) => {
+            return Err(Refused::InvalidRequest(
+                "The credentials are in the header and in the body; one place is right.",
+            ));
+        }
+        (Some(header), None) => basic(header),
+        (None, in_body) => in_body.into_iter().collect(),
+    };
+    Ok(Asked {
+        credentials,
+        by_header,
+    })
+}
+
+/// The name and secret of a header `Authorization: Basic`: as RFC 6749, section 2.3.1, has it,
+/// each encoded for a form, and then as it stands (RFC 7617), which many programs send.
+#[must_use]
+pub fn basic(header: &[u8]) -> Vec<Shown> {
+    let Some(as_it_stands) = basic_pair(header) else {
+        return Vec::new();
+    };
+    let encoded = |text: &str| text.contains(['%', '+']);
+    let Shown { name, secret } = &as_it_stands;
+    if !encoded(name) && !encoded(secret.expose()) {
+        return vec![as_it_stands];
+    }
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        let text = percent_encoding::percent_decode_str(&text).decode_utf8();
+        text.ok().map(std::borrow::Cow::into_owned)
+    };
+    let decoded = decode(name).zip(decode(secret.expose()));
+    let decoded = decoded.map(|(name, secret)| Shown {
+        name,
+        secret: secret.into(),
+    });
+    decoded.into_iter().chain([as_it_stands]).collect()
+}
+
+fn basic_pair(header: &[u8]) -> Option<Shown> {
+    let (scheme, rest) = header.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let pair = STANDARD.decode(rest.trim_ascii()).ok()?;
+    let pair = Secret::from(String::from_utf8(pair).ok()?);
+    let (name, secret) = pair.expose().split_once(':')?;
+    Some(Shown {
+        name: name.to_owned(),
+        secret: secret.to_owned().into(),
+    })
+}
+
+#[derive(Default)]
+struct Parameters {
+    grant_type: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<Secret>,
+}
+
+impl Parameters {
+    /// Takes one; without a value it counts as left out (section 3.1).
+    fn take(&mut self, name: &str, value: &str) -> Result<(), Refused> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        let value = value.to_owned();
+        let twice = match name {
+            "grant_type" => self.grant_type.replace(value).is_some(),
+            "client_id" => self.client_id.replace(value).is_some(),
+            "client_secret" => self.client_secret.replace(value.into()).is_some(),
+            // parameters that are not known are ignored (section 3.2)
+            _ => false,
+        };
+        if twice {
+            return Err(Refused::InvalidRequest(
+                "A parameter is there more than once.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORM: Option<&[u8]> = Some(b"application/x-www-form-urlencoded; charset=UTF-8");
+    const GRANT: &[u8] = b"grant_type=client_credentials";
+
+    fn header(pair: &str) -> Vec<u8> {
+        format!("Basic {}", STANDARD.encode(pair)).into_bytes()
+    }
+
+    fn pairs(asked: &[Shown]) -> Vec<(&str, &str)> {
+        asked
+            .iter()
+            .map(|shown| (shown.name.as_str(), shown.secret.expose()))
+            .collect()
+    }
+
+    #[test]
+    fn credentials_come_in_the_header_or_in_the_body() {
+        let asked = read(Some(&header("lineage:key")), FORM, GRANT).unwrap();
+        assert_eq!(pairs(&asked.credentials), [("lineage", "key")]);
+        assert!(asked.by_header);
+        let body = b"grant_type=client_credentials&client_id=lin+eage&client_secret=k%26y&scope=x";
+        let asked = read(None, FORM, body).unwrap();
+        assert_eq!(pairs(&asked.credentials), [("lin eage", "k&y")]);
+        assert!(!asked.by_header);
+        assert!(read(None, FORM, GRANT).unwrap().credentials.is_empty());
+    }
+
+    #[test]
+    fn a_header_is_read_as_the_standard_says_and_as_many_write_it() {
+        let id = "urn:sys:env:1:i:x";
+        let encoded = header("urn%3Asys%3Aenv%3A1%3Ai%3Ax:s%2Bt");
+        assert_eq!(pairs(&basic(&encoded))[0], (id, "s+t"));
+        assert_eq!(
+            pairs(&basic(&header("lineage:a+b%"))),
+            [("lineage", "a b%"), ("lineage", "a+b%")]
+        );
+        for odd in ["Basic", "Basic !!!", "Bearer eDp5", "Basic bm9jb2xvbg=="] {
+            assert!(basic(odd.as_bytes()).is_empty(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_the_standards_words() {
+        let error = |content, body: &[u8]| read(None, content, body).unwrap_err().error();
+        assert_eq!(error(None, GRANT), "invalid_request");
+        assert_eq!(error(Some(b"application/json"), b"{}"), "invalid_request");
+        assert_eq!(error(FORM, b""), "invalid_request");
+        assert_eq!(error(FORM, b"grant_type="), "invalid_request");
+        assert_eq!(error(FORM, b"grant_type=a&grant_type=a"), "invalid_request");
+        assert_eq!(
+            error(FORM, b"grant_type=password"),
+            "unsupported_grant_type"
+        );
+        let both = b"grant_type=client_credentials&client_id=a&client_secret=b";
+        let twice = read(Some(&header("a:b")), FORM, both).unwrap_err();
+        assert_eq!(twice.error(), "invalid_request");
+    }
+
+    #[test]
+    fn a_grant_is_written_as_the_standard_has_it() {
+        let token = Secret::from("cap1.x".to_owned());
+        let written = serde_json::to_string(&Granted::new(&token, 3_600)).unwrap();
+        assert_eq!(
+            written,
+            r#"{"access_token":"cap1.x","token_type":"Bearer","expires_in":3600}"#
+        );
+    }
+}

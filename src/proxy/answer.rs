@@ -1,0 +1,98 @@
+//! An answer of the proxy's own: a status, headers and a JSON body, as a response to a request or
+//! as bytes where there is none that could be answered.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use serde::Serialize;
+
+use super::inject::REQUEST_ID;
+
+/// The header that marks an answer as the proxy's own, and says why it is.
+const HEADER: &str = "X-Collibra-Auth-Proxy";
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    status: StatusCode,
+    fields: Vec<(&'static str, String)>,
+    body: Bytes,
+}
+
+impl Answer {
+    /// An answer with `body` as JSON; `reason` is the value of [`HEADER`].
+    pub(super) fn json(status: StatusCode, reason: &'static str, body: &impl Serialize) -> Answer {
+        // structs of texts and numbers cannot fail to be written
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        Answer::with_body(status, reason, body.into())
+            .with(CONTENT_TYPE.as_str(), "application/json".to_owned())
+    }
+
+    /// An answer without a body.
+    pub(super) fn empty(status: StatusCode, reason: &'static str) -> Answer {
+        Answer::with_body(status, reason, Bytes::new())
+    }
+
+    fn with_body(status: StatusCode, reason: &'static str, body: Bytes) -> Answer {
+        let fields = vec![
+            (HEADER, reason.to_owned()),
+            (CACHE_CONTROL.as_str(), "no-store".to_owned()),
+        ];
+        Answer {
+            status,
+            fields,
+            body,
+        }
+    }
+
+    /// The same with one more header.
+    pub(super) fn with(mut self, name: &'static str, value: String) -> Answer {
+        self.fields.push((name, value));
+        self
+    }
+
+    /// Sends it as the response to the request `id`. The connection is kept only if the request
+    /// has no body left to read.
+    ///
+    /// # Errors
+    /// If the caller is gone.
+    pub(super) async fn send(self, session: &mut Session, id: Option<&HeaderValue>) -> Result<()> {
+        if !session.as_downstream_mut().is_body_done() {
+            session.set_keepalive(None);
+        }
+        let mut head = ResponseHeader::build(self.status, Some(6))?;
+        if self.status != StatusCode::NO_CONTENT {
+            head.insert_header(CONTENT_LENGTH, self.body.len())?;
+        }
+        for (name, value) in self.fields {
+            head.append_header(name, value)?;
+        }
+        if let Some(id) = id {
+            head.insert_header(REQUEST_ID, id.clone())?;
+        }
+        let no_body = self.body.is_empty() || session.req_header().method == Method::HEAD;
+        session
+            .write_response_header(Box::new(head), no_body)
+            .await?;
+        if !no_body {
+            session.write_response_body(Some(self.body), true).await?;
+        }
+        Ok(())
+    }
+
+    /// The whole of it as bytes, for a connection on which there is no request that could be
+    /// answered; it closes the connection.
+    pub(super) fn raw(&self) -> Vec<u8> {
+        let mut head = format!("HTTP/1.1 {}\r\n", self.status);
+        for (name, value) in &self.fields {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let length = self.body.len();
+        head.push_str(&format!("{CONTENT_LENGTH}: {length}\r\n"));
+        head.push_str(&format!("{CONNECTION}: close\r\n\r\n"));
+        [head.as_bytes(), &self.body].concat()
+    }
+}

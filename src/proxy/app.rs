@@ -1,0 +1,141 @@
+//! The apps, as requests meet them: found by what they show, held to their limits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+
+use super::config;
+use super::limit::{Admitted, Exceeded, Limiter};
+use super::plan::Client;
+use super::policy::pattern::Pattern;
+use crate::clock::Instant;
+use crate::local_token;
+use crate::telemetry::AppMetrics;
+
+/// An app.
+#[derive(Debug)]
+pub struct App {
+    config: Arc<config::App>,
+    /// Its client, if it has one of its own.
+    client: Option<Arc<Client>>,
+    /// What its local tokens are signed with, if it has a key.
+    signing: Option<local_token::Key>,
+    limiter: Arc<Limiter>,
+    metrics: Arc<AppMetrics>,
+}
+
+/// All apps. With none, nobody has to say who they are.
+#[derive(Debug, Default)]
+pub struct Apps {
+    /// In the order of their names.
+    all: Vec<Arc<App>>,
+    by_key: HashMap<KeyDigest, Arc<App>>,
+}
+
+/// A key's SHA-256. Keys are looked up by it: how long that takes depends on the digest of what
+/// was shown, which says nothing about what would have been right.
+type KeyDigest = [u8; SHA256_OUTPUT_LEN];
+
+impl App {
+    /// An app with its client, if it has one of its own, and its figures. It goes on counting
+    /// where `before` stands, if that has the same limits.
+    #[must_use]
+    pub fn new(
+        config: Arc<config::App>,
+        client: Option<Arc<Client>>,
+        metrics: Arc<AppMetrics>,
+        before: Option<&App>,
+    ) -> App {
+        let same = before.filter(|before| before.limiter.limits() == config.limits);
+        App {
+            client,
+            signing: config.key.as_ref().map(local_token::Key::of),
+            limiter: match same {
+                Some(before) => Arc::clone(&before.limiter),
+                None => Arc::new(Limiter::new(config.limits)),
+            },
+            metrics,
+            config,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.config.name
+    }
+
+    pub(super) fn client(&self) -> Option<&Arc<Client>> {
+        self.client.as_ref()
+    }
+
+    pub(super) fn signing(&self) -> Option<&local_token::Key> {
+        self.signing.as_ref()
+    }
+
+    pub(super) fn allow(&self) -> Option<&[Pattern]> {
+        self.config.allow.as_deref()
+    }
+
+    pub(super) fn metrics(&self) -> &AppMetrics {
+        &self.metrics
+    }
+
+    /// Lets a request through at `now`, or says which limit it meets.
+    pub(super) fn admit(&self, now: Instant) -> Result<Admitted, Exceeded> {
+        self.limiter.admit(now)
+    }
+}
+
+impl Apps {
+    /// All of `apps`. Of two with one key, which the configuration rules out, one is found by it.
+    #[must_use]
+    pub fn new(apps: impl IntoIterator<Item = App>) -> Apps {
+        let mut all: Vec<Arc<App>> = apps.into_iter().map(Arc::new).collect();
+        all.sort_by(|one, other| one.name().cmp(other.name()));
+        let keyed = |app: &Arc<App>| {
+            let key = app.config.key.as_ref()?;
+            Some((key_digest(key.expose().as_bytes()), Arc::clone(app)))
+        };
+        Apps {
+            by_key: all.iter().filter_map(keyed).collect(),
+            all,
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The app of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<App>> {
+        let found = self.all.binary_search_by(|app| (**app.name()).cmp(name));
+        found.ok().map(|at| &self.all[at])
+    }
+
+    /// The app that has this key.
+    pub(super) fn with_key(&self, key: &[u8]) -> Option<&Arc<App>> {
+        self.by_key.get(&key_digest(key))
+    }
+
+    /// The app of this name, if this is its key.
+    pub(super) fn with_name_and_key(&self, name: &str, key: &[u8]) -> Option<&Arc<App>> {
+        self.with_key(key).filter(|app| **app.name() == *name)
+    }
+
+    /// The app that one of these names on a certificate belongs to.
+    pub(super) fn on_certificate(&self, names: &[String]) -> Option<&Arc<App>> {
+        let mut apps = self.all.iter();
+        apps.find(|app| names.contains(&app.config.certificate))
+    }
+}
+
+fn key_digest(key: &[u8]) -> KeyDigest {
+    let mut bytes = KeyDigest::default();
+    bytes.copy_from_slice(digest(&SHA256, key).as_ref());
+    bytes
+}

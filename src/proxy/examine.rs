@@ -1,0 +1,142 @@
+//! A request's head on its way in: whether it can be read in one way, whose it is, where it leads,
+//! and whether that is allowed. What is found out on the way is noted in its [`Context`], so that
+//! the log and the metrics tell it of a refused request too.
+
+use std::sync::Arc;
+
+use pingora_http::RequestHeader;
+
+use super::browser;
+use super::context::Context;
+use super::identify::{Caller, Door, identify};
+use super::local::Endpoint;
+use super::plan::{Client, Plan};
+use super::policy::{self, Denied, Readings};
+use super::respond::Refusal;
+use super::target::{self, Malformed};
+use crate::clock::Clock;
+
+/// What is to be done with a request that is in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It goes to the instance.
+    Forward,
+    /// It is answered here.
+    Answer(Endpoint),
+}
+
+/// Examines a request whose sender showed a certificate with these names, if any. Its target becomes what is sent on: the path of an
+/// absolute one, and without a prefix that is cut.
+///
+/// # Errors
+/// [`Refusal`] says why it is not served.
+pub(super) fn examine(
+    context: &mut Context,
+    request: &mut RequestHeader,
+    certificate: &[String],
+    clock: &dyn Clock,
+) -> Result<Next, Refusal> {
+    let plan = Arc::clone(&context.plan);
+    let plan = &*plan;
+    let absolute = check_form(plan, request)?;
+    match absolute {
+        Some(client) => context.lead_to(client),
+        None => route(plan, context, request)?,
+    }
+    let methods = policy::methods(&request.method, &request.headers, request.uri.query());
+    let methods = methods.ok_or(Refusal::Method)?;
+    if methods.iter().any(target::is_forbidden) {
+        return Err(Refusal::Method);
+    }
+    let path = request.uri.path();
+    let paths = Readings::of(path).map_err(Refusal::Malformed)?;
+
+    let door = Door {
+        app: plan.app.as_ref(),
+        certificate,
+    };
+    let client = Arc::clone(&context.client);
+    let token_path = &client.upstream.instance().token_path;
+    if let Some(endpoint) = Endpoint::of(&request.method, &paths, token_path, plan.policy.sessions)
+    {
+        // whoever is known already needs to show nothing
+        if let Some(app) = door.app(&plan.apps) {
+            context.comes_from(Caller::App(app));
+        }
+        return Ok(Next::Answer(endpoint));
+    }
+    let now = clock.wall();
+    let caller = identify(&plan.apps, door, &client, &request.headers, now);
+    context.comes_from(caller.ok_or(Refusal::UnknownApp)?);
+    let token_path = &context.client.upstream.instance().token_path;
+    if paths.any(|path| policy::is_at_or_below(path, token_path)) {
+        return Err(Refusal::Denied(Denied::TokenEndpoint));
+    }
+    if let Some(denied) = plan.policy.denied(&methods, &paths) {
+        return Err(Refusal::Denied(denied));
+    }
+    if let Caller::App(app) = &context.caller {
+        let allowed = |allow| policy::allows(allow, &methods, &paths);
+        if !app.allow().is_none_or(allowed) {
+            let app = app.name().to_string();
+            return Err(Refusal::Denied(Denied::NotAllowed { app }));
+        }
+        let admitted = app.admit(clock.now()).map_err(Refusal::AppLimit)?;
+        context.admitted = Some(admitted);
+    }
+    Ok(Next::Forward)
+}
+
+/// Whether the head can be read in one way only and comes from a program, not from a page. An
+/// absolute target becomes its path; if it names an instance, its client is given.
+fn check_form<'a>(
+    plan: &'a Plan,
+    request: &mut RequestHeader,
+) -> Result<Option<&'a Arc<Client>>, Refusal> {
+    if target::is_forbidden(&request.method) {
+        return Err(Refusal::Method);
+    }
+    target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
+    let hosts = &plan.listener.hosts;
+    let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
+    let host_is_accepted = browser::is_accepted(hosts, &host);
+    let mut named = None;
+    let is_ours = |host: &str| {
+        named = plan.client_at(host);
+        named.is_some() || browser::is_accepted(hosts, host)
+    };
+    let path = target::check_target(request.raw_path(), is_ours).map_err(Refusal::Malformed)?;
+    // an absolute target's authority, just checked, stands for Host (RFC 9112, section 3.2.2)
+    if path.is_none() && !host_is_accepted {
+        return Err(Refusal::Host {
+            listener: plan.listener.name.to_string(),
+            accepted: hosts.join(", "),
+        });
+    }
+    if browser::is_cross_site(hosts, &request.headers) {
+        return Err(Refusal::CrossSite);
+    }
+    if let Some(path) = path {
+        request.set_uri(path);
+    }
+    Ok(named)
+}
+
+/// Leads the request where its path says, and cuts the prefix where it is to be cut.
+fn route(plan: &Plan, context: &mut Context, request: &mut RequestHeader) -> Result<(), Refusal> {
+    let Some(route) = plan.route(request.raw_path()) else {
+        return Ok(());
+    };
+    context.lead_to(&route.client);
+    if !route.strip {
+        return Ok(());
+    }
+    let rest = &request.raw_path()[route.prefix.len()..];
+    let rest = [b"/".as_slice(), rest.strip_prefix(b"/").unwrap_or(rest)].concat();
+    // what follows the prefix was no start of a path, and is one now
+    target::check_target(&rest, |_| false).map_err(Refusal::Malformed)?;
+    let set = request.set_raw_path(&rest);
+    set.map_err(|_| Refusal::Malformed(Malformed::TargetForm))?;
+    context.stripped = Some(Arc::clone(&route.prefix));
+    Ok(())
+}

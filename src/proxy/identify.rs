@@ -1,0 +1,112 @@
+//! Who a caller is: the app whose socket it came by, whose certificate it showed, or whose key or
+//! local token it sends. What it shows ends here.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE};
+
+use super::app::{App, Apps};
+use super::plan::Client;
+use crate::local_token::request::{self, Shown};
+use crate::local_token::{self, Subject, login};
+
+/// Who sent a request.
+#[derive(Clone, Debug)]
+pub(super) enum Caller {
+    /// Whoever reaches the listener: there are no apps.
+    Anyone,
+    /// An app.
+    App(Arc<App>),
+    /// Whoever has the client's own id and secret.
+    Owner,
+}
+
+/// What is known of a caller before it says anything.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Door<'a> {
+    /// The app that everybody is who comes by this listener.
+    pub(super) app: Option<&'a Arc<App>>,
+    /// The names on the certificate that it showed, which was verified.
+    pub(super) certificate: &'a [String],
+}
+
+impl Door<'_> {
+    /// Who comes by it, if that is settled by it.
+    pub(super) fn app(&self, apps: &Apps) -> Option<Arc<App>> {
+        let by_certificate = || apps.on_certificate(self.certificate);
+        self.app.or_else(by_certificate).map(Arc::clone)
+    }
+}
+
+/// Who sent a request with these `headers` for `client`, at `now`; `None` if it is nobody known.
+pub(super) fn identify(
+    apps: &Apps,
+    door: Door<'_>,
+    client: &Client,
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Option<Caller> {
+    if apps.is_empty() {
+        return Some(Caller::Anyone);
+    }
+    if let Some(app) = door.app(apps) {
+        return Some(Caller::App(app));
+    }
+    let mut shown = headers.get_all(AUTHORIZATION).iter();
+    let by_header = match (shown.next(), shown.next()) {
+        (Some(only), None) => by_authorization(apps, client, only.as_bytes(), now),
+        _ => None,
+    };
+    by_header.or_else(|| {
+        let cookies = headers.get_all(COOKIE).iter();
+        let session = login::session(cookies.filter_map(|line| line.to_str().ok()))?;
+        by_local_token(apps, client, session, now)
+    })
+}
+
+/// Who has one of these pairs of a name and a key, or of the client's id and secret.
+pub(super) fn by_pair(apps: &Apps, client: &Client, shown: &[Shown]) -> Option<Caller> {
+    shown.iter().find_map(|Shown { name, secret }| {
+        let app = apps.with_name_and_key(name, secret.expose().as_bytes());
+        let is_owner = || client.own.id.as_str() == name && client.own.secret == *secret;
+        match app {
+            Some(app) => Some(Caller::App(Arc::clone(app))),
+            None => is_owner().then_some(Caller::Owner),
+        }
+    })
+}
+
+fn by_authorization(
+    apps: &Apps,
+    client: &Client,
+    header: &[u8],
+    now: SystemTime,
+) -> Option<Caller> {
+    let bearer = header.split_at_checked(7);
+    match bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")) {
+        Some((_, shown)) => {
+            let shown = shown.trim_ascii();
+            let token = || by_local_token(apps, client, std::str::from_utf8(shown).ok()?, now);
+            let by_key = apps.with_key(shown).map(Arc::clone).map(Caller::App);
+            by_key.or_else(token)
+        }
+        None => by_pair(apps, client, &request::basic(header)),
+    }
+}
+
+fn by_local_token(apps: &Apps, client: &Client, text: &str, now: SystemTime) -> Option<Caller> {
+    let shown = local_token::Shown::parse(text)?;
+    match shown.subject() {
+        Subject::App(name) => {
+            let app = apps.named(name)?;
+            let holds = shown.holds(app.signing()?, now);
+            holds.then(|| Caller::App(Arc::clone(app)))
+        }
+        Subject::Client(name) if name == &*client.name => shown
+            .holds(&client.own.signing, now)
+            .then_some(Caller::Owner),
+        Subject::Client(_) | Subject::Anyone => None,
+    }
+}

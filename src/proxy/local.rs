@@ -1,0 +1,224 @@
+//! Requests that are answered here with a local token: those for an access token, and session
+//! logins. So an app that does either calls the proxy in place of Collibra and nothing else
+//! changes for it; no password and no token request travels on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, SET_COOKIE, WWW_AUTHENTICATE};
+use http::{Method, StatusCode};
+use pingora_core::Result;
+use pingora_proxy::Session;
+use serde::Serialize;
+
+use super::answer::Answer;
+use super::context::Context;
+use super::identify::{Caller, by_pair};
+use super::policy::{Readings, Sessions, session_call};
+use super::respond::{ApiError, Refusal};
+use crate::clock::Clock;
+use crate::local_token::request::{self, Granted, Refused, Shown};
+use crate::local_token::{Key, Subject, login};
+use crate::secret::Secret;
+
+/// How long a local token is good for.
+const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
+
+/// How long a session is: as long as the longest of Collibra's exports may run.
+const SESSION_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+/// The largest body that is read, in bytes: a name, a secret and little else.
+const LARGEST_BODY: usize = 16 * 1024;
+
+/// The longest time for it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a request that is answered here asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// An access token (RFC 6749, section 4.4.2).
+    Token,
+    /// A session.
+    OpenSession,
+    /// A session's end.
+    EndSession,
+}
+
+impl Endpoint {
+    /// What of this a request asks for, if it does.
+    pub(super) fn of(
+        method: &Method,
+        paths: &Readings<'_>,
+        token_path: &str,
+        sessions: Sessions,
+    ) -> Option<Endpoint> {
+        let path = paths.likely().trim_end_matches('/');
+        if *method == Method::POST && path.eq_ignore_ascii_case(token_path.trim_end_matches('/')) {
+            return Some(Endpoint::Token);
+        }
+        if sessions != Sessions::Local {
+            return None;
+        }
+        match (method.as_str(), session_call(path)?) {
+            ("POST", "") => Some(Endpoint::OpenSession),
+            ("DELETE", "" | "current") => Some(Endpoint::EndSession),
+            _ => None,
+        }
+    }
+
+    /// Its name in the answer's header and the access log.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Endpoint::Token => "local-token",
+            Endpoint::OpenSession | Endpoint::EndSession => "local-session",
+        }
+    }
+}
+
+/// Answers the request.
+///
+/// # Errors
+/// If the caller is gone before its request is read.
+pub(super) async fn answer(
+    endpoint: Endpoint,
+    session: &mut Session,
+    context: &mut Context,
+    clock: &dyn Clock,
+) -> Result<Result<Answer, Refusal>> {
+    let Some(body) = read_body(session).await? else {
+        return Ok(Err(Refusal::Body(
+            "It has more than 16 KiB, or took more than 10 s.",
+        )));
+    };
+    let headers = &session.req_header().headers;
+    let authorization = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    Ok(match endpoint {
+        Endpoint::Token => {
+            let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+            let asked = request::read(authorization, content_type, &body);
+            Ok(asked
+                .and_then(|asked| {
+                    let refused = Refused::InvalidClient {
+                        by_header: asked.by_header,
+                    };
+                    sign(context, &asked.credentials, TOKEN_LIFE, clock).ok_or(refused)
+                })
+                .map_or_else(|refused| refusal(context, refused), granted))
+        }
+        Endpoint::OpenSession => {
+            let shown = login::read(authorization, &body);
+            let token = sign(context, &shown, SESSION_LIFE, clock);
+            token.map(opened).ok_or(Refusal::UnknownApp)
+        }
+        Endpoint::EndSession => {
+            let ended = Answer::empty(StatusCode::NO_CONTENT, endpoint.reason());
+            Ok(ended.with(SET_COOKIE.as_str(), login::unset_cookie()))
+        }
+    })
+}
+
+/// A local token for whoever showed these credentials; `None` if that is nobody known.
+fn sign(
+    context: &mut Context,
+    shown: &[Shown],
+    life: Duration,
+    clock: &dyn Clock,
+) -> Option<Secret> {
+    let plan = Arc::clone(&context.plan);
+    let is_settled = matches!(context.caller, Caller::App(_));
+    if !is_settled && !plan.apps.is_empty() {
+        let caller = by_pair(&plan.apps, &context.client, shown)?;
+        context.comes_from(caller);
+    }
+    let of_shown = || {
+        let nothing = Secret::from(String::new());
+        Key::of(shown.first().map_or(&nothing, |shown| &shown.secret))
+    };
+    let expires = clock.wall() + life;
+    let token = match &context.caller {
+        Caller::App(app) => {
+            // an app without a key is known by its certificate or socket, whatever it shows
+            let key = app.signing().cloned().unwrap_or_else(of_shown);
+            key.sign(Subject::App(app.name()), expires)
+        }
+        Caller::Owner => {
+            let client = &context.client;
+            client
+                .own
+                .signing
+                .sign(Subject::Client(&client.name), expires)
+        }
+        Caller::Anyone => of_shown().sign(Subject::Anyone, expires),
+    };
+    context.app_metrics().local_token();
+    Some(token)
+}
+
+fn granted(token: Secret) -> Answer {
+    let granted = Granted::new(&token, TOKEN_LIFE.as_secs());
+    Answer::json(StatusCode::OK, Endpoint::Token.reason(), &granted)
+        .with("Pragma", "no-cache".to_owned())
+}
+
+fn opened(token: Secret) -> Answer {
+    let csrf_token = format!("{:032x}", crate::random::unique());
+    let opened = login::Opened::new(&csrf_token);
+    let cookie = login::set_cookie(&token, SESSION_LIFE.as_secs(), false);
+    Answer::json(StatusCode::OK, Endpoint::OpenSession.reason(), &opened)
+        .with(SET_COOKIE.as_str(), cookie)
+}
+
+/// The answer to a token request that is refused: in the form of RFC 6749, and in Collibra's too.
+fn refusal(context: &mut Context, refused: Refused) -> Answer {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        error: &'a str,
+        error_description: &'a str,
+        #[serde(flatten)]
+        api: ApiError<'a>,
+    }
+
+    let (refusal, by_header) = match refused {
+        Refused::InvalidClient { by_header } => (Refusal::UnknownApp, by_header),
+        _ => (Refusal::Body(refused.description()), false),
+    };
+    let body = Body {
+        error: refused.error(),
+        error_description: refused.description(),
+        api: ApiError {
+            status_code: refusal.status().as_u16(),
+            error_code: refusal.reason(),
+            title_message: "No token is given",
+            user_message: refused.description(),
+            help_message: "Ask as for a token of Collibra's, with an app's name and key.",
+        },
+    };
+    let answer = Answer::json(refusal.status(), refusal.reason(), &body);
+    context.plan.metrics.refused(refusal.reason());
+    context.refusal = Some(refusal);
+    if by_header {
+        let challenge = super::respond::CHALLENGE.to_owned();
+        answer.with(WWW_AUTHENTICATE.as_str(), challenge)
+    } else {
+        answer
+    }
+}
+
+/// The request's body; `None` if it is too large or too slow.
+async fn read_body(session: &mut Session) -> Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    let reading = async {
+        while let Some(part) = session.read_request_body().await? {
+            body.extend_from_slice(&part);
+            if body.len() > LARGEST_BODY {
+                break;
+            }
+        }
+        Ok::<_, Box<pingora_core::Error>>(())
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        Ok(read) => read?,
+        Err(_elapsed) => return Ok(None),
+    }
+    Ok((body.len() <= LARGEST_BODY).then_some(body))
+}
