@@ -14,7 +14,7 @@ mod server;
 mod view;
 
 pub use server::serve;
-pub use view::{ClientView, ListenerView, Parts, View};
+pub use view::{AppView, ClientView, ListenerView, Parts, View};
 
 use std::net::SocketAddr;
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::view::{ClientView, View};
+use super::view::{AppView, ClientView, View};
 use crate::clock::Instant;
 use crate::token::cache::{Failure, Next, Status};
 use crate::token::token::Token;
@@ -27,6 +27,9 @@ pub struct StatusReport {
     pub draining: bool,
     /// The clients, in the order of the configuration.
     pub clients: Vec<ClientReport>,
+    /// The apps, in the order of their names; none: nobody has to say who they are.
+    #[serde(default)]
+    pub apps: Vec<AppReport>,
     /// The listeners, in the order of the configuration.
     pub listeners: Vec<ListenerReport>,
 }
@@ -121,6 +124,19 @@ pub struct RequestsReport {
     pub in_flight: u64,
 }
 
+/// One app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The name of its client; null if it has that of its listener or route.
+    pub client: Option<String>,
+    /// How many of its requests were answered since the start.
+    pub requests: u64,
+    /// How many local tokens it was given since the start.
+    pub local_tokens: u64,
+}
+
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerReport {
@@ -154,6 +170,7 @@ impl View {
             ready: !draining && clients.iter().all(ClientReport::is_usable),
             draining,
             clients,
+            apps: parts.apps.iter().map(|app| self.app(app)).collect(),
             listeners: parts
                 .listeners
                 .iter()
@@ -191,6 +208,16 @@ impl View {
                 total: metrics.requests_total(),
                 in_flight: metrics.requests_in_flight(),
             },
+        }
+    }
+
+    fn app(&self, app: &AppView) -> AppReport {
+        let metrics = self.metrics.app(&app.name);
+        AppReport {
+            name: app.name.to_string(),
+            client: app.client.as_deref().map(str::to_owned),
+            requests: metrics.requests_total(),
+            local_tokens: metrics.local_tokens_total(),
         }
     }
 
@@ -269,8 +296,10 @@ mod tests {
         let failed = refused(holds(asked), clock.now() - Duration::from_secs(10));
         cell(&view).publish(failed);
         let apps = view.metrics.client("catalog");
+        let lineage = view.metrics.app("lineage");
+        lineage.local_token();
         apps.request(
-            &view.metrics.app(""),
+            &lineage,
             MethodLabel::Get,
             200,
             Duration::from_millis(9),
@@ -319,6 +348,14 @@ mod tests {
                 "total": 1,
                 "in_flight": 0
               }
+            }
+          ],
+          "apps": [
+            {
+              "name": "lineage",
+              "client": null,
+              "requests": 1,
+              "local_tokens": 1
             }
           ],
           "listeners": [

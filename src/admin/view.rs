@@ -34,6 +34,8 @@ pub struct View {
 pub struct Parts {
     /// The clients.
     pub clients: Vec<ClientView>,
+    /// The apps.
+    pub apps: Vec<AppView>,
     /// The listeners.
     pub listeners: Vec<ListenerView>,
 }
@@ -49,6 +51,15 @@ pub struct ClientView {
     pub client_id: ClientId,
     /// Where its token is.
     pub cell: Arc<TokenCell>,
+}
+
+/// An app, as it is shown.
+#[derive(Clone, Debug)]
+pub struct AppView {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The name of its client, if it has one of its own.
+    pub client: Option<Arc<str>>,
 }
 
 /// A listener, as it is shown.
@@ -120,6 +131,10 @@ pub(super) mod tests {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let parts = Parts {
             clients: vec![client("catalog", &clock)],
+            apps: vec![AppView {
+                name: "lineage".into(),
+                client: None,
+            }],
             listeners: vec![ListenerView {
                 name: "local".into(),
                 address: SocketAddr::from(([127, 0, 0, 1], 8080)),
@@ -244,13 +259,13 @@ pub(super) mod tests {
         assert_eq!(all, 6);
         view.parts.store(Arc::new(Parts {
             clients: vec![client("other", &clock)],
-            listeners: Vec::new(),
+            ..Parts::default()
         }));
         assert_eq!((of("catalog"), of("other")), (0, all));
         assert_eq!(view.report().clients[0].name, "other");
         view.parts.store(Arc::new(Parts {
             clients: vec![client("catalog", &clock)],
-            listeners: Vec::new(),
+            ..Parts::default()
         }));
         assert_eq!((of("catalog"), of("other")), (all, 0));
     }

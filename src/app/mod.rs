@@ -20,12 +20,12 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::admin::{self, ClientView, ListenerView, View};
+use crate::admin::{self, AppView, ClientView, ListenerView, View};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::oauth::client;
 use crate::proxy::app::Apps;
-use crate::proxy::config::Listener;
+use crate::proxy::config::{App, Listener};
 use crate::proxy::plan::Client;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening};
@@ -246,6 +246,10 @@ impl Running {
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
         };
+        let app = |app: &Arc<App>| AppView {
+            name: Arc::clone(&app.name),
+            client: app.client.clone(),
+        };
         let listener = |(listener, open): (&Listener, &Open)| ListenerView {
             name: Arc::clone(&open.name),
             address: open.address,
@@ -254,6 +258,7 @@ impl Running {
         let listeners = config.listeners.iter().zip(&self.parts.listeners);
         admin::Parts {
             clients: config.clients.values().map(client).collect(),
+            apps: config.apps.values().map(app).collect(),
             listeners: listeners.map(listener).collect(),
         }
     }

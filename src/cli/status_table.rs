@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::admin::report::{ClientReport, NextKind, StatusReport};
 
-/// The tables: clients, what failed last and why, listeners.
+/// The tables: clients, what failed last and why, apps, listeners.
 pub(super) fn render(report: &StatusReport) -> String {
     let state = if report.draining {
         "draining"
@@ -42,6 +42,20 @@ pub(super) fn render(report: &StatusReport) -> String {
                 client.name, failure.message
             ));
         }
+    }
+    if !report.apps.is_empty() {
+        text.push('\n');
+        text.push_str(&table(
+            &["APP", "CLIENT", "REQUESTS", "LOCAL TOKENS"],
+            report.apps.iter().map(|app| {
+                [
+                    app.name.clone(),
+                    app.client.clone().unwrap_or_else(|| "-".to_owned()),
+                    app.requests.to_string(),
+                    app.local_tokens.to_string(),
+                ]
+            }),
+        ));
     }
     if !report.listeners.is_empty() {
         text.push('\n');
@@ -130,6 +144,7 @@ mod tests {
         serde_json::from_value(json!({
             "version": "0.1.0", "started": "2027-01-15T08:00:00Z", "uptime_seconds": 11_524,
             "ready": ready, "draining": draining, "clients": clients, "listeners": listeners,
+            "apps": [{ "name": "lineage", "client": null, "requests": 48_000, "local_tokens": 2 }],
         }))
         .unwrap()
     }
@@ -156,6 +171,9 @@ mod tests {
 
         CLIENT   TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  LAST FAILURE
         catalog  128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          -
+
+        APP      CLIENT  REQUESTS  LOCAL TOKENS
+        lineage  -       48000     2
 
         LISTENER  ADDRESS         CLIENT   CONNECTIONS
         local     127.0.0.1:8080  catalog  12
@@ -187,6 +205,9 @@ mod tests {
 
         a-client-with-a-long-name, 1m 15s ago: acme.collibra.com says that the pool is empty; who else uses this client?
 
+        APP      CLIENT  REQUESTS  LOCAL TOKENS
+        lineage  -       48000     2
+
         LISTENER  ADDRESS         CLIENT   CONNECTIONS
         local     127.0.0.1:8080  catalog  12
         ");
@@ -195,6 +216,6 @@ mod tests {
     #[test]
     fn a_proxy_without_clients_on_its_way_out() {
         let text = render(&report(false, true, json!([])));
-        assert!(text.starts_with("collibra-auth-proxy 0.1.0, up 3h 12m 4s: draining\n\nLISTENER"));
+        assert!(text.starts_with("collibra-auth-proxy 0.1.0, up 3h 12m 4s: draining\n\nAPP"));
     }
 }

@@ -33,7 +33,7 @@ pub enum Subject<'a> {
 #[derive(Clone)]
 pub struct Key(hmac::Key);
 
-/// A local token as it was shown; nothing of it is true before [`Shown::is_signed_with`] says so.
+/// A local token as it was shown; nothing of it is true before [`Shown::holds`] says so.
 #[derive(Clone, Copy)]
 pub struct Shown<'a> {
     signed: &'a str,

@@ -58,7 +58,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The value of [`HEADER`], and of the metrics' label `reason`.
+    /// The value of `X-Collibra-Auth-Proxy`, and of the metrics' label `reason`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {

@@ -106,8 +106,17 @@ function fit(parent, count, make) {
 function row() {
   const line = document.createElement("tr");
   for (let cell = 0; cell < 4; cell += 1) line.insertCell();
-  line.cells[3].className = "number";
   return line;
+}
+
+// A table's rows: numbers stand to the right.
+function fill(body, lines) {
+  const rows = fit(body, lines.length, row);
+  lines.forEach((line, index) => line.forEach((value, cell) => {
+    const number = typeof value === "number";
+    write(rows[index].cells[cell], number ? value.toLocaleString() : value);
+    tint(rows[index].cells[cell], "", number ? "number" : "");
+  }));
 }
 
 function draw() {
@@ -132,12 +141,9 @@ function draw() {
   const cards = fit(byId("clients"), report.clients.length, () => byId("client").content.firstElementChild.cloneNode(true));
   report.clients.forEach((client, index) => drawClient(cards[index], client, age));
 
-  const rows = fit(byId("listeners"), report.listeners.length, row);
-  report.listeners.forEach((listener, index) => {
-    const cells = rows[index].cells;
-    [listener.name, listener.address, listener.client, listener.connections.toLocaleString()]
-      .forEach((text, cell) => write(cells[cell], text));
-  });
+  byId("app-section").hidden = report.apps.length === 0;
+  fill(byId("apps"), report.apps.map((app) => [app.name, app.client ?? "–", app.requests, app.local_tokens]));
+  fill(byId("listeners"), report.listeners.map((listener) => [listener.name, listener.address, listener.client, listener.connections]));
 }
 
 async function ask() {

@@ -168,7 +168,10 @@ impl Shared {
         let token = {
             let mut tokens = self.tokens.lock().unwrap();
             let nth = tokens.len() + 1;
-            let token = format!("canary-token-{nth}-{:032x}", fastrand::u128(..));
+            let token = format!(
+                "canary-token-{nth}-{:032x}",
+                collibra_auth_proxy::random::unique()
+            );
             tokens.push(token.clone());
             token
         };
