@@ -22,6 +22,8 @@ mod fuzz_corpora;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+mod oauth_clients;
+#[cfg(test)]
 mod python;
 #[cfg(test)]
 mod refusals;
