@@ -33,10 +33,10 @@ fn local_is_sound() {
     assert_eq!(&*config.listeners[0].client, "catalog");
 }
 
-#[test]
-fn sidecar_is_sound_with_its_secrets_mounted() {
+/// A directory with these files, which the user and its group can read.
+fn mounted(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    for (file, content) in [("client_id", "urn:x\n"), ("client_secret", "s3cret\n")] {
+    for (file, content) in files {
         let path = root.path().join(file);
         std::fs::write(&path, content).unwrap();
         #[cfg(unix)]
@@ -45,14 +45,39 @@ fn sidecar_is_sound_with_its_secrets_mounted() {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
         }
     }
-    let mounted = root.path().to_str().unwrap();
-    let text = sample("sidecar.toml").replace("/run/secrets/collibra", mounted);
+    root
+}
+
+#[test]
+fn sidecar_is_sound_with_its_secrets_mounted() {
+    let root = mounted(&[("client_id", "urn:x\n"), ("client_secret", "s3cret\n")]);
+    let secrets = root.path().to_str().unwrap();
+    let text = sample("sidecar.toml").replace("/run/secrets/collibra", secrets);
     let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
     assert_eq!(
         config.clients["catalog"].oauth.client_secret.expose(),
         "s3cret"
     );
     insta::assert_snapshot!(said(&config), @"proxy.toml:17: admin.address: health, metrics and status can be seen beyond this machine; none shows a secret; write a loopback address unless something outside scrapes it");
+}
+
+#[test]
+fn gateway_is_sound_with_its_secrets_mounted() {
+    let root = mounted(&[
+        (
+            "credentials.json",
+            r#"{"client_id":"urn:x","client_secret":"s"}"#,
+        ),
+        ("lineage.key", "0123456789abcdef\n"),
+        ("dashboard.key", "fedcba9876543210\n"),
+    ]);
+    let secrets = root.path().to_str().unwrap();
+    let text = sample("gateway.toml")
+        .replace("/run/secrets/collibra", secrets)
+        .replace("/run/secrets/apps", secrets);
+    let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
+    assert_eq!(config.apps.len(), 2);
+    assert_eq!(config.warnings.len(), 1, "{}", said(&config));
 }
 
 #[test]
