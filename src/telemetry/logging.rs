@@ -4,28 +4,24 @@
 //! is, pingora lower still: at `debug` and `trace` they print the headers and bytes that they
 //! send, tokens among them.
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, IsTerminal};
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_log::AsLog;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
+use super::lines;
+pub use super::lines::Writing;
+
 /// The targets that follow the chosen level: this crate's.
 const OWN: &str = "collibra_auth_proxy";
 
 /// The level if none is chosen.
 const DEFAULT: LevelFilter = LevelFilter::INFO;
-
-/// How many lines wait to be written, at most; room for all of them is taken at the start.
-const QUEUE: usize = 4_096;
-
-/// How many bytes of lines are written at a time, at most.
-const BUFFER: usize = 64 * 1024;
 
 /// What a level may be called, from least to most.
 const LEVELS: [(&str, LevelFilter); 6] = [
@@ -55,6 +51,9 @@ pub enum Error {
     /// Something else in the process logs already.
     #[error("logging has already been started in this process")]
     Started,
+    /// The system gives no thread to write the lines.
+    #[error("no thread for the log: {0}")]
+    Thread(io::ErrorKind),
 }
 
 impl Format {
@@ -69,35 +68,25 @@ impl Format {
     }
 }
 
-/// Writes what was logged; dropping it writes what is left. Keep it to the end of the process.
-#[derive(Debug)]
-#[must_use = "what is still to be written is lost without it"]
-pub struct Writing {
-    _guard: WorkerGuard,
-}
-
 /// Starts logging to standard error, for `tracing` and for libraries that use `log`. `level` is
 /// one of `off`, `error`, `warn`, `info`, `debug`, `trace`; `None` means `info`. Call it once.
 ///
-/// Lines are written by a thread of their own, as many at a time as there are, so that a request
-/// does not pay for a system call. None is lost: who logs faster than can be written waits.
+/// Lines are written by a thread of their own, so that a request does not pay for a system call.
+/// None is lost: who logs faster than can be written waits.
 ///
 /// # Errors
-/// [`Error`] if `level` is none of these, or if the process logs already.
+/// [`Error`] if `level` is none of these, if the process logs already, or if there is no thread.
 pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     let level = parse(level)?;
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let (writer, writing) = NonBlockingBuilder::default()
-        .lossy(false)
-        .buffered_lines_limit(QUEUE)
-        .thread_name("log")
-        .finish(BufWriter::with_capacity(BUFFER, io::stderr()));
+    let (writer, writing) =
+        lines::write_to(io::stderr()).map_err(|error| Error::Thread(error.kind()))?;
     let subscriber = subscriber(level, format, colour, writer);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Started)?;
     // the crate itself speaks through tracing: what comes through `log` is a library's
     let libraries = level.min(LevelFilter::INFO).as_log();
     tracing_log::LogTracer::init_with_filter(libraries).map_err(|_| Error::Started)?;
-    Ok(Writing { _guard: writing })
+    Ok(writing)
 }
 
 fn parse(level: Option<&str>) -> Result<LevelFilter, Error> {

@@ -8,6 +8,7 @@ mod app;
 mod client;
 mod counts;
 mod families;
+mod lines;
 mod listener;
 pub mod logging;
 pub mod metrics;
