@@ -14,7 +14,7 @@
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    store          where a token outlives the process: memory, file; sealed
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
-//! 0  backoff  client_id  clock  random  secret  telemetry  tls
+//! 0  backoff  client_id  clock  random  secret  telemetry  tls  tunnel
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -57,3 +57,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod tunnel;

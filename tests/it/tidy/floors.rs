@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 7] = [
         "secret",
         "telemetry",
         "tls",
+        "tunnel",
     ],
     &["token"],
     &["oauth", "store", "local_token", "registration"],
