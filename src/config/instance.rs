@@ -1,23 +1,28 @@
 //! `[instance.NAME]`: one Collibra environment.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::{Host, Url};
 
+use super::credentials::warn_if_readable_by_all;
 use super::fault::{Fault, Report};
 use super::parse::Surroundings;
 use super::place::{Field, Place, Typed};
-use super::raw;
+use super::{forward, raw};
+use crate::clock::{Clock, SystemClock};
 use crate::proxy::config::Instance;
-use crate::tls::CaFile;
+use crate::tls::{CaFile, Identity};
+use crate::tunnel;
 
 /// An instance, and what its clients need of it.
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {
     pub(super) instance: Arc<Instance>,
     pub(super) token_url: Url,
+    pub(super) token_proxy: Option<tunnel::Proxy>,
 }
 
 const TOKEN_PATH: &str = "/rest/oauth/v2/token";
@@ -60,6 +65,14 @@ pub(super) fn parse(
         }
         read.ok()
     });
+    let pair = (raw.client_cert_file, raw.client_key_file);
+    let identity = identity(pair, surroundings, report);
+    let proxies = forward::Keys {
+        proxy: raw.proxy,
+        token_proxy: raw.token_proxy,
+        credentials_file: raw.proxy_credentials_file,
+    };
+    let proxies = forward::settle(proxies, url.as_ref(), surroundings, report);
     let connect_timeout = raw.connect_timeout.above_zero_or(CONNECT_TIMEOUT, report);
     let idle_timeout = raw.idle_timeout.or(Duration::ZERO);
     let resolve_ttl_max = raw.resolve_ttl_max.above_zero_or(RESOLVE_TTL_MAX, report);
@@ -81,12 +94,70 @@ pub(super) fn parse(
             authority: authority(&url)?,
             token_path: token_url.path().to_owned(),
             ca_file,
+            identity,
+            proxy: proxies.api,
+            http2: raw.http2.or(true),
             connect_timeout,
             idle_timeout: (!idle_timeout.is_zero()).then_some(idle_timeout),
             resolve_ttl_max,
         }),
         token_url,
+        token_proxy: proxies.token,
     })
+}
+
+/// The client certificate, if one is named.
+fn identity(
+    (cert, key): (Field<PathBuf>, Field<PathBuf>),
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Identity> {
+    let lone = |typed: &Typed<PathBuf>, other: &str| {
+        let remedy = format!("name the other in {other}, or leave both out");
+        let problem = "a certificate is of use with its key only";
+        typed.place.fault(problem, remedy)
+    };
+    let (cert, key) = match (cert, key) {
+        (Field::Given(cert), Field::Given(key)) => (cert, key),
+        (Field::Given(cert), Field::Absent) => {
+            report.fault(lone(&cert, "client_key_file"));
+            return None;
+        }
+        (Field::Absent, Field::Given(key)) => {
+            report.fault(lone(&key, "client_cert_file"));
+            return None;
+        }
+        _ => return None,
+    };
+    warn_if_readable_by_all(&key.value, &key.place, surroundings, report);
+    let (cert_path, key_path) = (
+        surroundings.to_read(&cert.value),
+        surroundings.to_read(&key.value),
+    );
+    match Identity::read(&cert_path, &key_path) {
+        Ok(identity) => {
+            let now = jiff::Timestamp::try_from(SystemClock.wall()).ok();
+            let ended = |end: i64| now.is_some_and(|now| end <= now.as_second());
+            if identity.ends().is_some_and(ended) {
+                report.warning(cert.place.fault(
+                    "the certificate has expired: the instance will not accept it",
+                    "renew it; the new one is taken over as soon as the file has it",
+                ));
+            }
+            Some(identity)
+        }
+        Err(error) => {
+            let place = if error.path.as_ref() == Some(&key_path) {
+                key.place
+            } else {
+                cert.place
+            };
+            let remedy = "name a PEM file with your certificate, and one with its key";
+            let remedy = surroundings.file_remedy(remedy);
+            report.fault(place.fault(error.reason.to_string(), remedy));
+            None
+        }
+    }
 }
 
 /// The instance's address: a scheme, a host, perhaps a port, and nothing else.
@@ -142,7 +213,8 @@ fn judge(text: &str, allow_insecure: bool, place: &Place) -> Result<Url, Fault> 
     Ok(url)
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether it is this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(ip)) => ip.is_loopback(),

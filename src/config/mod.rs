@@ -9,6 +9,7 @@ mod client;
 mod credentials;
 mod fault;
 mod flags;
+mod forward;
 mod instance;
 mod listener;
 mod nearest;

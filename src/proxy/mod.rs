@@ -32,6 +32,7 @@ pub mod respond;
 pub mod service;
 pub mod target;
 mod trust;
+mod tunnel;
 pub mod upstream;
 
 use plan::Plan;

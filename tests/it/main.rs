@@ -16,6 +16,7 @@ mod curl;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod forward_proxy;
 mod fuzz_corpora;
 #[cfg(test)]
 mod hygiene;

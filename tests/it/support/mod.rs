@@ -5,6 +5,7 @@
 //! what can be seen of it, with a deadline that only a fault can reach.
 
 pub(crate) mod certificate;
+pub(crate) mod forward;
 pub(crate) mod http;
 pub(crate) mod origin;
 pub(crate) mod process;
