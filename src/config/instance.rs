@@ -14,7 +14,7 @@ use super::place::{Field, Place, Typed};
 use super::{forward, raw};
 use crate::clock::{Clock, SystemClock};
 use crate::proxy::config::Instance;
-use crate::tls::{CaFile, Identity};
+use crate::tls::{CaFile, Identity, Reason};
 use crate::tunnel;
 
 /// An instance, and what its clients need of it.
@@ -147,7 +147,9 @@ fn identity(
             Some(identity)
         }
         Err(error) => {
-            let place = if error.path.as_ref() == Some(&key_path) {
+            let of_key = error.path.as_ref() == Some(&key_path);
+            let same_file = key_path == cert_path;
+            let place = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
                 key.place
             } else {
                 cert.place
@@ -247,4 +249,78 @@ fn token_path(typed: &Typed<String>, report: &mut Report) -> Option<String> {
         format!("write a path like \"{TOKEN_PATH}\", or leave the key out"),
     ));
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::read_with;
+
+    /// What is said of the pair that `keys` names, its files being `own` and its key, `other`'s key,
+    /// and `old`, which ended long ago.
+    fn said(keys: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["app.test".into()]).unwrap();
+        let (key, other) = (rcgen::KeyPair::generate(), rcgen::KeyPair::generate());
+        let (key, other) = (key.unwrap(), other.unwrap());
+        let put = |name: &str, text: String| {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        };
+        put("own.pem", params.self_signed(&key).unwrap().pem());
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        put("old.pem", params.self_signed(&key).unwrap().pem());
+        put("own.key", key.serialize_pem());
+        put("other.key", other.serialize_pem());
+        let text = format!(
+            "[instance.acme]\nurl = \"https://acme.example\"\n{keys}\n\
+             [client.catalog]\nclient_id = \"id\"\nclient_secret_env = \"S\"\n"
+        );
+        let env = |name: &str| (name == "S").then(|| "s3cret".to_owned());
+        match read_with(&text, directory.path(), &env) {
+            Err(faults) => faults.to_string(),
+            Ok(config) => {
+                let warnings = config.warnings.iter().map(Fault::to_string);
+                let about = warnings.filter(|w| !w.contains("can read the file"));
+                about.collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_and_its_key_are_a_pair() {
+        let pair =
+            |cert, key| format!("client_cert_file = \"{cert}\"\nclient_key_file = \"{key}\"");
+        for (keys, expected) in [
+            (pair("own.pem", "own.key"), ""),
+            (pair("own.pem", "other.key"), "do not belong together"),
+            (
+                pair("own.pem", "own.pem"),
+                "instance.acme.client_key_file: there is no private key",
+            ),
+            (
+                pair("own.key", "own.key"),
+                "instance.acme.client_cert_file: there is no certificate",
+            ),
+            (
+                pair("own.pem", "missing"),
+                "instance.acme.client_key_file: the file cannot be read",
+            ),
+            (
+                pair("old.pem", "own.key"),
+                "instance.acme.client_cert_file: the certificate has expired",
+            ),
+            (
+                "client_cert_file = \"own.pem\"".into(),
+                "name the other in client_key_file",
+            ),
+            (
+                "client_key_file = \"own.key\"".into(),
+                "name the other in client_cert_file",
+            ),
+        ] {
+            let said = said(&keys);
+            assert!(said.contains(expected), "{said}");
+            assert_eq!(said.is_empty(), expected.is_empty(), "{said}");
+        }
+    }
 }

@@ -368,6 +368,93 @@ mod tests {
         assert_eq!(other.addresses(), 0);
     }
 
+    /// A server that speaks TLS by a certificate of its own, and that certificate.
+    async fn server() -> (SocketAddr, tempfile::NamedTempFile) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.unwrap())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = acceptor.accept(stream).await;
+            }
+        });
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), made.cert.pem()).unwrap();
+        (address, file)
+    }
+
+    #[tokio::test]
+    async fn each_instance_is_verified_by_its_own_certificates_whatever_the_connector_knows() {
+        use pingora_core::connectors::{ConnectorOptions, TransportConnector};
+
+        let ((one, its), (other, others)) = (server().await, server().await);
+        let read = |file: &tempfile::NamedTempFile| CaFile::read(file.path()).unwrap();
+        let mut options = ConnectorOptions::new(1);
+        options.ca_file = Some(its.path().display().to_string());
+        let connector = TransportConnector::new(Some(options));
+        let known = read(&its);
+        for (address, ca_file, expected) in [
+            (one, Some(known.clone()), true),
+            (one, Some(read(&others)), false),
+            (one, None, false),
+            (other, Some(read(&others)), true),
+            (other, Some(known.clone()), false),
+        ] {
+            let instance = Instance {
+                host: "localhost".to_owned(),
+                port: address.port(),
+                ca_file,
+                ..upstream("localhost").instance().clone()
+            };
+            let upstream = Upstream::new(Arc::new(instance)).unwrap();
+            upstream.set(&[address.ip()]);
+            let peer = upstream.peer(Some(&known)).await.unwrap();
+            let connected = connector.new_stream(&*peer).await;
+            assert_eq!(
+                connected.is_ok(),
+                expected,
+                "{:?}",
+                upstream.instance().ca_file
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_of_one_upstream_serve_no_other() {
+        use pingora_core::upstreams::peer::Peer;
+
+        let direct = upstream("192.0.2.1");
+        let again = upstream("192.0.2.1");
+        let proxy = crate::tunnel::Proxy::parse("http://192.0.2.1:443").unwrap();
+        let tunnelled = Upstream::new(Arc::new(Instance {
+            proxy: Some(proxy),
+            ..direct.instance().clone()
+        }));
+        let tunnelled = tunnelled.unwrap();
+        let mut hashes = Vec::new();
+        for upstream in [&direct, &again, &tunnelled] {
+            let peer = upstream.peer(None).await.unwrap();
+            assert_eq!(peer._address.to_string(), "192.0.2.1:443");
+            assert_eq!(
+                peer.reuse_hash(),
+                upstream.peer(None).await.unwrap().reuse_hash()
+            );
+            hashes.push(peer.reuse_hash());
+        }
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 3);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_looked_up_for_nobody() {
         let upstream = Arc::new(upstream("acme.example"));

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod client_certificate;
 mod clients_of_all_kinds;
 #[cfg(test)]
 mod cold_start;
@@ -19,6 +20,7 @@ mod engine;
 mod forward_proxy;
 mod fuzz_corpora;
 #[cfg(test)]
+mod http2_upstream;
 mod hygiene;
 #[cfg(test)]
 mod python;
