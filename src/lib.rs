@@ -14,7 +14,8 @@
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    store          where a token outlives the process: memory, file; sealed
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
-//! 0  backoff  client_id  clock  random  secret  telemetry  tls  tunnel
+//!    tunnel         the way through a forward proxy
+//! 0  backoff  client_id  clock  random  secret  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```

@@ -124,7 +124,7 @@ impl Proxy {
         self.port
     }
 
-    /// Has it connect `stream`, which leads to it, with `host` at `port`, within `limit`.
+    /// Has it connect `stream`, which leads to it, with `host` at `port`.
     ///
     /// # Errors
     /// [`Error`] says what the proxy did instead.
@@ -133,7 +133,6 @@ impl Proxy {
         mut stream: TcpStream,
         host: &str,
         port: u16,
-        limit: Duration,
     ) -> Result<TcpStream, Error> {
         let target = authority(host, port);
         let asking = async {
@@ -141,19 +140,28 @@ impl Proxy {
             stream.write_all(request.expose().as_bytes()).await?;
             read_head(&mut stream).await
         };
-        let problem = match tokio::time::timeout(limit, asking).await {
-            Ok(Ok(head)) => match judge(&head, self.has_credentials()) {
+        let problem = match asking.await {
+            Ok(head) => match judge(&head, self.has_credentials()) {
                 Ok(()) => return Ok(stream),
                 Err(problem) => problem,
             },
-            Ok(Err(e)) => e.into(),
-            Err(_elapsed) => Problem::Late(limit),
+            Err(e) => e.into(),
         };
-        Err(Error {
+        Err(self.error(target, problem))
+    }
+
+    /// That it was given up, after `limit`, while it was to connect with `host` at `port`.
+    #[must_use]
+    pub fn late(&self, host: &str, port: u16, limit: Duration) -> Error {
+        self.error(authority(host, port), Problem::Late(limit))
+    }
+
+    fn error(&self, target: String, problem: Problem) -> Error {
+        Error {
             proxy: self.to_string(),
             target,
             problem,
-        })
+        }
     }
 
     fn request(&self, target: &str) -> Secret {
@@ -331,7 +339,7 @@ mod tests {
             String::from_utf8(request).unwrap()
         });
         let proxy = Proxy::parse(proxy).unwrap();
-        let opened = proxy.connect(stream, "acme.example", 443, Duration::from_millis(200));
+        let opened = proxy.connect(stream, "acme.example", 443);
         let through = match opened.await {
             Ok(mut stream) => {
                 let mut rest = String::new();

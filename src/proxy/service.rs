@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use http::Version;
 use http::header::{HOST, TRANSFER_ENCODING};
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::ALPN;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -84,11 +85,17 @@ impl ProxyHttp for Service {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let problem = match context.client.upstream.peer(self.ca_file.as_ref()).await {
-            Ok(peer) => return Ok(peer),
+            Ok(mut peer) => {
+                if session.req_header().version < Version::HTTP_11 {
+                    // knows no chunks, in which pingora passes on what came over HTTP/2
+                    peer.options.alpn = ALPN::H1;
+                }
+                return Ok(peer);
+            }
             Err(problem) => problem,
         };
         let timeout = false;

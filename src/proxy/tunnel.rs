@@ -1,6 +1,7 @@
 //! A connection to an instance through its forward proxy, as pingora asks for one: TLS comes on top
 //! of it, end to end.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,27 +45,26 @@ impl L4Connect for Tunnel {
         let address = address
             .as_inet()
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "a proxy has an IP address"))?;
-        let began = tokio::time::Instant::now();
-        let connecting = tokio::time::timeout(self.limit, TcpStream::connect(address));
-        let unreached = |problem: String| {
+        let mut late = pin!(tokio::time::sleep(self.limit));
+        let limit = humantime::format_duration(self.limit);
+        let unreached = |kind, problem: String| {
             let problem = format!("cannot connect to the proxy {}: {problem}", self.proxy);
-            Unreached(problem)
+            Error::because(kind, "proxy", Unreached(problem))
         };
-        let stream = match connecting.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) => {
-                let cause = unreached(e.to_string());
-                return Error::e_because(ErrorType::ConnectError, "proxy", cause);
-            }
-            Err(_elapsed) => {
-                let limit = humantime::format_duration(self.limit);
-                let cause = unreached(format!("no answer within {limit}"));
-                return Error::e_because(ErrorType::ConnectTimedout, "proxy", cause);
+        let connected = tokio::select! {
+            connected = TcpStream::connect(address) => connected,
+            () = &mut late => {
+                let problem = format!("no answer within {limit}");
+                return Err(unreached(ErrorType::ConnectTimedout, problem));
             }
         };
-        let left = self.limit.saturating_sub(began.elapsed());
-        let opened = self.proxy.connect(stream, &self.host, self.port, left);
-        opened.await.map(Stream::from).map_err(|cause| {
+        let stream = connected.map_err(|e| unreached(ErrorType::ConnectError, e.to_string()))?;
+        let (host, port) = (self.host.as_str(), self.port);
+        let opened = tokio::select! {
+            opened = self.proxy.connect(stream, host, port) => opened,
+            () = &mut late => Err(self.proxy.late(host, port, self.limit)),
+        };
+        opened.map(Stream::from).map_err(|cause| {
             let kind = if cause.is_timeout() {
                 ErrorType::ConnectTimedout
             } else {

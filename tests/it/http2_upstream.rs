@@ -63,6 +63,45 @@ fn bodies_pass_both_ways_whole() {
 }
 
 #[test]
+fn answers_have_the_form_that_the_app_knows() {
+    let (_origin, proxy, _authority) = pair("");
+    let old = proxy.ask("GET /bytes/1000 HTTP/1.0\nHost: {host}\n\n");
+    assert_eq!(old.header("transfer-encoding"), None);
+    assert_eq!(old.text(), "this is HTTP/1.1");
+    let new = proxy.get("/bytes/1000");
+    assert_eq!((new.body.len(), new.whole), (1000, true));
+    let mut connection = proxy.connect();
+    connection.send(proxy.bytes("HEAD /bytes/1000 HTTP/1.1\nHost: {host}\n\n"));
+    assert_eq!(connection.answer("HEAD ").status, 200);
+    assert_eq!(connection.get(proxy.address, "/x").status, 200);
+    let waits = "POST /x HTTP/1.1\nHost: {host}\nExpect: 100-continue\nContent-Length: 5\n\nhello";
+    assert_eq!(proxy.ask(waits).text(), "hello");
+}
+
+#[test]
+fn what_belongs_to_a_connection_stays_there() {
+    let (origin, proxy, _authority) = pair("");
+    let answer = proxy.ask(
+        "GET /x HTTP/1.1\nHost: {host}\nConnection: authorization, x-hop, te\nX-Hop: 1\nTE: gzip\n\
+         Keep-Alive: 5\nCookie: a=b\nX-Forwarded-For: 1\nAuthorization: Bearer mine\n\n",
+    );
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let head = origin.last_head();
+    assert_eq!(head["authorization"], "Bearer token-1");
+    for gone in [
+        "connection",
+        "x-hop",
+        "te",
+        "keep-alive",
+        "cookie",
+        "x-forwarded-for",
+        "host",
+    ] {
+        assert!(!head.contains_key(gone), "{gone}: {head:?}");
+    }
+}
+
+#[test]
 fn a_401_is_answered_by_another_token_and_the_request_sent_once_more() {
     for length in [0, 10, 65_536] {
         let (origin, proxy, _authority) = pair("");

@@ -7,6 +7,7 @@
 mod canary;
 #[cfg(test)]
 mod client_certificate;
+#[cfg(test)]
 mod clients_of_all_kinds;
 #[cfg(test)]
 mod cold_start;
@@ -18,9 +19,11 @@ mod curl;
 mod engine;
 #[cfg(test)]
 mod forward_proxy;
+#[cfg(test)]
 mod fuzz_corpora;
 #[cfg(test)]
 mod http2_upstream;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod python;

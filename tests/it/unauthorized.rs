@@ -131,9 +131,8 @@ fn in_a_minute_of_401s_no_request_is_sent_more_than_once_again() {
                 let mut connection = proxy.connect();
                 while !stop.load(Ordering::Relaxed) {
                     let nth = sent.fetch_add(1, Ordering::SeqCst);
-                    let method = if nth % 2 == 0 { "POST" } else { "GET" };
-                    let length = if nth % 2 == 0 { 4 } else { 0 };
-                    let body = &"body"[..length];
+                    let (method, body) = [("POST", "body"), ("GET", "")][nth % 2];
+                    let length = body.len();
                     let request = format!(
                         "{method} /{nth} HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n{body}",
                         proxy.address

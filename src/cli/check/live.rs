@@ -100,9 +100,12 @@ async fn open(
     clock: &dyn Clock,
 ) -> Found<TcpStream> {
     let began = clock.now();
-    let limit = instance.connect_timeout;
-    let opened = proxy.connect(stream, &instance.host, instance.port, limit);
-    let stream = opened.await.map_err(|e| e.to_string())?;
+    let (host, port, limit) = (&instance.host, instance.port, instance.connect_timeout);
+    let opened = match timeout(limit, proxy.connect(stream, host, port)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(proxy.late(host, port, limit)),
+    };
+    let stream = opened.map_err(|e| e.to_string())?;
     let spent = milliseconds(clock.now().since(began));
     let said = format!("{proxy} connected to {} in {spent}", instance.authority);
     Ok((stream, said))

@@ -56,6 +56,38 @@ fn sidecar_is_sound_with_its_secrets_mounted() {
 }
 
 #[test]
+fn corporate_is_sound_with_its_files_there() {
+    let root = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["app.test".into()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    for (file, content) in [
+        ("client_id", "urn:x\n"),
+        ("client_secret", "s3cret\n"),
+        ("proxy_credentials", "me:pass\n"),
+        ("authority.pem", &cert),
+        ("client.pem", &cert),
+        ("client.key", &key),
+    ] {
+        let path = root.path().join(file);
+        std::fs::write(&path, content).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
+        }
+    }
+    let there = root.path().to_str().unwrap();
+    let text = sample("corporate.toml").replace("/etc/collibra-auth-proxy", there);
+    let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
+    assert_eq!(said(&config), "");
+    let (instance, client) = (&config.instances["acme"], &config.clients["catalog"]);
+    assert_eq!(instance.proxy, client.oauth.proxy);
+    let proxy = instance.proxy.as_ref().unwrap();
+    assert_eq!(proxy.credentials(), Some(("me", "pass")));
+    assert!(instance.identity.is_some() && client.oauth.identity.is_some());
+}
+
+#[test]
 fn simulator_is_sound_and_sixty_times_as_fast() {
     let config = read(&sample("simulator.toml")).unwrap();
     let client = &config.clients["simulator"];

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -31,6 +31,7 @@ struct Seen {
     /// Connections of HTTP/2.
     connections: AtomicUsize,
     tokens: AtomicUsize,
+    last_head: Mutex<HeaderMap>,
 }
 
 impl H2Origin {
@@ -89,6 +90,11 @@ impl H2Origin {
             .collect()
     }
 
+    /// The header of the last request.
+    pub(crate) fn last_head(&self) -> HeaderMap {
+        self.seen.last_head.lock().unwrap().clone()
+    }
+
     /// How many connections of HTTP/2 it has accepted.
     pub(crate) fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
@@ -132,6 +138,7 @@ impl Seen {
             request.uri().path().to_owned(),
         );
         self.requests.lock().unwrap().push((method, path, body));
+        *self.last_head.lock().unwrap() = request.headers().clone();
     }
 
     async fn answer(&self, mut request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -153,7 +160,9 @@ impl Seen {
         let head = Response::builder()
             .status(if stale { 401 } else { 200 })
             .body(());
-        let Ok(mut out) = respond.send_response(head.unwrap(), false) else {
+        let is_head = request.method() == "HEAD";
+        let sent = respond.send_response(head.unwrap(), is_head);
+        let Some(mut out) = sent.ok().filter(|_| !is_head) else {
             return;
         };
         let bytes = path.strip_prefix("/bytes/").map(|n| n.parse().unwrap());
@@ -178,9 +187,15 @@ impl Seen {
         let mut request = Vec::new();
         let is_get = |request: &[u8]| request.starts_with(b"GET ");
         // the end of a token request is that of its body
-        while !request.ends_with(b"grant_type=client_credentials")
-            && !(is_get(&request) && request.ends_with(b"\r\n\r\n"))
-        {
+        let end = |request: &[u8]| {
+            let end: &[u8] = if is_get(request) {
+                b"\r\n\r\n"
+            } else {
+                b"grant_type=client_credentials"
+            };
+            request.ends_with(end)
+        };
+        while !end(&request) {
             if stream.read_buf(&mut request).await? == 0 {
                 return Ok(());
             }
