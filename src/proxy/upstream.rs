@@ -44,9 +44,6 @@ const STREAMS: usize = 64;
 const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
-/// How often it is asked whether it is still there, while requests are under way.
-const PING: Duration = Duration::from_secs(30);
-
 /// Counts the upstreams of this process: each has connections of its own, which serve no other.
 static UPSTREAMS: AtomicU64 = AtomicU64::new(0);
 
@@ -264,7 +261,6 @@ impl Upstream {
             options.max_h2_streams = STREAMS;
             options.h2_stream_window_size = Some(STREAM_WINDOW);
             options.h2_connection_window_size = Some(CONNECTION_WINDOW);
-            options.h2_ping_interval = Some(PING);
         }
         if let Some(proxy) = &instance.proxy {
             let tunnel = Tunnel::new(proxy.clone(), instance);

@@ -136,6 +136,46 @@ fn a_pooled_connection_never_serves_another_instance() {
 }
 
 #[test]
+fn the_environments_proxy_is_used_and_finds_the_instance_by_its_name() {
+    let authority = Authority::new();
+    let server = authority.server("acme.test");
+    let rules = Rules {
+        tls: Some(Box::new(move |_| server.clone())),
+        ..Rules::default()
+    };
+    let origin = Origin::with(rules, |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        Ok(After::Keep)
+    });
+    // no look-up finds this name
+    let forward = Forward::new(Manner::Leads(origin.address));
+    let start = |keys: &str, spared: &str| {
+        let keys = format!("{}\n{keys}", ca(&authority));
+        Proxy::configured("https://acme.test", &keys, "")
+            .variable("HTTPS_PROXY", &forward.url())
+            .variable("NO_PROXY", spared)
+            .start()
+    };
+    let proxy = start("", "other.test");
+    let answer = proxy.get("/x");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = forward.asked();
+    assert_eq!(
+        asked, ["CONNECT acme.test:443 HTTP/1.1"; 2],
+        "a token, a call"
+    );
+    for (keys, spared) in [
+        ("", ".test"),
+        ("proxy = \"direct\"\ntoken_proxy = \"direct\"", ""),
+    ] {
+        let proxy = start(keys, spared);
+        let failure = |said: &str| said.contains("token request failed").then_some(());
+        proxy.process.err.wait_for("a failure", failure);
+        assert_eq!(forward.asked().len(), 2, "it is left out");
+    }
+}
+
+#[test]
 fn a_plain_instance_is_reached_by_connect_too() {
     let simulator = Simulator::start();
     let forward = Forward::new(Manner::Open);

@@ -56,13 +56,11 @@ fn sidecar_is_sound_with_its_secrets_mounted() {
 }
 
 #[test]
-fn corporate_is_sound_with_its_files_there() {
+fn corporate_is_sound_with_and_without_what_is_commented_out() {
     let root = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(vec!["app.test".into()]).unwrap();
     let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     for (file, content) in [
-        ("client_id", "urn:x\n"),
-        ("client_secret", "s3cret\n"),
         ("proxy_credentials", "me:pass\n"),
         ("authority.pem", &cert),
         ("client.pem", &cert),
@@ -76,15 +74,28 @@ fn corporate_is_sound_with_its_files_there() {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
         }
     }
-    let there = root.path().to_str().unwrap();
-    let text = sample("corporate.toml").replace("/etc/collibra-auth-proxy", there);
-    let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
-    assert_eq!(said(&config), "");
-    let (instance, client) = (&config.instances["acme"], &config.clients["catalog"]);
-    assert_eq!(instance.proxy, client.oauth.proxy);
-    let proxy = instance.proxy.as_ref().unwrap();
-    assert_eq!(proxy.credentials(), Some(("me", "pass")));
-    assert!(instance.identity.is_some() && client.oauth.identity.is_some());
+    let plain = sample("corporate.toml");
+    let mut whole = plain.clone();
+    for key in [
+        "proxy_credentials_file",
+        "ca_file",
+        "client_cert_file",
+        "client_key_file",
+    ] {
+        let commented = format!("# {key} = ");
+        assert!(whole.contains(&commented), "{key}");
+        whole = whole.replace(&commented, &commented[2..]);
+    }
+    for (text, has_more) in [(plain, false), (whole, true)] {
+        let config = read_with(&text, root.path(), &env).unwrap();
+        assert_eq!(said(&config), "");
+        let (instance, client) = (&config.instances["acme"], &config.clients["catalog"]);
+        let proxy = instance.proxy.as_ref().unwrap();
+        assert_eq!(Some(proxy), client.oauth.proxy.as_ref());
+        assert_eq!(proxy.credentials(), has_more.then_some(("me", "pass")));
+        assert_eq!(instance.identity.is_some(), has_more);
+        assert_eq!(client.oauth.identity, instance.identity);
+    }
 }
 
 #[test]

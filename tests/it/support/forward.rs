@@ -22,6 +22,8 @@ pub(crate) enum Manner {
     For(&'static str),
     /// It connects whoever asks.
     Open,
+    /// It connects whoever asks, for whatever, with this address.
+    Leads(SocketAddr),
     /// It gives this answer.
     Says(Vec<u8>),
     /// It gives none.
@@ -106,10 +108,12 @@ fn serve(mut app: TcpStream, manner: &Manner, asked: &Mutex<Vec<String>>) -> std
                 b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
             );
         }
-        Manner::For(_) | Manner::Open => {}
+        Manner::For(_) | Manner::Open | Manner::Leads(_) => {}
     }
-    let target = line.split(' ').nth(1).unwrap_or_default();
-    let mut server = TcpStream::connect(target)?;
+    let mut server = match manner {
+        Manner::Leads(address) => TcpStream::connect(address)?,
+        _ => TcpStream::connect(line.split(' ').nth(1).unwrap_or_default())?,
+    };
     server.set_nodelay(true)?;
     app.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
     let (mut from, mut to) = (app.try_clone()?, server.try_clone()?);
