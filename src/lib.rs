@@ -15,6 +15,7 @@
 //!    store          where a token outlives the process: memory, file; sealed
 //!    local_token    what apps get that ask here for a token or log in
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
+//!    tunnel         the way through a forward proxy
 //! 0  backoff  client_id  clock  random  secret  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
@@ -60,3 +61,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod tunnel;

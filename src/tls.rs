@@ -10,14 +10,23 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
+use secrecy::zeroize::Zeroizing;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 /// The certificates of a PEM file, as they were when it was read: at least one, each fit to be a
 /// root. Equal to another that has the same path and content.
+///
+/// A clone is the same: it is told to be equal without a look at the certificates.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CaFile {
+pub struct CaFile(Arc<Certificates>);
+
+#[derive(PartialEq, Eq)]
+struct Certificates {
     path: PathBuf,
     certificates: Vec<CertificateDer<'static>>,
 }
@@ -28,24 +37,31 @@ impl CaFile {
     /// # Errors
     /// [`Error`] if the file cannot be read or holds no certificates that can be used.
     pub fn read(path: &Path) -> Result<CaFile, Error> {
-        Ok(CaFile {
+        let certificates = certificates(path)?;
+        let mut trial = RootCertStore::empty();
+        for certificate in &certificates {
+            trial
+                .add(certificate.clone())
+                .map_err(|_| Error::of(path, Reason::NotCertificates))?;
+        }
+        Ok(CaFile(Arc::new(Certificates {
             path: path.to_owned(),
-            certificates: certificates(path)?,
-        })
+            certificates,
+        })))
     }
 
     /// What it held.
     #[must_use]
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        &self.certificates
+        &self.0.certificates
     }
 }
 
 impl fmt::Debug for CaFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CaFile")
-            .field("path", &self.path)
-            .field("certificates", &self.certificates.len())
+            .field("path", &self.0.path)
+            .field("certificates", &self.0.certificates.len())
             .finish()
     }
 }
@@ -61,7 +77,7 @@ pub fn roots(ca_file: Option<&CaFile>) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = ca_file {
-        roots.add_parsable_certificates(file.certificates.iter().cloned());
+        roots.add_parsable_certificates(file.certificates().iter().cloned());
     }
     if roots.is_empty() {
         return Err(Error {
@@ -77,15 +93,100 @@ pub fn roots(ca_file: Option<&CaFile>) -> Result<RootCertStore, Error> {
 /// # Errors
 /// As [`roots`].
 pub fn client_config(ca_file: Option<&CaFile>) -> Result<rustls::ClientConfig, Error> {
+    config_of_client(ca_file, None)
+}
+
+/// As [`client_config`], with a client certificate for a server that asks for one.
+///
+/// # Errors
+/// As [`roots`].
+pub fn config_of_client(
+    ca_file: Option<&CaFile>,
+    identity: Option<&Identity>,
+) -> Result<rustls::ClientConfig, Error> {
+    let fault = |reason| Error { path: None, reason };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|_| Error {
-            path: None,
-            reason: Reason::Provider,
-        })?
-        .with_root_certificates(roots(ca_file)?)
-        .with_no_client_auth())
+        .map_err(|_| fault(Reason::Provider))?
+        .with_root_certificates(roots(ca_file)?);
+    let Some(identity) = identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let (certificates, key) = (identity.certificates().to_vec(), identity.key().clone_key());
+    builder
+        .with_client_auth_cert(certificates, key)
+        .map_err(|_| fault(Reason::Mismatch))
+}
+
+/// A certificate and its key, by which this program shows to a server who it is; they fit
+/// together. Equal to another of the same content.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity(Arc<Pair>);
+
+#[derive(PartialEq, Eq)]
+struct Pair {
+    path: PathBuf,
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads a PEM file with a certificate, and those that lead from it to its authority, and one
+    /// with its key.
+    ///
+    /// # Errors
+    /// [`Error`] names the file that is at fault; that of the certificate if the two do not fit.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Identity, Error> {
+        let certificates = certificates(certificate)?;
+        let pem = std::fs::read(key).map_err(|e| Error::of(key, Reason::Unreadable(e)))?;
+        let pem = Zeroizing::new(pem);
+        let private =
+            PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Error::of(key, Reason::NotAKey))?;
+        let provider = rustls::crypto::ring::default_provider();
+        match CertifiedKey::from_der(certificates.clone(), private.clone_key(), &provider) {
+            Ok(_) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                return Err(Error::of(certificate, Reason::Mismatch));
+            }
+            Err(rustls::Error::InvalidCertificate(_)) => {
+                return Err(Error::of(certificate, Reason::NotCertificates));
+            }
+            Err(_) => return Err(Error::of(key, Reason::NotAKey)),
+        }
+        Ok(Identity(Arc::new(Pair {
+            path: certificate.to_owned(),
+            certificates,
+            key: private,
+        })))
+    }
+
+    /// The certificate, then those that lead to its authority.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0.certificates
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &PrivateKeyDer<'static> {
+        &self.0.key
+    }
+
+    /// When the certificate ends, in seconds since 1970; `None` if it does not say.
+    #[must_use]
+    pub fn ends(&self) -> Option<i64> {
+        let (_, certificate) = X509Certificate::from_der(self.0.certificates.first()?).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("path", &self.0.path)
+            .finish_non_exhaustive()
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -95,12 +196,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
         .map_err(|_| Error::of(path, Reason::NotCertificates))?;
     if certificates.is_empty() {
         return Err(Error::of(path, Reason::Empty));
-    }
-    let mut trial = RootCertStore::empty();
-    for certificate in &certificates {
-        trial
-            .add(certificate.clone())
-            .map_err(|_| Error::of(path, Reason::NotCertificates))?;
     }
     Ok(certificates)
 }
@@ -149,6 +244,12 @@ pub enum Reason {
     /// What the file has is damaged.
     #[error("the file has a certificate that cannot be read; it should be PEM, unaltered")]
     NotCertificates,
+    /// The file has no private key that can be used.
+    #[error("there is no private key in the file that can be used; it should be PEM, unencrypted")]
+    NotAKey,
+    /// A certificate and a key are not of one pair.
+    #[error("the certificate and the key do not belong together")]
+    Mismatch,
     /// The system has none, and no file was given.
     #[error(
         "the system has no root certificates; install its package ca-certificates, or set ca_file"
@@ -207,6 +308,29 @@ mod tests {
         let with = roots(Some(&two)).unwrap();
         assert_eq!(with.len(), without.len() + 2);
         assert!(client_config(Some(&two)).is_ok());
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_read_as_one() {
+        let made = || rcgen::generate_simple_self_signed(vec!["app.test".into()]).unwrap();
+        let (own, other) = (made(), made());
+        let (cert, key) = (
+            file(&own.cert.pem()),
+            file(&own.signing_key.serialize_pem()),
+        );
+        let identity = Identity::read(cert.path(), key.path()).unwrap();
+        assert_eq!(identity, Identity::read(cert.path(), key.path()).unwrap());
+        assert!(identity.ends().is_some());
+        assert!(config_of_client(None, Some(&identity)).is_ok());
+        assert!(!format!("{identity:?}").contains("Key"), "{identity:?}");
+
+        let wrong = file(&other.signing_key.serialize_pem());
+        let error = Identity::read(cert.path(), wrong.path()).unwrap_err();
+        assert!(matches!(error.reason, Reason::Mismatch), "{error}");
+        let error = Identity::read(cert.path(), cert.path()).unwrap_err();
+        assert!(matches!(error.reason, Reason::NotAKey), "{error}");
+        let error = Identity::read(key.path(), key.path()).unwrap_err();
+        assert!(matches!(error.reason, Reason::Empty), "{error}");
     }
 
     #[test]

@@ -26,6 +26,8 @@ static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
         timeout: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(5),
         ca_file: None,
+        identity: None,
+        proxy: None,
     })
 });
 

@@ -83,6 +83,8 @@ pub(super) fn parse(
             timeout: token_timeout,
             connect_timeout: parsed.instance.connect_timeout,
             ca_file: parsed.instance.ca_file.clone(),
+            identity: parsed.instance.identity.clone(),
+            proxy: parsed.token_proxy.clone(),
         },
         schedule,
         wait_for_token,

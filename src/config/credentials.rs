@@ -208,7 +208,8 @@ fn both(
     None
 }
 
-fn read(path: &Path) -> Result<Zeroizing<String>, String> {
+/// A small file's text.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     let mut text = Zeroizing::new(String::new());
     let length = std::fs::File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
@@ -220,6 +221,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     }
 }
 
+/// Warns of a file with a secret that every user can read.
 #[cfg(unix)]
 pub(super) fn warn_if_readable_by_all(
     path: &Path,

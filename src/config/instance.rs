@@ -1,23 +1,28 @@
 //! `[instance.NAME]`: one Collibra environment.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::{Host, Url};
 
+use super::credentials::warn_if_readable_by_all;
 use super::fault::{Fault, Report};
 use super::parse::Surroundings;
 use super::place::{Field, Place, Typed};
-use super::raw;
+use super::{forward, raw};
+use crate::clock::{Clock, SystemClock};
 use crate::proxy::config::Instance;
-use crate::tls::CaFile;
+use crate::tls::{CaFile, Identity, Reason};
+use crate::tunnel;
 
 /// An instance, and what its clients need of it.
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {
     pub(super) instance: Arc<Instance>,
     pub(super) token_url: Url,
+    pub(super) token_proxy: Option<tunnel::Proxy>,
 }
 
 const TOKEN_PATH: &str = "/rest/oauth/v2/token";
@@ -60,6 +65,14 @@ pub(super) fn parse(
         }
         read.ok()
     });
+    let pair = (raw.client_cert_file, raw.client_key_file);
+    let identity = identity(pair, surroundings, report);
+    let proxies = forward::Keys {
+        proxy: raw.proxy,
+        token_proxy: raw.token_proxy,
+        credentials_file: raw.proxy_credentials_file,
+    };
+    let proxies = forward::settle(proxies, url.as_ref(), surroundings, report);
     let connect_timeout = raw.connect_timeout.above_zero_or(CONNECT_TIMEOUT, report);
     let idle_timeout = raw.idle_timeout.or(Duration::ZERO);
     let resolve_ttl_max = raw.resolve_ttl_max.above_zero_or(RESOLVE_TTL_MAX, report);
@@ -81,12 +94,72 @@ pub(super) fn parse(
             authority: authority(&url)?,
             token_path: token_url.path().to_owned(),
             ca_file,
+            identity,
+            proxy: proxies.api,
+            http2: raw.http2.or(true),
             connect_timeout,
             idle_timeout: (!idle_timeout.is_zero()).then_some(idle_timeout),
             resolve_ttl_max,
         }),
         token_url,
+        token_proxy: proxies.token,
     })
+}
+
+/// The client certificate, if one is named.
+fn identity(
+    (cert, key): (Field<PathBuf>, Field<PathBuf>),
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Identity> {
+    let lone = |typed: &Typed<PathBuf>, other: &str| {
+        let remedy = format!("name the other in {other}, or leave both out");
+        let problem = "a certificate is of use with its key only";
+        typed.place.fault(problem, remedy)
+    };
+    let (cert, key) = match (cert, key) {
+        (Field::Given(cert), Field::Given(key)) => (cert, key),
+        (Field::Given(cert), Field::Absent) => {
+            report.fault(lone(&cert, "client_key_file"));
+            return None;
+        }
+        (Field::Absent, Field::Given(key)) => {
+            report.fault(lone(&key, "client_cert_file"));
+            return None;
+        }
+        _ => return None,
+    };
+    warn_if_readable_by_all(&key.value, &key.place, surroundings, report);
+    let (cert_path, key_path) = (
+        surroundings.to_read(&cert.value),
+        surroundings.to_read(&key.value),
+    );
+    match Identity::read(&cert_path, &key_path) {
+        Ok(identity) => {
+            let now = jiff::Timestamp::try_from(SystemClock.wall()).ok();
+            let ended = |end: i64| now.is_some_and(|now| end <= now.as_second());
+            if identity.ends().is_some_and(ended) {
+                report.warning(cert.place.fault(
+                    "the certificate has expired: the instance will not accept it",
+                    "renew it; the new one is taken over as soon as the file has it",
+                ));
+            }
+            Some(identity)
+        }
+        Err(error) => {
+            let of_key = error.path.as_ref() == Some(&key_path);
+            let same_file = key_path == cert_path;
+            let place = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
+                key.place
+            } else {
+                cert.place
+            };
+            let remedy = "name a PEM file with your certificate, and one with its key";
+            let remedy = surroundings.file_remedy(remedy);
+            report.fault(place.fault(error.reason.to_string(), remedy));
+            None
+        }
+    }
 }
 
 /// The instance's address: a scheme, a host, perhaps a port, and nothing else.
@@ -142,7 +215,8 @@ fn judge(text: &str, allow_insecure: bool, place: &Place) -> Result<Url, Fault> 
     Ok(url)
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether it is this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -175,4 +249,78 @@ fn token_path(typed: &Typed<String>, report: &mut Report) -> Option<String> {
         format!("write a path like \"{TOKEN_PATH}\", or leave the key out"),
     ));
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::read_with;
+
+    /// What is said of the pair that `keys` names, its files being `own` and its key, `other`'s key,
+    /// and `old`, which ended long ago.
+    fn said(keys: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["app.test".into()]).unwrap();
+        let (key, other) = (rcgen::KeyPair::generate(), rcgen::KeyPair::generate());
+        let (key, other) = (key.unwrap(), other.unwrap());
+        let put = |name: &str, text: String| {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        };
+        put("own.pem", params.self_signed(&key).unwrap().pem());
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        put("old.pem", params.self_signed(&key).unwrap().pem());
+        put("own.key", key.serialize_pem());
+        put("other.key", other.serialize_pem());
+        let text = format!(
+            "[instance.acme]\nurl = \"https://acme.example\"\n{keys}\n\
+             [client.catalog]\nclient_id = \"id\"\nclient_secret_env = \"S\"\n"
+        );
+        let env = |name: &str| (name == "S").then(|| "s3cret".to_owned());
+        match read_with(&text, directory.path(), &env) {
+            Err(faults) => faults.to_string(),
+            Ok(config) => {
+                let warnings = config.warnings.iter().map(Fault::to_string);
+                let about = warnings.filter(|w| !w.contains("can read the file"));
+                about.collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_and_its_key_are_a_pair() {
+        let pair =
+            |cert, key| format!("client_cert_file = \"{cert}\"\nclient_key_file = \"{key}\"");
+        for (keys, expected) in [
+            (pair("own.pem", "own.key"), ""),
+            (pair("own.pem", "other.key"), "do not belong together"),
+            (
+                pair("own.pem", "own.pem"),
+                "instance.acme.client_key_file: there is no private key",
+            ),
+            (
+                pair("own.key", "own.key"),
+                "instance.acme.client_cert_file: there is no certificate",
+            ),
+            (
+                pair("own.pem", "missing"),
+                "instance.acme.client_key_file: the file cannot be read",
+            ),
+            (
+                pair("old.pem", "own.key"),
+                "instance.acme.client_cert_file: the certificate has expired",
+            ),
+            (
+                "client_cert_file = \"own.pem\"".into(),
+                "name the other in client_key_file",
+            ),
+            (
+                "client_key_file = \"own.key\"".into(),
+                "name the other in client_cert_file",
+            ),
+        ] {
+            let said = said(&keys);
+            assert!(said.contains(expected), "{said}");
+            assert_eq!(said.is_empty(), expected.is_empty(), "{said}");
+        }
+    }
 }

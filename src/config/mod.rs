@@ -10,6 +10,7 @@ mod client;
 mod credentials;
 mod fault;
 mod flags;
+mod forward;
 mod instance;
 mod listener;
 mod nearest;

@@ -15,6 +15,7 @@ use super::transport;
 use crate::clock::Clock;
 use crate::tls;
 use crate::token::ports::{Grant, RequestError, TokenEndpoint};
+use crate::tunnel;
 
 const USER_AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
 
@@ -56,8 +57,9 @@ impl TokenClient {
         config.connect_timeout = config
             .connect_timeout
             .min(config.timeout.mul_f64(CONNECT_SHARE));
+        let tls = tls::config_of_client(config.ca_file.as_ref(), config.identity.as_ref())?;
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_config(config.ca_file.as_ref())?)
+            .tls_backend_preconfigured(tls)
             .user_agent(USER_AGENT)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -68,9 +70,12 @@ impl TokenClient {
             // other side may close just when the next request is on its way.
             .pool_max_idle_per_host(0)
             .connect_timeout(config.connect_timeout)
-            .timeout(config.timeout)
-            .build()
-            .map_err(|e| BuildError::Http(e.without_url()))?;
+            .timeout(config.timeout);
+        let http = match &config.proxy {
+            Some(proxy) => http.proxy(forward(proxy)?),
+            None => http,
+        };
+        let http = http.build().map_err(without_url)?;
         Ok(TokenClient {
             http,
             issuer: Issuer::new(&config),
@@ -134,6 +139,19 @@ impl fmt::Debug for TokenClient {
             .field("auth_method", &self.config.auth_method)
             .finish_non_exhaustive()
     }
+}
+
+/// The proxy as the HTTP client is told of it.
+fn forward(proxy: &tunnel::Proxy) -> Result<reqwest::Proxy, BuildError> {
+    let forward = reqwest::Proxy::all(format!("http://{proxy}")).map_err(without_url)?;
+    Ok(match proxy.credentials() {
+        Some((user, password)) => forward.basic_auth(user, password),
+        None => forward,
+    })
+}
+
+fn without_url(error: reqwest::Error) -> BuildError {
+    BuildError::Http(error.without_url())
 }
 
 fn check_url(url: &reqwest::Url) -> Result<(), BuildError> {

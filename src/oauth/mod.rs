@@ -5,7 +5,7 @@
 //! over the wire, `transport` tells the ways apart in which that fails, [`issuer`] is who is asked
 //! and how an answer may be quoted.
 //!
-//! Promises: no retry, no redirect, no cookie, no proxy from the environment; an end within
+//! Promises: no retry, no redirect, no cookie, no proxy but [`Config::proxy`]; an end within
 //! [`Config::timeout`]; no secret in any message or `Debug`.
 
 pub mod client;
@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use crate::client_id::ClientId;
 use crate::secret::Secret;
-use crate::tls::CaFile;
+use crate::tls::{CaFile, Identity};
+use crate::tunnel;
 
 /// Where a client's tokens come from, and how it shows who it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +40,10 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Certificates accepted besides the system's.
     pub ca_file: Option<CaFile>,
+    /// What is shown to the token endpoint if it asks who calls.
+    pub identity: Option<Identity>,
+    /// The forward proxy through which it is reached.
+    pub proxy: Option<tunnel::Proxy>,
 }
 
 /// How a client authenticates at the token endpoint (RFC 6749, section 2.3.1).
@@ -68,6 +73,8 @@ pub(crate) mod testing {
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             ca_file: None,
+            identity: None,
+            proxy: None,
         }
     }
 }

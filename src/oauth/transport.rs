@@ -42,6 +42,15 @@ pub(crate) fn failure(error: &reqwest::Error, issuer: &Issuer, config: &Config) 
 fn unreached(error: &reqwest::Error, issuer: &Issuer, config: &Config) -> String {
     let host = issuer.authority();
     let cause = issuer.quote(&root_cause(error));
+    if let Some(proxy) = &config.proxy {
+        let refused = chain(error).any(|e| e.downcast_ref::<rustls::Error>().is_some());
+        if !refused {
+            return format!(
+                "the proxy {proxy} did not connect to {host} ({}); check token_proxy and its credentials, and that it allows this host",
+                through(error, &cause, config)
+            );
+        }
+    }
     if error.is_timeout() {
         return format!(
             "no connection to {host} within {}; a firewall may drop it: check the instance's url and the way out of this network",
@@ -75,6 +84,20 @@ fn unreached(error: &reqwest::Error, issuer: &Issuer, config: &Config) -> String
         );
     }
     format!("cannot connect to {host} ({cause}); check the instance's url and this network")
+}
+
+/// Why there was no way through a proxy.
+fn through(error: &reqwest::Error, cause: &str, config: &Config) -> String {
+    if error.is_timeout() {
+        let limit = humantime::format_duration(config.connect_timeout);
+        return format!("nothing within {limit}");
+    }
+    // the HTTP client's words
+    match cause.trim_start_matches("tunnel error: ") {
+        "proxy authorization required" => "it wants other credentials: 407".to_owned(),
+        "unsuccessful" => "it refused".to_owned(),
+        cause => cause.to_owned(),
+    }
 }
 
 fn root_cause(error: &reqwest::Error) -> String {

@@ -8,6 +8,8 @@ use pingora_proxy::Session;
 use tracing::info;
 
 use super::context::Context;
+use super::tunnel::Unreached;
+use crate::tunnel;
 
 /// Writes the line of a request that has ended with `status` (0: no answer was sent) after `took`.
 pub(super) fn write(
@@ -41,6 +43,12 @@ pub(super) fn write(
 /// What went wrong, without what the other side sent.
 pub(super) fn problem(e: &Error) -> String {
     let cause = e.root_cause();
+    if let Some(proxy) = cause.downcast_ref::<tunnel::Error>() {
+        return proxy.to_string();
+    }
+    if let Some(unreached) = cause.downcast_ref::<Unreached>() {
+        return unreached.to_string();
+    }
     match cause.downcast_ref::<std::io::Error>() {
         Some(io) => format!("{}: {io}", e.etype().as_str()),
         None => e.etype().as_str().to_owned(),

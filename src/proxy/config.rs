@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
 use crate::secret::Secret;
-use crate::tls::CaFile;
+use crate::tls::{CaFile, Identity};
+use crate::tunnel;
 
 /// One Collibra environment.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,12 @@ pub struct Instance {
     pub token_path: String,
     /// Certificates accepted besides the system's.
     pub ca_file: Option<CaFile>,
+    /// What is shown to it if it asks who calls.
+    pub identity: Option<Identity>,
+    /// The forward proxy through which the API is reached.
+    pub proxy: Option<tunnel::Proxy>,
+    /// Whether HTTP/2 is spoken if it offers that.
+    pub http2: bool,
     /// The longest time for a connection, TLS included.
     pub connect_timeout: Duration,
     /// The longest silence inside a response; `None`: no limit.

@@ -83,6 +83,7 @@ impl Server {
         let service = Service {
             plan: Arc::clone(&plan),
             clock,
+            ca_file: ca_file.clone(),
         };
         Server {
             ca_file,

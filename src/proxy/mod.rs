@@ -39,6 +39,7 @@ pub mod respond;
 pub mod service;
 pub mod target;
 mod trust;
+mod tunnel;
 pub mod upstream;
 
 use plan::Plan;

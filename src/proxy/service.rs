@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use http::Version;
 use http::header::{HOST, TRANSFER_ENCODING};
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::ALPN;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -23,6 +24,8 @@ use super::plan::{Client, Plan};
 use super::replay::{self, Unauthorized};
 use super::respond::{self, Refusal};
 use crate::clock::Clock;
+use crate::tls::CaFile;
+use crate::tunnel;
 
 /// The hooks of one listener.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct Service {
     pub(super) plan: Arc<ArcSwap<Plan>>,
     /// The clock by which tokens end and requests are timed.
     pub(super) clock: Arc<dyn Clock>,
+    /// What pingora verifies instances by, unless told otherwise.
+    pub(super) ca_file: Option<CaFile>,
 }
 
 impl Service {
@@ -102,11 +107,17 @@ impl ProxyHttp for Service {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let problem = match context.client.upstream.peer().await {
-            Ok(peer) => return Ok(peer),
+        let problem = match context.client.upstream.peer(self.ca_file.as_ref()).await {
+            Ok(mut peer) => {
+                if session.req_header().version < Version::HTTP_11 {
+                    // knows no chunks, in which pingora passes on what came over HTTP/2
+                    peer.options.alpn = ALPN::H1;
+                }
+                return Ok(peer);
+            }
             Err(problem) => problem,
         };
         let timeout = false;
@@ -125,7 +136,9 @@ impl ProxyHttp for Service {
         context.failed_connections += 1;
         // nothing was sent: every other address may be tried, and a lone one a second time
         let tries = upstream.addresses().clamp(2, 4);
-        e.set_retry(context.failed_connections < tries);
+        let proxy = e.root_cause().downcast_ref::<tunnel::Error>();
+        let again = proxy.is_none_or(|refusal| !refusal.is_final());
+        e.set_retry(again && context.failed_connections < tries);
         e
     }
 
@@ -198,7 +211,10 @@ impl ProxyHttp for Service {
         let body_at_hand = !session.as_ref().retry_buffer_truncated();
         // a kept connection may have been closed by the other side meanwhile: what may be sent
         // twice (RFC 9110, section 9.2.2) is
-        if session.req_header().method.is_idempotent() && body_at_hand {
+        if *e.etype() == ErrorType::H2Downgrade && body_at_hand {
+            // the instance has not looked at it, and wants it over HTTP/1.1 (RFC 9113, section 7)
+            e.set_retry(true);
+        } else if session.req_header().method.is_idempotent() && body_at_hand {
             e.retry.decide_reuse(reused);
         } else {
             e.set_retry(false);

@@ -1,4 +1,9 @@
-//! The certificates by which pingora verifies an instance that has a `ca_file`.
+//! The certificates by which pingora verifies an instance, and those that are shown to it.
+//!
+//! A connector of pingora's verifies by one set of certificates, and keeps TLS sessions for those
+//! only: it gets the set of its listener's own instance ([`Bundle`]). An instance with another set
+//! brings it along with each new connection ([`roots`]), whose handshake is then a whole one; and
+//! so is that of an instance to which a client certificate is shown ([`client_cert`]).
 //!
 //! pingora takes *either* the system's certificates *or* a file. Certificates added to the
 //! system's therefore go to it as one file that holds both. The file has no name on any disk where
@@ -7,11 +12,17 @@
 use std::fs::File;
 use std::io::{self, Write};
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pingora_core::protocols::tls::CaType;
+use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
-use crate::tls::CaFile;
+use crate::tls::{CaFile, Identity};
 
 /// A PEM file with the system's certificates and others; it lasts as long as this value.
 #[derive(Debug)]
@@ -47,6 +58,26 @@ impl Bundle {
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
+}
+
+/// The system's certificates and those of `ca_file`, for a peer.
+pub(crate) fn roots(ca_file: Option<&CaFile>) -> Arc<CaType> {
+    let system = rustls_native_certs::load_native_certs().certs;
+    let own = ca_file.map(CaFile::certificates).unwrap_or_default();
+    let all = system.iter().chain(own).map(AsRef::<[u8]>::as_ref);
+    // what cannot be read would be the end of this process
+    let sound = all.filter(|der| X509Certificate::from_der(der).is_ok());
+    let roots = sound.map(|der| WrappedX509::new(der.to_vec(), parse_x509));
+    roots.collect()
+}
+
+/// A client certificate and its key, for a peer.
+pub(crate) fn client_cert(identity: &Identity) -> CertKey {
+    let certificates = identity.certificates().iter();
+    CertKey::new(
+        certificates.map(|der| der.to_vec()).collect(),
+        identity.key().secret_der().to_vec(),
+    )
 }
 
 #[cfg(target_os = "linux")]

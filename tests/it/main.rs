@@ -8,6 +8,8 @@ mod apps;
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod client_certificate;
+#[cfg(test)]
 mod clients_of_all_kinds;
 #[cfg(test)]
 mod cold_start;
@@ -18,7 +20,11 @@ mod curl;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod forward_proxy;
+#[cfg(test)]
 mod fuzz_corpora;
+#[cfg(test)]
+mod http2_upstream;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]

@@ -31,8 +31,8 @@ const SLACK: Duration = Duration::from_millis(500);
 /// Cases under way at once, over all tests of this file.
 static AT_ONCE: Semaphore = Semaphore::const_new(8);
 
-/// Right before a token is renewed, which is when it is between 2.375 s and 2.5 s old.
-const BEFORE_RENEWAL: Duration = Duration::from_millis(2_300);
+/// Right before a token is renewed, which is when it is between 2.29 s and 2.41 s old.
+const BEFORE_RENEWAL: Duration = Duration::from_millis(2_200);
 
 /// Ages of a token, in real time, at which a fault begins. By each the renewal falls into the
 /// fault, and the pool is full again when it does.

@@ -1,10 +1,15 @@
 //! A 401 from the API is answered by another token, for all, and the request is sent once more.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::http::Answer;
-use crate::support::{Proxy, Simulator, pair, until};
+use crate::support::origin::After;
+use crate::support::wait::now;
+use crate::support::{Origin, Proxy, Simulator, pair, until};
 
 const REPLAYED: &str = r#"collibra_auth_proxy_replays_total{client="default",outcome="ok"}"#;
 
@@ -91,6 +96,90 @@ fn an_api_that_refuses_everything_costs_two_tokens_and_its_answers_pass() {
     assert_eq!(simulator.count("requests"), 51, "one replay in all");
     simulator.fault("api", "none");
     assert_eq!(proxy.get("/rest/2.0/application/info").status, 200);
+}
+
+/// A minute of Collibra's time, twenty times as fast.
+const MINUTE: Duration = Duration::from_secs(3);
+
+#[test]
+fn in_a_minute_of_401s_no_request_is_sent_more_than_once_again() {
+    // what each request's answers were, by its method and number
+    let answers: Arc<Mutex<HashMap<String, Vec<u16>>>> = Arc::default();
+    let storm = Arc::new(AtomicBool::new(false));
+    let (seen, refuses) = (Arc::clone(&answers), Arc::clone(&storm));
+    let origin = Origin::start(move |request, stream| {
+        let status = if refuses.load(Ordering::SeqCst) {
+            401
+        } else {
+            200
+        };
+        let id = format!("{} {}", request.method(), request.target());
+        seen.lock().unwrap().entry(id).or_default().push(status);
+        write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok")?;
+        Ok(After::Keep)
+    });
+    let refill = format!("{}s", MINUTE.as_secs());
+    let proxy = Proxy::to(&origin.url())
+        .flag("--pool-refill", &refill)
+        .start();
+    proxy.has_token();
+    let stop = AtomicBool::new(false);
+    let sent = AtomicUsize::new(0);
+    let spent = thread::scope(|scope| {
+        for _ in 0..200 {
+            scope.spawn(|| {
+                let mut connection = proxy.connect();
+                while !stop.load(Ordering::Relaxed) {
+                    let nth = sent.fetch_add(1, Ordering::SeqCst);
+                    let (method, body) = [("POST", "body"), ("GET", "")][nth % 2];
+                    let length = body.len();
+                    let request = format!(
+                        "{method} /{nth} HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n{body}",
+                        proxy.address
+                    );
+                    connection.send(&request);
+                    let answer = connection.answer(method);
+                    let id = format!("{method} /{nth}");
+                    let theirs = answers.lock().unwrap()[&id].last().copied();
+                    assert_eq!(Some(answer.status), theirs, "{id}: the last answer is passed on");
+                }
+            });
+        }
+        let more = |count: usize| {
+            let before = sent.load(Ordering::SeqCst);
+            until("more requests", || {
+                (sent.load(Ordering::SeqCst) >= before + count).then_some(())
+            });
+        };
+        more(400);
+        storm.store(true, Ordering::SeqCst);
+        let began = now();
+        thread::sleep(MINUTE);
+        storm.store(false, Ordering::SeqCst);
+        more(400);
+        let spent = began.elapsed();
+        stop.store(true, Ordering::Relaxed);
+        spent
+    });
+    let answers = answers.lock().unwrap();
+    let mut again = 0;
+    for (id, statuses) in answers.iter() {
+        match statuses[..] {
+            [_] => {}
+            [401, _] => again += 1,
+            _ => panic!("{id}: {statuses:?}"),
+        }
+    }
+    assert!(again > 0, "none was sent again");
+    let refused = answers.values().filter(|s| s[0] == 401).count();
+    assert!(
+        refused > again,
+        "{refused} were refused, {again} sent again"
+    );
+    // the one before, one at once, and one for each minute since
+    let allowed = 2.0 + spent.div_duration_f64(MINUTE).ceil();
+    let tokens = origin.tokens().len();
+    assert!(tokens as f64 <= allowed, "{tokens} tokens in {spent:?}");
 }
 
 #[test]

@@ -87,6 +87,25 @@ fn an_instance_that_was_restarted_is_served_again() {
 }
 
 #[test]
+fn a_redirect_elsewhere_passes_and_is_not_followed() {
+    let elsewhere = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let location = format!("{}/login", elsewhere.url());
+    let answer = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+    let origin = Origin::answering(answer);
+    let proxy = Proxy::to(&origin.url()).start();
+    for request in [
+        "GET /x HTTP/1.1\nHost: {host}\n\n",
+        "POST /x HTTP/1.1\nHost: {host}\nContent-Length: 2\n\n{}",
+    ] {
+        let answer = proxy.ask(request);
+        assert_eq!(answer.status, 302);
+        assert_eq!(answer.header("location"), Some(location.as_str()));
+    }
+    assert_eq!(origin.requests().len(), 2);
+    assert_eq!(elsewhere.accepted(), 0, "no connection is made there");
+}
+
+#[test]
 fn a_token_that_was_revoked_is_replaced_and_no_app_notices() {
     let simulator = Simulator::start();
     let proxy = Proxy::to(&simulator.url()).start();

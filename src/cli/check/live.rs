@@ -19,6 +19,7 @@ use crate::oauth::{self, client::TokenClient};
 use crate::proxy::config::Instance;
 use crate::tls;
 use crate::token::ports::TokenEndpoint;
+use crate::tunnel::Proxy;
 
 /// Tries out all of `config`; true if every step succeeded.
 ///
@@ -37,6 +38,9 @@ pub(super) async fn run(
         for client in config.clients.values().filter(|c| c.instance == *name) {
             if reached {
                 writeln!(out, "trying client {}", client.name)?;
+                if let Some(proxy) = &client.oauth.proxy {
+                    writeln!(out, "  through the proxy {proxy}")?;
+                }
                 let found = ask(&client.oauth, clock.clone()).await;
                 all_well &= step(out, "token", found)?.is_some();
             } else {
@@ -70,6 +74,16 @@ async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> 
     let Some(stream) = step(out, "connect", connect(instance, &addresses, clock).await)? else {
         return Ok(false);
     };
+    let stream = match &instance.proxy {
+        Some(proxy) => {
+            let opened = open(instance, proxy, stream, clock).await;
+            let Some(stream) = step(out, "proxy", opened)? else {
+                return Ok(false);
+            };
+            stream
+        }
+        None => stream,
+    };
     let verified = if instance.tls {
         verify(instance, stream, clock).await
     } else {
@@ -78,22 +92,48 @@ async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> 
     Ok(step(out, "tls", verified)?.is_some())
 }
 
+/// Has the proxy, to which `stream` leads, connect it with the instance.
+async fn open(
+    instance: &Instance,
+    proxy: &Proxy,
+    stream: TcpStream,
+    clock: &dyn Clock,
+) -> Found<TcpStream> {
+    let began = clock.now();
+    let (host, port, limit) = (&instance.host, instance.port, instance.connect_timeout);
+    let opened = match timeout(limit, proxy.connect(stream, host, port)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(proxy.late(host, port, limit)),
+    };
+    let stream = opened.map_err(|e| e.to_string())?;
+    let spent = milliseconds(clock.now().since(began));
+    let said = format!("{proxy} connected to {} in {spent}", instance.authority);
+    Ok((stream, said))
+}
+
+/// Whose address is looked up first, and where that is written.
+fn next_hop(instance: &Instance) -> (&str, u16, &'static str) {
+    match &instance.proxy {
+        Some(proxy) => (proxy.host(), proxy.port(), "the proxy's name"),
+        None => (&instance.host, instance.port, "the instance's url"),
+    }
+}
+
 async fn resolve(instance: &Instance) -> Found<Vec<SocketAddr>> {
-    let host = &instance.host;
-    let looked_up = tokio::net::lookup_host((host.as_str(), instance.port));
+    let (host, port, written) = next_hop(instance);
+    let looked_up = tokio::net::lookup_host((host, port));
     let addresses: Vec<SocketAddr> = match timeout(instance.connect_timeout, looked_up).await {
         Ok(Ok(addresses)) => addresses.collect(),
         Ok(Err(error)) => {
             return Err(format!(
-                "cannot find the address of {host} ({error}); check the instance's url and this \
-                 machine's DNS"
+                "cannot find the address of {host} ({error}); check {written} and this machine's DNS"
             ));
         }
         Err(_) => return Err(late(instance, "no answer from DNS")),
     };
     let listed: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
     if listed.is_empty() {
-        return Err(format!("{host} has no address; check the instance's url"));
+        return Err(format!("{host} has no address; check {written}"));
     }
     let said = format!("{host} is {}", listed.join(", "));
     Ok((addresses, said))
@@ -118,13 +158,15 @@ async fn connect(
         }
     }
     Err(format!(
-        "{}; check the instance's url and the way out of this network",
-        failures.join(", ")
+        "{}; check {} and the way out of this network",
+        failures.join(", "),
+        next_hop(instance).2
     ))
 }
 
 async fn verify(instance: &Instance, stream: TcpStream, clock: &dyn Clock) -> Found<()> {
-    let config = tls::client_config(instance.ca_file.as_ref()).map_err(|e| e.to_string())?;
+    let (ca_file, identity) = (instance.ca_file.as_ref(), instance.identity.as_ref());
+    let config = tls::config_of_client(ca_file, identity).map_err(|e| e.to_string())?;
     let name = ServerName::try_from(instance.host.clone())
         .map_err(|_| "the instance's host can have no certificate; check its url".to_owned())?;
     let began = clock.now();

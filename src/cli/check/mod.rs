@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::source::Source;
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::tunnel::Proxy;
 
 /// Find every fault in the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -45,15 +46,17 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "warning: {warning}")?;
     }
     for (name, instance) in &config.instances {
-        writeln!(out, "instance {name}: {}", instance.origin())?;
+        let proxy = through(instance.proxy.as_ref());
+        writeln!(out, "instance {name}: {}{proxy}", instance.origin())?;
     }
     for (name, client) in &config.clients {
         let pool = client.schedule.pool;
         writeln!(
             out,
-            "client {name}: {} at {}, a pool of {} and one more every {}",
+            "client {name}: {} at {}{}, a pool of {} and one more every {}",
             client.oauth.client_id,
             client.instance,
+            through(client.oauth.proxy.as_ref()),
             pool.capacity,
             humantime::format_duration(pool.refill),
         )?;
@@ -70,6 +73,11 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "admin: http://{}", config.admin.address)?;
     writeln!(out, "the configuration is sound")
+}
+
+/// The way there, if it is not the straight one.
+fn through(proxy: Option<&Proxy>) -> String {
+    proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
 }
 
 #[cfg(test)]

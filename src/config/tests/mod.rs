@@ -15,7 +15,8 @@ pub(super) fn read(text: &str) -> Result<Config, Faults> {
     read_with(text, Path::new("/nonexistent"), &|_| None)
 }
 
-fn read_with(
+/// As [`read`], with files and an environment.
+pub(super) fn read_with(
     text: &str,
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,

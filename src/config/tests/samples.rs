@@ -81,6 +81,40 @@ fn gateway_is_sound_with_its_secrets_mounted() {
 }
 
 #[test]
+fn corporate_is_sound_with_and_without_what_is_commented_out() {
+    let made = rcgen::generate_simple_self_signed(vec!["app.test".into()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let root = mounted(&[
+        ("proxy_credentials", "me:pass\n"),
+        ("authority.pem", &cert),
+        ("client.pem", &cert),
+        ("client.key", &key),
+    ]);
+    let plain = sample("corporate.toml");
+    let mut whole = plain.clone();
+    for key in [
+        "proxy_credentials_file",
+        "ca_file",
+        "client_cert_file",
+        "client_key_file",
+    ] {
+        let commented = format!("# {key} = ");
+        assert!(whole.contains(&commented), "{key}");
+        whole = whole.replace(&commented, &commented[2..]);
+    }
+    for (text, has_more) in [(plain, false), (whole, true)] {
+        let config = read_with(&text, root.path(), &env).unwrap();
+        assert_eq!(said(&config), "");
+        let (instance, client) = (&config.instances["acme"], &config.clients["catalog"]);
+        let proxy = instance.proxy.as_ref().unwrap();
+        assert_eq!(Some(proxy), client.oauth.proxy.as_ref());
+        assert_eq!(proxy.credentials(), has_more.then_some(("me", "pass")));
+        assert_eq!(instance.identity.is_some(), has_more);
+        assert_eq!(client.oauth.identity, instance.identity);
+    }
+}
+
+#[test]
 fn simulator_is_sound_and_sixty_times_as_fast() {
     let config = read(&sample("simulator.toml")).unwrap();
     let client = &config.clients["simulator"];

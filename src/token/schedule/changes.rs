@@ -55,8 +55,11 @@ fn another_configuration_does_not_ask_by_itself() {
         ..CONFIG
     };
     schedule.reconfigure(config, at(20.0));
-    assert_eq!(schedule.next_request(), at(149.5));
-    schedule.ask(at(149.5));
+    assert_eq!(schedule.next_request(), at(149.5 * EARLY));
+    schedule.ask(at(149.5 * EARLY));
     schedule.granted(at(150.0), LIFETIME, at(446.0), 0.0);
-    assert_eq!(schedule.next_request(), at(149.5 + 0.25 * 299.0));
+    assert_eq!(
+        schedule.next_request(),
+        at(149.5 * EARLY + 0.25 * EARLY * 299.0)
+    );
 }

@@ -5,6 +5,8 @@
 //! what can be seen of it, with a deadline that only a fault can reach.
 
 pub(crate) mod certificate;
+pub(crate) mod forward;
+pub(crate) mod h2_origin;
 pub(crate) mod http;
 pub(crate) mod origin;
 pub(crate) mod process;

@@ -32,8 +32,10 @@ pub(crate) struct Ended {
 pub(crate) fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_collibra-auth-proxy"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("COLLIBRA_") {
-            command.env_remove(name);
+        let name = name.to_string_lossy();
+        let of_proxies = name.to_ascii_lowercase().ends_with("_proxy");
+        if name.starts_with("COLLIBRA_") || of_proxies {
+            command.env_remove(&*name);
         }
     }
     command.env_remove("NO_COLOR").args(args);

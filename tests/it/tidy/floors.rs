@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 7] = [
         "telemetry",
         "tls",
     ],
-    &["token"],
+    &["token", "tunnel"],
     &["oauth", "store", "local_token", "registration"],
     &["proxy", "admin"],
     &["config"],

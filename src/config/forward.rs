@@ -1,0 +1,364 @@
+//! Which forward proxy leads to an instance: that of its keys, or else that of the environment, as
+//! other programs on the same machine use it.
+//!
+//! A key settles it, whatever the environment says. Without one the variables `https_proxy` and
+//! `HTTPS_PROXY` count (`http_proxy`, `HTTP_PROXY` for an `http://` instance), then `all_proxy` and
+//! `ALL_PROXY`, unless `no_proxy` or `NO_PROXY` names the host; this machine itself is never
+//! reached through the environment's proxy. An empty variable is none.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use url::Url;
+
+use super::credentials;
+use super::fault::{Fault, Origin, Report};
+use super::instance::is_loopback;
+use super::parse::Surroundings;
+use super::place::{Field, Place, Typed};
+use crate::secret::Secret;
+use crate::tunnel::{InvalidProxy, Proxy};
+
+/// What is written for no proxy at all.
+const DIRECT: &str = "direct";
+const REMEDY: &str = "write one like \"http://proxy.corp:3128\", or \"direct\" for none";
+
+/// The keys of an instance that say it.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) proxy: Field<Secret>,
+    pub(super) token_proxy: Field<Secret>,
+    pub(super) credentials_file: Field<PathBuf>,
+}
+
+/// The proxies of an instance.
+#[derive(Debug, Default)]
+pub(super) struct Proxies {
+    /// For the API.
+    pub(super) api: Option<Proxy>,
+    /// For the token endpoint.
+    pub(super) token: Option<Proxy>,
+}
+
+/// Settles both.
+pub(super) fn settle(
+    keys: Keys,
+    url: Option<&Url>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Proxies {
+    let credentials = keys
+        .credentials_file
+        .given()
+        .and_then(|typed| read(typed, surroundings, report));
+    let environment = url.and_then(|url| from_environment(url, surroundings.env, report));
+    let mut used = false;
+    let mut one = |key| of_key(key, &credentials, &environment, &mut used, report);
+    let proxies = Proxies {
+        api: one(keys.proxy),
+        token: one(keys.token_proxy),
+    };
+    if let Some(Typed { place, .. }) = credentials.filter(|_| !used) {
+        report.fault(place.fault(
+            "neither proxy nor token_proxy names a proxy that lacks credentials",
+            "name one without credentials in its URL, or leave this key out",
+        ));
+    }
+    proxies
+}
+
+/// The proxy that `key` says, or else `environment`.
+fn of_key(
+    key: Field<Secret>,
+    credentials: &Option<Typed<Secret>>,
+    environment: &Option<Proxy>,
+    used: &mut bool,
+    report: &mut Report,
+) -> Option<Proxy> {
+    let typed = match key {
+        Field::Absent => return environment.clone(),
+        Field::Faulty => {
+            *used = true;
+            return None;
+        }
+        Field::Given(typed) => typed,
+    };
+    if typed.value.expose().trim() == DIRECT {
+        return None;
+    }
+    let proxy = match Proxy::parse(typed.value.expose()) {
+        Ok(proxy) => proxy,
+        Err(problem) => {
+            *used = true;
+            report.fault(typed.place.fault(problem.to_string(), REMEDY));
+            return None;
+        }
+    };
+    if proxy.has_credentials() {
+        report.warning(typed.place.fault(
+            "the proxy's password stands in the configuration, which is often copied and committed",
+            "keep user:password in a file and name that with `proxy_credentials_file`",
+        ));
+        return Some(proxy);
+    }
+    *used = true;
+    let Some(Typed { value, place }) = credentials else {
+        return Some(proxy);
+    };
+    match proxy.with_credentials(value.expose()) {
+        Ok(proxy) => Some(proxy),
+        Err(problem) => {
+            let remedy = "the file should hold one line, user:password";
+            report.fault(place.fault(problem.to_string(), remedy));
+            None
+        }
+    }
+}
+
+fn read(
+    typed: Typed<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Typed<Secret>> {
+    let Typed { value: path, place } = typed;
+    credentials::warn_if_readable_by_all(&path, &place, surroundings, report);
+    match credentials::read(&surroundings.to_read(&path)) {
+        Ok(text) => Some(Typed {
+            value: Secret::from(text.to_string()),
+            place,
+        }),
+        Err(problem) => {
+            let remedy = surroundings.file_remedy("name a file that this user can read");
+            report.fault(place.fault(problem, remedy));
+            None
+        }
+    }
+}
+
+/// The environment's proxy for `url`.
+fn from_environment(
+    url: &Url,
+    env: &dyn Fn(&str) -> Option<String>,
+    report: &mut Report,
+) -> Option<Proxy> {
+    let set = |name: &str| env(name).filter(|value| !value.trim().is_empty());
+    let own = if url.scheme() == "https" {
+        ["https_proxy", "HTTPS_PROXY"]
+    } else {
+        ["http_proxy", "HTTP_PROXY"]
+    };
+    let mut names = own.into_iter().chain(["all_proxy", "ALL_PROXY"]);
+    let (name, value) = names.find_map(|name| Some((name, set(name)?)))?;
+    let spared = ["no_proxy", "NO_PROXY"].into_iter().find_map(set);
+    if is_loopback(url) || spared.is_some_and(|list| is_spared(url, &list)) {
+        return None;
+    }
+    // other programs take a proxy's name for its URL
+    let value = Secret::from(value);
+    let text = value.expose();
+    let parsed = match Proxy::parse(text) {
+        Err(InvalidProxy::NotAUrl | InvalidProxy::Scheme) if !text.contains("://") => {
+            Proxy::parse(&format!("http://{text}"))
+        }
+        parsed => parsed,
+    };
+    match parsed {
+        Ok(proxy) => Some(proxy),
+        Err(problem) => {
+            report.warning(Fault {
+                origin: Origin::Environment,
+                ..Place {
+                    origin: Origin::Environment,
+                    key: name.to_owned(),
+                    line: None,
+                }
+                .fault(
+                    format!("{problem}; it is not used"),
+                    "name an http:// proxy, or write `proxy = \"direct\"` in [instance.NAME]",
+                )
+            });
+            None
+        }
+    }
+}
+
+/// Whether `list` names the host of `url`: it itself, a domain above it (with a dot before it or
+/// without), an address, a range of addresses, or `*` for all; each perhaps with a port.
+fn is_spared(url: &Url, list: &str) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    let port = url.port_or_known_default();
+    list.split([',', ' ']).any(|entry| {
+        let entry = entry.trim().to_ascii_lowercase();
+        let (name, wanted) = match entry.rsplit_once(':') {
+            Some((name, digits)) if !name.contains(':') || name.ends_with(']') => {
+                (name, digits.parse::<u16>().ok())
+            }
+            _ => (entry.as_str(), None),
+        };
+        let name = name.trim_matches(['[', ']']);
+        if wanted.is_some_and(|wanted| Some(wanted) != port) {
+            return false;
+        }
+        name == "*" || covers(name, &host)
+    })
+}
+
+fn covers(name: &str, host: &str) -> bool {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        let (net, bits) = name.split_once('/').unwrap_or((name, "128"));
+        return match (net.parse::<IpAddr>(), bits.parse::<u32>(), ip) {
+            (Ok(IpAddr::V4(net)), Ok(bits), IpAddr::V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
+                (net.to_bits() ^ ip.to_bits()) & mask == 0
+            }
+            (Ok(IpAddr::V6(net)), Ok(bits), IpAddr::V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
+                (net.to_bits() ^ ip.to_bits()) & mask == 0
+            }
+            _ => false,
+        };
+    }
+    let name = name.trim_start_matches("*.").trim_start_matches('.');
+    let above = host.strip_suffix(name);
+    !name.is_empty() && above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::tests::{read, read_with};
+
+    fn with(keys: &str) -> String {
+        format!(
+            "[instance.acme]\nurl = \"https://acme.example\"\n{keys}\n[client.catalog]\nclient_id = \"id\"\nclient_secret = \"s\"\n"
+        )
+    }
+
+    /// The proxies for the API and for tokens, and the warnings that say `proxy`.
+    fn settled(keys: &str, env: &[(&str, &str)]) -> (String, String, usize) {
+        let env = |name: &str| {
+            let found = env.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let config = read_with(&with(keys), Path::new(""), &env).unwrap();
+        let shown = |proxy: &Option<Proxy>| {
+            let proxy = proxy.as_ref();
+            proxy.map_or_else(|| "direct".to_owned(), ToString::to_string)
+        };
+        let warnings = config.warnings.iter();
+        let told = warnings.filter(|w| w.problem.contains("proxy")).count();
+        (
+            shown(&config.instances["acme"].proxy),
+            shown(&config.clients["catalog"].oauth.proxy),
+            told,
+        )
+    }
+
+    fn both(api: &str, token: &str, told: usize) -> (String, String, usize) {
+        (api.to_owned(), token.to_owned(), told)
+    }
+
+    #[test]
+    fn each_key_counts_for_itself() {
+        let none = settled("", &[]);
+        assert_eq!(none, both("direct", "direct", 0));
+        let api = settled("proxy = \"http://p:1\"", &[]);
+        assert_eq!(api, both("p:1", "direct", 0));
+        let token = settled("token_proxy = \"http://me:pw@p:1\"", &[]);
+        assert_eq!(token, both("direct", "p:1", 1));
+    }
+
+    #[test]
+    fn the_environment_counts_where_no_key_does() {
+        let https = ("HTTPS_PROXY", "http://env:1");
+        assert_eq!(settled("", &[https]), both("env:1", "env:1", 0));
+        assert_eq!(
+            settled("proxy = \"direct\"", &[https]),
+            both("direct", "env:1", 0)
+        );
+        let spared = ("no_proxy", "other.example, .example");
+        assert_eq!(settled("", &[https, spared]), both("direct", "direct", 0));
+        assert_eq!(
+            settled("proxy = \"http://own:2\"", &[https, spared]),
+            both("own:2", "direct", 0)
+        );
+        assert_eq!(
+            settled("", &[("all_proxy", "bare:3")]),
+            both("bare:3", "bare:3", 0)
+        );
+        let socks = ("ALL_PROXY", "socks5://env:1");
+        assert_eq!(settled("", &[socks]), both("direct", "direct", 1));
+        let http = ("http_proxy", "http://env:1");
+        assert_eq!(settled("", &[http]), both("direct", "direct", 0));
+    }
+
+    #[test]
+    fn hosts_are_spared_by_name_domain_address_and_range() {
+        for (url, list, expected) in [
+            ("https://acme.example", "acme.example", true),
+            ("https://acme.example", "example", true),
+            ("https://acme.example", "*.example", true),
+            ("https://acme.example", "*", true),
+            ("https://acme.example", "me.example", false),
+            ("https://acme.example", "", false),
+            ("https://acme.example", "acme.example:443", true),
+            ("https://acme.example", "acme.example:8443", false),
+            ("https://10.1.2.3", "10.0.0.0/8", true),
+            ("https://10.1.2.3", "10.1.2.3", true),
+            ("https://10.1.2.3", "10.1.2.4, 11.0.0.0/8", false),
+            ("https://[fd00::1]", "fd00::/16", true),
+            ("https://[fd00::1]", "[fd00::1]:443", true),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(is_spared(&url, list), expected, "{url} {list}");
+        }
+    }
+
+    #[test]
+    fn this_machine_is_reached_directly_unless_a_key_says_otherwise() {
+        let env = |name: &str| (name == "HTTPS_PROXY").then(|| "http://env:1".to_owned());
+        for (keys, expected) in [("", None), ("proxy = \"http://p:1\"", Some("p:1"))] {
+            let text = with(keys).replace("acme.example", "localhost");
+            let config = read_with(&text, Path::new(""), &env).unwrap();
+            let proxy = config.instances["acme"].proxy.as_ref();
+            assert_eq!(proxy.map(ToString::to_string).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn faults_name_the_key_and_quote_nothing() {
+        for (keys, key) in [
+            (
+                "proxy = \"https://canary:canary@p:1\"",
+                "instance.acme.proxy",
+            ),
+            ("token_proxy = \"canary\"", "instance.acme.token_proxy"),
+            (
+                "proxy_credentials_file = \"canary\"",
+                "instance.acme.proxy_credentials_file",
+            ),
+        ] {
+            let said = read(&with(keys)).unwrap_err().to_string();
+            let (place, told) = said.split_once(": ").unwrap_or_default();
+            assert!(said.contains(key), "{place} {said}");
+            assert!(!told.contains("canary"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_credentials_is_for_the_proxy_that_lacks_them() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("pw"), "me:canary\n").unwrap();
+        let file = "proxy_credentials_file = \"pw\"";
+        let text = with(&format!("proxy = \"http://p:1\"\n{file}"));
+        let config = read_with(&text, directory.path(), &|_| None).unwrap();
+        let proxy = config.instances["acme"].proxy.clone().unwrap();
+        assert_eq!(proxy.credentials(), Some(("me", "canary")));
+        assert!(!format!("{config:?}").contains("canary"));
+        let text = with(file);
+        assert!(read_with(&text, directory.path(), &|_| None).is_err());
+    }
+}

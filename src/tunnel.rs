@@ -1,0 +1,437 @@
+//! The way through a forward proxy: CONNECT (RFC 9110, section 9.3.6).
+//!
+//! The proxy is told the other side's name and port and passes bytes from then on. It resolves the
+//! name; TLS is spoken through it, end to end, and it sees neither a path nor a token.
+//!
+//! Promises: what the proxy answers is never quoted, its status apart; its credentials are shown to
+//! nobody else, and not printed.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use url::{Host, Url};
+
+use crate::secret::Secret;
+
+/// No proxy's answer has a larger head than this, in bytes.
+const LARGEST_HEAD: usize = 16 * 1024;
+
+/// The port of a proxy whose URL has none.
+const PORT: u16 = 80;
+
+/// A forward proxy. Equal to another that is reached in the same way, with the same credentials.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    host: String,
+    port: u16,
+    credentials: Option<Secret>,
+}
+
+/// Why a text names no proxy that can be used. Never quotes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidProxy {
+    /// It is no URL.
+    #[error("this is no proxy's URL")]
+    NotAUrl,
+    /// It is spoken to in another way than plain HTTP.
+    #[error("a proxy is spoken to over http:// only; what goes through it has TLS of its own")]
+    Scheme,
+    /// It has a path, a query or a fragment.
+    #[error("it has more than a scheme, credentials, a host and a port")]
+    TooMuch,
+}
+
+/// Credentials that are not of the form `user:password`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is not of the form user:password, on one line")]
+pub struct InvalidCredentials;
+
+impl Proxy {
+    /// The proxy at `url`, like `http://proxy.corp:3128`; the credentials in it, if any, are
+    /// percent-decoded.
+    ///
+    /// # Errors
+    /// [`InvalidProxy`] says why it cannot be used.
+    pub fn parse(url: &str) -> Result<Proxy, InvalidProxy> {
+        let url = Url::parse(url.trim()).map_err(|_| InvalidProxy::NotAUrl)?;
+        if url.scheme() != "http" {
+            return Err(InvalidProxy::Scheme);
+        }
+        let host = match url.host().ok_or(InvalidProxy::NotAUrl)? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(ip) => ip.to_string(),
+            Host::Ipv6(ip) => ip.to_string(),
+        };
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(InvalidProxy::TooMuch);
+        }
+        let decoded = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let given = !url.username().is_empty() || url.password().is_some();
+        let credentials = given.then(|| {
+            let (user, password) = (url.username(), url.password().unwrap_or_default());
+            Secret::from(format!("{}:{}", decoded(user), decoded(password)))
+        });
+        Ok(Proxy {
+            host,
+            port: url.port().unwrap_or(PORT),
+            credentials,
+        })
+    }
+
+    /// It, with the credentials in `text`, which is `user:password` and perhaps a line break.
+    ///
+    /// # Errors
+    /// [`InvalidCredentials`] if it is of another form.
+    pub fn with_credentials(self, text: &str) -> Result<Proxy, InvalidCredentials> {
+        let credentials = Secret::parse(text).map_err(|_| InvalidCredentials)?;
+        if !credentials.expose().contains(':') {
+            return Err(InvalidCredentials);
+        }
+        Ok(Proxy {
+            credentials: Some(credentials),
+            ..self
+        })
+    }
+
+    /// Whether it is told who asks.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.credentials.is_some()
+    }
+
+    /// Its user and password, if it is told them.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(&str, &str)> {
+        self.credentials.as_ref()?.expose().split_once(':')
+    }
+
+    /// Its name or IP address (no brackets).
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Has it connect `stream`, which leads to it, with `host` at `port`.
+    ///
+    /// # Errors
+    /// [`Error`] says what the proxy did instead.
+    pub async fn connect(
+        &self,
+        mut stream: TcpStream,
+        host: &str,
+        port: u16,
+    ) -> Result<TcpStream, Error> {
+        let target = authority(host, port);
+        let asking = async {
+            let request = self.request(&target);
+            stream.write_all(request.expose().as_bytes()).await?;
+            read_head(&mut stream).await
+        };
+        let problem = match asking.await {
+            Ok(head) => match judge(&head, self.has_credentials()) {
+                Ok(()) => return Ok(stream),
+                Err(problem) => problem,
+            },
+            Err(e) => e.into(),
+        };
+        Err(self.error(target, problem))
+    }
+
+    /// That it was given up, after `limit`, while it was to connect with `host` at `port`.
+    #[must_use]
+    pub fn late(&self, host: &str, port: u16, limit: Duration) -> Error {
+        self.error(authority(host, port), Problem::Late(limit))
+    }
+
+    fn error(&self, target: String, problem: Problem) -> Error {
+        Error {
+            proxy: self.to_string(),
+            target,
+            problem,
+        }
+    }
+
+    fn request(&self, target: &str) -> Secret {
+        let credentials = self.credentials.as_ref().map_or_else(String::new, |text| {
+            let encoded = STANDARD.encode(text.expose());
+            format!("Proxy-Authorization: Basic {encoded}\r\n")
+        });
+        Secret::from(format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n"
+        ))
+    }
+}
+
+/// Host and port, as in an address: no credentials.
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&authority(&self.host, self.port))
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("address", &self.to_string())
+            .field("credentials", &self.credentials)
+            .finish()
+    }
+}
+
+/// Why a proxy did not connect; which one, and with whom it should have.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy {proxy} did not connect to {target}: {problem}")]
+pub struct Error {
+    proxy: String,
+    target: String,
+    problem: Problem,
+}
+
+/// What a proxy did instead of connecting.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("it wants credentials (407); put them in its URL or in proxy_credentials_file")]
+    WantsCredentials,
+    #[error("it does not accept the credentials (407)")]
+    RefusesCredentials,
+    #[error("it answered {0}{advice}", advice = advice(*.0))]
+    Refused(StatusCode),
+    #[error("it gave no HTTP answer; is that port a proxy's?")]
+    NotHttp,
+    #[error("its answer is too large")]
+    TooLarge,
+    #[error("it closed the connection")]
+    Closed,
+    #[error("the connection to it broke: {0}")]
+    Broken(io::Error),
+    #[error("it gave no answer within {limit}", limit = humantime::format_duration(*.0))]
+    Late(Duration),
+}
+
+impl Error {
+    /// Whether it took too long, or says that the other side did.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self.problem,
+            Problem::Late(_) | Problem::Refused(StatusCode::GATEWAY_TIMEOUT)
+        )
+    }
+
+    /// Whether the same proxy would say the same again.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match &self.problem {
+            Problem::WantsCredentials | Problem::RefusesCredentials | Problem::Late(_) => true,
+            Problem::Refused(status) => status.is_client_error(),
+            _ => false,
+        }
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(e: io::Error) -> Problem {
+        match e.kind() {
+            io::ErrorKind::UnexpectedEof => Problem::Closed,
+            io::ErrorKind::FileTooLarge => Problem::TooLarge,
+            _ => Problem::Broken(e),
+        }
+    }
+}
+
+fn advice(status: StatusCode) -> &'static str {
+    if status.is_client_error() {
+        "; whoever runs it must allow that host and port"
+    } else if status.is_server_error() {
+        "; it cannot reach that host, or is in trouble itself"
+    } else {
+        ""
+    }
+}
+
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// Reads up to the empty line that ends a head, and nothing of what follows it: that is the other
+/// side's.
+async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let n = stream.peek(&mut chunk).await?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let before = head.len();
+        head.extend_from_slice(&chunk[..n]);
+        let end = end_of_head(&head, before);
+        let taken = end.unwrap_or(head.len()) - before;
+        head.truncate(before + taken);
+        stream.read_exact(&mut chunk[..taken]).await?;
+        if end.is_some() {
+            return Ok(head);
+        }
+        if head.len() > LARGEST_HEAD {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+    }
+}
+
+/// Where the head ends, if it does; `seen` bytes of it were looked through before.
+fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
+    let from = seen.saturating_sub(3);
+    let mut windows = head[from..].windows(4);
+    windows
+        .position(|w| w == b"\r\n\r\n")
+        .map(|at| from + at + 4)
+}
+
+/// Whether the answer opens the tunnel.
+fn judge(head: &[u8], had_credentials: bool) -> Result<(), Problem> {
+    let status = head
+        .strip_prefix(b"HTTP/1.")
+        .and_then(|rest| rest.get(1..5)?.strip_prefix(b" "))
+        .and_then(|digits| StatusCode::from_bytes(digits).ok());
+    match status {
+        None => Err(Problem::NotHttp),
+        Some(status) if status.is_success() => Ok(()),
+        Some(StatusCode::PROXY_AUTHENTICATION_REQUIRED) if had_credentials => {
+            Err(Problem::RefusesCredentials)
+        }
+        Some(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => Err(Problem::WantsCredentials),
+        Some(status) => Err(Problem::Refused(status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A proxy that gives `answer`, then what came after the head of the request; and the request.
+    async fn ask(proxy: &str, answer: &'static [u8]) -> (Result<String, Error>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, (mut server, _)) = (stream.unwrap(), accepted.unwrap());
+        let serving = tokio::spawn(async move {
+            let request = read_head(&mut server).await.unwrap();
+            server.write_all(answer).await.unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let proxy = Proxy::parse(proxy).unwrap();
+        let opened = proxy.connect(stream, "acme.example", 443);
+        let through = match opened.await {
+            Ok(mut stream) => {
+                let mut rest = String::new();
+                stream.read_to_string(&mut rest).await.unwrap();
+                Ok(rest)
+            }
+            Err(e) => Err(e),
+        };
+        (through, serving.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_open_tunnel_passes_every_byte_after_the_head() {
+        let answer = b"HTTP/1.0 200 Connection established\r\nVia: x\r\n\r\nhello";
+        let (through, request) = ask("http://me:p%40ss@proxy.corp:3128", answer).await;
+        assert_eq!(through.unwrap(), "hello");
+        assert_eq!(
+            request,
+            "CONNECT acme.example:443 HTTP/1.1\r\nHost: acme.example:443\r\n\
+             Proxy-Authorization: Basic bWU6cEBzcw==\r\n\r\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_a_proxy_does_instead_is_named() {
+        let large: &'static [u8] =
+            Vec::leak([b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &[b'x'; 20_000]].concat());
+        for (answer, with, without) in [
+            (
+                b"HTTP/1.1 407 No\r\n\r\n".as_slice(),
+                "does not accept the credentials (407)",
+                "wants credentials (407)",
+            ),
+            (
+                b"HTTP/1.1 403 canary\r\n\r\n",
+                "answered 403 Forbidden",
+                "answered 403 Forbidden",
+            ),
+            (
+                b"HTTP/1.1 502 canary\r\n\r\n",
+                "cannot reach",
+                "answered 502 Bad Gateway",
+            ),
+            (
+                b"SSH-2.0-canary\r\n\r\n",
+                "no HTTP answer",
+                "no HTTP answer",
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\n",
+                "closed the connection",
+                "closed the connection",
+            ),
+            (large, "too large", "too large"),
+        ] {
+            for (proxy, expected) in [("http://canary:canary@p", with), ("http://p", without)] {
+                let (through, _) = ask(proxy, answer).await;
+                let said = through.unwrap_err().to_string();
+                assert!(
+                    said.starts_with("the proxy p:80 did not connect to acme.example:443: "),
+                    "{said}"
+                );
+                assert!(said.contains(expected), "{said}");
+                assert!(!said.contains("canary"), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_url_is_taken_or_refused_without_being_quoted() {
+        let proxy = Proxy::parse("http://canary:secret@[::1]").unwrap();
+        assert_eq!(proxy.to_string(), "[::1]:80");
+        assert_eq!(proxy.host(), "::1");
+        assert!(!format!("{proxy:?}").contains("canary"), "{proxy:?}");
+        for (text, expected) in [
+            ("proxy.corp", InvalidProxy::NotAUrl),
+            ("proxy.corp:3128", InvalidProxy::Scheme),
+            ("https://proxy.corp:3128", InvalidProxy::Scheme),
+            ("socks5://proxy.corp:1080", InvalidProxy::Scheme),
+            ("http://proxy.corp:3128/x", InvalidProxy::TooMuch),
+        ] {
+            assert_eq!(Proxy::parse(text).unwrap_err(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_from_a_file_take_the_place_of_none() {
+        let proxy = || Proxy::parse("http://proxy.corp:3128").unwrap();
+        let with = proxy().with_credentials("me:a:b\n").unwrap();
+        assert_eq!(with.credentials(), Some(("me", "a:b")));
+        for text in ["", "me", "me:\nx"] {
+            assert!(proxy().with_credentials(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A forward proxy that connects to where it is told to, and remembers who asked for what.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::PATIENCE;
+
+/// A running forward proxy.
+pub(crate) struct Forward {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+    stopped: Arc<AtomicBool>,
+}
+
+/// What it does when it is asked.
+#[derive(Clone)]
+pub(crate) enum Manner {
+    /// It connects, if the head of the request has this header in it, or answers 407.
+    For(&'static str),
+    /// It connects whoever asks.
+    Open,
+    /// It connects whoever asks, for whatever, with this address.
+    Leads(SocketAddr),
+    /// It gives this answer.
+    Says(Vec<u8>),
+    /// It gives none.
+    Silent,
+}
+
+impl Forward {
+    /// One that does so.
+    pub(crate) fn new(manner: Manner) -> Forward {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let forward = Forward {
+            address: listener.local_addr().unwrap(),
+            asked: Arc::default(),
+            stopped: Arc::default(),
+        };
+        let (asked, stopped) = (Arc::clone(&forward.asked), Arc::clone(&forward.stopped));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (asked, manner) = (Arc::clone(&asked), manner.clone());
+                // how a connection ends is told by what its users met
+                std::thread::spawn(move || drop(serve(stream, &manner, &asked)));
+            }
+        });
+        forward
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The first lines of what was asked for so far.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
+    }
+}
+
+/// Whether a head has this line, whose name may be written in any case.
+fn has(head: &str, wanted: &str) -> bool {
+    let (name, value) = wanted.split_once(": ").unwrap_or_default();
+    head.lines().any(|line| {
+        let there = line.split_once(": ").unwrap_or_default();
+        there.0.eq_ignore_ascii_case(name) && there.1 == value
+    })
+}
+
+fn serve(mut app: TcpStream, manner: &Manner, asked: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    app.set_read_timeout(Some(2 * PATIENCE))?;
+    app.set_nodelay(true)?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        app.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let line = head.lines().next().unwrap_or_default();
+    asked.lock().unwrap().push(line.to_owned());
+    match manner {
+        Manner::Silent => {
+            let _ = app.read(&mut [0]);
+            return Ok(());
+        }
+        Manner::Says(answer) => {
+            app.write_all(answer)?;
+            app.shutdown(Shutdown::Write)?;
+            let _ = app.read(&mut [0]);
+            return Ok(());
+        }
+        Manner::For(wanted) if !has(&head, wanted) => {
+            return app.write_all(
+                b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+            );
+        }
+        Manner::For(_) | Manner::Open | Manner::Leads(_) => {}
+    }
+    let mut server = match manner {
+        Manner::Leads(address) => TcpStream::connect(address)?,
+        _ => TcpStream::connect(line.split(' ').nth(1).unwrap_or_default())?,
+    };
+    server.set_nodelay(true)?;
+    app.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    let (mut from, mut to) = (app.try_clone()?, server.try_clone()?);
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    let _ = std::io::copy(&mut server, &mut app);
+    let _ = app.shutdown(Shutdown::Write);
+    Ok(())
+}
