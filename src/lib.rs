@@ -8,13 +8,13 @@
 //! 6  cli            one file a command: what was typed -> a call -> an exit status
 //! 5  app            the one composition root: a Config -> a running server; another in its place
 //! 4  config         a file or flags -> each module's own Config; collects every fault
-//! 3  proxy          the data path, on pingora: target, browser, policy, upstream, inject, replay,
-//!                   respond
+//! 3  proxy          the data path, on pingora: head, target, browser, policy, upstream, inject,
+//!                   replay, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    store          where a token outlives the process: memory, file; sealed
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
-//! 0  backoff  client_id  clock  random  secret  telemetry  tls
+//! 0  backoff  client_id  clock  process  random  secret  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -23,9 +23,9 @@
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
-//! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> [`proxy::target`],
-//! [`proxy::browser`], [`proxy::policy`] -> the token -> [`proxy::upstream`] -> `proxy::inject` ->
-//! (a 401: `proxy::replay`) -> the response, the access log, the metrics.
+//! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> [`proxy::head`],
+//! [`proxy::target`], [`proxy::browser`], [`proxy::policy`] -> the token -> [`proxy::upstream`] ->
+//! `proxy::inject` -> (a 401: `proxy::replay`) -> the response, the access log, the metrics.
 //!
 //! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
 //! configuration is read as at the start -> [`config::reload`] (what is different?) -> [`app`] makes
@@ -49,6 +49,7 @@ pub mod client_id;
 pub mod clock;
 pub mod config;
 pub mod oauth;
+pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod secret;

@@ -1,7 +1,7 @@
 //! The data path: what happens to a request between its listener and Collibra.
 //!
 //! A request's walk: [`listener`] -> `connection` (the limits on its head) -> [`service`] (the
-//! hooks) -> [`target`], [`browser`], [`policy`] (may it go on?) -> the client's token ->
+//! hooks) -> [`head`], [`target`], [`browser`], [`policy`] (may it go on?) -> the client's token ->
 //! [`upstream`] (where to) -> `inject` (as whom) -> the response, the access log, the metrics.
 //! What is not forwarded is answered by [`respond`].
 //!
@@ -23,6 +23,7 @@ pub mod browser;
 pub mod config;
 mod connection;
 mod context;
+pub mod head;
 mod inject;
 pub mod listener;
 pub mod plan;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use http::Version;
 use http::header::{HOST, TRANSFER_ENCODING};
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -16,6 +17,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use super::access_log;
 use super::connection::Connection;
 use super::context::Context;
+use super::head;
 use super::inject;
 use super::plan::{Client, Plan};
 use super::replay::{self, Next, Unauthorized};
@@ -65,6 +67,13 @@ impl ProxyHttp for Service {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let http1 = session.as_downstream().as_http1();
+        let raw_head = http1.map(HttpSession::get_headers_raw_bytes);
+        if let Some(Err(why)) = raw_head.map(|raw| head::check(&raw)) {
+            // where the next request begins is anybody's guess
+            session.set_keepalive(None);
+            return Self::refuse(context, Refusal::Malformed(why));
+        }
         if let Err(refusal) = context.plan.examine(session.req_header_mut()) {
             return Self::refuse(context, refusal);
         }

@@ -18,6 +18,8 @@ mod engine;
 #[cfg(test)]
 mod fuzz_corpora;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod python;

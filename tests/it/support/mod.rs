@@ -9,13 +9,16 @@ pub(crate) mod http;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod recorder;
 pub(crate) mod request;
 pub(crate) mod simulator;
+pub(crate) mod strict;
 pub(crate) mod wait;
 
 pub(crate) use http::Connection;
 pub(crate) use origin::Origin;
 pub(crate) use proxy::Proxy;
+pub(crate) use recorder::Recorder;
 pub(crate) use simulator::Simulator;
 pub(crate) use wait::{PATIENCE, until};
 
