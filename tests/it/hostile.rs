@@ -11,7 +11,8 @@ mod framing;
 mod hop_by_hop;
 mod hosts;
 mod methods;
-// mod mutations;
+mod mutate;
+mod mutations;
 mod targets;
 
 use case::Case;
