@@ -6,6 +6,7 @@
 //! To add a case: a line in one of the tables in `hostile/`, and how it reads there.
 
 mod case;
+mod chromium;
 mod fields;
 mod framing;
 mod hop_by_hop;
@@ -13,6 +14,7 @@ mod hosts;
 mod methods;
 mod mutate;
 mod mutations;
+mod pages;
 mod targets;
 
 use case::Case;

@@ -8,6 +8,8 @@ mod canary;
 #[cfg(test)]
 mod clients_of_all_kinds;
 #[cfg(test)]
+mod closed_process;
+#[cfg(test)]
 mod cold_start;
 #[cfg(test)]
 mod configuration;
