@@ -20,14 +20,40 @@ pub enum Denied {
 /// Whether `path` may be forwarded; `token_path` is the instance's.
 #[must_use]
 pub fn denied(path: &str, token_path: &str) -> Option<Denied> {
-    let path = as_read_leniently(path);
-    if is_at_or_below(&path, token_path) {
+    if leads_to(path, token_path) {
         Some(Denied::TokenEndpoint)
-    } else if is_at_or_below(&path, CLIENT_MANAGEMENT) {
+    } else if leads_to(path, CLIENT_MANAGEMENT) {
         Some(Denied::ClientManagement)
     } else {
         None
     }
+}
+
+/// Whether `path` is `place` or lies below it, or passes it on its way: a server that resolves no
+/// dots is there already. Names count without the dots and spaces at their end, and the spaces
+/// before them, which some servers cut.
+fn leads_to(path: &str, place: &str) -> bool {
+    let is_plain = !path.contains("./") && !path.ends_with('.');
+    if is_plain && matches!(as_read_leniently(path), Cow::Borrowed(_)) {
+        return is_at_or_below(path, place);
+    }
+    let once = percent_decode_str(path).decode_utf8_lossy();
+    let twice = percent_decode_str(&once).decode_utf8_lossy();
+    passes(&once, place) || passes(&twice, place)
+}
+
+fn passes(decoded: &str, place: &str) -> bool {
+    let place: Vec<&str> = place.split('/').filter(|name| !name.is_empty()).collect();
+    let mut way: Vec<&str> = Vec::new();
+    decoded.split(['/', '\\']).any(|segment| {
+        match segment.split(';').next().unwrap_or_default().trim() {
+            "" | "." => {}
+            ".." => drop(way.pop()),
+            name => way.push(name.trim_end_matches(['.', ' '])),
+        }
+        let mut pairs = way.iter().zip(&place);
+        way.len() == place.len() && pairs.all(|(name, other)| name.eq_ignore_ascii_case(other))
+    })
 }
 
 /// The path percent-decoded once, `;parameters` cut, doubled slashes and dot segments resolved.
@@ -75,6 +101,9 @@ mod tests {
             "/rest/oauth/v2/tokens",
             "/rest/2.0/auth/sessions/current",
             "/graphql",
+            "/rest/auth/../v1/x",
+            "/rest/auth/.../v1",
+            "/rest/2.0/a./b",
         ] {
             assert_eq!(denied(path, TOKEN_PATH), None, "{path}");
         }
@@ -92,6 +121,13 @@ mod tests {
             "/rest/%61uth/v1/clients",
             "/rest;x=1/auth;y/v1/clients",
             "/x/../rest/auth/v1/platform/clients/1",
+            "/rest/auth/v1/../../x",
+            "/rest/%252e%252e/rest/auth/v1",
+            "/rest%252fauth/v1",
+            "/rest//auth/v1/x/../../../y",
+            "/rest./auth.../v1",
+            "/rest/auth/v1.",
+            "/rest%20/%20auth/v1/clients",
         ] {
             assert_eq!(
                 denied(path, TOKEN_PATH),
