@@ -15,6 +15,7 @@ mod methods;
 mod mutate;
 mod mutations;
 mod pages;
+mod paths;
 mod targets;
 
 use case::Case;

@@ -113,7 +113,6 @@ pub(super) const CASES: &[Case] = &[
     ("two at once, the first refused", "GET //{m} HTTP/1.1\nHost: {host}\n\nGET /second HTTP/1.1\nHost: {host}\n\n", "400 bad-request closed", ""),
     ("two at once, the first with a body", "POST /{m} HTTP/1.1\nHost: {host}\nContent-Length: 5\n\nhelloGET /second HTTP/1.1\nHost: {host}\n\n", "200 closed", "POST /{m} hello"),
     ("garbage behind", "GET /{m} HTTP/1.1\nHost: {host}\n\ngarbage", "200 closed", "GET /{m}"),
-    ("the end behind", "GET /{m} HTTP/1.1\nHost: {host}\n\n{end}", "none closed", "GET /{m}"),
     ("half a head, and the end", "GET /{m} HTTP/1.1\nHost: {end}", "none closed", ""),
     ("nothing, and the end", "{end}", "none closed", ""),
 ];

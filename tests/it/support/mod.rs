@@ -6,6 +6,7 @@
 
 pub(crate) mod certificate;
 pub(crate) mod http;
+pub(crate) mod lenient;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;
@@ -18,7 +19,6 @@ pub(crate) mod wait;
 pub(crate) use http::Connection;
 pub(crate) use origin::Origin;
 pub(crate) use proxy::Proxy;
-pub(crate) use recorder::Recorder;
 pub(crate) use simulator::Simulator;
 pub(crate) use wait::{PATIENCE, until};
 

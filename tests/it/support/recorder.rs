@@ -11,9 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::PATIENCE;
+use super::lenient;
 use super::strict::{self, Read, Strict};
 
 const TOKEN_PATH: &str = "/rest/oauth/v2/token";
+
+/// What is never forwarded, in no reading: the management of clients, the token endpoint.
+pub(crate) const DENIED: [&str; 2] = ["/rest/auth/v1", TOKEN_PATH];
 
 /// The header that marks its answers.
 pub(crate) const HEADER: &str = "x-recorder";
@@ -214,6 +218,11 @@ impl Shared {
                 || name.contains('_')
             {
                 faults.push(format!("the field {name:?}"));
+            }
+        }
+        for denied in DENIED {
+            for reading in lenient::at_or_below(&request.target, denied) {
+                faults.push(format!("the path {reading:?}"));
             }
         }
         if ["TRACE", "TRACK", "CONNECT"].contains(&request.method.as_str()) {
