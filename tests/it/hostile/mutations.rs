@@ -38,7 +38,8 @@ struct Heard {
     answered: usize,
     /// What the proxy answered itself.
     refused: usize,
-    /// Whether an answer may be lost: the caller went before it had one.
+    /// Whether an answer may be lost: the caller went before it had one, or was cut off because
+    /// of what it sent behind a request.
     gave_up: bool,
     /// What must not be.
     fault: Option<String>,
@@ -157,7 +158,7 @@ fn call(proxy: SocketAddr, nth: usize, bytes: &[u8], given: &HashSet<String>) ->
             heard.fault = Some(format!("neither answered nor closed: {:?}", line.sent));
         }
     }
-    heard.gave_up |= end == End::Reset;
+    heard.gave_up |= end == End::Reset || line.received.is_empty();
     for answer in line.answers() {
         match answer.by_origin {
             true if answer.marks == [probe.clone()] => {}
