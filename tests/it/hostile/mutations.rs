@@ -158,8 +158,9 @@ fn call(proxy: SocketAddr, nth: usize, bytes: &[u8], given: &HashSet<String>) ->
             heard.fault = Some(format!("neither answered nor closed: {:?}", line.sent));
         }
     }
-    heard.gave_up |= end == End::Reset || line.received.is_empty();
-    for answer in line.answers() {
+    let answers = line.answers();
+    heard.gave_up |= end == End::Reset || answers.iter().all(|answer| answer.status < 200);
+    for answer in answers {
         match answer.by_origin {
             true if answer.marks == [probe.clone()] => {}
             true => heard.answered += 1,
