@@ -8,15 +8,15 @@
 //! 6  cli            one file a command: what was typed -> a call -> an exit status
 //! 5  app            the one composition root: a Config -> a running server; another in its place
 //! 4  config         a file or flags -> each module's own Config; collects every fault
-//! 3  proxy          the data path, on pingora: examine (target, browser, identify, policy, limit),
-//!                   upstream, inject, replay, local, respond
+//! 3  proxy          the data path, on pingora: head, examine (target, browser, identify, policy,
+//!                   limit), upstream, inject, replay, local, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    store          where a token outlives the process: memory, file; sealed
 //!    local_token    what apps get that ask here for a token or log in
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //!    tunnel         the way through a forward proxy
-//! 0  backoff  client_id  clock  random  secret  telemetry  tls
+//! 0  backoff  client_id  clock  process  random  secret  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -25,7 +25,7 @@
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
-//! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> `proxy::examine`
+//! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> [`proxy::head`] -> `proxy::examine`
 //! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`])
 //! -> the token -> [`proxy::upstream`] -> `proxy::inject` -> (a 401: `proxy::replay`) -> the
 //! response, the access log, the metrics.
@@ -53,6 +53,7 @@ pub mod clock;
 pub mod config;
 pub mod local_token;
 pub mod oauth;
+pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod secret;

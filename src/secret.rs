@@ -1,4 +1,8 @@
 //! Text that must never be seen: redacted when printed, wiped from memory when dropped.
+//!
+//! Only what stands in a [`Secret`] is wiped. What is made of one to be sent cannot be: the value of a
+//! header, the form of a token request and the answer to it, and what TLS and HTTP libraries copy on
+//! the way. `crate::process` keeps those from other eyes as long as the process lives.
 
 use std::fmt;
 

@@ -5,6 +5,7 @@
 //! file and call them with every file of the corpora.
 
 pub mod configuration;
+pub mod request_head;
 pub mod sealed_record;
 pub mod token_response;
 

@@ -6,8 +6,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tracing::warn;
 
 use crate::config::Faults;
+use crate::process;
 use crate::telemetry::logging;
 
 mod admin_client;
@@ -80,6 +82,8 @@ enum LogFormat {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
+    // before anything secret is read
+    let left_open = process::close();
     let cli = Cli::parse();
     // what speaks TLS without being told by which library takes this one; it is set only here
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -94,6 +98,9 @@ pub fn main() -> ExitCode {
         Ok(writing) => writing,
         Err(e) => return failed(2, &e),
     };
+    for open in left_open {
+        warn!("{open}");
+    }
     let done = match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => on_a_runtime(demo::run(args)),

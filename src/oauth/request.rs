@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::zeroize::Zeroizing;
 
 use super::{AuthMethod, Config};
 use crate::client_id::ClientId;
@@ -75,8 +76,9 @@ pub fn form_urlencode(text: &str) -> String {
 #[must_use]
 pub fn basic_credentials(id: &ClientId, secret: &Secret) -> Secret {
     let id = form_urlencode(id.as_str());
-    let secret = form_urlencode(secret.expose());
-    Secret::from(BASE64.encode(format!("{id}:{secret}")))
+    let secret = Zeroizing::new(form_urlencode(secret.expose()));
+    let pair = Zeroizing::new(format!("{id}:{}", secret.as_str()));
+    Secret::from(BASE64.encode(pair.as_bytes()))
 }
 
 fn basic_header(id: &ClientId, secret: &Secret) -> HeaderValue {
@@ -91,7 +93,7 @@ fn push_pair(form: &mut String, name: &str, value: &str) {
     form.push('&');
     form.push_str(name);
     form.push('=');
-    form.push_str(&form_urlencode(value));
+    form.push_str(&Zeroizing::new(form_urlencode(value)));
 }
 
 #[cfg(test)]

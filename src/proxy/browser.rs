@@ -2,8 +2,8 @@
 //! open; a browser says so in headers that a page cannot forge, and by the name it was asked for
 //! (a page that rebinds its own name to 127.0.0.1 still sends that name as `Host`). Pure.
 
-use http::HeaderMap;
-use http::header::ORIGIN;
+use http::header::{HOST, ORIGIN, UPGRADE};
+use http::{HeaderMap, HeaderValue};
 
 use super::target::host_of_authority;
 
@@ -15,18 +15,25 @@ pub fn is_accepted(hosts: &[String], host: &str) -> bool {
 
 /// Whether a browser says that another site's page sent this: any `Origin` that is not an accepted
 /// host's, or a `Sec-Fetch-Site` of another site (Fetch Metadata).
+///
+/// What asks for an upgrade must come from the very address that it was sent to: Chromium sends no
+/// `Sec-Fetch-Site` with the opening of a WebSocket, so that nothing else tells a page of this
+/// machine's port 3000 from one of ours.
 #[must_use]
 pub fn is_cross_site(hosts: &[String], headers: &HeaderMap) -> bool {
+    let upgrade = headers.contains_key(UPGRADE);
+    let own = headers.get(HOST).map(HeaderValue::as_bytes);
     let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| {
-        let host = origin
-            .to_str()
-            .ok()
-            .and_then(|text| {
-                text.strip_prefix("http://")
-                    .or_else(|| text.strip_prefix("https://"))
-            })
-            .and_then(host_of_authority);
-        !host.is_some_and(|host| is_accepted(hosts, &host))
+        let authority = origin.to_str().ok().and_then(|text| {
+            text.strip_prefix("http://")
+                .or_else(|| text.strip_prefix("https://"))
+        });
+        let is_ours = authority.is_some_and(|authority| {
+            let host = host_of_authority(authority);
+            let is_own = own.is_some_and(|own| own.eq_ignore_ascii_case(authority.as_bytes()));
+            host.is_some_and(|host| is_accepted(hosts, &host)) && (is_own || !upgrade)
+        });
+        !is_ours
     });
     let foreign_site = headers
         .get_all("sec-fetch-site")
@@ -38,7 +45,6 @@ pub fn is_cross_site(hosts: &[String], headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn cross_site(name: &'static str, value: &'static str) -> bool {
         let hosts = ["localhost".to_owned(), "[::1]".to_owned()];
@@ -75,6 +81,22 @@ mod tests {
         assert!(!cross_site("sec-fetch-site", "same-origin"));
         for foreign in ["cross-site", "same-site", "whatever", ""] {
             assert!(cross_site("sec-fetch-site", foreign), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_comes_from_where_it_goes_to() {
+        let upgrade = |host: &'static str, origin: &'static str| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [("host", host), ("origin", origin), ("upgrade", "websocket")] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            is_cross_site(&["localhost".to_owned(), "127.0.0.1".to_owned()], &headers)
+        };
+        assert!(!upgrade("localhost:8080", "http://localhost:8080"));
+        assert!(!upgrade("LocalHost", "https://localhost"));
+        for foreign in ["http://localhost:3000", "http://127.0.0.1:8080", "null"] {
+            assert!(upgrade("localhost:8080", foreign), "{foreign}");
         }
     }
 }

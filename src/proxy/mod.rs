@@ -1,10 +1,10 @@
 //! The data path: what happens to a request between its listener and Collibra.
 //!
 //! A request's walk: [`listener`] -> `connection` (the limits on its head) -> [`service`] (the
-//! hooks) -> `examine`: [`target`], [`browser`], `identify`, [`policy`], [`limit`] (may it go on?)
-//! -> the client's token -> [`upstream`] (where to) -> `inject` (as whom) -> the response, the
-//! access log, the metrics. What is not forwarded is answered by `local`, with a local token, or by
-//! [`respond`], with a refusal.
+//! hooks) -> [`head`] -> `examine`: [`target`], [`browser`], `identify`, [`policy`], [`limit`] (may
+//! it go on?) -> the client's token -> [`upstream`] (where to) -> `inject` (as whom) -> the response,
+//! the access log, the metrics. What is not forwarded is answered by `local`, with a local token, or
+//! by [`respond`], with a refusal.
 //!
 //! Promises: nothing goes to the instance without a usable token, and a token goes nowhere else;
 //! bodies are streamed both ways, never buffered; a response has no total deadline, and one that
@@ -27,6 +27,7 @@ pub mod config;
 mod connection;
 mod context;
 mod examine;
+pub mod head;
 mod identify;
 mod inject;
 pub mod limit;

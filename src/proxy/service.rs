@@ -9,6 +9,7 @@ use http::Version;
 use http::header::{HOST, TRANSFER_ENCODING};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::ALPN;
+use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -18,6 +19,7 @@ use super::access_log;
 use super::connection::Connection;
 use super::context::Context;
 use super::examine::{self, Next};
+use super::head;
 use super::inject::{self, REQUEST_ID, Way};
 use super::local::{self, Endpoint};
 use super::plan::{Client, Plan};
@@ -88,6 +90,13 @@ impl ProxyHttp for Service {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let http1 = session.as_downstream().as_http1();
+        let raw_head = http1.map(HttpSession::get_headers_raw_bytes);
+        if let Some(Err(why)) = raw_head.map(|raw| head::check(&raw)) {
+            // where the next request begins is anybody's guess
+            session.set_keepalive(None);
+            return Self::refuse(context, Refusal::Malformed(why));
+        }
         let request = session.req_header_mut();
         context.id = inject::request_id(request);
         match examine::examine(context, request, &[], &*self.clock) {

@@ -7,15 +7,17 @@ use std::borrow::Cow;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Uri, Version};
+use percent_encoding::percent_decode_str;
 
 /// Why a request is refused as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// The request line's target is not a path.
+    /// The request line's target is not a path, or has a fragment.
     TargetForm,
     /// The path starts with two slashes.
     DoubleSlash,
-    /// The path has an encoded dot, slash, backslash or NUL, or a bare backslash.
+    /// The path has an encoded dot, slash, backslash or control character, a bare backslash, or is
+    /// no UTF-8.
     AmbiguousPath,
     /// A path segment is dots with `;parameters`.
     DotParameters,
@@ -25,6 +27,8 @@ pub enum Malformed {
     Framing,
     /// A header name with an underscore, which some servers take for a hyphen.
     Underscore,
+    /// A line of the head ends otherwise than with CRLF, or has a CR in its middle.
+    LineEnd,
 }
 
 impl Malformed {
@@ -33,11 +37,11 @@ impl Malformed {
     pub fn explain(self) -> &'static str {
         match self {
             Malformed::TargetForm => {
-                "The request target must be a path that starts with '/' (or an absolute URL of this proxy or of the Collibra instance)."
+                "The request target must be a path that starts with '/' (or an absolute URL of this proxy or of the Collibra instance), without a fragment."
             }
             Malformed::DoubleSlash => "The path must not start with '//'.",
             Malformed::AmbiguousPath => {
-                "The path must not have an encoded dot, slash, backslash or NUL (%2e, %2f, %5c, %00), nor a backslash."
+                "The path must be UTF-8, without a backslash and without an encoded dot, slash, backslash or control character (%2e, %2f, %5c, %00 to %1f, %7f)."
             }
             Malformed::DotParameters => "A path segment of dots must not have ';' parameters.",
             Malformed::Host => "The request must have exactly one valid Host header.",
@@ -45,6 +49,7 @@ impl Malformed {
                 "The request's length must be given in one way: one Content-Length that is a number, or 'Transfer-Encoding: chunked'."
             }
             Malformed::Underscore => "Header names must not have underscores.",
+            Malformed::LineEnd => "Every line of the head must end with CR and LF.",
         }
     }
 }
@@ -52,7 +57,10 @@ impl Malformed {
 /// Methods that are never forwarded: they echo the token or turn the proxy into a tunnel.
 #[must_use]
 pub fn is_forbidden(method: &Method) -> bool {
-    *method == Method::TRACE || *method == Method::CONNECT || method.as_str() == "TRACK"
+    let name = method.as_str();
+    let forbidden = ["TRACE", "TRACK", "CONNECT"];
+    // names are case-sensitive (RFC 9110, section 9.1), but not to every server
+    matches!(name.len(), 5 | 7) && forbidden.iter().any(|it| name.eq_ignore_ascii_case(it))
 }
 
 /// Checks header names and framing.
@@ -106,7 +114,8 @@ pub fn host_of_authority(authority: &str) -> Option<Cow<'_, str>> {
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
     let port_is_fine = match port.strip_prefix(':') {
-        Some(digits) => digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()),
+        Some("") => true,
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
         None => port.is_empty(),
     };
     let host_is_fine = !host.is_empty()
@@ -133,6 +142,10 @@ pub fn check_target(
     target: &[u8],
     is_ours: impl FnOnce(&str) -> bool,
 ) -> Result<Option<Uri>, Malformed> {
+    // the target goes on as it stands, while what is judged ends at a fragment
+    if target.contains(&b'#') {
+        return Err(Malformed::TargetForm);
+    }
     if target.first() == Some(&b'/') {
         let end = target.iter().position(|b| *b == b'?');
         check_path(&target[..end.unwrap_or(target.len())])?;
@@ -170,22 +183,35 @@ fn check_path(bytes: &[u8]) -> Result<(), Malformed> {
         return Err(Malformed::AmbiguousPath);
     }
     for (at, _) in bytes.iter().enumerate().filter(|(_, b)| **b == b'%') {
-        let code = bytes.get(at + 1..at + 3).unwrap_or_default();
-        let ambiguous = [b"2e", b"2f", b"5c", b"00"];
-        let broken = code.len() < 2 || !code.iter().all(u8::is_ascii_hexdigit);
-        if broken || ambiguous.iter().any(|a| code.eq_ignore_ascii_case(*a)) {
+        let plain = match code(&bytes[at..]) {
+            Some(byte) => !byte.is_ascii_control() && !b"./\\".contains(&byte),
+            None => false,
+        };
+        if !plain {
             return Err(Malformed::AmbiguousPath);
         }
     }
+    // overlong forms of dots and slashes are no UTF-8, nor is what is not text at all
+    if percent_decode_str(path).decode_utf8().is_err() {
+        return Err(Malformed::AmbiguousPath);
+    }
     let dots_with_parameters = path.split('/').any(|segment| {
-        segment
-            .split_once(';')
-            .is_some_and(|(name, _)| matches!(name, "." | ".."))
+        let rest = segment.trim_start_matches('.');
+        let dots = segment.len() - rest.len();
+        let parameters = rest.starts_with(';') || code(rest.as_bytes()) == Some(b';');
+        parameters && matches!(dots, 1 | 2)
     });
     if dots_with_parameters {
         return Err(Malformed::DotParameters);
     }
     Ok(())
+}
+
+/// The byte that `%XX` at the start of `text` stands for.
+fn code(text: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
+    text.strip_prefix(b"%")?;
+    u8::try_from(digit(1)? * 16 + digit(2)?).ok()
 }
 
 #[cfg(test)]
@@ -209,6 +235,7 @@ mod tests {
             "/graphql",
             "/a/../b",
             "/caf%C3%A9",
+            "/100%25/a%3Bb/...;c",
         ] {
             assert_eq!(target(path), Ok(None), "{path}");
         }
@@ -222,6 +249,13 @@ mod tests {
             ("/rest%2Fauth", Malformed::AmbiguousPath),
             ("/rest%5cauth", Malformed::AmbiguousPath),
             ("/rest/%00", Malformed::AmbiguousPath),
+            ("/rest/%0d%0a", Malformed::AmbiguousPath),
+            ("/rest/%7f", Malformed::AmbiguousPath),
+            ("/rest/%c0%ae%c0%ae/auth", Malformed::AmbiguousPath),
+            ("/rest/%e9", Malformed::AmbiguousPath),
+            ("/rest/..%3B/auth", Malformed::DotParameters),
+            ("/rest#/auth", Malformed::TargetForm),
+            ("/rest?x#y", Malformed::TargetForm),
             ("/rest/%", Malformed::AmbiguousPath),
             ("/rest/%zz", Malformed::AmbiguousPath),
             ("/rest/..;/auth", Malformed::DotParameters),
@@ -282,6 +316,7 @@ mod tests {
             "a b",
             "localhost:80:80",
             "localhost:x",
+            "localhost:65536",
             "a/b",
             "u@localhost",
             "[::1",
@@ -330,7 +365,9 @@ mod tests {
             Err(Malformed::Underscore)
         );
         assert!(is_forbidden(&Method::TRACE) && is_forbidden(&Method::CONNECT));
-        assert!(is_forbidden(&Method::from_bytes(b"TRACK").unwrap()));
+        for method in ["TRACK", "trace", "Connect"] {
+            assert!(is_forbidden(&method.parse().unwrap()), "{method}");
+        }
         assert!(!is_forbidden(&Method::PATCH));
     }
 }

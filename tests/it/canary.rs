@@ -1,13 +1,12 @@
-//! Nothing that the program prints, answers or shows has the secret or a token in it, at whatever
-//! level it logs and whatever goes wrong.
+//! Nothing that the program prints, answers or shows has the secret or a token in it, nor what an app
+//! showed of its own, at whatever level it logs and whatever goes wrong.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
-use crate::support::http;
 use crate::support::origin::After;
 use crate::support::simulator::CLIENT_ID;
-use crate::support::{Origin, Proxy, file};
+use crate::support::{Origin, PATIENCE, Proxy, file, http, process};
 
 const SECRET: &str = "cAnArY+secret/= &x";
 const SECRET_AS_FORM: &str = "cAnArY%2Bsecret%2F%3D+%26x";
@@ -31,9 +30,29 @@ fn origin() -> Origin {
     })
 }
 
+/// A request of an app that shows all that is its own: in its query, headers and body.
+fn shown(first: &str, more: &str) -> String {
+    let basic = STANDARD.encode("app:cAnArY-password");
+    let body = "field=cAnArY-body";
+    let length = body.len();
+    let (method, rest) = first.split_once(' ').unwrap();
+    let mark = if rest.contains('?') { '&' } else { '?' };
+    format!(
+        "{method} {rest}{mark}q=cAnArY-query HTTP/1.1\nHost: {{host}}\n\
+         Authorization: Basic {basic}\n\
+         Authorization: Bearer cAnArY-bearer\n\
+         Proxy-Authorization: Basic {basic}\n\
+         Cookie: JSESSIONID=cAnArY-cookie\n\
+         X-CSRF-TOKEN: cAnArY-csrf\n\
+         X-Api-Key: cAnArY-header\n\
+         {more}Content-Length: {length}\n\n{body}"
+    )
+}
+
 /// Uses the proxy in every way; gives all that it answered.
 fn use_all(proxy: &Proxy) -> String {
     let mut heard = String::new();
+    let mut hear = |answer: http::Answer| heard += &format!("{answer:?} {}\n", answer.text());
     for path in [
         "/ok",
         "/ok?q=1",
@@ -42,23 +61,44 @@ fn use_all(proxy: &Proxy) -> String {
         "/cut",
         "/close",
         "//x",
+        "/rest/%2e%2e/x",
         "/rest/auth/v1",
         "/rest/oauth/v2/token",
+        "http://cAnArY:cAnArY@localhost/x",
+        "cAnArY",
         "/ok",
     ] {
-        let answer = proxy.get(path);
-        heard += &format!("{answer:?} {}\n", answer.text());
+        for method in ["GET", "POST"] {
+            hear(proxy.ask(&shown(&format!("{method} {path}"), "")));
+        }
     }
-    for request in [
-        "TRACE /x HTTP/1.1\nHost: {host}\n\n",
-        "GET /x HTTP/1.1\nHost: evil.example\n\n",
-        "GET /x HTTP/1.1\nHost: {host}\nOrigin: null\n\n",
-        "POST /unauthorized HTTP/1.1\nHost: {host}\nContent-Length: 2\n\n{}",
-        "nonsense\n\n",
+    for (first, more) in [
+        ("TRACE /x", ""),
+        ("GET /x", "Host: cAnArY.example\n"),
+        ("GET /x", "Origin: http://cAnArY.example\n"),
+        ("GET /x", "Sec-Fetch-Site: cAnArY\n"),
+        ("GET /x", "X_Underscore: cAnArY\n"),
+        ("GET /x", "Transfer-Encoding: cAnArY\n"),
+        ("GET /x", "No colon cAnArY\n"),
+        ("GET /x", "X: cAnArY\0\n"),
+        ("GET /x", "Expect: cAnArY\n"),
+        ("GET /x", "Connection: upgrade, cAnArY\nUpgrade: cAnArY\n"),
     ] {
-        let answer = proxy.ask(request);
-        heard += &format!("{answer:?} {}\n", answer.text());
+        hear(proxy.ask(&shown(first, more)));
     }
+    let large = format!("X: {}cAnArY\n", "x".repeat(70_000));
+    for request in [
+        "GET /x HTTP/1.1\nHost: cAnArY.example\n\n",
+        "cAnArY\n\n",
+        &shown("GET /x", &large),
+    ] {
+        hear(proxy.ask(request));
+    }
+    // a caller that breaks off in the middle
+    let mut connection = proxy.connect();
+    let begun = shown("POST /ok", "").replace("\n\nfield=", "\nX: y\n\nfield=");
+    connection.send(&proxy.bytes(&begun)[..begun.len() - 8]);
+    drop(connection);
     for path in [
         "/metrics",
         "/api/status",
@@ -66,6 +106,7 @@ fn use_all(proxy: &Proxy) -> String {
         "/readyz?verbose",
         "/livez",
         "/nothing",
+        "/nothing?cAnArY=1",
     ] {
         let answer = http::get(proxy.admin, path);
         assert!(
@@ -73,34 +114,69 @@ fn use_all(proxy: &Proxy) -> String {
             "{path}: {}",
             answer.status
         );
-        heard += &format!("{answer:?} {}\n", answer.text());
+        hear(answer);
     }
     heard
+}
+
+/// What the other commands print, and what the system shows of the process.
+fn shown_beside(proxy: &Proxy, secret: &std::path::Path) -> String {
+    let admin = proxy.admin.to_string();
+    let secret = secret.to_str().unwrap();
+    let config = [
+        "--upstream",
+        "http://127.0.0.1:1",
+        "--client-id",
+        CLIENT_ID,
+        "--client-secret-file",
+        secret,
+    ];
+    let mut shown = String::new();
+    for (args, takes_config) in [
+        (&["status", "--admin", &admin][..], false),
+        (&["status", "--json", "--admin", &admin], false),
+        (&["check"], true),
+        (&["check", "--live"], true),
+        (&["serve", "--help"], false),
+        (&["check", "--help"], false),
+        (&["serve", "--log-level", "cAnArY-is-none"], true),
+    ] {
+        let mut command = process::command(args);
+        if takes_config {
+            command.args(config);
+        }
+        command.env("COLLIBRA_CLIENT_SECRET", SECRET);
+        let ended = process::run(&mut command);
+        shown += &(ended.out + &ended.err.replace("cAnArY-is-none", ""));
+    }
+    for name in ["cmdline", "comm", "status"] {
+        let path = format!("/proc/{}/{name}", proxy.process.id());
+        shown += &std::fs::read_to_string(path).unwrap();
+    }
+    shown
 }
 
 #[test]
 fn neither_the_secret_nor_a_token_is_seen_anywhere_but_upstream() {
     let (_folder, path) = file("secret", SECRET.as_bytes());
-    for (level, format) in [("trace", "json"), ("trace", "text"), ("debug", "json")] {
+    for (level, format) in [
+        ("trace", "json"),
+        ("trace", "text"),
+        ("debug", "json"),
+        ("info", "text"),
+    ] {
         let origin = origin();
         let mut proxy = Proxy::to(&origin.url())
             .without("COLLIBRA_CLIENT_SECRET")
             .file("--client-secret-file", &path)
+            .variable("RUST_LOG", "trace")
+            .variable("RUST_BACKTRACE", "full")
             .flag("--log-level", level)
             .start_with_log(format);
         let mut seen = use_all(&proxy);
-        seen += &format!(
-            "{:?}",
-            std::fs::read_to_string(format!("/proc/{}/cmdline", proxy.process.id())).unwrap()
-        );
-        let status = crate::support::process::run(&mut crate::support::process::command([
-            "status",
-            "--admin",
-            &proxy.admin.to_string(),
-        ]));
-        seen += &(status.out + &status.err);
+        seen += &shown_beside(&proxy, &path);
         proxy.process.signal("TERM");
-        assert_eq!(proxy.process.ended_within(crate::support::PATIENCE), 0);
+        assert_eq!(proxy.process.ended_within(PATIENCE), 0);
         seen += &proxy.process.out.all();
         let logged = proxy.process.err.all();
         assert!(
@@ -134,6 +210,7 @@ fn neither_the_secret_nor_a_token_is_seen_anywhere_but_upstream() {
             "cAnArY".to_owned(),
             SECRET_AS_FORM.to_owned(),
             basic.to_owned(),
+            STANDARD.encode("app:cAnArY-password"),
             STANDARD.encode(SECRET),
             URL_SAFE_NO_PAD.encode(SECRET),
             STANDARD.encode(format!("{CLIENT_ID}:{SECRET}")),

@@ -22,6 +22,11 @@ fn sealed_records() {
 }
 
 #[test]
+fn request_heads() {
+    hold("request_head", fuzz::request_head::check);
+}
+
+#[test]
 fn configurations() {
     hold("configuration", fuzz::configuration::check);
 }

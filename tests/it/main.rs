@@ -12,6 +12,8 @@ mod client_certificate;
 #[cfg(test)]
 mod clients_of_all_kinds;
 #[cfg(test)]
+mod closed_process;
+#[cfg(test)]
 mod cold_start;
 #[cfg(test)]
 mod configuration;
@@ -23,6 +25,8 @@ mod engine;
 mod forward_proxy;
 #[cfg(test)]
 mod fuzz_corpora;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod http2_upstream;
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A path as a lenient server might read it: percent-decoded, dot segments and doubled slashes
-//! resolved, `;parameters` cut.
+//! A path as a lenient server might read it: percent-decoded once or twice, dot segments and doubled
+//! slashes resolved or not, `;parameters` cut, and dots and spaces around names.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,17 @@ use percent_encoding::percent_decode_str;
 
 use crate::proxy::target::Malformed;
 
+/// A path that goes back more often than this is refused: no program needs to, and each time gives
+/// another reading.
+const MOST_STEPS_BACK: usize = 16;
+
 /// The ways in which a path may be read. Nearly every path has one.
 #[derive(Debug)]
 pub(in crate::proxy) struct Readings<'a> {
-    once: Cow<'a, str>,
-    /// As a server reads it that decodes what was decoded before.
-    twice: Option<String>,
+    /// As most servers read it.
+    likely: Cow<'a, str>,
+    /// As others might.
+    others: Vec<String>,
 }
 
 impl<'a> Readings<'a> {
@@ -20,37 +25,39 @@ impl<'a> Readings<'a> {
     /// read in one way only.
     ///
     /// # Errors
-    /// [`Malformed`] if what it encodes is no text.
+    /// [`Malformed`] if what it encodes is no text, or if it goes back too often.
     pub(in crate::proxy) fn of(path: &'a str) -> Result<Readings<'a>, Malformed> {
-        let plain = !path.contains(['%', ';', '\\']) && !path.contains("//");
-        if plain && !path.contains("/.") {
-            let once = Cow::Borrowed(path);
-            return Ok(Readings { once, twice: None });
+        let odd = [";", "%", "\\", "//", "/.", "./"];
+        if !odd.iter().any(|odd| path.contains(odd)) && !path.ends_with('.') {
+            let likely = Cow::Borrowed(path);
+            let others = Vec::new();
+            return Ok(Readings { likely, others });
         }
-        let decoded = decoded(path)?;
-        let twice = if decoded.contains('%') {
-            let again = self::decoded(&decoded)?;
-            (*again != *decoded).then(|| resolved(&again))
-        } else {
-            None
-        };
-        let once = Cow::Owned(resolved(&decoded));
-        Ok(Readings { once, twice })
+        let once = decoded(path)?;
+        let twice = decoded(&once)?;
+        let mut others = ways(&once)?;
+        if twice != once {
+            others.extend(ways(&twice)?);
+        }
+        let likely = resolved(&once, as_it_is);
+        others.retain(|other| *other != likely);
+        let likely = Cow::Owned(likely);
+        Ok(Readings { likely, others })
     }
 
     /// As most servers read it.
     pub(in crate::proxy) fn likely(&self) -> &str {
-        &self.once
+        &self.likely
     }
 
     /// Whether `holds` for one reading at least.
     pub(in crate::proxy) fn any(&self, holds: impl Fn(&str) -> bool) -> bool {
-        holds(&self.once) || self.twice.as_deref().is_some_and(holds)
+        holds(&self.likely) || self.others.iter().any(|other| holds(other))
     }
 
     /// Whether `holds` for every reading.
     pub(in crate::proxy) fn all(&self, holds: impl Fn(&str) -> bool) -> bool {
-        holds(&self.once) && self.twice.as_deref().is_none_or(holds)
+        holds(&self.likely) && self.others.iter().all(|other| holds(other))
     }
 }
 
@@ -60,7 +67,38 @@ fn decoded(path: &str) -> Result<Cow<'_, str>, Malformed> {
     decoded.map_err(|_| Malformed::AmbiguousPath)
 }
 
-fn resolved(path: &str) -> String {
+/// The readings of a path that is decoded: its end and, for a server that resolves no dots, every
+/// place that it passes on its way; each with names as they are, and without the dots and spaces
+/// around them that some servers cut.
+fn ways(path: &str) -> Result<Vec<String>, Malformed> {
+    let backwards = path.split(['/', '\\']).filter(|name| *name == "..");
+    if backwards.count() > MOST_STEPS_BACK {
+        return Err(Malformed::AmbiguousPath);
+    }
+    let mut ends = vec![path.len()];
+    for (at, _) in path.match_indices("..") {
+        if path[..at].ends_with(['/', '\\']) {
+            ends.push(at);
+        }
+    }
+    let ends = ends.into_iter().map(|end| &path[..end]);
+    let mut ways: Vec<String> = ends
+        .flat_map(|way| [resolved(way, as_it_is), resolved(way, bare)])
+        .collect();
+    ways.sort_unstable();
+    ways.dedup();
+    Ok(ways)
+}
+
+fn as_it_is(name: &str) -> &str {
+    name
+}
+
+fn bare(name: &str) -> &str {
+    name.trim().trim_end_matches(['.', ' '])
+}
+
+fn resolved(path: &str, name: fn(&str) -> &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split(['/', '\\']) {
         match segment.split(';').next().unwrap_or_default() {
@@ -68,7 +106,7 @@ fn resolved(path: &str) -> String {
             ".." => {
                 segments.pop();
             }
-            name => segments.push(name),
+            plain => segments.push(name(plain)),
         }
     }
     format!("/{}", segments.join("/"))
@@ -81,27 +119,38 @@ mod tests {
     #[test]
     fn a_plain_path_is_read_as_it_stands() {
         let readings = Readings::of("/rest/2.0/assets").unwrap();
-        assert!(matches!(readings.once, Cow::Borrowed("/rest/2.0/assets")));
-        assert!(readings.twice.is_none());
+        assert!(matches!(readings.likely, Cow::Borrowed("/rest/2.0/assets")));
+        assert!(readings.others.is_empty());
     }
 
     #[test]
     fn a_path_is_read_as_a_lenient_server_might() {
-        for (path, once, twice) in [
-            ("/a/./b/../c", "/a/c", None),
-            ("/a//b/", "/a/b", None),
-            ("/../../a", "/a", None),
-            ("/a;x=1/b;y", "/a/b", None),
-            ("/%61/b%20c", "/a/b c", None),
-            ("/a/%2562", "/a/%62", Some("/a/b")),
-            ("/a/%252e%252e/b", "/a/%2e%2e/b", Some("/b")),
-            ("/a/100%25", "/a/100%", None),
-            ("/a\\..\\b", "/b", None),
+        for (path, likely, others) in [
+            ("/a//b/", "/a/b", &[][..]),
+            ("/a/./b", "/a/b", &[]),
+            ("/a/b/../c", "/a/c", &["/a/b"]),
+            ("/../../a", "/a", &["/"]),
+            ("/a;x=1/b;y", "/a/b", &[]),
+            ("/%61/b%20c", "/a/b c", &[]),
+            ("/a/%2562", "/a/%62", &["/a/b"]),
+            ("/a/%252e%252e/b", "/a/%2e%2e/b", &["/a", "/b"]),
+            ("/a/100%25", "/a/100%", &[]),
+            ("/a\\..\\b", "/b", &["/a"]),
+            ("/a./b", "/a./b", &["/a/b"]),
+            ("/a%20/b...", "/a /b...", &["/a/b"]),
         ] {
             let readings = Readings::of(path).unwrap();
-            assert_eq!(readings.once, once, "{path}");
-            assert_eq!(readings.twice.as_deref(), twice, "{path}");
+            assert_eq!(readings.likely, likely, "{path}");
+            assert_eq!(readings.others, others, "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_that_goes_back_and_back_is_refused() {
+        let path = |times: usize| format!("/a{}", "/..".repeat(times));
+        assert!(Readings::of(&path(16)).is_ok());
+        let refused = Readings::of(&path(17)).unwrap_err();
+        assert_eq!(refused, Malformed::AmbiguousPath);
     }
 
     #[test]

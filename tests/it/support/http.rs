@@ -1,7 +1,7 @@
 //! HTTP/1.1 as an app speaks it, to the byte.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -81,6 +81,20 @@ impl Connection {
                 return answer;
             }
         }
+    }
+
+    /// As [`Connection::answer`]; `None` if the connection ends before a head begins.
+    pub(crate) fn answer_or_end(&mut self, request: &str) -> Option<Answer> {
+        if self.unread.is_empty() && !self.more() {
+            return None;
+        }
+        Some(self.answer(request))
+    }
+
+    /// Closes its own side: there is nothing more to be sent.
+    pub(crate) fn ends(&mut self) {
+        // whoever has closed the connection has ended it all the same
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Reads the head of an answer, informational or not.

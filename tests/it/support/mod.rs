@@ -8,11 +8,14 @@ pub(crate) mod certificate;
 pub(crate) mod forward;
 pub(crate) mod h2_origin;
 pub(crate) mod http;
+pub(crate) mod lenient;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod recorder;
 pub(crate) mod request;
 pub(crate) mod simulator;
+pub(crate) mod strict;
 pub(crate) mod wait;
 
 pub(crate) use http::Connection;

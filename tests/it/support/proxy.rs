@@ -144,6 +144,19 @@ impl Builder {
         self
     }
 
+    /// By `wrapper`, a program and its arguments, which runs it in its own place; in an environment
+    /// of nothing but `PATH` and what this was given.
+    pub(crate) fn by(mut self, wrapper: &[&str]) -> Builder {
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(self.command.get_program());
+        command.args(self.command.get_args()).env_clear();
+        let given = self.command.get_envs();
+        command.envs(given.filter_map(|(name, value)| Some((name, value?))));
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        self.command = command;
+        self
+    }
+
     /// With a variable.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Builder {
         self.command.env(name, value);

@@ -10,6 +10,7 @@ const FLOORS: [&[&str]; 7] = [
         "backoff",
         "client_id",
         "clock",
+        "process",
         "random",
         "secret",
         "telemetry",

@@ -1,0 +1,89 @@
+//! The head of a request as it came, byte by byte: what its parser is lenient about is judged here.
+//!
+//! pingora's parser ends a line at a bare LF, and takes `Content-Length` off a request that has
+//! `Transfer-Encoding` too, before any hook could see it. Whoever stands before this proxy may read
+//! such a head otherwise (RFC 9112, sections 2.2 and 6.3), so both are refused. Pure; one pass.
+
+use super::target::Malformed;
+
+/// Checks a complete head, its empty line included. Empty lines before it are skipped, as every
+/// server should (RFC 9112, section 2.2).
+///
+/// # Errors
+/// [`Malformed`] says what can be read in more than one way.
+pub fn check(head: &[u8]) -> Result<(), Malformed> {
+    let mut lines = head
+        .split_inclusive(|byte| *byte == b'\n')
+        .skip_while(|line| *line == b"\r\n");
+    let (mut length, mut coding) = (false, false);
+    whole(lines.next().unwrap_or_default())?;
+    for line in lines {
+        let line = whole(line)?;
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        match name.len() {
+            14 => length |= name.eq_ignore_ascii_case(b"content-length"),
+            17 => coding |= name.eq_ignore_ascii_case(b"transfer-encoding"),
+            _ => {}
+        }
+    }
+    if length && coding {
+        return Err(Malformed::Framing);
+    }
+    Ok(())
+}
+
+/// A line without its end, which is CRLF and the only one in it.
+fn whole(line: &[u8]) -> Result<&[u8], Malformed> {
+    match line.strip_suffix(b"\r\n") {
+        Some(line) if !line.contains(&b'\r') => Ok(line),
+        _ => Err(Malformed::LineEnd),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_as_programs_send_it_passes() {
+        for head in [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET /a:b HTTP/1.1\r\nHost: a:1\r\nX:\r\nX-Content-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTE: trailers\r\nContent-Length-X: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert_eq!(check(head.as_bytes()), Ok(()), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_does_not_end_with_crlf_is_refused() {
+        for head in [
+            "GET / HTTP/1.1\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "GET / HTTP/1.1\r\nX: a\rY: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nX: a\r\r\n\r\n",
+            "\nGET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1",
+            "",
+        ] {
+            assert_eq!(check(head.as_bytes()), Err(Malformed::LineEnd), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn two_lengths_are_refused_in_either_order_and_any_case() {
+        for fields in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "transfer-ENCODING:chunked\r\nX: 1\r\ncontent-LENGTH:5\r\n",
+            "Content-Length:\r\nTransfer-Encoding:\r\n",
+        ] {
+            let head = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            assert_eq!(check(head.as_bytes()), Err(Malformed::Framing), "{head:?}");
+        }
+    }
+}
