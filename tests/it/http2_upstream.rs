@@ -127,12 +127,40 @@ fn what_breaks_there_breaks_here() {
     let (origin, proxy, _authority) = pair("");
     let cut = proxy.get("/cut");
     assert!(!cut.whole, "{} bytes", cut.body.len());
-    for path in ["/reset", "/refused"] {
-        post(&proxy, path, 2).assert_refused(502, "upstream");
-        let posts = origin.requests(path);
-        assert_eq!(posts.len(), 1, "{path}: a POST is never sent twice");
-    }
+    post(&proxy, "/reset", 2).assert_refused(502, "upstream");
+    let posts = origin.requests("/reset");
+    assert_eq!(posts.len(), 1, "a POST is never sent twice");
     assert_eq!(proxy.get("/x").status, 200, "and it goes on");
+}
+
+#[test]
+fn what_the_instance_has_not_looked_at_is_sent_again() {
+    for length in [0, 65_536] {
+        let (origin, proxy, _authority) = pair("");
+        let answer = post(&proxy, "/refused", length);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.body.len(), length);
+        assert_eq!(origin.requests("/refused").len(), 2);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_under_many_loses_none_of_them() {
+    let (origin, proxy, _authority) = pair("");
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for n in 0..25 {
+                    let path = if n % 5 == 0 { "/bye" } else { "/x" };
+                    let answer = post(&proxy, path, 100);
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                }
+            });
+        }
+    });
+    let taken = origin.requests("/bye").len() + origin.requests("/x").len();
+    assert_eq!(taken, 200, "each once");
+    assert!(origin.connections() > 5, "{}", origin.connections());
 }
 
 #[test]
