@@ -3,6 +3,7 @@
 use std::thread;
 
 use crate::support::certificate::Authority;
+use crate::support::forward::{Forward, Manner};
 use crate::support::h2_origin::H2Origin;
 use crate::support::http::Answer;
 use crate::support::{Proxy, until};
@@ -204,6 +205,26 @@ fn an_app_that_goes_away_ends_its_request_and_no_other() {
     until("the last one's end", || {
         (proxy.metric(in_flight) == Some(0.0)).then_some(())
     });
+}
+
+#[test]
+fn silence_ends_by_the_idle_timeout_and_only_where_it_is() {
+    let (_origin, proxy, _authority) = pair("idle_timeout = \"300ms\"");
+    proxy.get("/never").assert_refused(504, "upstream");
+    let held = proxy.get("/held");
+    assert_eq!((held.status, held.whole), (200, false));
+    assert_eq!(proxy.get("/x").status, 200);
+}
+
+#[test]
+fn it_goes_through_a_forward_proxy_too() {
+    let forward = Forward::new(Manner::Open);
+    let (origin, proxy, _authority) = pair(&format!("proxy = \"{}\"", forward.url()));
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/x").status, 200);
+    }
+    assert_eq!(origin.connections(), 1);
+    assert_eq!(forward.asked().len(), 1);
 }
 
 #[test]
