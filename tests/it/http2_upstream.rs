@@ -1,5 +1,6 @@
 //! An instance that offers HTTP/2 is spoken to by it, and every promise holds as over HTTP/1.1.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::support::certificate::Authority;
@@ -146,21 +147,34 @@ fn what_the_instance_has_not_looked_at_is_sent_again() {
 }
 
 #[test]
-fn a_connection_that_ends_under_many_loses_none_of_them() {
+fn a_connection_that_ends_under_many_has_no_post_taken_twice() {
     let (origin, proxy, _authority) = pair("");
+    let answered = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                for n in 0..25 {
-                    let path = if n % 5 == 0 { "/bye" } else { "/x" };
-                    let answer = post(&proxy, path, 100);
-                    assert_eq!(answer.status, 200, "{}", answer.text());
+                for n in 0..25_usize {
+                    let path = if n.is_multiple_of(5) { "/bye" } else { "/x" };
+                    let id = format!("{:032x}", fastrand::u128(..));
+                    let answer = proxy.ask(&format!(
+                        "POST {path} HTTP/1.1\nHost: {{host}}\nContent-Length: 32\n\n{id}"
+                    ));
+                    let bodies = origin.requests(path);
+                    let taken = bodies.iter().filter(|r| r.1 == id.as_bytes()).count();
+                    if answer.status == 200 {
+                        assert_eq!((taken, answer.text()), (1, id));
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        // the connection went without a word of what had become of it
+                        answer.assert_refused(502, "upstream");
+                        assert!(taken <= 1, "{taken} times");
+                    }
                 }
             });
         }
     });
-    let taken = origin.requests("/bye").len() + origin.requests("/x").len();
-    assert_eq!(taken, 200, "each once");
+    let answered = answered.into_inner();
+    assert!(answered > 180, "{answered} of 200");
     assert!(origin.connections() > 5, "{}", origin.connections());
 }
 
