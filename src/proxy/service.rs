@@ -11,7 +11,7 @@ use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
@@ -218,15 +218,16 @@ impl ProxyHttp for Service {
             return e;
         }
         let body_at_hand = !session.as_ref().retry_buffer_truncated();
-        // a kept connection may have been closed by the other side meanwhile: what may be sent
-        // twice (RFC 9110, section 9.2.2) is
-        if *e.etype() == ErrorType::H2Downgrade && body_at_hand {
-            // the instance has not looked at it, and wants it over HTTP/1.1 (RFC 9113, section 7)
-            e.set_retry(true);
-        } else if session.req_header().method.is_idempotent() && body_at_hand {
-            e.retry.decide_reuse(reused);
-        } else {
+        // the instance says that it has not looked at it (RFC 9113, section 8.7): pingora knows
+        let is_untouched = matches!(e.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
+            && matches!(e.retry, RetryType::Decided(true));
+        let may_go_twice = session.req_header().method.is_idempotent();
+        if !body_at_hand || !(is_untouched || may_go_twice) {
             e.set_retry(false);
+        } else if may_go_twice {
+            // a kept connection may have been closed by the other side meanwhile: what may be
+            // sent twice (RFC 9110, section 9.2.2) is
+            e.retry.decide_reuse(reused);
         }
         e
     }

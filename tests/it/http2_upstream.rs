@@ -1,8 +1,10 @@
 //! An instance that offers HTTP/2 is spoken to by it, and every promise holds as over HTTP/1.1.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::support::certificate::Authority;
+use crate::support::forward::{Forward, Manner};
 use crate::support::h2_origin::H2Origin;
 use crate::support::http::Answer;
 use crate::support::{Proxy, until};
@@ -127,12 +129,53 @@ fn what_breaks_there_breaks_here() {
     let (origin, proxy, _authority) = pair("");
     let cut = proxy.get("/cut");
     assert!(!cut.whole, "{} bytes", cut.body.len());
-    for path in ["/reset", "/refused"] {
-        post(&proxy, path, 2).assert_refused(502, "upstream");
-        let posts = origin.requests(path);
-        assert_eq!(posts.len(), 1, "{path}: a POST is never sent twice");
-    }
+    post(&proxy, "/reset", 2).assert_refused(502, "upstream");
+    let posts = origin.requests("/reset");
+    assert_eq!(posts.len(), 1, "a POST is never sent twice");
     assert_eq!(proxy.get("/x").status, 200, "and it goes on");
+}
+
+#[test]
+fn what_the_instance_has_not_looked_at_is_sent_again() {
+    for length in [0, 65_536] {
+        let (origin, proxy, _authority) = pair("");
+        let answer = post(&proxy, "/refused", length);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.body.len(), length);
+        assert_eq!(origin.requests("/refused").len(), 2);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_under_many_has_no_post_taken_twice() {
+    let (origin, proxy, _authority) = pair("");
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for n in 0..25_usize {
+                    let path = if n.is_multiple_of(5) { "/bye" } else { "/x" };
+                    let id = format!("{:032x}", fastrand::u128(..));
+                    let answer = proxy.ask(&format!(
+                        "POST {path} HTTP/1.1\nHost: {{host}}\nContent-Length: 32\n\n{id}"
+                    ));
+                    let bodies = origin.requests(path);
+                    let taken = bodies.iter().filter(|r| r.1 == id.as_bytes()).count();
+                    if answer.status == 200 {
+                        assert_eq!((taken, answer.text()), (1, id));
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        // the connection went without a word of what had become of it
+                        answer.assert_refused(502, "upstream");
+                        assert!(taken <= 1, "{taken} times");
+                    }
+                }
+            });
+        }
+    });
+    let answered = answered.into_inner();
+    assert!(answered > 180, "{answered} of 200");
+    assert!(origin.connections() > 5, "{}", origin.connections());
 }
 
 #[test]
@@ -176,6 +219,26 @@ fn an_app_that_goes_away_ends_its_request_and_no_other() {
     until("the last one's end", || {
         (proxy.metric(in_flight) == Some(0.0)).then_some(())
     });
+}
+
+#[test]
+fn silence_ends_by_the_idle_timeout_and_only_where_it_is() {
+    let (_origin, proxy, _authority) = pair("idle_timeout = \"300ms\"");
+    proxy.get("/never").assert_refused(504, "upstream");
+    let held = proxy.get("/held");
+    assert_eq!((held.status, held.whole), (200, false));
+    assert_eq!(proxy.get("/x").status, 200);
+}
+
+#[test]
+fn it_goes_through_a_forward_proxy_too() {
+    let forward = Forward::new(Manner::Open);
+    let (origin, proxy, _authority) = pair(&format!("proxy = \"{}\"", forward.url()));
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/x").status, 200);
+    }
+    assert_eq!(origin.connections(), 1);
+    assert_eq!(forward.asked().len(), 1);
 }
 
 #[test]

@@ -10,10 +10,11 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
+use super::PATIENCE;
 use super::certificate::Authority;
 
 /// A running origin.
@@ -39,7 +40,7 @@ impl H2Origin {
     /// `/stale` is a 401 to the first token; `/reset` resets the stream in place of an answer,
     /// `/cut` in the middle of one, and `/refused` once without having looked at the request;
     /// `/bye` is the last request that its connection takes; `/bytes/N` has N bytes; `/held` gets
-    /// its answer's head and nothing more. All else is 200 with the request's body.
+    /// its answer's head and nothing more, `/never` nothing at all. All else is 200 with the request's body.
     pub(crate) fn new(authority: &Authority) -> H2Origin {
         let mut tls = (*authority.server("localhost")).clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -56,6 +57,9 @@ impl H2Origin {
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
+                let stream = stream.into_std().unwrap();
+                let rest = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+                let stream = TcpStream::from_std(stream).unwrap();
                 let (acceptor, served) = (acceptor.clone(), Arc::clone(&served));
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else {
@@ -63,6 +67,8 @@ impl H2Origin {
                     };
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                         served.connection(stream).await;
+                        // closing with bytes unread resets the connection, GOAWAY and all
+                        let _ = tokio::time::timeout(PATIENCE, discard(rest)).await;
                     } else {
                         let _ = served.over_http1(stream).await;
                     }
@@ -157,6 +163,9 @@ impl Seen {
         if path == "/reset" {
             return respond.send_reset(Reason::INTERNAL_ERROR);
         }
+        if path == "/never" {
+            return std::future::pending().await;
+        }
         let head = Response::builder()
             .status(if stale { 401 } else { 200 })
             .body(());
@@ -213,6 +222,12 @@ impl Seen {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     }
+}
+
+/// Reads to the end.
+async fn discard(mut stream: TcpStream) {
+    let mut scratch = [0; 4096];
+    while stream.read(&mut scratch).await.is_ok_and(|n| n > 0) {}
 }
 
 /// Sends so many bytes, as the other side takes them.
