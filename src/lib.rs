@@ -43,14 +43,17 @@
 
 pub mod admin;
 pub mod app;
+pub mod atomic_file;
 pub mod backoff;
 pub mod cli;
 pub mod client_id;
 pub mod clock;
 pub mod config;
 pub mod oauth;
+pub mod outgoing;
 pub mod proxy;
 pub mod random;
+pub mod registration;
 pub mod secret;
 pub mod simulator;
 pub mod store;
