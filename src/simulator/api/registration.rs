@@ -23,7 +23,21 @@ const ENVIRONMENT: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000";
 #[derive(Deserialize)]
 struct Writeable {
     client_name: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
     grant_types: Option<Vec<String>>,
+    /// Nothing is made of it here, but it has to be a string.
+    #[serde(default, deserialize_with = "not_null")]
+    #[serde(rename = "software_id")]
+    _software_id: Option<String>,
+}
+
+/// What is there must be of its type: the documents know no null.
+fn not_null<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Whether a path is one of these, and the segment that names a client (empty: all of them).
