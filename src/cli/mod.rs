@@ -12,6 +12,7 @@ use crate::telemetry::logging;
 
 mod admin_client;
 pub mod check;
+pub mod clients;
 pub mod demo;
 pub mod serve;
 pub mod simulate;
@@ -63,11 +64,18 @@ enum Command {
     Simulate(simulate::Args),
     /// Find every fault in the configuration, and with --live try it out
     Check(check::Args),
+    /// Register clients at Collibra, look at them, change, rotate and delete them
+    Clients(clients::Args),
     /// Show a running proxy's clients, tokens and pools
     Status(status::Args),
     /// Wait until a running proxy is ready
     Wait(wait::Args),
 }
+
+/// What was typed is not enough, or too much; says what to type.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
@@ -101,12 +109,18 @@ pub fn main() -> ExitCode {
             on_a_runtime(async { simulate::run(args).await.map(|()| ExitCode::SUCCESS) })
         }
         Command::Check(args) => on_a_runtime(check::run(args)),
+        Command::Clients(args) => on_a_runtime(clients::run(args)),
         Command::Status(args) => on_a_runtime(status::run(args)),
         Command::Wait(args) => on_a_runtime(wait::run(args)),
     };
-    done.unwrap_or_else(|e| match e.downcast_ref::<Faults>() {
-        Some(faults) => failed(EXIT_CONFIG, faults),
-        None => failed(1, &format!("{e:#}")),
+    done.unwrap_or_else(|e| {
+        if let Some(faults) = e.downcast_ref::<Faults>() {
+            failed(EXIT_CONFIG, faults)
+        } else if let Some(usage) = e.downcast_ref::<Usage>() {
+            failed(2, usage)
+        } else {
+            failed(1, &format!("{e:#}"))
+        }
     })
 }
 

@@ -114,6 +114,27 @@ pub struct Registered {
     pub secret: Option<Secret>,
 }
 
+impl Registered {
+    /// Id and secret, and all else that is known of the client, as JSON: the form that a
+    /// configuration reads as `credentials_file`. `None` if there is no secret.
+    #[must_use]
+    pub fn credentials(&self) -> Option<Secret> {
+        #[derive(Serialize)]
+        struct Credentials<'a> {
+            client_secret: &'a str,
+            #[serde(flatten)]
+            registration: &'a Registration,
+        }
+        let secret = self.secret.as_ref()?;
+        let credentials = Credentials {
+            client_secret: secret.expose(),
+            registration: &self.registration,
+        };
+        let json = serde_json::to_string_pretty(&credentials).ok()?;
+        Some(Secret::from(format!("{json}\n")))
+    }
+}
+
 impl Base {
     /// The path that `/clients` follows.
     #[must_use]

@@ -69,10 +69,12 @@ pub(super) async fn answer(call: Call<'_>, client: &str) -> Reply {
             None => unknown_client(),
         },
         ("PUT", id) if !id.is_empty() => update(call, id).await,
-        ("DELETE", id) if !id.is_empty() => match call.world.issuer().remove(id, call.world.now().steady) {
-            true => reply::empty(StatusCode::NO_CONTENT),
-            false => unknown_client(),
-        },
+        ("DELETE", id) if !id.is_empty() => {
+            match call.world.issuer().remove(id, call.world.now().steady) {
+                true => reply::empty(StatusCode::NO_CONTENT),
+                false => unknown_client(),
+            }
+        }
         (_, id) => {
             let refused = reply::api_error(
                 StatusCode::METHOD_NOT_ALLOWED,
