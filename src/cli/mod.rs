@@ -5,7 +5,8 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::Faults;
 use crate::telemetry::logging;
@@ -13,7 +14,9 @@ use crate::telemetry::logging;
 mod admin_client;
 pub mod check;
 pub mod clients;
+pub mod completions;
 pub mod demo;
+pub mod man;
 pub mod serve;
 pub mod simulate;
 pub mod source;
@@ -70,6 +73,10 @@ enum Command {
     Status(status::Args),
     /// Wait until a running proxy is ready
     Wait(wait::Args),
+    /// Print a script that has a shell complete commands and options
+    Completions(completions::Args),
+    /// Print a manual page
+    Man(man::Args),
 }
 
 /// What was typed is not enough, or too much; says what to type.
@@ -112,6 +119,8 @@ pub fn main() -> ExitCode {
         Command::Clients(args) => on_a_runtime(clients::run(args)),
         Command::Status(args) => on_a_runtime(status::run(args)),
         Command::Wait(args) => on_a_runtime(wait::run(args)),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     };
     done.unwrap_or_else(|e| {
         if let Some(faults) = e.downcast_ref::<Faults>() {
@@ -132,6 +141,16 @@ fn on_a_runtime(
         .enable_all()
         .build()?
         .block_on(command)
+}
+
+/// Writes to standard output.
+fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        // whoever read this has seen enough
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Says why, and gives the status.

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod canary;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod clients_of_all_kinds;
 #[cfg(test)]
 mod cold_start;

@@ -14,10 +14,8 @@ mod site;
 mod target;
 mod update;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Subcommand;
 
 use super::admin_client::printable;
@@ -68,12 +66,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Writes to standard output.
 fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // whoever read this has seen enough
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
-    }
+    super::write_out(text.as_bytes())
 }
 
 /// Writes JSON to standard output, for scripts.
