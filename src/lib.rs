@@ -12,9 +12,11 @@
 //!                   respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
+//!    registration   Collibra's client registration and management
 //!    store          where a token outlives the process: memory, file; sealed
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
-//! 0  backoff  client_id  clock  random  secret  telemetry  tls
+//!    outgoing       requests of the program's own: the HTTP client, its failures, quotations
+//! 0  atomic_file  backoff  client_id  clock  random  secret  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```

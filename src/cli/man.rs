@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use super::Usage;
 
-/// Print a manual page, for man: collibra-auth-proxy man clients rotate | man -l -
+/// Print a manual page
+///
+/// To read one: collibra-auth-proxy man clients rotate | man -l -
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The command that it is of [default: the program itself]

@@ -67,15 +67,12 @@ enum Command {
     Simulate(simulate::Args),
     /// Find every fault in the configuration, and with --live try it out
     Check(check::Args),
-    /// Register clients at Collibra, look at them, change, rotate and delete them
     Clients(clients::Args),
     /// Show a running proxy's clients, tokens and pools
     Status(status::Args),
     /// Wait until a running proxy is ready
     Wait(wait::Args),
-    /// Print a script that has a shell complete commands and options
     Completions(completions::Args),
-    /// Print a manual page
     Man(man::Args),
 }
 

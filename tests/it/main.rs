@@ -12,6 +12,8 @@ mod clients_of_all_kinds;
 #[cfg(test)]
 mod cold_start;
 #[cfg(test)]
+mod command_line;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod curl;

@@ -56,7 +56,7 @@ pub(super) enum Authority {
     /// A client, and the token that it holds.
     Client {
         /// Where it gets one.
-        endpoint: TokenClient,
+        endpoint: Box<TokenClient>,
         /// What it holds, and until when that is used.
         held: Option<(Secret, Instant)>,
     },
@@ -119,7 +119,7 @@ impl Authority {
     /// If its token endpoint cannot be used.
     pub(super) fn client(client: &config::Client) -> anyhow::Result<Authority> {
         Ok(Authority::Client {
-            endpoint: TokenClient::new(&client.oauth, Arc::new(SystemClock))?,
+            endpoint: Box::new(TokenClient::new(&client.oauth, Arc::new(SystemClock))?),
             held: None,
         })
     }

@@ -32,19 +32,14 @@ pub struct Args {
     command: Command,
 }
 
+// each says what it does at its `Args`
 #[derive(Subcommand)]
 enum Command {
-    /// List all clients
     List(list::Args),
-    /// Register a client and keep its credentials
     Register(register::Args),
-    /// Show one client
     Show(show::Args),
-    /// Change a client's name or grants
     Update(update::Args),
-    /// Delete a client: its tokens end, and it gets no more
     Delete(delete::Args),
-    /// Replace a client of the configuration by a successor, with no request lost
     Rotate(rotate::Args),
 }
 
