@@ -2,12 +2,21 @@
 the terminal showed.
 
 Called with the prompt to wait for, what to type then, and the program with its arguments; ends with
-the program's exit status.
+the program's exit status. It types like a person: after the prompt, when the terminal shows no more
+of what is typed.
 """
 
 import os
 import pty
 import sys
+import termios
+import time
+
+
+
+def echoes(terminal):
+    return termios.tcgetattr(terminal)[3] & termios.ECHO != 0
+
 
 prompt, typed, program = sys.argv[1].encode(), sys.argv[2].encode(), sys.argv[3:]
 child, terminal = pty.fork()
@@ -25,6 +34,9 @@ while True:
     shown += piece
     if not asked and prompt in shown:
         asked = True
+        until = time.monotonic() + 10
+        while echoes(terminal) and time.monotonic() < until:
+            time.sleep(0.01)
         os.write(terminal, typed + b"\n")
 _, status = os.waitpid(child, 0)
 sys.stdout.write(shown.decode(errors="replace"))

@@ -1,7 +1,8 @@
 //! `clients`: the life of registered applications, from their registration to their end.
 //!
-//! [`site`] says where they are, [`authority`] who asks, [`target`] where a secret goes; each
-//! subcommand has a file. Nothing here prints a secret but [`target`], and that only when told to.
+//! `site` says where they are, `authority` who asks, `target` where a secret goes; each subcommand
+//! has a file. Nothing here prints a secret but what `target` lets through, and that only when it
+//! was asked for.
 
 mod authority;
 mod delete;
