@@ -84,6 +84,29 @@ fn two_files_change_too_and_their_modes_stay() {
 }
 
 #[test]
+fn two_files_behind_one_link_change_at_once() {
+    use std::os::unix::fs::symlink;
+
+    let rig = Rig::with_two_files();
+    std::fs::create_dir(rig.path("..1")).unwrap();
+    for name in ["id", "secret"] {
+        std::fs::rename(rig.path(name), rig.path("..1").join(name)).unwrap();
+        symlink(format!("..data/{name}"), rig.path(name)).unwrap();
+    }
+    symlink("..1", rig.path("..data")).unwrap();
+    let proxy = rig.proxy();
+    let ended = rotate(&rig, &[&proxy], &[]);
+    assert_eq!(ended.status, 0, "{}{}", ended.out, ended.err);
+    assert!(!ended.out.contains("note:"), "{}", ended.out);
+    let all = rig.clients();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0]["client_id"], rig.credentials()["client_id"]);
+    let mut left = rig.left_behind();
+    left.sort();
+    assert_eq!(left, ["..data", "..data.a"]);
+}
+
+#[test]
 fn it_can_be_done_again_and_names_do_not_grow() {
     let rig = Rig::new();
     for _ in 0..2 {

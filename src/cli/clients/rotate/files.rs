@@ -12,26 +12,19 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
+use super::credentials::Credentials;
+use super::swap::Shared;
 use crate::atomic_file::{self, Pending};
 use crate::cli::clients::target::{begin, beside, put};
-use crate::client_id::ClientId;
 use crate::config;
 use crate::secret::Secret;
-
-/// A client's id and secret, and the JSON that they came in.
-#[derive(Clone, Debug)]
-pub(super) struct Credentials {
-    pub(super) id: ClientId,
-    pub(super) secret: Secret,
-    json: Secret,
-}
 
 /// What is remembered of a rotation from its first step on; it is written once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,41 +55,14 @@ pub(super) struct Files {
     pub(super) file: PathBuf,
     /// The id's own file, if it has one.
     id_file: Option<PathBuf>,
+    /// Both of two files lie behind one link.
+    shared: Option<Shared>,
 }
 
 /// Held by a rotation; it ends with the process, however that ends.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
-
-impl Credentials {
-    /// Those that `json` holds, as `credentials_file` has them.
-    ///
-    /// # Errors
-    /// That it holds none. Never quotes it.
-    pub(super) fn parse(json: Secret) -> anyhow::Result<Credentials> {
-        #[derive(Deserialize)]
-        struct Both {
-            client_id: String,
-            client_secret: String,
-        }
-        let Ok(both) = serde_json::from_str::<Both>(json.expose()) else {
-            bail!("it is not JSON with client_id and client_secret");
-        };
-        let secret = Secret::from(both.client_secret);
-        Ok(Credentials {
-            id: ClientId::parse(&both.client_id)?,
-            secret: Secret::parse(secret.expose())?,
-            json,
-        })
-    }
-
-    fn of(id: &str, secret: Secret) -> anyhow::Result<Credentials> {
-        let id = ClientId::parse(id)?;
-        let both =
-            serde_json::json!({ "client_id": id.as_str(), "client_secret": secret.expose() });
-        let json = Secret::from(format!("{both}\n"));
-        Ok(Credentials { id, secret, json })
-    }
+pub(super) struct Lock {
+    _open: File,
 }
 
 impl Files {
@@ -113,11 +79,23 @@ impl Files {
             config::Credentials::File(path) => Ok(Files {
                 file: settled(path)?,
                 id_file: None,
+                shared: None,
             }),
-            config::Credentials::Files { id, secret } => Ok(Files {
-                file: settled(secret)?,
-                id_file: Some(settled(id)?),
-            }),
+            config::Credentials::Files { id, secret } => {
+                let (id, secret) = (path::absolute(id)?, path::absolute(secret)?);
+                let Some(shared) = Shared::by(&[&id, &secret]) else {
+                    return Ok(Files {
+                        file: settled(&secret)?,
+                        id_file: Some(settled(&id)?),
+                        shared: None,
+                    });
+                };
+                Ok(Files {
+                    file: secret,
+                    id_file: Some(id),
+                    shared: Some(shared),
+                })
+            }
             config::Credentials::Elsewhere => bail!(
                 "the id and the secret of client {} are not both in files, so there is nothing to replace: move them to a file, and name it with credentials_file",
                 client.name
@@ -134,7 +112,7 @@ impl Files {
         let name = directory.display();
         let opened = File::open(directory).with_context(|| format!("{name} cannot be opened"))?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock(opened)),
+            Ok(()) => Ok(Lock { _open: opened }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 bail!("another rotation is under way in {name}; wait for its end")
             }
@@ -156,7 +134,7 @@ impl Files {
 
     /// Whether id and secret change one after the other.
     pub(super) fn is_pair(&self) -> bool {
-        self.id_file.is_some()
+        self.id_file.is_some() && self.shared.is_none()
     }
 
     /// The files that hold the credentials, for messages.
@@ -245,8 +223,8 @@ impl Files {
         begin(&self.next())
     }
 
-    /// Puts `next` in the place of `current`, which is kept beside it. One file changes as a
-    /// whole. Two change one after the other, the secret first: whoever reads both in between has
+    /// Puts `next` in the place of what is in force, which is kept beside it. One file changes as a
+    /// whole, and so do two behind one link. Two plain ones change one after the other, the secret first: whoever reads both in between has
     /// a pair that is refused. It is there for some microseconds, and a proxy looks for longer
     /// before it believes what it sees; after a crash in between, the next run sets it right.
     ///
@@ -258,12 +236,19 @@ impl Files {
         }
         // all that can fail early does
         let successor = self.successor_of(&self.file)?;
-        match &self.id_file {
-            None => put(successor, &self.file, &next.json)?,
-            Some(id) => {
+        let id_text = Secret::from(next.id.to_string());
+        match (&self.id_file, &self.shared) {
+            (None, _) => put(successor, &self.file, &next.json)?,
+            (Some(id), None) => {
                 let id_successor = self.successor_of(id)?;
                 put(successor, &self.file, &next.secret)?;
-                put(id_successor, id, &Secret::from(next.id.to_string()))?;
+                put(id_successor, id, &id_text)?;
+            }
+            (Some(id), Some(shared)) => {
+                drop(successor);
+                let changed = [(id.as_path(), &id_text), (&self.file, &next.secret)];
+                let replaced = shared.replace(&changed);
+                replaced.with_context(|| format!("{} cannot be replaced", self.names()))?;
             }
         }
         self.forget_next()
@@ -352,6 +337,7 @@ mod tests {
         let files = Files {
             file: path("file"),
             id_file: pair.then(|| path("id")),
+            shared: None,
         };
         if pair {
             fs::write(path("id"), "old\n").unwrap();
@@ -458,17 +444,5 @@ mod tests {
         assert!(error.contains("another rotation"), "{error}");
         drop(held);
         files.lock().unwrap();
-    }
-
-    #[test]
-    fn credentials_are_never_printed() {
-        let shown = format!(
-            "{:?}",
-            Credentials::of("old", Secret::from("cAnArY".to_owned()))
-        );
-        assert!(!shown.contains("cAnArY"), "{shown}");
-        let wrong = Secret::from(r#"{"client_secret":"cAnArY""#.to_owned());
-        let error = format!("{:#}", Credentials::parse(wrong).unwrap_err());
-        assert!(!error.contains("cAnArY"), "{error}");
     }
 }

@@ -5,17 +5,20 @@
 //! deleted only when nobody uses it any more. Nothing relies on what a change (`PUT`) does to a
 //! secret.
 
+mod credentials;
 mod files;
 mod name;
 mod proof;
 mod readers;
+mod swap;
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use reqwest::Url;
 
-use self::files::{Credentials, Files, Journal, Stage};
+use self::credentials::Credentials;
+use self::files::{Files, Journal, Stage};
 use self::readers::Readers;
 use super::authority::{Authority, Caller};
 use super::site::{Site, Where};
@@ -269,7 +272,7 @@ impl Rotation<'_> {
         ))?;
         if self.files.is_pair() {
             self.say(
-                "  note: two files cannot change at once; with a credentials_file in their place they would",
+                "  note: two files cannot change at once; a credentials_file in their place would",
             )?;
         }
         Ok(())

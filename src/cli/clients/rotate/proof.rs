@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION};
 
-use super::files::Credentials;
+use super::credentials::Credentials;
 use crate::cli::clients::site::TIMEOUT;
 use crate::clock::SystemClock;
 use crate::config;
