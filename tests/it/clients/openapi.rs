@@ -33,6 +33,7 @@ fn schemathesis(simulator: &Simulator, seconds: &str, more: &[&str]) {
     run.current_dir(&folder)
         .env("PYTHONPATH", top().join("tests/python"))
         .env("SCHEMATHESIS_HOOKS", "unique_names")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("NO_PROXY", "*")
         .arg("--config-file")
         .arg(top().join("tests/python/schemathesis.toml"))

@@ -3,22 +3,29 @@
 use serde_json::json;
 
 use super::load::Load;
-use super::{CREDENTIALS_FILE, FIRST, ONE, Rig, clients, mode, text};
+use super::{CREDENTIALS_FILE, FIRST, ONE, Rig, mode, text};
 use crate::support::Origin;
 use crate::support::http;
 use crate::support::origin::After;
-use crate::support::process::Ended;
+use crate::support::process::{self, Ended, Process};
 use crate::support::proxy::Proxy;
-use crate::support::until;
+use crate::support::{PATIENCE, until};
 
 /// Rotates by the configuration `proxy.toml`, for `proxies` and with `more` words.
 fn rotate(rig: &Rig, proxies: &[&Proxy], more: &[&str]) -> Ended {
+    process::run(&mut command(rig, proxies, more))
+}
+
+/// The command for that.
+fn command(rig: &Rig, proxies: &[&Proxy], more: &[&str]) -> std::process::Command {
     let config = rig.path("proxy.toml");
     let mut words = vec!["rotate", "--client", "catalog", "--config", text(&config)];
     let admins: Vec<String> = proxies.iter().map(|p| p.admin.to_string()).collect();
     words.extend(admins.iter().flat_map(|admin| ["--admin", admin]));
     words.extend(more);
-    clients(words)
+    let mut command = process::command(["clients"]);
+    command.args(words);
+    command
 }
 
 #[test]
@@ -213,6 +220,30 @@ fn a_proxy_that_does_not_follow_keeps_the_old_client_and_going_back_works() {
         ended.out
     );
     rig.assert_one_client();
+}
+
+#[test]
+fn whoever_interrupts_it_is_told_where_it_stands() {
+    let rig = Rig::new();
+    let deaf = Rig::new();
+    deaf.configure("proxy.toml", &rig.simulator.url(), CREDENTIALS_FILE);
+    let proxy = deaf.proxy();
+    for name in ["INT", "TERM"] {
+        let mut rotation = Process::spawn(&mut command(&rig, &[&proxy], &[]));
+        rotation.out.wait_for("the wait for the proxy", |line| {
+            line.contains("proxies: waiting").then_some(())
+        });
+        rotation.signal(name);
+        assert_eq!(rotation.ended_within(PATIENCE), 1);
+        let said = rotation.err.all();
+        assert!(said.starts_with("interrupted"), "{said}");
+        assert!(
+            said.contains("where it stands: the successor's credentials are in"),
+            "{said}"
+        );
+        // back again, so that it waits for the proxy once more
+        std::fs::rename(rig.path("both.json.old"), rig.path("both.json")).unwrap();
+    }
 }
 
 #[test]

@@ -14,8 +14,9 @@ mod swap;
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use reqwest::Url;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::credentials::Credentials;
 use self::files::{Files, Journal, Stage};
@@ -115,7 +116,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     if args.dry_run {
         return rotation.plan().await;
     }
-    match rotation.carry_out().await {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let done = tokio::select! {
+        done = rotation.carry_out() => done,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow!("interrupted")),
+    };
+    match done {
         Ok(outcome) => outcome.print(args.json),
         Err(error) => bail!("{error:#}\n\n{}", rotation.standing()),
     }
@@ -282,8 +289,11 @@ impl Rotation<'_> {
     async fn finish(&mut self, journal: Journal) -> anyhow::Result<Outcome> {
         let new = self.files.current()?.id;
         let all = self.list().await?;
-        let successor = all.iter().find(|client| client.client_id == new);
-        if successor.and_then(|client| client.client_name.as_ref()) != Some(&journal.successor) {
+        let is_successor = |client: &Registration| {
+            let name = client.client_name.as_ref();
+            client.client_id == new && name.is_none_or(|name| *name == journal.successor)
+        };
+        if !all.iter().any(is_successor) {
             bail!(
                 "{} holds {new}, which is not the successor that was registered as {}",
                 self.files.names(),
