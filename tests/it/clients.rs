@@ -9,8 +9,10 @@ mod relay;
 mod rotation;
 mod secrecy;
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -133,7 +135,7 @@ const CREDENTIALS_FILE: &str = "credentials_file = \"both.json\"";
 const TWO_FILES: &str = "client_id_file = \"id\"\nclient_secret_file = \"secret\"";
 
 /// Runs `clients` with `words` to its end.
-fn clients<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Ended {
+fn clients<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Ended {
     process::run(process::command(["clients"]).args(words))
 }
 
@@ -144,4 +146,35 @@ fn text(path: &Path) -> &str {
 /// How a file may be read and written, and by whom.
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A program of the Python environment that `tests/run` makes.
+fn python(name: &str) -> PathBuf {
+    let path = top().join("target/python/bin").join(name);
+    let shown = path.display();
+    assert!(
+        path.exists(),
+        "{shown} is missing: run tests/run, which makes it"
+    );
+    path
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The program with `words` at a terminal, where `typed` is typed once `prompt` is shown; `shown`
+/// says whether the terminal shows what is typed.
+fn at_a_terminal<S: AsRef<OsStr>>(
+    (shown, prompt, typed): (bool, &str, &str),
+    words: impl IntoIterator<Item = S>,
+) -> Ended {
+    let mut script = Command::new(python("python"));
+    script
+        .arg(top().join("tests/python/at_a_terminal.py"))
+        .args([if shown { "shown" } else { "hidden" }, prompt, typed])
+        .arg(env!("CARGO_BIN_EXE_collibra-auth-proxy"))
+        .args(words)
+        .env_remove("COLLIBRA_PASSWORD");
+    process::run(&mut script)
 }

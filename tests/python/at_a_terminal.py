@@ -1,9 +1,9 @@
 """Runs a program at a terminal of its own, types one line when it is asked for, and prints all that
 the terminal showed.
 
-Called with the prompt to wait for, what to type then, and the program with its arguments; ends with
-the program's exit status. It types like a person: after the prompt, when the terminal shows no more
-of what is typed.
+Called with `hidden` or `shown`, the prompt to wait for, what to type then, and the program with its
+arguments; ends with the program's exit status. What is `hidden` is typed when the terminal has
+stopped showing what is typed, as a person would.
 """
 
 import os
@@ -18,7 +18,8 @@ def echoes(terminal):
     return termios.tcgetattr(terminal)[3] & termios.ECHO != 0
 
 
-prompt, typed, program = sys.argv[1].encode(), sys.argv[2].encode(), sys.argv[3:]
+hidden, prompt, typed = sys.argv[1] == "hidden", sys.argv[2].encode(), sys.argv[3].encode()
+program = sys.argv[4:]
 child, terminal = pty.fork()
 if child == 0:
     os.execv(program[0], program)
@@ -35,7 +36,7 @@ while True:
     if not asked and prompt in shown:
         asked = True
         until = time.monotonic() + 10
-        while echoes(terminal) and time.monotonic() < until:
+        while hidden and echoes(terminal) and time.monotonic() < until:
             time.sleep(0.01)
         os.write(terminal, typed + b"\n")
 _, status = os.waitpid(child, 0)

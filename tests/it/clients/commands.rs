@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{FIRST, ONE, Rig, clients, mode, text};
+use super::{FIRST, ONE, Rig, at_a_terminal, clients, mode, text};
 use crate::support::Origin;
 use crate::support::origin::After;
 use crate::support::process::{Ended, command, run};
@@ -201,7 +201,16 @@ fn two_clients_cannot_have_one_name() {
 fn nothing_is_deleted_without_a_yes() {
     let rig = Rig::new();
     failed(&clients(rig.by_admin(&["delete", ONE])), 2, "give --yes");
-    assert_eq!(rig.clients().len(), 1);
+    assert_eq!(rig.simulator.count("requests"), 0);
+    for (typed, status, left) in [("", 1, 1), ("no", 1, 1), ("y", 0, 0)] {
+        let typing = (true, "[y/N] ", typed);
+        let mut words = vec!["clients".to_owned()];
+        words.extend(rig.by_admin(&["delete", ONE]));
+        let ended = at_a_terminal(typing, words);
+        assert_eq!(ended.status, status, "{}", ended.out);
+        assert!(ended.out.contains("Delete one (one) at "), "{}", ended.out);
+        assert_eq!(rig.clients().len(), left);
+    }
 }
 
 #[test]

@@ -2,29 +2,13 @@
 //! its answers have the shapes that are known of the real one's.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{FIRST, ONE};
+use super::{FIRST, ONE, python, top};
 use crate::support::process::Process;
 use crate::support::{Simulator, http};
-
-/// A program of the Python environment that `tests/run` makes.
-fn python(name: &str) -> PathBuf {
-    let path = top().join("target/python/bin").join(name);
-    let shown = path.display();
-    assert!(
-        path.exists(),
-        "{shown} is missing: run tests/run, which makes it"
-    );
-    path
-}
-
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// Has schemathesis ask for what `more` selects, for so many seconds.
 fn schemathesis(simulator: &Simulator, seconds: &str, more: &[&str]) {

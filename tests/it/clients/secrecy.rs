@@ -2,9 +2,8 @@
 //! whom they are meant for.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use super::{CREDENTIALS_FILE, Rig, mode, text};
+use super::{CREDENTIALS_FILE, Rig, at_a_terminal, mode, text};
 use crate::support::Origin;
 use crate::support::origin::{After, Gate};
 use crate::support::process::{Process, command, run};
@@ -178,24 +177,11 @@ fn the_process_list_has_none_while_a_command_runs() {
 #[test]
 fn a_password_is_asked_for_without_an_echo() {
     let rig = Rig::new();
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let wanted = "admin";
-    let mut script = Command::new(top.join("target/python/bin/python"));
-    script
-        .arg(top.join("tests/python/at_a_terminal.py"))
-        .args(["Password of admin: ", wanted])
-        .arg(env!("CARGO_BIN_EXE_collibra-auth-proxy"))
-        .args([
-            "clients",
-            "list",
-            "--url",
-            &rig.simulator.url(),
-            "--user",
-            "admin",
-        ])
-        .stdin(Stdio::null());
-    script.env_remove("COLLIBRA_PASSWORD");
-    let ended = run(&mut script);
+    let typing = (false, "Password of admin: ", wanted);
+    let url = rig.simulator.url();
+    let words = ["clients", "list", "--url", &url, "--user", "admin"];
+    let ended = at_a_terminal(typing, words);
     assert_eq!(ended.status, 0, "{}{}", ended.out, ended.err);
     assert!(ended.out.contains("client_credentials"), "{}", ended.out);
     assert_eq!(
