@@ -12,11 +12,13 @@
 //!                   limit), upstream, inject, replay, local, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
+//!    registration   Collibra's client registration and management
 //!    store          where a token outlives the process: memory, file; sealed
 //!    local_token    what apps get that ask here for a token or log in
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
-//!    tunnel         the way through a forward proxy
-//! 0  backoff  client_id  clock  process  random  secret  telemetry  tls
+//!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
+//!                   the way through a forward proxy
+//! 0  atomic_file  backoff  client_id  clock  process  random  secret  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -46,6 +48,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod atomic_file;
 pub mod backoff;
 pub mod cli;
 pub mod client_id;
@@ -53,13 +56,14 @@ pub mod clock;
 pub mod config;
 pub mod local_token;
 pub mod oauth;
+pub mod outgoing;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod registration;
 pub mod secret;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
-pub mod tunnel;

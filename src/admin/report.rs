@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::view::{AppView, ClientView, View};
+use crate::client_id::ClientId;
 use crate::clock::Instant;
 use crate::token::cache::{Failure, Next, Status};
 use crate::token::token::Token;
@@ -60,6 +61,10 @@ pub struct ClientReport {
 pub struct TokenReport {
     /// Whether it may be sent now; this ends shortly before `expires`.
     pub usable: bool,
+    /// The identifier of the client that it was issued to. After a change of credentials it
+    /// differs from the client's own until the first token of the new client is there.
+    #[serde(default)]
+    pub client_id: String,
     /// Which token of this client it is, counted from 1.
     pub generation: u64,
     /// When it was asked for.
@@ -187,6 +192,7 @@ impl View {
     fn client(&self, client: &ClientView, now: Instant) -> ClientReport {
         let Status {
             token,
+            issued_to,
             next,
             failure,
             pool,
@@ -197,7 +203,7 @@ impl View {
             name: client.name.to_string(),
             instance: client.instance.clone(),
             client_id: client.client_id.to_string(),
-            token: token.map(|token| self.token(&token, now)),
+            token: token.map(|token| self.token(&token, issued_to.as_ref(), now)),
             next: self.next(next, now),
             failure: failure.map(|failure| self.failure(&failure, now)),
             pool: PoolReport {
@@ -221,9 +227,10 @@ impl View {
         }
     }
 
-    fn token(&self, token: &Token, now: Instant) -> TokenReport {
+    fn token(&self, token: &Token, issued_to: Option<&ClientId>, now: Instant) -> TokenReport {
         TokenReport {
             usable: token.is_usable(now),
+            client_id: issued_to.map(ToString::to_string).unwrap_or_default(),
             generation: token.generation(),
             issued: timestamp(self.clock.wall_at(token.issued())),
             expires: timestamp(self.clock.wall_at(token.expires())),
@@ -323,6 +330,7 @@ mod tests {
               "client_id": "urn:sys:env:1:i:2",
               "token": {
                 "usable": true,
+                "client_id": "urn:sys:env:1:i:2",
                 "generation": 7,
                 "issued": "2027-01-15T08:00:00Z",
                 "expires": "2027-01-15T08:05:00Z",

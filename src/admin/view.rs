@@ -190,6 +190,7 @@ pub(super) mod tests {
         let token = Token::new(&secret, 7, now, Duration::from_secs(300)).unwrap();
         Status {
             token: Some(Arc::new(token)),
+            issued_to: ClientId::parse("urn:sys:env:1:i:2").ok(),
             next: Next::Request(now + Duration::from_secs(150)),
             failure: None,
             pool: taken_once(now),

@@ -147,6 +147,7 @@ impl Draft<'_> {
                 Engine::Kept(change) => {
                     let orders = Orders {
                         config: client.schedule,
+                        client_id: client.oauth.client_id.clone(),
                         endpoint: self.endpoint(client)?,
                         store: self.store(client)?,
                         change: change.unwrap_or(Change::Nothing),
@@ -159,6 +160,7 @@ impl Draft<'_> {
         }
         let (service, cell) = TokenService::new(token::service::Parts {
             client: Arc::clone(&client.name),
+            client_id: client.oauth.client_id.clone(),
             config: client.schedule,
             endpoint: self.endpoint(client)?,
             store: self.store(client)?,

@@ -55,6 +55,14 @@ impl AdminClient {
     /// # Errors
     /// Only if this build has no usable cryptography, which the HTTP library insists on.
     pub(super) fn new(address: &AdminAddress) -> anyhow::Result<AdminClient> {
+        AdminClient::at(address.admin.clone())
+    }
+
+    /// A client of the admin address `base`.
+    ///
+    /// # Errors
+    /// As for [`AdminClient::new`].
+    pub(super) fn at(base: Url) -> anyhow::Result<AdminClient> {
         // never used, for the address is plain HTTP; given so that no certificates are looked for
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -67,10 +75,7 @@ impl AdminClient {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(TIMEOUT)
             .build()?;
-        Ok(AdminClient {
-            base: address.admin.clone(),
-            http,
-        })
+        Ok(AdminClient { base, http })
     }
 
     /// The address, as it is told to people.
@@ -108,7 +113,7 @@ impl AdminClient {
 }
 
 /// Reads an admin address.
-fn parse(text: &str) -> Result<Url, String> {
+pub(super) fn parse(text: &str) -> Result<Url, String> {
     let full = if text.contains("://") {
         text.to_owned()
     } else {
@@ -136,7 +141,7 @@ fn reason(error: &reqwest::Error) -> String {
 }
 
 /// Part of a message may come from a server far away, and the terminal obeys control characters.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let safe = |c: char| c == '\n' || !c.is_control();
     text.chars()
         .map(|c| {

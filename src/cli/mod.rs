@@ -5,7 +5,8 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing::warn;
 
 use crate::config::Faults;
@@ -14,7 +15,10 @@ use crate::telemetry::logging;
 
 mod admin_client;
 pub mod check;
+pub mod clients;
+pub mod completions;
 pub mod demo;
+pub mod man;
 pub mod serve;
 pub mod simulate;
 pub mod source;
@@ -65,11 +69,19 @@ enum Command {
     Simulate(simulate::Args),
     /// Find every fault in the configuration, and with --live try it out
     Check(check::Args),
+    Clients(clients::Args),
     /// Show a running proxy's clients, tokens and pools
     Status(status::Args),
     /// Wait until a running proxy is ready
     Wait(wait::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
+
+/// What was typed is not enough, or too much; says what to type.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
@@ -108,12 +120,20 @@ pub fn main() -> ExitCode {
             on_a_runtime(async { simulate::run(args).await.map(|()| ExitCode::SUCCESS) })
         }
         Command::Check(args) => on_a_runtime(check::run(args)),
+        Command::Clients(args) => on_a_runtime(clients::run(args)),
         Command::Status(args) => on_a_runtime(status::run(args)),
         Command::Wait(args) => on_a_runtime(wait::run(args)),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     };
-    done.unwrap_or_else(|e| match e.downcast_ref::<Faults>() {
-        Some(faults) => failed(EXIT_CONFIG, faults),
-        None => failed(1, &format!("{e:#}")),
+    done.unwrap_or_else(|e| {
+        if let Some(faults) = e.downcast_ref::<Faults>() {
+            failed(EXIT_CONFIG, faults)
+        } else if let Some(usage) = e.downcast_ref::<Usage>() {
+            failed(2, usage)
+        } else {
+            failed(1, &format!("{e:#}"))
+        }
     })
 }
 
@@ -125,6 +145,16 @@ fn on_a_runtime(
         .enable_all()
         .build()?
         .block_on(command)
+}
+
+/// Writes to standard output.
+fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        // whoever read this has seen enough
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Says why, and gives the status.

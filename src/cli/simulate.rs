@@ -162,6 +162,10 @@ impl Introduction {
         )?;
         writeln!(
             out,
+            "  clients  {url}/rest/auth/v1/clients (user admin, password admin), as {url}/_simulator/openapi.json says"
+        )?;
+        writeln!(
+            out,
             "  control  GET {url}/_simulator/state; POST …/revoke, …/faults, …/reset"
         )?;
         out.flush()

@@ -65,6 +65,19 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// One answer, in the form asked for, with a line break at its end.
 async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
+    let (text, report) = report(admin).await?;
+    if json {
+        Ok(format!("{}\n", text.trim_end()))
+    } else {
+        Ok(render(&report))
+    }
+}
+
+/// The status, as it came and as it is read.
+///
+/// # Errors
+/// If nothing answers there, or something else does.
+pub(super) async fn report(admin: &AdminClient) -> anyhow::Result<(String, StatusReport)> {
     let answer = admin.get("/api/status", PATIENCE).await?;
     let address = admin.address();
     let who = "is this the proxy's admin address (--admin)?";
@@ -73,11 +86,7 @@ async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
     }
     let report: StatusReport = serde_json::from_str(&answer.text)
         .with_context(|| format!("the answer of {address} is no status; {who}"))?;
-    if json {
-        Ok(format!("{}\n", answer.text.trim_end()))
-    } else {
-        Ok(render(&report))
-    }
+    Ok((answer.text, report))
 }
 
 fn print(before: &str, text: &str) -> io::Result<()> {

@@ -29,6 +29,7 @@ pub(super) fn parse(
     report: &mut Report,
 ) -> Option<Client> {
     let instance = reference(raw.instance, &raw.place, "instance", names, report);
+    let kept = credentials::place(&raw.id, &raw.secret, surroundings);
     let client_id = credentials::id(raw.id, &raw.place, surroundings, report);
     let client_secret = credentials::secret(raw.secret, &raw.place, surroundings, report);
     let auth_method = match raw.auth_method.given() {
@@ -74,6 +75,7 @@ pub(super) fn parse(
     Some(Client {
         name: raw.name,
         instance: parsed.instance.name.clone(),
+        credentials: kept,
         oauth: oauth::Config {
             token_url: parsed.token_url.clone(),
             client_id: client_id?,

@@ -6,6 +6,7 @@ use std::path::Path;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
+use super::Credentials;
 use super::fault::{Origin, Report};
 use super::nearest::listed;
 use super::parse::Surroundings;
@@ -16,6 +17,28 @@ use crate::secret::Secret;
 
 /// Nothing that holds an id or a secret is larger than this.
 const LARGEST: u64 = 64 * 1024;
+
+/// Where both are to be found.
+pub(super) fn place(
+    id: &Sources,
+    secret: &Sources,
+    surroundings: &Surroundings<'_>,
+) -> Credentials {
+    let only = |sources: &Sources| match &sources.given[..] {
+        [one] => Some(one.value.clone()),
+        _ => None,
+    };
+    match (only(id), only(secret)) {
+        (Some(Source::Json(path)), Some(Source::Json(_))) => {
+            Credentials::File(surroundings.path(&path))
+        }
+        (Some(Source::File(id)), Some(Source::File(secret))) => Credentials::Files {
+            id: surroundings.path(&id),
+            secret: surroundings.path(&secret),
+        },
+        _ => Credentials::Elsewhere,
+    }
+}
 
 /// The client's id. `client` is the place of its table.
 pub(super) fn id(
@@ -87,7 +110,7 @@ pub(super) fn secret(
 
 /// The form in which a registration is answered; what else it has is of no matter here.
 #[derive(Deserialize)]
-struct Credentials {
+struct Both {
     client_id: String,
     client_secret: String,
 }
@@ -182,7 +205,7 @@ fn both(
     place: &Place,
     surroundings: &Surroundings<'_>,
     report: &mut Report,
-) -> Option<Credentials> {
+) -> Option<Both> {
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
     let text = match read(&surroundings.to_read(path)) {
         Ok(text) => text,

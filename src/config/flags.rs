@@ -1,7 +1,7 @@
 //! The configuration without a file: one instance, one client, one listener.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::fault::{Origin, Report};
@@ -217,6 +217,33 @@ impl Flags {
     }
 }
 
+/// An instance as flags of its own name it: `--url`, and beside it `--allow-insecure` and
+/// `--ca-file`.
+pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) -> Instance {
+    let root = Place {
+        origin: Origin::CommandLine,
+        key: String::new(),
+        line: None,
+    };
+    Instance {
+        name: "default".into(),
+        url: Field::from(Some(url.to_owned()), root.child("instance").child("url")),
+        allow_insecure: Field::from(Some(allow_insecure), root.child("allow_insecure")),
+        token_path: Field::Absent,
+        ca_file: Field::from(ca_file.map(Path::to_owned), root.child("ca_file")),
+        client_cert_file: Field::Absent,
+        client_key_file: Field::Absent,
+        proxy: Field::Absent,
+        token_proxy: Field::Absent,
+        proxy_credentials_file: Field::Absent,
+        http2: Field::Absent,
+        connect_timeout: Field::Absent,
+        idle_timeout: Field::Absent,
+        resolve_ttl_max: Field::Absent,
+        place: root,
+    }
+}
+
 fn inline(text: String) -> Source {
     Source::Inline(Secret::from(text))
 }
@@ -225,6 +252,7 @@ fn inline(text: String) -> Source {
 pub(super) fn name(key: &str) -> String {
     match key {
         "url" => "--upstream".to_owned(),
+        "instance.url" => "--url".to_owned(),
         "admin.address" => "--admin".to_owned(),
         "listen.address" => "--listen".to_owned(),
         key => format!("--{}", key.replace('_', "-")),

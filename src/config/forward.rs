@@ -16,8 +16,8 @@ use super::fault::{Fault, Origin, Report};
 use super::instance::is_loopback;
 use super::parse::Surroundings;
 use super::place::{Field, Place, Typed};
+use crate::outgoing::tunnel::{InvalidProxy, Proxy};
 use crate::secret::Secret;
-use crate::tunnel::{InvalidProxy, Proxy};
 
 /// What is written for no proxy at all.
 const DIRECT: &str = "direct";

@@ -85,12 +85,31 @@ pub struct Client {
     pub name: Arc<str>,
     /// The name of its instance, which is in [`Config::instances`].
     pub instance: Arc<str>,
+    /// Where its id and secret come from.
+    pub credentials: Credentials,
     /// How tokens are asked for.
     pub oauth: oauth::Config,
     /// When they are renewed.
     pub schedule: token::schedule::Config,
     /// How long a request waits when there is no token; zero: not at all.
     pub wait_for_token: Duration,
+}
+
+/// Where a client's id and secret come from, as far as they can be replaced there. Relative paths
+/// are settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// Both from one file.
+    File(PathBuf),
+    /// Each from a file of its own.
+    Files {
+        /// The id's.
+        id: PathBuf,
+        /// The secret's.
+        secret: PathBuf,
+    },
+    /// From the configuration itself, or from variables.
+    Elsewhere,
 }
 
 /// How the process runs.
@@ -178,6 +197,26 @@ pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<
     let raw = flags.into_raw(env);
     let surroundings = Surroundings::of(Path::new(""), env);
     conclude(Some(raw), &surroundings, Report::default())
+}
+
+/// An instance that is named on the command line, for what needs nothing but that.
+///
+/// # Errors
+/// Every fault of it.
+pub fn instance(
+    url: &str,
+    allow_insecure: bool,
+    ca_file: Option<&Path>,
+) -> Result<Arc<proxy::config::Instance>, Faults> {
+    let raw = flags::instance(url, allow_insecure, ca_file);
+    let surroundings = Surroundings::of(Path::new(""), &|_| None);
+    let mut report = Report::default();
+    let parsed = instance::parse(raw, &surroundings, &mut report);
+    report.conclude(&surroundings.files.take())?;
+    match parsed {
+        Some(parsed) => Ok(parsed.instance),
+        None => unreachable!("what is not settled is reported"),
+    }
 }
 
 fn settle(text: Text, surroundings: &Surroundings<'_>) -> Result<Config, Faults> {

@@ -13,11 +13,8 @@ use super::request::TokenRequest;
 use super::response::{self, Answer, MAX_BODY};
 use super::transport;
 use crate::clock::Clock;
-use crate::tls;
+use crate::outgoing;
 use crate::token::ports::{Grant, RequestError, TokenEndpoint};
-use crate::tunnel;
-
-const USER_AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
 
 /// A connection may take this share of the whole time at most, whatever is configured: one that
 /// took all of it could not be told from an answer that never came, which may have cost a token.
@@ -38,12 +35,9 @@ pub enum BuildError {
     /// The token endpoint's address cannot be used. Never quotes it, for it may hold a password.
     #[error("the token endpoint's URL {0}")]
     Url(&'static str),
-    /// There is nothing to verify the token endpoint's certificate by.
+    /// There is no HTTP client for it.
     #[error(transparent)]
-    Tls(#[from] tls::Error),
-    /// The HTTP client cannot be made.
-    #[error("the HTTP client for the token endpoint cannot be made: {0}")]
-    Http(#[source] reqwest::Error),
+    Http(#[from] outgoing::BuildError),
 }
 
 impl TokenClient {
@@ -57,25 +51,13 @@ impl TokenClient {
         config.connect_timeout = config
             .connect_timeout
             .min(config.timeout.mul_f64(CONNECT_SHARE));
-        let tls = tls::config_of_client(config.ca_file.as_ref(), config.identity.as_ref())?;
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(USER_AGENT)
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .http1_only()
-            // A token is asked for every few minutes: a connection kept that long is one that the
-            // other side may close just when the next request is on its way.
-            .pool_max_idle_per_host(0)
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.timeout);
-        let http = match &config.proxy {
-            Some(proxy) => http.proxy(forward(proxy)?),
-            None => http,
-        };
-        let http = http.build().map_err(without_url)?;
+        let http = outgoing::client(&outgoing::Config {
+            timeout: config.timeout,
+            connect_timeout: config.connect_timeout,
+            ca_file: config.ca_file.as_ref(),
+            identity: config.identity.as_ref(),
+            proxy: config.proxy.as_ref(),
+        })?;
         Ok(TokenClient {
             http,
             issuer: Issuer::new(&config),
@@ -117,7 +99,9 @@ impl TokenEndpoint for TokenClient {
             .map_err(|error| self.failure(&error))?;
 
         let mut body = Vec::new();
-        let broken = read_body(&mut response, &mut body).await.err();
+        let broken = outgoing::read_body(&mut response, &mut body, MAX_BODY)
+            .await
+            .err();
         // a refusal is known by its status, whatever became of its body
         if let Some(error) = broken.filter(|_| response.status().is_success()) {
             return Err(self.failure(&error));
@@ -141,19 +125,6 @@ impl fmt::Debug for TokenClient {
     }
 }
 
-/// The proxy as the HTTP client is told of it.
-fn forward(proxy: &tunnel::Proxy) -> Result<reqwest::Proxy, BuildError> {
-    let forward = reqwest::Proxy::all(format!("http://{proxy}")).map_err(without_url)?;
-    Ok(match proxy.credentials() {
-        Some((user, password)) => forward.basic_auth(user, password),
-        None => forward,
-    })
-}
-
-fn without_url(error: reqwest::Error) -> BuildError {
-    BuildError::Http(error.without_url())
-}
-
 fn check_url(url: &reqwest::Url) -> Result<(), BuildError> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(BuildError::Url("should begin with https://"));
@@ -167,17 +138,6 @@ fn check_url(url: &reqwest::Url) -> Result<(), BuildError> {
     // RFC 6749, section 3.2
     if url.fragment().is_some() {
         return Err(BuildError::Url("has a fragment (#…); leave it out"));
-    }
-    Ok(())
-}
-
-/// Reads up to [`MAX_BODY`] bytes, and of a longer body as much more as tells that it is longer.
-async fn read_body(response: &mut reqwest::Response, body: &mut Vec<u8>) -> reqwest::Result<()> {
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MAX_BODY {
-            break;
-        }
     }
     Ok(())
 }

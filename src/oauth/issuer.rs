@@ -1,23 +1,18 @@
-//! Who is asked, for messages; and how an answer may be quoted in one: short, printable, and
-//! without the client's secret, which an answer could repeat.
+//! Who is asked, for messages; and how an answer may be quoted in one: without the client's
+//! secret, which an answer could repeat.
 
 use std::fmt;
 
 use super::{Config, request};
+use crate::outgoing::{authority, quotation::Quotation};
 use crate::secret::Secret;
-
-/// The longest quotation from an answer, in characters.
-const MAX_QUOTE: usize = 200;
-const REDACTED: &str = "[redacted]";
 
 /// The token endpoint as messages speak of it.
 #[derive(Clone)]
 pub struct Issuer {
     url: reqwest::Url,
     authority: String,
-    /// Forms in which an answer could repeat the secret, the longest first, so that none is
-    /// replaced in part.
-    unspeakable: Vec<Secret>,
+    quotation: Quotation,
 }
 
 impl Issuer {
@@ -27,7 +22,7 @@ impl Issuer {
         Issuer {
             url: config.token_url.clone(),
             authority: authority(&config.token_url),
-            unspeakable: unspeakable(config),
+            quotation: Quotation::without(unspeakable(config)),
         }
     }
 
@@ -41,7 +36,7 @@ impl Issuer {
     #[must_use]
     pub fn redirect_target(&self, location: &str) -> Option<String> {
         // before it is taken apart: the host may have a part of the secret, the path another
-        let target = self.url.join(&self.redact(location)).ok()?;
+        let target = self.url.join(&self.quotation.redact(location)).ok()?;
         target.host_str()?;
         Some(self.quote(&authority(&target)))
     }
@@ -50,30 +45,13 @@ impl Issuer {
     /// replaced by `[redacted]` in whatever form it was sent.
     #[must_use]
     pub fn quote(&self, text: &str) -> String {
-        let printable: String = self
-            .redact(text)
-            .chars()
-            .filter_map(|c| match c {
-                '\t' | '\r' | '\n' => Some(' '),
-                c if is_invisible(c) => None,
-                c => Some(c),
-            })
-            .collect();
-        // again: what was taken out may have stood within the secret
-        let printable = self.redact(&printable);
-        let printable = printable.trim();
-        match printable.char_indices().nth(MAX_QUOTE) {
-            Some((end, _)) => format!("{}…", &printable[..end]),
-            None => printable.to_owned(),
-        }
+        self.quotation.quote(text)
     }
 
-    fn redact(&self, text: &str) -> String {
-        self.unspeakable
-            .iter()
-            .fold(text.to_owned(), |text, secret| {
-                text.replace(secret.expose(), REDACTED)
-            })
+    /// How an answer may be quoted.
+    #[must_use]
+    pub fn quotation(&self) -> &Quotation {
+        &self.quotation
     }
 }
 
@@ -85,18 +63,10 @@ impl fmt::Debug for Issuer {
     }
 }
 
-fn authority(url: &reqwest::Url) -> String {
-    let host = url.host_str().unwrap_or("");
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
-}
-
 fn unspeakable(config: &Config) -> Vec<Secret> {
     let raw = config.client_secret.expose();
     let encoded = request::form_urlencode(raw);
-    let mut forms = vec![
+    let forms = [
         raw.to_owned(),
         // as an address has it in its host
         raw.to_ascii_lowercase(),
@@ -109,8 +79,6 @@ fn unspeakable(config: &Config) -> Vec<Secret> {
             .expose()
             .to_owned(),
     ];
-    forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    forms.dedup();
     forms.into_iter().map(Secret::from).collect()
 }
 
@@ -131,13 +99,6 @@ fn lower_hex(encoded: &str) -> String {
             }
         })
         .collect()
-}
-
-/// Control characters, and those that hide or turn the text around them.
-fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ mod transport;
 use std::time::Duration;
 
 use crate::client_id::ClientId;
+use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::tls::{CaFile, Identity};
-use crate::tunnel;
 
 /// Where a client's tokens come from, and how it shows who it is.
 #[derive(Clone, Debug, PartialEq)]

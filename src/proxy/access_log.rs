@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::context::Context;
 use super::tunnel::Unreached;
-use crate::tunnel;
+use crate::outgoing::tunnel;
 
 /// Writes the line of a request that has ended with `status` (0: no answer was sent) after `took`.
 pub(super) fn write(

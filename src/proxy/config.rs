@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
+use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::tls::{CaFile, Identity};
-use crate::tunnel;
 
 /// One Collibra environment.
 #[derive(Clone, Debug, PartialEq)]

@@ -26,8 +26,8 @@ use super::plan::{Client, Plan};
 use super::replay::{self, Unauthorized};
 use super::respond::{self, Refusal};
 use crate::clock::Clock;
+use crate::outgoing::tunnel;
 use crate::tls::CaFile;
-use crate::tunnel;
 
 /// The hooks of one listener.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::net::TcpStream;
 
 use super::config::Instance;
-use crate::tunnel::Proxy;
+use crate::outgoing::tunnel::Proxy;
 
 /// The share of the time for a connection that the way to its other side may take: it can be told
 /// then what took so long, before pingora gives the whole up.

@@ -430,7 +430,7 @@ mod tests {
 
         let direct = upstream("192.0.2.1");
         let again = upstream("192.0.2.1");
-        let proxy = crate::tunnel::Proxy::parse("http://192.0.2.1:443").unwrap();
+        let proxy = crate::outgoing::tunnel::Proxy::parse("http://192.0.2.1:443").unwrap();
         let tunnelled = Upstream::new(Arc::new(Instance {
             proxy: Some(proxy),
             ..direct.instance().clone()

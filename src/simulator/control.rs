@@ -7,11 +7,14 @@ use serde_json::json;
 
 use super::body;
 use super::faults::{Order, Refused};
-use super::reply::{self, Reply};
+use super::reply::{self, Payload, Reply};
 use super::world::World;
 
 /// What every control path begins with.
 pub(super) const PREFIX: &str = "/_simulator/";
+
+/// How clients are registered, managed and given tokens here, for programs that read such things.
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// What `POST /_simulator/revoke` may be sent.
 #[derive(Default, Deserialize)]
@@ -29,6 +32,9 @@ pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Reply {
             Ok(state) => reply::json(StatusCode::OK, &state),
             Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
         },
+        ("GET", "openapi.json") => {
+            reply::of_type(StatusCode::OK, "application/json", Payload::whole(OPENAPI))
+        }
         ("POST", "revoke") => revoke(world, body).await,
         ("POST", "faults") => match set_fault(world, body).await {
             Ok(()) => reply::json(StatusCode::OK, &json!({ "ok": true })),
@@ -38,13 +44,13 @@ pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Reply {
             world.reset();
             reply::json(StatusCode::OK, &json!({ "ok": true }))
         }
-        (_, "state" | "revoke" | "faults" | "reset") => refuse(
+        (_, "state" | "openapi.json" | "revoke" | "faults" | "reset") => refuse(
             StatusCode::METHOD_NOT_ALLOWED,
-            &"state takes GET, everything else POST",
+            &"state and openapi.json take GET, everything else POST",
         ),
         _ => refuse(
             StatusCode::NOT_FOUND,
-            &"there are state, revoke, faults and reset",
+            &"there are state, openapi.json, revoke, faults and reset",
         ),
     }
 }

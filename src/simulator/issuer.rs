@@ -94,8 +94,9 @@ impl Issuer {
         self.clients.insert(id, client);
     }
 
-    /// Removes a client. Tokens that it holds live on to their end.
-    pub(super) fn remove(&mut self, id: &str) -> bool {
+    /// Removes a client and ends its tokens.
+    pub(super) fn remove(&mut self, id: &str, now: Instant) -> bool {
+        self.revoke(Some(id), now);
         self.clients.remove(id).is_some()
     }
 
@@ -119,6 +120,12 @@ impl Issuer {
         self.clients
             .get(id)
             .is_some_and(|client| client.secret == secret)
+    }
+
+    /// Whether the client `id` was registered for `grant_type`.
+    pub(super) fn allows(&self, id: &str, grant_type: &str) -> bool {
+        let client = self.clients.get(id);
+        client.is_some_and(|client| client.grant_types.iter().any(|of| of == grant_type))
     }
 
     /// Notes that a token request in the name of `id` was refused with 400 or 401.
@@ -274,6 +281,19 @@ mod tests {
         assert_eq!(issuer.standing("1", now), Standing::Ended);
         assert_eq!(issuer.standing("3", now), Standing::Live);
         assert_eq!(issuer.revoke(None, now), 1);
+    }
+
+    #[test]
+    fn a_client_takes_its_tokens_along() {
+        let (mut issuer, now) = issuer();
+        for (client, token) in [("a", "1"), ("b", "2")] {
+            assert_eq!(issuer.issue(client, token, now), Ok(true));
+        }
+        assert!(issuer.remove("a", now));
+        assert!(!issuer.remove("a", now));
+        assert_eq!(issuer.standing("1", now), Standing::Ended);
+        assert_eq!(issuer.standing("2", now), Standing::Live);
+        assert!(!issuer.knows("a", "sa"));
     }
 
     #[test]

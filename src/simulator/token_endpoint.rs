@@ -73,6 +73,7 @@ enum Refusal {
     Malformed(&'static str),
     InvalidClient { by_header: bool },
     UnsupportedGrantType,
+    UnauthorizedClient,
     InvalidScope,
     RateLimited { retry_after: Option<u64> },
 }
@@ -95,6 +96,11 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 "unsupported_grant_type",
                 "The only grant supported is client_credentials.",
+            ),
+            Self::UnauthorizedClient => (
+                StatusCode::BAD_REQUEST,
+                "unauthorized_client",
+                "The client was not registered for this grant.",
             ),
             Self::InvalidScope => (
                 StatusCode::BAD_REQUEST,
@@ -133,7 +139,10 @@ fn admit(world: &World, headers: &HeaderMap, body: &[u8]) -> Result<String, Refu
         issuer.count_refusal(&pair.id);
         return Err(Refusal::InvalidClient { by_header });
     }
-    let asked = form.asks_for_a_token();
+    let asked = form.asks_for_a_token().and_then(|()| {
+        let allowed = issuer.allows(&pair.id, "client_credentials");
+        allowed.then_some(()).ok_or(Refusal::UnauthorizedClient)
+    });
     if asked.is_err() {
         issuer.count_refusal(&pair.id);
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::{Notify, watch};
 
+use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::token::budget::Budget;
 use crate::token::ports::{Outcome, RequestError};
@@ -29,6 +30,9 @@ pub struct TokenCell {
 pub struct Status {
     /// The token in hand, if there ever was one; look at its times before you call it usable.
     pub token: Option<Arc<Token>>,
+    /// The client that it was issued to: the one before, while another's first token is on its
+    /// way.
+    pub issued_to: Option<ClientId>,
     /// What comes next.
     pub next: Next,
     /// The last failure, if the last attempt failed.
@@ -79,6 +83,7 @@ impl TokenCell {
             current: ArcSwapOption::empty(),
             status: watch::Sender::new(Status {
                 token: None,
+                issued_to: None,
                 next: Next::Request(now),
                 failure: None,
                 pool,
@@ -221,6 +226,7 @@ mod tests {
     fn status(token: Option<Arc<Token>>, next: Next) -> Status {
         Status {
             token,
+            issued_to: None,
             next,
             failure: None,
             pool: Budget::full(POOL),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::random::Jitter;
 use crate::secret::Secret;
@@ -37,6 +38,8 @@ pub trait Observer: Send + 'static {
 pub struct Parts<J, O> {
     /// The client's name in the configuration.
     pub client: Arc<str>,
+    /// Its identifier at the issuer.
+    pub client_id: ClientId,
     /// When its token is renewed.
     pub config: schedule::Config,
     /// Who issues tokens.
@@ -56,6 +59,8 @@ pub struct Parts<J, O> {
 pub struct Orders {
     /// When tokens are renewed, from the next one on.
     pub config: schedule::Config,
+    /// The identifier of the client that asks.
+    pub client_id: ClientId,
     /// Who issues them.
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Where they are kept.
@@ -85,6 +90,8 @@ pub struct TokenService<J, O> {
     schedule: Schedule,
     cell: Arc<TokenCell>,
     token: Option<Arc<Token>>,
+    /// The client that the token in hand was issued to.
+    issued_to: Option<ClientId>,
     /// The token in hand, and what is known of generations, is another client's: the one before.
     of_another: bool,
     /// The highest generation that is known of, here or in the store.
@@ -109,6 +116,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             schedule,
             cell: Arc::clone(&cell),
             token: None,
+            issued_to: None,
             of_another: false,
             generation: 0,
             failure: None,
@@ -197,6 +205,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                     .granted(now, lifetime, token.usable_until(), jitter);
                 self.generation = token.generation();
                 self.token = Some(token);
+                self.issued_to = Some(self.parts.client_id.clone());
                 self.of_another = false;
                 self.failure = None;
             }
@@ -209,6 +218,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         let now = self.parts.clock.now();
         self.schedule.reconfigure(orders.config, now);
         self.parts.config = orders.config;
+        self.parts.client_id = orders.client_id;
         self.parts.endpoint = orders.endpoint;
         self.parts.store = orders.store;
         match orders.change {
@@ -338,6 +348,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         );
         self.generation = token.generation();
         self.token = Some(Arc::new(token));
+        self.issued_to = Some(self.parts.client_id.clone());
         self.of_another = false;
         self.failure = None;
         self.considered = self.cell.rejected();
@@ -389,6 +400,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     fn publish(&self, next: Next) {
         self.cell.publish(Status {
             token: self.token.clone(),
+            issued_to: self.issued_to.clone(),
             next,
             failure: self.failure.clone(),
             pool: self.schedule.pool().clone(),

@@ -155,7 +155,7 @@ fn a_connection_that_ends_under_many_has_no_post_taken_twice() {
             scope.spawn(|| {
                 for n in 0..25_usize {
                     let path = if n.is_multiple_of(5) { "/bye" } else { "/x" };
-                    let id = format!("{:032x}", fastrand::u128(..));
+                    let id = format!("{:032x}", collibra_auth_proxy::random::unique());
                     let answer = proxy.ask(&format!(
                         "POST {path} HTTP/1.1\nHost: {{host}}\nContent-Length: 32\n\n{id}"
                     ));

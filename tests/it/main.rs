@@ -10,11 +10,15 @@ mod canary;
 #[cfg(test)]
 mod client_certificate;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod clients_of_all_kinds;
 #[cfg(test)]
 mod closed_process;
 #[cfg(test)]
 mod cold_start;
+#[cfg(test)]
+mod command_line;
 #[cfg(test)]
 mod configuration;
 #[cfg(test)]

@@ -16,10 +16,10 @@ use x509_parser::prelude::FromDer;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::oauth::{self, client::TokenClient};
+use crate::outgoing::tunnel::Proxy;
 use crate::proxy::config::Instance;
 use crate::tls;
 use crate::token::ports::TokenEndpoint;
-use crate::tunnel::Proxy;
 
 /// Tries out all of `config`; true if every step succeeded.
 ///

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::source::Source;
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::tunnel::Proxy;
+use crate::outgoing::tunnel::Proxy;
 
 /// Find every fault in the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -185,7 +185,10 @@ async fn a_request_is_what_the_document_asks_for() {
     assert_eq!(lines.remove(0), "POST /rest/oauth/v2/token HTTP/1.1");
     lines.sort_unstable();
     let host = format!("host: {}", server.address);
-    let agent = format!("user-agent: {USER_AGENT}");
+    let agent = format!(
+        "user-agent: collibra-auth-proxy/{}",
+        env!("CARGO_PKG_VERSION")
+    );
     assert_eq!(
         lines,
         [

@@ -1,10 +1,11 @@
 //! Registration and management of clients, under `/rest/auth/v1` and `/rest/auth/v1/platform`
 //! (RFC 7591, and RFC 7592 in part).
 //!
-//! A live token opens it, and so does the one user that there is: `admin`, password `admin`.
+//! A live token opens it, and so does the one user that there is: `admin`, password `admin`. What a
+//! caller may send and what comes back is also told in `openapi.json`.
 
 use http::StatusCode;
-use http::header::WWW_AUTHENTICATE;
+use http::header::{ALLOW, WWW_AUTHENTICATE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,7 +23,21 @@ const ENVIRONMENT: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000";
 #[derive(Deserialize)]
 struct Writeable {
     client_name: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
     grant_types: Option<Vec<String>>,
+    /// Nothing is made of it here, but it has to be a string.
+    #[serde(default, deserialize_with = "not_null")]
+    #[serde(rename = "software_id")]
+    _software_id: Option<String>,
+}
+
+/// What is there must be of its type: the documents know no null.
+fn not_null<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Whether a path is one of these, and the segment that names a client (empty: all of them).
@@ -54,15 +69,25 @@ pub(super) async fn answer(call: Call<'_>, client: &str) -> Reply {
             None => unknown_client(),
         },
         ("PUT", id) if !id.is_empty() => update(call, id).await,
-        ("DELETE", id) if !id.is_empty() => match call.world.issuer().remove(id) {
-            true => reply::empty(StatusCode::NO_CONTENT),
-            false => unknown_client(),
-        },
-        _ => reply::api_error(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "methodNotAllowed",
-            "This method has no meaning here.",
-        ),
+        ("DELETE", id) if !id.is_empty() => {
+            match call.world.issuer().remove(id, call.world.now().steady) {
+                true => reply::empty(StatusCode::NO_CONTENT),
+                false => unknown_client(),
+            }
+        }
+        (_, id) => {
+            let refused = reply::api_error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "methodNotAllowed",
+                "This method has no meaning here.",
+            );
+            let allowed = if id.is_empty() {
+                "GET, HEAD, POST"
+            } else {
+                "GET, HEAD, PUT, DELETE"
+            };
+            reply::with_header(refused, ALLOW, allowed)
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! One client's files: the record, replaced as a whole, and the lock beside it. All of it blocks.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use crate::atomic_file::Pending;
 use crate::store::record::LARGEST;
 use crate::token::ports::StoreError;
 
@@ -158,33 +159,12 @@ impl Disk {
         if !self.is_in_place(lock) {
             return Err(self.lost());
         }
-        // only the lock's holder has one, so this is left from a process that was killed
-        match fs::remove_file(&self.temporary) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                return Err(self.fault("removed", &self.temporary, &e));
-            }
-            _ => {}
-        }
-        self.write(bytes).map_err(|e| {
-            // what is left of it is in nobody's way
-            let _ = fs::remove_file(&self.temporary);
-            self.fault("written", &self.record, &e)
-        })
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<Stamp> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        let stamp = stamp(&file.metadata()?);
-        fs::rename(&self.temporary, &self.record)?;
-        // without this a power cut could bring the old record back; not every file system can
-        let _ = File::open(&self.directory).and_then(|directory| directory.sync_all());
-        Ok(stamp)
+        // a temporary that is there is left from a process that was killed, for only the lock's
+        // holder has one
+        Pending::begin(&self.record, &self.temporary)
+            .and_then(|pending| pending.put(bytes))
+            .map(|metadata| stamp(&metadata))
+            .map_err(|e| self.fault("written", &self.record, &e))
     }
 
     fn content(&self, file: File, metadata: &Metadata) -> Result<Content, StoreError> {

@@ -26,6 +26,8 @@ const CONFIG: schedule::Config = schedule::Config {
         refill: Duration::from_secs(60),
     },
 };
+/// The client that every engine begins with.
+const OLD: &str = "urn:old";
 const LIFETIME: Duration = Duration::from_secs(299);
 
 struct HalfJitter;
@@ -113,6 +115,7 @@ fn controlled(
     let (control, orders) = mpsc::unbounded_channel();
     let (service, cell) = TokenService::new(Parts {
         client: "catalog".into(),
+        client_id: ClientId::parse(OLD).unwrap(),
         config: CONFIG,
         endpoint,
         store,

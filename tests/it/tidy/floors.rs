@@ -7,6 +7,7 @@ use super::paths;
 /// lowest floor that its imports allow.
 const FLOORS: [&[&str]; 7] = [
     &[
+        "atomic_file",
         "backoff",
         "client_id",
         "clock",
@@ -16,7 +17,7 @@ const FLOORS: [&[&str]; 7] = [
         "telemetry",
         "tls",
     ],
-    &["token", "tunnel"],
+    &["token", "outgoing"],
     &["oauth", "store", "local_token", "registration"],
     &["proxy", "admin"],
     &["config"],

@@ -24,8 +24,13 @@ where
     }
 
     fn orders(&self, change: Change) -> Orders {
+        let client_id = match change {
+            Change::Client => "urn:new",
+            Change::Nothing | Change::Credentials => OLD,
+        };
         Orders {
             config: CONFIG,
+            client_id: ClientId::parse(client_id).unwrap(),
             endpoint: self.endpoint.clone(),
             store: Arc::new(self.store.clone()),
             change,
@@ -35,6 +40,10 @@ where
     fn asked(&self) -> u32 {
         self.endpoint.asked.load(Ordering::SeqCst)
     }
+}
+
+fn issued_to(cell: &TokenCell) -> String {
+    cell.status().issued_to.unwrap().to_string()
 }
 
 fn generation(cell: &TokenCell, clock: TokioClock) -> Option<u64> {
@@ -58,9 +67,11 @@ async fn new_credentials_are_tried_at_once_and_the_old_token_serves_meanwhile() 
         pass(0.1).await;
         assert_eq!(new.endpoint.under_way.load(Ordering::SeqCst), 1);
         assert_eq!(generation(&cell, clock), Some(held));
+        assert_eq!(issued_to(&cell), OLD);
         pass(1.0).await;
         assert_eq!(generation(&cell, clock), Some(held + 1));
     }
+    assert_eq!(issued_to(&cell), "urn:new");
     assert_eq!(old.asked(), 1);
 }
 
@@ -123,6 +134,7 @@ async fn what_the_store_of_another_client_has_is_taken_over() {
     assert_eq!(new.asked(), 2);
     // it counts on, so that a refusal of the one before is not taken for one of this
     assert_eq!(generation(&cell, clock), Some(3));
+    assert_eq!(issued_to(&cell), "urn:new");
 }
 
 #[tokio::test(start_paused = true)]

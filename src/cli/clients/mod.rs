@@ -1,0 +1,121 @@
+//! `clients`: the life of registered applications, from their registration to their end.
+//!
+//! `site` says where they are, `authority` who asks, `target` where a secret goes; each subcommand
+//! has a file. Nothing here prints a secret but what `target` lets through, and that only when it
+//! was asked for.
+
+mod authority;
+mod delete;
+mod list;
+mod register;
+mod rotate;
+mod secrets;
+mod show;
+mod site;
+mod target;
+mod update;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::admin_client::printable;
+use super::status_table::table;
+use crate::registration::Registration;
+
+/// Register clients at Collibra, look at them, change, rotate and delete them
+///
+/// A client is a registered application: an id and a secret, with which tokens are taken. Its
+/// secret is shown once, when it is registered, and is never printed unless you ask for that.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// each says what it does at its `Args`
+#[derive(Subcommand)]
+enum Command {
+    List(list::Args),
+    Register(register::Args),
+    Show(show::Args),
+    Update(update::Args),
+    Delete(delete::Args),
+    Rotate(rotate::Args),
+}
+
+/// Carries the subcommand out.
+///
+/// # Errors
+/// What it says: the configuration's faults, what Collibra refused, what cannot be written.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::List(args) => list::run(args).await?,
+        Command::Register(args) => register::run(args).await?,
+        Command::Show(args) => show::run(args).await?,
+        Command::Update(args) => update::run(args).await?,
+        Command::Delete(args) => delete::run(args).await?,
+        Command::Rotate(args) => rotate::run(args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    super::write_out(text.as_bytes())
+}
+
+/// Writes JSON to standard output, for scripts.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Clients as a table for people.
+fn rows(clients: &[Registration]) -> String {
+    table(
+        &["ID", "NAME", "REGISTERED", "GRANTS"],
+        clients.iter().map(|client| {
+            [
+                line(client.client_id.as_str()),
+                client.client_name.as_deref().map_or("-".to_owned(), line),
+                client.client_id_issued_at.map_or("-".to_owned(), date),
+                line(&client.grant_types.join(", ")),
+            ]
+        }),
+    )
+}
+
+/// Text from far away on one line of a terminal.
+fn line(text: &str) -> String {
+    printable(text).replace('\n', " ")
+}
+
+fn date(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds)
+        .map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client_id::ClientId;
+
+    #[test]
+    fn clients_stand_in_a_table_whatever_their_names() {
+        let client = |id: &str, name: Option<&str>, at| Registration {
+            client_id: ClientId::parse(id).unwrap(),
+            client_name: name.map(str::to_owned),
+            client_id_issued_at: at,
+            grant_types: vec!["client_credentials".to_owned()],
+        };
+        let all = [
+            client("urn:1", Some("nightly\n\u{1b}[2J"), Some(1_800_000_000)),
+            client("urn:22", None, None),
+        ];
+        insta::assert_snapshot!(rows(&all), @"
+        ID      NAME          REGISTERED  GRANTS
+        urn:1   nightly �[2J  2027-01-15  client_credentials
+        urn:22  -             -           client_credentials
+        ");
+    }
+}

@@ -1,0 +1,63 @@
+//! What a successor is called: as the one before, with the time of its registration.
+
+use std::time::SystemTime;
+
+/// ` (2027-01-15 08:00:00)`, with a digit for each `0`.
+const SHAPE: &str = " (0000-00-00 00:00:00)";
+
+/// The name of a successor of `old`, registered at `now`.
+pub(super) fn successor(old: &str, now: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{}{}", base(old), at.strftime(" (%Y-%m-%d %H:%M:%S)"))
+}
+
+/// A name without the time that a rotation put behind it.
+pub(super) fn base(name: &str) -> &str {
+    let Some(start) = name.len().checked_sub(SHAPE.len()) else {
+        return name;
+    };
+    match (name.get(..start), name.get(start..)) {
+        (Some(base), Some(end)) if has_shape(end) => base,
+        _ => name,
+    }
+}
+
+fn has_shape(end: &str) -> bool {
+    end.chars()
+        .zip(SHAPE.chars())
+        .all(|(c, shape)| match shape {
+            '0' => c.is_ascii_digit(),
+            shape => c == shape,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn names_do_not_grow() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let first = successor("nightly", at(1_800_000_000));
+        assert_eq!(first, "nightly (2027-01-15 08:00:00)");
+        assert_eq!(
+            successor(&first, at(1_800_000_001)),
+            "nightly (2027-01-15 08:00:01)"
+        );
+    }
+
+    #[test]
+    fn other_names_stay_as_they_are() {
+        for name in [
+            "",
+            "x",
+            "nightly (2027)",
+            "é (2027-01-15 08:00:0x)",
+            "ééééééééééééé",
+        ] {
+            assert_eq!(base(name), name);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The proof that a new client is good: it gets a token, and the token opens the API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http::StatusCode;
+use http::header::{ACCEPT, AUTHORIZATION};
+
+use super::credentials::Credentials;
+use crate::cli::clients::site::TIMEOUT;
+use crate::clock::SystemClock;
+use crate::config;
+use crate::oauth::{self, client::TokenClient};
+use crate::outgoing;
+use crate::outgoing::failure::{Spoken, explain};
+use crate::outgoing::quotation::Quotation;
+use crate::proxy::config::Instance;
+use crate::token::ports::{Outcome, TokenEndpoint};
+use crate::token::token::Token;
+
+/// How often a refusal is met again before it is believed: who has just been registered may not be
+/// known everywhere at once. A refusal draws nothing from the pool.
+const TRIES: u32 = 5;
+
+/// The pause before the next try.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Takes one token of `new` in the way of `client`, and calls `path` with it.
+///
+/// # Errors
+/// Which of both failed, and how.
+pub(super) async fn prove(
+    client: &config::Client,
+    new: &Credentials,
+    instance: &Instance,
+    path: &str,
+) -> anyhow::Result<()> {
+    let config = oauth::Config {
+        client_id: new.id.clone(),
+        client_secret: new.secret.clone(),
+        ..client.oauth.clone()
+    };
+    let token = token(&config)
+        .await
+        .context("the successor gets no token")?;
+    let http = outgoing::client(&outgoing::Config {
+        timeout: TIMEOUT,
+        connect_timeout: instance.connect_timeout,
+        ca_file: instance.ca_file.as_ref(),
+        identity: instance.identity.as_ref(),
+        proxy: instance.proxy.as_ref(),
+    })?;
+    let quotation = Quotation::without(vec![token.access_token().to_owned().into()]);
+    for left in (0..TRIES).rev() {
+        let answer = http
+            .get(format!("{}{path}", instance.origin()))
+            .header(ACCEPT, "application/json")
+            .header(AUTHORIZATION, token.authorization().clone())
+            .send()
+            .await;
+        let status = match answer {
+            Ok(answer) => answer.status(),
+            Err(error) => {
+                let spoken = Spoken {
+                    host: &instance.authority,
+                    what: "a call with the successor's token",
+                    timeout: TIMEOUT,
+                    connect_timeout: instance.connect_timeout,
+                    proxy: instance.proxy.as_ref().map(|proxy| (proxy, "proxy")),
+                    quotation: &quotation,
+                };
+                bail!("{}", explain(&error, &spoken).1);
+            }
+        };
+        match status {
+            status if status.is_success() => return Ok(()),
+            StatusCode::UNAUTHORIZED if left > 0 => tokio::time::sleep(PAUSE).await,
+            status => bail!(
+                "{} answered {path} with {} to the successor's token; if a client may not call that, name another path with --probe",
+                instance.authority,
+                status.as_u16()
+            ),
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+async fn token(config: &oauth::Config) -> anyhow::Result<Token> {
+    let clock = SystemClock;
+    let endpoint = TokenClient::new(config, Arc::new(clock))?;
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        let asked = crate::clock::Clock::now(&clock);
+        match endpoint.request_token().await {
+            Ok(grant) => {
+                return Ok(Token::new(&grant.access_token, 1, asked, grant.expires_in)?);
+            }
+            Err(error) if error.outcome == Outcome::InvalidClient && left > 0 => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What stands between a rotation and those whom it asks: it passes everything on, and holds one
+//! request of the test's choice, before it is carried out or after it, for ever.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::support::PATIENCE;
+use crate::support::request::{Request, read};
+
+/// A running relay.
+pub(super) struct Relay {
+    pub(super) address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// A request, and whether it is held before or after it is carried out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    /// What it asks for: `list`, `register`, `delete`, `token`, `probe`, `status`.
+    pub(super) what: &'static str,
+    /// Which of these, counted from 1.
+    pub(super) nth: usize,
+    pub(super) carried_out: bool,
+}
+
+struct Shared {
+    target: SocketAddr,
+    state: Mutex<State>,
+    held: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Vec<&'static str>,
+    hold: Option<Point>,
+    is_held: bool,
+}
+
+impl Relay {
+    /// One in front of `target`.
+    pub(super) fn to(target: SocketAddr) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            target,
+            state: Mutex::default(),
+            held: Condvar::new(),
+        });
+        let served = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let served = Arc::clone(&served);
+                // who asks may be killed over it
+                std::thread::spawn(move || drop(served.connection(stream)));
+            }
+        });
+        Relay { address, shared }
+    }
+
+    /// Holds `point` of what comes from now on.
+    pub(super) fn hold(&self, point: Point) {
+        let mut state = self.shared.state.lock().unwrap();
+        *state = State {
+            hold: Some(point),
+            ..State::default()
+        };
+    }
+
+    /// Waits until a request is held.
+    pub(super) fn is_held(&self, what: &str) {
+        let state = self.shared.state.lock().unwrap();
+        let held = &self.shared.held;
+        let (state, _) = held
+            .wait_timeout_while(state, PATIENCE, |state| !state.is_held)
+            .unwrap();
+        assert!(state.is_held, "{what} was not asked for: {:?}", state.seen);
+    }
+
+    /// Lets everything pass again.
+    pub(super) fn pass(&self) {
+        *self.shared.state.lock().unwrap() = State::default();
+    }
+}
+
+impl Shared {
+    fn connection(&self, mut caller: TcpStream) -> std::io::Result<()> {
+        caller.set_nodelay(true)?;
+        let mut unread = Vec::new();
+        let Some(request) = read(&mut caller, &mut unread)? else {
+            return Ok(());
+        };
+        let hold = self.take_note(kind(&request));
+        if hold.is_some_and(|point| !point.carried_out) {
+            return self.keep(caller);
+        }
+        let answer = self.carry_out(&request)?;
+        if hold.is_some() {
+            return self.keep(caller);
+        }
+        caller.write_all(&answer)
+    }
+
+    /// The point at which this request is held, if it is the one.
+    fn take_note(&self, what: &'static str) -> Option<Point> {
+        let mut state = self.state.lock().unwrap();
+        state.seen.push(what);
+        let nth = state.seen.iter().filter(|seen| **seen == what).count();
+        let hold = state.hold;
+        hold.filter(|point| point.what == what && point.nth == nth)
+    }
+
+    /// Tells that the request is held, until who asked is gone.
+    fn keep(&self, mut caller: TcpStream) -> std::io::Result<()> {
+        self.state.lock().unwrap().is_held = true;
+        self.held.notify_all();
+        caller.read_to_end(&mut Vec::new()).map(|_| ())
+    }
+
+    /// One connection a request: the answer, to its end.
+    fn carry_out(&self, request: &Request) -> std::io::Result<Vec<u8>> {
+        let mut lines = request.head.split("\r\n");
+        let first = lines.next().unwrap_or_default();
+        let kept = lines.filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
+        let kept: Vec<&str> = kept.collect();
+        let head = format!(
+            "{first}\r\n{}\r\nConnection: close\r\n\r\n",
+            kept.join("\r\n")
+        );
+        let mut target = TcpStream::connect(self.target)?;
+        target.write_all(head.as_bytes())?;
+        target.write_all(&request.body)?;
+        let mut answer = Vec::new();
+        target.read_to_end(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+fn kind(request: &Request) -> &'static str {
+    match (request.method(), request.target()) {
+        ("GET", "/api/status") => "status",
+        ("GET", "/rest/auth/v1/clients") => "list",
+        ("POST", "/rest/auth/v1/clients") => "register",
+        ("DELETE", target) if target.starts_with("/rest/auth/v1/clients/") => "delete",
+        ("POST", "/rest/oauth/v2/token") => "token",
+        ("GET", "/rest/2.0/users/current") => "probe",
+        other => panic!("a rotation does not ask for {other:?}"),
+    }
+}
