@@ -14,7 +14,7 @@
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    store          where a token outlives the process: memory, file; sealed
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
-//! 0  backoff  client_id  clock  random  secret  telemetry  tls
+//! 0  backoff  client_id  clock  random  secret  socket  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -53,6 +53,7 @@ pub mod proxy;
 pub mod random;
 pub mod secret;
 pub mod simulator;
+pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -1,14 +1,16 @@
 //! `[listener.NAME]`: an address on which apps are served.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Report;
-use super::parse::reference;
+use super::parse::{Surroundings, reference};
 use super::place::{Field, Place};
-use super::raw;
+use super::{listener_tls, raw};
 use crate::proxy::config::Listener;
+use crate::socket::Address;
 
 /// Where the listener is that nobody configured.
 pub(super) const DEFAULT_ADDRESS: SocketAddr =
@@ -16,18 +18,20 @@ pub(super) const DEFAULT_ADDRESS: SocketAddr =
 const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: u32 = 65_536;
+const MIN_BODY_RATE: u32 = 240;
 const MAX_CONNECTIONS: u32 = 10_000;
 
-/// Settles a listener. `clients` are all the clients' names.
+/// Settles a listener, whose address is settled already. `clients` are all the clients' names.
 pub(super) fn parse(
     raw: raw::Listener,
     clients: &[Arc<str>],
+    surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Listener> {
     let client = reference(raw.client, &raw.place, "client", clients, report);
     let address = match raw.address {
         Field::Given(typed) => {
-            if !is_loopback(typed.value.ip()) && !raw.allow_unauthenticated.or(false) {
+            if !typed.value.is_local() && !raw.allow_unauthenticated.or(false) {
                 report.fault(typed.place.fault(
                     "whoever reaches this port calls Collibra with the token, and it is open \
                      beyond this machine",
@@ -50,7 +54,11 @@ pub(super) fn parse(
     };
     let hosts = match raw.hosts {
         Field::Given(typed) => hosts(&typed.value, &typed.place, report),
-        Field::Absent | Field::Faulty => default_hosts(address),
+        Field::Absent | Field::Faulty => default_hosts(address.as_ref()),
+    };
+    let tls = match raw.tls {
+        Some(tls) => Some(listener_tls::parse(tls, surroundings, report)?),
+        None => None,
     };
     let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
     let max_header_bytes = raw.max_header_bytes.sound_or(
@@ -72,30 +80,18 @@ pub(super) fn parse(
         address: address?,
         client: client?,
         hosts,
+        tls,
+        upgrades: raw.upgrades.or(false),
         header_timeout,
         max_header_bytes: usize::try_from(max_header_bytes).ok()?,
+        min_body_rate: NonZeroU32::new(raw.min_body_rate.or(MIN_BODY_RATE)),
         max_connections: usize::try_from(max_connections).ok()?,
     })
 }
 
-/// Whether only this machine reaches it.
-pub(super) fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
-}
-
-/// Whether both cannot be listened on at once.
-pub(super) fn clash(one: SocketAddr, other: SocketAddr) -> bool {
-    let same_family = one.is_ipv4() == other.is_ipv4();
-    let one_covers_other = one.ip().is_unspecified() || other.ip().is_unspecified();
-    // port 0 is another one each time
-    one.port() == other.port()
-        && one.port() != 0
-        && (one.ip() == other.ip() || (same_family && one_covers_other))
-}
-
-fn default_hosts(address: Option<SocketAddr>) -> Vec<String> {
+fn default_hosts(address: Option<&Address>) -> Vec<String> {
     let mut hosts: Vec<String> = DEFAULT_HOSTS.map(str::to_owned).into();
-    if let Some(ip) = address.map(|address| address.ip()) {
+    if let Some(ip) = address.and_then(Address::tcp).map(|tcp| tcp.ip()) {
         let written = match ip {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
@@ -168,17 +164,5 @@ mod tests {
         for typed in ["", "*", "a b", "http://a", "a/b", "a:80", "[::1]:80", "[a]"] {
             assert!(host(typed).is_err(), "{typed:?}");
         }
-    }
-
-    #[test]
-    fn addresses_clash_if_one_covers_the_other() {
-        let clash = |one: &str, other: &str| clash(one.parse().unwrap(), other.parse().unwrap());
-        assert!(clash("127.0.0.1:80", "127.0.0.1:80"));
-        assert!(clash("0.0.0.0:80", "127.0.0.1:80"));
-        assert!(clash("[::1]:80", "[::]:80"));
-        assert!(!clash("127.0.0.1:80", "127.0.0.1:81"));
-        assert!(!clash("127.0.0.1:80", "127.0.0.2:80"));
-        assert!(!clash("127.0.0.1:0", "127.0.0.1:0"));
-        assert!(!clash("0.0.0.0:80", "[::]:80"));
     }
 }

@@ -39,14 +39,15 @@ pub(crate) fn outgoing(
 }
 
 /// Makes a response the proxy's: no cookie of the shared identity, no promise of HTTPS for this
-/// host, and a redirect within the instance leads back through the proxy, by the `host` at which
-/// the app called it.
+/// host, and a redirect within the instance leads back through the proxy, by the `scheme` and the
+/// `host` at which the app called it.
 ///
 /// # Errors
 /// If a header cannot be set.
 pub(crate) fn incoming(
     response: &mut ResponseHeader,
     instance: &Instance,
+    scheme: &str,
     host: Option<&HeaderValue>,
 ) -> Result<()> {
     response.remove_header(&SET_COOKIE);
@@ -55,7 +56,7 @@ pub(crate) fn incoming(
         .headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok())
-        .and_then(|location| turned_back(location, instance, host?.to_str().ok()?));
+        .and_then(|location| turned_back(location, instance, scheme, host?.to_str().ok()?));
     match turned {
         Some(location) => response.insert_header(LOCATION, location),
         None => Ok(()),
@@ -63,7 +64,7 @@ pub(crate) fn incoming(
 }
 
 /// A location on the instance as one on the proxy.
-fn turned_back(location: &str, instance: &Instance, host: &str) -> Option<String> {
+fn turned_back(location: &str, instance: &Instance, scheme: &str, host: &str) -> Option<String> {
     let rest = location
         .strip_prefix("https://")
         .or_else(|| location.strip_prefix("http://"))?;
@@ -71,7 +72,7 @@ fn turned_back(location: &str, instance: &Instance, host: &str) -> Option<String
     let (authority, path) = rest.split_at(end);
     authority
         .eq_ignore_ascii_case(&instance.authority)
-        .then(|| format!("http://{host}{path}"))
+        .then(|| format!("{scheme}://{host}{path}"))
 }
 
 #[cfg(test)]
@@ -147,7 +148,7 @@ mod tests {
             response.append_header(name, value).unwrap();
         }
         let host = HeaderValue::from_static("localhost:8080");
-        incoming(&mut response, &instance(), Some(&host)).unwrap();
+        incoming(&mut response, &instance(), "http", Some(&host)).unwrap();
         assert!(!response.headers.contains_key("set-cookie"));
         assert!(!response.headers.contains_key("strict-transport-security"));
         assert_eq!(response.headers["location"], "http://localhost:8080/x?y#z");
@@ -163,7 +164,7 @@ mod tests {
             "/relative",
         ] {
             assert_eq!(
-                turned_back(location, &instance(), "localhost:8080"),
+                turned_back(location, &instance(), "https", "localhost:8080"),
                 None,
                 "{location}"
             );

@@ -1,7 +1,7 @@
 //! The data path: what happens to a request between its listener and Collibra.
 //!
-//! A request's walk: [`listener`] -> `connection` (the limits on its head) -> [`service`] (the
-//! hooks) -> [`target`], [`browser`], [`policy`] (may it go on?) -> the client's token ->
+//! A request's walk: [`listener`] -> `transport` (TLS or not) -> `connection` (the limits on its
+//! head, its `pace`; `http2` takes streams apart) -> [`service`] (the hooks) -> [`target`], [`browser`], [`policy`] (may it go on?) -> the client's token ->
 //! [`upstream`] (where to) -> `inject` (as whom) -> the response, the access log, the metrics.
 //! What is not forwarded is answered by [`respond`].
 //!
@@ -23,14 +23,19 @@ pub mod browser;
 pub mod config;
 mod connection;
 mod context;
+mod http2;
 mod inject;
 pub mod listener;
+mod pace;
+pub mod peer;
 pub mod plan;
 pub mod policy;
 mod replay;
 pub mod respond;
 pub mod service;
 pub mod target;
+mod tls;
+mod transport;
 mod trust;
 pub mod upstream;
 

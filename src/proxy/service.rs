@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::Version;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use pingora_core::modules::http::HttpModules;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::access_log;
-use super::connection::Connection;
+use super::connection::{Body, Connection};
 use super::context::Context;
 use super::inject;
+use super::peer::Peer;
 use super::plan::{Client, Plan};
 use super::replay::{self, Next, Unauthorized};
 use super::respond::{self, Refusal};
@@ -39,6 +41,12 @@ impl Service {
         (**stream).as_any().downcast_ref()
     }
 
+    /// Who sent the request, as far as its connection tells; HTTP/1 and HTTP/2 alike.
+    #[must_use]
+    pub fn peer(session: &Session) -> Peer {
+        Peer::of(session)
+    }
+
     /// Ends the request with `refusal`, which [`ProxyHttp::fail_to_proxy`] will send.
     fn refuse<T>(context: &mut Context, refusal: Refusal) -> Result<T> {
         context.refusal = Some(refusal);
@@ -58,8 +66,30 @@ impl ProxyHttp for Service {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+        // each read has its deadline below, where it is known who is waited for
+        session.as_downstream_mut().set_read_timeout(None);
+        let body = if session.as_downstream_mut().is_body_empty() {
+            Body::Nothing
+        } else if session.req_header().headers.contains_key(EXPECT) {
+            Body::Announced
+        } else {
+            Body::Due
+        };
         if let Some(connection) = Self::connection(session) {
-            connection.head_is_complete();
+            connection.head_is_complete(body);
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _: &mut Context,
+    ) -> Result<()> {
+        if end_of_stream && let Some(connection) = Self::connection(session) {
+            connection.body_is_complete();
         }
         Ok(())
     }
@@ -80,11 +110,20 @@ impl ProxyHttp for Service {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        if let Some(connection) = Self::connection(session) {
+            connection.is_not_waited_for();
+        }
         let problem = match context.client.upstream.peer().await {
-            Ok(peer) => return Ok(peer),
+            Ok(mut peer) => {
+                if context.plan.listener.upgrades {
+                    peer.options.http_upstream_request_policy =
+                        HttpUpstreamRequestPolicy::default();
+                }
+                return Ok(peer);
+            }
             Err(problem) => problem,
         };
         let timeout = false;
@@ -200,7 +239,8 @@ impl ProxyHttp for Service {
             response.remove_header(&TRANSFER_ENCODING);
         }
         let host = request.headers.get(HOST);
-        inject::incoming(response, context.client.upstream.instance(), host)
+        let scheme = context.plan.listener.scheme();
+        inject::incoming(response, context.client.upstream.instance(), scheme, host)
     }
 
     async fn fail_to_proxy(
@@ -210,12 +250,16 @@ impl ProxyHttp for Service {
         context: &mut Context,
     ) -> FailToProxy {
         let answered = session.response_written().is_some();
+        let is_slow = Self::connection(session).is_some_and(Connection::is_slow);
+        if is_slow && !answered {
+            context.refusal = Some(Refusal::SlowBody);
+        }
         let caller_is_gone = *e.esource() == ErrorSource::Downstream
             && matches!(
                 e.etype(),
                 ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
             );
-        if answered || caller_is_gone {
+        if answered || (caller_is_gone && !is_slow) {
             // an answer that was cut stays cut: the connection ends without its last chunk
             return FailToProxy {
                 error_code: 0,
@@ -226,7 +270,7 @@ impl ProxyHttp for Service {
         context.plan.metrics.refused(refusal.reason());
         FailToProxy {
             error_code: refusal.status().as_u16(),
-            can_reuse_downstream: respond::send(session, refusal).await.is_ok(),
+            can_reuse_downstream: respond::send(session, refusal).await.is_ok() && !is_slow,
         }
     }
 

@@ -98,6 +98,7 @@ fn the_reference_has_every_key_and_no_other() {
         ("client.", raw::CLIENT),
         ("client.pool.", raw::POOL),
         ("listener.", raw::LISTENER),
+        ("listener.tls.", raw::TLS),
         ("server.", raw::SERVER),
         ("admin.", raw::ADMIN),
         ("log.", raw::LOG),
@@ -117,7 +118,7 @@ fn collect(table: &toml::Table, prefix: &str, found: &mut BTreeSet<String>) {
         let named = matches!(prefix, "instance." | "client." | "listener.");
         let path = format!("{prefix}{key}");
         match value.as_table() {
-            Some(table) if named && key != "pool" && !path.contains(".pool") => {
+            Some(table) if named => {
                 collect_keys(table, prefix, found);
             }
             Some(table) => {

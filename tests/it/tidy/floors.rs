@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 7] = [
         "clock",
         "random",
         "secret",
+        "socket",
         "telemetry",
         "tls",
     ],

@@ -1,0 +1,107 @@
+//! Who is at the other end of an app's connection, as far as the connection itself tells.
+
+use std::sync::Arc;
+
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The other end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// The names on its certificate, if it showed one; none that was not verified. The subject's
+    /// common name, and the DNS names, URIs and mail addresses among the alternative ones (RFC
+    /// 5280, sections 4.1.2.6 and 4.2.1.6), as they are written there.
+    pub certificate_names: Arc<[String]>,
+}
+
+impl Peer {
+    /// One that speaks TLS and has shown `certificate`, verified, or none.
+    pub(super) fn with_tls(certificate: Option<&CertificateDer<'_>>) -> Peer {
+        Peer {
+            tls: true,
+            certificate_names: certificate.map(names).unwrap_or_default(),
+        }
+    }
+
+    /// The one whose request `session` is, over HTTP/1 or HTTP/2.
+    pub(super) fn of(session: &Session) -> Peer {
+        let digest = session.as_downstream().digest();
+        let ours = digest.and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref());
+        let peer = ours.and_then(|data| data.downcast_ref::<Peer>());
+        peer.cloned().unwrap_or_default()
+    }
+
+    /// This, for pingora to carry: what a connection is known by has one place for something of
+    /// another's, that for the proxy which it came by.
+    pub(super) fn into_digest(self) -> Option<Arc<ProxyDigest>> {
+        let unused = ResponseHeader::build(200, Some(0)).ok()?;
+        Some(Arc::new(ProxyDigest::new(
+            Box::new(unused),
+            Some(Box::new(self)),
+        )))
+    }
+}
+
+fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
+    // verified, so it can be read
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return Arc::default();
+    };
+    let mut names: Vec<String> = Vec::new();
+    for common_name in certificate.subject().iter_common_name() {
+        names.extend(common_name.as_str().ok().map(str::to_owned));
+    }
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    for name in alternative.iter().flat_map(|san| &san.value.general_names) {
+        match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                names.push((*name).to_owned());
+            }
+            _ => {}
+        }
+    }
+    names.sort();
+    names.dedup();
+    names.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    #[test]
+    fn a_certificates_names_are_its_subjects_and_its_alternative_ones() {
+        let mut params = CertificateParams::new(vec!["lineage.example".to_owned()]).unwrap();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "lineage");
+        for san in [
+            SanType::URI("spiffe://acme/lineage".try_into().unwrap()),
+            SanType::Rfc822Name("lineage@acme.example".try_into().unwrap()),
+            SanType::IpAddress("10.0.0.1".parse().unwrap()),
+        ] {
+            params.subject_alt_names.push(san);
+        }
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let peer = Peer::with_tls(Some(certificate.der()));
+        assert!(peer.tls);
+        assert_eq!(
+            *peer.certificate_names,
+            [
+                "lineage",
+                "lineage.example",
+                "lineage@acme.example",
+                "spiffe://acme/lineage"
+            ]
+        );
+        assert_eq!(*Peer::with_tls(None).certificate_names, [] as [String; 0]);
+    }
+}
