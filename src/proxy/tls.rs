@@ -95,6 +95,8 @@ impl Tls {
                 rustls::Error::InconsistentKeys(_) => Error::Mismatch,
                 error => Error::Unusable(error),
             })?;
+        // the strongest that both know
+        config.ignore_client_order = true;
         config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
         config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
         Ok(Tls {

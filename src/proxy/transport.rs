@@ -17,6 +17,10 @@ use super::tls::H2;
 
 /// The bytes below a connection.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a connection, within what is boxed as a whole"
+)]
 pub(crate) enum Transport {
     /// As they are.
     Plain(Stream),

@@ -20,6 +20,14 @@ mod fuzz_corpora;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+mod listeners_http2;
+#[cfg(test)]
+mod listeners_tls;
+#[cfg(test)]
+mod listeners_unix;
+#[cfg(test)]
+mod listeners_websocket;
+#[cfg(test)]
 mod python;
 #[cfg(test)]
 mod refusals;
@@ -27,6 +35,8 @@ mod refusals;
 mod reload;
 #[cfg(test)]
 mod shutdown;
+#[cfg(test)]
+mod slow;
 #[cfg(test)]
 mod streaming;
 #[cfg(test)]

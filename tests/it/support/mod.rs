@@ -11,6 +11,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod request;
 pub(crate) mod simulator;
+pub(crate) mod tls;
 pub(crate) mod wait;
 
 pub(crate) use http::Connection;
