@@ -10,9 +10,10 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, R
 use tokio::time::Sleep;
 
 use super::pace::Pace;
+use super::phase::{AtomicBody, AtomicPhase, Body, Phase};
 use super::respond::{self, Refusal};
 use super::transport::Transport;
 use crate::telemetry::{self, ListenerMetrics};
@@ -72,34 +74,6 @@ pub(crate) struct Connection {
     /// What its socket has taken, for where nothing is confirmed.
     written: u64,
     _open: telemetry::Connection,
-}
-
-/// Where a connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Just opened: nothing has come.
-    Opened,
-    /// Between requests: no byte of the next one has come.
-    Idle,
-    /// A head is coming in.
-    Head,
-    /// The head is read: the hooks have the request.
-    Request,
-    /// Refused: nothing more is read, and what pingora would say is dropped.
-    Refused,
-    /// HTTP/2, which has heads and bodies of its own.
-    Frames,
-}
-
-/// What is expected of a request's body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// Nothing more: there is none, or it has come whole.
-    Nothing,
-    /// The caller will send it once it is told to go on (RFC 9110, section 10.1.1).
-    Announced,
-    /// The caller is sending it.
-    Due,
 }
 
 impl Connection {
@@ -239,6 +213,7 @@ impl Connection {
         while self.taking.wait(cx).is_ready() {
             let now = confirmed();
             if now == before {
+                transport.cut();
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
             self.taking.resume();
@@ -405,7 +380,7 @@ async fn discard(stream: &mut Transport) {
 
 impl UniqueID for Connection {
     fn id(&self) -> UniqueIDType {
-        self.inner.get_ref().socket().id()
+        self.inner.get_ref().socket().as_raw_fd()
     }
 }
 
@@ -416,7 +391,7 @@ impl Peek for Connection {}
 
 impl GetTimingDigest for Connection {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_ref().socket().get_timing_digest()
+        vec![Some(TimingDigest::default())]
     }
 }
 
@@ -429,7 +404,8 @@ impl GetProxyDigest for Connection {
 
 impl GetSocketDigest for Connection {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_ref().socket().get_socket_digest()
+        let socket = self.inner.get_ref().socket();
+        Some(Arc::new(SocketDigest::from_raw_fd(socket.as_raw_fd())))
     }
 }
 
@@ -446,50 +422,5 @@ fn ready_err<T>(polled: Poll<io::Result<T>>) -> io::Result<()> {
     match polled {
         Poll::Ready(Err(error)) => Err(error),
         Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
-    }
-}
-
-/// A [`Phase`] that the hooks can set through a shared reference.
-struct AtomicPhase(AtomicU8);
-
-impl AtomicPhase {
-    const ALL: [Phase; 6] = [
-        Phase::Opened,
-        Phase::Idle,
-        Phase::Head,
-        Phase::Request,
-        Phase::Refused,
-        Phase::Frames,
-    ];
-
-    fn new(phase: Phase) -> AtomicPhase {
-        AtomicPhase(AtomicU8::new(phase as u8))
-    }
-
-    fn get(&self) -> Phase {
-        Self::ALL[usize::from(self.0.load(Ordering::Relaxed))]
-    }
-
-    fn set(&self, phase: Phase) {
-        self.0.store(phase as u8, Ordering::Relaxed);
-    }
-}
-
-/// A [`Body`] that the hooks can set through a shared reference.
-struct AtomicBody(AtomicU8);
-
-impl AtomicBody {
-    const ALL: [Body; 3] = [Body::Nothing, Body::Announced, Body::Due];
-
-    fn new(body: Body) -> AtomicBody {
-        AtomicBody(AtomicU8::new(body as u8))
-    }
-
-    fn get(&self) -> Body {
-        Self::ALL[usize::from(self.0.load(Ordering::Relaxed))]
-    }
-
-    fn set(&self, body: Body) {
-        self.0.store(body as u8, Ordering::Relaxed);
     }
 }

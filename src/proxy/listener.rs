@@ -13,9 +13,9 @@ use arc_swap::ArcSwap;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::l4::stream::Stream as TransportStream;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::io::BufReader;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,9 @@ use crate::tls::CaFile;
 
 /// How long a connection is kept between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// What is read ahead below TLS: a record (RFC 8446, section 5.1).
+const READ_BUFFER: usize = 16 * 1024;
 
 /// After a failed accept (no file descriptor left, say) the next try waits so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -267,19 +270,17 @@ async fn shake_hands(
     tls: Option<TlsAcceptor>,
     patience: Duration,
 ) -> Option<Transport> {
-    let stream = match stream {
-        Accepted::Tcp(stream) => {
-            let _ = stream.set_nodelay(true);
-            TransportStream::from(stream)
-        }
-        Accepted::Unix(stream) => TransportStream::from(stream),
+    if let Accepted::Tcp(stream) = &stream {
+        let _ = stream.set_nodelay(true);
+    }
+    let Some(tls) = tls else {
+        return Some(Transport::Plain(stream));
     };
-    match tls {
-        None => Some(Transport::Plain(stream)),
-        Some(tls) => match tokio::time::timeout(patience, tls.accept(stream)).await {
-            Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
-            Ok(Err(_)) | Err(_) => None,
-        },
+    // records are read in small pieces
+    let stream = BufReader::with_capacity(READ_BUFFER, stream);
+    match tokio::time::timeout(patience, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
+        Ok(Err(_)) | Err(_) => None,
     }
 }
 

@@ -28,6 +28,7 @@ mod inject;
 pub mod listener;
 mod pace;
 pub mod peer;
+mod phase;
 pub mod plan;
 pub mod policy;
 mod replay;

@@ -15,10 +15,11 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::access_log;
-use super::connection::{Body, Connection};
+use super::connection::Connection;
 use super::context::Context;
 use super::inject;
 use super::peer::Peer;
+use super::phase::Body;
 use super::plan::{Client, Plan};
 use super::replay::{self, Next, Unauthorized};
 use super::respond::{self, Refusal};

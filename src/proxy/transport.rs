@@ -8,24 +8,20 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use pingora_core::protocols::Shutdown;
 use pingora_core::protocols::l4::ext::get_tcp_info;
-use pingora_core::protocols::l4::stream::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::peer::Peer;
 use super::tls::H2;
+use crate::socket::Accepted;
 
 /// The bytes below a connection.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one a connection, within what is boxed as a whole"
-)]
 pub(crate) enum Transport {
     /// As they are.
-    Plain(Stream),
+    Plain(Accepted),
     /// Within TLS; the handshake is done.
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Box<TlsStream<BufReader<Accepted>>>),
 }
 
 impl Transport {
@@ -54,11 +50,19 @@ impl Transport {
         Some(info.tcpi_bytes_acked)
     }
 
+    /// Has the system forget what it holds for the other side, once this is dropped: who does not
+    /// take it would not see the end either.
+    pub(crate) fn cut(&self) {
+        if let Accepted::Tcp(stream) = self.socket() {
+            let _ = stream.set_zero_linger();
+        }
+    }
+
     /// The socket.
-    pub(crate) fn socket(&self) -> &Stream {
+    pub(crate) fn socket(&self) -> &Accepted {
         match self {
             Transport::Plain(stream) => stream,
-            Transport::Tls(stream) => stream.get_ref().0,
+            Transport::Tls(stream) => stream.get_ref().0.get_ref(),
         }
     }
 }

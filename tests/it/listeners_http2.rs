@@ -11,30 +11,37 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::support::certificate::Authority;
+use crate::support::origin::{After, Gate};
 use crate::support::tls::Client;
-use crate::support::{PATIENCE, Proxy, Simulator};
+use crate::support::{Origin, PATIENCE, Proxy, Simulator};
 use frames::Frames;
 
 const H2: &[&str] = &["h2"];
 const OPEN: &str = "collibra_auth_proxy_connections{listener=\"local\"}";
 
 /// A TLS listener in front of the simulator, with `keys` more.
-struct Served {
+struct Served<I = Simulator> {
     authority: Authority,
-    simulator: Simulator,
+    simulator: I,
     proxy: Proxy,
 }
 
 impl Served {
     fn with(keys: &str) -> Served {
+        let simulator = Simulator::start();
+        let url = simulator.url();
+        Served::to(&url, simulator, keys)
+    }
+
+    /// As [`Served::with`], in front of another instance.
+    fn to<I>(url: &str, simulator: I, keys: &str) -> Served<I> {
         let authority = Authority::new();
         let files = authority.files("localhost");
-        let simulator = Simulator::start();
         let tls = format!(
             "tls = {{ cert_file = {:?}, key_file = {:?} }}\n{keys}\n",
             files.cert, files.key
         );
-        let proxy = Proxy::configured(&simulator.url(), "", &tls).start();
+        let proxy = Proxy::configured(url, "", &tls).start();
         proxy.has_token();
         Served {
             authority,
@@ -42,7 +49,9 @@ impl Served {
             proxy,
         }
     }
+}
 
+impl<I> Served<I> {
     /// A client's side that holds to the protocol.
     async fn connect(&self) -> SendRequest<Bytes> {
         let config = Client::new(&self.authority, H2, None).config();
@@ -195,14 +204,34 @@ fn what_is_refused_over_http_1_is_refused_here() {
 
 #[test]
 fn what_is_under_way_ends_well_when_the_proxy_ends() {
-    let mut served = Served::with("");
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::start(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")?;
+        stream.write_all(&[7; 100_000])?;
+        stream.flush()?;
+        opened.pass();
+        stream.write_all(&[7; 100_000])?;
+        Ok(After::Keep)
+    });
+    let url = origin.url();
+    let mut served = Served::to(&url, origin, "");
     runtime().block_on(async {
         let mut requests = served.connect().await;
-        let slow = get(&served.uri("/_bytes/200000?pace=100000"));
+        let slow = get(&served.uri("/slow"));
         let (response, _) = requests.send_request(slow, true).unwrap();
         let (head, mut body) = response.await.unwrap().into_parts();
         assert_eq!(head.status, StatusCode::OK);
         served.proxy.process.signal("TERM");
+        // told to go away, the client opens nothing more
+        let another = tokio::time::timeout(PATIENCE, async {
+            while let Ok(next) = requests.clone().ready().await {
+                requests = next;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        another.await.unwrap();
+        gate.open();
         let mut length = 0;
         while let Some(data) = body.data().await {
             let data = data.unwrap();
@@ -210,11 +239,37 @@ fn what_is_under_way_ends_well_when_the_proxy_ends() {
             length += data.len();
         }
         assert_eq!(length, 200_000);
-        // told to go away, the client opens nothing more
-        let another = requests.ready().await.map(drop);
-        assert!(another.is_err(), "{another:?}");
     });
     assert_eq!(served.proxy.process.ended_within(PATIENCE), 0);
+}
+
+#[test]
+fn an_answer_that_is_not_taken_is_cut() {
+    let served = Served::with("min_body_rate = 10000000");
+    runtime().block_on(async {
+        let mut requests = served.connect().await;
+        let (response, _) = requests
+            .send_request(get(&served.uri("/_bytes/3000000")), true)
+            .unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let mut length = 0;
+        // the window that it came in by is never opened again
+        let cut = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match body.data().await {
+                    Some(Ok(data)) => length += data.len(),
+                    Some(Err(error)) => return error,
+                    None => panic!("it ended as if it were whole"),
+                }
+            }
+        });
+        assert!(cut.await.unwrap().is_reset());
+        drop(body);
+        assert!(length < 70_000, "{length}");
+        // others on the connection go on
+        let (status, ..) = exchange(&mut requests, get(&served.uri("/echo")), Bytes::new()).await;
+        assert_eq!(status, StatusCode::OK);
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod canary;
 mod faults;
 mod flags;
+mod listeners;
 mod samples;
 mod sound;
 

@@ -56,6 +56,40 @@ fn sidecar_is_sound_with_its_secrets_mounted() {
 }
 
 #[test]
+fn shared_host_is_sound_with_its_secrets_and_certificates() {
+    let root = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    for (file, content) in [
+        ("client_id", "urn:x\n"),
+        ("client_secret", "s3cret\n"),
+        ("proxy.pem", &*cert),
+        ("proxy.key", &*key),
+        ("apps-ca.pem", &*cert),
+    ] {
+        let path = root.path().join(file);
+        std::fs::write(&path, content).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
+        }
+    }
+    let mounted = root.path().to_str().unwrap();
+    let text = sample("shared-host.toml")
+        .replace("/run/secrets/collibra", mounted)
+        .replace("/etc/collibra-auth-proxy", mounted);
+    let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
+    assert_eq!(said(&config), "");
+    let [tls, local] = &config.listeners[..] else {
+        panic!("{:?}", config.listeners);
+    };
+    assert!(tls.tls.is_some() && tls.scheme() == "https");
+    let socket = "unix:/run/collibra-auth-proxy/local.sock";
+    assert_eq!(local.address.to_string(), socket);
+}
+
+#[test]
 fn simulator_is_sound_and_sixty_times_as_fast() {
     let config = read(&sample("simulator.toml")).unwrap();
     let client = &config.clients["simulator"];
