@@ -8,8 +8,8 @@
 //! 6  cli            one file a command: what was typed -> a call -> an exit status
 //! 5  app            the one composition root: a Config -> a running server; another in its place
 //! 4  config         a file or flags -> each module's own Config; collects every fault
-//! 3  proxy          the data path, on pingora: target, browser, policy, upstream, inject, replay,
-//!                   respond
+//! 3  proxy          the data path, on pingora: listener, tls, http2, pace, target, browser, policy,
+//!                   upstream, inject, replay, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    store          where a token outlives the process: memory, file; sealed
@@ -23,7 +23,7 @@
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
-//! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> [`proxy::target`],
+//! **A request's**: [`socket`] -> [`proxy::listener`] -> [`proxy::service`] -> [`proxy::target`],
 //! [`proxy::browser`], [`proxy::policy`] -> the token -> [`proxy::upstream`] -> `proxy::inject` ->
 //! (a 401: `proxy::replay`) -> the response, the access log, the metrics.
 //!

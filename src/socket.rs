@@ -25,6 +25,10 @@ pub const UNIX: &str = "unix:";
 /// How many connections the kernel holds for us until they are accepted.
 const BACKLOG: u32 = 4096;
 
+/// What may wait in the system's buffer of a connection beyond what is on its way, in bytes. Without
+/// it a caller that takes nothing has the system hold 4 MB for it.
+const UNSENT: u32 = 128 * 1024;
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -171,6 +175,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
+    // what is accepted has this of the socket that accepts
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

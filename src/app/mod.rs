@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, ClientView, ListenerView, View};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, reload};
 use crate::oauth::client;
 use crate::proxy::config::Listener;
 use crate::proxy::plan::Client;
@@ -177,8 +177,9 @@ impl Running {
     /// # Errors
     /// [`StartError`] if a part of it cannot be made; nothing has changed then.
     pub fn reload(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
+        reload::keep_tls(&self.config, &mut config);
         let made = draft::make(self, &config).inspect_err(|_| self.refused())?;
-        let needs_restart = config::reload::needs_restart(&self.config, &config);
+        let needs_restart = reload::needs_restart(&self.config, &config);
         config.admin = self.config.admin.clone();
         config.server.threads = self.config.server.threads;
         self.config = config;
