@@ -8,8 +8,8 @@
 //! 6  cli            one file a command: what was typed -> a call -> an exit status
 //! 5  app            the one composition root: a Config -> a running server; another in its place
 //! 4  config         a file or flags -> each module's own Config; collects every fault
-//! 3  proxy          the data path, on pingora: head, examine (target, browser, identify, policy,
-//!                   limit), upstream, inject, replay, local, respond
+//! 3  proxy          the data path, on pingora: listener, tls, http2, pace, head, examine (target,
+//!                   browser, identify, policy, limit), upstream, inject, replay, local, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
@@ -18,7 +18,7 @@
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
 //!                   the way through a forward proxy
-//! 0  atomic_file  backoff  client_id  clock  process  random  secret  telemetry  tls
+//! 0  atomic_file  backoff  client_id  clock  process  random  secret  socket  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -27,10 +27,10 @@
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
-//! **A request's**: [`proxy::listener`] -> [`proxy::service`] -> [`proxy::head`] -> `proxy::examine`
-//! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`])
-//! -> the token -> [`proxy::upstream`] -> `proxy::inject` -> (a 401: `proxy::replay`) -> the
-//! response, the access log, the metrics.
+//! **A request's**: [`socket`] -> [`proxy::listener`] -> [`proxy::service`] -> [`proxy::head`] ->
+//! `proxy::examine` ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`],
+//! [`proxy::limit`]) -> the token -> [`proxy::upstream`] -> `proxy::inject` -> (a 401:
+//! `proxy::replay`) -> the response, the access log, the metrics.
 //!
 //! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
 //! configuration is read as at the start -> [`config::reload`] (what is different?) -> [`app`] makes
@@ -63,6 +63,7 @@ pub mod random;
 pub mod registration;
 pub mod secret;
 pub mod simulator;
+pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -15,21 +15,3 @@ mod view;
 
 pub use server::serve;
 pub use view::{AppView, ClientView, ListenerView, Parts, View};
-
-use std::net::SocketAddr;
-
-/// Where the admin address is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The address to listen on.
-    pub address: SocketAddr,
-}
-
-impl Default for Config {
-    /// 127.0.0.1:9902: readable from this machine alone.
-    fn default() -> Config {
-        Config {
-            address: SocketAddr::from(([127, 0, 0, 1], 9902)),
-        }
-    }
-}

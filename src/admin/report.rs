@@ -1,7 +1,6 @@
 //! The answer of `GET /api/status`: a form that programs may rely on. Fields are added, never
 //! changed or taken away.
 
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -148,7 +147,7 @@ pub struct ListenerReport {
     /// Its name in the configuration.
     pub name: String,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: String,
     /// The name of the client whose token it attaches.
     pub client: String,
     /// The connections that are open.
@@ -181,7 +180,7 @@ impl View {
                 .iter()
                 .map(|listener| ListenerReport {
                     name: listener.name.to_string(),
-                    address: listener.address,
+                    address: listener.address.to_string(),
                     client: listener.client.to_string(),
                     connections: self.metrics.listener(&listener.name).connections(),
                 })

@@ -126,6 +126,7 @@ mod tests {
     use super::super::view::tests::{CANARY, cell, holds, refused, view};
     use super::*;
     use crate::clock::{Clock, ManualClock};
+    use crate::socket::Socket;
     use std::net::SocketAddr;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
@@ -137,7 +138,11 @@ mod tests {
         let (view, clock) = view();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, Arc::clone(&view), std::future::pending()));
+        tokio::spawn(serve(
+            Socket::Tcp(listener),
+            Arc::clone(&view),
+            std::future::pending(),
+        ));
         (address, view, clock)
     }
 

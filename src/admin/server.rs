@@ -1,4 +1,4 @@
-//! The server of the admin address: HTTP/1.1 over TCP, with an end to every wait.
+//! The server of the admin address: HTTP/1.1 over TCP or a unix socket, with an end to every wait.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::routes::routes;
 use super::view::View;
+use crate::socket::{Accepted, Socket};
 
 /// The largest head of a request, in bytes.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
@@ -40,13 +40,13 @@ const LIMITS: Limits = Limits {
 };
 
 /// Serves `view` on `listener` until `shutdown` ends, and then for at most two seconds more.
-pub async fn serve(listener: TcpListener, view: Arc<View>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: Socket, view: Arc<View>, shutdown: impl Future<Output = ()>) {
     serve_within(LIMITS, listener, view, shutdown).await;
 }
 
 async fn serve_within(
     limits: Limits,
-    listener: TcpListener,
+    listener: Socket,
     view: Arc<View>,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -83,14 +83,14 @@ async fn serve_within(
 
 /// The next connection, once there is room for it.
 async fn accept(
-    listener: &TcpListener,
+    listener: &Socket,
     room: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+) -> (Accepted, Option<OwnedSemaphorePermit>) {
     // the semaphore is never closed, so there always is a place in the end
     let place = Arc::clone(room).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok(stream) => return (stream, place),
             Err(error) => {
                 tracing::warn!(%error, "the admin address cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -105,6 +105,7 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
@@ -124,7 +125,12 @@ mod tests {
         let shutdown = async move {
             let _ = stopped.await;
         };
-        let server = tokio::spawn(serve_within(limits, listener, view().0, shutdown));
+        let server = tokio::spawn(serve_within(
+            limits,
+            Socket::Tcp(listener),
+            view().0,
+            shutdown,
+        ));
         (address, stop, server)
     }
 

@@ -1,6 +1,5 @@
 //! What the admin address looks at: the clients' cells, the listeners, the metrics, the clock.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -9,6 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::client_id::ClientId;
 use crate::clock::Clock;
+use crate::socket::Address;
 use crate::telemetry::{Metrics, TokenTimes};
 use crate::token::cache::TokenCell;
 
@@ -68,7 +68,7 @@ pub struct ListenerView {
     /// Its name in the configuration.
     pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The name of the client whose token it attaches.
     pub client: Arc<str>,
 }
@@ -137,7 +137,7 @@ pub(super) mod tests {
             }],
             listeners: vec![ListenerView {
                 name: "local".into(),
-                address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+                address: Address::Tcp(([127, 0, 0, 1], 8080).into()),
                 client: "catalog".into(),
             }],
         };

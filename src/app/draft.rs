@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::{Open, Parts, Running, StartError, bind, local_address};
+use super::{Open, Parts, Running, StartError, bind};
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -20,6 +20,7 @@ use crate::proxy::plan::{Client, Credentials, Plan, Route};
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening, Server};
 use crate::random::ThreadJitter;
+use crate::socket::Address;
 use crate::store;
 use crate::telemetry::ClientMetrics;
 use crate::token;
@@ -39,6 +40,8 @@ pub(super) struct Made {
     pub(super) orders: Vec<(Control, Orders)>,
     /// What listeners that stay open do from now on.
     pub(super) plans: Vec<(Arc<Listening>, Next)>,
+    /// The sockets that stay open and get another mode.
+    pub(super) modes: Vec<Address>,
 }
 
 /// What a listener that stays open does from now on.
@@ -265,8 +268,8 @@ impl Draft<'_> {
         // port 0 is another one for each listener
         let mut open = self.running.parts.listeners.iter();
         let open = open.find(|open| {
-            let named = open.asked.port() != 0 || open.name == listener.name;
-            open.asked == listener.address && named
+            let chosen = open.asked.tcp().is_some_and(|asked| asked.port() == 0);
+            open.asked.is_at(&listener.address) && (!chosen || open.name == listener.name)
         });
         if let Some(open) = open {
             let next = if open.listening.can_follow(&plan) {
@@ -275,26 +278,31 @@ impl Draft<'_> {
                 Next::Server(build(plan)?)
             };
             self.made.plans.push((Arc::clone(&open.listening), next));
+            if open.asked != listener.address {
+                self.made.modes.push(listener.address.clone());
+            }
             return Ok(Open {
                 name: Arc::clone(&listener.name),
+                asked: listener.address.clone(),
                 ..open.clone()
             });
         }
         let socket = bind(
-            listener.address,
+            &listener.address,
             format!("listener.{}.address", listener.name),
         )?;
-        let address = local_address(&socket, listener.address);
+        let address = socket.address(&listener.address);
         let listening = Arc::new(Listening::new(build(plan)?));
         let serving = Arc::clone(&listening).serve(socket, self.running.connections.clone());
         let (name, client) = (Arc::clone(&listener.name), Arc::clone(&listener.client));
+        let (shown, scheme) = (address.clone(), listener.scheme());
         self.made.tasks.push(Box::pin(async move {
-            info!(listener = %name, %address, %client, "listening");
+            info!(listener = %name, address = %shown, scheme, %client, "listening");
             serving.await;
         }));
         Ok(Open {
             name: Arc::clone(&listener.name),
-            asked: listener.address,
+            asked: listener.address.clone(),
             address,
             listening,
         })

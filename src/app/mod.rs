@@ -10,25 +10,24 @@ mod draft;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::admin::{self, AppView, ClientView, ListenerView, View};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, reload};
 use crate::oauth::client;
 use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::plan::Client;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening};
+use crate::socket::{Address, Socket};
 use crate::store;
 use crate::telemetry::Metrics;
 use draft::Made;
@@ -40,7 +39,7 @@ pub enum StartError {
     #[error("cannot listen on {address} ({what}): {cause}")]
     Bind {
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// Which part of the configuration asks for it.
         what: String,
         /// The system's reason.
@@ -80,7 +79,7 @@ pub enum StartError {
 pub struct Running {
     config: Config,
     parts: Parts,
-    admin: SocketAddr,
+    admin: Address,
     view: Arc<View>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -104,9 +103,9 @@ struct Parts {
 struct Open {
     name: Arc<str>,
     /// The address that the configuration says; its port may be 0.
-    asked: SocketAddr,
+    asked: Address,
     /// The address that it has.
-    address: SocketAddr,
+    address: Address,
     listening: Arc<Listening>,
 }
 
@@ -116,8 +115,9 @@ struct Open {
 /// # Errors
 /// [`StartError`] says which part cannot start and why.
 pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
-    let admin_socket = bind(config.admin.address, "admin.address".to_owned())?;
-    let admin = local_address(&admin_socket, config.admin.address);
+    let asked = &config.admin.address;
+    let admin_socket = bind(asked, "admin.address".to_owned())?;
+    let admin = admin_socket.address(asked);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let draining = Arc::new(AtomicBool::new(false));
     let view = Arc::new(View {
@@ -131,7 +131,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
     let mut running = Running {
         config,
         parts: Parts::default(),
-        admin,
+        admin: admin.clone(),
         view: Arc::clone(&view),
         metrics,
         clock,
@@ -159,17 +159,17 @@ impl Running {
     /// Where apps are served, by the listeners' names: with the ports that the system chose where
     /// the configuration says 0.
     #[must_use]
-    pub fn listeners(&self) -> Vec<(Arc<str>, SocketAddr)> {
+    pub fn listeners(&self) -> Vec<(Arc<str>, Address)> {
         let listeners = self.parts.listeners.iter();
         listeners
-            .map(|open| (Arc::clone(&open.name), open.address))
+            .map(|open| (Arc::clone(&open.name), open.address.clone()))
             .collect()
     }
 
     /// The admin address.
     #[must_use]
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
+    pub fn admin(&self) -> &Address {
+        &self.admin
     }
 
     /// Has `config` take the place of the configuration in force. Requests under way end as they
@@ -179,9 +179,10 @@ impl Running {
     /// # Errors
     /// [`StartError`] if a part of it cannot be made; nothing has changed then.
     pub fn reload(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
+        reload::keep_tls(&self.config, &mut config);
         let made = draft::make(self, &config).inspect_err(|_| self.refused())?;
-        let needs_restart = config::reload::needs_restart(&self.config, &config);
-        config.admin = self.config.admin;
+        let needs_restart = reload::needs_restart(&self.config, &config);
+        config.admin = self.config.admin.clone();
         config.server.threads = self.config.server.threads;
         self.config = config;
         self.carry_out(made);
@@ -225,6 +226,11 @@ impl Running {
         for (listening, plan) in made.plans {
             plan.put_into(&listening);
         }
+        for address in made.modes {
+            if let Err(error) = address.apply_mode() {
+                warn!(%address, "the socket keeps its mode: {error}");
+            }
+        }
         let gone = std::mem::replace(&mut self.parts, made.parts).listeners;
         for open in gone {
             let mut now = self.parts.listeners.iter();
@@ -252,7 +258,7 @@ impl Running {
         };
         let listener = |(listener, open): (&Listener, &Open)| ListenerView {
             name: Arc::clone(&open.name),
-            address: open.address,
+            address: open.address.clone(),
             client: Arc::clone(&listener.client),
         };
         let listeners = config.listeners.iter().zip(&self.parts.listeners);
@@ -264,15 +270,10 @@ impl Running {
     }
 }
 
-fn bind(address: SocketAddr, what: String) -> Result<TcpListener, StartError> {
-    proxy::listener::bind(address).map_err(|cause| StartError::Bind {
-        address,
+fn bind(address: &Address, what: String) -> Result<Socket, StartError> {
+    Socket::bind(address).map_err(|cause| StartError::Bind {
+        address: address.clone(),
         what,
         cause,
     })
-}
-
-/// The address that a socket has, with the port that the system chose.
-fn local_address(socket: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    socket.local_addr().unwrap_or(asked)
 }

@@ -1,10 +1,13 @@
 //! Asking a running proxy at its admin address, for the commands that do.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+
+use crate::socket::UNIX;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -12,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The option that says where a running proxy is.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct AdminAddress {
-    /// The admin address of the running proxy: HOST:PORT or http://HOST:PORT
+    /// The admin address of the running proxy: HOST:PORT, http://HOST:PORT or unix:PATH
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -20,12 +23,22 @@ pub(super) struct AdminAddress {
         default_value = "127.0.0.1:9902",
         value_parser = parse
     )]
-    admin: Url,
+    admin: Target,
+}
+
+/// Where a running proxy is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    base: Url,
+    /// The unix socket to connect to, instead of the base's host and port.
+    socket: Option<PathBuf>,
 }
 
 /// A client of one admin address.
 #[derive(Clone, Debug)]
 pub(super) struct AdminClient {
+    /// As it is told to people.
+    address: String,
     base: Url,
     http: reqwest::Client,
 }
@@ -58,30 +71,41 @@ impl AdminClient {
         AdminClient::at(address.admin.clone())
     }
 
-    /// A client of the admin address `base`.
+    /// A client of one admin address.
     ///
     /// # Errors
     /// As for [`AdminClient::new`].
-    pub(super) fn at(base: Url) -> anyhow::Result<AdminClient> {
+    pub(super) fn at(target: Target) -> anyhow::Result<AdminClient> {
+        let Target { base, socket } = target;
         // never used, for the address is plain HTTP; given so that no certificates are looked for
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
-            .build()?;
-        Ok(AdminClient { base, http })
+            .timeout(TIMEOUT);
+        let address = match &socket {
+            None => base.as_str().trim_end_matches('/').to_owned(),
+            Some(path) => {
+                http = http.unix_socket(path.as_path());
+                format!("{UNIX}{}", path.display())
+            }
+        };
+        Ok(AdminClient {
+            address,
+            base,
+            http: http.build()?,
+        })
     }
 
     /// The address, as it is told to people.
     #[must_use]
     pub(super) fn address(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+        &self.address
     }
 
     /// Asks for `path`, which begins with a slash and may have a query, within `patience` or the
@@ -91,8 +115,8 @@ impl AdminClient {
     /// [`NoAnswer`] if none came whole and in time.
     pub(super) async fn get(&self, path: &str, patience: Duration) -> Result<Answer, NoAnswer> {
         let exchange = async {
-            let url = format!("{}{path}", self.address());
-            let response = self.http.get(url).send().await?;
+            let base = self.base.as_str().trim_end_matches('/');
+            let response = self.http.get(format!("{base}{path}")).send().await?;
             let status = response.status().as_u16();
             let text = printable(&response.text().await?);
             Ok(Answer { status, text })
@@ -113,19 +137,31 @@ impl AdminClient {
 }
 
 /// Reads an admin address.
-pub(super) fn parse(text: &str) -> Result<Url, String> {
+pub(super) fn parse(text: &str) -> Result<Target, String> {
+    let wanted = "it should be HOST:PORT, http://HOST:PORT or unix:PATH";
+    if let Some(path) = text.strip_prefix(UNIX) {
+        if path.is_empty() {
+            return Err(wanted.to_owned());
+        }
+        // a URL has no place for a path to a socket: this host is never looked up
+        let base = Url::parse("http://localhost").map_err(|error| error.to_string())?;
+        let socket = Some(path.into());
+        return Ok(Target { base, socket });
+    }
     let full = if text.contains("://") {
         text.to_owned()
     } else {
         format!("http://{text}")
     };
-    let wanted = "it should be HOST:PORT or http://HOST:PORT";
     let url = Url::parse(&full).map_err(|error| format!("{error}; {wanted}"))?;
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     if url.scheme() != "http" || !url.has_host() || !url.username().is_empty() || !bare {
         return Err(wanted.to_owned());
     }
-    Ok(url)
+    Ok(Target {
+        base: url,
+        socket: None,
+    })
 }
 
 /// The last cause, which says what happened; the ones before it say only that something did.
@@ -201,10 +237,11 @@ pub(super) mod tests {
             assert_eq!(client(text).address(), "http://127.0.0.1:9902");
         }
         assert_eq!(client("[::1]:99").address(), "http://[::1]:99");
+        assert_eq!(client("unix:/run/x.sock").address(), "unix:/run/x.sock");
         for text in [
             "",
             "https://x:1",
-            "unix:/x",
+            "unix:",
             "x:1/path",
             "u@x:1",
             "x:99999",

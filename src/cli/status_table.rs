@@ -64,7 +64,7 @@ pub(super) fn render(report: &StatusReport) -> String {
             report.listeners.iter().map(|listener| {
                 [
                     listener.name.clone(),
-                    listener.address.to_string(),
+                    listener.address.clone(),
                     listener.client.clone(),
                     listener.connections.to_string(),
                 ]

@@ -1,6 +1,5 @@
 //! The configuration without a file: one instance, one client, one listener.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use super::place::{Field, Place, Typed};
 use super::raw::{Client, Instance, Listener, Raw, Source, Sources, Store};
 use super::value;
 use crate::secret::Secret;
+use crate::socket::Address;
 
 const URL: &str = "COLLIBRA_URL";
 const CLIENT_ID: &str = "COLLIBRA_CLIENT_ID";
@@ -37,10 +37,10 @@ pub struct Flags {
     pub client_secret_file: Option<PathBuf>,
     /// Where apps are served [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Address>,
     /// Where health, metrics and status are served [default: 127.0.0.1:9902]
     #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Address>,
     /// How id and secret are sent [default: client_secret_basic]
     #[arg(long, value_name = "METHOD", value_parser = ["client_secret_basic", "client_secret_post"])]
     pub auth_method: Option<String>,
@@ -189,7 +189,8 @@ impl Flags {
             allow_unauthenticated: Field::from(Some(allow), flag("allow_unauthenticated")),
             ..Listener::local(
                 flag("listen"),
-                self.listen.unwrap_or(super::listener::DEFAULT_ADDRESS),
+                self.listen
+                    .unwrap_or(super::listener::DEFAULT_ADDRESS.into()),
             )
         };
         let store = Store {
@@ -210,6 +211,7 @@ impl Flags {
             threads: Field::from(self.threads, flag("threads")),
             drain: Field::from(self.drain, flag("drain")),
             admin: Field::from(self.admin, flag("admin")),
+            admin_mode: Field::Absent,
             access_log: Field::Absent,
             store,
             place: root,

@@ -1,14 +1,16 @@
 //! `[listener.NAME]`: an address on which apps are served.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Report;
-use super::parse::reference;
+use super::parse::{Surroundings, reference};
 use super::place::{Field, Place};
-use super::raw;
+use super::{listener_tls, raw};
 use crate::proxy::config::{Listener, Route};
+use crate::socket::Address;
 
 /// Where the listener is that nobody configured.
 pub(super) const DEFAULT_ADDRESS: SocketAddr =
@@ -16,6 +18,7 @@ pub(super) const DEFAULT_ADDRESS: SocketAddr =
 const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: u32 = 65_536;
+const MIN_BODY_RATE: u32 = 240;
 const MAX_CONNECTIONS: u32 = 10_000;
 
 /// What a listener may refer to.
@@ -27,18 +30,30 @@ pub(super) struct Names<'a> {
     pub(super) apps: &'a [Arc<str>],
 }
 
-/// Settles a listener.
-pub(super) fn parse(raw: raw::Listener, names: Names<'_>, report: &mut Report) -> Option<Listener> {
+/// Settles a listener, whose address is settled already.
+pub(super) fn parse(
+    raw: raw::Listener,
+    names: Names<'_>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Listener> {
     let client = reference(raw.client, &raw.place, "client", names.clients, report);
     let routes = routes(raw.routes, names.clients, report);
     let app = match raw.app {
         Field::Absent => None,
         given => reference(given, &raw.place, "app", names.apps, report),
     };
+    let is_a_socket = matches!(&raw.address, Field::Given(typed) if typed.value.tcp().is_none());
+    if app.is_some() && !is_a_socket {
+        report.warning(raw.place.child("app").fault(
+            "whoever reaches this port is taken for this app",
+            "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
+        ));
+    }
     let address = match raw.address {
         Field::Given(typed) => {
             let is_guarded = !names.apps.is_empty() || raw.allow_unauthenticated.or(false);
-            if !is_loopback(typed.value.ip()) && !is_guarded {
+            if !typed.value.is_local() && !is_guarded {
                 let apps = if typed.place.in_file() {
                     ", add [app.NAME] so that callers must say who they are"
                 } else {
@@ -66,7 +81,11 @@ pub(super) fn parse(raw: raw::Listener, names: Names<'_>, report: &mut Report) -
     };
     let hosts = match raw.hosts {
         Field::Given(typed) => hosts(&typed.value, &typed.place, report),
-        Field::Absent | Field::Faulty => default_hosts(address),
+        Field::Absent | Field::Faulty => default_hosts(address.as_ref()),
+    };
+    let tls = match raw.tls {
+        Some(tls) => Some(listener_tls::parse(tls, surroundings, report)?),
+        None => None,
     };
     let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
     let max_header_bytes = raw.max_header_bytes.sound_or(
@@ -90,8 +109,11 @@ pub(super) fn parse(raw: raw::Listener, names: Names<'_>, report: &mut Report) -
         routes,
         app,
         hosts,
+        tls,
+        upgrades: raw.upgrades.or(false),
         header_timeout,
         max_header_bytes: usize::try_from(max_header_bytes).ok()?,
+        min_body_rate: NonZeroU32::new(raw.min_body_rate.or(MIN_BODY_RATE)),
         max_connections: usize::try_from(max_connections).ok()?,
     })
 }
@@ -158,24 +180,9 @@ fn prefix(text: &str) -> Result<&str, (&'static str, &'static str)> {
     }
 }
 
-/// Whether only this machine reaches it.
-pub(super) fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
-}
-
-/// Whether both cannot be listened on at once.
-pub(super) fn clash(one: SocketAddr, other: SocketAddr) -> bool {
-    let same_family = one.is_ipv4() == other.is_ipv4();
-    let one_covers_other = one.ip().is_unspecified() || other.ip().is_unspecified();
-    // port 0 is another one each time
-    one.port() == other.port()
-        && one.port() != 0
-        && (one.ip() == other.ip() || (same_family && one_covers_other))
-}
-
-fn default_hosts(address: Option<SocketAddr>) -> Vec<String> {
+fn default_hosts(address: Option<&Address>) -> Vec<String> {
     let mut hosts: Vec<String> = DEFAULT_HOSTS.map(str::to_owned).into();
-    if let Some(ip) = address.map(|address| address.ip()) {
+    if let Some(ip) = address.and_then(Address::tcp).map(|tcp| tcp.ip()) {
         let written = match ip {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
@@ -248,17 +255,5 @@ mod tests {
         for typed in ["", "*", "a b", "http://a", "a/b", "a:80", "[::1]:80", "[a]"] {
             assert!(host(typed).is_err(), "{typed:?}");
         }
-    }
-
-    #[test]
-    fn addresses_clash_if_one_covers_the_other() {
-        let clash = |one: &str, other: &str| clash(one.parse().unwrap(), other.parse().unwrap());
-        assert!(clash("127.0.0.1:80", "127.0.0.1:80"));
-        assert!(clash("0.0.0.0:80", "127.0.0.1:80"));
-        assert!(clash("[::1]:80", "[::]:80"));
-        assert!(!clash("127.0.0.1:80", "127.0.0.1:81"));
-        assert!(!clash("127.0.0.1:80", "127.0.0.2:80"));
-        assert!(!clash("127.0.0.1:0", "127.0.0.1:0"));
-        assert!(!clash("0.0.0.0:80", "[::]:80"));
     }
 }

@@ -13,6 +13,8 @@ mod flags;
 mod forward;
 mod instance;
 mod listener;
+mod listener_address;
+mod listener_tls;
 mod nearest;
 mod parse;
 mod place;
@@ -27,7 +29,6 @@ mod value;
 pub mod watch;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub use fault::{Fault, Faults, Origin};
 pub use flags::Flags;
 
 use crate::secret::Secret;
+use crate::socket::Address;
 use crate::{oauth, proxy, token};
 use fault::Report;
 use parse::Surroundings;
@@ -122,10 +124,10 @@ pub struct Server {
 }
 
 /// Where the process is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// The address of health, metrics and the status page.
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 /// Reads a file. Relative paths in it count from its directory; `env` reads the environment.

@@ -13,8 +13,10 @@ use super::nearest::{listed, nearest};
 use super::place::{Field, Place};
 use super::raw::{Listener as RawListener, Raw};
 use super::watch::Files;
-use super::{Admin, Client, Config, Server, app, client, instance, listener, policy, store};
+use super::{Admin, Client, Config, Server, app, client, instance, listener, listener_address};
+use super::{policy, store};
 use crate::proxy::config::{App, Listener};
+use crate::socket::Address;
 
 const ADMIN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9902);
@@ -72,11 +74,20 @@ pub(super) fn parse(
         Field::Given(typed) => typed.place.clone(),
         _ => root.child("admin").child("address"),
     };
+    let admin = raw.admin.or(ADMIN.into());
     let admin = Admin {
-        address: raw.admin.or(ADMIN),
+        address: listener_address::settle(admin, raw.admin_mode, surroundings, report),
     };
-    let listeners = listeners(raw.listeners, &root, names, &admin, &admin_place, report);
-    if !listener::is_loopback(admin.address.ip()) {
+    let listeners = listeners(
+        raw.listeners,
+        &root,
+        names,
+        &admin,
+        &admin_place,
+        surroundings,
+        report,
+    );
+    if !admin.address.is_local() {
         report.warning(admin_place.fault(
             "health, metrics and status can be seen beyond this machine; none shows a secret",
             "write a loopback address unless something outside scrapes it",
@@ -275,39 +286,51 @@ fn listeners(
     names: listener::Names<'_>,
     admin: &Admin,
     admin_place: &Place,
+    surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Vec<Listener> {
     if raw.is_empty() && !report.blames("listener") {
         let place = root.child("listener").child("local");
-        raw.push(RawListener::local(place, listener::DEFAULT_ADDRESS));
+        raw.push(RawListener::local(place, listener::DEFAULT_ADDRESS.into()));
     }
-    let mut taken: Vec<(String, std::net::SocketAddr)> = Vec::new();
+    let mut taken: Vec<(String, Address)> = Vec::new();
     let mut listeners = Vec::new();
-    for raw in raw {
+    for mut raw in raw {
+        if let Field::Given(typed) = &mut raw.address {
+            let (address, mode) = (typed.value.clone(), std::mem::take(&mut raw.mode));
+            typed.value = listener_address::settle(address, mode, surroundings, report);
+        }
         if let Field::Given(typed) = &raw.address {
             let clash = taken
                 .iter()
-                .find(|(_, address)| listener::clash(*address, typed.value));
+                .find(|(_, address)| listener_address::clash(address, &typed.value));
             if let Some((other, _)) = clash {
                 report.fault(typed.place.fault(
                     format!("[listener.{}] already listens there", other.escape_debug()),
-                    "write another port",
+                    another(&typed.value),
                 ));
             }
-            if listener::clash(admin.address, typed.value) {
+            if listener_address::clash(&admin.address, &typed.value) {
                 report.fault(admin_place.fault(
                     format!(
                         "[listener.{}] already listens there",
                         raw.name.escape_debug()
                     ),
-                    format!("write another port; the default is \"{ADMIN}\""),
+                    format!("{}; the default is \"{ADMIN}\"", another(&typed.value)),
                 ));
             }
-            taken.push((raw.name.to_string(), typed.value));
+            taken.push((raw.name.to_string(), typed.value.clone()));
         }
-        listeners.extend(listener::parse(raw, names, report));
+        listeners.extend(listener::parse(raw, names, surroundings, report));
     }
     listeners
+}
+
+fn another(taken: &Address) -> &'static str {
+    match taken {
+        Address::Tcp(_) => "write another port",
+        Address::Unix { .. } => "write another path",
+    }
 }
 
 fn warn_of_unused(

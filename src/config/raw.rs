@@ -1,6 +1,5 @@
 //! The configuration as it was typed: every key of the right type, nothing decided yet.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::fault::{Origin, Report};
 use super::place::{Field, Place, Typed};
 use super::table::{Table, Text};
 use crate::secret::Secret;
+use crate::socket::Address;
 
 /// The tables of the file.
 pub(super) const TABLES: &[&str] = &[
@@ -55,15 +55,21 @@ pub(super) const POOL: &[&str] = &["capacity", "refill"];
 /// The keys of `[listener.NAME]`.
 pub(super) const LISTENER: &[&str] = &[
     "address",
+    "mode",
     "client",
     "route",
     "app",
     "hosts",
+    "tls",
     "allow_unauthenticated",
+    "upgrades",
     "header_timeout",
     "max_header_bytes",
+    "min_body_rate",
     "max_connections",
 ];
+/// The keys of `tls`.
+pub(super) const TLS: &[&str] = &["cert_file", "key_file", "client_ca_file"];
 /// The keys of an item of `route`.
 pub(super) const ROUTE: &[&str] = &["prefix", "client", "strip"];
 /// The keys of `[app.NAME]`.
@@ -81,7 +87,7 @@ pub(super) const POLICY: &[&str] = &["deny", "sessions"];
 /// The keys of `[server]`.
 pub(super) const SERVER: &[&str] = &["threads", "drain"];
 /// The keys of `[admin]`.
-pub(super) const ADMIN: &[&str] = &["address"];
+pub(super) const ADMIN: &[&str] = &["address", "mode"];
 /// The keys of `[log]`.
 pub(super) const LOG: &[&str] = &["access"];
 /// The keys of `[store]`.
@@ -99,7 +105,8 @@ pub(super) struct Raw {
     pub(super) sessions: Field<String>,
     pub(super) threads: Field<u32>,
     pub(super) drain: Field<Duration>,
-    pub(super) admin: Field<SocketAddr>,
+    pub(super) admin: Field<Address>,
+    pub(super) admin_mode: Field<String>,
     pub(super) access_log: Field<bool>,
     pub(super) store: Store,
 }
@@ -176,15 +183,28 @@ pub(super) enum Source {
 pub(super) struct Listener {
     pub(super) name: Arc<str>,
     pub(super) place: Place,
-    pub(super) address: Field<SocketAddr>,
+    pub(super) address: Field<Address>,
+    pub(super) mode: Field<String>,
     pub(super) client: Field<String>,
     pub(super) routes: Vec<Route>,
     pub(super) app: Field<String>,
     pub(super) hosts: Field<Vec<String>>,
+    pub(super) tls: Option<Tls>,
     pub(super) allow_unauthenticated: Field<bool>,
+    pub(super) upgrades: Field<bool>,
     pub(super) header_timeout: Field<Duration>,
     pub(super) max_header_bytes: Field<u32>,
+    pub(super) min_body_rate: Field<u32>,
     pub(super) max_connections: Field<u32>,
+}
+
+/// `tls` of a listener.
+#[derive(Debug)]
+pub(super) struct Tls {
+    pub(super) place: Place,
+    pub(super) cert_file: Field<PathBuf>,
+    pub(super) key_file: Field<PathBuf>,
+    pub(super) client_ca_file: Field<PathBuf>,
 }
 
 /// An item of `route`.
@@ -249,6 +269,7 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         threads: key(&server, "threads", report),
         drain: key(&server, "drain", report),
         admin: key(&admin, "address", report),
+        admin_mode: key(&admin, "mode", report),
         access_log: key(&log, "access", report),
         store: Store {
             place: store_place,
@@ -335,6 +356,7 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
         name,
         place: table.place.clone(),
         address: table.get("address", report),
+        mode: table.get("mode", report),
         client: table.get("client", report),
         routes: table
             .tables("route", ROUTE, report)
@@ -343,9 +365,17 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
             .collect(),
         app: table.get("app", report),
         hosts: table.get("hosts", report),
+        tls: table.table("tls", TLS, report).map(|table| Tls {
+            cert_file: table.get("cert_file", report),
+            key_file: table.get("key_file", report),
+            client_ca_file: table.get("client_ca_file", report),
+            place: table.place,
+        }),
         allow_unauthenticated: table.get("allow_unauthenticated", report),
+        upgrades: table.get("upgrades", report),
         header_timeout: table.get("header_timeout", report),
         max_header_bytes: table.get("max_header_bytes", report),
+        min_body_rate: table.get("min_body_rate", report),
         max_connections: table.get("max_connections", report),
     }
 }
@@ -377,17 +407,21 @@ fn app(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> App {
 
 impl Listener {
     /// The one that there is if none is configured.
-    pub(super) fn local(place: Place, address: SocketAddr) -> Listener {
+    pub(super) fn local(place: Place, address: Address) -> Listener {
         Listener {
             name: "local".into(),
             address: Field::from(Some(address), place.child("address")),
+            mode: Field::Absent,
             client: Field::Absent,
             routes: Vec::new(),
             app: Field::Absent,
             hosts: Field::Absent,
+            tls: None,
             allow_unauthenticated: Field::Absent,
+            upgrades: Field::Absent,
             header_timeout: Field::Absent,
             max_header_bytes: Field::Absent,
+            min_body_rate: Field::Absent,
             max_connections: Field::Absent,
             place,
         }

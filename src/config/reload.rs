@@ -41,6 +41,17 @@ pub fn engine(old: &Client, new: &Client) -> Engine {
     })
 }
 
+/// Where a certificate and its key are what they were, what was made of them goes on: callers can
+/// resume the sessions that they have begun.
+pub fn keep_tls(old: &Config, new: &mut Config) {
+    for listener in &mut new.listeners {
+        let mut olds = old.listeners.iter().map(|old| &old.tls);
+        if let Some(same) = olds.find(|old| **old == listener.tls) {
+            listener.tls.clone_from(same);
+        }
+    }
+}
+
 /// The keys whose new values count from the next start on.
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {

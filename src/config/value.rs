@@ -1,14 +1,14 @@
 //! What a value of the file may be, and what to write if it is something else. A wrong value is
 //! described by its type, never quoted.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::secret::Secret;
+use crate::socket::{self, Address};
 
 /// What is wrong with a value, and what to write instead.
 pub(super) type Wrong = (String, String);
@@ -35,13 +35,36 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// An IP address and a port.
+/// The mode of a unix socket, unless another is said: only this user connects to it.
+pub(super) const SOCKET_MODE: u32 = 0o600;
+
+/// The longest path of a unix socket, in bytes: what the system takes, less what the name needs
+/// under which it is made.
+const LONGEST_SOCKET_PATH: usize = 90;
+
+/// An IP address and a port, or a unix socket.
 ///
 /// # Errors
 /// What to write instead.
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "write an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\"".into()
+pub(super) fn address(text: &str) -> Result<Address, String> {
+    let Some(path) = text.strip_prefix(socket::UNIX) else {
+        return text.parse().map(Address::Tcp).map_err(|_| {
+            "write an IP address and a port, like \"127.0.0.1:8080\" or \"[::1]:8080\", or \
+             \"unix:\" and a path"
+                .into()
+        });
+    };
+    if path.len() > LONGEST_SOCKET_PATH {
+        return Err(format!(
+            "write a path of at most {LONGEST_SOCKET_PATH} bytes: systems take no longer one"
+        ));
+    }
+    if Path::new(path).file_name().is_none() || path.contains('\0') {
+        return Err("write the socket's path, like \"unix:/run/proxy.sock\"".into());
+    }
+    Ok(Address::Unix {
+        path: path.into(),
+        mode: SOCKET_MODE,
     })
 }
 
@@ -133,8 +156,8 @@ impl Value for Duration {
     }
 }
 
-impl Value for SocketAddr {
-    fn read(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
+impl Value for Address {
+    fn read(value: &DeValue<'_>) -> Result<Address, Wrong> {
         let text = String::read(value)?;
         address(&text).map_err(|remedy| ("this is no address to listen on".into(), remedy))
     }

@@ -1,13 +1,15 @@
 //! What the proxy is told: instances to send to, listeners to receive on. Already validated.
 
-use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
+pub use super::tls::{Error as TlsError, Tls};
 use crate::outgoing::tunnel;
 use crate::secret::Secret;
+use crate::socket::Address;
 use crate::tls::{CaFile, Identity};
 
 /// One Collibra environment.
@@ -56,7 +58,7 @@ pub struct Listener {
     /// Its name in the configuration.
     pub name: Arc<str>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The name of the client whose token is attached, unless a route or an app has another.
     pub client: Arc<str>,
     /// What begins with a prefix and goes elsewhere.
@@ -65,12 +67,28 @@ pub struct Listener {
     pub app: Option<Arc<str>>,
     /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
     pub hosts: Vec<String>,
-    /// The longest time for the head of a request, from its first byte to its last.
+    /// What it shows over TLS; none: it is plain.
+    pub tls: Option<Tls>,
+    /// Whether a WebSocket may be opened.
+    pub upgrades: bool,
+    /// The longest time for the head of a request, from its first byte to its last; for the first
+    /// byte of a connection; and for a TLS handshake.
     pub header_timeout: Duration,
     /// The largest head of a request, in bytes.
     pub max_header_bytes: usize,
+    /// How fast a caller has to send a body and to take an answer, in bytes per second; none: it
+    /// may take its time.
+    pub min_body_rate: Option<NonZeroU32>,
     /// How many connections are served at once; further ones wait to be accepted.
     pub max_connections: usize,
+}
+
+impl Listener {
+    /// The scheme by which it is called.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
 }
 
 /// Requests whose path begins alike, and whose client is another than their listener's.

@@ -60,6 +60,8 @@ pub(crate) fn request_id(request: &RequestHeader) -> Option<HeaderValue> {
 /// By what way an app called the proxy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way<'a> {
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
     /// The value of `Host`.
     pub(crate) host: Option<&'a HeaderValue>,
     /// What was cut from the path.
@@ -91,7 +93,11 @@ pub(crate) fn incoming(
 
 /// A location on the instance as one on the proxy.
 fn turned_back(location: &str, instance: &Instance, way: Way<'_>) -> Option<String> {
-    let Way { host, prefix } = way;
+    let Way {
+        scheme,
+        host,
+        prefix,
+    } = way;
     if location.starts_with('/') && !location.starts_with("//") {
         return (!prefix.is_empty()).then(|| format!("{prefix}{location}"));
     }
@@ -103,7 +109,7 @@ fn turned_back(location: &str, instance: &Instance, way: Way<'_>) -> Option<Stri
     let (authority, path) = rest.split_at(end);
     authority
         .eq_ignore_ascii_case(&instance.authority)
-        .then(|| format!("http://{host}{prefix}{path}"))
+        .then(|| format!("{scheme}://{host}{prefix}{path}"))
 }
 
 #[cfg(test)]
@@ -183,13 +189,14 @@ mod tests {
         }
         let host = HeaderValue::from_static("localhost:8080");
         let way = Way {
+            scheme: "https",
             host: Some(&host),
             prefix: "",
         };
         incoming(&mut response, &instance(), way).unwrap();
         assert!(!response.headers.contains_key("set-cookie"));
         assert!(!response.headers.contains_key("strict-transport-security"));
-        assert_eq!(response.headers["location"], "http://localhost:8080/x?y#z");
+        assert_eq!(response.headers["location"], "https://localhost:8080/x?y#z");
         assert_eq!(response.headers["etag"], "1");
     }
 
@@ -197,11 +204,12 @@ mod tests {
     fn a_location_gets_the_prefix_back_that_was_cut() {
         let host = HeaderValue::from_static("localhost");
         let way = Way {
+            scheme: "https",
             host: Some(&host),
             prefix: "/dev",
         };
         let turned = |location| turned_back(location, &instance(), way);
-        let back = "http://localhost/dev/x";
+        let back = "https://localhost/dev/x";
         assert_eq!(turned("https://acme.collibra.com/x").unwrap(), back);
         assert_eq!(turned("/x?y").unwrap(), "/dev/x?y");
         for left_alone in ["x", "//other.example/x", "https://other.example/x"] {
@@ -236,6 +244,7 @@ mod tests {
     fn another_sites_location_is_left_alone() {
         let host = HeaderValue::from_static("localhost:8080");
         let way = Way {
+            scheme: "https",
             host: Some(&host),
             prefix: "",
         };

@@ -4,8 +4,6 @@
 //! open, every connection stays as it is, and the next request of each meets what is then in place.
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
@@ -15,45 +13,35 @@ use arc_swap::ArcSwap;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::l4::stream::Stream as TransportStream;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::BufReader;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connection::{Connection, Limits};
+use super::http2;
 use super::plan::Plan;
 use super::service::Service;
+use super::tls::Tls;
+use super::transport::Transport;
 use crate::clock::Clock;
+use crate::socket::{Accepted, Socket};
 use crate::tls::CaFile;
 
-/// How long a connection is kept between two requests, in seconds.
-const KEEP_ALIVE: u64 = 60;
+/// How long a connection is kept between two requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// How many connections the kernel holds for us until they are accepted.
-const BACKLOG: u32 = 4096;
+/// What is read ahead below TLS: a record (RFC 8446, section 5.1).
+const READ_BUFFER: usize = 16 * 1024;
 
 /// After a failed accept (no file descriptor left, say) the next try waits so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a connection that was just opened may take for its request, once its listener is gone.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Opens the listening socket.
-///
-/// # Errors
-/// If the address cannot be bound.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
 
 /// A data path. The certificates by which it verifies the other side are its own for ever; all
 /// else is its plan's.
@@ -93,10 +81,20 @@ impl Server {
         }
     }
 
-    /// Serves the requests of one connection, one after the other.
-    async fn serve(self: Arc<Self>, stream: Stream) {
+    /// Serves the requests of one connection.
+    async fn serve(self: Arc<Self>, connection: Connection) {
+        if connection.is_http2() {
+            let ending = self.ending.subscribe();
+            http2::serve(connection, &self.proxy, KEEP_ALIVE, ending).await;
+        } else {
+            self.serve_http1(Box::new(connection)).await;
+        }
+    }
+
+    /// Serves requests one after the other.
+    async fn serve_http1(&self, stream: Stream) {
         let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive(Some(KEEP_ALIVE));
+        session.set_keepalive(Some(KEEP_ALIVE.as_secs()));
         let ending = self.ending.subscribe();
         while let Some(reused) = self.proxy.process_new_http(session, &ending).await {
             let (stream, settings) = reused.consume();
@@ -162,7 +160,7 @@ impl Listening {
 
     /// Serves `socket` until [`Listening::close`] or [`Listening::retire`] is called, then closes
     /// it. Connections go on in tasks that `connections` knows of.
-    pub async fn serve(self: Arc<Self>, socket: TcpListener, connections: TaskTracker) {
+    pub async fn serve(self: Arc<Self>, socket: Socket, connections: TaskTracker) {
         let mut closed = self.closed.subscribe();
         loop {
             let permit = tokio::select! {
@@ -174,7 +172,7 @@ impl Listening {
                 _ = closed.wait_for(|closed| *closed) => break,
             };
             match accepted {
-                Ok((stream, _)) => self.admit(stream, permit, &connections),
+                Ok(stream) => self.admit(stream, permit, &connections),
                 Err(e) => {
                     let name = Arc::clone(&self.server.load().plan.load().listener.name);
                     warn!(listener = %name, "cannot accept a connection: {e}");
@@ -184,7 +182,7 @@ impl Listening {
         }
         // the kernel has told these callers already that they are connected
         let waiting = || std::future::poll_fn(|cx| Poll::Ready(socket.poll_accept(cx)));
-        while let Poll::Ready(Ok((stream, _))) = waiting().await {
+        while let Poll::Ready(Ok(stream)) = waiting().await {
             self.admit(stream, None, &connections);
         }
     }
@@ -225,22 +223,27 @@ impl Listening {
 
     fn admit(
         &self,
-        stream: TcpStream,
+        stream: Accepted,
         permit: Option<OwnedSemaphorePermit>,
         connections: &TaskTracker,
     ) {
         let server = self.server.load_full();
         let plan = server.plan.load();
+        let listener = &plan.listener;
         let limits = Limits {
-            header_timeout: plan.listener.header_timeout,
-            max_header_bytes: plan.listener.max_header_bytes,
+            header_timeout: listener.header_timeout,
+            max_header_bytes: listener.max_header_bytes,
+            min_body_rate: listener.min_body_rate,
         };
-        let _ = stream.set_nodelay(true);
-        let stream = TransportStream::from(stream);
-        let connection = Connection::new(stream, limits, Arc::clone(&plan.metrics));
+        let tls = listener.tls.as_ref().map(Tls::acceptor);
+        let metrics = Arc::clone(&plan.metrics);
         drop(plan);
+        let open = metrics.connection();
         connections.spawn(async move {
-            server.serve(Box::new(connection)).await;
+            if let Some(transport) = shake_hands(stream, tls, limits.header_timeout).await {
+                let connection = Connection::new(transport, limits, metrics, open);
+                server.serve(connection).await;
+            }
             drop(permit);
         });
     }
@@ -258,6 +261,27 @@ impl Listening {
                 }
             });
         }
+    }
+}
+
+/// What an accepted connection runs over. Who does not speak TLS where it is asked for, or takes
+/// too long, is let go without a word.
+async fn shake_hands(
+    stream: Accepted,
+    tls: Option<TlsAcceptor>,
+    patience: Duration,
+) -> Option<Transport> {
+    if let Accepted::Tcp(stream) = &stream {
+        let _ = stream.set_nodelay(true);
+    }
+    let Some(tls) = tls else {
+        return Some(Transport::Plain(stream));
+    };
+    // records are read in small pieces
+    let stream = BufReader::with_capacity(READ_BUFFER, stream);
+    match tokio::time::timeout(patience, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
+        Ok(Err(_)) | Err(_) => None,
     }
 }
 

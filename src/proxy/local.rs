@@ -108,6 +108,8 @@ pub(super) async fn answer(
         Endpoint::OpenSession => {
             let shown = login::read(authorization, &body);
             let token = sign(context, &shown, SESSION_LIFE, clock);
+            let over_tls = context.plan.listener.tls.is_some();
+            let opened = |token| opened(&token, over_tls);
             token.map(opened).ok_or(Refusal::UnknownApp)
         }
         Endpoint::EndSession => {
@@ -160,10 +162,10 @@ fn granted(token: Secret) -> Answer {
         .with("Pragma", "no-cache".to_owned())
 }
 
-fn opened(token: Secret) -> Answer {
+fn opened(token: &Secret, over_tls: bool) -> Answer {
     let csrf_token = format!("{:032x}", crate::random::unique());
     let opened = login::Opened::new(&csrf_token);
-    let cookie = login::set_cookie(&token, SESSION_LIFE.as_secs(), false);
+    let cookie = login::set_cookie(token, SESSION_LIFE.as_secs(), over_tls);
     Answer::json(StatusCode::OK, Endpoint::OpenSession.reason(), &opened)
         .with(SET_COOKIE.as_str(), cookie)
 }

@@ -1,10 +1,11 @@
 //! The data path: what happens to a request between its listener and Collibra.
 //!
-//! A request's walk: [`listener`] -> `connection` (the limits on its head) -> [`service`] (the
-//! hooks) -> [`head`] -> `examine`: [`target`], [`browser`], `identify`, [`policy`], [`limit`] (may
-//! it go on?) -> the client's token -> [`upstream`] (where to) -> `inject` (as whom) -> the response,
-//! the access log, the metrics. What is not forwarded is answered by `local`, with a local token, or
-//! by [`respond`], with a refusal.
+//! A request's walk: [`listener`] -> `transport` (TLS or not) -> `connection` (the limits on its
+//! head, its `pace`; `http2` takes streams apart) -> [`service`] (the hooks) -> [`head`] ->
+//! `examine`: [`target`], [`browser`], `identify`, [`policy`], [`limit`] (may it go on?) -> the
+//! client's token -> [`upstream`] (where to) -> `inject` (as whom) -> the response, the access log,
+//! the metrics. What is not forwarded is answered by `local`, with a local token, or by [`respond`],
+//! with a refusal.
 //!
 //! Promises: nothing goes to the instance without a usable token, and a token goes nowhere else;
 //! bodies are streamed both ways, never buffered; a response has no total deadline, and one that
@@ -28,17 +29,23 @@ mod connection;
 mod context;
 mod examine;
 pub mod head;
+mod http2;
 mod identify;
 mod inject;
 pub mod limit;
 pub mod listener;
 mod local;
+mod pace;
+pub mod peer;
+mod phase;
 pub mod plan;
 pub mod policy;
 mod replay;
 pub mod respond;
 pub mod service;
 pub mod target;
+mod tls;
+mod transport;
 mod trust;
 mod tunnel;
 pub mod upstream;

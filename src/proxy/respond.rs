@@ -31,6 +31,8 @@ pub enum Refusal {
     SlowHeader,
     /// The head is too large.
     LargeHeader,
+    /// The body came too slowly.
+    SlowBody,
     /// `Host` is not on the listener's list.
     Host {
         /// The listener's name.
@@ -66,6 +68,7 @@ impl Refusal {
             Refusal::Method => "method",
             Refusal::SlowHeader => "slow-header",
             Refusal::LargeHeader => "large-header",
+            Refusal::SlowBody => "slow-body",
             Refusal::Host { .. } => "host",
             Refusal::CrossSite => "cross-site",
             Refusal::UnknownApp => "unknown-app",
@@ -84,7 +87,7 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::SlowHeader => StatusCode::REQUEST_TIMEOUT,
+            Refusal::SlowHeader | Refusal::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::Host { .. } => StatusCode::MISDIRECTED_REQUEST,
             Refusal::CrossSite | Refusal::Denied(_) => StatusCode::FORBIDDEN,
@@ -142,6 +145,11 @@ impl Refusal {
                 "The request's head is too large",
                 "Its request line and headers together exceed the listener's max_header_bytes.",
                 "Send fewer or shorter headers, or raise max_header_bytes of the listener.",
+            ),
+            Refusal::SlowBody => Words::new(
+                "The request came too slowly",
+                "Its body came more slowly than the listener's min_body_rate allows.",
+                "Send the body as fast as the network takes it, or lower min_body_rate of the listener; 0 turns it off.",
             ),
             Refusal::Host { listener, accepted } => Words::new(
                 "Not a host of this proxy",

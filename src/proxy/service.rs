@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::Version;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::http::v1::server::HttpSession;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -22,6 +23,8 @@ use super::examine::{self, Next};
 use super::head;
 use super::inject::{self, REQUEST_ID, Way};
 use super::local::{self, Endpoint};
+use super::peer::Peer;
+use super::phase::Body;
 use super::plan::{Client, Plan};
 use super::replay::{self, Unauthorized};
 use super::respond::{self, Refusal};
@@ -83,8 +86,30 @@ impl ProxyHttp for Service {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+        // each read has its deadline below, where it is known who is waited for
+        session.as_downstream_mut().set_read_timeout(None);
+        let body = if session.as_downstream_mut().is_body_empty() {
+            Body::Nothing
+        } else if session.req_header().headers.contains_key(EXPECT) {
+            Body::Announced
+        } else {
+            Body::Due
+        };
         if let Some(connection) = Self::connection(session) {
-            connection.head_is_complete();
+            connection.head_is_complete(body);
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _: &mut Context,
+    ) -> Result<()> {
+        if end_of_stream && let Some(connection) = Self::connection(session) {
+            connection.body_is_complete();
         }
         Ok(())
     }
@@ -97,9 +122,10 @@ impl ProxyHttp for Service {
             session.set_keepalive(None);
             return Self::refuse(context, Refusal::Malformed(why));
         }
+        let peer = Peer::of(session);
         let request = session.req_header_mut();
         context.id = inject::request_id(request);
-        match examine::examine(context, request, &[], &*self.clock) {
+        match examine::examine(context, request, &peer.certificate_names, &*self.clock) {
             Ok(Next::Forward) => {}
             Ok(Next::Answer(endpoint)) => return self.answer(endpoint, session, context).await,
             Err(refusal) => return Self::refuse(context, refusal),
@@ -119,11 +145,18 @@ impl ProxyHttp for Service {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        if let Some(connection) = Self::connection(session) {
+            connection.is_not_waited_for();
+        }
         let problem = match context.client.upstream.peer(self.ca_file.as_ref()).await {
             Ok(mut peer) => {
                 if session.req_header().version < Version::HTTP_11 {
                     // knows no chunks, in which pingora passes on what came over HTTP/2
                     peer.options.alpn = ALPN::H1;
+                }
+                if context.plan.listener.upgrades {
+                    peer.options.http_upstream_request_policy =
+                        HttpUpstreamRequestPolicy::default();
                 }
                 return Ok(peer);
             }
@@ -253,6 +286,7 @@ impl ProxyHttp for Service {
             response.insert_header(REQUEST_ID, id.clone())?;
         }
         let way = Way {
+            scheme: context.plan.listener.scheme(),
             host: request.headers.get(HOST),
             prefix: context.stripped.as_deref().unwrap_or_default(),
         };
@@ -266,12 +300,16 @@ impl ProxyHttp for Service {
         context: &mut Context,
     ) -> FailToProxy {
         let answered = session.response_written().is_some();
+        let is_slow = Self::connection(session).is_some_and(Connection::is_slow);
+        if is_slow && !answered {
+            context.refusal = Some(Refusal::SlowBody);
+        }
         let caller_is_gone = *e.esource() == ErrorSource::Downstream
             && matches!(
                 e.etype(),
                 ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
             );
-        if answered || caller_is_gone {
+        if answered || (caller_is_gone && !is_slow) {
             // an answer that was cut stays cut: the connection ends without its last chunk
             return FailToProxy {
                 error_code: 0,
@@ -283,7 +321,8 @@ impl ProxyHttp for Service {
         let answer = respond::answer(refusal);
         FailToProxy {
             error_code: refusal.status().as_u16(),
-            can_reuse_downstream: answer.send(session, context.id.as_ref()).await.is_ok(),
+            can_reuse_downstream: answer.send(session, context.id.as_ref()).await.is_ok()
+                && !is_slow,
         }
     }
 

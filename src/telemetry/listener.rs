@@ -6,7 +6,7 @@ use super::counts::Counts;
 use super::families::Families;
 
 /// The reasons for which the proxy answers itself.
-const REASONS: [&str; 11] = [
+const REASONS: [&str; 12] = [
     "bad-request",
     "unknown-app",
     "denied",
@@ -14,6 +14,7 @@ const REASONS: [&str; 11] = [
     "method",
     "slow-header",
     "large-header",
+    "slow-body",
     "host",
     "app-limit",
     "upstream",

@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use crate::support::certificate::Authority;
 use crate::support::process::{Ended, command, run};
 use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::{Proxy, Simulator, file};
@@ -189,6 +190,8 @@ fn an_address_in_use_is_told_and_costs_no_token() {
 fn the_samples_are_sound() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let secrets = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let (pair, ca) = (authority.files("localhost"), authority.ca_file());
     let mut checked = 0;
     for sample in std::fs::read_dir(samples).unwrap() {
         let path = sample.unwrap().path();
@@ -198,6 +201,16 @@ fn the_samples_are_sound() {
         std::fs::write(secrets.path().join("client_id"), CLIENT_ID).unwrap();
         std::fs::write(secrets.path().join("client_secret"), CLIENT_SECRET).unwrap();
         let text = text.replace("/run/secrets/collibra", folder);
+        let text = text
+            .replace(
+                "/etc/collibra-auth-proxy/proxy.pem",
+                pair.cert.to_str().unwrap(),
+            )
+            .replace(
+                "/etc/collibra-auth-proxy/proxy.key",
+                pair.key.to_str().unwrap(),
+            )
+            .replace("/etc/collibra-auth-proxy/apps-ca.pem", ca.to_str().unwrap());
         let (_folder, copy) = file("sample.toml", text.as_bytes());
         let mut check = command(["check", "--config"]);
         check.arg(copy);

@@ -36,6 +36,14 @@ mod http2_upstream;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+mod listeners_http2;
+#[cfg(test)]
+mod listeners_tls;
+#[cfg(test)]
+mod listeners_unix;
+#[cfg(test)]
+mod listeners_websocket;
+#[cfg(test)]
 mod oauth_clients;
 #[cfg(test)]
 mod python;
@@ -45,6 +53,8 @@ mod refusals;
 mod reload;
 #[cfg(test)]
 mod shutdown;
+#[cfg(test)]
+mod slow;
 #[cfg(test)]
 mod streaming;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::app::{self, Running};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Faults, Flags};
 use crate::simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Simulator};
+use crate::socket::Address;
 
 mod apps;
 mod board;
@@ -180,11 +181,11 @@ impl Stage {
 
 /// The configuration of a proxy in front of the simulated Collibra at `base`.
 fn proxy_config(base: &str, speed: f64) -> Result<Config, Faults> {
-    let any_port = Some(([127, 0, 0, 1], 0).into());
+    let any_port = Some(Address::Tcp(([127, 0, 0, 1], 0).into()));
     let flags = Flags {
         upstream: Some(base.to_owned()),
         client_id: Some(DEMO_CLIENT_ID.to_owned()),
-        listen: any_port,
+        listen: any_port.clone(),
         admin: any_port,
         pool_refill: Some(REFILL.div_f64(speed)),
         ..Flags::default()

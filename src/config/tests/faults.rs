@@ -83,7 +83,7 @@ kind = "redis"
     proxy.toml:35: listener.local.hosts: item 2 is no host name; write it without its port: any port is accepted
     proxy.toml:36: listener.local.max_header_bytes: it is out of bounds; write a number of bytes from 1024 to 1048576; the default is 65536
     proxy.toml:38: listener.other.client: there are several of [client.NAME], and this does not say which; write one of `catalog`, `lineage`, `two words`
-    proxy.toml:39: listener.other.address: this is no address to listen on; write an IP address and a port, like "127.0.0.1:8080" or "[::1]:8080"
+    proxy.toml:39: listener.other.address: this is no address to listen on; write an IP address and a port, like "127.0.0.1:8080" or "[::1]:8080", or "unix:" and a path
     proxy.toml:40: listener.other.allow_unauthenticated: this should be true or false, and is a string; write true or false, without quotes
     proxy.toml:41: listener.other.max_connections: the number is below zero or far too large; write a whole number, 0 or above
     proxy.toml:44: server.drain: the number has no unit; write the unit too, in quotes, like "90s", "5m" or "250ms"

@@ -45,7 +45,7 @@ fn faults_name_the_flag_or_the_variable() {
     let flags = Flags {
         client_id: Some("id".into()),
         client_id_file: Some("id".into()),
-        listen: Some("0.0.0.0:9902".parse().unwrap()),
+        listen: value::address("0.0.0.0:9902").ok(),
         pool_capacity: Some(0),
         hosts: vec!["a:80".into()],
         ..Flags::default()

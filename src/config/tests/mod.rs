@@ -4,6 +4,7 @@ mod apps;
 mod canary;
 mod faults;
 mod flags;
+mod listeners;
 mod samples;
 mod sound;
 

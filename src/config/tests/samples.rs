@@ -115,6 +115,31 @@ fn corporate_is_sound_with_and_without_what_is_commented_out() {
 }
 
 #[test]
+fn shared_host_is_sound_with_its_secrets_and_certificates() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let root = mounted(&[
+        ("client_id", "urn:x\n"),
+        ("client_secret", "s3cret\n"),
+        ("proxy.pem", &cert),
+        ("proxy.key", &key),
+        ("apps-ca.pem", &cert),
+    ]);
+    let mounted = root.path().to_str().unwrap();
+    let text = sample("shared-host.toml")
+        .replace("/run/secrets/collibra", mounted)
+        .replace("/etc/collibra-auth-proxy", mounted);
+    let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
+    assert_eq!(said(&config), "");
+    let [tls, local] = &config.listeners[..] else {
+        panic!("{:?}", config.listeners);
+    };
+    assert!(tls.tls.is_some() && tls.scheme() == "https");
+    let socket = "unix:/run/collibra-auth-proxy/local.sock";
+    assert_eq!(local.address.to_string(), socket);
+}
+
+#[test]
 fn simulator_is_sound_and_sixty_times_as_fast() {
     let config = read(&sample("simulator.toml")).unwrap();
     let client = &config.clients["simulator"];
@@ -158,6 +183,7 @@ fn the_reference_has_every_key_and_no_other() {
         ("client.", raw::CLIENT),
         ("client.pool.", raw::POOL),
         ("listener.", raw::LISTENER),
+        ("listener.tls.", raw::TLS),
         ("app.", raw::APP),
         ("policy.", raw::POLICY),
         ("server.", raw::SERVER),
@@ -179,7 +205,7 @@ fn collect(table: &toml::Table, prefix: &str, found: &mut BTreeSet<String>) {
         let named = matches!(prefix, "instance." | "client." | "listener." | "app.");
         let path = format!("{prefix}{key}");
         match value.as_table() {
-            Some(table) if named && key != "pool" && !path.contains(".pool") => {
+            Some(table) if named => {
                 collect_keys(table, prefix, found);
             }
             Some(table) => {

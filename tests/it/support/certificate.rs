@@ -40,13 +40,7 @@ impl Authority {
     /// A certificate for `name`, in files.
     pub(crate) fn files(&self, name: &str) -> Files {
         let (cert, key) = self.certify(name);
-        let files = Files {
-            cert: self.folder.path().join(format!("{name}.pem")),
-            key: self.folder.path().join(format!("{name}.key")),
-        };
-        std::fs::write(&files.cert, cert.pem()).unwrap();
-        std::fs::write(&files.key, key.serialize_pem()).unwrap();
-        files
+        self.write(name, &cert, &key)
     }
 
     /// A server's configuration with a certificate for `name`.
@@ -81,7 +75,27 @@ impl Authority {
         Arc::new(config)
     }
 
-    fn certify(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+    /// A certificate for `name` that has been valid until yesterday, in files.
+    pub(crate) fn expired(&self, name: &str) -> Files {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        self.write(name, &cert, &key)
+    }
+
+    fn write(&self, name: &str, cert: &rcgen::Certificate, key: &KeyPair) -> Files {
+        let files = Files {
+            cert: self.folder.path().join(format!("{name}.pem")),
+            key: self.folder.path().join(format!("{name}.key")),
+        };
+        std::fs::write(&files.cert, cert.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+
+    pub(crate) fn certify(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();

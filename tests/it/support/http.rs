@@ -2,7 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
+
+use rustls::{ClientConnection, StreamOwned};
 
 use serde_json::Value;
 
@@ -10,8 +14,47 @@ use super::PATIENCE;
 
 /// A connection and what was read of it too early.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     unread: Vec<u8>,
+}
+
+/// What a connection runs over.
+pub(crate) trait Wire: Read + Write + Send {
+    /// How long a read waits.
+    fn set_patience(&self, patience: Duration);
+
+    /// Closes the direction in which this side sends.
+    fn close_sending(&self) -> std::io::Result<()>;
+}
+
+impl Wire for TcpStream {
+    fn set_patience(&self, patience: Duration) {
+        self.set_read_timeout(Some(patience)).unwrap();
+    }
+
+    fn close_sending(&self) -> std::io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Wire for UnixStream {
+    fn set_patience(&self, patience: Duration) {
+        self.set_read_timeout(Some(patience)).unwrap();
+    }
+
+    fn close_sending(&self) -> std::io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Wire for StreamOwned<ClientConnection, TcpStream> {
+    fn set_patience(&self, patience: Duration) {
+        self.sock.set_patience(patience);
+    }
+
+    fn close_sending(&self) -> std::io::Result<()> {
+        self.sock.close_sending()
+    }
 }
 
 /// An answer.
@@ -45,23 +88,36 @@ pub(crate) fn post(address: SocketAddr, line: &str, content_type: &str, body: &[
 impl Connection {
     /// Connects.
     pub(crate) fn open(address: SocketAddr) -> Connection {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Connection::over(tcp(address))
+    }
+
+    /// Connects to a unix socket.
+    pub(crate) fn open_unix(path: &Path) -> Connection {
+        let stream = UnixStream::connect(path)
+            .unwrap_or_else(|e| panic!("cannot connect to {}: {e}", path.display()));
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let unread = Vec::new();
-        Connection { stream, unread }
+        Connection::over(stream)
+    }
+
+    /// Over what is connected already.
+    pub(crate) fn over(stream: impl Wire + 'static) -> Connection {
+        stream.set_patience(PATIENCE);
+        Connection {
+            stream: Box::new(stream),
+            unread: Vec::new(),
+        }
     }
 
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
+        self.stream.flush().unwrap();
     }
 
     /// Sends bytes as they are, unless the other side is gone.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        self.stream.write_all(bytes.as_ref())?;
+        self.stream.flush()
     }
 
     /// `GET path` and its answer.
@@ -94,7 +150,7 @@ impl Connection {
     /// Closes its own side: there is nothing more to be sent.
     pub(crate) fn ends(&mut self) {
         // whoever has closed the connection has ended it all the same
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.close_sending();
     }
 
     /// Reads the head of an answer, informational or not.
@@ -169,10 +225,14 @@ impl Connection {
 
     /// Whether nothing at all comes within `span`, not even the connection's end.
     pub(crate) fn is_silent_for(&mut self, span: Duration) -> bool {
-        self.stream.set_read_timeout(Some(span)).unwrap();
-        let silent = self.stream.peek(&mut [0]).is_err();
-        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        silent && self.unread.is_empty()
+        self.stream.set_patience(span);
+        let mut byte = [0];
+        let read = self.stream.read(&mut byte);
+        self.stream.set_patience(PATIENCE);
+        if let Ok(n) = read {
+            self.unread.extend_from_slice(&byte[..n]);
+        }
+        read.is_err() && self.unread.is_empty()
     }
 
     /// Waits for the connection's end, and that nothing comes before it.
@@ -213,7 +273,15 @@ impl Connection {
                 self.unread.extend_from_slice(&bytes[..n]);
                 true
             }
-            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::ConnectionReset
+                        | ErrorKind::BrokenPipe
+                        | ErrorKind::UnexpectedEof
+                        | ErrorKind::InvalidData
+                ) =>
+            {
                 false
             }
             Err(e) => panic!(
@@ -222,6 +290,16 @@ impl Connection {
             ),
         }
     }
+}
+
+/// A TCP connection, with an end to every wait.
+pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)
+        .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 impl Answer {

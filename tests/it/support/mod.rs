@@ -16,6 +16,7 @@ pub(crate) mod recorder;
 pub(crate) mod request;
 pub(crate) mod simulator;
 pub(crate) mod strict;
+pub(crate) mod tls;
 pub(crate) mod wait;
 
 pub(crate) use http::Connection;

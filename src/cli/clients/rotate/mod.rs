@@ -15,7 +15,6 @@ mod swap;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use reqwest::Url;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::credentials::Credentials;
@@ -25,7 +24,7 @@ use super::authority::{Authority, Caller};
 use super::site::{Site, Where};
 use super::target::put;
 use super::{line, print, print_json};
-use crate::cli::admin_client;
+use crate::cli::admin_client::{self, Target};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
 use crate::registration::{NewClient, Registration};
@@ -50,7 +49,7 @@ pub(super) struct Args {
         value_delimiter = ',',
         value_parser = admin_client::parse
     )]
-    admins: Vec<Url>,
+    admins: Vec<Target>,
 
     /// No proxy runs that uses the client: wait for none
     #[arg(long, conflicts_with = "admins")]
@@ -103,7 +102,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let admins = match (&site.config, &args.admins[..]) {
         _ if args.no_running_proxy => Vec::new(),
-        (Some(config), []) => vec![format!("http://{}", config.admin.address).parse()?],
+        (Some(config), []) => {
+            let address = config.admin.address.to_string();
+            vec![admin_client::parse(&address).map_err(anyhow::Error::msg)?]
+        }
         (_, given) => given.to_vec(),
     };
     let mut rotation = Rotation {

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use reqwest::Url;
 
 use crate::admin::report::StatusReport;
-use crate::cli::admin_client::AdminClient;
+use crate::cli::admin_client::{AdminClient, Target};
 use crate::cli::status;
 use crate::clock::{Clock, SystemClock};
 
@@ -35,7 +34,7 @@ impl Readers {
     ///
     /// # Errors
     /// As for [`AdminClient::at`].
-    pub(super) fn at(addresses: &[Url]) -> anyhow::Result<Readers> {
+    pub(super) fn at(addresses: &[Target]) -> anyhow::Result<Readers> {
         let clients = addresses.iter().cloned().map(AdminClient::at);
         Ok(Readers(clients.collect::<anyhow::Result<_>>()?))
     }

@@ -1,0 +1,95 @@
+//! Where something listens: what was typed as an address and as the mode of a socket's file.
+
+use std::net::SocketAddr;
+
+use super::fault::Report;
+use super::parse::Surroundings;
+use super::place::{Field, Typed};
+use crate::socket::Address;
+
+/// The address as it counts: a relative path from the configuration's directory, with its mode.
+pub(super) fn settle(
+    address: Address,
+    mode: Field<String>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Address {
+    let given = mode.given();
+    match address {
+        Address::Unix { path, mode } => Address::Unix {
+            path: surroundings.path(&path),
+            mode: given
+                .map_or(Some(mode), |typed| self::mode(&typed, report))
+                .unwrap_or(mode),
+        },
+        tcp @ Address::Tcp(_) => {
+            if let Some(typed) = given {
+                report.fault(typed.place.fault(
+                    "only a unix socket has a mode",
+                    "remove it, or write \"unix:\" and a path as the address",
+                ));
+            }
+            tcp
+        }
+    }
+}
+
+/// Permissions as they are written for `chmod`.
+fn mode(typed: &Typed<String>, report: &mut Report) -> Option<u32> {
+    let digits = typed.value.trim_start_matches("0o");
+    let mode = u32::from_str_radix(digits, 8).ok();
+    let fits = |mode: &u32| *mode <= 0o777 && !digits.starts_with('+');
+    if let Some(mode) = mode.filter(fits) {
+        if mode & 0o600 == 0o600 {
+            return Some(mode);
+        }
+        report.fault(typed.place.fault(
+            "its own user could not use the socket",
+            "write a mode that begins with 6 or 7, like \"0660\"",
+        ));
+        return None;
+    }
+    report.fault(typed.place.fault(
+        "this is no mode of a file",
+        "write it as for chmod, in quotes, like \"0660\": user, group, others",
+    ));
+    None
+}
+
+/// Whether both cannot be listened on at once.
+pub(super) fn clash(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Tcp(one), Address::Tcp(other)) => ports_clash(*one, *other),
+        _ => one.is_at(other),
+    }
+}
+
+fn ports_clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let one_covers_other = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // port 0 is another one each time
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || (same_family && one_covers_other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_clash_if_one_covers_the_other() {
+        let read = |text: &str| super::super::value::address(text).unwrap();
+        let clash = |one: &str, other: &str| clash(&read(one), &read(other));
+        assert!(clash("127.0.0.1:80", "127.0.0.1:80"));
+        assert!(clash("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(clash("[::1]:80", "[::]:80"));
+        assert!(!clash("127.0.0.1:80", "127.0.0.1:81"));
+        assert!(!clash("127.0.0.1:80", "127.0.0.2:80"));
+        assert!(!clash("127.0.0.1:0", "127.0.0.1:0"));
+        assert!(!clash("0.0.0.0:80", "[::]:80"));
+        assert!(clash("unix:/run/a.sock", "unix:/run/a.sock"));
+        assert!(!clash("unix:/run/a.sock", "unix:/run/b.sock"));
+        assert!(!clash("unix:/run/a.sock", "127.0.0.1:80"));
+    }
+}

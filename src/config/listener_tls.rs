@@ -1,0 +1,97 @@
+//! `tls` of `[listener.NAME]`: what a listener shows, and whose certificates it takes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fault::Report;
+use super::parse::Surroundings;
+use super::place::{Field, Place, Typed};
+use super::raw;
+use crate::clock::{Clock, SystemClock};
+use crate::proxy::config::{Tls, TlsError};
+use crate::tls::CaFile;
+
+/// A certificate that ends sooner than this is told of.
+const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+const CERT_REMEDY: &str =
+    "name a PEM file with the certificate and, below it, those that lead to its authority";
+const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
+
+/// Settles what a listener shows over TLS.
+pub(super) fn parse(
+    raw: raw::Tls,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Tls> {
+    let cert = demand(raw.cert_file, &raw.place, "cert_file", CERT_REMEDY, report);
+    let key = demand(raw.key_file, &raw.place, "key_file", KEY_REMEDY, report);
+    let client_ca =
+        match raw.client_ca_file {
+            Field::Absent => Some(None),
+            Field::Faulty => None,
+            Field::Given(typed) => match CaFile::read(&surroundings.to_read(&typed.value)) {
+                Ok(authorities) => Some(Some(authorities)),
+                Err(error) => {
+                    report.fault(typed.place.fault(
+                        error.reason.to_string(),
+                        surroundings.file_remedy(
+                            "name a PEM file with the authority of callers' certificates",
+                        ),
+                    ));
+                    None
+                }
+            },
+        };
+    let (cert, key, client_ca) = (cert?, key?, client_ca?);
+    let (cert_file, key_file) = (
+        surroundings.to_read(&cert.value),
+        surroundings.to_read(&key.value),
+    );
+    let tls = match Tls::read(&cert_file, &key_file, client_ca) {
+        Ok(tls) => tls,
+        Err(error) => {
+            let (place, remedy) = match error {
+                TlsError::Certificate(_) | TlsError::Unusable(_) => (cert.place, CERT_REMEDY),
+                TlsError::ClientAuthority => (
+                    raw.place.child("client_ca_file"),
+                    "name a PEM file with the authority of callers' certificates",
+                ),
+                TlsError::KeyUnreadable(_) | TlsError::NoKey | TlsError::Mismatch => {
+                    (key.place, KEY_REMEDY)
+                }
+            };
+            report.fault(place.fault(error.to_string(), surroundings.file_remedy(remedy)));
+            return None;
+        }
+    };
+    match tls.expires().duration_since(SystemClock.wall()) {
+        Err(_) => report.warning(cert.place.fault(
+            "the certificate has expired: callers that verify it refuse it",
+            "renew it; the files are read again once they change",
+        )),
+        Ok(left) if left < SOON => report.warning(cert.place.fault(
+            format!(
+                "the certificate expires in {} days",
+                left.as_secs() / 86_400
+            ),
+            "renew it; the files are read again once they change",
+        )),
+        Ok(_) => {}
+    }
+    Some(tls)
+}
+
+/// A file that must be named.
+fn demand(
+    field: Field<PathBuf>,
+    table: &Place,
+    key: &str,
+    remedy: &str,
+    report: &mut Report,
+) -> Option<Typed<PathBuf>> {
+    if matches!(field, Field::Absent) {
+        report.fault(table.child(key).fault("it is missing", remedy));
+    }
+    field.given()
+}

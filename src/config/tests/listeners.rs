@@ -1,0 +1,107 @@
+//! Faults of where and how a listener listens.
+
+use super::*;
+
+/// What is said of a listener with `keys` in place of its address.
+fn listener(keys: &str) -> String {
+    let text = with("", "", keys).replace("address = \"127.0.0.1:8080\"\n", "");
+    report(&text)
+}
+
+#[test]
+fn addresses_and_modes() {
+    let of = |keys: &[&str]| {
+        let said: Vec<String> = keys.iter().map(|keys| listener(keys)).collect();
+        said.join("\n")
+    };
+    let long = format!("address = \"unix:/{}\"", "x".repeat(100));
+    insta::assert_snapshot!(of(&[
+        "address = \"unix:\"",
+        &long,
+        "address = \"unix:/run/a.sock\"\nmode = \"rw\"",
+        "address = \"unix:/run/a.sock\"\nmode = \"1777\"",
+        "address = \"unix:/run/a.sock\"\nmode = \"0060\"",
+        "address = \"unix:/run/a.sock\"\nmode = 660",
+        "address = \"127.0.0.1:80\"\nmode = \"0660\"",
+    ]), @r#"
+    proxy.toml:9: listener.local.address: this is no address to listen on; write the socket's path, like "unix:/run/proxy.sock"
+    proxy.toml:9: listener.local.address: this is no address to listen on; write a path of at most 90 bytes: systems take no longer one
+    proxy.toml:10: listener.local.mode: this is no mode of a file; write it as for chmod, in quotes, like "0660": user, group, others
+    proxy.toml:10: listener.local.mode: this is no mode of a file; write it as for chmod, in quotes, like "0660": user, group, others
+    proxy.toml:10: listener.local.mode: its own user could not use the socket; write a mode that begins with 6 or 7, like "0660"
+    proxy.toml:10: listener.local.mode: this should be a string, and is a whole number; write it in quotes, like "…"
+    proxy.toml:10: listener.local.mode: only a unix socket has a mode; remove it, or write "unix:" and a path as the address
+    "#);
+}
+
+#[test]
+fn one_socket_is_for_one() {
+    let text = with("", "", "").replace("127.0.0.1:8080", "unix:/run/a.sock");
+    let text = format!(
+        "{text}\n[listener.other]\naddress = \"unix:/run/a.sock\"\n[admin]\naddress = \"unix:/run/a.sock\"\n"
+    );
+    insta::assert_snapshot!(report(&text), @r#"
+    proxy.toml:13: listener.other.address: [listener.local] already listens there; write another path
+    proxy.toml:15: admin.address: [listener.local] already listens there; write another path; the default is "127.0.0.1:9902"
+    proxy.toml:15: admin.address: [listener.other] already listens there; write another path; the default is "127.0.0.1:9902"
+    "#);
+}
+
+#[test]
+fn a_socket_counts_as_this_machines() {
+    assert_eq!(
+        listener("address = \"unix:/run/a.sock\""),
+        listener("address = \"127.0.0.1:1\"")
+    );
+}
+
+#[test]
+fn certificates_and_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let made = || rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (one, other) = (made(), made());
+    write("cert.pem", &one.cert.pem());
+    write("key.pem", &one.signing_key.serialize_pem());
+    write("other.pem", &other.signing_key.serialize_pem());
+    write("empty.pem", "");
+    let of = |tls: &str| {
+        let text = with("", "", &format!("tls = {tls}"));
+        let said = match read_with(&text, folder.path(), &|_| None) {
+            Err(faults) => faults.to_string(),
+            Ok(config) => {
+                let warnings: Vec<String> = config.warnings.iter().map(Fault::to_string).collect();
+                warnings.join("\n")
+            }
+        };
+        said.replace(folder.path().to_str().unwrap(), "FOLDER")
+    };
+    assert_eq!(
+        of("{ cert_file = \"cert.pem\", key_file = \"key.pem\" }"),
+        report(&with("", "", ""))
+    );
+    let all = [
+        "{ }",
+        "{ cert_file = \"cert.pem\" }",
+        "{ cert_file = \"missing\", key_file = \"key.pem\" }",
+        "{ cert_file = \"empty.pem\", key_file = \"key.pem\" }",
+        "{ cert_file = \"cert.pem\", key_file = \"missing\" }",
+        "{ cert_file = \"cert.pem\", key_file = \"empty.pem\" }",
+        "{ cert_file = \"cert.pem\", key_file = \"other.pem\" }",
+        "{ cert_file = \"cert.pem\", key_file = \"key.pem\", client_ca_file = \"empty.pem\" }",
+        "{ cert_file = \"cert.pem\", key_file = \"key.pem\", ca_file = \"cert.pem\" }",
+    ];
+    let said: Vec<String> = all.iter().map(|tls| of(tls)).collect();
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    proxy.toml:10: listener.local.tls.cert_file: it is missing; name a PEM file with the certificate and, below it, those that lead to its authority
+    proxy.toml:10: listener.local.tls.key_file: it is missing; name the PEM file with the certificate's private key
+    proxy.toml:10: listener.local.tls.key_file: it is missing; name the PEM file with the certificate's private key
+    proxy.toml:10: listener.local.tls.cert_file: the file cannot be read: No such file or directory (os error 2); name a PEM file with the certificate and, below it, those that lead to its authority (a relative path counts from FOLDER)
+    proxy.toml:10: listener.local.tls.cert_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with the certificate and, below it, those that lead to its authority (a relative path counts from FOLDER)
+    proxy.toml:10: listener.local.tls.key_file: the file cannot be read: No such file or directory (os error 2); name the PEM file with the certificate's private key (a relative path counts from FOLDER)
+    proxy.toml:10: listener.local.tls.key_file: there is no private key in the file; it should be PEM, without a password; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
+    proxy.toml:10: listener.local.tls.key_file: the key is not that of the certificate; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
+    proxy.toml:10: listener.local.tls.client_ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with the authority of callers' certificates (a relative path counts from FOLDER)
+    proxy.toml:10: listener.local.tls.ca_file: this key is unknown; write `cert_file`
+    "#);
+}

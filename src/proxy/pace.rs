@@ -1,0 +1,187 @@
+//! Whether a caller is too slow: how long it has us wait, against how many bytes it moves.
+//!
+//! Only time in which this proxy waits for the caller counts; time in which it waits for the
+//! instance never does. A caller begins with five seconds of credit. Waiting uses it up, and each
+//! byte earns as much as it may take at the least rate, up to five minutes in all: enough for what
+//! the systems at both ends hold back, and no more however much went before.
+
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// What a caller begins with.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
+/// The most that a caller can have earned.
+const MOST: Duration = Duration::from_secs(300);
+
+/// One direction's pace.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// The least rate, in bytes per second; none: any.
+    rate: Option<NonZeroU32>,
+    /// How long may still be waited, counted from `since` if that is set.
+    credit: Duration,
+    /// When the wait began that is going on.
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pace {
+    /// One that must not fall below `rate`.
+    pub(crate) fn of(rate: Option<NonZeroU32>) -> Pace {
+        Pace {
+            rate,
+            credit: GRACE,
+            since: None,
+            timer: None,
+        }
+    }
+
+    /// Begins anew.
+    pub(crate) fn reset(&mut self) {
+        self.credit = GRACE;
+        self.since = None;
+    }
+
+    /// The caller has moved `bytes`.
+    pub(crate) fn moved(&mut self, bytes: u64) {
+        if let Some(rate) = self.rate {
+            let earned = u128::from(bytes) * 1000 / u128::from(rate.get());
+            let earned = Duration::from_millis(u64::try_from(earned).unwrap_or(u64::MAX));
+            self.credit = self.credit.saturating_add(earned).min(MOST);
+        }
+    }
+
+    /// The wait, if there was one, is over.
+    pub(crate) fn resume(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.credit = self.credit.saturating_sub(now() - since);
+        }
+    }
+
+    /// What was waited for since [`Pace::wait`] was not the caller.
+    pub(crate) fn forgive(&mut self) {
+        self.since = None;
+    }
+
+    /// Waits for the caller; ready once its credit is used up.
+    pub(crate) fn wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.rate.is_none() {
+            return Poll::Pending;
+        }
+        let end = *self.since.get_or_insert_with(now) + self.credit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        // one that was set for less is left to ring: most waits are over before
+        if timer.deadline() > end {
+            timer.as_mut().reset(end);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= end {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+    }
+}
+
+/// The longest that one write of at most `bytes` takes at `rate`.
+pub(crate) fn longest_write(rate: NonZeroU32, bytes: u32) -> Duration {
+    GRACE + Duration::from_secs(1) * bytes / rate.get()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "timers run by this clock, which stands still while the machine sleeps: a caller is not blamed for that"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::time::{advance, timeout};
+
+    fn pace() -> Pace {
+        Pace::of(NonZeroU32::new(240))
+    }
+
+    /// Waits for the caller for `seconds`; whether it is too slow by then.
+    async fn waits(pace: &mut Pace, seconds: u64) -> bool {
+        let exhausted = poll_fn(|cx| pace.wait(cx));
+        let slow = timeout(Duration::from_secs(seconds), exhausted).await;
+        pace.resume();
+        slow.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_borne_for_five_seconds() {
+        assert!(!waits(&mut pace(), 4).await);
+        assert!(waits(&mut pace(), 6).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_below_the_rate_is_ended_and_one_above_it_is_not() {
+        let ends = |bytes| async move {
+            let mut pace = pace();
+            for second in 0..36_000_u64 {
+                if waits(&mut pace, 1).await {
+                    return Some(second);
+                }
+                pace.moved(bytes);
+            }
+            None
+        };
+        assert_eq!(ends(10).await, Some(5));
+        assert_eq!(ends(200).await, Some(24));
+        assert_eq!(ends(240).await, None);
+        assert_eq!(ends(1_000_000).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_in_which_nobody_waits_for_the_caller_does_not_count() {
+        let mut pace = pace();
+        for _ in 0..24 {
+            assert!(!waits(&mut pace, 4).await);
+            pace.moved(960);
+            advance(Duration::from_secs(3600)).await;
+        }
+        // and neither does one that turns out to be the instance's
+        let _ = futures_poll(&mut pace).await;
+        advance(Duration::from_secs(3600)).await;
+        pace.forgive();
+        assert!(!waits(&mut pace, 4).await);
+    }
+
+    async fn futures_poll(pace: &mut Pace) -> Poll<()> {
+        poll_fn(|cx| Poll::Ready(pace.wait(cx))).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn much_at_once_does_not_buy_hours() {
+        let mut pace = pace();
+        pace.moved(1 << 40);
+        assert!(!waits(&mut pace, 299).await);
+        assert!(waits(&mut pace, 2).await);
+        pace.reset();
+        assert!(!waits(&mut pace, 4).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_rate_nobody_is_slow() {
+        let mut pace = Pace::of(None);
+        assert!(!waits(&mut pace, 1_000_000).await);
+    }
+
+    #[test]
+    fn a_write_may_take_as_long_as_its_bytes_at_the_rate() {
+        let rate = NonZeroU32::new(1024).unwrap();
+        assert_eq!(longest_write(rate, 64 * 1024), Duration::from_secs(69));
+    }
+}

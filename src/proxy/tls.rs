@@ -1,0 +1,204 @@
+//! What a listener shows over TLS, and whose certificates it takes from its callers.
+//!
+//! The files are read when the configuration is. What they hold later counts once it is read
+//! again, and then for new connections; those that are open go on as they began.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ring::digest::{SHA256, digest};
+use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::tls::{CaFile, Reason};
+
+/// HTTP/2 by its name in ALPN (RFC 9113, section 3.2).
+pub(super) const H2: &[u8] = b"h2";
+
+/// A listener's certificate and key, and whom it lets show a certificate of theirs. Equal to
+/// another that was read from files of the same content.
+#[derive(Clone)]
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    chain: CaFile,
+    key_digest: [u8; 32],
+    client_ca: Option<CaFile>,
+    expires: SystemTime,
+}
+
+/// Why there can be no TLS. Never quotes what a file holds.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The certificate's file.
+    #[error("{0}")]
+    Certificate(Reason),
+    /// The key's file cannot be read.
+    #[error("the file cannot be read: {0}")]
+    KeyUnreadable(#[source] std::io::Error),
+    /// The key's file holds no key that can be used.
+    #[error("there is no private key in the file; it should be PEM, without a password")]
+    NoKey,
+    /// The key is another's.
+    #[error("the key is not that of the certificate")]
+    Mismatch,
+    /// The authorities of callers cannot be verified by.
+    #[error("callers' certificates cannot be verified by it")]
+    ClientAuthority,
+    /// The certificate or the kind of key is one that cannot be used.
+    #[error("the certificate and its key cannot be used: {0}")]
+    Unusable(rustls::Error),
+}
+
+impl Tls {
+    /// Reads a certificate, first its own and then those on the way to its authority, and its key.
+    /// A caller may show a certificate issued by one of `client_ca`.
+    ///
+    /// # Errors
+    /// [`Error`] says which file is at fault and why.
+    pub fn read(
+        cert_file: &Path,
+        key_file: &Path,
+        client_ca: Option<CaFile>,
+    ) -> Result<Tls, Error> {
+        let chain = CaFile::read(cert_file).map_err(|error| Error::Certificate(error.reason))?;
+        let pem = zeroize_on_drop(std::fs::read(key_file).map_err(Error::KeyUnreadable)?);
+        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Error::NoKey)?;
+        let key_digest = digest(&SHA256, key.secret_der());
+        let provider = Arc::new(default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(Error::Unusable)?;
+        let builder = match &client_ca {
+            None => builder.with_no_client_auth(),
+            Some(authorities) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(authorities.certificates().iter().cloned());
+                // there are other ways to say who one is
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                        .allow_unauthenticated()
+                        .build()
+                        .map_err(|_| Error::ClientAuthority)?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(chain.certificates().to_vec(), key)
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => Error::Mismatch,
+                error => Error::Unusable(error),
+            })?;
+        // the strongest that both know
+        config.ignore_client_order = true;
+        config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
+        Ok(Tls {
+            config: Arc::new(config),
+            expires: expiry(&chain)?,
+            chain,
+            key_digest: key_digest
+                .as_ref()
+                .try_into()
+                .map_err(|_| Error::Mismatch)?,
+            client_ca,
+        })
+    }
+
+    /// When the first of its certificates ends.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        self.expires
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+}
+
+fn zeroize_on_drop(bytes: Vec<u8>) -> secrecy::zeroize::Zeroizing<Vec<u8>> {
+    secrecy::zeroize::Zeroizing::new(bytes)
+}
+
+/// When the first certificate of the chain ends.
+fn expiry(chain: &CaFile) -> Result<SystemTime, Error> {
+    let ends = chain.certificates().iter().map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let seconds = certificate.validity().not_after.timestamp();
+        let since_epoch = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        Some(SystemTime::UNIX_EPOCH + since_epoch)
+    });
+    let ends: Option<Vec<SystemTime>> = ends.collect();
+    let first = ends.and_then(|ends| ends.into_iter().min());
+    first.ok_or(Error::Certificate(Reason::NotCertificates))
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Tls) -> bool {
+        self.chain == other.chain
+            && self.key_digest == other.key_digest
+            && self.client_ca == other.client_ca
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("certificate", &self.chain)
+            .field("client_ca", &self.client_ca)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Pair {
+        folder: tempfile::TempDir,
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            let folder = tempfile::tempdir().unwrap();
+            let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+            let write = |name, text: String| std::fs::write(folder.path().join(name), text);
+            write("cert.pem", made.cert.pem()).unwrap();
+            write("key.pem", made.signing_key.serialize_pem()).unwrap();
+            Pair { folder }
+        }
+
+        fn read(&self, key: &Path) -> Result<Tls, Error> {
+            Tls::read(&self.folder.path().join("cert.pem"), key, None)
+        }
+
+        fn key(&self) -> std::path::PathBuf {
+            self.folder.path().join("key.pem")
+        }
+    }
+
+    #[test]
+    fn a_pair_counts_as_changed_by_its_content() {
+        let (one, other) = (Pair::new(), Pair::new());
+        let read = one.read(&one.key()).unwrap();
+        assert_eq!(one.read(&one.key()).unwrap(), read);
+        assert_ne!(other.read(&other.key()).unwrap(), read);
+        assert!(read.expires() > SystemTime::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_pair_that_does_not_match_is_refused() {
+        let (one, other) = (Pair::new(), Pair::new());
+        let error = one.read(&other.key()).unwrap_err();
+        assert!(matches!(error, Error::Mismatch), "{error}");
+        let no_key = one.folder.path().join("cert.pem");
+        let error = one.read(&no_key).unwrap_err();
+        assert!(matches!(error, Error::NoKey), "{error}");
+    }
+}

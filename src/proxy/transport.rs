@@ -1,0 +1,134 @@
+//! What an app's connection runs over: a TCP or unix socket, with or without TLS.
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use pingora_core::protocols::Shutdown;
+use pingora_core::protocols::l4::ext::get_tcp_info;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use super::peer::Peer;
+use super::tls::H2;
+use crate::socket::Accepted;
+
+/// The bytes below a connection.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// As they are.
+    Plain(Accepted),
+    /// Within TLS; the handshake is done.
+    Tls(Box<TlsStream<BufReader<Accepted>>>),
+}
+
+impl Transport {
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> Peer {
+        match self {
+            Transport::Plain(_) => Peer::default(),
+            Transport::Tls(stream) => {
+                let certificates = stream.get_ref().1.peer_certificates();
+                Peer::with_tls(certificates.and_then(<[_]>::first))
+            }
+        }
+    }
+
+    /// Whether both sides have agreed on HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+            Transport::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(H2),
+        }
+    }
+
+    /// How many bytes the other side's system has confirmed to have, where that is told.
+    pub(crate) fn confirmed(&self) -> Option<u64> {
+        let info = get_tcp_info(self.socket().as_raw_fd()).ok()?;
+        Some(info.tcpi_bytes_acked)
+    }
+
+    /// Has the system forget what it holds for the other side, once this is dropped: who does not
+    /// take it would not see the end either.
+    pub(crate) fn cut(&self) {
+        if let Accepted::Tcp(stream) = self.socket() {
+            let _ = stream.set_zero_linger();
+        }
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> &Accepted {
+        match self {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0.get_ref(),
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Transport {
+    async fn shutdown(&mut self) {
+        // who is gone misses nothing
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Where this program listens: a TCP address or a unix socket, opened and closed alike.
+//!
+//! A unix socket is a file. One that a process left behind is replaced, one that somebody still
+//! listens on is not; it has its mode before anybody can connect; and it is removed once it is
+//! closed, unless it is another's by then.
+
+use std::fmt;
+use std::fs::Permissions;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+
+/// What a unix socket's path begins with where an address is written.
+pub const UNIX: &str = "unix:";
+
+/// How many connections the kernel holds for us until they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// What may wait in the system's buffer of a connection beyond what is on its way, in bytes. Without
+/// it a caller that takes nothing has the system hold 4 MB for it.
+const UNSENT: u32 = 128 * 1024;
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An IP address and a port; port 0 is one that the system chooses.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions, like `0o660`.
+        mode: u32,
+    },
+}
+
+/// An open socket that accepts connections.
+#[derive(Debug)]
+pub enum Socket {
+    /// On an IP address.
+    Tcp(TcpListener),
+    /// On a file, which is removed when this is dropped.
+    Unix(UnixListener, SocketFile),
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub enum Accepted {
+    /// From anywhere.
+    Tcp(TcpStream),
+    /// From this machine.
+    Unix(UnixStream),
+}
+
+/// The file of a unix socket that this process listens on.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and number, by which it is told from another's of the same name.
+    identity: (u64, u64),
+}
+
+impl Address {
+    /// The IP address and the port, if it has them.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix { .. } => None,
+        }
+    }
+
+    /// Whether only this machine reaches it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.tcp()
+            .is_none_or(|address| address.ip().to_canonical().is_loopback())
+    }
+
+    /// Whether both are one place, whatever the mode.
+    #[must_use]
+    pub fn is_at(&self, other: &Address) -> bool {
+        match (self, other) {
+            (Address::Unix { path, .. }, Address::Unix { path: other, .. }) => path == other,
+            _ => self == other,
+        }
+    }
+
+    /// Gives the file of a unix socket the mode that is said here.
+    ///
+    /// # Errors
+    /// If the system does not allow it.
+    pub fn apply_mode(&self) -> io::Result<()> {
+        match self {
+            Address::Unix { path, mode } => {
+                std::fs::set_permissions(path, Permissions::from_mode(*mode))
+            }
+            Address::Tcp(_) => Ok(()),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address::Tcp(address)
+    }
+}
+
+/// As it is written in the configuration: `127.0.0.1:8080`, `unix:/run/x.sock`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix { path, .. } => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl Socket {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// If the address cannot be bound; [`ErrorKind::AddrInUse`] if somebody listens there.
+    pub fn bind(address: &Address) -> io::Result<Socket> {
+        match address {
+            Address::Tcp(address) => bind_tcp(*address).map(Socket::Tcp),
+            Address::Unix { path, mode } => {
+                bind_unix(path, *mode).map(|(socket, file)| Socket::Unix(socket, file))
+            }
+        }
+    }
+
+    /// The address that it has, which is `asked` but for a port that the system chose.
+    #[must_use]
+    pub fn address(&self, asked: &Address) -> Address {
+        match self {
+            Socket::Tcp(socket) => socket
+                .local_addr()
+                .map_or_else(|_| asked.clone(), Address::Tcp),
+            Socket::Unix(..) => asked.clone(),
+        }
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// The system's, mostly that the process has no descriptor left.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// The next connection, if one is waiting.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        Poll::Ready(match self {
+            Socket::Tcp(socket) => ready!(socket.poll_accept(cx)).map(|(s, _)| Accepted::Tcp(s)),
+            Socket::Unix(socket, _) => {
+                ready!(socket.poll_accept(cx)).map(|(s, _)| Accepted::Unix(s))
+            }
+        })
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    // what is accepted has this of the socket that accepts
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    make_room(path)?;
+    // made under another name and moved: at its own it has its mode, and replaces what was left
+    let new = path.with_file_name(format!(".{}.new", std::process::id()));
+    let _ = std::fs::remove_file(&new);
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(&new)?;
+    let opened = std::fs::set_permissions(&new, Permissions::from_mode(mode))
+        .and_then(|()| socket.listen(BACKLOG))
+        .and_then(|socket| {
+            let metadata = std::fs::symlink_metadata(&new)?;
+            std::fs::rename(&new, path)?;
+            let file = SocketFile {
+                path: path.to_owned(),
+                identity: (metadata.dev(), metadata.ino()),
+            };
+            Ok((socket, file))
+        });
+    if opened.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    opened
+}
+
+/// Whether a socket may be put at `path`: nothing is there, or a socket that nobody listens on.
+fn make_room(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(io::Error::new(
+                ErrorKind::AlreadyExists,
+                "there is a file of this name that is no socket",
+            ));
+        }
+        Ok(_) => {}
+    }
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&probe, &SocketAddrUnix::new(path)?) {
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
+        // a full queue is somebody's too
+        Ok(()) | Err(Errno::AGAIN) => Err(Errno::ADDRINUSE.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Ok(now) = std::fs::symlink_metadata(&self.path)
+            && (now.dev(), now.ino()) == self.identity
+        {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl AsRawFd for Accepted {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Accepted::Tcp(stream) => stream.as_raw_fd(),
+            Accepted::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Accepted::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Accepted::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Accepted::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Accepted::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Accepted::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Accepted::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Accepted::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Accepted::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Accepted::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Accepted::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(folder: &Path, name: &str) -> Address {
+        Address::Unix {
+            path: folder.join(name),
+            mode: 0o620,
+        }
+    }
+
+    fn path(address: &Address) -> &Path {
+        let Address::Unix { path, .. } = address else {
+            panic!("{address}");
+        };
+        path
+    }
+
+    #[tokio::test]
+    async fn a_socket_has_its_mode_accepts_and_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = at(folder.path(), "a.sock");
+        let socket = Socket::bind(&address).unwrap();
+        let mode = std::fs::metadata(path(&address)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o620);
+        let (connected, accepted) =
+            tokio::join!(UnixStream::connect(path(&address)), socket.accept());
+        assert!(connected.is_ok() && matches!(accepted.unwrap(), Accepted::Unix(_)));
+        drop(socket);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_left_behind_is_replaced_and_what_lives_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = at(folder.path(), "a.sock");
+        drop(std::os::unix::net::UnixListener::bind(path(&address)).unwrap());
+        assert!(path(&address).exists(), "left behind");
+        let socket = Socket::bind(&address).unwrap();
+        let error = Socket::bind(&address).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        UnixStream::connect(path(&address)).await.unwrap();
+
+        // another's of the same name is left alone
+        std::fs::remove_file(path(&address)).unwrap();
+        let other = std::os::unix::net::UnixListener::bind(path(&address)).unwrap();
+        drop(socket);
+        assert!(path(&address).exists());
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn another_file_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = at(folder.path(), "notes.txt");
+        std::fs::write(path(&address), "mine").unwrap();
+        let error = Socket::bind(&address).unwrap_err();
+        assert!(error.to_string().contains("no socket"), "{error}");
+        assert_eq!(std::fs::read(path(&address)).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn what_only_this_machine_reaches_is_local() {
+        for (tcp, local) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("0.0.0.0:1", false),
+            ("10.0.0.1:1", false),
+        ] {
+            assert_eq!(Address::Tcp(tcp.parse().unwrap()).is_local(), local);
+        }
+        let unix = at(Path::new("/run"), "a.sock");
+        assert!(unix.is_local());
+        assert_eq!(unix.to_string(), "unix:/run/a.sock");
+    }
+}
