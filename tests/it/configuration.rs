@@ -192,25 +192,38 @@ fn the_samples_are_sound() {
     let secrets = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let (pair, ca) = (authority.files("localhost"), authority.ca_file());
+    let credentials = format!(r#"{{"client_id": "{CLIENT_ID}", "client_secret": "s"}}"#);
+    for (name, content) in [
+        ("client_id", CLIENT_ID),
+        ("client_secret", CLIENT_SECRET),
+        ("credentials.json", &*credentials),
+        ("lineage.key", "0123456789abcdef"),
+        ("dashboard.key", "fedcba9876543210"),
+    ] {
+        std::fs::write(secrets.path().join(name), content).unwrap();
+    }
+    // the folder that a Kubernetes secret would be mounted at, and what an administrator puts down
+    let folder = secrets.path().to_str().unwrap();
+    let in_place = [
+        ("/run/secrets/collibra", folder),
+        ("/run/secrets/apps", folder),
+        (
+            "/etc/collibra-auth-proxy/proxy.pem",
+            pair.cert.to_str().unwrap(),
+        ),
+        (
+            "/etc/collibra-auth-proxy/proxy.key",
+            pair.key.to_str().unwrap(),
+        ),
+        ("/etc/collibra-auth-proxy/apps-ca.pem", ca.to_str().unwrap()),
+    ];
     let mut checked = 0;
     for sample in std::fs::read_dir(samples).unwrap() {
         let path = sample.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        // the folder that a Kubernetes secret would be mounted at
-        let folder = secrets.path().to_str().unwrap();
-        std::fs::write(secrets.path().join("client_id"), CLIENT_ID).unwrap();
-        std::fs::write(secrets.path().join("client_secret"), CLIENT_SECRET).unwrap();
-        let text = text.replace("/run/secrets/collibra", folder);
-        let text = text
-            .replace(
-                "/etc/collibra-auth-proxy/proxy.pem",
-                pair.cert.to_str().unwrap(),
-            )
-            .replace(
-                "/etc/collibra-auth-proxy/proxy.key",
-                pair.key.to_str().unwrap(),
-            )
-            .replace("/etc/collibra-auth-proxy/apps-ca.pem", ca.to_str().unwrap());
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for (written, found) in in_place {
+            text = text.replace(written, found);
+        }
         let (_folder, copy) = file("sample.toml", text.as_bytes());
         let mut check = command(["check", "--config"]);
         check.arg(copy);

@@ -5,6 +5,7 @@
 //!
 //! To add a case: a line in one of the tables in `hostile/`, and how it reads there.
 
+mod allowed;
 mod case;
 mod chromium;
 mod fields;
