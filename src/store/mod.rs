@@ -1,6 +1,8 @@
 //! Where a client's token and pool are kept, and who of those that share them asks for the next:
 //! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host.
 //!
+//! [`observed`] counts what each is asked for.
+//!
 //! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
 //!
 //! Promises: no store holds a token in the clear, or anything of a secret; what lies in a store is
@@ -10,6 +12,7 @@
 pub mod file;
 pub mod key;
 pub mod memory;
+pub mod observed;
 pub mod record;
 
 use std::path::PathBuf;
@@ -31,6 +34,17 @@ pub enum Config {
         /// The directory; it is made if there is none.
         directory: PathBuf,
     },
+}
+
+impl Config {
+    /// The kind of store, by its name in the configuration and in metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Config::Memory => "memory",
+            Config::File { .. } => "file",
+        }
+    }
 }
 
 /// Whose token is kept.

@@ -98,7 +98,8 @@ pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
         pool,
         token,
     };
-    serde_json::to_vec(&document).map_err(|e| StoreError(format!("it cannot be written: {e}")))
+    serde_json::to_vec(&document)
+        .map_err(|e| StoreError::Away(format!("it cannot be written: {e}")))
 }
 
 /// What `bytes` keep for the client of `key`, at `now`.
@@ -225,7 +226,7 @@ fn seal_token(key: &Key, generation: u64, token: &StoredToken) -> Result<Sealed,
     });
     let tag = tag.map_err(|_| {
         let problem = "the token cannot be sealed: the system gives no random numbers";
-        StoreError(problem.to_owned())
+        StoreError::Away(problem.to_owned())
     })?;
     Ok(Sealed {
         asked,

@@ -41,6 +41,8 @@ pub(super) struct Families {
     pub(super) requests_in_flight: IntGaugeVec,
     pub(super) connections: IntGaugeVec,
     pub(super) refused: IntCounterVec,
+    pub(super) store_up: IntGaugeVec,
+    pub(super) store_operations: IntCounterVec,
 }
 
 impl Families {
@@ -143,6 +145,16 @@ impl Families {
                 "refused_total",
                 "Requests that the proxy answered itself, by the reason it gave.",
                 &["listener", "reason"],
+            ),
+            store_up: to.int_gauge(
+                "store_up",
+                "Whether the stores of this kind could be used when they were last asked (1) or not (0).",
+                &["store"],
+            ),
+            store_operations: to.int_counter(
+                "store_operations_total",
+                "What stores were asked for, by what came of it.",
+                &["store", "operation", "outcome"],
             ),
         }
     }

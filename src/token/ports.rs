@@ -197,11 +197,18 @@ pub trait Lease: fmt::Debug + Send + Sync {
     /// of a higher.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be kept, or if the right was lost meanwhile.
+    /// [`StoreError::Away`] if it cannot be kept, [`StoreError::Overtaken`] if the right was lost
+    /// meanwhile or a higher generation is kept.
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError>;
 }
 
-/// A store that cannot be used now. Its message is for people and holds no secret.
+/// A store that did not do what it was to. Its message is for people and holds no secret.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(pub String);
+pub enum StoreError {
+    /// It cannot be reached or used now.
+    #[error("{0}")]
+    Away(String),
+    /// It works, but another took the right to ask meanwhile, or has kept a newer token.
+    #[error("{0}")]
+    Overtaken(String),
+}

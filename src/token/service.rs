@@ -405,7 +405,7 @@ async fn in_time<T>(
 ) -> Result<T, StoreError> {
     tokio::time::timeout(patience, says)
         .await
-        .unwrap_or_else(|_elapsed| Err(StoreError("it does not answer".to_owned())))
+        .unwrap_or_else(|_elapsed| Err(StoreError::Away("it does not answer".to_owned())))
 }
 
 /// Asks once, in a task of its own: a panic in there is a failure like any other.

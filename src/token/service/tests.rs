@@ -152,7 +152,7 @@ struct SharedLease(Arc<Shared>);
 impl SharedStore {
     fn here(&self) -> Result<(), StoreError> {
         if self.0.away.load(Ordering::SeqCst) {
-            Err(StoreError("scripted to be away".to_owned()))
+            Err(StoreError::Away("scripted to be away".to_owned()))
         } else {
             Ok(())
         }
