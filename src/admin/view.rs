@@ -180,6 +180,7 @@ pub(super) mod tests {
             pool: taken_once(now),
             doubted: false,
             considered: 0,
+            store_problem: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! `[instance.NAME]`: one Collibra environment.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,16 +51,8 @@ pub(super) fn parse(
         Some(typed) => token_path(&typed, report),
         None => Some(TOKEN_PATH.to_owned()),
     };
-    let ca_file = raw.ca_file.given().and_then(|typed| {
-        let read = CaFile::read(&surroundings.to_read(&typed.value));
-        if let Err(error) = &read {
-            report.fault(typed.place.fault(
-                error.reason.to_string(),
-                surroundings.file_remedy("name a PEM file with your authority's certificate"),
-            ));
-        }
-        read.ok()
-    });
+    let ca_file = raw.ca_file.given();
+    let ca_file = ca_file.and_then(|typed| self::ca_file(&typed, surroundings, report));
     let connect_timeout = raw.connect_timeout.above_zero_or(CONNECT_TIMEOUT, report);
     let idle_timeout = raw.idle_timeout.or(Duration::ZERO);
     let resolve_ttl_max = raw.resolve_ttl_max.above_zero_or(RESOLVE_TTL_MAX, report);
@@ -87,6 +80,22 @@ pub(super) fn parse(
         }),
         token_url,
     })
+}
+
+/// The certificates that a file holds.
+pub(super) fn ca_file(
+    typed: &Typed<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<CaFile> {
+    let read = CaFile::read(&surroundings.to_read(&typed.value));
+    if let Err(error) = &read {
+        report.fault(typed.place.fault(
+            error.reason.to_string(),
+            surroundings.file_remedy("name a PEM file with your authority's certificate"),
+        ));
+    }
+    read.ok()
 }
 
 /// The instance's address: a scheme, a host, perhaps a port, and nothing else.

@@ -15,6 +15,7 @@ mod nearest;
 mod parse;
 mod place;
 mod raw;
+mod redis;
 pub mod reload;
 mod store;
 mod table;

@@ -173,9 +173,10 @@ impl Inner {
 
     fn publish(&self, lock: &Lock, record: &Record) -> Result<(), StoreError> {
         let (_, content) = self.disk.read();
-        let kept = content?
-            .and_then(|content| record::open(&self.key, &content.bytes, self.clock.wall()).record)
-            .map_or(0, |kept| kept.generation);
+        let now = self.clock.wall();
+        let before = content?.map(|content| content.bytes).unwrap_or_default();
+        let kept = record::open(&self.key, &before, now).record;
+        let kept = kept.map_or(0, |kept| kept.generation);
         if kept > record.generation {
             return Err(StoreError::Overtaken(format!(
                 "{} has token {kept} already, which is newer than token {}",
@@ -183,7 +184,7 @@ impl Inner {
                 record.generation
             )));
         }
-        let bytes = record::seal(&self.key, record)?;
+        let bytes = record::seal_beside(&self.key, record, &before, now)?;
         // what is written here need not be read again
         *locked(&self.seen) = self.disk.replace(lock, &bytes)?;
         Ok(())

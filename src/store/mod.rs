@@ -1,5 +1,6 @@
 //! Where a client's token and pool are kept, and who of those that share them asks for the next:
-//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host.
+//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host,
+//! [`mod@redis`] for the proxies of a fleet.
 //!
 //! [`observed`] counts what each is asked for.
 //!
@@ -14,6 +15,7 @@ pub mod key;
 pub mod memory;
 pub mod observed;
 pub mod record;
+pub mod redis;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use crate::client_id::ClientId;
 use crate::clock::Clock;
 use crate::secret::Secret;
+use crate::tls;
 use crate::token::ports::TokenStore;
 
 /// Where tokens are kept.
@@ -34,6 +37,8 @@ pub enum Config {
         /// The directory; it is made if there is none.
         directory: PathBuf,
     },
+    /// On a server, which the proxies of a fleet share.
+    Redis(redis::Config),
 }
 
 impl Config {
@@ -43,6 +48,7 @@ impl Config {
         match self {
             Config::Memory => "memory",
             Config::File { .. } => "file",
+            Config::Redis(_) => "redis",
         }
     }
 }
@@ -67,9 +73,12 @@ pub enum BuildError {
     /// The directory cannot be used.
     #[error(transparent)]
     File(#[from] file::Unusable),
+    /// There is no certificate to verify the server by.
+    #[error("the store's server: {0}")]
+    Redis(#[from] tls::Error),
 }
 
-/// The store of one client, as `config` has it.
+/// The store of one client, as `config` has it. Call it on a runtime.
 ///
 /// # Errors
 /// [`BuildError`] says what cannot be used and what to do.
@@ -83,6 +92,11 @@ pub fn build(
         Config::File { directory } => {
             let key = key::Key::new(client.instance, client.id, client.secret);
             let store = file::FileStore::new(directory.clone(), client.name, key, clock)?;
+            Ok(Arc::new(store))
+        }
+        Config::Redis(config) => {
+            let key = key::Key::new(client.instance, client.id, client.secret);
+            let store = redis::RedisStore::new(config, client.name, key, clock)?;
             Ok(Arc::new(store))
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::telemetry::{Operation, StoreMetrics, StoreOutcome};
-use crate::token::ports::{Lease, Record, StoreError, TokenStore};
+use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
 
 /// A store whose operations are counted.
 #[derive(Debug)]
@@ -48,6 +48,10 @@ impl TokenStore for Observed {
 
     async fn changed(&self) {
         self.store.changed().await;
+    }
+
+    fn rank(&self) -> Rank {
+        self.store.rank()
     }
 }
 

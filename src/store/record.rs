@@ -8,6 +8,14 @@
 //! instance and id and shows damage. It is no defence against whoever may write here: what such a
 //! hand can do is bounded by what [`open`] believes.
 //!
+//! While a secret is rotated some sharers have the new one and some the old one, and neither can
+//! open what the other sealed. **The rule:** nobody throws away a token that they cannot open. Who
+//! writes puts their own token in the document's first place and keeps beside it what is sealed
+//! with other secrets ([`seal_beside`]), as long as it lives by what it says of itself, and the two
+//! youngest at most; who reads takes whichever opens. So both sides go on with their own token,
+//! count generations together, and share one pool; and a process with a wrong secret costs the
+//! others nothing that lies here.
+//!
 //! Promises: [`open`] never panics, gives no token but one that was sealed for this client with
 //! this secret, and believes no time further ahead than a day.
 
@@ -33,6 +41,10 @@ pub const LARGEST: usize = 128 * 1024;
 
 /// The longest life of a token, and how far ahead a time may lie.
 const DAY: u64 = 24 * 60 * 60 * 1000;
+
+/// So many tokens that were sealed with other secrets are kept: one of a rotation that is under
+/// way, and one of a process that is wrong altogether.
+const MOST_OTHERS: usize = 2;
 
 /// No client comes to so many tokens. A forged generation above it would leave no room to count
 /// up.
@@ -97,9 +109,39 @@ pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
         check: check(key, record.generation, &pool),
         pool,
         token,
+        others: Vec::new(),
     };
     serde_json::to_vec(&document)
         .map_err(|e| StoreError::Away(format!("it cannot be written: {e}")))
+}
+
+/// As [`seal`], in place of the document `before`: what lives in that at `now` and was sealed with
+/// other secrets is kept, as far as there is room for it.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_beside(
+    key: &Key,
+    record: &Record,
+    before: &[u8],
+    now: SystemTime,
+) -> Result<Vec<u8>, StoreError> {
+    let bytes = seal(key, record)?;
+    let mut others = others(key, before, milliseconds(now));
+    while !others.is_empty() {
+        let document: Result<Document, _> = serde_json::from_slice(&bytes);
+        let with_others = document.and_then(|document| {
+            serde_json::to_vec(&Document {
+                others: others.clone(),
+                ..document
+            })
+        });
+        match with_others {
+            Ok(bytes) if bytes.len() <= LARGEST => return Ok(bytes),
+            _ => others.pop(),
+        };
+    }
+    Ok(bytes)
 }
 
 /// What `bytes` keep for the client of `key`, at `now`.
@@ -132,6 +174,14 @@ pub fn open(key: &Key, bytes: &[u8], now: SystemTime) -> Opened {
         let token = open_token(key, document.generation, &sealed, horizon);
         token.map_err(|why| flaw = Some(why)).ok()
     });
+    let token = token.or_else(|| {
+        let mut others = document.others.iter().take(MOST_OTHERS);
+        let opens =
+            others.find_map(|o| open_token(key, o.generation, &o.sealed(), horizon).ok())?;
+        // the first place is another secret's, and this one has its own
+        flaw = flaw.filter(|flaw| *flaw != Flaw::Token);
+        Some(opens)
+    });
     Opened {
         record: Some(Record {
             generation: document.generation,
@@ -152,6 +202,9 @@ struct Document {
     check: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<Sealed>,
+    /// Tokens sealed with other secrets, the youngest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Other>,
 }
 
 /// The pool, in Unix milliseconds.
@@ -170,6 +223,44 @@ struct Sealed {
     lifetime: u64,
     nonce: String,
     sealed: String,
+}
+
+/// A token sealed with another secret than the one in the first place, and its generation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Other {
+    generation: u64,
+    asked: u64,
+    lifetime: u64,
+    nonce: String,
+    sealed: String,
+}
+
+impl Other {
+    fn new(generation: u64, sealed: Sealed) -> Other {
+        Other {
+            generation,
+            asked: sealed.asked,
+            lifetime: sealed.lifetime,
+            nonce: sealed.nonce,
+            sealed: sealed.sealed,
+        }
+    }
+
+    fn sealed(&self) -> Sealed {
+        Sealed {
+            asked: self.asked,
+            lifetime: self.lifetime,
+            nonce: self.nonce.clone(),
+            sealed: self.sealed.clone(),
+        }
+    }
+
+    /// Whether it lives at `now`, by what it says of itself: nobody here can tell otherwise.
+    fn lives(&self, now: u64) -> bool {
+        let soon = now.saturating_add(DAY);
+        self.lifetime <= DAY && self.asked <= soon && now < self.asked.saturating_add(self.lifetime)
+    }
 }
 
 /// What every version has.
@@ -194,6 +285,23 @@ fn read(key: &Key, bytes: &[u8]) -> Result<Document, Flaw> {
         return Err(Flaw::Absurd);
     }
     Ok(document)
+}
+
+/// What the document `before` holds that lives and does not open with `key`, the youngest first.
+fn others(key: &Key, before: &[u8], now: u64) -> Vec<Other> {
+    let Ok(document) = read(key, before) else {
+        return Vec::new();
+    };
+    let generation = document.generation;
+    let first = document.token.map(|sealed| Other::new(generation, sealed));
+    let all = first.into_iter().chain(document.others);
+    let mut kept: Vec<Other> = all
+        .filter(|other| other.lives(now))
+        .filter(|o| open_token(key, o.generation, &o.sealed(), u64::MAX).is_err())
+        .collect();
+    kept.sort_by_key(|other| std::cmp::Reverse(other.asked));
+    kept.truncate(MOST_OTHERS);
+    kept
 }
 
 /// What ties the clear part to the client.

@@ -186,8 +186,31 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// As [`TokenStore::read`].
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError>;
 
-    /// Ends when what is kept may have changed since it was last read.
+    /// Ends when what is kept may have changed since it was last read, or the store has gone away
+    /// or come back since.
     async fn changed(&self);
+
+    /// Which of those who share the client this process is, as far as the store knew when it was
+    /// last there. It is asked for when the store is away, to settle who goes on without it.
+    fn rank(&self) -> Rank {
+        Rank::Alone
+    }
+}
+
+/// Which of those who share a client a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// The only one, or one of the few of one host, which need not make room for each other.
+    Alone,
+    /// One of a fleet.
+    Among {
+        /// So many came before it.
+        before: u32,
+        /// So many there are, this one included.
+        all: u32,
+    },
+    /// One of a fleet of which nothing is known: it has never found the store.
+    Unknown,
 }
 
 /// The right to ask, held. Dropping it gives it up.

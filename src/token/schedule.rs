@@ -21,6 +21,12 @@
 //! A 429 that the mirrored pool did not expect says that others take tokens of this client. The next
 //! renewals then come as late as leaves time for two refused ones, so that there is more for all.
 //!
+//! While the store is away nobody tells who else asks. Each of a fleet then knows how many came
+//! before it: the first ones, as many as the pool bears, keep to their even share of it and wait
+//! until the token in hand nears its end; the others do not ask at all. One that knows nothing of
+//! the fleet, because it never found the store, takes itself for one of the first ones until a 429
+//! tells otherwise.
+//!
 //! A token that the API refuses is replaced at once, but at most once in a refill interval: an API
 //! that refuses everything for a while must not empty the pool.
 
@@ -29,7 +35,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::clock::Instant;
 use crate::token::budget::{self, Budget};
-use crate::token::ports::{Draw, Outcome};
+use crate::token::ports::{Draw, Outcome, Rank};
 
 /// When a client's token is renewed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,7 +88,28 @@ pub struct Schedule {
     crowded: u32,
     /// When a token was last replaced because the API refused it.
     replaced: Option<Instant>,
+    /// What is left to this process of a fleet while the store is away.
+    without_store: Option<Share>,
 }
+
+/// What is left of the pool to one of a fleet that has no store.
+#[derive(Clone, Copy, Debug)]
+enum Share {
+    /// One of `of` who ask.
+    Part {
+        of: u32,
+        /// The next request is within the share from then on.
+        ready_at: Instant,
+        /// How many they are is not known.
+        is_a_guess: bool,
+    },
+    /// Nothing: others ask.
+    Nothing,
+}
+
+/// So many of a fleet ask for themselves without a store, at most: a token that lives for five
+/// minutes, at one a minute, is no more than that.
+const MOST_ASKERS: u32 = 4;
 
 /// After how many renewals without a surprise the pool is thought to be this proxy's own again.
 const CROWDED_RENEWALS: u32 = 3;
@@ -105,6 +132,7 @@ impl Schedule {
             refusals_count: false,
             crowded: 0,
             replaced: None,
+            without_store: None,
         }
     }
 
@@ -125,12 +153,70 @@ impl Schedule {
         debug_assert!(self.asked.is_none(), "two requests at a time");
         self.budget.take(now);
         self.asked = Some(now);
+        if let Some(Share::Part { of, ready_at, .. }) = &mut self.without_store {
+            *ready_at = now + self.config.pool.refill * *of;
+        }
     }
 
-    /// When the next request will be made, if none is under way.
+    /// The request that was booked is not sent after all.
+    pub fn withdrawn(&mut self, now: Instant) {
+        self.settle(now);
+        self.budget.give_back();
+        self.yielded(now);
+    }
+
+    /// When the next request will be made, if none is under way; at the end of time if none will.
     #[must_use]
     pub fn next_request(&self) -> Instant {
-        self.due.max(self.budget.ready_at())
+        let within_the_pool = self.due.max(self.budget.ready_at());
+        match self.without_store {
+            None => within_the_pool,
+            Some(Share::Part { ready_at, .. }) => within_the_pool.max(ready_at),
+            Some(Share::Nothing) => Instant::ORIGIN + Duration::MAX,
+        }
+    }
+
+    /// When it is worth looking for a token again, as seen at `now`: when the next request will be
+    /// made, or a quarter of the refill interval later while others have to.
+    #[must_use]
+    pub fn next_chance(&self, now: Instant) -> Instant {
+        match self.without_store {
+            Some(Share::Nothing) => now + self.config.pool.refill / 4,
+            _ => self.next_request(),
+        }
+    }
+
+    /// The store has gone away, of which this process was the one that `rank` says.
+    pub fn store_away(&mut self, rank: Rank, now: Instant) {
+        let pool = self.config.pool;
+        let askers = (pool.capacity - 1).clamp(1, MOST_ASKERS);
+        let share = match rank {
+            Rank::Alone => return,
+            Rank::Among { before, all } if before < askers => Share::Part {
+                of: all.clamp(1, askers),
+                // those before this one may ask as well
+                ready_at: self.budget.holds_at(before + 1),
+                is_a_guess: false,
+            },
+            Rank::Among { .. } => Share::Nothing,
+            Rank::Unknown => Share::Part {
+                of: askers,
+                // it may be about to come
+                ready_at: now + pool.refill / 12,
+                is_a_guess: true,
+            },
+        };
+        self.without_store = Some(share);
+        self.put_off();
+    }
+
+    /// The store is back. If there is no token in hand, one that others have is waited for for a
+    /// 30th of the refill interval, 2 s of a minute.
+    pub fn store_back(&mut self, now: Instant) {
+        let was_away = self.without_store.take().is_some();
+        if was_away && self.usable_until.is_none_or(|end| end <= now) {
+            self.due = self.due.max(now + self.config.pool.refill / 30);
+        }
     }
 
     /// A token came that lives for `lifetime` from when it was asked for and may be sent until
@@ -168,6 +254,9 @@ impl Schedule {
         self.usable_until = Some(usable_until);
         self.failures = 0;
         self.free_refusals = 0;
+        if self.without_store.is_some() {
+            self.put_off();
+        }
     }
 
     /// Another process is asking: looks again after a 60th of the refill interval.
@@ -208,6 +297,9 @@ impl Schedule {
         let delay = match self.draw(outcome) {
             draw @ (Draw::Nothing | Draw::Refused) => {
                 self.budget.give_back();
+                if let Some(Share::Part { ready_at, .. }) = &mut self.without_store {
+                    *ready_at = now;
+                }
                 self.free_refusals += u32::from(draw == Draw::Refused);
                 // it costs nothing to look once more before the token in hand ends
                 let last_chance = self.last_chance(now);
@@ -220,6 +312,12 @@ impl Schedule {
             Draw::Perhaps => pace.max(self.even_share(now)),
             Draw::Empty => {
                 surprise = Some(self.explain_429());
+                if let Some(Share::Part {
+                    is_a_guess: true, ..
+                }) = self.without_store
+                {
+                    self.without_store = Some(Share::Nothing);
+                }
                 self.budget.rate_limited(now, retry_after);
                 // a fleet that was refused together does not come again together
                 refill + (refill / 10).mul_f64(jitter)
@@ -236,6 +334,11 @@ impl Schedule {
             .replaced
             .map_or(now, |at| at + self.config.pool.refill)
             .max(self.budget.ready_at());
+        let earliest = match self.without_store {
+            None => earliest,
+            Some(Share::Part { ready_at, .. }) => earliest.max(ready_at),
+            Some(Share::Nothing) => return false,
+        };
         if earliest > now {
             self.due = self.due.min(earliest);
             return false;
@@ -263,6 +366,7 @@ impl Schedule {
     pub fn client_changed(&mut self, now: Instant) {
         *self = Schedule {
             usable_until: self.usable_until,
+            without_store: self.without_store,
             ..Schedule::new(self.config, now)
         };
     }
@@ -292,6 +396,13 @@ impl Schedule {
         let asked = self.asked.take().unwrap_or(now);
         self.budget.settle(asked, now);
         asked
+    }
+
+    /// Without a store the token in hand is renewed as late as leaves a refill interval for it.
+    fn put_off(&mut self) {
+        if let Some(end) = self.usable_until {
+            self.due = self.due.max(end - self.config.pool.refill);
+        }
     }
 
     /// The spacing by which the attempts that the pool allows until the token in hand ends are

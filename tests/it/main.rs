@@ -16,6 +16,8 @@ mod curl;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod fuzz_corpora;
 #[cfg(test)]
 mod hygiene;

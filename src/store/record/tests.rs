@@ -76,6 +76,7 @@ fn document(generation: u64, full_at: u64, not_before: u64, token: Option<Sealed
         check: check(&ours(), generation, &pool),
         pool,
         token,
+        others: Vec::new(),
     })
     .unwrap()
 }

@@ -1,0 +1,111 @@
+//! The server goes away, and comes back: for two minutes nobody notices; for ten as many go on as
+//! the pool bears, the others say so, and all are back with the server.
+
+use std::time::Duration;
+
+use super::load::{Load, Tally};
+use super::{MINUTE, Member, collibra, fleet, holds, sharing};
+use crate::support::redis::Redis;
+use crate::support::relay::Relay;
+use crate::support::wait::now;
+use crate::support::{Proxy, Simulator};
+
+/// How soon after the server all must be back, and what a busy machine may add.
+const BACK: Duration = Duration::from_secs(7);
+
+/// The ways in which a server goes away.
+enum Server {
+    /// It ends, and comes back with nothing.
+    Ends(Redis),
+    /// The way to it swallows everything.
+    Swallowed(#[expect(dead_code, reason = "it runs")] Redis, Relay),
+}
+
+impl Server {
+    fn all(size: usize) -> [(Simulator, Server, Vec<Proxy>); 2] {
+        let (simulator, redis, proxies) = sharing(size);
+        let ending = (simulator, Server::Ends(redis), proxies);
+        let (simulator, redis) = (collibra(), Redis::start());
+        let relay = Relay::to(redis.port);
+        let url = format!("redis://127.0.0.1:{}", relay.port);
+        let proxies = fleet(&Member::sharing(&simulator, &url), size);
+        proxies.iter().for_each(holds);
+        [
+            ending,
+            (simulator, Server::Swallowed(redis, relay), proxies),
+        ]
+    }
+
+    fn goes_away(&mut self) {
+        match self {
+            Server::Ends(redis) => redis.stop(),
+            Server::Swallowed(_, relay) => relay.swallow(true),
+        }
+    }
+
+    fn comes_back(&mut self) {
+        match self {
+            Server::Ends(redis) => redis.go_on(),
+            Server::Swallowed(_, relay) => relay.swallow(false),
+        }
+    }
+}
+
+#[test]
+fn two_minutes_without_the_server_are_not_noticed() {
+    for (simulator, mut server, proxies) in Server::all(6) {
+        let load = Load::begin(&proxies);
+        std::thread::sleep(MINUTE);
+        server.goes_away();
+        std::thread::sleep(MINUTE * 2);
+        server.comes_back();
+        std::thread::sleep(MINUTE * 8);
+        load.end().assert_all_answered();
+        assert_eq!(simulator.of_client("rate_limited"), 0);
+    }
+}
+
+#[test]
+fn ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so() {
+    for (simulator, mut server, proxies) in Server::all(7) {
+        let before = simulator.of_client("issued");
+        let load = Load::begin(&proxies);
+        server.goes_away();
+        // to the end of the token that was there
+        std::thread::sleep(MINUTE * 5);
+        let first = load.each();
+        let load = Load::begin(&proxies);
+        std::thread::sleep(MINUTE * 5);
+        let second = load.each();
+        let told = |proxy: &Proxy| {
+            let up = proxy.metric(r#"collibra_auth_proxy_store_up{store="redis"}"#);
+            assert_eq!(up, Some(0.0));
+        };
+        proxies.iter().for_each(told);
+
+        server.comes_back();
+        let back = now();
+        proxies.iter().for_each(holds);
+        let took = back.elapsed();
+        let load = Load::begin(&proxies);
+        std::thread::sleep(MINUTE * 3);
+        load.end().assert_all_answered();
+
+        let serving = |tallies: &[Tally]| tallies.iter().filter(|t| t.without_token == 0).count();
+        let refused = simulator.of_client("rate_limited");
+        println!(
+            "7 proxies, server away for 10 minutes: {} and then {} served all the time, {refused} x 429, {} tokens, all back after {took:?}",
+            serving(&first),
+            serving(&second),
+            simulator.of_client("issued") - before
+        );
+        for tally in first.iter().chain(&second) {
+            assert!(tally.failures.is_empty(), "{tally:?}");
+        }
+        assert_eq!(refused, 0);
+        assert_eq!(serving(&second), 4, "{second:#?}");
+        let silent = second.iter().filter(|tally| tally.answers == 0);
+        assert_eq!(silent.count(), 3, "{second:#?}");
+        assert!(took < BACK, "{took:?}");
+    }
+}

@@ -1,0 +1,119 @@
+//! What happens to the members of a fleet: they start, run, restart, and end in the middle of it.
+
+use std::time::Duration;
+
+use super::load::Load;
+use super::{MINUTE, Member, collibra, fleet, generation, holds, sharing};
+use crate::support::{Proxy, http, until};
+
+#[test]
+fn ten_that_start_at_once_take_one_token_and_none_for_restarting() {
+    let (simulator, redis, mut proxies) = sharing(10);
+    assert_eq!(simulator.count("token_requests"), 1);
+    let member = Member::sharing(&simulator, &redis.url());
+    let load = Load::begin(&proxies[..1]);
+    // all but the one with the app, within less than half of a life
+    for proxy in &mut proxies[1..] {
+        *proxy = member.start();
+        holds(proxy);
+    }
+    load.end().assert_all_answered();
+    let issued = simulator.of_client("issued");
+    let renewed = generation(&proxies[9]);
+    assert_eq!(issued, renewed, "as many as one alone");
+}
+
+#[test]
+fn ten_run_for_twenty_minutes_on_as_many_tokens_as_one() {
+    let (simulator, _redis, proxies) = sharing(10);
+    let load = Load::begin(&proxies);
+    std::thread::sleep(MINUTE * 20);
+    load.end().assert_all_answered();
+    let (issued, refused) = (
+        simulator.of_client("issued"),
+        simulator.of_client("rate_limited"),
+    );
+    println!("10 proxies that share, 20 minutes: {issued} tokens, {refused} x 429");
+    assert_eq!(refused, 0);
+    assert!((7..=10).contains(&issued), "{issued}");
+    assert_eq!(simulator.count("unauthorized"), 0);
+}
+
+#[test]
+fn ten_that_do_not_share_run_dry() {
+    let simulator = collibra();
+    let proxies = fleet(&Member::alone(&simulator), 10);
+    until("a token", || {
+        (simulator.of_client("issued") > 0).then_some(())
+    });
+    let load = Load::begin(&proxies);
+    std::thread::sleep(MINUTE * 10);
+    let tally = load.end();
+    let (issued, refused) = (
+        simulator.of_client("issued"),
+        simulator.of_client("rate_limited"),
+    );
+    println!(
+        "10 proxies, each for itself, 10 minutes: {issued} tokens, {refused} x 429, {tally:?}"
+    );
+    assert!(refused > 10 && tally.without_token > 10, "{refused}");
+}
+
+/// Kills or stops whoever asks, in the middle of it, as often as `times`; the first proxy is let
+/// be. Gives the highest generation, how many tokens were issued, and how often the issuer refused.
+fn hurt(times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) -> (u64, u64) {
+    let (simulator, redis, mut proxies) = sharing(4);
+    let member = Member::sharing(&simulator, &redis.url());
+    let load = Load::begin(&proxies[..1]);
+    // the token endpoint takes its time, so that whoever asks is met in the middle of it
+    simulator.fault("token", "slow:150");
+    let mut last = 0;
+    for _ in 0..times {
+        let asking = until("one that asks", || {
+            let now = generation(&proxies[0]);
+            assert!(now >= last, "generation {now} after {last}");
+            last = now;
+            proxies[1..].iter().position(asks)
+        });
+        how(&mut proxies[asking + 1], &member);
+        until("the next token", || {
+            (generation(&proxies[0]) > last).then_some(())
+        });
+    }
+    load.end().assert_all_answered();
+    assert_eq!(simulator.of_client("rate_limited"), 0);
+    (generation(&proxies[0]), simulator.of_client("issued"))
+}
+
+/// Whether a proxy's token request is under way.
+fn asks(proxy: &Proxy) -> bool {
+    let status = http::get(proxy.admin, "/api/status").json();
+    status["clients"][0]["next"]["kind"] == "answer"
+}
+
+#[test]
+fn the_one_who_asks_may_be_killed_in_the_middle_of_it() {
+    let mut pause = 0;
+    let (generation, issued) = hurt(4, |proxy, member| {
+        std::thread::sleep(Duration::from_millis(pause));
+        pause += 40;
+        proxy.process.signal("KILL");
+        *proxy = member.start();
+    });
+    println!("4 killed while they asked: {issued} tokens, generation {generation}");
+    assert!(issued <= generation + 4, "{issued} {generation}");
+}
+
+#[test]
+fn the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock() {
+    let mut pause = 0;
+    let (generation, issued) = hurt(4, |proxy, _| {
+        std::thread::sleep(Duration::from_millis(pause));
+        pause += 40;
+        proxy.process.signal("STOP");
+        std::thread::sleep(MINUTE * 3 / 2);
+        proxy.process.signal("CONT");
+    });
+    println!("4 stopped while they asked: {issued} tokens, generation {generation}");
+    assert!(issued <= generation + 8, "{issued} {generation}");
+}
