@@ -49,6 +49,8 @@ pub struct ClientView {
     pub client_id: ClientId,
     /// Where its token is.
     pub cell: Arc<TokenCell>,
+    /// The kind of store in which it is kept.
+    pub store: &'static str,
 }
 
 /// A listener, as it is shown.
@@ -144,6 +146,7 @@ pub(super) mod tests {
             instance: "https://acme.collibra.com".to_owned(),
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
             cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
+            store: "redis",
         }
     }
 

@@ -243,6 +243,7 @@ impl Running {
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
+            store: config.store.kind(),
         };
         let listener = |(listener, open): (&Listener, &Open)| ListenerView {
             name: Arc::clone(&open.name),

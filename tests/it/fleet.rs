@@ -7,6 +7,7 @@
 mod away;
 mod load;
 mod members;
+mod stored;
 
 use std::time::Duration;
 

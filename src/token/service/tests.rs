@@ -1,6 +1,7 @@
 //! The engine in virtual time, seen from outside: what its cell hands out, what its endpoint is asked.
 
 mod orders;
+mod without_store;
 
 use std::fmt;
 use std::sync::Mutex;

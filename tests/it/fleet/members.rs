@@ -24,18 +24,18 @@ fn ten_that_start_at_once_take_one_token_and_none_for_restarting() {
 }
 
 #[test]
-fn ten_run_for_twenty_minutes_on_as_many_tokens_as_one() {
+fn ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one() {
     let (simulator, _redis, proxies) = sharing(10);
     let load = Load::begin(&proxies);
-    std::thread::sleep(MINUTE * 20);
+    std::thread::sleep(MINUTE * 15);
     load.end().assert_all_answered();
     let (issued, refused) = (
         simulator.of_client("issued"),
         simulator.of_client("rate_limited"),
     );
-    println!("10 proxies that share, 20 minutes: {issued} tokens, {refused} x 429");
+    println!("10 proxies that share, 15 minutes: {issued} tokens, {refused} x 429");
     assert_eq!(refused, 0);
-    assert!((7..=10).contains(&issued), "{issued}");
+    assert!((5..=8).contains(&issued), "{issued}");
     assert_eq!(simulator.count("unauthorized"), 0);
 }
 
@@ -47,15 +47,13 @@ fn ten_that_do_not_share_run_dry() {
         (simulator.of_client("issued") > 0).then_some(())
     });
     let load = Load::begin(&proxies);
-    std::thread::sleep(MINUTE * 10);
+    std::thread::sleep(MINUTE * 6);
     let tally = load.end();
     let (issued, refused) = (
         simulator.of_client("issued"),
         simulator.of_client("rate_limited"),
     );
-    println!(
-        "10 proxies, each for itself, 10 minutes: {issued} tokens, {refused} x 429, {tally:?}"
-    );
+    println!("10 proxies, each for itself, 6 minutes: {issued} tokens, {refused} x 429, {tally:?}");
     assert!(refused > 10 && tally.without_token > 10, "{refused}");
 }
 
