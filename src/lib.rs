@@ -12,7 +12,7 @@
 //!                   respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
-//!    store          where a token outlives the process: memory, file; sealed
+//!    store          where a token outlives the process: memory, file, redis; sealed
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //! 0  backoff  client_id  clock  random  secret  telemetry  tls
 //!

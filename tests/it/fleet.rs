@@ -29,6 +29,8 @@ struct Member<'a> {
     /// `[store]`.
     store: String,
     secret: &'a str,
+    /// How long a minute of Collibra's takes.
+    minute: Duration,
 }
 
 impl Member<'_> {
@@ -37,6 +39,7 @@ impl Member<'_> {
             simulator,
             store: format!("kind = \"redis\"\nurl = \"{url}\""),
             secret: CLIENT_SECRET,
+            minute: MINUTE,
         }
     }
 
@@ -45,6 +48,7 @@ impl Member<'_> {
             simulator,
             store: String::new(),
             secret: CLIENT_SECRET,
+            minute: MINUTE,
         }
     }
 
@@ -54,6 +58,7 @@ impl Member<'_> {
             simulator,
             store,
             secret,
+            minute,
         } = self;
         let text = format!(
             r#"
@@ -62,7 +67,7 @@ url = "{url}"
 [client.catalog]
 client_id = "{CLIENT_ID}"
 client_secret = "{secret}"
-pool = {{ capacity = 5, refill = "1s" }}
+pool = {{ capacity = 5, refill = "{refill}s" }}
 wait_for_token = "300ms"
 [listener.local]
 address = "127.0.0.1:0"
@@ -75,7 +80,8 @@ access = false
 [store]
 {store}
 "#,
-            url = simulator.url()
+            url = simulator.url(),
+            refill = minute.as_secs(),
         );
         Proxy::by_text(&text).start()
     }

@@ -302,7 +302,11 @@ fn stores() {
     proxy.toml:14: store.ca_file: it counts only for a server that is spoken to by TLS; write rediss:// in `url`, or leave this key out
     proxy.toml:15: store.password_file: the file cannot be read: No such file or directory (os error 2); name a file that this user can read (a relative path counts from /nonexistent)
     ");
-    insta::assert_snapshot!(redis("url = \"rediss://:p@localhost\"\nca_file = \"/dev/null\"\npassword_file = \"/dev/null\""), @"");
+    insta::assert_snapshot!(redis("url = \"rediss://:p@localhost\"\nca_file = \"/dev/null\"\npassword_file = \"/dev/null\""), @"
+    proxy.toml:13: store.url: it has a password in it, and there is a `password_file` too; keep one of the two
+    proxy.toml:14: store.ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
+    proxy.toml:15: store.password_file: the secret is empty; write the password into it, on one line
+    ");
 
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();

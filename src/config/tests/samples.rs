@@ -56,6 +56,35 @@ fn sidecar_is_sound_with_its_secrets_mounted() {
 }
 
 #[test]
+fn fleet_is_sound_with_its_secrets_mounted() {
+    let root = tempfile::tempdir().unwrap();
+    let files = [
+        ("collibra/client_id", "urn:x\n"),
+        ("collibra/client_secret", "s3cret\n"),
+    ];
+    for (file, content) in files.into_iter().chain([("redis/password", "p4ss\n")]) {
+        let path = root.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
+        }
+    }
+    let mounted = root.path().to_str().unwrap();
+    let text = sample("fleet.toml").replace("/run/secrets", mounted);
+    let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
+    assert_eq!(said(&config), "");
+    let crate::store::Config::Redis(redis) = config.store else {
+        panic!("{:?}", config.store);
+    };
+    assert_eq!(redis.password.unwrap().expose(), "p4ss");
+    assert_eq!(redis.server.to_string(), "rediss://redis.example:6379");
+    assert_eq!(redis.key_prefix, "collibra-auth-proxy");
+}
+
+#[test]
 fn simulator_is_sound_and_sixty_times_as_fast() {
     let config = read(&sample("simulator.toml")).unwrap();
     let client = &config.clients["simulator"];

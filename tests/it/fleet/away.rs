@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::load::{Load, Tally};
-use super::{MINUTE, Member, collibra, fleet, holds, sharing};
+use super::{MINUTE, Member, fleet, holds};
 use crate::support::redis::Redis;
 use crate::support::relay::Relay;
 use crate::support::wait::now;
@@ -22,18 +22,26 @@ enum Server {
 }
 
 impl Server {
-    fn all(size: usize) -> [(Simulator, Server, Vec<Proxy>); 2] {
-        let (simulator, redis, proxies) = sharing(size);
-        let ending = (simulator, Server::Ends(redis), proxies);
-        let (simulator, redis) = (collibra(), Redis::start());
+    /// Each way, with a fleet of its own for which a minute of Collibra's takes so long.
+    fn all(size: usize, minute: Duration) -> [(Simulator, Server, Vec<Proxy>); 2] {
+        let start = |url: &str| {
+            let speed = (60 / minute.as_secs()).to_string();
+            let simulator = Simulator::with(&["--speed", &speed, "--lifetime", "300s"]);
+            let member = Member {
+                minute,
+                ..Member::sharing(&simulator, url)
+            };
+            let proxies = fleet(&member, size);
+            proxies.iter().for_each(holds);
+            (simulator, proxies)
+        };
+        let redis = Redis::start();
+        let (simulator, proxies) = start(&redis.url());
+        let ends = (simulator, Server::Ends(redis), proxies);
+        let redis = Redis::start();
         let relay = Relay::to(redis.port);
-        let url = format!("redis://127.0.0.1:{}", relay.port);
-        let proxies = fleet(&Member::sharing(&simulator, &url), size);
-        proxies.iter().for_each(holds);
-        [
-            ending,
-            (simulator, Server::Swallowed(redis, relay), proxies),
-        ]
+        let (simulator, proxies) = start(&format!("redis://127.0.0.1:{}", relay.port));
+        [ends, (simulator, Server::Swallowed(redis, relay), proxies)]
     }
 
     fn goes_away(&mut self) {
@@ -52,24 +60,27 @@ impl Server {
 }
 
 /// Has each of them go through `how` at the same time.
-fn each(size: usize, how: impl Fn(Simulator, Server, Vec<Proxy>, u32) + Sync) {
+fn each(size: usize, minute: Duration, how: impl Fn(Simulator, Server, Vec<Proxy>) + Sync) {
     std::thread::scope(|scope| {
-        for ((simulator, server, proxies), nth) in Server::all(size).into_iter().zip(1..) {
-            scope.spawn(|| how(simulator, server, proxies, nth));
+        for (simulator, server, proxies) in Server::all(size, minute) {
+            let how = &how;
+            scope.spawn(move || how(simulator, server, proxies));
         }
     });
 }
 
+/// At ten times Collibra's speed: how soon the server is found again is a matter of seconds at any.
 #[test]
 fn two_minutes_without_the_server_are_not_noticed() {
-    each(5, |simulator, mut server, proxies, nth| {
+    let minute = Duration::from_secs(6);
+    each(4, minute, |simulator, mut server, proxies| {
         let load = Load::begin(&proxies);
-        // by the second the renewal falls due before the server is back
-        std::thread::sleep(MINUTE * nth);
+        // so that the renewal falls due meanwhile
+        std::thread::sleep(minute * 3 / 2);
         server.goes_away();
-        std::thread::sleep(MINUTE * 2);
+        std::thread::sleep(minute * 2);
         server.comes_back();
-        std::thread::sleep(MINUTE * 6);
+        std::thread::sleep(minute * 3 / 2);
         load.end().assert_all_answered();
         assert_eq!(simulator.of_client("rate_limited"), 0);
     });
@@ -77,7 +88,7 @@ fn two_minutes_without_the_server_are_not_noticed() {
 
 #[test]
 fn ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so() {
-    each(6, |simulator, mut server, proxies, _| {
+    each(6, MINUTE, |simulator, mut server, proxies| {
         let before = simulator.of_client("issued");
         let load = Load::begin(&proxies);
         server.goes_away();

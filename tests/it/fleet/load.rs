@@ -31,10 +31,15 @@ pub(super) struct Tally {
 impl Load {
     /// One app for each proxy.
     pub(super) fn begin<'a>(proxies: impl IntoIterator<Item = &'a Proxy>) -> Load {
+        Load::every(EVERY, proxies)
+    }
+
+    /// One app for each proxy, which pauses so long between two calls.
+    pub(super) fn every<'a>(pause: Duration, proxies: impl IntoIterator<Item = &'a Proxy>) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let app = |proxy: &Proxy| {
             let (address, stop) = (proxy.address, Arc::clone(&stop));
-            std::thread::spawn(move || app(address, &stop))
+            std::thread::spawn(move || app(address, pause, &stop))
         };
         let apps = proxies.into_iter().map(app).collect();
         Load { stop, apps }
@@ -71,7 +76,7 @@ impl Tally {
     }
 }
 
-fn app(address: SocketAddr, stop: &AtomicBool) -> Tally {
+fn app(address: SocketAddr, pause: Duration, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
         let answer = http::get(address, "/rest/2.0/application/info");
@@ -84,7 +89,7 @@ fn app(address: SocketAddr, stop: &AtomicBool) -> Tally {
                 *tally.failures.entry(failure).or_default() += 1;
             }
         }
-        std::thread::sleep(EVERY);
+        std::thread::sleep(pause);
     }
     tally
 }
