@@ -5,6 +5,7 @@
 //! pool of 5 gains one a second.
 
 mod away;
+mod contract;
 mod load;
 mod members;
 mod stored;
