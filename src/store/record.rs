@@ -10,11 +10,11 @@
 //!
 //! While a secret is rotated some sharers have the new one and some the old one, and neither can
 //! open what the other sealed. **The rule:** nobody throws away a token that they cannot open. Who
-//! writes puts their own token in the document's first place and keeps beside it what is sealed
-//! with other secrets ([`seal_beside`]), as long as it lives by what it says of itself, and the two
-//! youngest at most; who reads takes whichever opens. So both sides go on with their own token,
-//! count generations together, and share one pool; and a process with a wrong secret costs the
-//! others nothing that lies here.
+//! writes keeps beside their own what is sealed with other secrets ([`seal_beside`]), as long as it
+//! lives by what it says of itself, and the two youngest at most; who reads takes whichever opens.
+//! Each token keeps the generation that it was sealed with. So both sides go on with their own
+//! token, count generations together, and share one pool; and a process with a wrong secret costs
+//! the others nothing that lies here.
 //!
 //! Promises: [`open`] never panics, gives no token but one that was sealed for this client with
 //! this secret, and believes no time further ahead than a day.
@@ -95,10 +95,16 @@ pub enum Flaw {
 /// # Errors
 /// [`StoreError`] if the system gives no random numbers.
 pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
-    let token = match &record.token {
-        Some(token) => Some(seal_token(key, record.generation, token)?),
-        None => None,
-    };
+    let mut others = Vec::new();
+    let mut token = None;
+    if let Some(kept) = &record.token {
+        let sealed = seal_token(key, kept.generation, kept)?;
+        if kept.generation == record.generation {
+            token = Some(sealed);
+        } else {
+            others.push(Other::new(kept.generation, sealed));
+        }
+    }
     let pool = Pool {
         full_at: milliseconds_up(record.pool.full_at),
         not_before: milliseconds_up(record.pool.not_before),
@@ -109,7 +115,7 @@ pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
         check: check(key, record.generation, &pool),
         pool,
         token,
-        others: Vec::new(),
+        others,
     };
     serde_json::to_vec(&document)
         .map_err(|e| StoreError::Away(format!("it cannot be written: {e}")))
@@ -130,11 +136,9 @@ pub fn seal_beside(
     let mut others = others(key, before, milliseconds(now));
     while !others.is_empty() {
         let document: Result<Document, _> = serde_json::from_slice(&bytes);
-        let with_others = document.and_then(|document| {
-            serde_json::to_vec(&Document {
-                others: others.clone(),
-                ..document
-            })
+        let with_others = document.and_then(|mut document| {
+            document.others.extend_from_slice(&others);
+            serde_json::to_vec(&document)
         });
         match with_others {
             Ok(bytes) if bytes.len() <= LARGEST => return Ok(bytes),
@@ -170,21 +174,27 @@ pub fn open(key: &Key, bytes: &[u8], now: SystemTime) -> Opened {
         full_at: believed(document.pool.full_at),
         not_before: believed(document.pool.not_before),
     };
-    let token = document.token.and_then(|sealed| {
-        let token = open_token(key, document.generation, &sealed, horizon);
-        token.map_err(|why| flaw = Some(why)).ok()
-    });
-    let token = token.or_else(|| {
-        let mut others = document.others.iter().take(MOST_OTHERS);
-        let opens =
-            others.find_map(|o| open_token(key, o.generation, &o.sealed(), horizon).ok())?;
-        // the first place is another secret's, and this one has its own
-        flaw = flaw.filter(|flaw| *flaw != Flaw::Token);
-        Some(opens)
-    });
+    let generation = document.generation;
+    let first = document.token.map(|sealed| Other::new(generation, sealed));
+    let others = document.others.into_iter().take(MOST_OTHERS + 1);
+    let mut token = None;
+    let mut closed = None;
+    for other in first.into_iter().chain(others) {
+        match open_token(key, other.generation, &other.sealed(), horizon) {
+            Ok(opened) if opened.generation <= generation => {
+                token = Some(opened);
+                break;
+            }
+            Ok(_) => closed = Some(Flaw::Absurd),
+            Err(why) => closed = closed.or(Some(why)),
+        }
+    }
+    if token.is_none() {
+        flaw = closed.or(flaw);
+    }
     Opened {
         record: Some(Record {
-            generation: document.generation,
+            generation,
             token,
             pool,
         }),
@@ -202,7 +212,7 @@ struct Document {
     check: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<Sealed>,
-    /// Tokens sealed with other secrets, the youngest first.
+    /// Tokens of other generations or secrets: the writer's own first, then the youngest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     others: Vec<Other>,
 }
@@ -225,7 +235,7 @@ struct Sealed {
     sealed: String,
 }
 
-/// A token sealed with another secret than the one in the first place, and its generation.
+/// A token and its generation, where that is not the document's or another secret sealed it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Other {
@@ -364,6 +374,7 @@ fn open_token(
         return Err(Flaw::Absurd);
     }
     Ok(StoredToken {
+        generation,
         access_token: Secret::from(text.to_owned()),
         asked: time(sealed.asked),
         lifetime: Duration::from_millis(sealed.lifetime),

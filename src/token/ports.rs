@@ -140,8 +140,8 @@ impl fmt::Display for Outcome {
 pub struct Record {
     /// Counts up with every token of the client; 0: there never was one.
     pub generation: u64,
-    /// The token of this generation. `None` if there is none, or if what is kept was sealed with
-    /// another secret or is damaged.
+    /// The youngest token that could be opened: that of this generation, or an older one if this
+    /// generation's was sealed with another secret. `None` if there is none.
     pub token: Option<StoredToken>,
     /// The mirrored pool.
     pub pool: StoredPool,
@@ -150,6 +150,8 @@ pub struct Record {
 /// A token as it is kept.
 #[derive(Clone, Debug)]
 pub struct StoredToken {
+    /// Which token of the client it is; at most the record's generation.
+    pub generation: u64,
     /// The access token.
     pub access_token: Secret,
     /// When it was asked for.

@@ -347,24 +347,19 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             until(record.pool.not_before),
             now,
         );
-        // here generations go on counting when the client is another; in its store they began anew
-        let is_newer = record.generation > self.generation || self.of_another;
-        let generation = if self.of_another {
-            record.generation.max(self.generation + 1)
-        } else {
-            record.generation
-        };
+        let before = self.generation;
         self.generation = self.generation.max(record.generation);
-        let Some(kept) = record.token.as_ref().filter(|_| is_newer) else {
+        let held = self.token.as_ref().map_or(0, |token| token.generation());
+        let is_newer = |kept: &&StoredToken| self.of_another || kept.generation > held;
+        let Some(kept) = record.token.as_ref().filter(is_newer) else {
             return;
         };
-        // another's count has gone on, who could not open this one
-        let held = self.token.as_ref();
-        if held.is_some_and(|held| held.access_token() == kept.access_token.expose())
-            && !self.of_another
-        {
-            return;
-        }
+        // here generations go on counting when the client is another; in its store they began anew
+        let generation = if self.of_another {
+            kept.generation.max(before + 1)
+        } else {
+            kept.generation
+        };
         // a wall clock that was set back must not lengthen a token's life
         let age = wall.duration_since(kept.asked).unwrap_or_default();
         let token = Token::new(&kept.access_token, generation, now - age, kept.lifetime);
@@ -381,7 +376,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             seconds_left = token.usable_until().since(now).as_secs(),
             "token taken over from the store"
         );
-        self.generation = token.generation();
+        self.generation = self.generation.max(token.generation());
         self.token = Some(Arc::new(token));
         self.of_another = false;
         self.failure = None;
@@ -400,6 +395,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         let record = Record {
             generation: self.generation,
             token: token.map(|token| StoredToken {
+                generation: token.generation(),
                 access_token: Secret::from(token.access_token().to_owned()),
                 asked: wall(token.issued()),
                 lifetime: token.expires().since(token.issued()),

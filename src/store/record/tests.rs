@@ -29,6 +29,7 @@ fn sample() -> Record {
     Record {
         generation: 7,
         token: Some(StoredToken {
+            generation: 7,
             access_token: Secret::from(TOKEN.to_owned()),
             asked: now(),
             lifetime: Duration::from_secs(299),
@@ -255,7 +256,7 @@ fn a_token_with_an_absurd_life_is_not_believed() {
 fn times_are_rounded_to_the_safe_side() {
     let odd = Duration::from_micros(1_500);
     let record = Record {
-        generation: 1,
+        generation: 7,
         token: Some(StoredToken {
             asked: now() + odd,
             lifetime: odd,
@@ -378,6 +379,7 @@ proptest! {
         let record = Record {
             generation,
             token: Some(StoredToken {
+                generation,
                 access_token: Secret::from(token),
                 asked: time(asked),
                 lifetime: Duration::from_millis(lifetime),
@@ -396,6 +398,7 @@ fn whoever_cannot_open_a_token_keeps_it_beside_their_own() {
     let record = |generation: u64, text: &str| Record {
         generation,
         token: Some(StoredToken {
+            generation,
             access_token: Secret::from(text.to_owned()),
             asked: time(NOW - 10_000 + generation),
             lifetime: Duration::from_secs(299),
@@ -417,6 +420,9 @@ fn whoever_cannot_open_a_token_keeps_it_beside_their_own() {
     assert_eq!(token(old, &second), (8, Some("old 7".to_owned()), None));
     assert_eq!(token(new, &second), (8, Some("new 8".to_owned()), None));
     assert_eq!(token(wrong, &second), (8, None, Some(Flaw::Token)));
+
+    let olds = open(old, &second, now()).record.unwrap().token.unwrap();
+    assert_eq!(olds.generation, 7, "it does not pass for a newer one");
 
     // one that has no token of its own takes nobody's
     let none = Record {
@@ -460,7 +466,8 @@ fn what_does_not_fit_beside_ones_own_is_left_out() {
         let text = "t".repeat(60 * 1024);
         let mut record = sample();
         record.generation = generation;
-        record.token.as_mut().unwrap().access_token = Secret::from(text);
+        let token = record.token.as_mut().unwrap();
+        (token.generation, token.access_token) = (generation, Secret::from(text));
         (key(INSTANCE, CLIENT, secret), record)
     };
     let (old, first) = large(1, "old");

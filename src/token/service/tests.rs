@@ -303,6 +303,7 @@ async fn a_wall_clock_set_back_does_not_lengthen_a_stored_life() {
     *store.0.record.lock().unwrap() = Some(Record {
         generation: 7,
         token: Some(StoredToken {
+            generation: 7,
             access_token: Secret::from("kept".to_owned()),
             asked: clock.wall() + Duration::from_secs(3_600),
             lifetime: LIFETIME,

@@ -213,6 +213,28 @@ async fn what_the_store_has_lost_is_put_back_and_costs_nothing() {
     assert_eq!(fleet.issued(), 1);
 }
 
+/// Whoever can write to the store has no token that opens but old ones.
+#[tokio::test(start_paused = true)]
+async fn an_old_token_below_a_higher_generation_replaces_none() {
+    let fleet = Fleet::of(3).await;
+    let old = fleet.store.0.record.lock().unwrap().clone().unwrap();
+    fleet.pass(200).await;
+    assert_eq!(fleet.issued(), 2);
+    *fleet.store.0.record.lock().unwrap() = Some(Record {
+        generation: 9,
+        ..old
+    });
+    fleet.store.0.changed.notify_waiters();
+    fleet.pass(5).await;
+    for cell in &fleet.cells {
+        assert_eq!(cell.status().token.unwrap().generation(), 2);
+    }
+    assert_eq!(fleet.pass(600).await, 3);
+    let generation = fleet.cells[0].status().token.unwrap().generation();
+    assert!(generation > 9, "{generation}");
+    assert_eq!(fleet.refused(), 0);
+}
+
 /// A process was stopped between taking the right to ask and asking.
 #[tokio::test(start_paused = true)]
 async fn who_has_lost_the_right_to_ask_does_not() {
