@@ -193,11 +193,13 @@ fn the_samples_are_sound() {
     for sample in std::fs::read_dir(samples).unwrap() {
         let path = sample.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        // the folder that a Kubernetes secret would be mounted at
+        // the folder that Kubernetes secrets would be mounted at
         let folder = secrets.path().to_str().unwrap();
         std::fs::write(secrets.path().join("client_id"), CLIENT_ID).unwrap();
         std::fs::write(secrets.path().join("client_secret"), CLIENT_SECRET).unwrap();
+        std::fs::write(secrets.path().join("password"), "p4ssword").unwrap();
         let text = text.replace("/run/secrets/collibra", folder);
+        let text = text.replace("/run/secrets/redis", folder);
         let (_folder, copy) = file("sample.toml", text.as_bytes());
         let mut check = command(["check", "--config"]);
         check.arg(copy);
@@ -207,7 +209,7 @@ fn the_samples_are_sound() {
         assert_eq!(ended.status, 0, "{}: {}", path.display(), ended.err);
         checked += 1;
     }
-    assert!(checked >= 4);
+    assert!(checked >= 5);
 }
 
 #[test]
