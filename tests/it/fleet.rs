@@ -55,13 +55,18 @@ impl Member<'_> {
 
     /// Starts it; it may not have a token yet.
     fn start(&self) -> Proxy {
+        Proxy::by_text(&self.text()).start()
+    }
+
+    /// Its configuration.
+    fn text(&self) -> String {
         let Member {
             simulator,
             store,
             secret,
             minute,
         } = self;
-        let text = format!(
+        format!(
             r#"
 [instance.acme]
 url = "{url}"
@@ -83,8 +88,7 @@ access = false
 "#,
             url = simulator.url(),
             refill = minute.as_secs(),
-        );
-        Proxy::by_text(&text).start()
+        )
     }
 }
 

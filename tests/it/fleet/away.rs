@@ -69,10 +69,10 @@ fn each(size: usize, minute: Duration, how: impl Fn(Simulator, Server, Vec<Proxy
     });
 }
 
-/// At ten times Collibra's speed: how soon the server is found again is a matter of seconds at any.
+/// At twelve times Collibra's speed: how soon the server is found again is a matter of seconds at any.
 #[test]
 fn two_minutes_without_the_server_are_not_noticed() {
-    let minute = Duration::from_secs(6);
+    let minute = Duration::from_secs(5);
     each(4, minute, |simulator, mut server, proxies| {
         let load = Load::begin(&proxies);
         // so that the renewal falls due meanwhile
