@@ -222,7 +222,7 @@ impl Link {
             }
             Some("NOPERM") => {
                 format!(
-                    "{server} does not let this user do what is needed; give it +@scripting, +@read, +@write and the keys and channels below key_prefix"
+                    "{server} does not let this user do what is needed; give it +@read +@write +@scripting +@pubsub +@connection +time, and the keys and channels below key_prefix"
                 )
             }
             Some("READONLY") => {

@@ -270,6 +270,39 @@ async fn a_server_is_spoken_to_by_tls_if_its_certificate_is_trusted() {
     assert!(!clear.is_empty());
 }
 
+/// What the README says that a user needs is enough.
+#[tokio::test]
+async fn a_user_needs_no_more_than_is_documented() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, after) = readme.split_once("on the server needs `").unwrap();
+    let (rules, _) = after.split_once('`').unwrap();
+    let rules = rules.replace("collibra-auth-proxy", "test");
+    let mut flags = vec!["--user", "me", "on", ">k4n4ri"];
+    flags.extend(rules.split_whitespace());
+    let redis = Redis::with(&flags);
+    let config = Config {
+        user: Some("me".to_owned()),
+        password: Some(Secret::from("k4n4ri".to_owned())),
+        ..tcp(redis.port)
+    };
+    let one = store(&config);
+    settles(&one, 0).await;
+    let other = store(&config);
+    assert_eq!(kept(&other).await, None);
+    lease(&one)
+        .await
+        .unwrap()
+        .publish(&record(1))
+        .await
+        .unwrap();
+    let told = now();
+    timeout(PATIENCE, other.changed()).await.unwrap();
+    assert!(told.elapsed() < Duration::from_secs(1));
+    assert_eq!(kept(&other).await, Some((1, "token 1".to_owned())));
+    drop(free_lease(&other).await);
+}
+
 #[tokio::test]
 async fn a_server_that_does_not_let_one_in_is_told_of_in_words_that_hide_the_password() {
     let redis = Redis::with(&["--user", "me", "on", ">k4n4ri", "~test:*", "+get"]);

@@ -133,8 +133,8 @@ fn hurt(times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) -> (u64, u64) 
     let (simulator, redis, mut proxies) = sharing(4);
     let member = Member::sharing(&simulator, &redis.url());
     let load = Load::begin(&proxies[..1]);
-    // the token endpoint takes its time, so that whoever asks is met in the middle of it
-    simulator.fault("token", "slow:150");
+    // it takes its time, so that whoever asks is met in the middle of it; half of what is waited for
+    simulator.fault("token", "slow:80");
     let mut last = 0;
     for _ in 0..times {
         let asking = until("one that asks", || {
@@ -164,7 +164,7 @@ fn the_one_who_asks_may_be_killed_in_the_middle_of_it() {
     let mut pause = 0;
     let (generation, issued) = hurt(3, |proxy, member| {
         std::thread::sleep(Duration::from_millis(pause));
-        pause += 60;
+        pause += 30;
         proxy.process.signal("KILL");
         *proxy = member.start();
     });
@@ -177,7 +177,7 @@ fn the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock() {
     let mut pause = 0;
     let (generation, issued) = hurt(3, |proxy, _| {
         std::thread::sleep(Duration::from_millis(pause));
-        pause += 60;
+        pause += 30;
         proxy.process.signal("STOP");
         std::thread::sleep(MINUTE * 3 / 2);
         proxy.process.signal("CONT");
