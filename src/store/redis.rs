@@ -13,7 +13,7 @@
 //! the engine settles by that who may still ask ([`Rank`]).
 //!
 //! **What lies there.** One record for each client, sealed by [`record`], under a key made of the
-//! prefix and a digest over instance and client id; see [`scripts`] for the names. It expires an
+//! prefix and a digest over instance and client id; see `scripts.rs` for the names. It expires an
 //! hour after the last time in it is past.
 //!
 //! Sentinel and Cluster are not supported: name one server, or the address that follows the one
