@@ -97,9 +97,13 @@ fn judge(opened: &Opened) {
         let (generation, text, asked, lifetime) = SEALED;
         assert_eq!(token.access_token.expose(), text, "nobody sealed this");
         assert_eq!(
-            (record.generation, token.asked, token.lifetime),
+            (token.generation, token.asked, token.lifetime),
             (generation, at(asked), lifetime),
             "the seal came from another record"
+        );
+        assert!(
+            generation <= record.generation,
+            "a token that is yet to come"
         );
     }
     assert!(!format!("{opened:?}").contains(SEALED.1), "{opened:?}");

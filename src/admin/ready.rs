@@ -61,6 +61,11 @@ fn paragraph(client: &ClientReport) -> String {
             failure.outcome, failure.at, failure.in_a_row, failure.message
         ),
     });
+    let problem = client.store.as_ref().and_then(|s| s.problem.as_deref());
+    let written = written.and_then(|()| match problem {
+        None => Ok(()),
+        Some(problem) => writeln!(text, "  going on without the store: {problem}"),
+    });
     debug_assert!(written.is_ok(), "a string takes everything");
     text
 }
@@ -70,6 +75,7 @@ mod tests {
     use super::super::view::tests::{cell, holds, refused, view};
     use super::*;
     use crate::clock::Clock;
+    use crate::token::cache::Status;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
@@ -96,6 +102,16 @@ mod tests {
         catalog: has no usable token: token 7 ended at 2027-01-15T08:05:00Z; next request at 2027-01-15T08:06:00Z (in 60 s)
           last failure: rate_limited at 2027-01-15T08:05:00Z (3 in a row): acme.collibra.com says that the pool is empty
         not ready: no usable token for catalog
+        ");
+
+        cell.publish(Status {
+            store_problem: Some("redis://redis:6379 does not answer".into()),
+            ..holds(clock.now())
+        });
+        insta::assert_snapshot!(verbose(&view.report()), @r"
+        catalog: holds token 7 until 2027-01-15T08:10:00Z (300 s left); next request at 2027-01-15T08:07:30Z (in 150 s)
+          going on without the store: redis://redis:6379 does not answer
+        ready
         ");
     }
 

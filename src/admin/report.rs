@@ -53,6 +53,18 @@ pub struct ClientReport {
     pub pool: PoolReport,
     /// What the apps did.
     pub requests: RequestsReport,
+    /// Where the token is kept; null from a version that does not say.
+    #[serde(default)]
+    pub store: Option<StoreReport>,
+}
+
+/// The store of a client's token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoreReport {
+    /// Its kind, by its name in the configuration.
+    pub kind: String,
+    /// Why it cannot be used and what to do; null while it can.
+    pub problem: Option<String>,
 }
 
 /// A token, without the token.
@@ -195,6 +207,7 @@ impl View {
             next,
             failure,
             pool,
+            store_problem,
             ..
         } = client.cell.status();
         let metrics = self.metrics.client(&client.name);
@@ -213,6 +226,10 @@ impl View {
                 total: metrics.requests_total(),
                 in_flight: metrics.requests_in_flight(),
             },
+            store: Some(StoreReport {
+                kind: client.store.to_owned(),
+                problem: store_problem.map(|problem| problem.to_string()),
+            }),
         }
     }
 
@@ -354,6 +371,10 @@ mod tests {
               "requests": {
                 "total": 1,
                 "in_flight": 0
+              },
+              "store": {
+                "kind": "redis",
+                "problem": null
               }
             }
           ],

@@ -51,6 +51,8 @@ pub struct ClientView {
     pub client_id: ClientId,
     /// Where its token is.
     pub cell: Arc<TokenCell>,
+    /// The kind of store in which it is kept.
+    pub store: &'static str,
 }
 
 /// An app, as it is shown.
@@ -159,6 +161,7 @@ pub(super) mod tests {
             instance: "https://acme.collibra.com".to_owned(),
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
             cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
+            store: "redis",
         }
     }
 
@@ -196,6 +199,7 @@ pub(super) mod tests {
             pool: taken_once(now),
             doubted: false,
             considered: 0,
+            store_problem: None,
         }
     }
 

@@ -21,7 +21,7 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening, Server};
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store;
+use crate::store::{self, observed::Observed};
 use crate::telemetry::ClientMetrics;
 use crate::token;
 use crate::token::cache::TokenCell;
@@ -195,10 +195,13 @@ impl Draft<'_> {
             secret: &client.oauth.client_secret,
         };
         let clock = Arc::clone(&self.running.clock);
-        store::build(&self.config.store, kept, clock).map_err(|cause| StartError::Store {
+        let store = store::build(&self.config.store, kept, clock);
+        let store = store.map_err(|cause| StartError::Store {
             client: Arc::clone(&client.name),
             cause,
-        })
+        })?;
+        let metrics = self.running.metrics.store(self.config.store.kind());
+        Ok(Arc::new(Observed::new(store, metrics)))
     }
 
     /// The apps: each goes on counting where it stands, unless its limits changed.

@@ -251,6 +251,7 @@ impl Running {
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
+            store: config.store.kind(),
         };
         let app = |app: &Arc<App>| AppView {
             name: Arc::clone(&app.name),

@@ -43,6 +43,13 @@ pub(super) fn render(report: &StatusReport) -> String {
             ));
         }
     }
+    for client in &report.clients {
+        let problem = client.store.as_ref().and_then(|s| s.problem.as_deref());
+        if let Some(problem) = problem {
+            let name = &client.name;
+            text.push_str(&format!("\n{name} goes on without its store: {problem}\n"));
+        }
+    }
     if !report.apps.is_empty() {
         text.push('\n');
         text.push_str(&table(
@@ -194,6 +201,8 @@ mod tests {
             "at": "2027-01-15T11:10:49Z",
             "message": "acme.collibra.com says that the pool is empty; who else uses this client?",
         });
+        failing["store"] =
+            json!({"kind": "redis", "problem": "redis://redis:6379 does not answer"});
         let mut fresh = holds("dev");
         fresh["token"] = json!(null);
         fresh["next"] = json!({"kind": "answer", "at": null, "in_seconds": null});
@@ -207,6 +216,8 @@ mod tests {
         catalog                    128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          -
 
         a-client-with-a-long-name, 1m 15s ago: acme.collibra.com says that the pool is empty; who else uses this client?
+
+        a-client-with-a-long-name goes on without its store: redis://redis:6379 does not answer
 
         APP      CLIENT  REQUESTS  LOCAL TOKENS
         lineage  -       48000     2

@@ -1,7 +1,7 @@
 //! A client's id and secret: from the one source that is given for each.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
@@ -106,6 +106,16 @@ pub(super) fn secret(
             None
         }
     }
+}
+
+/// What a file holds, a line break at its end included.
+pub(super) fn secret_in_file(
+    typed: &Typed<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Secret> {
+    warn_if_readable_by_all(&typed.value, &typed.place, surroundings, report);
+    file(&typed.value, &typed.place, surroundings, report)
 }
 
 /// The form in which a registration is answered; what else it has is of no matter here.

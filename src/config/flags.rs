@@ -200,6 +200,10 @@ impl Flags {
                 flag("store_path"),
             ),
             path: Field::from(self.store_path, flag("store_path")),
+            url: Field::Absent,
+            password_file: Field::Absent,
+            key_prefix: Field::Absent,
+            ca_file: Field::Absent,
         };
         Raw {
             instances: vec![instance],

@@ -55,16 +55,8 @@ pub(super) fn parse(
         Some(typed) => token_path(&typed, report),
         None => Some(TOKEN_PATH.to_owned()),
     };
-    let ca_file = raw.ca_file.given().and_then(|typed| {
-        let read = CaFile::read(&surroundings.to_read(&typed.value));
-        if let Err(error) = &read {
-            report.fault(typed.place.fault(
-                error.reason.to_string(),
-                surroundings.file_remedy("name a PEM file with your authority's certificate"),
-            ));
-        }
-        read.ok()
-    });
+    let ca_file = raw.ca_file.given();
+    let ca_file = ca_file.and_then(|typed| self::ca_file(&typed, surroundings, report));
     let pair = (raw.client_cert_file, raw.client_key_file);
     let identity = identity(pair, surroundings, report);
     let proxies = forward::Keys {
@@ -160,6 +152,22 @@ fn identity(
             None
         }
     }
+}
+
+/// The certificates that a file holds.
+pub(super) fn ca_file(
+    typed: &Typed<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<CaFile> {
+    let read = CaFile::read(&surroundings.to_read(&typed.value));
+    if let Err(error) = &read {
+        report.fault(typed.place.fault(
+            error.reason.to_string(),
+            surroundings.file_remedy("name a PEM file with your authority's certificate"),
+        ));
+    }
+    read.ok()
 }
 
 /// The instance's address: a scheme, a host, perhaps a port, and nothing else.

@@ -20,6 +20,7 @@ mod parse;
 mod place;
 mod policy;
 mod raw;
+mod redis;
 pub mod reload;
 mod store;
 mod table;

@@ -91,7 +91,14 @@ pub(super) const ADMIN: &[&str] = &["address", "mode"];
 /// The keys of `[log]`.
 pub(super) const LOG: &[&str] = &["access"];
 /// The keys of `[store]`.
-pub(super) const STORE: &[&str] = &["kind", "path"];
+pub(super) const STORE: &[&str] = &[
+    "kind",
+    "path",
+    "url",
+    "password_file",
+    "key_prefix",
+    "ca_file",
+];
 
 /// All of it.
 #[derive(Debug)]
@@ -155,6 +162,11 @@ pub(super) struct Store {
     pub(super) place: Place,
     pub(super) kind: Field<String>,
     pub(super) path: Field<PathBuf>,
+    /// It may have a password in it.
+    pub(super) url: Field<Secret>,
+    pub(super) password_file: Field<PathBuf>,
+    pub(super) key_prefix: Field<String>,
+    pub(super) ca_file: Field<PathBuf>,
 }
 
 /// The ways in which an id or a secret is given; one is right.
@@ -275,6 +287,10 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
             place: store_place,
             kind: key(&store, "kind", report),
             path: key(&store, "path", report),
+            url: key(&store, "url", report),
+            password_file: key(&store, "password_file", report),
+            key_prefix: key(&store, "key_prefix", report),
+            ca_file: key(&store, "ca_file", report),
         },
     })
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 use super::fault::Report;
 use super::nearest::{listed, nearest};
 use super::parse::Surroundings;
-use super::place::{Field, Typed};
-use super::raw;
+use super::place::{Field, Place, Typed};
+use super::{raw, redis};
 use crate::store::Config;
 
 /// The kinds that there are.
-const KINDS: [&str; 2] = ["memory", "file"];
+const KINDS: [&str; 3] = ["memory", "file", "redis"];
 
 /// Settles where tokens are kept.
 pub(super) fn parse(
@@ -20,7 +20,7 @@ pub(super) fn parse(
 ) -> Config {
     let kind = match &raw.kind {
         Field::Absent => "memory",
-        // whether the path fits it cannot be told
+        // whether the other keys fit it cannot be told
         Field::Faulty => return Config::Memory,
         Field::Given(typed) if KINDS.contains(&typed.value.as_str()) => typed.value.as_str(),
         Field::Given(typed) => {
@@ -28,8 +28,36 @@ pub(super) fn parse(
             return Config::Memory;
         }
     };
-    match (kind, raw.path) {
-        ("file", Field::Given(typed)) => {
+    for (owner, place) in [
+        ("file", place(&raw.path)),
+        ("redis", place(&raw.url)),
+        ("redis", place(&raw.password_file)),
+        ("redis", place(&raw.key_prefix)),
+        ("redis", place(&raw.ca_file)),
+    ] {
+        if let Some(place) = place.filter(|_| owner != kind) {
+            report.fault(place.fault(
+                format!("it would count only with `kind = \"{owner}\"`"),
+                "write that too, or leave this key out",
+            ));
+        }
+    }
+    match kind {
+        "file" => file(raw.path, &raw.place, surroundings, report),
+        "redis" => redis::parse(raw, surroundings, report).map(Config::Redis),
+        _ => None,
+    }
+    .unwrap_or_default()
+}
+
+fn file(
+    path: Field<std::path::PathBuf>,
+    store: &Place,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Config> {
+    match path {
+        Field::Given(typed) => {
             let directory = surroundings.path(&typed.value);
             if stands_in_the_way(&directory) {
                 report.fault(typed.place.fault(
@@ -37,19 +65,22 @@ pub(super) fn parse(
                     surroundings.file_remedy("name a directory, which is made if there is none"),
                 ));
             }
-            return Config::File { directory };
+            return Some(Config::File { directory });
         }
-        ("file", Field::Absent) => report.fault(raw.place.child("path").fault(
+        Field::Absent => report.fault(store.child("path").fault(
             "it is missing",
             "write the directory to keep tokens in, like `path = \"/var/lib/collibra-auth-proxy\"`",
         )),
-        ("memory", Field::Given(typed)) => report.fault(typed.place.fault(
-            "it would count only with `kind = \"file\"`",
-            "write that too, or leave the path out",
-        )),
-        _ => {}
+        Field::Faulty => {}
     }
-    Config::Memory
+    None
+}
+
+fn place<T>(field: &Field<T>) -> Option<&Place> {
+    match field {
+        Field::Given(typed) => Some(&typed.place),
+        Field::Absent | Field::Faulty => None,
+    }
 }
 
 fn unknown(typed: &Typed<String>, report: &mut Report) {

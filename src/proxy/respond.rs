@@ -198,11 +198,20 @@ impl Refusal {
                 &format!("No pattern in allow of app.{app} matches this method and path."),
                 &format!("Have a pattern added to allow of app.{app}, if it should."),
             ),
-            Refusal::NoToken(NoToken { reason, .. }) => Words::new(
+            Refusal::NoToken(NoToken {
+                reason,
+                store_problem,
+                ..
+            }) => Words::new(
                 "There is no access token at present",
-                &match reason {
-                    None => "The first token has been asked for and has not come yet.".to_owned(),
-                    Some((_, why)) => format!("The last token request failed: {why}"),
+                &match (reason, store_problem) {
+                    (Some((_, why)), _) => format!("The last token request failed: {why}"),
+                    (None, Some(why)) => format!(
+                        "The store by which a fleet shares its token is away, and others of the fleet ask for themselves meanwhile: {why}"
+                    ),
+                    (None, None) => {
+                        "The first token has been asked for and has not come yet.".to_owned()
+                    }
                 },
                 "Come again after the seconds that Retry-After says; nothing was sent to Collibra.",
             ),
@@ -277,6 +286,7 @@ mod tests {
                 Outcome::RateLimited,
                 "acme.collibra.com answered 429".to_owned(),
             )),
+            store_problem: None,
         })
     }
 

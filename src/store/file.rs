@@ -147,7 +147,7 @@ impl Inner {
         let done = tokio::task::spawn_blocking(move || work(&inner)).await;
         done.map_err(|_ended| {
             let problem = "the work on its files was ended by an internal error or a shutdown";
-            StoreError(problem.to_owned())
+            StoreError::Away(problem.to_owned())
         })
     }
 
@@ -173,17 +173,18 @@ impl Inner {
 
     fn publish(&self, lock: &Lock, record: &Record) -> Result<(), StoreError> {
         let (_, content) = self.disk.read();
-        let kept = content?
-            .and_then(|content| record::open(&self.key, &content.bytes, self.clock.wall()).record)
-            .map_or(0, |kept| kept.generation);
+        let now = self.clock.wall();
+        let before = content?.map(|content| content.bytes).unwrap_or_default();
+        let kept = record::open(&self.key, &before, now).record;
+        let kept = kept.map_or(0, |kept| kept.generation);
         if kept > record.generation {
-            return Err(StoreError(format!(
+            return Err(StoreError::Overtaken(format!(
                 "{} has token {kept} already, which is newer than token {}",
                 self.disk.record().display(),
                 record.generation
             )));
         }
-        let bytes = record::seal(&self.key, record)?;
+        let bytes = record::seal_beside(&self.key, record, &before, now)?;
         // what is written here need not be read again
         *locked(&self.seen) = self.disk.replace(lock, &bytes)?;
         Ok(())
@@ -220,7 +221,7 @@ impl Lease for FileLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
         let Some(lock) = locked(&self.held).clone() else {
             let problem = "the right to ask has run out before the token was there to be kept";
-            return Err(StoreError(problem.to_owned()));
+            return Err(StoreError::Overtaken(problem.to_owned()));
         };
         let record = record.clone();
         // the work holds the lock too, so that it ends under it even if nobody waits any more

@@ -1,5 +1,8 @@
 //! Where a client's token and pool are kept, and who of those that share them asks for the next:
-//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host.
+//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host,
+//! [`mod@redis`] for the proxies of a fleet.
+//!
+//! [`observed`] counts what each is asked for.
 //!
 //! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
 //!
@@ -10,7 +13,9 @@
 pub mod file;
 pub mod key;
 pub mod memory;
+pub mod observed;
 pub mod record;
+pub mod redis;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +23,7 @@ use std::sync::Arc;
 use crate::client_id::ClientId;
 use crate::clock::Clock;
 use crate::secret::Secret;
+use crate::tls;
 use crate::token::ports::TokenStore;
 
 /// Where tokens are kept.
@@ -31,6 +37,20 @@ pub enum Config {
         /// The directory; it is made if there is none.
         directory: PathBuf,
     },
+    /// On a server, which the proxies of a fleet share.
+    Redis(redis::Config),
+}
+
+impl Config {
+    /// The kind of store, by its name in the configuration and in metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Config::Memory => "memory",
+            Config::File { .. } => "file",
+            Config::Redis(_) => "redis",
+        }
+    }
 }
 
 /// Whose token is kept.
@@ -53,9 +73,12 @@ pub enum BuildError {
     /// The directory cannot be used.
     #[error(transparent)]
     File(#[from] file::Unusable),
+    /// There is no certificate to verify the server by.
+    #[error("the store's server: {0}")]
+    Redis(#[from] tls::Error),
 }
 
-/// The store of one client, as `config` has it.
+/// The store of one client, as `config` has it. Call it on a runtime.
 ///
 /// # Errors
 /// [`BuildError`] says what cannot be used and what to do.
@@ -69,6 +92,11 @@ pub fn build(
         Config::File { directory } => {
             let key = key::Key::new(client.instance, client.id, client.secret);
             let store = file::FileStore::new(directory.clone(), client.name, key, clock)?;
+            Ok(Arc::new(store))
+        }
+        Config::Redis(config) => {
+            let key = key::Key::new(client.instance, client.id, client.secret);
+            let store = redis::RedisStore::new(config, client.name, key, clock)?;
             Ok(Arc::new(store))
         }
     }

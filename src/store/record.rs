@@ -8,6 +8,14 @@
 //! instance and id and shows damage. It is no defence against whoever may write here: what such a
 //! hand can do is bounded by what [`open`] believes.
 //!
+//! While a secret is rotated some sharers have the new one and some the old one, and neither can
+//! open what the other sealed. **The rule:** nobody throws away a token that they cannot open. Who
+//! writes keeps beside their own what is sealed with other secrets ([`seal_beside`]), as long as it
+//! lives by what it says of itself, and the two youngest at most; who reads takes whichever opens.
+//! Each token keeps the generation that it was sealed with. So both sides go on with their own
+//! token, count generations together, and share one pool; and a process with a wrong secret costs
+//! the others nothing that lies here.
+//!
 //! Promises: [`open`] never panics, gives no token but one that was sealed for this client with
 //! this secret, and believes no time further ahead than a day.
 
@@ -33,6 +41,10 @@ pub const LARGEST: usize = 128 * 1024;
 
 /// The longest life of a token, and how far ahead a time may lie.
 const DAY: u64 = 24 * 60 * 60 * 1000;
+
+/// So many tokens that were sealed with other secrets are kept: one of a rotation that is under
+/// way, and one of a process that is wrong altogether.
+const MOST_OTHERS: usize = 2;
 
 /// No client comes to so many tokens. A forged generation above it would leave no room to count
 /// up.
@@ -83,10 +95,16 @@ pub enum Flaw {
 /// # Errors
 /// [`StoreError`] if the system gives no random numbers.
 pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
-    let token = match &record.token {
-        Some(token) => Some(seal_token(key, record.generation, token)?),
-        None => None,
-    };
+    let mut others = Vec::new();
+    let mut token = None;
+    if let Some(kept) = &record.token {
+        let sealed = seal_token(key, kept.generation, kept)?;
+        if kept.generation == record.generation {
+            token = Some(sealed);
+        } else {
+            others.push(Other::new(kept.generation, sealed));
+        }
+    }
     let pool = Pool {
         full_at: milliseconds_up(record.pool.full_at),
         not_before: milliseconds_up(record.pool.not_before),
@@ -97,8 +115,37 @@ pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
         check: check(key, record.generation, &pool),
         pool,
         token,
+        others,
     };
-    serde_json::to_vec(&document).map_err(|e| StoreError(format!("it cannot be written: {e}")))
+    serde_json::to_vec(&document)
+        .map_err(|e| StoreError::Away(format!("it cannot be written: {e}")))
+}
+
+/// As [`seal`], in place of the document `before`: what lives in that at `now` and was sealed with
+/// other secrets is kept, as far as there is room for it.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_beside(
+    key: &Key,
+    record: &Record,
+    before: &[u8],
+    now: SystemTime,
+) -> Result<Vec<u8>, StoreError> {
+    let bytes = seal(key, record)?;
+    let mut others = others(key, before, milliseconds(now));
+    while !others.is_empty() {
+        let document: Result<Document, _> = serde_json::from_slice(&bytes);
+        let with_others = document.and_then(|mut document| {
+            document.others.extend_from_slice(&others);
+            serde_json::to_vec(&document)
+        });
+        match with_others {
+            Ok(bytes) if bytes.len() <= LARGEST => return Ok(bytes),
+            _ => others.pop(),
+        };
+    }
+    Ok(bytes)
 }
 
 /// What `bytes` keep for the client of `key`, at `now`.
@@ -127,13 +174,27 @@ pub fn open(key: &Key, bytes: &[u8], now: SystemTime) -> Opened {
         full_at: believed(document.pool.full_at),
         not_before: believed(document.pool.not_before),
     };
-    let token = document.token.and_then(|sealed| {
-        let token = open_token(key, document.generation, &sealed, horizon);
-        token.map_err(|why| flaw = Some(why)).ok()
-    });
+    let generation = document.generation;
+    let first = document.token.map(|sealed| Other::new(generation, sealed));
+    let others = document.others.into_iter().take(MOST_OTHERS + 1);
+    let mut token = None;
+    let mut closed = None;
+    for other in first.into_iter().chain(others) {
+        match open_token(key, other.generation, &other.sealed(), horizon) {
+            Ok(opened) if opened.generation <= generation => {
+                token = Some(opened);
+                break;
+            }
+            Ok(_) => closed = Some(Flaw::Absurd),
+            Err(why) => closed = closed.or(Some(why)),
+        }
+    }
+    if token.is_none() {
+        flaw = closed.or(flaw);
+    }
     Opened {
         record: Some(Record {
-            generation: document.generation,
+            generation,
             token,
             pool,
         }),
@@ -151,6 +212,9 @@ struct Document {
     check: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<Sealed>,
+    /// Tokens of other generations or secrets: the writer's own first, then the youngest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Other>,
 }
 
 /// The pool, in Unix milliseconds.
@@ -169,6 +233,44 @@ struct Sealed {
     lifetime: u64,
     nonce: String,
     sealed: String,
+}
+
+/// A token and its generation, where that is not the document's or another secret sealed it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Other {
+    generation: u64,
+    asked: u64,
+    lifetime: u64,
+    nonce: String,
+    sealed: String,
+}
+
+impl Other {
+    fn new(generation: u64, sealed: Sealed) -> Other {
+        Other {
+            generation,
+            asked: sealed.asked,
+            lifetime: sealed.lifetime,
+            nonce: sealed.nonce,
+            sealed: sealed.sealed,
+        }
+    }
+
+    fn sealed(&self) -> Sealed {
+        Sealed {
+            asked: self.asked,
+            lifetime: self.lifetime,
+            nonce: self.nonce.clone(),
+            sealed: self.sealed.clone(),
+        }
+    }
+
+    /// Whether it lives at `now`, by what it says of itself: nobody here can tell otherwise.
+    fn lives(&self, now: u64) -> bool {
+        let soon = now.saturating_add(DAY);
+        self.lifetime <= DAY && self.asked <= soon && now < self.asked.saturating_add(self.lifetime)
+    }
 }
 
 /// What every version has.
@@ -193,6 +295,23 @@ fn read(key: &Key, bytes: &[u8]) -> Result<Document, Flaw> {
         return Err(Flaw::Absurd);
     }
     Ok(document)
+}
+
+/// What the document `before` holds that lives and does not open with `key`, the youngest first.
+fn others(key: &Key, before: &[u8], now: u64) -> Vec<Other> {
+    let Ok(document) = read(key, before) else {
+        return Vec::new();
+    };
+    let generation = document.generation;
+    let first = document.token.map(|sealed| Other::new(generation, sealed));
+    let all = first.into_iter().chain(document.others);
+    let mut kept: Vec<Other> = all
+        .filter(|other| other.lives(now))
+        .filter(|o| open_token(key, o.generation, &o.sealed(), u64::MAX).is_err())
+        .collect();
+    kept.sort_by_key(|other| std::cmp::Reverse(other.asked));
+    kept.truncate(MOST_OTHERS);
+    kept
 }
 
 /// What ties the clear part to the client.
@@ -225,7 +344,7 @@ fn seal_token(key: &Key, generation: u64, token: &StoredToken) -> Result<Sealed,
     });
     let tag = tag.map_err(|_| {
         let problem = "the token cannot be sealed: the system gives no random numbers";
-        StoreError(problem.to_owned())
+        StoreError::Away(problem.to_owned())
     })?;
     Ok(Sealed {
         asked,
@@ -255,6 +374,7 @@ fn open_token(
         return Err(Flaw::Absurd);
     }
     Ok(StoredToken {
+        generation,
         access_token: Secret::from(text.to_owned()),
         asked: time(sealed.asked),
         lifetime: Duration::from_millis(sealed.lifetime),

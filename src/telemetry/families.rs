@@ -42,6 +42,8 @@ pub(super) struct Families {
     pub(super) connections: IntGaugeVec,
     pub(super) refused: IntCounterVec,
     pub(super) local_tokens: IntCounterVec,
+    pub(super) store_up: IntGaugeVec,
+    pub(super) store_operations: IntCounterVec,
 }
 
 impl Families {
@@ -149,6 +151,16 @@ impl Families {
                 "local_tokens_total",
                 "Local tokens given, to apps that asked for a token or logged in.",
                 &["app"],
+            ),
+            store_up: to.int_gauge(
+                "store_up",
+                "Whether the stores of this kind could be used when they were last asked (1) or not (0).",
+                &["store"],
+            ),
+            store_operations: to.int_counter(
+                "store_operations_total",
+                "What stores were asked for, by what came of it.",
+                &["store", "operation", "outcome"],
             ),
         }
     }

@@ -12,6 +12,7 @@ use super::app::AppMetrics;
 use super::client::{ClientMetrics, unix_seconds};
 use super::families::Families;
 use super::listener::ListenerMetrics;
+use super::store::{SharedStore, StoreMetrics};
 
 /// The content type of what [`Metrics::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,6 +24,7 @@ pub struct Metrics {
     clients: Mutex<BTreeMap<String, Arc<ClientMetrics>>>,
     apps: Mutex<BTreeMap<String, Arc<AppMetrics>>>,
     listeners: Mutex<BTreeMap<String, Arc<ListenerMetrics>>>,
+    stores: Mutex<BTreeMap<String, Arc<SharedStore>>>,
     before_scrape: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
 
@@ -45,6 +47,7 @@ impl Metrics {
             clients: Mutex::default(),
             apps: Mutex::default(),
             listeners: Mutex::default(),
+            stores: Mutex::default(),
             before_scrape: Mutex::default(),
         }
     }
@@ -103,6 +106,16 @@ impl Metrics {
         Arc::clone(made)
     }
 
+    /// The metrics of stores of this `kind`, for one more client that uses one.
+    #[must_use]
+    pub fn store(&self, kind: &str) -> StoreMetrics {
+        let mut stores = lock(&self.stores);
+        let shared = stores
+            .entry(kind.to_owned())
+            .or_insert_with(|| Arc::new(SharedStore::new(&self.families, kind)));
+        StoreMetrics::new(Arc::clone(shared))
+    }
+
     /// Has `refresh` called before every scrape, to set what changes without an event, such as
     /// whether a token is still alive. It must not call [`Metrics::on_scrape`] or
     /// [`Metrics::render`].
@@ -145,6 +158,8 @@ mod tests {
     /// One client, one listener, and one of everything.
     fn used() -> Metrics {
         let metrics = Metrics::new("0.0.0");
+        // what says that it is up is taken back with the last who uses it
+        std::mem::forget(metrics.store("memory"));
         let client = metrics.client("catalog");
         let _ = metrics.listener("local");
         metrics.config_loaded(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
@@ -204,6 +219,8 @@ mod tests {
         collibra_auth_proxy_request_duration_seconds histogram {client}: From a request's head to the last byte of its answer.
         collibra_auth_proxy_requests_in_flight gauge {client}: Requests being served now.
         collibra_auth_proxy_requests_total counter {app,client,code,method}: Requests answered, by the status that the app got.
+        collibra_auth_proxy_store_operations_total counter {operation,outcome,store}: What stores were asked for, by what came of it.
+        collibra_auth_proxy_store_up gauge {store}: Whether the stores of this kind could be used when they were last asked (1) or not (0).
         collibra_auth_proxy_token_expiry_timestamp_seconds gauge {client}: When the client's token ends, in Unix time; 0 if there never was one.
         collibra_auth_proxy_token_generation gauge {client}: Which token of the client it is, counted from 1; 0 if there never was one.
         collibra_auth_proxy_token_issued_timestamp_seconds gauge {client}: When the client's token was asked for, in Unix time; 0 if there never was one.

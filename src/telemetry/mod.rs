@@ -13,9 +13,11 @@ mod listener;
 pub mod logging;
 pub mod metrics;
 mod requests;
+mod store;
 
 pub use app::AppMetrics;
 pub use client::{ClientMetrics, InFlight, TokenTimes};
 pub use listener::{Connection, ListenerMetrics};
 pub use metrics::Metrics;
 pub use requests::MethodLabel;
+pub use store::{Operation, StoreMetrics, StoreOutcome};

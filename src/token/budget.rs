@@ -58,8 +58,15 @@ impl Budget {
     /// The earliest moment at which a request may be made: now or earlier means at once.
     #[must_use]
     pub fn ready_at(&self) -> Instant {
-        let all_but_one = self.config.refill * (self.config.capacity - 1);
-        (self.full_at - all_but_one).max(self.not_before)
+        self.holds_at(1)
+    }
+
+    /// The earliest moment at which it holds `tokens`, if nothing more is taken; at most as many as
+    /// its capacity.
+    #[must_use]
+    pub fn holds_at(&self, tokens: u32) -> Instant {
+        let still_missing = self.config.capacity.saturating_sub(tokens);
+        (self.full_at - self.config.refill * still_missing).max(self.not_before)
     }
 
     /// Takes one for a request that is sent now. Call it only once [`Budget::ready_at`] has come.

@@ -44,6 +44,8 @@ pub struct Status {
     pub doubted: bool,
     /// Up to which generation refusals by the API have been considered.
     pub considered: u64,
+    /// Why the store cannot be used, while it cannot.
+    pub store_problem: Option<Arc<str>>,
 }
 
 /// What comes next for a client.
@@ -73,6 +75,8 @@ pub struct NoToken {
     pub retry_after: Duration,
     /// Why there is none, if an attempt has failed.
     pub reason: Option<(Outcome, String)>,
+    /// Why the store cannot be used, while it cannot.
+    pub store_problem: Option<Arc<str>>,
 }
 
 impl TokenCell {
@@ -89,6 +93,7 @@ impl TokenCell {
                 pool,
                 doubted: false,
                 considered: 0,
+                store_problem: None,
             }),
             rejected: AtomicU64::new(0),
             rejection: Notify::new(),
@@ -130,6 +135,7 @@ impl TokenCell {
                     .failure
                     .as_ref()
                     .map(|f| (f.error.outcome, f.error.message.clone())),
+                store_problem: seen.store_problem.clone(),
             };
             if now >= deadline || next > deadline {
                 return Err(give_up());
@@ -232,6 +238,7 @@ mod tests {
             pool: Budget::full(POOL),
             doubted: false,
             considered: 0,
+            store_problem: None,
         }
     }
 

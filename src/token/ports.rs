@@ -140,8 +140,8 @@ impl fmt::Display for Outcome {
 pub struct Record {
     /// Counts up with every token of the client; 0: there never was one.
     pub generation: u64,
-    /// The token of this generation. `None` if there is none, or if what is kept was sealed with
-    /// another secret or is damaged.
+    /// The youngest token that could be opened: that of this generation, or an older one if this
+    /// generation's was sealed with another secret. `None` if there is none.
     pub token: Option<StoredToken>,
     /// The mirrored pool.
     pub pool: StoredPool,
@@ -150,6 +150,8 @@ pub struct Record {
 /// A token as it is kept.
 #[derive(Clone, Debug)]
 pub struct StoredToken {
+    /// Which token of the client it is; at most the record's generation.
+    pub generation: u64,
     /// The access token.
     pub access_token: Secret,
     /// When it was asked for.
@@ -186,8 +188,31 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// As [`TokenStore::read`].
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError>;
 
-    /// Ends when what is kept may have changed since it was last read.
+    /// Ends when what is kept may have changed since it was last read, or the store has gone away
+    /// or come back since.
     async fn changed(&self);
+
+    /// Which of those who share the client this process is, as far as the store knew when it was
+    /// last there. It is asked for when the store is away, to settle who goes on without it.
+    fn rank(&self) -> Rank {
+        Rank::Alone
+    }
+}
+
+/// Which of those who share a client a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// The only one, or one of the few of one host, which need not make room for each other.
+    Alone,
+    /// One of a fleet.
+    Among {
+        /// So many came before it.
+        before: u32,
+        /// So many there are, this one included.
+        all: u32,
+    },
+    /// One of a fleet of which nothing is known: it has never found the store.
+    Unknown,
 }
 
 /// The right to ask, held. Dropping it gives it up.
@@ -197,11 +222,18 @@ pub trait Lease: fmt::Debug + Send + Sync {
     /// of a higher.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be kept, or if the right was lost meanwhile.
+    /// [`StoreError::Away`] if it cannot be kept, [`StoreError::Overtaken`] if the right was lost
+    /// meanwhile or a higher generation is kept.
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError>;
 }
 
-/// A store that cannot be used now. Its message is for people and holds no secret.
+/// A store that did not do what it was to. Its message is for people and holds no secret.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(pub String);
+pub enum StoreError {
+    /// It cannot be reached or used now.
+    #[error("{0}")]
+    Away(String),
+    /// It works, but another took the right to ask meanwhile, or has kept a newer token.
+    #[error("{0}")]
+    Overtaken(String),
+}

@@ -32,6 +32,12 @@
 //! A 429 that the mirrored pool did not expect says that others take tokens of this client. The next
 //! renewals then come as late as leaves time for two refused ones, so that there is more for all.
 //!
+//! While the store is away nobody tells who else asks. Each of a fleet then knows how many came
+//! before it: the first ones, as many as the pool bears, keep to their even share of it and wait
+//! until the token in hand nears its end; the others do not ask at all. One that knows nothing of
+//! the fleet, because it never found the store, takes itself for one of the first ones until a 429
+//! tells otherwise.
+//!
 //! A token that the API refuses is replaced at once, but at most once in a refill interval: an API
 //! that refuses everything for a while must not empty the pool.
 
@@ -40,7 +46,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::clock::Instant;
 use crate::token::budget::{self, Budget};
-use crate::token::ports::{Draw, Outcome};
+use crate::token::ports::{Draw, Outcome, Rank};
 
 /// When a client's token is renewed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,7 +99,28 @@ pub struct Schedule {
     crowded: u32,
     /// When a token was last replaced because the API refused it.
     replaced: Option<Instant>,
+    /// What is left to this process of a fleet while the store is away.
+    without_store: Option<Share>,
 }
+
+/// What is left of the pool to one of a fleet that has no store.
+#[derive(Clone, Copy, Debug)]
+enum Share {
+    /// One of `of` who ask.
+    Part {
+        of: u32,
+        /// The next request is within the share from then on.
+        ready_at: Instant,
+        /// How many they are is not known.
+        is_a_guess: bool,
+    },
+    /// Nothing: others ask.
+    Nothing,
+}
+
+/// So many of a fleet ask for themselves without a store, at most: a token that lives for five
+/// minutes, at one a minute, is no more than that.
+const MOST_ASKERS: u32 = 4;
 
 /// After how many renewals without a surprise the pool is thought to be this proxy's own again.
 const CROWDED_RENEWALS: u32 = 3;
@@ -120,6 +147,7 @@ impl Schedule {
             refusals_count: false,
             crowded: 0,
             replaced: None,
+            without_store: None,
         }
     }
 
@@ -140,12 +168,70 @@ impl Schedule {
         debug_assert!(self.asked.is_none(), "two requests at a time");
         self.budget.take(now);
         self.asked = Some(now);
+        if let Some(Share::Part { of, ready_at, .. }) = &mut self.without_store {
+            *ready_at = now + self.config.pool.refill * *of;
+        }
     }
 
-    /// When the next request will be made, if none is under way.
+    /// The request that was booked is not sent after all.
+    pub fn withdrawn(&mut self, now: Instant) {
+        self.settle(now);
+        self.budget.give_back();
+        self.yielded(now);
+    }
+
+    /// When the next request will be made, if none is under way; at the end of time if none will.
     #[must_use]
     pub fn next_request(&self) -> Instant {
-        self.due.max(self.budget.ready_at())
+        let within_the_pool = self.due.max(self.budget.ready_at());
+        match self.without_store {
+            None => within_the_pool,
+            Some(Share::Part { ready_at, .. }) => within_the_pool.max(ready_at),
+            Some(Share::Nothing) => Instant::ORIGIN + Duration::MAX,
+        }
+    }
+
+    /// When it is worth looking for a token again, as seen at `now`: when the next request will be
+    /// made, or a quarter of the refill interval later while others have to.
+    #[must_use]
+    pub fn next_chance(&self, now: Instant) -> Instant {
+        match self.without_store {
+            Some(Share::Nothing) => now + self.config.pool.refill / 4,
+            _ => self.next_request(),
+        }
+    }
+
+    /// The store has gone away, of which this process was the one that `rank` says.
+    pub fn store_away(&mut self, rank: Rank, now: Instant) {
+        let pool = self.config.pool;
+        let askers = (pool.capacity - 1).clamp(1, MOST_ASKERS);
+        let share = match rank {
+            Rank::Alone => return,
+            Rank::Among { before, all } if before < askers => Share::Part {
+                of: all.clamp(1, askers),
+                // those before this one may ask as well
+                ready_at: self.budget.holds_at(before + 1),
+                is_a_guess: false,
+            },
+            Rank::Among { .. } => Share::Nothing,
+            Rank::Unknown => Share::Part {
+                of: askers,
+                // it may be about to come
+                ready_at: now + pool.refill / 12,
+                is_a_guess: true,
+            },
+        };
+        self.without_store = Some(share);
+        self.put_off();
+    }
+
+    /// The store is back. If there is no token in hand, one that others have is waited for for a
+    /// 30th of the refill interval, 2 s of a minute.
+    pub fn store_back(&mut self, now: Instant) {
+        let was_away = self.without_store.take().is_some();
+        if was_away && self.usable_until.is_none_or(|end| end <= now) {
+            self.due = self.due.max(now + self.config.pool.refill / 30);
+        }
     }
 
     /// A token came that lives for `lifetime` from when it was asked for and may be sent until
@@ -187,6 +273,9 @@ impl Schedule {
         self.usable_until = Some(usable_until);
         self.failures = 0;
         self.free_refusals = 0;
+        if self.without_store.is_some() {
+            self.put_off();
+        }
     }
 
     /// Another process is asking: looks again after a 60th of the refill interval.
@@ -227,6 +316,9 @@ impl Schedule {
         let delay = match self.draw(outcome) {
             draw @ (Draw::Nothing | Draw::Refused) => {
                 self.budget.give_back();
+                if let Some(Share::Part { ready_at, .. }) = &mut self.without_store {
+                    *ready_at = now;
+                }
                 self.free_refusals += u32::from(draw == Draw::Refused);
                 let last_chance = self.last_chance(now);
                 let left = self.left(now);
@@ -242,6 +334,12 @@ impl Schedule {
             Draw::Perhaps => pace.max(self.even_share(now)),
             Draw::Empty => {
                 surprise = Some(self.explain_429());
+                if let Some(Share::Part {
+                    is_a_guess: true, ..
+                }) = self.without_store
+                {
+                    self.without_store = Some(Share::Nothing);
+                }
                 self.budget.rate_limited(now, retry_after);
                 let intervals = self.last_chance(now).div_duration_f64(refill).floor();
                 if intervals >= 1.0 {
@@ -268,6 +366,11 @@ impl Schedule {
             .replaced
             .map_or(now, |at| at + self.config.pool.refill)
             .max(self.budget.ready_at());
+        let earliest = match self.without_store {
+            None => earliest,
+            Some(Share::Part { ready_at, .. }) => earliest.max(ready_at),
+            Some(Share::Nothing) => return false,
+        };
         if earliest > now {
             self.due = self.due.min(earliest);
             return false;
@@ -295,6 +398,7 @@ impl Schedule {
     pub fn client_changed(&mut self, now: Instant) {
         *self = Schedule {
             usable_until: self.usable_until,
+            without_store: self.without_store,
             ..Schedule::new(self.config, now)
         };
     }
@@ -324,6 +428,13 @@ impl Schedule {
         let asked = self.asked.take().unwrap_or(now);
         self.budget.settle(asked, now);
         asked
+    }
+
+    /// Without a store the token in hand is renewed as late as leaves a refill interval for it.
+    fn put_off(&mut self) {
+        if let Some(end) = self.usable_until {
+            self.due = self.due.max(end - self.config.pool.refill);
+        }
     }
 
     /// The spacing by which the attempts that the pool allows until the token in hand ends are
@@ -370,251 +481,4 @@ impl Schedule {
 mod changes;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub(super) const LIFETIME: Duration = Duration::from_secs(299);
-    pub(super) const CONFIG: Config = Config {
-        refresh_at: 0.5,
-        refresh_jitter: 0.05,
-        pool: budget::Config {
-            capacity: 5,
-            refill: Duration::from_secs(60),
-        },
-    };
-
-    pub(super) fn at(seconds: f64) -> Instant {
-        Instant::ORIGIN + Duration::from_secs(10_000) + Duration::from_secs_f64(seconds)
-    }
-
-    pub(super) fn asked(config: Config) -> Schedule {
-        let mut schedule = Schedule::new(config, at(0.0));
-        assert_eq!(schedule.next(at(0.0)), Step::Ask);
-        schedule.ask(at(0.0));
-        schedule
-    }
-
-    pub(super) fn holding() -> Schedule {
-        let mut schedule = asked(CONFIG);
-        schedule.granted(at(0.1), LIFETIME, at(296.0), 0.0);
-        schedule
-    }
-
-    #[test]
-    fn a_token_is_renewed_at_half_of_its_life() {
-        let schedule = holding();
-        let due = at(149.5 * EARLY);
-        assert_eq!(schedule.next(at(1.0)), Step::WaitUntil(due));
-        assert_eq!(schedule.next(due), Step::Ask);
-    }
-
-    #[test]
-    fn the_renewal_is_not_brought_forward_where_the_pool_will_not_be_full() {
-        let mut schedule = Schedule::new(CONFIG, at(0.0));
-        for _ in 0..3 {
-            schedule.ask(at(0.0));
-            schedule.granted(at(0.0), LIFETIME, at(296.0), 0.0);
-        }
-        assert_eq!(schedule.next_request(), at(149.5));
-    }
-
-    #[test]
-    fn whatever_the_fault_an_attempt_falls_on_the_last_chance() {
-        for (outcome, took) in [
-            (Outcome::Connect, 0.1),
-            (Outcome::Connect, 5.0),
-            (Outcome::ServerError, 0.3),
-            (Outcome::Timeout, 10.0),
-            (Outcome::Malformed, 0.3),
-            (Outcome::RateLimited, 0.3),
-            (Outcome::InvalidClient, 0.3),
-        ] {
-            let mut schedule = holding();
-            let mut last = 0.0;
-            loop {
-                let now = schedule.next_request();
-                if now > at(295.3) {
-                    break;
-                }
-                schedule.ask(now);
-                last = now.since(at(0.0)).as_secs_f64();
-                let answered = now + Duration::from_secs_f64(took);
-                schedule.failed(answered, outcome, None, 0.0);
-            }
-            assert!(last > 294.0, "{outcome} after {took} s: {last}");
-        }
-    }
-
-    #[test]
-    fn jitter_brings_the_renewal_forward_only() {
-        let mut schedule = asked(CONFIG);
-        schedule.granted(at(0.1), LIFETIME, at(296.0), 0.999_999);
-        let due = schedule.next_request().since(at(0.0)).as_secs_f64();
-        assert!((137.0..137.1).contains(&due), "{due}");
-    }
-
-    #[test]
-    fn plain_refusals_are_followed_up_within_a_fifth_of_the_refill_interval() {
-        let mut schedule = asked(CONFIG);
-        let mut now = at(0.0);
-        for expected in [1, 2, 4, 8, 12, 12, 12, 12] {
-            schedule.failed(now, Outcome::ServerError, None, 0.0);
-            now = schedule.next_request();
-            assert_eq!(schedule.next(now), Step::Ask, "after {expected} s");
-            schedule.ask(now);
-        }
-        assert_eq!(now, at(63.0));
-    }
-
-    #[test]
-    fn answers_that_never_come_are_counted_against_the_pool() {
-        let mut schedule = asked(CONFIG);
-        let mut now = at(0.0);
-        let mut sent = 1;
-        while now < at(600.0) {
-            schedule.failed(now + Duration::from_secs(10), Outcome::Timeout, None, 0.5);
-            now = schedule.next_request();
-            assert_eq!(schedule.next(now), Step::Ask);
-            schedule.ask(now);
-            sent += 1;
-        }
-        assert!((12..=15).contains(&sent), "5 and one a minute: {sent}");
-    }
-
-    #[test]
-    fn with_a_token_in_hand_the_attempts_are_spread_over_its_life() {
-        let mut schedule = holding();
-        let mut now = schedule.next_request();
-        let mut attempts = Vec::new();
-        while now < at(296.0) {
-            assert_eq!(schedule.next(now), Step::Ask);
-            schedule.ask(now);
-            attempts.push(now.since(at(0.0)).as_secs());
-            schedule.failed(now, Outcome::Malformed, None, 0.0);
-            now = schedule.next_request();
-        }
-        let last = attempts.last().unwrap();
-        assert!((280..296).contains(last), "{attempts:?}");
-        let widest = attempts.windows(2).map(|w| w[1] - w[0]).max().unwrap();
-        assert!(widest <= 30, "{attempts:?}");
-    }
-
-    #[test]
-    fn a_429_is_followed_by_a_refill_interval_at_least() {
-        let mut schedule = asked(CONFIG);
-        let surprise = schedule.failed(at(1.0), Outcome::RateLimited, None, 0.0);
-        assert_eq!(surprise, Some(Surprise::OthersDrink));
-        assert_eq!(schedule.next_request(), at(61.0));
-    }
-
-    #[test]
-    fn retry_after_is_obeyed_up_to_an_hour() {
-        let mut schedule = asked(CONFIG);
-        schedule.failed(
-            at(1.0),
-            Outcome::RateLimited,
-            Some(Duration::from_secs(90)),
-            0.0,
-        );
-        assert_eq!(schedule.next_request(), at(91.0));
-
-        let mut schedule = asked(CONFIG);
-        schedule.failed(
-            at(0.0),
-            Outcome::ServerError,
-            Some(Duration::from_secs(40)),
-            0.0,
-        );
-        assert_eq!(schedule.next_request(), at(40.0));
-
-        let mut schedule = asked(CONFIG);
-        schedule.failed(at(0.0), Outcome::ServerError, Some(Duration::MAX), 0.0);
-        assert_eq!(schedule.next_request(), at(3600.0));
-    }
-
-    #[test]
-    fn refused_credentials_are_tried_slowly() {
-        let mut schedule = asked(CONFIG);
-        schedule.failed(at(0.0), Outcome::InvalidClient, None, 0.9);
-        assert_eq!(schedule.next_request(), at(60.0));
-    }
-
-    #[test]
-    fn refusals_are_counted_once_a_429_shows_that_they_use_up_the_pool() {
-        let mut schedule = asked(CONFIG);
-        schedule.failed(at(0.0), Outcome::ServerError, None, 0.0);
-        assert!(schedule.pool().available(at(0.0)) > 4.9, "taken to be free");
-        let now = schedule.next_request();
-        assert_eq!(schedule.next(now), Step::Ask);
-        schedule.ask(now);
-        let surprise = schedule.failed(now, Outcome::RateLimited, None, 0.0);
-        assert_eq!(surprise, Some(Surprise::RefusalsCount));
-
-        let now = schedule.next_request();
-        assert_eq!(schedule.next(now), Step::Ask);
-        schedule.ask(now);
-        schedule.failed(now, Outcome::ServerError, None, 0.0);
-        assert!(schedule.pool().available(now) < 0.1, "counted from now on");
-    }
-
-    #[test]
-    fn while_others_drink_from_the_pool_renewals_come_later() {
-        let mut schedule = asked(CONFIG);
-        schedule.failed(at(0.0), Outcome::RateLimited, None, 0.0);
-        let mut now = schedule.next_request();
-        let mut lives = Vec::new();
-        for _ in 0..5 {
-            schedule.ask(now);
-            schedule.granted(now, LIFETIME, now + Duration::from_secs(296), 0.0);
-            lives.push(schedule.next_request().since(now).as_secs());
-            now = schedule.next_request();
-        }
-        assert_eq!(lives, [156, 156, 156, 144, 144]);
-    }
-
-    #[test]
-    fn a_refused_token_is_replaced_at_once() {
-        let mut schedule = holding();
-        assert!(schedule.rejected(at(20.0)));
-        assert_eq!(schedule.next(at(20.0)), Step::Ask);
-    }
-
-    #[test]
-    fn an_api_that_refuses_everything_costs_one_token_a_refill_interval() {
-        let mut schedule = holding();
-        let mut asked = Vec::new();
-        for tenth in 200..1_500 {
-            let now = at(f64::from(tenth) / 10.0);
-            schedule.rejected(now);
-            if schedule.next(now) == Step::Ask {
-                schedule.ask(now);
-                asked.push(tenth / 10);
-                let end = now + Duration::from_secs(296);
-                schedule.granted(now, LIFETIME, end, 0.0);
-            }
-        }
-        assert_eq!(asked, [20, 80, 140]);
-    }
-
-    #[test]
-    fn a_life_of_three_seconds_is_renewed_at_half_of_it() {
-        let mut schedule = asked(Config {
-            pool: budget::Config {
-                capacity: 5,
-                refill: Duration::from_millis(600),
-            },
-            ..CONFIG
-        });
-        schedule.granted(at(0.0), Duration::from_secs(3), at(2.97), 0.0);
-        assert_eq!(schedule.next_request(), at(1.5 * EARLY));
-    }
-
-    #[test]
-    fn a_failed_renewal_comes_again_long_before_the_token_ends() {
-        let mut schedule = holding();
-        assert_eq!(schedule.next(at(149.5)), Step::Ask);
-        schedule.ask(at(149.5));
-        schedule.failed(at(150.0), Outcome::Connect, None, 0.0);
-        assert_eq!(schedule.next_request(), at(151.0));
-    }
-}
+mod tests;

@@ -27,6 +27,9 @@ use crate::token::token::Token;
 /// does not: this is how soon after it a renewal that fell due meanwhile is made.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
+/// The shortest time that a store is given for an answer.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Is told of every token request that has ended; for metrics.
 pub trait Observer: Send + 'static {
     /// A request that took `duration` ended with a token, or failed.
@@ -101,8 +104,8 @@ pub struct TokenService<J, O> {
     doubted: bool,
     /// Up to which generation refusals by the API have been considered.
     considered: u64,
-    /// The store failed when it was last used.
-    store_is_away: bool,
+    /// Why the store could not be used when it was last tried, if it could not.
+    store_problem: Option<Arc<str>>,
 }
 
 impl<J: Jitter, O: Observer> TokenService<J, O> {
@@ -122,7 +125,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             failure: None,
             doubted: false,
             considered: 0,
-            store_is_away: false,
+            store_problem: None,
         };
         (service, cell)
     }
@@ -137,10 +140,14 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                 Step::Ask => self.renew().await,
                 Step::WaitUntil(at) => {
                     let due = tokio::time::sleep(at.since(now).min(LONGEST_SLEEP));
+                    if self.schedule.next_chance(now) != at {
+                        // there is always one to tell those who ask when to come again
+                        self.publish_next();
+                    }
                     tokio::select! {
                         () = due => {}
                         () = self.cell.rejection() => self.consider_rejection(),
-                        () = self.parts.store.changed() => self.look_into_the_store().await,
+                        () = self.parts.store.changed() => self.keep_up_with_the_store().await,
                         order = orders.recv() => match order {
                             Some(order) => self.follow(order),
                             None => return,
@@ -163,8 +170,12 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                 return;
             }
             Ok(Some(lease)) => Some(lease),
-            Err(e) => {
-                self.without_store(&e);
+            Err(StoreError::Overtaken(_)) => {
+                self.schedule.yielded(self.parts.clock.now());
+                return;
+            }
+            Err(StoreError::Away(problem)) => {
+                self.without_store(&problem);
                 None
             }
         };
@@ -174,10 +185,13 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         let asked = self.parts.clock.now();
         if self.schedule.next(asked) == Step::Ask {
             self.schedule.ask(asked);
-            self.keep(&mut lease).await;
-            let answer = ask(Arc::clone(&self.parts.endpoint)).await;
-            self.answered(asked, answer);
-            self.keep(&mut lease).await;
+            if self.keep(&mut lease).await {
+                let answer = ask(Arc::clone(&self.parts.endpoint)).await;
+                self.answered(asked, answer);
+                self.keep(&mut lease).await;
+            } else {
+                self.schedule.withdrawn(self.parts.clock.now());
+            }
         }
         // whatever was refused while this was under way was answered by it
         self.considered = self.cell.rejected();
@@ -221,6 +235,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         self.parts.client_id = orders.client_id;
         self.parts.endpoint = orders.endpoint;
         self.parts.store = orders.store;
+        self.with_store();
         match orders.change {
             Change::Nothing => {}
             Change::Credentials => self.schedule.credentials_changed(now),
@@ -253,7 +268,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             client = %client,
             outcome = error.outcome.label(),
             in_a_row = self.schedule.failures(),
-            next_in_seconds = self.schedule.next_request().since(now).as_secs_f64(),
+            next_in_seconds = self.schedule.next_chance(now).since(now).as_secs_f64(),
             token_seconds_left = self.token.as_ref().map_or(0, |t| t.usable_until().since(now).as_secs()),
             "token request failed: {error}"
         );
@@ -286,7 +301,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             warn!(
                 client = %self.parts.client,
                 generation = held,
-                next_in_seconds = self.schedule.next_request().since(now).as_secs_f64(),
+                next_in_seconds = self.schedule.next_chance(now).since(now).as_secs_f64(),
                 "the API answered 401 to the token in hand"
             );
         }
@@ -296,17 +311,40 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         }
     }
 
-    /// Reads what is kept, and takes over what is newer than what is in hand.
-    async fn look_into_the_store(&mut self) {
+    /// Looks into the store, and puts there what is in hand if that is newer: the store has lost
+    /// it, or was away when it came.
+    async fn keep_up_with_the_store(&mut self) {
+        if !self.look_into_the_store().await {
+            return;
+        }
+        let lease = self.parts.store.lease(self.parts.config.pool.refill);
+        // if another has the right, it will keep something, and that is a change
+        let Ok(Some(lease)) = in_time(self.patience(), lease).await else {
+            return;
+        };
+        if self.look_into_the_store().await {
+            self.keep(&mut Some(lease)).await;
+        }
+    }
+
+    /// Reads what is kept, and takes over what is newer than what is in hand. Whether it is older.
+    async fn look_into_the_store(&mut self) -> bool {
         let read = self.parts.store.read();
         match in_time(self.patience(), read).await {
             Ok(record) => {
-                self.store_is_away = false;
-                if let Some(record) = record {
-                    self.take_over(&record);
+                self.with_store();
+                if let Some(record) = &record {
+                    self.take_over(record);
                 }
+                let now = self.parts.clock.now();
+                let held = self.token.as_ref().filter(|token| token.is_usable(now));
+                let kept = record.map_or(0, |record| record.generation);
+                held.is_some_and(|held| !self.of_another && held.generation() > kept)
             }
-            Err(e) => self.without_store(&e),
+            Err(StoreError::Away(problem) | StoreError::Overtaken(problem)) => {
+                self.without_store(&problem);
+                false
+            }
         }
     }
 
@@ -319,16 +357,18 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             until(record.pool.not_before),
             now,
         );
-        // here generations go on counting when the client is another; in its store they began anew
-        let is_newer = record.generation > self.generation || self.of_another;
-        let generation = if self.of_another {
-            record.generation.max(self.generation + 1)
-        } else {
-            record.generation
-        };
+        let before = self.generation;
         self.generation = self.generation.max(record.generation);
-        let Some(kept) = record.token.as_ref().filter(|_| is_newer) else {
+        let held = self.token.as_ref().map_or(0, |token| token.generation());
+        let is_newer = |kept: &&StoredToken| self.of_another || kept.generation > held;
+        let Some(kept) = record.token.as_ref().filter(is_newer) else {
             return;
+        };
+        // here generations go on counting when the client is another; in its store they began anew
+        let generation = if self.of_another {
+            kept.generation.max(before + 1)
+        } else {
+            kept.generation
         };
         // a wall clock that was set back must not lengthen a token's life
         let age = wall.duration_since(kept.asked).unwrap_or_default();
@@ -346,7 +386,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             seconds_left = token.usable_until().since(now).as_secs(),
             "token taken over from the store"
         );
-        self.generation = token.generation();
+        self.generation = self.generation.max(token.generation());
         self.token = Some(Arc::new(token));
         self.issued_to = Some(self.parts.client_id.clone());
         self.of_another = false;
@@ -356,15 +396,17 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         self.publish_next();
     }
 
-    /// Keeps the token in hand and the pool.
-    async fn keep(&mut self, lease: &mut Option<Box<dyn Lease>>) {
-        let Some(held) = lease else { return };
+    /// Keeps the token in hand and the pool, if the right to do so is held. False if another has
+    /// taken it, and knows better by now.
+    async fn keep(&mut self, lease: &mut Option<Box<dyn Lease>>) -> bool {
+        let Some(held) = lease else { return true };
         let wall = |at: Instant| self.parts.clock.wall_at(at);
         let (full_at, not_before) = self.schedule.pool().times();
         let token = self.token.as_ref().filter(|_| !self.of_another);
         let record = Record {
             generation: self.generation,
             token: token.map(|token| StoredToken {
+                generation: token.generation(),
                 access_token: Secret::from(token.access_token().to_owned()),
                 asked: wall(token.issued()),
                 lifetime: token.expires().since(token.issued()),
@@ -374,27 +416,57 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                 not_before: wall(not_before),
             },
         };
-        if let Err(e) = in_time(self.patience(), held.publish(&record)).await {
-            self.without_store(&e);
-            *lease = None;
+        match in_time(self.patience(), held.publish(&record)).await {
+            Ok(()) => true,
+            Err(StoreError::Away(problem)) => {
+                self.without_store(&problem);
+                *lease = None;
+                true
+            }
+            Err(StoreError::Overtaken(why)) => {
+                info!(client = %self.parts.client, "what is in hand is not stored: {why}");
+                *lease = None;
+                self.look_into_the_store().await;
+                false
+            }
         }
     }
 
-    /// The store cannot be used: said once, and gone on without.
-    fn without_store(&mut self, e: &StoreError) {
-        if !self.store_is_away {
-            warn!(client = %self.parts.client, "the store cannot be used, going on without it: {e}");
+    /// The store cannot be used: said once, and gone on without, as far as that is for this
+    /// process to do.
+    fn without_store(&mut self, problem: &str) {
+        if self.store_problem.is_none() {
+            let rank = self.parts.store.rank();
+            self.schedule.store_away(rank, self.parts.clock.now());
+            warn!(
+                client = %self.parts.client, ?rank,
+                "the store cannot be used, going on without it: {problem}"
+            );
         }
-        self.store_is_away = true;
+        if self.store_problem.as_deref() != Some(problem) {
+            self.store_problem = Some(problem.into());
+            self.publish_next();
+        }
     }
 
-    /// How long the store may take: a twelfth of the refill interval, 5 s of a minute.
+    /// The store can be used.
+    fn with_store(&mut self) {
+        if self.store_problem.take().is_some() {
+            self.schedule.store_back(self.parts.clock.now());
+            info!(client = %self.parts.client, "the store can be used again");
+            self.publish_next();
+        }
+    }
+
+    /// How long the store may take: a twelfth of the refill interval, 5 s of a minute. A store is
+    /// no faster where the pool is.
     fn patience(&self) -> Duration {
-        self.parts.config.pool.refill / 12
+        (self.parts.config.pool.refill / 12).max(SHORTEST_PATIENCE)
     }
 
     fn publish_next(&self) {
-        self.publish(Next::Request(self.schedule.next_request()));
+        let now = self.parts.clock.now();
+        self.publish(Next::Request(self.schedule.next_chance(now)));
     }
 
     fn publish(&self, next: Next) {
@@ -406,6 +478,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             pool: self.schedule.pool().clone(),
             doubted: self.doubted,
             considered: self.considered,
+            store_problem: self.store_problem.clone(),
         });
     }
 }
@@ -417,7 +490,7 @@ async fn in_time<T>(
 ) -> Result<T, StoreError> {
     tokio::time::timeout(patience, says)
         .await
-        .unwrap_or_else(|_elapsed| Err(StoreError("it does not answer".to_owned())))
+        .unwrap_or_else(|_elapsed| Err(StoreError::Away("it does not answer".to_owned())))
 }
 
 /// Asks once, in a task of its own: a panic in there is a failure like any other.

@@ -199,6 +199,7 @@ fn the_samples_are_sound() {
         ("credentials.json", &*credentials),
         ("lineage.key", "0123456789abcdef"),
         ("dashboard.key", "fedcba9876543210"),
+        ("password", "p4ssword"),
     ] {
         std::fs::write(secrets.path().join(name), content).unwrap();
     }
@@ -207,6 +208,7 @@ fn the_samples_are_sound() {
     let in_place = [
         ("/run/secrets/collibra", folder),
         ("/run/secrets/apps", folder),
+        ("/run/secrets/redis", folder),
         (
             "/etc/collibra-auth-proxy/proxy.pem",
             pair.cert.to_str().unwrap(),
@@ -233,7 +235,7 @@ fn the_samples_are_sound() {
         assert_eq!(ended.status, 0, "{}: {}", path.display(), ended.err);
         checked += 1;
     }
-    assert!(checked >= 4);
+    assert!(checked >= 5);
 }
 
 #[test]

@@ -26,6 +26,8 @@ mod curl;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod forward_proxy;
 #[cfg(test)]
 mod fuzz_corpora;

@@ -85,6 +85,10 @@ function drawClient(card, client, age) {
     write(field("message"), failure.message);
   }
 
+  const problem = client.store?.problem;
+  field("store").hidden = !problem;
+  if (problem) write(field("problem"), problem);
+
   write(field("generation"), token ? `no. ${token.generation.toLocaleString()}` : "–");
   write(field("issued"), token ? time(token.issued) : "–");
   write(field("next"), nextText(client.next, age));

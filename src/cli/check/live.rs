@@ -1,4 +1,5 @@
-//! `check --live`: each instance is found, reached and verified, and each client takes one token.
+//! `check --live`: each instance is found, reached and verified, each client takes one token, and
+//! the store is looked into.
 //! Says what each step found, and after one that failed what to do.
 
 use std::io::{self, Write};
@@ -14,12 +15,16 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::oauth::{self, client::TokenClient};
 use crate::outgoing::tunnel::Proxy;
 use crate::proxy::config::Instance;
+use crate::store;
 use crate::tls;
 use crate::token::ports::TokenEndpoint;
+
+/// How long a store may take to be looked into.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tries out all of `config`; true if every step succeeded.
 ///
@@ -45,6 +50,10 @@ pub(super) async fn run(
                 all_well &= step(out, "token", found)?.is_some();
             } else {
                 writeln!(out, "not trying client {}: see above", client.name)?;
+            }
+            if config.store != store::Config::Memory {
+                let kept = look(&config.store, instance, client, clock.clone()).await;
+                all_well &= step(out, "store", kept)?.is_some();
             }
         }
     }
@@ -247,6 +256,37 @@ async fn ask(config: &oauth::Config, clock: Arc<dyn Clock>) -> Found<()> {
     }
 }
 
+/// Looks into the store of a client, and changes nothing there.
+async fn look(
+    config: &store::Config,
+    instance: &Instance,
+    client: &config::Client,
+    clock: Arc<dyn Clock>,
+) -> Found<()> {
+    let kept = store::Client {
+        name: &client.name,
+        instance: &instance.origin(),
+        id: &client.oauth.client_id,
+        secret: &client.oauth.client_secret,
+    };
+    let store = store::build(config, kept, clock.clone()).map_err(|e| e.to_string())?;
+    let began = clock.now();
+    let read = match timeout(STORE_TIMEOUT, store.read()).await {
+        Ok(read) => read.map_err(|e| e.to_string())?,
+        Err(_) => return Err("it does not answer".to_owned()),
+    };
+    let spent = milliseconds(clock.now().since(began));
+    let held = match read {
+        Some(record) if record.token.is_some() => format!("token {}", record.generation),
+        Some(_) => "a pool and no token that opens with this secret".to_owned(),
+        None => "nothing yet".to_owned(),
+    };
+    Ok((
+        (),
+        format!("{} store, read in {spent}: {held}", config.kind()),
+    ))
+}
+
 fn late(instance: &Instance, what: &str) -> String {
     let limit = humantime::format_duration(instance.connect_timeout);
     format!("{what} within {limit}")
@@ -302,6 +342,36 @@ mod tests {
             assert!(said.contains(step), "{said}");
         }
         assert!(!said.contains("canary"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn the_store_is_looked_into_and_one_that_is_away_fails() {
+        let address = serve("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n");
+        let mut config = config(&format!("http://{address}"));
+        let directory = tempfile::tempdir().unwrap();
+        config.store = store::Config::File {
+            directory: directory.path().to_owned(),
+        };
+        let (_, told) = said(&config).await;
+        assert!(told.contains("store: file store, read in "), "{told}");
+        assert!(told.ends_with("ms: nothing yet\n"), "{told}");
+
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        config.store = store::Config::Redis(store::redis::Config {
+            server: store::redis::Server::Tcp {
+                host: "127.0.0.1".to_owned(),
+                port,
+            },
+            user: None,
+            password: None,
+            database: 0,
+            key_prefix: "a".to_owned(),
+        });
+        let (well, told) = said(&config).await;
+        let failed = format!("store: FAILED: redis://127.0.0.1:{port} cannot be reached");
+        assert!(!well && told.contains(&failed), "{told}");
     }
 
     #[tokio::test]

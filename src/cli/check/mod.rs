@@ -10,12 +10,13 @@ use super::source::Source;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::outgoing::tunnel::Proxy;
+use crate::store;
 
 /// Find every fault in the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
-    /// Try it out too: find, reach and verify each instance, and take one token for each client
-    /// out of its pool
+    /// Try it out too: find, reach and verify each instance, take one token for each client out of
+    /// its pool, and look into the store
     #[arg(long)]
     pub live: bool,
     // last: its flags have a heading of their own, under which any that followed would stand
@@ -70,6 +71,16 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
             listener.client,
             listener.hosts.join(", "),
         )?;
+    }
+    match &config.store {
+        store::Config::Memory => {}
+        store::Config::File { directory } => {
+            writeln!(out, "store: files in {}", directory.display())?;
+        }
+        store::Config::Redis(redis) => {
+            let prefix = redis.key_prefix.escape_debug();
+            writeln!(out, "store: {}, keys below {prefix}", redis.server)?;
+        }
     }
     writeln!(out, "admin: http://{}", config.admin.address)?;
     writeln!(out, "the configuration is sound")

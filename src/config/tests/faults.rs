@@ -50,7 +50,7 @@ max_connections = -1
 drain = 20
 
 [store]
-kind = "redis"
+kind = "etcd"
 "#;
     insta::assert_snapshot!(report(text), @r#"
     proxy.toml: admin.address: [listener.local] already listens there; write another port; the default is "127.0.0.1:9902"
@@ -87,7 +87,7 @@ kind = "redis"
     proxy.toml:40: listener.other.allow_unauthenticated: this should be true or false, and is a string; write true or false, without quotes
     proxy.toml:41: listener.other.max_connections: the number is below zero or far too large; write a whole number, 0 or above
     proxy.toml:44: server.drain: the number has no unit; write the unit too, in quotes, like "90s", "5m" or "250ms"
-    proxy.toml:47: store.kind: there is no such store; known are `memory`, `file`
+    proxy.toml:47: store.kind: there is no such store; known are `memory`, `file`, `redis`
     "#);
 }
 
@@ -258,16 +258,55 @@ fn what_listens_twice() {
 fn stores() {
     let text = |store: &str| with("", "", "") + "[store]\n" + store;
     insta::assert_snapshot!(report(&text("kind = \"files\"\npath = \"a\"")), @r#"proxy.toml:12: store.kind: there is no such store; write "file""#);
-    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:12: store.kind: there is no such store; known are `memory`, `file`");
+    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:12: store.kind: there is no such store; known are `memory`, `file`, `redis`");
     insta::assert_snapshot!(report(&text("kind = \"file\"")), @r#"proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`"#);
     insta::assert_snapshot!(report(&text("kind = \"file\"\npath = \"\"")), @"proxy.toml:13: store.path: the path is empty; write a file's path, or leave the key out");
     insta::assert_snapshot!(report(&text("kind = 1\npath = \"a\"")), @r#"proxy.toml:12: store.kind: this should be a string, and is a whole number; write it in quotes, like "…""#);
-    insta::assert_snapshot!(report(&text("path = \"a\"")), @r#"proxy.toml:12: store.path: it would count only with `kind = "file"`; write that too, or leave the path out"#);
-    insta::assert_snapshot!(report(&text("kind = \"memory\"\npath = \"a\"")), @r#"proxy.toml:13: store.path: it would count only with `kind = "file"`; write that too, or leave the path out"#);
+    insta::assert_snapshot!(report(&text("path = \"a\"")), @r#"proxy.toml:12: store.path: it would count only with `kind = "file"`; write that too, or leave this key out"#);
+    insta::assert_snapshot!(report(&text("kind = \"memory\"\npath = \"a\"")), @r#"proxy.toml:13: store.path: it would count only with `kind = "file"`; write that too, or leave this key out"#);
     insta::assert_snapshot!(report(&text("kind = \"file\"\npth = \"a\"")), @r#"
     proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`
     proxy.toml:13: store.pth: this key is unknown; write `path`
     "#);
+
+    let redis = |keys: &str| report(&text(&format!("kind = \"redis\"\n{keys}")));
+    insta::assert_snapshot!(redis("path = \"a\"\nkey_prefix = \"{a}\""), @r#"
+    proxy.toml:11: store.url: the server's address is missing; write one like "rediss://redis.example:6379", or "unix:///run/redis/redis.sock"
+    proxy.toml:13: store.path: it would count only with `kind = "file"`; write that too, or leave this key out
+    proxy.toml:14: store.key_prefix: keys cannot begin so; write up to 100 ASCII letters, digits and signs, without spaces and braces
+    "#);
+    let url = |url: &str| redis(&format!("url = \"{url}\""));
+    for (faulty, problem) in [
+        ("redis", "this is no URL"),
+        ("https://a", "it begins with none of"),
+        ("redis://", "it has no host"),
+        ("redis:///1", "it has no host"),
+        ("redis://a/one", "its path is not the number"),
+        ("redis://a/?db=1", "it has a query"),
+        ("redis://:p#w@a", "this is no URL"),
+        ("redis://a#w", "it has a fragment"),
+        ("redis://u:%ff@a", "it is not UTF-8"),
+        ("unix://run/a.sock", "it names no socket"),
+        ("unix:///", "it names no socket"),
+        ("unix:///a?pass=p", "its query"),
+        ("unix:///a?db=-1", "its path is not the number"),
+    ] {
+        let said = url(faulty);
+        assert!(
+            said.contains(&format!("store.url: {problem}")),
+            "{faulty}: {said}"
+        );
+    }
+    insta::assert_snapshot!(redis("url = \"redis://localhost\"\nca_file = \"/dev/null\"\npassword_file = \"missing\""), @"
+    proxy.toml:14: store.ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
+    proxy.toml:14: store.ca_file: it counts only for a server that is spoken to by TLS; write rediss:// in `url`, or leave this key out
+    proxy.toml:15: store.password_file: the file cannot be read: No such file or directory (os error 2); name a file that this user can read (a relative path counts from /nonexistent)
+    ");
+    insta::assert_snapshot!(redis("url = \"rediss://:p@localhost\"\nca_file = \"/dev/null\"\npassword_file = \"/dev/null\""), @"
+    proxy.toml:13: store.url: it has a password in it, and there is a `password_file` too; keep one of the two
+    proxy.toml:14: store.ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
+    proxy.toml:15: store.password_file: the secret is empty; write the password into it, on one line
+    ");
 
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();

@@ -140,6 +140,27 @@ fn shared_host_is_sound_with_its_secrets_and_certificates() {
 }
 
 #[test]
+fn fleet_is_sound_with_its_secrets_mounted() {
+    let root = mounted(&[
+        ("client_id", "urn:x\n"),
+        ("client_secret", "s3cret\n"),
+        ("password", "p4ss\n"),
+    ]);
+    let mounted = root.path().to_str().unwrap();
+    let text = sample("fleet.toml")
+        .replace("/run/secrets/collibra", mounted)
+        .replace("/run/secrets/redis", mounted);
+    let config = read_with(&text, Path::new("/"), &|_| None).unwrap();
+    assert_eq!(said(&config), "");
+    let crate::store::Config::Redis(redis) = config.store else {
+        panic!("{:?}", config.store);
+    };
+    assert_eq!(redis.password.unwrap().expose(), "p4ss");
+    assert_eq!(redis.server.to_string(), "rediss://redis.example:6379");
+    assert_eq!(redis.key_prefix, "collibra-auth-proxy");
+}
+
+#[test]
 fn simulator_is_sound_and_sixty_times_as_fast() {
     let config = read(&sample("simulator.toml")).unwrap();
     let client = &config.clients["simulator"];

@@ -145,3 +145,58 @@ fn files_count_from_the_files_directory() {
     let state = directory.path().join("state");
     assert_eq!(config.store, store::Config::File { directory: state });
 }
+
+#[test]
+fn the_url_of_a_server_says_where_it_is_and_who_logs_in() {
+    let of = |url: &str| {
+        let text = with("", "", "") + "[store]\nkind = \"redis\"\nurl = \"" + url + "\"\n";
+        let config = read(&text).unwrap();
+        let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+        let warned = warnings.iter().filter(|w| w.contains("store.url")).count();
+        match config.store {
+            store::Config::Redis(redis) => {
+                let password = redis.password.map(|p| p.expose().to_owned());
+                let server = redis.server.to_string();
+                (server, redis.user, password, redis.database, warned)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let server = |server: &str| server.to_owned();
+    for (url, expected) in [
+        (
+            "redis://localhost",
+            (server("redis://localhost:6379"), None, None, 0, 0),
+        ),
+        (
+            "rediss://a.example:1/3",
+            (server("rediss://a.example:1"), None, None, 3, 0),
+        ),
+        (
+            "rediss://me:p%40ss@a.example",
+            (
+                server("rediss://a.example:6379"),
+                some("me"),
+                some("p@ss"),
+                0,
+                1,
+            ),
+        ),
+        (
+            "redis://:p@[::1]:1",
+            (server("redis://::1:1"), None, some("p"), 0, 1),
+        ),
+        // in the clear, and beyond this machine
+        (
+            "redis://:p@a.example",
+            (server("redis://a.example:6379"), None, some("p"), 0, 2),
+        ),
+        (
+            "unix:///run/a%20b.sock?db=2&user=me",
+            (server("unix:///run/a b.sock"), some("me"), None, 2, 0),
+        ),
+    ] {
+        assert_eq!(of(url), expected, "{url}");
+    }
+}

@@ -39,7 +39,7 @@ impl<'a> Readings<'a> {
         if twice != once {
             others.extend(ways(&twice)?);
         }
-        let likely = resolved(&once, as_it_is);
+        let likely = resolved(&once, Names::AsTheyAre);
         others.retain(|other| *other != likely);
         let likely = Cow::Owned(likely);
         Ok(Readings { likely, others })
@@ -83,30 +83,33 @@ fn ways(path: &str) -> Result<Vec<String>, Malformed> {
     }
     let ends = ends.into_iter().map(|end| &path[..end]);
     let mut ways: Vec<String> = ends
-        .flat_map(|way| [resolved(way, as_it_is), resolved(way, bare)])
+        .flat_map(|way| [Names::AsTheyAre, Names::Bare].map(|names| resolved(way, names)))
         .collect();
     ways.sort_unstable();
     ways.dedup();
     Ok(ways)
 }
 
-fn as_it_is(name: &str) -> &str {
-    name
+/// How names are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    AsTheyAre,
+    /// Without spaces around them, and without dots and spaces at their end.
+    Bare,
 }
 
-fn bare(name: &str) -> &str {
-    name.trim().trim_end_matches(['.', ' '])
-}
-
-fn resolved(path: &str, name: fn(&str) -> &str) -> String {
+fn resolved(path: &str, names: Names) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path.split(['/', '\\']) {
-        match segment.split(';').next().unwrap_or_default() {
+        let name = segment.split(';').next().unwrap_or_default();
+        let bare = names == Names::Bare;
+        match if bare { name.trim() } else { name } {
             "" | "." => {}
             ".." => {
                 segments.pop();
             }
-            plain => segments.push(name(plain)),
+            name if bare => segments.push(name.trim_end_matches(['.', ' '])),
+            name => segments.push(name),
         }
     }
     format!("/{}", segments.join("/"))
@@ -138,6 +141,7 @@ mod tests {
             ("/a\\..\\b", "/b", &["/a"]),
             ("/a./b", "/a./b", &["/a/b"]),
             ("/a%20/b...", "/a /b...", &["/a/b"]),
+            ("/a/..%20/b", "/a/.. /b", &["/a", "/b"]),
         ] {
             let readings = Readings::of(path).unwrap();
             assert_eq!(readings.likely, likely, "{path}");

@@ -190,12 +190,12 @@ impl Disk {
 
     fn no_file(&self) -> StoreError {
         let path = self.record.display();
-        StoreError(format!("{path} is not a file; remove it"))
+        StoreError::Away(format!("{path} is not a file; remove it"))
     }
 
     fn lost(&self) -> StoreError {
         let path = self.lock.display();
-        StoreError(format!(
+        StoreError::Away(format!(
             "{path} was removed or replaced while it was locked; leave it where it is"
         ))
     }
@@ -219,7 +219,7 @@ impl Disk {
             }
             _ => format!("see what is wrong with the file system of {directory}"),
         };
-        StoreError(format!(
+        StoreError::Away(format!(
             "{} cannot be {dealt_with}: {e}; {remedy}",
             path.display()
         ))

@@ -42,6 +42,7 @@ fn record(generation: u64) -> Record {
     Record {
         generation,
         token: Some(StoredToken {
+            generation,
             access_token: Secret::from(format!("token-{generation}")),
             asked: now,
             lifetime: Duration::from_secs(299),

@@ -29,6 +29,7 @@ fn sample() -> Record {
     Record {
         generation: 7,
         token: Some(StoredToken {
+            generation: 7,
             access_token: Secret::from(TOKEN.to_owned()),
             asked: now(),
             lifetime: Duration::from_secs(299),
@@ -76,6 +77,7 @@ fn document(generation: u64, full_at: u64, not_before: u64, token: Option<Sealed
         check: check(&ours(), generation, &pool),
         pool,
         token,
+        others: Vec::new(),
     })
     .unwrap()
 }
@@ -254,7 +256,7 @@ fn a_token_with_an_absurd_life_is_not_believed() {
 fn times_are_rounded_to_the_safe_side() {
     let odd = Duration::from_micros(1_500);
     let record = Record {
-        generation: 1,
+        generation: 7,
         token: Some(StoredToken {
             asked: now() + odd,
             lifetime: odd,
@@ -377,6 +379,7 @@ proptest! {
         let record = Record {
             generation,
             token: Some(StoredToken {
+                generation,
                 access_token: Secret::from(token),
                 asked: time(asked),
                 lifetime: Duration::from_millis(lifetime),
@@ -385,5 +388,101 @@ proptest! {
         };
         let bytes = seal(&ours(), &record).unwrap();
         prop_assert_eq!(opened(&ours(), &bytes), (Some(parts(&record)), None));
+    }
+}
+
+/// Proxies with the old and the new secret, and one that is wrong altogether, take turns.
+#[test]
+fn whoever_cannot_open_a_token_keeps_it_beside_their_own() {
+    let holders = ["old", "new", "wrong"].map(|secret| key(INSTANCE, CLIENT, secret));
+    let record = |generation: u64, text: &str| Record {
+        generation,
+        token: Some(StoredToken {
+            generation,
+            access_token: Secret::from(text.to_owned()),
+            asked: time(NOW - 10_000 + generation),
+            lifetime: Duration::from_secs(299),
+        }),
+        ..sample()
+    };
+    let token = |key: &Key, bytes: &[u8]| {
+        let opened = open(key, bytes, now());
+        let (record, flaw) = (opened.record.unwrap(), opened.flaw);
+        let token = record.token.map(|t| t.access_token.expose().to_owned());
+        (record.generation, token, flaw)
+    };
+    let [old, new, wrong] = &holders;
+    let write = |key: &Key, record: &Record, before: &[u8]| {
+        seal_beside(key, record, before, now()).unwrap()
+    };
+    let first = write(old, &record(7, "old 7"), b"");
+    let second = write(new, &record(8, "new 8"), &first);
+    assert_eq!(token(old, &second), (8, Some("old 7".to_owned()), None));
+    assert_eq!(token(new, &second), (8, Some("new 8".to_owned()), None));
+    assert_eq!(token(wrong, &second), (8, None, Some(Flaw::Token)));
+
+    let olds = open(old, &second, now()).record.unwrap().token.unwrap();
+    assert_eq!(olds.generation, 7, "it does not pass for a newer one");
+
+    // one that has no token of its own takes nobody's
+    let none = Record {
+        generation: 8,
+        ..without_token()
+    };
+    let third = write(wrong, &none, &second);
+    assert_eq!(token(old, &third).1.unwrap(), "old 7");
+    assert_eq!(token(new, &third).1.unwrap(), "new 8");
+
+    // one's own is replaced, not kept beside
+    let fourth = write(old, &record(9, "old 9"), &third);
+    assert_eq!(token(old, &fourth).1.unwrap(), "old 9");
+    assert_eq!(token(new, &fourth), (9, Some("new 8".to_owned()), None));
+    let text = String::from_utf8(fourth.clone()).unwrap();
+    assert_eq!(text.matches("\"sealed\"").count(), 2, "{text}");
+
+    // what has ended is left out, and so are all but the two youngest
+    let later = now() + Duration::from_secs(300);
+    let fifth = seal_beside(wrong, &record(10, "wrong 10"), &fourth, later).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&fifth)
+            .matches("\"sealed\"")
+            .count(),
+        1
+    );
+    let mut many = fourth;
+    for secret in 0..5 {
+        let key = key(INSTANCE, CLIENT, &secret.to_string());
+        many = write(&key, &record(20 + secret, "t"), &many);
+    }
+    assert_eq!(
+        String::from_utf8_lossy(&many).matches("\"sealed\"").count(),
+        3
+    );
+}
+
+#[test]
+fn what_does_not_fit_beside_ones_own_is_left_out() {
+    let large = |generation, secret: &str| {
+        let text = "t".repeat(60 * 1024);
+        let mut record = sample();
+        record.generation = generation;
+        let token = record.token.as_mut().unwrap();
+        (token.generation, token.access_token) = (generation, Secret::from(text));
+        (key(INSTANCE, CLIENT, secret), record)
+    };
+    let (old, first) = large(1, "old");
+    let (new, second) = large(2, "new");
+    let before = seal_beside(&old, &first, b"", now()).unwrap();
+    let bytes = seal_beside(&new, &second, &before, now()).unwrap();
+    assert!(bytes.len() <= LARGEST);
+    assert!(open(&new, &bytes, now()).record.unwrap().token.is_some());
+    assert!(open(&old, &bytes, now()).record.unwrap().token.is_none());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_may_have_been_there_before(before in prop::collection::vec(any::<u8>(), 0..300)) {
+        let bytes = seal_beside(&ours(), &sample(), &before, now()).unwrap();
+        prop_assert_eq!(opened(&ours(), &bytes), (Some(parts(&sample())), None));
     }
 }

@@ -1,6 +1,7 @@
 //! The engine in virtual time, seen from outside: what its cell hands out, what its endpoint is asked.
 
 mod orders;
+mod without_store;
 
 use std::fmt;
 use std::sync::Mutex;
@@ -155,7 +156,7 @@ struct SharedLease(Arc<Shared>);
 impl SharedStore {
     fn here(&self) -> Result<(), StoreError> {
         if self.0.away.load(Ordering::SeqCst) {
-            Err(StoreError("scripted to be away".to_owned()))
+            Err(StoreError::Away("scripted to be away".to_owned()))
         } else {
             Ok(())
         }
@@ -305,6 +306,7 @@ async fn a_wall_clock_set_back_does_not_lengthen_a_stored_life() {
     *store.0.record.lock().unwrap() = Some(Record {
         generation: 7,
         token: Some(StoredToken {
+            generation: 7,
             access_token: Secret::from("kept".to_owned()),
             asked: clock.wall() + Duration::from_secs(3_600),
             lifetime: LIFETIME,

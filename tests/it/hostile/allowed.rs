@@ -3,7 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::support::{Proxy, Recorder, lenient};
+use crate::support::recorder::Recorder;
+use crate::support::{Proxy, lenient};
 
 const KEY: &str = "reader-key-0123456789";
 

@@ -13,6 +13,8 @@ pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod recorder;
+pub(crate) mod redis;
+pub(crate) mod relay;
 pub(crate) mod request;
 pub(crate) mod simulator;
 pub(crate) mod strict;

@@ -63,6 +63,11 @@ address = "127.0.0.1:0"
 address = "127.0.0.1:0"
 "#
         );
+        Proxy::by_text(&text)
+    }
+
+    /// By a configuration file with this text.
+    pub(crate) fn by_text(text: &str) -> Builder {
         let (folder, path) = super::file("proxy.toml", text.as_bytes());
         let mut builder = Proxy::by_file(&path);
         builder.files = Some(folder);

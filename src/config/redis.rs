@@ -1,0 +1,214 @@
+//! `[store]` of the kind `redis`: the server, and who logs in there.
+
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
+
+use super::fault::Report;
+use super::parse::Surroundings;
+use super::place::{Field, Typed};
+use super::{credentials, instance, raw};
+use crate::secret::Secret;
+use crate::store::redis::{Config, Server};
+
+/// What every key begins with, unless it is said otherwise.
+const KEY_PREFIX: &str = "collibra-auth-proxy";
+
+const PORT: u16 = 6379;
+
+const URL_REMEDY: &str =
+    "write one like \"rediss://redis.example:6379\", or \"unix:///run/redis/redis.sock\"";
+
+/// What an url says.
+struct Address {
+    server: Server,
+    user: Option<String>,
+    password: Option<Secret>,
+    database: u32,
+}
+
+/// Settles them. `None` only if something was reported.
+pub(super) fn parse(
+    raw: raw::Store,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Config> {
+    let url = match raw.url {
+        Field::Given(typed) => Some(typed),
+        Field::Faulty => None,
+        Field::Absent => {
+            let place = raw.place.child("url");
+            report.fault(place.fault("the server's address is missing", URL_REMEDY));
+            None
+        }
+    };
+    let address = url.as_ref().and_then(|typed| address(typed, report));
+    let password_file = raw.password_file.given();
+    if let (Some(url), Some(address)) = (&url, &address) {
+        warn(url, address, password_file.is_some(), report);
+    }
+    let from_file = password_file.map(|typed| {
+        let read = credentials::secret_in_file(&typed, surroundings, report)?;
+        match Secret::parse(read.expose()) {
+            Ok(password) => Some(password),
+            Err(error) => {
+                let remedy = "write the password into it, on one line";
+                report.fault(typed.place.fault(error.to_string(), remedy));
+                None
+            }
+        }
+    });
+    let key_prefix = raw.key_prefix.sound_or(
+        KEY_PREFIX.to_owned(),
+        |prefix| {
+            let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
+            (1..=100).contains(&prefix.len()) && prefix.chars().all(plain)
+        },
+        "keys cannot begin so",
+        "write up to 100 ASCII letters, digits and signs, without spaces and braces",
+        report,
+    );
+    let Address {
+        mut server,
+        user,
+        password,
+        database,
+    } = address?;
+    if let Some(typed) = raw.ca_file.given() {
+        let read = instance::ca_file(&typed, surroundings, report);
+        match &mut server {
+            Server::Tls { ca_file, .. } => *ca_file = read,
+            Server::Tcp { .. } | Server::Unix { .. } => report.fault(typed.place.fault(
+                "it counts only for a server that is spoken to by TLS",
+                "write rediss:// in `url`, or leave this key out",
+            )),
+        }
+    }
+    Some(Config {
+        server,
+        user,
+        password: from_file.unwrap_or(password),
+        database,
+        key_prefix,
+    })
+}
+
+/// What the url says; it may hold a password, so nothing of it is ever quoted.
+fn address(typed: &Typed<Secret>, report: &mut Report) -> Option<Address> {
+    match judge(typed.value.expose()) {
+        Ok(address) => Some(address),
+        Err(problem) => {
+            report.fault(typed.place.fault(problem, URL_REMEDY));
+            None
+        }
+    }
+}
+
+fn judge(text: &str) -> Result<Address, &'static str> {
+    let url = Url::parse(text.trim()).map_err(|_| "this is no URL")?;
+    if url.fragment().is_some() {
+        return Err("it has a fragment, a part after `#`; in a password write that as %23");
+    }
+    match url.scheme() {
+        "unix" => return socket(&url),
+        "redis" | "rediss" => {}
+        _ => return Err("it begins with none of redis://, rediss:// and unix://"),
+    }
+    let host = match url.host() {
+        // of other schemes than the web's no address is made out
+        Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
+        Some(Host::Ipv4(ip)) => ip.to_string(),
+        Some(Host::Ipv6(ip)) => ip.to_string(),
+        _ => return Err("it has no host"),
+    };
+    if url.query().is_some() {
+        return Err("it has a query, a part after `?`, which means nothing here");
+    }
+    let port = url.port().unwrap_or(PORT);
+    let server = if url.scheme() == "rediss" {
+        let ca_file = None;
+        Server::Tls {
+            host,
+            port,
+            ca_file,
+        }
+    } else {
+        Server::Tcp { host, port }
+    };
+    let user = Some(url.username()).filter(|user| !user.is_empty());
+    let password = url.password().map(decoded).transpose()?;
+    Ok(Address {
+        server,
+        user: user.map(decoded).transpose()?,
+        password: password.map(Secret::from),
+        database: database(url.path().trim_start_matches('/'))?,
+    })
+}
+
+/// A socket's path, and perhaps `?db=` and `?user=`.
+fn socket(url: &Url) -> Result<Address, &'static str> {
+    if url.host().is_some() || url.path().len() < 2 {
+        return Err("it names no socket: a path has three slashes before it");
+    }
+    let mut address = Address {
+        server: Server::Unix {
+            path: PathBuf::from(decoded(url.path())?),
+        },
+        user: None,
+        password: None,
+        database: 0,
+    };
+    for (key, value) in url.query_pairs() {
+        match &*key {
+            "db" => address.database = database(&value)?,
+            "user" => address.user = Some(value.into_owned()),
+            _ => return Err("its query, the part after `?`, has something other than db and user"),
+        }
+    }
+    Ok(address)
+}
+
+fn database(text: &str) -> Result<u32, &'static str> {
+    match text {
+        "" => Ok(0),
+        text => text
+            .parse()
+            .map_err(|_| "its path is not the number of a database"),
+    }
+}
+
+fn decoded(text: &str) -> Result<String, &'static str> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| "it is not UTF-8 once its %-signs are read")
+}
+
+/// What works and should not be.
+fn warn(url: &Typed<Secret>, address: &Address, has_file: bool, report: &mut Report) {
+    if address.password.is_some() && has_file {
+        report.fault(url.place.fault(
+            "it has a password in it, and there is a `password_file` too",
+            "keep one of the two",
+        ));
+    } else if address.password.is_some() && url.place.in_file() {
+        report.warning(url.place.fault(
+            "a password stands in the configuration, which is often copied and committed",
+            "keep it in a file and name that with `password_file`",
+        ));
+    }
+    if let Server::Tcp { host, .. } = &address.server
+        && !is_loopback(host)
+    {
+        report.warning(url.place.fault(
+            "the password and the keys travel to this host unencrypted; tokens are sealed",
+            "write rediss:// where the server speaks TLS",
+        ));
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let ip = host.parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}

@@ -1,0 +1,177 @@
+//! Counts what every store is asked for and what comes of it, whatever its kind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::telemetry::{Operation, StoreMetrics, StoreOutcome};
+use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+
+/// A store whose operations are counted.
+#[derive(Debug)]
+pub struct Observed {
+    store: Arc<dyn TokenStore>,
+    metrics: Arc<StoreMetrics>,
+}
+
+impl Observed {
+    /// `store`, counted in `metrics`.
+    #[must_use]
+    pub fn new(store: Arc<dyn TokenStore>, metrics: StoreMetrics) -> Observed {
+        let metrics = Arc::new(metrics);
+        Observed { store, metrics }
+    }
+}
+
+#[async_trait]
+impl TokenStore for Observed {
+    async fn read(&self) -> Result<Option<Record>, StoreError> {
+        let counted = Counted::begin(&self.metrics, Operation::Read);
+        let read = self.store.read().await;
+        counted.end(outcome(&read));
+        read
+    }
+
+    async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+        let counted = Counted::begin(&self.metrics, Operation::Lease);
+        let lease = self.store.lease(length).await;
+        counted.end(match &lease {
+            Ok(None) => StoreOutcome::Held,
+            other => outcome(other),
+        });
+        Ok(lease?.map(|lease| {
+            let metrics = Arc::clone(&self.metrics);
+            Box::new(ObservedLease { lease, metrics }) as Box<dyn Lease>
+        }))
+    }
+
+    async fn changed(&self) {
+        self.store.changed().await;
+    }
+
+    fn rank(&self) -> Rank {
+        self.store.rank()
+    }
+}
+
+#[derive(Debug)]
+struct ObservedLease {
+    lease: Box<dyn Lease>,
+    metrics: Arc<StoreMetrics>,
+}
+
+#[async_trait]
+impl Lease for ObservedLease {
+    async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
+        let counted = Counted::begin(&self.metrics, Operation::Publish);
+        let published = self.lease.publish(record).await;
+        counted.end(outcome(&published));
+        published
+    }
+}
+
+fn outcome<T>(result: &Result<T, StoreError>) -> StoreOutcome {
+    match result {
+        Ok(_) => StoreOutcome::Ok,
+        Err(StoreError::Overtaken(_)) => StoreOutcome::Held,
+        Err(StoreError::Away(_)) => StoreOutcome::Error,
+    }
+}
+
+/// An operation under way. One that is dropped before its end was given up: the engine waits for
+/// no store for long.
+struct Counted<'a> {
+    metrics: &'a StoreMetrics,
+    operation: Operation,
+    outcome: StoreOutcome,
+}
+
+impl Counted<'_> {
+    fn begin(metrics: &StoreMetrics, operation: Operation) -> Counted<'_> {
+        Counted {
+            metrics,
+            operation,
+            outcome: StoreOutcome::Timeout,
+        }
+    }
+
+    fn end(mut self, outcome: StoreOutcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.operation(self.operation, self.outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::telemetry::Metrics;
+
+    /// Answers as it is told to; not at all if it is told nothing.
+    #[derive(Debug)]
+    struct Scripted(Option<Result<(), StoreError>>);
+
+    #[async_trait]
+    impl TokenStore for Scripted {
+        async fn read(&self) -> Result<Option<Record>, StoreError> {
+            match self.0.clone() {
+                Some(answer) => answer.map(|()| None),
+                None => std::future::pending().await,
+            }
+        }
+
+        async fn lease(&self, _length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+            self.read().await.map(|_| None)
+        }
+
+        async fn changed(&self) {}
+    }
+
+    #[track_caller]
+    fn counted(metrics: &Metrics, operation: &str, outcome: &str) {
+        let line = format!(
+            "store_operations_total{{operation=\"{operation}\",outcome=\"{outcome}\",store=\"kind\"}} 1\n"
+        );
+        let text = metrics.render();
+        assert!(text.contains(&line), "{line}{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_operation_is_counted_by_what_came_of_it() {
+        let metrics = Metrics::new("0.0.0");
+        let observed = |store| Observed::new(store, metrics.store("kind"));
+        let memory = observed(Arc::new(MemoryStore));
+        assert!(memory.read().await.is_ok());
+        counted(&metrics, "read", "ok");
+        let minute = Duration::from_secs(60);
+        let mut lease = memory.lease(minute).await.unwrap().unwrap();
+        counted(&metrics, "lease", "ok");
+        let record = Record {
+            generation: 0,
+            token: None,
+            pool: crate::token::ports::StoredPool {
+                full_at: std::time::SystemTime::UNIX_EPOCH,
+                not_before: std::time::SystemTime::UNIX_EPOCH,
+            },
+        };
+        lease.publish(&record).await.unwrap();
+        counted(&metrics, "publish", "ok");
+
+        let held = observed(Arc::new(Scripted(Some(Ok(())))));
+        assert!(held.lease(minute).await.unwrap().is_none());
+        counted(&metrics, "lease", "held");
+        let away = Err(StoreError::Away("away".to_owned()));
+        let away = observed(Arc::new(Scripted(Some(away))));
+        assert!(away.read().await.is_err());
+        counted(&metrics, "read", "error");
+        let silent = observed(Arc::new(Scripted(None)));
+        assert!(tokio::time::timeout(minute, silent.read()).await.is_err());
+        counted(&metrics, "read", "timeout");
+    }
+}

@@ -1,0 +1,436 @@
+//! The store in a Redis or Valkey server: the proxies of a fleet share a token by it.
+//!
+//! **Who asks.** One process at a time holds the lock, a key with a random owner and an end by the
+//! server's clock. What is kept is replaced in one step on the server, and only by the lock's owner
+//! and in place of what it has read: a process that was stopped beyond its lock's end changes
+//! nothing, and a generation never goes back.
+//!
+//! **Who is told.** Each process looks once a second, and at once when the server says that
+//! something changed. Where a user may not subscribe to channels, looking alone does it.
+//!
+//! **Who goes on alone.** At each look a process announces itself; the server orders the living by
+//! when each first came. When the server goes away every process knows how many came before it, and
+//! the engine settles by that who may still ask ([`Rank`]).
+//!
+//! **What lies there.** One record for each client, sealed by [`record`], under a key made of the
+//! prefix and a digest over instance and client id; see `scripts.rs` for the names. It expires an
+//! hour after the last time in it is past.
+//!
+//! Sentinel and Cluster are not supported: name one server, or the address that follows the one
+//! that can be written to.
+
+mod link;
+mod scripts;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use ring::digest;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tracing::warn;
+
+use crate::clock::Clock;
+use crate::random::{Jitter, ThreadJitter};
+use crate::secret::Secret;
+use crate::store::key::Key;
+use crate::store::record;
+use crate::tls::{self, CaFile};
+use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+use link::{Link, Notices};
+use scripts::{Keys, Scripts};
+
+/// How often the server is looked at, on average, if it does not say that something changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The shortest time from one look to the next, whatever the server says.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// After such a silence a process no longer counts as one of those who share a client.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long a record is kept beyond the last time in it.
+const REST: Duration = Duration::from_secs(3600);
+
+/// A record is kept no longer than this, whatever its times.
+const LONGEST: Duration = Duration::from_secs(48 * 3600);
+
+/// How often a record that changes while it is replaced is read again.
+const TRIES: u32 = 5;
+
+/// Where the server is and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The server.
+    pub server: Server,
+    /// The user to log in as; without one, the server's default user.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// The number of the database.
+    pub database: u32,
+    /// What every key begins with.
+    pub key_prefix: String,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// In the clear.
+    Tcp {
+        /// A name or an address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// By TLS, verified.
+    Tls {
+        /// A name or an address, which the certificate must have.
+        host: String,
+        /// The port.
+        port: u16,
+        /// What to trust besides the system's roots.
+        ca_file: Option<CaFile>,
+    },
+    /// On this machine.
+    Unix {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Server::Tcp { host, port } => write!(f, "redis://{host}:{port}"),
+            Server::Tls { host, port, .. } => write!(f, "rediss://{host}:{port}"),
+            Server::Unix { path } => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// One client's token, kept on a server.
+#[derive(Debug)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+    watching: AbortHandle,
+}
+
+impl RedisStore {
+    /// The store of `client`, which is its name in messages. Returns at once, whether the server
+    /// can be reached or not. Call it on a runtime.
+    ///
+    /// # Errors
+    /// [`tls::Error`] if there is no certificate to verify the server by.
+    pub fn new(
+        config: &Config,
+        client: &str,
+        key: Key,
+        clock: Arc<dyn Clock>,
+    ) -> Result<RedisStore, tls::Error> {
+        let keys = Keys::new(&config.key_prefix, &key);
+        let (link, notices) = Link::new(config, &keys.channel)?;
+        let inner = Arc::new(Inner {
+            client: client.into(),
+            key,
+            keys,
+            scripts: Scripts::new(),
+            link,
+            clock,
+            looked: watch::Sender::new(None),
+            seen: Mutex::new(Seen::Away),
+            rank: Mutex::new(Rank::Unknown),
+            problem: Mutex::default(),
+            reported: Mutex::default(),
+        });
+        let watching = tokio::spawn(Arc::clone(&inner).watch(notices)).abort_handle();
+        Ok(RedisStore { inner, watching })
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+#[async_trait]
+impl TokenStore for RedisStore {
+    async fn read(&self) -> Result<Option<Record>, StoreError> {
+        let fetched = self.inner.fetch().await;
+        // only now, for a reader who has given up has not seen it
+        self.inner.saw(match &fetched {
+            Ok((_, stamp)) => Seen::Content(stamp.clone()),
+            Err(_) => Seen::Away,
+        });
+        let (content, _) = fetched?;
+        Ok(content.and_then(|content| self.inner.judge(&content)))
+    }
+
+    async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+        let inner = &self.inner;
+        let owner = random_name()?;
+        let milliseconds = milliseconds(length);
+        let free: bool = inner
+            .run(async |server| {
+                let mut lease = inner.scripts.lease.key(&inner.keys.lock);
+                lease.arg(&owner).arg(milliseconds);
+                lease.invoke_async(server).await
+            })
+            .await?;
+        let inner = Arc::clone(inner);
+        let lease = || Box::new(RedisLease { inner, owner }) as Box<dyn Lease>;
+        Ok(free.then(lease))
+    }
+
+    async fn changed(&self) {
+        let mut looked = self.inner.looked.subscribe();
+        // taken once: a reader beside this one must not make it miss what it has not seen
+        let seen = locked(&self.inner.seen).clone();
+        let differs = |now: &Option<Seen>| now.as_ref().is_some_and(|now| *now != seen);
+        if looked.wait_for(differs).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    fn rank(&self) -> Rank {
+        *locked(&self.inner.rank)
+    }
+}
+
+/// What was there at a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// The server could not be used.
+    Away,
+    /// What is kept has this stamp.
+    Content(String),
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Box<str>,
+    key: Key,
+    keys: Keys,
+    scripts: Scripts,
+    link: Link,
+    clock: Arc<dyn Clock>,
+    /// What was there last.
+    looked: watch::Sender<Option<Seen>>,
+    /// What was there when the engine last read or wrote.
+    seen: Mutex<Seen>,
+    rank: Mutex<Rank>,
+    /// Why the server could not be used when it was last looked at.
+    problem: Mutex<String>,
+    /// The digest of the content whose flaw was reported last.
+    reported: Mutex<Option<Vec<u8>>>,
+}
+
+impl Inner {
+    /// Looks at the server for as long as the store is in use.
+    async fn watch(self: Arc<Inner>, mut notices: Notices) {
+        let mut me = None;
+        loop {
+            while notices.try_recv().is_ok() {}
+            let came = self.look(&mut me).await;
+            let now = match &came {
+                Ok(stamp) => Seen::Content(stamp.clone()),
+                Err(_) => Seen::Away,
+            };
+            if let Err(e) = &came {
+                *locked(&self.problem) = e.to_string();
+            }
+            self.looked.send_if_modified(|last| {
+                let differs = last.as_ref() != Some(&now);
+                *last = Some(now);
+                differs
+            });
+            let spread = 0.75 + 0.5 * ThreadJitter.next();
+            let next = tokio::time::sleep(LOOK.mul_f64(spread));
+            if came.is_err() {
+                next.await;
+                continue;
+            }
+            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = next => {}
+                _ = notices.recv() => {}
+            }
+        }
+    }
+
+    /// Looks once, as the one who is called `me`.
+    async fn look(&self, me: &mut Option<String>) -> Result<String, StoreError> {
+        let name = match me {
+            Some(name) => name,
+            None => me.insert(random_name()?),
+        };
+        let silence = milliseconds(SILENCE);
+        let (stamp, before, all): (String, u32, u32) = self
+            .link
+            .run(async |server| {
+                let mut look = self.scripts.look.key(&self.keys.record);
+                look.key(&self.keys.members).key(&self.keys.seen);
+                look.arg(&*name).arg(silence);
+                look.invoke_async(server).await
+            })
+            .await?;
+        *locked(&self.rank) = Rank::Among { before, all };
+        Ok(stamp)
+    }
+
+    /// Has `command` carried out, unless it is known that it cannot be: the engine is not kept
+    /// waiting for what the next look finds out.
+    async fn run<T>(
+        &self,
+        command: impl AsyncFnOnce(&mut redis::aio::MultiplexedConnection) -> redis::RedisResult<T>,
+    ) -> Result<T, StoreError> {
+        if *self.looked.borrow() == Some(Seen::Away) {
+            *locked(&self.seen) = Seen::Away;
+            return Err(StoreError::Away(locked(&self.problem).clone()));
+        }
+        // that it is there after all is a change to whoever fails here, or gives up waiting
+        let seen = std::mem::replace(&mut *locked(&self.seen), Seen::Away);
+        let done = self.link.run(command).await;
+        if done.is_ok() {
+            *locked(&self.seen) = seen;
+        }
+        done
+    }
+
+    /// What is kept, and its stamp.
+    async fn fetch(&self) -> Result<(Option<Vec<u8>>, String), StoreError> {
+        let fetched = self.run(async |server| {
+            let read = self.scripts.read.key(&self.keys.record);
+            read.invoke_async(server).await
+        });
+        fetched
+            .await
+            .inspect_err(|e| *locked(&self.problem) = e.to_string())
+    }
+
+    /// The engine has seen `now`: no change of it need be told.
+    fn saw(&self, now: Seen) {
+        *locked(&self.seen) = now.clone();
+        self.looked.send_replace(Some(now));
+    }
+
+    /// What `content` holds. What is wrong with it is said once.
+    fn judge(&self, content: &[u8]) -> Option<Record> {
+        let opened = record::open(&self.key, content, self.clock.wall());
+        if let Some(flaw) = opened.flaw {
+            let digest = digest::digest(&digest::SHA256, content).as_ref().to_vec();
+            if locked(&self.reported).replace(digest.clone()) != Some(digest) {
+                warn!(
+                    client = %self.client, key = %self.keys.record,
+                    "what is stored cannot be used as it is: {flaw}"
+                );
+            }
+        }
+        opened.record
+    }
+
+    async fn publish(&self, owner: &str, record: &Record) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let (before, stamp) = self.fetch().await?;
+            let before = before.unwrap_or_default();
+            let now = self.clock.wall();
+            let kept = record::open(&self.key, &before, now).record;
+            let kept = kept.map_or(0, |kept| kept.generation);
+            if kept > record.generation {
+                return Err(StoreError::Overtaken(format!(
+                    "{} has token {kept} already, which is newer than token {}",
+                    self.keys.record, record.generation
+                )));
+            }
+            let bytes = record::seal_beside(&self.key, record, &before, now)?;
+            let rest = milliseconds(use_of(record, now));
+            let (became, stamp): (String, String) = self
+                .run(async |server| {
+                    let mut publish = self.scripts.publish.key(&self.keys.lock);
+                    publish.key(&self.keys.record).arg(owner).arg(&stamp);
+                    publish.arg(&bytes).arg(rest).arg(&self.keys.channel);
+                    publish.invoke_async(server).await
+                })
+                .await?;
+            match became.as_str() {
+                "kept" => {
+                    self.saw(Seen::Content(stamp));
+                    return Ok(());
+                }
+                "lost" => {
+                    let problem = "the right to ask ran out and is another's by now";
+                    return Err(StoreError::Overtaken(problem.to_owned()));
+                }
+                _changed => {}
+            }
+        }
+        Err(StoreError::Away(format!(
+            "something else writes to {} all the time; find it and give it another place",
+            self.keys.record
+        )))
+    }
+
+    async fn unlock(&self, owner: &str) -> Result<(), StoreError> {
+        self.run(async |server| {
+            let mut unlock = self.scripts.unlock.key(&self.keys.lock);
+            unlock.arg(owner).invoke_async(server).await
+        })
+        .await
+    }
+}
+
+/// The lock. It is given up when this is dropped, and ends by the server's clock in any case.
+#[derive(Debug)]
+struct RedisLease {
+    inner: Arc<Inner>,
+    owner: String,
+}
+
+#[async_trait]
+impl Lease for RedisLease {
+    async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
+        self.inner.publish(&self.owner, record).await
+    }
+}
+
+impl Drop for RedisLease {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let inner = Arc::clone(&self.inner);
+        let owner = std::mem::take(&mut self.owner);
+        // if it fails, the lock ends by itself
+        runtime.spawn(async move { inner.unlock(&owner).await });
+    }
+}
+
+/// How long `record` is of use to anyone from `now` on, and some time more.
+fn use_of(record: &Record, now: SystemTime) -> Duration {
+    let token = record.token.as_ref();
+    let end = token.map_or(now, |token| token.asked + token.lifetime);
+    let last = end.max(record.pool.full_at).max(record.pool.not_before);
+    (last.duration_since(now).unwrap_or_default() + REST).min(LONGEST)
+}
+
+/// A name that nobody else has.
+fn random_name() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| {
+        StoreError::Away("the system gives no random numbers to tell processes apart by".to_owned())
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

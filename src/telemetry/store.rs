@@ -1,0 +1,190 @@
+//! The numbers of a kind of store: whether it can be used, and what became of what it was asked.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
+
+use super::families::Families;
+
+/// What a store is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// What is kept.
+    Read,
+    /// The right to ask for a token.
+    Lease,
+    /// To keep something.
+    Publish,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    /// It was done.
+    Ok,
+    /// The store works, and another has the right to ask, or a newer token is kept.
+    Held,
+    /// The store cannot be reached or used.
+    Error,
+    /// It did not answer in time.
+    Timeout,
+}
+
+/// The metrics with a store's kind on them, as one client uses it. While several clients use
+/// stores of one kind, that counts as up if it is for all of them.
+#[derive(Debug)]
+pub struct StoreMetrics {
+    shared: Arc<SharedStore>,
+    /// The last operation of this client failed.
+    away: Mutex<bool>,
+}
+
+/// What is counted for all clients whose stores are of one kind.
+#[derive(Debug)]
+pub(super) struct SharedStore {
+    kind: String,
+    up: IntGaugeVec,
+    counts: [[IntCounter; 4]; 3],
+    users: Mutex<Users>,
+}
+
+/// How many use it, and for how many of them it is away.
+#[derive(Debug, Default)]
+struct Users {
+    all: usize,
+    away: usize,
+}
+
+const OPERATIONS: [Operation; 3] = [Operation::Read, Operation::Lease, Operation::Publish];
+const OUTCOMES: [StoreOutcome; 4] = [
+    StoreOutcome::Ok,
+    StoreOutcome::Held,
+    StoreOutcome::Error,
+    StoreOutcome::Timeout,
+];
+
+impl Operation {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Operation::Read => "read",
+            Operation::Lease => "lease",
+            Operation::Publish => "publish",
+        }
+    }
+}
+
+impl StoreOutcome {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            StoreOutcome::Ok => "ok",
+            StoreOutcome::Held => "held",
+            StoreOutcome::Error => "error",
+            StoreOutcome::Timeout => "timeout",
+        }
+    }
+}
+
+impl StoreMetrics {
+    /// One more client uses a store of this kind.
+    pub(super) fn new(shared: Arc<SharedStore>) -> StoreMetrics {
+        shared.change(|users| users.all += 1);
+        StoreMetrics {
+            shared,
+            away: Mutex::new(false),
+        }
+    }
+
+    /// The store was asked for `operation`, and this came of it.
+    pub fn operation(&self, operation: Operation, outcome: StoreOutcome) {
+        self.shared.counts[operation as usize][outcome as usize].inc();
+        let is_away = matches!(outcome, StoreOutcome::Error | StoreOutcome::Timeout);
+        let was_away = std::mem::replace(&mut *locked(&self.away), is_away);
+        match (was_away, is_away) {
+            (false, true) => self.shared.change(|users| users.away += 1),
+            (true, false) => self.shared.change(|users| users.away -= 1),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for StoreMetrics {
+    fn drop(&mut self) {
+        let was_away = *locked(&self.away);
+        self.shared.change(|users| {
+            users.all -= 1;
+            users.away -= usize::from(was_away);
+        });
+    }
+}
+
+impl SharedStore {
+    pub(super) fn new(families: &Families, kind: &str) -> SharedStore {
+        let count = |family: &IntCounterVec, operation: Operation, outcome: StoreOutcome| {
+            family.with_label_values(&[kind, operation.label(), outcome.label()])
+        };
+        let family = &families.store_operations;
+        let counts = OPERATIONS.map(|operation| OUTCOMES.map(|o| count(family, operation, o)));
+        SharedStore {
+            kind: kind.to_owned(),
+            up: families.store_up.clone(),
+            counts,
+            users: Mutex::default(),
+        }
+    }
+
+    /// Of a store that nobody uses it is not said whether it is up.
+    fn change(&self, change: impl FnOnce(&mut Users)) {
+        let mut users = locked(&self.users);
+        change(&mut users);
+        let label = &[self.kind.as_str()];
+        if users.all == 0 {
+            // a series that is not there is taken back already
+            let _ = self.up.remove_label_values(label);
+        } else {
+            let up = self.up.with_label_values(label);
+            up.set(i64::from(users.away == 0));
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+    use super::*;
+
+    fn up(metrics: &Metrics) -> Option<String> {
+        let text = metrics.render();
+        let line = text.lines();
+        let mut found = line.filter_map(|l| l.strip_prefix("collibra_auth_proxy_store_up{store="));
+        found.next().map(str::to_owned)
+    }
+
+    #[test]
+    fn a_store_is_up_if_it_is_for_all_and_untold_if_nobody_uses_it() {
+        let metrics = Metrics::new("0.0.0");
+        assert_eq!(up(&metrics), None);
+        let (one, other) = (metrics.store("file"), metrics.store("file"));
+        assert_eq!(up(&metrics).unwrap(), "\"file\"} 1");
+        one.operation(Operation::Read, StoreOutcome::Timeout);
+        other.operation(Operation::Lease, StoreOutcome::Held);
+        assert_eq!(up(&metrics).unwrap(), "\"file\"} 0");
+        one.operation(Operation::Publish, StoreOutcome::Held);
+        assert_eq!(up(&metrics).unwrap(), "\"file\"} 1");
+        other.operation(Operation::Read, StoreOutcome::Error);
+        drop(other);
+        assert_eq!(up(&metrics).unwrap(), "\"file\"} 1");
+        drop(one);
+        assert_eq!(up(&metrics), None);
+        let told =
+            "store_operations_total{operation=\"read\",outcome=\"timeout\",store=\"file\"} 1";
+        assert!(metrics.render().contains(told));
+    }
+}

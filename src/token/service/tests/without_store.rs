@@ -1,0 +1,290 @@
+//! A fleet whose store goes away and comes back, in virtual time: who asks, and who is back when.
+
+use super::*;
+use crate::token::ports::Rank;
+
+/// A store that a fleet shares and its members see by a rank each.
+#[derive(Clone, Debug)]
+struct Ranked(SharedStore, Rank);
+
+#[async_trait]
+impl TokenStore for Ranked {
+    async fn read(&self) -> Result<Option<Record>, StoreError> {
+        self.0.read().await
+    }
+
+    async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+        self.0.lease(length).await
+    }
+
+    async fn changed(&self) {
+        self.0.changed().await;
+    }
+
+    fn rank(&self) -> Rank {
+        self.1
+    }
+}
+
+/// An issuer with a pool, which all members of a fleet ask.
+#[derive(Debug)]
+struct Issuer {
+    clock: TokioClock,
+    level: Mutex<(f64, Instant)>,
+    issued: AtomicU32,
+    refused: AtomicU32,
+}
+
+#[async_trait]
+impl TokenEndpoint for Issuer {
+    async fn request_token(&self) -> Result<Grant, RequestError> {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = self.clock.now();
+        let granted = {
+            let mut pool = self.level.lock().unwrap();
+            let (level, at) = *pool;
+            let level = (level + now.since(at).as_secs_f64() / 60.0).min(5.0);
+            let granted = level >= 1.0 - 1e-6;
+            *pool = (level - if granted { 1.0 } else { 0.0 }, now);
+            granted
+        };
+        if granted {
+            let nth = self.issued.fetch_add(1, Ordering::SeqCst);
+            return Ok(Grant {
+                access_token: Secret::from(format!("token-{nth}")),
+                expires_in: LIFETIME,
+            });
+        }
+        self.refused.fetch_add(1, Ordering::SeqCst);
+        Err(RequestError {
+            outcome: Outcome::RateLimited,
+            retry_after: None,
+            message: "the pool is empty".to_owned(),
+        })
+    }
+}
+
+struct Fleet {
+    issuer: Arc<Issuer>,
+    store: SharedStore,
+    clock: TokioClock,
+    cells: Vec<Arc<TokenCell>>,
+}
+
+impl Fleet {
+    /// Members with these ranks; those who wait at the store start a little apart.
+    async fn start(ranks: impl IntoIterator<Item = Rank>, away: bool) -> Fleet {
+        let clock = TokioClock::start();
+        let issuer = Arc::new(Issuer {
+            clock,
+            level: Mutex::new((5.0, clock.now())),
+            issued: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
+        });
+        let store = SharedStore::default();
+        store.0.away.store(away, Ordering::SeqCst);
+        let mut cells = Vec::new();
+        for rank in ranks {
+            let ranked = Arc::new(Ranked(store.clone(), rank));
+            let (_, cell) = engine(issuer.clone(), ranked, clock);
+            cells.push(cell);
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+        let fleet = Fleet {
+            issuer,
+            store,
+            clock,
+            cells,
+        };
+        fleet.pass(5).await;
+        fleet
+    }
+
+    async fn of(size: u32) -> Fleet {
+        let ranks = (0..size).map(|before| Rank::Among { before, all: size });
+        Fleet::start(ranks, false).await
+    }
+
+    /// The store goes away, or comes back, and all are told.
+    fn away(&self, away: bool) {
+        self.store.0.away.store(away, Ordering::SeqCst);
+        self.store.0.changed.notify_waiters();
+    }
+
+    /// The seconds that pass; gives how many members served at the least.
+    async fn pass(&self, seconds: u32) -> usize {
+        let mut least = self.cells.len();
+        for _ in 0..seconds {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            least = least.min(self.serving());
+        }
+        least
+    }
+
+    fn serving(&self) -> usize {
+        let now = self.clock.now();
+        let serving = self.cells.iter().filter(|cell| cell.usable(now).is_some());
+        serving.count()
+    }
+
+    fn issued(&self) -> u32 {
+        self.issuer.issued.load(Ordering::SeqCst)
+    }
+
+    fn refused(&self) -> u32 {
+        self.issuer.refused.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_minutes_without_the_store_are_not_noticed_whenever_they_begin() {
+    for begin in (0..300).step_by(37) {
+        let fleet = Fleet::of(30).await;
+        fleet.pass(begin).await;
+        fleet.away(true);
+        assert_eq!(fleet.pass(120).await, 30, "from {begin} s on");
+        fleet.away(false);
+        assert_eq!(fleet.pass(600).await, 30, "from {begin} s on");
+        assert_eq!(fleet.refused(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_it_leaves_as_many_as_the_pool_bears() {
+    for begin in [0, 100, 149, 200] {
+        let fleet = Fleet::of(30).await;
+        fleet.pass(begin).await;
+        fleet.away(true);
+        fleet.pass(300).await;
+        assert_eq!(fleet.serving(), 4);
+        assert_eq!(fleet.pass(3_300).await, 4, "without a gap");
+        assert_eq!(fleet.refused(), 0);
+        let outranked = fleet.cells[29].wait(&fleet.clock, Duration::from_secs(10));
+        let told = outranked.await.unwrap_err();
+        let seconds = told.retry_after.as_secs();
+        assert!((13..=15).contains(&seconds), "{seconds}");
+        assert!(told.store_problem.is_some());
+        let issued = fleet.issued();
+        fleet.away(false);
+        fleet.pass(5).await;
+        assert_eq!(fleet.serving(), 30, "all are back");
+        // with a token that was there; it may be the one of the four that is due for renewal
+        let more = fleet.issued() - issued;
+        assert!(more <= 1, "{more} tokens to be back");
+        assert_eq!(fleet.pass(3_600).await, 30);
+        assert_eq!(fleet.refused(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_fleet_serves_without_it() {
+    for size in 1..=4 {
+        let fleet = Fleet::of(size).await;
+        fleet.away(true);
+        assert_eq!(fleet.pass(7_200).await, size as usize);
+        assert_eq!(fleet.refused(), 0, "{size}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_never_found_the_store_stand_back_once_there_are_too_many() {
+    let few = Fleet::start([Rank::Unknown; 3], true).await;
+    few.pass(1).await;
+    assert_eq!(few.pass(3_600).await, 3);
+    assert_eq!(few.refused(), 0);
+
+    let many = Fleet::start([Rank::Unknown; 30], true).await;
+    many.pass(3_600).await;
+    assert!(many.refused() <= 30, "once each: {}", many.refused());
+    assert!(many.serving() >= 4, "{}", many.serving());
+    many.away(false);
+    many.pass(5).await;
+    assert_eq!(many.serving(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_lost_is_put_back_and_costs_nothing() {
+    let fleet = Fleet::of(30).await;
+    fleet.pass(20).await;
+    *fleet.store.0.record.lock().unwrap() = None;
+    fleet.store.0.changed.notify_waiters();
+    fleet.pass(2).await;
+    let record = fleet.store.0.record.lock().unwrap().clone().unwrap();
+    assert_eq!(record.generation, 1);
+    assert!(record.token.is_some());
+    assert_eq!(fleet.issued(), 1);
+}
+
+/// Whoever can write to the store has no token that opens but old ones.
+#[tokio::test(start_paused = true)]
+async fn an_old_token_below_a_higher_generation_replaces_none() {
+    let fleet = Fleet::of(3).await;
+    let old = fleet.store.0.record.lock().unwrap().clone().unwrap();
+    fleet.pass(200).await;
+    assert_eq!(fleet.issued(), 2);
+    *fleet.store.0.record.lock().unwrap() = Some(Record {
+        generation: 9,
+        ..old
+    });
+    fleet.store.0.changed.notify_waiters();
+    fleet.pass(5).await;
+    for cell in &fleet.cells {
+        assert_eq!(cell.status().token.unwrap().generation(), 2);
+    }
+    assert_eq!(fleet.pass(600).await, 3);
+    let generation = fleet.cells[0].status().token.unwrap().generation();
+    assert!(generation > 9, "{generation}");
+    assert_eq!(fleet.refused(), 0);
+}
+
+/// A process was stopped between taking the right to ask and asking.
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_the_right_to_ask_does_not() {
+    #[derive(Debug)]
+    struct Overtaking(AtomicBool);
+
+    #[derive(Debug)]
+    struct Lost;
+
+    #[async_trait]
+    impl TokenStore for Overtaking {
+        async fn read(&self) -> Result<Option<Record>, StoreError> {
+            Ok(None)
+        }
+
+        async fn lease(&self, _length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+            let lost = self.0.swap(false, Ordering::SeqCst);
+            let lease: Box<dyn Lease> = if lost {
+                Box::new(Lost)
+            } else {
+                Box::new(SharedLease(Arc::default()))
+            };
+            Ok(Some(lease))
+        }
+
+        async fn changed(&self) {
+            std::future::pending().await
+        }
+    }
+
+    #[async_trait]
+    impl Lease for Lost {
+        async fn publish(&mut self, _record: &Record) -> Result<(), StoreError> {
+            Err(StoreError::Overtaken("scripted".to_owned()))
+        }
+    }
+
+    let clock = TokioClock::start();
+    let endpoint = Scripted::new(|_| Ok(()));
+    let store = Arc::new(Overtaking(AtomicBool::new(true)));
+    let (_, cell) = engine(endpoint.clone(), store, clock);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(endpoint.asked.load(Ordering::SeqCst), 0);
+    let pool = cell.status().pool;
+    assert!(
+        pool.available(clock.now()) > 4.9,
+        "nothing is booked for it"
+    );
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(endpoint.asked.load(Ordering::SeqCst), 1, "it tries again");
+}

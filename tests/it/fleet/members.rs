@@ -1,0 +1,187 @@
+//! What happens to the members of a fleet: they start, run, restart, and end in the middle of it.
+
+use std::time::Duration;
+
+use super::load::Load;
+use super::{MINUTE, Member, collibra, fleet, generation, holds, sharing};
+use crate::support::redis::Redis;
+use crate::support::wait::now;
+use crate::support::{Proxy, file, http, until};
+
+#[test]
+fn ten_that_start_at_once_take_one_token_and_none_for_restarting() {
+    let (simulator, redis, mut proxies) = sharing(10);
+    assert_eq!(simulator.count("token_requests"), 1);
+    let member = Member::sharing(&simulator, &redis.url());
+    let load = Load::begin(&proxies[..1]);
+    // all but the one with the app, within less than half of a life
+    for proxy in &mut proxies[1..] {
+        *proxy = member.start();
+        holds(proxy);
+    }
+    load.end().assert_all_answered();
+    let issued = simulator.of_client("issued");
+    let renewed = generation(&proxies[9]);
+    assert_eq!(issued, renewed, "as many as one alone");
+}
+
+#[test]
+fn ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one() {
+    let issued = share(10, 15);
+    assert!((5..=8).contains(&issued), "{issued}");
+}
+
+#[test]
+fn one_that_is_told_of_the_server_while_it_runs_brings_its_token_there() {
+    let (simulator, redis) = (collibra(), Redis::start());
+    let alone = Member::alone(&simulator).text();
+    let (_folder, path) = file("proxy.toml", alone.as_bytes());
+    let proxy = Proxy::by_file(&path).start();
+    holds(&proxy);
+    let before = generation(&proxy);
+    let sharing = Member::sharing(&simulator, &redis.url());
+    std::fs::write(&path, sharing.text()).unwrap();
+    proxy.process.signal("HUP");
+    redis.key(":record");
+    let second = sharing.start();
+    holds(&second);
+    assert!(generation(&second) >= before);
+    assert_eq!(simulator.of_client("issued"), generation(&second));
+    let left = proxy.metric(r#"collibra_auth_proxy_store_up{store="memory"}"#);
+    assert_eq!(left, None, "nothing is said of a store that is not used");
+}
+
+#[test]
+fn ten_that_do_not_share_run_dry() {
+    run_dry(10, 4);
+}
+
+/// Some 4 GB and a machine for itself: `cargo test --test it hundred -- --ignored --nocapture`.
+#[test]
+#[ignore = "200 processes for two minutes"]
+fn a_hundred_run_for_an_hour_on_as_many_tokens_as_one_and_dry_if_they_do_not_share() {
+    let issued = share(100, 60);
+    assert!((22..=26).contains(&issued), "{issued}");
+    run_dry(100, 60);
+}
+
+/// So many share a client for so many minutes, in which nobody notices anything; gives how many
+/// tokens were issued meanwhile.
+fn share(size: usize, minutes: u32) -> u64 {
+    let start = now();
+    let (simulator, redis, proxies) = sharing(size);
+    // one for all, unless they took longer to start than it is new
+    let renewals = start.elapsed().div_duration_f64(MINUTE * 19 / 8) as u64;
+    let asked = simulator.count("token_requests");
+    assert!(asked <= 1 + renewals, "{asked} and {renewals}");
+    let (begin, before) = (now(), simulator.of_client("issued"));
+    let load = Load::every(pause(size), &proxies);
+    std::thread::sleep(MINUTE * minutes);
+    let issued = simulator.of_client("issued") - before;
+    load.end().assert_all_answered();
+    let state = simulator.state();
+    let figures = redis.say(&[b"INFO", b"stats"]);
+    let commands = figure(&figures, "total_commands_processed") / begin.elapsed().as_secs_f64();
+    let bytes = figure(&figures, "total_net_output_bytes") / begin.elapsed().as_secs_f64();
+    let refused = simulator.of_client("rate_limited");
+    println!(
+        "{size} proxies that share, {minutes} minutes: {issued} tokens, {refused} x 429, 0 of {} requests failed; the server saw {commands:.0} commands and sent {bytes:.0} bytes a second",
+        state["requests"]
+    );
+    assert_eq!((refused, &state["unauthorized"]), (0, &0.into()));
+    issued
+}
+
+/// So many ask each for itself.
+fn run_dry(size: usize, minutes: u32) {
+    let simulator = collibra();
+    let proxies = fleet(&Member::alone(&simulator), size);
+    until("a token", || {
+        (simulator.of_client("issued") > 0).then_some(())
+    });
+    let load = Load::every(pause(size), &proxies);
+    std::thread::sleep(MINUTE * minutes);
+    let tally = load.end();
+    let (issued, refused) = (
+        simulator.of_client("issued"),
+        simulator.of_client("rate_limited"),
+    );
+    println!(
+        "{size} proxies, each for itself, {minutes} minutes: {issued} tokens, {refused} x 429, {} requests without a token, {} answered",
+        tally.without_token, tally.answers
+    );
+    assert!(refused > 10 && tally.without_token > 10, "{refused}");
+}
+
+/// The pause of each app by which a fleet is called two hundred times a second.
+fn pause(size: usize) -> Duration {
+    Duration::from_millis(5) * u32::try_from(size).unwrap()
+}
+
+/// A figure of the server's statistics.
+fn figure(statistics: &[u8], name: &str) -> f64 {
+    let text = String::from_utf8_lossy(statistics);
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().parse().unwrap()
+}
+
+/// Kills or stops whoever asks, in the middle of it, as often as `times`; the first proxy is let
+/// be. Gives the highest generation, how many tokens were issued, and how often the issuer refused.
+fn hurt(times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) -> (u64, u64) {
+    let (simulator, redis, mut proxies) = sharing(4);
+    let member = Member::sharing(&simulator, &redis.url());
+    let load = Load::begin(&proxies[..1]);
+    // it takes its time, so that whoever asks is met in the middle of it; half of what is waited for
+    simulator.fault("token", "slow:80");
+    let mut last = 0;
+    for _ in 0..times {
+        let asking = until("one that asks", || {
+            let now = generation(&proxies[0]);
+            assert!(now >= last, "generation {now} after {last}");
+            last = now;
+            proxies[1..].iter().position(asks)
+        });
+        how(&mut proxies[asking + 1], &member);
+        until("the next token", || {
+            (generation(&proxies[0]) > last).then_some(())
+        });
+    }
+    load.end().assert_all_answered();
+    assert_eq!(simulator.of_client("rate_limited"), 0);
+    (generation(&proxies[0]), simulator.of_client("issued"))
+}
+
+/// Whether a proxy's token request is under way.
+fn asks(proxy: &Proxy) -> bool {
+    let status = http::get(proxy.admin, "/api/status").json();
+    status["clients"][0]["next"]["kind"] == "answer"
+}
+
+#[test]
+fn the_one_who_asks_may_be_killed_in_the_middle_of_it() {
+    let mut pause = 0;
+    let (generation, issued) = hurt(3, |proxy, member| {
+        std::thread::sleep(Duration::from_millis(pause));
+        pause += 30;
+        proxy.process.signal("KILL");
+        *proxy = member.start();
+    });
+    println!("3 killed while they asked: {issued} tokens, generation {generation}");
+    assert!(issued <= generation + 6, "{issued} {generation}");
+}
+
+#[test]
+fn the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock() {
+    let mut pause = 0;
+    let (generation, issued) = hurt(3, |proxy, _| {
+        std::thread::sleep(Duration::from_millis(pause));
+        pause += 30;
+        proxy.process.signal("STOP");
+        std::thread::sleep(MINUTE * 3 / 2);
+        proxy.process.signal("CONT");
+    });
+    println!("3 stopped while they asked: {issued} tokens, generation {generation}");
+    assert!(issued <= generation + 6, "{issued} {generation}");
+}

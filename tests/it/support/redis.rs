@@ -1,0 +1,125 @@
+//! A Redis server of one's own.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
+use super::process::Process;
+use super::until;
+
+/// A running `redis-server`, which keeps nothing beyond its life.
+pub(crate) struct Redis {
+    process: Option<Process>,
+    /// The port of the loopback address at which it listens.
+    pub(crate) port: u16,
+    flags: Vec<String>,
+    directory: tempfile::TempDir,
+}
+
+impl Redis {
+    /// One without a password.
+    pub(crate) fn start() -> Redis {
+        Redis::with(&[])
+    }
+
+    /// One with more flags.
+    pub(crate) fn with(flags: &[&str]) -> Redis {
+        // the port is free now, and the system gives it to nobody else for a while
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut redis = Redis {
+            process: None,
+            port,
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            directory: tempfile::tempdir().unwrap(),
+        };
+        redis.go_on();
+        redis
+    }
+
+    /// Starts it, empty, after [`Redis::stop`].
+    pub(crate) fn go_on(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args(["--port", &self.port.to_string()]);
+        command.arg("--dir").arg(self.directory.path());
+        command
+            .args(["--unixsocket", "redis.sock"])
+            .args(&self.flags);
+        let process = Process::spawn(&mut command);
+        process.out.wait_for("a Redis server", |line| {
+            line.contains("Ready to accept connections").then_some(())
+        });
+        self.process = Some(process);
+    }
+
+    /// Ends it at once.
+    pub(crate) fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its socket.
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("redis.sock")
+    }
+
+    /// What it answers to a command, as text: an array's items stand in lines of their own.
+    pub(crate) fn say(&self, words: &[&[u8]]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut command = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            command.extend(format!("${}\r\n", word.len()).bytes());
+            command.extend_from_slice(word);
+            command.extend(b"\r\n");
+        }
+        stream.write_all(&command).unwrap();
+        answer(&mut BufReader::new(stream))
+    }
+
+    /// The one key that ends so, once there is one.
+    pub(crate) fn key(&self, end: &str) -> Vec<u8> {
+        until("a key on the server", || {
+            let pattern = format!("*{end}");
+            let keys = self.say(&[b"KEYS", pattern.as_bytes()]);
+            (!keys.is_empty()).then(|| keys.trim_ascii_end().to_vec())
+        })
+    }
+
+    /// What the key that ends so holds.
+    pub(crate) fn get(&self, end: &str) -> Vec<u8> {
+        self.say(&[b"GET", &self.key(end)])
+    }
+
+    /// Has the key that ends so hold `value`.
+    pub(crate) fn set(&self, end: &str, value: &[u8]) {
+        self.say(&[b"SET", &self.key(end), value]);
+    }
+}
+
+fn answer(from: &mut impl BufRead) -> Vec<u8> {
+    let mut line = String::new();
+    from.read_line(&mut line).unwrap();
+    let (kind, rest) = line.trim_end().split_at(1);
+    match kind {
+        "$" if rest == "-1" => Vec::new(),
+        "$" => {
+            let mut bytes = vec![0; rest.parse::<usize>().unwrap() + 2];
+            from.read_exact(&mut bytes).unwrap();
+            bytes.truncate(bytes.len() - 2);
+            bytes
+        }
+        "*" => (0..rest.parse().unwrap()).fold(Vec::new(), |mut all, _| {
+            all.extend(answer(from));
+            all.push(b'\n');
+            all
+        }),
+        "-" => panic!("the server answers {rest}"),
+        _ => rest.as_bytes().to_vec(),
+    }
+}
