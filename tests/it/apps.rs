@@ -2,6 +2,7 @@
 //! is allowed, how much, and for which client.
 
 mod allowed;
+mod doors;
 mod known;
 mod limits;
 mod local_tokens;
