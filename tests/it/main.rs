@@ -16,6 +16,8 @@ mod configuration;
 #[cfg(test)]
 mod curl;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod fuzz_corpora;

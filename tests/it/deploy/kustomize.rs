@@ -1,0 +1,187 @@
+//! Every overlay, as `kubectl kustomize` renders it.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::objects::{Objects, containers, list};
+use super::{printed, top};
+
+/// The overlay `name`.
+fn overlay(name: &str) -> Objects {
+    let path = top().join("deploy/kubernetes/overlays").join(name);
+    Objects::read(&printed(Command::new("kubectl").arg("kustomize").arg(path)))
+}
+
+#[test]
+fn every_overlay_is_exact_and_restricted() {
+    let folder = top().join("deploy/kubernetes/overlays");
+    let mut said = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let objects = overlay(&name);
+        objects.assert_sound();
+        said.push(format!("{name}: {}", objects.kinds()));
+    }
+    said.sort();
+    insta::assert_snapshot!(said.join("\n"), @"");
+}
+
+#[test]
+fn a_gateway_is_two_that_outlast_an_eviction() {
+    let objects = overlay("gateway");
+    assert_eq!(objects.workload()["spec"]["replicas"], 2);
+    let strategy = &objects.workload()["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!(*strategy, json!({"maxSurge": 1, "maxUnavailable": 0}));
+    let budget = objects.one("PodDisruptionBudget");
+    assert_eq!(budget["spec"]["maxUnavailable"], 1);
+    assert_eq!(
+        objects.proxy()["readinessProbe"]["httpGet"]["path"],
+        "/readyz"
+    );
+}
+
+#[test]
+fn a_gateway_is_reached_by_apps_and_reaches_names_and_port_443() {
+    let policy = overlay("gateway").one("NetworkPolicy").clone();
+    let from: Vec<_> = list(&policy["spec"]["ingress"])
+        .map(|rule| (rule["ports"][0]["port"].clone(), rule["from"].clone()))
+        .collect();
+    let by_label = json!([{
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"collibra-auth-proxy/app": "true"}},
+    }]);
+    let monitoring = json!([{
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+    }]);
+    assert_eq!(
+        from,
+        [(json!("http"), by_label), (json!("admin"), monitoring)]
+    );
+    // no label of the proxy's own has slipped into whom it asks for names
+    let names = &policy["spec"]["egress"][0]["to"][0]["podSelector"];
+    assert_eq!(*names, json!({"matchLabels": {"k8s-app": "kube-dns"}}));
+}
+
+#[test]
+fn more_than_two_gateways_share_a_store() {
+    for name in ["gateway-redis", "gateway-kubernetes"] {
+        let objects = overlay(name);
+        let scaler = &objects.one("HorizontalPodAutoscaler")["spec"];
+        assert_eq!(
+            (&scaler["minReplicas"], &scaler["maxReplicas"]),
+            (&json!(2), &json!(10))
+        );
+        // the autoscaler's to say; else each `kubectl apply` would set it back
+        assert_eq!(objects.workload()["spec"]["replicas"], Value::Null);
+        let target = &scaler["scaleTargetRef"]["name"];
+        assert_eq!(*target, objects.workload()["metadata"]["name"]);
+    }
+}
+
+#[test]
+fn the_api_server_is_reached_with_one_store_and_for_two_objects_only() {
+    for name in ["gateway", "gateway-file", "gateway-redis"] {
+        let objects = overlay(name);
+        assert_eq!(
+            objects.pod()["automountServiceAccountToken"],
+            false,
+            "{name}"
+        );
+        assert!(objects.of_kind("Role").next().is_none(), "{name}");
+    }
+    let objects = overlay("gateway-kubernetes");
+    assert_eq!(objects.pod()["automountServiceAccountToken"], true);
+    assert_narrow(&objects);
+}
+
+/// Fails unless the rights are those to one Secret and one Lease, which are there.
+pub(crate) fn assert_narrow(objects: &Objects) {
+    let token = objects.one("Secret")["metadata"]["name"].clone();
+    assert_eq!(objects.one("Lease")["metadata"]["name"], token);
+    let rules: Vec<_> = list(&objects.one("Role")["rules"]).collect();
+    let verbs = json!(["get", "list", "watch", "update", "patch"]);
+    for (rule, (group, kind)) in rules
+        .iter()
+        .zip([("", "secrets"), ("coordination.k8s.io", "leases")])
+    {
+        assert_eq!(
+            **rule,
+            json!({
+                "apiGroups": [group], "resources": [kind], "resourceNames": [token], "verbs": verbs
+            })
+        );
+    }
+    assert_eq!(rules.len(), 2);
+    let subject = &objects.one("RoleBinding")["subjects"][0];
+    assert_eq!(subject["name"], objects.pod()["serviceAccountName"]);
+    assert_eq!(
+        subject["name"],
+        objects.one("ServiceAccount")["metadata"]["name"]
+    );
+    assert_eq!(
+        objects.one("RoleBinding")["roleRef"]["name"],
+        objects.one("Role")["metadata"]["name"]
+    );
+}
+
+#[test]
+fn one_line_puts_the_sidecar_before_all_others() {
+    for (name, others) in [
+        ("sidecar-deployment", &["app"][..]),
+        ("sidecar-statefulset", &["app"]),
+        ("sidecar-job", &["prepare", "app"]),
+    ] {
+        let objects = overlay(name);
+        let names: Vec<_> = containers(objects.pod())
+            .map(|container| container["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, [&["collibra-auth-proxy"], others].concat(), "{name}");
+        assert_sidecar(&objects);
+    }
+}
+
+/// Fails unless the proxy is a native sidecar whose start is over once it holds a token.
+pub(crate) fn assert_sidecar(objects: &Objects) {
+    let first = &objects.pod()["initContainers"][0];
+    assert_eq!(first["name"], "collibra-auth-proxy");
+    assert_eq!(first["restartPolicy"], "Always");
+    assert_eq!(
+        first["startupProbe"]["httpGet"],
+        json!({"path": "/readyz", "port": "admin"})
+    );
+}
+
+#[test]
+fn a_pod_can_be_left_without_a_sidecar() {
+    let folder = tempfile::tempdir().unwrap();
+    // kustomize takes relative paths only, and follows no link out of where it was started
+    let copy = |from: &str, to: &str| {
+        let target = folder.path().join(to);
+        std::fs::create_dir_all(&target).unwrap();
+        for entry in std::fs::read_dir(top().join("deploy/kubernetes").join(from)).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, target.join(path.file_name().unwrap())).unwrap();
+        }
+    };
+    copy("components/sidecar", "components/sidecar");
+    copy("overlays/sidecar-deployment", "overlays/mine");
+    let app = folder.path().join("overlays/mine/app.yaml");
+    let text = std::fs::read_to_string(&app).unwrap();
+    let other = text.replace(
+        "name: exporter\n",
+        "name: database\n  labels:\n    collibra-auth-proxy/sidecar: none\n",
+    );
+    assert_ne!(text, other);
+    std::fs::write(&app, format!("{text}---\n{other}")).unwrap();
+
+    let path = folder.path().join("overlays/mine");
+    let objects = Objects::read(&printed(Command::new("kubectl").arg("kustomize").arg(path)));
+    let with: Vec<_> = objects
+        .of_kind("Deployment")
+        .filter(|object| object["spec"]["template"]["spec"]["initContainers"].is_array())
+        .map(|object| &object["metadata"]["name"])
+        .collect();
+    assert_eq!(objects.of_kind("Deployment").count(), 2);
+    assert_eq!(with, ["exporter"]);
+}
