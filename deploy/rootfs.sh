@@ -6,25 +6,26 @@
 #
 # Libraries and certificates come from Debian's packages, which are fetched and unpacked, not
 # installed: wants apt-get, dpkg and readelf (binutils), and no rights. For another architecture than
-# this machine's: `dpkg --add-architecture arm64 && apt-get update` first.
+# this machine's: `dpkg --add-architecture arm64 && apt-get update` first. With DEBIAN_PACKAGES they
+# are kept in that directory, and fetched only if it is empty.
 set -euo pipefail
 
 if (($# < 2)); then
-    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 binary=$1 root=$2 architecture=${3:-$(dpkg --print-architecture)}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir "$work/packages" "$work/unpacked"
-(
-    cd "$work/packages"
+packages=$(realpath -m "${DEBIAN_PACKAGES:-$work/packages}")
+mkdir -p "$packages" "$work/unpacked"
+if [[ -z $(ls "$packages") ]]; then
     # as root, apt would want to become a user of its own who cannot write here
-    apt-get download -qq -o APT::Sandbox::User=root \
-        "libc6:$architecture" "libgcc-s1:$architecture" ca-certificates
-)
-for package in "$work"/packages/*.deb; do
+    (cd "$packages" && apt-get download -qq -o APT::Sandbox::User=root \
+        "libc6:$architecture" "libgcc-s1:$architecture" ca-certificates)
+fi
+for package in "$packages"/*.deb; do
     dpkg -x "$package" "$work/unpacked"
 done
 

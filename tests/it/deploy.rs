@@ -5,6 +5,7 @@
 mod chart;
 mod configuration;
 mod host;
+mod image;
 mod kustomize;
 mod objects;
 mod policy;

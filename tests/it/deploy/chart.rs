@@ -58,7 +58,12 @@ fn every_gateway_is_exact_and_restricted() {
         let store = &values["store"]["kind"];
         said.push(format!("{store}: {}", objects.kinds()));
     }
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    null: ConfigMap, Deployment, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
+    "file": ConfigMap, Deployment, PodDisruptionBudget, Service, ServiceAccount
+    "redis": ConfigMap, Deployment, HorizontalPodAutoscaler, NetworkPolicy, PodDisruptionBudget, PodMonitor, Service, ServiceAccount
+    "kubernetes": ConfigMap, Deployment, Lease, NetworkPolicy, PodDisruptionBudget, Role, RoleBinding, Secret, Service, ServiceAccount
+    "#);
 }
 
 #[test]
@@ -99,7 +104,7 @@ fn values_that_cannot_be_meant_are_refused() {
         ),
         (json!({"store": {"kind": "memcached"}}), "/store/kind"),
         (json!({"store": {"kind": "redis"}}), "/store/redis/url"),
-        (json!({"apps": {"named": {"a b": {}}}}), "/apps/named"),
+        (json!({"apps": {"named": {"a b": {}}}}), "'a b'"),
         (json!({"apps": {"named": {"a": {"alow": []}}}}), "alow"),
         // each gateway without a store that it shares takes tokens of its own
         (json!({"replicas": 3}), "/replicas"),

@@ -68,7 +68,8 @@ fn check(text: &str) -> (i32, String) {
     for name in SECRETS {
         let path = root.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, "0123456789abcdef\n").unwrap();
+        // apps with one key for two would be refused
+        fs::write(path, format!("0123456789abcdef {name}\n")).unwrap();
     }
     let here = |text: &str, path: &str| text.replace(path, root.path().to_str().unwrap());
     let text = here(&here(text, "/run/secrets"), "/var/lib/collibra-auth-proxy");

@@ -24,7 +24,15 @@ fn every_overlay_is_exact_and_restricted() {
         said.push(format!("{name}: {}", objects.kinds()));
     }
     said.sort();
-    insta::assert_snapshot!(said.join("\n"), @"");
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    gateway-file: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
+    gateway-kubernetes: ConfigMap, Deployment, HorizontalPodAutoscaler, Lease, Namespace, NetworkPolicy x 2, PodDisruptionBudget, PodMonitor, Role, RoleBinding, Secret, Service, ServiceAccount
+    gateway-redis: ConfigMap, Deployment, HorizontalPodAutoscaler, Namespace, NetworkPolicy x 2, PodDisruptionBudget, PodMonitor, Service, ServiceAccount
+    gateway: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
+    sidecar-deployment: ConfigMap, Deployment
+    sidecar-job: ConfigMap, Job
+    sidecar-statefulset: ConfigMap, StatefulSet
+    "#);
 }
 
 #[test]
