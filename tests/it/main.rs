@@ -18,6 +18,8 @@ mod curl;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod fuzz_corpora;
