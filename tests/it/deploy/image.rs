@@ -115,6 +115,54 @@ address = "127.0.0.1:0"
 }
 
 #[test]
+fn buildah_builds_it_and_runs_it() {
+    let container = Container::new();
+    // images of its own, without an overlay file system, gone with the folder
+    let storage = container.folder.path().join("storage");
+    let settings = container.folder.path().join("storage.conf");
+    let (graph, run_root) = (storage.join("graph"), storage.join("run"));
+    let text =
+        format!("[storage]\ndriver = \"vfs\"\ngraphroot = {graph:?}\nrunroot = {run_root:?}\n");
+    fs::write(&settings, text).unwrap();
+    let binary = container.folder.path().join("collibra-auth-proxy");
+    let script = r#"
+        set -e
+        "$TOP/deploy/image.sh" "$BINARY" proxy:test >/dev/null
+        buildah inspect --type image --format \
+            '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}' proxy:test
+        echo
+        container=$(buildah from proxy:test)
+        # the entrypoint is for a runtime to follow
+        buildah run --isolation chroot --user 65532:65532 "$container" -- \
+            /usr/bin/collibra-auth-proxy --version
+        buildah rm --all >/dev/null
+        buildah rmi --all >/dev/null"#;
+    let root = printed(Command::new("id").arg("-u")).trim() == "0";
+    let mut command = match root {
+        true => Command::new("bash"),
+        false => Command::new("buildah"),
+    };
+    if !root {
+        command.args(["unshare", "bash"]);
+    }
+    let said = printed(
+        command
+            .args(["-c", script])
+            .env("TOP", top())
+            .env("BINARY", binary)
+            .env("DEBIAN_PACKAGES", top().join("target/packages"))
+            .env("CONTAINERS_STORAGE_CONF", settings),
+    );
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        said,
+        format!(
+            "65532:65532 [/usr/bin/collibra-auth-proxy] [serve]\ncollibra-auth-proxy {version}\n"
+        )
+    );
+}
+
+#[test]
 fn there_is_nothing_in_it_but_the_program_its_libraries_and_certificates() {
     let container = Container::new();
     let root = container.root();

@@ -1,5 +1,7 @@
 //! Every overlay, as `kubectl kustomize` renders it.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -17,7 +19,7 @@ fn overlay(name: &str) -> Objects {
 fn every_overlay_is_exact_and_restricted() {
     let folder = top().join("deploy/kubernetes/overlays");
     let mut said = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let objects = overlay(&name);
         objects.assert_sound();
@@ -26,12 +28,13 @@ fn every_overlay_is_exact_and_restricted() {
     said.sort();
     insta::assert_snapshot!(said.join("\n"), @r#"
     gateway-file: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
-    gateway-kubernetes: ConfigMap, Deployment, HorizontalPodAutoscaler, Lease, Namespace, NetworkPolicy x 2, PodDisruptionBudget, PodMonitor, Role, RoleBinding, Secret, Service, ServiceAccount
-    gateway-redis: ConfigMap, Deployment, HorizontalPodAutoscaler, Namespace, NetworkPolicy x 2, PodDisruptionBudget, PodMonitor, Service, ServiceAccount
+    gateway-kubernetes: ConfigMap, Deployment, HorizontalPodAutoscaler, Lease, Namespace, NetworkPolicy x 2, PodDisruptionBudget, Role, RoleBinding, Secret, Service, ServiceAccount
+    gateway-monitored: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, PodMonitor, Service, ServiceAccount
+    gateway-redis: ConfigMap, Deployment, HorizontalPodAutoscaler, Namespace, NetworkPolicy x 2, PodDisruptionBudget, Service, ServiceAccount
     gateway: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
-    sidecar-deployment: ConfigMap, Deployment
-    sidecar-job: ConfigMap, Job
-    sidecar-statefulset: ConfigMap, StatefulSet
+    sidecar-deployment: ConfigMap, Deployment, Namespace
+    sidecar-job: ConfigMap, Job, Namespace
+    sidecar-statefulset: ConfigMap, Namespace, StatefulSet
     "#);
 }
 
@@ -146,6 +149,9 @@ fn one_line_puts_the_sidecar_before_all_others() {
             .collect();
         assert_eq!(names, [&["collibra-auth-proxy"], others].concat(), "{name}");
         assert_sidecar(&objects);
+        let sample = fs::read_to_string(top().join("config/sidecar.toml")).unwrap();
+        let data = &objects.one("ConfigMap")["data"]["collibra-auth-proxy.toml"];
+        assert_eq!(*data, sample, "{name}");
     }
 }
 
@@ -160,31 +166,54 @@ pub(crate) fn assert_sidecar(objects: &Objects) {
     );
 }
 
+/// Somebody's own kustomization, beside a copy of the sidecar's component; kustomize takes no path
+/// from elsewhere.
+struct Own {
+    folder: tempfile::TempDir,
+}
+
+impl Own {
+    /// The example of an app, with the component.
+    fn new() -> Own {
+        let own = Own {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        for (from, to) in [
+            ("components/sidecar", "components/sidecar"),
+            ("overlays/sidecar-deployment", "overlays/mine"),
+        ] {
+            let target = own.folder.path().join(to);
+            fs::create_dir_all(&target).unwrap();
+            for entry in fs::read_dir(top().join("deploy/kubernetes").join(from)).unwrap() {
+                let path = entry.unwrap().path();
+                fs::copy(&path, target.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        own
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("overlays/mine").join(name)
+    }
+
+    fn rendered(&self) -> Objects {
+        let mut kubectl = Command::new("kubectl");
+        Objects::read(&printed(kubectl.arg("kustomize").arg(self.path(""))))
+    }
+}
+
 #[test]
 fn a_pod_can_be_left_without_a_sidecar() {
-    let folder = tempfile::tempdir().unwrap();
-    // kustomize takes relative paths only, and follows no link out of where it was started
-    let copy = |from: &str, to: &str| {
-        let target = folder.path().join(to);
-        std::fs::create_dir_all(&target).unwrap();
-        for entry in std::fs::read_dir(top().join("deploy/kubernetes").join(from)).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, target.join(path.file_name().unwrap())).unwrap();
-        }
-    };
-    copy("components/sidecar", "components/sidecar");
-    copy("overlays/sidecar-deployment", "overlays/mine");
-    let app = folder.path().join("overlays/mine/app.yaml");
-    let text = std::fs::read_to_string(&app).unwrap();
+    let own = Own::new();
+    let app = own.path("app.yaml");
+    let text = fs::read_to_string(&app).unwrap();
     let other = text.replace(
-        "name: exporter\n",
-        "name: database\n  labels:\n    collibra-auth-proxy/sidecar: none\n",
+        "name: exporter\nspec",
+        "name: database\n  labels:\n    collibra-auth-proxy/sidecar: none\nspec",
     );
     assert_ne!(text, other);
-    std::fs::write(&app, format!("{text}---\n{other}")).unwrap();
-
-    let path = folder.path().join("overlays/mine");
-    let objects = Objects::read(&printed(Command::new("kubectl").arg("kustomize").arg(path)));
+    fs::write(&app, format!("{text}---\n{other}")).unwrap();
+    let objects = own.rendered();
     let with: Vec<_> = objects
         .of_kind("Deployment")
         .filter(|object| object["spec"]["template"]["spec"]["initContainers"].is_array())
@@ -192,4 +221,34 @@ fn a_pod_can_be_left_without_a_sidecar() {
         .collect();
     assert_eq!(objects.of_kind("Deployment").count(), 2);
     assert_eq!(with, ["exporter"]);
+}
+
+#[test]
+fn the_guides_kustomization_is_what_it_takes() {
+    let own = Own::new();
+    let guide = fs::read_to_string(top().join("docs/start.md")).unwrap();
+    let (_, after) = guide.split_once("```yaml\n").unwrap();
+    let (written, _) = after.split_once("```").unwrap();
+    // the network is not to be asked for what lies here
+    let line = written
+        .lines()
+        .find(|line| line.contains("github.com"))
+        .unwrap();
+    let here = written
+        .replace(line, "  - ../../components/sidecar")
+        .replace("deployment.yaml", "app.yaml");
+    fs::write(own.path("kustomization.yaml"), here).unwrap();
+    let configuration = fs::read_to_string(top().join("config/sidecar.toml")).unwrap();
+    let mine = configuration.replace("acme.collibra.com", "mine.collibra.com");
+    fs::write(own.path("collibra-auth-proxy.toml"), &mine).unwrap();
+
+    let objects = own.rendered();
+    objects.assert_sound();
+    assert_sidecar(&objects);
+    let data = &objects.one("ConfigMap")["data"]["collibra-auth-proxy.toml"];
+    assert_eq!(*data, mine);
+    assert_eq!(
+        objects.proxy()["image"],
+        "registry.example/collibra-auth-proxy:0.1.0"
+    );
 }
