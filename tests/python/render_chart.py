@@ -1,7 +1,8 @@
 """Renders the Helm chart CHART with the values in the JSON file VALUES, offline, by Helm's own code:
-the manifests on standard output, one YAML document after the other. A template's or a schema's
-refusal goes to standard error, and the status is then 3. With `lint` for a third argument Helm's
-linter has its say as well, and what it has against the chart is such a refusal."""
+the manifests of a release `nightly` on standard output, one YAML document after the other. A
+template's or a schema's refusal goes to standard error, and the status is then 3. With `lint` for a
+third argument Helm's linter has its say as well, and what it has against the chart is such a refusal.
+"""
 
 import json
 import sys
@@ -20,7 +21,7 @@ try:
             sys.exit(3)
     with Chart.load(path) as chart:
         chart.validate_schema(values)
-        rendered = chart.render(values, name="collibra-auth-proxy", namespace="collibra")
+        rendered = chart.render(values, name="nightly", namespace="collibra")
 except helm_python.HelmError as refusal:
     print(refusal, file=sys.stderr)
     sys.exit(3)
