@@ -24,6 +24,10 @@ mod configuration;
 #[cfg(test)]
 mod curl;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod fleet;

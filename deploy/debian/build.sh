@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds the Debian package and prints its path.
+#
+#   deploy/debian/build.sh [--no-build]
+#
+# Wants cargo-deb (cargo install --locked cargo-deb). --no-build takes target/release as it is.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+name=collibra-auth-proxy
+binary=target/release/$name
+extra=target/debian/extra
+
+[[ ${1:-} == --no-build ]] || cargo build --release --locked --quiet
+
+# the commands that the help lists, below those that are given
+commands() {
+    "$binary" "$@" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z-]\{1,\}\).*/\1/p' | grep -vx help || true
+}
+
+# a page for a command, and one for each below it
+pages() {
+    local words=("$@") page command
+    page=$(IFS=-; echo "${words[*]:+-${words[*]}}")
+    "$binary" man "${words[@]}" >"$extra/man/$name$page.1"
+    for command in $(commands "${words[@]}"); do
+        pages "${words[@]}" "$command"
+    done
+}
+
+rm -rf "$extra"
+mkdir -p "$extra/man"
+pages
+"$binary" completions bash >"$extra/$name.bash"
+"$binary" completions zsh >"$extra/_$name"
+"$binary" completions fish >"$extra/$name.fish"
+
+cargo deb --no-build --quiet

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The container image by buildah, without a daemon and without a base image from elsewhere: what
+# deploy/Dockerfile makes, from this Debian machine's packages.
+#
+#   cargo build --release --locked
+#   deploy/image.sh target/release/collibra-auth-proxy collibra-auth-proxy:0.1.0 [ARCHITECTURE]
+#
+# Where no overlay file system is to be had: STORAGE_DRIVER=vfs. Not as root: within `buildah unshare`.
+set -euo pipefail
+
+if (($# < 2)); then
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+here=$(dirname "${BASH_SOURCE[0]}")
+binary=$1 name=$2 architecture=${3:-$(dpkg --print-architecture)}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$here/../Cargo.toml" | head -n 1)
+
+root=$(mktemp -d)
+container=''
+clean() {
+    [[ -z $container ]] || buildah rm "$container" >/dev/null
+    rm -rf "$root"
+}
+trap clean EXIT
+
+"$here/rootfs.sh" "$binary" "$root" "$architecture"
+chmod 0755 "$root"
+
+container=$(buildah from --arch "$architecture" scratch)
+buildah copy --quiet --chown 0:0 "$container" "$root" / >/dev/null
+# what the Dockerfile says too; a test compares
+buildah config \
+    --user 65532:65532 \
+    --workingdir / \
+    --entrypoint '["/usr/bin/collibra-auth-proxy"]' \
+    --cmd serve \
+    --stop-signal SIGTERM \
+    --label org.opencontainers.image.title=collibra-auth-proxy \
+    --label "org.opencontainers.image.description=One Collibra access token for all your programs" \
+    --label org.opencontainers.image.licenses=Apache-2.0 \
+    --label "org.opencontainers.image.version=$version" \
+    --label "org.opencontainers.image.revision=$(git -C "$here" rev-parse HEAD 2>/dev/null || true)" \
+    "$container"
+buildah commit --quiet "$container" "$name"

@@ -1,0 +1,121 @@
+//! The Helm chart, rendered by Helm's own code.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use super::kustomize::{assert_narrow, assert_sidecar};
+use super::objects::Objects;
+use super::{python, run, top};
+use crate::support::file;
+
+/// What Helm makes of the chart at `path` with `values`.
+fn helm(path: &str, values: &Value, more: &[&str]) -> Output {
+    let (_folder, values) = file("values.json", values.to_string().as_bytes());
+    run(Command::new(python())
+        .arg(top().join("tests/python/render_chart.py"))
+        .arg(top().join(path))
+        .arg(values)
+        .args(more))
+}
+
+/// The objects that come of it.
+fn rendered(path: &str, values: &Value, more: &[&str]) -> Objects {
+    let output = helm(path, values, more);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{values}: {error}");
+    Objects::read(&String::from_utf8(output.stdout).unwrap())
+}
+
+const CHART: &str = "deploy/helm/collibra-auth-proxy";
+
+/// Every store, with what can be turned on.
+fn gateways() -> [Value; 4] {
+    let redis = json!({"url": "rediss://redis.collibra.svc:6379", "existingSecret": "redis"});
+    [
+        json!({}),
+        json!({"store": {"kind": "file"}, "networkPolicy": {"enabled": false}}),
+        json!({
+            "store": {"kind": "redis", "redis": redis},
+            "autoscaling": {"enabled": true},
+            "podMonitor": {"enabled": true},
+            "extraHosts": ["collibra.internal"],
+            "nodeSelector": {"kubernetes.io/arch": "arm64"},
+            "tolerations": [{"key": "spot", "operator": "Exists"}],
+            "imagePullSecrets": [{"name": "registry"}],
+            "podAnnotations": {"a": "b"},
+        }),
+        json!({"store": {"kind": "kubernetes"}, "replicas": 4}),
+    ]
+}
+
+#[test]
+fn every_gateway_is_exact_and_restricted() {
+    let mut said = Vec::new();
+    for values in gateways() {
+        let objects = rendered(CHART, &values, &["lint"]);
+        objects.assert_sound();
+        let store = &values["store"]["kind"];
+        said.push(format!("{store}: {}", objects.kinds()));
+    }
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    null: ConfigMap, Deployment, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
+    "file": ConfigMap, Deployment, PodDisruptionBudget, Service, ServiceAccount
+    "redis": ConfigMap, Deployment, HorizontalPodAutoscaler, NetworkPolicy, PodDisruptionBudget, PodMonitor, Service, ServiceAccount
+    "kubernetes": ConfigMap, Deployment, Lease, NetworkPolicy, PodDisruptionBudget, Role, RoleBinding, Secret, Service, ServiceAccount
+    "#);
+}
+
+#[test]
+fn the_api_server_is_reached_with_one_store_and_for_two_objects_only() {
+    for values in gateways() {
+        let objects = rendered(CHART, &values, &[]);
+        let wanted = values["store"]["kind"] == "kubernetes";
+        assert_eq!(objects.pod()["automountServiceAccountToken"], wanted);
+        assert_eq!(objects.of_kind("Role").count(), usize::from(wanted));
+        if wanted {
+            assert_narrow(&objects);
+        }
+    }
+}
+
+#[test]
+fn a_chart_of_an_app_takes_the_sidecar_by_two_lines() {
+    for values in [
+        json!({}),
+        json!({"collibra-auth-proxy": {"store": {"kind": "file"}}}),
+    ] {
+        let objects = rendered("tests/helm/exporter", &values, &[]);
+        objects.assert_sound();
+        assert_sidecar(&objects);
+        assert_eq!(objects.kinds(), "ConfigMap, Job");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_refused() {
+    for (values, said) in [
+        (json!({"replicaCount": 2}), "replicaCount"),
+        (json!({"image": {"tagg": "1"}}), "tagg"),
+        (json!({"image": {"tag": "latest"}}), "/image/tag"),
+        (
+            json!({"instance": {"url": "http://acme.collibra.com"}}),
+            "/instance/url",
+        ),
+        (json!({"store": {"kind": "memcached"}}), "/store/kind"),
+        (json!({"store": {"kind": "redis"}}), "/store/redis/url"),
+        (json!({"apps": {"named": {"a b": {}}}}), "'a b'"),
+        (json!({"apps": {"named": {"a": {"alow": []}}}}), "alow"),
+        // each gateway without a store that it shares takes tokens of its own
+        (json!({"replicas": 3}), "/replicas"),
+        (
+            json!({"autoscaling": {"enabled": true}}),
+            "/autoscaling/enabled",
+        ),
+    ] {
+        let output = helm(CHART, &values, &[]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{values}: {error}");
+        assert!(error.contains(said), "{values}: {error}");
+    }
+}

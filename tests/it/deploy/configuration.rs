@@ -1,0 +1,104 @@
+//! The configuration that a pod mounts, as the program itself judges it, with the pod's secrets in
+//! place.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::objects::{Objects, list};
+use crate::support::process::{command, run};
+
+/// The stores that this program does not have yet. What is said of their tables is the only thing
+/// that may be wrong with the configurations that use them, so a store leaves this list once it is
+/// there.
+const STORES_TO_COME: &[&str] = &["kubernetes"];
+
+/// Every file that the manifests mount of a secret, with content that will do.
+const SECRETS: &[&str] = &[
+    "collibra/client_id",
+    "collibra/client_secret",
+    "apps/lineage.key",
+    "apps/dashboard.key",
+    "redis/password",
+];
+
+/// Fails unless the proxy accepts the configuration with what its container mounts, calls itself
+/// by the Service's names, and is probed where it listens.
+pub(crate) fn assert_accepted(objects: &Objects) {
+    let text = text(objects);
+    assert_mounted(objects, &text);
+    if let Some(service) = objects.of_kind("Service").next() {
+        let name = service["metadata"]["name"].as_str().unwrap();
+        let namespace = service["metadata"]["namespace"].as_str().unwrap();
+        for host in [name.to_owned(), format!("{name}.{namespace}.svc")] {
+            assert!(text.contains(&format!("\"{host}\"")), "hosts lacks {host}");
+        }
+    }
+
+    let checked = check(&text);
+    let to_come = STORES_TO_COME
+        .iter()
+        .any(|kind| text.contains(&format!("kind = \"{kind}\"")));
+    if !to_come {
+        assert_eq!(checked.0, 0, "{}", checked.1);
+        return;
+    }
+    assert_eq!(
+        checked.0, 78,
+        "the store is there: it leaves STORES_TO_COME"
+    );
+    let (without, _) = text.split_once("[store]").unwrap();
+    let checked = check(without);
+    assert_eq!(checked.0, 0, "{}", checked.1);
+}
+
+/// The configuration file that the rendering holds.
+fn text(objects: &Objects) -> String {
+    let data = &objects.one("ConfigMap")["data"];
+    data["collibra-auth-proxy.toml"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The status and the words of `check` for a configuration.
+fn check(text: &str) -> (i32, String) {
+    let root = tempfile::tempdir().unwrap();
+    for name in SECRETS {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // apps with one key for two would be refused
+        fs::write(path, format!("0123456789abcdef {name}\n")).unwrap();
+    }
+    let here = |text: &str, path: &str| text.replace(path, root.path().to_str().unwrap());
+    let text = here(&here(text, "/run/secrets"), "/var/lib/collibra-auth-proxy");
+    let path = root.path().join("collibra-auth-proxy.toml");
+    fs::write(&path, text).unwrap();
+    let ended = run(command(["check", "--config"]).arg(path));
+    (ended.status, ended.out + &ended.err)
+}
+
+/// Fails unless all that the configuration names is in a directory that the container mounts: what
+/// is written to alone for writing.
+fn assert_mounted(objects: &Objects, text: &str) {
+    let proxy = objects.proxy();
+    let mounted = |path: &Path, read_only: bool| {
+        list(&proxy["volumeMounts"]).any(|mount| {
+            path.starts_with(mount["mountPath"].as_str().unwrap())
+                && mount["readOnly"].as_bool().unwrap_or_default() == read_only
+        })
+    };
+    let config = list(&proxy["args"]).last().and_then(Value::as_str).unwrap();
+    assert!(mounted(Path::new(config), true), "{config} is not mounted");
+    let named = text
+        .split('"')
+        .filter(|word| word.starts_with("/run/") || word.starts_with("/var/"));
+    let mut count = 0;
+    for path in named {
+        let read_only = path.starts_with("/run/secrets");
+        assert!(mounted(Path::new(path), read_only), "{path} is not mounted");
+        count += 1;
+    }
+    assert!(count >= 2, "the configuration names no secret");
+}

@@ -1,0 +1,134 @@
+//! The files for a host: systemd's unit, the Debian package, launchd's list.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::{printed, python, run, top};
+use crate::support::process;
+
+const UNIT: &str = "deploy/systemd/collibra-auth-proxy.service";
+const CONFIGURATION: &str = "deploy/systemd/collibra-auth-proxy.toml";
+
+fn text(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap()
+}
+
+/// The values of a unit's key, in order.
+fn of_unit(key: &str) -> Vec<String> {
+    let unit = text(UNIT);
+    let lines = unit.lines().filter_map(|line| line.split_once('='));
+    let found = lines.filter(|(name, _)| *name == key);
+    found.map(|(_, value)| value.to_owned()).collect()
+}
+
+#[test]
+fn the_unit_is_exposed_by_1_5_at_most() {
+    let output = run(Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--threshold=15", "--no-pager"])
+        .arg(top().join(UNIT)));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("Overall exposure level"), "{said}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn the_unit_is_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("collibra-auth-proxy.service");
+    let here = env!("CARGO_BIN_EXE_collibra-auth-proxy");
+    let unit = text(UNIT).replace("/usr/bin/collibra-auth-proxy", here);
+    assert!(unit.contains(here));
+    fs::write(&path, unit).unwrap();
+    let output = run(Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&path));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let ours: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("collibra"))
+        .collect();
+    assert!(ours.is_empty(), "{ours:?}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn the_service_starts_with_the_configuration_that_is_installed() {
+    let metadata: toml::Table = text("Cargo.toml").parse().unwrap();
+    let deb = &metadata["package"]["metadata"]["deb"];
+    let installed = deb["conf-files"][0].as_str().unwrap();
+    let start = of_unit("ExecStart").remove(0);
+    assert!(
+        start.ends_with(&format!("serve --config {installed}")),
+        "{start}"
+    );
+
+    // what it names is what systemd hands over, and where it writes is what systemd makes for it
+    let root = tempfile::tempdir().unwrap();
+    let mut configuration = text(CONFIGURATION);
+    for credential in of_unit("LoadCredential") {
+        let name = credential.split(':').next().unwrap();
+        let handed = format!("/run/credentials/collibra-auth-proxy.service/{name}");
+        assert!(configuration.contains(&format!("\"{handed}\"")), "{handed}");
+        let path = root.path().join(name);
+        fs::write(&path, "something").unwrap();
+        configuration = configuration.replace(&handed, path.to_str().unwrap());
+    }
+    let state = format!("/var/lib/{}/", of_unit("StateDirectory")[0]);
+    assert!(configuration.contains(&state));
+    let here = format!("{}/", root.path().display());
+    let path = root.path().join("proxy.toml");
+    fs::write(&path, configuration.replace(&state, &here)).unwrap();
+    let ended = process::run(process::command(["check", "--config"]).arg(path));
+    assert_eq!(ended.status, 0, "{}", ended.err);
+}
+
+#[test]
+fn the_package_is_made_of_files_that_are_there() {
+    let metadata: toml::Table = text("Cargo.toml").parse().unwrap();
+    let deb = &metadata["package"]["metadata"]["deb"];
+    let assets = deb["assets"].as_array().unwrap();
+    let sources = assets.iter().map(|asset| asset[0].as_str().unwrap());
+    // those below target are made by the script
+    let mut found: Vec<_> = sources
+        .filter(|path| !path.starts_with("target/"))
+        .collect();
+    let folders = [
+        deb["maintainer-scripts"].as_str().unwrap(),
+        deb["systemd-units"]["unit-scripts"].as_str().unwrap(),
+    ];
+    found.extend(folders);
+    for path in found {
+        let path = path.strip_suffix("*.toml").unwrap_or(path);
+        assert!(top().join(path).exists(), "{path}");
+    }
+    // cargo deb takes both by these names
+    for name in ["service", "sysusers"] {
+        let path = format!("{}collibra-auth-proxy.{name}", folders[1]);
+        assert!(top().join(&path).exists(), "{path}");
+    }
+    let user = of_unit("User").remove(0);
+    let made = text("deploy/systemd/collibra-auth-proxy.sysusers");
+    assert!(
+        made.lines()
+            .any(|line| line.starts_with(&format!("u {user} ")))
+    );
+}
+
+#[test]
+fn launchd_is_given_what_systemd_is() {
+    let path = top().join("deploy/launchd/com.collibra-auth-proxy.plist");
+    let read =
+        "import json, plistlib, sys; print(json.dumps(plistlib.load(open(sys.argv[1], 'rb'))))";
+    let list = printed(Command::new(python()).args(["-c", read]).arg(path));
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let words: Vec<_> = super::objects::list(&list["ProgramArguments"]).collect();
+    assert_eq!(words[1..3], ["serve", "--config"]);
+    assert_eq!(list["KeepAlive"]["SuccessfulExit"], false);
+    // both wait for longer than the program drains
+    assert_eq!(list["ExitTimeOut"], 25);
+    assert_eq!(of_unit("TimeoutStopSec"), ["25s"]);
+    // 0077, which a property list can only say in decimal
+    assert_eq!(list["Umask"], 0o77);
+}

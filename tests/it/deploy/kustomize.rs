@@ -1,0 +1,254 @@
+//! Every overlay, as `kubectl kustomize` renders it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::objects::{Objects, containers, list};
+use super::{printed, top};
+
+/// The overlay `name`.
+fn overlay(name: &str) -> Objects {
+    let path = top().join("deploy/kubernetes/overlays").join(name);
+    Objects::read(&printed(Command::new("kubectl").arg("kustomize").arg(path)))
+}
+
+#[test]
+fn every_overlay_is_exact_and_restricted() {
+    let folder = top().join("deploy/kubernetes/overlays");
+    let mut said = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let objects = overlay(&name);
+        objects.assert_sound();
+        said.push(format!("{name}: {}", objects.kinds()));
+    }
+    said.sort();
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    gateway-file: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
+    gateway-kubernetes: ConfigMap, Deployment, HorizontalPodAutoscaler, Lease, Namespace, NetworkPolicy x 2, PodDisruptionBudget, Role, RoleBinding, Secret, Service, ServiceAccount
+    gateway-monitored: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, PodMonitor, Service, ServiceAccount
+    gateway-redis: ConfigMap, Deployment, HorizontalPodAutoscaler, Namespace, NetworkPolicy x 2, PodDisruptionBudget, Service, ServiceAccount
+    gateway: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
+    sidecar-deployment: ConfigMap, Deployment, Namespace
+    sidecar-job: ConfigMap, Job, Namespace
+    sidecar-statefulset: ConfigMap, Namespace, StatefulSet
+    "#);
+}
+
+#[test]
+fn a_gateway_is_two_that_outlast_an_eviction() {
+    let objects = overlay("gateway");
+    assert_eq!(objects.workload()["spec"]["replicas"], 2);
+    let strategy = &objects.workload()["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!(*strategy, json!({"maxSurge": 1, "maxUnavailable": 0}));
+    let budget = objects.one("PodDisruptionBudget");
+    assert_eq!(budget["spec"]["maxUnavailable"], 1);
+    assert_eq!(
+        objects.proxy()["readinessProbe"]["httpGet"]["path"],
+        "/readyz"
+    );
+}
+
+#[test]
+fn a_gateway_is_reached_by_apps_and_reaches_names_and_port_443() {
+    let policy = overlay("gateway").one("NetworkPolicy").clone();
+    let from: Vec<_> = list(&policy["spec"]["ingress"])
+        .map(|rule| (rule["ports"][0]["port"].clone(), rule["from"].clone()))
+        .collect();
+    let by_label = json!([{
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"collibra-auth-proxy/app": "true"}},
+    }]);
+    let monitoring = json!([{
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+    }]);
+    assert_eq!(
+        from,
+        [(json!("http"), by_label), (json!("admin"), monitoring)]
+    );
+    // no label of the proxy's own has slipped into whom it asks for names
+    let names = &policy["spec"]["egress"][0]["to"][0]["podSelector"];
+    assert_eq!(*names, json!({"matchLabels": {"k8s-app": "kube-dns"}}));
+}
+
+#[test]
+fn more_than_two_gateways_share_a_store() {
+    for name in ["gateway-redis", "gateway-kubernetes"] {
+        let objects = overlay(name);
+        let scaler = &objects.one("HorizontalPodAutoscaler")["spec"];
+        assert_eq!(
+            (&scaler["minReplicas"], &scaler["maxReplicas"]),
+            (&json!(2), &json!(10))
+        );
+        // the autoscaler's to say; else each `kubectl apply` would set it back
+        assert_eq!(objects.workload()["spec"]["replicas"], Value::Null);
+        let target = &scaler["scaleTargetRef"]["name"];
+        assert_eq!(*target, objects.workload()["metadata"]["name"]);
+    }
+}
+
+#[test]
+fn the_api_server_is_reached_with_one_store_and_for_two_objects_only() {
+    for name in ["gateway", "gateway-file", "gateway-redis"] {
+        let objects = overlay(name);
+        assert_eq!(
+            objects.pod()["automountServiceAccountToken"],
+            false,
+            "{name}"
+        );
+        assert!(objects.of_kind("Role").next().is_none(), "{name}");
+    }
+    let objects = overlay("gateway-kubernetes");
+    assert_eq!(objects.pod()["automountServiceAccountToken"], true);
+    assert_narrow(&objects);
+}
+
+/// Fails unless the rights are those to one Secret and one Lease, which are there.
+pub(crate) fn assert_narrow(objects: &Objects) {
+    let token = objects.one("Secret")["metadata"]["name"].clone();
+    assert_eq!(objects.one("Lease")["metadata"]["name"], token);
+    let rules: Vec<_> = list(&objects.one("Role")["rules"]).collect();
+    let verbs = json!(["get", "list", "watch", "update", "patch"]);
+    for (rule, (group, kind)) in rules
+        .iter()
+        .zip([("", "secrets"), ("coordination.k8s.io", "leases")])
+    {
+        assert_eq!(
+            **rule,
+            json!({
+                "apiGroups": [group], "resources": [kind], "resourceNames": [token], "verbs": verbs
+            })
+        );
+    }
+    assert_eq!(rules.len(), 2);
+    let subject = &objects.one("RoleBinding")["subjects"][0];
+    assert_eq!(subject["name"], objects.pod()["serviceAccountName"]);
+    assert_eq!(
+        subject["name"],
+        objects.one("ServiceAccount")["metadata"]["name"]
+    );
+    assert_eq!(
+        objects.one("RoleBinding")["roleRef"]["name"],
+        objects.one("Role")["metadata"]["name"]
+    );
+}
+
+#[test]
+fn one_line_puts_the_sidecar_before_all_others() {
+    for (name, others) in [
+        ("sidecar-deployment", &["app"][..]),
+        ("sidecar-statefulset", &["app"]),
+        ("sidecar-job", &["prepare", "app"]),
+    ] {
+        let objects = overlay(name);
+        let names: Vec<_> = containers(objects.pod())
+            .map(|container| container["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, [&["collibra-auth-proxy"], others].concat(), "{name}");
+        assert_sidecar(&objects);
+        let sample = fs::read_to_string(top().join("config/sidecar.toml")).unwrap();
+        let data = &objects.one("ConfigMap")["data"]["collibra-auth-proxy.toml"];
+        assert_eq!(*data, sample, "{name}");
+    }
+}
+
+/// Fails unless the proxy is a native sidecar whose start is over once it holds a token.
+pub(crate) fn assert_sidecar(objects: &Objects) {
+    let first = &objects.pod()["initContainers"][0];
+    assert_eq!(first["name"], "collibra-auth-proxy");
+    assert_eq!(first["restartPolicy"], "Always");
+    assert_eq!(
+        first["startupProbe"]["httpGet"],
+        json!({"path": "/readyz", "port": "admin"})
+    );
+}
+
+/// Somebody's own kustomization, beside a copy of the sidecar's component; kustomize takes no path
+/// from elsewhere.
+struct Own {
+    folder: tempfile::TempDir,
+}
+
+impl Own {
+    /// The example of an app, with the component.
+    fn new() -> Own {
+        let own = Own {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        for (from, to) in [
+            ("components/sidecar", "components/sidecar"),
+            ("overlays/sidecar-deployment", "overlays/mine"),
+        ] {
+            let target = own.folder.path().join(to);
+            fs::create_dir_all(&target).unwrap();
+            for entry in fs::read_dir(top().join("deploy/kubernetes").join(from)).unwrap() {
+                let path = entry.unwrap().path();
+                fs::copy(&path, target.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        own
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("overlays/mine").join(name)
+    }
+
+    fn rendered(&self) -> Objects {
+        let mut kubectl = Command::new("kubectl");
+        Objects::read(&printed(kubectl.arg("kustomize").arg(self.path(""))))
+    }
+}
+
+#[test]
+fn a_pod_can_be_left_without_a_sidecar() {
+    let own = Own::new();
+    let app = own.path("app.yaml");
+    let text = fs::read_to_string(&app).unwrap();
+    let other = text.replace(
+        "name: exporter\nspec",
+        "name: database\n  labels:\n    collibra-auth-proxy/sidecar: none\nspec",
+    );
+    assert_ne!(text, other);
+    fs::write(&app, format!("{text}---\n{other}")).unwrap();
+    let objects = own.rendered();
+    let with: Vec<_> = objects
+        .of_kind("Deployment")
+        .filter(|object| object["spec"]["template"]["spec"]["initContainers"].is_array())
+        .map(|object| &object["metadata"]["name"])
+        .collect();
+    assert_eq!(objects.of_kind("Deployment").count(), 2);
+    assert_eq!(with, ["exporter"]);
+}
+
+#[test]
+fn the_guides_kustomization_is_what_it_takes() {
+    let own = Own::new();
+    let guide = fs::read_to_string(top().join("docs/start.md")).unwrap();
+    let (_, after) = guide.split_once("```yaml\n").unwrap();
+    let (written, _) = after.split_once("```").unwrap();
+    // the network is not to be asked for what lies here
+    let line = written
+        .lines()
+        .find(|line| line.contains("github.com"))
+        .unwrap();
+    let here = written
+        .replace(line, "  - ../../components/sidecar")
+        .replace("deployment.yaml", "app.yaml");
+    fs::write(own.path("kustomization.yaml"), here).unwrap();
+    let configuration = fs::read_to_string(top().join("config/sidecar.toml")).unwrap();
+    let mine = configuration.replace("acme.collibra.com", "mine.collibra.com");
+    fs::write(own.path("collibra-auth-proxy.toml"), &mine).unwrap();
+
+    let objects = own.rendered();
+    objects.assert_sound();
+    assert_sidecar(&objects);
+    let data = &objects.one("ConfigMap")["data"]["collibra-auth-proxy.toml"];
+    assert_eq!(*data, mine);
+    assert_eq!(
+        objects.proxy()["image"],
+        "registry.example/collibra-auth-proxy:0.1.0"
+    );
+}

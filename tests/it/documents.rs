@@ -1,0 +1,219 @@
+//! What the documents tell people to type works as it is written there, against a simulated
+//! Collibra, on a network of its own, so that it may take the ports that it names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::process::run;
+
+/// Commands that cannot be run here: the beginning of a block, and why.
+const NOT_RUN: &[(&str, &str)] = &[
+    ("kubectl create secret", "there is no cluster here"),
+    ("kubectl create namespace", "there is no cluster here"),
+    (
+        "kubectl apply",
+        "there is no cluster here; tests/it/deploy renders what it applies",
+    ),
+    (
+        "helm install",
+        "there is no cluster here; tests/it/deploy renders what it installs",
+    ),
+    (
+        "kubectl kustomize",
+        "tests/it/deploy does, where kubectl is new enough",
+    ),
+    ("deploy/debian/build.sh", "a release build, an installation"),
+    ("sudo systemctl", "there is no systemd here"),
+    ("docker buildx", "there is no Docker here"),
+    (
+        "cargo build --release",
+        "a release build; tests/it/deploy tries what follows it",
+    ),
+    ("cargo cyclonedx", "a program that cargo installs first"),
+    ("cargo bench", "takes minutes"),
+];
+
+/// A fenced block of a document.
+struct Block {
+    language: String,
+    text: String,
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn blocks(path: &Path) -> Vec<Block> {
+    let text = fs::read_to_string(path).unwrap();
+    let mut parts = text.split("```").skip(1).step_by(2);
+    let mut found = Vec::new();
+    for part in &mut parts {
+        let (language, text) = part.split_once('\n').unwrap();
+        found.push(Block {
+            language: language.to_owned(),
+            text: text.to_owned(),
+        });
+    }
+    assert_eq!(text.matches("```").count() % 2, 0, "{}", path.display());
+    found
+}
+
+fn documents() -> Vec<PathBuf> {
+    let found = fs::read_dir(top().join("docs")).unwrap();
+    let mut found: Vec<_> = found.map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// One script of all that a document has to run, in order, in one shell, stopped by the first that
+/// fails; how many blocks that is.
+fn script(path: &Path) -> (String, usize) {
+    let mut script = "set -euo pipefail\n".to_owned();
+    let mut count = 0;
+    for block in blocks(path) {
+        let command = match block.language.as_str() {
+            "console" => {
+                if NOT_RUN
+                    .iter()
+                    .any(|(start, _)| block.text.starts_with(start))
+                {
+                    continue;
+                }
+                block.text
+            }
+            "python" => format!(
+                "\"$TOP/target/python/bin/python\" - <<'PYTHON'\n{}PYTHON\n",
+                block.text
+            ),
+            "javascript" => format!(
+                "\"$TOP/target/node/node\" --input-type=module - <<'NODE'\n{}NODE\n",
+                block.text
+            ),
+            _ => continue,
+        };
+        script.push_str(&command);
+        count += 1;
+    }
+    (script, count)
+}
+
+/// Runs a script where nothing can be written but a folder that goes away, and no network is but
+/// its own; what it started ends with it.
+fn assert_runs(script: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("script"), script).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_collibra-auth-proxy"));
+    let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
+    let mut command = Command::new("bwrap");
+    command
+        .args([
+            "--unshare-user",
+            "--unshare-net",
+            "--unshare-pid",
+            "--die-with-parent",
+        ])
+        .args([
+            "--ro-bind",
+            "/",
+            "/",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "--tmpfs",
+            "/tmp",
+        ])
+        .args(["--bind", folder.path().to_str().unwrap(), "/tmp"])
+        .args([
+            "--ro-bind",
+            top().to_str().unwrap(),
+            top().to_str().unwrap(),
+        ])
+        .args([
+            "--clearenv",
+            "--setenv",
+            "PATH",
+            &path,
+            "--setenv",
+            "HOME",
+            "/tmp",
+        ])
+        .args(["--setenv", "TOP", top().to_str().unwrap()])
+        .args(["--chdir", "/tmp", "bash", "/tmp/script"])
+        .stdin(Stdio::null());
+    let ended = run(&mut command);
+    assert_eq!(ended.status, 0, "{}\n{}\n{script}", ended.out, ended.err);
+}
+
+#[test]
+fn every_command_in_the_guides_works() {
+    let mut count = 0;
+    for path in documents() {
+        let (script, of_this) = script(&path);
+        if of_this > 0 {
+            // files of the project are named from its top
+            let script = script.replace(" deploy/", " \"$TOP\"/deploy/");
+            assert_runs(&script);
+        }
+        count += of_this;
+    }
+    assert!(count >= 12, "only {count} blocks were run");
+}
+
+#[test]
+fn what_is_not_run_is_there() {
+    let all: Vec<Block> = documents().iter().flat_map(|path| blocks(path)).collect();
+    for (start, why) in NOT_RUN {
+        let found = all
+            .iter()
+            .any(|block| block.language == "console" && block.text.starts_with(start));
+        assert!(found, "{start} is not in the documents any more ({why})");
+    }
+}
+
+#[test]
+#[should_panic(expected = "denied")]
+fn a_command_that_fails_is_found() {
+    let (script, _) = script(&top().join("docs/apps.md"));
+    let call = "localhost:8080/rest/2.0/assets?limit=1\n";
+    assert!(script.contains(call));
+    // refused by the proxy, in the middle of all that works
+    let denied = "localhost:8080/rest/auth/v1/clients --fail-with-body\n";
+    let denied = script
+        .replace(call, denied)
+        .replace("curl --fail ", "curl ");
+    assert_runs(&denied);
+}
+
+#[test]
+fn every_reason_has_its_section() {
+    let text = fs::read_to_string(top().join("docs/troubleshooting.md")).unwrap();
+    let source = fs::read_to_string(top().join("src/proxy/respond.rs")).unwrap();
+    let table = source.split_once("pub fn reason").unwrap().1;
+    let table = table.split_once("\n    }\n").unwrap().0;
+    let reasons: Vec<_> = table.split('"').skip(1).step_by(2).collect();
+    assert!(reasons.len() >= 11, "{reasons:?}");
+    let headings: String = text
+        .lines()
+        .filter(|line| line.starts_with("### "))
+        .collect();
+    for reason in reasons {
+        assert!(headings.contains(&format!("`{reason}`")), "{reason}");
+    }
+}
+
+#[test]
+fn every_file_that_is_named_is_there() {
+    for path in documents().into_iter().chain([top().join("README.md")]) {
+        let text = fs::read_to_string(&path).unwrap();
+        for link in text.split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let named = path.parent().unwrap().join(target);
+            assert!(named.exists(), "{}: {target}", path.display());
+        }
+    }
+}
