@@ -169,6 +169,19 @@ impl Socket {
     }
 }
 
+impl Accepted {
+    /// Whether the caller is on this machine: over a unix socket, or from a loopback address.
+    #[must_use]
+    pub fn is_from_here(&self) -> bool {
+        match self {
+            Accepted::Tcp(stream) => stream
+                .peer_addr()
+                .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
+            Accepted::Unix(_) => true,
+        }
+    }
+}
+
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,

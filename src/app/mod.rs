@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -84,6 +85,7 @@ pub struct Running {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     draining: Arc<AtomicBool>,
+    drain_asked: Arc<Notify>,
     connections: TaskTracker,
     tasks: JoinSet<()>,
 }
@@ -120,6 +122,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
     let admin = admin_socket.address(asked);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let draining = Arc::new(AtomicBool::new(false));
+    let drain_asked = Arc::new(Notify::new());
     let view = Arc::new(View {
         version: env!("CARGO_PKG_VERSION"),
         started: clock.wall(),
@@ -127,6 +130,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         metrics: Arc::clone(&metrics),
         parts: Default::default(),
         draining: Arc::clone(&draining),
+        drain: Arc::clone(&drain_asked),
     });
     let mut running = Running {
         config,
@@ -136,6 +140,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         metrics,
         clock,
         draining,
+        drain_asked,
         connections: TaskTracker::new(),
         tasks: JoinSet::new(),
     };
@@ -192,6 +197,11 @@ impl Running {
     /// A configuration could not take the place of the one in force: the metrics tell of it.
     pub fn refused(&self) {
         self.metrics.config_refused();
+    }
+
+    /// Ends when a caller of the admin address asks for the drain.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
     }
 
     /// Accepts nothing more, closes what is idle and lets what is under way finish for as long as

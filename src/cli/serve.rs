@@ -19,7 +19,7 @@ pub struct Args {
     source: Source,
 }
 
-/// Serves until SIGTERM or SIGINT, then lets what is under way finish. Reads the configuration
+/// Serves until SIGTERM, SIGINT or `POST /drain` at the admin address, then lets what is under way finish. Reads the configuration
 /// again on SIGHUP, and when one of its files changes.
 ///
 /// # Errors
@@ -44,10 +44,11 @@ async fn serve(source: Source, config: Config) -> anyhow::Result<ExitCode> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut reloader = Reloader::of(source, &config);
     let mut running = app::start(config, Arc::new(SystemClock)).await?;
-    let signal = loop {
+    let reason = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
+            () = running.drain_asked() => break "POST /drain",
             _ = hangup.recv() => {
                 info!("SIGHUP: reading the configuration again");
                 reloader.said.clear();
@@ -60,7 +61,7 @@ async fn serve(source: Source, config: Config) -> anyhow::Result<ExitCode> {
     };
     let drain = running.config().server.drain;
     info!(
-        signal,
+        reason,
         drain_seconds = drain.as_secs_f64(),
         "finishing what is under way"
     );

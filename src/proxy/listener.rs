@@ -68,16 +68,18 @@ impl Server {
     pub(super) fn new(plan: Arc<Plan>, clock: Arc<dyn Clock>, conf: ServerConf) -> Server {
         let ca_file = plan.client.upstream.instance().ca_file.clone();
         let plan = Arc::new(ArcSwap::new(plan));
+        let ending = watch::Sender::new(false);
         let service = Service {
             plan: Arc::clone(&plan),
             clock,
             ca_file: ca_file.clone(),
+            ending: ending.subscribe(),
         };
         Server {
             ca_file,
             plan,
             proxy: Arc::new(http_proxy(&Arc::new(conf), service)),
-            ending: watch::Sender::new(false),
+            ending,
         }
     }
 
