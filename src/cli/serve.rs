@@ -11,6 +11,10 @@ use crate::app::{self, Running};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
 use crate::config::{Config, Fault, reload};
+use crate::service_manager::ServiceManager;
+
+/// What is said of a configuration that is not taken over.
+const REFUSED: &str = "configuration refused: the one before stays in force";
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
@@ -44,6 +48,10 @@ async fn serve(source: Source, config: Config) -> anyhow::Result<ExitCode> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut reloader = Reloader::of(source, &config);
     let mut running = app::start(config, Arc::new(SystemClock)).await?;
+    let manager = ServiceManager::of(environment, std::process::id());
+    // on a worker: it is heard of only as long as the runtime turns
+    tokio::spawn(manager.clone().keep_watchdog_quiet());
+    manager.ready(&serving(&running));
     let reason = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",
@@ -57,7 +65,13 @@ async fn serve(source: Source, config: Config) -> anyhow::Result<ExitCode> {
                 info!(?changed, "files have changed: reading the configuration again");
             }
         }
-        reloader.reload(&mut running);
+        manager.reloading();
+        let status = if reloader.reload(&mut running) {
+            serving(&running)
+        } else {
+            format!("{REFUSED}; {}", serving(&running))
+        };
+        manager.ready(&status);
     };
     let drain = running.config().server.drain;
     info!(
@@ -65,6 +79,10 @@ async fn serve(source: Source, config: Config) -> anyhow::Result<ExitCode> {
         drain_seconds = drain.as_secs_f64(),
         "finishing what is under way"
     );
+    manager.stopping(&format!(
+        "finishing what is under way, for at most {} s",
+        drain.as_secs()
+    ));
     let cut = tokio::select! {
         cut = running.drain(drain) => cut,
         _ = terminate.recv() => return stopped_at_once(),
@@ -99,20 +117,22 @@ impl Reloader {
     }
 
     /// Has the configuration as it is now take the place of the one in force, if it is sound.
-    fn reload(&mut self, running: &mut Running) {
+    /// Gives whether it is.
+    fn reload(&mut self, running: &mut Running) -> bool {
         match self.source.load() {
             Ok(config) => {
                 self.files = config.files.clone();
                 self.say(&config.warnings, |warning| warn!("{warning}"));
-                take_over(running, config);
+                take_over(running, config)
             }
             Err(faults) => {
                 self.files = faults.files().clone();
                 let faults: Vec<Fault> = faults.iter().cloned().collect();
                 self.say(&faults, |fault| error!("{fault}"));
-                error!("configuration refused: the one before stays in force");
+                error!("{REFUSED}");
                 self.refresh(running);
                 running.refused();
+                false
             }
         }
     }
@@ -137,9 +157,24 @@ impl Reloader {
     }
 }
 
-fn take_over(running: &mut Running, config: Config) {
+/// Where it serves, in a line for people.
+fn serving(running: &Running) -> String {
+    let listeners = running.listeners();
+    let addresses = listeners.iter().map(|(_, address)| address.to_string());
+    let addresses: Vec<_> = addresses.collect();
+    let addresses = addresses.join(", ");
+    format!(
+        "listening at {addresses}; admin address {}",
+        running.admin()
+    )
+}
+
+/// Has `config` take the place of the one in force; gives whether it has.
+fn take_over(running: &mut Running, config: Config) -> bool {
     let changes = reload::differences(running.config(), &config);
-    match running.reload(config) {
+    let reloaded = running.reload(config);
+    let is_in_force = reloaded.is_ok();
+    match reloaded {
         Ok(_) if changes.is_empty() => info!("configuration unchanged"),
         Ok(needs_restart) => {
             info!(changes = changes.join(", "), "configuration taken over");
@@ -147,8 +182,9 @@ fn take_over(running: &mut Running, config: Config) {
                 warn!(key, "this change takes effect at the next start");
             }
         }
-        Err(e) => error!("configuration refused: the one before stays in force: {e}"),
+        Err(e) => error!("{REFUSED}: {e}"),
     }
+    is_in_force
 }
 
 /// A second signal means now.

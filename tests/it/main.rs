@@ -52,6 +52,8 @@ mod refusals;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod service_manager;
+#[cfg(test)]
 mod shutdown;
 #[cfg(test)]
 mod slow;

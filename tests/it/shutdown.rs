@@ -187,17 +187,17 @@ fn the_command_drain_ends_the_proxy_and_waits_for_it() {
     let drain =
         |timeout: &str| process::command(["drain", "--admin", &admin, "--timeout", timeout]);
 
+    let mut waiting = Process::spawn(&mut drain("10m"));
+    refuses_connections(&proxy);
     let ended = process::run(&mut drain("500ms"));
     assert_eq!(ended.status, 1);
     assert!(ended.err.contains("still finishes"), "{}", ended.err);
-    refuses_connections(&proxy);
     let ready = crate::support::http::get(proxy.admin, "/readyz");
     assert_eq!(
         (ready.status, ready.text().as_str()),
         (503, "not ready: draining\n")
     );
 
-    let mut waiting = Process::spawn(&mut drain("10m"));
     gate.open();
     for mut connection in connections {
         assert_eq!(connection.answer("GET").status, 200);
