@@ -146,7 +146,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(
-            Socket::Tcp(listener),
+            Arc::new(Socket::Tcp(listener)),
             Arc::clone(&view),
             std::future::pending(),
         ));

@@ -42,13 +42,13 @@ const LIMITS: Limits = Limits {
 };
 
 /// Serves `view` on `listener` until `shutdown` ends, and then for at most two seconds more.
-pub async fn serve(listener: Socket, view: Arc<View>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: Arc<Socket>, view: Arc<View>, shutdown: impl Future<Output = ()>) {
     serve_within(LIMITS, listener, view, shutdown).await;
 }
 
 async fn serve_within(
     limits: Limits,
-    listener: Socket,
+    listener: Arc<Socket>,
     view: Arc<View>,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -134,7 +134,7 @@ mod tests {
         };
         let server = tokio::spawn(serve_within(
             limits,
-            Socket::Tcp(listener),
+            Arc::new(Socket::Tcp(listener)),
             view().0,
             shutdown,
         ));

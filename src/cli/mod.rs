@@ -25,6 +25,7 @@ pub mod simulate;
 pub mod source;
 pub mod status;
 mod status_table;
+mod successor;
 pub mod wait;
 
 /// The exit status for a configuration that is wrong (`EX_CONFIG` of sysexits.h).

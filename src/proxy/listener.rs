@@ -4,7 +4,7 @@
 //! open, every connection stays as it is, and the next request of each meets what is then in place.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub struct Listening {
     permits: Arc<Semaphore>,
     max_connections: AtomicUsize,
     closed: watch::Sender<bool>,
+    /// Whether another process will accept those who wait when this one accepts nothing more.
+    has_heir: AtomicBool,
 }
 
 impl Server {
@@ -133,6 +135,7 @@ impl Listening {
             permits: Arc::new(Semaphore::new(max_connections)),
             max_connections: AtomicUsize::new(max_connections),
             closed: watch::Sender::new(false),
+            has_heir: AtomicBool::new(false),
         }
     }
 
@@ -162,7 +165,7 @@ impl Listening {
 
     /// Serves `socket` until [`Listening::close`] or [`Listening::retire`] is called, then closes
     /// it. Connections go on in tasks that `connections` knows of.
-    pub async fn serve(self: Arc<Self>, socket: Socket, connections: TaskTracker) {
+    pub async fn serve(self: Arc<Self>, socket: Arc<Socket>, connections: TaskTracker) {
         let mut closed = self.closed.subscribe();
         loop {
             let permit = tokio::select! {
@@ -182,6 +185,9 @@ impl Listening {
                 }
             }
         }
+        if self.has_heir.load(Ordering::Relaxed) {
+            return;
+        }
         // the kernel has told these callers already that they are connected
         let waiting = || std::future::poll_fn(|cx| Poll::Ready(socket.poll_accept(cx)));
         while let Poll::Ready(Ok(stream)) = waiting().await {
@@ -189,22 +195,29 @@ impl Listening {
         }
     }
 
+    /// The socket stays open elsewhere: who waits at it when this listener is closed is left to
+    /// the process that accepts there next.
+    pub fn has_heir(&self) {
+        self.has_heir.store(true, Ordering::Relaxed);
+    }
+
     /// Accepts nothing more, and ends every connection that is between two requests; the others
     /// end after theirs.
     pub async fn close(&self) {
-        self.stop();
+        self.wind_down();
         self.close_idle().await;
     }
 
     /// As [`Listening::close`], but gently: a connection that was just opened may still have its
     /// one request. Takes a second.
     pub async fn retire(&self) {
-        self.stop();
+        self.wind_down();
         tokio::time::sleep(LINGER).await;
         self.close_idle().await;
     }
 
-    fn stop(&self) {
+    /// Accepts nothing more. Every connection may have one more request, at whose end it is closed.
+    pub fn wind_down(&self) {
         self.closed.send_replace(true);
         for server in self.servers() {
             server.end();

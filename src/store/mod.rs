@@ -1,5 +1,6 @@
 //! Where a client's token and pool are kept, and who of those that share them asks for the next:
-//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host.
+//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host,
+//! [`handed`] has what a process left to its successor.
 //!
 //! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
 //!
@@ -8,6 +9,7 @@
 //! not being there, and is reported once.
 
 pub mod file;
+pub mod handed;
 pub mod key;
 pub mod memory;
 pub mod record;

@@ -58,6 +58,8 @@ mod shutdown;
 #[cfg(test)]
 mod slow;
 #[cfg(test)]
+mod socket_activation;
+#[cfg(test)]
 mod streaming;
 #[cfg(test)]
 mod support;
@@ -69,6 +71,8 @@ mod tls;
 mod token_faults;
 #[cfg(test)]
 mod unauthorized;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod upstream;
 #[cfg(test)]
