@@ -37,6 +37,9 @@
 //! configuration is read as at the start -> [`config::reload`] (what is different?) -> [`app`] makes
 //! what is new -> orders to [`token::service`], a plan to [`proxy::listener`].
 //!
+//! **A successor's**: SIGUSR2 -> `cli::successor` starts it -> [`app::handover`] gives it the sockets
+//! ([`socket::inherited`]) and the tokens ([`store::handed`]) -> it serves -> the old one drains.
+//!
 //! # What stays true
 //!
 //! - A request never goes upstream without a usable token, and a token goes nowhere else.

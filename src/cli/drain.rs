@@ -18,9 +18,11 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// finish for as long as server.drain says, and the proxy exits with status 0.
 ///
 /// For a Kubernetes Job whose proxy is an ordinary container, call it when the work is done, so
-/// that the pod can complete: my-job; collibra-auth-proxy drain. As a preStop hook it gives callers
-/// their time before SIGTERM. It works from the machine (the pod) that the proxy runs on, at its
-/// loopback address or its unix socket.
+/// that the pod can complete: my-job; status=$?; collibra-auth-proxy drain; exit $status. In a
+/// preStop hook it waits for what is under way before SIGTERM comes; a proxy behind a Service should
+/// sleep there instead, for new connections come until every node knows that the pod is gone. It
+/// works from the machine (the pod) that the proxy runs on, at its loopback address or its unix
+/// socket.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -2,7 +2,8 @@
 
 use std::os::unix::net::UnixDatagram;
 
-use crate::support::{PATIENCE, Proxy, Simulator};
+use crate::support::process::Grandchild;
+use crate::support::{PATIENCE, Proxy, Simulator, until};
 
 /// A service manager's socket.
 struct Manager {
@@ -98,5 +99,27 @@ fn the_watchdog_is_told_for_as_long_as_the_proxy_lives() {
         heard += usize::from(manager.told() == "WATCHDOG=1");
     }
     proxy.process.signal("TERM");
+    assert_eq!(proxy.process.ended_within(PATIENCE), 0);
+}
+
+#[test]
+fn it_is_told_who_takes_the_place_of_the_proxy() {
+    let simulator = Simulator::start();
+    let manager = Manager::new();
+    let mut proxy = Proxy::to(&simulator.url())
+        .variable("NOTIFY_SOCKET", &manager.path)
+        .start();
+    let ready = manager.told();
+    proxy.process.signal("USR2");
+    let successor = manager.told();
+    let successor = successor.strip_prefix("MAINPID=").unwrap();
+    let successor = Grandchild(successor.parse().unwrap());
+    // the same addresses, ready again; that the old process ends is nobody's business
+    assert_eq!(manager.told(), ready);
+    until("the end of the old process", || {
+        (!proxy.process.runs()).then_some(())
+    });
+    assert!(successor.signal("TERM"));
+    assert!(manager.told().starts_with("STOPPING=1\n"));
     assert_eq!(proxy.process.ended_within(PATIENCE), 0);
 }
