@@ -18,7 +18,8 @@
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
 //!                   the way through a forward proxy
-//! 0  atomic_file  backoff  client_id  clock  process  random  secret  socket  telemetry  tls
+//! 0  atomic_file  backoff  client_id  clock  process  random  secret  service_manager  socket
+//!    telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -35,6 +36,9 @@
 //! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
 //! configuration is read as at the start -> [`config::reload`] (what is different?) -> [`app`] makes
 //! what is new -> orders to [`token::service`], a plan to [`proxy::listener`].
+//!
+//! **A successor's**: SIGUSR2 -> `cli::successor` starts it -> [`app::handover`] gives it the sockets
+//! ([`socket::inherited`]) and the tokens ([`store::handed`]) -> it serves -> the old one drains.
 //!
 //! # What stays true
 //!
@@ -62,6 +66,7 @@ pub mod proxy;
 pub mod random;
 pub mod registration;
 pub mod secret;
+pub mod service_manager;
 pub mod simulator;
 pub mod socket;
 pub mod store;

@@ -5,8 +5,10 @@
 //! reached: an outage that the tokens in hand outlive is none for the apps.
 //!
 //! Promises: everything here can be read by anyone who can connect, so nothing here is a token, a
-//! secret or a key; nothing here changes anything; a slow or silent caller is let go.
+//! secret or a key; nothing here changes anything but `POST /drain`, which ends the process and is
+//! for programs of this machine only; a slow or silent caller is let go.
 
+mod drain;
 mod ready;
 pub mod report;
 mod routes;

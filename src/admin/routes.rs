@@ -7,17 +7,18 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 
+use super::drain;
 use super::ready;
 use super::view::View;
 use crate::telemetry::metrics;
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What is told to who asks for something else.
 const PATHS: &str = "\
@@ -26,6 +27,7 @@ const PATHS: &str = "\
 /livez        whether the process turns
 /readyz       whether every client holds a usable token; /readyz?verbose says more
 /metrics      for Prometheus
+/drain        POST, from this machine: finish what is under way and exit
 ";
 
 /// For every answer. The page loads its own style and script and nothing else, and reads nothing
@@ -48,6 +50,7 @@ pub(super) fn routes(view: Arc<View>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/api/status", get(status))
+        .route("/drain", post(drain::drain))
         .route("/", get(|| asset("text/html; charset=utf-8", PAGE)))
         .route(
             "/status.css",
@@ -106,8 +109,12 @@ async fn not_found() -> impl IntoResponse {
     (StatusCode::NOT_FOUND, [(CONTENT_TYPE, TEXT)], text)
 }
 
-async fn not_allowed() -> impl IntoResponse {
-    let text = "only GET and HEAD: nothing is changed by this path\n";
+async fn not_allowed(uri: Uri) -> impl IntoResponse {
+    let text = if uri.path() == "/drain" {
+        "only POST: this ends the proxy\n"
+    } else {
+        "only GET and HEAD: nothing is changed by this path\n"
+    };
     (StatusCode::METHOD_NOT_ALLOWED, [(CONTENT_TYPE, TEXT)], text)
 }
 
@@ -139,7 +146,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(
-            Socket::Tcp(listener),
+            Arc::new(Socket::Tcp(listener)),
             Arc::clone(&view),
             std::future::pending(),
         ));
@@ -148,8 +155,19 @@ mod tests {
 
     /// One exchange, as it goes over the wire: the head in lower case, and the body.
     async fn exchange(address: SocketAddr, method: &str, target: &str) -> (String, String) {
+        exchange_with(address, method, target, "").await
+    }
+
+    /// As [`exchange`], with more header lines.
+    async fn exchange_with(
+        address: SocketAddr,
+        method: &str,
+        target: &str,
+        more: &str,
+    ) -> (String, String) {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{more}Connection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -266,6 +284,33 @@ mod tests {
         assert!(head.starts_with("http/1.1 405 "), "{head}");
         assert!(head.contains("allow: get,head"), "{head}");
         assert!(text.starts_with("only GET and HEAD"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_program_of_this_machine_may_end_the_proxy_and_no_web_page() {
+        let (address, view, _clock) = served().await;
+        for sign in [
+            "Origin: https://evil.example\r\n",
+            "Origin: null\r\n",
+            "Sec-Fetch-Site: cross-site\r\n",
+            "Sec-Fetch-Site: same-origin\r\n",
+            "X-Forwarded-For: 192.0.2.1\r\n",
+        ] {
+            let (head, text) = exchange_with(address, "POST", "/drain", sign).await;
+            assert!(head.starts_with("http/1.1 403 "), "{sign}: {head}");
+            assert!(text.contains("SIGTERM"), "{text}");
+        }
+        let (head, text) = exchange(address, "GET", "/drain").await;
+        assert!(head.starts_with("http/1.1 405 "), "{head}");
+        assert!(head.contains("allow: post"), "{head}");
+        assert!(text.starts_with("only POST"), "{text}");
+        let asked = tokio::time::timeout(Duration::ZERO, view.drain.notified());
+        assert!(asked.await.is_err(), "nobody was allowed to ask");
+
+        let (head, text) = exchange(address, "POST", "/drain").await;
+        assert!(head.starts_with("http/1.1 202 "), "{head}");
+        assert_eq!(text, "draining\n");
+        view.drain.notified().await;
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -12,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::drain::Caller;
 use super::routes::routes;
 use super::view::View;
 use crate::socket::{Accepted, Socket};
@@ -40,17 +42,17 @@ const LIMITS: Limits = Limits {
 };
 
 /// Serves `view` on `listener` until `shutdown` ends, and then for at most two seconds more.
-pub async fn serve(listener: Socket, view: Arc<View>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: Arc<Socket>, view: Arc<View>, shutdown: impl Future<Output = ()>) {
     serve_within(LIMITS, listener, view, shutdown).await;
 }
 
 async fn serve_within(
     limits: Limits,
-    listener: Socket,
+    listener: Arc<Socket>,
     view: Arc<View>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let service = TowerToHyperService::new(routes(view));
+    let routes = TowerToHyperService::new(routes(view));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head)
@@ -66,7 +68,12 @@ async fn serve_within(
             Some(_ended) = tasks.join_next() => continue,
             accepted = accept(&listener, &room) => accepted,
         };
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let (routes, caller) = (routes.clone(), Caller::of(&stream));
+        let service = service_fn(move |mut request| {
+            request.extensions_mut().insert(caller);
+            routes.call(request)
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = open.watch(connection);
         tasks.spawn(async move {
             if let Err(error) = connection.await {
@@ -127,7 +134,7 @@ mod tests {
         };
         let server = tokio::spawn(serve_within(
             limits,
-            Socket::Tcp(listener),
+            Arc::new(Socket::Tcp(listener)),
             view().0,
             shutdown,
         ));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::client_id::ClientId;
 use crate::clock::Clock;
@@ -27,6 +28,8 @@ pub struct View {
     pub parts: ArcSwap<Parts>,
     /// Whether the process finishes what is under way and then exits: it is no longer ready.
     pub draining: Arc<AtomicBool>,
+    /// Told by a caller that the process is to drain and exit.
+    pub drain: Arc<Notify>,
 }
 
 /// What the configuration in force has.
@@ -150,6 +153,7 @@ pub(super) mod tests {
             metrics: Arc::new(Metrics::new("0.0.0")),
             parts: ArcSwap::from_pointee(parts),
             draining: Arc::default(),
+            drain: Arc::default(),
         });
         view.export_tokens();
         (view, clock)

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::{Open, Parts, Running, StartError, bind};
+use super::handover::Inheritance;
+use super::{Open, Parts, Running, StartError, stored};
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -21,7 +22,7 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening, Server};
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store::{self, observed::Observed};
+use crate::store::{self, handed::HandedStore, observed::Observed};
 use crate::telemetry::ClientMetrics;
 use crate::token;
 use crate::token::cache::TokenCell;
@@ -53,14 +54,20 @@ pub(super) enum Next {
     Server(Server),
 }
 
-/// Makes what `config` needs to take the place of what is in force in `running`.
+/// Makes what `config` needs to take the place of what is in force in `running`, with what it can
+/// use of `inheritance`.
 ///
 /// # Errors
 /// [`StartError`] says which part cannot be made and why.
-pub(super) fn make(running: &Running, config: &Config) -> Result<Made, StartError> {
+pub(super) fn make(
+    running: &Running,
+    config: &Config,
+    inheritance: &mut Inheritance,
+) -> Result<Made, StartError> {
     let mut draft = Draft {
         running,
         config,
+        inheritance,
         made: Made::default(),
     };
     draft.instances()?;
@@ -84,6 +91,7 @@ impl Next {
 struct Draft<'a> {
     running: &'a Running,
     config: &'a Config,
+    inheritance: &'a mut Inheritance,
     made: Made,
 }
 
@@ -139,7 +147,7 @@ impl Draft<'_> {
         client: &config::Client,
         metrics: &Arc<ClientMetrics>,
     ) -> Result<(Arc<TokenCell>, Control), StartError> {
-        let running = &self.running;
+        let running = self.running;
         let before = running.parts.clients.get(&client.name);
         if let Some(before) = before {
             let was = &running.config.clients[&client.name];
@@ -187,21 +195,21 @@ impl Draft<'_> {
         }
     }
 
-    fn store(&self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
-        let kept = store::Client {
-            name: &client.name,
-            instance: &self.config.instances[&client.instance].origin(),
-            id: &client.oauth.client_id,
-            secret: &client.oauth.client_secret,
-        };
-        let clock = Arc::clone(&self.running.clock);
-        let store = store::build(&self.config.store, kept, clock);
+    fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
+        let instance = self.config.instances[&client.instance].origin();
+        let kept = stored(client, &instance);
+        let clock = &self.running.clock;
+        let store = store::build(&self.config.store, kept, Arc::clone(clock));
         let store = store.map_err(|cause| StartError::Store {
             client: Arc::clone(&client.name),
             cause,
         })?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        Ok(Arc::new(Observed::new(store, metrics)))
+        let store: Arc<dyn TokenStore> = Arc::new(Observed::new(store, metrics));
+        Ok(match self.inheritance.tokens.remove(&*client.name) {
+            Some(handed) => Arc::new(HandedStore::new(store, kept, &handed, clock.wall())),
+            None => store,
+        })
     }
 
     /// The apps: each goes on counting where it stands, unless its limits changed.
@@ -290,12 +298,17 @@ impl Draft<'_> {
                 ..open.clone()
             });
         }
-        let socket = bind(
+        let (socket, is_kept) = self.inheritance.open(
+            &listener.name,
             &listener.address,
-            format!("listener.{}.address", listener.name),
+            &format!("listener.{}.address", listener.name),
         )?;
         let address = socket.address(&listener.address);
         let listening = Arc::new(Listening::new(build(plan)?));
+        if is_kept {
+            listening.has_heir();
+        }
+        let held = Arc::downgrade(&socket);
         let serving = Arc::clone(&listening).serve(socket, self.running.connections.clone());
         let (name, client) = (Arc::clone(&listener.name), Arc::clone(&listener.client));
         let (shown, scheme) = (address.clone(), listener.scheme());
@@ -307,6 +320,8 @@ impl Draft<'_> {
             name: Arc::clone(&listener.name),
             asked: listener.address.clone(),
             address,
+            socket: held,
+            is_kept,
             listening,
         })
     }

@@ -7,13 +7,16 @@
 //! which parts come to be (`draft`), and it changes nothing before all of them can be had.
 
 mod draft;
+pub mod handover;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -28,9 +31,16 @@ use crate::proxy::plan::Client;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening};
 use crate::socket::{Address, Socket};
-use crate::store;
+use crate::store::{self, handed};
 use crate::telemetry::Metrics;
 use draft::Made;
+use handover::{Inheritance, Legacy};
+
+/// The admin address's name among sockets that are handed over.
+const ADMIN: &str = "admin";
+
+/// How long connections may take to end that have nothing under way.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Why the server cannot start, or cannot take over a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -80,10 +90,15 @@ pub struct Running {
     config: Config,
     parts: Parts,
     admin: Address,
+    admin_socket: Weak<Socket>,
+    admin_is_kept: bool,
+    /// Told when the admin address is to be left to a successor.
+    admin_closed: Arc<Notify>,
     view: Arc<View>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     draining: Arc<AtomicBool>,
+    drain_asked: Arc<Notify>,
     connections: TaskTracker,
     tasks: JoinSet<()>,
 }
@@ -106,20 +121,30 @@ struct Open {
     asked: Address,
     /// The address that it has.
     address: Address,
+    /// Lives as long as it is listened on.
+    socket: Weak<Socket>,
+    /// Whether the service manager keeps it open too.
+    is_kept: bool,
     listening: Arc<Listening>,
 }
 
 /// Starts the server on the current runtime. It serves as soon as this returns; whether it holds a
-/// token yet is told by the admin address.
+/// token yet is told by the admin address. What it can use of `inheritance` it takes over, and the
+/// files of unix sockets stay their owner's until [`Running::own_files`].
 ///
 /// # Errors
 /// [`StartError`] says which part cannot start and why.
-pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+pub async fn start(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    mut inheritance: Inheritance,
+) -> Result<Running, StartError> {
     let asked = &config.admin.address;
-    let admin_socket = bind(asked, "admin.address".to_owned())?;
+    let (admin_socket, admin_is_kept) = inheritance.open(ADMIN, asked, "admin.address")?;
     let admin = admin_socket.address(asked);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let draining = Arc::new(AtomicBool::new(false));
+    let drain_asked = Arc::new(Notify::new());
     let view = Arc::new(View {
         version: env!("CARGO_PKG_VERSION"),
         started: clock.wall(),
@@ -127,23 +152,35 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         metrics: Arc::clone(&metrics),
         parts: Default::default(),
         draining: Arc::clone(&draining),
+        drain: Arc::clone(&drain_asked),
     });
     let mut running = Running {
         config,
         parts: Parts::default(),
         admin: admin.clone(),
+        admin_socket: Arc::downgrade(&admin_socket),
+        admin_is_kept,
+        admin_closed: Arc::default(),
         view: Arc::clone(&view),
         metrics,
         clock,
         draining,
+        drain_asked,
         connections: TaskTracker::new(),
         tasks: JoinSet::new(),
     };
-    let made = draft::make(&running, &running.config)?;
+    let made = draft::make(&running, &running.config, &mut inheritance)?;
+    for name in inheritance.sockets.left() {
+        warn!(
+            socket = name,
+            "nothing is configured for a socket that was handed over: closed"
+        );
+    }
     running.carry_out(made);
     view.export_tokens();
-    // it answers to the very end, so that a probe sees the drain
-    let serving = admin::serve(admin_socket, view, std::future::pending());
+    // it answers to the very end, so that a probe sees the drain, unless a successor does
+    let closed = Arc::clone(&running.admin_closed);
+    let serving = admin::serve(admin_socket, view, async move { closed.notified().await });
     running.tasks.spawn(serving);
     info!(address = %admin, "admin address open");
     Ok(running)
@@ -180,7 +217,8 @@ impl Running {
     /// [`StartError`] if a part of it cannot be made; nothing has changed then.
     pub fn reload(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
         reload::keep_tls(&self.config, &mut config);
-        let made = draft::make(self, &config).inspect_err(|_| self.refused())?;
+        let nothing = &mut Inheritance::default();
+        let made = draft::make(self, &config, nothing).inspect_err(|_| self.refused())?;
         let needs_restart = reload::needs_restart(&self.config, &config);
         config.admin = self.config.admin.clone();
         config.server.threads = self.config.server.threads;
@@ -194,6 +232,11 @@ impl Running {
         self.metrics.config_refused();
     }
 
+    /// Ends when a caller of the admin address asks for the drain.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
+    }
+
     /// Accepts nothing more, closes what is idle and lets what is under way finish for as long as
     /// `patience`. Gives how many connections were then cut.
     pub async fn drain(mut self, patience: Duration) -> usize {
@@ -202,13 +245,78 @@ impl Running {
             open.listening.close().await;
         }
         self.connections.close();
-        let finished = tokio::time::timeout(patience, self.connections.wait()).await;
-        let cut = match finished {
-            Ok(()) => 0,
-            Err(_elapsed) => self.connections.len(),
-        };
+        let cut = self.left_after(patience).await;
         self.tasks.shutdown().await;
         cut
+    }
+
+    /// As [`Running::drain`], when a successor serves at the same sockets: there is no hurry, so a
+    /// connection on which nothing is under way may have one more request within `patience`.
+    pub async fn leave(mut self, patience: Duration) -> usize {
+        for open in &self.parts.listeners {
+            open.listening.has_heir();
+            open.listening.wind_down();
+        }
+        self.admin_closed.notify_one();
+        self.connections.close();
+        let mut cut = self.left_after(patience).await;
+        if cut > 0 {
+            for open in &self.parts.listeners {
+                open.listening.close().await;
+            }
+            cut = self.left_after(LINGER).await;
+        }
+        self.tasks.shutdown().await;
+        cut
+    }
+
+    /// What a successor needs to take this server's place.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn legacy(&self) -> io::Result<Legacy> {
+        let mut legacy = Legacy::default();
+        let listeners = self.parts.listeners.iter();
+        let listeners =
+            listeners.map(|open| (&*open.name, &open.asked, &open.socket, open.is_kept));
+        let asked = &self.config.admin.address;
+        let admin = (ADMIN, asked, &self.admin_socket, self.admin_is_kept);
+        for (name, asked, socket, is_kept) in [admin].into_iter().chain(listeners) {
+            if let Some(socket) = socket.upgrade() {
+                legacy.socket(name, asked, is_kept, socket.as_fd().try_clone_to_owned()?);
+            }
+        }
+        for client in self.config.clients.values() {
+            let status = self.parts.clients[&client.name].cell.status();
+            let record = status.record(&client.oauth.client_id, &*self.clock);
+            let instance = self.config.instances[&client.instance].origin();
+            match handed::seal(stored(client, &instance), &record) {
+                Ok(sealed) => legacy.token(&client.name, &sealed),
+                Err(error) => warn!(client = %client.name, "its token is not handed over: {error}"),
+            }
+        }
+        Ok(legacy)
+    }
+
+    /// Whether the files of the unix sockets are removed at the end, but for the service manager's.
+    pub fn own_files(&self, are_owned: bool) {
+        let listeners = self.parts.listeners.iter();
+        let listeners = listeners.map(|open| (&open.socket, open.is_kept));
+        let sockets = listeners.chain([(&self.admin_socket, self.admin_is_kept)]);
+        for (socket, is_kept) in sockets {
+            if let Some(socket) = socket.upgrade() {
+                socket.own_file(are_owned && !is_kept);
+            }
+        }
+    }
+
+    /// How many connections are left when all have ended or `patience` is over.
+    async fn left_after(&self, patience: Duration) -> usize {
+        let finished = tokio::time::timeout(patience, self.connections.wait()).await;
+        match finished {
+            Ok(()) => 0,
+            Err(_elapsed) => self.connections.len(),
+        }
     }
 
     /// Puts into effect what was made for the configuration in force.
@@ -271,10 +379,35 @@ impl Running {
     }
 }
 
-fn bind(address: &Address, what: String) -> Result<Socket, StartError> {
-    Socket::bind(address).map_err(|cause| StartError::Bind {
-        address: address.clone(),
-        what,
-        cause,
-    })
+/// A client, as stores know it.
+fn stored<'a>(client: &'a config::Client, instance: &'a str) -> store::Client<'a> {
+    store::Client {
+        name: &client.name,
+        instance,
+        id: &client.oauth.client_id,
+        secret: &client.oauth.client_secret,
+    }
+}
+
+impl Inheritance {
+    /// The socket for `name` at `address`: the one that was handed over, or a new one; and whether
+    /// the service manager keeps it open too. `what` is the key that asks for it.
+    fn open(
+        &mut self,
+        name: &str,
+        address: &Address,
+        what: &str,
+    ) -> Result<(Arc<Socket>, bool), StartError> {
+        let socket = match self.sockets.take(name, address) {
+            Ok(Some(taken)) => Ok(taken),
+            Ok(None) => Socket::bind(address).map(|socket| (socket, false)),
+            Err(cause) => Err(cause),
+        };
+        let taken = socket.map(|(socket, is_kept)| (Arc::new(socket), is_kept));
+        taken.map_err(|cause| StartError::Bind {
+            address: address.clone(),
+            what: what.to_owned(),
+            cause,
+        })
+    }
 }

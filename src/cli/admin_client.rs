@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
+use reqwest::{Method, Url};
 
 use crate::socket::UNIX;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The reason, where the time was over.
+const SILENCE: &str = "no answer in time";
 
 /// The option that says where a running proxy is.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,6 +63,13 @@ pub(super) struct Answer {
 pub(super) struct NoAnswer {
     address: String,
     reason: String,
+}
+
+impl NoAnswer {
+    /// Whether somebody may be there who did not answer in time.
+    pub(super) fn is_silence(&self) -> bool {
+        self.reason == SILENCE
+    }
 }
 
 impl AdminClient {
@@ -114,9 +124,27 @@ impl AdminClient {
     /// # Errors
     /// [`NoAnswer`] if none came whole and in time.
     pub(super) async fn get(&self, path: &str, patience: Duration) -> Result<Answer, NoAnswer> {
+        self.ask(Method::GET, path, patience).await
+    }
+
+    /// As [`AdminClient::get`], to have something done.
+    ///
+    /// # Errors
+    /// As for [`AdminClient::get`]; whether it was done is not known then.
+    pub(super) async fn post(&self, path: &str, patience: Duration) -> Result<Answer, NoAnswer> {
+        self.ask(Method::POST, path, patience).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Answer, NoAnswer> {
         let exchange = async {
             let base = self.base.as_str().trim_end_matches('/');
-            let response = self.http.get(format!("{base}{path}")).send().await?;
+            let request = self.http.request(method, format!("{base}{path}"));
+            let response = request.send().await?;
             let status = response.status().as_u16();
             let text = printable(&response.text().await?);
             Ok(Answer { status, text })
@@ -124,7 +152,7 @@ impl AdminClient {
         match tokio::time::timeout(patience.min(TIMEOUT), exchange).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.no_answer(reason(&error))),
-            Err(_) => Err(self.no_answer("no answer in time".to_owned())),
+            Err(_) => Err(self.no_answer(SILENCE.to_owned())),
         }
     }
 
@@ -167,7 +195,7 @@ pub(super) fn parse(text: &str) -> Result<Target, String> {
 /// The last cause, which says what happened; the ones before it say only that something did.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "no answer in time".to_owned();
+        return SILENCE.to_owned();
     }
     let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {

@@ -18,12 +18,14 @@ pub mod check;
 pub mod clients;
 pub mod completions;
 pub mod demo;
+pub mod drain;
 pub mod man;
 pub mod serve;
 pub mod simulate;
 pub mod source;
 pub mod status;
 mod status_table;
+mod successor;
 pub mod wait;
 
 /// The exit status for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
@@ -74,6 +76,7 @@ enum Command {
     Status(status::Args),
     /// Wait until a running proxy is ready
     Wait(wait::Args),
+    Drain(drain::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Clients(args) => on_a_runtime(clients::run(args)),
         Command::Status(args) => on_a_runtime(status::run(args)),
         Command::Wait(args) => on_a_runtime(wait::run(args)),
+        Command::Drain(args) => on_a_runtime(drain::run(args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
     };

@@ -4,7 +4,7 @@
 //! open, every connection stays as it is, and the next request of each meets what is then in place.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -62,22 +62,26 @@ pub struct Listening {
     permits: Arc<Semaphore>,
     max_connections: AtomicUsize,
     closed: watch::Sender<bool>,
+    /// Whether another process will accept those who wait when this one accepts nothing more.
+    has_heir: AtomicBool,
 }
 
 impl Server {
     pub(super) fn new(plan: Arc<Plan>, clock: Arc<dyn Clock>, conf: ServerConf) -> Server {
         let ca_file = plan.client.upstream.instance().ca_file.clone();
         let plan = Arc::new(ArcSwap::new(plan));
+        let ending = watch::Sender::new(false);
         let service = Service {
             plan: Arc::clone(&plan),
             clock,
             ca_file: ca_file.clone(),
+            ending: ending.subscribe(),
         };
         Server {
             ca_file,
             plan,
             proxy: Arc::new(http_proxy(&Arc::new(conf), service)),
-            ending: watch::Sender::new(false),
+            ending,
         }
     }
 
@@ -131,6 +135,7 @@ impl Listening {
             permits: Arc::new(Semaphore::new(max_connections)),
             max_connections: AtomicUsize::new(max_connections),
             closed: watch::Sender::new(false),
+            has_heir: AtomicBool::new(false),
         }
     }
 
@@ -160,7 +165,7 @@ impl Listening {
 
     /// Serves `socket` until [`Listening::close`] or [`Listening::retire`] is called, then closes
     /// it. Connections go on in tasks that `connections` knows of.
-    pub async fn serve(self: Arc<Self>, socket: Socket, connections: TaskTracker) {
+    pub async fn serve(self: Arc<Self>, socket: Arc<Socket>, connections: TaskTracker) {
         let mut closed = self.closed.subscribe();
         loop {
             let permit = tokio::select! {
@@ -180,6 +185,9 @@ impl Listening {
                 }
             }
         }
+        if self.has_heir.load(Ordering::Relaxed) {
+            return;
+        }
         // the kernel has told these callers already that they are connected
         let waiting = || std::future::poll_fn(|cx| Poll::Ready(socket.poll_accept(cx)));
         while let Poll::Ready(Ok(stream)) = waiting().await {
@@ -187,22 +195,29 @@ impl Listening {
         }
     }
 
+    /// The socket stays open elsewhere: who waits at it when this listener is closed is left to
+    /// the process that accepts there next.
+    pub fn has_heir(&self) {
+        self.has_heir.store(true, Ordering::Relaxed);
+    }
+
     /// Accepts nothing more, and ends every connection that is between two requests; the others
     /// end after theirs.
     pub async fn close(&self) {
-        self.stop();
+        self.wind_down();
         self.close_idle().await;
     }
 
     /// As [`Listening::close`], but gently: a connection that was just opened may still have its
     /// one request. Takes a second.
     pub async fn retire(&self) {
-        self.stop();
+        self.wind_down();
         tokio::time::sleep(LINGER).await;
         self.close_idle().await;
     }
 
-    fn stop(&self) {
+    /// Accepts nothing more. Every connection may have one more request, at whose end it is closed.
+    pub fn wind_down(&self) {
         self.closed.send_replace(true);
         for server in self.servers() {
             server.end();

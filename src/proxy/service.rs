@@ -15,6 +15,7 @@ use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_core::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::sync::watch;
 
 use super::access_log;
 use super::connection::Connection;
@@ -41,6 +42,8 @@ pub struct Service {
     pub(super) clock: Arc<dyn Clock>,
     /// What pingora verifies instances by, unless told otherwise.
     pub(super) ca_file: Option<CaFile>,
+    /// Turns true when each connection is to end after its request.
+    pub(super) ending: watch::Receiver<bool>,
 }
 
 impl Service {
@@ -60,10 +63,19 @@ impl Service {
     ) -> Result<bool> {
         match local::answer(endpoint, session, context, &*self.clock).await? {
             Ok(answer) => {
+                self.say_farewell(session);
                 answer.send(session, context.id.as_ref()).await?;
                 Ok(true)
             }
             Err(refusal) => Self::refuse(context, refusal),
+        }
+    }
+
+    /// Has the answer tell the caller that its connection ends, if it does. pingora asks that when
+    /// a request begins only.
+    fn say_farewell(&self, session: &mut Session) {
+        if *self.ending.borrow() {
+            session.set_keepalive(None);
         }
     }
 
@@ -274,6 +286,7 @@ impl ProxyHttp for Service {
         if !response.status.is_informational() {
             let now = self.clock.now();
             context.upstream = context.sent.map(|sent| now.since(sent));
+            self.say_farewell(session);
         }
         let request = session.req_header();
         if request.version < Version::HTTP_11 {
@@ -318,6 +331,7 @@ impl ProxyHttp for Service {
         }
         let refusal = context.refusal.get_or_insert_with(|| explain(e));
         context.plan.metrics.refused(refusal.reason());
+        self.say_farewell(session);
         let answer = respond::answer(refusal);
         FailToProxy {
             error_code: refusal.status().as_u16(),

@@ -2,7 +2,7 @@
 //! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host,
 //! [`mod@redis`] for the proxies of a fleet.
 //!
-//! [`observed`] counts what each is asked for.
+//! [`observed`] counts what each is asked for; [`handed`] has what a process left to its successor.
 //!
 //! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
 //!
@@ -11,6 +11,7 @@
 //! not being there, and is reported once.
 
 pub mod file;
+pub mod handed;
 pub mod key;
 pub mod memory;
 pub mod observed;

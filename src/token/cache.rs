@@ -10,8 +10,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
+use crate::secret::Secret;
 use crate::token::budget::Budget;
-use crate::token::ports::{Outcome, RequestError};
+use crate::token::ports::{Outcome, Record, RequestError, StoredPool, StoredToken};
 use crate::token::token::Token;
 
 /// A client's token, and what is being done about it. Written by the engine's loop alone, but for
@@ -77,6 +78,30 @@ pub struct NoToken {
     pub reason: Option<(Outcome, String)>,
     /// Why the store cannot be used, while it cannot.
     pub store_problem: Option<Arc<str>>,
+}
+
+impl Status {
+    /// What a process leaves of the client `id` to its successor: the pool, and the token in hand
+    /// unless it was refused or is another client's.
+    #[must_use]
+    pub fn record(&self, id: &ClientId, clock: &dyn Clock) -> Record {
+        let is_good = self.issued_to.as_ref() == Some(id) && !self.doubted;
+        let token = self.token.as_ref().filter(|_| is_good);
+        let (full_at, not_before) = self.pool.times();
+        Record {
+            generation: token.map_or(0, |token| token.generation()),
+            token: token.map(|token| StoredToken {
+                generation: token.generation(),
+                access_token: Secret::from(token.access_token().to_owned()),
+                asked: clock.wall_at(token.issued()),
+                lifetime: token.expires().since(token.issued()),
+            }),
+            pool: StoredPool {
+                full_at: clock.wall_at(full_at),
+                not_before: clock.wall_at(not_before),
+            },
+        }
+    }
 }
 
 impl TokenCell {

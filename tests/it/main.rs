@@ -58,9 +58,13 @@ mod refusals;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod service_manager;
+#[cfg(test)]
 mod shutdown;
 #[cfg(test)]
 mod slow;
+#[cfg(test)]
+mod socket_activation;
 #[cfg(test)]
 mod streaming;
 #[cfg(test)]
@@ -73,6 +77,8 @@ mod tls;
 mod token_faults;
 #[cfg(test)]
 mod unauthorized;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod upstream;
 #[cfg(test)]

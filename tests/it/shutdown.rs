@@ -4,6 +4,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::origin::{After, Gate};
+use crate::support::process::{self, Process};
 use crate::support::{Connection, Origin, Proxy, Simulator, pair, until};
 
 /// Far more than an end takes, far less than any drain in these tests.
@@ -52,6 +53,46 @@ fn what_is_under_way_is_finished_and_nothing_new_is_taken() {
         }
         assert_eq!(proxy.process.ended_within(SOON), 0, "{signal}");
     }
+}
+
+#[test]
+fn who_is_answered_during_the_drain_is_told_to_go() {
+    let (_origin, gate, mut proxy, connections) = fifty_under_way("10m");
+    proxy.process.signal("TERM");
+    refuses_connections(&proxy);
+    gate.open();
+    for mut connection in connections {
+        let answer = connection.answer("GET");
+        assert_eq!(answer.header("connection"), Some("close"));
+        connection.is_closed();
+    }
+    assert_eq!(proxy.process.ended_within(SOON), 0);
+}
+
+#[test]
+fn two_hundred_slow_calls_are_all_answered() {
+    const CALLS: usize = 200;
+    let origin = Origin::start(|_, stream| {
+        std::thread::sleep(Duration::from_secs(2));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        Ok(After::Keep)
+    });
+    let mut proxy = Proxy::to(&origin.url()).start();
+    proxy.has_token();
+    let request = proxy.bytes("GET /x HTTP/1.1\nHost: {host}\n\n");
+    let mut connections: Vec<Connection> = (0..CALLS).map(|_| proxy.connect()).collect();
+    for connection in &mut connections {
+        connection.send(&request);
+    }
+    until("200 requests at the origin", || {
+        (origin.requests().len() == CALLS).then_some(())
+    });
+    proxy.process.signal("TERM");
+    for mut connection in connections {
+        let answer = connection.answer("GET");
+        assert_eq!((answer.status, answer.whole), (200, true));
+    }
+    assert_eq!(proxy.process.ended_within(Duration::from_secs(25)), 0);
 }
 
 #[test]
@@ -137,6 +178,34 @@ fn while_it_drains_it_is_not_ready() {
     until("not ready", || (readyz(&proxy) == 503).then_some(()));
     gate.open();
     assert_eq!(proxy.process.ended_within(SOON), 0);
+}
+
+#[test]
+fn the_command_drain_ends_the_proxy_and_waits_for_it() {
+    let (_origin, gate, mut proxy, connections) = fifty_under_way("10m");
+    let admin = proxy.admin.to_string();
+    let drain =
+        |timeout: &str| process::command(["drain", "--admin", &admin, "--timeout", timeout]);
+
+    let mut waiting = Process::spawn(&mut drain("10m"));
+    refuses_connections(&proxy);
+    let ended = process::run(&mut drain("500ms"));
+    assert_eq!(ended.status, 1);
+    assert!(ended.err.contains("still finishes"), "{}", ended.err);
+    let ready = crate::support::http::get(proxy.admin, "/readyz");
+    assert_eq!(
+        (ready.status, ready.text().as_str()),
+        (503, "not ready: draining\n")
+    );
+
+    gate.open();
+    for mut connection in connections {
+        assert_eq!(connection.answer("GET").status, 200);
+    }
+    assert_eq!(waiting.ended_within(SOON), 0);
+    assert_eq!(proxy.process.ended_within(SOON), 0);
+    let ended = process::run(&mut drain("10s"));
+    assert_eq!(ended.status, 1, "there is nobody left to ask");
 }
 
 #[test]

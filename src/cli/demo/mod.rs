@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::app::handover::Inheritance;
 use crate::app::{self, Running};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Faults, Flags};
@@ -143,8 +144,12 @@ impl Stage {
         let mut base = format!("http://{}", collibra.address());
         let mut proxy = None;
         if tokens == Tokens::TheProxys {
-            let running =
-                app::start(proxy_config(&base, args.speed)?, Arc::new(SystemClock)).await?;
+            let running = app::start(
+                proxy_config(&base, args.speed)?,
+                Arc::new(SystemClock),
+                Inheritance::default(),
+            )
+            .await?;
             base = format!("http://{}", running.listeners()[0].1);
             proxy = Some(running);
         }

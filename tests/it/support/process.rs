@@ -111,6 +111,25 @@ impl Process {
     }
 }
 
+/// A process that a child of this one started; it is killed when this is dropped.
+pub(crate) struct Grandchild(pub(crate) u64);
+
+impl Grandchild {
+    /// Sends it a signal, like `TERM`; gives whether it was there.
+    pub(crate) fn signal(&self, name: &str) -> bool {
+        let kill = format!("kill -{name} {}", self.0);
+        let mut command = Command::new("sh");
+        command.args(["-c", &kill]).stderr(Stdio::null());
+        command.status().unwrap().success()
+    }
+}
+
+impl Drop for Grandchild {
+    fn drop(&mut self) {
+        self.signal("KILL");
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 7] = [
         "process",
         "random",
         "secret",
+        "service_manager",
         "socket",
         "telemetry",
         "tls",

@@ -4,14 +4,17 @@
 //! listens on is not; it has its mode before anybody can connect; and it is removed once it is
 //! closed, unless it is another's by then.
 
+pub mod inherited;
+
 use std::fmt;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
@@ -48,7 +51,7 @@ pub enum Address {
 pub enum Socket {
     /// On an IP address.
     Tcp(TcpListener),
-    /// On a file, which is removed when this is dropped.
+    /// On a file, which is removed when this is dropped, if it is its own.
     Unix(UnixListener, SocketFile),
 }
 
@@ -61,12 +64,13 @@ pub enum Accepted {
     Unix(UnixStream),
 }
 
-/// The file of a unix socket that this process listens on.
+/// The file of a unix socket that this process listens on. It is removed by who owns it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     /// Device and number, by which it is told from another's of the same name.
     identity: (u64, u64),
+    is_owned: AtomicBool,
 }
 
 impl Address {
@@ -139,6 +143,51 @@ impl Socket {
         }
     }
 
+    /// One that was opened by another process, at `address`. The file of a unix socket stays the
+    /// other's.
+    ///
+    /// # Errors
+    /// If it does not accept connections of the kind that the address has.
+    fn adopt(socket: OwnedFd, address: &Address) -> io::Result<Socket> {
+        let kind = (
+            rustix::net::sockopt::socket_type(&socket)?,
+            rustix::net::getsockname(&socket)?.address_family(),
+            rustix::net::sockopt::socket_acceptconn(&socket)?,
+        );
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        match (address, kind) {
+            (
+                Address::Tcp(_),
+                (SocketType::STREAM, AddressFamily::INET | AddressFamily::INET6, true),
+            ) => {
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
+                TcpListener::from_std(socket.into()).map(Socket::Tcp)
+            }
+            (Address::Unix { path, .. }, (SocketType::STREAM, AddressFamily::UNIX, true)) => {
+                let metadata = std::fs::symlink_metadata(path)?;
+                let file = SocketFile {
+                    path: path.clone(),
+                    identity: (metadata.dev(), metadata.ino()),
+                    is_owned: AtomicBool::new(false),
+                };
+                let socket = UnixListener::from_std(socket.into())?;
+                Ok(Socket::Unix(socket, file))
+            }
+            _ => Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "the socket that was handed over does not accept connections of this kind",
+            )),
+        }
+    }
+
+    /// Whether the file of a unix socket is removed when this is dropped.
+    pub fn own_file(&self, is_owned: bool) {
+        if let Socket::Unix(_, file) = self {
+            file.is_owned.store(is_owned, Ordering::Relaxed);
+        }
+    }
+
     /// The address that it has, which is `asked` but for a port that the system chose.
     #[must_use]
     pub fn address(&self, asked: &Address) -> Address {
@@ -166,6 +215,19 @@ impl Socket {
                 ready!(socket.poll_accept(cx)).map(|(s, _)| Accepted::Unix(s))
             }
         })
+    }
+}
+
+impl Accepted {
+    /// Whether the caller is on this machine: over a unix socket, or from a loopback address.
+    #[must_use]
+    pub fn is_from_here(&self) -> bool {
+        match self {
+            Accepted::Tcp(stream) => stream
+                .peer_addr()
+                .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
+            Accepted::Unix(_) => true,
+        }
     }
 }
 
@@ -197,6 +259,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
             let file = SocketFile {
                 path: path.to_owned(),
                 identity: (metadata.dev(), metadata.ino()),
+                is_owned: AtomicBool::new(true),
             };
             Ok((socket, file))
         });
@@ -229,9 +292,19 @@ fn make_room(path: &Path) -> io::Result<()> {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket, _) => socket.as_fd(),
+        }
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Ok(now) = std::fs::symlink_metadata(&self.path)
+        if self.is_owned.load(Ordering::Relaxed)
+            && let Ok(now) = std::fs::symlink_metadata(&self.path)
             && (now.dev(), now.ino()) == self.identity
         {
             let _ = std::fs::remove_file(&self.path);

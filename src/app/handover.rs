@@ -1,0 +1,300 @@
+//! One process takes another's place: what goes from the old to the new, and in which order.
+//!
+//! The old one starts the new one with one end of a socket pair as its standard input, and sends
+//! it the open sockets (`SCM_RIGHTS`, unix(7)) and the clients' tokens and pools, sealed as in a
+//! store. The new one starts as ever, but takes what it was sent where its configuration asks for
+//! it, and says that it serves. Only then the old one accepts nothing more. The sockets are never
+//! closed in between, so no caller is refused; and if the new one cannot start, nothing has
+//! happened. The pair is nameless: nobody else can speak here.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::cmsg_space;
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::socket::Address;
+use crate::socket::inherited::Inherited;
+
+/// How long a message may take to be sent, or the next one to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest message, in bytes: a token as it lies in a store, as a string in JSON.
+const LONGEST: usize = 300 * 1024;
+
+/// What is handed over. A field that is not known is ignored: the two may be of two versions.
+#[derive(Debug, Serialize, Deserialize)]
+enum Message {
+    /// A socket, which comes along. Kept: the service manager has it open too.
+    Socket {
+        name: String,
+        asked: Asked,
+        kept: bool,
+    },
+    /// A client's token and pool.
+    Token { client: String, sealed: String },
+    /// That was all.
+    End,
+    /// The new process serves.
+    Ready,
+    /// The old process has let go of everything.
+    Yours,
+}
+
+/// An address, as it was configured.
+#[derive(Debug, Serialize, Deserialize)]
+enum Asked {
+    Tcp(SocketAddr),
+    Unix { path: PathBuf, mode: u32 },
+}
+
+/// What a process starts with.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// Open sockets.
+    pub sockets: Inherited,
+    /// What was left of clients by name, sealed.
+    pub(super) tokens: BTreeMap<String, Vec<u8>>,
+}
+
+/// What a process leaves.
+#[derive(Debug, Default)]
+pub struct Legacy(Vec<(Message, Option<OwnedFd>)>);
+
+/// One end of the pair.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl From<Inherited> for Inheritance {
+    fn from(sockets: Inherited) -> Inheritance {
+        Inheritance {
+            sockets,
+            ..Inheritance::default()
+        }
+    }
+}
+
+impl Legacy {
+    pub(super) fn socket(&mut self, name: &str, asked: &Address, kept: bool, socket: OwnedFd) {
+        let asked = match asked.clone() {
+            Address::Tcp(address) => Asked::Tcp(address),
+            Address::Unix { path, mode } => Asked::Unix { path, mode },
+        };
+        let name = name.to_owned();
+        let message = Message::Socket { name, asked, kept };
+        self.0.push((message, Some(socket)));
+    }
+
+    pub(super) fn token(&mut self, client: &str, sealed: &[u8]) {
+        let client = client.to_owned();
+        let sealed = String::from_utf8_lossy(sealed).into_owned();
+        self.0.push((Message::Token { client, sealed }, None));
+    }
+}
+
+impl Channel {
+    /// Both ends; none is left open in another program.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn pair() -> io::Result<(Channel, OwnedFd)> {
+        let (ours, theirs) = net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        sockopt::set_socket_timeout(&ours, Timeout::Send, Some(PATIENCE))?;
+        Ok((Channel(ours), theirs))
+    }
+
+    /// The end that the process before gave this one as its standard input.
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    pub fn of_predecessor() -> io::Result<Channel> {
+        Ok(Channel(io::stdin().as_fd().try_clone_to_owned()?))
+    }
+
+    /// The old process's part: sends what it leaves, and waits until the new one serves.
+    ///
+    /// # Errors
+    /// If the new one ends first, or takes longer than `patience`.
+    pub fn hand_over(&self, legacy: Legacy, patience: Duration) -> io::Result<()> {
+        for (message, socket) in legacy.0 {
+            self.send(&message, socket.as_ref())?;
+        }
+        self.send(&Message::End, None)?;
+        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(patience))?;
+        match self.receive()? {
+            Some((Message::Ready, _)) => Ok(()),
+            Some(_) => Err(unexpected()),
+            None => Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended")),
+        }
+    }
+
+    /// The old process's last word: all is the new one's.
+    ///
+    /// # Errors
+    /// If the new one is gone.
+    pub fn let_go(&self) -> io::Result<()> {
+        self.send(&Message::Yours, None)
+    }
+
+    /// The new process's part: takes what the old one leaves.
+    ///
+    /// # Errors
+    /// If the other end is none of this program's, or gone.
+    pub fn take_over(&self) -> io::Result<Inheritance> {
+        if sockopt::socket_type(&self.0).ok() != Some(SocketType::SEQPACKET) {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "standard input is not a process whose place can be taken; send the running proxy SIGUSR2",
+            ));
+        }
+        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
+        let mut inheritance = Inheritance::default();
+        loop {
+            match self.receive()? {
+                Some((Message::Socket { name, asked, kept }, Some(socket))) => {
+                    let asked = match asked {
+                        Asked::Tcp(address) => Address::Tcp(address),
+                        Asked::Unix { path, mode } => Address::Unix { path, mode },
+                    };
+                    inheritance.sockets.add(name, asked, kept, socket);
+                }
+                Some((Message::Token { client, sealed }, _)) => {
+                    inheritance.tokens.insert(client, sealed.into_bytes());
+                }
+                Some((Message::End, _)) => return Ok(inheritance),
+                Some(_) => return Err(unexpected()),
+                None => return Err(ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+
+    /// The new process's word that it serves. Ends when all is its own: when the old one says so,
+    /// or is gone.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn serves(&self) -> io::Result<()> {
+        sockopt::set_socket_timeout(&self.0, Timeout::Recv, None)?;
+        match self
+            .send(&Message::Ready, None)
+            .and_then(|()| self.receive())
+        {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&self, message: &Message, socket: Option<&OwnedFd>) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let sockets = socket.map(AsFd::as_fd);
+        if sockets.is_some() {
+            control.push(SendAncillaryMessage::ScmRights(sockets.as_slice()));
+        }
+        let bytes = [IoSlice::new(&bytes)];
+        net::sendmsg(&self.0, &bytes, &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// The next message and what comes along; `None` at the end.
+    fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; LONGEST];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = net::recvmsg(
+            &self.0,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        let socket = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+            _ => None,
+        });
+        let message = serde_json::from_slice(&bytes[..received.bytes])?;
+        Ok(Some((message, socket)))
+    }
+}
+
+fn unexpected() -> io::Error {
+    io::Error::new(
+        ErrorKind::InvalidData,
+        "it says something else than it should",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    #[tokio::test]
+    async fn sockets_and_tokens_go_from_one_to_the_other() {
+        let (old, new) = Channel::pair().unwrap();
+        let new = Channel(new);
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bound = socket.local_addr().unwrap();
+        let asked = Address::Tcp(([127, 0, 0, 1], 0).into());
+        let mut legacy = Legacy::default();
+        legacy.socket("local", &asked, true, socket.into());
+        let sealed = format!("{{\"long\":\"{}\"}}", "x".repeat(128 * 1024));
+        legacy.token("catalog", sealed.as_bytes());
+        let giving = thread::spawn(move || {
+            old.hand_over(legacy, PATIENCE).unwrap();
+            old.let_go().unwrap();
+        });
+        let mut inherited = new.take_over().unwrap();
+        assert_eq!(inherited.tokens["catalog"], sealed.as_bytes());
+        let (taken, is_kept) = inherited.sockets.take("local", &asked).unwrap().unwrap();
+        assert_eq!(taken.address(&asked), Address::Tcp(bound));
+        assert!(is_kept);
+        new.serves().unwrap();
+        giving.join().unwrap();
+    }
+
+    #[test]
+    fn a_successor_that_ends_is_noticed() {
+        let (old, new) = Channel::pair().unwrap();
+        drop(new);
+        assert!(old.hand_over(Legacy::default(), PATIENCE).is_err());
+        let (old, new) = Channel::pair().unwrap();
+        let ending = thread::spawn(move || Channel(new).take_over().map(drop));
+        let error = old.hand_over(Legacy::default(), PATIENCE).unwrap_err();
+        ending.join().unwrap().unwrap();
+        assert_eq!(error.to_string(), "it ended");
+    }
+
+    #[test]
+    fn a_successor_that_hangs_is_given_up() {
+        let (old, _new) = Channel::pair().unwrap();
+        let error = old.hand_over(Legacy::default(), Duration::from_millis(50));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_predecessor_that_is_gone_leaves_all_to_its_successor() {
+        let (old, new) = Channel::pair().unwrap();
+        drop(old);
+        Channel(new).serves().unwrap();
+    }
+}

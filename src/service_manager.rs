@@ -1,0 +1,208 @@
+//! Tells the service manager that started the process how it is: sd_notify(3), the protocol of
+//! systemd's `Type=notify`, which others speak too.
+//!
+//! Ready means that the process listens. That it holds a token is not waited for: an issuer that
+//! is away must not fail a start, and a request waits for its token anyway.
+//!
+//! Promises: without a service manager nothing is sent; one that cannot be reached is no reason to
+//! end, and holds nothing up for more than a second.
+
+use std::io;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tracing::debug;
+
+/// How long a message may wait for room in the service manager's queue.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The watchdog is told after this part of its time (sd_watchdog_enabled(3) recommends half).
+const SHARE: u32 = 2;
+
+/// The service manager, if there is one.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceManager {
+    /// Where it listens.
+    socket: Option<SocketAddr>,
+    /// How long it lets this process be silent.
+    watchdog: Option<Duration>,
+}
+
+impl ServiceManager {
+    /// The one that `environment` names (`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`) to the
+    /// process of this id.
+    #[must_use]
+    pub fn of(environment: impl Fn(&str) -> Option<String>, process: u32) -> ServiceManager {
+        let socket = environment("NOTIFY_SOCKET").filter(|name| !name.is_empty());
+        let for_us = environment("WATCHDOG_PID").is_none_or(|id| id == process.to_string());
+        let watchdog = environment("WATCHDOG_USEC").filter(|_| for_us);
+        let watchdog = watchdog.and_then(|time| time.parse().ok());
+        ServiceManager {
+            socket: socket.and_then(|name| {
+                address(&name)
+                    .inspect_err(|error| debug!("NOTIFY_SOCKET is no address: {error}"))
+                    .ok()
+            }),
+            watchdog: watchdog.filter(|time| *time > 0).map(Duration::from_micros),
+        }
+    }
+
+    /// The process serves; `status` is a line for people.
+    pub fn ready(&self, status: &str) {
+        self.tell(&format!("READY=1\nSTATUS={}", line(status)));
+    }
+
+    /// It reads its configuration again; [`ServiceManager::ready`] ends that.
+    pub fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+    }
+
+    /// It finishes what is under way, and then ends; `status` is a line for people.
+    pub fn stopping(&self, status: &str) {
+        self.tell(&format!("STOPPING=1\nSTATUS={}", line(status)));
+    }
+
+    /// From now on the process of this id is the service, and this one is not.
+    pub fn succeeded_by(&self, successor: u32) {
+        self.tell(&format!("MAINPID={successor}"));
+    }
+
+    /// Tells the watchdog, if there is one for this process, that the runtime turns; does not end.
+    pub async fn keep_watchdog_quiet(self) {
+        let Some(patience) = self.watchdog else {
+            return std::future::pending().await;
+        };
+        let mut due = tokio::time::interval(patience / SHARE);
+        loop {
+            due.tick().await;
+            self.tell("WATCHDOG=1");
+        }
+    }
+
+    fn tell(&self, message: &str) {
+        let Some(socket) = &self.socket else { return };
+        if let Err(error) = send(socket, message) {
+            debug!("the service manager cannot be told: {error}");
+        }
+    }
+}
+
+fn send(socket: &SocketAddr, message: &str) -> io::Result<()> {
+    let sender = UnixDatagram::unbound()?;
+    sender.set_write_timeout(Some(PATIENCE))?;
+    sender.send_to_addr(message.as_bytes(), socket)?;
+    Ok(())
+}
+
+/// A path, or after an `@` a name in the abstract namespace.
+fn address(name: &str) -> io::Result<SocketAddr> {
+    match name.strip_prefix('@') {
+        Some(name) => abstract_address(name),
+        None => SocketAddr::from_pathname(name),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &str) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt;
+
+    SocketAddr::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &str) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The protocol's messages are lines.
+fn line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: u32 = 77;
+
+    fn manager(variables: &[(&str, &str)]) -> ServiceManager {
+        let value = |name: &str| {
+            let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+            Some((*value).to_owned())
+        };
+        ServiceManager::of(value, ID)
+    }
+
+    fn received(socket: &UnixDatagram) -> String {
+        let mut message = [0; 4096];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn it_is_told_in_its_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let manager = manager(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+        manager.ready("two\nlines");
+        assert_eq!(received(&socket), "READY=1\nSTATUS=two lines");
+        manager.reloading();
+        let told = received(&socket);
+        let time = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+        assert!(time.parse::<u64>().unwrap() > 0);
+        manager.stopping("soon");
+        assert_eq!(received(&socket), "STOPPING=1\nSTATUS=soon");
+        manager.succeeded_by(5);
+        assert_eq!(received(&socket), "MAINPID=5");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn it_may_listen_in_the_abstract_namespace() {
+        let name = format!("collibra-auth-proxy-test-{}", std::process::id());
+        let address = abstract_address(&name).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        manager(&[("NOTIFY_SOCKET", &format!("@{name}"))]).ready("on");
+        assert_eq!(received(&socket), "READY=1\nSTATUS=on");
+    }
+
+    #[test]
+    fn one_that_is_not_there_is_not_told() {
+        manager(&[]).ready("on");
+        manager(&[("NOTIFY_SOCKET", "/none/such")]).ready("on");
+        manager(&[("NOTIFY_SOCKET", &"x".repeat(500))]).ready("on");
+    }
+
+    #[tokio::test]
+    async fn the_watchdog_hears_of_it_in_half_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let manager = manager(&[
+            ("NOTIFY_SOCKET", path.to_str().unwrap()),
+            ("WATCHDOG_USEC", "20000"),
+            ("WATCHDOG_PID", "77"),
+        ]);
+        let telling = tokio::spawn(manager.keep_watchdog_quiet());
+        let heard = tokio::task::spawn_blocking(move || {
+            (0..3).map(|_| received(&socket)).collect::<Vec<_>>()
+        });
+        assert_eq!(heard.await.unwrap(), ["WATCHDOG=1"; 3]);
+        telling.abort();
+    }
+
+    #[test]
+    fn a_watchdog_of_another_process_is_not_ours() {
+        let watchdog = |id: &str, time: &str| {
+            manager(&[("WATCHDOG_PID", id), ("WATCHDOG_USEC", time)]).watchdog
+        };
+        assert_eq!(watchdog("77", "20000"), Some(Duration::from_millis(20)));
+        assert_eq!(watchdog("78", "20000"), None);
+        assert_eq!(watchdog("77", "0"), None);
+        assert_eq!(watchdog("77", "soon"), None);
+    }
+}

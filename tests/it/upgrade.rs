@@ -1,0 +1,235 @@
+//! A new process takes the place of the old one, and nobody notices.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::support::process::Grandchild;
+use crate::support::proxy::message;
+use crate::support::wait::now;
+use crate::support::{Connection, PATIENCE, Proxy, Simulator, file, until};
+
+/// Callers without a pause, half of them with a connection for each call.
+struct Callers {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Callers {
+    fn at(address: SocketAddr) -> Callers {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let caller = |nth: usize| {
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            std::thread::spawn(move || {
+                let mut kept = Connection::open(address);
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = kept.get(address, "/rest/2.0/application/info");
+                    assert_eq!((answer.status, answer.whole), (200, true));
+                    if nth.is_multiple_of(2) || answer.header("connection") == Some("close") {
+                        kept = Connection::open(address);
+                    }
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let threads = (0..16).map(caller).collect();
+        Callers {
+            stop,
+            answered,
+            threads,
+        }
+    }
+
+    /// Waits for `more` answers.
+    fn answered(&self, more: usize) {
+        let enough = self.answered.load(Ordering::Relaxed) + more;
+        until("the callers' answers", || {
+            let failed = self.threads.iter().any(JoinHandle::is_finished);
+            (failed || self.answered.load(Ordering::Relaxed) >= enough).then_some(())
+        });
+    }
+
+    /// Ends them; not one has lost a call. Gives how many were answered.
+    fn lost_nothing(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("a caller lost a call");
+        }
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+/// Has a successor take the proxy's place; gives it when the old process is gone.
+fn upgrade(proxy: &mut Proxy) -> Grandchild {
+    proxy.process.signal("USR2");
+    let successor = proxy.process.err.wait_for("a successor", |line| {
+        message(line, "SIGUSR2: a successor starts")?["process"].as_u64()
+    });
+    let successor = Grandchild(successor);
+    until("the end of the old process", || {
+        (!proxy.process.runs()).then_some(())
+    });
+    successor
+}
+
+/// Ends the successor, and says how the old process ended.
+fn end(mut proxy: Proxy, successor: &Grandchild) -> i32 {
+    assert!(successor.signal("TERM"), "it runs");
+    proxy.process.ended_within(PATIENCE)
+}
+
+#[test]
+fn no_call_and_no_token_is_lost_by_an_upgrade_and_a_reload() {
+    let simulator = Simulator::start();
+    let mut proxy = Proxy::to(&simulator.url()).start();
+    proxy.has_token();
+    let callers = Callers::at(proxy.address);
+    let begun = now();
+    callers.answered(200);
+    let successor = upgrade(&mut proxy);
+    callers.answered(200);
+    assert!(successor.signal("HUP"));
+    proxy.process.err.wait_for("the reload", |line| {
+        message(line, "configuration unchanged").map(|_| ())
+    });
+    callers.answered(200);
+    let answered = callers.lost_nothing();
+    println!("{answered} calls in {:?}", begun.elapsed());
+    simulator.assert_one_token_and_none_unauthorized();
+    // the admin address is the successor's now, with what it counted
+    assert_eq!(
+        crate::support::http::get(proxy.admin, "/readyz").status,
+        200
+    );
+    assert_eq!(end(proxy, &successor), 0);
+}
+
+#[test]
+fn a_call_under_way_is_finished_by_the_old_process() {
+    let simulator = Simulator::start();
+    let mut proxy = Proxy::to(&simulator.url()).start();
+    proxy.has_token();
+    let mut slow = proxy.connect();
+    slow.send(proxy.bytes("GET /_bytes/40?piece=10&pause=500 HTTP/1.1\nHost: {host}\n\n"));
+    assert_eq!(slow.head().status, 200);
+    let successor = upgrade(&mut proxy);
+    assert_eq!(slow.rest(), b"0123456789abcdef0123456789abcdef01234567");
+    assert_eq!(proxy.get("/rest/2.0/application/info").status, 200);
+    assert_eq!(end(proxy, &successor), 0);
+}
+
+#[test]
+fn an_idle_connection_may_have_one_more_call() {
+    let simulator = Simulator::start();
+    let mut proxy = Proxy::to(&simulator.url()).start();
+    proxy.has_token();
+    let mut kept = proxy.connect();
+    assert_eq!(
+        kept.get(proxy.address, "/x").header("connection"),
+        Some("keep-alive")
+    );
+    proxy.process.signal("USR2");
+    let successor = proxy.process.err.wait_for("a successor", |line| {
+        message(line, "a successor serves: finishing what is under way")?["process"].as_u64()
+    });
+    let successor = Grandchild(successor);
+    let last = kept.get(proxy.address, "/x");
+    assert_eq!(last.header("connection"), Some("close"));
+    until("the end of the old process", || {
+        (!proxy.process.runs()).then_some(())
+    });
+    assert_eq!(end(proxy, &successor), 0);
+}
+
+#[test]
+fn a_successor_that_cannot_start_changes_nothing() {
+    let simulator = Simulator::start();
+    let configuration = format!(
+        "[instance.a]\nurl = \"{}\"\n[client.b]\nclient_id = \"i\"\nclient_secret = \"s\"\n\
+         [listener.c]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n",
+        simulator.url()
+    );
+    let (_folder, path) = file("proxy.toml", configuration.as_bytes());
+    let mut proxy = Proxy::by_file(&path).start();
+    std::fs::write(&path, "faulty").unwrap();
+    proxy.process.signal("USR2");
+    proxy.process.err.wait_for("a failure", |line| {
+        line.contains("the successor does not serve, going on: it ended (exit status: 78)")
+            .then_some(())
+    });
+    assert_eq!(crate::support::http::get(proxy.admin, "/livez").status, 200);
+    drop(proxy.connect());
+    proxy.process.signal("TERM");
+    assert_eq!(proxy.process.ended_within(PATIENCE), 0);
+}
+
+#[test]
+fn unix_sockets_go_over_and_are_removed_by_the_last() {
+    let simulator = Simulator::start();
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "[instance.a]\nurl = \"{}\"\n\
+         [client.b]\nclient_id = \"i\"\nclient_secret = \"s\"\nwait_for_token = \"0s\"\n\
+         [listener.tcp]\naddress = \"127.0.0.1:0\"\nclient = \"b\"\n\
+         [listener.unix]\naddress = \"unix:local.sock\"\nclient = \"b\"\n\
+         [admin]\naddress = \"127.0.0.1:0\"\n",
+        simulator.url()
+    );
+    let path = folder.path().join("proxy.toml");
+    std::fs::write(&path, configuration).unwrap();
+    let socket = folder.path().join("local.sock");
+    let mut proxy = Proxy::by_file(&path).start();
+    until("the socket", || socket.exists().then_some(()));
+    let successor = upgrade(&mut proxy);
+    let mut connection = Connection::open_unix(&socket);
+    connection.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(
+        connection.answer("GET").status,
+        503,
+        "it has no token, and says so"
+    );
+    assert_eq!(end(proxy, &successor), 0);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_second_upgrade_is_like_the_first() {
+    let simulator = Simulator::start();
+    let mut proxy = Proxy::to(&simulator.url()).start();
+    proxy.has_token();
+    let callers = Callers::at(proxy.address);
+    let first = upgrade(&mut proxy);
+    assert!(first.signal("USR2"));
+    let second = proxy.process.err.wait_for_nth("a successor", 2, |line| {
+        message(line, "SIGUSR2: a successor starts")?["process"].as_u64()
+    });
+    let second = Grandchild(second.0);
+    until("the end of the first", || {
+        (!first.signal("0")).then_some(())
+    });
+    callers.answered(100);
+    callers.lost_nothing();
+    simulator.assert_one_token_and_none_unauthorized();
+    assert_eq!(end(proxy, &second), 0);
+}
+
+#[test]
+fn told_to_end_it_takes_a_successor_that_starts_along() {
+    let simulator = Simulator::start();
+    let mut proxy = Proxy::to(&simulator.url()).start();
+    proxy.has_token();
+    proxy.process.signal("USR2");
+    let successor = proxy.process.err.wait_for("a successor", |line| {
+        message(line, "SIGUSR2: a successor starts")?["process"].as_u64()
+    });
+    let successor = Grandchild(successor);
+    proxy.process.signal("TERM");
+    // whichever of the two came first
+    let status = || (!successor.signal("TERM")).then_some(());
+    until("the end of the successor", status);
+    assert!(proxy.process.ended_within(Duration::from_secs(30)) <= 1);
+}
