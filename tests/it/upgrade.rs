@@ -70,10 +70,23 @@ fn upgrade(proxy: &mut Proxy) -> Grandchild {
         message(line, "SIGUSR2: a successor starts")?["process"].as_u64()
     });
     let successor = Grandchild(successor);
+    is_gone(proxy);
+    successor
+}
+
+/// As [`upgrade`], as soon as the successor serves.
+fn serves(proxy: &Proxy) -> Grandchild {
+    proxy.process.signal("USR2");
+    let successor = proxy.process.err.wait_for("a successor", |line| {
+        message(line, "a successor serves: finishing what is under way")?["process"].as_u64()
+    });
+    Grandchild(successor)
+}
+
+fn is_gone(proxy: &mut Proxy) {
     until("the end of the old process", || {
         (!proxy.process.runs()).then_some(())
     });
-    successor
 }
 
 /// Ends the successor, and says how the old process ended.
@@ -89,14 +102,14 @@ fn no_call_and_no_token_is_lost_by_an_upgrade_and_a_reload() {
     proxy.has_token();
     let callers = Callers::at(proxy.address);
     let begun = now();
-    callers.answered(200);
+    callers.answered(2000);
     let successor = upgrade(&mut proxy);
-    callers.answered(200);
+    callers.answered(2000);
     assert!(successor.signal("HUP"));
     proxy.process.err.wait_for("the reload", |line| {
         message(line, "configuration unchanged").map(|_| ())
     });
-    callers.answered(200);
+    callers.answered(2000);
     let answered = callers.lost_nothing();
     println!("{answered} calls in {:?}", begun.elapsed());
     simulator.assert_one_token_and_none_unauthorized();
@@ -115,9 +128,15 @@ fn a_call_under_way_is_finished_by_the_old_process() {
     proxy.has_token();
     let mut slow = proxy.connect();
     slow.send(proxy.bytes("GET /_bytes/40?piece=10&pause=500 HTTP/1.1\nHost: {host}\n\n"));
-    assert_eq!(slow.head().status, 200);
-    let successor = upgrade(&mut proxy);
-    assert_eq!(slow.rest(), b"0123456789abcdef0123456789abcdef01234567");
+    proxy.metric_becomes(
+        r#"collibra_auth_proxy_requests_in_flight{client="default"}"#,
+        1.0,
+    );
+    let successor = serves(&proxy);
+    let answer = slow.answer("GET");
+    assert_eq!(answer.body, b"0123456789abcdef0123456789abcdef01234567");
+    drop(slow);
+    is_gone(&mut proxy);
     assert_eq!(proxy.get("/rest/2.0/application/info").status, 200);
     assert_eq!(end(proxy, &successor), 0);
 }
@@ -132,16 +151,10 @@ fn an_idle_connection_may_have_one_more_call() {
         kept.get(proxy.address, "/x").header("connection"),
         Some("keep-alive")
     );
-    proxy.process.signal("USR2");
-    let successor = proxy.process.err.wait_for("a successor", |line| {
-        message(line, "a successor serves: finishing what is under way")?["process"].as_u64()
-    });
-    let successor = Grandchild(successor);
+    let successor = serves(&proxy);
     let last = kept.get(proxy.address, "/x");
     assert_eq!(last.header("connection"), Some("close"));
-    until("the end of the old process", || {
-        (!proxy.process.runs()).then_some(())
-    });
+    is_gone(&mut proxy);
     assert_eq!(end(proxy, &successor), 0);
 }
 
