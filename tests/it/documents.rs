@@ -98,49 +98,25 @@ fn script(path: &Path) -> (String, usize) {
     (script, count)
 }
 
-/// Runs a script where nothing can be written but a folder that goes away, and no network is but
-/// its own; what it started ends with it.
+/// Runs a script where nothing can be written but what is temporary, in a folder that goes away, and
+/// no network is but its own; what it started ends with it.
 fn assert_runs(script: &str) {
     let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().to_str().unwrap();
     fs::write(folder.path().join("script"), script).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_collibra-auth-proxy"));
     let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
     let mut command = Command::new("bwrap");
     command
-        .args([
-            "--unshare-user",
-            "--unshare-net",
-            "--unshare-pid",
-            "--die-with-parent",
-        ])
-        .args([
-            "--ro-bind",
-            "/",
-            "/",
-            "--proc",
-            "/proc",
-            "--dev",
-            "/dev",
-            "--tmpfs",
-            "/tmp",
-        ])
-        .args(["--bind", folder.path().to_str().unwrap(), "/tmp"])
-        .args([
-            "--ro-bind",
-            top().to_str().unwrap(),
-            top().to_str().unwrap(),
-        ])
-        .args([
-            "--clearenv",
-            "--setenv",
-            "PATH",
-            &path,
-            "--setenv",
-            "HOME",
-            "/tmp",
-        ])
+        .args(["--unshare-user", "--unshare-net", "--unshare-pid"])
+        .args(["--die-with-parent", "--ro-bind", "/", "/"])
+        // systemd-analyze wants /tmp, whatever TMPDIR says
+        .args(["--proc", "/proc", "--dev", "/dev", "--bind", "/tmp", "/tmp"])
+        .args(["--bind", here, here])
+        .args(["--clearenv", "--setenv", "PATH", &path])
+        .args(["--setenv", "HOME", here, "--setenv", "TMPDIR", here])
         .args(["--setenv", "TOP", top().to_str().unwrap()])
-        .args(["--chdir", "/tmp", "bash", "/tmp/script"])
+        .args(["--chdir", here, "bash", "script"])
         .stdin(Stdio::null());
     let ended = run(&mut command);
     assert_eq!(ended.status, 0, "{}\n{}\n{script}", ended.out, ended.err);
