@@ -204,6 +204,10 @@ impl Flags {
             password_file: Field::Absent,
             key_prefix: Field::Absent,
             ca_file: Field::Absent,
+            namespace: Field::Absent,
+            secret: Field::Absent,
+            lease: Field::Absent,
+            kubeconfig: Field::Absent,
         };
         Raw {
             instances: vec![instance],

@@ -98,6 +98,10 @@ pub(super) const STORE: &[&str] = &[
     "password_file",
     "key_prefix",
     "ca_file",
+    "namespace",
+    "secret",
+    "lease",
+    "kubeconfig",
 ];
 
 /// All of it.
@@ -167,6 +171,10 @@ pub(super) struct Store {
     pub(super) password_file: Field<PathBuf>,
     pub(super) key_prefix: Field<String>,
     pub(super) ca_file: Field<PathBuf>,
+    pub(super) namespace: Field<String>,
+    pub(super) secret: Field<String>,
+    pub(super) lease: Field<String>,
+    pub(super) kubeconfig: Field<PathBuf>,
 }
 
 /// The ways in which an id or a secret is given; one is right.
@@ -291,6 +299,10 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
             password_file: key(&store, "password_file", report),
             key_prefix: key(&store, "key_prefix", report),
             ca_file: key(&store, "ca_file", report),
+            namespace: key(&store, "namespace", report),
+            secret: key(&store, "secret", report),
+            lease: key(&store, "lease", report),
+            kubeconfig: key(&store, "kubeconfig", report),
         },
     })
 }

@@ -6,11 +6,11 @@ use super::fault::Report;
 use super::nearest::{listed, nearest};
 use super::parse::Surroundings;
 use super::place::{Field, Place, Typed};
-use super::{raw, redis};
+use super::{kubernetes, raw, redis};
 use crate::store::Config;
 
 /// The kinds that there are.
-const KINDS: [&str; 3] = ["memory", "file", "redis"];
+const KINDS: [&str; 4] = ["memory", "file", "redis", "kubernetes"];
 
 /// Settles where tokens are kept.
 pub(super) fn parse(
@@ -34,6 +34,10 @@ pub(super) fn parse(
         ("redis", place(&raw.password_file)),
         ("redis", place(&raw.key_prefix)),
         ("redis", place(&raw.ca_file)),
+        ("kubernetes", place(&raw.namespace)),
+        ("kubernetes", place(&raw.secret)),
+        ("kubernetes", place(&raw.lease)),
+        ("kubernetes", place(&raw.kubeconfig)),
     ] {
         if let Some(place) = place.filter(|_| owner != kind) {
             report.fault(place.fault(
@@ -45,6 +49,7 @@ pub(super) fn parse(
     match kind {
         "file" => file(raw.path, &raw.place, surroundings, report),
         "redis" => redis::parse(raw, surroundings, report).map(Config::Redis),
+        "kubernetes" => kubernetes::parse(raw, surroundings, report).map(Config::Kubernetes),
         _ => None,
     }
     .unwrap_or_default()

@@ -1,6 +1,6 @@
 //! Where a client's token and pool are kept, and who of those that share them asks for the next:
 //! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host,
-//! [`mod@redis`] for the proxies of a fleet.
+//! [`mod@redis`] and [`mod@kubernetes`] for the proxies of a fleet.
 //!
 //! [`observed`] counts what each is asked for; [`handed`] has what a process left to its successor.
 //!
@@ -13,6 +13,7 @@
 pub mod file;
 pub mod handed;
 pub mod key;
+pub mod kubernetes;
 pub mod memory;
 pub mod observed;
 pub mod record;
@@ -40,6 +41,8 @@ pub enum Config {
     },
     /// On a server, which the proxies of a fleet share.
     Redis(redis::Config),
+    /// In a cluster, whose proxies share it.
+    Kubernetes(kubernetes::Config),
 }
 
 impl Config {
@@ -50,6 +53,7 @@ impl Config {
             Config::Memory => "memory",
             Config::File { .. } => "file",
             Config::Redis(_) => "redis",
+            Config::Kubernetes(_) => "kubernetes",
         }
     }
 }
@@ -77,6 +81,9 @@ pub enum BuildError {
     /// There is no certificate to verify the server by.
     #[error("the store's server: {0}")]
     Redis(#[from] tls::Error),
+    /// There is no way to the API server.
+    #[error("the API server: {0}")]
+    Kubernetes(#[from] kubernetes::Unusable),
 }
 
 /// The store of one client, as `config` has it. Call it on a runtime.
@@ -98,6 +105,11 @@ pub fn build(
         Config::Redis(config) => {
             let key = key::Key::new(client.instance, client.id, client.secret);
             let store = redis::RedisStore::new(config, client.name, key, clock)?;
+            Ok(Arc::new(store))
+        }
+        Config::Kubernetes(config) => {
+            let key = key::Key::new(client.instance, client.id, client.secret);
+            let store = kubernetes::KubernetesStore::new(config, client.name, key, clock)?;
             Ok(Arc::new(store))
         }
     }

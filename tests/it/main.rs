@@ -42,6 +42,8 @@ mod http2_upstream;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+mod kubernetes;
+#[cfg(test)]
 mod listeners_http2;
 #[cfg(test)]
 mod listeners_tls;

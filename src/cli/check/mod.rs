@@ -81,6 +81,11 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
             let prefix = redis.key_prefix.escape_debug();
             writeln!(out, "store: {}, keys below {prefix}", redis.server)?;
         }
+        store::Config::Kubernetes(kubernetes) => writeln!(
+            out,
+            "store: {}, Secret {} and Lease {} in the namespace {}",
+            kubernetes.access, kubernetes.secret, kubernetes.lease, kubernetes.namespace
+        )?,
     }
     writeln!(out, "admin: http://{}", config.admin.address)?;
     writeln!(out, "the configuration is sound")

@@ -87,7 +87,7 @@ kind = "etcd"
     proxy.toml:40: listener.other.allow_unauthenticated: this should be true or false, and is a string; write true or false, without quotes
     proxy.toml:41: listener.other.max_connections: the number is below zero or far too large; write a whole number, 0 or above
     proxy.toml:44: server.drain: the number has no unit; write the unit too, in quotes, like "90s", "5m" or "250ms"
-    proxy.toml:47: store.kind: there is no such store; known are `memory`, `file`, `redis`
+    proxy.toml:47: store.kind: there is no such store; known are `memory`, `file`, `redis`, `kubernetes`
     "#);
 }
 
@@ -258,7 +258,7 @@ fn what_listens_twice() {
 fn stores() {
     let text = |store: &str| with("", "", "") + "[store]\n" + store;
     insta::assert_snapshot!(report(&text("kind = \"files\"\npath = \"a\"")), @r#"proxy.toml:12: store.kind: there is no such store; write "file""#);
-    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:12: store.kind: there is no such store; known are `memory`, `file`, `redis`");
+    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:11: store.kubeconfig: it is missing, and this is no pod: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set; write the path of a kubeconfig file");
     insta::assert_snapshot!(report(&text("kind = \"file\"")), @r#"proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`"#);
     insta::assert_snapshot!(report(&text("kind = \"file\"\npath = \"\"")), @"proxy.toml:13: store.path: the path is empty; write a file's path, or leave the key out");
     insta::assert_snapshot!(report(&text("kind = 1\npath = \"a\"")), @r#"proxy.toml:12: store.kind: this should be a string, and is a whole number; write it in quotes, like "…""#);
