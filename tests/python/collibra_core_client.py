@@ -1,20 +1,23 @@
 """Collibra's own Python client (collibra-core, unmodified) through the proxy.
 
-Called with the base address; prints what it saw as one JSON object. The user name and the password
-that the client insists on are nobody's.
+Called with the base address, and with a name and a key if callers must say who they are; prints what
+it saw as one JSON object. Without them, the user name and the password that the client insists on are
+nobody's. APP_CA, APP_CERT and APP_KEY name files for TLS: an authority, a certificate and its key.
 """
 
 import json
+import os
 import sys
 import tempfile
 
 import collibra_core as cc
 
 
-def main(base):
-    configuration = cc.Configuration(
-        host=base + "/rest/2.0", username="nobody", password="nothing"
-    )
+def main(base, name="nobody", key="nothing"):
+    configuration = cc.Configuration(host=base + "/rest/2.0", username=name, password=key)
+    configuration.ssl_ca_cert = os.environ.get("APP_CA")
+    configuration.cert_file = os.environ.get("APP_CERT")
+    configuration.key_file = os.environ.get("APP_KEY")
     seen = {}
     with cc.ApiClient(configuration) as client:
         seen["version"] = cc.ApplicationApi(client).get_info().version.full_version
@@ -22,8 +25,12 @@ def main(base):
 
         # the client leaves out what this answers: status and headers tell
         sessions = cc.AuthenticationSessionsApi(client)
-        _, status, headers = sessions.current_session_with_http_info()
-        seen["session"] = [status, "Set-Cookie" in headers]
+        try:
+            _, status, headers = sessions.current_session_with_http_info()
+            seen["session"] = [status, "Set-Cookie" in headers]
+        except cc.ApiException as error:
+            # it sends no credentials with this one
+            seen["session"] = [error.status, "Set-Cookie" in error.headers]
 
         assets = cc.AssetsApi(client)
         page = assets.find_assets(limit=10)
@@ -58,4 +65,4 @@ def main(base):
     print(json.dumps(seen))
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

@@ -96,7 +96,11 @@ impl Authority {
     }
 
     pub(crate) fn certify(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        // other than its authority's: OpenSSL takes it for self-signed otherwise
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         (cert, key)
