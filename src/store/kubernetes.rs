@@ -10,7 +10,7 @@
 //! **Who is told.** Each process watches the Secret, and reads it every half a minute in any case; a
 //! watch that did not tell what such a reading finds is begun anew.
 //!
-//! **Who goes on alone.** The four that came first have a seat in the Lease ([`roster`]).
+//! **Who goes on alone.** The four that came first have a seat in the Lease (`roster`).
 //!
 //! **What lies there.** One key in the Secret for each client, sealed by [`record`], named by a
 //! digest over instance and client id. Both objects are the operator's: this program creates none,
