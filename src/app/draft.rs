@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tracing::info;
 
 use super::handover::Inheritance;
 use super::{Open, Parts, Running, StartError, stored};
@@ -310,12 +309,7 @@ impl Draft<'_> {
         }
         let held = Arc::downgrade(&socket);
         let serving = Arc::clone(&listening).serve(socket, self.running.connections.clone());
-        let (name, client) = (Arc::clone(&listener.name), Arc::clone(&listener.client));
-        let (shown, scheme) = (address.clone(), listener.scheme());
-        self.made.tasks.push(Box::pin(async move {
-            info!(listener = %name, address = %shown, scheme, %client, "listening");
-            serving.await;
-        }));
+        self.made.tasks.push(Box::pin(serving));
         Ok(Open {
             name: Arc::clone(&listener.name),
             asked: listener.address.clone(),

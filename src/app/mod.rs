@@ -328,6 +328,15 @@ impl Running {
             // an engine runs for as long as its sender, which is in hand
             let _ = engine.send(orders);
         }
+        // in their order, and before the first connection's own lines
+        for (listener, open) in self.config.listeners.iter().zip(&made.parts.listeners) {
+            let mut before = self.parts.listeners.iter();
+            if !before.any(|kept| Arc::ptr_eq(&kept.listening, &open.listening)) {
+                let (name, client) = (&listener.name, &listener.client);
+                let scheme = listener.scheme();
+                info!(listener = %name, address = %open.address, scheme, %client, "listening");
+            }
+        }
         for task in made.tasks {
             self.tasks.spawn(task);
         }
