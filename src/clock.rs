@@ -52,6 +52,13 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall clock, for what is shown or stored; it may step.
     fn wall(&self) -> SystemTime;
 
+    /// The longest sleep after which this clock must be looked at again. Timers stand still while
+    /// the machine is suspended, and this clock does not: it is how soon after it what fell due
+    /// meanwhile is done.
+    fn longest_sleep(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
     /// The wall-clock time of `at`, as far as it can be told now.
     fn wall_at(&self, at: Instant) -> SystemTime {
         let now = self.now();

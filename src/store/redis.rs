@@ -6,7 +6,7 @@
 //! nothing, and a generation never goes back.
 //!
 //! **Who is told.** Each process looks once a second, and at once when the server says that
-//! something changed. Where a user may not subscribe to channels, looking alone does it.
+//! a token came, or that none did. Where a user may not subscribe to channels, looking alone does it.
 //!
 //! **Who goes on alone.** At each look a process announces itself; the server orders the living by
 //! when each first came. When the server goes away every process knows how many came before it, and
@@ -183,7 +183,13 @@ impl TokenStore for RedisStore {
             })
             .await?;
         let inner = Arc::clone(inner);
-        let lease = || Box::new(RedisLease { inner, owner }) as Box<dyn Lease>;
+        let lease = || {
+            Box::new(RedisLease {
+                inner,
+                owner,
+                has_published: false,
+            }) as Box<dyn Lease>
+        };
         Ok(free.then(lease))
     }
 
@@ -334,7 +340,8 @@ impl Inner {
         opened.record
     }
 
-    async fn publish(&self, owner: &str, record: &Record) -> Result<(), StoreError> {
+    /// Keeps `record`. The others are told if there is a newer token in it, and if they are to be.
+    async fn publish(&self, owner: &str, record: &Record, is_told: bool) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let (before, stamp) = self.fetch().await?;
             let before = before.unwrap_or_default();
@@ -349,11 +356,17 @@ impl Inner {
             }
             let bytes = record::seal_beside(&self.key, record, &before, now)?;
             let rest = milliseconds(use_of(record, now));
+            let is_told = is_told || record.generation > kept;
+            let channel = if is_told {
+                self.keys.channel.as_str()
+            } else {
+                ""
+            };
             let (became, stamp): (String, String) = self
                 .run(async |server| {
                     let mut publish = self.scripts.publish.key(&self.keys.lock);
                     publish.key(&self.keys.record).arg(owner).arg(&stamp);
-                    publish.arg(&bytes).arg(rest).arg(&self.keys.channel);
+                    publish.arg(&bytes).arg(rest).arg(channel);
                     publish.invoke_async(server).await
                 })
                 .await?;
@@ -389,12 +402,16 @@ impl Inner {
 struct RedisLease {
     inner: Arc<Inner>,
     owner: String,
+    has_published: bool,
 }
 
 #[async_trait]
 impl Lease for RedisLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        self.inner.publish(&self.owner, record).await
+        // what came of a request is told; that it is booked the others need not know before they
+        // ask themselves, and all of a large fleet would read it at once
+        let is_told = std::mem::replace(&mut self.has_published, true);
+        self.inner.publish(&self.owner, record, is_told).await
     }
 }
 

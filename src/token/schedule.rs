@@ -38,6 +38,10 @@
 //! the fleet, because it never found the store, takes itself for one of the first ones until a 429
 //! tells otherwise.
 //!
+//! While another process of a fleet asks, or has just asked in vain, this one waits as after a failure
+//! of its own that cost nothing: however many they are, together they ask about as often as one
+//! would, and do not all look at the store in the same moment.
+//!
 //! A token that the API refuses is replaced at once, but at most once in a refill interval: an API
 //! that refuses everything for a while must not empty the pool.
 
@@ -91,6 +95,8 @@ pub struct Schedule {
     due: Instant,
     /// Failures since the last token.
     failures: u32,
+    /// How often since the last token another process asked instead.
+    yields: u32,
     /// Refusals since the last token that were not booked.
     free_refusals: u32,
     /// Whether a refused request is known to use up the pool.
@@ -143,6 +149,7 @@ impl Schedule {
             usable_until: None,
             due: now,
             failures: 0,
+            yields: 0,
             free_refusals: 0,
             refusals_count: false,
             crowded: 0,
@@ -173,11 +180,12 @@ impl Schedule {
         }
     }
 
-    /// The request that was booked is not sent after all.
-    pub fn withdrawn(&mut self, now: Instant) {
+    /// The request that was booked is not sent after all: another process asks. `jitter` in
+    /// `[0, 1)`.
+    pub fn withdrawn(&mut self, now: Instant, jitter: f64) {
         self.settle(now);
         self.budget.give_back();
-        self.yielded(now);
+        self.yielded(now, jitter);
     }
 
     /// When the next request will be made, if none is under way; at the end of time if none will.
@@ -272,15 +280,27 @@ impl Schedule {
         }
         self.usable_until = Some(usable_until);
         self.failures = 0;
+        self.yields = 0;
         self.free_refusals = 0;
         if self.without_store.is_some() {
             self.put_off();
         }
     }
 
-    /// Another process is asking: looks again after a 60th of the refill interval.
-    pub fn yielded(&mut self, now: Instant) {
-        self.due = now + self.config.pool.refill / 60;
+    /// Another process is asking, or has just asked: what is due is put off by the back-off that
+    /// follows a failure that cost nothing. The other's token is told of when it comes; this is for
+    /// one that does not come. `jitter` in `[0, 1)`.
+    pub fn yielded(&mut self, now: Instant, jitter: f64) {
+        self.yields = self.yields.saturating_add(1);
+        let backoff = self.backoff();
+        let pace = backoff.delay(self.yields, jitter);
+        let left = self.left(now);
+        let wait = if left.is_zero() {
+            pace
+        } else {
+            pace.min((left / 4).max(backoff.base))
+        };
+        self.due = self.due.max(now + wait);
     }
 
     /// What another process knows of the pool: when it is full again, and until when the issuer
@@ -303,10 +323,7 @@ impl Schedule {
         let refill = self.config.pool.refill;
         let retry_after = retry_after.map(|wait| wait.min(refill * budget::LONGEST_HOLD));
 
-        let backoff = Backoff {
-            base: refill / 60,
-            cap: refill / 5,
-        };
+        let backoff = self.backoff();
         let pace = if outcome.is_permanent() {
             refill
         } else {
@@ -413,6 +430,16 @@ impl Schedule {
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// How what cost nothing is followed up: after a 60th of the refill interval, and then less and
+    /// less often, up to a 5th of it.
+    fn backoff(&self) -> Backoff {
+        let refill = self.config.pool.refill;
+        Backoff {
+            base: refill / 60,
+            cap: refill / 5,
+        }
     }
 
     /// What a request that failed so may have cost, as far as is known by now.

@@ -23,10 +23,6 @@ use crate::token::ports::{
 use crate::token::schedule::{self, Schedule, Step, Surprise};
 use crate::token::token::Token;
 
-/// The longest sleep at a stretch. Timers stand still while the machine is suspended, the clock
-/// does not: this is how soon after it a renewal that fell due meanwhile is made.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-
 /// The shortest time that a store is given for an answer.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -139,7 +135,8 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             match self.schedule.next(now) {
                 Step::Ask => self.renew().await,
                 Step::WaitUntil(at) => {
-                    let due = tokio::time::sleep(at.since(now).min(LONGEST_SLEEP));
+                    let longest = self.parts.clock.longest_sleep();
+                    let due = tokio::time::sleep(at.since(now).min(longest));
                     if self.schedule.next_chance(now) != at {
                         // there is always one to tell those who ask when to come again
                         self.publish_next();
@@ -166,12 +163,12 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         let mut lease = match in_time(self.patience(), lease).await {
             Ok(None) => {
                 // the holder's token comes by the store; this is for a holder that dies
-                self.schedule.yielded(self.parts.clock.now());
+                self.yield_to_another();
                 return;
             }
             Ok(Some(lease)) => Some(lease),
             Err(StoreError::Overtaken(_)) => {
-                self.schedule.yielded(self.parts.clock.now());
+                self.yield_to_another();
                 return;
             }
             Err(StoreError::Away(problem)) => {
@@ -190,7 +187,8 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
                 self.answered(asked, answer);
                 self.keep(&mut lease).await;
             } else {
-                self.schedule.withdrawn(self.parts.clock.now());
+                let jitter = self.parts.jitter.next();
+                self.schedule.withdrawn(self.parts.clock.now(), jitter);
             }
         }
         // whatever was refused while this was under way was answered by it
@@ -314,7 +312,13 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     /// Looks into the store, and puts there what is in hand if that is newer: the store has lost
     /// it, or was away when it came.
     async fn keep_up_with_the_store(&mut self) {
-        if !self.look_into_the_store().await {
+        let generation = self.generation;
+        let is_older = self.look_into_the_store().await;
+        if self.store_problem.is_none() && self.generation == generation {
+            // no token came of it: another asks, or has asked in vain
+            self.yield_to_another();
+        }
+        if !is_older {
             return;
         }
         let lease = self.parts.store.lease(self.parts.config.pool.refill);
@@ -325,6 +329,11 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         if self.look_into_the_store().await {
             self.keep(&mut Some(lease)).await;
         }
+    }
+
+    fn yield_to_another(&mut self) {
+        let jitter = self.parts.jitter.next();
+        self.schedule.yielded(self.parts.clock.now(), jitter);
     }
 
     /// Reads what is kept, and takes over what is newer than what is in hand. Whether it is older.

@@ -60,6 +60,8 @@ mod refusals;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod service_manager;
 #[cfg(test)]
 mod shutdown;

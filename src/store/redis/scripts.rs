@@ -50,7 +50,7 @@ pub(super) struct Scripts {
     /// KEYS lock; ARGV owner, ms. Gives whether it was free.
     pub(super) lease: Script,
     /// KEYS lock, record; ARGV owner, the stamp of what is replaced, record, ms until it is of no
-    /// more use, channel. Gives `kept`, `lost` or `changed`, and the new stamp.
+    /// more use, channel, or nothing if nobody is told. Gives `kept`, `lost` or `changed`, and the new stamp.
     pub(super) publish: Script,
     /// KEYS lock; ARGV owner.
     pub(super) unlock: Script,
@@ -126,7 +126,7 @@ if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return {'lost', ''} end
 local before, stamp = fetch(KEYS[2])
 if stamp ~= ARGV[2] then return {'changed', ''} end
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
-redis.pcall('PUBLISH', ARGV[5], '')
+if ARGV[5] ~= '' then redis.pcall('PUBLISH', ARGV[5], '') end
 return {'kept', redis.sha1hex(ARGV[3])}
 ";
 

@@ -246,3 +246,40 @@ fn a_failed_renewal_comes_again_long_before_the_token_ends() {
     schedule.failed(at(150.0), Outcome::Connect, None, 0.0);
     assert_eq!(schedule.next_request(), at(151.0));
 }
+
+#[test]
+fn who_yields_again_and_again_looks_less_and_less_often() {
+    let mut schedule = holding();
+    let mut now = schedule.next_request();
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        schedule.yielded(now, 0.0);
+        waits.push(schedule.next_request().since(now).as_secs());
+        now = schedule.next_request();
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 12, 12]);
+    schedule.adopted(now, LIFETIME, now + LIFETIME, 0.0);
+    now = schedule.next_request();
+    schedule.yielded(now, 0.0);
+    assert_eq!(schedule.next_request(), now + Duration::from_secs(1));
+}
+
+#[test]
+fn a_fleet_that_yields_together_does_not_come_again_together() {
+    let now = holding().next_request();
+    let comes_at = |jitter| {
+        let mut schedule = holding();
+        schedule.yielded(now, jitter);
+        schedule.next_request()
+    };
+    assert_eq!(comes_at(0.0), now + Duration::from_secs(1));
+    assert_eq!(comes_at(0.5), now + Duration::from_millis(750));
+}
+
+#[test]
+fn to_yield_never_brings_a_renewal_forward() {
+    let mut schedule = holding();
+    let due = schedule.next_request();
+    schedule.yielded(at(1.0), 0.0);
+    assert_eq!(schedule.next_request(), due);
+}

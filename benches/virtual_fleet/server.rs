@@ -1,0 +1,231 @@
+//! The simulated server that a fleet shares: it carries out one operation after the other, takes its
+//! time for each, and fails as it is told to.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use collibra_auth_proxy::token::ports::{Record, StoreError};
+use tokio::sync::{Notify, watch};
+
+use super::clock::{Numbers, VirtualClock, locked};
+use super::cost::{Cost, Ledger};
+use super::weather::Store as Weather;
+
+/// How long a proxy waits for an answer.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// What nobody is told of is looked at by nobody for so long: most of it is replaced by then, and the
+/// simulation is the quicker.
+const UNSEEN: Duration = Duration::from_millis(400);
+
+/// The way to the server and back.
+const WAY: (Duration, Duration) = (Duration::from_micros(300), Duration::from_millis(2));
+
+/// What is kept is remembered for so long, so that the store can go back to it.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// What there is to be seen of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Away,
+    /// It is there, and what it keeps has this stamp.
+    Here(u64),
+}
+
+impl Seen {
+    /// Whether who has seen `before` has not seen this. What was read may be younger than what is
+    /// shown.
+    pub(super) fn is_news_to(self, before: Seen) -> bool {
+        match (self, before) {
+            (Seen::Here(there), Seen::Here(before)) => there > before,
+            _ => self != before,
+        }
+    }
+}
+
+/// The server.
+pub(super) struct Server {
+    pub(super) clock: VirtualClock,
+    pub(super) numbers: Numbers,
+    pub(super) truth: watch::Sender<Seen>,
+    pub(super) kept: Mutex<Kept>,
+    /// Is told of each lease that is taken.
+    pub(super) taken: Notify,
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holder {
+    pub(super) member: usize,
+    /// Which of all leases it is.
+    pub(super) lease: u64,
+    pub(super) until: Duration,
+}
+
+pub(super) struct Kept {
+    pub(super) weather: Weather,
+    pub(super) record: Option<Record>,
+    pub(super) stamp: u64,
+    /// The last of the stamps of which all were told.
+    told: u64,
+    before: VecDeque<(Duration, Option<Record>)>,
+    /// Who may ask, and until when.
+    pub(super) holder: Option<Holder>,
+    pub(super) leases: u64,
+    /// When what it has to do now will be done.
+    busy_until: Duration,
+    /// The members by when each came.
+    pub(super) members: Vec<usize>,
+    pub(super) ledger: Ledger,
+}
+
+impl Server {
+    pub(super) fn new(clock: VirtualClock, seed: u64) -> Arc<Server> {
+        Arc::new(Server {
+            clock,
+            numbers: Numbers::of(seed),
+            truth: watch::Sender::new(Seen::Here(0)),
+            kept: Mutex::new(Kept {
+                weather: Weather::Fair,
+                record: None,
+                stamp: 0,
+                told: 0,
+                before: VecDeque::new(),
+                holder: None,
+                leases: 0,
+                busy_until: Duration::ZERO,
+                members: Vec::new(),
+                ledger: Ledger::default(),
+            }),
+            taken: Notify::new(),
+        })
+    }
+
+    pub(super) fn becomes(&self, weather: Weather) {
+        let stamp = {
+            let mut kept = locked(&self.kept);
+            kept.weather = weather;
+            kept.stamp
+        };
+        self.truth.send_replace(match weather {
+            Weather::Fair => Seen::Here(stamp),
+            Weather::Away | Weather::BlackHole => Seen::Away,
+        });
+    }
+
+    pub(super) fn forgets(self: &Arc<Server>) {
+        locked(&self.kept).holder = None;
+        self.replace(None, false);
+    }
+
+    pub(super) fn goes_back(self: &Arc<Server>) {
+        let before = locked(&self.kept).before.pop_front();
+        self.replace(before.and_then(|(_, record)| record), false);
+    }
+
+    /// Who has the right to ask, now or as soon as somebody has.
+    pub(super) async fn asker(&self) -> usize {
+        loop {
+            let taken = self.taken.notified();
+            let holder = locked(&self.kept).holder;
+            if let Some(holder) = holder.filter(|held| self.clock.passed() < held.until) {
+                return holder.member;
+            }
+            taken.await;
+        }
+    }
+
+    /// What it had to do, each second.
+    pub(super) fn ledger(&self) -> Ledger {
+        std::mem::take(&mut locked(&self.kept).ledger)
+    }
+
+    /// Puts `record` in place of what is kept; everybody is told, or sees it at a look.
+    pub(super) fn replace(self: &Arc<Server>, record: Option<Record>, is_told: bool) -> Seen {
+        let now = self.clock.passed();
+        let stamp = {
+            let mut kept = locked(&self.kept);
+            let before = std::mem::replace(&mut kept.record, record);
+            kept.before.push_back((now, before));
+            while kept.before.len() > 1 && kept.before[0].0 + REMEMBERED < now {
+                kept.before.pop_front();
+            }
+            kept.stamp += 1;
+            if is_told {
+                kept.told = kept.stamp;
+            }
+            kept.stamp
+        };
+        if is_told {
+            self.show(stamp);
+        } else {
+            let server = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(UNSEEN).await;
+                server.show(stamp);
+            });
+        }
+        Seen::Here(stamp)
+    }
+
+    /// What has this stamp can be seen, unless what came later already can.
+    fn show(&self, stamp: u64) {
+        self.truth.send_if_modified(|seen| {
+            let is_newer = matches!(seen, Seen::Here(before) if *before < stamp);
+            if is_newer {
+                *seen = Seen::Here(stamp);
+            }
+            is_newer
+        });
+    }
+
+    /// Whether all were told of what is there.
+    pub(super) fn tells(&self, there: Seen) -> bool {
+        there == Seen::Here(locked(&self.kept).told)
+    }
+
+    /// Has the server do something that costs as much as `cost`.
+    pub(super) async fn work(&self, cost: &Cost) -> Result<(), StoreError> {
+        let now = self.clock.passed();
+        let answered = {
+            let mut kept = locked(&self.kept);
+            match kept.weather {
+                Weather::Fair => {
+                    kept.ledger.book(now, cost);
+                    kept.busy_until = kept.busy_until.max(now) + cost.processor;
+                    Ok(kept.busy_until - now + self.numbers.between(WAY.0, WAY.1))
+                }
+                Weather::Away => Err(WAY.1),
+                Weather::BlackHole => Err(DEADLINE),
+            }
+        };
+        match answered {
+            Ok(after) if after <= DEADLINE => tokio::time::sleep(after).await,
+            Ok(_) => {
+                tokio::time::sleep(DEADLINE).await;
+                return Err(away());
+            }
+            Err(after) => {
+                tokio::time::sleep(after).await;
+                return Err(away());
+            }
+        }
+        // what was under way when the server went away is lost
+        match locked(&self.kept).weather {
+            Weather::Fair => Ok(()),
+            Weather::Away | Weather::BlackHole => Err(away()),
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+pub(super) fn away() -> StoreError {
+    StoreError::Away("simulated to be away".to_owned())
+}

@@ -1,0 +1,228 @@
+//! One proxy's way to the shared server: what `src/store/redis.rs` does, without the sockets.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use collibra_auth_proxy::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+
+use super::clock::locked;
+use super::cost::{self, Cost};
+use super::server::{Holder, Seen, Server, away};
+use super::weather::Store as Weather;
+
+/// The longest time from one look at the server to the next.
+const LOOK: Duration = Duration::from_millis(1_250);
+
+/// After a notice a proxy looks within this.
+const TOLD: Duration = Duration::from_millis(20);
+
+/// A member of the fleet, as its store.
+#[derive(Debug)]
+pub(super) struct Member(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    server: Arc<Server>,
+    /// Its name, a number that no other process has had.
+    who: usize,
+    /// Whether the process is dead: it tells nobody anything any more.
+    dead: Arc<AtomicBool>,
+    eyes: Mutex<Eyes>,
+}
+
+#[derive(Debug)]
+struct Eyes {
+    /// What was there at the last look.
+    looked: Option<Seen>,
+    /// What the engine has seen.
+    seen: Seen,
+}
+
+impl Member {
+    pub(super) fn new(server: &Arc<Server>, who: usize, dead: &Arc<AtomicBool>) -> Member {
+        let mut kept = locked(&server.kept);
+        if kept.weather == Weather::Fair {
+            kept.members.push(who);
+        }
+        Member(Arc::new(Inner {
+            server: Arc::clone(server),
+            who,
+            dead: Arc::clone(dead),
+            eyes: Mutex::new(Eyes {
+                looked: None,
+                seen: Seen::Away,
+            }),
+        }))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // the server forgets it 10 s after its last sign of life: here at once
+        let mut kept = locked(&self.0.server.kept);
+        if kept.weather == Weather::Fair
+            && let Ok(place) = kept.members.binary_search(&self.0.who)
+        {
+            kept.members.remove(place);
+        }
+    }
+}
+
+impl Inner {
+    async fn run(&self, cost: &Cost) -> Result<(), StoreError> {
+        let seen = {
+            let mut eyes = locked(&self.eyes);
+            let seen = std::mem::replace(&mut eyes.seen, Seen::Away);
+            if eyes.looked == Some(Seen::Away) {
+                return Err(away());
+            }
+            seen
+        };
+        self.server.work(cost).await?;
+        locked(&self.eyes).seen = seen;
+        Ok(())
+    }
+
+    fn saw(&self, seen: Seen) {
+        let mut eyes = locked(&self.eyes);
+        eyes.looked = Some(seen);
+        eyes.seen = seen;
+    }
+
+    async fn publish(&self, lease: u64, record: &Record, is_told: bool) -> Result<(), StoreError> {
+        self.run(&cost::READ).await?;
+        self.run(&cost::PUBLISH).await?;
+        let (generation, is_lost) = {
+            let kept = locked(&self.server.kept);
+            let generation = kept.record.as_ref().map_or(0, |kept| kept.generation);
+            (
+                generation,
+                kept.holder.is_none_or(|held| held.lease != lease),
+            )
+        };
+        if is_lost || generation > record.generation {
+            return Err(StoreError::Overtaken("simulated".to_owned()));
+        }
+        let is_told = is_told || record.generation > generation;
+        self.saw(self.server.replace(Some(record.clone()), is_told));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TokenStore for Member {
+    async fn read(&self) -> Result<Option<Record>, StoreError> {
+        if let Err(problem) = self.0.run(&cost::READ).await {
+            self.0.saw(Seen::Away);
+            return Err(problem);
+        }
+        let (record, stamp) = {
+            let kept = locked(&self.0.server.kept);
+            (kept.record.clone(), kept.stamp)
+        };
+        self.0.saw(Seen::Here(stamp));
+        Ok(record)
+    }
+
+    async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+        self.0.run(&cost::LEASE).await?;
+        let server = &self.0.server;
+        let now = server.clock.passed();
+        let mut kept = locked(&server.kept);
+        if kept.holder.is_some_and(|held| now < held.until) {
+            return Ok(None);
+        }
+        kept.leases += 1;
+        let lease = kept.leases;
+        kept.holder = Some(Holder {
+            member: self.0.who,
+            lease,
+            until: now + length,
+        });
+        server.taken.notify_waiters();
+        let inner = Arc::clone(&self.0);
+        Ok(Some(Box::new(Held {
+            inner,
+            lease,
+            has_published: false,
+        })))
+    }
+
+    async fn changed(&self) {
+        let server = &self.0.server;
+        let mut truth = server.truth.subscribe();
+        let (looked, seen) = {
+            let eyes = locked(&self.0.eyes);
+            (eyes.looked, eyes.seen)
+        };
+        if looked.is_some_and(|looked| looked != seen) {
+            return;
+        }
+        loop {
+            if !truth.borrow_and_update().is_news_to(seen) {
+                if truth.changed().await.is_err() {
+                    std::future::pending().await
+                }
+                continue;
+            }
+            let is_told = seen != Seen::Away && server.tells(*truth.borrow());
+            let within = if is_told { TOLD } else { LOOK };
+            let after = server.numbers.between(Duration::ZERO, within);
+            tokio::time::sleep(after).await;
+            let there = *truth.borrow_and_update();
+            if there != Seen::Away {
+                let mut kept = locked(&server.kept);
+                kept.ledger.book(server.clock.passed(), &cost::LOOK);
+            }
+            locked(&self.0.eyes).looked = Some(there);
+            if there.is_news_to(seen) {
+                return;
+            }
+        }
+    }
+
+    fn rank(&self) -> Rank {
+        let kept = locked(&self.0.server.kept);
+        match kept.members.binary_search(&self.0.who) {
+            Ok(before) => Rank::Among {
+                before: u32::try_from(before).unwrap_or(u32::MAX),
+                all: u32::try_from(kept.members.len()).unwrap_or(u32::MAX),
+            },
+            Err(_) => Rank::Unknown,
+        }
+    }
+}
+
+/// The right to ask.
+#[derive(Debug)]
+struct Held {
+    inner: Arc<Inner>,
+    lease: u64,
+    has_published: bool,
+}
+
+#[async_trait]
+impl Lease for Held {
+    async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
+        let is_told = std::mem::replace(&mut self.has_published, true);
+        self.inner.publish(self.lease, record, is_told).await
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.inner.dead.load(Ordering::Relaxed) || tokio::runtime::Handle::try_current().is_err()
+        {
+            return;
+        }
+        let (inner, lease) = (Arc::clone(&self.inner), self.lease);
+        tokio::spawn(async move {
+            if inner.run(&cost::UNLOCK).await.is_ok() {
+                let mut kept = locked(&inner.server.kept);
+                kept.holder.take_if(|held| held.lease == lease);
+            }
+        });
+    }
+}

@@ -1,0 +1,132 @@
+//! What befalls a fleet, and when.
+
+use std::time::Duration;
+
+/// How the token endpoint behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// It answers within half a second, by its pool.
+    #[default]
+    Fair,
+    /// It answers 500 and takes nothing from the pool.
+    Failing,
+    /// It answers rightly, after 8 s.
+    Slow,
+    /// It takes a token from the pool and does not answer.
+    Hanging,
+    /// It answers 429, whatever the pool holds.
+    Forging,
+    /// Nobody can connect to it.
+    Away,
+}
+
+/// How the store behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// It answers within some milliseconds, one after another.
+    #[default]
+    Fair,
+    /// Nobody can connect to it.
+    Away,
+    /// It takes what it is sent, and does not answer.
+    BlackHole,
+}
+
+/// What happens once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blow {
+    /// The endpoint behaves so from now on.
+    Endpoint(Endpoint),
+    /// The store behaves so from now on.
+    Store(Store),
+    /// The store loses all that it keeps, the lock included.
+    StoreForgets,
+    /// What the store keeps is again what it was five minutes ago.
+    StoreGoesBack,
+    /// The proxy that next has the right to ask is killed over it, and started again 10 s later.
+    KillAsker,
+    /// The proxy that next has the right to ask stands still over it for 90 s, longer than its
+    /// right lasts.
+    StopAsker,
+    /// All are restarted one after the other within so long; each is away for 2 s.
+    Roll(Duration),
+    /// All are killed at once, and started again within 10 s.
+    PowerCut,
+    /// The API refuses the token in hand: each proxy notices by its next request.
+    TokenRefused,
+}
+
+/// One thing that happens, so long after the start.
+pub(crate) type Event = (Duration, Blow);
+
+/// A day on which everything happens once, each in an hour of its own; what each hour has.
+pub(crate) const HOURS: [&str; 24] = [
+    "nothing",
+    "the endpoint answers 500 for 2 minutes",
+    "the endpoint answers after 8 s, for 10 minutes",
+    "the endpoint does not answer for 2 minutes",
+    "the endpoint answers 429 to everything for 2 minutes",
+    "the endpoint cannot be reached for 2 minutes",
+    "the endpoint answers 500 for 10 minutes",
+    "nothing",
+    "the store is away for 2 minutes",
+    "the store is away for 10 minutes",
+    "the store takes everything and answers nothing for 2 minutes",
+    "the store loses everything",
+    "the store goes back by 5 minutes",
+    "the store and the endpoint are away for 2 minutes",
+    "all are restarted, one after the other within the hour",
+    "five are killed (`kill -9`) while they ask for a token",
+    "three are stopped for 90 s while they ask for a token",
+    "all are killed at once and come back within 10 s",
+    "nothing",
+    "the API refuses the token in hand",
+    "the endpoint does not answer for 10 minutes",
+    "the store takes everything and answers nothing for 10 minutes",
+    "the endpoint answers 500 for 2 minutes during a restart of all within 10 minutes",
+    "nothing",
+];
+
+/// The events of that day.
+pub(crate) fn a_bad_day() -> Vec<Event> {
+    use Blow::{KillAsker, PowerCut, Roll, StopAsker, StoreForgets, StoreGoesBack, TokenRefused};
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    let mut events = Vec::new();
+    let mut at = |hour: u64, minute: u64, blow| {
+        events.push((minutes(60 * hour + minute), blow));
+    };
+    for (hour, how, lasts) in [
+        (1, Endpoint::Failing, 2),
+        (2, Endpoint::Slow, 10),
+        (3, Endpoint::Hanging, 2),
+        (4, Endpoint::Forging, 2),
+        (5, Endpoint::Away, 2),
+        (6, Endpoint::Failing, 10),
+        (13, Endpoint::Away, 2),
+        (20, Endpoint::Hanging, 10),
+        (22, Endpoint::Failing, 2),
+    ] {
+        at(hour, 10, Blow::Endpoint(how));
+        at(hour, 10 + lasts, Blow::Endpoint(Endpoint::Fair));
+    }
+    for (hour, how, lasts) in [
+        (8, Store::Away, 2),
+        (9, Store::Away, 10),
+        (10, Store::BlackHole, 2),
+        (13, Store::Away, 2),
+        (21, Store::BlackHole, 10),
+    ] {
+        at(hour, 10, Blow::Store(how));
+        at(hour, 10 + lasts, Blow::Store(Store::Fair));
+    }
+    at(11, 10, StoreForgets);
+    at(12, 10, StoreGoesBack);
+    at(14, 0, Roll(minutes(60)));
+    (0..5).for_each(|n| at(15, 10 * n, KillAsker));
+    (0..3).for_each(|n| at(16, 15 * n, StopAsker));
+    at(17, 10, PowerCut);
+    at(19, 10, TokenRefused);
+    at(22, 5, Roll(minutes(10)));
+    events.sort_by_key(|(when, _)| *when);
+    events
+}
