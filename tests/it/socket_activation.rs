@@ -1,5 +1,7 @@
 //! A service manager opens the sockets, and keeps them while the proxy is away.
 
+use std::net::TcpStream;
+
 use crate::support::process::Grandchild;
 use crate::support::proxy::message;
 use crate::support::{Connection, PATIENCE, Proxy, Simulator, until};
@@ -66,4 +68,33 @@ fn a_restart_refuses_no_caller() {
     });
     assert!(second.signal("TERM"));
     assert_eq!(proxy.process.ended_within(PATIENCE), 0);
+}
+
+#[test]
+fn the_first_call_starts_the_service_and_is_answered() {
+    let simulator = Simulator::start();
+    // closed before it is opened anew; nobody else is given its port so soon
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let service = Proxy::to(&simulator.url()).by(&[
+        "systemd-socket-activate",
+        "--listen",
+        &address.to_string(),
+        "--fdname",
+        "local",
+        // these alone of the environment
+        "--setenv",
+        "COLLIBRA_CLIENT_ID",
+        "--setenv",
+        "COLLIBRA_CLIENT_SECRET",
+    ]);
+    let call = std::thread::spawn(move || {
+        let open = || TcpStream::connect(address).ok();
+        let mut connection = Connection::over(until("the socket to be open", open));
+        connection.get(address, "/rest/2.0/application/info")
+    });
+    let proxy = service.start();
+    assert_eq!(proxy.address, address);
+    assert_eq!(call.join().unwrap().status, 200);
 }

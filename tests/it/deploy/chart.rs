@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use super::kustomize::{assert_narrow, assert_sidecar};
+use super::kustomize::{assert_ends_in_time, assert_narrow, assert_sidecar};
 use super::objects::Objects;
 use super::{python, run, top};
 use crate::support::file;
@@ -55,6 +55,7 @@ fn every_gateway_is_exact_and_restricted() {
     for values in gateways() {
         let objects = rendered(CHART, &values, &["lint"]);
         objects.assert_sound();
+        assert_ends_in_time(&objects);
         let store = &values["store"]["kind"];
         said.push(format!("{store}: {}", objects.kinds()));
     }

@@ -9,6 +9,7 @@ use super::{printed, python, run, top};
 use crate::support::process;
 
 const UNIT: &str = "deploy/systemd/collibra-auth-proxy.service";
+const SOCKET: &str = "deploy/systemd/collibra-auth-proxy.socket";
 const CONFIGURATION: &str = "deploy/systemd/collibra-auth-proxy.toml";
 
 fn text(path: &str) -> String {
@@ -37,13 +38,15 @@ fn the_unit_is_exposed_by_1_5_at_most() {
 fn the_unit_is_sound() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("collibra-auth-proxy.service");
+    let socket = folder.path().join("collibra-auth-proxy.socket");
     let here = env!("CARGO_BIN_EXE_collibra-auth-proxy");
     let unit = text(UNIT).replace("/usr/bin/collibra-auth-proxy", here);
     assert!(unit.contains(here));
     fs::write(&path, unit).unwrap();
+    fs::write(&socket, text(SOCKET)).unwrap();
     let output = run(Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
-        .arg(&path));
+        .args([&path, &socket]));
     let said = String::from_utf8_lossy(&output.stderr);
     let ours: Vec<_> = said
         .lines()
@@ -85,6 +88,21 @@ fn the_service_starts_with_the_configuration_that_is_installed() {
 }
 
 #[test]
+fn the_socket_is_that_of_the_listener_that_is_installed() {
+    let configuration: toml::Table = text(CONFIGURATION).parse().unwrap();
+    let socket = text(SOCKET);
+    let of_socket = |key: &str| {
+        let mut lines = socket.lines().filter_map(|line| line.split_once('='));
+        lines.find(|(name, _)| *name == key).unwrap().1
+    };
+    let listener = &configuration["listener"][of_socket("FileDescriptorName")];
+    assert_eq!(
+        listener["address"].as_str(),
+        Some(of_socket("ListenStream"))
+    );
+}
+
+#[test]
 fn the_package_is_made_of_files_that_are_there() {
     let metadata: toml::Table = text("Cargo.toml").parse().unwrap();
     let deb = &metadata["package"]["metadata"]["deb"];
@@ -103,8 +121,8 @@ fn the_package_is_made_of_files_that_are_there() {
         let path = path.strip_suffix("*.toml").unwrap_or(path);
         assert!(top().join(path).exists(), "{path}");
     }
-    // cargo deb takes both by these names
-    for name in ["service", "sysusers"] {
+    // cargo deb takes them by these names
+    for name in ["service", "socket", "sysusers"] {
         let path = format!("{}collibra-auth-proxy.{name}", folders[1]);
         assert!(top().join(&path).exists(), "{path}");
     }

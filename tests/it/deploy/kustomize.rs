@@ -50,6 +50,17 @@ fn a_gateway_is_two_that_outlast_an_eviction() {
         objects.proxy()["readinessProbe"]["httpGet"]["path"],
         "/readyz"
     );
+    assert_ends_in_time(&objects);
+}
+
+/// Fails unless calls that still come at the end are served, and those under way are finished.
+pub(crate) fn assert_ends_in_time(objects: &Objects) {
+    let sleep = objects.proxy()["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
+    let grace = objects.pod()["terminationGracePeriodSeconds"].as_u64();
+    let (sleep, grace) = (sleep.unwrap(), grace.unwrap());
+    // server.drain, which no configuration there changes
+    let drain = 20;
+    assert!(sleep >= 5 && sleep + drain < grace, "{sleep} s, {grace} s");
 }
 
 #[test]
