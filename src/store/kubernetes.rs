@@ -18,6 +18,7 @@
 
 pub mod access;
 mod api;
+mod object;
 mod roster;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +28,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
@@ -36,10 +37,10 @@ use crate::clock::{Clock, Instant};
 use crate::random::{Jitter, ThreadJitter};
 use crate::store::key::Key;
 use crate::store::record;
-use crate::tls;
 use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
 use access::Access;
 use api::{Api, Kind, Replaced, Watch};
+use object::{annotate, annotation, members_of, version};
 use roster::Roster;
 
 /// How often the Secret is read if no watch tells of a change, on average.
@@ -70,17 +71,6 @@ pub struct Config {
     pub lease: String,
 }
 
-/// Why there is no way to the server. Permanent until a person mends it.
-#[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    /// The certificates do not do.
-    #[error(transparent)]
-    Tls(#[from] tls::Error),
-    /// The HTTP client cannot be made; a fault of the build.
-    #[error("this build has no usable HTTP client")]
-    Client,
-}
-
 /// One client's token, kept in a cluster.
 #[derive(Debug)]
 pub struct KubernetesStore {
@@ -91,15 +81,8 @@ pub struct KubernetesStore {
 impl KubernetesStore {
     /// The store of `client`, which is its name in messages. Returns at once, whether the server
     /// can be reached or not. Call it on a runtime.
-    ///
-    /// # Errors
-    /// [`Unusable`] if there is no certificate to verify the server by.
-    pub fn new(
-        config: &Config,
-        client: &str,
-        key: Key,
-        clock: Arc<dyn Clock>,
-    ) -> Result<KubernetesStore, Unusable> {
+    #[must_use]
+    pub fn new(config: &Config, client: &str, key: Key, clock: Arc<dyn Clock>) -> KubernetesStore {
         let fingerprint = key.fingerprint();
         let inner = Arc::new(Inner {
             client: client.into(),
@@ -107,7 +90,7 @@ impl KubernetesStore {
             holder: format!("collibra-auth-proxy/holder-{fingerprint}"),
             members: format!("collibra-auth-proxy/members-{fingerprint}"),
             key,
-            api: Api::new(config)?,
+            api: Api::new(config, Arc::clone(&clock)),
             clock,
             looked: watch::Sender::new(None),
             seen: Mutex::new(Seen::Away),
@@ -116,7 +99,7 @@ impl KubernetesStore {
             reported: Mutex::default(),
         });
         let watching = tokio::spawn(Arc::clone(&inner).watch()).abort_handle();
-        Ok(KubernetesStore { inner, watching })
+        KubernetesStore { inner, watching }
     }
 }
 
@@ -213,7 +196,7 @@ impl Inner {
     /// Looks at the Secret and the Lease for as long as the store is in use.
     async fn watch(self: Arc<Inner>) {
         let mut watching: Option<Watch> = None;
-        let mut version = String::new();
+        let mut known = String::new();
         let mut pause = PAUSE.0;
         let mut roster = Roster::default();
         let mut me = None;
@@ -232,14 +215,14 @@ impl Inner {
             };
             pause = PAUSE.0;
             self.look_is(Seen::Content(self.content(&secret)));
-            let now = api::version(&secret).unwrap_or_default();
-            if now != version {
+            let now = version(&secret).unwrap_or_default();
+            if now != known {
                 // whatever watch there was has not told of it
                 watching = None;
-                now.clone_into(&mut version);
+                now.clone_into(&mut known);
             }
             if watching.is_none() {
-                match self.api.watch(&version).await {
+                match self.api.watch(&known).await {
                     Ok(begun) => watching = Some(begun),
                     Err(problem) if !std::mem::replace(&mut told, true) => {
                         info!(client = %self.client, "the store is looked at by reading alone: {problem}");
@@ -263,8 +246,8 @@ impl Inner {
                 };
                 match tokio::time::timeout(next, event).await {
                     Ok(Some(secret)) => {
-                        if let Some(now) = api::version(&secret) {
-                            now.clone_into(&mut version);
+                        if let Some(now) = version(&secret) {
+                            now.clone_into(&mut known);
                         }
                         self.look_is(Seen::Content(self.content(&secret)));
                     }
@@ -465,34 +448,6 @@ impl Drop for KubernetesLease {
         let inner = Arc::clone(&self.inner);
         let owner = std::mem::take(&mut self.owner);
         runtime.spawn(async move { inner.give_up(&owner).await });
-    }
-}
-
-fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
-    object
-        .get("metadata")?
-        .get("annotations")?
-        .get(name)?
-        .as_str()
-}
-
-fn annotate(object: &mut Value, name: &str, value: Option<String>) {
-    let annotations = members_of(&mut object["metadata"], "annotations");
-    match value {
-        Some(value) => annotations.insert(name.to_owned(), json!(value)),
-        None => annotations.remove(name),
-    };
-}
-
-/// The map `name` of `object`, made if there is none.
-fn members_of<'a>(object: &'a mut Value, name: &str) -> &'a mut Map<String, Value> {
-    let member = &mut object[name];
-    if !member.is_object() {
-        *member = json!({});
-    }
-    match member {
-        Value::Object(members) => members,
-        _ => unreachable!("it is made an object above"),
     }
 }
 

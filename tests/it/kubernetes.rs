@@ -23,7 +23,7 @@ const LENGTH: Duration = Duration::from_secs(60);
 
 fn config(server: &Kubernetes) -> Config {
     Config {
-        access: kubeconfig(&server.kubeconfig()).unwrap().access,
+        access: kubeconfig(&[server.kubeconfig()]).unwrap(),
         namespace: "test".to_owned(),
         secret: "token".to_owned(),
         lease: "lease".to_owned(),
@@ -38,7 +38,7 @@ fn of_client(config: &Config, id: &str) -> KubernetesStore {
     let secret = Secret::from("s3cret".to_owned());
     let id = ClientId::parse(id).unwrap();
     let key = Key::new("https://acme.example", &id, &secret);
-    KubernetesStore::new(config, "catalog", key, Arc::new(SystemClock)).unwrap()
+    KubernetesStore::new(config, "catalog", key, Arc::new(SystemClock))
 }
 
 /// The configuration of a real cluster: `KUBECONFIG`, and the namespace in
@@ -46,7 +46,7 @@ fn of_client(config: &Config, id: &str) -> KubernetesStore {
 fn cluster() -> Config {
     let path = std::env::var("KUBECONFIG").unwrap();
     Config {
-        access: kubeconfig(path.as_ref()).unwrap().access,
+        access: kubeconfig(&[path.into()]).unwrap(),
         namespace: std::env::var("COLLIBRA_AUTH_PROXY_TEST_NAMESPACE").unwrap(),
         secret: "token".to_owned(),
         lease: "lease".to_owned(),

@@ -8,6 +8,7 @@ pub(crate) mod certificate;
 pub(crate) mod forward;
 pub(crate) mod h2_origin;
 pub(crate) mod http;
+#[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 pub(crate) mod lenient;
 pub(crate) mod origin;
