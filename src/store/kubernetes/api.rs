@@ -10,11 +10,12 @@
 //! only if it still is the one that was read; nothing that the server says is passed on.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{Request, Response, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
@@ -27,7 +28,7 @@ use tokio::sync::Mutex;
 
 use super::Config;
 use super::object::version;
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 use crate::token::ports::StoreError;
 
 /// How long a call may take, connecting included.
@@ -41,6 +42,9 @@ const WATCH: u32 = 240;
 
 /// A client whose certificate ends is made anew so long before.
 const EARLY: Duration = Duration::from_secs(60);
+
+/// For so long a server that is too busy is left alone at most, whatever it says.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// The server's own limit of an object is 1.5 MiB.
 const LARGEST: usize = 4 << 20;
@@ -68,6 +72,8 @@ pub(super) struct Api {
     deadline: Duration,
     /// Made for the first call; again if its certificate ends, or if it is not accepted.
     client: Mutex<Option<kube::Client>>,
+    /// Until when the server wants to be left alone.
+    quiet_until: std::sync::Mutex<Option<Instant>>,
 }
 
 impl Api {
@@ -80,6 +86,7 @@ impl Api {
                 false => DEADLINE,
             },
             client: Mutex::default(),
+            quiet_until: std::sync::Mutex::default(),
         }
     }
 
@@ -90,7 +97,7 @@ impl Api {
             let response = self.send(request).await?;
             match response.status() {
                 StatusCode::OK => self.object(response.into_body()).await,
-                status => Err(self.refused("get", kind, status).await),
+                _ => Err(self.refused("get", kind, response).await),
             }
         })
         .await
@@ -106,7 +113,7 @@ impl Api {
             match response.status() {
                 StatusCode::OK | StatusCode::CREATED => Ok(Replaced::Done),
                 StatusCode::CONFLICT => Ok(Replaced::Conflict),
-                status => Err(self.refused("update", kind, status).await),
+                _ => Err(self.refused("update", kind, response).await),
             }
         })
         .await
@@ -129,7 +136,7 @@ impl Api {
                     body: response.into_body(),
                     buffer: BytesMut::new(),
                 }),
-                status => Err(self.refused("watch", kind, status).await),
+                _ => Err(self.refused("watch", kind, response).await),
             }
         })
         .await
@@ -141,6 +148,9 @@ impl Api {
         kind: Kind,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        if self.is_left_alone() {
+            return Err(StoreError::Away(self.too_busy(verb, kind)));
+        }
         let ended = tokio::time::timeout(self.deadline, call).await;
         ended.unwrap_or_else(|_elapsed| {
             Err(StoreError::Away(format!(
@@ -150,6 +160,28 @@ impl Api {
                 self.described(kind),
             )))
         })
+    }
+
+    /// As the server wants it in `Retry-After` (RFC 9110, section 10.2.3; it writes seconds).
+    fn leave_alone(&self, headers: &HeaderMap) {
+        let after = headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok());
+        let after = after.and_then(|value| value.trim().parse().ok());
+        let after = after.map_or(Duration::from_secs(1), Duration::from_secs);
+        let until = self.clock.now() + after.min(QUIET);
+        *self
+            .quiet_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn is_left_alone(&self) -> bool {
+        let until = *self
+            .quiet_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| self.clock.now() < until)
     }
 
     fn path(&self, kind: Kind) -> Build {
@@ -229,13 +261,17 @@ impl Api {
         ))
     }
 
-    async fn refused(&self, verb: &str, kind: Kind, status: StatusCode) -> StoreError {
+    async fn refused(&self, verb: &str, kind: Kind, answer: Response<Body>) -> StoreError {
+        let (answer, _) = answer.into_parts();
+        let status = answer.status;
+        match status {
+            // what it shows may have been renewed where it stands
+            StatusCode::UNAUTHORIZED => *self.client.lock().await = None,
+            StatusCode::TOO_MANY_REQUESTS => self.leave_alone(&answer.headers),
+            _ => {}
+        }
         let (server, name) = (&self.config.access, self.described(kind));
         let namespace = &self.config.namespace;
-        if status == StatusCode::UNAUTHORIZED {
-            // what it shows may have been renewed where it stands
-            *self.client.lock().await = None;
-        }
         StoreError::Away(match status {
             StatusCode::NOT_FOUND => format!(
                 "{server} has no {name} in the namespace {namespace}; create it, empty, by the manifests of the deployment, for this program may not"
@@ -246,13 +282,19 @@ impl Api {
             StatusCode::UNAUTHORIZED => format!(
                 "{server} does not accept the token or the certificate; see that the service account's token is mounted, or renew that of the kubeconfig"
             ),
-            StatusCode::TOO_MANY_REQUESTS => {
-                format!("{server} is too busy (429) to {verb} the {name}; it is tried again")
-            }
+            StatusCode::TOO_MANY_REQUESTS => self.too_busy(verb, kind),
+            StatusCode::UNPROCESSABLE_ENTITY => format!(
+                "{server} does not take the {name} as it is kept there (422): an immutable one, or one that is full; delete it, and create it anew, empty"
+            ),
             status => {
                 format!("{server} answers {status} to {verb} the {name}; see what its log says")
             }
         })
+    }
+
+    fn too_busy(&self, verb: &str, kind: Kind) -> String {
+        let (server, name) = (&self.config.access, self.described(kind));
+        format!("{server} is too busy (429) to {verb} the {name}; it is tried again")
     }
 
     fn name(&self, kind: Kind) -> &str {
