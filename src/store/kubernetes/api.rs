@@ -40,6 +40,10 @@ const DEADLINE_OF_A_PROGRAM: Duration = Duration::from_secs(15);
 /// How long a watch lasts before it is begun anew, in seconds.
 const WATCH: u32 = 240;
 
+/// The version from which a watch goes on: any, so that it begins with what is there. The Secret's own
+/// may be one that the server has forgotten, for it grows old while others change.
+const ANY: &str = "0";
+
 /// A client whose certificate ends is made anew so long before.
 const EARLY: Duration = Duration::from_secs(60);
 
@@ -119,18 +123,15 @@ impl Api {
         .await
     }
 
-    /// The changes of the Secret since it had this version.
-    pub(super) async fn watch(&self, version: &str) -> Result<Watch, StoreError> {
+    /// The Secret as it is, and its changes from now on.
+    pub(super) async fn watch(&self) -> Result<Watch, StoreError> {
         let kind = Kind::Secret;
         self.call("watch", kind, async {
             let field = format!("metadata.name={}", self.config.secret);
-            // each watch begins with a reading, so that what bookmarks tell is known
             let parameters = { WatchParams::default().fields(&field) }
                 .timeout(WATCH)
                 .disable_bookmarks();
-            let response = self
-                .send(self.path(kind).watch(&parameters, version))
-                .await?;
+            let response = self.send(self.path(kind).watch(&parameters, ANY)).await?;
             match response.status() {
                 StatusCode::OK => Ok(Watch {
                     body: response.into_body(),
@@ -324,7 +325,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// The Secret as it is after the next change; `None` once the watch is over, whatever ended
+    /// The Secret as it is after the next change, first as it is; `None` once the watch is over, whatever ended
     /// it: a version that is too old (410), a broken connection, or its time. Can be dropped and
     /// called again.
     pub(super) async fn next(&mut self) -> Option<Value> {

@@ -102,7 +102,7 @@ impl Watching {
 
     /// Begins a watch, if the server lets this user.
     async fn begin(&mut self) {
-        match self.shared.api.watch(&self.known).await {
+        match self.shared.api.watch().await {
             Ok(watch) => {
                 self.watch = Some(watch);
                 self.begun = self.shared.clock.now();
