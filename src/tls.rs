@@ -37,15 +37,7 @@ impl CaFile {
     /// # Errors
     /// [`Error`] if the file cannot be read or holds no certificates that can be used.
     pub fn read(path: &Path) -> Result<CaFile, Error> {
-        CaFile::of_pem(path, &unread(path)?)
-    }
-
-    /// As [`CaFile::read`], of `pem`, which stands in the file `path`.
-    ///
-    /// # Errors
-    /// As [`CaFile::read`].
-    pub fn of_pem(path: &Path, pem: &[u8]) -> Result<CaFile, Error> {
-        let certificates = certificates(path, pem)?;
+        let certificates = certificates(path)?;
         let mut trial = RootCertStore::empty();
         for certificate in &certificates {
             trial
@@ -146,22 +138,11 @@ impl Identity {
     /// # Errors
     /// [`Error`] names the file that is at fault; that of the certificate if the two do not fit.
     pub fn read(certificate: &Path, key: &Path) -> Result<Identity, Error> {
-        let chain = unread(certificate)?;
-        let pem = Zeroizing::new(unread(key)?);
-        Identity::of_pem((certificate, &chain), (key, &pem))
-    }
-
-    /// As [`Identity::read`], of PEM that stands in the files of these paths.
-    ///
-    /// # Errors
-    /// As [`Identity::read`].
-    pub fn of_pem(
-        (certificate, chain): (&Path, &[u8]),
-        (key, pem): (&Path, &[u8]),
-    ) -> Result<Identity, Error> {
-        let certificates = certificates(certificate, chain)?;
+        let certificates = certificates(certificate)?;
+        let pem = std::fs::read(key).map_err(|e| Error::of(key, Reason::Unreadable(e)))?;
+        let pem = Zeroizing::new(pem);
         let private =
-            PrivateKeyDer::from_pem_slice(pem).map_err(|_| Error::of(key, Reason::NotAKey))?;
+            PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Error::of(key, Reason::NotAKey))?;
         let provider = rustls::crypto::ring::default_provider();
         match CertifiedKey::from_der(certificates.clone(), private.clone_key(), &provider) {
             Ok(_) => {}
@@ -208,12 +189,9 @@ impl fmt::Debug for Identity {
     }
 }
 
-fn unread(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|e| Error::of(path, Reason::Unreadable(e)))
-}
-
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let pem = std::fs::read(path).map_err(|e| Error::of(path, Reason::Unreadable(e)))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
         .map_err(|_| Error::of(path, Reason::NotCertificates))?;
     if certificates.is_empty() {

@@ -1,19 +1,19 @@
 //! `[store]` of the kind `kubernetes`: the two objects, and the way to the API server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::fault::Report;
 use super::parse::Surroundings;
-use super::place::Field;
+use super::place::{Field, Place};
 use super::raw;
 use crate::store::kubernetes::Config;
-use crate::store::kubernetes::access::{self, Found, SERVICE_ACCOUNT};
+use crate::store::kubernetes::access::{self, Access, Problem};
 
 /// The Secret's name, unless it is said otherwise.
 const SECRET: &str = "collibra-auth-proxy-token";
 
 /// The Lease's name, unless it is said otherwise.
-const LEASE: &str = "collibra-auth-proxy";
+const LEASE: &str = "collibra-auth-proxy-token";
 
 const NAME_REMEDY: &str = "write lower-case letters, digits, `-` and `.`, up to 253";
 
@@ -36,64 +36,54 @@ pub(super) fn parse(
     let lease = name(raw.lease, LEASE);
     let given = matches!(raw.namespace, Field::Given(_) | Field::Faulty);
     let namespace = name(raw.namespace, "default");
-    let found = found(raw.kubeconfig, &raw.place, surroundings, report)?;
-    let own = found.namespace.filter(|name| is_name(name));
-    let namespace = if given { Some(namespace) } else { own };
-    let Some(namespace) = namespace else {
-        report.fault(raw.place.child("namespace").fault(
-            "it is missing, and neither the service account nor the kubeconfig file has one",
-            "write the namespace of the Secret and the Lease",
-        ));
-        return None;
+    let (place, access) = access(raw.kubeconfig, &raw.place, surroundings);
+    let access = match access? {
+        Ok(access) => access,
+        Err(problem) => {
+            report.fault(place.fault(problem.to_string(), remedy(&problem)));
+            return None;
+        }
     };
+    if access.is_unverified() {
+        report.warning(place.fault(
+            "the kubeconfig file says insecure-skip-tls-verify: whoever is on the way to the API server can be it, and gets this user's token",
+            "name the server's authority there",
+        ));
+    }
+    let own = access.namespace().to_owned();
     Some(Config {
-        access: found.access,
-        namespace,
+        namespace: if given { namespace } else { own },
+        access,
         secret,
         lease,
     })
 }
 
-/// The way to the server: the file that is named, the pod's own, or that of `KUBECONFIG`.
-fn found(
+/// The way to the server: the file that is named, the pod's own, or that of `KUBECONFIG`; and where
+/// that is settled. `None` only if something was reported.
+fn access(
     kubeconfig: Field<PathBuf>,
-    store: &super::place::Place,
+    store: &Place,
     surroundings: &Surroundings<'_>,
-    report: &mut Report,
-) -> Option<Found> {
-    let variable = |name| (surroundings.env)(name).filter(|value| !value.is_empty());
-    let (place, result) = match kubeconfig {
-        Field::Faulty => return None,
+) -> (Place, Option<Result<Access, Problem>>) {
+    match kubeconfig {
+        Field::Faulty => (store.child("kubeconfig"), None),
         Field::Given(typed) => {
             let path = surroundings.to_read(&typed.value);
-            (typed.place, access::kubeconfig(&path))
+            (typed.place, Some(access::kubeconfig(&[path])))
         }
         Field::Absent => {
-            let place = store.child("kubeconfig");
-            if let Some(host) = variable("KUBERNETES_SERVICE_HOST") {
-                let port = variable("KUBERNETES_SERVICE_PORT");
-                let account = Path::new(SERVICE_ACCOUNT);
-                (place, access::in_cluster(account, &host, port.as_deref()))
-            } else if let Some(path) = variable("KUBECONFIG") {
-                let path = surroundings.to_read(Path::new(&path));
-                (place, access::kubeconfig(&path))
-            } else {
-                report.fault(place.fault(
-                    "it is missing, and this is no pod: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set",
-                    "write the path of a kubeconfig file",
-                ));
-                return None;
-            }
+            let found = access::find(surroundings.env, |path| surroundings.to_read(path));
+            (store.child("kubeconfig"), Some(found))
         }
-    };
-    match result {
-        Ok(found) => Some(found),
-        Err(problem) => {
-            report.fault(place.fault(
-                problem.to_string(),
-                "in a pod mount the service account's token, elsewhere name a kubeconfig file that this user can read",
-            ));
-            None
+    }
+}
+
+fn remedy(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::Nowhere => "write the path of a kubeconfig file",
+        _ => {
+            "in a pod mount the service account's token, elsewhere name a kubeconfig file that this user can read"
         }
     }
 }

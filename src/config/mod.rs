@@ -12,6 +12,7 @@ mod fault;
 mod flags;
 mod forward;
 mod instance;
+#[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod listener;
 mod listener_address;

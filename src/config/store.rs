@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use super::fault::Report;
+#[cfg(feature = "kubernetes")]
+use super::kubernetes;
 use super::nearest::{listed, nearest};
 use super::parse::Surroundings;
 use super::place::{Field, Place, Typed};
-use super::{kubernetes, raw, redis};
+use super::{raw, redis};
 use crate::store::Config;
 
 /// The kinds that there are.
@@ -49,7 +51,16 @@ pub(super) fn parse(
     match kind {
         "file" => file(raw.path, &raw.place, surroundings, report),
         "redis" => redis::parse(raw, surroundings, report).map(Config::Redis),
+        #[cfg(feature = "kubernetes")]
         "kubernetes" => kubernetes::parse(raw, surroundings, report).map(Config::Kubernetes),
+        #[cfg(not(feature = "kubernetes"))]
+        "kubernetes" => {
+            report.fault(raw.place.child("kind").fault(
+                "this program was built without the feature `kubernetes`",
+                "take a build that has it, or another kind of store",
+            ));
+            None
+        }
         _ => None,
     }
     .unwrap_or_default()

@@ -1,6 +1,6 @@
 //! Where a client's token and pool are kept, and who of those that share them asks for the next:
 //! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host,
-//! [`mod@redis`] and [`mod@kubernetes`] for the proxies of a fleet.
+//! [`mod@redis`] and `kubernetes` (a feature of the build) for the proxies of a fleet.
 //!
 //! [`observed`] counts what each is asked for; [`handed`] has what a process left to its successor.
 //!
@@ -13,6 +13,7 @@
 pub mod file;
 pub mod handed;
 pub mod key;
+#[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod memory;
 pub mod observed;
@@ -42,6 +43,7 @@ pub enum Config {
     /// On a server, which the proxies of a fleet share.
     Redis(redis::Config),
     /// In a cluster, whose proxies share it.
+    #[cfg(feature = "kubernetes")]
     Kubernetes(kubernetes::Config),
 }
 
@@ -53,6 +55,7 @@ impl Config {
             Config::Memory => "memory",
             Config::File { .. } => "file",
             Config::Redis(_) => "redis",
+            #[cfg(feature = "kubernetes")]
             Config::Kubernetes(_) => "kubernetes",
         }
     }
@@ -81,9 +84,6 @@ pub enum BuildError {
     /// There is no certificate to verify the server by.
     #[error("the store's server: {0}")]
     Redis(#[from] tls::Error),
-    /// There is no way to the API server.
-    #[error("the API server: {0}")]
-    Kubernetes(#[from] kubernetes::Unusable),
 }
 
 /// The store of one client, as `config` has it. Call it on a runtime.
@@ -107,9 +107,10 @@ pub fn build(
             let store = redis::RedisStore::new(config, client.name, key, clock)?;
             Ok(Arc::new(store))
         }
+        #[cfg(feature = "kubernetes")]
         Config::Kubernetes(config) => {
             let key = key::Key::new(client.instance, client.id, client.secret);
-            let store = kubernetes::KubernetesStore::new(config, client.name, key, clock)?;
+            let store = kubernetes::KubernetesStore::new(config, client.name, key, clock);
             Ok(Arc::new(store))
         }
     }

@@ -108,6 +108,9 @@ fn filter(level: LevelFilter) -> Targets {
         // its errors are every app that hangs up; what matters of them is in the access log
         .with_target("pingora", level.min(LevelFilter::ERROR))
         .with_target("pingora_proxy", LevelFilter::OFF)
+        // it says each failure that the store tells better, and an answer that it cannot read whole:
+        // a Secret
+        .with_target("kube_client", LevelFilter::OFF)
 }
 
 fn subscriber<W>(

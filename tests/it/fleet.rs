@@ -1,20 +1,101 @@
-//! A fleet of proxies shares one client by a Redis server: it takes no more tokens than one proxy
-//! alone, whatever happens to its members, to the server, and to what lies there.
+//! A fleet of proxies shares one client by a server: it takes no more tokens than one proxy alone,
+//! whatever happens to its members, to the server, and to what lies there.
 //!
-//! Real processes and a real server, at 60 times Collibra's speed: a token lives for 5 s, and the
-//! pool of 5 gains one a second.
+//! Real processes, at 60 times Collibra's speed: a token lives for 5 s, and the pool of 5 gains one
+//! a second. The same promises are kept by a real Redis server, by a stand-in for a cluster's API
+//! server, and, where `KUBECONFIG` names one, by a real cluster:
+//! `cargo test --test it kubernetes -- --ignored`.
 
 mod away;
+mod by_redis;
 mod contract;
 mod load;
 mod members;
+mod server;
 mod stored;
 
 use std::time::Duration;
 
-use crate::support::redis::Redis;
 use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::{Proxy, Simulator};
+use server::{Kind, Server};
+
+/// A test of each promise, by whatever is shared.
+macro_rules! promises {
+    ($kind:ident: $($file:ident::$promise:ident),* $(,)?) => {
+        $(#[test] fn $promise() { super::$file::$promise(super::Kind::$kind); })*
+    };
+    (ignored $kind:ident: $($file:ident::$promise:ident),* $(,)?) => {
+        $(
+            #[test]
+            #[ignore = "needs a cluster: KUBECONFIG"]
+            fn $promise() { super::$file::$promise(super::Kind::$kind); }
+        )*
+    };
+}
+
+mod redis {
+    promises!(Redis:
+        away::ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so,
+        away::two_minutes_without_the_server_are_not_noticed,
+        contract::a_server_that_swallows_everything_holds_nobody_up,
+        contract::each_knows_how_many_came_before_it,
+        contract::many_writers_at_once_lose_nothing,
+        contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
+        contract::what_one_keeps_the_other_reads_and_is_told_of,
+        contract::who_has_lost_the_right_changes_nothing,
+        members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,
+        members::ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one,
+        members::ten_that_start_at_once_take_one_token_and_none_for_restarting,
+        members::the_one_who_asks_may_be_killed_in_the_middle_of_it,
+        members::the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock,
+        stored::neither_token_nor_secret_nor_id_can_be_read_there,
+        stored::one_with_a_wrong_secret_costs_the_others_nothing,
+        stored::whatever_is_put_there_under_load_no_app_notices,
+    );
+}
+
+#[cfg(feature = "kubernetes")]
+mod kubernetes {
+    promises!(Kubernetes:
+        away::ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so,
+        away::two_minutes_without_the_server_are_not_noticed,
+        contract::a_server_that_swallows_everything_holds_nobody_up,
+        contract::each_knows_how_many_came_before_it,
+        contract::many_writers_at_once_lose_nothing,
+        contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
+        contract::what_one_keeps_the_other_reads_and_is_told_of,
+        contract::who_has_lost_the_right_changes_nothing,
+        members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,
+        members::ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one,
+        members::ten_that_start_at_once_take_one_token_and_none_for_restarting,
+        members::the_one_who_asks_may_be_killed_in_the_middle_of_it,
+        members::the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock,
+        stored::neither_token_nor_secret_nor_id_can_be_read_there,
+        stored::one_with_a_wrong_secret_costs_the_others_nothing,
+        stored::whatever_is_put_there_under_load_no_app_notices,
+    );
+}
+
+/// Each makes a Secret and a Lease of its own there, and deletes them.
+#[cfg(feature = "kubernetes")]
+mod kubernetes_cluster {
+    promises!(ignored Cluster:
+        contract::each_knows_how_many_came_before_it,
+        contract::many_writers_at_once_lose_nothing,
+        contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
+        contract::what_one_keeps_the_other_reads_and_is_told_of,
+        contract::who_has_lost_the_right_changes_nothing,
+        members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,
+        members::ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one,
+        members::ten_that_start_at_once_take_one_token_and_none_for_restarting,
+        members::the_one_who_asks_may_be_killed_in_the_middle_of_it,
+        members::the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock,
+        stored::neither_token_nor_secret_nor_id_can_be_read_there,
+        stored::one_with_a_wrong_secret_costs_the_others_nothing,
+        stored::whatever_is_put_there_under_load_no_app_notices,
+    );
+}
 
 /// A minute of Collibra's time.
 const MINUTE: Duration = Duration::from_secs(1);
@@ -35,10 +116,10 @@ struct Member<'a> {
 }
 
 impl Member<'_> {
-    fn sharing<'a>(simulator: &'a Simulator, url: &str) -> Member<'a> {
+    fn sharing<'a>(simulator: &'a Simulator, server: &Server) -> Member<'a> {
         Member {
             simulator,
-            store: format!("kind = \"redis\"\nurl = \"{url}\""),
+            store: server.store(),
             secret: CLIENT_SECRET,
             minute: MINUTE,
         }
@@ -101,13 +182,13 @@ fn fleet(member: &Member<'_>, size: usize) -> Vec<Proxy> {
 }
 
 /// A fleet on a server, each member with the token that it shares with the others.
-fn sharing(size: usize) -> (Simulator, Redis, Vec<Proxy>) {
-    let (simulator, redis) = (collibra(), Redis::start());
-    let proxies = fleet(&Member::sharing(&simulator, &redis.url()), size);
+fn sharing(kind: Kind, size: usize) -> (Simulator, Server, Vec<Proxy>) {
+    let (simulator, server) = (collibra(), Server::start(kind));
+    let proxies = fleet(&Member::sharing(&simulator, &server), size);
     for proxy in &proxies {
         holds(proxy);
     }
-    (simulator, redis, proxies)
+    (simulator, server, proxies)
 }
 
 /// Waits until a proxy holds a token that may be sent.

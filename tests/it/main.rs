@@ -42,6 +42,7 @@ mod http2_upstream;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+#[cfg(feature = "kubernetes")]
 mod kubernetes;
 #[cfg(test)]
 mod listeners_http2;

@@ -81,6 +81,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
             let prefix = redis.key_prefix.escape_debug();
             writeln!(out, "store: {}, keys below {prefix}", redis.server)?;
         }
+        #[cfg(feature = "kubernetes")]
         store::Config::Kubernetes(kubernetes) => writeln!(
             out,
             "store: {}, Secret {} and Lease {} in the namespace {}",

@@ -258,7 +258,10 @@ fn what_listens_twice() {
 fn stores() {
     let text = |store: &str| with("", "", "") + "[store]\n" + store;
     insta::assert_snapshot!(report(&text("kind = \"files\"\npath = \"a\"")), @r#"proxy.toml:12: store.kind: there is no such store; write "file""#);
-    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:11: store.kubeconfig: it is missing, and this is no pod: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set; write the path of a kubeconfig file");
+    #[cfg(feature = "kubernetes")]
+    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:11: store.kubeconfig: this is no pod, and no kubeconfig file is named: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set; write the path of a kubeconfig file");
+    #[cfg(not(feature = "kubernetes"))]
+    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:11: store.kind: this program was built without the feature `kubernetes`; take a build that has it, or another kind of store");
     insta::assert_snapshot!(report(&text("kind = \"file\"")), @r#"proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`"#);
     insta::assert_snapshot!(report(&text("kind = \"file\"\npath = \"\"")), @"proxy.toml:13: store.path: the path is empty; write a file's path, or leave the key out");
     insta::assert_snapshot!(report(&text("kind = 1\npath = \"a\"")), @r#"proxy.toml:12: store.kind: this should be a string, and is a whole number; write it in quotes, like "…""#);

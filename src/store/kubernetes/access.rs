@@ -1,59 +1,42 @@
 //! How the API server is reached: from inside the cluster by the pod's service account, or from
 //! anywhere by a kubeconfig file.
 //!
-//! Promises: the server is always verified; no message quotes a file's content.
+//! It is of use beyond the store: [`find`] gives the way that this process has, [`Access::client`] a
+//! client for it, [`Access::namespace`] where that client is at home.
+//!
+//! Promises: nothing is contacted, and no program is run, before [`Access::client`]; no message and
+//! no `Debug` quotes a file's content.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use kube::client::{AuthError, ConfigExt, RustlsTlsError};
+use kube::config::{
+    ExecInteractiveMode, InClusterError, Kubeconfig, KubeconfigError, LoadDataError,
+};
+use ring::digest::{Context, Digest, SHA256};
 use secrecy::zeroize::Zeroizing;
-use serde::Deserialize;
-use url::Url;
 
-use crate::secret::Secret;
-use crate::tls::{self, CaFile, Identity};
+/// How long it may take to connect.
+const CONNECT: Duration = Duration::from_secs(2);
 
-/// Where a pod finds its service account.
-pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// Where the API server is and who asks there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the API server is and who asks there. Equal to another whose files held the same.
+#[derive(Clone)]
 pub struct Access {
-    /// Its address.
-    pub server: Url,
-    /// What to trust besides the system's roots.
-    pub ca: Option<CaFile>,
-    /// The client certificate.
-    pub identity: Option<Identity>,
-    /// The bearer token.
-    pub token: Token,
-}
-
-/// A bearer token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Token {
-    /// There is none.
-    None,
-    /// It stays the same.
-    Fixed(Secret),
-    /// It stands in a file, and is renewed there.
-    File(PathBuf),
-}
-
-/// What was found.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// The way to the server.
-    pub access: Access,
-    /// The namespace that goes with it, if one does.
-    pub namespace: Option<String>,
+    config: Arc<kube::Config>,
+    digest: Digest,
 }
 
 /// Why the server cannot be reached by what is there. Says what to do; quotes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
+    /// Neither a pod nor a kubeconfig file.
+    #[error(
+        "this is no pod, and no kubeconfig file is named: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set"
+    )]
+    Nowhere,
     /// The file, or one that it names, cannot be read.
     #[error("{what} cannot be read: {cause}")]
     Unreadable {
@@ -65,233 +48,278 @@ pub enum Problem {
     /// Its content does not do.
     #[error("{0}")]
     Unusable(&'static str),
-    /// A certificate or key does not do.
-    #[error("{0}: {1}")]
-    Tls(&'static str, tls::Reason),
 }
 
-/// The way of a pod whose service account is mounted at `account` to the API server at `host` and
-/// `port`, which are the variables `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`.
-///
-/// # Errors
-/// [`Problem`] says what is missing.
-pub fn in_cluster(account: &Path, host: &str, port: Option<&str>) -> Result<Found, Problem> {
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    let server = format!("https://{host}:{}", port.unwrap_or("443"));
-    let server = Url::parse(&server).map_err(|_| {
-        Problem::Unusable("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are no address")
-    })?;
-    let authority = CaFile::read(&account.join("ca.crt"))
-        .map_err(|e| Problem::Tls("the service account's ca.crt", e.reason))?;
-    let namespace = std::fs::read_to_string(account.join("namespace")).ok();
-    Ok(Found {
-        access: Access {
-            server,
-            ca: Some(authority),
-            identity: None,
-            token: Token::File(account.join("token")),
-        },
-        namespace: namespace.map(|text| text.trim().to_owned()),
-    })
-}
-
-/// The way that the current context of the kubeconfig file `path` names.
+/// The way of this process: its pod's, or that of the kubeconfig files in `KUBECONFIG`. `env` reads
+/// its environment, `path` settles from where a relative path counts.
 ///
 /// # Errors
 /// [`Problem`] says what cannot be used.
-pub fn kubeconfig(path: &Path) -> Result<Found, Problem> {
-    let what = "the file";
-    let text = std::fs::read(path).map_err(|cause| Problem::Unreadable { what, cause })?;
-    let text = Zeroizing::new(text);
-    let file: Kubeconfig = serde_saphyr::from_slice(&text)
-        .map_err(|_| Problem::Unusable("the file is no kubeconfig file in YAML or JSON"))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let context = file.contexts.into_iter();
-    let context = context
-        .filter(|context| context.name == file.current_context)
-        .map(|named| named.context)
-        .next()
-        .ok_or(Problem::Unusable("the file has no current context"))?;
-    let cluster = file.clusters.into_iter();
-    let cluster = cluster
-        .filter(|cluster| cluster.name == context.cluster)
-        .map(|named| named.cluster)
-        .next()
-        .ok_or(Problem::Unusable(
-            "its current context names a cluster that the file does not have",
-        ))?;
-    let user = file.users.into_iter();
-    let user = user
-        .filter(|user| user.name == context.user)
-        .map(|named| named.user)
-        .next()
-        .unwrap_or_default();
-    Ok(Found {
-        access: access(path, folder, cluster, user)?,
-        namespace: context.namespace,
-    })
+pub fn find(
+    env: impl Fn(&str) -> Option<String>,
+    path: impl Fn(&Path) -> PathBuf,
+) -> Result<Access, Problem> {
+    let variable = |name| env(name).filter(|value: &String| !value.is_empty());
+    if variable("KUBERNETES_SERVICE_HOST").is_some() {
+        return in_cluster();
+    }
+    let paths = variable("KUBECONFIG").ok_or(Problem::Nowhere)?;
+    let paths = std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty());
+    let paths: Vec<PathBuf> = paths.map(|named| path(&named)).collect();
+    kubeconfig(&paths)
 }
 
-fn access(path: &Path, folder: &Path, cluster: Cluster, user: User) -> Result<Access, Problem> {
-    if cluster.insecure_skip_tls_verify {
-        return Err(Problem::Unusable(
-            "it says insecure-skip-tls-verify, and this program always verifies: name the authority instead",
-        ));
-    }
-    if user.exec.is_some() || user.auth_provider.is_some() {
-        return Err(Problem::Unusable(
-            "its user logs in by another program, which is not run: give it a token or a client certificate",
-        ));
-    }
-    let server = Url::parse(&cluster.server)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or(Problem::Unusable(
-            "its cluster's server is no http:// or https:// address",
-        ))?;
-    let part = |data: Option<String>, file: Option<PathBuf>, what| {
-        part(folder, data, file, what).map(|pem| pem.map(Zeroizing::new))
-    };
-    let authority = part(
-        cluster.certificate_authority_data,
-        cluster.certificate_authority,
-        "its certificate-authority",
-    )?;
-    let ca = match authority {
-        Some(pem) => Some(
-            CaFile::of_pem(path, &pem)
-                .map_err(|e| Problem::Tls("its certificate-authority", e.reason))?,
-        ),
-        None => None,
-    };
-    let certificate = part(
-        user.client_certificate_data,
-        user.client_certificate,
-        "its client-certificate",
-    )?;
-    let key = part(user.client_key_data, user.client_key, "its client-key")?;
-    let identity = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some(
-            Identity::of_pem((path, &certificate), (path, &key))
-                .map_err(|e| Problem::Tls("its client certificate", e.reason))?,
-        ),
-        (None, None) => None,
-        _ => {
-            return Err(Problem::Unusable(
-                "its user has one of client-certificate and client-key without the other",
-            ));
+/// The way of a pod, by its service account's files and the variables that Kubernetes sets.
+///
+/// # Errors
+/// [`Problem`] says what is missing.
+pub fn in_cluster() -> Result<Access, Problem> {
+    let config = kube::Config::incluster().map_err(not_in_cluster)?;
+    Access::new(config, Vec::new())
+}
+
+fn not_in_cluster(error: InClusterError) -> Problem {
+    let unreadable = |what, cause| Problem::Unreadable { what, cause };
+    match error {
+        InClusterError::ReadDefaultNamespace(cause) => {
+            unreadable("the service account's namespace", cause)
         }
-    };
-    let token = match (user.token_file, user.token) {
-        (Some(file), _) => Token::File(folder.join(file)),
-        (None, Some(token)) => Token::Fixed(Secret::from(token)),
-        (None, None) => Token::None,
-    };
-    Ok(Access {
-        server,
-        ca,
-        identity,
-        token,
-    })
-}
-
-/// What stands in the file itself, in base64, or in another that it names.
-fn part(
-    folder: &Path,
-    data: Option<String>,
-    file: Option<PathBuf>,
-    what: &'static str,
-) -> Result<Option<Vec<u8>>, Problem> {
-    match (data, file) {
-        (Some(data), _) => STANDARD
-            .decode(data.trim())
-            .map(Some)
-            .map_err(|_| Problem::Unusable("something in it that ends in -data is no base64")),
-        (None, Some(file)) => std::fs::read(folder.join(file))
-            .map(Some)
-            .map_err(|cause| Problem::Unreadable { what, cause }),
-        (None, None) => Ok(None),
+        InClusterError::ReadCertificateBundle(cause) => {
+            unreadable("the service account's ca.crt", cause)
+        }
+        InClusterError::ParseCertificates(_) => Problem::Unusable(NO_AUTHORITY),
+        InClusterError::ReadEnvironmentVariable(_)
+        | InClusterError::ParseClusterPort(_)
+        | InClusterError::ParseClusterUrl(_) => {
+            Problem::Unusable("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are no address")
+        }
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Kubeconfig {
-    #[serde(default)]
-    current_context: String,
-    #[serde(default)]
-    contexts: Vec<NamedContext>,
-    #[serde(default)]
-    clusters: Vec<NamedCluster>,
-    #[serde(default)]
-    users: Vec<NamedUser>,
+/// The way that the current context of the kubeconfig files `paths` names, merged as kubectl does.
+///
+/// A proxy counts only if the file names it. A program that logs in is never given a terminal.
+///
+/// # Errors
+/// [`Problem`] says what cannot be used.
+pub fn kubeconfig(paths: &[PathBuf]) -> Result<Access, Problem> {
+    let mut merged = Kubeconfig::default();
+    let mut parts = Vec::new();
+    for path in paths {
+        let next = Kubeconfig::read_from(path).map_err(unusable)?;
+        merged = merged.merge(next).map_err(unusable)?;
+        parts.push(read(path, "the file")?);
+    }
+    let mut config = kube::Config::try_from(merged.clone()).map_err(unusable)?;
+    let scheme = config.cluster_url.scheme_str();
+    if !matches!(scheme, Some("http" | "https")) || config.cluster_url.host().is_none() {
+        return Err(Problem::Unusable(NO_SERVER));
+    }
+    if !names_a_proxy(&merged) {
+        // the environment's, which is for other ways
+        config.proxy_url = None;
+    }
+    if let Some(exec) = &mut config.auth_info.exec {
+        exec.interactive_mode = Some(ExecInteractiveMode::Never);
+    }
+    Access::new(config, parts)
 }
 
-#[derive(Deserialize)]
-struct NamedContext {
-    name: String,
-    context: Context,
+const NO_SERVER: &str = "its cluster's server is no http:// or https:// address";
+
+const NO_AUTHORITY: &str = "the server's certificate-authority, or the service account's ca.crt, holds no certificate that can be used";
+
+/// Whether the cluster of the current context has a `proxy-url`.
+fn names_a_proxy(file: &Kubeconfig) -> bool {
+    let contexts = file.contexts.iter();
+    let context = { contexts }.find(|context| Some(&context.name) == file.current_context.as_ref());
+    let cluster = context.and_then(|context| Some(&context.context.as_ref()?.cluster));
+    let mut clusters = file.clusters.iter();
+    clusters
+        .find(|named| Some(&named.name) == cluster)
+        .and_then(|named| named.cluster.as_ref()?.proxy_url.as_ref())
+        .is_some_and(|proxy| !proxy.is_empty())
 }
 
-#[derive(Deserialize)]
-struct Context {
-    cluster: String,
-    #[serde(default)]
-    user: String,
-    namespace: Option<String>,
+fn read(path: impl AsRef<Path>, what: &'static str) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let read = std::fs::read(path).map(Zeroizing::new);
+    read.map_err(|cause| Problem::Unreadable { what, cause })
 }
 
-#[derive(Deserialize)]
-struct NamedCluster {
-    name: String,
-    cluster: Cluster,
+impl Access {
+    /// `parts`: what was read for it.
+    fn new(
+        mut config: kube::Config,
+        mut parts: Vec<Zeroizing<Vec<u8>>>,
+    ) -> Result<Access, Problem> {
+        config.connect_timeout = Some(CONNECT);
+        // whoever asks knows better whether it is worth another try
+        config.default_retry = false;
+        let user = &config.auth_info;
+        if let Some(token) = &user.token_file {
+            // it is renewed there, and that changes nothing
+            read(token, "the token's file")?;
+        }
+        for (file, what) in [
+            (&user.client_certificate, "its client-certificate"),
+            (&user.client_key, "its client-key"),
+        ] {
+            if let Some(file) = file {
+                parts.push(read(file, what)?);
+            }
+        }
+        if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Problem::Unusable(NO_AUTHORITY));
+        }
+        let mut digest = Context::new(&SHA256);
+        digest.update(config.cluster_url.to_string().as_bytes());
+        let authority = config.root_cert.iter().flatten();
+        for part in authority.chain(parts.iter().map(|part| &**part)) {
+            digest.update(&part.len().to_be_bytes());
+            digest.update(part);
+        }
+        let digest = digest.finish();
+        // without the program that logs in, which is none of a configuration's business
+        let mut trial = config.clone();
+        (trial.auth_info.exec, trial.auth_info.auth_provider) = (None, None);
+        trial.rustls_client_config().map_err(no_tls)?;
+        let config = Arc::new(config);
+        Ok(Access { config, digest })
+    }
+
+    /// A client for it, which renews its token from where that stands. It belongs to the runtime that
+    /// this is called on.
+    ///
+    /// # Errors
+    /// [`Problem`] if a file has changed for the worse, or if the program that logs in fails.
+    pub async fn client(&self) -> Result<kube::Client, Problem> {
+        let config = (*self.config).clone();
+        // it reads files, and runs the program
+        let made = tokio::task::spawn_blocking(move || kube::Client::try_from(config)).await;
+        made.map_err(|_| LOGIN)?.map_err(|error| match error {
+            kube::Error::Auth(AuthError::ReadTokenFile(cause, _)) => Problem::Unreadable {
+                what: "the token's file",
+                cause,
+            },
+            kube::Error::Auth(_) => LOGIN,
+            error => no_tls(error),
+        })
+    }
+
+    /// The namespace that goes with it: the pod's, the context's, or else `default`.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.config.default_namespace
+    }
+
+    /// Whether the server is taken for what it says it is, because the kubeconfig file wants it so.
+    #[must_use]
+    pub fn is_unverified(&self) -> bool {
+        self.config.accept_invalid_certs
+    }
+
+    /// Whether another program logs in, which takes its time.
+    #[must_use]
+    pub fn runs_a_program(&self) -> bool {
+        let user = &self.config.auth_info;
+        user.exec.is_some() || user.auth_provider.is_some()
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Cluster {
-    server: String,
-    certificate_authority: Option<PathBuf>,
-    certificate_authority_data: Option<String>,
-    #[serde(default)]
-    insecure_skip_tls_verify: bool,
+/// As kubectl has it, the program's words may be secrets.
+const LOGIN: Problem = Problem::Unusable(
+    "the program that the kubeconfig's user logs in by fails; run it by hand, as this user, and see what it says",
+);
+
+fn unusable(error: KubeconfigError) -> Problem {
+    let data = |what, error| match error {
+        LoadDataError::ReadFile(cause, _) => Problem::Unreadable { what, cause },
+        LoadDataError::DecodeBase64(_) => {
+            Problem::Unusable("something in it that ends in -data is no base64")
+        }
+        LoadDataError::NoBase64DataOrFile => Problem::Unusable(
+            "its user has one of client-certificate and client-key without the other",
+        ),
+    };
+    Problem::Unusable(match error {
+        KubeconfigError::ReadConfig(cause, _) => {
+            let what = "the file";
+            return Problem::Unreadable { what, cause };
+        }
+        KubeconfigError::LoadCertificateAuthority(e) => {
+            return data("its certificate-authority", e);
+        }
+        KubeconfigError::LoadClientCertificate(e) => return data("its client-certificate", e),
+        KubeconfigError::LoadClientKey(e) => return data("its client-key", e),
+        KubeconfigError::Parse(_) => "the file is no kubeconfig file in YAML or JSON",
+        KubeconfigError::CurrentContextNotSet | KubeconfigError::LoadContext(_) => {
+            "the file has no current context"
+        }
+        KubeconfigError::LoadClusterOfContext(_) => {
+            "its current context names a cluster that the file does not have"
+        }
+        KubeconfigError::MissingClusterUrl | KubeconfigError::ParseClusterUrl(_) => NO_SERVER,
+        KubeconfigError::ParseProxyUrl(_) | KubeconfigError::ParseNoProxy(_) => {
+            "its proxy-url, or the environment's HTTPS_PROXY or NO_PROXY, cannot be read"
+        }
+        KubeconfigError::ParseCertificates(_) => NO_AUTHORITY,
+        KubeconfigError::KindMismatch | KubeconfigError::ApiVersionMismatch => {
+            "the files are of different kinds"
+        }
+        KubeconfigError::FindPath => "no file is named",
+    })
 }
 
-#[derive(Deserialize)]
-struct NamedUser {
-    name: String,
-    #[serde(default)]
-    user: User,
+fn no_tls(error: kube::Error) -> Problem {
+    Problem::Unusable(match error {
+        kube::Error::InferKubeconfig(error) => return unusable(error),
+        kube::Error::RustlsTls(RustlsTlsError::AddRootCertificate(_)) => NO_AUTHORITY,
+        kube::Error::RustlsTls(RustlsTlsError::NoValidNativeRootCA(_)) => {
+            "no certificate authority is named, and the system has none"
+        }
+        kube::Error::RustlsTls(RustlsTlsError::InvalidServerName(_)) => {
+            "its tls-server-name is no name"
+        }
+        kube::Error::RustlsTls(_) => {
+            "its client-certificate and client-key cannot be used: both are PEM, and belong together"
+        }
+        kube::Error::ProxyProtocolUnsupported { .. }
+        | kube::Error::ProxyProtocolDisabled { .. } => {
+            "its proxy-url is of a kind that this program does not speak; name an http:// one"
+        }
+        _ => "this build has no client for it",
+    })
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct User {
-    client_certificate: Option<PathBuf>,
-    client_certificate_data: Option<String>,
-    client_key: Option<PathBuf>,
-    client_key_data: Option<String>,
-    token: Option<String>,
-    #[serde(rename = "tokenFile")]
-    token_file: Option<PathBuf>,
-    exec: Option<serde::de::IgnoredAny>,
-    auth_provider: Option<serde::de::IgnoredAny>,
+impl PartialEq for Access {
+    fn eq(&self, other: &Access) -> bool {
+        self.digest.as_ref() == other.digest.as_ref()
+    }
 }
+
+impl Eq for Access {}
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let origin = self.server.origin().ascii_serialization();
-        write!(f, "{origin}")
+        let url = &self.config.cluster_url;
+        // without whoever may stand before the host
+        let scheme = url.scheme_str().unwrap_or_default();
+        write!(f, "{scheme}://{}", url.host().unwrap_or_default())?;
+        url.port_u16().map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Access").field(&self.to_string()).finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
 
     fn file(user: &str, cluster: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -306,52 +334,86 @@ mod tests {
         file
     }
 
+    fn found(file: &tempfile::NamedTempFile) -> Result<Access, Problem> {
+        kubeconfig(&[file.path().to_owned()])
+    }
+
+    fn certificate() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["k.example".into()]).unwrap();
+        let key = made.signing_key.serialize_pem();
+        (STANDARD.encode(made.cert.pem()), STANDARD.encode(key))
+    }
+
     #[test]
     fn the_current_context_counts_with_what_it_names() {
-        let made = rcgen::generate_simple_self_signed(vec!["k.example".into()]).unwrap();
-        let cert = STANDARD.encode(made.cert.pem());
-        let key = STANDARD.encode(made.signing_key.serialize_pem());
+        let (cert, key) = certificate();
         let user = format!("{{client-certificate-data: {cert}, client-key-data: {key}}}");
-        let file = file(&user, &format!("    certificate-authority-data: {cert}\n"));
-        let found = kubeconfig(file.path()).unwrap();
-        assert_eq!(found.namespace.as_deref(), Some("ours"));
-        assert_eq!(found.access.to_string(), "https://k.example:6443");
-        assert!(found.access.ca.is_some() && found.access.identity.is_some());
-        assert_eq!(found.access.token, Token::None);
+        let authority = format!("    certificate-authority-data: {cert}\n");
+        let file = file(&user, &authority);
+        let access = found(&file).unwrap();
+        assert_eq!(access.namespace(), "ours");
+        assert_eq!(access.to_string(), "https://k.example:6443");
+        assert!(!access.is_unverified() && !access.runs_a_program());
+        assert_eq!(access, found(&file).unwrap());
+        // a second file adds what the first has not
+        let other = super::tests::file("{token: k4n4ri}", "    insecure-skip-tls-verify: true\n");
+        let both = kubeconfig(&[file.path().to_owned(), other.path().to_owned()]).unwrap();
+        assert!(!both.is_unverified() && both != access);
+        let other = found(&other).unwrap();
+        assert!(other.is_unverified());
+        assert!(!format!("{other:?} {other}").contains("k4n4ri"));
     }
 
     #[test]
     fn what_cannot_be_used_is_told_and_not_quoted() {
+        let (cert, key) = certificate();
+        let (_, other) = certificate();
+        let pair = format!("{{client-certificate-data: {cert}, client-key-data: {other}}}");
         for (user, cluster, problem) in [
-            ("{exec: {command: k4n4ri}}", "", "another program"),
-            (
-                "{token: k4n4ri}",
-                "    insecure-skip-tls-verify: true\n",
-                "verifies",
-            ),
             ("{client-key-data: k4n4ri}", "", "no base64"),
             ("[k4n4ri]", "", "no kubeconfig"),
+            ("{tokenFile: /nonexistent}", "", "cannot be read"),
             ("{client-key: /nonexistent}", "", "cannot be read"),
+            (
+                &format!("{{client-key-data: {key}}}"),
+                "",
+                "without the other",
+            ),
+            (&pair, "", "belong together"),
+            (
+                "{}",
+                "    certificate-authority-data: azRuNHJp\n",
+                "authority",
+            ),
+            ("{}", "    server: k4n4ri\n", "no kubeconfig"),
         ] {
-            let error = kubeconfig(file(user, cluster).path()).unwrap_err();
+            let error = found(&file(user, cluster)).unwrap_err();
             let error = format!("{error} {error:?}");
             assert!(
                 error.contains(problem) && !error.contains("k4n4ri"),
                 "{error}"
             );
         }
+        let nowhere = find(|_| None, Path::to_owned).unwrap_err().to_string();
+        assert!(nowhere.contains("KUBECONFIG"), "{nowhere}");
     }
 
-    #[test]
-    fn a_pod_has_its_service_account() {
-        let made = rcgen::generate_simple_self_signed(vec!["k.example".into()]).unwrap();
-        let account = tempfile::tempdir().unwrap();
-        let error = in_cluster(account.path(), "10.0.0.1", None).unwrap_err();
-        assert!(error.to_string().contains("ca.crt"), "{error}");
-        std::fs::write(account.path().join("ca.crt"), made.cert.pem()).unwrap();
-        std::fs::write(account.path().join("namespace"), "ours\n").unwrap();
-        let found = in_cluster(account.path(), "fd00::1", Some("6443")).unwrap();
-        assert_eq!(found.access.to_string(), "https://[fd00::1]:6443");
-        assert_eq!(found.namespace.as_deref(), Some("ours"));
+    #[tokio::test]
+    async fn a_program_that_logs_in_is_run_for_the_client_alone_and_not_quoted() {
+        let ran = tempfile::tempdir().unwrap();
+        let mark = ran.path().join("mark");
+        let script = format!("touch {}; echo k4n4ri; exit 1", mark.display());
+        let user = format!(
+            "{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, args: [-c, \"{script}\"]}}}}"
+        );
+        let access = found(&file(&user, "")).unwrap();
+        assert!(access.runs_a_program() && !mark.exists());
+        let error = access.client().await.err().unwrap();
+        assert!(mark.exists());
+        let error = format!("{error} {error:?}");
+        assert!(
+            error.contains("by hand") && !error.contains("k4n4ri"),
+            "{error}"
+        );
     }
 }

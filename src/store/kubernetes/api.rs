@@ -1,28 +1,54 @@
 //! The API server's calls that the store makes: read and replace one object by its name, and watch
 //! one Secret.
 //!
-//! Objects are kept as the server gave them, so that what this program does not know of stays in
-//! them when they are replaced.
+//! The way there, who asks, and how a call is written are the library's. What is answered is read
+//! here: objects are kept as the server gave them, so that what this program does not know of stays
+//! in them when they are replaced; none is read beyond [`LARGEST`]; and none is shown in a log, where
+//! the library puts what it cannot read.
 //!
-//! Promises: every call ends within [`DEADLINE`], and a watch within [`WATCH`] and that; an object is
-//! replaced only if it still is the one that was read; nothing that the server says is passed on.
+//! Promises: every call ends within [`DEADLINE`], or [`DEADLINE_OF_A_PROGRAM`]; an object is replaced
+//! only if it still is the one that was read; nothing that the server says is passed on.
 
+use std::fmt;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Resource;
+use kube::api::{GetParams, PostParams, WatchParams};
+use kube::client::{AuthError, Body};
+use kube::core::{Request as Build, request};
 use serde_json::Value;
+use tokio::sync::Mutex;
 
-use super::{Config, Unusable};
-use crate::store::kubernetes::access::Token;
-use crate::tls;
+use super::Config;
+use super::object::version;
+use crate::clock::{Clock, Instant};
 use crate::token::ports::StoreError;
 
 /// How long a call may take, connecting included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long a watch lasts before it is begun anew.
-const WATCH: Duration = Duration::from_secs(240);
+/// The same where another program logs in, before a call now and then.
+const DEADLINE_OF_A_PROGRAM: Duration = Duration::from_secs(15);
+
+/// How long a watch lasts before it is begun anew, in seconds.
+const WATCH: u32 = 240;
+
+/// The version from which a watch goes on: any, so that it begins with what is there. The Secret's own
+/// may be one that the server has forgotten, for it grows old while others change.
+const ANY: &str = "0";
+
+/// A client whose certificate ends is made anew so long before.
+const EARLY: Duration = Duration::from_secs(60);
+
+/// For so long a server that is too busy is left alone at most, whatever it says.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// The server's own limit of an object is 1.5 MiB.
 const LARGEST: usize = 4 << 20;
@@ -44,48 +70,38 @@ pub(super) enum Replaced {
 }
 
 /// The server, and the two objects there.
-#[derive(Debug)]
 pub(super) struct Api {
-    http: reqwest::Client,
     config: Config,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+    /// Made for the first call; again if its certificate ends, or if it is not accepted.
+    client: Mutex<Option<kube::Client>>,
+    /// Until when the server wants to be left alone.
+    quiet_until: std::sync::Mutex<Option<Instant>>,
 }
 
 impl Api {
-    pub(super) fn new(config: &Config) -> Result<Api, Unusable> {
-        let mut http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(DEADLINE);
-        let access = &config.access;
-        let verified = tls::config_of_client(access.ca.as_ref(), access.identity.as_ref());
-        match verified {
-            Ok(verified) => http = http.tls_backend_preconfigured(verified),
-            // in the clear there is nothing to verify
-            Err(_) if access.server.scheme() == "http" => {
-                let none = rustls::RootCertStore::empty();
-                let provider = rustls::crypto::ring::default_provider();
-                let builder = rustls::ClientConfig::builder_with_provider(provider.into());
-                let builder = builder.with_safe_default_protocol_versions();
-                let builder = builder.map_err(|_| Unusable::Client)?;
-                let empty = builder.with_root_certificates(none).with_no_client_auth();
-                http = http.tls_backend_preconfigured(empty);
-            }
-            Err(error) => return Err(error.into()),
-        }
-        Ok(Api {
-            http: http.build().map_err(|_| Unusable::Client)?,
+    pub(super) fn new(config: &Config, clock: Arc<dyn Clock>) -> Api {
+        Api {
             config: config.clone(),
-        })
+            clock,
+            deadline: match config.access.runs_a_program() {
+                true => DEADLINE_OF_A_PROGRAM,
+                false => DEADLINE,
+            },
+            client: Mutex::default(),
+            quiet_until: std::sync::Mutex::default(),
+        }
     }
 
     /// The object of this kind.
     pub(super) async fn get(&self, kind: Kind) -> Result<Value, StoreError> {
         self.call("get", kind, async {
-            let request = self.request(Method::GET, kind, &[]).await?;
-            let response = request.send().await.map_err(|e| self.unreached(&e))?;
+            let request = self.path(kind).get(self.name(kind), &GetParams::default());
+            let response = self.send(request).await?;
             match response.status() {
-                StatusCode::OK => self.object(response).await,
-                status => Err(self.refused("get", kind, status)),
+                StatusCode::OK => self.object(response.into_body()).await,
+                _ => Err(self.refused("get", kind, response).await),
             }
         })
         .await
@@ -94,38 +110,34 @@ impl Api {
     /// Has `object`, as it was read and then changed, take the place of what was read.
     pub(super) async fn replace(&self, kind: Kind, object: &Value) -> Result<Replaced, StoreError> {
         self.call("update", kind, async {
-            let request = self.request(Method::PUT, kind, &[]).await?;
-            let sent = request.json(object).send().await;
-            let response = sent.map_err(|e| self.unreached(&e))?;
+            let parameters = PostParams::default();
+            let object = object.to_string().into_bytes();
+            let request = { self.path(kind) }.replace(self.name(kind), &parameters, object);
+            let response = self.send(request).await?;
             match response.status() {
                 StatusCode::OK | StatusCode::CREATED => Ok(Replaced::Done),
                 StatusCode::CONFLICT => Ok(Replaced::Conflict),
-                status => Err(self.refused("update", kind, status)),
+                _ => Err(self.refused("update", kind, response).await),
             }
         })
         .await
     }
 
-    /// The changes of the Secret since it had this version.
-    pub(super) async fn watch(&self, version: &str) -> Result<Watch, StoreError> {
+    /// The Secret as it is, and its changes from now on.
+    pub(super) async fn watch(&self) -> Result<Watch, StoreError> {
         let kind = Kind::Secret;
         self.call("watch", kind, async {
             let field = format!("metadata.name={}", self.config.secret);
-            let seconds = WATCH.as_secs().to_string();
-            let query = [
-                ("watch", "true"),
-                ("fieldSelector", &field),
-                ("resourceVersion", version),
-                ("timeoutSeconds", &seconds),
-            ];
-            let request = self.request(Method::GET, kind, &query).await?;
-            let response = request.send().await.map_err(|e| self.unreached(&e))?;
+            let parameters = { WatchParams::default().fields(&field) }
+                .timeout(WATCH)
+                .disable_bookmarks();
+            let response = self.send(self.path(kind).watch(&parameters, ANY)).await?;
             match response.status() {
                 StatusCode::OK => Ok(Watch {
-                    response,
+                    body: response.into_body(),
                     buffer: BytesMut::new(),
                 }),
-                status => Err(self.refused("watch", kind, status)),
+                _ => Err(self.refused("watch", kind, response).await),
             }
         })
         .await
@@ -137,70 +149,86 @@ impl Api {
         kind: Kind,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let ended = tokio::time::timeout(DEADLINE, call).await;
+        if self.is_left_alone() {
+            return Err(StoreError::Away(self.too_busy(verb, kind)));
+        }
+        let ended = tokio::time::timeout(self.deadline, call).await;
         ended.unwrap_or_else(|_elapsed| {
             Err(StoreError::Away(format!(
                 "{} does not answer within {} s (to {verb} {}); see that it runs and that nothing on the way swallows what is sent",
                 self.config.access,
-                DEADLINE.as_secs(),
-                self.name(kind),
+                self.deadline.as_secs(),
+                self.described(kind),
             )))
         })
     }
 
-    async fn request(
-        &self,
-        method: Method,
-        kind: Kind,
-        watch: &[(&str, &str)],
-    ) -> Result<RequestBuilder, StoreError> {
-        let config = &self.config;
-        let mut url = config.access.server.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty();
-            match kind {
-                Kind::Secret => path.extend(["api", "v1"]),
-                Kind::Lease => path.extend(["apis", "coordination.k8s.io", "v1"]),
-            };
-            path.extend(["namespaces", &config.namespace, resource(kind)]);
-            if watch.is_empty() {
-                path.push(match kind {
-                    Kind::Secret => &config.secret,
-                    Kind::Lease => &config.lease,
-                });
-            }
-        }
-        if !watch.is_empty() {
-            url.query_pairs_mut().extend_pairs(watch);
-        }
-        let request = self.http.request(method, url);
-        let request = request.header(http::header::ACCEPT, "application/json");
-        Ok(match &config.access.token {
-            Token::None => request,
-            Token::Fixed(token) => request.bearer_auth(token.expose()),
-            Token::File(path) => {
-                let read = tokio::fs::read_to_string(path).await;
-                let token = read.map_err(|e| {
-                    StoreError::Away(format!(
-                        "the token for {} cannot be read from {}: {e}; see that the service account's token is mounted",
-                        config.access,
-                        path.display()
-                    ))
-                })?;
-                request.bearer_auth(token.trim())
-            }
+    /// As the server wants it in `Retry-After` (RFC 9110, section 10.2.3; it writes seconds).
+    fn leave_alone(&self, headers: &HeaderMap) {
+        let after = headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok());
+        let after = after.and_then(|value| value.trim().parse().ok());
+        let after = after.map_or(Duration::from_secs(1), Duration::from_secs);
+        let until = self.clock.now() + after.min(QUIET);
+        *self
+            .quiet_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn is_left_alone(&self) -> bool {
+        let until = *self
+            .quiet_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| self.clock.now() < until)
+    }
+
+    fn path(&self, kind: Kind) -> Build {
+        let namespace = Some(&*self.config.namespace);
+        Build::new(match kind {
+            Kind::Secret => Secret::url_path(&(), namespace),
+            Kind::Lease => Lease::url_path(&(), namespace),
         })
     }
 
-    async fn object(&self, mut response: Response) -> Result<Value, StoreError> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreached(&e))? {
-            body.extend_from_slice(&chunk);
-            if body.len() > LARGEST {
+    async fn send(
+        &self,
+        request: Result<Request<Vec<u8>>, request::Error>,
+    ) -> Result<Response<Body>, StoreError> {
+        // only a name that cannot stand in an URL, which the configuration does not let through
+        let request = request.map_err(|_| self.strange())?;
+        let client = self.client().await?;
+        let sent = client.send(request.map(Body::from)).await;
+        sent.map_err(|error| self.unreached(&error))
+    }
+
+    async fn client(&self) -> Result<kube::Client, StoreError> {
+        let mut held = self.client.lock().await;
+        if let Some(client) = &*held {
+            let soon = jiff::Timestamp::try_from(self.clock.wall() + EARLY).unwrap_or_default();
+            if client.valid_until().is_none_or(|end| soon < end) {
+                return Ok(client.clone());
+            }
+        }
+        let made = self.config.access.client().await;
+        let client =
+            made.map_err(|problem| StoreError::Away(format!("{}: {problem}", self.config.access)))?;
+        *held = Some(client.clone());
+        Ok(client)
+    }
+
+    async fn object(&self, mut body: Body) -> Result<Value, StoreError> {
+        let mut object = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.unreached(&error))?;
+            object.extend_from_slice(&frame.into_data().unwrap_or_default());
+            if object.len() > LARGEST {
                 return Err(self.strange());
             }
         }
-        let object: Value = serde_json::from_slice(&body).map_err(|_| self.strange())?;
+        let object: Value = serde_json::from_slice(&object).map_err(|_| self.strange())?;
         match version(&object) {
             Some(_) => Ok(object),
             None => Err(self.strange()),
@@ -214,19 +242,36 @@ impl Api {
         ))
     }
 
-    fn unreached(&self, error: &reqwest::Error) -> StoreError {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
+    fn unreached(&self, error: &(dyn std::error::Error + 'static)) -> StoreError {
+        let server = &self.config.access;
+        let mut cause = error;
+        loop {
+            // its words may be a program's
+            if cause.is::<AuthError>() {
+                return StoreError::Away(format!(
+                    "{server}: the program that the kubeconfig's user logs in by fails; run it by hand, as this user, and see what it says"
+                ));
+            }
+            match cause.source() {
+                Some(deeper) => cause = deeper,
+                None => break,
+            }
         }
         StoreError::Away(format!(
-            "{} cannot be reached: {cause}; check its address, its certificate and the network policies",
-            self.config.access
+            "{server} cannot be reached: {cause}; check its address, its certificate and the network policies",
         ))
     }
 
-    fn refused(&self, verb: &str, kind: Kind, status: StatusCode) -> StoreError {
-        let (server, name) = (&self.config.access, self.name(kind));
+    async fn refused(&self, verb: &str, kind: Kind, answer: Response<Body>) -> StoreError {
+        let (answer, _) = answer.into_parts();
+        let status = answer.status;
+        match status {
+            // what it shows may have been renewed where it stands
+            StatusCode::UNAUTHORIZED => *self.client.lock().await = None,
+            StatusCode::TOO_MANY_REQUESTS => self.leave_alone(&answer.headers),
+            _ => {}
+        }
+        let (server, name) = (&self.config.access, self.described(kind));
         let namespace = &self.config.namespace;
         StoreError::Away(match status {
             StatusCode::NOT_FOUND => format!(
@@ -238,57 +283,64 @@ impl Api {
             StatusCode::UNAUTHORIZED => format!(
                 "{server} does not accept the token or the certificate; see that the service account's token is mounted, or renew that of the kubeconfig"
             ),
-            StatusCode::TOO_MANY_REQUESTS => {
-                format!("{server} is too busy (429) to {verb} the {name}; it is tried again")
-            }
+            StatusCode::TOO_MANY_REQUESTS => self.too_busy(verb, kind),
+            StatusCode::UNPROCESSABLE_ENTITY => format!(
+                "{server} does not take the {name} as it is kept there (422): an immutable one, or one that is full; delete it, and create it anew, empty"
+            ),
             status => {
                 format!("{server} answers {status} to {verb} the {name}; see what its log says")
             }
         })
     }
 
-    fn name(&self, kind: Kind) -> String {
+    fn too_busy(&self, verb: &str, kind: Kind) -> String {
+        let (server, name) = (&self.config.access, self.described(kind));
+        format!("{server} is too busy (429) to {verb} the {name}; it is tried again")
+    }
+
+    fn name(&self, kind: Kind) -> &str {
         match kind {
-            Kind::Secret => format!("Secret {}", self.config.secret),
-            Kind::Lease => format!("Lease {}", self.config.lease),
+            Kind::Secret => &self.config.secret,
+            Kind::Lease => &self.config.lease,
         }
     }
-}
 
-fn resource(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Secret => "secrets",
-        Kind::Lease => "leases",
+    fn described(&self, kind: Kind) -> String {
+        format!("{kind:?} {}", self.name(kind))
     }
 }
 
-/// The version of an object.
-pub(super) fn version(object: &Value) -> Option<&str> {
-    object.pointer("/metadata/resourceVersion")?.as_str()
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The changes of the Secret, as they come.
-#[derive(Debug)]
 pub(super) struct Watch {
-    response: Response,
+    body: Body,
     buffer: BytesMut,
 }
 
 impl Watch {
-    /// The Secret as it is after the next change; `None` once the watch is over, whatever ended
+    /// The Secret as it is after the next change, first as it is; `None` once the watch is over, whatever ended
     /// it: a version that is too old (410), a broken connection, or its time. Can be dropped and
     /// called again.
     pub(super) async fn next(&mut self) -> Option<Value> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+            while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
                 let line = self.buffer.split_to(end + 1);
                 let mut event: Value = serde_json::from_slice(&line).ok()?;
-                return match event["type"].as_str()? {
-                    "ADDED" | "MODIFIED" => Some(event["object"].take()),
-                    _error_or_deleted => None,
-                };
+                match event["type"].as_str()? {
+                    "ADDED" | "MODIFIED" => return Some(event["object"].take()),
+                    "BOOKMARK" => {}
+                    _error_or_deleted => return None,
+                }
             }
-            let chunk = self.response.chunk().await.ok()??;
+            let frame = self.body.frame().await?.ok()?;
+            let chunk = frame.into_data().unwrap_or_default();
             self.buffer.extend_from_slice(&chunk);
             if self.buffer.len() > LARGEST {
                 return None;

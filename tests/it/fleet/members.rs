@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use super::load::Load;
+use super::server::{Kind, Server};
 use super::{MINUTE, Member, collibra, fleet, generation, holds, sharing};
-use crate::support::redis::Redis;
 use crate::support::wait::now;
 use crate::support::{Proxy, file, http, until};
 
-#[test]
-fn ten_that_start_at_once_take_one_token_and_none_for_restarting() {
-    let (simulator, redis, mut proxies) = sharing(10);
+pub(super) fn ten_that_start_at_once_take_one_token_and_none_for_restarting(kind: Kind) {
+    let (simulator, server, mut proxies) = sharing(kind, 10);
     assert_eq!(simulator.count("token_requests"), 1);
-    let member = Member::sharing(&simulator, &redis.url());
+    let member = Member::sharing(&simulator, &server);
     let load = Load::begin(&proxies[..1]);
     // all but the one with the app, within less than half of a life
     for proxy in &mut proxies[1..] {
@@ -25,24 +24,22 @@ fn ten_that_start_at_once_take_one_token_and_none_for_restarting() {
     assert_eq!(issued, renewed, "as many as one alone");
 }
 
-#[test]
-fn ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one() {
-    let issued = share(10, 15);
+pub(super) fn ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one(kind: Kind) {
+    let issued = share(kind, 10, 15);
     assert!((5..=8).contains(&issued), "{issued}");
 }
 
-#[test]
-fn one_that_is_told_of_the_server_while_it_runs_brings_its_token_there() {
-    let (simulator, redis) = (collibra(), Redis::start());
+pub(super) fn one_that_is_told_of_the_server_while_it_runs_brings_its_token_there(kind: Kind) {
+    let (simulator, server) = (collibra(), Server::start(kind));
     let alone = Member::alone(&simulator).text();
     let (_folder, path) = file("proxy.toml", alone.as_bytes());
     let proxy = Proxy::by_file(&path).start();
     holds(&proxy);
     let before = generation(&proxy);
-    let sharing = Member::sharing(&simulator, &redis.url());
+    let sharing = Member::sharing(&simulator, &server);
     std::fs::write(&path, sharing.text()).unwrap();
     proxy.process.signal("HUP");
-    redis.key(":record");
+    server.record();
     let second = sharing.start();
     holds(&second);
     assert!(generation(&second) >= before);
@@ -60,16 +57,25 @@ fn ten_that_do_not_share_run_dry() {
 #[test]
 #[ignore = "200 processes for two minutes"]
 fn a_hundred_run_for_an_hour_on_as_many_tokens_as_one_and_dry_if_they_do_not_share() {
-    let issued = share(100, 60);
+    let issued = share(Kind::Redis, 100, 60);
     assert!((22..=26).contains(&issued), "{issued}");
     run_dry(100, 60);
 }
 
+/// `cargo test --test it twenty -- --ignored --nocapture`.
+#[cfg(feature = "kubernetes")]
+#[test]
+#[ignore = "20 processes for a minute"]
+fn twenty_run_for_an_hour_by_a_secret_and_a_lease_on_as_many_tokens_as_one() {
+    let issued = share(Kind::Kubernetes, 20, 60);
+    assert!((22..=26).contains(&issued), "{issued}");
+}
+
 /// So many share a client for so many minutes, in which nobody notices anything; gives how many
 /// tokens were issued meanwhile.
-fn share(size: usize, minutes: u32) -> u64 {
+fn share(kind: Kind, size: usize, minutes: u32) -> u64 {
     let start = now();
-    let (simulator, redis, proxies) = sharing(size);
+    let (simulator, server, proxies) = sharing(kind, size);
     // one for all, unless they took longer to start than it is new
     let renewals = start.elapsed().div_duration_f64(MINUTE * 19 / 8) as u64;
     let asked = simulator.count("token_requests");
@@ -80,12 +86,10 @@ fn share(size: usize, minutes: u32) -> u64 {
     let issued = simulator.of_client("issued") - before;
     load.end().assert_all_answered();
     let state = simulator.state();
-    let figures = redis.say(&[b"INFO", b"stats"]);
-    let commands = figure(&figures, "total_commands_processed") / begin.elapsed().as_secs_f64();
-    let bytes = figure(&figures, "total_net_output_bytes") / begin.elapsed().as_secs_f64();
+    let (figures, seconds) = (server.figures(), begin.elapsed().as_secs_f64());
     let refused = simulator.of_client("rate_limited");
     println!(
-        "{size} proxies that share, {minutes} minutes: {issued} tokens, {refused} x 429, 0 of {} requests failed; the server saw {commands:.0} commands and sent {bytes:.0} bytes a second",
+        "{size} proxies that share, {minutes} minutes: {issued} tokens, {refused} x 429, 0 of {} requests failed; from the start, and for {seconds:.0} s since all had a token, the server counted {figures}",
         state["requests"]
     );
     assert_eq!((refused, &state["unauthorized"]), (0, &0.into()));
@@ -118,20 +122,11 @@ fn pause(size: usize) -> Duration {
     Duration::from_millis(5) * u32::try_from(size).unwrap()
 }
 
-/// A figure of the server's statistics.
-fn figure(statistics: &[u8], name: &str) -> f64 {
-    let text = String::from_utf8_lossy(statistics);
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap().parse().unwrap()
-}
-
 /// Kills or stops whoever asks, in the middle of it, as often as `times`; the first proxy is let
 /// be. Gives the highest generation, how many tokens were issued, and how often the issuer refused.
-fn hurt(times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) -> (u64, u64) {
-    let (simulator, redis, mut proxies) = sharing(4);
-    let member = Member::sharing(&simulator, &redis.url());
+fn hurt(kind: Kind, times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) -> (u64, u64) {
+    let (simulator, server, mut proxies) = sharing(kind, 4);
+    let member = Member::sharing(&simulator, &server);
     let load = Load::begin(&proxies[..1]);
     // it takes its time, so that whoever asks is met in the middle of it; half of what is waited for
     simulator.fault("token", "slow:80");
@@ -159,10 +154,9 @@ fn asks(proxy: &Proxy) -> bool {
     status["clients"][0]["next"]["kind"] == "answer"
 }
 
-#[test]
-fn the_one_who_asks_may_be_killed_in_the_middle_of_it() {
+pub(super) fn the_one_who_asks_may_be_killed_in_the_middle_of_it(kind: Kind) {
     let mut pause = 0;
-    let (generation, issued) = hurt(3, |proxy, member| {
+    let (generation, issued) = hurt(kind, 3, |proxy, member| {
         std::thread::sleep(Duration::from_millis(pause));
         pause += 30;
         proxy.process.signal("KILL");
@@ -172,10 +166,9 @@ fn the_one_who_asks_may_be_killed_in_the_middle_of_it() {
     assert!(issued <= generation + 6, "{issued} {generation}");
 }
 
-#[test]
-fn the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock() {
+pub(super) fn the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock(kind: Kind) {
     let mut pause = 0;
-    let (generation, issued) = hurt(3, |proxy, _| {
+    let (generation, issued) = hurt(kind, 3, |proxy, _| {
         std::thread::sleep(Duration::from_millis(pause));
         pause += 30;
         proxy.process.signal("STOP");

@@ -1,20 +1,40 @@
-//! A stand-in for an API server: one Secret and one Lease with versions, and a watch; and its faults.
+//! A stand-in for an API server, as strict as a real one: a Secret and a Lease with versions, a Role
+//! that names them, a watch; and its faults.
 
+mod answers;
+mod rules;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
-/// A running stand-in on a thread of its own; it keeps what it has when it is stopped.
+use super::certificate::Authority;
+use super::until;
+use answers::{Api, LEASE, Objects, SECRET};
+
+/// Whoever shows it may do what the Role says.
+const TOKEN: &str = "k4n4ri-5f2b";
+
+/// Whoever shows this one may do everything.
+const OPERATOR: &str = "k4n4ri-op3r";
+
+/// A running stand-in; it keeps what it has when it is stopped.
 pub(crate) struct Kubernetes {
-    state: Arc<Api>,
+    api: Arc<Api>,
     address: SocketAddr,
+    runtime: Option<Runtime>,
+    tls: Option<TlsAcceptor>,
     folder: tempfile::TempDir,
 }
 
@@ -23,198 +43,262 @@ pub(crate) struct Kubernetes {
 pub(crate) struct Faults {
     /// So many replacements are answered 409, whatever they replace.
     pub(crate) conflicts: u32,
-    /// Every call is answered so.
+    /// Every call is answered so, and every watch ended.
     pub(crate) status: Option<StatusCode>,
     /// Watches are answered 410.
     pub(crate) gone: bool,
-    /// Watches tell nothing.
+    /// Watches begin well, and then say 410 and end.
+    pub(crate) gone_later: bool,
+    /// Watches stay open and tell nothing.
     pub(crate) stalled: bool,
+    /// Answers and events end in their middle; what was to be replaced is.
+    pub(crate) cut: bool,
     /// How long every answer takes.
     pub(crate) slow: Duration,
 }
 
-struct Api {
-    objects: Mutex<(u64, Vec<(String, Value)>)>,
-    faults: Mutex<Faults>,
-    version: watch::Sender<u64>,
-}
-
-const SECRET: &str = "/api/v1/namespaces/test/secrets/token";
-const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/test/leases/lease";
-
 impl Kubernetes {
-    /// One with an empty Secret `token` and an empty Lease `lease` in the namespace `test`.
+    /// One with an empty Secret `token` and an empty Lease `lease` in the namespace `test`, for
+    /// whoever has a bearer token.
     pub(crate) fn start() -> Kubernetes {
-        let object = |kind: &str, name: &str| json!({"kind": kind, "metadata": {"name": name, "namespace": "test", "resourceVersion": "1"}});
-        let objects = vec![
-            (SECRET.to_owned(), object("Secret", "token")),
-            (LEASE.to_owned(), object("Lease", "lease")),
-        ];
-        let state = Arc::new(Api {
-            objects: Mutex::new((1, objects)),
-            faults: Mutex::default(),
-            version: watch::Sender::new(1),
+        Kubernetes::over(None, false)
+    }
+
+    /// As [`Kubernetes::start`], over TLS and for whoever has a client certificate.
+    pub(crate) fn with_certificates() -> Kubernetes {
+        let (own, clients) = (Authority::new(), Authority::new());
+        let acceptor = TlsAcceptor::from(own.server_for("localhost", &clients));
+        let files = clients.files("test");
+        let server = Kubernetes::over(Some(acceptor), true);
+        server.put("ca.crt", &own.ca_file());
+        server.put("client.pem", &files.cert);
+        server.put("client.key", &files.key);
+        server
+    }
+
+    /// As [`Kubernetes::start`], over TLS.
+    pub(crate) fn with_tokens_by_tls() -> Kubernetes {
+        let own = Authority::new();
+        let server = Kubernetes::over(Some(TlsAcceptor::from(own.server("localhost"))), false);
+        server.put("ca.crt", &own.ca_file());
+        server
+    }
+
+    /// A directory with the files of a service account.
+    pub(crate) fn service_account(&self) -> PathBuf {
+        let folder = self.folder.path();
+        std::fs::write(folder.join("token"), TOKEN).unwrap();
+        std::fs::write(folder.join("namespace"), "test").unwrap();
+        folder.to_owned()
+    }
+
+    fn put(&self, name: &str, from: &Path) {
+        std::fs::copy(from, self.folder.path().join(name)).unwrap();
+    }
+
+    fn over(tls: Option<TlsAcceptor>, by_certificate: bool) -> Kubernetes {
+        let objects = Objects::new();
+        let version = watch::Sender::new(objects.version);
+        let api = Arc::new(Api {
+            by_certificate,
+            objects: objects.into(),
+            faults: Default::default(),
+            counts: Default::default(),
+            version,
         });
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = axum::Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&state));
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = { runtime }.enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                axum::serve(listener, router).await
-            })
-        });
-        let folder = tempfile::tempdir().unwrap();
+        let mut server = Kubernetes {
+            api,
+            address: "127.0.0.1:0".parse().unwrap(),
+            runtime: None,
+            tls,
+            folder: tempfile::tempdir().unwrap(),
+        };
+        server.go_on();
+        let port = server.address.port();
+        let cluster = match server.tls {
+            Some(_) => {
+                format!("server: \"https://localhost:{port}\", certificate-authority: ca.crt")
+            }
+            None => format!("server: \"http://127.0.0.1:{port}\""),
+        };
+        let user = match by_certificate {
+            true => "client-certificate: client.pem, client-key: client.key".to_owned(),
+            false => format!("token: {TOKEN}"),
+        };
+        server.write("config", &cluster, &user);
+        server
+    }
+
+    fn write(&self, name: &str, cluster: &str, user: &str) -> PathBuf {
         let text = format!(
             "current-context: test\ncontexts:\n- name: test\n  context: {{cluster: test, user: test, namespace: test}}\n\
-             clusters:\n- name: test\n  cluster: {{server: \"http://{address}\"}}\n\
-             users:\n- name: test\n  user: {{token: k4n4ri}}\n"
+             clusters:\n- name: test\n  cluster: {{{cluster}}}\n\
+             users:\n- name: test\n  user: {{{user}}}\n"
         );
-        std::fs::write(folder.path().join("config"), text).unwrap();
-        Kubernetes {
-            state,
-            address,
-            folder,
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts it after [`Kubernetes::stop`], with what it had, at the same address.
+    pub(crate) fn go_on(&mut self) {
+        let listener = std::net::TcpListener::bind(self.address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        self.address = listener.local_addr().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let router = axum::Router::new()
+            .fallback(answers::answer)
+            .with_state(Arc::clone(&self.api));
+        let tls = self.tls.clone();
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            axum::serve(Door { listener, tls }, router).await
+        });
+        self.runtime = Some(runtime);
+    }
+
+    /// Ends it at once, with all connections.
+    pub(crate) fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
         }
     }
 
     /// A kubeconfig file for it.
-    pub(crate) fn kubeconfig(&self) -> std::path::PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("config")
     }
 
-    /// Its address.
+    /// A kubeconfig file for it by another port, which leads there in the clear.
+    pub(crate) fn kubeconfig_by(&self, port: u16) -> PathBuf {
+        let cluster = format!("server: \"http://127.0.0.1:{port}\"");
+        self.write("by", &cluster, &format!("token: {TOKEN}"))
+    }
+
+    /// A kubeconfig file for whoever may do everything.
+    pub(crate) fn operator_kubeconfig(&self) -> PathBuf {
+        let cluster = format!("server: \"{}\"", self.url());
+        self.write("operator", &cluster, &format!("token: {OPERATOR}"))
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Its address, as messages have it.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Has it do so from now on.
     pub(crate) fn does(&self, faults: Faults) {
-        *self.state.faults.lock().unwrap() = faults;
+        *self.api.faults.lock().unwrap() = faults;
         // watches that are under way see it
-        self.state.version.send_modify(|_| {});
+        self.api.version.send_modify(|_| {});
+    }
+
+    /// How often each verb was called so far.
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
+        self.api.counts.lock().unwrap().clone()
+    }
+
+    /// The Secret as it is.
+    pub(crate) fn secret(&self) -> Value {
+        self.api.objects.lock().unwrap().all[SECRET].clone()
+    }
+
+    /// The Lease as it is.
+    pub(crate) fn lease(&self) -> Value {
+        self.api.objects.lock().unwrap().all[LEASE].clone()
+    }
+
+    /// Changes the Secret, as somebody with every right would.
+    pub(crate) fn edit_secret(&self, change: impl FnOnce(&mut Value)) {
+        self.edit(SECRET, change);
+    }
+
+    /// Changes the Lease.
+    pub(crate) fn edit_lease(&self, change: impl FnOnce(&mut Value)) {
+        self.edit(LEASE, change);
+    }
+
+    fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut objects = self.api.objects.lock().unwrap();
+        let mut object = objects.all[path].clone();
+        change(&mut object);
+        objects.put(path, object);
+        self.api.version.send_replace(objects.version);
+    }
+
+    /// Deletes both, and creates them anew, empty.
+    pub(crate) fn create_anew(&self) {
+        let mut objects = self.api.objects.lock().unwrap();
+        objects.delete(SECRET).unwrap();
+        objects.delete(LEASE).unwrap();
+        objects.put(SECRET, answers::fresh("v1", "Secret", "token"));
+        let lease = answers::fresh("coordination.k8s.io/v1", "Lease", "lease");
+        objects.put(LEASE, lease);
+        self.api.version.send_replace(objects.version);
+    }
+
+    /// What is kept, once something is: the one value in the Secret, in base64.
+    pub(crate) fn record(&self) -> String {
+        until("a record in the Secret", || {
+            let secret = self.secret();
+            let values = secret["data"].as_object()?;
+            let value = values.values().next()?;
+            value.as_str().map(str::to_owned)
+        })
     }
 
     /// Has every value in the Secret be this, in base64.
-    pub(crate) fn spoil(&self, value: &str) {
-        let mut objects = self.state.objects.lock().unwrap();
-        objects.0 += 1;
-        let (version, all) = &mut *objects;
-        let secret = &mut all[0].1;
-        for content in secret["data"].as_object_mut().unwrap().values_mut() {
-            *content = json!(value);
+    pub(crate) fn put_record(&self, value: &str) {
+        self.edit_secret(|secret| {
+            let values = secret["data"].as_object_mut().into_iter();
+            for content in values.flat_map(|values| values.values_mut()) {
+                *content = json!(value);
+            }
+        });
+    }
+}
+
+impl Drop for Kubernetes {
+    fn drop(&mut self) {
+        // it may be dropped on another runtime, where nothing is waited for
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
-        secret["metadata"]["resourceVersion"] = json!(version.to_string());
-        self.state.version.send_replace(*version);
     }
 }
 
-async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let faults = *api.faults.lock().unwrap();
-    tokio::time::sleep(faults.slow).await;
-    if let Some(status) = faults.status {
-        return status.into_response();
-    }
-    let (parts, body) = request.into_parts();
-    if parts.headers.get("authorization").unwrap() != "Bearer k4n4ri" {
-        return StatusCode::UNAUTHORIZED.into_response();
-    }
-    let path = parts.uri.path();
-    let query = parts.uri.query().unwrap_or_default();
-    if SECRET.strip_suffix("/token") == Some(path) && query.contains("watch=true") {
-        assert!(
-            query.contains("fieldSelector=metadata.name%3Dtoken"),
-            "{query}"
-        );
-        if faults.gone {
-            return StatusCode::GONE.into_response();
-        }
-        let from = query
-            .split('&')
-            .find_map(|q| q.strip_prefix("resourceVersion="));
-        return changes(api, from.unwrap().parse().unwrap());
-    }
-    if parts.method == Method::GET {
-        let objects = api.objects.lock().unwrap();
-        let found = objects.1.iter().find(|(known, _)| known == path);
-        return match found {
-            Some((_, object)) => axum::Json(object.clone()).into_response(),
-            None => StatusCode::NOT_FOUND.into_response(),
-        };
-    }
-    assert_eq!(parts.method, Method::PUT);
-    assert_eq!(parts.headers["content-type"], "application/json");
-    let body: Bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    replace(&api, path, serde_json::from_slice(&body).unwrap())
+/// Where it is entered.
+struct Door {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
 }
 
-fn replace(api: &Api, path: &str, mut new: Value) -> Response {
-    let mut faults = api.faults.lock().unwrap();
-    if faults.conflicts > 0 {
-        faults.conflicts -= 1;
-        return StatusCode::CONFLICT.into_response();
-    }
-    let mut objects = api.objects.lock().unwrap();
-    let (version, all) = &mut *objects;
-    let Some((_, object)) = all.iter_mut().find(|(known, _)| known == path) else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    if new["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
-        return StatusCode::CONFLICT.into_response();
-    }
-    *version += 1;
-    new["metadata"]["resourceVersion"] = json!(version.to_string());
-    *object = new.clone();
-    api.version.send_replace(*version);
-    axum::Json(new).into_response()
-}
+impl axum::serve::Listener for Door {
+    type Io = Either<TcpStream, TlsStream<TcpStream>>;
+    type Addr = SocketAddr;
 
-/// The Secret each time that it is newer than `from`.
-fn changes(api: Arc<Api>, from: u64) -> Response {
-    let (send, receive) = tokio::sync::mpsc::channel::<Bytes>(1);
-    tokio::spawn(async move {
-        let mut last = from;
-        let mut told = api.version.subscribe();
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         loop {
-            let faults = *api.faults.lock().unwrap();
-            if faults.status.is_some() || faults.gone {
-                return;
-            }
-            let secret = api.objects.lock().unwrap().1[0].1.clone();
-            let version = secret["metadata"]["resourceVersion"].as_str().unwrap();
-            let version: u64 = version.parse().unwrap();
-            if version > last && !faults.stalled {
-                last = version;
-                let event = json!({"type": "MODIFIED", "object": secret});
-                if send.send(format!("{event}\n").into()).await.is_err() {
-                    return;
-                }
-            }
-            tokio::select! {
-                changed = told.changed() => if changed.is_err() { return },
-                () = send.closed() => return,
+            let Ok((stream, address)) = self.listener.accept().await else {
+                continue;
+            };
+            let Some(tls) = &self.tls else {
+                return (Either::Left(stream), address);
+            };
+            let shaken = tokio::time::timeout(Duration::from_secs(1), tls.accept(stream)).await;
+            if let Ok(Ok(stream)) = shaken {
+                return (Either::Right(stream), address);
             }
         }
-    });
-    Body::new(Lines(receive)).into_response()
-}
+    }
 
-struct Lines(tokio::sync::mpsc::Receiver<Bytes>);
-
-impl http_body::Body for Lines {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        let next = self.0.poll_recv(context);
-        next.map(|line| line.map(|line| Ok(http_body::Frame::data(line))))
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }

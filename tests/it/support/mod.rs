@@ -5,9 +5,12 @@
 //! what can be seen of it, with a deadline that only a fault can reach.
 
 pub(crate) mod certificate;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod cluster;
 pub(crate) mod forward;
 pub(crate) mod h2_origin;
 pub(crate) mod http;
+#[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 pub(crate) mod lenient;
 pub(crate) mod origin;

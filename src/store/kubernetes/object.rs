@@ -1,0 +1,38 @@
+//! The parts of an object that the store reads and changes; all else stays as it is.
+
+use serde_json::{Map, Value, json};
+
+/// The version of an object.
+pub(super) fn version(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/resourceVersion")?.as_str()
+}
+
+/// One of its annotations.
+pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object
+        .get("metadata")?
+        .get("annotations")?
+        .get(name)?
+        .as_str()
+}
+
+/// Has it have that annotation, or none of that name.
+pub(super) fn annotate(object: &mut Value, name: &str, value: Option<String>) {
+    let annotations = members_of(&mut object["metadata"], "annotations");
+    match value {
+        Some(value) => annotations.insert(name.to_owned(), json!(value)),
+        None => annotations.remove(name),
+    };
+}
+
+/// The map `name` of `object`, made if there is none.
+pub(super) fn members_of<'a>(object: &'a mut Value, name: &str) -> &'a mut Map<String, Value> {
+    let member = &mut object[name];
+    if !member.is_object() {
+        *member = json!({});
+    }
+    match member {
+        Value::Object(members) => members,
+        _ => unreachable!("it is made an object above"),
+    }
+}

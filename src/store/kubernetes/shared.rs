@@ -1,0 +1,203 @@
+//! What a store and its look at the server have in common: the two objects, and what is known of
+//! them.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::api::{Api, Kind, Replaced};
+use super::object::{annotate, annotation, members_of};
+use super::{TRIES, breathe, locked};
+use crate::clock::{Clock, Instant};
+use crate::store::key::Key;
+use crate::store::record;
+use crate::token::ports::{Rank, Record, StoreError};
+
+/// What was there at a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The server could not be used.
+    Away,
+    /// The client's key in the Secret has this value.
+    Content(Option<String>),
+}
+
+/// What one store knows.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) client: Box<str>,
+    pub(super) key: Key,
+    /// The client's key in the Secret.
+    pub(super) data: String,
+    /// The Lease's annotation with who asks for the client.
+    pub(super) holder: String,
+    /// The Lease's annotation with the seats.
+    pub(super) members: String,
+    pub(super) api: Api,
+    pub(super) clock: Arc<dyn Clock>,
+    /// What was there last.
+    pub(super) looked: watch::Sender<Option<Seen>>,
+    /// What was there when the engine last read or wrote.
+    pub(super) seen: Mutex<Seen>,
+    pub(super) rank: Mutex<Rank>,
+    /// Who asks, and since when that is known.
+    pub(super) held: Mutex<Option<(String, Instant)>>,
+    /// The content whose flaw was reported last.
+    pub(super) reported: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// A look has found `now`.
+    pub(super) fn look_is(&self, now: Seen) {
+        self.looked.send_if_modified(|last| {
+            let differs = last.as_ref() != Some(&now);
+            *last = Some(now);
+            differs
+        });
+    }
+
+    /// The engine has seen `now`: no change of it need be told.
+    pub(super) fn saw(&self, now: Seen) {
+        *locked(&self.seen) = now.clone();
+        self.looked.send_replace(Some(now));
+    }
+
+    /// The client's part of the Secret, in base64.
+    pub(super) fn content(&self, secret: &Value) -> Option<String> {
+        let content = secret.get("data")?.get(&self.data)?.as_str()?;
+        Some(content.to_owned())
+    }
+
+    /// Whether another has the right to ask, which nobody takes for longer than `length`.
+    pub(super) fn is_held(&self, lease: &Value, length: Duration) -> bool {
+        let mut held = locked(&self.held);
+        let Some(holder) = annotation(lease, &self.holder) else {
+            *held = None;
+            return false;
+        };
+        let now = self.clock.now();
+        let since = match &*held {
+            Some((known, since)) if known == holder => *since,
+            _ => {
+                *held = Some((holder.to_owned(), now));
+                now
+            }
+        };
+        let said = holder.split_once(' ').and_then(|(_, ms)| ms.parse().ok());
+        let long = said.map_or(length, Duration::from_millis).min(length);
+        now.since(since) < long
+    }
+
+    /// Shows in the Lease's own fields who asked last, for people; only annotations decide.
+    pub(super) fn show(&self, lease: &mut Value, owner: &str, length: Duration) {
+        let now = jiff::Timestamp::try_from(self.clock.wall()).unwrap_or_default();
+        // MicroTime: six digits, neither more nor fewer
+        let now = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+        let spec = members_of(lease, "spec");
+        let before = spec.get("leaseTransitions").and_then(Value::as_i64);
+        let transitions = before.unwrap_or(0).saturating_add(1);
+        spec.insert("holderIdentity".to_owned(), json!(owner));
+        spec.insert(
+            "leaseDurationSeconds".to_owned(),
+            json!(length.as_secs().clamp(1, 3600)),
+        );
+        spec.insert("acquireTime".to_owned(), json!(now));
+        spec.insert("renewTime".to_owned(), json!(now));
+        let transitions = i32::try_from(transitions).unwrap_or(0);
+        spec.insert("leaseTransitions".to_owned(), json!(transitions));
+    }
+
+    /// What `content` holds. What is wrong with it is said once.
+    pub(super) fn judge(&self, content: &str) -> Option<Record> {
+        // what is no base64 is no record
+        let bytes = STANDARD.decode(content).unwrap_or_default();
+        let opened = record::open(&self.key, &bytes, self.clock.wall());
+        if let Some(flaw) = opened.flaw
+            && locked(&self.reported)
+                .replace(content.to_owned())
+                .as_deref()
+                != Some(content)
+        {
+            warn!(
+                client = %self.client, key = %self.data,
+                "what is stored cannot be used as it is: {flaw}"
+            );
+        }
+        opened.record
+    }
+
+    /// Keeps `record`, if `owner` has the right to ask, and nothing newer is kept.
+    pub(super) async fn publish(&self, owner: &str, record: &Record) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let mut secret = self.api.get(Kind::Secret).await?;
+            if secret.get("immutable") == Some(&json!(true)) {
+                return Err(StoreError::Away(
+                    "the Secret is immutable, so that nothing can be kept in it; delete it, and create it anew without that".to_owned(),
+                ));
+            }
+            // in this order: whoever took the right later finds what was read here replaced
+            let lease = self.api.get(Kind::Lease).await?;
+            if !self.is_of(&lease, owner) {
+                let problem = "the right to ask ran out and is another's by now";
+                return Err(StoreError::Overtaken(problem.to_owned()));
+            }
+            let before = self.content(&secret).unwrap_or_default();
+            let before = STANDARD.decode(before).unwrap_or_default();
+            let now = self.clock.wall();
+            let kept = record::open(&self.key, &before, now).record;
+            let kept = kept.map_or(0, |kept| kept.generation);
+            if kept > record.generation {
+                return Err(StoreError::Overtaken(format!(
+                    "{} has token {kept} already, which is newer than token {}",
+                    self.data, record.generation
+                )));
+            }
+            let bytes = record::seal_beside(&self.key, record, &before, now)?;
+            let content = STANDARD.encode(bytes);
+            members_of(&mut secret, "data").insert(self.data.clone(), json!(content));
+            if let Replaced::Done = self.api.replace(Kind::Secret, &secret).await? {
+                self.saw(Seen::Content(Some(content)));
+                return Ok(());
+            }
+            breathe().await;
+        }
+        Err(StoreError::Away(format!(
+            "something else writes to the Secret with {} all the time; find it and give it another place",
+            self.data
+        )))
+    }
+
+    fn is_of(&self, lease: &Value, owner: &str) -> bool {
+        let holder = annotation(lease, &self.holder).and_then(|holder| holder.split_once(' '));
+        holder.is_some_and(|(name, _)| name == owner)
+    }
+
+    /// Gives back the right to ask, if `owner` still has it.
+    pub(super) async fn give_up(&self, owner: &str) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let mut lease = self.api.get(Kind::Lease).await?;
+            if !self.is_of(&lease, owner) {
+                return Ok(());
+            }
+            annotate(&mut lease, &self.holder, None);
+            let spec = members_of(&mut lease, "spec");
+            if spec
+                .get("holderIdentity")
+                .is_some_and(|holder| holder == owner)
+            {
+                // not an empty one, which not every version of the server takes
+                spec.remove("holderIdentity");
+            }
+            if let Replaced::Done = self.api.replace(Kind::Lease, &lease).await? {
+                return Ok(());
+            }
+            breathe().await;
+        }
+        Ok(())
+    }
+}
