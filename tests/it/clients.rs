@@ -8,6 +8,7 @@ mod openapi;
 mod relay;
 mod rotation;
 mod secrecy;
+mod to_kubernetes;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;

@@ -6,6 +6,8 @@
 
 mod authority;
 mod delete;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod list;
 mod register;
 mod rotate;

@@ -46,7 +46,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let target = args
         .output
-        .prepare("the client's secret is shown once and would be lost")?;
+        .prepare("the client's secret is shown once and would be lost")
+        .await?;
     let site = args.at.settle(args.by.client.as_deref())?;
     let by = args.by.settle(&site)?.authorization().await?;
     let new = NewClient {
@@ -67,7 +68,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     };
     let said = target.describe();
-    let told = match target.take(&registered) {
+    let told = match target.take(&registered).await {
         Ok(told) => told,
         Err(error) => {
             // without its secret it is of no use to anyone

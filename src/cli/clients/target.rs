@@ -6,8 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::Value;
 
+#[cfg(feature = "kubernetes")]
+use super::kubernetes::{Name, NewSecret};
 use crate::atomic_file::Pending;
 use crate::cli::Usage;
 use crate::registration::{Registered, Registration};
@@ -17,13 +20,40 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Where the secret goes")]
 pub(super) struct Output {
-    /// A new file for the credentials, mode 0600, as credentials_file of the configuration reads it
-    #[arg(long, value_name = "FILE", conflicts_with = "show_secret")]
-    output: Option<PathBuf>,
+    /// A new file for the credentials, mode 0600, as credentials_file of the configuration reads it;
+    /// or kubernetes:NAMESPACE/NAME, a new Secret with the keys client_id and client_secret
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "show_secret",
+        value_parser = PathBufValueParser::new().try_map(Place::parse)
+    )]
+    output: Option<Place>,
 
     /// Print the secret to standard output
     #[arg(long)]
     show_secret: bool,
+}
+
+/// Where a secret is to go.
+#[derive(Clone, Debug)]
+enum Place {
+    File(PathBuf),
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Name),
+}
+
+impl Place {
+    fn parse(typed: PathBuf) -> Result<Place, &'static str> {
+        let name = typed.to_str().and_then(|t| t.strip_prefix("kubernetes:"));
+        match name {
+            None => Ok(Place::File(typed)),
+            #[cfg(feature = "kubernetes")]
+            Some(name) => Name::parse(name).map(Place::Kubernetes),
+            #[cfg(not(feature = "kubernetes"))]
+            Some(_) => Err("this program was built without Kubernetes; name a file"),
+        }
+    }
 }
 
 /// A place that is ready to take a secret.
@@ -36,6 +66,9 @@ pub(super) enum Target {
         /// What will be put there.
         pending: Pending,
     },
+    /// A Secret of Kubernetes.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(NewSecret),
     /// Standard output.
     Terminal,
 }
@@ -45,9 +78,13 @@ impl Output {
     ///
     /// # Errors
     /// [`Usage`] if none is named; otherwise that it cannot be written.
-    pub(super) fn prepare(&self, why: &str) -> anyhow::Result<Target> {
+    pub(super) async fn prepare(&self, why: &str) -> anyhow::Result<Target> {
         match &self.output {
-            Some(path) => Target::file(path),
+            Some(Place::File(path)) => Target::file(path),
+            #[cfg(feature = "kubernetes")]
+            Some(Place::Kubernetes(name)) => {
+                Ok(Target::Kubernetes(NewSecret::prepare(name).await?))
+            }
             None if self.show_secret => Ok(Target::Terminal),
             None => {
                 let choice =
@@ -77,7 +114,7 @@ impl Target {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(super) fn take(self, registered: &Registered) -> anyhow::Result<Value> {
+    pub(super) async fn take(self, registered: &Registered) -> anyhow::Result<Value> {
         let told = serde_json::to_value(&registered.registration)?;
         let Some(credentials) = registered.credentials() else {
             return Ok(told);
@@ -88,6 +125,11 @@ impl Target {
                 put(pending, &path, &credentials)?;
                 Ok(told)
             }
+            #[cfg(feature = "kubernetes")]
+            Target::Kubernetes(new) => {
+                new.put(registered).await?;
+                Ok(told)
+            }
         }
     }
 
@@ -95,6 +137,8 @@ impl Target {
     pub(super) fn describe(&self) -> String {
         match self {
             Target::File { path, .. } => format!("its credentials are in {}", path.display()),
+            #[cfg(feature = "kubernetes")]
+            Target::Kubernetes(new) => format!("its credentials are in {}", new.describe()),
             Target::Terminal => "its secret, which is not shown again".to_owned(),
         }
     }

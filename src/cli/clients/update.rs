@@ -48,7 +48,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let target = args
         .output
-        .prepare("if this gives the client a new secret, it is shown once and would be lost")?;
+        .prepare("if this gives the client a new secret, it is shown once and would be lost")
+        .await?;
     let site = args.at.settle(args.by.client.as_deref())?;
     let by = args.by.settle(&site)?.authorization().await?;
     let changes = Changes {
@@ -72,6 +73,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let told = target
         .take(&updated)
+        .await
         .context("it is changed, and may have a secret that is lost")?;
     if args.json {
         print_json(&told)

@@ -53,6 +53,8 @@ pub(crate) struct Faults {
     pub(crate) stalled: bool,
     /// Answers and events end in their middle; what was to be replaced is.
     pub(crate) cut: bool,
+    /// What is to be created is tried out well, and answered 500 then.
+    pub(crate) keeps_nothing: bool,
     /// How long every answer takes.
     pub(crate) slow: Duration,
 }
@@ -207,6 +209,12 @@ impl Kubernetes {
     /// The Secret as it is.
     pub(crate) fn secret(&self) -> Value {
         self.api.objects.lock().unwrap().all[SECRET].clone()
+    }
+
+    /// The Secret of this name, if there is one.
+    pub(crate) fn secret_named(&self, name: &str) -> Option<Value> {
+        let path = SECRET.replace("/token", &format!("/{name}"));
+        self.api.objects.lock().unwrap().all.get(&path).cloned()
     }
 
     /// The Lease as it is.

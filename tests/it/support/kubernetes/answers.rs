@@ -194,7 +194,10 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request) -> Res
             assert_eq!(parts.headers["content-type"], "application/json");
             body().and_then(|new| replace(&api, &named, new))
         }
-        "create" => body().map(|new| create(&api, path, new)),
+        "create" => body().and_then(|new| {
+            let tried = query.get("dryRun").is_some_and(|what| what == "All");
+            create(&api, path, new, tried)
+        }),
         "patch" => {
             assert_eq!(
                 parts.headers["content-type"],
@@ -217,16 +220,34 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request) -> Res
     answered.unwrap_or_else(refuse)
 }
 
-fn create(api: &Api, collection: &str, mut object: Value) -> Response {
+fn create(
+    api: &Api,
+    collection: &str,
+    mut object: Value,
+    is_tried: bool,
+) -> Result<Response, Refusal> {
     let metadata = &mut object["metadata"];
-    let name = metadata["name"].as_str().unwrap().to_owned();
-    let namespace = collection.rsplit('/').nth(1);
+    let path = format!("{collection}/{}", metadata["name"].as_str().unwrap());
+    let namespace = collection.rsplit('/').nth(1).unwrap();
+    if namespace != "test" {
+        return Err(not_found());
+    }
     metadata["namespace"] = json!(namespace);
     metadata["uid"] = json!(format!("{:032x}", collibra_auth_proxy::random::unique()));
     let mut objects = api.objects.lock().unwrap();
-    let made = objects.put(&format!("{collection}/{name}"), object);
-    api.version.send_replace(objects.version);
-    (StatusCode::CREATED, axum::Json(made)).into_response()
+    if objects.all.contains_key(&path) {
+        let problem = "it already exists".to_owned();
+        return Err(Refusal(StatusCode::CONFLICT, problem));
+    }
+    if !is_tried && api.faults.lock().unwrap().keeps_nothing {
+        let problem = "as it was told".to_owned();
+        return Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, problem));
+    }
+    if !is_tried {
+        object = objects.put(&path, object);
+        api.version.send_replace(objects.version);
+    }
+    Ok((StatusCode::CREATED, axum::Json(object)).into_response())
 }
 
 /// RFC 7396, section 2.
