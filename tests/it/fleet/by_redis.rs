@@ -87,6 +87,7 @@ async fn one_that_is_known_to_be_away_is_not_even_tried() {
     let store = store(&tcp(relay.port));
     assert_eq!(kept(&store).await, None);
     relay.swallow(true);
+    assert!(store.read().await.is_err());
     timeout(PATIENCE, async {
         // known to be away, it does not even try
         while store.lease(LENGTH).await.is_ok() {}
