@@ -184,6 +184,12 @@ fn fleet_kubernetes_is_sound_and_its_defaults_are_the_names_in_the_manifests() {
         let object = format!("kind: {kind}\nmetadata:\n  name: {name}\n");
         assert!(made.contains(&object), "{object}");
     }
+
+    let unverified = "{current-context: a, contexts: [{name: a, context: {cluster: a}}], clusters: \
+                      [{name: a, cluster: {server: 'https://a', insecure-skip-tls-verify: true}}]}";
+    std::fs::write(kubeconfig, unverified).unwrap();
+    let config = read_with(&text, Path::new("/"), &env).unwrap();
+    assert!(said(&config).contains("store.kubeconfig: the kubeconfig file says insecure-skip"));
 }
 
 #[test]
