@@ -13,7 +13,8 @@
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
-//!    store          where a token outlives the process: memory, file, redis, kubernetes; sealed
+//!    store          where a token outlives the process: memory, file, redis, kubernetes (a
+//!                   feature, which is on by default); sealed
 //!    local_token    what apps get that ask here for a token or log in
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and

@@ -12,8 +12,8 @@
 //!
 //! **Who goes on alone.** The four that came first have a seat in the Lease (`roster`).
 //!
-//! **What lies there.** One key in the Secret for each client, sealed by [`record`], named by a
-//! digest over instance and client id. Both objects are the operator's: this program creates none,
+//! **What lies there.** One key in the Secret for each client, sealed by
+//! [`record`](crate::store::record), named by a digest over instance and client id. Both objects are the operator's: this program creates none,
 //! because the right to create cannot be narrowed to a name.
 
 pub mod access;
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use crate::clock::Clock;
@@ -78,6 +78,7 @@ impl KubernetesStore {
             key,
             api: Api::new(config, Arc::clone(&clock)),
             clock,
+            doubt: Notify::new(),
             looked: watch::Sender::new(None),
             seen: Mutex::new(Seen::Away),
             rank: Mutex::new(Rank::Unknown),
@@ -89,28 +90,8 @@ impl KubernetesStore {
     }
 }
 
-impl Drop for KubernetesStore {
-    fn drop(&mut self) {
-        self.watching.abort();
-    }
-}
-
-#[async_trait]
-impl TokenStore for KubernetesStore {
-    async fn read(&self) -> Result<Option<Record>, StoreError> {
-        let shared = &self.shared;
-        // that it is there after all is a change to whoever fails here, or gives up waiting
-        *locked(&shared.seen) = Seen::Away;
-        let fetched = shared.api.get(Kind::Secret).await;
-        let content = fetched.map(|secret| shared.content(&secret));
-        shared.saw(match &content {
-            Ok(content) => Seen::Content(content.clone()),
-            Err(_) => Seen::Away,
-        });
-        Ok(content?.and_then(|content| shared.judge(&content)))
-    }
-
-    async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+impl KubernetesStore {
+    async fn take(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
         let shared = &self.shared;
         let owner = random_name()?;
         for _ in 0..TRIES {
@@ -129,6 +110,37 @@ impl TokenStore for KubernetesStore {
         }
         // so many others want it that one of them will have it
         Ok(None)
+    }
+}
+
+impl Drop for KubernetesStore {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+#[async_trait]
+impl TokenStore for KubernetesStore {
+    async fn read(&self) -> Result<Option<Record>, StoreError> {
+        let shared = &self.shared;
+        // that it is there after all is a change to whoever fails here, or gives up waiting
+        *locked(&shared.seen) = Seen::Away;
+        let doubt = shared.doubt();
+        let fetched = shared.api.get(Kind::Secret).await;
+        doubt.settle(&fetched);
+        let content = fetched.map(|secret| shared.content(&secret));
+        shared.saw(match &content {
+            Ok(content) => Seen::Content(content.clone()),
+            Err(_) => Seen::Away,
+        });
+        Ok(content?.and_then(|content| shared.judge(&content)))
+    }
+
+    async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+        let doubt = self.shared.doubt();
+        let taken = self.take(length).await;
+        doubt.settle(&taken);
+        taken
     }
 
     async fn changed(&self) {
@@ -156,7 +168,10 @@ struct KubernetesLease {
 #[async_trait]
 impl Lease for KubernetesLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        self.shared.publish(&self.owner, record).await
+        let doubt = self.shared.doubt();
+        let published = self.shared.publish(&self.owner, record).await;
+        doubt.settle(&published);
+        published
     }
 }
 

@@ -32,6 +32,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
     ("cargo cyclonedx", "a program that cargo installs first"),
     ("cargo bench", "takes minutes"),
+    ("KUBECONFIG=", "there is no cluster here"),
 ];
 
 /// A fenced block of a document.

@@ -160,6 +160,38 @@ fn fleet_is_sound_with_its_secrets_mounted() {
     assert_eq!(redis.key_prefix, "collibra-auth-proxy");
 }
 
+#[cfg(feature = "kubernetes")]
+#[test]
+fn fleet_kubernetes_is_sound_and_its_defaults_are_the_names_in_the_manifests() {
+    let root = mounted(&[("client_id", "urn:x\n"), ("client_secret", "s3cret\n")]);
+    let kubeconfig = root.path().join("kubeconfig");
+    let text = "{current-context: a, contexts: [{name: a, context: {cluster: a}}], \
+                clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}]}";
+    std::fs::write(&kubeconfig, text).unwrap();
+    let kubeconfig = kubeconfig.to_str().unwrap();
+    let mounted = root.path().to_str().unwrap();
+    let text = sample("fleet-kubernetes.toml").replace("/run/secrets/collibra", mounted);
+    let env = |name: &str| (name == "KUBECONFIG").then(|| kubeconfig.to_owned());
+    let config = read_with(&text, Path::new("/"), &env).unwrap();
+    assert_eq!(said(&config), "");
+    let crate::store::Config::Kubernetes(store) = config.store else {
+        panic!("{:?}", config.store);
+    };
+    assert_eq!(store.namespace, "default");
+    let made = "deploy/kubernetes/components/store-kubernetes/token.yaml";
+    let made = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(made)).unwrap();
+    for (kind, name) in [("Secret", store.secret), ("Lease", store.lease)] {
+        let object = format!("kind: {kind}\nmetadata:\n  name: {name}\n");
+        assert!(made.contains(&object), "{object}");
+    }
+
+    let unverified = "{current-context: a, contexts: [{name: a, context: {cluster: a}}], clusters: \
+                      [{name: a, cluster: {server: 'https://a', insecure-skip-tls-verify: true}}]}";
+    std::fs::write(kubeconfig, unverified).unwrap();
+    let config = read_with(&text, Path::new("/"), &env).unwrap();
+    assert!(said(&config).contains("store.kubeconfig: the kubeconfig file says insecure-skip"));
+}
+
 #[test]
 fn simulator_is_sound_and_sixty_times_as_fast() {
     let config = read(&sample("simulator.toml")).unwrap();

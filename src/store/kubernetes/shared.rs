@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use super::api::{Api, Kind, Replaced};
@@ -27,6 +27,24 @@ pub(super) enum Seen {
     Content(Option<String>),
 }
 
+/// Whether the server is there is in doubt until this is settled.
+pub(super) struct Doubt<'a>(&'a Notify);
+
+impl Doubt<'_> {
+    /// A call has come to this.
+    pub(super) fn settle<T>(self, end: &Result<T, StoreError>) {
+        if !matches!(end, Err(StoreError::Away(_))) {
+            std::mem::forget(self);
+        }
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 /// What one store knows.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -40,6 +58,8 @@ pub(super) struct Shared {
     pub(super) members: String,
     pub(super) api: Api,
     pub(super) clock: Arc<dyn Clock>,
+    /// A call has failed: whoever looks should see for themselves.
+    pub(super) doubt: Notify,
     /// What was there last.
     pub(super) looked: watch::Sender<Option<Seen>>,
     /// What was there when the engine last read or wrote.
@@ -65,6 +85,12 @@ impl Shared {
     pub(super) fn saw(&self, now: Seen) {
         *locked(&self.seen) = now.clone();
         self.looked.send_replace(Some(now));
+    }
+
+    /// Has the server be looked at at once unless what is begun here comes to an end that is told to
+    /// [`Doubt::settle`]: whoever calls may give up before that.
+    pub(super) fn doubt(&self) -> Doubt<'_> {
+        Doubt(&self.doubt)
     }
 
     /// The client's part of the Secret, in base64.

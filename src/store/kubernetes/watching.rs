@@ -1,7 +1,9 @@
 //! The look that a process has at the Secret and the Lease for as long as its store is in use.
 //!
 //! The Secret is watched, and read now and then in any case: what a reading finds and the watch has
-//! not told ends the watch. One that ends at once is begun again after a pause that grows.
+//! not told ends the watch. One that ends at once is begun again after a pause that grows. It is read
+//! at once when a call of the store has failed or was given up, for a watch may stay open while nothing else gets
+//! through, and whoever failed waits to be told that the server is back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +74,8 @@ impl Watching {
                 pause = (pause * 2).min(PAUSE.1);
                 continue;
             }
+            // early, so that who goes on alone is settled before anything happens to the server
+            self.give_sign().await;
             if self.watch.is_none() {
                 self.begin().await;
             }
@@ -119,10 +123,7 @@ impl Watching {
         let clock = Arc::clone(&self.shared.clock);
         let end = clock.now() + span;
         while clock.now() < end {
-            if clock.now() >= self.attend_at {
-                self.attend().await;
-                self.attend_at = clock.now() + spread(ATTEND);
-            }
+            self.give_sign().await;
             let next = end.min(self.attend_at).since(clock.now());
             let event = async {
                 match &mut self.watch {
@@ -130,7 +131,11 @@ impl Watching {
                     None => std::future::pending().await,
                 }
             };
-            match tokio::time::timeout(next, event).await {
+            let event = tokio::select! {
+                event = tokio::time::timeout(next, event) => event,
+                () = self.shared.doubt.notified() => return,
+            };
+            match event {
                 Ok(Some(secret)) => {
                     if let Some(now) = version(&secret) {
                         now.clone_into(&mut self.known);
@@ -153,33 +158,41 @@ impl Watching {
         }
     }
 
-    /// Gives a sign of life in the Lease, if there is a seat to be had, and learns the rank.
-    async fn attend(&mut self) {
+    /// Attends, if that is due.
+    async fn give_sign(&mut self) {
+        if self.shared.clock.now() >= self.attend_at {
+            let again = match self.attend().await {
+                Some(()) => ATTEND,
+                None => PAUSE.1,
+            };
+            self.attend_at = self.shared.clock.now() + spread(again);
+        }
+    }
+
+    /// Gives a sign of life in the Lease, if there is a seat to be had, and learns the rank. `None` if
+    /// that did not work out.
+    async fn attend(&mut self) -> Option<()> {
         let shared = &self.shared;
         if self.me.is_none() {
             self.me = random_name().ok();
         }
-        let Some(me) = &self.me else { return };
+        let me = self.me.as_ref()?;
         for _ in 0..TRIES {
-            let Ok(mut lease) = shared.api.get(Kind::Lease).await else {
-                return;
-            };
+            let mut lease = shared.api.get(Kind::Lease).await.ok()?;
             shared.is_held(&lease, Duration::MAX);
             let text = annotation(&lease, &shared.members).unwrap_or_default();
             let (written, rank) = self.roster.attend(text, me, shared.clock.now());
             if written.is_some() {
                 annotate(&mut lease, &shared.members, written);
-                match shared.api.replace(Kind::Lease, &lease).await {
-                    Ok(Replaced::Done) => {}
-                    Ok(Replaced::Conflict) => {
-                        breathe().await;
-                        continue;
-                    }
-                    Err(_) => return,
+                let replaced = shared.api.replace(Kind::Lease, &lease).await.ok()?;
+                if let Replaced::Conflict = replaced {
+                    breathe().await;
+                    continue;
                 }
             }
             *locked(&shared.rank) = rank;
-            return;
+            return Some(());
         }
+        None
     }
 }

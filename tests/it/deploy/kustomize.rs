@@ -122,11 +122,12 @@ pub(crate) fn assert_narrow(objects: &Objects) {
     let token = objects.one("Secret")["metadata"]["name"].clone();
     assert_eq!(objects.one("Lease")["metadata"]["name"], token);
     let rules: Vec<_> = list(&objects.one("Role")["rules"]).collect();
-    let verbs = json!(["get", "list", "watch", "update", "patch"]);
-    for (rule, (group, kind)) in rules
-        .iter()
-        .zip([("", "secrets"), ("coordination.k8s.io", "leases")])
-    {
+    // as the stand-in for an API server in tests/it/support has them, where the program makes do
+    let granted = [
+        ("", "secrets", json!(["get", "watch", "update"])),
+        ("coordination.k8s.io", "leases", json!(["get", "update"])),
+    ];
+    for (rule, (group, kind, verbs)) in rules.iter().zip(granted) {
         assert_eq!(
             **rule,
             json!({

@@ -37,6 +37,8 @@ impl Rig {
         };
         let proxies = fleet(&member, size);
         proxies.iter().for_each(holds);
+        // who came first is settled when each has had a look of its own at the server
+        std::thread::sleep(Duration::from_millis(500));
         Rig {
             server,
             relay,

@@ -13,8 +13,7 @@ use collibra_auth_proxy::token::ports::{Rank, TokenStore};
 use tokio::time::timeout;
 
 use super::contract::{LENGTH, free_lease, kept, lease, record};
-use super::server::Kind;
-use super::{Member, collibra, fleet, generation, holds, sharing};
+use super::{Member, collibra, fleet, generation, holds};
 use crate::support::redis::Redis;
 use crate::support::relay::Relay;
 use crate::support::wait::now;
@@ -87,6 +86,7 @@ async fn one_that_is_known_to_be_away_is_not_even_tried() {
     let store = store(&tcp(relay.port));
     assert_eq!(kept(&store).await, None);
     relay.swallow(true);
+    assert!(store.read().await.is_err());
     timeout(PATIENCE, async {
         // known to be away, it does not even try
         while store.lease(LENGTH).await.is_ok() {}
@@ -252,10 +252,13 @@ fn a_server_that_wants_a_password_gets_it_and_nobody_else_sees_it() {
 
 #[test]
 fn nothing_stays_there_for_ever() {
-    let (_simulator, server, _proxies) = sharing(Kind::Redis, 1);
-    let super::server::Server::Redis(redis) = &server else {
-        panic!("another kind");
+    let (simulator, redis) = (collibra(), Redis::start());
+    let member = Member {
+        store: format!("kind = \"redis\"\nurl = \"{}\"", redis.url()),
+        ..Member::alone(&simulator)
     };
+    let proxy = member.start();
+    holds(&proxy);
     for end in [":record", ":members", ":seen"] {
         let left = redis.say(&[b"PTTL", &redis.key(end)]);
         let left: i64 = String::from_utf8(left).unwrap().parse().unwrap();

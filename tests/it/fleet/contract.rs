@@ -69,8 +69,9 @@ pub(super) fn what_one_keeps_the_other_reads_and_is_told_of(kind: Kind) {
         let [one, other, another] = [(); 3].map(|()| server.of_client("id"));
         assert_eq!(kept(&*other).await, None);
         assert_eq!(kept(&*another).await, None);
-        // the watch that tells of it is there once the rank is
+        // the watch that tells of it is begun after the rank is known
         settles(&*another).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let mut held = lease(&*one).await.unwrap();
         held.publish(&record(1)).await.unwrap();
         let told = now();
@@ -196,6 +197,8 @@ pub(super) fn a_server_that_swallows_everything_holds_nobody_up(kind: Kind) {
         let relay = Relay::to(server.port());
         let store = server.of_client_by("id", Some(relay.port));
         assert_eq!(kept(&*store).await, None);
+        // what looks at the server is under way
+        settles(&*store).await;
         relay.swallow(true);
         let begin = now();
         assert!(store.read().await.is_err());

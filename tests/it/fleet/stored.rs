@@ -7,6 +7,9 @@ use super::{MINUTE, Member, generation, holds, sharing};
 use crate::support::simulator::CLIENT_SECRET;
 use crate::support::until;
 
+/// What it is, and how it is done.
+type Mischief<'a> = (&'static str, Box<dyn Fn() + 'a>);
+
 pub(super) fn whatever_is_put_there_under_load_no_app_notices(kind: Kind) {
     let (simulator, server, proxies) = sharing(kind, 4);
     let load = Load::begin(&proxies);
@@ -20,7 +23,7 @@ pub(super) fn whatever_is_put_there_under_load_no_app_notices(kind: Kind) {
     let noise: Vec<u8> = (0..=255).cycle().take(4096).collect();
     // a Secret has room for no more than 1 MiB
     let huge = vec![b'{'; 700 << 10];
-    let mut mischief: Vec<(&str, Box<dyn Fn() + '_>)> = vec![
+    let mut mischief: Vec<Mischief<'_>> = vec![
         ("everything is flushed", Box::new(|| server.forget())),
         ("noise", Box::new(|| server.put(&noise))),
         ("nothing", Box::new(|| server.put(b""))),
@@ -56,7 +59,7 @@ pub(super) fn whatever_is_put_there_under_load_no_app_notices(kind: Kind) {
 }
 
 /// What can be done to such a server alone.
-fn of_its_kind(server: &Server) -> Vec<(&'static str, Box<dyn Fn() + '_>)> {
+fn of_its_kind(server: &Server) -> Vec<Mischief<'_>> {
     match server {
         Server::Redis(redis) => vec![
             (
