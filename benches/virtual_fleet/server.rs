@@ -23,6 +23,15 @@ const UNSEEN: Duration = Duration::from_millis(400);
 /// The way to the server and back.
 const WAY: (Duration, Duration) = (Duration::from_micros(300), Duration::from_millis(2));
 
+/// The longest time from one look at the server to the next.
+pub(super) const LOOK: Duration = Duration::from_millis(1_250);
+
+/// Who is told of a change looks within this.
+const TOLD: Duration = Duration::from_millis(20);
+
+/// The proxies look in as many groups, one after the other: a wake-up each is dear.
+const GROUPS: usize = 64;
+
 /// What is kept is remembered for so long, so that the store can go back to it.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
@@ -49,7 +58,8 @@ impl Seen {
 pub(super) struct Server {
     pub(super) clock: VirtualClock,
     pub(super) numbers: Numbers,
-    pub(super) truth: watch::Sender<Seen>,
+    /// What each group has been shown last, and which change that was.
+    shown: Vec<watch::Sender<(u64, Seen)>>,
     pub(super) kept: Mutex<Kept>,
     /// Is told of each lease that is taken.
     pub(super) taken: Notify,
@@ -68,8 +78,8 @@ pub(super) struct Kept {
     pub(super) weather: Weather,
     pub(super) record: Option<Record>,
     pub(super) stamp: u64,
-    /// The last of the stamps of which all were told.
-    told: u64,
+    /// How often there was something to be seen.
+    changes: u64,
     before: VecDeque<(Duration, Option<Record>)>,
     /// Who may ask, and until when.
     pub(super) holder: Option<Holder>,
@@ -86,12 +96,14 @@ impl Server {
         Arc::new(Server {
             clock,
             numbers: Numbers::of(seed),
-            truth: watch::Sender::new(Seen::Here(0)),
+            shown: (0..GROUPS)
+                .map(|_| watch::Sender::new((0, Seen::Here(0))))
+                .collect(),
             kept: Mutex::new(Kept {
                 weather: Weather::Fair,
                 record: None,
                 stamp: 0,
-                told: 0,
+                changes: 0,
                 before: VecDeque::new(),
                 holder: None,
                 leases: 0,
@@ -103,16 +115,22 @@ impl Server {
         })
     }
 
-    pub(super) fn becomes(&self, weather: Weather) {
+    pub(super) fn becomes(self: &Arc<Server>, weather: Weather) {
         let stamp = {
             let mut kept = locked(&self.kept);
             kept.weather = weather;
             kept.stamp
         };
-        self.truth.send_replace(match weather {
+        let there = match weather {
             Weather::Fair => Seen::Here(stamp),
             Weather::Away | Weather::BlackHole => Seen::Away,
-        });
+        };
+        self.show(there, LOOK);
+    }
+
+    /// What the group of `who` is shown.
+    pub(super) fn view(&self, who: usize) -> watch::Receiver<(u64, Seen)> {
+        self.shown[who % GROUPS].subscribe()
     }
 
     pub(super) fn forgets(self: &Arc<Server>) {
@@ -153,37 +171,49 @@ impl Server {
                 kept.before.pop_front();
             }
             kept.stamp += 1;
-            if is_told {
-                kept.told = kept.stamp;
-            }
             kept.stamp
         };
         if is_told {
-            self.show(stamp);
+            self.show(Seen::Here(stamp), TOLD);
         } else {
             let server = Arc::clone(self);
             tokio::spawn(async move {
                 tokio::time::sleep(UNSEEN).await;
-                server.show(stamp);
+                let is_to_be_seen = {
+                    let kept = locked(&server.kept);
+                    kept.stamp == stamp && kept.weather == Weather::Fair
+                };
+                if is_to_be_seen {
+                    server.show(Seen::Here(stamp), LOOK);
+                }
             });
         }
         Seen::Here(stamp)
     }
 
-    /// What has this stamp can be seen, unless what came later already can.
-    fn show(&self, stamp: u64) {
-        self.truth.send_if_modified(|seen| {
-            let is_newer = matches!(seen, Seen::Here(before) if *before < stamp);
-            if is_newer {
-                *seen = Seen::Here(stamp);
+    /// All look within so long, and see this, or what came later.
+    fn show(self: &Arc<Server>, there: Seen, within: Duration) {
+        let change = {
+            let mut kept = locked(&self.kept);
+            kept.changes += 1;
+            kept.changes
+        };
+        let first = (self.numbers.seed() % GROUPS as u64) as usize;
+        let begun = self.clock.passed();
+        let server = Arc::clone(self);
+        tokio::spawn(async move {
+            for turn in 0..GROUPS {
+                let at = begun + within.mul_f64((turn + 1) as f64 / GROUPS as f64);
+                tokio::time::sleep(at.saturating_sub(server.clock.passed())).await;
+                server.shown[(first + turn) % GROUPS].send_if_modified(|shown| {
+                    let is_newer = shown.0 < change;
+                    if is_newer {
+                        *shown = (change, there);
+                    }
+                    is_newer
+                });
             }
-            is_newer
         });
-    }
-
-    /// Whether all were told of what is there.
-    pub(super) fn tells(&self, there: Seen) -> bool {
-        there == Seen::Here(locked(&self.kept).told)
     }
 
     /// Has the server do something that costs as much as `cost`.

@@ -9,14 +9,8 @@ use collibra_auth_proxy::token::ports::{Lease, Rank, Record, StoreError, TokenSt
 
 use super::clock::locked;
 use super::cost::{self, Cost};
-use super::server::{Holder, Seen, Server, away};
+use super::server::{Holder, LOOK, Seen, Server, away};
 use super::weather::Store as Weather;
-
-/// The longest time from one look at the server to the next.
-const LOOK: Duration = Duration::from_millis(1_250);
-
-/// After a notice a proxy looks within this.
-const TOLD: Duration = Duration::from_millis(20);
 
 /// A member of the fleet, as its store.
 #[derive(Debug)]
@@ -152,7 +146,7 @@ impl TokenStore for Member {
 
     async fn changed(&self) {
         let server = &self.0.server;
-        let mut truth = server.truth.subscribe();
+        let mut view = server.view(self.0.who);
         let (looked, seen) = {
             let eyes = locked(&self.0.eyes);
             (eyes.looked, eyes.seen)
@@ -160,18 +154,21 @@ impl TokenStore for Member {
         if looked.is_some_and(|looked| looked != seen) {
             return;
         }
+        let mut is_shown = false;
         loop {
-            if !truth.borrow_and_update().is_news_to(seen) {
-                if truth.changed().await.is_err() {
+            if !view.borrow_and_update().1.is_news_to(seen) {
+                if view.changed().await.is_err() {
                     std::future::pending().await
                 }
+                is_shown = true;
                 continue;
             }
-            let is_told = seen != Seen::Away && server.tells(*truth.borrow());
-            let within = if is_told { TOLD } else { LOOK };
-            let after = server.numbers.between(Duration::ZERO, within);
-            tokio::time::sleep(after).await;
-            let there = *truth.borrow_and_update();
+            if seen == Seen::Away && !is_shown {
+                // by its own next look
+                let after = server.numbers.between(Duration::ZERO, LOOK);
+                tokio::time::sleep(after).await;
+            }
+            let there = view.borrow_and_update().1;
             if there != Seen::Away {
                 let mut kept = locked(&server.kept);
                 kept.ledger.book(server.clock.passed(), &cost::LOOK);
@@ -180,6 +177,7 @@ impl TokenStore for Member {
             if there.is_news_to(seen) {
                 return;
             }
+            is_shown = false;
         }
     }
 
