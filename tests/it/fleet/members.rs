@@ -155,26 +155,54 @@ fn asks(proxy: &Proxy) -> bool {
 }
 
 pub(super) fn the_one_who_asks_may_be_killed_in_the_middle_of_it(kind: Kind) {
-    let mut pause = 0;
-    let (generation, issued) = hurt(kind, 3, |proxy, member| {
-        std::thread::sleep(Duration::from_millis(pause));
-        pause += 30;
-        proxy.process.signal("KILL");
-        *proxy = member.start();
-    });
-    println!("3 killed while they asked: {issued} tokens, generation {generation}");
-    assert!(issued <= generation + 6, "{issued} {generation}");
+    kill(kind, 3);
 }
 
 pub(super) fn the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock(kind: Kind) {
-    let mut pause = 0;
-    let (generation, issued) = hurt(kind, 3, |proxy, _| {
-        std::thread::sleep(Duration::from_millis(pause));
-        pause += 30;
+    stop(kind, 3);
+}
+
+/// `cargo test --test it twenty_who_ask -- --ignored --nocapture`.
+#[test]
+#[ignore = "some minutes"]
+fn twenty_who_ask_may_be_killed_and_as_many_stopped() {
+    kill(Kind::Redis, 20);
+    stop(Kind::Redis, 20);
+}
+
+/// As [`twenty_who_ask_may_be_killed_and_as_many_stopped`].
+#[cfg(feature = "kubernetes")]
+#[test]
+#[ignore = "some minutes"]
+fn twenty_who_ask_by_a_lease_may_be_killed_and_as_many_stopped() {
+    kill(Kind::Kubernetes, 20);
+    stop(Kind::Kubernetes, 20);
+}
+
+fn kill(kind: Kind, times: u64) {
+    let mut points = points();
+    let (generation, issued) = hurt(kind, times, |proxy, member| {
+        std::thread::sleep(points.next().unwrap());
+        proxy.process.signal("KILL");
+        *proxy = member.start();
+    });
+    println!("{times} killed while they asked: {issued} tokens, generation {generation}");
+    assert!(issued <= generation + 2 * times, "{issued} {generation}");
+}
+
+fn stop(kind: Kind, times: u64) {
+    let mut points = points();
+    let (generation, issued) = hurt(kind, times, |proxy, _| {
+        std::thread::sleep(points.next().unwrap());
         proxy.process.signal("STOP");
         std::thread::sleep(MINUTE * 3 / 2);
         proxy.process.signal("CONT");
     });
-    println!("3 stopped while they asked: {issued} tokens, generation {generation}");
-    assert!(issued <= generation + 6, "{issued} {generation}");
+    println!("{times} stopped while they asked: {issued} tokens, generation {generation}");
+    assert!(issued <= generation + 2 * times, "{issued} {generation}");
+}
+
+/// Moments all over a token request, and just after it.
+fn points() -> impl Iterator<Item = Duration> {
+    (0..).map(|nth| Duration::from_millis(nth * 37 % 110))
 }
