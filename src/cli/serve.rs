@@ -125,7 +125,7 @@ async fn serve(
     // on a worker: it is heard of only as long as the runtime turns
     tokio::spawn(manager.clone().keep_watchdog_quiet());
     manager.ready(&serving(&running));
-    let program = Program::of_this_process()?;
+    let program = Program::of_this_process();
     let mut successor = None;
     let end = loop {
         tokio::select! {

@@ -24,7 +24,8 @@ const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"
 /// How this process was started.
 #[derive(Debug)]
 pub(super) struct Program {
-    path: PathBuf,
+    /// `None` where the system does not say, as without a `/proc`.
+    path: Option<PathBuf>,
     arguments: Vec<OsString>,
 }
 
@@ -37,15 +38,12 @@ pub(super) struct Successor {
 
 impl Program {
     /// To be asked for before the file at its path is replaced.
-    ///
-    /// # Errors
-    /// If the system does not say.
-    pub(super) fn of_this_process() -> io::Result<Program> {
+    pub(super) fn of_this_process() -> Program {
         let arguments = std::env::args_os().skip(1);
-        Ok(Program {
-            path: std::env::current_exe()?,
+        Program {
+            path: std::env::current_exe().ok(),
             arguments: arguments.filter(|argument| argument != TAKE_OVER).collect(),
-        })
+        }
     }
 
     /// Starts a successor and leaves it `legacy`.
@@ -58,8 +56,13 @@ impl Program {
                 "a container ends with its first process, which this is; replace the container instead",
             ));
         }
+        let Some(path) = &self.path else {
+            return Err(io::Error::other(
+                "the system did not say which program this is; see that /proc is mounted",
+            ));
+        };
         let (channel, theirs) = Channel::pair()?;
-        let mut command = Command::new(&self.path);
+        let mut command = Command::new(path);
         command.args(&self.arguments).arg(TAKE_OVER).stdin(theirs);
         for name in OF_THIS_PROCESS {
             command.env_remove(name);

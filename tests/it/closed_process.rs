@@ -184,3 +184,21 @@ fn no_flag_takes_a_secret() {
         assert_eq!(status, 2, "{name}");
     }
 }
+
+#[test]
+fn it_serves_without_a_proc_file_system() {
+    let simulator = Simulator::start();
+    let proxy = Proxy::to(&simulator.url())
+        .by(&[
+            "bwrap",
+            "--die-with-parent",
+            "--dev-bind",
+            "/",
+            "/",
+            "--tmpfs",
+            "/proc",
+        ])
+        .start();
+    proxy.has_token();
+    assert_eq!(proxy.get("/rest/2.0/application/info").status, 200);
+}
