@@ -33,9 +33,9 @@ pub struct Args {
     take_over: bool,
 }
 
-/// Serves until SIGTERM, SIGINT or `POST /drain` at the admin address, then lets what is under way finish. Reads the configuration
-/// again on SIGHUP, and when one of its files changes. On SIGUSR2 it starts a successor and leaves
-/// the sockets and tokens to it.
+/// Serves until SIGTERM, SIGINT or `POST /drain` at the admin address, then lets what is under way
+/// finish. Reads the configuration again on SIGHUP, and when one of its files changes. On SIGUSR2
+/// it starts a successor and leaves the sockets and tokens to it.
 ///
 /// # Errors
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.

@@ -25,8 +25,8 @@ pub(super) enum Next {
     Answer(Endpoint),
 }
 
-/// Examines a request whose sender showed a certificate with these names, if any. Its target becomes what is sent on: the path of an
-/// absolute one, and without a prefix that is cut.
+/// Examines a request whose sender showed a certificate with these names, if any. Its target
+/// becomes what is sent on: the path of an absolute one, and without a prefix that is cut.
 ///
 /// # Errors
 /// [`Refusal`] says why it is not served.

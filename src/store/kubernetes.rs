@@ -13,8 +13,9 @@
 //! **Who goes on alone.** The four that came first have a seat in the Lease (`roster`).
 //!
 //! **What lies there.** One key in the Secret for each client, sealed by
-//! [`record`](crate::store::record), named by a digest over instance and client id. Both objects are the operator's: this program creates none,
-//! because the right to create cannot be narrowed to a name.
+//! [`record`](crate::store::record), named by a digest over instance and client id. Both objects
+//! are the operator's: this program creates none, because the right to create cannot be narrowed to
+//! a name.
 
 pub mod access;
 mod api;

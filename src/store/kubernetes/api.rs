@@ -325,9 +325,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// The Secret as it is after the next change, first as it is; `None` once the watch is over, whatever ended
-    /// it: a version that is too old (410), a broken connection, or its time. Can be dropped and
-    /// called again.
+    /// The Secret as it is after the next change, first as it is; `None` once the watch is over,
+    /// whatever ended it: a version that is too old (410), a broken connection, or its time. Can be
+    /// dropped and called again.
     pub(super) async fn next(&mut self) -> Option<Value> {
         loop {
             while let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {

@@ -1,9 +1,9 @@
 //! The look that a process has at the Secret and the Lease for as long as its store is in use.
 //!
 //! The Secret is watched, and read now and then in any case: what a reading finds and the watch has
-//! not told ends the watch. One that ends at once is begun again after a pause that grows. It is read
-//! at once when a call of the store has failed or was given up, for a watch may stay open while nothing else gets
-//! through, and whoever failed waits to be told that the server is back.
+//! not told ends the watch. One that ends at once is begun again after a pause that grows. It is
+//! read at once when a call of the store has failed or was given up, for a watch may stay open
+//! while nothing else gets through, and whoever failed waits to be told that the server is back.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -224,9 +224,10 @@ impl Files {
     }
 
     /// Puts `next` in the place of what is in force, which is kept beside it. One file changes as a
-    /// whole, and so do two behind one link. Two plain ones change one after the other, the secret first: whoever reads both in between has
-    /// a pair that is refused. It is there for some microseconds, and a proxy looks for longer
-    /// before it believes what it sees; after a crash in between, the next run sets it right.
+    /// whole, and so do two behind one link. Two plain ones change one after the other, the secret
+    /// first: whoever reads both in between has a pair that is refused. It is there for some
+    /// microseconds, and a proxy looks for longer before it believes what it sees; after a crash in
+    /// between, the next run sets it right.
     ///
     /// # Errors
     /// If it cannot be written; running it again is safe.
