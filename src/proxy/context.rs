@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method};
+use pingora_http::ResponseHeader;
 
 use super::identify::Caller;
 use super::limit::Admitted;
@@ -99,6 +101,24 @@ impl Context {
             Caller::App(app) => app.metrics(),
             Caller::Anyone | Caller::Owner => &self.plan.nobody,
         }
+    }
+
+    /// The head of the answer to a request by `method` goes out; with most, a body follows (RFC 9112,
+    /// section 6.3).
+    pub(super) fn begins_to_end(&mut self, method: &Method, answer: &ResponseHeader) {
+        let length = answer.headers.get(CONTENT_LENGTH);
+        if *method == Method::HEAD
+            || matches!(answer.status.as_u16(), 204 | 304)
+            || length.is_some_and(|length| length == "0")
+        {
+            self.ends();
+        }
+    }
+
+    /// The answer's last bytes go out. Whoever has them may send the next request at once, and must
+    /// not meet a limit by this one.
+    pub(super) fn ends(&mut self) {
+        self.admitted = None;
     }
 
     /// The request is sent at `now`, with `token`.

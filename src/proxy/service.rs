@@ -2,6 +2,7 @@
 //! hook asks the module that decides and does what it says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -289,6 +290,7 @@ impl ProxyHttp for Service {
             self.say_farewell(session);
         }
         let request = session.req_header();
+        context.begins_to_end(&request.method, response);
         if request.version < Version::HTTP_11 {
             // knows no chunks: a body without a length ends with the connection (RFC 9112, 6.1)
             response.remove_header(&TRANSFER_ENCODING);
@@ -306,12 +308,26 @@ impl ProxyHttp for Service {
         inject::incoming(response, context.client.upstream.instance(), way)
     }
 
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        is_last: bool,
+        context: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if is_last {
+            context.ends();
+        }
+        Ok(None)
+    }
+
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
         e: &Error,
         context: &mut Context,
     ) -> FailToProxy {
+        context.ends();
         let answered = session.response_written().is_some();
         let is_slow = Self::connection(session).is_some_and(Connection::is_slow);
         if is_slow && !answered {

@@ -55,6 +55,30 @@ fn an_app_has_so_many_requests_under_way_and_no_more() {
 }
 
 #[test]
+fn one_call_after_the_other_never_meets_a_limit_of_one() {
+    let text = "[app.single]\nkey_env = \"SINGLE_KEY\"\nmax_in_flight = 1\n";
+    let simulator = Simulator::start();
+    let proxy = Proxy::configured(&simulator.url(), "", text)
+        .variable("SINGLE_KEY", KEY)
+        .start();
+    proxy.has_token();
+    let shown = basic("single", KEY);
+    // on one connection the proxy would be done with a call before it reads the next
+    let mut connections = [proxy.connect(), proxy.connect()];
+    for nth in 0..400 {
+        let (line, status) = match nth % 3 {
+            0 => ("GET /rest/2.0/application/info", 200),
+            1 => ("HEAD /rest/2.0/application/info", 200),
+            _ => ("DELETE /rest/auth/v1/clients/x", 403),
+        };
+        let request = format!("{line} HTTP/1.1\nHost: {{host}}\n{shown}\n");
+        let connection = &mut connections[nth % 2];
+        connection.send(proxy.bytes(&request));
+        assert_eq!(connection.answer(line).status, status, "call {nth}: {line}");
+    }
+}
+
+#[test]
 fn an_app_that_asks_for_too_much_takes_nothing_from_another() {
     let simulator = Simulator::start();
     let text = format!(
