@@ -11,7 +11,7 @@ mod disk;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use tracing::warn;
 
 use crate::clock::{Clock, Instant};
 use crate::store::key::Key;
-use crate::store::record;
+use crate::store::{locked, record};
 use crate::token::ports::{Lease, Record, StoreError, TokenStore};
 use disk::{Content, Disk, Lock, Stamp};
 
@@ -175,18 +175,10 @@ impl Inner {
         let (_, content) = self.disk.read();
         let now = self.clock.wall();
         let before = content?.map(|content| content.bytes).unwrap_or_default();
-        let kept = record::open(&self.key, &before, now).record;
-        let kept = kept.map_or(0, |kept| kept.generation);
-        if kept > record.generation {
-            return Err(StoreError::Overtaken(format!(
-                "{} has token {kept} already, which is newer than token {}",
-                self.disk.record().display(),
-                record.generation
-            )));
-        }
-        let bytes = record::seal_beside(&self.key, record, &before, now)?;
+        let place = self.disk.record().display();
+        let next = record::supersede(&self.key, record, &before, now, place)?;
         // what is written here need not be read again
-        *locked(&self.seen) = self.disk.replace(lock, &bytes)?;
+        *locked(&self.seen) = self.disk.replace(lock, &next.bytes)?;
         Ok(())
     }
 }
@@ -254,10 +246,6 @@ fn file_name(key: &Key) -> String {
         .collect();
     let host = plain.trim_start_matches(['.', '-']);
     format!("{host}-{}", key.fingerprint())
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

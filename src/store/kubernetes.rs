@@ -24,22 +24,23 @@ mod roster;
 mod shared;
 mod watching;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::store::key::Key;
+use crate::store::sight::{Seen, Sight};
+use crate::store::{locked, random_name};
 use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
 use access::Access;
 use api::{Api, Kind, Replaced};
 use object::annotate;
-use shared::{Seen, Shared};
+use shared::Shared;
 use watching::Watching;
 
 /// How often an object that changes while it is replaced is read again.
@@ -80,8 +81,7 @@ impl KubernetesStore {
             api: Api::new(config, Arc::clone(&clock)),
             clock,
             doubt: Notify::new(),
-            looked: watch::Sender::new(None),
-            seen: Mutex::new(Seen::Away),
+            sight: Sight::new(),
             rank: Mutex::new(Rank::Unknown),
             held: Mutex::default(),
             reported: Mutex::default(),
@@ -124,13 +124,13 @@ impl Drop for KubernetesStore {
 impl TokenStore for KubernetesStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
         let shared = &self.shared;
-        // that it is there after all is a change to whoever fails here, or gives up waiting
-        *locked(&shared.seen) = Seen::Away;
+        // whoever fails here has seen nothing
+        shared.sight.risks();
         let doubt = shared.doubt();
         let fetched = shared.api.get(Kind::Secret).await;
         doubt.settle(&fetched);
         let content = fetched.map(|secret| shared.content(&secret));
-        shared.saw(match &content {
+        shared.sight.saw(match &content {
             Ok(content) => Seen::Content(content.clone()),
             Err(_) => Seen::Away,
         });
@@ -145,13 +145,7 @@ impl TokenStore for KubernetesStore {
     }
 
     async fn changed(&self) {
-        let mut looked = self.shared.looked.subscribe();
-        // taken once: a reader beside this one must not make it miss what it has not seen
-        let seen = locked(&self.shared.seen).clone();
-        let differs = |now: &Option<Seen>| now.as_ref().is_some_and(|now| *now != seen);
-        if looked.wait_for(differs).await.is_err() {
-            std::future::pending().await
-        }
+        self.shared.sight.changed().await;
     }
 
     fn rank(&self) -> Rank {
@@ -195,17 +189,4 @@ async fn breathe() {
 
 fn spread(span: Duration) -> Duration {
     span.mul_f64(0.75 + 0.5 * ThreadJitter.next())
-}
-
-/// A name that nobody else has.
-fn random_name() -> Result<String, StoreError> {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| {
-        StoreError::Away("the system gives no random numbers to tell processes apart by".to_owned())
-    })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

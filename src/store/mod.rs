@@ -4,6 +4,8 @@
 //!
 //! [`observed`] counts what each is asked for; [`handed`] has what a process left to its successor.
 //!
+//! `sight` tells what a look at a server has found from what the engine has seen of it.
+//!
 //! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
 //!
 //! Promises: no store holds a token in the clear, or anything of a secret; what lies in a store is
@@ -19,15 +21,18 @@ pub mod memory;
 pub mod observed;
 pub mod record;
 pub mod redis;
+mod sight;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::client_id::ClientId;
 use crate::clock::Clock;
 use crate::secret::Secret;
 use crate::tls;
-use crate::token::ports::TokenStore;
+use crate::token::ports::{StoreError, TokenStore};
 
 /// Where tokens are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,6 +119,19 @@ pub fn build(
             Ok(Arc::new(store))
         }
     }
+}
+
+/// A name that nobody else has.
+fn random_name() -> Result<String, StoreError> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| {
+        StoreError::Away("the system gives no random numbers to tell processes apart by".to_owned())
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

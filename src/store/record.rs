@@ -19,6 +19,7 @@
 //! Promises: [`open`] never panics, gives no token but one that was sealed for this client with
 //! this secret, and believes no time further ahead than a day.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -146,6 +147,40 @@ pub fn seal_beside(
         };
     }
     Ok(bytes)
+}
+
+/// What takes the place of a document.
+#[derive(Debug)]
+pub struct Successor {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Whether its token is a newer one.
+    pub is_newer: bool,
+}
+
+/// As [`seal_beside`], unless what `before` keeps at `place` is of a greater generation: that never
+/// goes back.
+///
+/// # Errors
+/// As [`seal`]; [`StoreError::Overtaken`] if it would go back.
+pub fn supersede(
+    key: &Key,
+    record: &Record,
+    before: &[u8],
+    now: SystemTime,
+    place: impl fmt::Display,
+) -> Result<Successor, StoreError> {
+    let kept = open(key, before, now).record;
+    let (kept, generation) = (kept.map_or(0, |kept| kept.generation), record.generation);
+    if kept > generation {
+        return Err(StoreError::Overtaken(format!(
+            "{place} has token {kept} already, which is newer than token {generation}"
+        )));
+    }
+    Ok(Successor {
+        bytes: seal_beside(key, record, before, now)?,
+        is_newer: generation > kept,
+    })
 }
 
 /// What `bytes` keep for the client of `key`, at `now`.

@@ -24,13 +24,11 @@ mod scripts;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use ring::digest;
-use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::warn;
 
@@ -38,7 +36,8 @@ use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::secret::Secret;
 use crate::store::key::Key;
-use crate::store::record;
+use crate::store::sight::{Seen, Sight};
+use crate::store::{locked, random_name, record};
 use crate::tls::{self, CaFile};
 use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
 use link::{Link, Notices};
@@ -141,8 +140,7 @@ impl RedisStore {
             scripts: Scripts::new(),
             link,
             clock,
-            looked: watch::Sender::new(None),
-            seen: Mutex::new(Seen::Away),
+            sight: Sight::new(),
             rank: Mutex::new(Rank::Unknown),
             problem: Mutex::default(),
             reported: Mutex::default(),
@@ -163,7 +161,7 @@ impl TokenStore for RedisStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
         let fetched = self.inner.fetch().await;
         // only now, for a reader who has given up has not seen it
-        self.inner.saw(match &fetched {
+        self.inner.sight.saw(match &fetched {
             Ok((_, stamp)) => Seen::Content(stamp.clone()),
             Err(_) => Seen::Away,
         });
@@ -194,27 +192,12 @@ impl TokenStore for RedisStore {
     }
 
     async fn changed(&self) {
-        let mut looked = self.inner.looked.subscribe();
-        // taken once: a reader beside this one must not make it miss what it has not seen
-        let seen = locked(&self.inner.seen).clone();
-        let differs = |now: &Option<Seen>| now.as_ref().is_some_and(|now| *now != seen);
-        if looked.wait_for(differs).await.is_err() {
-            std::future::pending().await
-        }
+        self.inner.sight.changed().await;
     }
 
     fn rank(&self) -> Rank {
         *locked(&self.inner.rank)
     }
-}
-
-/// What was there at a look.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    /// The server could not be used.
-    Away,
-    /// What is kept has this stamp.
-    Content(String),
 }
 
 #[derive(Debug)]
@@ -225,10 +208,8 @@ struct Inner {
     scripts: Scripts,
     link: Link,
     clock: Arc<dyn Clock>,
-    /// What was there last.
-    looked: watch::Sender<Option<Seen>>,
-    /// What was there when the engine last read or wrote.
-    seen: Mutex<Seen>,
+    /// By the stamp of what is kept.
+    sight: Sight<String>,
     rank: Mutex<Rank>,
     /// Why the server could not be used when it was last looked at.
     problem: Mutex<String>,
@@ -250,11 +231,7 @@ impl Inner {
             if let Err(e) = &came {
                 *locked(&self.problem) = e.to_string();
             }
-            self.looked.send_if_modified(|last| {
-                let differs = last.as_ref() != Some(&now);
-                *last = Some(now);
-                differs
-            });
+            self.sight.look_is(now);
             let spread = 0.75 + 0.5 * ThreadJitter.next();
             let next = tokio::time::sleep(LOOK.mul_f64(spread));
             if came.is_err() {
@@ -295,15 +272,13 @@ impl Inner {
         &self,
         command: impl AsyncFnOnce(&mut redis::aio::MultiplexedConnection) -> redis::RedisResult<T>,
     ) -> Result<T, StoreError> {
-        if *self.looked.borrow() == Some(Seen::Away) {
-            *locked(&self.seen) = Seen::Away;
+        let seen = self.sight.risks();
+        if self.sight.is_away() {
             return Err(StoreError::Away(locked(&self.problem).clone()));
         }
-        // that it is there after all is a change to whoever fails here, or gives up waiting
-        let seen = std::mem::replace(&mut *locked(&self.seen), Seen::Away);
         let done = self.link.run(command).await;
         if done.is_ok() {
-            *locked(&self.seen) = seen;
+            self.sight.has_seen(seen);
         }
         done
     }
@@ -317,12 +292,6 @@ impl Inner {
         fetched
             .await
             .inspect_err(|e| *locked(&self.problem) = e.to_string())
-    }
-
-    /// The engine has seen `now`: no change of it need be told.
-    fn saw(&self, now: Seen) {
-        *locked(&self.seen) = now.clone();
-        self.looked.send_replace(Some(now));
     }
 
     /// What `content` holds. What is wrong with it is said once.
@@ -346,18 +315,10 @@ impl Inner {
             let (before, stamp) = self.fetch().await?;
             let before = before.unwrap_or_default();
             let now = self.clock.wall();
-            let kept = record::open(&self.key, &before, now).record;
-            let kept = kept.map_or(0, |kept| kept.generation);
-            if kept > record.generation {
-                return Err(StoreError::Overtaken(format!(
-                    "{} has token {kept} already, which is newer than token {}",
-                    self.keys.record, record.generation
-                )));
-            }
-            let bytes = record::seal_beside(&self.key, record, &before, now)?;
+            let place = &self.keys.record;
+            let next = record::supersede(&self.key, record, &before, now, place)?;
             let rest = milliseconds(use_of(record, now));
-            let is_told = is_told || record.generation > kept;
-            let channel = if is_told {
+            let channel = if is_told || next.is_newer {
                 self.keys.channel.as_str()
             } else {
                 ""
@@ -366,13 +327,13 @@ impl Inner {
                 .run(async |server| {
                     let mut publish = self.scripts.publish.key(&self.keys.lock);
                     publish.key(&self.keys.record).arg(owner).arg(&stamp);
-                    publish.arg(&bytes).arg(rest).arg(channel);
+                    publish.arg(&next.bytes).arg(rest).arg(channel);
                     publish.invoke_async(server).await
                 })
                 .await?;
             match became.as_str() {
                 "kept" => {
-                    self.saw(Seen::Content(stamp));
+                    self.sight.saw(Seen::Content(stamp));
                     return Ok(());
                 }
                 "lost" => {
@@ -435,19 +396,6 @@ fn use_of(record: &Record, now: SystemTime) -> Duration {
     (last.duration_since(now).unwrap_or_default() + REST).min(LONGEST)
 }
 
-/// A name that nobody else has.
-fn random_name() -> Result<String, StoreError> {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| {
-        StoreError::Away("the system gives no random numbers to tell processes apart by".to_owned())
-    })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,6 +8,7 @@ mod openapi;
 mod relay;
 mod rotation;
 mod secrecy;
+#[cfg(feature = "kubernetes")]
 mod to_kubernetes;
 
 use std::ffi::OsStr;

@@ -8,7 +8,7 @@
 
 mod away;
 mod by_redis;
-mod contract;
+pub(crate) mod contract;
 mod load;
 mod members;
 mod server;
@@ -34,67 +34,53 @@ macro_rules! promises {
     };
 }
 
+/// A test of each promise that any server can be asked to see kept.
+macro_rules! promises_of_members {
+    ($($how:ident)+) => {
+        promises!($($how)+:
+            contract::each_knows_how_many_came_before_it,
+            contract::many_writers_at_once_lose_nothing,
+            contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
+            contract::what_one_keeps_the_other_reads_and_is_told_of,
+            contract::who_has_lost_the_right_changes_nothing,
+            members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,
+            members::ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one,
+            members::ten_that_start_at_once_take_one_token_and_none_for_restarting,
+            members::the_one_who_asks_may_be_killed_in_the_middle_of_it,
+            members::the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock,
+            stored::neither_token_nor_secret_nor_id_can_be_read_there,
+            stored::one_with_a_wrong_secret_costs_the_others_nothing,
+            stored::whatever_is_put_there_under_load_no_app_notices,
+        );
+    };
+}
+
+/// A test of each promise that takes a server which can be done harm to.
+macro_rules! promises_whatever_happens_to_the_server {
+    ($kind:ident) => {
+        promises!($kind:
+            away::ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so,
+            away::two_minutes_without_the_server_are_not_noticed,
+            contract::a_server_that_swallows_everything_holds_nobody_up,
+        );
+    };
+}
+
 mod redis {
-    promises!(Redis:
-        away::ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so,
-        away::two_minutes_without_the_server_are_not_noticed,
-        contract::a_server_that_swallows_everything_holds_nobody_up,
-        contract::each_knows_how_many_came_before_it,
-        contract::many_writers_at_once_lose_nothing,
-        contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
-        contract::what_one_keeps_the_other_reads_and_is_told_of,
-        contract::who_has_lost_the_right_changes_nothing,
-        members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,
-        members::ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one,
-        members::ten_that_start_at_once_take_one_token_and_none_for_restarting,
-        members::the_one_who_asks_may_be_killed_in_the_middle_of_it,
-        members::the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock,
-        stored::neither_token_nor_secret_nor_id_can_be_read_there,
-        stored::one_with_a_wrong_secret_costs_the_others_nothing,
-        stored::whatever_is_put_there_under_load_no_app_notices,
-    );
+    promises_of_members!(Redis);
+    promises_whatever_happens_to_the_server!(Redis);
 }
 
 #[cfg(feature = "kubernetes")]
 mod kubernetes {
-    promises!(Kubernetes:
-        away::ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so,
-        away::two_minutes_without_the_server_are_not_noticed,
-        contract::a_server_that_swallows_everything_holds_nobody_up,
-        contract::each_knows_how_many_came_before_it,
-        contract::many_writers_at_once_lose_nothing,
-        contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
-        contract::what_one_keeps_the_other_reads_and_is_told_of,
-        contract::who_has_lost_the_right_changes_nothing,
-        members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,
-        members::ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one,
-        members::ten_that_start_at_once_take_one_token_and_none_for_restarting,
-        members::the_one_who_asks_may_be_killed_in_the_middle_of_it,
-        members::the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock,
-        stored::neither_token_nor_secret_nor_id_can_be_read_there,
-        stored::one_with_a_wrong_secret_costs_the_others_nothing,
-        stored::whatever_is_put_there_under_load_no_app_notices,
-    );
+    promises_of_members!(Kubernetes);
+    promises_whatever_happens_to_the_server!(Kubernetes);
 }
 
 /// Each makes a Secret and a Lease of its own there, and deletes them.
 #[cfg(feature = "kubernetes")]
 mod kubernetes_cluster {
-    promises!(ignored Cluster:
-        contract::each_knows_how_many_came_before_it,
-        contract::many_writers_at_once_lose_nothing,
-        contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
-        contract::what_one_keeps_the_other_reads_and_is_told_of,
-        contract::who_has_lost_the_right_changes_nothing,
-        members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,
-        members::ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one,
-        members::ten_that_start_at_once_take_one_token_and_none_for_restarting,
-        members::the_one_who_asks_may_be_killed_in_the_middle_of_it,
-        members::the_one_who_asks_may_be_stopped_beyond_the_end_of_its_lock,
-        stored::neither_token_nor_secret_nor_id_can_be_read_there,
-        stored::one_with_a_wrong_secret_costs_the_others_nothing,
-        stored::whatever_is_put_there_under_load_no_app_notices,
-    );
+    promises_of_members!(ignored Cluster);
 }
 
 /// A minute of Collibra's time.

@@ -6,21 +6,20 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use collibra_auth_proxy::client_id::ClientId;
-use collibra_auth_proxy::clock::{Clock, SystemClock};
+use collibra_auth_proxy::clock::SystemClock;
 use collibra_auth_proxy::secret::Secret;
 use collibra_auth_proxy::store::key::Key;
 use collibra_auth_proxy::store::kubernetes::access::kubeconfig;
 use collibra_auth_proxy::store::kubernetes::{Config, KubernetesStore};
-use collibra_auth_proxy::token::ports::{Lease, Rank, Record, StoredPool, StoredToken, TokenStore};
+use collibra_auth_proxy::token::ports::{Lease, Rank, TokenStore};
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::fleet::contract::{LENGTH, record};
 use crate::support::kubernetes::{Faults, Kubernetes};
 use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::wait::now;
 use crate::support::{PATIENCE, Proxy, Simulator, http, until};
-
-const LENGTH: Duration = Duration::from_secs(60);
 
 fn store(server: &Kubernetes) -> KubernetesStore {
     let config = Config {
@@ -33,23 +32,6 @@ fn store(server: &Kubernetes) -> KubernetesStore {
     let id = ClientId::parse("id").unwrap();
     let key = Key::new("https://acme.example", &id, &secret);
     KubernetesStore::new(&config, "catalog", key, Arc::new(SystemClock))
-}
-
-fn record(generation: u64) -> Record {
-    let now = SystemClock.wall();
-    Record {
-        generation,
-        token: Some(StoredToken {
-            generation,
-            access_token: Secret::from(format!("token {generation}")),
-            asked: now,
-            lifetime: Duration::from_secs(299),
-        }),
-        pool: StoredPool {
-            full_at: now + LENGTH,
-            not_before: std::time::SystemTime::UNIX_EPOCH,
-        },
-    }
 }
 
 async fn kept(store: &KubernetesStore) -> Option<u64> {

@@ -7,25 +7,17 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tracing::warn;
 
 use super::api::{Api, Kind, Replaced};
 use super::object::{annotate, annotation, members_of};
-use super::{TRIES, breathe, locked};
+use super::{TRIES, breathe};
 use crate::clock::{Clock, Instant};
 use crate::store::key::Key;
-use crate::store::record;
+use crate::store::sight::{Seen, Sight};
+use crate::store::{locked, record};
 use crate::token::ports::{Rank, Record, StoreError};
-
-/// What was there at a look.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// The server could not be used.
-    Away,
-    /// The client's key in the Secret has this value.
-    Content(Option<String>),
-}
 
 /// Whether the server is there is in doubt until this is settled.
 pub(super) struct Doubt<'a>(&'a Notify);
@@ -60,10 +52,8 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     /// A call has failed: whoever looks should see for themselves.
     pub(super) doubt: Notify,
-    /// What was there last.
-    pub(super) looked: watch::Sender<Option<Seen>>,
-    /// What was there when the engine last read or wrote.
-    pub(super) seen: Mutex<Seen>,
+    /// By the value of the client's key in the Secret.
+    pub(super) sight: Sight<Option<String>>,
     pub(super) rank: Mutex<Rank>,
     /// Who asks, and since when that is known.
     pub(super) held: Mutex<Option<(String, Instant)>>,
@@ -72,21 +62,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// A look has found `now`.
-    pub(super) fn look_is(&self, now: Seen) {
-        self.looked.send_if_modified(|last| {
-            let differs = last.as_ref() != Some(&now);
-            *last = Some(now);
-            differs
-        });
-    }
-
-    /// The engine has seen `now`: no change of it need be told.
-    pub(super) fn saw(&self, now: Seen) {
-        *locked(&self.seen) = now.clone();
-        self.looked.send_replace(Some(now));
-    }
-
     /// Has the server be looked at at once unless what is begun here comes to an end that is told to
     /// [`Doubt::settle`]: whoever calls may give up before that.
     pub(super) fn doubt(&self) -> Doubt<'_> {
@@ -175,19 +150,11 @@ impl Shared {
             let before = self.content(&secret).unwrap_or_default();
             let before = STANDARD.decode(before).unwrap_or_default();
             let now = self.clock.wall();
-            let kept = record::open(&self.key, &before, now).record;
-            let kept = kept.map_or(0, |kept| kept.generation);
-            if kept > record.generation {
-                return Err(StoreError::Overtaken(format!(
-                    "{} has token {kept} already, which is newer than token {}",
-                    self.data, record.generation
-                )));
-            }
-            let bytes = record::seal_beside(&self.key, record, &before, now)?;
-            let content = STANDARD.encode(bytes);
+            let next = record::supersede(&self.key, record, &before, now, &self.data)?;
+            let content = STANDARD.encode(next.bytes);
             members_of(&mut secret, "data").insert(self.data.clone(), json!(content));
             if let Replaced::Done = self.api.replace(Kind::Secret, &secret).await? {
-                self.saw(Seen::Content(Some(content)));
+                self.sight.saw(Seen::Content(Some(content)));
                 return Ok(());
             }
             breathe().await;

@@ -13,9 +13,11 @@ use tracing::info;
 use super::api::{Kind, Replaced, Watch};
 use super::object::{annotate, annotation, version};
 use super::roster::Roster;
-use super::shared::{Seen, Shared};
-use super::{TRIES, breathe, locked, random_name, spread};
+use super::shared::Shared;
+use super::{TRIES, breathe, spread};
 use crate::clock::Instant;
+use crate::store::sight::Seen;
+use crate::store::{locked, random_name};
 
 /// How often the Secret is read if no watch tells of a change, on average.
 const POLL: Duration = Duration::from_secs(30);
@@ -90,11 +92,11 @@ impl Watching {
     /// Reads the Secret; whether that was to be had.
     async fn read(&mut self) -> bool {
         let Ok(secret) = self.shared.api.get(Kind::Secret).await else {
-            self.shared.look_is(Seen::Away);
+            self.shared.sight.look_is(Seen::Away);
             return false;
         };
         let content = self.shared.content(&secret);
-        self.shared.look_is(Seen::Content(content));
+        self.shared.sight.look_is(Seen::Content(content));
         let now = version(&secret).unwrap_or_default();
         if now != self.known {
             // whatever watch there was has not told of it
@@ -141,7 +143,7 @@ impl Watching {
                         now.clone_into(&mut self.known);
                     }
                     let content = self.shared.content(&secret);
-                    self.shared.look_is(Seen::Content(content));
+                    self.shared.sight.look_is(Seen::Content(content));
                 }
                 Ok(None) => {
                     self.watch = None;

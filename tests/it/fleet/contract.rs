@@ -14,7 +14,7 @@ use crate::support::PATIENCE;
 use crate::support::relay::Relay;
 use crate::support::wait::now;
 
-pub(super) const LENGTH: Duration = Duration::from_secs(60);
+pub(crate) const LENGTH: Duration = Duration::from_secs(60);
 
 /// Has a promise kept on a runtime of its own.
 fn kept_by(promise: impl Future<Output = ()>) {
@@ -23,7 +23,7 @@ fn kept_by(promise: impl Future<Output = ()>) {
     runtime.block_on(promise);
 }
 
-pub(super) fn record(generation: u64) -> Record {
+pub(crate) fn record(generation: u64) -> Record {
     let now = SystemClock.wall();
     Record {
         generation,
