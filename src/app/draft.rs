@@ -18,7 +18,7 @@ use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
 use crate::proxy::plan::{Client, Credentials, Plan, Route};
 use crate::proxy::upstream::Upstream;
-use crate::proxy::{self, Listening, Server};
+use crate::proxy::Listening;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
 use crate::store::{self, handed::HandedStore, observed::Observed};
@@ -39,18 +39,9 @@ pub(super) struct Made {
     /// What engines that go on are told.
     pub(super) orders: Vec<(Control, Orders)>,
     /// What listeners that stay open do from now on.
-    pub(super) plans: Vec<(Arc<Listening>, Next)>,
+    pub(super) plans: Vec<(Arc<Listening>, Arc<Plan>)>,
     /// The sockets that stay open and get another mode.
     pub(super) modes: Vec<Address>,
-}
-
-/// What a listener that stays open does from now on.
-#[derive(Debug)]
-pub(super) enum Next {
-    /// Another plan.
-    Plan(Arc<Plan>),
-    /// Another plan, by other certificates.
-    Server(Server),
 }
 
 /// Makes what `config` needs to take the place of what is in force in `running`, with what it can
@@ -76,16 +67,6 @@ pub(super) fn make(
     Ok(draft.made)
 }
 
-impl Next {
-    /// Has `listening` do so.
-    pub(super) fn put_into(self, listening: &Listening) {
-        match self {
-            Next::Plan(plan) => listening.follow(plan),
-            Next::Server(server) => listening.replace(server),
-        }
-    }
-}
-
 /// A configuration's parts in the making.
 struct Draft<'a> {
     running: &'a Running,
@@ -104,14 +85,21 @@ impl Draft<'_> {
                 self.made.parts.instances.insert(Arc::clone(name), same);
                 continue;
             }
-            let upstream = Upstream::new(Arc::clone(instance))
-                .map_err(|_| StartError::Host(Arc::clone(name)))?;
+            let upstream = Upstream::new(Arc::clone(instance)).map_err(|cause| {
+                StartError::Instance {
+                    instance: Arc::clone(name),
+                    cause,
+                }
+            })?;
             if let Some(old) = old {
                 upstream.take_over_addresses(old);
             }
             let upstream = Arc::new(upstream);
             let resolving = Upstream::keep_resolved(Arc::downgrade(&upstream));
             self.made.tasks.push(Box::pin(resolving));
+            let clock = Arc::clone(&self.running.clock);
+            let pruning = Upstream::keep_pruned(Arc::downgrade(&upstream), clock);
+            self.made.tasks.push(Box::pin(pruning));
             let parts = &mut self.made.parts;
             parts.instances.insert(Arc::clone(name), upstream);
         }
@@ -269,12 +257,6 @@ impl Draft<'_> {
             metrics: self.running.metrics.listener(&listener.name),
             access_log: self.config.access_log,
         });
-        let build = |plan| {
-            proxy::build(plan, Arc::clone(&self.running.clock)).map_err(|cause| StartError::Proxy {
-                listener: Arc::clone(&listener.name),
-                cause,
-            })
-        };
         // port 0 is another one for each listener
         let mut open = self.running.parts.listeners.iter();
         let open = open.find(|open| {
@@ -282,12 +264,8 @@ impl Draft<'_> {
             open.asked.is_at(&listener.address) && (!chosen || open.name == listener.name)
         });
         if let Some(open) = open {
-            let next = if open.listening.can_follow(&plan) {
-                Next::Plan(plan)
-            } else {
-                Next::Server(build(plan)?)
-            };
-            self.made.plans.push((Arc::clone(&open.listening), next));
+            let plan = (Arc::clone(&open.listening), plan);
+            self.made.plans.push(plan);
             if open.asked != listener.address {
                 self.made.modes.push(listener.address.clone());
             }
@@ -303,7 +281,7 @@ impl Draft<'_> {
             &format!("listener.{}.address", listener.name),
         )?;
         let address = socket.address(&listener.address);
-        let listening = Arc::new(Listening::new(build(plan)?));
+        let listening = Arc::new(Listening::new(plan, Arc::clone(&self.running.clock)));
         if is_kept {
             listening.has_heir();
         }

@@ -28,8 +28,8 @@ use crate::oauth::client;
 use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::plan::Client;
-use crate::proxy::upstream::Upstream;
-use crate::proxy::{self, Listening};
+use crate::proxy::Listening;
+use crate::proxy::upstream::{self, Upstream};
 use crate::socket::{Address, Socket};
 use crate::store::{self, handed};
 use crate::telemetry::Metrics;
@@ -71,17 +71,14 @@ pub enum StartError {
         /// Why not.
         cause: store::BuildError,
     },
-    /// The data path cannot be made.
-    #[error("listener {listener}: {cause}")]
-    Proxy {
-        /// The listener's name in the configuration.
-        listener: Arc<str>,
+    /// Requests could not be sent to an instance.
+    #[error("instance {instance}: {cause}")]
+    Instance {
+        /// The instance's name in the configuration.
+        instance: Arc<str>,
         /// Why not.
-        cause: proxy::Error,
+        cause: upstream::Error,
     },
-    /// An instance's host cannot be sent as `Host`.
-    #[error("instance {0}: its host cannot be sent in a header")]
-    Host(Arc<str>),
 }
 
 /// A running server. It stops when this is dropped; [`Running::drain`] stops it gently.
@@ -242,7 +239,7 @@ impl Running {
     pub async fn drain(mut self, patience: Duration) -> usize {
         self.draining.store(true, Ordering::Relaxed);
         for open in &self.parts.listeners {
-            open.listening.close().await;
+            open.listening.close();
         }
         self.connections.close();
         let cut = self.left_after(patience).await;
@@ -262,7 +259,7 @@ impl Running {
         let mut cut = self.left_after(patience).await;
         if cut > 0 {
             for open in &self.parts.listeners {
-                open.listening.close().await;
+                open.listening.close();
             }
             cut = self.left_after(LINGER).await;
         }
@@ -341,7 +338,7 @@ impl Running {
             self.tasks.spawn(task);
         }
         for (listening, plan) in made.plans {
-            plan.put_into(&listening);
+            listening.follow(plan);
         }
         for address in made.modes {
             if let Err(error) = address.apply_mode() {

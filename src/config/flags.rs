@@ -166,6 +166,7 @@ impl Flags {
             http2: Field::Absent,
             connect_timeout: Field::Absent,
             idle_timeout: Field::Absent,
+            header_timeout: Field::Absent,
             resolve_ttl_max: Field::Absent,
         };
         let client = Client {
@@ -249,6 +250,7 @@ pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) 
         http2: Field::Absent,
         connect_timeout: Field::Absent,
         idle_timeout: Field::Absent,
+        header_timeout: Field::Absent,
         resolve_ttl_max: Field::Absent,
         place: root,
     }

@@ -27,6 +27,7 @@ pub(super) struct Parsed {
 
 const TOKEN_PATH: &str = "/rest/oauth/v2/token";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const RESOLVE_TTL_MAX: Duration = Duration::from_secs(30);
 const URL_REMEDY: &str = "write the whole of it, like \"https://acme.collibra.com\"";
 
@@ -67,6 +68,7 @@ pub(super) fn parse(
     let proxies = forward::settle(proxies, url.as_ref(), surroundings, report);
     let connect_timeout = raw.connect_timeout.above_zero_or(CONNECT_TIMEOUT, report);
     let idle_timeout = raw.idle_timeout.or(Duration::ZERO);
+    let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
     let resolve_ttl_max = raw.resolve_ttl_max.above_zero_or(RESOLVE_TTL_MAX, report);
 
     let (url, token_path) = (url?, token_path?);
@@ -91,6 +93,7 @@ pub(super) fn parse(
             http2: raw.http2.or(true),
             connect_timeout,
             idle_timeout: (!idle_timeout.is_zero()).then_some(idle_timeout),
+            header_timeout,
             resolve_ttl_max,
         }),
         token_url,

@@ -30,6 +30,7 @@ pub(super) const INSTANCE: &[&str] = &[
     "http2",
     "connect_timeout",
     "idle_timeout",
+    "header_timeout",
     "resolve_ttl_max",
 ];
 /// The keys of `[client.NAME]`.
@@ -139,6 +140,7 @@ pub(super) struct Instance {
     pub(super) http2: Field<bool>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) idle_timeout: Field<Duration>,
+    pub(super) header_timeout: Field<Duration>,
     pub(super) resolve_ttl_max: Field<Duration>,
 }
 
@@ -345,6 +347,7 @@ fn instance(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Instance 
         http2: table.get("http2", report),
         connect_timeout: table.get("connect_timeout", report),
         idle_timeout: table.get("idle_timeout", report),
+        header_timeout: table.get("header_timeout", report),
         resolve_ttl_max: table.get("resolve_ttl_max", report),
     }
 }

@@ -3,24 +3,21 @@
 
 use std::time::Duration;
 
-use pingora_core::{Error, ErrorType};
-use pingora_proxy::Session;
 use tracing::info;
 
+use super::caller::Caller;
 use super::context::Context;
-use super::tunnel::Unreached;
-use crate::outgoing::tunnel;
+use super::respond::Refusal;
 
 /// Writes the line of a request that has ended with `status` (0: no answer was sent) after `took`.
 pub(super) fn write(
-    session: &Session,
+    caller: &Caller,
     context: &Context,
     status: u16,
     took: Duration,
-    error: Option<&Error>,
+    error: Option<String>,
 ) {
-    let request = session.req_header();
-    let failed = error.filter(|e| *e.etype() != ErrorType::Custom("refused"));
+    let request = caller.head();
     info!(
         target: "access",
         listener = %context.plan.listener.name,
@@ -30,29 +27,14 @@ pub(super) fn write(
         method = %request.method,
         path = request.uri.path(),
         status,
-        bytes = session.body_bytes_sent(),
+        bytes = caller.body_bytes_sent(),
         milliseconds = millis(took),
         upstream_milliseconds = context.upstream.map(millis),
         token_generation = context.generation,
         replayed = context.replayed.then_some(true),
-        refused = context.refusal.as_ref().map(super::respond::Refusal::reason),
-        error = failed.map(problem),
+        refused = context.refusal.as_ref().map(Refusal::reason),
+        error,
     );
-}
-
-/// What went wrong, without what the other side sent.
-pub(super) fn problem(e: &Error) -> String {
-    let cause = e.root_cause();
-    if let Some(proxy) = cause.downcast_ref::<tunnel::Error>() {
-        return proxy.to_string();
-    }
-    if let Some(unreached) = cause.downcast_ref::<Unreached>() {
-        return unreached.to_string();
-    }
-    match cause.downcast_ref::<std::io::Error>() {
-        Some(io) => format!("{}: {io}", e.etype().as_str()),
-        None => e.etype().as_str().to_owned(),
-    }
 }
 
 fn millis(span: Duration) -> f64 {

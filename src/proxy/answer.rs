@@ -4,12 +4,12 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
-use pingora_core::Result;
-use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
+use pingora::http::ResponseHeader;
 use serde::Serialize;
 
+use super::caller::{Caller, CallerError};
 use super::inject::REQUEST_ID;
+use super::instance_session::Chunk;
 
 /// The header that marks an answer as the proxy's own, and says why it is.
 const HEADER: &str = "X-Collibra-Auth-Proxy";
@@ -54,33 +54,42 @@ impl Answer {
         self
     }
 
-    /// Sends it as the response to the request `id`. The connection is kept only if the request
-    /// has no body left to read.
+    /// Its status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Sends it as the response to the request `id`.
     ///
     /// # Errors
     /// If the caller is gone.
-    pub(super) async fn send(self, session: &mut Session, id: Option<&HeaderValue>) -> Result<()> {
-        if !session.as_downstream_mut().is_body_done() {
-            session.set_keepalive(None);
+    pub(super) async fn send(
+        self,
+        caller: &mut Caller,
+        id: Option<&HeaderValue>,
+    ) -> Result<(), CallerError> {
+        // values that this program makes can be sent
+        let head = self.head(id).map_err(|_| CallerError::Gone)?;
+        let no_body = self.body.is_empty() || *caller.method() == Method::HEAD;
+        caller.write_head(Box::new(head), no_body).await?;
+        if !no_body {
+            caller.write_body(Chunk::Owned(self.body), true).await?;
         }
+        Ok(())
+    }
+
+    fn head(&self, id: Option<&HeaderValue>) -> pingora::Result<ResponseHeader> {
         let mut head = ResponseHeader::build(self.status, Some(6))?;
         if self.status != StatusCode::NO_CONTENT {
             head.insert_header(CONTENT_LENGTH, self.body.len())?;
         }
-        for (name, value) in self.fields {
-            head.append_header(name, value)?;
+        for (name, value) in &self.fields {
+            head.append_header(*name, value.as_str())?;
         }
         if let Some(id) = id {
             head.insert_header(REQUEST_ID, id.clone())?;
         }
-        let no_body = self.body.is_empty() || session.req_header().method == Method::HEAD;
-        session
-            .write_response_header(Box::new(head), no_body)
-            .await?;
-        if !no_body {
-            session.write_response_body(Some(self.body), true).await?;
-        }
-        Ok(())
+        Ok(head)
     }
 
     /// The whole of it as bytes, for a connection on which there is no request that could be

@@ -39,6 +39,8 @@ pub struct Instance {
     pub connect_timeout: Duration,
     /// The longest silence inside a response; `None`: no limit.
     pub idle_timeout: Option<Duration>,
+    /// The longest time for the head of a response once it has begun.
+    pub header_timeout: Duration,
     /// How long an address is used before the name is looked up again, at most.
     pub resolve_ttl_max: Duration,
 }

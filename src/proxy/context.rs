@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method};
-use pingora_http::ResponseHeader;
+use http::HeaderValue;
 
 use super::identify::Caller;
 use super::limit::Admitted;
@@ -17,7 +15,7 @@ use crate::token::token::Token;
 
 /// What is known of one request on its way.
 #[derive(Debug)]
-pub struct Context {
+pub(super) struct Context {
     /// What is done with it.
     pub(super) plan: Arc<Plan>,
     /// Who sent it, as far as that is known.
@@ -38,8 +36,6 @@ pub struct Context {
     pub(super) generation: Option<u64>,
     /// Why it is answered here.
     pub(super) refusal: Option<Refusal>,
-    /// Connections that could not be made for it.
-    pub(super) failed_connections: usize,
     /// Whether it was sent a second time, after a 401.
     pub(super) replayed: bool,
     /// Its share of its app's limits.
@@ -60,7 +56,6 @@ impl Context {
             upstream: None,
             generation: None,
             refusal: None,
-            failed_connections: 0,
             replayed: false,
             admitted: None,
             in_flight: client.metrics.in_flight(),
@@ -100,18 +95,6 @@ impl Context {
         match &self.caller {
             Caller::App(app) => app.metrics(),
             Caller::Anyone | Caller::Owner => &self.plan.nobody,
-        }
-    }
-
-    /// The head of the answer to a request by `method` goes out; with most, a body follows (RFC 9112,
-    /// section 6.3).
-    pub(super) fn begins_to_end(&mut self, method: &Method, answer: &ResponseHeader) {
-        let length = answer.headers.get(CONTENT_LENGTH);
-        if *method == Method::HEAD
-            || matches!(answer.status.as_u16(), 204 | 304)
-            || length.is_some_and(|length| length == "0")
-        {
-            self.ends();
         }
     }
 

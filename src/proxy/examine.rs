@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
-use pingora_http::RequestHeader;
+use pingora::http::RequestHeader;
 
 use super::browser;
 use super::context::Context;
+use super::hop_by_hop;
 use super::identify::{Caller, Door, identify};
 use super::local::Endpoint;
-use super::plan::{Client, Plan};
+use super::plan::{Client, Plan, Route};
 use super::policy::{self, Denied, Readings};
 use super::respond::Refusal;
 use super::target::{self, Malformed};
@@ -41,6 +42,7 @@ pub(super) fn examine(
     let absolute = check_form(plan, request)?;
     match absolute {
         Some(client) => context.lead_to(client),
+        None if plan.routes.is_empty() => {}
         None => route(plan, context, request)?,
     }
     let methods = policy::methods(&request.method, &request.headers, request.uri.query());
@@ -75,6 +77,7 @@ pub(super) fn examine(
     if let Some(denied) = plan.policy.denied(&methods, &paths) {
         return Err(Refusal::Denied(denied));
     }
+    hop_by_hop::check(&request.headers).map_err(Refusal::Malformed)?;
     if let Caller::App(app) = &context.caller {
         let allowed = |allow| policy::allows(allow, &methods, &paths);
         if !app.allow().is_none_or(allowed) {
@@ -122,16 +125,27 @@ fn check_form<'a>(
     Ok(named)
 }
 
-/// Leads the request where its path says, and cuts the prefix where it is to be cut.
+/// Leads the request where its path says, and cuts the prefix where it is to be cut. Every reading of
+/// the path has to lead there: the instance may read it in any of these ways.
 fn route(plan: &Plan, context: &mut Context, request: &mut RequestHeader) -> Result<(), Refusal> {
-    let Some(route) = plan.route(request.raw_path()) else {
+    let ambiguous = || Refusal::Malformed(Malformed::Route);
+    let paths = Readings::of(request.uri.path()).map_err(Refusal::Malformed)?;
+    let route = plan.route(paths.likely());
+    let client = |route: Option<&Route>| Arc::as_ptr(route.map_or(&plan.client, |route| &route.client));
+    if !paths.all(|path| client(plan.route(path)) == client(route)) {
+        return Err(ambiguous());
+    }
+    let Some(route) = route else {
         return Ok(());
     };
     context.lead_to(&route.client);
     if !route.strip {
         return Ok(());
     }
-    let rest = &request.raw_path()[route.prefix.len()..];
+    // what is cut has to stand there as it is written
+    let rest = request.raw_path().strip_prefix(route.prefix.as_bytes());
+    let rest = rest.filter(|rest| matches!(rest.first(), None | Some(b'/' | b'?')));
+    let rest = rest.ok_or_else(ambiguous)?;
     let rest = [b"/".as_slice(), rest.strip_prefix(b"/").unwrap_or(rest)].concat();
     // what follows the prefix was no start of a path, and is one now
     target::check_target(&rest, |_| false).map_err(Refusal::Malformed)?;

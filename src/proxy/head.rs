@@ -6,6 +6,24 @@
 
 use super::target::Malformed;
 
+/// Where the head ends that `read` begins with, its empty line included; `None` if it is not complete.
+/// `scanned` bytes of it have been looked at before, and it is moved on.
+pub fn end(read: &[u8], scanned: &mut usize) -> Option<usize> {
+    while let Some(found) = memchr::memchr(b'\n', read.get(*scanned..)?) {
+        let after = *scanned + found + 1;
+        match read.get(after..)? {
+            // a bare LF is refused, but it is an end to the parser
+            [b'\n', ..] => return Some(after + 1),
+            [b'\r', b'\n', ..] => return Some(after + 2),
+            [] | [b'\r'] => return None,
+            _ => *scanned = after,
+        }
+    }
+    // a line that goes on is not looked at twice
+    *scanned = read.len();
+    None
+}
+
 /// Checks a complete head, its empty line included. Empty lines before it are skipped, as every
 /// server should (RFC 9112, section 2.2).
 ///
@@ -16,7 +34,11 @@ pub fn check(head: &[u8]) -> Result<(), Malformed> {
         .split_inclusive(|byte| *byte == b'\n')
         .skip_while(|line| *line == b"\r\n");
     let (mut length, mut coding) = (false, false);
-    whole(lines.next().unwrap_or_default())?;
+    let first = whole(lines.next().unwrap_or_default())?;
+    // the parser would cut a fragment off, and what is judged must be what was asked for
+    if first.contains(&b'#') {
+        return Err(Malformed::TargetForm);
+    }
     for line in lines {
         let line = whole(line)?;
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
@@ -43,6 +65,34 @@ fn whole(line: &[u8]) -> Result<&[u8], Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_ends_with_its_empty_line_however_it_arrives() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
+        let whole = head.len() - 4;
+        let mut scanned = 0;
+        for arrived in 0..=head.len() {
+            let expected = (arrived >= whole).then_some(whole);
+            assert_eq!(end(&head[..arrived], &mut scanned), expected, "{arrived}");
+        }
+        for (bare, expected) in [
+            ("GET /\n\nx", Some(7)),
+            ("GET /\r\n\nx", Some(8)),
+            ("GET /\n\r\nx", Some(8)),
+            ("GET /\r\nA: b\r\n", None),
+            ("\n", None),
+            ("", None),
+        ] {
+            assert_eq!(end(bare.as_bytes(), &mut 0), expected, "{bare:?}");
+        }
+    }
+
+    #[test]
+    fn a_fragment_is_refused() {
+        for head in ["GET /a#b HTTP/1.1\r\n\r\n", "GET /?a#b HTTP/1.1\r\n\r\n"] {
+            assert_eq!(check(head.as_bytes()), Err(Malformed::TargetForm));
+        }
+    }
 
     #[test]
     fn a_head_as_programs_send_it_passes() {

@@ -1,29 +1,33 @@
-//! An app's HTTP/2 connection: each of its requests goes the way of all others.
+//! An HTTP/2 connection of a caller: each of its requests is served like all others.
 //!
-//! Streams at once, the size of heads, what waits to be sent and what is reset are bounded. A
-//! connection on which nothing is asked for ends as an idle one of HTTP/1 does.
+//! Streams at once, the size of heads, what waits to be sent and what is reset are bounded, and a
+//! flood of frames that are for nothing ends the connection. One on which nothing is asked for ends
+//! as an idle one of HTTP/1 does.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::Uri;
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use http::header::HOST;
-use pingora_core::Result;
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{
-    H2Accept, H2Options, HttpSession, default_h2_options, handshake,
-};
-use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest};
-use pingora_http::RequestHeader;
-use pingora_proxy::HttpProxy;
-use tokio::sync::watch;
+use http::{Request, Uri};
+use pingora::http::RequestHeader;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tracing::info;
 
-use super::connection::Connection;
-use super::pace;
-use super::service::Service;
+use super::caller::{Caller, Stream};
+use super::exchange;
+use super::idle::Registered;
+use super::listener::{KEEP_ALIVE, Limits, Listening};
+use super::overhead::{Overhead, Progress};
+use super::pace::Pace;
+use super::peer::Peer;
+use super::stream::CallerStream;
 
 /// How many requests may be under way at once.
 const STREAMS: u32 = 100;
@@ -35,76 +39,74 @@ const RESETS: usize = 64;
 /// What may wait to be sent, per stream, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// What small DATA frames may cost before they are read, in bytes: the connection's window (RFC 9113,
+/// section 6.9.2) in frames of one byte. So the window bounds them, and a stream of small messages is
+/// none too many.
+const DATA_FRAME_BUDGET: usize = 65_535 * 256;
+
 /// After so many requests that cannot be read the connection is ended.
 const MALFORMED: usize = 32;
 
 /// How long a connection that is ending may take to be told so and to confirm it.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Serves the requests of one connection until it ends, or until `ending` turns true and the last
-/// of them is answered.
+/// What a connection does next.
+enum Event {
+    /// A request.
+    Request(Request<RecvStream>, SendResponse<Bytes>),
+    /// It sends frames that are for nothing.
+    Flood,
+    /// It has ended.
+    Closed,
+}
+
+/// Serves the requests of one connection until it ends, or until the listener does and the last of
+/// them is answered.
 pub(super) async fn serve(
-    connection: Connection,
-    proxy: &Arc<HttpProxy<Service>>,
-    keep_alive: Duration,
-    mut ending: watch::Receiver<bool>,
+    stream: CallerStream,
+    peer: &Peer,
+    limits: Limits,
+    listening: &Arc<Listening>,
+    registered: &Registered,
 ) {
-    let limits = connection.limits();
-    let digest = Arc::new(Digest {
-        ssl_digest: None,
-        timing_digest: connection.get_timing_digest(),
-        proxy_digest: connection.get_proxy_digest(),
-        socket_digest: connection.get_socket_digest(),
-    });
-    let write_timeout = limits
-        .min_body_rate
-        .map(|rate| pace::longest_write(rate, 64 * 1024));
-    let options = options(limits.max_header_bytes);
-    let opened = timeout(
-        limits.header_timeout,
-        handshake(Box::new(connection), Some(options)),
-    );
-    let Ok(Ok(mut connection)) = opened.await else {
+    let received = stream.received();
+    let opened = options(limits.max_header_bytes).handshake(stream);
+    let Ok(Ok(mut connection)) = timeout(limits.header_timeout, opened).await else {
         return;
     };
-    let shutdown = ending.clone();
+    let progress = Arc::new(Progress::default());
+    let mut overhead = Overhead::new(listening.clock.now(), limits.max_header_bytes);
+    let peer = Arc::new(peer.clone());
     let mut requests = JoinSet::new();
+    let mut ending = pin!(listening.ending());
+    registered.begins();
     // the first request is due as soon as that of an HTTP/1 connection
     let mut patience = limits.header_timeout;
     let mut malformed = 0;
     let mut is_ending = false;
     loop {
-        tokio::select! {
+        let event = tokio::select! {
             biased;
-            _ = ending.wait_for(|ending| *ending), if !is_ending => {
+            () = &mut ending, if !is_ending => {
                 connection.graceful_shutdown();
                 is_ending = true;
                 patience = LINGER;
+                continue;
             }
-            Some(_answered) = requests.join_next() => {}
-            accepted = HttpSession::from_h2_conn(&mut connection, Arc::clone(&digest)) => {
-                match accepted {
-                    Ok(Some(H2Accept::Session(mut session))) => {
-                        if !is_ending {
-                            patience = keep_alive;
-                        }
-                        session.set_write_timeout(write_timeout);
-                        let (proxy, ending) = (Arc::clone(proxy), shutdown.clone());
-                        requests.spawn(async move {
-                            if to_origin_form(session.req_header_mut()).is_ok() {
-                                let session = ServerSession::new_http2(session);
-                                proxy.process_new_http(session, &ending).await;
-                            }
-                        });
-                    }
-                    Ok(Some(H2Accept::Rejected)) => {
-                        malformed += 1;
-                        if malformed == MALFORMED {
-                            break;
-                        }
-                    }
-                    Ok(None) | Err(_) => break,
+            Some(_answered) = requests.join_next() => {
+                if requests.is_empty() {
+                    registered.begins();
                 }
+                continue;
+            }
+            event = next(&mut connection, || {
+                overhead.is_flood(received.get(), &progress, listening.clock.now())
+            }) => event,
+            () = registered.told_to_close(), if requests.is_empty() && !is_ending => {
+                connection.graceful_shutdown();
+                is_ending = true;
+                patience = LINGER;
+                continue;
             }
             () = sleep(patience), if requests.is_empty() => {
                 if is_ending {
@@ -113,7 +115,38 @@ pub(super) async fn serve(
                 connection.graceful_shutdown();
                 is_ending = true;
                 patience = LINGER;
+                continue;
             }
+        };
+        match event {
+            Event::Request(request, respond) => {
+                overhead.request();
+                registered.ends();
+                if !is_ending {
+                    patience = KEEP_ALIVE;
+                }
+                let pace = Pace::of(limits.min_body_rate);
+                let Some(caller) = caller(request, respond, pace, &progress) else {
+                    malformed += 1;
+                    if malformed == MALFORMED {
+                        break;
+                    }
+                    continue;
+                };
+                let (listening, peer) = (Arc::clone(listening), Arc::clone(&peer));
+                requests.spawn(async move {
+                    let mut caller = caller;
+                    exchange::serve(&mut caller, &peer, &listening, None).await;
+                });
+            }
+            Event::Flood => {
+                let name = Arc::clone(&listening.plan.load().listener.name);
+                info!(listener = %name, "an HTTP/2 connection was closed: it sent a flood of frames");
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                let _ = timeout(LINGER, poll_fn(|cx| connection.poll_closed(cx))).await;
+                break;
+            }
+            Event::Closed => break,
         }
     }
     drop(connection);
@@ -121,60 +154,121 @@ pub(super) async fn serve(
     while requests.join_next().await.is_some() {}
 }
 
-fn options(max_header_bytes: usize) -> H2Options {
-    let mut options = default_h2_options();
+/// Drives the connection until there is something to do.
+async fn next(
+    connection: &mut Connection<CallerStream, Bytes>,
+    is_flood: impl Fn() -> bool,
+) -> Event {
+    poll_fn(|cx| {
+        let polled = connection.poll_accept(cx);
+        if is_flood() {
+            return Poll::Ready(Event::Flood);
+        }
+        polled.map(|accepted| match accepted {
+            Some(Ok((request, respond))) => Event::Request(request, respond),
+            Some(Err(_)) | None => Event::Closed,
+        })
+    })
+    .await
+}
+
+fn options(max_header_bytes: usize) -> Builder {
+    let mut options = Builder::new();
     options
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(Some(RESETS));
+        .max_local_error_reset_streams(Some(RESETS))
+        .data_frame_budget(DATA_FRAME_BUDGET);
     options
 }
 
+/// A request as all others are served; `None` if it cannot be read, which its sender is told.
+fn caller(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    pace: Pace,
+    progress: &Arc<Progress>,
+) -> Option<Caller> {
+    let (parts, body) = request.into_parts();
+    let mut head = RequestHeader::from(parts);
+    if to_origin_form(&mut head).is_none() {
+        let answer = http::Response::builder().status(400).body(());
+        let _ = respond.send_response(answer.ok()?, true);
+        return None;
+    }
+    let progress = Arc::clone(progress);
+    let stream = Stream::new(head, body, respond, pace, progress);
+    Some(Caller::Http2(Box::new(stream)))
+}
+
 /// Makes a request's target what it is in HTTP/1, a path with its query, and its authority the
-/// `Host` that it stands for (RFC 9113, section 8.3.1). Where both were given they are the same;
-/// pingora has seen to that.
-fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
+/// `Host` that it stands for (RFC 9113, section 8.3.1). `None` if there is none, or if both are given
+/// and differ, or if the target could end a line of HTTP/1.
+fn to_origin_form(request: &mut RequestHeader) -> Option<()> {
+    let is_delimiter = |byte: &u8| matches!(byte, 0 | b'\n' | b'\r' | b' ');
+    if request.raw_path().iter().any(is_delimiter) {
+        return None;
+    }
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return None;
+    }
     let Some(authority) = request.uri.authority() else {
-        return Ok(());
+        return host.map(drop);
     };
-    if !request.headers.contains_key(HOST) {
-        let host = authority.as_str().to_owned();
-        request.insert_header(HOST, host)?;
+    match host {
+        Some(host) if host.as_bytes() != authority.as_str().as_bytes() => return None,
+        Some(_) => {}
+        None => {
+            let host = authority.as_str().to_owned();
+            request.insert_header(HOST, host).ok()?;
+        }
     }
     if let Some(path) = request.uri.path_and_query().cloned() {
         request.set_uri(Uri::from(path));
     }
-    Ok(())
+    Some(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn request(uri: &str, host: Option<&str>) -> RequestHeader {
+    fn request(uri: &str, hosts: &[&str]) -> Option<RequestHeader> {
         let mut builder = http::Request::builder().uri(uri);
-        if let Some(host) = host {
-            builder = builder.header(HOST, host);
+        for host in hosts {
+            builder = builder.header(HOST, *host);
         }
         let mut request = RequestHeader::from(builder.body(()).unwrap().into_parts().0);
-        to_origin_form(&mut request).unwrap();
-        request
+        to_origin_form(&mut request).map(|()| request)
     }
 
     #[test]
     fn a_request_becomes_what_it_is_in_http_1() {
-        for (uri, host) in [
-            ("https://localhost:8443/a?b=%20", None),
-            ("https://localhost:8443/a?b=%20", Some("localhost:8443")),
-            ("/a?b=%20", Some("localhost:8443")),
+        for (uri, hosts) in [
+            ("https://localhost:8443/a?b=%20", &[][..]),
+            ("https://localhost:8443/a?b=%20", &["localhost:8443"]),
+            ("/a?b=%20", &["localhost:8443"]),
         ] {
-            let request = request(uri, host);
+            let request = request(uri, hosts).unwrap();
             assert_eq!(request.uri.to_string(), "/a?b=%20");
             assert_eq!(request.raw_path(), b"/a?b=%20");
             let hosts: Vec<_> = request.headers.get_all(HOST).iter().collect();
             assert_eq!(hosts, ["localhost:8443"]);
+        }
+    }
+
+    #[test]
+    fn a_request_whose_host_is_in_doubt_is_refused() {
+        for (uri, hosts) in [
+            ("https://localhost/a", &["other"][..]),
+            ("/a", &["localhost", "localhost"]),
+            ("/a", &[]),
+        ] {
+            assert!(request(uri, hosts).is_none(), "{uri} {hosts:?}");
         }
     }
 }

@@ -1,14 +1,17 @@
 //! What goes up and what comes back: the headers that are exchanged on the way.
 
-use http::HeaderValue;
 use http::header::{
-    AUTHORIZATION, COOKIE, FORWARDED, HOST, LOCATION, PROXY_AUTHORIZATION, SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY,
+    AUTHORIZATION, CONTENT_LENGTH, HOST, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    TRANSFER_ENCODING,
 };
-use pingora_core::Result;
-use pingora_http::{RequestHeader, ResponseHeader};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Uri, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
 
 use super::config::Instance;
+use super::hop_by_hop;
+use super::target::host_of_authority;
 
 /// By what a request is found again in other logs.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -16,32 +19,70 @@ pub(super) const REQUEST_ID: &str = "x-request-id";
 /// The longest that is accepted from a caller.
 const LONGEST_REQUEST_ID: usize = 128;
 
-/// Makes a request the client's: its token in place of whatever the app sent, the instance's host,
-/// and nothing of the app's session or of the way it came.
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Destination<'a> {
+    /// The value of `Host`.
+    pub(super) host: &'a HeaderValue,
+    /// The same, as HTTP/2 has it.
+    pub(super) authority: &'a Authority,
+    /// Whether HTTP/2 is spoken there.
+    pub(super) is_http2: bool,
+    /// Whether the request asks for a WebSocket.
+    pub(super) is_upgrade: bool,
+    /// Whether it has a body.
+    pub(super) has_body: bool,
+}
+
+/// The head of a request as the instance gets it: with the client's token in place of whatever the
+/// app sent, the instance's host, nothing of the app's session or of the way it came, and framed for
+/// the protocol that is spoken there.
 ///
 /// # Errors
-/// If a header cannot be set; never with values that were validated.
-pub(crate) fn outgoing(
-    request: &mut RequestHeader,
-    authority: &HeaderValue,
+/// If its target cannot be sent over HTTP/2.
+pub(super) fn outgoing(
+    request: &RequestHeader,
+    to: Destination<'_>,
     authorization: &HeaderValue,
-) -> Result<()> {
-    request.remove_header(&COOKIE);
-    request.remove_header("x-csrf-token");
-    request.remove_header(&PROXY_AUTHORIZATION);
-    request.remove_header(&FORWARDED);
-    let is_forwarding = |name: &&http::HeaderName| name.as_str().starts_with("x-forwarded-");
-    let forwarding: Vec<_> = request
-        .headers
-        .keys()
-        .filter(is_forwarding)
-        .cloned()
-        .collect();
-    for name in &forwarding {
-        request.remove_header(name);
+) -> Result<Box<RequestHeader>> {
+    let mut request = Box::new(request.clone());
+    let is_unwanted = |name: &str| is_unwanted(name) || (to.is_http2 && name == "expect");
+    // first: what `Connection` names must not include what is set below
+    for name in hop_by_hop::unwanted(&request.headers, is_unwanted) {
+        request.remove_header(&name);
     }
-    request.insert_header(HOST, authority.clone())?;
-    request.insert_header(AUTHORIZATION, authorization.clone())
+    if to.is_http2 {
+        if !request.raw_path_is_utf8() {
+            return Err(Error::new(ErrorType::InvalidHTTPHeader));
+        }
+        let path = request.uri.path_and_query().cloned();
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTPS)
+            .authority(to.authority.clone())
+            .path_and_query(path.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?)
+            .build();
+        request.set_uri(uri.map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?);
+        request.remove_header(&HOST);
+        request.set_version(Version::HTTP_2);
+    } else {
+        request.insert_header(HOST, to.host.clone())?;
+        request.set_version(Version::HTTP_11);
+        if to.has_body && !request.headers.contains_key(CONTENT_LENGTH) {
+            request.insert_header(TRANSFER_ENCODING, "chunked")?;
+        }
+        if to.is_upgrade {
+            hop_by_hop::ask_for_websocket(&mut request)?;
+        }
+    }
+    request.insert_header(AUTHORIZATION, authorization.clone())?;
+    Ok(request)
+}
+
+/// Whether the field `name` of a request is not sent to the instance.
+fn is_unwanted(name: &str) -> bool {
+    hop_by_hop::is_hop_by_hop(name)
+        || matches!(name, "cookie" | "x-csrf-token" | "forwarded")
+        || name.starts_with("x-forwarded-")
 }
 
 /// By what a request is told in the log and to its sender: the id that the sender gave it, if that
@@ -102,13 +143,16 @@ fn turned_back(location: &str, instance: &Instance, way: Way<'_>) -> Option<Stri
         return (!prefix.is_empty()).then(|| format!("{prefix}{location}"));
     }
     let host = host?.to_str().ok()?;
-    let rest = location
-        .strip_prefix("https://")
-        .or_else(|| location.strip_prefix("http://"))?;
+    let (scheme_given, rest) = location.split_once("//")?;
+    let is_web = ["", "http:", "https:"].iter().any(|known| scheme_given.eq_ignore_ascii_case(known));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    authority
-        .eq_ignore_ascii_case(&instance.authority)
+    let port = match authority.rsplit_once(':') {
+        Some((_, port)) if !port.is_empty() && !port.ends_with(']') => port.parse().ok()?,
+        _ => instance.port,
+    };
+    let is_instance = host_of_authority(authority)? == host_of_authority(&instance.authority)?;
+    (is_web && is_instance && port == instance.port)
         .then(|| format!("{scheme}://{host}{prefix}{path}"))
 }
 
@@ -131,6 +175,7 @@ mod tests {
             http2: true,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
+            header_timeout: Duration::from_secs(60),
             resolve_ttl_max: Duration::from_secs(30),
         }
     }
@@ -155,17 +200,13 @@ mod tests {
         request
             .append_header("Authorization", "Bearer stale")
             .unwrap();
-        let token = HeaderValue::from_static("Bearer t0k3n");
-        let host = HeaderValue::from_static("acme.collibra.com");
-        outgoing(&mut request, &host, &token).unwrap();
-        let mut left: Vec<_> = request
-            .headers
-            .iter()
-            .map(|(n, v)| format!("{n}: {}", v.to_str().unwrap()))
-            .collect();
-        left.sort();
+        request
+            .append_header("Connection", "authorization, x-named")
+            .unwrap();
+        request.append_header("X-Named", "1").unwrap();
+        let sent = sent(&request, false, false);
         assert_eq!(
-            left,
+            fields(&sent),
             [
                 "authorization: Bearer t0k3n",
                 "host: acme.collibra.com",
@@ -173,6 +214,48 @@ mod tests {
                 "x-http-method-override: PATCH",
             ]
         );
+        let sent = self::sent(&request, true, false);
+        assert_eq!(sent.uri, "https://acme.collibra.com/rest/2.0/assets");
+        assert_eq!(
+            fields(&sent),
+            [
+                "authorization: Bearer t0k3n",
+                "x-empty: ",
+                "x-http-method-override: PATCH",
+            ]
+        );
+    }
+
+    fn sent(request: &RequestHeader, is_http2: bool, has_body: bool) -> Box<RequestHeader> {
+        let to = Destination {
+            host: &HeaderValue::from_static("acme.collibra.com"),
+            authority: &Authority::from_static("acme.collibra.com"),
+            is_http2,
+            is_upgrade: false,
+            has_body,
+        };
+        outgoing(request, to, &HeaderValue::from_static("Bearer t0k3n")).unwrap()
+    }
+
+    fn fields(request: &RequestHeader) -> Vec<String> {
+        let fields = request.headers.iter();
+        let mut fields: Vec<_> = fields
+            .map(|(n, v)| format!("{n}: {}", v.to_str().unwrap()))
+            .collect();
+        fields.sort();
+        fields
+    }
+
+    #[test]
+    fn a_body_is_framed_for_the_protocol() {
+        let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+        request.set_version(Version::HTTP_2);
+        let chunked = |sent: &RequestHeader| sent.headers.contains_key(TRANSFER_ENCODING);
+        assert!(chunked(&sent(&request, false, true)));
+        assert!(!chunked(&sent(&request, true, true)));
+        assert!(!chunked(&sent(&request, false, false)));
+        request.insert_header(CONTENT_LENGTH, 5).unwrap();
+        assert!(!chunked(&sent(&request, false, true)));
     }
 
     #[test]
@@ -212,7 +295,22 @@ mod tests {
         let back = "https://localhost/dev/x";
         assert_eq!(turned("https://acme.collibra.com/x").unwrap(), back);
         assert_eq!(turned("/x?y").unwrap(), "/dev/x?y");
-        for left_alone in ["x", "//other.example/x", "https://other.example/x"] {
+        for spelling in [
+            "https://acme.collibra.com:443/x",
+            "HTTPS://ACME.collibra.com/x",
+            "//acme.collibra.com/x",
+            "//acme.collibra.com:443/x",
+            "https://acme.collibra.com:/x",
+        ] {
+            assert_eq!(turned(spelling).as_deref(), Some(back), "{spelling}");
+        }
+        for left_alone in [
+            "x",
+            "//other.example/x",
+            "https://other.example/x",
+            "https://acme.collibra.com:8443/x",
+            "ftp://acme.collibra.com/x",
+        ] {
             assert_eq!(turned(left_alone), None, "{left_alone}");
         }
     }

@@ -1,64 +1,74 @@
-//! Accepts connections and hands each to the data path, until told to stop.
+//! Accepts connections and serves each, until told to stop.
 //!
-//! What is done with requests can be exchanged meanwhile ([`Listening::follow`]): the socket stays
-//! open, every connection stays as it is, and the next request of each meets what is then in place.
+//! What is done with requests can be exchanged meanwhile ([`Listening::follow`]): the socket and every
+//! connection stay open, and the next request of each is served as the new plan says.
+//!
+//! At `max_connections`, and when no file descriptor is left, the connection that has been idle for
+//! longest is closed to make room.
 
-use std::fmt;
+use std::fs::File;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::Stream;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::io::BufReader;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::connection::{Connection, Limits};
-use super::http2;
+use super::idle::{Idle, Registered};
+use super::peer::Peer;
 use super::plan::Plan;
-use super::service::Service;
+use super::stream::CallerStream;
 use super::tls::Tls;
 use super::transport::Transport;
-use crate::clock::Clock;
+use super::{connection, http2};
+use crate::clock::{Clock, Instant};
 use crate::socket::{Accepted, Socket};
-use crate::tls::CaFile;
 
 /// How long a connection is kept between two requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// How often connections are looked over for such.
+const KEEP_ALIVE_CHECK: Duration = Duration::from_secs(5);
 
 /// What is read ahead below TLS: a record (RFC 8446, section 5.1).
 const READ_BUFFER: usize = 16 * 1024;
 
-/// After a failed accept (no file descriptor left, say) the next try waits so long.
+/// After a failed accept the next try waits so long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a failed accept is reported at most.
+const REPORT_PAUSE: Duration = Duration::from_secs(60);
+
+/// How many idle connections make room at once when no file descriptor is left.
+const SHED_AT_ONCE: usize = 16;
 
 /// How long a connection that was just opened may take for its request, once its listener is gone.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A data path. The certificates by which it verifies the other side are its own for ever; all
-/// else is its plan's.
-pub struct Server {
-    ca_file: Option<CaFile>,
-    plan: Arc<ArcSwap<Plan>>,
-    proxy: Arc<HttpProxy<Service>>,
-    /// Turns true when each connection is to end after its request.
-    ending: watch::Sender<bool>,
+/// The limits on a connection, as they were when it was accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) header_timeout: Duration,
+    pub(super) max_header_bytes: usize,
+    pub(super) min_body_rate: Option<NonZeroU32>,
 }
 
 /// A listener while it runs: what is done with the connections that its socket accepts.
 #[derive(Debug)]
 pub struct Listening {
-    server: ArcSwap<Server>,
-    /// Servers that were replaced, whose connections have not ended yet.
-    replaced: Mutex<Vec<Weak<Server>>>,
+    /// What is done with the next request.
+    pub(super) plan: ArcSwap<Plan>,
+    /// The clock by which tokens expire and requests are timed.
+    pub(super) clock: Arc<dyn Clock>,
+    /// Each connection is to end after its request.
+    ending: AtomicBool,
+    idle: Idle,
     permits: Arc<Semaphore>,
     max_connections: AtomicUsize,
     closed: watch::Sender<bool>,
@@ -66,72 +76,16 @@ pub struct Listening {
     has_heir: AtomicBool,
 }
 
-impl Server {
-    pub(super) fn new(plan: Arc<Plan>, clock: Arc<dyn Clock>, conf: ServerConf) -> Server {
-        let ca_file = plan.client.upstream.instance().ca_file.clone();
-        let plan = Arc::new(ArcSwap::new(plan));
-        let ending = watch::Sender::new(false);
-        let service = Service {
-            plan: Arc::clone(&plan),
-            clock,
-            ca_file: ca_file.clone(),
-            ending: ending.subscribe(),
-        };
-        Server {
-            ca_file,
-            plan,
-            proxy: Arc::new(http_proxy(&Arc::new(conf), service)),
-            ending,
-        }
-    }
-
-    /// Serves the requests of one connection.
-    async fn serve(self: Arc<Self>, connection: Connection) {
-        if connection.is_http2() {
-            let ending = self.ending.subscribe();
-            http2::serve(connection, &self.proxy, KEEP_ALIVE, ending).await;
-        } else {
-            self.serve_http1(Box::new(connection)).await;
-        }
-    }
-
-    /// Serves requests one after the other.
-    async fn serve_http1(&self, stream: Stream) {
-        let mut session = ServerSession::new_http1(stream);
-        session.set_keepalive(Some(KEEP_ALIVE.as_secs()));
-        let ending = self.ending.subscribe();
-        while let Some(reused) = self.proxy.process_new_http(session, &ending).await {
-            let (stream, settings) = reused.consume();
-            if let Some(connection) = (*stream).as_any().downcast_ref::<Connection>() {
-                connection.request_is_done();
-            }
-            session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
-            }
-        }
-    }
-
-    /// Has every connection end after its request; one that is between two requests may have one
-    /// more.
-    fn end(&self) {
-        self.ending.send_replace(true);
-    }
-
-    /// Ends the connections that are between two requests.
-    async fn close_idle(&self) {
-        self.proxy.http_cleanup().await;
-    }
-}
-
 impl Listening {
-    /// A listener whose connections `server` serves.
+    /// A listener that serves requests as `plan` says; `clock` tells when tokens expire.
     #[must_use]
-    pub fn new(server: Server) -> Listening {
-        let max_connections = server.plan.load().listener.max_connections;
+    pub fn new(plan: Arc<Plan>, clock: Arc<dyn Clock>) -> Listening {
+        let max_connections = plan.listener.max_connections;
         Listening {
-            server: ArcSwap::from_pointee(server),
-            replaced: Mutex::default(),
+            plan: ArcSwap::new(plan),
+            idle: Idle::new(Arc::clone(&clock)),
+            clock,
+            ending: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(max_connections)),
             max_connections: AtomicUsize::new(max_connections),
             closed: watch::Sender::new(false),
@@ -139,51 +93,45 @@ impl Listening {
         }
     }
 
-    /// Whether it can follow `plan`. Otherwise it needs another server, because the plan's
-    /// instance is verified by other certificates.
-    #[must_use]
-    pub fn can_follow(&self, plan: &Plan) -> bool {
-        self.server.load().ca_file == plan.client.upstream.instance().ca_file
-    }
-
-    /// Does with every further request what `plan` says. Connections that are open keep their
-    /// limits on the heads of requests.
+    /// Serves every further request as `plan` says. Connections that are open keep their limits on
+    /// the heads of requests.
     pub fn follow(&self, plan: Arc<Plan>) {
         self.limit(plan.listener.max_connections);
-        self.server.load().plan.store(plan);
-    }
-
-    /// Has further connections served by `server`; those that are open end after their request.
-    pub fn replace(&self, server: Server) {
-        self.limit(server.plan.load().listener.max_connections);
-        let old = self.server.swap(Arc::new(server));
-        old.end();
-        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
-        replaced.retain(|server| server.strong_count() > 0);
-        replaced.push(Arc::downgrade(&old));
+        self.plan.store(plan);
     }
 
     /// Serves `socket` until [`Listening::close`] or [`Listening::retire`] is called, then closes
     /// it. Connections go on in tasks that `connections` knows of.
     pub async fn serve(self: Arc<Self>, socket: Arc<Socket>, connections: TaskTracker) {
         let mut closed = self.closed.subscribe();
+        let mut failures = Failures::default();
+        let mut check = tokio::time::interval(KEEP_ALIVE_CHECK);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let permit = tokio::select! {
-                permit = Arc::clone(&self.permits).acquire_owned() => permit.ok(),
-                _ = closed.wait_for(|closed| *closed) => break,
-            };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
                 _ = closed.wait_for(|closed| *closed) => break,
-            };
-            match accepted {
-                Ok(stream) => self.admit(stream, permit, &connections),
-                Err(e) => {
-                    let name = Arc::clone(&self.server.load().plan.load().listener.name);
-                    warn!(listener = %name, "cannot accept a connection: {e}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                _ = check.tick() => {
+                    self.idle.close_older_than(KEEP_ALIVE);
+                    continue;
                 }
-            }
+            };
+            let stream = match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    self.failed(&mut failures, &error, &socket);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let permit = tokio::select! {
+                permit = self.permit() => permit,
+                _ = closed.wait_for(|closed| *closed) => {
+                    self.admit(stream, None, &connections);
+                    break;
+                }
+            };
+            self.admit(stream, permit, &connections);
         }
         if self.has_heir.load(Ordering::Relaxed) {
             return;
@@ -203,9 +151,9 @@ impl Listening {
 
     /// Accepts nothing more, and ends every connection that is between two requests; the others
     /// end after theirs.
-    pub async fn close(&self) {
+    pub fn close(&self) {
         self.wind_down();
-        self.close_idle().await;
+        self.idle.close_all();
     }
 
     /// As [`Listening::close`], but gently: a connection that was just opened may still have its
@@ -213,37 +161,71 @@ impl Listening {
     pub async fn retire(&self) {
         self.wind_down();
         tokio::time::sleep(LINGER).await;
-        self.close_idle().await;
+        self.idle.close_all();
     }
 
     /// Accepts nothing more. Every connection may have one more request, at whose end it is closed.
     pub fn wind_down(&self) {
         self.closed.send_replace(true);
-        for server in self.servers() {
-            server.end();
+        self.ending.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether each connection is to end after its request.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Ends once each connection is to end after its request.
+    pub(super) async fn ending(&self) {
+        let mut closed = self.closed.subscribe();
+        if closed.wait_for(|closed| *closed).await.is_err() {
+            std::future::pending().await
         }
     }
 
-    async fn close_idle(&self) {
-        for server in self.servers() {
-            server.close_idle().await;
+    /// A permit for one more connection. If there is none, the longest idle one makes room.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
+        }
+        loop {
+            self.idle.close_longest(1);
+            let freed = Arc::clone(&self.permits).acquire_owned();
+            // a connection may become idle while all are busy
+            if let Ok(permit) = tokio::time::timeout(ACCEPT_PAUSE, freed).await {
+                return permit.ok();
+            }
         }
     }
 
-    fn servers(&self) -> Vec<Arc<Server>> {
-        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
-        let replaced = replaced.iter().filter_map(Weak::upgrade);
-        replaced.chain([self.server.load_full()]).collect()
+    /// Makes room where none is left, and tells a caller who waits in vain by closing on it.
+    fn failed(&self, failures: &mut Failures, error: &std::io::Error, socket: &Socket) {
+        let shed = self.idle.close_longest(SHED_AT_ONCE);
+        if shed == 0 && failures.spare.take().is_some() {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            drop(socket.poll_accept(&mut cx));
+        }
+        failures.refill();
+        failures.count += 1;
+        let now = self.clock.now();
+        let is_due = failures
+            .reported
+            .is_none_or(|at| now.since(at) >= REPORT_PAUSE);
+        if is_due {
+            let listener = Arc::clone(&self.plan.load().listener.name);
+            let count = std::mem::take(&mut failures.count);
+            failures.reported = Some(now);
+            warn!(%listener, count, "cannot accept connections: {error}");
+        }
     }
 
     fn admit(
-        &self,
+        self: &Arc<Self>,
         stream: Accepted,
         permit: Option<OwnedSemaphorePermit>,
         connections: &TaskTracker,
     ) {
-        let server = self.server.load_full();
-        let plan = server.plan.load();
+        let plan = self.plan.load();
         let listener = &plan.listener;
         let limits = Limits {
             header_timeout: listener.header_timeout,
@@ -251,15 +233,18 @@ impl Listening {
             min_body_rate: listener.min_body_rate,
         };
         let tls = listener.tls.as_ref().map(Tls::acceptor);
-        let metrics = Arc::clone(&plan.metrics);
+        let open = plan.metrics.connection();
         drop(plan);
-        let open = metrics.connection();
+        let listening = Arc::clone(self);
         connections.spawn(async move {
             if let Some(transport) = shake_hands(stream, tls, limits.header_timeout).await {
-                let connection = Connection::new(transport, limits, metrics, open);
-                server.serve(connection).await;
+                let peer = transport.peer();
+                let is_http2 = transport.is_http2();
+                let stream = CallerStream::new(transport, limits.min_body_rate);
+                let registered = listening.idle.register();
+                serve(stream, &peer, is_http2, limits, &listening, &registered).await;
             }
-            drop(permit);
+            drop((permit, open));
         });
     }
 
@@ -279,7 +264,50 @@ impl Listening {
     }
 }
 
-/// What an accepted connection runs over. Who does not speak TLS where it is asked for, or takes
+async fn serve(
+    stream: CallerStream,
+    peer: &Peer,
+    is_http2: bool,
+    limits: Limits,
+    listening: &Arc<Listening>,
+    registered: &Registered,
+) {
+    if is_http2 {
+        http2::serve(stream, peer, limits, listening, registered).await;
+    } else {
+        connection::serve(stream, peer, limits, listening, registered).await;
+    }
+}
+
+/// Connections that could not be accepted.
+struct Failures {
+    /// A file descriptor held back: with it a caller can be accepted, and so be told.
+    spare: Option<File>,
+    count: usize,
+    reported: Option<Instant>,
+}
+
+impl Default for Failures {
+    fn default() -> Failures {
+        let mut failures = Failures {
+            spare: None,
+            count: 0,
+            reported: None,
+        };
+        failures.refill();
+        failures
+    }
+}
+
+impl Failures {
+    fn refill(&mut self) {
+        if self.spare.is_none() {
+            self.spare = File::open("/dev/null").ok();
+        }
+    }
+}
+
+/// What an accepted connection runs over. A caller that does not speak TLS where it should, or takes
 /// too long, is let go without a word.
 async fn shake_hands(
     stream: Accepted,
@@ -297,13 +325,5 @@ async fn shake_hands(
     match tokio::time::timeout(patience, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
         Ok(Err(_)) | Err(_) => None,
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("plan", &self.plan.load())
-            .finish_non_exhaustive()
     }
 }

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
-use pingora_core::Result;
-use pingora_proxy::Session;
 use serde::Serialize;
 
 use super::answer::Answer;
+use super::caller::{Caller as Connection, CallerError};
 use super::context::Context;
 use super::identify::{Caller, by_pair};
 use super::policy::{Readings, Sessions, session_call};
@@ -81,16 +80,16 @@ impl Endpoint {
 /// If the caller is gone before its request is read.
 pub(super) async fn answer(
     endpoint: Endpoint,
-    session: &mut Session,
+    connection: &mut Connection,
     context: &mut Context,
     clock: &dyn Clock,
-) -> Result<Result<Answer, Refusal>> {
-    let Some(body) = read_body(session).await? else {
+) -> Result<Result<Answer, Refusal>, CallerError> {
+    let Some(body) = read_body(connection).await? else {
         return Ok(Err(Refusal::Body(
             "It has more than 16 KiB, or took more than 10 s.",
         )));
     };
-    let headers = &session.req_header().headers;
+    let headers = &connection.head().headers;
     let authorization = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
     Ok(match endpoint {
         Endpoint::Token => {
@@ -207,16 +206,22 @@ fn refusal(context: &mut Context, refused: Refused) -> Answer {
 }
 
 /// The request's body; `None` if it is too large or too slow.
-async fn read_body(session: &mut Session) -> Result<Option<Vec<u8>>> {
+async fn read_body(connection: &mut Connection) -> Result<Option<Vec<u8>>, CallerError> {
     let mut body = Vec::new();
+    if !connection.has_body() {
+        return Ok(Some(body));
+    }
+    if connection.expects_continue() {
+        connection.write_continue().await?;
+    }
     let reading = async {
-        while let Some(part) = session.read_request_body().await? {
+        while let Some(part) = connection.read_body().await? {
             body.extend_from_slice(&part);
             if body.len() > LARGEST_BODY {
                 break;
             }
         }
-        Ok::<_, Box<pingora_core::Error>>(())
+        Ok::<_, CallerError>(())
     };
     match tokio::time::timeout(BODY_TIMEOUT, reading).await {
         Ok(read) => read?,

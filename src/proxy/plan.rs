@@ -94,12 +94,12 @@ impl Credentials {
 }
 
 impl Plan {
-    /// The route of a target that is a path, if it has one.
-    pub(super) fn route(&self, target: &[u8]) -> Option<&Route> {
+    /// The route of a path, as it was read, if it has one.
+    pub(super) fn route(&self, path: &str) -> Option<&Route> {
         let mut routes = self.routes.iter();
         routes.find(|route| {
-            let rest = target.strip_prefix(route.prefix.as_bytes());
-            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'?')))
+            let rest = path.strip_prefix(&*route.prefix);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
     }
 

@@ -1,18 +1,13 @@
 //! What is done when the API answers 401 to a token that should be live: another token for all,
 //! and the request once more.
 //!
-//! A request is sent again if its body is at hand (none, or up to the 64 KiB that pingora keeps of
-//! it), once at most, and only for a 401: the API has then done nothing with it, so that even a
-//! POST may be sent again. Its second way leads through the same hooks as its first.
+//! A request is sent again if its body is at hand (none, or up to 64 KiB), once at most, and only for
+//! a 401: the API has then done nothing with it, so that even a POST may be sent again.
 
 use http::StatusCode;
-use pingora_core::{Error, ErrorType};
 
 use super::plan::Client;
 use crate::clock::Clock;
-
-/// The error by which pingora is told to send the request again.
-const AGAIN: ErrorType = ErrorType::Custom("again with another token");
 
 /// A request that was answered.
 #[derive(Clone, Copy, Debug)]
@@ -68,16 +63,4 @@ pub(super) async fn decide(
         return Next::Pass;
     }
     Next::SendAgain
-}
-
-/// The error that sends the request again.
-pub(super) fn again() -> Box<Error> {
-    let mut error = Error::new_up(AGAIN);
-    error.set_retry(true);
-    error
-}
-
-/// Whether this is that error.
-pub(super) fn is_again(error: &Error) -> bool {
-    *error.etype() == AGAIN
 }

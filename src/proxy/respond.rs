@@ -21,6 +21,8 @@ use crate::token::cache::NoToken;
 pub enum Refusal {
     /// The head is not HTTP.
     Unreadable,
+    /// HTTP/2 without TLS, which is not spoken here.
+    Http2WithoutTls,
     /// What a request that is answered here has in its body: what is wrong with it, in words.
     Body(&'static str),
     /// The request can be read in more than one way.
@@ -64,7 +66,10 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Refusal::Unreadable | Refusal::Body(_) | Refusal::Malformed(_) => "bad-request",
+            Refusal::Unreadable
+            | Refusal::Http2WithoutTls
+            | Refusal::Body(_)
+            | Refusal::Malformed(_) => "bad-request",
             Refusal::Method => "method",
             Refusal::SlowHeader => "slow-header",
             Refusal::LargeHeader => "large-header",
@@ -86,6 +91,7 @@ impl Refusal {
             Refusal::Unreadable | Refusal::Body(_) | Refusal::Malformed(_) => {
                 StatusCode::BAD_REQUEST
             }
+            Refusal::Http2WithoutTls => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SlowHeader | Refusal::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -120,6 +126,11 @@ impl Refusal {
                 "The request could not be read",
                 "The request's head is not valid HTTP/1.1.",
                 "Look at the program that sent it, or at what stands between it and this proxy.",
+            ),
+            Refusal::Http2WithoutTls => Words::new(
+                "HTTP/2 is spoken over TLS only",
+                "The connection began with HTTP/2, but this listener has no TLS.",
+                "Use HTTP/1.1, or give the listener a certificate (tls) and call it by https://.",
             ),
             Refusal::Body(why) => Words::new(
                 "The request's body is not what is expected here",

@@ -27,6 +27,10 @@ pub enum Malformed {
     Framing,
     /// A header name with an underscore, which some servers take for a hyphen.
     Underscore,
+    /// `Connection` names what is no field, too many fields, or one by which the request is judged.
+    Connection,
+    /// A path whose readings lead to different clients.
+    Route,
     /// A line of the head ends otherwise than with CRLF, or has a CR in its middle.
     LineEnd,
 }
@@ -49,6 +53,12 @@ impl Malformed {
                 "The request's length must be given in one way: one Content-Length that is a number, or 'Transfer-Encoding: chunked'."
             }
             Malformed::Underscore => "Header names must not have underscores.",
+            Malformed::Connection => {
+                "The Connection header may name up to 9 header fields, and not Host or X-Forwarded-*."
+            }
+            Malformed::Route => {
+                "The path can be read in more than one way, and these lead to different clients; send it decoded, without '//', '/./' or ';'."
+            }
             Malformed::LineEnd => "Every line of the head must end with CR and LF.",
         }
     }
@@ -132,7 +142,7 @@ pub fn host_of_authority(authority: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Checks the target as it stands in the request line, which is how pingora sends it on (its `Uri`
+/// Checks the target as it stands in the request line, which is how it is sent on (its `Uri`
 /// shows `/` for a target in none of the known forms). `Ok(Some(uri))` is what to send instead: the
 /// path of an absolute target whose host `is_ours` accepts.
 ///

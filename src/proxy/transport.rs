@@ -5,10 +5,8 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use async_trait::async_trait;
-use pingora_core::protocols::Shutdown;
-use pingora_core::protocols::l4::ext::get_tcp_info;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use pingora::protocols::l4::ext::get_tcp_info;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::peer::Peer;
@@ -64,14 +62,6 @@ impl Transport {
             Transport::Plain(stream) => stream,
             Transport::Tls(stream) => stream.get_ref().0.get_ref(),
         }
-    }
-}
-
-#[async_trait]
-impl Shutdown for Transport {
-    async fn shutdown(&mut self) {
-        // who is gone misses nothing
-        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 

@@ -1,40 +1,38 @@
-//! Where an instance is: its addresses, looked up in the background and kept while they are valid,
-//! and the peer that a request is sent to.
+//! Where an instance is, and the connections to it: its addresses are looked up in the background and
+//! kept while they are valid; a connection is one that is open already, or a new one.
 //!
 //! Behind a forward proxy it is the proxy that is looked up; the instance's name is resolved there.
 //!
-//! A name that stops resolving costs nothing while its last addresses still answer. A connection
-//! that cannot be made moves every later request on to the next address.
+//! A name that stops resolving costs nothing while its last addresses still answer. The address that
+//! answered last is tried first.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use http::HeaderValue;
-use http::header::InvalidHeaderValue;
-use pingora_core::protocols::ALPN;
-use pingora_core::protocols::l4::ext::TcpKeepalive;
-use pingora_core::protocols::tls::CaType;
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use pingora_core::utils::tls::CertKey;
-use tokio::sync::{Notify, watch};
+use http::uri::Authority;
+use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora::protocols::Stream;
+use tokio::sync::{Mutex, Notify, watch};
 use tracing::warn;
 
 use super::config::Instance;
-use super::trust;
-use super::tunnel::Tunnel;
-use crate::tls::CaFile;
-
-/// How long a connection to the instance is kept without use: below the 60 s after which load
-/// balancers commonly end it.
-const KEEP_IDLE: Duration = Duration::from_secs(50);
+use super::dial::{DialError, Dialer, Protocols};
+use super::instance_session::InstanceSession;
+use super::pool::Pool;
+use crate::clock::{Clock, Instant};
+use crate::tls;
 
 /// The shortest time between two look-ups.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often idle connections are looked over.
+const PRUNE_PAUSE: Duration = Duration::from_secs(10);
 
 /// How many requests share a connection to an instance that speaks HTTP/2.
 const STREAMS: usize = 64;
@@ -44,23 +42,27 @@ const STREAMS: usize = 64;
 const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
-/// Counts the upstreams of this process: each has connections of its own, which serve no other.
-static UPSTREAMS: AtomicU64 = AtomicU64::new(0);
-
-/// An instance's whereabouts.
+/// An instance's whereabouts, and the connections to it.
 #[derive(Debug)]
 pub struct Upstream {
     instance: Arc<Instance>,
-    authority: HeaderValue,
-    /// What its connections have in common, and no others do.
-    group: u64,
-    client_cert: Option<Arc<CertKey>>,
-    roots: OnceLock<Arc<CaType>>,
-    peers: ArcSwap<Vec<HttpPeer>>,
-    /// Counts up when an address fails; which one is used follows from it.
+    host: HeaderValue,
+    authority: Authority,
+    dialer: Dialer,
+    pool: Pool,
+    addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Which address answered last.
     preferred: AtomicUsize,
     known: watch::Sender<Known>,
     look_again: Arc<Notify>,
+    /// What the last new connection spoke: whether more may share one.
+    spoken: AtomicU8,
+    /// Held while a connection is made that others may share.
+    dialing: Mutex<()>,
+    /// Counts connections that could not be made.
+    failures: AtomicU64,
+    /// The instance has asked for HTTP/1.1.
+    is_http1_only: AtomicBool,
 }
 
 /// What the last look-up gave.
@@ -71,24 +73,73 @@ enum Known {
     Nothing(String),
 }
 
+/// Why an instance cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its host cannot be sent as `Host`.
+    #[error("its host cannot be sent in a header")]
+    Host,
+    /// There are no certificates to verify it by.
+    #[error("{}", .0.reason)]
+    Tls(tls::Error),
+}
+
+/// Why there is no connection to an instance.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// It has no address; why, in words.
+    #[error("{0}")]
+    NoAddress(String),
+    /// None of its addresses could be connected to.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+}
+
+/// What is known of the protocol that an instance speaks.
+const UNKNOWN: u8 = 0;
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
+
+impl ConnectError {
+    /// Whether it was a matter of time.
+    pub(super) fn is_timeout(&self) -> bool {
+        match self {
+            ConnectError::NoAddress(_) => false,
+            ConnectError::Dial(error) => error.is_timeout(),
+        }
+    }
+
+    /// Whether another attempt would end the same way.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            ConnectError::NoAddress(_) => true,
+            ConnectError::Dial(error) => error.is_final() || error.is_timeout(),
+        }
+    }
+}
+
 impl Upstream {
     /// An instance whose addresses are not known yet, unless it is named by one. Needs
     /// [`Upstream::keep_resolved`] to run.
     ///
     /// # Errors
-    /// If the instance's authority is no header value.
-    pub fn new(instance: Arc<Instance>) -> Result<Upstream, InvalidHeaderValue> {
-        let authority = HeaderValue::try_from(&instance.authority)?;
-        let identity = instance.identity.as_ref();
+    /// [`Error`] if requests could not be sent to it.
+    pub fn new(instance: Arc<Instance>) -> Result<Upstream, Error> {
+        let host = HeaderValue::try_from(&instance.authority).map_err(|_| Error::Host)?;
+        let authority = Authority::try_from(&*instance.authority).map_err(|_| Error::Host)?;
         let upstream = Upstream {
+            host,
             authority,
-            group: UPSTREAMS.fetch_add(1, Ordering::Relaxed),
-            client_cert: identity.map(|identity| Arc::new(trust::client_cert(identity))),
-            roots: OnceLock::new(),
-            peers: ArcSwap::default(),
+            dialer: Dialer::new(Arc::clone(&instance)).map_err(Error::Tls)?,
+            pool: Pool::default(),
+            addresses: ArcSwap::default(),
             preferred: AtomicUsize::new(0),
             known: watch::Sender::new(Known::NotYet),
             look_again: Arc::default(),
+            spoken: AtomicU8::new(UNKNOWN),
+            dialing: Mutex::default(),
+            failures: AtomicU64::new(0),
+            is_http1_only: AtomicBool::new(!(instance.tls && instance.http2)),
             instance,
         };
         if let Ok(ip) = upstream.next_hop().0.parse::<IpAddr>() {
@@ -107,9 +158,8 @@ impl Upstream {
 
     /// Begins with the addresses at which `other` was found, if both have one name.
     pub fn take_over_addresses(&self, other: &Upstream) {
-        let known = other.peers.load();
-        let known = known.iter().filter_map(|peer| peer._address.as_inet());
-        let addresses: Vec<IpAddr> = known.map(SocketAddr::ip).collect();
+        let known = other.addresses.load();
+        let addresses: Vec<IpAddr> = known.iter().map(SocketAddr::ip).collect();
         if self.next_hop().0 == other.next_hop().0 && !addresses.is_empty() {
             self.set(&addresses);
         }
@@ -122,35 +172,139 @@ impl Upstream {
     }
 
     /// The value of `Host`.
-    #[must_use]
-    pub fn authority(&self) -> &HeaderValue {
+    pub(super) fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// The same, as HTTP/2 has it (RFC 9113, section 8.3.1).
+    pub(super) fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// How many addresses it has.
-    #[must_use]
-    pub fn addresses(&self) -> usize {
-        self.peers.load().len()
-    }
-
-    /// The peer to send to, for a connector that verifies by `known`: if that is not what the
-    /// instance is verified by, the peer says so. Waits for the first look-up, at most for the
-    /// connect timeout.
+    /// A connection for one request at `now`: one that is open, unless it has to be `fresh`, or a new
+    /// one. Waits for the first look-up, at most for the connect timeout.
     ///
     /// # Errors
-    /// Why there is no address, in words.
-    pub async fn peer(&self, known: Option<&CaFile>) -> Result<Box<HttpPeer>, String> {
-        let mut peer = self.address().await?;
-        if self.instance.tls && self.instance.ca_file.as_ref() != known {
-            let roots = || trust::roots(self.instance.ca_file.as_ref());
-            peer.options.ca = Some(Arc::clone(self.roots.get_or_init(roots)));
+    /// [`ConnectError`].
+    pub(super) async fn connect(
+        &self,
+        protocols: Protocols,
+        fresh: bool,
+        now: Instant,
+    ) -> Result<InstanceSession, ConnectError> {
+        let may_share =
+            protocols == Protocols::Any && !self.is_http1_only.load(Ordering::Relaxed);
+        if !fresh && let Some(open) = self.open(may_share, now).await {
+            return Ok(open);
         }
-        Ok(peer)
+        let speaks_http2 = || self.spoken.load(Ordering::Relaxed) != HTTP1;
+        if !may_share || !speaks_http2() {
+            return self.dial(protocols, now).await;
+        }
+        // one makes a connection, the others share it; where it fails, each tries for itself
+        let failures = self.failures.load(Ordering::Relaxed);
+        let dialing = self.dialing.lock().await;
+        if let Some(open) = self.open(may_share, now).await {
+            return Ok(open);
+        }
+        if self.failures.load(Ordering::Relaxed) != failures || !speaks_http2() {
+            drop(dialing);
+            return self.dial(protocols, now).await;
+        }
+        self.dial(protocols, now).await
     }
 
-    async fn address(&self) -> Result<Box<HttpPeer>, String> {
-        if let Some(peer) = self.current() {
-            return Ok(peer);
+    /// A connection that is open.
+    async fn open(&self, may_share: bool, now: Instant) -> Option<InstanceSession> {
+        if may_share
+            && let Some(shared) = self.pool.shared(now)
+            && let Ok(Some(session)) = shared.spawn_stream().await
+        {
+            return Some(InstanceSession::Http2(Box::new(session)));
+        }
+        let idle = self.pool.take()?;
+        Some(InstanceSession::http1(
+            idle.stream,
+            idle.received,
+            idle.address,
+            true,
+        ))
+    }
+
+    async fn dial(
+        &self,
+        protocols: Protocols,
+        now: Instant,
+    ) -> Result<InstanceSession, ConnectError> {
+        let addresses = self.addresses().await?;
+        let protocols = if self.is_http1_only.load(Ordering::Relaxed) {
+            Protocols::Http1
+        } else {
+            protocols
+        };
+        let dialed = self.dialer.dial(&addresses, protocols).await;
+        let (address, stream) = dialed.inspect_err(|_| {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            self.preferred.fetch_add(1, Ordering::Relaxed);
+            self.look_again.notify_one();
+        })?;
+        self.prefer(address);
+        let received = stream.received();
+        let is_http2 = stream.is_http2();
+        if protocols == Protocols::Any {
+            let spoken = if is_http2 { HTTP2 } else { HTTP1 };
+            self.spoken.store(spoken, Ordering::Relaxed);
+        }
+        let stream: Stream = Box::new(stream);
+        if !is_http2 {
+            return Ok(InstanceSession::http1(stream, received, address, false));
+        }
+        let connection = begin_http2(stream).await?;
+        let session = connection.spawn_stream().await;
+        self.pool.share(connection, address, now);
+        match session {
+            Ok(Some(session)) => Ok(InstanceSession::Http2(Box::new(session))),
+            Ok(None) => Err(DialError::Http2("it takes no request".to_owned()).into()),
+            Err(e) => Err(DialError::Http2(e.etype().as_str().to_owned()).into()),
+        }
+    }
+
+    /// Takes a session back on which both directions have ended: its connection is kept if the
+    /// instance keeps it open and nothing is left on it.
+    pub(super) async fn release(&self, session: InstanceSession, now: Instant) {
+        let InstanceSession::Http1(http1) = session else {
+            return;
+        };
+        let mut session = http1.session;
+        session.respect_keepalive();
+        if let Some(stream) = session.reuse().await
+            && self.addresses.load().contains(&http1.address)
+        {
+            self.pool.put(stream, http1.received, http1.address, now);
+        }
+    }
+
+    /// The instance wants HTTP/1.1 from now on.
+    pub(super) fn prefer_http1(&self) {
+        self.is_http1_only.store(true, Ordering::Relaxed);
+    }
+
+    /// Opens a connection ahead of the first request, if there is none.
+    pub async fn warm(&self, clock: &dyn Clock) {
+        if self.pool.is_empty() {
+            let now = clock.now();
+            if let Ok(InstanceSession::Http1(http1)) = self.dial(Protocols::Any, now).await {
+                let stream = http1.session.into_inner();
+                self.pool
+                    .put(stream, http1.received, http1.address, clock.now());
+            }
+        }
+    }
+
+    /// The addresses, the preferred one first.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        if let Some(addresses) = self.current() {
+            return Ok(addresses);
         }
         let mut known = self.known.subscribe();
         let first = known.wait_for(|known| !matches!(known, Known::NotYet));
@@ -160,15 +314,9 @@ impl Upstream {
             Some(Known::Nothing(problem)) => problem,
             _ => "the look-up of its name has not ended yet".to_owned(),
         };
+        let host = self.next_hop().0;
         self.current()
-            .ok_or_else(|| format!("{} has no address: {problem}", self.next_hop().0))
-    }
-
-    /// A connection could not be made: further requests go to the next address, and the name is
-    /// looked up again.
-    pub fn connection_failed(&self) {
-        self.preferred.fetch_add(1, Ordering::Relaxed);
-        self.look_again.notify_one();
+            .ok_or_else(|| ConnectError::NoAddress(format!("{host} has no address: {problem}")))
     }
 
     /// Looks the name up, again and again, as long as its answers are valid for. Ends once nobody
@@ -194,6 +342,18 @@ impl Upstream {
         }
     }
 
+    /// Closes connections that are not used, as `clock` tells the time. Ends once nobody has the
+    /// upstream any more.
+    pub async fn keep_pruned(upstream: Weak<Upstream>, clock: Arc<dyn Clock>) {
+        loop {
+            tokio::time::sleep(PRUNE_PAUSE).await;
+            let Some(this) = upstream.upgrade() else {
+                return;
+            };
+            this.pool.prune(clock.now());
+        }
+    }
+
     /// Looks the name up once; `said` is whether its failure has been reported. Gives until when
     /// the answer is valid.
     async fn resolve(&self, said: &mut bool) -> Option<tokio::time::Instant> {
@@ -214,59 +374,30 @@ impl Upstream {
         }
     }
 
-    fn current(&self) -> Option<Box<HttpPeer>> {
-        let peers = self.peers.load();
-        let at = self.preferred.load(Ordering::Relaxed);
-        let peer = peers.get(at.checked_rem(peers.len())?)?;
-        Some(Box::new(peer.clone()))
+    fn current(&self) -> Option<Vec<SocketAddr>> {
+        let addresses = self.addresses.load();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let first = first.checked_rem(addresses.len())?;
+        let (after, from) = (&addresses[..first], &addresses[first..]);
+        Some([from, after].concat())
     }
 
-    fn set(&self, addresses: &[IpAddr]) {
-        let peers: Vec<HttpPeer> = addresses
-            .iter()
-            .map(|ip| self.peer_at(SocketAddr::new(*ip, self.next_hop().1)))
-            .collect();
-        let before = self.peers.load();
-        let unchanged = before
-            .iter()
-            .map(|peer| &peer._address)
-            .eq(peers.iter().map(|peer| &peer._address));
-        if !unchanged {
-            self.peers.store(Arc::new(peers));
+    fn prefer(&self, address: SocketAddr) {
+        let addresses = self.addresses.load();
+        if let Some(at) = addresses.iter().position(|known| *known == address) {
+            self.preferred.store(at, Ordering::Relaxed);
+        }
+    }
+
+    fn set(&self, ips: &[IpAddr]) {
+        let port = self.next_hop().1;
+        let at_port = |ip: &IpAddr| SocketAddr::new(*ip, port);
+        let addresses: Vec<SocketAddr> = ips.iter().map(at_port).collect();
+        if **self.addresses.load() != addresses {
+            self.addresses.store(Arc::new(addresses.clone()));
+            self.pool.keep_only(&addresses);
         }
         self.known.send_replace(Known::Addresses);
-    }
-
-    fn peer_at(&self, address: SocketAddr) -> HttpPeer {
-        let instance = &self.instance;
-        let mut peer = HttpPeer::new(address, instance.tls, instance.host.clone());
-        peer.group_key = self.group;
-        peer.client_cert_key = self.client_cert.clone();
-        let options = &mut peer.options;
-        options.connection_timeout = Some(instance.connect_timeout);
-        options.total_connection_timeout = Some(instance.connect_timeout);
-        options.read_timeout = instance.idle_timeout;
-        options.write_timeout = instance.idle_timeout;
-        options.idle_timeout = Some(KEEP_IDLE);
-        options.tcp_keepalive = Some(TcpKeepalive {
-            idle: Duration::from_secs(60),
-            interval: Duration::from_secs(15),
-            count: 4,
-            #[cfg(target_os = "linux")]
-            user_timeout: Duration::ZERO,
-        });
-        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-        if instance.tls && instance.http2 {
-            options.alpn = ALPN::H2H1;
-            options.max_h2_streams = STREAMS;
-            options.h2_stream_window_size = Some(STREAM_WINDOW);
-            options.h2_connection_window_size = Some(CONNECTION_WINDOW);
-        }
-        if let Some(proxy) = &instance.proxy {
-            let tunnel = Tunnel::new(proxy.clone(), instance);
-            options.custom_l4 = Some(Arc::new(tunnel));
-        }
-        peer
     }
 
     /// Asks DNS with the system's settings, read anew each time because a laptop changes networks;
@@ -302,9 +433,20 @@ impl Upstream {
     }
 }
 
+/// Begins HTTP/2 on a connection on which both sides have agreed on it.
+async fn begin_http2(stream: Stream) -> Result<ConnectionRef, DialError> {
+    let mut settings = H2HandshakeSettings::new();
+    settings.max_streams = STREAMS;
+    settings.stream_window_size = Some(STREAM_WINDOW);
+    settings.connection_window_size = Some(CONNECTION_WINDOW);
+    let begun = handshake(stream, settings).await;
+    begun.map_err(|e| DialError::Http2(e.etype().as_str().to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::CaFile;
 
     fn upstream(host: &str) -> Upstream {
         Upstream::new(Arc::new(Instance {
@@ -320,30 +462,30 @@ mod tests {
             http2: true,
             connect_timeout: Duration::from_millis(200),
             idle_timeout: None,
+            header_timeout: Duration::from_secs(60),
             resolve_ttl_max: Duration::from_secs(30),
         }))
         .unwrap()
     }
 
-    #[tokio::test]
-    async fn an_address_needs_no_look_up() {
-        let peer = upstream("127.0.0.1").peer(None).await.unwrap();
-        assert_eq!(peer._address.to_string(), "127.0.0.1:443");
-        assert_eq!(
-            peer.sni, "127.0.0.1",
-            "never empty: that would turn verification off"
-        );
+    async fn addresses(upstream: &Upstream) -> Vec<String> {
+        let addresses = upstream.addresses().await.unwrap();
+        addresses.iter().map(SocketAddr::to_string).collect()
     }
 
     #[tokio::test]
-    async fn a_failed_connection_moves_on_to_the_next_address() {
+    async fn an_address_needs_no_look_up() {
+        let upstream = upstream("127.0.0.1");
+        assert_eq!(addresses(&upstream).await, ["127.0.0.1:443"]);
+    }
+
+    #[tokio::test]
+    async fn the_address_that_answered_last_is_tried_first() {
         let upstream = upstream("acme.example");
         upstream.set(&["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()]);
-        let first = upstream.peer(None).await.unwrap();
-        assert_eq!(first._address.to_string(), "192.0.2.1:443");
-        upstream.connection_failed();
-        let second = upstream.peer(None).await.unwrap();
-        assert_eq!(second._address.to_string(), "192.0.2.2:443");
+        assert_eq!(addresses(&upstream).await, ["192.0.2.1:443", "192.0.2.2:443"]);
+        upstream.prefer("192.0.2.2:443".parse().unwrap());
+        assert_eq!(addresses(&upstream).await, ["192.0.2.2:443", "192.0.2.1:443"]);
     }
 
     #[tokio::test]
@@ -356,12 +498,11 @@ mod tests {
         };
         let new = Upstream::new(Arc::new(instance)).unwrap();
         new.take_over_addresses(&old);
-        let peer = new.peer(None).await.unwrap();
-        assert_eq!(peer._address.to_string(), "192.0.2.1:444");
+        assert_eq!(addresses(&new).await, ["192.0.2.1:444"]);
 
         let other = upstream("other.example");
         other.take_over_addresses(&old);
-        assert_eq!(other.addresses(), 0);
+        assert!(other.current().is_none());
     }
 
     /// A server that speaks TLS by a certificate of its own, and that certificate.
@@ -389,66 +530,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_instance_is_verified_by_its_own_certificates_whatever_the_connector_knows() {
-        use pingora_core::connectors::{ConnectorOptions, TransportConnector};
-
+    async fn each_instance_is_verified_by_its_own_certificates() {
         let ((one, its), (other, others)) = (server().await, server().await);
         let read = |file: &tempfile::NamedTempFile| CaFile::read(file.path()).unwrap();
-        let mut options = ConnectorOptions::new(1);
-        options.ca_file = Some(its.path().display().to_string());
-        let connector = TransportConnector::new(Some(options));
-        let known = read(&its);
         for (address, ca_file, expected) in [
-            (one, Some(known.clone()), true),
+            (one, Some(read(&its)), true),
             (one, Some(read(&others)), false),
             (one, None, false),
             (other, Some(read(&others)), true),
-            (other, Some(known.clone()), false),
         ] {
             let instance = Instance {
                 host: "localhost".to_owned(),
                 port: address.port(),
                 ca_file,
+                connect_timeout: Duration::from_secs(5),
                 ..upstream("localhost").instance().clone()
             };
             let upstream = Upstream::new(Arc::new(instance)).unwrap();
             upstream.set(&[address.ip()]);
-            let peer = upstream.peer(Some(&known)).await.unwrap();
-            let connected = connector.new_stream(&*peer).await;
-            assert_eq!(
-                connected.is_ok(),
-                expected,
-                "{:?}",
-                upstream.instance().ca_file
-            );
+            let now = Instant::ORIGIN;
+            let connected = upstream.connect(Protocols::Any, false, now).await;
+            let ca_file = &upstream.instance().ca_file;
+            assert_eq!(connected.is_ok(), expected, "{ca_file:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn connections_of_one_upstream_serve_no_other() {
-        use pingora_core::upstreams::peer::Peer;
-
-        let direct = upstream("192.0.2.1");
-        let again = upstream("192.0.2.1");
-        let proxy = crate::outgoing::tunnel::Proxy::parse("http://192.0.2.1:443").unwrap();
-        let tunnelled = Upstream::new(Arc::new(Instance {
-            proxy: Some(proxy),
-            ..direct.instance().clone()
-        }));
-        let tunnelled = tunnelled.unwrap();
-        let mut hashes = Vec::new();
-        for upstream in [&direct, &again, &tunnelled] {
-            let peer = upstream.peer(None).await.unwrap();
-            assert_eq!(peer._address.to_string(), "192.0.2.1:443");
-            assert_eq!(
-                peer.reuse_hash(),
-                upstream.peer(None).await.unwrap().reuse_hash()
-            );
-            hashes.push(peer.reuse_hash());
-        }
-        hashes.sort_unstable();
-        hashes.dedup();
-        assert_eq!(hashes.len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
@@ -468,7 +572,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_an_address_it_says_why_after_the_connect_timeout() {
-        let problem = upstream("acme.example").peer(None).await.unwrap_err();
+        let problem = upstream("acme.example").addresses().await.unwrap_err();
+        let problem = problem.to_string();
         assert!(problem.contains("acme.example has no address"), "{problem}");
     }
 }

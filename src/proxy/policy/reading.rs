@@ -27,8 +27,7 @@ impl<'a> Readings<'a> {
     /// # Errors
     /// [`Malformed`] if what it encodes is no text, or if it goes back too often.
     pub(in crate::proxy) fn of(path: &'a str) -> Result<Readings<'a>, Malformed> {
-        let odd = [";", "%", "\\", "//", "/.", "./"];
-        if !odd.iter().any(|odd| path.contains(odd)) && !path.ends_with('.') {
+        if is_plain(path) {
             let likely = Cow::Borrowed(path);
             let others = Vec::new();
             return Ok(Readings { likely, others });
@@ -59,6 +58,19 @@ impl<'a> Readings<'a> {
     pub(in crate::proxy) fn all(&self, holds: impl Fn(&str) -> bool) -> bool {
         holds(&self.likely) && self.others.iter().all(|other| holds(other))
     }
+}
+
+/// Whether a path can be read in one way only: it has nothing encoded, no parameters, and neither
+/// doubled slashes nor dots beside one.
+fn is_plain(path: &str) -> bool {
+    let mut before = b'x';
+    for byte in path.bytes() {
+        match (before, byte) {
+            (_, b';' | b'%' | b'\\') | (b'/' | b'.', b'/') | (b'/', b'.') => return false,
+            _ => before = byte,
+        }
+    }
+    before != b'.'
 }
 
 fn decoded(path: &str) -> Result<Cow<'_, str>, Malformed> {

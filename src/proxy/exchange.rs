@@ -1,0 +1,765 @@
+//! One request, from its head to its line in the log. This is the file to read first.
+//!
+//! [`serve`] is the walk: examine the head, hold a token, connect, send, read the response's head,
+//! pass the response on. A connection that cannot be made, one that turns out to be closed and a 401
+//! to the token each lead round the same loop once more; everything that is answered here leaves by
+//! one way, as a [`Stop`].
+
+use std::future::poll_fn;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, HOST};
+use pingora::http::ResponseHeader;
+use tokio::time::{timeout, timeout_at};
+
+use super::access_log;
+use super::caller::{Caller, CallerError};
+use super::context::Context;
+use super::dial::Protocols;
+use super::examine::{self, Next};
+use super::hop_by_hop;
+use super::inject::{self, Destination, REQUEST_ID, Way};
+use super::instance_session::{Again, Broken, Chunk, InstanceSession, has_no_body};
+use super::listener::Listening;
+use super::local::{self, Endpoint};
+use super::pace::{self, Pace};
+use super::peer::Peer;
+use super::replay::{self, Unauthorized};
+use super::respond::{self, Refusal};
+use super::stream::Received;
+use super::target::Malformed;
+use crate::clock::Clock;
+
+/// The largest body of a request that is kept, so that the request can be sent again, in bytes.
+const LARGEST_KEPT: usize = 64 * 1024;
+
+/// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
+/// for its body all the same (RFC 9110, section 10.1.1).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a connection is tried that cannot be made.
+const MOST_DIALS: usize = 2;
+
+/// What becomes of the caller's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It may have another request.
+    Keep,
+    /// It ends.
+    Close,
+}
+
+/// Why a request is not served to its end by the instance.
+#[derive(Debug)]
+enum Stop {
+    /// It is answered here.
+    Refused(Refusal),
+    /// Its caller is gone, or too slow; no answer would reach it.
+    Caller(CallerError),
+    /// The response broke off after its head was sent.
+    Cut(Broken),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refused(refusal)
+    }
+}
+
+impl From<CallerError> for Stop {
+    fn from(error: CallerError) -> Stop {
+        Stop::Caller(error)
+    }
+}
+
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Stop {
+        Stop::Refused(Refusal::Upstream {
+            problem: broken.problem,
+            timeout: broken.timeout,
+        })
+    }
+}
+
+/// Serves the request of `caller`, which came from `peer`; `malformed` is what is wrong with its head
+/// as bytes.
+pub(super) async fn serve(
+    caller: &mut Caller,
+    peer: &Peer,
+    listening: &Listening,
+    malformed: Option<Malformed>,
+) -> After {
+    let clock = &*listening.clock;
+    let mut context = Context::new(listening.plan.load_full(), clock.now());
+    let mut exchange = Exchange {
+        body: Body::of(caller, context.plan.listener.min_body_rate),
+        caller,
+        listening,
+        context: &mut context,
+        clock,
+        status: 0,
+    };
+    let served = match malformed {
+        // where the next request begins is anybody's guess
+        Some(why) => Err(Refusal::Malformed(why).into()),
+        None => exchange.run(peer).await,
+    };
+    let (after, error) = exchange.conclude(served).await;
+    let status = exchange.status;
+    context.ends();
+    let took = clock.now().since(context.started);
+    let method = caller.method().into();
+    let metrics = &context.client.metrics;
+    metrics.request(context.app_metrics(), method, status, took, context.upstream);
+    if context.plan.access_log {
+        access_log::write(caller, &context, status, took, error);
+    }
+    after
+}
+
+/// A request under way.
+struct Exchange<'a> {
+    caller: &'a mut Caller,
+    listening: &'a Listening,
+    context: &'a mut Context,
+    clock: &'a dyn Clock,
+    body: Body,
+    /// The status that the caller was sent; 0: none yet.
+    status: u16,
+}
+
+/// The request's body on its way.
+struct Body {
+    state: BodyState,
+    /// What was read of it, for as long as that is little.
+    kept: Option<Vec<Bytes>>,
+    /// How much has come, in bytes.
+    bytes: usize,
+    /// How fast it comes.
+    pace: Pace,
+}
+
+/// What is expected of a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyState {
+    /// The caller sends it once it is asked for it.
+    Announced,
+    /// The caller is sending it.
+    Due,
+    /// There is none, or it has come whole.
+    Done,
+}
+
+impl Body {
+    fn of(caller: &mut Caller, rate: Option<NonZeroU32>) -> Body {
+        let state = if !caller.has_body() {
+            BodyState::Done
+        } else if caller.expects_continue() {
+            BodyState::Announced
+        } else {
+            BodyState::Due
+        };
+        Body {
+            state,
+            kept: Some(Vec::new()),
+            bytes: 0,
+            pace: Pace::of(rate),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.state == BodyState::Done
+    }
+
+    fn reading(&self) -> Reading {
+        if self.is_done() {
+            Reading::End
+        } else {
+            Reading::Body
+        }
+    }
+
+    /// Whether all that was read of it is still there.
+    fn is_at_hand(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    fn came(&mut self, part: &Bytes) {
+        self.pace.moved(u64::try_from(part.len()).unwrap_or(0));
+        self.bytes += part.len();
+        if self.bytes > LARGEST_KEPT {
+            self.kept = None;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(part.clone());
+        }
+    }
+}
+
+/// What is read from the caller while the instance is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// The body.
+    Body,
+    /// That it has gone, for its body has come whole.
+    End,
+    /// Nothing: the instance takes no more of the body.
+    Nothing,
+}
+
+/// What happens first while a request's body goes one way and its response comes the other.
+enum Event<T> {
+    /// The instance has sent what was waited for.
+    Instance(T),
+    /// The caller has sent a part of the body, or its end.
+    Body(Option<Bytes>),
+    /// The caller has given up, or what it sends cannot be read.
+    Caller(CallerError),
+}
+
+impl Exchange<'_> {
+    async fn run(&mut self, peer: &Peer) -> Result<After, Stop> {
+        // may it go on, and as whom?
+        self.context.id = inject::request_id(self.caller.head());
+        let head = self.caller.head_mut();
+        let next = examine::examine(self.context, head, &peer.certificate_names, self.clock)?;
+        if let Next::Answer(endpoint) = next {
+            return self.answer(endpoint).await;
+        }
+        self.hold_token().await?;
+        let is_upgrade = self.context.plan.listener.upgrades
+            && self.body.is_done()
+            && hop_by_hop::asks_for_websocket(self.caller.head());
+
+        // send it, and again where that is called for
+        let mut is_retried = false;
+        let instance = loop {
+            let mut instance = self.connect(is_upgrade, is_retried).await?;
+            let broken = match self.ask(&mut instance, is_upgrade).await? {
+                Ok(()) if self.is_replayed(&instance).await => continue,
+                Ok(()) => break instance,
+                Err(broken) => broken,
+            };
+            if is_retried || !self.may_go_again(&broken) {
+                return Err(broken.into());
+            }
+            is_retried = true;
+        };
+
+        // pass the response on
+        if instance.is_upgraded() {
+            self.tunnel(instance).await
+        } else {
+            self.pass_on(instance).await
+        }
+    }
+
+    /// Answers a request that asks this proxy for a local token or a session.
+    async fn answer(&mut self, endpoint: Endpoint) -> Result<After, Stop> {
+        let answered = local::answer(endpoint, self.caller, self.context, self.clock).await?;
+        let answer = answered?;
+        self.say_farewell();
+        self.status = answer.status().as_u16();
+        answer.send(self.caller, self.context.id.as_ref()).await?;
+        Ok(After::Keep)
+    }
+
+    /// Waits until there is a token that may be sent.
+    async fn hold_token(&self) -> Result<(), Refusal> {
+        let client = &self.context.client;
+        if client.cell.usable(self.clock.now()).is_none() {
+            let waited = client.cell.wait(self.clock, client.wait_for_token).await;
+            waited.map_err(Refusal::NoToken)?;
+        }
+        Ok(())
+    }
+
+    /// A connection to the instance, a new one if it has to be `fresh`.
+    async fn connect(&self, is_upgrade: bool, fresh: bool) -> Result<InstanceSession, Refusal> {
+        let protocols = if is_upgrade {
+            Protocols::Http1
+        } else {
+            Protocols::Any
+        };
+        let upstream = &self.context.client.upstream;
+        let mut dials = 0;
+        loop {
+            let connected = upstream.connect(protocols, fresh, self.clock.now()).await;
+            let error = match connected {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            dials += 1;
+            // nothing was sent, so that it may be tried again
+            if dials == MOST_DIALS || error.is_final() {
+                return Err(Refusal::Upstream {
+                    timeout: error.is_timeout(),
+                    problem: error.to_string(),
+                });
+            }
+        }
+    }
+
+    /// Sends the request and reads the head of the response. The inner result is the instance's.
+    async fn ask(
+        &mut self,
+        instance: &mut InstanceSession,
+        is_upgrade: bool,
+    ) -> Result<Result<(), Broken>, Stop> {
+        let client = Arc::clone(&self.context.client);
+        let now = self.clock.now();
+        let held = client.cell.usable(now);
+        let token = match held.as_deref().and_then(Option::as_ref) {
+            Some(token) => Arc::clone(token),
+            // it expired while the connection was made
+            None => {
+                let waited = client.cell.wait(self.clock, client.wait_for_token).await;
+                waited.map_err(Refusal::NoToken)?
+            }
+        };
+        drop(held);
+        self.context.goes_out(&token, self.clock.now());
+        let has_body = !self.body.is_done() || self.body.bytes > 0;
+        let to = Destination {
+            host: client.upstream.host(),
+            authority: client.upstream.authority(),
+            is_http2: instance.is_http2(),
+            is_upgrade,
+            has_body,
+        };
+        let head = inject::outgoing(self.caller.head(), to, token.authorization());
+        let head = head.map_err(|_| Refusal::Malformed(Malformed::TargetForm))?;
+        let limit = client.upstream.instance().idle_timeout;
+        if let Err(broken) = limited(limit, instance.write_head(head, !has_body)).await {
+            return Ok(Err(broken));
+        }
+        if has_body && let Err(broken) = limited(limit, self.send_kept(instance)).await {
+            return Ok(Err(broken));
+        }
+        self.await_head(instance).await
+    }
+
+    /// Sends what was read of the body before.
+    async fn send_kept(&self, instance: &mut InstanceSession) -> Result<(), Broken> {
+        for part in self.body.kept.iter().flatten() {
+            instance.write_body(part.clone()).await?;
+        }
+        if self.body.is_done() {
+            instance.finish().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the head of the response while the body is sent. The inner result is the instance's.
+    async fn await_head(
+        &mut self,
+        instance: &mut InstanceSession,
+    ) -> Result<Result<(), Broken>, Stop> {
+        let client = Arc::clone(&self.context.client);
+        let limits = client.upstream.instance();
+        // interim responses of HTTP/2 are not seen: the body is asked for here
+        let patience = if instance.is_http2() {
+            Duration::ZERO
+        } else {
+            CONTINUE_PATIENCE
+        };
+        let mut ask_for_body = pace::now() + patience;
+        let silent = limits.idle_timeout.map(|limit| pace::now() + limit);
+        let received = instance.received();
+        let before = received.as_ref().map(Received::get);
+        let mut late = pace::now() + limits.header_timeout;
+        let mut reading = self.body.reading();
+        let mut unsent: Option<Broken> = None;
+        loop {
+            let is_announced = self.body.state == BodyState::Announced;
+            let mut deadline = silent.map_or(late, |silent| silent.min(late));
+            if is_announced {
+                deadline = deadline.min(ask_for_body);
+            }
+            let event = self.event(reading, instance.read_head());
+            let read = match timeout_at(deadline, event).await {
+                Ok(Event::Instance(Ok(()))) => match self.judge_head(instance).await? {
+                    Some(judged) => return Ok(judged),
+                    None => continue,
+                },
+                // why the body could not be sent says more than that no response followed
+                Ok(Event::Instance(Err(broken))) => return Ok(Err(unsent.unwrap_or(broken))),
+                Ok(Event::Body(read)) => read,
+                Ok(Event::Caller(error)) => return Err(error.into()),
+                Err(_elapsed) => {
+                    let now = pace::now();
+                    if silent.is_some_and(|silent| silent <= now) {
+                        return Ok(Err(Broken::silent(SILENT)));
+                    }
+                    if late <= now {
+                        // one that has not begun may take its time
+                        if received.as_ref().map(Received::get) > before {
+                            return Ok(Err(Broken::silent(LATE_HEAD)));
+                        }
+                        late = now + limits.header_timeout;
+                    }
+                    if is_announced && ask_for_body <= now {
+                        self.caller.write_continue().await?;
+                        self.body.state = BodyState::Due;
+                        ask_for_body = now;
+                    }
+                    continue;
+                }
+            };
+            reading = match self.send(read, instance).await {
+                Ok(()) => self.body.reading(),
+                // it may have answered all the same
+                Err(broken) => {
+                    unsent = Some(broken);
+                    Reading::Nothing
+                }
+            };
+        }
+    }
+
+    /// Looks at a head that was read. An interim one is passed on, and the next one is to be read
+    /// (`None`).
+    async fn judge_head(
+        &mut self,
+        instance: &InstanceSession,
+    ) -> Result<Option<Result<(), Broken>>, Stop> {
+        let Some(head) = instance.head() else {
+            return Ok(Some(Err(Broken::invalid("there is no head of a response"))));
+        };
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let unasked = || Broken::invalid("it switches protocols unasked (101)");
+            return Ok(Some(instance.is_upgraded().then_some(()).ok_or_else(unasked)));
+        }
+        if !head.status.is_informational() {
+            return Ok(Some(Ok(())));
+        }
+        if head.status == StatusCode::CONTINUE && self.body.state == BodyState::Announced {
+            self.body.state = BodyState::Due;
+        }
+        let mut head = Box::new(head.clone());
+        let (method, version) = (self.caller.method().clone(), self.caller.version());
+        hop_by_hop::clean_response(&mut head, &method, version).map_err(internal)?;
+        self.caller.write_interim(head).await?;
+        Ok(None)
+    }
+
+    /// Waits for the instance, while the caller is read from.
+    async fn event<T>(&mut self, reading: Reading, instance: impl Future<Output = T>) -> Event<T> {
+        let caller = &mut *self.caller;
+        let Body { state, pace, .. } = &mut self.body;
+        let is_due = *state == BodyState::Due;
+        let from_caller = async {
+            match reading {
+                Reading::Body => caller.read_body().await,
+                Reading::End => Err(caller.gone().await),
+                Reading::Nothing => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            biased;
+            done = instance => Event::Instance(done),
+            read = from_caller => match read {
+                Ok(read) => Event::Body(read),
+                Err(error) => Event::Caller(error),
+            },
+            () = poll_fn(|cx| pace.wait(cx)), if is_due && reading == Reading::Body => {
+                Event::Caller(CallerError::TooSlow)
+            }
+        };
+        pace.resume();
+        event
+    }
+
+    /// Sends what was read of the body to the instance.
+    async fn send(
+        &mut self,
+        read: Option<Bytes>,
+        instance: &mut InstanceSession,
+    ) -> Result<(), Broken> {
+        let limit = self.context.client.upstream.instance().idle_timeout;
+        let is_last = match &read {
+            Some(part) => {
+                self.body.came(part);
+                // a length that is reached needs no other end
+                self.caller.is_body_done()
+            }
+            None => true,
+        };
+        if is_last {
+            self.body.state = BodyState::Done;
+        }
+        let sending = async {
+            if let Some(part) = read {
+                instance.write_body(part).await?;
+            }
+            if is_last {
+                instance.finish().await?;
+            }
+            Ok(())
+        };
+        limited(limit, sending).await
+    }
+
+    /// Whether the request goes once more, with another token, because the instance answered 401.
+    async fn is_replayed(&mut self, instance: &InstanceSession) -> bool {
+        let Some((head, generation)) = instance.head().zip(self.context.generation) else {
+            return false;
+        };
+        let asked = Unauthorized {
+            generation,
+            replayed: self.context.replayed,
+            body_at_hand: self.body.is_at_hand(),
+        };
+        let next = replay::decide(&self.context.client, self.clock, head.status, asked).await;
+        let again = next == replay::Next::SendAgain;
+        self.context.replayed |= again;
+        again
+    }
+
+    /// Whether the request may be sent once more after it broke off.
+    fn may_go_again(&self, broken: &Broken) -> bool {
+        let may = match broken.again {
+            Again::Never => false,
+            // RFC 9110, section 9.2.2
+            Again::IfIdempotent => self.caller.method().is_idempotent(),
+            Again::Always => true,
+            Again::OverHttp1 => {
+                self.context.client.upstream.prefer_http1();
+                true
+            }
+        };
+        may && self.body.is_at_hand()
+    }
+
+    /// The head of the response as the caller gets it.
+    fn response_head(
+        &mut self,
+        instance: &InstanceSession,
+    ) -> pingora::Result<Option<Box<ResponseHeader>>> {
+        let Some(head) = instance.head() else {
+            return Ok(None);
+        };
+        let mut head = Box::new(head.clone());
+        let request = self.caller.head();
+        hop_by_hop::clean_response(&mut head, &request.method, request.version)?;
+        if let Some(id) = &self.context.id
+            && !head.headers.contains_key(REQUEST_ID)
+        {
+            head.insert_header(REQUEST_ID, id.clone())?;
+        }
+        let way = Way {
+            scheme: self.context.plan.listener.scheme(),
+            host: request.headers.get(HOST),
+            prefix: self.context.stripped.as_deref().unwrap_or_default(),
+        };
+        inject::incoming(&mut head, self.context.client.upstream.instance(), way)?;
+        Ok(Some(head))
+    }
+
+    /// Sends the response to the caller, and takes the connection to the instance back.
+    async fn pass_on(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
+        let head = self.response_head(&instance).map_err(internal)?;
+        let Some(head) = head else {
+            return Err(Broken::invalid("there is no head of a response").into());
+        };
+        let now = self.clock.now();
+        self.context.upstream = self.context.sent.map(|sent| now.since(sent));
+        let status = head.status;
+        let is_empty = has_no_body(self.caller.method(), status) || instance.is_complete();
+        let mut left = length(&head);
+        if is_empty {
+            self.context.ends();
+        }
+        self.say_farewell();
+        self.status = status.as_u16();
+        self.caller.write_head(head, is_empty).await?;
+
+        let mut is_ended = is_empty;
+        let mut reading = self.body.reading();
+        let limit = self.context.client.upstream.instance().idle_timeout;
+        while !is_ended {
+            self.caller.ready().await?;
+            let event = limited_event(limit, self.event(reading, instance.read_body())).await;
+            let read = match event {
+                Event::Instance(Ok(Some(part))) => {
+                    left = left.map(|left| left.saturating_sub(part.as_slice().len()));
+                    is_ended = left == Some(0);
+                    if is_ended {
+                        self.context.ends();
+                    }
+                    self.caller.write_body(part, is_ended).await?;
+                    continue;
+                }
+                Event::Instance(Ok(None)) => {
+                    is_ended = true;
+                    self.context.ends();
+                    let end = Chunk::Borrowed(&[]);
+                    self.caller.write_body(end, true).await?;
+                    continue;
+                }
+                Event::Instance(Err(broken)) => return Err(Stop::Cut(broken)),
+                Event::Caller(error) => return Err(error.into()),
+                Event::Body(read) => read,
+            };
+            reading = match self.send(read, &mut instance).await {
+                Ok(()) => self.body.reading(),
+                // the response goes on
+                Err(_) => Reading::Nothing,
+            };
+        }
+        if !self.body.is_done() {
+            // it was answered without the rest
+            self.caller.stop_body();
+            return Ok(After::Close);
+        }
+        let now = self.clock.now();
+        self.context.client.upstream.release(instance, now).await;
+        Ok(After::Keep)
+    }
+
+    /// Passes bytes both ways, for the connection has become a tunnel (101), until either side ends.
+    async fn tunnel(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
+        let head = self.response_head(&instance).map_err(internal)?;
+        let Some(head) = head else {
+            return Err(Broken::invalid("there is no head of a response").into());
+        };
+        self.status = head.status.as_u16();
+        self.caller.write_head(head, false).await?;
+        instance.write_as_tunnel();
+        loop {
+            let read = match self.event(Reading::Body, instance.read_body()).await {
+                Event::Instance(Ok(Some(part))) => {
+                    self.caller.write_body(part, false).await?;
+                    continue;
+                }
+                Event::Instance(Ok(None) | Err(_)) | Event::Body(None) | Event::Caller(_) => {
+                    break;
+                }
+                Event::Body(Some(read)) => read,
+            };
+            if instance.write_body(read).await.is_err() {
+                break;
+            }
+        }
+        Ok(After::Close)
+    }
+
+    /// Has the response tell the caller that its connection ends, if it does.
+    fn say_farewell(&mut self) {
+        if self.listening.is_ending() {
+            self.caller.close_after();
+        }
+    }
+
+    /// Ends the request: whatever stopped it is answered, or seen by the caller. What becomes of the
+    /// connection, and what the log says.
+    async fn conclude(&mut self, served: Result<After, Stop>) -> (After, Option<String>) {
+        self.context.ends();
+        let is_answered = self.status != 0;
+        let (refusal, error) = match served {
+            Ok(after) => return (after, None),
+            Err(Stop::Refused(refusal)) if !is_answered => {
+                let error = match &refusal {
+                    Refusal::Upstream { problem, .. } => Some(problem.clone()),
+                    _ => None,
+                };
+                (refusal, error)
+            }
+            Err(Stop::Caller(error @ CallerError::TooSlow)) if !is_answered => {
+                (Refusal::SlowBody, Some(error.to_string()))
+            }
+            Err(Stop::Caller(error @ CallerError::Malformed)) if !is_answered => {
+                (Refusal::Unreadable, Some(error.to_string()))
+            }
+            Err(stop) => {
+                // a response that was cut stays cut: the caller must not take it for whole
+                self.caller.abort();
+                let error = match stop {
+                    Stop::Caller(error) => error.to_string(),
+                    Stop::Cut(broken) => broken.problem,
+                    Stop::Refused(refusal) => refusal.reason().to_owned(),
+                };
+                return (After::Close, Some(error));
+            }
+        };
+        self.context.plan.metrics.refused(refusal.reason());
+        self.say_farewell();
+        let answer = respond::answer(&refusal);
+        let is_over = ends_connection(&refusal);
+        if is_over {
+            self.caller.close_after();
+        }
+        self.context.refusal = Some(refusal);
+        let status = answer.status();
+        let sent = answer.send(self.caller, self.context.id.as_ref()).await;
+        if sent.is_ok() {
+            self.status = status.as_u16();
+        }
+        let is_read = self.caller.is_body_done();
+        if !is_read {
+            self.caller.stop_body();
+        }
+        let after = if sent.is_ok() && is_read && !is_over {
+            After::Keep
+        } else {
+            After::Close
+        };
+        (after, error)
+    }
+}
+
+/// Whether it is anybody's guess where the next request begins.
+fn ends_connection(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::SlowBody
+            | Refusal::Unreadable
+            | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
+    )
+}
+
+/// The problems of an instance that is too slow.
+const SILENT: &str = "Collibra was silent for longer than idle_timeout";
+const LATE_HEAD: &str = "the head of the response took longer than header_timeout";
+
+/// What the instance does within `limit`, if there is one.
+async fn limited<T>(
+    limit: Option<Duration>,
+    doing: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    match limit {
+        None => doing.await,
+        Some(limit) => match timeout(limit, doing).await {
+            Ok(done) => done,
+            Err(_elapsed) => Err(Broken::silent(SILENT)),
+        },
+    }
+}
+
+/// The next event within `limit`, if there is one.
+async fn limited_event<T>(
+    limit: Option<Duration>,
+    event: impl Future<Output = Event<Result<T, Broken>>>,
+) -> Event<Result<T, Broken>> {
+    match limit {
+        None => event.await,
+        Some(limit) => match timeout(limit, event).await {
+            Ok(event) => event,
+            Err(_elapsed) => Event::Instance(Err(Broken::silent(SILENT))),
+        },
+    }
+}
+
+/// How long the body of a response is, if its head says so.
+fn length(head: &ResponseHeader) -> Option<usize> {
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A header could not be set, which no value that this program sets can cause.
+fn internal(_: Box<pingora::Error>) -> Stop {
+    Broken::invalid("its head cannot be passed on").into()
+}

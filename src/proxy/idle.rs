@@ -1,0 +1,262 @@
+//! The connections of a listener that are between two requests: which have been so for how long, so
+//! that those can be closed that have been idle for too long, or make room for others.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Instant};
+
+/// The connections of a listener.
+#[derive(Debug)]
+pub(super) struct Idle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    open: Mutex<Open>,
+    /// No connection may be idle any more.
+    is_closed: AtomicBool,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, Arc<State>>,
+}
+
+/// One open connection; dropping it takes it off the list.
+#[derive(Debug)]
+pub(super) struct Registered {
+    shared: Arc<Shared>,
+    number: u64,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When it became idle, in milliseconds of the clock; or [`BUSY`], or [`CLOSING`].
+    since: AtomicU64,
+    close: Notify,
+}
+
+const BUSY: u64 = 0;
+const CLOSING: u64 = u64::MAX;
+
+impl Idle {
+    /// No connection yet.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Idle {
+        Idle(Arc::new(Shared {
+            open: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            clock,
+        }))
+    }
+
+    /// A connection has been opened.
+    pub(super) fn register(&self) -> Registered {
+        let state = Arc::new(State {
+            since: AtomicU64::new(BUSY),
+            close: Notify::new(),
+        });
+        let mut open = lock(&self.0.open);
+        let number = open.next;
+        open.next += 1;
+        open.connections.insert(number, Arc::clone(&state));
+        drop(open);
+        Registered {
+            shared: Arc::clone(&self.0),
+            number,
+            state,
+        }
+    }
+
+    /// Closes the connections that have been idle for `span`.
+    pub(super) fn close_older_than(&self, span: Duration) {
+        let now = self.0.clock.now();
+        let latest = millis(now - span);
+        self.close_where(|since| since <= latest);
+    }
+
+    /// Closes all that are idle, and those that become so.
+    pub(super) fn close_all(&self) {
+        // before the look at each: one that becomes idle meanwhile sees it
+        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.close_where(|_| true);
+    }
+
+    /// Closes the `most` that have been idle for longest; how many that are.
+    pub(super) fn close_longest(&self, most: usize) -> usize {
+        let open = lock(&self.0.open);
+        let mut idle: Vec<(u64, &Arc<State>)> = open
+            .connections
+            .values()
+            .map(|state| (state.since.load(Ordering::SeqCst), state))
+            .filter(|(since, _)| !matches!(*since, BUSY | CLOSING))
+            .collect();
+        let most = most.min(idle.len());
+        if most == 0 {
+            return 0;
+        }
+        idle.select_nth_unstable_by_key(most - 1, |(since, _)| *since);
+        let longest = idle[..most].iter();
+        longest.filter(|(since, state)| state.tell(*since)).count()
+    }
+
+    fn close_where(&self, holds: impl Fn(u64) -> bool) {
+        for state in lock(&self.0.open).connections.values() {
+            let since = state.since.load(Ordering::SeqCst);
+            if !matches!(since, BUSY | CLOSING) && holds(since) {
+                state.tell(since);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Has the connection close that has been idle since then, unless it no longer is.
+    fn tell(&self, since: u64) -> bool {
+        let told =
+            self.since
+                .compare_exchange(since, CLOSING, Ordering::SeqCst, Ordering::Relaxed);
+        if told.is_ok() {
+            self.close.notify_one();
+        }
+        told.is_ok()
+    }
+}
+
+impl Registered {
+    /// Waits for `next`, idle meanwhile; `None` if the connection is to be closed instead. One that
+    /// `is_new` may wait for its first request even if the others have to close.
+    pub(super) async fn idle<T>(
+        &self,
+        is_new: bool,
+        next: impl Future<Output = T>,
+    ) -> Option<T> {
+        self.begins();
+        if !is_new && self.is_closed() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            next = next => {
+                self.ends();
+                Some(next)
+            }
+            () = self.told_to_close() => None,
+        }
+    }
+
+    /// The connection is idle from now on.
+    pub(super) fn begins(&self) {
+        let now = millis(self.shared.clock.now());
+        self.state.since.store(now, Ordering::SeqCst);
+    }
+
+    /// It no longer is.
+    pub(super) fn ends(&self) {
+        self.state.since.store(BUSY, Ordering::SeqCst);
+    }
+
+    /// Whether no connection may be idle any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.shared.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// Ends when the connection, which is idle, is to be closed.
+    pub(super) async fn told_to_close(&self) {
+        loop {
+            self.state.close.notified().await;
+            // or else it was told in an earlier pause, at whose end it was too late
+            if self.state.since.load(Ordering::SeqCst) == CLOSING {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        lock(&self.shared.open).connections.remove(&self.number);
+    }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    // a panic elsewhere leaves nothing half done in here
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(at: Instant) -> u64 {
+    let since = at.since(Instant::ORIGIN).as_millis();
+    u64::try_from(since).unwrap_or(CLOSING - 1).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TokioClock;
+    use std::future::pending;
+    use tokio::time::{advance, timeout};
+
+    fn idle() -> Idle {
+        Idle::new(Arc::new(TokioClock::start()))
+    }
+
+    async fn is_told(connection: &Registered) -> bool {
+        let told = connection.told_to_close();
+        timeout(Duration::from_millis(1), told).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_makes_room_and_a_busy_one_does_not() {
+        let idle = idle();
+        let connections: Vec<_> = (0..3).map(|_| idle.register()).collect();
+        assert_eq!(idle.close_longest(1), 0, "all are busy");
+        for connection in [&connections[1], &connections[0]] {
+            advance(Duration::from_secs(1)).await;
+            connection.begins();
+        }
+        assert_eq!(idle.close_longest(1), 1);
+        assert!(is_told(&connections[1]).await);
+        assert!(!is_told(&connections[0]).await);
+        assert_eq!(idle.close_longest(5), 1);
+        assert!(is_told(&connections[0]).await);
+        assert_eq!(idle.close_longest(5), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_idle_for_too_long_is_closed() {
+        let idle = idle();
+        let (old, new, gone) = (idle.register(), idle.register(), idle.register());
+        old.begins();
+        gone.begins();
+        drop(gone);
+        advance(Duration::from_secs(59)).await;
+        new.begins();
+        idle.close_older_than(Duration::from_secs(60));
+        assert!(!is_told(&old).await);
+        advance(Duration::from_secs(1)).await;
+        idle.close_older_than(Duration::from_secs(60));
+        assert!(is_told(&old).await && !is_told(&new).await);
+        assert_eq!(old.idle(true, pending::<()>()).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_in_time_is_served_and_the_next_pause_is_another() {
+        let idle = idle();
+        let connection = idle.register();
+        connection.begins();
+        assert_eq!(idle.close_longest(1), 1);
+        connection.ends();
+        connection.begins();
+        assert!(!is_told(&connection).await);
+        idle.close_all();
+        assert!(is_told(&connection).await);
+        connection.ends();
+        assert_eq!(connection.idle(false, pending::<()>()).await, None);
+    }
+}

@@ -1,0 +1,318 @@
+//! One request to an instance and its response, over HTTP/1.1 or HTTP/2 alike.
+
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Stream;
+use pingora::protocols::http::v1::client::HttpSession;
+use pingora::protocols::http::v2::client::Http2Session;
+use pingora::{Error, ErrorType, RetryType};
+
+use super::stream::Received;
+
+/// One request to an instance and its response. The order of calls: [`write_head`], then any number
+/// of [`write_body`] and one [`finish`] if there is a body; beside them [`read_head`] until its
+/// status is final, then [`read_body`] until it gives nothing.
+///
+/// [`write_head`]: InstanceSession::write_head
+/// [`write_body`]: InstanceSession::write_body
+/// [`finish`]: InstanceSession::finish
+/// [`read_head`]: InstanceSession::read_head
+/// [`read_body`]: InstanceSession::read_body
+pub(super) enum InstanceSession {
+    Http1(Box<Http1>),
+    Http2(Box<Http2Session>),
+}
+
+pub(super) struct Http1 {
+    pub(super) session: HttpSession,
+    pub(super) received: Received,
+    pub(super) address: SocketAddr,
+    /// Whether the connection has served a request before.
+    pub(super) is_reused: bool,
+}
+
+/// A piece of a response's body.
+#[derive(Debug)]
+pub(super) enum Chunk<'a> {
+    /// In the connection's own buffer.
+    Borrowed(&'a [u8]),
+    /// Received as it is.
+    Owned(Bytes),
+}
+
+/// Why a request to an instance, or its response, broke off. Never quotes what was received.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// What happened, in words.
+    pub(super) problem: String,
+    /// Whether it was a matter of time.
+    pub(super) timeout: bool,
+    /// Whether and how the request may be sent again.
+    pub(super) again: Again,
+}
+
+/// Whether a request that broke off may be sent again, provided that its body is at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Not at all.
+    Never,
+    /// If its method is idempotent (RFC 9110, section 9.2.2): the connection was a kept one, which
+    /// the instance may have closed before it saw the request.
+    IfIdempotent,
+    /// In any case: the instance says that it has not looked at it (RFC 9113, section 8.7).
+    Always,
+    /// In any case, over HTTP/1.1: the instance wants that (RFC 9113, section 7).
+    OverHttp1,
+}
+
+impl Chunk<'_> {
+    /// Its bytes.
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Chunk::Borrowed(bytes) => bytes,
+            Chunk::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Its bytes, copied if they are in a buffer.
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self {
+            Chunk::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Chunk::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl InstanceSession {
+    /// A session on a connection of HTTP/1.
+    pub(super) fn http1(
+        stream: Stream,
+        received: Received,
+        address: SocketAddr,
+        is_reused: bool,
+    ) -> InstanceSession {
+        InstanceSession::Http1(Box::new(Http1 {
+            session: HttpSession::new(stream),
+            received,
+            address,
+            is_reused,
+        }))
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self, InstanceSession::Http2(_))
+    }
+
+    /// How many bytes its connection has received; `None` if it is shared with other requests.
+    pub(super) fn received(&self) -> Option<Received> {
+        match self {
+            InstanceSession::Http1(http1) => Some(http1.received.clone()),
+            InstanceSession::Http2(_) => None,
+        }
+    }
+
+    /// Sends the head of a request. Over HTTP/2 its URI is absolute and it has no `Host`.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn write_head(
+        &mut self,
+        head: Box<RequestHeader>,
+        no_body: bool,
+    ) -> Result<(), Broken> {
+        match self {
+            InstanceSession::Http1(http1) => {
+                let written = http1.session.write_request_header(head).await;
+                written.map(drop).map_err(|e| http1.broken(&e))
+            }
+            InstanceSession::Http2(session) => session
+                .write_request_header(head, no_body)
+                .map_err(|e| Broken::http2(&e)),
+        }
+    }
+
+    /// Sends a part of its body. An empty one is nothing: to chunked coding it would be the end.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn write_body(&mut self, part: Bytes) -> Result<(), Broken> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        match self {
+            InstanceSession::Http1(http1) => {
+                let written = http1.session.write_body(&part).await;
+                written.map(drop).map_err(|e| http1.broken(&e))
+            }
+            InstanceSession::Http2(session) => session
+                .write_request_body(part, false)
+                .await
+                .map_err(|e| Broken::http2(&e)),
+        }
+    }
+
+    /// Ends its body.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn finish(&mut self) -> Result<(), Broken> {
+        match self {
+            InstanceSession::Http1(http1) => {
+                let finished = http1.session.finish_body().await;
+                finished.map(drop).map_err(|e| http1.broken(&e))
+            }
+            InstanceSession::Http2(session) => {
+                session.finish_request_body().map_err(|e| Broken::http2(&e))
+            }
+        }
+    }
+
+    /// Reads the head of a response, which may be an interim one (1xx); call it again then. May be
+    /// given up and called again.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn read_head(&mut self) -> Result<(), Broken> {
+        match self {
+            InstanceSession::Http1(http1) => {
+                let read = http1.session.read_response().await;
+                read.map(drop).map_err(|e| http1.broken(&e))
+            }
+            InstanceSession::Http2(session) => session
+                .read_response_header()
+                .await
+                .map_err(|e| Broken::http2(&e)),
+        }
+    }
+
+    /// The head that was read last.
+    pub(super) fn head(&self) -> Option<&ResponseHeader> {
+        match self {
+            InstanceSession::Http1(http1) => http1.session.resp_header(),
+            InstanceSession::Http2(session) => session.response_header(),
+        }
+    }
+
+    /// Reads a piece of the response's body; `None` at its end. May be given up and called again.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub(super) async fn read_body(&mut self) -> Result<Option<Chunk<'_>>, Broken> {
+        match self {
+            InstanceSession::Http1(http1) => match http1.session.read_body_ref().await {
+                Ok(part) => Ok(part.map(Chunk::Borrowed)),
+                Err(e) => Err(Broken::of(&e, Again::Never)),
+            },
+            InstanceSession::Http2(session) => match session.read_response_body().await {
+                Ok(part) => Ok(part.map(Chunk::Owned)),
+                Err(e) => Err(Broken::http2(&e)),
+            },
+        }
+    }
+
+    /// Whether the response is complete.
+    pub(super) fn is_complete(&mut self) -> bool {
+        match self {
+            InstanceSession::Http1(http1) => http1.session.is_body_done(),
+            InstanceSession::Http2(session) => session.response_finished(),
+        }
+    }
+
+    /// Whether the connection has become a tunnel (101).
+    pub(super) fn is_upgraded(&self) -> bool {
+        match self {
+            InstanceSession::Http1(http1) => http1.session.was_upgraded(),
+            InstanceSession::Http2(_) => false,
+        }
+    }
+
+    /// Sends what follows as it is: the connection has become a tunnel.
+    pub(super) fn write_as_tunnel(&mut self) {
+        if let InstanceSession::Http1(http1) = self {
+            http1.session.maybe_upgrade_body_writer();
+        }
+    }
+}
+
+impl Http1 {
+    fn broken(&self, error: &Error) -> Broken {
+        // nothing of a response has come: a kept connection may have been closed meanwhile
+        let is_stale = self.is_reused
+            && (matches!(error.retry, RetryType::ReusedOnly)
+                || matches!(error.etype(), ErrorType::WriteError));
+        let again = if is_stale {
+            Again::IfIdempotent
+        } else {
+            Again::Never
+        };
+        Broken::of(error, again)
+    }
+}
+
+impl Broken {
+    fn of(error: &Error, again: Again) -> Broken {
+        Broken {
+            problem: problem(error),
+            timeout: matches!(
+                error.etype(),
+                ErrorType::ReadTimedout | ErrorType::WriteTimedout
+            ),
+            again,
+        }
+    }
+
+    fn http2(error: &Error) -> Broken {
+        let again = match error.retry {
+            RetryType::Decided(true) => match error.etype() {
+                ErrorType::H2Downgrade => Again::OverHttp1,
+                ErrorType::H2Error => Again::Always,
+                _ => Again::Never,
+            },
+            RetryType::ReusedOnly => Again::IfIdempotent,
+            RetryType::Decided(false) => Again::Never,
+        };
+        Broken::of(error, again)
+    }
+
+    /// That the instance was silent for longer than is allowed.
+    pub(super) fn silent(what: &str) -> Broken {
+        Broken {
+            problem: what.to_owned(),
+            timeout: true,
+            again: Again::Never,
+        }
+    }
+
+    /// That the instance answered something that cannot be passed on.
+    pub(super) fn invalid(what: &str) -> Broken {
+        Broken {
+            problem: what.to_owned(),
+            timeout: false,
+            again: Again::Never,
+        }
+    }
+}
+
+/// What went wrong, without what the other side sent.
+fn problem(error: &Error) -> String {
+    match error.root_cause().downcast_ref::<io::Error>() {
+        Some(io) => format!("{}: {io}", error.etype().as_str()),
+        None => error.etype().as_str().to_owned(),
+    }
+}
+
+/// Whether a response to a request with `method` has no body, whatever its fields say (RFC 9110,
+/// sections 9.3.2, 15.3.5 and 15.4.5).
+pub(super) fn has_no_body(method: &http::Method, status: StatusCode) -> bool {
+    *method == http::Method::HEAD
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Whether `version` knows chunked coding and interim responses.
+pub(super) fn is_http11(version: Version) -> bool {
+    version >= Version::HTTP_11
+}

@@ -1,0 +1,186 @@
+//! The bytes of a connection to an instance: TCP, with or without TLS on top.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::stream::Received;
+use super::tls::H2;
+
+/// What is read ahead below TLS: a record (RFC 8446, section 5.1).
+pub(super) const READ_BUFFER: usize = 16 * 1024;
+
+/// The bytes of a connection to an instance.
+pub(super) struct InstanceStream {
+    inner: Inner,
+    received: Received,
+}
+
+enum Inner {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
+}
+
+impl InstanceStream {
+    /// A connection without TLS.
+    pub(super) fn plain(stream: TcpStream) -> InstanceStream {
+        InstanceStream::over(Inner::Plain(stream))
+    }
+
+    /// A connection whose TLS handshake is done.
+    pub(super) fn tls(stream: TlsStream<BufReader<TcpStream>>) -> InstanceStream {
+        InstanceStream::over(Inner::Tls(Box::new(stream)))
+    }
+
+    fn over(inner: Inner) -> InstanceStream {
+        InstanceStream {
+            inner,
+            received: Received::default(),
+        }
+    }
+
+    /// Whether both sides have agreed on HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        match &self.inner {
+            Inner::Plain(_) => false,
+            Inner::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(H2),
+        }
+    }
+
+    /// Counts what this connection receives.
+    pub(super) fn received(&self) -> Received {
+        self.received.clone()
+    }
+}
+
+/// Whether an idle connection can still be used: it is open, and nothing came unasked.
+pub(super) fn is_quiet(stream: &mut Stream) -> bool {
+    let mut byte = [0; 1];
+    let mut cx = Context::from_waker(Waker::noop());
+    Pin::new(stream)
+        .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
+        .is_pending()
+}
+
+impl AsyncRead for InstanceStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = match &mut this.inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Inner::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if polled.is_ready() {
+            this.received.add(buf, before);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for InstanceStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Inner::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Inner::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Inner::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.inner {
+            Inner::Plain(stream) => stream.is_write_vectored(),
+            Inner::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for InstanceStream {
+    async fn shutdown(&mut self) {
+        // an instance that is gone misses nothing
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for InstanceStream {
+    fn id(&self) -> UniqueIDType {
+        match &self.inner {
+            Inner::Plain(stream) => stream.as_raw_fd(),
+            Inner::Tls(stream) => stream.get_ref().0.get_ref().as_raw_fd(),
+        }
+    }
+}
+
+impl Ssl for InstanceStream {}
+
+#[async_trait]
+impl Peek for InstanceStream {}
+
+impl GetTimingDigest for InstanceStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for InstanceStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for InstanceStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl fmt::Debug for InstanceStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceStream").finish_non_exhaustive()
+    }
+}

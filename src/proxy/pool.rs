@@ -1,0 +1,136 @@
+//! The open connections to one instance: those of HTTP/1 that are idle, and those of HTTP/2, which
+//! many requests share.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pingora::connectors::http::v2::ConnectionRef;
+use pingora::protocols::Stream;
+
+use super::instance_stream::is_quiet;
+use super::stream::Received;
+use crate::clock::Instant;
+
+/// How long a connection is kept without use: below the 60 s after which load balancers commonly
+/// end it.
+const KEEP_IDLE: Duration = Duration::from_secs(50);
+
+/// How many idle connections of HTTP/1 are kept.
+const MOST_IDLE: usize = 1024;
+
+/// The open connections to one instance.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// The most recently used last.
+    http1: Mutex<Vec<Idle>>,
+    http2: Mutex<Vec<Shared>>,
+}
+
+/// An idle connection of HTTP/1.
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) stream: Stream,
+    pub(super) received: Received,
+    pub(super) address: SocketAddr,
+    since: Instant,
+}
+
+struct Shared {
+    connection: ConnectionRef,
+    address: SocketAddr,
+    last_used: Instant,
+}
+
+impl Pool {
+    /// The idle connection of HTTP/1 that was used last, if one can still be used.
+    pub(super) fn take(&self) -> Option<Idle> {
+        loop {
+            let mut idle = lock(&self.http1).pop()?;
+            if is_quiet(&mut idle.stream) {
+                return Some(idle);
+            }
+        }
+    }
+
+    /// Keeps a connection on which nothing is under way, from `now` on.
+    pub(super) fn put(
+        &self,
+        stream: Stream,
+        received: Received,
+        address: SocketAddr,
+        now: Instant,
+    ) {
+        let mut idle = lock(&self.http1);
+        if idle.len() < MOST_IDLE {
+            idle.push(Idle {
+                stream,
+                received,
+                address,
+                since: now,
+            });
+        }
+    }
+
+    /// A connection of HTTP/2 that has room for one more request at `now`.
+    pub(super) fn shared(&self, now: Instant) -> Option<ConnectionRef> {
+        let mut shared = lock(&self.http2);
+        shared.retain(|shared| !shared.is_gone());
+        let free = shared
+            .iter_mut()
+            .find(|shared| shared.connection.can_accept_streams(1))?;
+        free.last_used = now;
+        Some(free.connection.clone())
+    }
+
+    /// Keeps a connection of HTTP/2, which is in use at `now`.
+    pub(super) fn share(&self, connection: ConnectionRef, address: SocketAddr, now: Instant) {
+        lock(&self.http2).push(Shared {
+            connection,
+            address,
+            last_used: now,
+        });
+    }
+
+    /// Closes the connections that were idle for too long at `now`, and those that the instance has
+    /// closed.
+    pub(super) fn prune(&self, now: Instant) {
+        lock(&self.http1)
+            .retain_mut(|idle| now.since(idle.since) < KEEP_IDLE && is_quiet(&mut idle.stream));
+        lock(&self.http2).retain(|shared| {
+            let is_idle = shared.connection.is_idle();
+            !shared.is_gone() && (!is_idle || now.since(shared.last_used) < KEEP_IDLE)
+        });
+    }
+
+    /// Closes the idle connections to other addresses than these, and sends no further request on
+    /// those that are in use.
+    pub(super) fn keep_only(&self, addresses: &[SocketAddr]) {
+        lock(&self.http1).retain(|idle| addresses.contains(&idle.address));
+        lock(&self.http2).retain(|shared| addresses.contains(&shared.address));
+    }
+
+    /// Whether there is no connection that could be used.
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.http1).is_empty() && lock(&self.http2).is_empty()
+    }
+}
+
+impl Shared {
+    fn is_gone(&self) -> bool {
+        self.connection.is_closed() || self.connection.is_shutting_down()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // a panic elsewhere leaves nothing half done in here
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
