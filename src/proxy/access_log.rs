@@ -1,43 +1,49 @@
 //! One line for each request: who asked for what, and how it went. Never a query, a header value
 //! or a body.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
-use tracing::info;
 
 use super::context::Context;
 use super::tunnel::Unreached;
 use crate::outgoing::tunnel;
+use crate::telemetry::access::{self, Record, RequestId};
 
-/// Writes the line of a request that has ended with `status` (0: no answer was sent) after `took`.
+/// Writes the line of a request that has ended at `at`, with `status` (0: no answer was sent) after
+/// `took`.
 pub(super) fn write(
     session: &Session,
     context: &Context,
+    at: SystemTime,
     status: u16,
     took: Duration,
     error: Option<&Error>,
 ) {
     let request = session.req_header();
     let failed = error.filter(|e| *e.etype() != ErrorType::Custom("refused"));
-    info!(
-        target: "access",
-        listener = %context.plan.listener.name,
-        client = %context.client.name,
-        app = context.app().map(|name| &**name),
-        request_id = context.id.as_ref().and_then(|id| id.to_str().ok()),
-        method = %request.method,
-        path = request.uri.path(),
+    access::write(Record {
+        at,
+        listener: Arc::clone(&context.plan.listener.name),
+        client: Arc::clone(&context.client.name),
+        app: context.app().map(Arc::clone),
+        request_id: context.id.clone().map(RequestId::Given),
+        method: request.method.clone(),
+        uri: request.uri.clone(),
         status,
-        bytes = session.body_bytes_sent(),
-        milliseconds = millis(took),
-        upstream_milliseconds = context.upstream.map(millis),
-        token_generation = context.generation,
-        replayed = context.replayed.then_some(true),
-        refused = context.refusal.as_ref().map(super::respond::Refusal::reason),
-        error = failed.map(problem),
-    );
+        bytes: session.body_bytes_sent() as u64,
+        took,
+        upstream: context.upstream,
+        generation: context.generation,
+        replayed: context.replayed,
+        refused: context
+            .refusal
+            .as_ref()
+            .map(super::respond::Refusal::reason),
+        error: failed.map(problem),
+    });
 }
 
 /// What went wrong, without what the other side sent.
@@ -53,9 +59,4 @@ pub(super) fn problem(e: &Error) -> String {
         Some(io) => format!("{}: {io}", e.etype().as_str()),
         None => e.etype().as_str().to_owned(),
     }
-}
-
-fn millis(span: Duration) -> f64 {
-    // to the microsecond
-    (span.as_secs_f64() * 1e6).round() / 1e3
 }

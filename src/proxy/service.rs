@@ -364,7 +364,7 @@ impl ProxyHttp for Service {
         let metrics = &context.client.metrics;
         metrics.request(app, method, status, took, context.upstream);
         if context.plan.access_log {
-            access_log::write(session, context, status, took, e);
+            access_log::write(session, context, self.clock.wall(), status, took, e);
         }
     }
 
