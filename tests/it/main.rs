@@ -53,6 +53,8 @@ mod listeners_unix;
 #[cfg(test)]
 mod listeners_websocket;
 #[cfg(test)]
+mod log_jam;
+#[cfg(test)]
 mod oauth_clients;
 #[cfg(test)]
 mod python;
