@@ -1,4 +1,5 @@
-//! What the system may show others of this process: neither a core file nor its memory.
+//! What the system may show others of this process, neither a core file nor its memory, and how
+//! many files it may open.
 //!
 //! Secrets and tokens lie in memory, and where a secret came by the environment it stands in
 //! `/proc/PID/environ` for as long as the process lives. [`close`] has the kernel keep both from
@@ -31,6 +32,24 @@ pub fn close() -> Vec<Open> {
         .into_iter()
         .filter_map(Result::err)
         .collect()
+}
+
+/// Raises the limit of open files to what the process may have (setrlimit(2), `RLIMIT_NOFILE`: the
+/// soft limit to the hard one). Gives the limit that then holds.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let in_force = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        // macOS refuses more than its kernel's own limit
+        Err(_) => limit.current,
+    };
+    in_force.unwrap_or(u64::MAX)
 }
 
 fn no_core_file() -> io::Result<()> {

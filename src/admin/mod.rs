@@ -8,9 +8,11 @@
 //! secret or a key; nothing here changes anything but `POST /drain`, which ends the process and is
 //! for programs of this machine only; a slow or silent caller is let go.
 
+mod connection;
 mod drain;
 mod ready;
 pub mod report;
+mod reserve;
 mod routes;
 mod server;
 mod view;

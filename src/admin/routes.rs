@@ -12,6 +12,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use tokio::sync::Semaphore;
 
 use super::drain;
 use super::ready;
@@ -94,14 +95,25 @@ async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> imp
 }
 
 async fn metrics_text(State(view): State<Arc<View>>) -> impl IntoResponse {
-    (
-        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
-        view.metrics.render(),
-    )
+    let text = costly(move || view.metrics.render()).await;
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
 async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
-    Json(view.report())
+    Json(costly(move || view.report()).await)
+}
+
+/// How many costly answers are made at once, by all callers together.
+static COSTLY: Semaphore = Semaphore::const_new(1);
+
+/// Makes an answer that grows with the configuration, off the runtime's threads: a thousand callers
+/// that ask for one hold up neither a probe nor a call.
+async fn costly<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
+    // the semaphore is never closed
+    let turn = COSTLY.acquire().await.ok();
+    let made = tokio::task::spawn_blocking(make).await;
+    drop(turn);
+    made.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 async fn not_found() -> impl IntoResponse {

@@ -1,4 +1,8 @@
 //! The server of the admin address: HTTP/1.1 over TCP or a unix socket, with an end to every wait.
+//!
+//! A probe is answered whatever other callers do. A connection is accepted at once: at the limit,
+//! the one that has stood still for longest makes room. Where callers of the proxy hold every
+//! descriptor, a reserve has one for it.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,34 +13,42 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::connection::{Connections, Guarded};
 use super::drain::Caller;
+use super::reserve::{Reserve, is_shortage};
 use super::routes::routes;
 use super::view::View;
+use crate::clock::{Clock, Instant};
 use crate::socket::{Accepted, Socket};
 
 /// The largest head of a request, in bytes.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// The pause after a failed accept, which mostly means that the process is out of descriptors.
+/// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often failed accepts are reported.
+const REPORTS: Duration = Duration::from_secs(60);
 
 /// The ends of the waits.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// How long a connection may take for the head of a request, or stay silent between two.
     head: Duration,
+    /// How long a connection may take nothing of its answer.
+    write: Duration,
     /// How long answers may take to leave after the shutdown.
     shutdown: Duration,
-    /// How many connections are served at once; further ones wait to be accepted.
+    /// How many connections are open at once.
     connections: usize,
 }
 
 const LIMITS: Limits = Limits {
     head: Duration::from_secs(10),
+    write: Duration::from_secs(10),
     shutdown: Duration::from_secs(2),
     connections: 128,
 };
@@ -52,56 +64,110 @@ async fn serve_within(
     view: Arc<View>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let clock = Arc::clone(&view.clock);
     let routes = TowerToHyperService::new(routes(view));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEADER_BYTES);
-    let room = Arc::new(Semaphore::new(limits.connections));
-    let open = GracefulShutdown::new();
+    let graceful = GracefulShutdown::new();
     // whatever is left in it when it is dropped is cut
     let mut tasks = JoinSet::new();
+    let mut acceptor = Acceptor::new(&*clock);
     let mut shutdown = pin!(shutdown);
     loop {
-        let (stream, place) = tokio::select! {
+        let stream = tokio::select! {
             () = &mut shutdown => break,
-            Some(_ended) = tasks.join_next() => continue,
-            accepted = accept(&listener, &room) => accepted,
+            Some(ended) = tasks.join_next_with_id() => {
+                acceptor.ended(match ended {
+                    Ok((id, ())) => id,
+                    Err(cut) => cut.id(),
+                });
+                continue;
+            }
+            stream = acceptor.accept(&listener) => stream,
         };
+        let Some(stream) = stream else {
+            continue;
+        };
+        while acceptor.connections.len() >= limits.connections {
+            acceptor.connections.shed();
+        }
         let (routes, caller) = (routes.clone(), Caller::of(&stream));
         let service = service_fn(move |mut request| {
             request.extensions_mut().insert(caller);
             routes.call(request)
         });
+        let progress = acceptor.connections.progress();
+        let stream = Guarded::new(stream, progress.clone(), limits.write);
         let connection = http.serve_connection(TokioIo::new(stream), service);
-        let connection = open.watch(connection);
-        tasks.spawn(async move {
+        let connection = graceful.watch(connection);
+        let task = tasks.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the admin address broke");
             }
-            drop(place);
         });
+        acceptor.connections.add(task, progress);
     }
     drop(listener);
-    if timeout(limits.shutdown, open.shutdown()).await.is_err() {
+    if timeout(limits.shutdown, graceful.shutdown()).await.is_err() {
         tracing::debug!("connections to the admin address were cut");
     }
 }
 
-/// The next connection, once there is room for it.
-async fn accept(
-    listener: &Socket,
-    room: &Arc<Semaphore>,
-) -> (Accepted, Option<OwnedSemaphorePermit>) {
-    // the semaphore is never closed, so there always is a place in the end
-    let place = Arc::clone(room).acquire_owned().await.ok();
-    loop {
-        match listener.accept().await {
-            Ok(stream) => return (stream, place),
-            Err(error) => {
-                tracing::warn!(%error, "the admin address cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
+/// Accepts connections, also when descriptors are short.
+struct Acceptor<'c> {
+    connections: Connections,
+    reserve: Reserve,
+    clock: &'c dyn Clock,
+    reported: Option<Instant>,
+}
+
+impl Acceptor<'_> {
+    fn new(clock: &dyn Clock) -> Acceptor<'_> {
+        Acceptor {
+            connections: Connections::default(),
+            reserve: Reserve::new(),
+            clock,
+            reported: None,
+        }
+    }
+
+    /// The next connection. `None` if there was no descriptor for it, and a connection was cut that
+    /// frees one once its task has ended.
+    async fn accept(&mut self, listener: &Socket) -> Option<Accepted> {
+        loop {
+            match listener.accept().await {
+                Ok(stream) => {
+                    self.reserve.refill();
+                    return Some(stream);
+                }
+                // another thread may take the descriptor first: hence more than one
+                Err(error) if is_shortage(&error) && self.reserve.spend() => {}
+                Err(error) => {
+                    self.report(&error);
+                    let has_cut = is_shortage(&error) && self.connections.shed();
+                    sleep(ACCEPT_PAUSE).await;
+                    if has_cut {
+                        return None;
+                    }
+                }
             }
+        }
+    }
+
+    /// The task with this `id` has ended, and left a descriptor.
+    fn ended(&mut self, id: tokio::task::Id) {
+        self.connections.remove(id);
+        self.reserve.refill();
+    }
+
+    /// Reports that connections cannot be accepted, once a minute.
+    fn report(&mut self, error: &std::io::Error) {
+        let now = self.clock.now();
+        if self.reported.is_none_or(|at| now.since(at) >= REPORTS) {
+            self.reported = Some(now);
+            tracing::warn!(%error, "the admin address cannot accept connections");
         }
     }
 }
@@ -118,6 +184,7 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         head: Duration::from_millis(300),
+        write: Duration::from_millis(300),
         shutdown: Duration::from_millis(200),
         connections: 4,
     };
@@ -166,6 +233,53 @@ mod tests {
         let _ = slow.read_to_end(&mut rest).await;
         assert!(!rest.starts_with(b"HTTP/1.1 2"), "it was cut");
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_takes_nothing_is_cut() {
+        let (address, _stop, _server) = served(LIMITS).await;
+        let mut caller = TcpStream::connect(address).await.unwrap();
+        // a write waits once all buffers are full, and fails once the other side is gone
+        let request = b"GET /status.js HTTP/1.1\r\nHost: x\r\n\r\n";
+        let cut = async { while caller.write_all(request).await.is_ok() {} };
+        timeout(SOON, cut).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_stood_still_for_longest_makes_room() {
+        let limits = Limits {
+            head: SOON * 2,
+            ..LIMITS
+        };
+        let (address, _stop, _server) = served(limits).await;
+        let mut callers = Vec::new();
+        for _ in 0..limits.connections {
+            callers.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut stillest = callers.pop().unwrap();
+        livez(&mut stillest).await;
+        for caller in &mut callers {
+            livez(caller).await;
+        }
+        let mut late = TcpStream::connect(address).await.unwrap();
+        livez(&mut late).await;
+        let read = timeout(SOON, stillest.read(&mut [0])).await.unwrap();
+        assert!(matches!(read, Ok(0) | Err(_)), "it was cut");
+        for caller in &mut callers {
+            livez(caller).await;
+        }
+    }
+
+    /// Asks for `/livez` and reads the answer.
+    async fn livez(caller: &mut TcpStream) {
+        let request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok\n") {
+            let read = timeout(SOON, caller.read_buf(&mut answer)).await;
+            assert_ne!(read.unwrap().unwrap(), 0, "it was cut");
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200 "));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The commands: one file each. What was typed becomes a call here, what comes of it becomes an
 //! exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration is wrong.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -109,9 +110,12 @@ pub fn main() -> ExitCode {
     };
     let quiet = matches!(cli.command, Command::Demo(_)).then_some("error");
     let level = cli.log_level.as_deref().or(quiet);
-    let _writing = match logging::init(level, format) {
-        Ok(writing) => writing,
-        Err(e) => return failed(2, &e),
+    let log = match logging::init(level, format) {
+        Ok(log) => log,
+        Err(e) => {
+            let _ = writeln!(io::stderr().lock(), "{e}");
+            return ExitCode::from(2);
+        }
     };
     for open in left_open {
         warn!("{open}");
@@ -129,6 +133,11 @@ pub fn main() -> ExitCode {
         Command::Drain(args) => on_a_runtime(drain::run(args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
+    };
+    // through the log, whose reader may hang
+    let failed = |status, why: &dyn Display| {
+        log.say(why);
+        ExitCode::from(status)
     };
     done.unwrap_or_else(|e| {
         if let Some(faults) = e.downcast_ref::<Faults>() {
@@ -159,10 +168,4 @@ fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to standard output"),
     }
-}
-
-/// Says why, and gives the status.
-fn failed(status: u8, why: &dyn std::fmt::Display) -> ExitCode {
-    let _ = writeln!(io::stderr().lock(), "{why}");
-    ExitCode::from(status)
 }

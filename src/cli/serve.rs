@@ -16,6 +16,7 @@ use crate::app::{self, Running};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
 use crate::config::{Config, Fault, reload};
+use crate::process;
 use crate::service_manager::ServiceManager;
 use crate::socket::inherited::Inherited;
 
@@ -44,6 +45,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    let limit = process::raise_open_files();
+    if limit < files_wanted(&config) {
+        warn!(
+            limit,
+            "the process may open few files, and each call takes two: raise the limit (ulimit -n, or LimitNOFILE= of systemd)"
+        );
+    }
     let predecessor = match args.take_over {
         true => Some(Channel::of_predecessor()?),
         false => None,
@@ -69,6 +77,19 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         serve(running, reloader, signals).await
     };
     runtime.enable_all().build()?.block_on(serving)
+}
+
+/// How many files the process should be able to open: two for each connection that its listeners
+/// take, within reason, and some of its own.
+fn files_wanted(config: &Config) -> u64 {
+    const ENOUGH: u64 = 4096;
+    const OWN: u64 = 64;
+    let connections = config.listeners.iter().map(|l| l.max_connections as u64);
+    let connections = connections.fold(0, u64::saturating_add);
+    connections
+        .saturating_mul(2)
+        .saturating_add(OWN)
+        .min(ENOUGH)
 }
 
 /// What the process is told from outside.

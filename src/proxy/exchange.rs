@@ -33,6 +33,7 @@ use super::respond::{self, Refusal};
 use super::stream::Received;
 use super::target::Malformed;
 use crate::clock::Clock;
+use crate::telemetry::access;
 
 /// The largest body of a request that is kept, so that the request can be sent again, in bytes.
 const LARGEST_KEPT: usize = 64 * 1024;
@@ -115,8 +116,8 @@ pub(super) async fn serve(
     let method = caller.method().into();
     let metrics = &context.client.metrics;
     metrics.request(context.app_metrics(), method, status, took, context.upstream);
-    if context.plan.access_log {
-        access_log::write(caller, &context, status, took, error);
+    if context.plan.access_log && access::is_on() {
+        access_log::write(caller, &context, clock.wall(), status, took, error);
     }
     after
 }

@@ -1,9 +1,11 @@
 //! The list of metrics: every name, its labels, its buckets and its help, in one place.
 
+use std::sync::LazyLock;
+
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
 /// The first part of every name; only the standard `process_*` go without.
@@ -18,6 +20,20 @@ const CALL_BUCKETS: [f64; 16] = [
 
 /// Upper bounds, in seconds, for token requests, which end with a time-out of seconds.
 const TOKEN_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The lines that this process's log has lost. The log is there before any registry is.
+static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    IntCounter::with_opts(options(
+        "log_lines_dropped_total",
+        "Lines of the log that were dropped because it could not be written fast enough.",
+    ))
+    .expect("a metric's name is well formed")
+});
+
+/// The counter of the lines that this process's log has lost, the same one each time.
+pub(super) fn log_lines_dropped() -> IntCounter {
+    LOG_LINES_DROPPED.clone()
+}
 
 /// Every family of metrics, registered.
 #[derive(Clone, Debug)]
@@ -50,6 +66,8 @@ impl Families {
     /// Makes every family and hands it to `registry`.
     pub(super) fn register(registry: &Registry) -> Families {
         let to = Registrar(registry);
+        // the log is the process's: every registry shows the same number
+        to.add(Ok(log_lines_dropped()));
         Families {
             build_info: to.int_gauge(
                 "build_info",

@@ -1,60 +1,117 @@
-//! Lines on their way out, written by a thread of its own: as many at a time as have come.
+//! The queue between those who log and the thread that writes the log.
 //!
-//! Who logs pays for a lock and a copy. The thread is woken for the first line of several and then
-//! waits a moment for more, so that a busy proxy makes a few large writes and no wake-up a line.
-//! None is lost: who logs faster than can be written waits.
+//! Logging costs the caller a short lock and a copy, and never a wait. The thread is woken for the
+//! first of several lines and then lingers for more, so that a busy proxy makes a few large writes
+//! and no wake-up a line. A log that cannot be written fast enough loses lines, never the program's
+//! time: what does not fit into the queue is dropped and counted.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use tracing_subscriber::fmt::MakeWriter;
+
+use super::access::{Entry, Form};
 
 /// How long the first line of several waits for the others.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// How many bytes of lines may wait; who comes with more waits too.
-const ROOM: usize = 1024 * 1024;
+/// The pause before a write is repeated that a non-blocking pipe had no room for.
+const PIPE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where lines are handed in.
+/// How many bytes may wait to be written.
+const ROOM: usize = 4 * 1024 * 1024;
+
+/// How many of those access records may fill: a busy proxy must not crowd its warnings out.
+const ROOM_FOR_RECORDS: usize = ROOM / 8 * 7;
+
+/// How many bytes are written at once.
+const PIECE: usize = 64 * 1024;
+
+/// The capacity that a buffer keeps for next time. It takes more only after a jam.
+const KEPT: usize = 256 * 1024;
+
+/// How long the end of the process waits for what is still to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Where lines and access records are handed in.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Shared>);
 
-/// Writes what was handed in; dropping it writes what is left. Keep it to the end of the process.
+/// Writes what was handed in; dropping it waits until all is written, for a second at most. Keep it
+/// to the end of the process.
 #[must_use = "what is still to be written is lost without it"]
 pub struct Writing {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     /// There is something to write, or it is the end.
     wanted: Condvar,
-    /// There is room again.
-    room: Condvar,
+    /// The thread has ended.
+    ended: Condvar,
+    form: Form,
+    dropped: IntCounter,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: Vec<u8>,
+    waiting: Batch,
+    /// Lines dropped since `waiting` was taken last.
+    lost: u64,
     ending: bool,
+    ended: bool,
 }
 
-/// Starts writing to `out`.
+/// What is to be written, in the order in which it came.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    /// The text of the entries, one after the other.
+    text: Vec<u8>,
+}
+
+impl Batch {
+    fn size(&self) -> usize {
+        self.text.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.entries.shrink_to(KEPT / size_of::<Entry>());
+        self.text.clear();
+        self.text.shrink_to(KEPT);
+    }
+}
+
+/// Starts writing to `out`. Access records take the form `form`. What is lost is added to `dropped`
+/// and, once lines are written again, told to `report`, which may log.
 ///
 /// # Errors
 /// If the system gives no thread.
-pub(super) fn write_to(out: impl Write + Send + 'static) -> io::Result<(Lines, Writing)> {
-    let shared = Arc::new(Shared::default());
+pub(super) fn write_to(
+    out: impl Write + Send + 'static,
+    form: Form,
+    dropped: IntCounter,
+    report: impl Fn(u64) + Send + 'static,
+) -> io::Result<(Lines, Writing)> {
+    let shared = Arc::new(Shared {
+        state: Mutex::default(),
+        wanted: Condvar::new(),
+        ended: Condvar::new(),
+        form,
+        dropped,
+    });
     let lines = Lines(Arc::clone(&shared));
-    let writer = Arc::clone(&shared);
+    let writer = Ended(Arc::clone(&shared));
     let thread = thread::Builder::new()
         .name("log".to_owned())
-        .spawn(move || writer.write_all(out))?;
+        .spawn(move || writer.0.write_all(out, report))?;
     let thread = Some(thread);
     Ok((lines, Writing { shared, thread }))
 }
@@ -65,42 +122,121 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hand_in(&self, line: &[u8]) {
-        let full = |state: &mut State| state.waiting.len() > ROOM && !state.ending;
-        let state = self.room.wait_while(self.lock(), full);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        if state.waiting.is_empty() {
+    /// Calls `add` if the queue has room for one more within `limit`.
+    fn hand_in(&self, limit: usize, add: impl FnOnce(&mut Vec<u8>) -> Entry) {
+        let mut state = self.lock();
+        if state.waiting.size() >= limit {
+            state.lost += 1;
+            drop(state);
+            self.dropped.inc();
+            return;
+        }
+        let is_first = state.waiting.entries.is_empty();
+        let entry = add(&mut state.waiting.text);
+        state.waiting.entries.push(entry);
+        drop(state);
+        if is_first {
             self.wanted.notify_one();
         }
-        state.waiting.extend_from_slice(line);
     }
 
-    fn write_all(&self, mut out: impl Write) {
-        let mut taken = Vec::new();
-        loop {
-            let nothing = |state: &mut State| state.waiting.is_empty() && !state.ending;
-            let state = self.wanted.wait_while(self.lock(), nothing);
-            let state = state.unwrap_or_else(PoisonError::into_inner);
-            let lingering = |state: &mut State| !state.ending && state.waiting.len() < ROOM / 2;
-            let lingered = self.wanted.wait_timeout_while(state, LINGER, lingering);
-            let (mut state, _) = lingered.unwrap_or_else(PoisonError::into_inner);
-            if state.waiting.is_empty() {
-                return;
+    fn write_all(&self, mut out: impl Write, report: impl Fn(u64)) {
+        let mut taken = Batch::default();
+        let mut piece = Vec::with_capacity(2 * PIECE);
+        let mut lines = self.form.lines();
+        let mut unreported = 0;
+        let mut is_sound = true;
+        while let Some(lost) = self.take(&mut taken) {
+            unreported += lost;
+            // reported here, while the queue is empty: behind what was handed in before the loss
+            if is_sound && unreported > 0 {
+                report(std::mem::take(&mut unreported));
             }
-            std::mem::swap(&mut state.waiting, &mut taken);
-            drop(state);
-            self.room.notify_all();
-            // nobody could be told that nothing can be told
-            let _ = out.write_all(&taken).and_then(|()| out.flush());
+            let mut text = &*taken.text;
+            let mut entries = taken.entries.drain(..).peekable();
+            while let Some(entry) = entries.next() {
+                text = lines.write(&entry, text, &mut piece);
+                if piece.len() < PIECE && entries.peek().is_some() {
+                    continue;
+                }
+                let unwritten = write(&mut out, &piece);
+                is_sound = unwritten == 0;
+                self.dropped.inc_by(unwritten);
+                unreported += unwritten;
+                piece.clear();
+            }
+            drop(entries);
+            piece.shrink_to(2 * PIECE);
             taken.clear();
+            if is_sound && unreported > 0 {
+                report(std::mem::take(&mut unreported));
+            }
         }
+    }
+
+    /// Waits for entries and takes them all, with the number of those lost meanwhile; `None` at the
+    /// end.
+    fn take(&self, taken: &mut Batch) -> Option<u64> {
+        let nothing = |state: &mut State| state.waiting.entries.is_empty() && !state.ending;
+        let state = self.wanted.wait_while(self.lock(), nothing);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let lingering = |state: &mut State| !state.ending;
+        let lingered = self.wanted.wait_timeout_while(state, LINGER, lingering);
+        let (mut state, _) = lingered.unwrap_or_else(PoisonError::into_inner);
+        if state.waiting.entries.is_empty() {
+            return None;
+        }
+        std::mem::swap(&mut state.waiting, taken);
+        Some(std::mem::take(&mut state.lost))
+    }
+}
+
+/// Writes whole lines; gives how many of them could not be written.
+fn write(out: &mut impl Write, mut lines: &[u8]) -> u64 {
+    while !lines.is_empty() {
+        match out.write(lines) {
+            Ok(0) => break,
+            Ok(written) => lines = &lines[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // someone else made the pipe non-blocking: it belongs to all who write to it
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PIPE_PAUSE),
+            Err(_) => break,
+        }
+    }
+    // nobody could be told that nothing can be told
+    let _ = out.flush();
+    lines.iter().filter(|b| **b == b'\n').count() as u64
+}
+
+/// Says that the thread has ended, even if it panicked.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.ended.notify_all();
+    }
+}
+
+impl Lines {
+    /// Hands an access record in: `add` appends its text and gives the rest of it.
+    pub(super) fn record(&self, add: impl FnOnce(&mut Vec<u8>) -> Entry) {
+        self.0.hand_in(ROOM_FOR_RECORDS, add);
+    }
+
+    fn line(&self, line: &[u8]) {
+        self.0.hand_in(ROOM, |text| {
+            let before = text.len();
+            self.0.form.copy_line(line, text);
+            Entry::Line(text.len() - before)
+        });
     }
 }
 
 impl Write for &Lines {
     /// Takes a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.hand_in(line);
+        self.line(line);
         Ok(line.len())
     }
 
@@ -117,12 +253,33 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
+impl Writing {
+    /// Writes `text` and a line break, behind everything that was logged.
+    pub fn say(&self, text: &dyn fmt::Display) {
+        let line = format!("{text}\n");
+        self.shared.hand_in(ROOM, |text| {
+            text.extend_from_slice(line.as_bytes());
+            Entry::Line(line.len())
+        });
+    }
+}
+
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.shared.lock().ending = true;
+        let mut state = self.shared.lock();
+        state.ending = true;
         self.shared.wanted.notify_one();
-        self.shared.room.notify_all();
-        if let Some(thread) = self.thread.take() {
+        let writing = |state: &mut State| !state.ended;
+        let waited = self
+            .shared
+            .ended
+            .wait_timeout_while(state, FAREWELL, writing);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let has_ended = state.ended;
+        drop(state);
+        if let Some(thread) = self.thread.take()
+            && has_ended
+        {
             // it has written what it could, even if it panicked
             let _ = thread.join();
         }
@@ -137,18 +294,28 @@ impl fmt::Debug for Writing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::logging::Format;
     use super::*;
-    use std::sync::mpsc;
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    /// The longest that a sound machine takes for anything here.
+    const SOON: Duration = Duration::from_secs(30);
+
+    const FORM: Form = Form {
+        format: Format::Text,
+        colour: false,
+    };
 
     /// Tells of every write, and waits to be told that it may go on.
     struct Slow {
-        written: mpsc::Sender<Vec<u8>>,
-        go_on: mpsc::Receiver<()>,
+        written: Sender<Vec<u8>>,
+        go_on: Receiver<()>,
     }
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.written.send(bytes.to_vec()).unwrap();
+            // the test may have seen enough
+            let _ = self.written.send(bytes.to_vec());
             let _ = self.go_on.recv();
             Ok(bytes.len())
         }
@@ -158,59 +325,172 @@ mod tests {
         }
     }
 
-    fn slow() -> (Slow, mpsc::Receiver<Vec<u8>>, mpsc::Sender<()>) {
+    struct Log {
+        lines: Lines,
+        writing: Writing,
+        dropped: IntCounter,
+        /// What was said to be lost.
+        reports: Receiver<u64>,
+    }
+
+    fn log(out: impl Write + Send + 'static) -> Log {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let (report, reports) = mpsc::channel();
+        let (lines, writing) = write_to(out, FORM, dropped.clone(), move |lost| {
+            let _ = report.send(lost);
+        })
+        .unwrap();
+        Log {
+            lines,
+            writing,
+            dropped,
+            reports,
+        }
+    }
+
+    fn slow() -> (Log, Receiver<Vec<u8>>, Sender<()>) {
         let (written, writes) = mpsc::channel();
         let (may, go_on) = mpsc::channel();
-        (Slow { written, go_on }, writes, may)
+        (log(Slow { written, go_on }), writes, may)
+    }
+
+    fn next(writes: &Receiver<Vec<u8>>) -> String {
+        String::from_utf8(writes.recv_timeout(SOON).unwrap()).unwrap()
     }
 
     #[test]
-    fn what_came_meanwhile_is_written_at_once_and_in_order() {
-        let (out, writes, may) = slow();
-        let (lines, writing) = write_to(out).unwrap();
-        (&lines).write_all(b"1\n").unwrap();
-        assert_eq!(writes.recv().unwrap(), b"1\n");
+    fn lines_that_came_during_a_write_are_written_at_once_and_in_order() {
+        let (log, writes, may) = slow();
+        (&log.lines).write_all(b"1\n").unwrap();
+        assert_eq!(next(&writes), "1\n");
         for line in ["2\n", "3\n", "4\n"] {
-            (&lines).write_all(line.as_bytes()).unwrap();
+            (&log.lines).write_all(line.as_bytes()).unwrap();
         }
         drop(may);
-        assert_eq!(writes.recv().unwrap(), b"2\n3\n4\n");
-        drop(writing);
+        assert_eq!(next(&writes), "2\n3\n4\n");
     }
 
     #[test]
     fn the_end_writes_what_is_left() {
-        let (out, writes, may) = slow();
+        let (log, writes, may) = slow();
         drop(may);
-        let (lines, writing) = write_to(out).unwrap();
-        (&lines).write_all(b"last\n").unwrap();
-        drop(writing);
+        (&log.lines).write_all(b"last\n").unwrap();
+        log.writing.say(&"said");
+        drop(log.writing);
         let all: Vec<u8> = writes.try_iter().flatten().collect();
-        assert_eq!(all, b"last\n");
+        assert_eq!(all, b"last\nsaid\n");
     }
 
     #[test]
-    fn who_is_too_fast_waits_and_nothing_is_lost() {
-        let (out, writes, may) = slow();
-        let (lines, writing) = write_to(out).unwrap();
-        let line = vec![b'x'; ROOM / 2];
-        let fast = {
-            let line = line.clone();
-            thread::spawn(move || {
-                for _ in 0..8 {
-                    (&lines).write_all(&line).unwrap();
-                }
-            })
-        };
-        let first = writes.recv().unwrap();
-        assert!(
-            !fast.is_finished(),
-            "one is written, and no more than three have room"
-        );
+    fn a_log_that_hangs_loses_lines_and_holds_nobody_up() {
+        let (log, writes, may) = slow();
+        (&log.lines).write_all(b"first\n").unwrap();
+        assert_eq!(next(&writes), "first\n");
+        // nothing is taken from the queue until the write is let go
+        let line = [&[b'x'; 99][..], b"\n"].concat();
+        let fit = ROOM.div_ceil(line.len() + size_of::<Entry>()) as u64;
+        for _ in 0..fit + 7 {
+            (&log.lines).write_all(&line).unwrap();
+        }
+        assert_eq!(log.dropped.get(), 7);
+        assert!(log.reports.try_recv().is_err(), "nobody could read it");
+
         drop(may);
-        fast.join().unwrap();
-        drop(writing);
-        let all: usize = first.len() + writes.try_iter().map(|bytes| bytes.len()).sum::<usize>();
-        assert_eq!(all, 8 * line.len());
+        assert_eq!(log.reports.recv_timeout(SOON).unwrap(), 7);
+        drop(log.writing);
+        let all: usize = writes.try_iter().map(|bytes| bytes.len()).sum();
+        assert_eq!(all as u64, fit * line.len() as u64);
+        assert_eq!(log.dropped.get(), 7);
+    }
+
+    #[test]
+    fn the_end_waits_a_moment_for_a_log_that_hangs() {
+        let (log, writes, may) = slow();
+        (&log.lines).write_all(b"first\n").unwrap();
+        assert_eq!(next(&writes), "first\n");
+        let (gone, is_gone) = mpsc::channel();
+        let writing = log.writing;
+        thread::spawn(move || {
+            drop(writing);
+            gone.send(())
+        });
+        is_gone.recv_timeout(SOON).unwrap();
+        drop(may);
+    }
+
+    /// Takes some bytes, and then fails until it is told that all is well.
+    struct Broken {
+        takes: usize,
+        written: Sender<Vec<u8>>,
+        failed: Sender<()>,
+        is_well: Receiver<()>,
+        well: bool,
+    }
+
+    impl Write for Broken {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.well = self.well || self.is_well.try_recv().is_ok();
+            let taken = if self.well {
+                bytes.len()
+            } else {
+                self.takes.min(bytes.len())
+            };
+            if taken == 0 {
+                let _ = self.failed.send(());
+                return Err(ErrorKind::StorageFull.into());
+            }
+            self.takes -= taken.min(self.takes);
+            let _ = self.written.send(bytes[..taken].to_vec());
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_reported_once_lines_can() {
+        let (written, writes) = mpsc::channel();
+        let (failed, failures) = mpsc::channel();
+        let (mend, is_well) = mpsc::channel();
+        let log = log(Broken {
+            takes: 6,
+            written,
+            failed,
+            is_well,
+            well: false,
+        });
+        log.writing.say(&"whole\ncut\nlost");
+        assert_eq!(next(&writes), "whole\n");
+        failures.recv_timeout(SOON).unwrap();
+        mend.send(()).unwrap();
+        (&log.lines).write_all(b"well\n").unwrap();
+        assert_eq!(next(&writes), "well\n");
+        assert_eq!(log.reports.recv_timeout(SOON).unwrap(), 2);
+        assert_eq!(log.dropped.get(), 2);
+    }
+
+    #[test]
+    fn a_pipe_that_has_no_room_is_tried_again() {
+        struct Full(bool, Sender<Vec<u8>>);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if std::mem::take(&mut self.0) {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                let _ = self.1.send(bytes.to_vec());
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (written, writes) = mpsc::channel();
+        let log = log(Full(true, written));
+        (&log.lines).write_all(b"kept\n").unwrap();
+        assert_eq!(next(&writes), "kept\n");
+        assert_eq!(log.dropped.get(), 0);
     }
 }

@@ -4,16 +4,24 @@
 //! is, pingora lower still: at `debug` and `trace` they print the headers and bytes that they
 //! send, tokens among them.
 
-use std::io::{self, IsTerminal};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
 
 use tracing::Subscriber;
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing_log::AsLog;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
+use super::access::{self, AccessLog, Form, is_printable};
+use super::families::log_lines_dropped;
 use super::lines;
 pub use super::lines::Writing;
 
@@ -68,25 +76,69 @@ impl Format {
     }
 }
 
-/// Starts logging to standard error, for `tracing` and for libraries that use `log`. `level` is
-/// one of `off`, `error`, `warn`, `info`, `debug`, `trace`; `None` means `info`. Call it once.
+/// Starts logging to standard error, for `tracing`, for libraries that use `log`, for panics and for
+/// [`access`]. `level` is one of `off`, `error`, `warn`, `info`, `debug`, `trace`; `None` means
+/// `info`. Call it once.
 ///
 /// Lines are written by a thread of their own, so that a request does not pay for a system call.
-/// None is lost: who logs faster than can be written waits.
+/// Logging never waits: lines that find no room, because standard error is read too slowly or not at
+/// all, are dropped and counted.
 ///
 /// # Errors
 /// [`Error`] if `level` is none of these, if the process logs already, or if there is no thread.
 pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     let level = parse(level)?;
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let (writer, writing) =
-        lines::write_to(io::stderr()).map_err(|error| Error::Thread(error.kind()))?;
-    let subscriber = subscriber(level, format, colour, writer);
+    let form = Form {
+        format,
+        colour: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    };
+    let report = |lost| {
+        tracing::warn!(
+            lines = lost,
+            "log lines were lost: standard error was not read fast enough"
+        );
+    };
+    let (lines, writing) = lines::write_to(Stderr, form, log_lines_dropped(), report)
+        .map_err(|error| Error::Thread(error.kind()))?;
+    let subscriber = subscriber(level, form, lines.clone());
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Started)?;
     // the crate itself speaks through tracing: what comes through `log` is a library's
     let libraries = level.min(LevelFilter::INFO).as_log();
     tracing_log::LogTracer::init_with_filter(libraries).map_err(|_| Error::Started)?;
+    std::panic::set_hook(Box::new(log_panic));
+    if level >= LevelFilter::INFO {
+        access::start(AccessLog(lines));
+    }
     Ok(writing)
+}
+
+/// Standard error without the standard library's lock, so that a write that hangs holds up nobody
+/// else.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(io::stderr().as_fd(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The standard library's own hook writes to standard error, and waits for its reader.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let payload = panic.payload();
+    let words = payload.downcast_ref::<&str>().copied();
+    let words = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let words = words.unwrap_or("no message");
+    let backtrace = Backtrace::capture();
+    let is_captured = backtrace.status() == BacktraceStatus::Captured;
+    let backtrace = is_captured.then(|| backtrace.to_string());
+    let thread = std::thread::current();
+    let thread = thread.name();
+    tracing::error!(place, thread, backtrace, "a thread panicked: {words}");
 }
 
 fn parse(level: Option<&str>) -> Result<LevelFilter, Error> {
@@ -105,28 +157,26 @@ fn filter(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::INFO))
         .with_target(OWN, level)
-        // its errors are every app that hangs up; what matters of them is in the access log
-        .with_target("pingora", level.min(LevelFilter::ERROR))
-        .with_target("pingora_proxy", LevelFilter::OFF)
+        // its errors are every caller that hangs up; what matters of them is in the access log
+        .with_target("pingora", LevelFilter::OFF)
+        // a warning for each odd frame: a caller could fill the disk with them
+        .with_target("h2", LevelFilter::OFF)
+        // a warning for each failed handshake; those that matter are reported by who made them
+        .with_target("rustls", level.min(LevelFilter::ERROR))
         // it says each failure that the store tells better, and an answer that it cannot read whole:
         // a Secret
         .with_target("kube_client", LevelFilter::OFF)
 }
 
-fn subscriber<W>(
-    level: LevelFilter,
-    format: Format,
-    colour: bool,
-    writer: W,
-) -> impl Subscriber + Send + Sync
+fn subscriber<W>(level: LevelFilter, form: Form, writer: W) -> impl Subscriber + Send + Sync
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
-        .with_ansi(colour);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        Format::Text => lines.boxed(),
+        .with_ansi(form.colour);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match form.format {
+        Format::Text => lines.fmt_fields(debug_fn(write_field)).boxed(),
         Format::Json => lines
             .json()
             .flatten_event(true)
@@ -136,10 +186,55 @@ where
     tracing_subscriber::registry().with(lines.with_filter(filter(level)))
 }
 
+/// Writes a field as text. Names and messages may come from elsewhere, so that nothing in them may
+/// end the line or be acted on by a terminal.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    // what `log` says of a record stands elsewhere in the line
+    if field.name().starts_with("log.") {
+        return Ok(());
+    }
+    if field.index() > 0 {
+        writer.write_char(' ')?;
+    }
+    match (field.name(), writer.has_ansi_escapes()) {
+        ("message", _) => {}
+        (name, false) => write!(writer, "{name}=")?,
+        (name, true) => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+    }
+    write!(Printable(writer), "{value:?}")
+}
+
+/// Escapes what cannot be printed.
+struct Printable<'a, 'w>(&'a mut Writer<'w>);
+
+impl fmt::Write for Printable<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+            return self.0.write_str(text);
+        }
+        for c in text.chars() {
+            if is_printable(c) {
+                self.0.write_char(c)?;
+            } else {
+                write!(self.0, "{}", c.escape_debug())?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
+
+    /// What makes lines of this `form` at the level `info`.
+    pub(in super::super) fn subscriber_to<W>(form: Form, writer: W) -> impl Subscriber + Send + Sync
+    where
+        W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    {
+        subscriber(LevelFilter::INFO, form, writer)
+    }
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -158,10 +253,15 @@ mod tests {
     /// What is written by `act` at `level`.
     fn logged(level: &str, format: Format, act: impl FnOnce()) -> String {
         let sink = Sink::default();
-        let writer = sink.clone();
         let level = parse(Some(level)).unwrap();
-        let subscriber = subscriber(level, format, false, move || writer.clone());
-        tracing::subscriber::with_default(subscriber, act);
+        let form = Form {
+            format,
+            colour: false,
+        };
+        let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
+        let (lines, writing) = lines::write_to(sink.clone(), form, dropped, |_| {}).unwrap();
+        tracing::subscriber::with_default(subscriber(level, form, lines), act);
+        drop(writing);
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -179,9 +279,8 @@ mod tests {
             tracing::trace!(target: "collibra_auth_proxy::token", "mine");
             for target in [
                 "hyper::proto",
-                "h2",
+                "hickory_net",
                 "reqwest::connect",
-                "rustls",
                 "kube",
                 "redis",
             ] {
@@ -190,23 +289,44 @@ mod tests {
             }
         });
         assert!(text.contains("mine"));
-        assert_eq!(text.matches("told").count(), 6, "{text}");
+        assert_eq!(text.matches("told").count(), 5, "{text}");
         assert!(!text.contains("canary"), "{text}");
     }
 
     #[test]
-    fn pingora_is_never_heard_above_its_errors() {
+    fn no_library_speaks_for_each_frame_or_connection() {
         for level in ["info", "debug", "trace"] {
             let text = logged(level, Format::Json, || {
-                for target in ["pingora_core::protocols", "pingora_pool", "pingora_http"] {
-                    from_log(target, log::Level::Error, "told");
+                for target in [
+                    "h2::proto::ping_pong",
+                    "pingora_core::apps::http_app",
+                    "pingora_core::protocols::http::v2::client",
+                    "pingora_pool",
+                    "pingora_proxy::proxy_h1",
+                ] {
+                    from_log(target, log::Level::Error, "canary");
                     from_log(target, log::Level::Warn, "canary");
-                    from_log(target, log::Level::Debug, "canary");
                 }
-                from_log("pingora_proxy::proxy_h1", log::Level::Error, "canary");
+                // h2 speaks through tracing
+                tracing::warn!(target: "h2::proto::streams", "canary");
+                tracing::error!(target: "h2::codec::framed_read", "canary");
+                from_log("rustls::conn", log::Level::Warn, "canary");
             });
-            assert_eq!(text.matches("told").count(), 3, "{text}");
-            assert!(!text.contains("canary"), "{text}");
+            assert_eq!(text, "");
+        }
+    }
+
+    #[test]
+    fn nothing_from_elsewhere_ends_a_line_or_steers_a_terminal() {
+        let canary = "a\nb\u{1b}[2J\u{7f}\u{9b}2J\u{202e}\u{2028}";
+        for format in [Format::Text, Format::Json] {
+            let text = logged("info", format, || {
+                tracing::warn!(error = %canary, name = canary, "it says {canary}");
+                from_log("redis", log::Level::Warn, canary);
+            });
+            assert_eq!(text.lines().count(), 2, "{text:?}");
+            let lines = text.lines();
+            assert!(lines.flat_map(str::chars).all(is_printable), "{text:?}");
         }
     }
 
@@ -223,7 +343,7 @@ mod tests {
     fn json_is_one_object_a_line_with_the_fields_at_its_top() {
         let text = logged("info", Format::Json, || {
             tracing::info!(target: "collibra_auth_proxy", client = "catalog", left = 299, "a token");
-            from_log("rustls", log::Level::Warn, "odd");
+            from_log("redis", log::Level::Warn, "odd");
         });
         let lines: Vec<serde_json::Value> = text
             .lines()
@@ -233,7 +353,7 @@ mod tests {
         assert_eq!(lines[0]["message"], "a token");
         assert_eq!(lines[0]["client"], "catalog");
         assert_eq!(lines[0]["left"], 299);
-        assert_eq!(lines[1]["target"], "rustls");
+        assert_eq!(lines[1]["target"], "redis");
         let at = lines[0]["timestamp"].as_str().unwrap();
         assert!(at.ends_with('Z'), "{at}");
     }

@@ -214,6 +214,7 @@ mod tests {
         collibra_auth_proxy_config_reload_success_timestamp_seconds gauge {}: When a configuration was last taken over, in Unix time.
         collibra_auth_proxy_connections gauge {listener}: Connections from apps that are open now.
         collibra_auth_proxy_local_tokens_total counter {app}: Local tokens given, to apps that asked for a token or logged in.
+        collibra_auth_proxy_log_lines_dropped_total counter {}: Lines of the log that were dropped because it could not be written fast enough.
         collibra_auth_proxy_refused_total counter {listener,reason}: Requests that the proxy answered itself, by the reason it gave.
         collibra_auth_proxy_replays_total counter {client,outcome}: What became of calls that the API answered with 401.
         collibra_auth_proxy_request_duration_seconds histogram {client}: From a request's head to the last byte of its answer.

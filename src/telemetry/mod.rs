@@ -1,9 +1,10 @@
 //! What the program tells about itself while it runs: numbers ([`metrics`]) and lines
-//! ([`logging`]).
+//! ([`logging`], [`access`]).
 //!
 //! Promises: counting a request takes no lock and formats nothing; labels stay few, never a path,
-//! a token or an address; no log level makes a library print what it sends.
+//! a token or an address; logging never waits; no log level makes a library print what it sends.
 
+pub mod access;
 mod app;
 mod client;
 mod counts;

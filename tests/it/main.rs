@@ -4,6 +4,8 @@
 // each is said to be a test once more for clippy, which allows `unwrap` in what is marked so
 
 #[cfg(test)]
+mod admin_jam;
+#[cfg(test)]
 mod apps;
 #[cfg(test)]
 mod canary;
@@ -52,6 +54,8 @@ mod listeners_tls;
 mod listeners_unix;
 #[cfg(test)]
 mod listeners_websocket;
+#[cfg(test)]
+mod log_jam;
 #[cfg(test)]
 mod oauth_clients;
 #[cfg(test)]

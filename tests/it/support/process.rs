@@ -100,6 +100,16 @@ impl Process {
         code(status)
     }
 
+    /// Waits until it is gone, at most for `limit`, though nobody reads what it prints.
+    pub(crate) fn is_gone_within(&mut self, limit: Duration) {
+        let start = now();
+        until("a process to be gone", || {
+            let took = start.elapsed();
+            assert!(took < limit, "it still runs after {limit:?}");
+            self.child.try_wait().unwrap()
+        });
+    }
+
     /// The figure `name` of `/proc/PID/status`, in KiB.
     pub(crate) fn memory_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
@@ -155,6 +165,7 @@ pub(crate) struct Printed(Arc<(Mutex<Lines>, Condvar)>);
 #[derive(Default)]
 struct Lines {
     lines: Vec<Line>,
+    paused: bool,
     ended: bool,
 }
 
@@ -166,6 +177,7 @@ impl Printed {
             let mut pipe = BufReader::new(pipe);
             let mut bytes = Vec::new();
             while matches!(pipe.read_until(b'\n', &mut bytes), Ok(n) if n > 0) {
+                writer.wait_while_paused();
                 let line = String::from_utf8_lossy(&bytes);
                 writer.add(line.trim_end_matches('\n').to_owned());
                 bytes.clear();
@@ -174,6 +186,22 @@ impl Printed {
             writer.0.1.notify_all();
         });
         printed
+    }
+
+    /// Stops reading, so that the pipe fills up.
+    pub(crate) fn pause(&self) {
+        self.0.0.lock().unwrap().paused = true;
+    }
+
+    /// Reads on.
+    pub(crate) fn resume(&self) {
+        self.0.0.lock().unwrap().paused = false;
+        self.0.1.notify_all();
+    }
+
+    fn wait_while_paused(&self) {
+        let held = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(held, |lines| lines.paused).unwrap());
     }
 
     fn add(&self, line: String) {

@@ -1,0 +1,171 @@
+//! The connections of the admin address: how each progresses, which one goes first when room is
+//! needed, and how long one may refuse to take its answer.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::{AbortHandle, Id};
+use tokio::time::{Sleep, sleep};
+
+/// The open connections, each with the turn in which it last got on.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    open: HashMap<Id, (AbortHandle, Progress)>,
+    turns: Arc<AtomicU64>,
+}
+
+/// When a connection last sent or took something, in turns shared by all connections.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    at: Arc<AtomicU64>,
+    turns: Arc<AtomicU64>,
+}
+
+impl Connections {
+    /// For a connection that was just accepted.
+    pub(super) fn progress(&self) -> Progress {
+        let progress = Progress {
+            at: Arc::default(),
+            turns: Arc::clone(&self.turns),
+        };
+        progress.mark();
+        progress
+    }
+
+    /// `task` serves the connection with this `progress`.
+    pub(super) fn add(&mut self, task: AbortHandle, progress: Progress) {
+        self.open.insert(task.id(), (task, progress));
+    }
+
+    /// The task with this `id` has ended.
+    pub(super) fn remove(&mut self, id: Id) {
+        self.open.remove(&id);
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Cuts the connection that has stood still for longest, if there is one. Its task ends soon,
+    /// and its descriptor is free then. Gives whether there was one.
+    pub(super) fn shed(&mut self) -> bool {
+        let stillest = self
+            .open
+            .iter()
+            .min_by_key(|(_, (_, progress))| progress.turn());
+        let Some(id) = stillest.map(|(id, _)| *id) else {
+            return false;
+        };
+        if let Some((task, _)) = self.open.remove(&id) {
+            task.abort();
+        }
+        true
+    }
+}
+
+impl Progress {
+    fn mark(&self) {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        self.at.store(turn, Ordering::Relaxed);
+    }
+
+    fn turn(&self) -> u64 {
+        self.at.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection that notes its progress, and fails once its caller has taken nothing for too long.
+#[derive(Debug)]
+pub(super) struct Guarded<S> {
+    stream: S,
+    progress: Progress,
+    patience: Duration,
+    /// Ends a write that waits.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Guarded<S> {
+    /// Guards `stream`: a write that waits for longer than `patience` fails.
+    pub(super) fn new(stream: S, progress: Progress, patience: Duration) -> Guarded<S> {
+        Guarded {
+            stream,
+            progress,
+            patience,
+            deadline: None,
+        }
+    }
+
+    /// Gives what came of a write, unless it has waited for too long.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.progress.mark();
+            self.deadline = None;
+            return written;
+        }
+        let patience = self.patience;
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        deadline
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.progress.mark();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

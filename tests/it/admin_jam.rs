@@ -1,0 +1,122 @@
+//! The admin address answers probes whatever its other callers do, and although the callers of the
+//! proxy hold every file descriptor.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::support::wait::now;
+use crate::support::{PATIENCE, Proxy, Simulator, http, pair};
+
+/// How soon a probe is answered.
+const SOON: Duration = Duration::from_millis(100);
+
+/// How late a busy machine may be with some. Silent callers are let go after twice as long.
+const LATEST: Duration = Duration::from_secs(5);
+
+/// Probes one after the other: each is answered, and a quarter soon at least.
+fn is_alive(admin: SocketAddr) {
+    let took = (0..20).map(|_| {
+        let start = now();
+        assert_eq!(http::get(admin, "/livez").status, 200);
+        start.elapsed()
+    });
+    let mut took: Vec<Duration> = took.collect();
+    assert!(took.iter().all(|took| *took < LATEST), "{took:?}");
+    took.sort();
+    assert!(took[took.len() / 4] < SOON, "{took:?}");
+}
+
+/// Lets this process open as many files as it may.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+}
+
+#[test]
+fn a_thousand_stuck_callers_do_not_starve_a_probe() {
+    raise_open_files();
+    let (_simulator, proxy) = pair();
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
+    let mut stuck = Vec::new();
+    for nth in 0..1_000 {
+        let mut caller = TcpStream::connect(proxy.admin).unwrap();
+        if nth % 2 == 0 {
+            // asks for megabytes and reads nothing
+            caller.write_all(request.as_bytes()).unwrap();
+        }
+        stuck.push(caller);
+    }
+    is_alive(proxy.admin);
+    assert_eq!(http::get(proxy.admin, "/readyz").status, 200);
+    assert_eq!(http::get(proxy.admin, "/metrics").status, 200);
+}
+
+/// A proxy that may open `hard` files, of which it is given `soft` at first.
+fn limited(simulator: &Simulator, soft: u32, hard: u32) -> Proxy {
+    let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\"");
+    let wrapper = ["sh", "-c", &script, "sh"];
+    Proxy::to(&simulator.url()).by(&wrapper).start()
+}
+
+#[test]
+fn a_probe_is_answered_while_callers_hold_every_descriptor() {
+    const FILES: u32 = 128;
+    let simulator = Simulator::start();
+    let proxy = limited(&simulator, FILES, FILES);
+    proxy.has_token();
+    // the kernel connects them all; the proxy accepts what it can
+    let _held: Vec<TcpStream> = (0..2 * FILES)
+        .map(|_| TcpStream::connect(proxy.address).unwrap())
+        .collect();
+    proxy.process.err.wait_for("the shortage", |line| {
+        line.contains("cannot accept a connection").then_some(())
+    });
+    is_alive(proxy.admin);
+    // more than the reserve, all held, do not lock the next one out
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        let mut probe = TcpStream::connect(proxy.admin).unwrap();
+        probe.set_read_timeout(Some(PATIENCE)).unwrap();
+        probe
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        let mut start = [0; 12];
+        probe.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        held.push(probe);
+    }
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_and_a_low_one_is_warned_of() {
+    let warning = |line: &str| {
+        line.contains("the process may open few files")
+            .then_some(())
+    };
+    let simulator = Simulator::start();
+    let proxy = limited(&simulator, 64, 5_000);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", proxy.process.id())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files: Vec<&str> = files.unwrap().split_whitespace().collect();
+    assert_eq!(files[3..5], ["5000", "5000"]);
+    assert!(
+        !proxy
+            .process
+            .err
+            .all()
+            .lines()
+            .any(|line| warning(line).is_some())
+    );
+
+    let proxy = limited(&simulator, 64, 512);
+    proxy.process.err.wait_for("a warning", warning);
+}
