@@ -14,11 +14,11 @@ use super::{Open, Parts, Running, StartError, stored};
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
+use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
 use crate::proxy::plan::{Client, Credentials, Plan, Route};
 use crate::proxy::upstream::Upstream;
-use crate::proxy::Listening;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
 use crate::store::{self, handed::HandedStore, observed::Observed};
@@ -85,12 +85,11 @@ impl Draft<'_> {
                 self.made.parts.instances.insert(Arc::clone(name), same);
                 continue;
             }
-            let upstream = Upstream::new(Arc::clone(instance)).map_err(|cause| {
-                StartError::Instance {
+            let upstream =
+                Upstream::new(Arc::clone(instance)).map_err(|cause| StartError::Instance {
                     instance: Arc::clone(name),
                     cause,
-                }
-            })?;
+                })?;
             if let Some(old) = old {
                 upstream.take_over_addresses(old);
             }
@@ -111,12 +110,25 @@ impl Draft<'_> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
             let (cell, engine) = self.engine(client, &metrics)?;
+            let upstream = Arc::clone(&self.made.parts.instances[&client.instance]);
+            let before = self.running.parts.clients.get(name);
+            let is_warmed = before.is_some_and(|before| {
+                Arc::ptr_eq(&before.upstream, &upstream) && Arc::ptr_eq(&before.cell, &cell)
+            });
+            if !is_warmed {
+                let warming = Upstream::keep_warm(
+                    Arc::downgrade(&upstream),
+                    cell.subscribe(),
+                    Arc::clone(&self.running.clock),
+                );
+                self.made.tasks.push(Box::pin(warming));
+            }
             let parts = &mut self.made.parts;
             let client = Client {
                 name: Arc::clone(name),
                 cell,
                 wait_for_token: client.wait_for_token,
-                upstream: Arc::clone(&parts.instances[&client.instance]),
+                upstream,
                 own: Credentials::new(
                     client.oauth.client_id.clone(),
                     client.oauth.client_secret.clone(),

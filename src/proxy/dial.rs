@@ -114,7 +114,9 @@ impl DialError {
         match self {
             DialError::Proxy(error) => error.is_final(),
             DialError::Tls { cause, .. } => {
-                let rustls = cause.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+                let rustls = cause
+                    .get_ref()
+                    .and_then(|e| e.downcast_ref::<rustls::Error>());
                 matches!(rustls, Some(rustls::Error::InvalidCertificate(_)))
             }
             _ => false,
@@ -244,7 +246,9 @@ async fn race(
     };
     let attempt = |address| async move {
         let connected = TcpStream::connect(address).await;
-        connected.map(|tcp| (address, tcp)).map_err(|e| (address, e))
+        connected
+            .map(|tcp| (address, tcp))
+            .map_err(|e| (address, e))
     };
     let mut waiting = rest.iter().copied();
     let mut attempts = JoinSet::new();

@@ -131,7 +131,8 @@ fn route(plan: &Plan, context: &mut Context, request: &mut RequestHeader) -> Res
     let ambiguous = || Refusal::Malformed(Malformed::Route);
     let paths = Readings::of(request.uri.path()).map_err(Refusal::Malformed)?;
     let route = plan.route(paths.likely());
-    let client = |route: Option<&Route>| Arc::as_ptr(route.map_or(&plan.client, |route| &route.client));
+    let client =
+        |route: Option<&Route>| Arc::as_ptr(route.map_or(&plan.client, |route| &route.client));
     if !paths.all(|path| client(plan.route(path)) == client(route)) {
         return Err(ambiguous());
     }

@@ -6,7 +6,6 @@
 //! one way, as a [`Stop`].
 
 use std::future::poll_fn;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,17 +25,15 @@ use super::inject::{self, Destination, REQUEST_ID, Way};
 use super::instance_session::{Again, Broken, Chunk, InstanceSession, has_no_body};
 use super::listener::Listening;
 use super::local::{self, Endpoint};
-use super::pace::{self, Pace};
+use super::pace;
 use super::peer::Peer;
 use super::replay::{self, Unauthorized};
+use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
 use super::stream::Received;
 use super::target::Malformed;
 use crate::clock::Clock;
 use crate::telemetry::access;
-
-/// The largest body of a request that is kept, so that the request can be sent again, in bytes.
-const LARGEST_KEPT: usize = 64 * 1024;
 
 /// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
 /// for its body all the same (RFC 9110, section 10.1.1).
@@ -115,7 +112,13 @@ pub(super) async fn serve(
     let took = clock.now().since(context.started);
     let method = caller.method().into();
     let metrics = &context.client.metrics;
-    metrics.request(context.app_metrics(), method, status, took, context.upstream);
+    metrics.request(
+        context.app_metrics(),
+        method,
+        status,
+        took,
+        context.upstream,
+    );
     if context.plan.access_log && access::is_on() {
         access_log::write(caller, &context, clock.wall(), status, took, error);
     }
@@ -131,85 +134,6 @@ struct Exchange<'a> {
     body: Body,
     /// The status that the caller was sent; 0: none yet.
     status: u16,
-}
-
-/// The request's body on its way.
-struct Body {
-    state: BodyState,
-    /// What was read of it, for as long as that is little.
-    kept: Option<Vec<Bytes>>,
-    /// How much has come, in bytes.
-    bytes: usize,
-    /// How fast it comes.
-    pace: Pace,
-}
-
-/// What is expected of a request's body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BodyState {
-    /// The caller sends it once it is asked for it.
-    Announced,
-    /// The caller is sending it.
-    Due,
-    /// There is none, or it has come whole.
-    Done,
-}
-
-impl Body {
-    fn of(caller: &mut Caller, rate: Option<NonZeroU32>) -> Body {
-        let state = if !caller.has_body() {
-            BodyState::Done
-        } else if caller.expects_continue() {
-            BodyState::Announced
-        } else {
-            BodyState::Due
-        };
-        Body {
-            state,
-            kept: Some(Vec::new()),
-            bytes: 0,
-            pace: Pace::of(rate),
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.state == BodyState::Done
-    }
-
-    fn reading(&self) -> Reading {
-        if self.is_done() {
-            Reading::End
-        } else {
-            Reading::Body
-        }
-    }
-
-    /// Whether all that was read of it is still there.
-    fn is_at_hand(&self) -> bool {
-        self.kept.is_some()
-    }
-
-    fn came(&mut self, part: &Bytes) {
-        self.pace.moved(u64::try_from(part.len()).unwrap_or(0));
-        self.bytes += part.len();
-        if self.bytes > LARGEST_KEPT {
-            self.kept = None;
-        }
-        if let Some(kept) = &mut self.kept {
-            kept.push(part.clone());
-        }
-    }
-}
-
-/// What is read from the caller while the instance is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    /// The body.
-    Body,
-    /// That it has gone, for its body has come whole.
-    End,
-    /// Nothing: the instance takes no more of the body.
-    Nothing,
 }
 
 /// What happens first while a request's body goes one way and its response comes the other.
@@ -388,7 +312,10 @@ impl Exchange<'_> {
                     None => continue,
                 },
                 // why the body could not be sent says more than that no response followed
-                Ok(Event::Instance(Err(broken))) => return Ok(Err(unsent.unwrap_or(broken))),
+                Ok(Event::Instance(Err(broken))) if broken.again == Again::Never => {
+                    return Ok(Err(unsent.unwrap_or(broken)));
+                }
+                Ok(Event::Instance(Err(broken))) => return Ok(Err(broken)),
                 Ok(Event::Body(read)) => read,
                 Ok(Event::Caller(error)) => return Err(error.into()),
                 Err(_elapsed) => {
@@ -433,7 +360,9 @@ impl Exchange<'_> {
         };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let unasked = || Broken::invalid("it switches protocols unasked (101)");
-            return Ok(Some(instance.is_upgraded().then_some(()).ok_or_else(unasked)));
+            return Ok(Some(
+                instance.is_upgraded().then_some(()).ok_or_else(unasked),
+            ));
         }
         if !head.status.is_informational() {
             return Ok(Some(Ok(())));
@@ -757,7 +686,12 @@ async fn limited_event<T>(
 
 /// How long the body of a response is, if its head says so.
 fn length(head: &ResponseHeader) -> Option<usize> {
-    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    head.headers
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// A header could not be set, which no value that this program sets can cause.

@@ -46,7 +46,9 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Malformed> {
             b"x-forwarded-host",
             b"x-forwarded-proto",
         ];
-        let is_protected = protected.iter().any(|name| token.eq_ignore_ascii_case(name));
+        let is_protected = protected
+            .iter()
+            .any(|name| token.eq_ignore_ascii_case(name));
         if named > MOST_NAMED || !is_token || is_protected {
             return Err(Malformed::Connection);
         }
@@ -55,10 +57,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Malformed> {
 }
 
 /// The fields of `headers` that `is_unwanted`, and those that `Connection` names.
-pub(super) fn unwanted(
-    headers: &HeaderMap,
-    is_unwanted: impl Fn(&str) -> bool,
-) -> Vec<HeaderName> {
+pub(super) fn unwanted(headers: &HeaderMap, is_unwanted: impl Fn(&str) -> bool) -> Vec<HeaderName> {
     let mut unwanted: Vec<HeaderName> = Vec::new();
     let mut names_others = false;
     for name in headers.keys() {
@@ -84,6 +83,8 @@ pub(super) fn clean_response(
     method: &Method,
     version: Version,
 ) -> pingora::Result<()> {
+    // the version is the sender's own (RFC 9110, section 2.5)
+    response.set_version(Version::HTTP_11);
     let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let kept = |name: &str| is_upgrade && matches!(name, "connection" | "upgrade");
     let is_unwanted =
@@ -159,7 +160,12 @@ mod tests {
 
     #[test]
     fn connection_names_fields_and_nothing_else() {
-        for fine in ["close", "keep-alive, X-One", "a,b,c,d,e,f,g,h,i", " , close,"] {
+        for fine in [
+            "close",
+            "keep-alive, X-One",
+            "a,b,c,d,e,f,g,h,i",
+            " , close,",
+        ] {
             assert_eq!(check(&headers(&[("connection", fine)])), Ok(()), "{fine}");
         }
         for wrong in [
@@ -187,7 +193,10 @@ mod tests {
         ]);
         let mut found = unwanted(&headers, is_hop_by_hop);
         found.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-        assert_eq!(found, ["authorization", "connection", "keep-alive", "x-one"]);
+        assert_eq!(
+            found,
+            ["authorization", "connection", "keep-alive", "x-one"]
+        );
     }
 
     fn cleaned(
@@ -210,7 +219,10 @@ mod tests {
     fn a_response_is_framed_for_its_caller() {
         let get = |fields: &[_], version| cleaned(fields, Method::GET, version);
         let chunked = [("transfer-encoding", "chunked")];
-        assert_eq!(get(&chunked, Version::HTTP_11), ["transfer-encoding: chunked"]);
+        assert_eq!(
+            get(&chunked, Version::HTTP_11),
+            ["transfer-encoding: chunked"]
+        );
         assert!(get(&chunked, Version::HTTP_10).is_empty());
         assert!(get(&chunked, Version::HTTP_2).is_empty());
         assert!(cleaned(&chunked, Method::HEAD, Version::HTTP_11).is_empty());

@@ -119,9 +119,9 @@ impl Idle {
 impl State {
     /// Has the connection close that has been idle since then, unless it no longer is.
     fn tell(&self, since: u64) -> bool {
-        let told =
-            self.since
-                .compare_exchange(since, CLOSING, Ordering::SeqCst, Ordering::Relaxed);
+        let told = self
+            .since
+            .compare_exchange(since, CLOSING, Ordering::SeqCst, Ordering::Relaxed);
         if told.is_ok() {
             self.close.notify_one();
         }
@@ -132,11 +132,7 @@ impl State {
 impl Registered {
     /// Waits for `next`, idle meanwhile; `None` if the connection is to be closed instead. One that
     /// `is_new` may wait for its first request even if the others have to close.
-    pub(super) async fn idle<T>(
-        &self,
-        is_new: bool,
-        next: impl Future<Output = T>,
-    ) -> Option<T> {
+    pub(super) async fn idle<T>(&self, is_new: bool, next: impl Future<Output = T>) -> Option<T> {
         self.begins();
         if !is_new && self.is_closed() {
             return None;

@@ -144,7 +144,9 @@ fn turned_back(location: &str, instance: &Instance, way: Way<'_>) -> Option<Stri
     }
     let host = host?.to_str().ok()?;
     let (scheme_given, rest) = location.split_once("//")?;
-    let is_web = ["", "http:", "https:"].iter().any(|known| scheme_given.eq_ignore_ascii_case(known));
+    let is_web = ["", "http:", "https:"]
+        .iter()
+        .any(|known| scheme_given.eq_ignore_ascii_case(known));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let port = match authority.rsplit_once(':') {

@@ -44,6 +44,7 @@ pub mod plan;
 pub mod policy;
 mod pool;
 mod replay;
+mod request_body;
 pub mod respond;
 mod stream;
 pub mod target;

@@ -88,10 +88,10 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Refusal::Unreadable | Refusal::Body(_) | Refusal::Malformed(_) => {
-                StatusCode::BAD_REQUEST
-            }
-            Refusal::Http2WithoutTls => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Refusal::Unreadable
+            | Refusal::Http2WithoutTls
+            | Refusal::Body(_)
+            | Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SlowHeader | Refusal::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

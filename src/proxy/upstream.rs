@@ -27,6 +27,7 @@ use super::instance_session::InstanceSession;
 use super::pool::Pool;
 use crate::clock::{Clock, Instant};
 use crate::tls;
+use crate::token::cache::Status;
 
 /// The shortest time between two look-ups.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
@@ -192,8 +193,7 @@ impl Upstream {
         fresh: bool,
         now: Instant,
     ) -> Result<InstanceSession, ConnectError> {
-        let may_share =
-            protocols == Protocols::Any && !self.is_http1_only.load(Ordering::Relaxed);
+        let may_share = protocols == Protocols::Any && !self.is_http1_only.load(Ordering::Relaxed);
         if !fresh && let Some(open) = self.open(may_share, now).await {
             return Ok(open);
         }
@@ -289,15 +289,41 @@ impl Upstream {
         self.is_http1_only.store(true, Ordering::Relaxed);
     }
 
-    /// Opens a connection ahead of the first request, if there is none.
-    pub async fn warm(&self, clock: &dyn Clock) {
-        if self.pool.is_empty() {
-            let now = clock.now();
-            if let Ok(InstanceSession::Http1(http1)) = self.dial(Protocols::Any, now).await {
-                let stream = http1.session.into_inner();
-                self.pool
-                    .put(stream, http1.received, http1.address, clock.now());
+    /// Opens a connection whenever `token` becomes another one and none is open: the first request
+    /// does not wait for a TLS handshake. Ends once nobody has the upstream any more.
+    pub async fn keep_warm(
+        upstream: Weak<Upstream>,
+        mut token: watch::Receiver<Status>,
+        clock: Arc<dyn Clock>,
+    ) {
+        let mut warmed = 0;
+        loop {
+            let generation =
+                |status: &Status| status.token.as_ref().map(|token| token.generation());
+            let newer = token.wait_for(|status| generation(status).is_some_and(|it| it > warmed));
+            let Ok(Some(now)) = newer.await.map(|status| generation(&status)) else {
+                return;
+            };
+            warmed = now;
+            let Some(this) = upstream.upgrade() else {
+                return;
+            };
+            if this.instance.tls {
+                this.warm(&*clock).await;
             }
+        }
+    }
+
+    async fn warm(&self, clock: &dyn Clock) {
+        let _dialing = self.dialing.lock().await;
+        if !self.pool.is_empty() {
+            return;
+        }
+        // a failure is told to the first request
+        if let Ok(InstanceSession::Http1(http1)) = self.dial(Protocols::Any, clock.now()).await {
+            let stream = http1.session.into_inner();
+            self.pool
+                .put(stream, http1.received, http1.address, clock.now());
         }
     }
 
@@ -483,9 +509,15 @@ mod tests {
     async fn the_address_that_answered_last_is_tried_first() {
         let upstream = upstream("acme.example");
         upstream.set(&["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()]);
-        assert_eq!(addresses(&upstream).await, ["192.0.2.1:443", "192.0.2.2:443"]);
+        assert_eq!(
+            addresses(&upstream).await,
+            ["192.0.2.1:443", "192.0.2.2:443"]
+        );
         upstream.prefer("192.0.2.2:443".parse().unwrap());
-        assert_eq!(addresses(&upstream).await, ["192.0.2.2:443", "192.0.2.1:443"]);
+        assert_eq!(
+            addresses(&upstream).await,
+            ["192.0.2.2:443", "192.0.2.1:443"]
+        );
     }
 
     #[tokio::test]

@@ -239,14 +239,17 @@ fn listeners_may_exchange_their_addresses() {
 fn more_connections_can_be_let_in() {
     let (simulator, files, proxy) = one();
     files.reconfigure(&proxy, &simulator.url(), "max_connections = 1", 1);
+    // its request is under way: an idle connection would make room
     let mut first = proxy.connect();
-    assert_eq!(first.get(proxy.address, PATH).status, 200);
+    let post = format!("POST {PATH} HTTP/1.1\nHost: {{host}}\nContent-Length: 1\n\n");
+    first.send(proxy.bytes(&post));
     let mut second = proxy.connect();
     second.send(proxy.bytes(&format!("GET {PATH} HTTP/1.1\nHost: {{host}}\n\n")));
     assert!(second.is_silent_for(Duration::from_millis(300)));
     files.reconfigure(&proxy, &simulator.url(), "max_connections = 2", 2);
     assert_eq!(second.answer("GET").status, 200);
-    assert_eq!(first.get(proxy.address, PATH).status, 200);
+    first.send("1");
+    assert_eq!(first.answer(&post).status, 200);
 }
 
 #[test]
