@@ -256,19 +256,3 @@ fn a_refused_body_is_not_taken_for_the_next_request() {
     connection.is_closed();
     assert_eq!(simulator.count("requests"), 0);
 }
-
-#[test]
-fn beyond_max_connections_callers_wait_their_turn() {
-    let simulator = Simulator::start();
-    let proxy = Proxy::configured(&simulator.url(), "", "max_connections = 1").start();
-    proxy.has_token();
-    let mut first = proxy.connect();
-    assert_eq!(first.get(proxy.address, "/x").status, 200);
-    let mut second = proxy.connect();
-    second.send(proxy.bytes("GET /x HTTP/1.1\nHost: {host}\n\n"));
-    assert!(second.is_silent_for(Duration::from_millis(200)));
-    assert_eq!(first.get(proxy.address, "/rest/auth/v1").status, 403);
-    assert_eq!(first.get(proxy.address, "/x").status, 200);
-    drop(first);
-    assert_eq!(second.answer("GET").status, 200);
-}
