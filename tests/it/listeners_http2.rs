@@ -1,128 +1,17 @@
 //! HTTP/2 from apps: the same promises as over HTTP/1, and an end to what is sent to wear it out.
 
-mod frames;
-
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::SendRequest;
 use http::{Request, StatusCode};
 use serde_json::Value;
-use tokio::runtime::Runtime;
 
-use crate::support::certificate::Authority;
+use crate::support::frames::{self, Frames};
+use crate::support::h2_caller::{Served, exchange, get, runtime};
 use crate::support::origin::{After, Gate};
-use crate::support::tls::Client;
-use crate::support::{Origin, PATIENCE, Proxy, Simulator};
-use frames::Frames;
+use crate::support::{Origin, PATIENCE};
 
-const H2: &[&str] = &["h2"];
 const OPEN: &str = "collibra_auth_proxy_connections{listener=\"local\"}";
-
-/// A TLS listener in front of the simulator, with `keys` more.
-struct Served<I = Simulator> {
-    authority: Authority,
-    simulator: I,
-    proxy: Proxy,
-}
-
-impl Served {
-    fn with(keys: &str) -> Served {
-        let simulator = Simulator::start();
-        let url = simulator.url();
-        Served::to(&url, simulator, keys)
-    }
-
-    /// As [`Served::with`], in front of another instance.
-    fn to<I>(url: &str, simulator: I, keys: &str) -> Served<I> {
-        let authority = Authority::new();
-        let files = authority.files("localhost");
-        let tls = format!(
-            "tls = {{ cert_file = {:?}, key_file = {:?} }}\n{keys}\n",
-            files.cert, files.key
-        );
-        let proxy = Proxy::configured(url, "", &tls).start();
-        proxy.has_token();
-        Served {
-            authority,
-            simulator,
-            proxy,
-        }
-    }
-}
-
-impl<I> Served<I> {
-    /// A client's side that holds to the protocol.
-    async fn connect(&self) -> SendRequest<Bytes> {
-        let config = Client::new(&self.authority, H2, None).config();
-        let tcp = tokio::net::TcpStream::connect(self.proxy.address)
-            .await
-            .unwrap();
-        let name = "localhost".try_into().unwrap();
-        let tls = tokio_rustls::TlsConnector::from(config)
-            .connect(name, tcp)
-            .await
-            .unwrap();
-        let (requests, connection) = h2::client::handshake(tls).await.unwrap();
-        tokio::spawn(connection);
-        requests.ready().await.unwrap()
-    }
-
-    /// A client's side that sends what it likes.
-    fn frames(&self) -> Frames {
-        Frames::open(&Client::new(&self.authority, H2, None), &self.proxy)
-    }
-
-    fn uri(&self, path: &str) -> String {
-        format!("https://localhost:{}{path}", self.proxy.address.port())
-    }
-
-    /// That the proxy serves others.
-    fn serves(&self) {
-        let answer = runtime().block_on(async {
-            let mut requests = self.connect().await;
-            exchange(&mut requests, get(&self.uri("/echo")), Bytes::new()).await
-        });
-        assert_eq!(answer.0, StatusCode::OK);
-    }
-}
-
-fn runtime() -> Runtime {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().build().unwrap()
-}
-
-fn get(uri: &str) -> Request<()> {
-    Request::get(uri).body(()).unwrap()
-}
-
-/// A request with its body, and the answer's status, `X-Collibra-Auth-Proxy` and body.
-async fn exchange(
-    requests: &mut SendRequest<Bytes>,
-    request: Request<()>,
-    body: Bytes,
-) -> (StatusCode, Option<String>, Vec<u8>) {
-    let exchange = async {
-        let (response, mut stream) = requests.send_request(request, body.is_empty()).unwrap();
-        if !body.is_empty() {
-            stream.send_data(body, true).unwrap();
-        }
-        let (head, mut incoming) = response.await.unwrap().into_parts();
-        let mut body = Vec::new();
-        while let Some(data) = incoming.data().await {
-            let data = data.unwrap();
-            incoming
-                .flow_control()
-                .release_capacity(data.len())
-                .unwrap();
-            body.extend(data);
-        }
-        let reason = head.headers.get("x-collibra-auth-proxy");
-        let reason = reason.map(|value| value.to_str().unwrap().to_owned());
-        (head.status, reason, body)
-    };
-    tokio::time::timeout(PATIENCE, exchange).await.unwrap()
-}
 
 #[test]
 fn requests_at_once_on_one_connection_go_the_way_of_all() {

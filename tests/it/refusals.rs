@@ -256,21 +256,3 @@ fn a_refused_body_is_not_taken_for_the_next_request() {
     connection.is_closed();
     assert_eq!(simulator.count("requests"), 0);
 }
-
-#[test]
-fn beyond_max_connections_callers_wait_their_turn() {
-    let simulator = Simulator::start();
-    let proxy = Proxy::configured(&simulator.url(), "", "max_connections = 1").start();
-    proxy.has_token();
-    // its request is under way: an idle connection would make room
-    let mut first = proxy.connect();
-    let post = "POST /x HTTP/1.1\nHost: {host}\nContent-Length: 1\n\n";
-    first.send(proxy.bytes(post));
-    let mut second = proxy.connect();
-    second.send(proxy.bytes("GET /x HTTP/1.1\nHost: {host}\n\n"));
-    assert!(second.is_silent_for(Duration::from_millis(200)));
-    first.send("1");
-    assert_eq!(first.answer(post).status, 200);
-    assert_eq!(second.answer("GET").status, 200);
-    first.is_closed();
-}

@@ -27,12 +27,21 @@ pub(crate) struct H2Origin {
 
 #[derive(Default)]
 struct Seen {
-    /// Method, path and body of each request.
-    requests: Mutex<Vec<(String, String, Bytes)>>,
+    requests: Mutex<Vec<Arrived>>,
     /// Connections of HTTP/2.
     connections: AtomicUsize,
     tokens: AtomicUsize,
-    last_head: Mutex<HeaderMap>,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) method: String,
+    /// Its path and query.
+    pub(crate) target: String,
+    pub(crate) fields: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
 }
 
 impl H2Origin {
@@ -40,7 +49,10 @@ impl H2Origin {
     /// `/stale` is a 401 to the first token; `/reset` resets the stream in place of an answer,
     /// `/cut` in the middle of one, and `/refused` once without having looked at the request;
     /// `/bye` is the last request that its connection takes; `/bytes/N` has N bytes; `/held` gets
-    /// its answer's head and nothing more, `/never` nothing at all. All else is 200 with the request's body.
+    /// its answer's head and nothing more, `/never` nothing at all; `/continue` is told to go on
+    /// before its body is read; `/early` is 413 without its body having been read; `/trailers` is
+    /// answered with some; `/status/N` is N, with a length if it is `/status/N/LENGTH` and no body.
+    /// All else is 200 with the request's body.
     pub(crate) fn new(authority: &Authority) -> H2Origin {
         let mut tls = (*authority.server("localhost")).clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -89,16 +101,30 @@ impl H2Origin {
 
     /// The bodies of the requests for `path` so far, each with its method before it.
     pub(crate) fn requests(&self, path: &str) -> Vec<(String, Bytes)> {
-        let seen = self.seen.requests.lock().unwrap();
-        let of_path = seen.iter().filter(|(_, at, _)| at == path);
+        let seen = self.all();
+        let of_path = seen.into_iter().filter(|arrived| arrived.path() == path);
         of_path
-            .map(|(m, _, body)| (m.clone(), body.clone()))
+            .map(|arrived| (arrived.method, arrived.body))
             .collect()
+    }
+
+    /// All requests so far.
+    pub(crate) fn all(&self) -> Vec<Arrived> {
+        self.seen.requests.lock().unwrap().clone()
     }
 
     /// The header of the last request.
     pub(crate) fn last_head(&self) -> HeaderMap {
-        self.seen.last_head.lock().unwrap().clone()
+        self.last().fields
+    }
+
+    /// The trailers of the last request, if it had some.
+    pub(crate) fn last_trailers(&self) -> Option<HeaderMap> {
+        self.last().trailers
+    }
+
+    fn last(&self) -> Arrived {
+        self.seen.requests.lock().unwrap().last().unwrap().clone()
     }
 
     /// How many connections of HTTP/2 it has accepted.
@@ -112,6 +138,12 @@ impl H2Origin {
     }
 }
 
+impl Arrived {
+    fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+}
+
 impl Seen {
     async fn connection(self: Arc<Seen>, stream: impl AsyncRead + AsyncWrite + Unpin) {
         self.connections.fetch_add(1, Ordering::SeqCst);
@@ -121,7 +153,7 @@ impl Seen {
         while let Some(Ok((request, mut respond))) = connection.accept().await {
             let path = request.uri().path().to_owned();
             if path == "/refused" && self.count(&path) == 0 {
-                self.note(&request, Bytes::new());
+                self.note(&request, Bytes::new(), None);
                 respond.send_reset(Reason::REFUSED_STREAM);
                 continue;
             }
@@ -135,19 +167,37 @@ impl Seen {
 
     fn count(&self, path: &str) -> usize {
         let requests = self.requests.lock().unwrap();
-        requests.iter().filter(|(_, at, _)| at == path).count()
+        requests
+            .iter()
+            .filter(|arrived| arrived.path() == path)
+            .count()
     }
 
-    fn note(&self, request: &Request<RecvStream>, body: Bytes) {
-        let (method, path) = (
-            request.method().to_string(),
-            request.uri().path().to_owned(),
-        );
-        self.requests.lock().unwrap().push((method, path, body));
-        *self.last_head.lock().unwrap() = request.headers().clone();
+    fn note(&self, request: &Request<RecvStream>, body: Bytes, trailers: Option<HeaderMap>) {
+        let target = request.uri().path_and_query().map(ToString::to_string);
+        self.requests.lock().unwrap().push(Arrived {
+            method: request.method().to_string(),
+            target: target.unwrap_or_default(),
+            fields: request.headers().clone(),
+            body,
+            trailers,
+        });
     }
 
     async fn answer(&self, mut request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        match request.uri().path() {
+            "/continue" => {
+                let go_on = Response::builder().status(100).body(()).unwrap();
+                respond.send_informational(go_on).unwrap();
+            }
+            "/early" => {
+                self.note(&request, Bytes::new(), None);
+                let head = Response::builder().status(413).body(()).unwrap();
+                let mut out = respond.send_response(head, false).unwrap();
+                return drop(out.send_data(Bytes::from_static(b"too large"), true));
+            }
+            _ => {}
+        }
         let mut body = Vec::new();
         while let Some(Ok(chunk)) = request.body_mut().data().await {
             let _ = request
@@ -157,7 +207,8 @@ impl Seen {
             body.extend_from_slice(&chunk);
         }
         let body = Bytes::from(body);
-        self.note(&request, body.clone());
+        let trailers = request.body_mut().trailers().await.ok().flatten();
+        self.note(&request, body.clone(), trailers);
         let path = request.uri().path();
         let stale = path == "/stale" && request.headers()["authorization"] == "Bearer token-1";
         if path == "/reset" {
@@ -166,11 +217,20 @@ impl Seen {
         if path == "/never" {
             return std::future::pending().await;
         }
-        let head = Response::builder()
-            .status(if stale { 401 } else { 200 })
-            .body(());
-        let is_head = request.method() == "HEAD";
-        let sent = respond.send_response(head.unwrap(), is_head);
+        let mut head = Response::builder().status(if stale { 401 } else { 200 });
+        let mut is_head = request.method() == "HEAD";
+        if let Some(asked) = path.strip_prefix("/status/") {
+            let (status, length) = asked.split_once('/').unwrap_or((asked, ""));
+            head = head.status(status);
+            if !length.is_empty() {
+                head = head.header("content-length", length);
+            }
+            is_head = true;
+        }
+        if path == "/trailers" {
+            head = head.header("trailer", "x-sum");
+        }
+        let sent = respond.send_response(head.body(()).unwrap(), is_head);
         let Some(mut out) = sent.ok().filter(|_| !is_head) else {
             return;
         };
@@ -183,6 +243,14 @@ impl Seen {
                 out.send_reset(Reason::INTERNAL_ERROR);
             }
             ("/held", _) => std::future::pending().await,
+            ("/trailers", _) => {
+                let sum = HeaderMap::from_iter([(
+                    http::HeaderName::from_static("x-sum"),
+                    http::HeaderValue::from_static("1"),
+                )]);
+                let _ = out.send_data(Bytes::from_static(b"abc"), false);
+                let _ = out.send_trailers(sum);
+            }
             (_, Some(bytes)) => send(&mut out, bytes).await,
             _ => drop(out.send_data(body, true)),
         }

@@ -8,6 +8,8 @@ pub(crate) mod certificate;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod cluster;
 pub(crate) mod forward;
+pub(crate) mod frames;
+pub(crate) mod h2_caller;
 pub(crate) mod h2_origin;
 pub(crate) mod http;
 #[cfg(feature = "kubernetes")]
@@ -16,6 +18,7 @@ pub(crate) mod lenient;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod raw_origin;
 pub(crate) mod recorder;
 pub(crate) mod redis;
 pub(crate) mod relay;

@@ -1,0 +1,172 @@
+//! Heads of responses: what belongs to the connection with the instance stays there, and a redirect
+//! within the instance leads back to the proxy.
+
+use crate::support::certificate::Authority;
+use crate::support::forward::{Forward, Manner};
+use crate::support::h2_caller::{Served, get, runtime, send};
+use crate::support::origin::{After, Rules};
+use crate::support::{Origin, Proxy};
+
+#[test]
+fn what_belongs_to_the_connection_with_the_instance_stays_there() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\nconnection: x-other\r\n\
+         X-Other: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nUpgrade: h2c\r\n\
+         X-Kept: 1\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let gone = [
+        "x-hop",
+        "x-other",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+    ];
+    let proxy = Proxy::to(&origin.url()).start();
+    proxy.has_token();
+    let answer = proxy.get("/x");
+    for name in gone {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+    let named = answer.header("connection").unwrap_or_default();
+    assert!(!named.to_ascii_lowercase().contains("x-"), "{named}");
+    assert_eq!(answer.header("x-kept"), Some("1"));
+    assert_eq!(answer.text(), "ok");
+
+    let served = Served::to(&origin.url(), (), "");
+    let heard = runtime().block_on(async {
+        let mut requests = served.connect().await;
+        send(&mut requests, get(&served.uri("/x")), Vec::new(), None).await
+    });
+    for name in gone.into_iter().chain(["connection", "transfer-encoding"]) {
+        assert!(!heard.head.headers.contains_key(name), "{name}");
+    }
+    assert_eq!(heard.head.headers["x-kept"], "1");
+    assert_eq!(heard.body, b"ok");
+}
+
+#[test]
+fn an_instance_that_names_its_framing_does_not_lose_it() {
+    for framed in [
+        "Connection: content-length, keep-alive\r\nContent-Length: 2\r\n\r\nok",
+        "Connection: transfer-encoding\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ] {
+        let origin = Origin::answering(format!("HTTP/1.1 200 OK\r\n{framed}"));
+        let proxy = Proxy::to(&origin.url()).start();
+        proxy.has_token();
+        let mut connection = proxy.connect();
+        for _ in 0..2 {
+            let answer = connection.get(proxy.address, "/x");
+            assert_eq!(
+                (answer.text().as_str(), answer.whole),
+                ("ok", true),
+                "{framed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_instance_that_closes_its_connection_does_not_close_the_callers() {
+    let origin = Origin::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")?;
+        Ok(After::Close)
+    });
+    let proxy = Proxy::to(&origin.url()).start();
+    proxy.has_token();
+    let mut connection = proxy.connect();
+    for _ in 0..3 {
+        let answer = connection.get(proxy.address, "/x");
+        let said = answer.header("connection").unwrap_or_default();
+        assert_ne!(said, "close");
+        assert_eq!(answer.text(), "ok");
+    }
+}
+
+/// A proxy before `scheme://acme.test`, which answers each request for `/x?LOCATION` with that.
+fn redirecting(scheme: &str, authority: &Authority) -> (Origin, Forward, Proxy) {
+    let server = authority.server("acme.test");
+    let by_tls = scheme == "https";
+    let rules = Rules {
+        tls: by_tls.then(|| Box::new(move |_| server.clone()) as Box<_>),
+        ..Rules::default()
+    };
+    let origin = Origin::with(rules, |request, stream| {
+        let location = request.target().split_once('?').unwrap_or_default().1;
+        write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        )?;
+        Ok(After::Keep)
+    });
+    let forward = Forward::new(Manner::Leads(origin.address));
+    let keys = format!(
+        "ca_file = {:?}\nallow_insecure = true\nproxy = \"{url}\"\ntoken_proxy = \"{url}\"",
+        authority.ca_file(),
+        url = forward.url()
+    );
+    let proxy = Proxy::configured(&format!("{scheme}://acme.test"), &keys, "").start();
+    proxy.has_token();
+    (origin, forward, proxy)
+}
+
+#[test]
+fn a_redirect_within_the_instance_leads_back_however_it_is_spelled() {
+    let authority = Authority::new();
+    for (scheme, port) in [("https", 443), ("http", 80)] {
+        let (_origin, _forward, proxy) = redirecting(scheme, &authority);
+        let back = format!("http://{}", proxy.address);
+        let capitals = scheme.to_ascii_uppercase();
+        for (location, expected) in [
+            (format!("{scheme}://acme.test/x"), format!("{back}/x")),
+            (
+                format!("{scheme}://acme.test:{port}/x"),
+                format!("{back}/x"),
+            ),
+            (format!("{scheme}://acme.test:/x"), format!("{back}/x")),
+            (format!("{capitals}://acme.test/x"), format!("{back}/x")),
+            (
+                format!("{capitals}://ACME.Test:{port}/X"),
+                format!("{back}/X"),
+            ),
+            (
+                format!("{scheme}://acme.test:{port}?y"),
+                format!("{back}?y"),
+            ),
+            ("//acme.test/x?y".to_owned(), format!("{back}/x?y")),
+            (format!("//ACME.test:{port}/x"), format!("{back}/x")),
+        ] {
+            let answer = proxy.get(&format!("/x?{location}"));
+            let said = answer.header("location").unwrap_or_default();
+            // one that names no authority leads to the proxy as well
+            let relative = said.starts_with('/') && !said.starts_with("//");
+            let said = if relative {
+                format!("{back}{said}")
+            } else {
+                said.to_owned()
+            };
+            assert_eq!(said, expected, "{location}");
+        }
+    }
+}
+
+#[test]
+fn a_redirect_elsewhere_is_left_alone_however_it_is_spelled() {
+    let authority = Authority::new();
+    let (_origin, _forward, proxy) = redirecting("https", &authority);
+    for location in [
+        "https://acme.test:8443/x",
+        "https://acme.test:80/x",
+        "https://acme.test.evil.example/x",
+        "https://acme.test@evil.example/x",
+        "https://acme.test:443@evil.example/x",
+        "HTTPS://evil.example/acme.test",
+        "//evil.example/x",
+        "//acme.test:8443/x",
+        "ftp://acme.test/x",
+        "/x",
+        "x",
+    ] {
+        let answer = proxy.get(&format!("/x?{location}"));
+        assert_eq!(answer.header("location"), Some(location));
+    }
+}

@@ -1,0 +1,219 @@
+//! Idle connections: closed after a minute, and at once where another caller needs their place.
+
+use std::time::Duration;
+
+use crate::support::frames::{GOAWAY, HEADERS};
+use crate::support::h2_caller::Served;
+use crate::support::http::{self, Connection};
+use crate::support::origin::{After, Gate};
+use crate::support::wait::now;
+use crate::support::{Origin, Proxy, Simulator, until};
+
+/// How long an idle connection is kept, as the README says.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// How much later a busy machine may close it.
+const LATE: Duration = Duration::from_secs(9);
+
+/// How long nothing comes where nothing is to come.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// A proxy that serves so many connections at once, in front of a simulator.
+fn limited(most: usize) -> (Simulator, Proxy) {
+    let simulator = Simulator::start();
+    let keys = format!("max_connections = {most}");
+    let proxy = Proxy::configured(&simulator.url(), "", &keys).start();
+    proxy.has_token();
+    (simulator, proxy)
+}
+
+/// Connections that have had one request each, one after the other.
+fn idle(proxy: &Proxy, count: usize) -> Vec<Connection> {
+    let connect = |_| {
+        let mut connection = proxy.connect();
+        assert_eq!(connection.get(proxy.address, "/x").status, 200);
+        connection
+    };
+    (0..count).map(connect).collect()
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_a_minute() {
+    let served = Served::with("");
+    let (_simulator, proxy) = crate::support::pair();
+    let mut http1 = idle(&proxy, 1).remove(0);
+    let start = now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut http2 = served.frames();
+            http2.greet();
+            assert!(http2.request(1, "GET", "/echo", true));
+            http2.find("the answer", |frame| (frame.kind == HEADERS).then_some(()));
+            http2.ends_within(KEPT + LATE);
+            let after = start.elapsed();
+            assert!(after > KEPT - LATE, "HTTP/2: after {after:?}");
+        });
+        let silent = http1.is_silent_for(KEPT + LATE);
+        assert!(!silent, "it is still open after {:?}", start.elapsed());
+        http1.is_closed();
+        let after = start.elapsed();
+        assert!(after > KEPT - LATE, "after {after:?}");
+    });
+}
+
+#[test]
+fn at_the_limit_the_longest_idle_connection_makes_room_at_once() {
+    let (simulator, proxy) = limited(5);
+    let mut callers = idle(&proxy, 5);
+    // the first is no longer the longest idle one
+    assert_eq!(callers[0].get(proxy.address, "/x").status, 200);
+    let start = now();
+    callers.extend(idle(&proxy, 1));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "room came after {took:?}");
+    callers.remove(1).is_closed();
+    for connection in &mut callers {
+        assert_eq!(connection.get(proxy.address, "/x").status, 200);
+    }
+    // one after the other, each finds room
+    for _ in 0..20 {
+        callers.extend(idle(&proxy, 1));
+    }
+    assert_eq!(simulator.count("requests"), 32);
+}
+
+#[test]
+fn at_the_limit_an_idle_connection_of_http_2_makes_room_too() {
+    let served = Served::with("max_connections = 1");
+    let mut first = served.frames();
+    first.greet();
+    assert!(first.request(1, "GET", "/echo", true));
+    first.find("the answer", |frame| (frame.kind == HEADERS).then_some(()));
+    let start = now();
+    served.serves();
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "room came after {took:?}");
+    first.find("a farewell", |frame| (frame.kind == GOAWAY).then_some(()));
+    first.ends();
+}
+
+#[test]
+fn at_the_limit_a_busy_connection_is_let_be() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::start(move |request, stream| {
+        if request.target() == "/held" {
+            opened.pass();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(After::Keep)
+    });
+    let proxy = Proxy::configured(&origin.url(), "", "max_connections = 2").start();
+    proxy.has_token();
+    let mut busy = [proxy.connect(), proxy.connect()];
+    for connection in &mut busy {
+        connection.send(proxy.bytes("GET /held HTTP/1.1\nHost: {host}\n\n"));
+    }
+    until("both at the origin", || {
+        (origin.requests().len() == 2).then_some(())
+    });
+    let mut third = proxy.connect();
+    third.send(proxy.bytes("GET /x HTTP/1.1\nHost: {host}\n\n"));
+    assert!(third.is_silent_for(SILENCE), "there was no room");
+    gate.open();
+    for connection in &mut busy {
+        assert_eq!(connection.answer("GET").status, 200);
+    }
+    // what is idle now makes room without being closed by its caller
+    assert_eq!(third.answer("GET").status, 200);
+}
+
+#[test]
+fn idle_connections_do_not_lock_out_the_admin_address() {
+    let simulator = Simulator::start();
+    let proxy = starved(&simulator.url());
+    // as many callers as have a descriptor each, and as many again
+    let callers: Vec<Connection> = (0..2 * DESCRIPTORS).flat_map(|_| idle(&proxy, 1)).collect();
+    let start = now();
+    assert_eq!(http::get(proxy.admin, "/livez").status, 200);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "/livez took {took:?}");
+    assert_eq!(proxy.get("/x").status, 200);
+    says_little(&proxy);
+    drop(callers);
+}
+
+#[test]
+fn busy_connections_do_not_lock_out_the_admin_address() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::start(move |_, stream| {
+        opened.pass();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(After::Keep)
+    });
+    let proxy = starved(&origin.url());
+    let mut callers: Vec<Connection> = (0..2 * DESCRIPTORS).map(|_| proxy.connect()).collect();
+    for connection in &mut callers {
+        // one that is refused may be closed already
+        let _ = connection.try_send(proxy.bytes("GET /held HTTP/1.1\nHost: {host}\n\n"));
+    }
+    for _ in 0..10 {
+        let start = now();
+        assert_eq!(http::get(proxy.admin, "/livez").status, 200);
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(5), "/livez took {took:?}");
+    }
+    says_little(&proxy);
+    gate.open();
+    let answered = |connection: &mut Connection| {
+        let answer = connection.answer_or_end("GET");
+        answer.is_some_and(|answer| answer.status == 200)
+    };
+    let answered = callers
+        .iter_mut()
+        .filter_map(|it| answered(it).then_some(()));
+    let answered = answered.count();
+    assert!(answered >= 10, "{answered} were served");
+    drop(callers);
+    assert_eq!(proxy.get("/x").status, 200, "and it goes on");
+}
+
+#[test]
+fn at_the_limit_a_connection_of_http_2_with_a_stream_open_is_let_be() {
+    let served = Served::with("max_connections = 1");
+    let mut first = served.frames();
+    first.greet();
+    assert!(first.request(1, "GET", "/_sleep/1500", true));
+    until("the request at the simulator", || {
+        (served.simulator.count("requests") == 1).then_some(())
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| served.serves());
+        let status = first.find("the answer", |frame| {
+            (frame.kind == HEADERS).then(|| frame.status())
+        });
+        assert_eq!(status, Some(200));
+    });
+}
+
+/// How many descriptors a starved proxy has.
+const DESCRIPTORS: usize = 100;
+
+/// A proxy with few descriptors.
+fn starved(url: &str) -> Proxy {
+    let limit = format!("ulimit -n {DESCRIPTORS}; exec \"$@\"");
+    let proxy = Proxy::configured(url, "", "")
+        .by(&["sh", "-c", &limit, "sh"])
+        .start();
+    proxy.has_token();
+    proxy
+}
+
+/// That what it lacks is not said again and again.
+fn says_little(proxy: &Proxy) {
+    let said = proxy.process.err.all();
+    let other = |line: &&str| !line.contains("\"target\":\"access\"");
+    let lines: Vec<&str> = said.lines().filter(other).collect();
+    assert!(lines.len() < 15, "{} lines: {lines:#?}", lines.len());
+}

@@ -1,0 +1,176 @@
+//! A path means one thing to routes, `allow` and `deny`; and a target with a fragment means nothing.
+
+use std::io::Write;
+
+use crate::support::frames::HEADERS;
+use crate::support::h2_caller::{Served, get, runtime, send};
+use crate::support::origin::After;
+use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
+use crate::support::{Origin, Proxy, pair};
+
+/// An instance that says its name.
+fn named(name: &'static str) -> Origin {
+    Origin::start(move |_, stream: &mut dyn Write| {
+        let length = name.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}"
+        )?;
+        Ok(After::Keep)
+    })
+}
+
+/// Two instances, and a proxy that leads `/rest/limited` to the second.
+fn routed(listener: &str) -> (Origin, Origin, Proxy) {
+    let (main, limited) = (named("main"), named("limited"));
+    let client = |name: &str, origin: &Origin| {
+        format!(
+            "[instance.{name}]\nurl = \"{}\"\n[client.{name}]\ninstance = \"{name}\"\n\
+             client_id = \"{CLIENT_ID}\"\nclient_secret = \"{CLIENT_SECRET}\"\n",
+            origin.url()
+        )
+    };
+    let text = format!(
+        "{}{}[admin]\naddress = \"127.0.0.1:0\"\n[listener.local]\naddress = \"127.0.0.1:0\"\n\
+         client = \"main\"\nroute = [{{ prefix = \"/rest/limited\", client = \"limited\" }}]\n{listener}",
+        client("main", &main),
+        client("limited", &limited)
+    );
+    let proxy = Proxy::by_text(&text).start();
+    proxy.has_token();
+    (main, limited, proxy)
+}
+
+/// What a lenient server reads as a path below `/rest/limited`.
+const LIMITED: &[&str] = &[
+    "/rest/limited",
+    "/rest/limited/x",
+    "/rest/limited?x",
+    "/rest/%6cimited/x",
+    "/%72est/limited/x",
+    "/rest/limite%64",
+    "/rest//limited/x",
+    "/rest/./limited/x",
+    "/rest/x/../limited/x",
+    "/rest/limited;a/x",
+    "/rest;a=b/limited/x",
+    "/rest/limited;a",
+    "/./rest/limited/x",
+    "/x/../rest/limited/x",
+    "/rest/%6cimited;a/../limited/x",
+    "/rest/limited//x",
+    "/rest/limited/./x",
+];
+
+/// What no server reads so.
+const OTHERS: &[&str] = &[
+    "/rest",
+    "/rest/limitedx",
+    "/rest/limit%65dx",
+    "/x?/rest/limited/x",
+    "/",
+];
+
+/// What some read as below it, and others as outside.
+const BOTH: &[&str] = &[
+    "/rest/limited/../x",
+    "/rest/limited;a/../x",
+    "/rest/limited/..",
+    "/rest/limited/../limitedx",
+];
+
+#[test]
+fn every_spelling_of_a_path_leads_to_its_routes_client_or_is_refused() {
+    let (main, limited, proxy) = routed("");
+    for target in LIMITED {
+        let answer = proxy.get(target);
+        if answer.status == 200 {
+            assert_eq!(answer.text(), "limited", "{target}");
+        } else {
+            answer.assert_refused(400, "bad-request");
+        }
+    }
+    assert_eq!(main.requests().len(), 0);
+    // those without a second reading are served, not refused
+    for target in &LIMITED[..3] {
+        assert_eq!(proxy.get(target).text(), "limited", "{target}");
+    }
+    assert!(limited.requests().len() >= 6);
+    for target in OTHERS {
+        assert_eq!(proxy.get(target).text(), "main", "{target}");
+    }
+}
+
+#[test]
+fn a_path_whose_readings_lead_to_different_clients_is_refused() {
+    let (main, limited, proxy) = routed("");
+    for target in BOTH {
+        proxy.get(target).assert_refused(400, "bad-request");
+    }
+    assert_eq!((main.requests().len(), limited.requests().len()), (0, 0));
+}
+
+#[test]
+fn every_spelling_of_a_path_leads_to_its_routes_client_over_http_2_too() {
+    // the listener speaks TLS here, and is otherwise as above
+    let authority = crate::support::certificate::Authority::new();
+    let files = authority.files("localhost");
+    let tls = format!(
+        "tls = {{ cert_file = {:?}, key_file = {:?} }}\n",
+        files.cert, files.key
+    );
+    let (main, _limited, proxy) = routed(&tls);
+    let served = Served {
+        authority,
+        simulator: (),
+        proxy,
+    };
+    runtime().block_on(async {
+        let mut requests = served.connect().await;
+        for target in LIMITED {
+            let request = get(&served.uri(target));
+            let heard = send(&mut requests, request, Vec::new(), None).await;
+            match heard.head.status.as_u16() {
+                200 => assert_eq!(heard.body, b"limited", "{target}"),
+                status => assert_eq!(status, 400, "{target}"),
+            }
+        }
+    });
+    assert_eq!(main.requests().len(), 0);
+}
+
+#[test]
+fn a_fragment_is_refused() {
+    let (simulator, proxy) = pair();
+    for target in [
+        "/echo#x",
+        "/echo#",
+        "/#",
+        "/echo?a#b",
+        "/echo?#",
+        "/echo#?a",
+        "/rest/2.0#/../auth/v1",
+        "http://{host}/echo#x",
+        "http://{host}#x",
+    ] {
+        let answer = proxy.ask(&format!("GET {target} HTTP/1.1\nHost: {{host}}\n\n"));
+        answer.assert_refused(400, "bad-request");
+    }
+    assert_eq!(simulator.count("requests"), 0);
+}
+
+#[test]
+fn a_fragment_is_refused_over_http_2() {
+    let served = Served::with("");
+    let mut frames = served.frames();
+    frames.greet();
+    for (nth, path) in (0_u32..).zip(["/echo#x", "/echo#", "/#", "/echo?a#b"]) {
+        let stream = 2 * nth + 1;
+        assert!(frames.request(stream, "GET", path, true));
+        let status = frames.find("an answer", |frame| {
+            (frame.kind == HEADERS && frame.stream == stream).then(|| frame.status())
+        });
+        assert_eq!(status, Some(400), "{path}");
+    }
+    assert_eq!(served.simulator.count("requests"), 0);
+}

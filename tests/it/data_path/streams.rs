@@ -1,0 +1,59 @@
+//! Uploads over HTTP/2 in small frames: a stream of rows is no flood.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::support::h2_caller::{Served, runtime, send};
+
+/// How many other uploads there are on the connection meanwhile.
+const NEIGHBOURS: usize = 20;
+
+/// So many rows of JSON, of some 60 bytes each.
+fn rows(count: usize) -> Vec<Bytes> {
+    let row = |nth| {
+        let row = format!(r#"{{"id":{nth:08},"name":"an asset of the catalogue","rank":1}}"#);
+        Bytes::from(row + "\n")
+    };
+    (0..count).map(row).collect()
+}
+
+/// Uploads so many rows, each in a DATA frame of its own, beside the neighbours.
+fn upload(served: &Served, count: usize) {
+    runtime().block_on(async {
+        let requests = served.connect().await;
+        let mut uploads = JoinSet::new();
+        for nth in 0..=NEIGHBOURS {
+            let mut requests = requests.clone().ready().await.unwrap();
+            let pieces = if nth == 0 { rows(count) } else { rows(3) };
+            let length: usize = pieces.iter().map(Bytes::len).sum();
+            let request = Request::post(served.uri("/_bytes")).body(()).unwrap();
+            uploads.spawn(async move {
+                let heard = send(&mut requests, request, pieces, None).await;
+                assert_eq!(heard.head.status, StatusCode::OK, "{nth}");
+                let told: Value = serde_json::from_slice(&heard.body).unwrap();
+                assert_eq!(told["received"], length, "{nth}");
+            });
+        }
+        while let Some(done) = uploads.join_next().await {
+            done.unwrap();
+        }
+    });
+}
+
+#[test]
+fn two_hundred_rows_in_small_frames_are_served() {
+    let served = Served::with("");
+    for _ in 0..10 {
+        upload(&served, 200);
+    }
+    let sent = u64::try_from(10 * (NEIGHBOURS + 1)).unwrap();
+    assert_eq!(served.simulator.count("requests"), sent);
+}
+
+#[test]
+fn twenty_thousand_rows_in_small_frames_are_served() {
+    let served = Served::with("");
+    upload(&served, 20_000);
+}
