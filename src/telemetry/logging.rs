@@ -157,12 +157,12 @@ fn filter(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::INFO))
         .with_target(OWN, level)
-        // its errors are every caller that hangs up; what matters of them is in the access log
+        // these speak for each caller that hangs up, odd frame, failed handshake or stray datagram, and
+        // anybody could fill the disk with that; the callers of these libraries report what matters
         .with_target("pingora", LevelFilter::OFF)
-        // a warning for each odd frame: a caller could fill the disk with them
         .with_target("h2", LevelFilter::OFF)
-        // a warning for each failed handshake; those that matter are reported by who made them
-        .with_target("rustls", level.min(LevelFilter::ERROR))
+        .with_target("rustls", LevelFilter::OFF)
+        .with_target("hickory", LevelFilter::OFF)
         // it says each failure that the store tells better, and an answer that it cannot read whole:
         // a Secret
         .with_target("kube_client", LevelFilter::OFF)
@@ -279,7 +279,7 @@ pub(super) mod tests {
             tracing::trace!(target: "collibra_auth_proxy::token", "mine");
             for target in [
                 "hyper::proto",
-                "hickory_net",
+                "hyper_util::client",
                 "reqwest::connect",
                 "kube",
                 "redis",
@@ -303,6 +303,8 @@ pub(super) mod tests {
                     "pingora_core::protocols::http::v2::client",
                     "pingora_pool",
                     "pingora_proxy::proxy_h1",
+                    "rustls::msgs::handshake",
+                    "hickory_net::udp::udp_client_stream",
                 ] {
                     from_log(target, log::Level::Error, "canary");
                     from_log(target, log::Level::Warn, "canary");
@@ -310,7 +312,7 @@ pub(super) mod tests {
                 // h2 speaks through tracing
                 tracing::warn!(target: "h2::proto::streams", "canary");
                 tracing::error!(target: "h2::codec::framed_read", "canary");
-                from_log("rustls::conn", log::Level::Warn, "canary");
+                tracing::warn!(target: "hickory_resolver", "canary");
             });
             assert_eq!(text, "");
         }
