@@ -79,7 +79,8 @@ pub(crate) fn content_length(head: &[u8]) -> io::Result<usize> {
         .ok_or_else(|| io::Error::other("an answer without Content-Length"))
 }
 
-fn status(head: &[u8]) -> io::Result<u16> {
+/// The status in an answer's first line.
+pub(crate) fn status(head: &[u8]) -> io::Result<u16> {
     let digits = head
         .get(9..12)
         .and_then(|digits| std::str::from_utf8(digits).ok());

@@ -24,30 +24,55 @@ const TICKS: f64 = 100.0;
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    /// Processor time used so far, by the program and by the kernel for it, in seconds.
+    /// Processor time used so far, by the program, its child processes and the kernel for them, in
+    /// seconds.
     pub(crate) fn processor_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        // the name, in brackets, may have spaces in it
-        let (_, rest) = stat.rsplit_once(')').unwrap();
-        let ticks: u64 = rest
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>().unwrap())
-            .sum();
+        let ticks: u64 = tree(self.0.id()).into_iter().map(ticks).sum();
         ticks as f64 / TICKS
     }
 
-    /// Resident memory, in MB.
+    /// Resident memory of the program and its child processes, in MB.
     pub(crate) fn resident_megabytes(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        let kilobytes: f64 = line.trim_end_matches("kB").trim().parse().unwrap();
+        let kilobytes: f64 = tree(self.0.id()).into_iter().map(resident_kilobytes).sum();
         kilobytes / 1024.0
     }
+}
+
+/// A process and all that it started, by their ids.
+fn tree(id: u32) -> Vec<u32> {
+    let mut found = vec![id];
+    let mut at = 0;
+    while let Some(id) = found.get(at) {
+        let tasks = fs::read_dir(format!("/proc/{id}/task"))
+            .into_iter()
+            .flatten();
+        let children: Vec<u32> = tasks
+            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
+            .flat_map(|ids| {
+                let ids = ids.split_whitespace().filter_map(|id| id.parse().ok());
+                ids.collect::<Vec<_>>()
+            })
+            .collect();
+        found.extend(children);
+        at += 1;
+    }
+    found
+}
+
+/// User and system time, in ticks.
+fn ticks(id: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    // the name, in brackets, may have spaces in it
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let fields = rest.split_whitespace().skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+fn resident_kilobytes(id: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let mut lines = status.lines();
+    let resident = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    resident.trim_end_matches("kB").trim().parse().unwrap()
 }
 
 impl Drop for Process {

@@ -1,5 +1,6 @@
 //! `serve`: the main job.
 
+use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -294,7 +295,8 @@ impl Reloader {
 
     /// Reports what has not been reported yet.
     fn say(&mut self, faults: &[Fault], report: impl Fn(&Fault)) {
-        for fault in faults.iter().filter(|fault| !self.said.contains(fault)) {
+        let said: HashSet<&Fault> = self.said.iter().collect();
+        for fault in faults.iter().filter(|fault| !said.contains(fault)) {
             report(fault);
         }
         self.said = faults.to_vec();

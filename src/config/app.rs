@@ -1,10 +1,11 @@
 //! `[app.NAME]`: a program that may call, how it says who it is, and what it may do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::credentials;
 use super::fault::Report;
+use super::names::Names;
 use super::parse::{Surroundings, reference};
 use super::place::{Field, Place};
 use super::policy::patterns;
@@ -19,33 +20,45 @@ const SHORTEST_KEY: usize = 16;
 /// Settles the apps. `clients` are all the clients' names.
 pub(super) fn parse(
     raw: Vec<raw::App>,
-    clients: &[Arc<str>],
+    clients: &Names,
     listeners: &[Listener],
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> BTreeMap<Arc<str>, Arc<App>> {
-    let mut apps: BTreeMap<Arc<str>, Arc<App>> = BTreeMap::new();
+    let on_listeners: HashSet<_> = listeners.iter().filter_map(|l| l.app.as_ref()).collect();
+    let mut apps = Vec::with_capacity(raw.len());
     for raw in raw {
         let place = raw.place.clone();
-        let has_listener = listeners.iter().any(|l| l.app.as_ref() == Some(&raw.name));
-        let Some(app) = app(raw, clients, has_listener, surroundings, report) else {
-            continue;
-        };
-        let same_key = |other: &&Arc<App>| app.key.is_some() && other.key == app.key;
-        if let Some(other) = apps.values().find(same_key) {
+        let has_listener = on_listeners.contains(&raw.name);
+        if let Some(app) = app(raw, clients, has_listener, surroundings, report) {
+            apps.push((place, app));
+        }
+    }
+    one_key_each(&apps, report);
+    let apps = apps.into_iter();
+    apps.map(|(_, app)| (app.name.clone(), Arc::new(app)))
+        .collect()
+}
+
+/// An app is told by its key, so no two have the same.
+fn one_key_each(apps: &[(Place, App)], report: &mut Report) {
+    let mut owners: HashMap<&str, &App> = HashMap::with_capacity(apps.len());
+    for (place, app) in apps {
+        let Some(key) = &app.key else { continue };
+        if let Some(first) = owners.get(key.expose()) {
             report.fault(place.fault(
-                format!("it has the same key as [app.{}]", other.name.escape_debug()),
+                format!("it has the same key as [app.{}]", first.name.escape_debug()),
                 "give each app a key of its own",
             ));
+        } else {
+            owners.insert(key.expose(), app);
         }
-        apps.insert(app.name.clone(), Arc::new(app));
     }
-    apps
 }
 
 fn app(
     raw: raw::App,
-    clients: &[Arc<str>],
+    clients: &Names,
     has_listener: bool,
     surroundings: &Surroundings<'_>,
     report: &mut Report,

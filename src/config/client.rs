@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::fault::Report;
 use super::instance;
+use super::names::Names;
 use super::parse::{Surroundings, reference};
 use super::place::Typed;
 use super::{Client, credentials, raw};
@@ -23,7 +24,7 @@ const POOL: budget::Config = budget::Config {
 /// Settles a client. `names` are all the instances' names, `instances` those that are sound.
 pub(super) fn parse(
     raw: raw::Client,
-    names: &[Arc<str>],
+    names: &Names,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     surroundings: &Surroundings<'_>,
     report: &mut Report,

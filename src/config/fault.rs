@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, where, and what to write instead.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use super::watch::Files;
 
 /// One thing that is wrong. Its texts quote keys and names, never a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
     /// Where the configuration came from.
     pub origin: Origin,
@@ -23,7 +24,7 @@ pub struct Fault {
 }
 
 /// Where a part of the configuration came from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// A file.
     File(Arc<PathBuf>),
@@ -77,18 +78,14 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Takes a fault; the same one twice is one.
+    /// Takes a fault; [`Report::conclude`] drops duplicates.
     pub(super) fn fault(&mut self, fault: Fault) {
-        if !self.faults.contains(&fault) {
-            self.faults.push(fault);
-        }
+        self.faults.push(fault);
     }
 
-    /// Takes a warning.
+    /// Takes a warning; [`Report::conclude`] drops duplicates.
     pub(super) fn warning(&mut self, warning: Fault) {
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
-        }
+        self.warnings.push(warning);
     }
 
     /// Whether something at or below `key` is at fault.
@@ -101,9 +98,8 @@ impl Report {
 
     /// The warnings, if nothing is at fault in what was read from `files`.
     pub(super) fn conclude(mut self, files: &Files) -> Result<Vec<Fault>, Faults> {
-        let order = |fault: &Fault| (fault.origin.clone(), fault.line);
-        self.faults.sort_by_key(order);
-        self.warnings.sort_by_key(order);
+        in_order(&mut self.faults);
+        in_order(&mut self.warnings);
         if self.faults.is_empty() {
             Ok(self.warnings)
         } else {
@@ -113,6 +109,15 @@ impl Report {
             })
         }
     }
+}
+
+/// Puts faults in the order of the file, each once.
+fn in_order(faults: &mut Vec<Fault>) {
+    faults.sort_by_key(|fault| (fault.origin.clone(), fault.line));
+    let mut seen = HashSet::with_capacity(faults.len());
+    let is_new: Vec<bool> = faults.iter().map(|fault| seen.insert(fault)).collect();
+    let mut is_new = is_new.into_iter();
+    faults.retain(|_| is_new.next() == Some(true));
 }
 
 /// `FILE:LINE: KEY: what is wrong; what to write instead`.
@@ -153,3 +158,40 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_come_in_the_order_of_the_file_and_each_once() {
+        let fault = |line: Option<usize>, key: &str| Fault {
+            origin: Origin::CommandLine,
+            key: key.to_owned(),
+            line,
+            problem: "wrong".to_owned(),
+            remedy: "write another".to_owned(),
+        };
+        let mut report = Report::default();
+        for (line, key) in [
+            (Some(2), "c"),
+            (Some(1), "b"),
+            (Some(1), "a"),
+            (Some(1), "b"),
+            (None, "d"),
+            (Some(2), "b"),
+        ] {
+            report.fault(fault(line, key));
+            report.warning(fault(line, key));
+        }
+        let expected = [
+            fault(None, "d"),
+            fault(Some(1), "b"),
+            fault(Some(1), "a"),
+            fault(Some(2), "c"),
+            fault(Some(2), "b"),
+        ];
+        let faults = report.conclude(&Files::default()).unwrap_err();
+        assert_eq!(faults.faults, expected);
+    }
+}

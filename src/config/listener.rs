@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Report;
+use super::names::Names;
 use super::parse::{Surroundings, reference};
 use super::place::{Field, Place};
 use super::{listener_tls, raw};
@@ -23,25 +24,25 @@ const MAX_CONNECTIONS: u32 = 10_000;
 
 /// What a listener may refer to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Names<'a> {
+pub(super) struct Targets<'a> {
     /// All the clients' names.
-    pub(super) clients: &'a [Arc<str>],
+    pub(super) clients: &'a Names,
     /// All the apps' names.
-    pub(super) apps: &'a [Arc<str>],
+    pub(super) apps: &'a Names,
 }
 
 /// Settles a listener, whose address is settled already.
 pub(super) fn parse(
     raw: raw::Listener,
-    names: Names<'_>,
+    targets: Targets<'_>,
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Listener> {
-    let client = reference(raw.client, &raw.place, "client", names.clients, report);
-    let routes = routes(raw.routes, names.clients, report);
+    let client = reference(raw.client, &raw.place, "client", targets.clients, report);
+    let routes = routes(raw.routes, targets.clients, report);
     let app = match raw.app {
         Field::Absent => None,
-        given => reference(given, &raw.place, "app", names.apps, report),
+        given => reference(given, &raw.place, "app", targets.apps, report),
     };
     let is_a_socket = matches!(&raw.address, Field::Given(typed) if typed.value.tcp().is_none());
     if app.is_some() && !is_a_socket {
@@ -52,7 +53,7 @@ pub(super) fn parse(
     }
     let address = match raw.address {
         Field::Given(typed) => {
-            let is_guarded = !names.apps.is_empty() || raw.allow_unauthenticated.or(false);
+            let is_guarded = !targets.apps.all().is_empty() || raw.allow_unauthenticated.or(false);
             if !typed.value.is_local() && !is_guarded {
                 let apps = if typed.place.in_file() {
                     ", add [app.NAME] so that callers must say who they are"
@@ -118,7 +119,7 @@ pub(super) fn parse(
     })
 }
 
-fn routes(raw: Vec<raw::Route>, clients: &[Arc<str>], report: &mut Report) -> Vec<Route> {
+fn routes(raw: Vec<raw::Route>, clients: &Names, report: &mut Report) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for raw in raw {
         let client = reference(raw.client, &raw.place, "client", clients, report);

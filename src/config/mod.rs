@@ -17,6 +17,7 @@ mod kubernetes;
 mod listener;
 mod listener_address;
 mod listener_tls;
+mod names;
 mod nearest;
 mod parse;
 mod place;

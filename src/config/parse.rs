@@ -2,13 +2,14 @@
 //! every one is reported.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Report;
+use super::names::Names;
 use super::nearest::{listed, nearest};
 use super::place::{Field, Place};
 use super::raw::{Listener as RawListener, Raw};
@@ -42,10 +43,10 @@ pub(super) fn parse(
     report: &mut Report,
 ) -> Option<Config> {
     let root = raw.place;
-    let instance_names: Vec<_> = raw.instances.iter().map(|raw| raw.name.clone()).collect();
-    let client_names: Vec<_> = raw.clients.iter().map(|raw| raw.name.clone()).collect();
-    let app_names: Vec<_> = raw.apps.iter().map(|raw| raw.name.clone()).collect();
-    let names = listener::Names {
+    let instance_names: Names = raw.instances.iter().map(|raw| raw.name.clone()).collect();
+    let client_names: Names = raw.clients.iter().map(|raw| raw.name.clone()).collect();
+    let app_names: Names = raw.apps.iter().map(|raw| raw.name.clone()).collect();
+    let targets = listener::Targets {
         clients: &client_names,
         apps: &app_names,
     };
@@ -81,7 +82,7 @@ pub(super) fn parse(
     let listeners = listeners(
         raw.listeners,
         &root,
-        names,
+        targets,
         &admin,
         &admin_place,
         surroundings,
@@ -146,13 +147,13 @@ pub(super) fn reference(
     field: Field<String>,
     owner: &Place,
     kind: &'static str,
-    names: &[Arc<str>],
+    names: &Names,
     report: &mut Report,
 ) -> Option<Arc<str>> {
-    let all = || names.iter().map(AsRef::as_ref);
+    let all = || names.all().iter().map(AsRef::as_ref);
     match field {
         Field::Faulty => None,
-        Field::Absent => match names {
+        Field::Absent => match names.all() {
             [only] => Some(only.clone()),
             // that there is none at all is reported once, and not by each who misses it
             [] => None,
@@ -165,10 +166,10 @@ pub(super) fn reference(
             }
         },
         Field::Given(typed) => {
-            if let Some(name) = names.iter().find(|name| ***name == *typed.value) {
+            if let Some(name) = names.find(&typed.value) {
                 return Some(name.clone());
             }
-            let remedy = match (nearest(&typed.value, all()), names) {
+            let remedy = match (nearest(&typed.value, all()), names.all()) {
                 (Some(meant), _) => format!("write {meant:?}"),
                 (None, []) => format!("add [{kind}.NAME] with this name"),
                 (None, _) => format!("write one of {}", listed(all())),
@@ -238,14 +239,14 @@ fn places<'a>(
 }
 
 /// There must be an instance and a client.
-fn demand(instances: &[Arc<str>], clients: &[Arc<str>], root: &Place, report: &mut Report) {
-    if instances.is_empty() && !report.blames("instance") {
+fn demand(instances: &Names, clients: &Names, root: &Place, report: &mut Report) {
+    if instances.all().is_empty() && !report.blames("instance") {
         report.fault(root.child("instance").fault(
             "there is none, so there is nowhere to send to",
             "write `instance.acme = { url = \"https://acme.collibra.com\" }`",
         ));
     }
-    if clients.is_empty() && !report.blames("client") {
+    if clients.all().is_empty() && !report.blames("client") {
         report.fault(root.child("client").fault(
             "there is none, so there is nobody to ask for a token",
             "write `client.catalog = { client_id = \"…\", client_secret_file = \"…\" }`",
@@ -283,7 +284,7 @@ fn one_pool_each(
 fn listeners(
     mut raw: Vec<RawListener>,
     root: &Place,
-    names: listener::Names<'_>,
+    targets: listener::Targets<'_>,
     admin: &Admin,
     admin_place: &Place,
     surroundings: &Surroundings<'_>,
@@ -321,7 +322,7 @@ fn listeners(
             }
             taken.push((raw.name.to_string(), typed.value.clone()));
         }
-        listeners.extend(listener::parse(raw, names, surroundings, report));
+        listeners.extend(listener::parse(raw, targets, surroundings, report));
     }
     listeners
 }
@@ -340,18 +341,20 @@ fn warn_of_unused(
     places: &Places,
     report: &mut Report,
 ) {
+    let used: HashSet<_> = clients.values().map(|client| &client.instance).collect();
     for (name, place) in &places.instances {
-        if !clients.values().any(|client| client.instance == *name) {
+        if !used.contains(name) {
             report.warning(place.fault("no client uses it", "remove it, or name it in a client"));
         }
     }
+    let by_listeners = listeners.iter().flat_map(|listener| {
+        let by_routes = listener.routes.iter().map(|route| &route.client);
+        by_routes.chain([&listener.client])
+    });
+    let by_apps = apps.values().filter_map(|app| app.client.as_ref());
+    let used: HashSet<_> = by_listeners.chain(by_apps).collect();
     for (name, place) in &places.clients {
-        let by_listener = listeners.iter().any(|listener| {
-            let mut routes = listener.routes.iter();
-            listener.client == *name || routes.any(|route| route.client == *name)
-        });
-        let by_app = apps.values().any(|app| app.client.as_ref() == Some(name));
-        if !by_listener && !by_app {
+        if !used.contains(name) {
             report.warning(place.fault(
                 "no listener, route or app uses it, and yet it will hold a token",
                 "remove it, or name it in a listener",

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::fault::{Origin, Report};
 use super::place::{Field, Place, Typed};
-use super::table::{Table, Text};
+use super::table::{Lines, Table};
 use crate::secret::Secret;
 use crate::socket::Address;
 
@@ -254,19 +254,19 @@ pub(super) struct App {
 /// Reads a file's text. Unknown keys and wrong types are reported, and so is every fault of the
 /// syntax; with one of those there is nothing to go on with.
 pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<Raw> {
-    let source = Text { origin, text };
+    let lines = Lines::of(origin, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         // the message says what is expected, and nothing of what is there
-        let mut place = source.place();
-        place.line = error.span().map(|span| source.line(span.start));
+        let mut place = lines.place();
+        place.line = error.span().map(|span| lines.line(span.start));
         let problem = format!("this is not TOML: {}", error.message().replace('\n', ", "));
         report.fault(place.fault(problem, "mend the line; text and durations stand in quotes"));
     }
     if !errors.is_empty() {
         return None;
     }
-    let file = Table::new(document.get_ref(), source, source.place(), TABLES, report);
+    let file = Table::new(document.get_ref(), &lines, lines.place(), TABLES, report);
     let instances = file.named("instance", INSTANCE, report);
     let clients = file.named("client", CLIENT, report);
     let listeners = file.named("listener", LISTENER, report);

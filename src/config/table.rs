@@ -10,23 +10,34 @@ use super::nearest::{listed, nearest};
 use super::place::{Field, Place, Typed};
 use super::value::{Value, wrong_type};
 
-/// The text of a file, for turning offsets into lines.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Text<'a> {
-    pub(super) origin: &'a Origin,
-    pub(super) text: &'a str,
+/// Where the lines of a file end, for turning offsets into lines.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    origin: &'a Origin,
+    /// The offset of each line break, ascending.
+    breaks: Vec<usize>,
 }
 
 /// A table whose keys are known, and read one by one.
 #[derive(Debug)]
 pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
-    text: Text<'a>,
+    lines: &'a Lines<'a>,
     known: &'static [&'static str],
     pub(super) place: Place,
 }
 
-impl<'a> Text<'a> {
+impl<'a> Lines<'a> {
+    /// The lines of `text`.
+    pub(super) fn of(origin: &'a Origin, text: &str) -> Lines<'a> {
+        let bytes = text.bytes().enumerate();
+        let breaks = bytes.filter_map(|(at, byte)| (byte == b'\n').then_some(at));
+        Lines {
+            origin,
+            breaks: breaks.collect(),
+        }
+    }
+
     /// The place at which nothing is said yet: the file itself.
     pub(super) fn place(&self) -> Place {
         Place {
@@ -38,8 +49,7 @@ impl<'a> Text<'a> {
 
     /// The line, counted from 1, at `offset`.
     pub(super) fn line(&self, offset: usize) -> usize {
-        let before = self.text.as_bytes().iter().take(offset);
-        before.filter(|&&byte| byte == b'\n').count() + 1
+        self.breaks.partition_point(|&at| at < offset) + 1
     }
 }
 
@@ -47,7 +57,7 @@ impl<'a> Table<'a> {
     /// A table that may have the keys `known`; others are reported.
     pub(super) fn new(
         entries: &'a DeTable<'a>,
-        text: Text<'a>,
+        lines: &'a Lines<'a>,
         place: Place,
         known: &'static [&'static str],
         report: &mut Report,
@@ -58,7 +68,7 @@ impl<'a> Table<'a> {
                 continue;
             }
             let mut place = place.child(name);
-            place.line = Some(text.line(key.span().start));
+            place.line = Some(lines.line(key.span().start));
             let remedy = match nearest(name, known.iter().copied()) {
                 Some(meant) => format!("write `{meant}`"),
                 None => format!("known here: {}", listed(known.iter().copied())),
@@ -67,7 +77,7 @@ impl<'a> Table<'a> {
         }
         Table {
             entries,
-            text,
+            lines,
             known,
             place,
         }
@@ -102,7 +112,7 @@ impl<'a> Table<'a> {
             report.fault(place.fault(problem, remedy));
             return None;
         };
-        Some(Table::new(entries, self.text, place, known, report))
+        Some(Table::new(entries, self.lines, place, known, report))
     }
 
     /// The tables in `key`, each with its name: `[key.NAME]`.
@@ -135,7 +145,7 @@ impl<'a> Table<'a> {
                     "name it with at most 63 letters, digits, `-` and `_`",
                 ));
             }
-            let table = Table::new(entries, self.text, place, known, report);
+            let table = Table::new(entries, self.lines, place, known, report);
             tables.push((Arc::from(name.get_ref().as_ref()), table));
         }
         tables.sort_by_key(|(_, table)| table.place.line);
@@ -164,7 +174,7 @@ impl<'a> Table<'a> {
             let place = self.at(place.clone(), item);
             match item.get_ref().as_table() {
                 Some(entries) => {
-                    tables.push(Table::new(entries, self.text, place, known, report));
+                    tables.push(Table::new(entries, self.lines, place, known, report));
                 }
                 None => {
                     let (problem, remedy) =
@@ -184,7 +194,7 @@ impl<'a> Table<'a> {
 
     fn at<T>(&self, place: Place, spanned: &Spanned<T>) -> Place {
         Place {
-            line: Some(self.text.line(spanned.span().start)),
+            line: Some(self.lines.line(spanned.span().start)),
             ..place
         }
     }

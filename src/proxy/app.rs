@@ -31,6 +31,8 @@ pub struct Apps {
     /// In the order of their names.
     all: Vec<Arc<App>>,
     by_key: HashMap<KeyDigest, Arc<App>>,
+    /// Of several that share a name on their certificates, the first.
+    by_certificate: HashMap<Box<str>, Arc<App>>,
 }
 
 /// A key's SHA-256. Keys are looked up by it: how long that takes depends on the digest of what
@@ -98,8 +100,16 @@ impl Apps {
             let key = app.config.key.as_ref()?;
             Some((key_digest(key.expose().as_bytes()), Arc::clone(app)))
         };
+        let mut by_certificate = HashMap::with_capacity(all.len());
+        for app in &all {
+            let name = app.config.certificate.as_str();
+            by_certificate
+                .entry(name.into())
+                .or_insert_with(|| Arc::clone(app));
+        }
         Apps {
             by_key: all.iter().filter_map(keyed).collect(),
+            by_certificate,
             all,
         }
     }
@@ -127,10 +137,12 @@ impl Apps {
         self.with_key(key).filter(|app| **app.name() == *name)
     }
 
-    /// The app that one of these names on a certificate belongs to.
+    /// The app that one of these names on a certificate belongs to; of several, the first in the
+    /// order of their names.
     pub(super) fn on_certificate(&self, names: &[String]) -> Option<&Arc<App>> {
-        let mut apps = self.all.iter();
-        apps.find(|app| names.contains(&app.config.certificate))
+        let apps = names.iter();
+        let apps = apps.filter_map(|name| self.by_certificate.get(name.as_str()));
+        apps.min_by(|one, other| one.name().cmp(other.name()))
     }
 }
 
@@ -138,4 +150,46 @@ fn key_digest(key: &[u8]) -> KeyDigest {
     let mut bytes = KeyDigest::default();
     bytes.copy_from_slice(digest(&SHA256, key).as_ref());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::limit::Limits;
+    use crate::telemetry::Metrics;
+
+    fn app(name: &str, certificate: &str) -> App {
+        let config = config::App {
+            name: name.into(),
+            key: None,
+            certificate: certificate.to_owned(),
+            client: None,
+            allow: None,
+            limits: Limits::default(),
+        };
+        let metrics = Metrics::new("0.0.0").app(name);
+        App::new(Arc::new(config), None, metrics, None)
+    }
+
+    #[test]
+    fn a_certificate_belongs_to_the_first_app_that_has_one_of_its_names() {
+        let apps = Apps::new([
+            app("catalog", "shared"),
+            app("billing", "shared"),
+            app("lineage", "lineage"),
+        ]);
+        let on = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            apps.on_certificate(&names)
+                .map(|app| app.name().to_string())
+        };
+        assert_eq!(on(&["lineage"]).as_deref(), Some("lineage"));
+        assert_eq!(on(&["shared"]).as_deref(), Some("billing"));
+        for both in [["lineage", "shared"], ["shared", "lineage"]] {
+            assert_eq!(on(&both).as_deref(), Some("billing"));
+        }
+        assert_eq!(on(&["nobody", "lineage"]).as_deref(), Some("lineage"));
+        assert_eq!(on(&["catalog"]), None);
+        assert_eq!(on(&[]), None);
+    }
 }

@@ -1,0 +1,120 @@
+//! The instance behind every proxy: nginx, on the load's processor. It answers all requests with
+//! the same kilobyte, over plain HTTP and TLS 1.3, and gives whoever asks a token for an hour.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use crate::machine;
+use crate::peers::{Running, free_address};
+
+/// The length of the body of an answer, in bytes.
+pub(crate) const ANSWER: usize = 1_024;
+
+/// The length of a token, in bytes: that of Collibra's.
+const TOKEN: usize = 1_100;
+
+/// The name on the origin's certificate.
+pub(crate) const NAME: &str = "localhost";
+
+/// The origin, while it runs.
+pub(crate) struct Origin {
+    /// Plain HTTP/1.1.
+    pub(crate) plain: SocketAddr,
+    /// TLS, HTTP/1.1 and HTTP/2.
+    pub(crate) tls: SocketAddr,
+    /// What all proxies attach.
+    pub(crate) token: String,
+    ca_file: PathBuf,
+    _running: Running,
+}
+
+impl Origin {
+    /// Starts it on the processor `load`.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub(crate) fn start(load: usize) -> Result<Origin, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let (plain, tls) = (free_address(), free_address());
+        let token = token();
+        certificates(folder.path());
+        fs::write(
+            folder.path().join("nginx.conf"),
+            config(folder.path(), plain, tls, &token),
+        )
+        .unwrap();
+        let mut command = Command::new("nginx");
+        command
+            .arg("-p")
+            .arg(folder.path())
+            .args(["-c", "nginx.conf"]);
+        let ca_file = folder.path().join("ca.pem");
+        Ok(Origin {
+            plain,
+            tls,
+            token,
+            ca_file,
+            _running: Running::start(folder, command, plain, &[load])?,
+        })
+    }
+
+    /// The certificate of the authority that the origin's is signed by.
+    pub(crate) fn ca_file(&self) -> &Path {
+        &self.ca_file
+    }
+}
+
+fn token() -> String {
+    let letters = ('a'..='z').chain('0'..='9').cycle();
+    letters.take(TOKEN).collect()
+}
+
+fn config(folder: &Path, plain: SocketAddr, tls: SocketAddr, token: &str) -> String {
+    let here = folder.display();
+    let sockets = machine::most_connections() + 50;
+    let filler = "x".repeat(ANSWER - 2);
+    format!(
+        "daemon off; master_process off; pid {here}/pid; error_log stderr warn;
+events {{ worker_connections {sockets}; multi_accept on; }}
+http {{
+    access_log off; tcp_nodelay on; sendfile on; client_max_body_size 0;
+    keepalive_requests 1000000000; keepalive_timeout 1h; http2_max_concurrent_streams 256;
+    client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;
+    fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;
+    default_type application/json;
+    server {{
+        listen {plain} backlog=4096;
+        listen {tls} ssl http2 backlog=4096;
+        ssl_certificate {here}/origin.pem; ssl_certificate_key {here}/origin.key;
+        ssl_protocols TLSv1.3; ssl_session_cache shared:sessions:4m;
+        location = /rest/oauth/v2/token {{
+            return 200 '{{\"access_token\":\"{token}\",\"token_type\":\"Bearer\",\"expires_in\":3600}}';
+        }}
+        location = /authorization {{ return 200 $http_authorization; }}
+        location / {{ return 200 '\"{filler}\"'; }}
+    }}
+}}
+"
+    )
+}
+
+/// An authority in `ca.pem`; a certificate by it in `origin.pem`, its key in `origin.key`.
+fn certificates(folder: &Path) {
+    let mut ca = CertificateParams::new([]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // an issuer of the same name as its subject is taken for a self-signed certificate
+    ca.distinguished_name
+        .push(DnType::CommonName, "bench authority");
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([NAME.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, NAME);
+    let certificate = params.signed_by(&key, &ca).unwrap();
+    fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
+    fs::write(folder.join("origin.pem"), certificate.pem()).unwrap();
+    fs::write(folder.join("origin.key"), key.serialize_pem()).unwrap();
+}
