@@ -8,8 +8,8 @@
 //! 6  cli            one file a command: what was typed -> a call -> an exit status
 //! 5  app            the one composition root: a Config -> a running server; another in its place
 //! 4  config         a file or flags -> each module's own Config; collects every fault
-//! 3  proxy          the data path, on pingora: listener, tls, http2, pace, head, examine (target,
-//!                   browser, identify, policy, limit), upstream, inject, replay, local, respond
+//! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
+//!                   (one request, top to bottom), examine, upstream, inject, replay, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
@@ -29,10 +29,11 @@
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
-//! **A request's**: [`socket`] -> [`proxy::listener`] -> [`proxy::service`] -> [`proxy::head`] ->
-//! `proxy::examine` ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`],
-//! [`proxy::limit`]) -> the token -> [`proxy::upstream`] -> `proxy::inject` -> (a 401:
-//! `proxy::replay`) -> the response, the access log, the metrics.
+//! **A request's**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2` (its
+//! head) -> `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine`
+//! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
+//! token, [`proxy::upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
+//! the access log, the metrics.
 //!
 //! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
 //! configuration is read as at the start -> [`config::reload`] (what is different?) -> [`app`] makes

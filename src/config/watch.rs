@@ -1,7 +1,7 @@
 //! The files that a configuration was made from, and whether one of them says something else by
 //! now.
 //!
-//! They are read every second instead of having the kernel tell of changes: a mounted Kubernetes
+//! They are read every two seconds instead of having the kernel tell of changes: a mounted Kubernetes
 //! secret changes by a link two directories up that is put in place of another, network file
 //! systems tell nothing of what another machine writes, and a file that is renamed over takes its
 //! watch with it. A few small files cost less than the care for all of that.
@@ -19,8 +19,11 @@ use std::time::Duration;
 
 use secrecy::zeroize::Zeroizing;
 
-/// How often the files are looked at.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How often the files are looked at: an idle process is woken as seldom as that.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// When the files are looked at again after one has changed.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// No more than this is read of a file.
 const LARGEST: u64 = 16 * 1024 * 1024;
@@ -40,7 +43,8 @@ impl Files {
         }
         let mut before = self.clone();
         loop {
-            tokio::time::sleep(PAUSE).await;
+            let pause = if before == *self { PAUSE } else { SETTLE };
+            tokio::time::sleep(pause).await;
             let known = self.clone();
             let Ok(seen) = tokio::task::spawn_blocking(move || known.look_again()).await else {
                 continue;

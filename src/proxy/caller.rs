@@ -289,6 +289,9 @@ impl Caller {
     ) -> Result<(), CallerError> {
         match self {
             Caller::Http1(session) => {
+                if !session.is_body_done() {
+                    session.set_server_keepalive(None);
+                }
                 let written = session.write_response_header(head).await;
                 written.map_err(|e| CallerError::of(&e))?;
                 if is_last {
@@ -356,15 +359,6 @@ impl Caller {
             // its connection is closed without the response's end
             Caller::Http1(session) => session.set_server_keepalive(None),
             Caller::Http2(stream) => stream.reset(Reason::INTERNAL_ERROR),
-        }
-    }
-
-    /// Has an HTTP/2 caller stop sending a body that nobody reads (RFC 9113, section 8.1).
-    pub(super) fn stop_body(&mut self) {
-        if let Caller::Http2(stream) = self
-            && !stream.body.is_end_stream()
-        {
-            stream.reset(Reason::NO_ERROR);
         }
     }
 

@@ -75,6 +75,8 @@ pub(super) async fn serve(
         // each wait has its own limit, in the exchange
         session.set_read_timeout(None);
         session.set_pipelining_enabled(true);
+        // not after an interim response: the final one decides
+        session.set_close_on_response_before_downstream_finish(false);
         session.set_pipelined_prefix(std::mem::take(&mut read));
         // the head is complete, so this does not wait; a parser that disagrees may wait no longer
         let parsed = timeout(limits.header_timeout, session.read_request()).await;

@@ -543,7 +543,6 @@ impl Exchange<'_> {
         }
         if !self.body.is_done() {
             // it was answered without the rest
-            self.caller.stop_body();
             return Ok(After::Close);
         }
         let now = self.clock.now();
@@ -629,11 +628,7 @@ impl Exchange<'_> {
         if sent.is_ok() {
             self.status = status.as_u16();
         }
-        let is_read = self.caller.is_body_done();
-        if !is_read {
-            self.caller.stop_body();
-        }
-        let after = if sent.is_ok() && is_read && !is_over {
+        let after = if sent.is_ok() && !is_over {
             After::Keep
         } else {
             After::Close

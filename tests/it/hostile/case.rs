@@ -126,8 +126,10 @@ impl Connection {
             return false;
         }
         assert_eq!(answer.status, 200, "to the probe: {answer:?}");
-        assert_eq!(answer.text(), mark, "to the probe");
-        true
+        // bytes beyond the request that are a method's name make the probe another request
+        let own = recorder::marks(&answer.text());
+        assert!(own.iter().all(|m| m == mark), "to the probe: {own:?}");
+        !own.is_empty()
     }
 }
 
