@@ -196,7 +196,10 @@ impl Dialer {
             host: self.instance.host.clone(),
             cause,
         })?;
-        Ok((address, InstanceStream::tls(stream)))
+        Ok((
+            address,
+            InstanceStream::tls(stream, self.instance.header_timeout),
+        ))
     }
 
     async fn connect_through(

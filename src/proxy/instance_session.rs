@@ -257,10 +257,7 @@ impl Broken {
     fn of(error: &Error, again: Again) -> Broken {
         Broken {
             problem: problem(error),
-            timeout: matches!(
-                error.etype(),
-                ErrorType::ReadTimedout | ErrorType::WriteTimedout
-            ),
+            timeout: is_timeout(error),
             again,
         }
     }
@@ -295,6 +292,21 @@ impl Broken {
             again: Again::Never,
         }
     }
+}
+
+/// Whether it was a matter of time. Over HTTP/2 every stream of a connection ends with the reason for
+/// which the connection did.
+fn is_timeout(error: &Error) -> bool {
+    let cause = error.root_cause();
+    let io = cause.downcast_ref::<io::Error>();
+    let http2 = cause
+        .downcast_ref::<h2::Error>()
+        .and_then(h2::Error::get_io);
+    let kind = io.or(http2).map(io::Error::kind);
+    matches!(
+        error.etype(),
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout
+    ) || kind == Some(io::ErrorKind::TimedOut)
 }
 
 /// What went wrong, without what the other side sent.

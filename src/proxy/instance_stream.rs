@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -17,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::head_frames::HeadFrames;
+use super::pace;
 use super::stream::Received;
 use super::tls::H2;
 
@@ -27,6 +30,8 @@ pub(super) const READ_BUFFER: usize = 16 * 1024;
 pub(super) struct InstanceStream {
     inner: Inner,
     received: Received,
+    /// Over HTTP/2.
+    frames: Option<HeadFrames>,
 }
 
 enum Inner {
@@ -40,15 +45,24 @@ impl InstanceStream {
         InstanceStream::over(Inner::Plain(stream))
     }
 
-    /// A connection whose TLS handshake is done.
-    pub(super) fn tls(stream: TlsStream<BufReader<TcpStream>>) -> InstanceStream {
-        InstanceStream::over(Inner::Tls(Box::new(stream)))
+    /// A connection whose TLS handshake is done. Over HTTP/2 the head of a response may take as long as
+    /// `header_timeout`.
+    pub(super) fn tls(
+        stream: TlsStream<BufReader<TcpStream>>,
+        header_timeout: Duration,
+    ) -> InstanceStream {
+        let mut stream = InstanceStream::over(Inner::Tls(Box::new(stream)));
+        if stream.is_http2() {
+            stream.frames = Some(HeadFrames::new(header_timeout));
+        }
+        stream
     }
 
     fn over(inner: Inner) -> InstanceStream {
         InstanceStream {
             inner,
             received: Received::default(),
+            frames: None,
         }
     }
 
@@ -89,6 +103,11 @@ impl AsyncRead for InstanceStream {
         };
         if polled.is_ready() {
             this.received.add(buf, before);
+            if let Some(frames) = &mut this.frames
+                && frames.are_late(&buf.filled()[before..], pace::now())
+            {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
         polled
     }

@@ -215,7 +215,7 @@ impl Listening {
             let listener = Arc::clone(&self.plan.load().listener.name);
             let count = std::mem::take(&mut failures.count);
             failures.reported = Some(now);
-            warn!(%listener, count, "cannot accept connections: {error}");
+            warn!(%listener, count, "cannot accept a connection: {error}");
         }
     }
 

@@ -27,6 +27,7 @@ mod dial;
 mod examine;
 mod exchange;
 pub mod head;
+mod head_frames;
 mod hop_by_hop;
 mod http2;
 mod identify;

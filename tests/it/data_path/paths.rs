@@ -166,7 +166,11 @@ fn a_fragment_hides_nothing_over_http_2() {
     let served = Served::with("");
     let mut frames = served.frames();
     frames.greet();
-    let cases = [("/echo#x", 200), ("/rest/auth/v1#x", 403), ("/rest/auth/v1/#", 403)];
+    let cases = [
+        ("/echo#x", 200),
+        ("/rest/auth/v1#x", 403),
+        ("/rest/auth/v1/#", 403),
+    ];
     for (nth, (path, expected)) in (0_u32..).zip(cases) {
         let stream = 2 * nth + 1;
         assert!(frames.request(stream, "GET", path, true));
