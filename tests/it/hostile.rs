@@ -6,7 +6,7 @@
 //! To add a case: a line in one of the tables in `hostile/`, and how it reads there.
 
 mod allowed;
-mod case;
+pub(crate) mod case;
 mod chromium;
 mod fields;
 mod framing;
@@ -14,7 +14,7 @@ mod hop_by_hop;
 mod hosts;
 mod methods;
 mod mutate;
-mod mutations;
+pub(crate) mod mutations;
 mod pages;
 mod paths;
 mod targets;
@@ -22,7 +22,7 @@ mod targets;
 use case::Case;
 
 /// Every case there is.
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let tables = [
         framing::CASES,
         targets::CASES,

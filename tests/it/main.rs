@@ -30,6 +30,8 @@ mod data_path;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod engine;

@@ -18,7 +18,7 @@ use crate::support::recorder::{self, HEADER, Recorder};
 use crate::support::{Connection, Proxy};
 
 /// `(name, sent, answer, seen)`.
-pub(super) type Case = (&'static str, &'static str, &'static str, &'static str);
+pub(crate) type Case = (&'static str, &'static str, &'static str, &'static str);
 
 /// How long nothing comes where the proxy is to wait for more.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -134,7 +134,7 @@ impl Connection {
 }
 
 /// `text` with what its braces stand for.
-pub(super) fn expand(text: &str, mark: &str, host: SocketAddr, origin: SocketAddr) -> Vec<u8> {
+pub(crate) fn expand(text: &str, mark: &str, host: SocketAddr, origin: SocketAddr) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {

@@ -17,7 +17,7 @@ use crate::support::wait::now;
 const SEEDS: [u64; 3] = [0x05ee_d001, 0x05ee_d002, 0x05ee_d003];
 
 /// How many are sent for all seeds.
-const REQUESTS: usize = 20_001;
+pub(crate) const REQUESTS: usize = 20_001;
 
 /// How many connections there are at once: few enough for the tests beside this one.
 const CALLERS: usize = 24;
@@ -48,13 +48,8 @@ struct Heard {
 #[test]
 fn no_mutation_turns_the_proxy() {
     let mut rig = Rig::with("header_timeout = \"2s\"");
-    let corpus = corpus(&rig);
-    let each = REQUESTS / SEEDS.len();
-    let make = |nth: usize| {
-        let seed = SEEDS[nth / each].rotate_left(32) ^ (nth % each) as u64;
-        let mutated = mutate(seed, &corpus, &mark(STANDS));
-        with_mark(&mutated, &mark(nth))
-    };
+    let corpus = corpus(rig.proxy.address, rig.recorder.address);
+    let make = |nth: usize| request(nth, &corpus);
     // marks that nobody was given are flipped ones of the caller's own
     let given: HashSet<String> = (0..REQUESTS)
         .flat_map(|nth| [mark(nth), mark(nth + PROBE)])
@@ -124,11 +119,19 @@ fn no_mutation_turns_the_proxy() {
     assert!(understood > REQUESTS / 10, "{understood} were requests");
 }
 
+/// The nth request, which carries the nth mark.
+pub(crate) fn request(nth: usize, corpus: &[Vec<u8>]) -> Vec<u8> {
+    let each = REQUESTS / SEEDS.len();
+    let seed = SEEDS[nth / each].rotate_left(32) ^ (nth % each) as u64;
+    let mutated = mutate(seed, corpus, &mark(STANDS));
+    with_mark(&mutated, &mark(nth))
+}
+
 /// What is mutated: the cases that are not large, those that are forwarded more often.
-fn corpus(rig: &Rig) -> Vec<Vec<u8>> {
+pub(crate) fn corpus(host: SocketAddr, origin: SocketAddr) -> Vec<Vec<u8>> {
     let mut corpus = Vec::new();
     for (_, sent, answer, _) in cases() {
-        let sent = expand(sent, &mark(STANDS), rig.proxy.address, rig.recorder.address);
+        let sent = expand(sent, &mark(STANDS), host, origin);
         let times = if answer.starts_with("200") { 8 } else { 1 };
         if sent.len() < 4096 {
             corpus.extend(std::iter::repeat_n(sent, times));

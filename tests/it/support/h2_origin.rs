@@ -39,8 +39,11 @@ pub(crate) struct Arrived {
     pub(crate) method: String,
     /// Its path and query.
     pub(crate) target: String,
+    pub(crate) authority: String,
     pub(crate) fields: HeaderMap,
     pub(crate) body: Bytes,
+    /// Whether the body came to its end.
+    pub(crate) whole: bool,
     pub(crate) trailers: Option<HeaderMap>,
 }
 
@@ -52,7 +55,7 @@ impl H2Origin {
     /// its answer's head and nothing more, `/never` nothing at all; `/continue` is told to go on
     /// before its body is read; `/early` is 413 without its body having been read; `/trailers` is
     /// answered with some; `/status/N` is N, with a length if it is `/status/N/LENGTH` and no body.
-    /// All else is 200 with the request's body.
+    /// `/probe` is answered with the mark that it carries. All else is 200 with the request's body.
     pub(crate) fn new(authority: &Authority) -> H2Origin {
         let mut tls = (*authority.server("localhost")).clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -139,6 +142,21 @@ impl H2Origin {
 }
 
 impl Arrived {
+    /// The head of a request.
+    fn of(request: &Request<RecvStream>) -> Arrived {
+        let target = request.uri().path_and_query().map(ToString::to_string);
+        let authority = request.uri().authority().map(ToString::to_string);
+        Arrived {
+            method: request.method().to_string(),
+            target: target.unwrap_or_default(),
+            authority: authority.unwrap_or_default(),
+            fields: request.headers().clone(),
+            body: Bytes::new(),
+            whole: false,
+            trailers: None,
+        }
+    }
+
     fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
@@ -153,7 +171,7 @@ impl Seen {
         while let Some(Ok((request, mut respond))) = connection.accept().await {
             let path = request.uri().path().to_owned();
             if path == "/refused" && self.count(&path) == 0 {
-                self.note(&request, Bytes::new(), None);
+                self.note(Arrived::of(&request));
                 respond.send_reset(Reason::REFUSED_STREAM);
                 continue;
             }
@@ -173,15 +191,8 @@ impl Seen {
             .count()
     }
 
-    fn note(&self, request: &Request<RecvStream>, body: Bytes, trailers: Option<HeaderMap>) {
-        let target = request.uri().path_and_query().map(ToString::to_string);
-        self.requests.lock().unwrap().push(Arrived {
-            method: request.method().to_string(),
-            target: target.unwrap_or_default(),
-            fields: request.headers().clone(),
-            body,
-            trailers,
-        });
+    fn note(&self, arrived: Arrived) {
+        self.requests.lock().unwrap().push(arrived);
     }
 
     async fn answer(&self, mut request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -191,24 +202,29 @@ impl Seen {
                 respond.send_informational(go_on).unwrap();
             }
             "/early" => {
-                self.note(&request, Bytes::new(), None);
+                self.note(Arrived::of(&request));
                 let head = Response::builder().status(413).body(()).unwrap();
                 let mut out = respond.send_response(head, false).unwrap();
                 return drop(out.send_data(Bytes::from_static(b"too large"), true));
             }
             _ => {}
         }
+        let mut arrived = Arrived::of(&request);
         let mut body = Vec::new();
-        while let Some(Ok(chunk)) = request.body_mut().data().await {
-            let _ = request
-                .body_mut()
-                .flow_control()
-                .release_capacity(chunk.len());
-            body.extend_from_slice(&chunk);
-        }
+        arrived.whole = loop {
+            match request.body_mut().data().await {
+                Some(Ok(chunk)) => {
+                    let flow = request.body_mut().flow_control();
+                    let _ = flow.release_capacity(chunk.len());
+                    body.extend_from_slice(&chunk);
+                }
+                end => break end.is_none(),
+            }
+        };
         let body = Bytes::from(body);
-        let trailers = request.body_mut().trailers().await.ok().flatten();
-        self.note(&request, body.clone(), trailers);
+        arrived.body = body.clone();
+        arrived.trailers = request.body_mut().trailers().await.ok().flatten();
+        self.note(arrived);
         let path = request.uri().path();
         let stale = path == "/stale" && request.headers()["authorization"] == "Bearer token-1";
         if path == "/reset" {
@@ -252,6 +268,11 @@ impl Seen {
                 let _ = out.send_trailers(sum);
             }
             (_, Some(bytes)) => send(&mut out, bytes).await,
+            ("/probe", _) => {
+                let mark = request.headers().get("x-mark");
+                let mark = mark.map(|mark| Bytes::copy_from_slice(mark.as_bytes()));
+                let _ = out.send_data(mark.unwrap_or_default(), true);
+            }
             _ => drop(out.send_data(body, true)),
         }
     }

@@ -162,6 +162,20 @@ impl Builder {
         self
     }
 
+    /// As another build of the program, at `path`.
+    pub(crate) fn program(mut self, path: &Path) -> Builder {
+        let mut command = Command::new(path);
+        command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.command = command;
+        self
+    }
+
     /// With a variable.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Builder {
         self.command.env(name, value);

@@ -105,6 +105,13 @@ impl Recorder {
             .collect()
     }
 
+    /// What came that must not, without its bytes.
+    pub(crate) fn faults(&self) -> std::collections::BTreeSet<String> {
+        let faults = self.shared.seen.lock().unwrap().faults.clone();
+        let why = |fault: &String| fault.lines().next().unwrap_or_default().to_owned();
+        faults.iter().map(why).collect()
+    }
+
     /// That nothing came which must not.
     pub(crate) fn assert_no_faults(&self) {
         let faults = self.shared.seen.lock().unwrap().faults.clone();

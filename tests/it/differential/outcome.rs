@@ -1,0 +1,145 @@
+//! What became of a trial, and where two outcomes differ.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// A caller's answers, and what the instance saw.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) answers: Vec<Message>,
+    /// What became of the caller's connection or stream.
+    pub(super) end: String,
+    pub(super) seen: Vec<Message>,
+}
+
+/// A response, or a request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Message {
+    /// The status, or the method.
+    pub(super) is: String,
+    pub(super) target: String,
+    /// Names in lower case, in any order.
+    pub(super) fields: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+    /// Whether the body came to its end.
+    pub(super) whole: bool,
+    pub(super) trailers: Vec<(String, String)>,
+}
+
+/// Fields that are new with each message.
+const FLEETING: [&str; 2] = ["date", "x-request-id"];
+
+/// Bodies longer than this are named by length and hash.
+const SHOWN: usize = 400;
+
+impl Outcome {
+    /// What is otherwise in `new` than in this, line by line.
+    pub(super) fn differences(&self, new: &Outcome) -> Vec<String> {
+        let gist = |outcome: &Outcome| {
+            let answers = outcome.answers.iter().map(Message::gist);
+            let answers: Vec<String> = answers.collect();
+            let (answers, seen) = (answers.join(" & "), outcome.seen.len());
+            format!("{answers}, {}, {seen} seen", outcome.end)
+        };
+        let (old_gist, new_gist) = (gist(self), gist(new));
+        if old_gist != new_gist {
+            // what else differs follows from this
+            return vec![format!("gist: {old_gist} -> {new_gist}")];
+        }
+        let mut found = Vec::new();
+        for (what, old, new) in [
+            ("answer", &self.answers, &new.answers),
+            ("request", &self.seen, &new.seen),
+        ] {
+            for (old, new) in old.iter().zip(new) {
+                found.extend(
+                    old.differences(new)
+                        .into_iter()
+                        .map(|it| format!("{what}: {it}")),
+                );
+            }
+        }
+        found
+    }
+}
+
+impl Message {
+    /// A value of a field.
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        let found = self.fields.iter().find(|(n, _)| n == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    fn gist(&self) -> String {
+        let reason = self
+            .field("x-collibra-auth-proxy")
+            .map(|it| format!(" {it}"));
+        let cut = if self.whole { "" } else { " cut" };
+        format!("{}{}{cut}", self.is, reason.unwrap_or_default())
+    }
+
+    fn differences(&self, new: &Message) -> Vec<String> {
+        let mut found = Vec::new();
+        for (what, old, new) in [
+            ("method", &self.is, &new.is),
+            ("target", &self.target, &new.target),
+        ] {
+            if old != new {
+                found.push(format!("{what}: {old} -> {new}"));
+            }
+        }
+        let other_body = self.body != new.body;
+        for (what, old, new) in [
+            ("field", &self.fields, &new.fields),
+            ("trailer", &self.trailers, &new.trailers),
+        ] {
+            let set = |fields: &[(String, String)]| -> BTreeSet<String> {
+                let lasting = fields.iter().filter(|(name, _)| {
+                    // that of another body follows from it
+                    let follows = name == "content-length" && other_body;
+                    !follows && !FLEETING.contains(&&**name)
+                });
+                lasting
+                    .map(|(name, value)| format!("{name}: {}", shown(value.as_bytes())))
+                    .collect()
+            };
+            let (old_set, new_set) = (set(old), set(new));
+            found.extend(
+                old_set
+                    .difference(&new_set)
+                    .map(|it| format!("{what} less: {it}")),
+            );
+            found.extend(
+                new_set
+                    .difference(&old_set)
+                    .map(|it| format!("{what} more: {it}")),
+            );
+            if old_set == new_set && old.len() != new.len() {
+                found.push(format!("{what}: another number of the same"));
+            }
+        }
+        if other_body {
+            let (old, new) = (shown(&self.body), shown(&new.body));
+            found.push(format!("body: {old} -> {new}"));
+        }
+        found
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    if bytes.len() <= SHOWN {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    format!("{} bytes, {:016x}", bytes.len(), hasher.finish())
+}
+
+/// `text` without what is each side's own: ports, marks, tokens.
+pub(super) fn without_its_own(text: &str, own: &[(String, &str)]) -> String {
+    let mut text = text.to_owned();
+    for (it, name) in own {
+        text = text.replace(it, name);
+    }
+    text
+}
