@@ -85,15 +85,12 @@ pub(super) fn secret(
             }
             Some(text.clone())
         }
-        Source::File(path) => {
-            warn_if_readable_by_all(path, &source.place, surroundings, report);
-            file(path, &source.place, surroundings, report)
-        }
+        Source::File(path) => secret_file(path, &source.place, surroundings, report),
         Source::Variable(name) => variable(name, &source.place, surroundings, report),
         Source::Json(path) => {
+            let both = both(path, &source.place, surroundings, report);
             warn_if_readable_by_all(path, &source.place, surroundings, report);
-            both(path, &source.place, surroundings, report)
-                .map(|credentials| Secret::from(credentials.client_secret))
+            both.map(|credentials| Secret::from(credentials.client_secret))
         }
     }?;
     match Secret::parse(text.expose()) {
@@ -114,8 +111,19 @@ pub(super) fn secret_in_file(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    warn_if_readable_by_all(&typed.value, &typed.place, surroundings, report);
-    file(&typed.value, &typed.place, surroundings, report)
+    secret_file(&typed.value, &typed.place, surroundings, report)
+}
+
+/// As [`file`], for a file that not every user should read.
+pub(super) fn secret_file(
+    path: &Path,
+    place: &Place,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Secret> {
+    let text = file(path, place, surroundings, report);
+    warn_if_readable_by_all(path, place, surroundings, report);
+    text
 }
 
 /// The form in which a registration is answered; what else it has is of no matter here.
@@ -184,7 +192,7 @@ pub(super) fn file(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    match read(&surroundings.to_read(path)) {
+    match read(path, surroundings) {
         Ok(text) => Some(Secret::from(text.to_string())),
         Err(problem) => {
             let remedy = surroundings.file_remedy("name a file that this user can read");
@@ -217,7 +225,7 @@ fn both(
     report: &mut Report,
 ) -> Option<Both> {
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
-    let text = match read(&surroundings.to_read(path)) {
+    let text = match read(path, surroundings) {
         Ok(text) => text,
         Err(problem) => {
             let remedy = surroundings.file_remedy("name a file that this user can read");
@@ -242,7 +250,13 @@ fn both(
 }
 
 /// A small file's text.
-pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, String> {
+pub(super) fn read(
+    path: &Path,
+    surroundings: &Surroundings<'_>,
+) -> Result<Zeroizing<String>, String> {
+    let path = surroundings
+        .to_read(path)
+        .map_err(|unfit| unfit.to_string())?;
     let mut text = Zeroizing::new(String::new());
     let length = std::fs::File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))

@@ -16,6 +16,7 @@ const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 const CERT_REMEDY: &str =
     "name a PEM file with the certificate and, below it, those that lead to its authority";
+const CLIENT_CA_REMEDY: &str = "name a PEM file with the authority of callers' certificates";
 const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
 
 /// Settles what a listener shows over TLS.
@@ -26,37 +27,21 @@ pub(super) fn parse(
 ) -> Option<Tls> {
     let cert = demand(raw.cert_file, &raw.place, "cert_file", CERT_REMEDY, report);
     let key = demand(raw.key_file, &raw.place, "key_file", KEY_REMEDY, report);
-    let client_ca =
-        match raw.client_ca_file {
-            Field::Absent => Some(None),
-            Field::Faulty => None,
-            Field::Given(typed) => match CaFile::read(&surroundings.to_read(&typed.value)) {
-                Ok(authorities) => Some(Some(authorities)),
-                Err(error) => {
-                    report.fault(typed.place.fault(
-                        error.reason.to_string(),
-                        surroundings.file_remedy(
-                            "name a PEM file with the authority of callers' certificates",
-                        ),
-                    ));
-                    None
-                }
-            },
-        };
+    let client_ca = match raw.client_ca_file {
+        Field::Absent => Some(None),
+        Field::Faulty => None,
+        Field::Given(typed) => authorities(&typed, surroundings, report).map(Some),
+    };
     let (cert, key, client_ca) = (cert?, key?, client_ca?);
-    let (cert_file, key_file) = (
-        surroundings.to_read(&cert.value),
-        surroundings.to_read(&key.value),
-    );
+    let cert_file = surroundings.readable(&cert, CERT_REMEDY, report);
+    let key_file = surroundings.readable(&key, KEY_REMEDY, report);
+    let (cert_file, key_file) = (cert_file?, key_file?);
     let tls = match Tls::read(&cert_file, &key_file, client_ca) {
         Ok(tls) => tls,
         Err(error) => {
             let (place, remedy) = match error {
                 TlsError::Certificate(_) | TlsError::Unusable(_) => (cert.place, CERT_REMEDY),
-                TlsError::ClientAuthority => (
-                    raw.place.child("client_ca_file"),
-                    "name a PEM file with the authority of callers' certificates",
-                ),
+                TlsError::ClientAuthority => (raw.place.child("client_ca_file"), CLIENT_CA_REMEDY),
                 TlsError::KeyUnreadable(_) | TlsError::NoKey | TlsError::Mismatch => {
                     (key.place, KEY_REMEDY)
                 }
@@ -80,6 +65,20 @@ pub(super) fn parse(
         Ok(_) => {}
     }
     Some(tls)
+}
+
+/// The authorities of callers' certificates.
+fn authorities(
+    typed: &Typed<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<CaFile> {
+    let read = CaFile::read(&surroundings.readable(typed, CLIENT_CA_REMEDY, report)?);
+    if let Err(error) = &read {
+        let remedy = surroundings.file_remedy(CLIENT_CA_REMEDY);
+        report.fault(typed.place.fault(error.reason.to_string(), remedy));
+    }
+    read.ok()
 }
 
 /// A file that must be named.

@@ -6,26 +6,18 @@
 //! systems tell nothing of what another machine writes, and a file that is renamed over takes its
 //! watch with it. A few small files cost less than the care for all of that.
 //!
-//! Of what they hold only a hash is kept, under a key that is drawn anew for each process.
+//! Of what they hold only a hash is kept, under a key that is drawn anew for each process. A file
+//! that hangs holds nothing up ([`file`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use secrecy::zeroize::Zeroizing;
+use super::file::{self, Unfit};
 
 /// How often the files are looked at.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// No more than this is read of a file.
-const LARGEST: u64 = 16 * 1024 * 1024;
-
-static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Files, and what was in each when it was looked at.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -63,17 +55,24 @@ impl Files {
 
     /// Adds a file as it is now. Call it before the file is read: what is written in between then
     /// counts as a change.
-    pub(super) fn note(&mut self, path: &Path) {
-        if !self.0.contains_key(path) {
-            self.0.insert(path.to_owned(), fingerprint(path));
+    ///
+    /// # Errors
+    /// [`Unfit`] says why it must not be read; it is added all the same.
+    pub(super) fn note(&mut self, path: &Path) -> Result<(), Unfit> {
+        if let Some(Some(_)) = self.0.get(path) {
+            return Ok(());
         }
+        let seen = file::fingerprint(path);
+        let content = seen.unwrap_or_default();
+        self.0.entry(path.to_owned()).or_insert(content);
+        seen.map(drop)
     }
 
     fn look_again(&self) -> Files {
         Files(
             self.0
                 .keys()
-                .map(|path| (path.clone(), fingerprint(path)))
+                .map(|path| (path.clone(), file::fingerprint(path).unwrap_or_default()))
                 .collect(),
         )
     }
@@ -91,26 +90,11 @@ impl fmt::Debug for Files {
     }
 }
 
-/// What a file holds, as a number; `None` if it cannot be read.
-fn fingerprint(path: &Path) -> Option<u64> {
-    // a pipe would be emptied by being looked at
-    if !fs::metadata(path).ok()?.is_file() {
-        return None;
-    }
-    let mut file = File::open(path).ok()?.take(LARGEST);
-    let mut hasher = KEY.build_hasher();
-    let mut buffer = Zeroizing::new([0; 8 * 1024]);
-    loop {
-        match file.read(&mut buffer[..]).ok()? {
-            0 => return Some(hasher.finish()),
-            n => hasher.write(&buffer[..n]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::io::Read;
 
     /// A directory and the files `names` in it, noted.
     fn noted(names: &[&str]) -> (tempfile::TempDir, Files) {
@@ -119,7 +103,7 @@ mod tests {
         for name in names {
             let path = directory.path().join(name);
             fs::write(&path, "one").unwrap();
-            files.note(&path);
+            files.note(&path).unwrap();
         }
         (directory, files)
     }
@@ -145,7 +129,7 @@ mod tests {
     fn a_file_that_is_not_there_yet_is_waited_for() {
         let (directory, mut files) = noted(&[]);
         let path = directory.path().join("late");
-        files.note(&path);
+        files.note(&path).unwrap();
         assert!(changed_now(&files).is_empty());
         fs::write(&path, "").unwrap();
         assert_eq!(changed_now(&files), ["late"]);
@@ -165,7 +149,7 @@ mod tests {
         symlink("..1", at("..data")).unwrap();
         symlink("..data/secret", at("secret")).unwrap();
         let mut files = Files::default();
-        files.note(&at("secret"));
+        files.note(&at("secret")).unwrap();
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
         assert_eq!(changed_now(&files), ["secret"]);
@@ -179,7 +163,7 @@ mod tests {
         std::io::Write::write_all(&mut &writer, b"secret").unwrap();
         drop(writer);
         let mut files = Files::default();
-        files.note(path.as_ref());
+        assert_eq!(files.note(path.as_ref()), Err(Unfit::NotRegular));
         let mut left = String::new();
         reader.read_to_string(&mut left).unwrap();
         assert_eq!(left, "secret");

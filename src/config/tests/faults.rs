@@ -301,7 +301,7 @@ fn stores() {
         );
     }
     insta::assert_snapshot!(redis("url = \"redis://localhost\"\nca_file = \"/dev/null\"\npassword_file = \"missing\""), @"
-    proxy.toml:14: store.ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
+    proxy.toml:14: store.ca_file: it is no regular file: pipes, sockets and devices are not read; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
     proxy.toml:14: store.ca_file: it counts only for a server that is spoken to by TLS; write rediss:// in `url`, or leave this key out
     proxy.toml:15: store.password_file: the file cannot be read: No such file or directory (os error 2); name a file that this user can read (a relative path counts from /nonexistent)
     ");
