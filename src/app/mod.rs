@@ -151,6 +151,7 @@ pub async fn start(
     let view = Arc::new(View {
         version: env!("CARGO_PKG_VERSION"),
         started: clock.wall(),
+        up_since: clock.now(),
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
         parts: Default::default(),

@@ -65,8 +65,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let inheritance = match &predecessor {
         Some(channel) => channel.take_over(),
-        None => Inherited::from_service_manager(environment("LISTEN_FDNAMES").as_deref())
-            .map(Inheritance::from),
+        None => Inherited::from_service_manager(
+            environment("LISTEN_PID").as_deref(),
+            environment("LISTEN_FDNAMES").as_deref(),
+        )
+        .map(Inheritance::from),
     };
     let inheritance = inheritance.context("cannot take over the sockets of another process")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

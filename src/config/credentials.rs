@@ -67,6 +67,9 @@ pub(super) fn id(
     }
 }
 
+/// What may stand before a text in UTF-8 (RFC 3629, section 6).
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The client's secret. `client` is the place of its table.
 pub(super) fn secret(
     sources: Sources,
@@ -192,7 +195,7 @@ pub(super) fn file(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    match read(path, surroundings) {
+    match read(path, place, surroundings, report) {
         Ok(text) => Some(Secret::from(text.to_string())),
         Err(problem) => {
             let remedy = surroundings.file_remedy("name a file that this user can read");
@@ -225,7 +228,7 @@ fn both(
     report: &mut Report,
 ) -> Option<Both> {
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
-    let text = match read(path, surroundings) {
+    let text = match read(path, place, surroundings, report) {
         Ok(text) => text,
         Err(problem) => {
             let remedy = surroundings.file_remedy("name a file that this user can read");
@@ -249,10 +252,13 @@ fn both(
     None
 }
 
-/// A small file's text.
+/// A small file's text. A byte order mark at its beginning, which some editors put there, is cut
+/// and reported.
 pub(super) fn read(
     path: &Path,
+    place: &Place,
     surroundings: &Surroundings<'_>,
+    report: &mut Report,
 ) -> Result<Zeroizing<String>, String> {
     let path = surroundings
         .to_read(path)
@@ -261,11 +267,17 @@ pub(super) fn read(
     let length = std::fs::File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
         .map_err(|error| format!("the file cannot be read: {error}"))?;
-    if u64::try_from(length).is_ok_and(|length| length <= LARGEST) {
-        Ok(text)
-    } else {
-        Err("the file is larger than 64 KiB".into())
+    if u64::try_from(length).is_ok_and(|length| length > LARGEST) {
+        return Err("the file is larger than 64 KiB".into());
     }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+        report.warning(place.fault(
+            "the file begins with a byte order mark, which is cut",
+            "write it as UTF-8 without one",
+        ));
+    }
+    Ok(text)
 }
 
 /// Warns of a file with a secret that every user can read.

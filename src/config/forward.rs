@@ -121,7 +121,7 @@ fn read(
     report: &mut Report,
 ) -> Option<Typed<Secret>> {
     let Typed { value: path, place } = typed;
-    let read = credentials::read(&path, surroundings);
+    let read = credentials::read(&path, &place, surroundings, report);
     credentials::warn_if_readable_by_all(&path, &place, surroundings, report);
     match read {
         Ok(text) => Some(Typed {

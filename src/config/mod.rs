@@ -155,7 +155,12 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             })
         });
     match text {
-        Ok(text) => settle(Text(path, Secret::from(text)), &surroundings),
+        Ok(mut text) => {
+            if text.starts_with(credentials::BYTE_ORDER_MARK) {
+                text.drain(..credentials::BYTE_ORDER_MARK.len_utf8());
+            }
+            settle(Text(path, Secret::from(text)), &surroundings)
+        }
         Err((line, problem)) => {
             let place = Place {
                 origin: Origin::File(path),

@@ -19,25 +19,31 @@ use super::file::{self, Unfit};
 /// How often the files are looked at.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A file that was different at as many looks is read although it does not stand still.
+const RESTLESS: usize = 5;
+
 /// Files, and what was in each when it was looked at.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Files(BTreeMap<PathBuf, Option<u64>>);
 
 impl Files {
     /// Waits until a file says something else than it did, and then until it stands still: what is
-    /// half written is not to be read. Tells which ones changed. Takes two to three seconds.
+    /// half written is not to be read. Tells which ones changed. Takes two to three seconds, or six
+    /// where a file never stands still.
     pub async fn changed(&self) -> Vec<PathBuf> {
         if self.0.is_empty() {
             std::future::pending::<()>().await;
         }
         let mut before = self.clone();
+        let mut moving = 0;
         loop {
             tokio::time::sleep(PAUSE).await;
             let known = self.clone();
             let Ok(seen) = tokio::task::spawn_blocking(move || known.look_again()).await else {
                 continue;
             };
-            if seen == before && seen != *self {
+            moving = if seen == *self { 0 } else { moving + 1 };
+            if seen != *self && (seen == before || moving > RESTLESS) {
                 return self.differing(&seen);
             }
             before = seen;
@@ -182,6 +188,26 @@ mod tests {
         let early = tokio::time::timeout(PAUSE, &mut wait).await;
         assert!(early.is_err(), "seen once more, as something else");
         assert_eq!(wait.await, [path]);
+    }
+
+    #[tokio::test]
+    async fn what_never_stands_still_is_read_all_the_same() {
+        let (directory, files) = noted(&["a"]);
+        let path = directory.path().join("a");
+        let mut turn = 0;
+        let rewrite = async {
+            loop {
+                turn += 1;
+                fs::write(&path, turn.to_string()).unwrap();
+                tokio::time::sleep(PAUSE / 4).await;
+            }
+        };
+        let changed = tokio::select! {
+            changed = files.changed() => changed,
+            () = rewrite => unreachable!("it goes on for ever"),
+            () = tokio::time::sleep(60 * PAUSE) => panic!("it is never read"),
+        };
+        assert_eq!(changed, [path]);
     }
 
     #[test]
