@@ -141,8 +141,8 @@ impl Identity {
         let certificates = certificates(certificate)?;
         let pem = std::fs::read(key).map_err(|e| Error::of(key, Reason::Unreadable(e)))?;
         let pem = Zeroizing::new(pem);
-        let private =
-            PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Error::of(key, Reason::NotAKey))?;
+        let private = PrivateKeyDer::from_pem_slice(text_of(&pem))
+            .map_err(|_| Error::of(key, Reason::NotAKey))?;
         let provider = rustls::crypto::ring::default_provider();
         match CertifiedKey::from_der(certificates.clone(), private.clone_key(), &provider) {
             Ok(_) => {}
@@ -189,9 +189,21 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// `pem` without a byte order mark: a mark hides the first line from the parser.
+fn text_of(pem: &[u8]) -> &[u8] {
+    pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem)
+}
+
+/// When the validity of `certificate` begins, in seconds since 1970; `None` if it does not say.
+#[must_use]
+pub fn begins(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_before.timestamp())
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = std::fs::read(path).map_err(|e| Error::of(path, Reason::Unreadable(e)))?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(text_of(&pem))
         .collect::<Result<_, _>>()
         .map_err(|_| Error::of(path, Reason::NotCertificates))?;
     if certificates.is_empty() {
@@ -323,6 +335,15 @@ mod tests {
         assert!(identity.ends().is_some());
         assert!(config_of_client(None, Some(&identity)).is_ok());
         assert!(!format!("{identity:?}").contains("Key"), "{identity:?}");
+
+        let marked = |pem: String| file(&format!("\u{feff}{pem}"));
+        let (cert_too, key_too) = (
+            marked(own.cert.pem()),
+            marked(own.signing_key.serialize_pem()),
+        );
+        let too = Identity::read(cert_too.path(), key_too.path()).unwrap();
+        assert_eq!(too.certificates(), identity.certificates());
+        assert_eq!(too.key(), identity.key());
 
         let wrong = file(&other.signing_key.serialize_pem());
         let error = Identity::read(cert.path(), wrong.path()).unwrap_err();

@@ -178,11 +178,7 @@ impl View {
         StatusReport {
             version: self.version.to_owned(),
             started: timestamp(self.started),
-            uptime_seconds: self
-                .clock
-                .wall()
-                .duration_since(self.started)
-                .map_or(0, |up| up.as_secs()),
+            uptime_seconds: now.since(self.up_since).as_secs(),
             ready: !draining && clients.iter().all(ClientReport::is_usable),
             draining,
             clients,
@@ -309,7 +305,17 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::telemetry::MethodLabel;
+    use std::sync::Arc;
     use std::time::Duration;
+
+    #[test]
+    fn the_uptime_does_not_follow_the_wall_clock() {
+        let (view, clock) = view();
+        let mut view = Arc::into_inner(view).unwrap();
+        view.started += Duration::from_secs(3_600);
+        clock.advance(Duration::from_secs(160));
+        assert_eq!(view.report().uptime_seconds, 160);
+    }
 
     #[test]
     fn the_form_that_programs_rely_on() {

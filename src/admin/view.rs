@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::client_id::ClientId;
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 use crate::socket::Address;
 use crate::telemetry::{Metrics, TokenTimes};
 use crate::token::cache::TokenCell;
@@ -20,6 +20,8 @@ pub struct View {
     pub version: &'static str,
     /// When the process started, by the wall clock.
     pub started: SystemTime,
+    /// The same on the monotonic clock, for how long it has been up.
+    pub up_since: Instant,
     /// The clock by which tokens live.
     pub clock: Arc<dyn Clock>,
     /// The numbers.
@@ -149,6 +151,7 @@ pub(super) mod tests {
         let view = Arc::new(View {
             version: "0.0.0",
             started: clock.wall(),
+            up_since: clock.now(),
             clock: Arc::new(clock.clone()),
             metrics: Arc::new(Metrics::new("0.0.0")),
             parts: ArcSwap::from_pointee(parts),

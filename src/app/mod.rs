@@ -42,6 +42,9 @@ const ADMIN: &str = "admin";
 /// How long connections may take to end that have nothing under way.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long tasks may take to end at the end of the process.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
+
 /// Why the server cannot start, or cannot take over a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -145,6 +148,7 @@ pub async fn start(
     let view = Arc::new(View {
         version: env!("CARGO_PKG_VERSION"),
         started: clock.wall(),
+        up_since: clock.now(),
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
         parts: Default::default(),
@@ -243,8 +247,13 @@ impl Running {
         }
         self.connections.close();
         let cut = self.left_after(patience).await;
-        self.tasks.shutdown().await;
+        self.end_tasks().await;
         cut
+    }
+
+    /// Ends the tasks. One that is stuck in the system is left to the end of the process.
+    async fn end_tasks(&mut self) {
+        let _ = tokio::time::timeout(LAST_MOMENT, self.tasks.shutdown()).await;
     }
 
     /// As [`Running::drain`], when a successor serves at the same sockets: there is no hurry, so a
@@ -263,7 +272,7 @@ impl Running {
             }
             cut = self.left_after(LINGER).await;
         }
-        self.tasks.shutdown().await;
+        self.end_tasks().await;
         cut
     }
 

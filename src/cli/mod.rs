@@ -1,13 +1,15 @@
 //! The commands: one file each. What was typed becomes a call here, what comes of it becomes an
 //! exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration is wrong.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing::warn;
 
 use crate::config::Faults;
@@ -100,7 +102,8 @@ enum LogFormat {
 pub fn main() -> ExitCode {
     // before anything secret is read
     let left_open = process::close();
-    let cli = Cli::parse();
+    let typed = without_empty_variables(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|e| e.exit());
     // what speaks TLS without being told by which library takes this one; it is set only here
     let _ = rustls::crypto::ring::default_provider().install_default();
     let format = match cli.log_format {
@@ -148,6 +151,17 @@ pub fn main() -> ExitCode {
             failed(1, &format!("{e:#}"))
         }
     })
+}
+
+/// `command`, to which a variable that is empty counts as not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Runs `command` on a runtime with a thread for each core.

@@ -5,9 +5,13 @@ use std::io;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use super::source::{Source, environment};
@@ -16,13 +20,16 @@ use crate::app::handover::{Channel, Inheritance};
 use crate::app::{self, Running};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
-use crate::config::{Config, Fault, reload};
+use crate::config::{Config, Fault, Faults, reload};
 use crate::process;
 use crate::service_manager::ServiceManager;
 use crate::socket::inherited::Inherited;
 
 /// What is said of a configuration that is not taken over.
 const REFUSED: &str = "configuration refused: the one before stays in force";
+
+/// How long the end of the process waits for what hangs.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
@@ -59,8 +66,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let inheritance = match &predecessor {
         Some(channel) => channel.take_over(),
-        None => Inherited::from_service_manager(environment("LISTEN_FDNAMES").as_deref())
-            .map(Inheritance::from),
+        None => Inherited::from_service_manager(
+            environment("LISTEN_PID").as_deref(),
+            environment("LISTEN_FDNAMES").as_deref(),
+        )
+        .map(Inheritance::from),
     };
     let inheritance = inheritance.context("cannot take over the sockets of another process")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -77,7 +87,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         running.own_files(true);
         serve(running, reloader, signals).await
     };
-    runtime.enable_all().build()?.block_on(serving)
+    let runtime = runtime.enable_all().build()?;
+    let served = runtime.block_on(serving);
+    // what still waits for a name server or a file system may do so for ever
+    runtime.shutdown_timeout(LAST_MOMENT);
+    served
 }
 
 /// How many files the process should be able to open: two for each connection that its listeners
@@ -100,20 +114,14 @@ struct Signals {
     upgrade: Signal,
 }
 
-/// Of those, what ends it.
-struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+/// Of those, what ends it: the names of the signals that came.
+struct EndSignals(UnboundedReceiver<&'static str>);
 
 impl Signals {
     /// From here on a signal is kept for us, even one that comes while the server starts.
     fn kept() -> io::Result<Signals> {
         Ok(Signals {
-            end: EndSignals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            },
+            end: EndSignals::kept()?,
             hangup: signal(SignalKind::hangup())?,
             upgrade: signal(SignalKind::user_defined2())?,
         })
@@ -121,11 +129,46 @@ impl Signals {
 }
 
 impl EndSignals {
+    /// They have a thread and a runtime of their own: a second signal ends the process although
+    /// every other thread is busy or stuck.
+    fn kept() -> io::Result<EndSignals> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (mut terminate, mut interrupt) = {
+            let _within = runtime.enter();
+            (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            )
+        };
+        let (came, signals) = unbounded_channel();
+        let forward = async move {
+            for nth in 1.. {
+                let name = tokio::select! {
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                };
+                let heard = came.send(name);
+                if nth > 1 || heard.is_err() {
+                    tokio::time::sleep(LAST_MOMENT).await;
+                    // the process should have ended by now
+                    std::process::exit(1);
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || runtime.block_on(forward))?;
+        Ok(EndSignals(signals))
+    }
+
     /// The name of the next one that comes.
     async fn recv(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        match self.0.recv().await {
+            Some(name) => name,
+            // the thread that sends them never ends
+            None => std::future::pending().await,
         }
     }
 }
@@ -149,6 +192,7 @@ async fn serve(
     manager.ready(&serving(&running));
     let program = Program::of_this_process();
     let mut successor = None;
+    let mut reading = None;
     let end = loop {
         tokio::select! {
             reason = signals.end.recv() => break End::Asked(reason),
@@ -167,21 +211,26 @@ async fn serve(
                 successor = None;
                 continue;
             }
-            _ = signals.hangup.recv() => {
+            read = next_read(&mut reading) => {
+                reading = None;
+                let status = if reloader.take_over(read, &mut running) {
+                    serving(&running)
+                } else {
+                    format!("{REFUSED}; {}", serving(&running))
+                };
+                manager.ready(&status);
+                continue;
+            }
+            _ = signals.hangup.recv(), if reading.is_none() => {
                 info!("SIGHUP: reading the configuration again");
                 reloader.said.clear();
             }
-            changed = reloader.files.changed() => {
+            changed = reloader.files.changed(), if reading.is_none() => {
                 info!(?changed, "files have changed: reading the configuration again");
             }
         }
         manager.reloading();
-        let status = if reloader.reload(&mut running) {
-            serving(&running)
-        } else {
-            format!("{REFUSED}; {}", serving(&running))
-        };
-        manager.ready(&status);
+        reading = Some(reloader.read(&running));
     };
     let drain = running.config().server.drain;
     let drain_seconds = drain.as_secs_f64();
@@ -243,6 +292,22 @@ async fn served(successor: &mut Option<Successor>) -> (u32, io::Result<Channel>)
     }
 }
 
+/// A configuration that was read again.
+struct Read {
+    config: Result<Config, Faults>,
+    /// If that is faulty: the one in force, with what its files hold now. A secret may have been
+    /// changed in the meantime.
+    in_force: Option<Config>,
+}
+
+/// What comes of `reading`, if something is being read.
+async fn next_read(reading: &mut Option<JoinHandle<Read>>) -> Result<Read, JoinError> {
+    match reading {
+        Some(reading) => reading.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Reads the configuration again, whenever there is a reason to.
 struct Reloader {
     source: Source,
@@ -261,10 +326,31 @@ impl Reloader {
         }
     }
 
-    /// Has the configuration as it is now take the place of the one in force, if it is sound.
+    /// Reads the configuration on a thread of its own: files may hang, and signals go on.
+    fn read(&self, running: &Running) -> JoinHandle<Read> {
+        let source = self.source.clone();
+        let text = running.config().text.clone();
+        tokio::task::spawn_blocking(move || {
+            let config = source.load();
+            let in_force = match &config {
+                Ok(_) => None,
+                Err(_) => text.and_then(|text| text.read_files_again(&environment).ok()),
+            };
+            Read { config, in_force }
+        })
+    }
+
+    /// Has the configuration that was read take the place of the one in force, if it is sound.
     /// Gives whether it is.
-    fn reload(&mut self, running: &mut Running) -> bool {
-        match self.source.load() {
+    fn take_over(&mut self, read: Result<Read, JoinError>, running: &mut Running) -> bool {
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                error!("{REFUSED}: reading it failed: {error}");
+                return false;
+            }
+        };
+        match read.config {
             Ok(config) => {
                 self.files = config.files.clone();
                 self.say(&config.warnings, |warning| warn!("{warning}"));
@@ -275,20 +361,14 @@ impl Reloader {
                 let faults: Vec<Fault> = faults.iter().cloned().collect();
                 self.say(&faults, |fault| error!("{fault}"));
                 error!("{REFUSED}");
-                self.refresh(running);
+                if let Some(config) = read.in_force {
+                    self.files = self.files.clone().and(&config.files);
+                    if !reload::differences(running.config(), &config).is_empty() {
+                        take_over(running, config);
+                    }
+                }
                 running.refused();
                 false
-            }
-        }
-    }
-
-    /// The configuration in force has files too, whatever became of its own: a secret may have
-    /// been changed in the meantime.
-    fn refresh(&mut self, running: &mut Running) {
-        if let Some(Ok(config)) = running.config().read_files_again(&environment) {
-            self.files = self.files.clone().and(&config.files);
-            if !reload::differences(running.config(), &config).is_empty() {
-                take_over(running, config);
             }
         }
     }

@@ -39,9 +39,9 @@ impl Source {
     }
 }
 
-/// The value of a variable of this process.
+/// The value of a variable of this process. One that is empty counts as not set.
 pub(super) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -135,10 +135,7 @@ fn key(
         return None;
     }
     let text = match &source.value {
-        Source::File(path) => {
-            credentials::warn_if_readable_by_all(path, &source.place, surroundings, report);
-            credentials::file(path, &source.place, surroundings, report)
-        }
+        Source::File(path) => credentials::secret_file(path, &source.place, surroundings, report),
         Source::Variable(name) => credentials::variable(name, &source.place, surroundings, report),
         Source::Inline(_) | Source::Json(_) => None,
     }?;

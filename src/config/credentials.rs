@@ -67,6 +67,9 @@ pub(super) fn id(
     }
 }
 
+/// What may stand before a text in UTF-8 (RFC 3629, section 6).
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The client's secret. `client` is the place of its table.
 pub(super) fn secret(
     sources: Sources,
@@ -85,15 +88,12 @@ pub(super) fn secret(
             }
             Some(text.clone())
         }
-        Source::File(path) => {
-            warn_if_readable_by_all(path, &source.place, surroundings, report);
-            file(path, &source.place, surroundings, report)
-        }
+        Source::File(path) => secret_file(path, &source.place, surroundings, report),
         Source::Variable(name) => variable(name, &source.place, surroundings, report),
         Source::Json(path) => {
+            let both = both(path, &source.place, surroundings, report);
             warn_if_readable_by_all(path, &source.place, surroundings, report);
-            both(path, &source.place, surroundings, report)
-                .map(|credentials| Secret::from(credentials.client_secret))
+            both.map(|credentials| Secret::from(credentials.client_secret))
         }
     }?;
     match Secret::parse(text.expose()) {
@@ -114,8 +114,19 @@ pub(super) fn secret_in_file(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    warn_if_readable_by_all(&typed.value, &typed.place, surroundings, report);
-    file(&typed.value, &typed.place, surroundings, report)
+    secret_file(&typed.value, &typed.place, surroundings, report)
+}
+
+/// As [`file`], for a file that not every user should read.
+pub(super) fn secret_file(
+    path: &Path,
+    place: &Place,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Secret> {
+    let text = file(path, place, surroundings, report);
+    warn_if_readable_by_all(path, place, surroundings, report);
+    text
 }
 
 /// The form in which a registration is answered; what else it has is of no matter here.
@@ -184,7 +195,7 @@ pub(super) fn file(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    match read(&surroundings.to_read(path)) {
+    match read(path, place, surroundings, report) {
         Ok(text) => Some(Secret::from(text.to_string())),
         Err(problem) => {
             let remedy = surroundings.file_remedy("name a file that this user can read");
@@ -217,7 +228,7 @@ fn both(
     report: &mut Report,
 ) -> Option<Both> {
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
-    let text = match read(&surroundings.to_read(path)) {
+    let text = match read(path, place, surroundings, report) {
         Ok(text) => text,
         Err(problem) => {
             let remedy = surroundings.file_remedy("name a file that this user can read");
@@ -241,17 +252,32 @@ fn both(
     None
 }
 
-/// A small file's text.
-pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, String> {
+/// A small file's text. A byte order mark at its beginning, which some editors put there, is cut
+/// and reported.
+pub(super) fn read(
+    path: &Path,
+    place: &Place,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Result<Zeroizing<String>, String> {
+    let path = surroundings
+        .to_read(path)
+        .map_err(|unfit| unfit.to_string())?;
     let mut text = Zeroizing::new(String::new());
     let length = std::fs::File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
         .map_err(|error| format!("the file cannot be read: {error}"))?;
-    if u64::try_from(length).is_ok_and(|length| length <= LARGEST) {
-        Ok(text)
-    } else {
-        Err("the file is larger than 64 KiB".into())
+    if u64::try_from(length).is_ok_and(|length| length > LARGEST) {
+        return Err("the file is larger than 64 KiB".into());
     }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+        report.warning(place.fault(
+            "the file begins with a byte order mark, which is cut",
+            "write it as UTF-8 without one",
+        ));
+    }
+    Ok(text)
 }
 
 /// Warns of a file with a secret that every user can read.

@@ -121,8 +121,9 @@ fn read(
     report: &mut Report,
 ) -> Option<Typed<Secret>> {
     let Typed { value: path, place } = typed;
+    let read = credentials::read(&path, &place, surroundings, report);
     credentials::warn_if_readable_by_all(&path, &place, surroundings, report);
-    match credentials::read(&surroundings.to_read(&path)) {
+    match read {
         Ok(text) => Some(Typed {
             value: Secret::from(text.to_string()),
             place,

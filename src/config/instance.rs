@@ -124,11 +124,11 @@ fn identity(
         }
         _ => return None,
     };
+    const REMEDY: &str = "name a PEM file with your certificate, and one with its key";
+    let cert_path = surroundings.readable(&cert, REMEDY, report);
+    let key_path = surroundings.readable(&key, REMEDY, report);
+    let (cert_path, key_path) = (cert_path?, key_path?);
     warn_if_readable_by_all(&key.value, &key.place, surroundings, report);
-    let (cert_path, key_path) = (
-        surroundings.to_read(&cert.value),
-        surroundings.to_read(&key.value),
-    );
     match Identity::read(&cert_path, &key_path) {
         Ok(identity) => {
             let now = jiff::Timestamp::try_from(SystemClock.wall()).ok();
@@ -149,8 +149,7 @@ fn identity(
             } else {
                 cert.place
             };
-            let remedy = "name a PEM file with your certificate, and one with its key";
-            let remedy = surroundings.file_remedy(remedy);
+            let remedy = surroundings.file_remedy(REMEDY);
             report.fault(place.fault(error.reason.to_string(), remedy));
             None
         }
@@ -163,12 +162,11 @@ pub(super) fn ca_file(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<CaFile> {
-    let read = CaFile::read(&surroundings.to_read(&typed.value));
+    const REMEDY: &str = "name a PEM file with your authority's certificate";
+    let read = CaFile::read(&surroundings.readable(typed, REMEDY, report)?);
     if let Err(error) = &read {
-        report.fault(typed.place.fault(
-            error.reason.to_string(),
-            surroundings.file_remedy("name a PEM file with your authority's certificate"),
-        ));
+        let remedy = surroundings.file_remedy(REMEDY);
+        report.fault(typed.place.fault(error.reason.to_string(), remedy));
     }
     read.ok()
 }

@@ -1,6 +1,7 @@
 //! `[store]` of the kind `kubernetes`: the two objects, and the way to the API server.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::fault::Report;
 use super::parse::Surroundings;
@@ -66,14 +67,16 @@ fn access(
     store: &Place,
     surroundings: &Surroundings<'_>,
 ) -> (Place, Option<Result<Access, Problem>>) {
+    let to_read = |path: &Path| surroundings.to_read(path).map_err(io::Error::other);
     match kubeconfig {
         Field::Faulty => (store.child("kubeconfig"), None),
         Field::Given(typed) => {
-            let path = surroundings.to_read(&typed.value);
-            (typed.place, Some(access::kubeconfig(&[path])))
+            let path = to_read(&typed.value).map_err(access::unreadable);
+            let access = path.and_then(|path| access::kubeconfig(&[path]));
+            (typed.place, Some(access))
         }
         Field::Absent => {
-            let found = access::find(surroundings.env, |path| surroundings.to_read(path));
+            let found = access::find(surroundings.env, to_read);
             (store.child("kubeconfig"), Some(found))
         }
     }

@@ -1,6 +1,6 @@
 //! `tls` of `[listener.NAME]`: what a listener shows, and whose certificates it takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::fault::Report;
@@ -9,14 +9,17 @@ use super::place::{Field, Place, Typed};
 use super::raw;
 use crate::clock::{Clock, SystemClock};
 use crate::proxy::config::{Tls, TlsError};
-use crate::tls::CaFile;
+use crate::tls::{self, CaFile};
 
 /// A certificate that ends sooner than this is told of.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 const CERT_REMEDY: &str =
     "name a PEM file with the certificate and, below it, those that lead to its authority";
+const CLIENT_CA_REMEDY: &str = "name a PEM file with the authority of callers' certificates";
 const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
+
+const UNUSABLE_KEY: &str = "the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA";
 
 /// Settles what a listener shows over TLS.
 pub(super) fn parse(
@@ -26,45 +29,41 @@ pub(super) fn parse(
 ) -> Option<Tls> {
     let cert = demand(raw.cert_file, &raw.place, "cert_file", CERT_REMEDY, report);
     let key = demand(raw.key_file, &raw.place, "key_file", KEY_REMEDY, report);
-    let client_ca =
-        match raw.client_ca_file {
-            Field::Absent => Some(None),
-            Field::Faulty => None,
-            Field::Given(typed) => match CaFile::read(&surroundings.to_read(&typed.value)) {
-                Ok(authorities) => Some(Some(authorities)),
-                Err(error) => {
-                    report.fault(typed.place.fault(
-                        error.reason.to_string(),
-                        surroundings.file_remedy(
-                            "name a PEM file with the authority of callers' certificates",
-                        ),
-                    ));
-                    None
-                }
-            },
-        };
+    let client_ca = match raw.client_ca_file {
+        Field::Absent => Some(None),
+        Field::Faulty => None,
+        Field::Given(typed) => authorities(&typed, surroundings, report).map(Some),
+    };
     let (cert, key, client_ca) = (cert?, key?, client_ca?);
-    let (cert_file, key_file) = (
-        surroundings.to_read(&cert.value),
-        surroundings.to_read(&key.value),
-    );
+    let cert_file = surroundings.readable(&cert, CERT_REMEDY, report);
+    let key_file = surroundings.readable(&key, KEY_REMEDY, report);
+    let (cert_file, key_file) = (cert_file?, key_file?);
     let tls = match Tls::read(&cert_file, &key_file, client_ca) {
         Ok(tls) => tls,
         Err(error) => {
+            let mut problem = error.to_string();
             let (place, remedy) = match error {
+                // the library's only word for a key that it cannot use
+                TlsError::Unusable(rustls::Error::General(_)) => {
+                    problem = UNUSABLE_KEY.to_owned();
+                    (key.place, KEY_REMEDY)
+                }
                 TlsError::Certificate(_) | TlsError::Unusable(_) => (cert.place, CERT_REMEDY),
-                TlsError::ClientAuthority => (
-                    raw.place.child("client_ca_file"),
-                    "name a PEM file with the authority of callers' certificates",
-                ),
+                TlsError::ClientAuthority => (raw.place.child("client_ca_file"), CLIENT_CA_REMEDY),
                 TlsError::KeyUnreadable(_) | TlsError::NoKey | TlsError::Mismatch => {
                     (key.place, KEY_REMEDY)
                 }
             };
-            report.fault(place.fault(error.to_string(), surroundings.file_remedy(remedy)));
+            report.fault(place.fault(problem, surroundings.file_remedy(remedy)));
             return None;
         }
     };
+    if is_too_early(&cert_file) {
+        report.warning(cert.place.fault(
+            "the certificate is not valid yet: callers that verify it refuse it",
+            "check this machine's clock, or wait until the certificate is valid",
+        ));
+    }
     match tls.expires().duration_since(SystemClock.wall()) {
         Err(_) => report.warning(cert.place.fault(
             "the certificate has expired: callers that verify it refuse it",
@@ -80,6 +79,32 @@ pub(super) fn parse(
         Ok(_) => {}
     }
     Some(tls)
+}
+
+/// Whether the validity of the first certificate at `path` has not begun.
+fn is_too_early(path: &Path) -> bool {
+    let chain = CaFile::read(path);
+    let begins = chain
+        .iter()
+        .find_map(|chain| tls::begins(chain.certificates().first()?));
+    let now = jiff::Timestamp::try_from(SystemClock.wall()).ok();
+    begins
+        .zip(now)
+        .is_some_and(|(begins, now)| begins > now.as_second())
+}
+
+/// The authorities of callers' certificates.
+fn authorities(
+    typed: &Typed<PathBuf>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<CaFile> {
+    let read = CaFile::read(&surroundings.readable(typed, CLIENT_CA_REMEDY, report)?);
+    if let Err(error) = &read {
+        let remedy = surroundings.file_remedy(CLIENT_CA_REMEDY);
+        report.fault(typed.place.fault(error.reason.to_string(), remedy));
+    }
+    read.ok()
 }
 
 /// A file that must be named.

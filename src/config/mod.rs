@@ -9,6 +9,7 @@ mod app;
 mod client;
 mod credentials;
 mod fault;
+mod file;
 mod flags;
 mod forward;
 mod instance;
@@ -77,12 +78,12 @@ pub struct Config {
     /// What all of this was read from: once it changes, the configuration is to be read again.
     pub files: Files,
     /// The text of its own file, unless it was made from flags.
-    text: Option<Text>,
+    pub text: Option<Text>,
 }
 
 /// A file's path and text. The text may hold a secret.
 #[derive(Clone, Debug)]
-struct Text(Arc<PathBuf>, Secret);
+pub struct Text(Arc<PathBuf>, Secret);
 
 /// One registered application, and how its token is kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,10 +141,13 @@ pub struct Admin {
 /// Every fault of it.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let surroundings = Surroundings::of(directory(path), env);
-    surroundings.note(path);
+    let fit = surroundings.note(path);
     let path = Arc::new(path.to_owned());
-    let text = std::fs::read(&*path)
-        .map_err(|error| (None, format!("it cannot be read: {error}")))
+    let text = fit
+        .map_err(|unfit| (None, unfit.to_string()))
+        .and_then(|()| {
+            std::fs::read(&*path).map_err(|error| (None, format!("it cannot be read: {error}")))
+        })
         .and_then(|bytes| {
             String::from_utf8(bytes).map_err(|error| {
                 let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -152,7 +156,12 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             })
         });
     match text {
-        Ok(text) => settle(Text(path, Secret::from(text)), &surroundings),
+        Ok(mut text) => {
+            if text.starts_with(credentials::BYTE_ORDER_MARK) {
+                text.drain(..credentials::BYTE_ORDER_MARK.len_utf8());
+            }
+            settle(Text(path, Secret::from(text)), &surroundings)
+        }
         Err((line, problem)) => {
             let place = Place {
                 origin: Origin::File(path),
@@ -166,17 +175,15 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
     }
 }
 
-impl Config {
-    /// Reads again what the files hold that this configuration names, whatever has become of its
-    /// own file since; `None` if it has none. For a configuration that stays in force because its
-    /// successor is at fault.
-    #[must_use]
-    pub fn read_files_again(
-        &self,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Option<Result<Config, Faults>> {
-        let Text(path, text) = self.text.clone()?;
-        Some(read(&path, text, env))
+impl Text {
+    /// Reads again what the files hold that this text names, whatever has become of its own file
+    /// since. For a configuration that stays in force because its successor is at fault.
+    ///
+    /// # Errors
+    /// Every fault of it.
+    pub fn read_files_again(self, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
+        let Text(path, text) = self;
+        read(&path, text, env)
     }
 }
 

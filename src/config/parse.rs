@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Report;
+use super::file::Unfit;
 use super::names::Names;
 use super::nearest::{listed, nearest};
-use super::place::{Field, Place};
+use super::place::{Field, Place, Typed};
 use super::raw::{Listener as RawListener, Raw};
 use super::watch::Files;
 use super::{Admin, Client, Config, Server, app, client, instance, listener, listener_address};
@@ -194,15 +195,37 @@ impl<'a> Surroundings<'a> {
     }
 
     /// The path of a file that is about to be read: the configuration changes with its content.
-    pub(super) fn to_read(&self, path: &Path) -> PathBuf {
+    ///
+    /// # Errors
+    /// [`Unfit`] says why it must not be read.
+    pub(super) fn to_read(&self, path: &Path) -> Result<PathBuf, Unfit> {
         let path = self.path(path);
-        self.note(&path);
-        path
+        self.note(&path)?;
+        Ok(path)
+    }
+
+    /// As [`Surroundings::to_read`] for the file that `typed` names; reports it, with `remedy`, if it
+    /// must not be read.
+    pub(super) fn readable(
+        &self,
+        typed: &Typed<PathBuf>,
+        remedy: &str,
+        report: &mut Report,
+    ) -> Option<PathBuf> {
+        let path = self.to_read(&typed.value);
+        path.map_err(|unfit| {
+            let remedy = self.file_remedy(remedy);
+            report.fault(typed.place.fault(unfit.to_string(), remedy));
+        })
+        .ok()
     }
 
     /// Takes note of a file that is about to be read.
-    pub(super) fn note(&self, path: &Path) {
-        self.files.borrow_mut().note(path);
+    ///
+    /// # Errors
+    /// [`Unfit`] says why it must not be read.
+    pub(super) fn note(&self, path: &Path) -> Result<(), Unfit> {
+        self.files.borrow_mut().note(path)
     }
 
     /// `remedy`, and from where relative paths count.

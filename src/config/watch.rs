@@ -6,18 +6,15 @@
 //! systems tell nothing of what another machine writes, and a file that is renamed over takes its
 //! watch with it. A few small files cost less than the care for all of that.
 //!
-//! Of what they hold only a hash is kept, under a key that is drawn anew for each process.
+//! Of what they hold only a hash is kept, under a key that is drawn anew for each process. A file
+//! that hangs holds nothing up ([`file`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use secrecy::zeroize::Zeroizing;
+use super::file::{self, Unfit};
 
 /// How often the files are looked at: an idle process is woken as seldom as that.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -25,10 +22,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// When the files are looked at again after one has changed.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// No more than this is read of a file.
-const LARGEST: u64 = 16 * 1024 * 1024;
-
-static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// A file that was different at as many looks is read although it does not stand still.
+const RESTLESS: usize = 5;
 
 /// Files, and what was in each when it was looked at.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -36,12 +31,14 @@ pub struct Files(BTreeMap<PathBuf, Option<u64>>);
 
 impl Files {
     /// Waits until a file says something else than it did, and then until it stands still: what is
-    /// half written is not to be read. Tells which ones changed. Takes two to three seconds.
+    /// half written is not to be read. Tells which ones changed. Takes two to three seconds, or six
+    /// where a file never stands still.
     pub async fn changed(&self) -> Vec<PathBuf> {
         if self.0.is_empty() {
             std::future::pending::<()>().await;
         }
         let mut before = self.clone();
+        let mut moving = 0;
         loop {
             let pause = if before == *self { PAUSE } else { SETTLE };
             tokio::time::sleep(pause).await;
@@ -49,7 +46,8 @@ impl Files {
             let Ok(seen) = tokio::task::spawn_blocking(move || known.look_again()).await else {
                 continue;
             };
-            if seen == before && seen != *self {
+            moving = if seen == *self { 0 } else { moving + 1 };
+            if seen != *self && (seen == before || moving > RESTLESS) {
                 return self.differing(&seen);
             }
             before = seen;
@@ -67,17 +65,24 @@ impl Files {
 
     /// Adds a file as it is now. Call it before the file is read: what is written in between then
     /// counts as a change.
-    pub(super) fn note(&mut self, path: &Path) {
-        if !self.0.contains_key(path) {
-            self.0.insert(path.to_owned(), fingerprint(path));
+    ///
+    /// # Errors
+    /// [`Unfit`] says why it must not be read; it is added all the same.
+    pub(super) fn note(&mut self, path: &Path) -> Result<(), Unfit> {
+        if let Some(Some(_)) = self.0.get(path) {
+            return Ok(());
         }
+        let seen = file::fingerprint(path);
+        let content = seen.unwrap_or_default();
+        self.0.entry(path.to_owned()).or_insert(content);
+        seen.map(drop)
     }
 
     fn look_again(&self) -> Files {
         Files(
             self.0
                 .keys()
-                .map(|path| (path.clone(), fingerprint(path)))
+                .map(|path| (path.clone(), file::fingerprint(path).unwrap_or_default()))
                 .collect(),
         )
     }
@@ -95,26 +100,11 @@ impl fmt::Debug for Files {
     }
 }
 
-/// What a file holds, as a number; `None` if it cannot be read.
-fn fingerprint(path: &Path) -> Option<u64> {
-    // a pipe would be emptied by being looked at
-    if !fs::metadata(path).ok()?.is_file() {
-        return None;
-    }
-    let mut file = File::open(path).ok()?.take(LARGEST);
-    let mut hasher = KEY.build_hasher();
-    let mut buffer = Zeroizing::new([0; 8 * 1024]);
-    loop {
-        match file.read(&mut buffer[..]).ok()? {
-            0 => return Some(hasher.finish()),
-            n => hasher.write(&buffer[..n]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::io::Read;
 
     /// A directory and the files `names` in it, noted.
     fn noted(names: &[&str]) -> (tempfile::TempDir, Files) {
@@ -123,7 +113,7 @@ mod tests {
         for name in names {
             let path = directory.path().join(name);
             fs::write(&path, "one").unwrap();
-            files.note(&path);
+            files.note(&path).unwrap();
         }
         (directory, files)
     }
@@ -149,7 +139,7 @@ mod tests {
     fn a_file_that_is_not_there_yet_is_waited_for() {
         let (directory, mut files) = noted(&[]);
         let path = directory.path().join("late");
-        files.note(&path);
+        files.note(&path).unwrap();
         assert!(changed_now(&files).is_empty());
         fs::write(&path, "").unwrap();
         assert_eq!(changed_now(&files), ["late"]);
@@ -169,7 +159,7 @@ mod tests {
         symlink("..1", at("..data")).unwrap();
         symlink("..data/secret", at("secret")).unwrap();
         let mut files = Files::default();
-        files.note(&at("secret"));
+        files.note(&at("secret")).unwrap();
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
         assert_eq!(changed_now(&files), ["secret"]);
@@ -183,7 +173,7 @@ mod tests {
         std::io::Write::write_all(&mut &writer, b"secret").unwrap();
         drop(writer);
         let mut files = Files::default();
-        files.note(path.as_ref());
+        assert_eq!(files.note(path.as_ref()), Err(Unfit::NotRegular));
         let mut left = String::new();
         reader.read_to_string(&mut left).unwrap();
         assert_eq!(left, "secret");
@@ -202,6 +192,26 @@ mod tests {
         let early = tokio::time::timeout(PAUSE, &mut wait).await;
         assert!(early.is_err(), "seen once more, as something else");
         assert_eq!(wait.await, [path]);
+    }
+
+    #[tokio::test]
+    async fn what_never_stands_still_is_read_all_the_same() {
+        let (directory, files) = noted(&["a"]);
+        let path = directory.path().join("a");
+        let mut turn = 0;
+        let rewrite = async {
+            loop {
+                turn += 1;
+                fs::write(&path, turn.to_string()).unwrap();
+                tokio::time::sleep(PAUSE / 4).await;
+            }
+        };
+        let changed = tokio::select! {
+            changed = files.changed() => changed,
+            () = rewrite => unreachable!("it goes on for ever"),
+            () = tokio::time::sleep(60 * PAUSE) => panic!("it is never read"),
+        };
+        assert_eq!(changed, [path]);
     }
 
     #[test]

@@ -122,10 +122,16 @@ pub fn read(
         _ => None,
     };
     let credentials = match (authorization, in_body) {
-        (Some(_), Some(_)) => {
-            return Err(Refused::InvalidRequest(
-                "The credentials are in the header and in the body; one place is right.",
-            ));
+        (Some(header), Some(in_body)) => {
+            let mut in_header = basic(header);
+            in_header
+                .retain(|shown| (&shown.name, &shown.secret) == (&in_body.name, &in_body.secret));
+            if in_header.is_empty() {
+                return Err(Refused::InvalidRequest(
+                    "The credentials in the header are not those in the body; one place is right.",
+                ));
+            }
+            in_header
         }
         (Some(header), None) => basic(header),
         (None, in_body) => in_body.into_iter().collect(),
@@ -262,8 +268,18 @@ mod tests {
             "unsupported_grant_type"
         );
         let both = b"grant_type=client_credentials&client_id=a&client_secret=b";
-        let twice = read(Some(&header("a:b")), FORM, both).unwrap_err();
+        let twice = read(Some(&header("a:c")), FORM, both).unwrap_err();
         assert_eq!(twice.error(), "invalid_request");
+    }
+
+    #[test]
+    fn the_same_credentials_in_header_and_body_are_taken() {
+        for (pair, form) in [("a:b", "b"), ("a:s%2Bt", "s%2Bt"), ("a:s+t", "s%2Bt")] {
+            let body = format!("grant_type=client_credentials&client_id=a&client_secret={form}");
+            let asked = read(Some(&header(pair)), FORM, body.as_bytes()).unwrap();
+            assert_eq!(asked.credentials.len(), 1, "{pair}");
+            assert!(asked.by_header);
+        }
     }
 
     #[test]

@@ -3,9 +3,12 @@
 //!
 //! Promises: never a token that cannot be sent; never a guessed lifetime; no secret in a message.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::io::Read;
 use std::time::{Duration, SystemTime};
 
+use flate2::read::GzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
@@ -98,12 +101,8 @@ fn grant(answer: Answer<'_>, issuer: &Issuer) -> Result<Grant, String> {
             ));
         }
         Some(_) => return Err("`token_type` is not a string".to_owned()),
-        None => {
-            return Err(
-                "it has no `token_type`, which RFC 6749, section 5.1, requires; it should be Bearer"
-                    .to_owned(),
-            );
-        }
+        // RFC 6749, section 5.1, requires it, and the client credentials grant knows no other
+        None => {}
     }
     Ok(Grant {
         access_token,
@@ -113,22 +112,22 @@ fn grant(answer: Answer<'_>, issuer: &Issuer) -> Result<Grant, String> {
 
 /// The JSON object that the body is, or what it is instead.
 fn object(answer: Answer<'_>, issuer: &Issuer) -> Result<Map<String, Value>, String> {
-    if answer.body.len() > MAX_BODY {
+    let body = match decoded(answer) {
+        Ok(body) => body,
+        Err(encoding) => {
+            let encoding = issuer.quote(encoding);
+            return Err(format!(
+                "its body is encoded ({encoding}), which was not asked for"
+            ));
+        }
+    };
+    if body.len() > MAX_BODY {
         return Err(format!("its body is larger than {} KiB", MAX_BODY / 1024));
     }
-    let encoding = header(answer.headers, &CONTENT_ENCODING);
-    if let Some(encoding) =
-        encoding.filter(|e| !e.is_empty() && !e.eq_ignore_ascii_case("identity"))
-    {
-        return Err(format!(
-            "its body is encoded ({}), which was not asked for",
-            issuer.quote(encoding)
-        ));
-    }
-    if answer.body.trim_ascii().is_empty() {
+    if body.trim_ascii().is_empty() {
         return Err("its body is empty".to_owned());
     }
-    match serde_json::from_slice(answer.body) {
+    match serde_json::from_str(&text_of(&body)) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err("its body is JSON, but not an object".to_owned()),
         Err(_) if is_html(answer) => Err(
@@ -140,10 +139,46 @@ fn object(answer: Answer<'_>, issuer: &Issuer) -> Result<Map<String, Value>, Str
     }
 }
 
-/// `expires_in`, in whole seconds: a number, or, as some servers write it, a string of digits.
+/// The body without its encoding, up to a little more than [`MAX_BODY`]; or the encoding that cannot
+/// be undone. Some gateways send gzip although it was not asked for.
+fn decoded(answer: Answer<'_>) -> Result<Cow<'_, [u8]>, &str> {
+    let encoding = header(answer.headers, &CONTENT_ENCODING).unwrap_or_default();
+    if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
+        return Ok(Cow::Borrowed(answer.body));
+    }
+    if !["gzip", "x-gzip"]
+        .iter()
+        .any(|gzip| encoding.eq_ignore_ascii_case(gzip))
+    {
+        return Err(encoding);
+    }
+    let mut body = Vec::new();
+    let limit = MAX_BODY as u64 + 1;
+    match GzDecoder::new(answer.body)
+        .take(limit)
+        .read_to_end(&mut body)
+    {
+        Ok(_) => Ok(Cow::Owned(body)),
+        Err(_) => Err(encoding),
+    }
+}
+
+/// The text of a body. A byte order mark is passed over, which JSON parsers may do (RFC 8259,
+/// section 8.1). Bytes that are not UTF-8 count as Latin-1: the token is ASCII, whatever else is
+/// in the answer.
+fn text_of(body: &[u8]) -> Cow<'_, str> {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    match std::str::from_utf8(body) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(body.iter().map(|b| char::from(*b)).collect()),
+    }
+}
+
+/// `expires_in`, in seconds of which a fraction is cut: a number, or, as some servers write it, a
+/// string of digits.
 /// Absent is no licence to guess: a token used for too long fails in the app's hands.
 fn lifetime(value: Option<&Value>) -> Result<Duration, String> {
-    const NOT_A_NUMBER: &str = "`expires_in` is not a whole number of seconds";
+    const NOT_A_NUMBER: &str = "`expires_in` is not a number of seconds";
 
     let seconds = match value {
         None => return Err("it has no `expires_in`, so the token's life is unknown".to_owned()),
@@ -156,7 +191,7 @@ fn lifetime(value: Option<&Value>) -> Result<Duration, String> {
                 return Err(format!("`expires_in` is negative ({number})"));
             }
             // saturates above the cap
-            (None, Some(seconds)) if seconds.fract() == 0.0 => seconds as u64,
+            (None, Some(seconds)) => seconds as u64,
             _ => return Err(NOT_A_NUMBER.to_owned()),
         },
         Some(_) => return Err(NOT_A_NUMBER.to_owned()),
@@ -243,10 +278,8 @@ fn judge(status: u16, error: Option<&str>) -> (Outcome, &'static str) {
 
 /// The JSON object in the body of a refusal, if it is one.
 fn error_body(answer: Answer<'_>) -> Option<Map<String, Value>> {
-    if answer.body.len() > MAX_BODY {
-        return None;
-    }
-    serde_json::from_slice(answer.body).ok()
+    let body = decoded(answer).ok().filter(|body| body.len() <= MAX_BODY)?;
+    serde_json::from_str(&text_of(&body)).ok()
 }
 
 /// `error` and `error_description` (RFC 6749, section 5.2), fit for a message.

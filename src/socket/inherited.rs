@@ -29,12 +29,20 @@ struct Offer {
 }
 
 impl Inherited {
-    /// Those of the service manager, named by `names` (`LISTEN_FDNAMES`). Call it once, and before
-    /// the runtime has threads: it takes the variables out of the environment.
+    /// Those of the service manager, named by `names` (`LISTEN_FDNAMES`), for `process`
+    /// (`LISTEN_PID`): without one they are another's, whose environment this process was given
+    /// (sd_listen_fds(3)). Call it once, and before the runtime has threads: it takes the variables
+    /// out of the environment.
     ///
     /// # Errors
     /// If one of them is no stream socket.
-    pub fn from_service_manager(names: Option<&str>) -> io::Result<Inherited> {
+    pub fn from_service_manager(
+        process: Option<&str>,
+        names: Option<&str>,
+    ) -> io::Result<Inherited> {
+        if process.is_none() {
+            return Ok(Inherited::default());
+        }
         let mut offered = ListenFd::from_env();
         let mut names = names.unwrap_or_default().split(':');
         let mut inherited = Inherited::default();

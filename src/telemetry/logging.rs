@@ -90,7 +90,9 @@ pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     let level = parse(level)?;
     let form = Form {
         format,
-        colour: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        // https://no-color.org: an empty variable counts as not set
+        colour: io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     let report = |lost| {
         tracing::warn!(

@@ -32,6 +32,17 @@ fn started(proxy: &Proxy, nth: usize) -> Grandchild {
 }
 
 #[test]
+fn sockets_for_nobody_in_particular_are_left_alone() {
+    let simulator = Simulator::start();
+    // another program's, whose environment this one was given: descriptor 3 is no socket
+    let script = "exec 3</dev/null; LISTEN_FDS=1 LISTEN_FDNAMES=local exec \"$@\"";
+    let proxy = Proxy::to(&simulator.url())
+        .by(&["sh", "-c", script, "sh"])
+        .start();
+    proxy.has_token();
+}
+
+#[test]
 fn a_restart_refuses_no_caller() {
     let simulator = Simulator::start();
     let mut proxy = Proxy::to(&simulator.url())

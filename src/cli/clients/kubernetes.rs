@@ -72,7 +72,7 @@ impl NewSecret {
             let set = std::env::var(variable).ok();
             set.or_else(|| (variable == "KUBECONFIG").then(of_kubectl).flatten())
         };
-        let found = access::find(env, std::path::Path::to_owned);
+        let found = access::find(env, |path| Ok(path.to_owned()));
         let access = found.context(
             "run this in a pod, or set KUBECONFIG to a kubeconfig file that this user can read",
         )?;

@@ -65,7 +65,9 @@ pub(super) fn of_file(path: &Path) -> anyhow::Result<Secret> {
     if u64::try_from(length).is_ok_and(|length| length > LARGEST) {
         bail!("{} is larger than 64 KiB: no secret is", path.display());
     }
-    Secret::parse(&text).with_context(|| path.display().to_string())
+    // a byte order mark is some editor's and not the secret's
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Secret::parse(text).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

@@ -301,14 +301,14 @@ fn stores() {
         );
     }
     insta::assert_snapshot!(redis("url = \"redis://localhost\"\nca_file = \"/dev/null\"\npassword_file = \"missing\""), @"
-    proxy.toml:14: store.ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
+    proxy.toml:14: store.ca_file: it is no regular file: pipes, sockets and devices are not read; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
     proxy.toml:14: store.ca_file: it counts only for a server that is spoken to by TLS; write rediss:// in `url`, or leave this key out
     proxy.toml:15: store.password_file: the file cannot be read: No such file or directory (os error 2); name a file that this user can read (a relative path counts from /nonexistent)
     ");
     insta::assert_snapshot!(redis("url = \"rediss://:p@localhost\"\nca_file = \"/dev/null\"\npassword_file = \"/dev/null\""), @"
     proxy.toml:13: store.url: it has a password in it, and there is a `password_file` too; keep one of the two
-    proxy.toml:14: store.ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
-    proxy.toml:15: store.password_file: the secret is empty; write the password into it, on one line
+    proxy.toml:14: store.ca_file: it is no regular file: pipes, sockets and devices are not read; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
+    proxy.toml:15: store.password_file: it is no regular file: pipes, sockets and devices are not read; name a file that this user can read (a relative path counts from /nonexistent)
     ");
 
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -350,6 +350,23 @@ fn a_secret_that_everyone_can_read_is_pointed_out() {
     assert_eq!(report(&text), "");
     mode(0o644);
     insta::assert_snapshot!(report(&text), @"proxy.toml:6: client.catalog.client_secret_file: every user of this machine can read the file; chmod o-r it; for a mounted Kubernetes secret set defaultMode: 0440 and an fsGroup");
+}
+
+#[test]
+fn a_byte_order_mark_is_cut_and_said() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "\u{feff}s3cret\n").unwrap();
+    let source = format!("client_secret_file = {:?}", file.path());
+    let text = with("", "", "").replace("client_secret = \"s\"", &source);
+    insta::assert_snapshot!(report(&text), @"proxy.toml:6: client.catalog.client_secret_file: the file begins with a byte order mark, which is cut; write it as UTF-8 without one");
+    let config = read_with(&text, Path::new(""), &|_| None).unwrap();
+    assert_eq!(
+        config.clients["catalog"].oauth.client_secret.expose(),
+        "s3cret"
+    );
+
+    std::fs::write(file.path(), format!("\u{feff}{}", with("", "", ""))).unwrap();
+    assert!(load(file.path(), &|_| None).is_ok());
 }
 
 #[test]

@@ -65,6 +65,18 @@ fn certificates_and_keys() {
     write("key.pem", &one.signing_key.serialize_pem());
     write("other.pem", &other.signing_key.serialize_pem());
     write("empty.pem", "");
+    write(
+        "odd.pem",
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    );
+    let mut early = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+    early.not_before = rcgen::date_time_ymd(2999, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    write(
+        "early.pem",
+        &format!("\u{feff}{}", early.self_signed(&key).unwrap().pem()),
+    );
+    write("early-key.pem", &key.serialize_pem());
     let of = |tls: &str| {
         let text = with("", "", &format!("tls = {tls}"));
         let said = match read_with(&text, folder.path(), &|_| None) {
@@ -88,6 +100,8 @@ fn certificates_and_keys() {
         "{ cert_file = \"cert.pem\", key_file = \"missing\" }",
         "{ cert_file = \"cert.pem\", key_file = \"empty.pem\" }",
         "{ cert_file = \"cert.pem\", key_file = \"other.pem\" }",
+        "{ cert_file = \"cert.pem\", key_file = \"odd.pem\" }",
+        "{ cert_file = \"early.pem\", key_file = \"early-key.pem\" }",
         "{ cert_file = \"cert.pem\", key_file = \"key.pem\", client_ca_file = \"empty.pem\" }",
         "{ cert_file = \"cert.pem\", key_file = \"key.pem\", ca_file = \"cert.pem\" }",
     ];
@@ -101,6 +115,9 @@ fn certificates_and_keys() {
     proxy.toml:10: listener.local.tls.key_file: the file cannot be read: No such file or directory (os error 2); name the PEM file with the certificate's private key (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.key_file: there is no private key in the file; it should be PEM, without a password; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.key_file: the key is not that of the certificate; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
+    proxy.toml:10: listener.local.tls.key_file: the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
+    proxy.toml:6: client.catalog.client_secret: the secret stands in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
+    proxy.toml:10: listener.local.tls.cert_file: the certificate is not valid yet: callers that verify it refuse it; check this machine's clock, or wait until the certificate is valid
     proxy.toml:10: listener.local.tls.client_ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with the authority of callers' certificates (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.ca_file: this key is unknown; write `cert_file`
     "#);

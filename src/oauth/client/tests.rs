@@ -192,6 +192,7 @@ async fn a_request_is_what_the_document_asks_for() {
     assert_eq!(
         lines,
         [
+            "accept-encoding: identity",
             "accept: application/json",
             "authorization: Basic dXJuJTNBc3lzJTNBZW52JTNBMTpjYW5hcnktNjE=",
             "connection: close",

@@ -8,6 +8,7 @@
 //! no `Debug` quotes a file's content.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +58,7 @@ pub enum Problem {
 /// [`Problem`] says what cannot be used.
 pub fn find(
     env: impl Fn(&str) -> Option<String>,
-    path: impl Fn(&Path) -> PathBuf,
+    path: impl Fn(&Path) -> io::Result<PathBuf>,
 ) -> Result<Access, Problem> {
     let variable = |name| env(name).filter(|value: &String| !value.is_empty());
     if variable("KUBERNETES_SERVICE_HOST").is_some() {
@@ -65,8 +66,8 @@ pub fn find(
     }
     let paths = variable("KUBECONFIG").ok_or(Problem::Nowhere)?;
     let paths = std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty());
-    let paths: Vec<PathBuf> = paths.map(|named| path(&named)).collect();
-    kubeconfig(&paths)
+    let paths: io::Result<Vec<PathBuf>> = paths.map(|named| path(&named)).collect();
+    kubeconfig(&paths.map_err(unreadable)?)
 }
 
 /// The way of a pod, by its service account's files and the variables that Kubernetes sets.
@@ -123,6 +124,15 @@ pub fn kubeconfig(paths: &[PathBuf]) -> Result<Access, Problem> {
         exec.interactive_mode = Some(ExecInteractiveMode::Never);
     }
     Access::new(config, parts)
+}
+
+/// A kubeconfig file cannot be read, for this `cause`.
+#[must_use]
+pub fn unreadable(cause: io::Error) -> Problem {
+    Problem::Unreadable {
+        what: "the file",
+        cause,
+    }
 }
 
 const NO_SERVER: &str = "its cluster's server is no http:// or https:// address";
@@ -394,7 +404,9 @@ mod tests {
                 "{error}"
             );
         }
-        let nowhere = find(|_| None, Path::to_owned).unwrap_err().to_string();
+        let nowhere = find(|_| None, |path| Ok(path.to_owned()))
+            .unwrap_err()
+            .to_string();
         assert!(nowhere.contains("KUBECONFIG"), "{nowhere}");
     }
 

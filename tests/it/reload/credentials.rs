@@ -6,6 +6,7 @@ use super::*;
 use crate::support::Origin;
 use crate::support::certificate::Authority;
 use crate::support::origin::{After, Rules};
+use crate::support::{PATIENCE, process};
 
 const RECEIVED: &str = "token received";
 const FAILED: &str = "invalid_client";
@@ -165,6 +166,52 @@ fn both_may_be_in_one_file() {
     files.write("both.json", &registered("two", "second"));
     said(&proxy, RECEIVED, 2);
     assert_eq!(issued(&simulator, "two"), 1);
+}
+
+/// Has the secret's file become a pipe that nobody writes to.
+fn become_a_pipe(files: &Files) {
+    let (pipe, secret) = (files.path("pipe"), files.path("secret"));
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    std::fs::rename(&pipe, &secret).unwrap();
+}
+
+#[test]
+fn a_secret_that_became_a_pipe_is_refused_and_holds_nothing_up() {
+    let (_simulator, files, mut proxy) = one();
+    become_a_pipe(&files);
+    said(&proxy, REFUSED, 1);
+    let printed = &proxy.process.err;
+    printed.wait_for("why", |line| {
+        line.contains("it is no regular file").then_some(())
+    });
+    assert_eq!(proxy.get("/rest/2.0/assets").status, 200);
+    std::fs::remove_file(files.path("secret")).unwrap();
+    files.write("secret", "first\n");
+    said(&proxy, "configuration unchanged", 1);
+
+    become_a_pipe(&files);
+    proxy.process.signal("HUP");
+    proxy.process.signal("TERM");
+    assert_eq!(proxy.process.ended_within(PATIENCE), 0);
+}
+
+#[test]
+fn a_secret_that_is_a_pipe_fails_a_start() {
+    let files = Files::new();
+    become_a_pipe(&files);
+    let secret = files.path("secret");
+    let words = [
+        "serve",
+        "--upstream",
+        "https://acme.example",
+        "--client-id",
+        "one",
+    ];
+    let mut command = process::command(words);
+    let ended = process::run(command.arg("--client-secret-file").arg(&secret));
+    assert_eq!(ended.status, 78, "{}", ended.err);
+    assert!(ended.err.contains("it is no regular file"), "{}", ended.err);
 }
 
 #[test]
