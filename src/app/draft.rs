@@ -21,11 +21,11 @@ use crate::proxy::upstream::Upstream;
 use crate::proxy::{self, Listening, Server};
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store::{self, handed::HandedStore, observed::Observed};
+use crate::store::{self, handed, observed::Observed};
 use crate::telemetry::ClientMetrics;
 use crate::token;
 use crate::token::cache::TokenCell;
-use crate::token::ports::{Outcome, TokenEndpoint, TokenStore};
+use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -174,6 +174,7 @@ impl Draft<'_> {
             config: client.schedule,
             endpoint: self.endpoint(client)?,
             store: self.store(client)?,
+            initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
             observer: Counted(Arc::clone(metrics)),
@@ -194,7 +195,7 @@ impl Draft<'_> {
         }
     }
 
-    fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
+    fn store(&self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
         let instance = self.config.instances[&client.instance].origin();
         let kept = stored(client, &instance);
         let clock = &self.running.clock;
@@ -204,11 +205,15 @@ impl Draft<'_> {
             cause,
         })?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        let store: Arc<dyn TokenStore> = Arc::new(Observed::new(store, metrics));
-        Ok(match self.inheritance.tokens.remove(&*client.name) {
-            Some(handed) => Arc::new(HandedStore::new(store, kept, &handed, clock.wall())),
-            None => store,
-        })
+        Ok(Arc::new(Observed::new(store, metrics)))
+    }
+
+    /// What the process before this one has left of a client.
+    fn initial(&mut self, client: &config::Client) -> Option<Record> {
+        let sealed = self.inheritance.tokens.remove(&*client.name)?;
+        let instance = self.config.instances[&client.instance].origin();
+        let now = self.running.clock.wall();
+        handed::open(stored(client, &instance), &sealed, now)
     }
 
     /// The apps: each goes on counting where it stands, unless its limits changed.
