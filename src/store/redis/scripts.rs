@@ -54,6 +54,8 @@ pub(super) struct Scripts {
     pub(super) publish: Script,
     /// KEYS lock; ARGV owner.
     pub(super) unlock: Script,
+    /// KEYS members, seen; ARGV who.
+    pub(super) leave: Script,
 }
 
 impl Scripts {
@@ -65,6 +67,7 @@ impl Scripts {
             lease: Script::new(LEASE),
             publish: with_stamp(PUBLISH),
             unlock: Script::new(UNLOCK),
+            leave: Script::new(LEAVE),
         }
     }
 }
@@ -128,6 +131,12 @@ if stamp ~= ARGV[2] then return {'changed', ''} end
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
 if ARGV[5] ~= '' then redis.pcall('PUBLISH', ARGV[5], '') end
 return {'kept', redis.sha1hex(ARGV[3])}
+";
+
+const LEAVE: &str = "
+redis.pcall('ZREM', KEYS[1], ARGV[1])
+redis.pcall('ZREM', KEYS[2], ARGV[1])
+return 1
 ";
 
 const UNLOCK: &str = "
