@@ -153,7 +153,14 @@ impl Draft<'_> {
             let kept = (Arc::clone(&before.cell), before.engine.clone());
             let store_changed = running.config.store != self.config.store;
             match config::reload::engine(was, client) {
-                Engine::Kept(None) if !store_changed => return Ok(kept),
+                Engine::Kept(None) if !store_changed => {
+                    let store = Arc::clone(&running.parts.stores[&client.name]);
+                    self.made
+                        .parts
+                        .stores
+                        .insert(Arc::clone(&client.name), store);
+                    return Ok(kept);
+                }
                 Engine::Kept(change) => {
                     let orders = Orders {
                         config: client.schedule,
@@ -195,7 +202,7 @@ impl Draft<'_> {
         }
     }
 
-    fn store(&self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
+    fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
         let instance = self.config.instances[&client.instance].origin();
         let kept = stored(client, &instance);
         let clock = &self.running.clock;
@@ -205,7 +212,10 @@ impl Draft<'_> {
             cause,
         })?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        Ok(Arc::new(Observed::new(store, metrics)))
+        let store: Arc<dyn TokenStore> = Arc::new(Observed::new(store, metrics));
+        let stores = &mut self.made.parts.stores;
+        stores.insert(Arc::clone(&client.name), Arc::clone(&store));
+        Ok(store)
     }
 
     /// What the process before this one has left of a client.
