@@ -5,8 +5,10 @@
 //! and in place of what it has read: a process that was stopped beyond its lock's end changes
 //! nothing, and a generation never goes back.
 //!
-//! **Who is told.** Each process looks once a second, and at once when the server says that
-//! a token came, or that none did. Where a user may not subscribe to channels, looking alone does it.
+//! **Who is told.** The server tells each process that a token came, or that none did, and what it
+//! keeps now is read soon after: the later, the more there are, so that they do not all come at once.
+//! Beside that each looks every 11 s, which is its sign of life too. Where a user may not subscribe to
+//! channels it looks once a second.
 //!
 //! **Who goes on alone.** At each look a process announces itself; the server orders the living by
 //! when each first came. When the server goes away every process knows how many came before it, and
@@ -43,12 +45,19 @@ use link::{Link, Notices};
 use scripts::{Keys, Scripts};
 
 /// How often the server is looked at, on average, if it does not say that something changed.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(11);
+
+/// The same if it says nothing of changes, or cannot be reached.
+const LOOK_ALONE: Duration = Duration::from_secs(1);
+
+/// So many processes read in a second, at most, what they were told of.
+const READERS: u32 = 4_000;
 
 /// The shortest time from one look to the next, whatever the server says.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// After such a silence a process no longer counts as one of those who share a client.
+/// After such a silence a process no longer counts as one of those who share a client; longer than
+/// from one look to the next.
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long a record is kept beyond the last time in it.
@@ -195,6 +204,7 @@ impl TokenStore for RedisStore {
         let left = inner.link.run(async |server| {
             let mut leave = inner.scripts.leave.key(&inner.keys.members);
             leave.key(&inner.keys.seen).arg(inner.identity.name());
+            leave.arg(&inner.keys.channel);
             leave.invoke_async::<()>(server).await
         });
         // otherwise its place expires
@@ -234,18 +244,52 @@ impl Inner {
                 *locked(&self.problem) = e.to_string();
             }
             self.sight.look_is(now);
-            let spread = 0.75 + 0.5 * ThreadJitter.next();
-            let next = tokio::time::sleep(LOOK.mul_f64(spread));
-            if came.is_err() {
-                next.await;
-                continue;
-            }
-            tokio::time::sleep(PAUSE).await;
-            tokio::select! {
-                () = next => {}
-                _ = notices.recv() => {}
+            let next = match came.is_ok() && self.link.listens() {
+                true => LOOK.mul_f64(0.95 + 0.1 * ThreadJitter.next()),
+                false => LOOK_ALONE.mul_f64(0.75 + 0.5 * ThreadJitter.next()),
+            };
+            let next = tokio::time::sleep(next);
+            match came {
+                Ok(_) => self.listen(&mut notices, next).await,
+                Err(_) => next.await,
             }
         }
+    }
+
+    /// Takes in what the server tells, until the next look is due, or is called for.
+    async fn listen(&self, notices: &mut Notices, next: tokio::time::Sleep) {
+        tokio::time::sleep(PAUSE).await;
+        tokio::pin!(next);
+        loop {
+            let mut notice = tokio::select! {
+                () = &mut next => return,
+                notice = notices.recv() => notice,
+            };
+            let Some(first) = notice.as_ref().and_then(link::stamp) else {
+                return;
+            };
+            tokio::time::sleep(self.turn()).await;
+            // what was told meanwhile is newer
+            let mut stamp = first;
+            while let Ok(later) = notices.try_recv() {
+                notice = Some(later);
+                match notice.as_ref().and_then(link::stamp) {
+                    Some(later) => stamp = later,
+                    None => return,
+                }
+            }
+            self.sight.look_is(Seen::Content(stamp));
+        }
+    }
+
+    /// When it is this process's turn to read what all were told of.
+    fn turn(&self) -> Duration {
+        let all = match *locked(&self.rank) {
+            Rank::Among { all, .. } => all,
+            Rank::Alone | Rank::Unknown => 1,
+        };
+        let longest = Duration::from_secs(1) * all / READERS;
+        longest.mul_f64(ThreadJitter.next())
     }
 
     /// Looks once, and gives a sign of life.
@@ -257,6 +301,7 @@ impl Inner {
                 let mut look = self.scripts.look.key(&self.keys.record);
                 look.key(&self.keys.members).key(&self.keys.seen);
                 look.arg(self.identity.name()).arg(silence);
+                look.arg(&self.keys.channel);
                 look.invoke_async(server).await
             })
             .await?;
