@@ -77,9 +77,9 @@ impl Ledger {
     }
 
     /// What the seconds from `from` to `to` came to, and the one with the most operations; with the
-    /// look that each of `proxies` makes once a second by itself.
+    /// look that each of `proxies` makes every 11 s by itself.
     pub(super) fn between(&self, from: usize, to: usize, proxies: usize) -> (Load, Load) {
-        let looks = u32::try_from(proxies).unwrap_or(u32::MAX);
+        let looks = u32::try_from(proxies.div_ceil(11)).unwrap_or(u32::MAX);
         let mut sum = Load::default();
         let mut most = Load::default();
         for nth in from..to {

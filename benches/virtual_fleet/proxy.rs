@@ -180,6 +180,7 @@ impl Proxy {
             config: CONFIG,
             endpoint: self.world.issuer.clone(),
             store,
+            initial: None,
             clock: Arc::new(self.world.clock),
             jitter: Seeded(fastrand::Rng::with_seed(self.numbers.seed())),
             observer: Nobody,

@@ -24,10 +24,16 @@ const UNSEEN: Duration = Duration::from_millis(400);
 const WAY: (Duration, Duration) = (Duration::from_micros(300), Duration::from_millis(2));
 
 /// The longest time from one look at the server to the next.
-pub(super) const LOOK: Duration = Duration::from_millis(1_250);
+const LOOK: Duration = Duration::from_millis(11_550);
 
-/// Who is told of a change looks within this.
+/// The same while the server is away.
+pub(super) const LOOK_ALONE: Duration = Duration::from_millis(1_250);
+
+/// Who is told of a change reads it within this.
 const TOLD: Duration = Duration::from_millis(20);
+
+/// So many read in a second, at most, what they were told of.
+const READERS: u32 = 4_000;
 
 /// The proxies look in as many groups, one after the other: a wake-up each is dear.
 const GROUPS: usize = 64;
@@ -125,7 +131,13 @@ impl Server {
             Weather::Fair => Seen::Here(stamp),
             Weather::Away | Weather::BlackHole => Seen::Away,
         };
-        self.show(there, LOOK);
+        let within = match weather {
+            Weather::Fair => LOOK_ALONE,
+            // the connection breaks
+            Weather::Away => TOLD,
+            Weather::BlackHole => LOOK,
+        };
+        self.show(there, within);
     }
 
     /// What the group of `who` is shown.
@@ -174,7 +186,10 @@ impl Server {
             kept.stamp
         };
         if is_told {
-            self.show(Seen::Here(stamp), TOLD);
+            let members = locked(&self.kept).members.len();
+            let members = u32::try_from(members).unwrap_or(u32::MAX);
+            let turns = Duration::from_secs(1) * members / READERS;
+            self.show(Seen::Here(stamp), turns.max(TOLD));
         } else {
             let server = Arc::clone(self);
             tokio::spawn(async move {

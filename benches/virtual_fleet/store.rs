@@ -9,7 +9,7 @@ use collibra_auth_proxy::token::ports::{Lease, Rank, Record, StoreError, TokenSt
 
 use super::clock::locked;
 use super::cost::{self, Cost};
-use super::server::{Holder, LOOK, Seen, Server, away};
+use super::server::{Holder, LOOK_ALONE, Seen, Server, away};
 use super::weather::Store as Weather;
 
 /// A member of the fleet, as its store.
@@ -54,7 +54,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // the server forgets it 10 s after its last sign of life: here at once
+        // the server forgets it 15 s after its last sign of life: here at once
         let mut kept = locked(&self.0.server.kept);
         if kept.weather == Weather::Fair
             && let Ok(place) = kept.members.binary_search(&self.0.who)
@@ -165,14 +165,10 @@ impl TokenStore for Member {
             }
             if seen == Seen::Away && !is_shown {
                 // by its own next look
-                let after = server.numbers.between(Duration::ZERO, LOOK);
+                let after = server.numbers.between(Duration::ZERO, LOOK_ALONE);
                 tokio::time::sleep(after).await;
             }
             let there = view.borrow_and_update().1;
-            if there != Seen::Away {
-                let mut kept = locked(&server.kept);
-                kept.ledger.book(server.clock.passed(), &cost::LOOK);
-            }
             locked(&self.0.eyes).looked = Some(there);
             if there.is_news_to(seen) {
                 return;

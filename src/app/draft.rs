@@ -21,11 +21,11 @@ use crate::proxy::plan::{Client, Credentials, Plan, Route};
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store::{self, handed::HandedStore, observed::Observed};
+use crate::store::{self, handed, observed::Observed};
 use crate::telemetry::ClientMetrics;
 use crate::token;
 use crate::token::cache::TokenCell;
-use crate::token::ports::{Outcome, TokenEndpoint, TokenStore};
+use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -153,7 +153,14 @@ impl Draft<'_> {
             let kept = (Arc::clone(&before.cell), before.engine.clone());
             let store_changed = running.config.store != self.config.store;
             match config::reload::engine(was, client) {
-                Engine::Kept(None) if !store_changed => return Ok(kept),
+                Engine::Kept(None) if !store_changed => {
+                    let store = Arc::clone(&running.parts.stores[&client.name]);
+                    self.made
+                        .parts
+                        .stores
+                        .insert(Arc::clone(&client.name), store);
+                    return Ok(kept);
+                }
                 Engine::Kept(change) => {
                     let orders = Orders {
                         config: client.schedule,
@@ -174,6 +181,7 @@ impl Draft<'_> {
             config: client.schedule,
             endpoint: self.endpoint(client)?,
             store: self.store(client)?,
+            initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
             observer: Counted(Arc::clone(metrics)),
@@ -205,10 +213,17 @@ impl Draft<'_> {
         })?;
         let metrics = self.running.metrics.store(self.config.store.kind());
         let store: Arc<dyn TokenStore> = Arc::new(Observed::new(store, metrics));
-        Ok(match self.inheritance.tokens.remove(&*client.name) {
-            Some(handed) => Arc::new(HandedStore::new(store, kept, &handed, clock.wall())),
-            None => store,
-        })
+        let stores = &mut self.made.parts.stores;
+        stores.insert(Arc::clone(&client.name), Arc::clone(&store));
+        Ok(store)
+    }
+
+    /// What the process before this one has left of a client.
+    fn initial(&mut self, client: &config::Client) -> Option<Record> {
+        let sealed = self.inheritance.tokens.remove(&*client.name)?;
+        let instance = self.config.instances[&client.instance].origin();
+        let now = self.running.clock.wall();
+        handed::open(stored(client, &instance), &sealed, now)
     }
 
     /// The apps: each goes on counting where it stands, unless its limits changed.

@@ -33,6 +33,7 @@ use crate::proxy::upstream::{self, Upstream};
 use crate::socket::{Address, Socket};
 use crate::store::{self, handed};
 use crate::telemetry::Metrics;
+use crate::token::ports::TokenStore;
 use draft::Made;
 use handover::{Inheritance, Legacy};
 
@@ -108,6 +109,8 @@ pub struct Running {
 struct Parts {
     instances: BTreeMap<Arc<str>, Arc<Upstream>>,
     clients: BTreeMap<Arc<str>, Arc<Client>>,
+    /// Each client's.
+    stores: BTreeMap<Arc<str>, Arc<dyn TokenStore>>,
     apps: Arc<Apps>,
     /// In the order of the configuration.
     listeners: Vec<Open>,
@@ -248,6 +251,7 @@ impl Running {
         self.connections.close();
         let cut = self.left_after(patience).await;
         self.end_tasks().await;
+        self.leave_stores().await;
         cut
     }
 
@@ -273,7 +277,23 @@ impl Running {
             cut = self.left_after(LINGER).await;
         }
         self.end_tasks().await;
+        self.leave_stores().await;
         cut
+    }
+
+    /// Gives back this process's place among those who go on without a store, as far as that can be
+    /// done soon.
+    async fn leave_stores(&self) {
+        let mut leaving: JoinSet<()> = self
+            .parts
+            .stores
+            .values()
+            .map(Arc::clone)
+            .map(|store| async move { store.leave().await })
+            .collect();
+        let all = async { while leaving.join_next().await.is_some() {} };
+        // what is not done by then expires
+        let _ = tokio::time::timeout(LAST_MOMENT, all).await;
     }
 
     /// What a successor needs to take this server's place.

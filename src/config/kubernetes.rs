@@ -18,6 +18,8 @@ const LEASE: &str = "collibra-auth-proxy-token";
 
 const NAME_REMEDY: &str = "write lower-case letters, digits, `-` and `.`, up to 253";
 
+const NAMESPACE_REMEDY: &str = "write lower-case letters, digits and `-`, up to 63";
+
 /// Settles them. `None` only if something was reported.
 pub(super) fn parse(
     raw: raw::Store,
@@ -27,7 +29,7 @@ pub(super) fn parse(
     let mut name = |field: Field<String>, default: &str| {
         field.sound_or(
             default.to_owned(),
-            |name| is_name(name),
+            |name| access::is_name(name),
             "no object can have this name",
             NAME_REMEDY,
             report,
@@ -36,7 +38,13 @@ pub(super) fn parse(
     let secret = name(raw.secret, SECRET);
     let lease = name(raw.lease, LEASE);
     let given = matches!(raw.namespace, Field::Given(_) | Field::Faulty);
-    let namespace = name(raw.namespace, "default");
+    let namespace = raw.namespace.sound_or(
+        "default".to_owned(),
+        |name| access::is_namespace(name),
+        "no namespace can have this name",
+        NAMESPACE_REMEDY,
+        report,
+    );
     let (place, access) = access(raw.kubeconfig, &raw.place, surroundings);
     let access = match access? {
         Ok(access) => access,
@@ -89,14 +97,4 @@ fn remedy(problem: &Problem) -> &'static str {
             "in a pod mount the service account's token, elsewhere name a kubeconfig file that this user can read"
         }
     }
-}
-
-/// RFC 1123, section 2.1, as Kubernetes has it for names.
-fn is_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let inner = |b: u8| plain(b) || matches!(b, b'-' | b'.');
-    name.len() <= 253
-        && name.bytes().all(inner)
-        && name.bytes().next().is_some_and(plain)
-        && name.bytes().last().is_some_and(plain)
 }

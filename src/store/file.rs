@@ -1,8 +1,11 @@
 //! The store in a directory: the processes of one host share a token by it, and a restart finds it
 //! again.
 //!
-//! A client has one file, replaced as a whole, and a lock file beside it that is never removed. The
-//! lock is the kernel's (`flock`): it is gone when its process is, however that ends. The files are
+//! A client has one file, replaced as a whole, and a lock file beside it. The lock is the kernel's
+//! (`flock`): it is gone when its process is, however that ends. A process that stands still with the
+//! lock (`SIGSTOP`, a frozen container) loses it once it has had it for its time, by the clock of a
+//! process that waits for it: that one puts another file in its place, and what the old one locks no
+//! longer counts. The files are
 //! named for instance and client id, and not for the name that the configuration gives a client:
 //! whoever has the same id at the same instance drinks from the same pool, whatever it is called.
 
@@ -21,7 +24,7 @@ use tracing::warn;
 
 use crate::clock::{Clock, Instant};
 use crate::store::key::Key;
-use crate::store::{locked, record};
+use crate::store::{locked, random_name, record};
 use crate::token::ports::{Lease, Record, StoreError, TokenStore};
 use disk::{Content, Disk, Lock, Stamp};
 
@@ -76,6 +79,7 @@ impl FileStore {
             clock,
             seen: Mutex::default(),
             looked: Mutex::new(Instant::ORIGIN),
+            held: Mutex::default(),
             reported: Mutex::default(),
             exposure_reported: AtomicBool::new(false),
         })))
@@ -100,7 +104,7 @@ impl TokenStore for FileStore {
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let lock = self.0.blocking(|inner| inner.disk.lock()).await??;
+        let lock = self.0.blocking(move |inner| inner.lock(length)).await??;
         let Some(lock) = lock else { return Ok(None) };
         Ok(Some(Box::new(FileLease::new(&self.0, lock, length))))
     }
@@ -132,6 +136,8 @@ struct Inner {
     seen: Mutex<Stamp>,
     /// When a change was last looked for.
     looked: Mutex<Instant>,
+    /// Who has the lock, and since when that is known.
+    held: Mutex<Option<(String, Instant)>>,
     /// The digest of the content whose flaw was reported last.
     reported: Mutex<Option<Vec<u8>>>,
     exposure_reported: AtomicBool,
@@ -149,6 +155,39 @@ impl Inner {
             let problem = "the work on its files was ended by an internal error or a shutdown";
             StoreError::Away(problem.to_owned())
         })
+    }
+
+    /// Takes the lock, which nobody has for longer than `length`.
+    fn lock(&self, length: Duration) -> Result<Option<Lock>, StoreError> {
+        let me = random_name()?;
+        if let Some(lock) = self.disk.lock(&me)? {
+            *locked(&self.held) = None;
+            return Ok(Some(lock));
+        }
+        let owner = self.disk.owner();
+        let now = self.clock.now();
+        let since = {
+            let mut held = locked(&self.held);
+            match &*held {
+                Some((known, since)) if *known == owner => *since,
+                _ => {
+                    *held = Some((owner.clone(), now));
+                    now
+                }
+            }
+        };
+        if now.since(since) < length {
+            return Ok(None);
+        }
+        let lock = self.disk.take_over(&owner, &me)?;
+        *locked(&self.held) = None;
+        if lock.is_some() {
+            warn!(
+                client = %self.client, file = %self.disk.record().display(),
+                "a process held the lock beside this file beyond its end, so that it was taken over; see which of those that share the file is stopped or frozen"
+            );
+        }
+        Ok(lock)
     }
 
     /// What `content` holds, and what is to be said of it: each thing once, for it is read often.

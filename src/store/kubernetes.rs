@@ -34,7 +34,7 @@ use tokio::task::AbortHandle;
 use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::store::key::Key;
-use crate::store::sight::{Seen, Sight};
+use crate::store::shared::{self as common, Identity, Kept, Seen, Sight};
 use crate::store::{locked, random_name};
 use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
 use access::Access;
@@ -72,19 +72,19 @@ impl KubernetesStore {
     #[must_use]
     pub fn new(config: &Config, client: &str, key: Key, clock: Arc<dyn Clock>) -> KubernetesStore {
         let fingerprint = key.fingerprint();
+        let data = format!("token-{fingerprint}");
+        let place = format!("the Secret {} with {data}", config.secret);
         let shared = Arc::new(Shared {
-            client: client.into(),
-            data: format!("token-{fingerprint}"),
+            identity: Identity::new(&key),
+            kept: Kept::new(client, key, Arc::clone(&clock), place),
+            data,
             holder: format!("collibra-auth-proxy/holder-{fingerprint}"),
             members: format!("collibra-auth-proxy/members-{fingerprint}"),
-            key,
-            api: Api::new(config, Arc::clone(&clock)),
-            clock,
+            api: Api::new(config, clock),
             doubt: Notify::new(),
             sight: Sight::new(),
             rank: Mutex::new(Rank::Unknown),
             held: Mutex::default(),
-            reported: Mutex::default(),
         });
         let watching = tokio::spawn(Watching::new(Arc::clone(&shared)).run()).abort_handle();
         KubernetesStore { shared, watching }
@@ -134,7 +134,7 @@ impl TokenStore for KubernetesStore {
             Ok(content) => Seen::Content(content.clone()),
             Err(_) => Seen::Away,
         });
-        Ok(content?.and_then(|content| shared.judge(&content)))
+        Ok(content?.and_then(|content| shared.open(&content)))
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
@@ -146,6 +146,12 @@ impl TokenStore for KubernetesStore {
 
     async fn changed(&self) {
         self.shared.sight.changed().await;
+    }
+
+    async fn leave(&self) {
+        self.watching.abort();
+        // otherwise its seat expires
+        let _ = self.shared.leave().await;
     }
 
     fn rank(&self) -> Rank {
@@ -164,7 +170,8 @@ struct KubernetesLease {
 impl Lease for KubernetesLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
         let doubt = self.shared.doubt();
-        let published = self.shared.publish(&self.owner, record).await;
+        let shared = &*self.shared;
+        let published = common::publish(shared, &shared.kept, &self.owner, record).await;
         doubt.settle(&published);
         published
     }

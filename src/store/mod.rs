@@ -4,7 +4,7 @@
 //!
 //! [`observed`] counts what each is asked for; [`handed`] has what a process left to its successor.
 //!
-//! `sight` tells what a look at a server has found from what the engine has seen of it.
+//! `shared` is what they have in common: a store is one file of calls besides.
 //!
 //! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
 //!
@@ -21,7 +21,7 @@ pub mod memory;
 pub mod observed;
 pub mod record;
 pub mod redis;
-mod sight;
+mod shared;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -50,6 +50,10 @@ impl TokenStore for Observed {
         self.store.changed().await;
     }
 
+    async fn leave(&self) {
+        self.store.leave().await;
+    }
+
     fn rank(&self) -> Rank {
         self.store.rank()
     }

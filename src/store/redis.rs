@@ -5,8 +5,10 @@
 //! and in place of what it has read: a process that was stopped beyond its lock's end changes
 //! nothing, and a generation never goes back.
 //!
-//! **Who is told.** Each process looks once a second, and at once when the server says that
-//! a token came, or that none did. Where a user may not subscribe to channels, looking alone does it.
+//! **Who is told.** The server tells each process that a token came, or that none did, and what it
+//! keeps now is read soon after: the later, the more there are, so that they do not all come at once.
+//! Beside that each looks every 11 s, which is its sign of life too. Where a user may not subscribe to
+//! channels it looks once a second.
 //!
 //! **Who goes on alone.** At each look a process announces itself; the server orders the living by
 //! when each first came. When the server goes away every process knows how many came before it, and
@@ -28,38 +30,41 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use ring::digest;
 use tokio::task::AbortHandle;
-use tracing::warn;
 
 use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::secret::Secret;
 use crate::store::key::Key;
-use crate::store::sight::{Seen, Sight};
-use crate::store::{locked, random_name, record};
+use crate::store::record::Successor;
+use crate::store::shared::{self, Identity, Kept, Replace, Seen, Sight, lost};
+use crate::store::{locked, random_name};
 use crate::tls::{self, CaFile};
 use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
 use link::{Link, Notices};
 use scripts::{Keys, Scripts};
 
 /// How often the server is looked at, on average, if it does not say that something changed.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(11);
+
+/// The same if it says nothing of changes, or cannot be reached.
+const LOOK_ALONE: Duration = Duration::from_secs(1);
+
+/// So many processes read in a second, at most, what they were told of.
+const READERS: u32 = 4_000;
 
 /// The shortest time from one look to the next, whatever the server says.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// After such a silence a process no longer counts as one of those who share a client.
-const SILENCE: Duration = Duration::from_secs(10);
+/// After such a silence a process no longer counts as one of those who share a client; longer than
+/// from one look to the next.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long a record is kept beyond the last time in it.
 const REST: Duration = Duration::from_secs(3600);
 
 /// A record is kept no longer than this, whatever its times.
 const LONGEST: Duration = Duration::from_secs(48 * 3600);
-
-/// How often a record that changes while it is replaced is read again.
-const TRIES: u32 = 5;
 
 /// Where the server is and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,16 +139,14 @@ impl RedisStore {
         let keys = Keys::new(&config.key_prefix, &key);
         let (link, notices) = Link::new(config, &keys.channel)?;
         let inner = Arc::new(Inner {
-            client: client.into(),
-            key,
+            identity: Identity::new(&key),
+            kept: Kept::new(client, key, clock, keys.record.clone()),
             keys,
             scripts: Scripts::new(),
             link,
-            clock,
             sight: Sight::new(),
             rank: Mutex::new(Rank::Unknown),
             problem: Mutex::default(),
-            reported: Mutex::default(),
         });
         let watching = tokio::spawn(Arc::clone(&inner).watch(notices)).abort_handle();
         Ok(RedisStore { inner, watching })
@@ -166,7 +169,7 @@ impl TokenStore for RedisStore {
             Err(_) => Seen::Away,
         });
         let (content, _) = fetched?;
-        Ok(content.and_then(|content| self.inner.judge(&content)))
+        Ok(content.and_then(|content| self.inner.kept.open(&content)))
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
@@ -195,6 +198,19 @@ impl TokenStore for RedisStore {
         self.inner.sight.changed().await;
     }
 
+    async fn leave(&self) {
+        self.watching.abort();
+        let inner = &self.inner;
+        let left = inner.link.run(async |server| {
+            let mut leave = inner.scripts.leave.key(&inner.keys.members);
+            leave.key(&inner.keys.seen).arg(inner.identity.name());
+            leave.arg(&inner.keys.channel);
+            leave.invoke_async::<()>(server).await
+        });
+        // otherwise its place expires
+        let _ = left.await;
+    }
+
     fn rank(&self) -> Rank {
         *locked(&self.inner.rank)
     }
@@ -202,28 +218,24 @@ impl TokenStore for RedisStore {
 
 #[derive(Debug)]
 struct Inner {
-    client: Box<str>,
-    key: Key,
+    identity: Identity,
+    kept: Kept,
     keys: Keys,
     scripts: Scripts,
     link: Link,
-    clock: Arc<dyn Clock>,
     /// By the stamp of what is kept.
     sight: Sight<String>,
     rank: Mutex<Rank>,
     /// Why the server could not be used when it was last looked at.
     problem: Mutex<String>,
-    /// The digest of the content whose flaw was reported last.
-    reported: Mutex<Option<Vec<u8>>>,
 }
 
 impl Inner {
     /// Looks at the server for as long as the store is in use.
     async fn watch(self: Arc<Inner>, mut notices: Notices) {
-        let mut me = None;
         loop {
             while notices.try_recv().is_ok() {}
-            let came = self.look(&mut me).await;
+            let came = self.look().await;
             let now = match &came {
                 Ok(stamp) => Seen::Content(stamp.clone()),
                 Err(_) => Seen::Away,
@@ -232,33 +244,64 @@ impl Inner {
                 *locked(&self.problem) = e.to_string();
             }
             self.sight.look_is(now);
-            let spread = 0.75 + 0.5 * ThreadJitter.next();
-            let next = tokio::time::sleep(LOOK.mul_f64(spread));
-            if came.is_err() {
-                next.await;
-                continue;
-            }
-            tokio::time::sleep(PAUSE).await;
-            tokio::select! {
-                () = next => {}
-                _ = notices.recv() => {}
+            let next = match came.is_ok() && self.link.listens() {
+                true => LOOK.mul_f64(0.95 + 0.1 * ThreadJitter.next()),
+                false => LOOK_ALONE.mul_f64(0.75 + 0.5 * ThreadJitter.next()),
+            };
+            let next = tokio::time::sleep(next);
+            match came {
+                Ok(_) => self.listen(&mut notices, next).await,
+                Err(_) => next.await,
             }
         }
     }
 
-    /// Looks once, as the one who is called `me`.
-    async fn look(&self, me: &mut Option<String>) -> Result<String, StoreError> {
-        let name = match me {
-            Some(name) => name,
-            None => me.insert(random_name()?),
+    /// Takes in what the server tells, until the next look is due, or is called for.
+    async fn listen(&self, notices: &mut Notices, next: tokio::time::Sleep) {
+        tokio::time::sleep(PAUSE).await;
+        tokio::pin!(next);
+        loop {
+            let mut notice = tokio::select! {
+                () = &mut next => return,
+                notice = notices.recv() => notice,
+            };
+            let Some(first) = notice.as_ref().and_then(link::stamp) else {
+                return;
+            };
+            tokio::time::sleep(self.turn()).await;
+            // what was told meanwhile is newer
+            let mut stamp = first;
+            while let Ok(later) = notices.try_recv() {
+                notice = Some(later);
+                match notice.as_ref().and_then(link::stamp) {
+                    Some(later) => stamp = later,
+                    None => return,
+                }
+            }
+            self.sight.look_is(Seen::Content(stamp));
+        }
+    }
+
+    /// When it is this process's turn to read what all were told of.
+    fn turn(&self) -> Duration {
+        let all = match *locked(&self.rank) {
+            Rank::Among { all, .. } => all,
+            Rank::Alone | Rank::Unknown => 1,
         };
+        let longest = Duration::from_secs(1) * all / READERS;
+        longest.mul_f64(ThreadJitter.next())
+    }
+
+    /// Looks once, and gives a sign of life.
+    async fn look(&self) -> Result<String, StoreError> {
         let silence = milliseconds(SILENCE);
         let (stamp, before, all): (String, u32, u32) = self
             .link
             .run(async |server| {
                 let mut look = self.scripts.look.key(&self.keys.record);
                 look.key(&self.keys.members).key(&self.keys.seen);
-                look.arg(&*name).arg(silence);
+                look.arg(self.identity.name()).arg(silence);
+                look.arg(&self.keys.channel);
                 look.invoke_async(server).await
             })
             .await?;
@@ -294,67 +337,61 @@ impl Inner {
             .inspect_err(|e| *locked(&self.problem) = e.to_string())
     }
 
-    /// What `content` holds. What is wrong with it is said once.
-    fn judge(&self, content: &[u8]) -> Option<Record> {
-        let opened = record::open(&self.key, content, self.clock.wall());
-        if let Some(flaw) = opened.flaw {
-            let digest = digest::digest(&digest::SHA256, content).as_ref().to_vec();
-            if locked(&self.reported).replace(digest.clone()) != Some(digest) {
-                warn!(
-                    client = %self.client, key = %self.keys.record,
-                    "what is stored cannot be used as it is: {flaw}"
-                );
-            }
-        }
-        opened.record
-    }
-
-    /// Keeps `record`. The others are told if there is a newer token in it, and if they are to be.
-    async fn publish(&self, owner: &str, record: &Record, is_told: bool) -> Result<(), StoreError> {
-        for _ in 0..TRIES {
-            let (before, stamp) = self.fetch().await?;
-            let before = before.unwrap_or_default();
-            let now = self.clock.wall();
-            let place = &self.keys.record;
-            let next = record::supersede(&self.key, record, &before, now, place)?;
-            let rest = milliseconds(use_of(record, now));
-            let channel = if is_told || next.is_newer {
-                self.keys.channel.as_str()
-            } else {
-                ""
-            };
-            let (became, stamp): (String, String) = self
-                .run(async |server| {
-                    let mut publish = self.scripts.publish.key(&self.keys.lock);
-                    publish.key(&self.keys.record).arg(owner).arg(&stamp);
-                    publish.arg(&next.bytes).arg(rest).arg(channel);
-                    publish.invoke_async(server).await
-                })
-                .await?;
-            match became.as_str() {
-                "kept" => {
-                    self.sight.saw(Seen::Content(stamp));
-                    return Ok(());
-                }
-                "lost" => {
-                    let problem = "the right to ask ran out and is another's by now";
-                    return Err(StoreError::Overtaken(problem.to_owned()));
-                }
-                _changed => {}
-            }
-        }
-        Err(StoreError::Away(format!(
-            "something else writes to {} all the time; find it and give it another place",
-            self.keys.record
-        )))
-    }
-
     async fn unlock(&self, owner: &str) -> Result<(), StoreError> {
         self.run(async |server| {
             let mut unlock = self.scripts.unlock.key(&self.keys.lock);
             unlock.arg(owner).invoke_async(server).await
         })
         .await
+    }
+}
+
+/// One publication.
+struct Publication<'a> {
+    inner: &'a Inner,
+    /// How long the record is of use.
+    rest: Duration,
+    /// The others are told, also if there is no newer token in it.
+    is_told: bool,
+}
+
+impl Replace for Publication<'_> {
+    /// The stamp of what is kept.
+    type Before = String;
+
+    async fn before(&self, _owner: &str) -> Result<(String, Vec<u8>), StoreError> {
+        // whether the lock is still this process's is asked in the same step as what is replaced
+        let (before, stamp) = self.inner.fetch().await?;
+        Ok((stamp, before.unwrap_or_default()))
+    }
+
+    async fn replace(
+        &self,
+        owner: &str,
+        before: String,
+        next: &Successor,
+    ) -> Result<bool, StoreError> {
+        let inner = self.inner;
+        let channel = match self.is_told || next.is_newer {
+            true => inner.keys.channel.as_str(),
+            false => "",
+        };
+        let (became, stamp): (String, String) = inner
+            .run(async |server| {
+                let mut publish = inner.scripts.publish.key(&inner.keys.lock);
+                publish.key(&inner.keys.record).arg(owner).arg(&before);
+                publish.arg(&next.bytes).arg(milliseconds(self.rest));
+                publish.arg(channel).invoke_async(server).await
+            })
+            .await?;
+        match became.as_str() {
+            "kept" => {
+                inner.sight.saw(Seen::Content(stamp));
+                Ok(true)
+            }
+            "lost" => Err(lost()),
+            _changed => Ok(false),
+        }
     }
 }
 
@@ -372,7 +409,13 @@ impl Lease for RedisLease {
         // what came of a request is told; that it is booked the others need not know before they
         // ask themselves, and all of a large fleet would read it at once
         let is_told = std::mem::replace(&mut self.has_published, true);
-        self.inner.publish(&self.owner, record, is_told).await
+        let inner = &*self.inner;
+        let publication = Publication {
+            inner,
+            rest: use_of(record, inner.kept.clock.wall()),
+            is_told,
+        };
+        shared::publish(&publication, &inner.kept, &self.owner, record).await
     }
 }
 

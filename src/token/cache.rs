@@ -2,7 +2,7 @@
 //! the engine is doing for those who must wait.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -16,14 +16,34 @@ use crate::token::ports::{Outcome, Record, RequestError, StoredPool, StoredToken
 use crate::token::token::Token;
 
 /// A client's token, and what is being done about it. Written by the engine's loop alone, but for
-/// what the API refused.
+/// what the API made of it.
 #[derive(Debug)]
 pub struct TokenCell {
     current: ArcSwapOption<Token>,
     status: watch::Sender<Status>,
     /// The youngest generation that the API refused; 0: none.
     rejected: AtomicU64,
-    rejection: Notify,
+    /// How often in a row it was refused, with no good answer in between.
+    in_a_row: AtomicU32,
+    /// The youngest generation that the API accepted; 0: none.
+    accepted: AtomicU64,
+    judgement: Notify,
+}
+
+/// After so many refusals in a row, with no good answer in between, a token that the API accepted
+/// before is dead for everyone: it was revoked. One that was never accepted may be refused for what
+/// the callers ask, so it is passed on, and with it the API's own answer.
+pub(crate) const DEAD: u32 = 5;
+
+/// What the API made of the tokens that it was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Refusals {
+    /// The youngest generation that was refused; 0: none.
+    pub generation: u64,
+    /// How often in a row it was refused, with no good answer in between.
+    pub in_a_row: u32,
+    /// The youngest generation that was accepted; 0: none.
+    pub accepted: u64,
 }
 
 /// What the engine is doing for a client.
@@ -121,7 +141,9 @@ impl TokenCell {
                 store_problem: None,
             }),
             rejected: AtomicU64::new(0),
-            rejection: Notify::new(),
+            in_a_row: AtomicU32::new(0),
+            accepted: AtomicU64::new(0),
+            judgement: Notify::new(),
         }
     }
 
@@ -174,8 +196,27 @@ impl TokenCell {
 
     /// The API refused the token of this generation.
     pub fn reject(&self, generation: u64) {
-        self.rejected.fetch_max(generation, Ordering::Relaxed);
-        self.rejection.notify_one();
+        let before = self.rejected.fetch_max(generation, Ordering::Relaxed);
+        if generation > before {
+            self.in_a_row.store(1, Ordering::Relaxed);
+        } else if generation == before {
+            self.in_a_row.fetch_add(1, Ordering::Relaxed);
+        }
+        self.judgement.notify_one();
+    }
+
+    /// The API accepted the token of this generation: it answered with anything but a 401. Takes no
+    /// lock, and writes only if that is news. Without these calls no token is ever taken for dead.
+    pub fn accept(&self, generation: u64) {
+        if self.accepted.load(Ordering::Relaxed) < generation {
+            self.accepted.fetch_max(generation, Ordering::Relaxed);
+        }
+        if self.in_a_row.load(Ordering::Relaxed) > 0
+            && generation >= self.rejected.load(Ordering::Relaxed)
+            && self.in_a_row.swap(0, Ordering::Relaxed) >= DEAD
+        {
+            self.judgement.notify_one();
+        }
     }
 
     /// The API refused the token of this generation: waits for a newer one, at most for
@@ -226,14 +267,19 @@ impl TokenCell {
         self.status.send_replace(status);
     }
 
-    /// The youngest generation that the API refused; 0: none.
-    pub(crate) fn rejected(&self) -> u64 {
-        self.rejected.load(Ordering::Relaxed)
+    /// What the API made of the tokens that it was sent.
+    pub(crate) fn refusals(&self) -> Refusals {
+        Refusals {
+            generation: self.rejected.load(Ordering::Relaxed),
+            in_a_row: self.in_a_row.load(Ordering::Relaxed),
+            accepted: self.accepted.load(Ordering::Relaxed),
+        }
     }
 
-    /// Ends when the API has refused a token since this was last awaited.
-    pub(crate) async fn rejection(&self) {
-        self.rejection.notified().await;
+    /// Ends when the API has refused a token, or accepted one that was taken for dead, since this
+    /// was last awaited.
+    pub(crate) async fn judged(&self) {
+        self.judgement.notified().await;
     }
 }
 

@@ -192,6 +192,10 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// or come back since.
     async fn changed(&self);
 
+    /// This process shares the client no longer: its place among those who go on without the store
+    /// is free for another. Ends within a bound; what fails is left to expire.
+    async fn leave(&self) {}
+
     /// Which of those who share the client this process is, as far as the store knew when it was
     /// last there. It is asked for when the store is away, to settle who goes on without it.
     fn rank(&self) -> Rank {

@@ -97,6 +97,8 @@ pub struct Schedule {
     failures: u32,
     /// How often since the last token another process asked instead.
     yields: u32,
+    /// No request before this: another process asks, or has just asked in vain.
+    yielded_until: Instant,
     /// Refusals since the last token that were not booked.
     free_refusals: u32,
     /// Whether a refused request is known to use up the pool.
@@ -105,8 +107,23 @@ pub struct Schedule {
     crowded: u32,
     /// When a token was last replaced because the API refused it.
     replaced: Option<Instant>,
-    /// What is left to this process of a fleet while the store is away.
-    without_store: Option<Share>,
+    /// What is left to this process of a fleet while the store cannot be used.
+    without_store: Option<WithoutStore>,
+}
+
+/// How one of a fleet goes on without a store.
+#[derive(Clone, Copy, Debug)]
+struct WithoutStore {
+    /// The rank that the share follows from.
+    rank: Rank,
+    share: Share,
+    /// So many may ask, this process or others.
+    askers: u32,
+    /// From then on others may have asked as well.
+    since: Instant,
+    /// No renewal before this. It counts only while the store cannot be used: once it is back, the
+    /// renewal is due when it would have been.
+    not_before: Instant,
 }
 
 /// What is left of the pool to one of a fleet that has no store.
@@ -150,6 +167,7 @@ impl Schedule {
             due: now,
             failures: 0,
             yields: 0,
+            yielded_until: Instant::ORIGIN,
             free_refusals: 0,
             refusals_count: false,
             crowded: 0,
@@ -172,31 +190,63 @@ impl Schedule {
     /// Books the request that [`Step::Ask`] calls for: it must now be sent, and
     /// [`Schedule::granted`] or [`Schedule::failed`] be called before anything else.
     pub fn ask(&mut self, now: Instant) {
+        self.book(now);
+        let refill = self.config.pool.refill;
+        if let Some(Share::Part { of, ready_at, .. }) = self.share() {
+            *ready_at = now + refill * *of;
+        }
+    }
+
+    /// Books a request that is sent only once the store has it too. If the store refuses, call
+    /// [`Schedule::withdrawn`] or [`Schedule::unbooked`]. Otherwise as [`Schedule::ask`].
+    pub fn book(&mut self, now: Instant) {
         debug_assert!(self.asked.is_none(), "two requests at a time");
         self.budget.take(now);
         self.asked = Some(now);
-        if let Some(Share::Part { of, ready_at, .. }) = &mut self.without_store {
-            *ready_at = now + self.config.pool.refill * *of;
-        }
+    }
+
+    /// The request that was booked is not sent: the store could not keep it.
+    pub fn unbooked(&mut self, now: Instant) {
+        self.settle(now);
+        self.budget.give_back();
     }
 
     /// The request that was booked is not sent after all: another process asks. `jitter` in
     /// `[0, 1)`.
     pub fn withdrawn(&mut self, now: Instant, jitter: f64) {
-        self.settle(now);
-        self.budget.give_back();
+        self.unbooked(now);
         self.yielded(now, jitter);
     }
 
     /// When the next request will be made, if none is under way; at the end of time if none will.
     #[must_use]
     pub fn next_request(&self) -> Instant {
-        let within_the_pool = self.due.max(self.budget.ready_at());
+        let with_store = self.next_with_store();
         match self.without_store {
-            None => within_the_pool,
-            Some(Share::Part { ready_at, .. }) => within_the_pool.max(ready_at),
-            Some(Share::Nothing) => Instant::ORIGIN + Duration::MAX,
+            None => with_store,
+            Some(without) => match without.share {
+                Share::Part { ready_at, .. } => with_store.max(ready_at).max(without.not_before),
+                Share::Nothing => Instant::ORIGIN + Duration::MAX,
+            },
         }
+    }
+
+    /// When the next request would be made if the store could be used.
+    #[must_use]
+    pub fn next_with_store(&self) -> Instant {
+        self.next_with_lease().max(self.yielded_until)
+    }
+
+    /// The same once this process has the right to ask: no other one is asking then.
+    #[must_use]
+    pub fn next_with_lease(&self) -> Instant {
+        self.due.max(self.budget.ready_at())
+    }
+
+    /// When the request that is booked or under way was booked.
+    #[must_use]
+    pub fn asked(&self) -> Option<Instant> {
+        self.asked
     }
 
     /// When it is worth looking for a token again, as seen at `now`: when the next request will be
@@ -204,16 +254,22 @@ impl Schedule {
     #[must_use]
     pub fn next_chance(&self, now: Instant) -> Instant {
         match self.without_store {
-            Some(Share::Nothing) => now + self.config.pool.refill / 4,
+            Some(without) if matches!(without.share, Share::Nothing) => {
+                now + self.config.pool.refill / 4
+            }
             _ => self.next_request(),
         }
     }
 
-    /// The store has gone away, of which this process was the one that `rank` says.
+    /// The store cannot be used, of which this process is the one that `rank` says. Call it again
+    /// while it cannot be: a rank that became known changes the share.
     pub fn store_away(&mut self, rank: Rank, now: Instant) {
+        if self.without_store.is_some_and(|known| known.rank == rank) {
+            return;
+        }
         let pool = self.config.pool;
         let askers = (pool.capacity - 1).clamp(1, MOST_ASKERS);
-        let share = match rank {
+        let mut share = match rank {
             Rank::Alone => return,
             Rank::Among { before, all } if before < askers => Share::Part {
                 of: all.clamp(1, askers),
@@ -229,16 +285,44 @@ impl Schedule {
                 is_a_guess: true,
             },
         };
-        self.without_store = Some(share);
-        self.put_off();
+        let before = self.without_store;
+        if let (Share::Part { of, ready_at, .. }, Some(before)) = (&mut share, before) {
+            *ready_at = (*ready_at).max(match before.share {
+                Share::Part { ready_at, .. } => ready_at,
+                // the one whose place this is may have asked a moment ago
+                Share::Nothing => now + pool.refill * *of,
+            });
+        }
+        let askers = match rank {
+            Rank::Among { all, .. } => all.clamp(1, askers),
+            Rank::Alone | Rank::Unknown => askers,
+        };
+        let in_hand = self.usable_until.map_or(now, |end| end - pool.refill);
+        self.without_store = Some(WithoutStore {
+            rank,
+            share,
+            askers,
+            since: before.map_or(in_hand.max(now), |before| before.since),
+            not_before: before.map_or(Instant::ORIGIN, |before| before.not_before),
+        });
+        if before.is_none() {
+            self.put_off();
+        }
     }
 
-    /// The store is back. If there is no token in hand, one that others have is waited for for a
-    /// 30th of the refill interval, 2 s of a minute.
-    pub fn store_back(&mut self, now: Instant) {
-        let was_away = self.without_store.take().is_some();
-        if was_away && self.usable_until.is_none_or(|end| end <= now) {
-            self.due = self.due.max(now + self.config.pool.refill / 30);
+    /// The store is back. If there is no token in hand, one that others have is waited for for up
+    /// to a 30th of the refill interval, 2 s of a minute, unless this process `may_ask` already.
+    /// `jitter` in `[0, 1)`.
+    pub fn store_back(&mut self, now: Instant, may_ask: bool, jitter: f64) {
+        let Some(without) = self.without_store.take() else {
+            return;
+        };
+        self.count_the_others(&without, now);
+        self.yields = 0;
+        self.yielded_until = Instant::ORIGIN;
+        if !may_ask && self.left(now).is_zero() {
+            let longest = self.config.pool.refill / 30;
+            self.due = self.due.max(now + longest.mul_f64(1.0 - jitter / 2.0));
         }
     }
 
@@ -281,10 +365,9 @@ impl Schedule {
         self.usable_until = Some(usable_until);
         self.failures = 0;
         self.yields = 0;
+        self.yielded_until = Instant::ORIGIN;
         self.free_refusals = 0;
-        if self.without_store.is_some() {
-            self.put_off();
-        }
+        self.put_off();
     }
 
     /// Another process is asking, or has just asked: what is due is put off by the back-off that
@@ -300,7 +383,7 @@ impl Schedule {
         } else {
             pace.min((left / 4).max(backoff.base))
         };
-        self.due = self.due.max(now + wait);
+        self.yielded_until = self.yielded_until.max(now + wait);
     }
 
     /// What another process knows of the pool: when it is full again, and until when the issuer
@@ -333,7 +416,7 @@ impl Schedule {
         let delay = match self.draw(outcome) {
             draw @ (Draw::Nothing | Draw::Refused) => {
                 self.budget.give_back();
-                if let Some(Share::Part { ready_at, .. }) = &mut self.without_store {
+                if let Some(Share::Part { ready_at, .. }) = self.share() {
                     *ready_at = now;
                 }
                 self.free_refusals += u32::from(draw == Draw::Refused);
@@ -351,11 +434,12 @@ impl Schedule {
             Draw::Perhaps => pace.max(self.even_share(now)),
             Draw::Empty => {
                 surprise = Some(self.explain_429());
-                if let Some(Share::Part {
-                    is_a_guess: true, ..
-                }) = self.without_store
+                if let Some(share) = self.share()
+                    && let Share::Part {
+                        is_a_guess: true, ..
+                    } = share
                 {
-                    self.without_store = Some(Share::Nothing);
+                    *share = Share::Nothing;
                 }
                 self.budget.rate_limited(now, retry_after);
                 let intervals = self.last_chance(now).div_duration_f64(refill).floor();
@@ -373,28 +457,23 @@ impl Schedule {
         let would_miss = (last_chance.saturating_sub(took)..last_chance).contains(&delay);
         let delay = if would_miss { last_chance } else { delay };
         self.due = now + delay.max(asked_to);
+        self.yielded_until = Instant::ORIGIN;
         surprise
     }
 
     /// The API refused the token in hand. Whether a new one is asked for at once because of it; if
     /// not, one will be as soon as that is allowed again.
     pub fn rejected(&mut self, now: Instant) -> bool {
-        let earliest = self
-            .replaced
-            .map_or(now, |at| at + self.config.pool.refill)
-            .max(self.budget.ready_at());
-        let earliest = match self.without_store {
-            None => earliest,
-            Some(Share::Part { ready_at, .. }) => earliest.max(ready_at),
-            Some(Share::Nothing) => return false,
-        };
-        if earliest > now {
-            self.due = self.due.min(earliest);
-            return false;
+        let refill = self.config.pool.refill;
+        let earliest = self.replaced.map_or(now, |at| (at + refill).max(now));
+        self.due_at_once(now);
+        self.due = self.due.min(earliest);
+        // what the pool and the share allow is not to be remembered: a share ends with the outage
+        let is_allowed = self.next_request() <= now;
+        if is_allowed {
+            self.replaced = Some(now);
         }
-        self.replaced = Some(now);
-        self.due = now;
-        true
+        is_allowed
     }
 
     /// Tokens are renewed by another `config` from `now` on; the request that is due stays so.
@@ -407,6 +486,7 @@ impl Schedule {
     /// old ones, as far as the pool allows.
     pub fn credentials_changed(&mut self, now: Instant) {
         self.due = now;
+        self.due_at_once(now);
         self.failures = 0;
     }
 
@@ -418,6 +498,7 @@ impl Schedule {
             without_store: self.without_store,
             ..Schedule::new(self.config, now)
         };
+        self.due_at_once(now);
     }
 
     /// The mirrored pool.
@@ -430,6 +511,37 @@ impl Schedule {
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// All that decides what comes next, as seen at `now`, for telling states apart.
+    #[cfg(test)]
+    pub(crate) fn digest(&self, now: Instant, into: &mut Vec<i64>) {
+        let ahead = |at: Instant| i64::try_from(at.since(now).as_millis()).unwrap_or(i64::MAX);
+        let (full_at, not_before) = self.budget.times();
+        into.extend([full_at, not_before, self.due, self.yielded_until].map(ahead));
+        let ago = |at: Instant| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX);
+        into.push(self.asked.map_or(-1, ago));
+        into.push(self.usable_until.map_or(-1, ahead));
+        into.push(
+            self.replaced
+                .map_or(-1, |at| ahead(at + self.config.pool.refill)),
+        );
+        into.extend([self.failures.min(6), self.yields.min(6)].map(i64::from));
+        into.extend([self.free_refusals.min(1), self.crowded].map(i64::from));
+        into.push(i64::from(self.refusals_count));
+        let Some(without) = &self.without_store else {
+            return into.push(-2);
+        };
+        into.push(match without.rank {
+            Rank::Alone | Rank::Unknown => -1,
+            Rank::Among { before, all } => i64::from(before * 8 + all),
+        });
+        into.extend([without.not_before, without.since].map(ahead));
+        into.push(i64::from(without.askers));
+        into.push(match without.share {
+            Share::Nothing => -1,
+            Share::Part { ready_at, .. } => ahead(ready_at),
+        });
     }
 
     /// How what cost nothing is followed up: after a 60th of the refill interval, and then less and
@@ -459,9 +571,46 @@ impl Schedule {
 
     /// Without a store the token in hand is renewed as late as leaves a refill interval for it.
     fn put_off(&mut self) {
-        if let Some(end) = self.usable_until {
-            self.due = self.due.max(end - self.config.pool.refill);
+        let refill = self.config.pool.refill;
+        if let (Some(without), Some(end)) = (&mut self.without_store, self.usable_until) {
+            without.not_before = end - refill;
         }
+    }
+
+    /// Nobody knows what the others took from the pool while the store could not be used: as much as
+    /// their shares allowed, for all that is known.
+    fn count_the_others(&mut self, without: &WithoutStore, now: Instant) {
+        if now < without.since {
+            return;
+        }
+        let refill = self.config.pool.refill;
+        let others = match without.share {
+            Share::Part { .. } => without.askers - 1,
+            Share::Nothing => without.askers,
+        };
+        let times = now
+            .since(without.since)
+            .div_duration_f64(refill * without.askers);
+        let most = self.config.pool.capacity;
+        let taken = (f64::from(others) * (1.0 + times.floor())).min(f64::from(most));
+        let full_at = self.budget.times().0.max(without.since) + refill.mul_f64(taken);
+        self.budget
+            .restore(full_at.min(now + refill * most), Instant::ORIGIN, now);
+    }
+
+    /// What put the request off no longer holds: it is not for the token in hand that it is made.
+    fn due_at_once(&mut self, now: Instant) {
+        self.yielded_until = Instant::ORIGIN;
+        if let Some(without) = &mut self.without_store {
+            without.not_before = Instant::ORIGIN;
+            without.since = without.since.min(now);
+        }
+    }
+
+    fn share(&mut self) -> Option<&mut Share> {
+        self.without_store
+            .as_mut()
+            .map(|without| &mut without.share)
     }
 
     /// The spacing by which the attempts that the pool allows until the token in hand ends are

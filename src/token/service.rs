@@ -1,9 +1,5 @@
-//! The loop of one client: carries out what the schedule decides, keeps what comes of it in the
-//! store, and publishes it to the requests.
-//!
-//! Whoever asks for a token holds the store's lease meanwhile, and looks first whether another has
-//! brought one. The request is booked in the store before it is sent, so that a process that dies
-//! over it does not forget what it may have cost.
+//! The loop of one client: carries out the actions of its [`Renewal`], reports what came of them,
+//! and publishes the machine's state to the requests. It decides nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +10,13 @@ use tracing::{info, warn};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::random::Jitter;
-use crate::secret::Secret;
-use crate::token::cache::{Failure, Next, Status, TokenCell};
+use crate::token::budget::Budget;
+use crate::token::cache::TokenCell;
 use crate::token::ports::{
-    Grant, Lease, Outcome, Record, RequestError, StoreError, StoredPool, StoredToken,
-    TokenEndpoint, TokenStore,
+    Grant, Lease, Outcome, Record, RequestError, StoreError, TokenEndpoint, TokenStore,
 };
-use crate::token::schedule::{self, Schedule, Step, Surprise};
-use crate::token::token::Token;
+use crate::token::renewal::{Action, Event, Note, Renewal, Seen, StoreState};
+use crate::token::schedule::{self, Surprise};
 
 /// The shortest time that a store is given for an answer.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
@@ -45,6 +40,8 @@ pub struct Parts<J, O> {
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// Where they are kept.
     pub store: Arc<dyn TokenStore>,
+    /// What the process before this one has left, where the store may have nothing of it.
+    pub initial: Option<Record>,
     /// By which clock they live.
     pub clock: Arc<dyn Clock>,
     /// How delays are spread.
@@ -86,42 +83,22 @@ pub type Control = mpsc::UnboundedSender<Orders>;
 #[derive(Debug)]
 pub struct TokenService<J, O> {
     parts: Parts<J, O>,
-    schedule: Schedule,
+    renewal: Renewal,
     cell: Arc<TokenCell>,
-    token: Option<Arc<Token>>,
-    /// The client that the token in hand was issued to.
-    issued_to: Option<ClientId>,
-    /// The token in hand, and what is known of generations, is another client's: the one before.
-    of_another: bool,
-    /// The highest generation that is known of, here or in the store.
-    generation: u64,
-    failure: Option<Failure>,
-    /// The API refused the token in hand, and a new one is being asked for.
-    doubted: bool,
-    /// Up to which generation refusals by the API have been considered.
-    considered: u64,
-    /// Why the store could not be used when it was last tried, if it could not.
-    store_problem: Option<Arc<str>>,
+    lease: Option<Box<dyn Lease>>,
 }
 
 impl<J: Jitter, O: Observer> TokenService<J, O> {
     /// An engine, and the cell in which its token will be found.
     pub fn new(parts: Parts<J, O>) -> (TokenService<J, O>, Arc<TokenCell>) {
         let now = parts.clock.now();
-        let schedule = Schedule::new(parts.config, now);
-        let cell = Arc::new(TokenCell::empty(now, schedule.pool().clone()));
+        let renewal = Renewal::new(parts.config, parts.client_id.clone(), now);
+        let cell = Arc::new(TokenCell::empty(now, Budget::full(parts.config.pool)));
         let service = TokenService {
             parts,
-            schedule,
+            renewal,
             cell: Arc::clone(&cell),
-            token: None,
-            issued_to: None,
-            of_another: false,
-            generation: 0,
-            failure: None,
-            doubted: false,
-            considered: 0,
-            store_problem: None,
+            lease: None,
         };
         (service, cell)
     }
@@ -129,341 +106,97 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     /// Runs until the last sender of `orders` is dropped. Nothing that the endpoint or the store
     /// does ends it, not even a panic.
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Orders>) {
-        self.look_into_the_store().await;
+        let mut event = Event::Started(self.parts.initial.take());
         loop {
+            let was_quiet = matches!(event, Event::Time);
             let now = self.parts.clock.now();
-            match self.schedule.next(now) {
-                Step::Ask => self.renew().await,
-                Step::WaitUntil(at) => {
-                    let longest = self.parts.clock.longest_sleep();
-                    let due = tokio::time::sleep(at.since(now).min(longest));
-                    if self.schedule.next_chance(now) != at {
-                        // there is always one to tell those who ask when to come again
-                        self.publish_next();
-                    }
-                    tokio::select! {
-                        () = due => {}
-                        () = self.cell.rejection() => self.consider_rejection(),
-                        () = self.parts.store.changed() => self.keep_up_with_the_store().await,
-                        order = orders.recv() => match order {
-                            Some(order) => self.follow(order),
-                            None => return,
-                        },
-                    }
+            let seen = Seen {
+                now,
+                wall: self.parts.clock.wall(),
+                jitter: self.parts.jitter.next(),
+                rank: self.parts.store.rank(),
+                refusals: self.cell.refusals(),
+            };
+            let action = self.renewal.on(event, &seen);
+            if !self.renewal.holds_lease() {
+                self.lease = None;
+            }
+            self.tell();
+            let is_quiet = was_quiet && matches!(action, Action::WaitUntil(_));
+            if !is_quiet || self.renewal.is_outranked(now) {
+                // there is always one to tell those who ask when to come again
+                self.cell.publish(self.renewal.status(now));
+            }
+            event = match action {
+                Action::WaitUntil(at) => self.wait(at, &mut orders).await,
+                Action::Leave => {
+                    let leaving = self.parts.store.leave();
+                    // if it is not done by then, this process's place expires
+                    let _ = tokio::time::timeout(self.patience(), leaving).await;
+                    return;
                 }
-            }
+                action => self.carry_out(action).await,
+            };
         }
     }
 
-    /// Takes the right to ask, and asks, unless another has or does.
-    async fn renew(&mut self) {
-        self.publish(Next::Answer);
-        let refill = self.parts.config.pool.refill;
-        let lease = self.parts.store.lease(refill);
-        let mut lease = match in_time(self.patience(), lease).await {
-            Ok(None) => {
-                // the holder's token comes by the store; this is for a holder that dies
-                self.yield_to_another();
-                return;
+    /// Does what ends by itself.
+    async fn carry_out(&mut self, action: Action) -> Event {
+        let patience = self.patience();
+        match action {
+            Action::Read => Event::Read(in_time(patience, self.parts.store.read()).await),
+            Action::Lease => {
+                let length = self.parts.config.pool.refill;
+                let lease = in_time(patience, self.parts.store.lease(length)).await;
+                Event::Leased(lease.map(|lease| {
+                    self.lease = lease;
+                    self.lease.is_some()
+                }))
             }
-            Ok(Some(lease)) => Some(lease),
-            Err(StoreError::Overtaken(_)) => {
-                self.yield_to_another();
-                return;
-            }
-            Err(StoreError::Away(problem)) => {
-                self.without_store(&problem);
-                None
-            }
-        };
-        if lease.is_some() {
-            self.look_into_the_store().await;
+            Action::Publish(record) => Event::Published(match &mut self.lease {
+                Some(lease) => in_time(patience, lease.publish(&record)).await,
+                None => Err(StoreError::Overtaken("there is no lease".to_owned())),
+            }),
+            Action::Ask => Event::Answered(ask(Arc::clone(&self.parts.endpoint)).await),
+            Action::WaitUntil(_) | Action::Leave => Event::Time,
         }
-        let asked = self.parts.clock.now();
-        if self.schedule.next(asked) == Step::Ask {
-            self.schedule.ask(asked);
-            if self.keep(&mut lease).await {
-                let answer = ask(Arc::clone(&self.parts.endpoint)).await;
-                self.answered(asked, answer);
-                self.keep(&mut lease).await;
-            } else {
-                let jitter = self.parts.jitter.next();
-                self.schedule.withdrawn(self.parts.clock.now(), jitter);
-            }
-        }
-        // whatever was refused while this was under way was answered by it
-        self.considered = self.cell.rejected();
-        self.doubted = false;
-        self.publish_next();
     }
 
-    /// Takes in the answer to the request sent at `asked`.
-    fn answered(&mut self, asked: Instant, answer: Result<Grant, RequestError>) {
-        let now = self.parts.clock.now();
-        let taken = answer.and_then(|grant| self.take(asked, &grant));
-        let outcome = taken.as_ref().map(|_| ()).map_err(|e| e.outcome);
-        self.parts.observer.token_request(now.since(asked), outcome);
-        let jitter = self.parts.jitter.next();
-        match taken {
-            Ok((token, lifetime)) => {
-                info!(
-                    client = %self.parts.client,
-                    generation = token.generation(),
-                    lifetime_seconds = lifetime.as_secs(),
-                    took_milliseconds = millis(now.since(asked)),
-                    "token received"
-                );
-                self.schedule
-                    .granted(now, lifetime, token.usable_until(), jitter);
-                self.generation = token.generation();
-                self.token = Some(token);
-                self.issued_to = Some(self.parts.client_id.clone());
-                self.of_another = false;
-                self.failure = None;
-            }
-            Err(error) => self.failed(now, error, jitter),
+    /// Waits for an event.
+    async fn wait(&mut self, at: Instant, orders: &mut mpsc::UnboundedReceiver<Orders>) -> Event {
+        let longest = self.parts.clock.longest_sleep();
+        let due = tokio::time::sleep(at.since(self.parts.clock.now()).min(longest));
+        tokio::select! {
+            () = due => Event::Time,
+            () = self.cell.judged() => Event::Judged,
+            () = self.parts.store.changed() => Event::Changed,
+            order = orders.recv() => match order {
+                Some(order) => self.follow(order),
+                None => Event::Stopped,
+            },
         }
     }
 
     /// Goes on by other orders. The token in hand is good until its end, whoever asked for it.
-    fn follow(&mut self, orders: Orders) {
-        let now = self.parts.clock.now();
-        self.schedule.reconfigure(orders.config, now);
+    fn follow(&mut self, orders: Orders) -> Event {
         self.parts.config = orders.config;
-        self.parts.client_id = orders.client_id;
+        self.parts.client_id.clone_from(&orders.client_id);
         self.parts.endpoint = orders.endpoint;
         self.parts.store = orders.store;
-        self.with_store();
-        match orders.change {
-            Change::Nothing => {}
-            Change::Credentials => self.schedule.credentials_changed(now),
-            Change::Client => {
-                self.schedule.client_changed(now);
-                self.of_another = true;
-            }
-        }
-        self.publish_next();
+        Event::Configured(orders.config, orders.client_id, orders.change)
     }
 
-    fn take(&self, asked: Instant, grant: &Grant) -> Result<(Arc<Token>, Duration), RequestError> {
-        let generation = self.generation + 1;
-        let token = Token::new(&grant.access_token, generation, asked, grant.expires_in).map_err(
-            |problem| RequestError {
-                outcome: Outcome::Malformed,
-                retry_after: None,
-                message: problem.to_string(),
-            },
-        )?;
-        Ok((Arc::new(token), grant.expires_in))
-    }
-
-    fn failed(&mut self, now: Instant, error: RequestError, jitter: f64) {
-        let surprise = self
-            .schedule
-            .failed(now, error.outcome, error.retry_after, jitter);
-        let client = &self.parts.client;
-        warn!(
-            client = %client,
-            outcome = error.outcome.label(),
-            in_a_row = self.schedule.failures(),
-            next_in_seconds = self.schedule.next_chance(now).since(now).as_secs_f64(),
-            token_seconds_left = self.token.as_ref().map_or(0, |t| t.usable_until().since(now).as_secs()),
-            "token request failed: {error}"
-        );
-        match surprise {
-            Some(Surprise::OthersDrink) => warn!(
-                client = %client,
-                "the token pool is empty although this proxy took no more than it may: other programs use this client too, or another replica does; point them at this proxy or give them a client of their own"
-            ),
-            Some(Surprise::RefusalsCount) => warn!(
-                client = %client,
-                "refused token requests seem to use up the pool as well; they are counted from now on"
-            ),
-            None => {}
-        }
-        self.failure = Some(Failure {
-            at: now,
-            error,
-            in_a_row: self.schedule.failures(),
-        });
-    }
-
-    /// The API refused a token: if it is the one in hand, a new one is asked for, as far as that
-    /// is allowed.
-    fn consider_rejection(&mut self) {
-        let rejected = self.cell.rejected();
-        let held = self.token.as_ref().map_or(0, |token| token.generation());
-        if rejected > self.considered && rejected == held {
-            let now = self.parts.clock.now();
-            self.doubted = self.schedule.rejected(now);
-            warn!(
-                client = %self.parts.client,
-                generation = held,
-                next_in_seconds = self.schedule.next_chance(now).since(now).as_secs_f64(),
-                "the API answered 401 to the token in hand"
-            );
-        }
-        self.considered = self.considered.max(rejected);
-        if !self.doubted {
-            self.publish_next();
-        }
-    }
-
-    /// Looks into the store, and puts there what is in hand if that is newer: the store has lost
-    /// it, or was away when it came.
-    async fn keep_up_with_the_store(&mut self) {
-        let generation = self.generation;
-        let is_older = self.look_into_the_store().await;
-        if self.store_problem.is_none() && self.generation == generation {
-            // no token came of it: another asks, or has asked in vain
-            self.yield_to_another();
-        }
-        if !is_older {
-            return;
-        }
-        let lease = self.parts.store.lease(self.parts.config.pool.refill);
-        // if another has the right, it will keep something, and that is a change
-        let Ok(Some(lease)) = in_time(self.patience(), lease).await else {
-            return;
-        };
-        if self.look_into_the_store().await {
-            self.keep(&mut Some(lease)).await;
-        }
-    }
-
-    fn yield_to_another(&mut self) {
-        let jitter = self.parts.jitter.next();
-        self.schedule.yielded(self.parts.clock.now(), jitter);
-    }
-
-    /// Reads what is kept, and takes over what is newer than what is in hand. Whether it is older.
-    async fn look_into_the_store(&mut self) -> bool {
-        let read = self.parts.store.read();
-        match in_time(self.patience(), read).await {
-            Ok(record) => {
-                self.with_store();
-                if let Some(record) = &record {
-                    self.take_over(record);
+    /// Tells people and metrics what they are to know.
+    fn tell(&mut self) {
+        for note in self.renewal.notes() {
+            match &note {
+                Note::Received { took, .. } => self.parts.observer.token_request(*took, Ok(())),
+                Note::Failed { took, error, .. } => {
+                    self.parts.observer.token_request(*took, Err(error.outcome));
                 }
-                let now = self.parts.clock.now();
-                let held = self.token.as_ref().filter(|token| token.is_usable(now));
-                let kept = record.map_or(0, |record| record.generation);
-                held.is_some_and(|held| !self.of_another && held.generation() > kept)
+                _ => {}
             }
-            Err(StoreError::Away(problem) | StoreError::Overtaken(problem)) => {
-                self.without_store(&problem);
-                false
-            }
-        }
-    }
-
-    fn take_over(&mut self, record: &Record) {
-        let clock = &self.parts.clock;
-        let (now, wall) = (clock.now(), clock.wall());
-        let until = |at: std::time::SystemTime| now + at.duration_since(wall).unwrap_or_default();
-        self.schedule.restore_pool(
-            until(record.pool.full_at),
-            until(record.pool.not_before),
-            now,
-        );
-        let before = self.generation;
-        self.generation = self.generation.max(record.generation);
-        let held = self.token.as_ref().map_or(0, |token| token.generation());
-        let is_newer = |kept: &&StoredToken| self.of_another || kept.generation > held;
-        let Some(kept) = record.token.as_ref().filter(is_newer) else {
-            return;
-        };
-        // here generations go on counting when the client is another; in its store they began anew
-        let generation = if self.of_another {
-            kept.generation.max(before + 1)
-        } else {
-            kept.generation
-        };
-        // a wall clock that was set back must not lengthen a token's life
-        let age = wall.duration_since(kept.asked).unwrap_or_default();
-        let token = Token::new(&kept.access_token, generation, now - age, kept.lifetime);
-        let Ok(token) = token else { return };
-        if !token.is_usable(now) {
-            return;
-        }
-        let jitter = self.parts.jitter.next();
-        self.schedule
-            .adopted(token.issued(), kept.lifetime, token.usable_until(), jitter);
-        info!(
-            client = %self.parts.client,
-            generation = token.generation(),
-            seconds_left = token.usable_until().since(now).as_secs(),
-            "token taken over from the store"
-        );
-        self.generation = self.generation.max(token.generation());
-        self.token = Some(Arc::new(token));
-        self.issued_to = Some(self.parts.client_id.clone());
-        self.of_another = false;
-        self.failure = None;
-        self.considered = self.cell.rejected();
-        self.doubted = false;
-        self.publish_next();
-    }
-
-    /// Keeps the token in hand and the pool, if the right to do so is held. False if another has
-    /// taken it, and knows better by now.
-    async fn keep(&mut self, lease: &mut Option<Box<dyn Lease>>) -> bool {
-        let Some(held) = lease else { return true };
-        let wall = |at: Instant| self.parts.clock.wall_at(at);
-        let (full_at, not_before) = self.schedule.pool().times();
-        let token = self.token.as_ref().filter(|_| !self.of_another);
-        let record = Record {
-            generation: self.generation,
-            token: token.map(|token| StoredToken {
-                generation: token.generation(),
-                access_token: Secret::from(token.access_token().to_owned()),
-                asked: wall(token.issued()),
-                lifetime: token.expires().since(token.issued()),
-            }),
-            pool: StoredPool {
-                full_at: wall(full_at),
-                not_before: wall(not_before),
-            },
-        };
-        match in_time(self.patience(), held.publish(&record)).await {
-            Ok(()) => true,
-            Err(StoreError::Away(problem)) => {
-                self.without_store(&problem);
-                *lease = None;
-                true
-            }
-            Err(StoreError::Overtaken(why)) => {
-                info!(client = %self.parts.client, "what is in hand is not stored: {why}");
-                *lease = None;
-                self.look_into_the_store().await;
-                false
-            }
-        }
-    }
-
-    /// The store cannot be used: said once, and gone on without, as far as that is for this
-    /// process to do.
-    fn without_store(&mut self, problem: &str) {
-        if self.store_problem.is_none() {
-            let rank = self.parts.store.rank();
-            self.schedule.store_away(rank, self.parts.clock.now());
-            warn!(
-                client = %self.parts.client, ?rank,
-                "the store cannot be used, going on without it: {problem}"
-            );
-        }
-        if self.store_problem.as_deref() != Some(problem) {
-            self.store_problem = Some(problem.into());
-            self.publish_next();
-        }
-    }
-
-    /// The store can be used.
-    fn with_store(&mut self) {
-        if self.store_problem.take().is_some() {
-            self.schedule.store_back(self.parts.clock.now());
-            info!(client = %self.parts.client, "the store can be used again");
-            self.publish_next();
+            log(&self.parts.client, &note);
         }
     }
 
@@ -472,23 +205,73 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     fn patience(&self) -> Duration {
         (self.parts.config.pool.refill / 12).max(SHORTEST_PATIENCE)
     }
+}
 
-    fn publish_next(&self) {
-        let now = self.parts.clock.now();
-        self.publish(Next::Request(self.schedule.next_chance(now)));
-    }
-
-    fn publish(&self, next: Next) {
-        self.cell.publish(Status {
-            token: self.token.clone(),
-            issued_to: self.issued_to.clone(),
+/// What operators read of it.
+fn log(client: &str, note: &Note) {
+    match note {
+        Note::Received { token, took } => info!(
+            client,
+            generation = token.generation(),
+            lifetime_seconds = token.expires().since(token.issued()).as_secs(),
+            took_milliseconds = millis(*took),
+            "token received"
+        ),
+        Note::Failed {
+            error,
+            in_a_row,
             next,
-            failure: self.failure.clone(),
-            pool: self.schedule.pool().clone(),
-            doubted: self.doubted,
-            considered: self.considered,
-            store_problem: self.store_problem.clone(),
-        });
+            left,
+            surprise,
+            ..
+        } => {
+            warn!(
+                client,
+                outcome = error.outcome.label(),
+                in_a_row,
+                next_in_seconds = next.as_secs_f64(),
+                token_seconds_left = left.as_secs(),
+                "token request failed: {error}"
+            );
+            match surprise {
+                Some(Surprise::OthersDrink) => warn!(
+                    client,
+                    "the token pool is empty although this proxy took no more than it may: other programs use this client too, or another replica does; point them at this proxy or give them a client of their own"
+                ),
+                Some(Surprise::RefusalsCount) => warn!(
+                    client,
+                    "refused token requests seem to use up the pool as well; they are counted from now on"
+                ),
+                None => {}
+            }
+        }
+        Note::TakenOver { token, left } => info!(
+            client,
+            generation = token.generation(),
+            seconds_left = left.as_secs(),
+            "token taken over from the store"
+        ),
+        Note::NotStored(why) => info!(client, "what is in hand is not stored: {why}"),
+        Note::Refused { generation, next } => warn!(
+            client,
+            generation,
+            next_in_seconds = next.as_secs_f64(),
+            "the API answered 401 to the token in hand"
+        ),
+        Note::Dead { generation } => warn!(
+            client,
+            generation,
+            "the API refuses the token in hand to all callers; calls wait for the next token"
+        ),
+        Note::Store(StoreState::Away(problem)) => warn!(
+            client,
+            "the store cannot be used, going on without it: {problem}"
+        ),
+        Note::Store(StoreState::Unwritable(problem)) => warn!(
+            client,
+            "the store can be read but not written, going on without it: {problem}"
+        ),
+        Note::Store(StoreState::Usable) => info!(client, "the store can be used again"),
     }
 }
 

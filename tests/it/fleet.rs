@@ -11,6 +11,7 @@ mod by_redis;
 pub(crate) mod contract;
 mod load;
 mod members;
+mod partly;
 mod server;
 mod stored;
 
@@ -43,6 +44,7 @@ macro_rules! promises_of_members {
             contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
             contract::what_one_keeps_the_other_reads_and_is_told_of,
             contract::who_has_lost_the_right_changes_nothing,
+            contract::who_leaves_gives_its_place_to_the_next,
             members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,
             members::ten_run_for_a_quarter_of_an_hour_on_as_many_tokens_as_one,
             members::ten_that_start_at_once_take_one_token_and_none_for_restarting,
@@ -62,6 +64,7 @@ macro_rules! promises_whatever_happens_to_the_server {
             away::ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so,
             away::two_minutes_without_the_server_are_not_noticed,
             contract::a_server_that_swallows_everything_holds_nobody_up,
+            partly::a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all_are_back,
         );
     };
 }

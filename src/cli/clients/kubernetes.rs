@@ -42,15 +42,23 @@ impl Name {
     /// # Errors
     /// What to write instead.
     pub(super) fn parse(text: &str) -> Result<Name, &'static str> {
-        let part = |part: &str| {
-            let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
-            (!part.is_empty() && part.bytes().all(fits)).then(|| part.to_owned())
-        };
-        let (namespace, name) = text.split_once('/').unwrap_or_default();
-        match (part(namespace), part(name)) {
-            (Some(namespace), Some(name)) => Ok(Name { namespace, name }),
-            _ => Err("write kubernetes:NAMESPACE/NAME, in lower case"),
+        let (namespace, name) = text
+            .split_once('/')
+            .ok_or("write kubernetes:NAMESPACE/NAME, in lower case")?;
+        if !access::is_namespace(namespace) {
+            return Err(
+                "no namespace can have this name; write lower-case letters, digits and `-`, up to 63",
+            );
         }
+        if !access::is_name(name) {
+            return Err(
+                "no Secret can have this name; write lower-case letters, digits, `-` and `.`, up to 253",
+            );
+        }
+        Ok(Name {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// For people.

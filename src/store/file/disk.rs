@@ -1,7 +1,7 @@
 //! One client's files: the record, replaced as a whole, and the lock beside it. All of it blocks.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ pub(super) struct Disk {
     directory: PathBuf,
     record: PathBuf,
     lock: PathBuf,
+    /// A lock in the making, which takes the place of one that is held beyond its end.
+    next_lock: PathBuf,
     temporary: PathBuf,
 }
 
@@ -63,6 +65,7 @@ impl Disk {
         Disk {
             record: directory.join(format!("{name}.json")),
             lock: directory.join(format!("{name}.lock")),
+            next_lock: directory.join(format!("{name}.lock-next")),
             temporary: directory.join(format!("{name}.tmp")),
             directory,
         }
@@ -122,42 +125,92 @@ impl Disk {
         }
     }
 
-    /// Takes the lock; `None` if another has it.
+    /// Takes the lock and writes `owner` into it, a text that nobody else writes; `None` if another
+    /// has it.
     ///
     /// # Errors
     /// [`StoreError`] if there is no way to take it.
-    pub(super) fn lock(&self) -> Result<Option<Lock>, StoreError> {
-        let fault = |e: &io::Error| self.fault("locked", &self.lock, e);
+    pub(super) fn lock(&self, owner: &str) -> Result<Option<Lock>, StoreError> {
         for _ in 0..TRIES {
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(flags())
-                .open(&self.lock)
-                .map_err(|e| fault(&e))?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-                Err(e) => return Err(fault(&e.into())),
-            }
-            let lock = Lock(file);
+            let Some(lock) = self.lock_file(&self.lock)? else {
+                return Ok(None);
+            };
             if self.is_in_place(&lock) {
+                self.sign(&lock, owner)?;
                 return Ok(Some(lock));
             }
         }
-        Err(self.lost())
+        Err(StoreError::Away(self.lost()))
+    }
+
+    /// Who has the lock, by the text that was written into it. Empty if that cannot be told.
+    pub(super) fn owner(&self) -> String {
+        let mut owner = String::new();
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags())
+            .open(&self.lock);
+        if let Ok(file) = opened {
+            // what is no text is nobody's
+            let _ = file.take(256).read_to_string(&mut owner);
+        }
+        owner
+    }
+
+    /// Takes the lock from the process that wrote `before` into it, and holds it beyond its end:
+    /// another file takes its place, so that the old one no longer counts. `None` if another process
+    /// has done so already.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there is no way to take it.
+    pub(super) fn take_over(&self, before: &str, owner: &str) -> Result<Option<Lock>, StoreError> {
+        let Some(lock) = self.lock_file(&self.next_lock)? else {
+            return Ok(None);
+        };
+        if self.owner() != before {
+            return Ok(None);
+        }
+        self.sign(&lock, owner)?;
+        fs::rename(&self.next_lock, &self.lock)
+            .map_err(|e| self.fault("locked", &self.lock, &e))?;
+        Ok(self.is_in_place(&lock).then_some(lock))
+    }
+
+    /// The file at `path`, locked; `None` if another has locked it.
+    fn lock_file(&self, path: &Path) -> Result<Option<Lock>, StoreError> {
+        let fault = |e: &io::Error| self.fault("locked", path, e);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(flags())
+            .open(path)
+            .map_err(|e| fault(&e))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(fault(&e.into())),
+        }
+    }
+
+    fn sign(&self, lock: &Lock, owner: &str) -> Result<(), StoreError> {
+        let mut file = &lock.0;
+        let signed = file
+            .set_len(0)
+            .and_then(|()| file.write_all(owner.as_bytes()));
+        signed.map_err(|e| self.fault("written", &self.lock, &e))
     }
 
     /// Replaces the record's file, which is wholly the old or wholly the new one at any moment,
     /// whatever happens to the process or the machine. Gives which it is now.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be replaced or `lock` is no longer the one that counts.
+    /// [`StoreError::Overtaken`] if `lock` is no longer the one that counts, and otherwise
+    /// [`StoreError::Away`].
     pub(super) fn replace(&self, lock: &Lock, bytes: &[u8]) -> Result<Stamp, StoreError> {
         if !self.is_in_place(lock) {
-            return Err(self.lost());
+            return Err(StoreError::Overtaken(self.lost()));
         }
         // a temporary that is there is left from a process that was killed, for only the lock's
         // holder has one
@@ -193,11 +246,11 @@ impl Disk {
         StoreError::Away(format!("{path} is not a file; remove it"))
     }
 
-    fn lost(&self) -> StoreError {
+    fn lost(&self) -> String {
         let path = self.lock.display();
-        StoreError::Away(format!(
-            "{path} was removed or replaced while it was locked; leave it where it is"
-        ))
+        format!(
+            "{path} was replaced while it was locked: this process stood still beyond the end of its lock, or the file was removed, and then leave it where it is"
+        )
     }
 
     /// `path` cannot be dealt with because of `e`.

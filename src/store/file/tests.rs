@@ -346,6 +346,44 @@ async fn a_lock_that_was_taken_away_no_longer_counts() {
     second.publish(&record(1)).await.unwrap();
 }
 
+/// As by a process that was stopped: its lease does not end by itself.
+#[tokio::test]
+async fn a_lock_that_is_held_beyond_its_end_is_taken_over() {
+    let (_root, directory) = place();
+    let (one, other) = (store(&directory), store(&directory));
+    let long = Duration::from_secs(3_600);
+    let mut stopped = one.lease(long).await.unwrap().unwrap();
+    stopped.publish(&record(1)).await.unwrap();
+    let short = Duration::from_millis(200);
+    let begin = SystemClock.now();
+    let taken = async {
+        loop {
+            if let Some(lease) = other.lease(short).await.unwrap() {
+                return lease;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut second = timeout(SOON, taken).await.unwrap();
+    assert!(
+        SystemClock.now().since(begin) >= short,
+        "not before its end"
+    );
+    assert!(lease(&one).await.is_none(), "it is held by one at a time");
+    second.publish(&record(2)).await.unwrap();
+
+    let lost = stopped.publish(&record(3)).await.unwrap_err();
+    assert!(matches!(lost, StoreError::Overtaken(_)), "{lost}");
+    assert_eq!(token(&other).await.as_deref(), Some("token-2"));
+    drop(stopped);
+    assert!(
+        lease(&one).await.is_none(),
+        "nor does its end free the other's"
+    );
+    drop(second);
+    assert!(lease(&one).await.is_some());
+}
+
 #[tokio::test]
 async fn what_is_no_file_is_neither_waited_for_nor_followed() {
     let (root, directory) = place();

@@ -13,12 +13,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use kube::client::{AuthError, ConfigExt, RustlsTlsError};
 use kube::config::{
     ExecInteractiveMode, InClusterError, Kubeconfig, KubeconfigError, LoadDataError,
 };
 use ring::digest::{Context, Digest, SHA256};
 use secrecy::zeroize::Zeroizing;
+
+/// By what the API server's log tells this program from others.
+const USER_AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
 
 /// How long it may take to connect.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -203,7 +207,9 @@ impl Access {
     /// # Errors
     /// [`Problem`] if a file has changed for the worse, or if the program that logs in fails.
     pub async fn client(&self) -> Result<kube::Client, Problem> {
-        let config = (*self.config).clone();
+        let mut config = (*self.config).clone();
+        let agent = HeaderValue::from_static(USER_AGENT);
+        config.headers.push((http::header::USER_AGENT, agent));
         // it reads files, and runs the program
         let made = tokio::task::spawn_blocking(move || kube::Client::try_from(config)).await;
         made.map_err(|_| LOGIN)?.map_err(|error| match error {
@@ -234,6 +240,25 @@ impl Access {
         let user = &self.config.auth_info;
         user.exec.is_some() || user.auth_provider.is_some()
     }
+}
+
+/// Whether an object can have this name (RFC 1123, section 2.1, as Kubernetes has it).
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// Whether a namespace can have this name.
+#[must_use]
+pub fn is_namespace(name: &str) -> bool {
+    name.len() <= 63 && is_label(name)
+}
+
+fn is_label(label: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    label.bytes().all(|b| plain(b) || b == b'-')
+        && label.bytes().next().is_some_and(plain)
+        && label.bytes().last().is_some_and(plain)
 }
 
 /// As kubectl has it, the program's words may be secrets.

@@ -15,7 +15,7 @@ use crate::token::ports::Rank;
 const SEATS: usize = 4;
 
 /// After so long without a sign a member's seat is another's: three signs missed.
-const GONE: Duration = Duration::from_secs(50);
+const GONE: Duration = Duration::from_secs(15);
 
 /// What a process has seen of the seats.
 #[derive(Debug, Default)]
@@ -68,6 +68,13 @@ impl Roster {
     }
 }
 
+/// The seats in `text` without that of `me`; `None` if it has none.
+pub(super) fn without(text: &str, me: &str) -> Option<String> {
+    let others = |seat: &&str| seat.split_once(':').is_none_or(|(name, _)| name != me);
+    let left: Vec<&str> = text.split(' ').filter(others).collect();
+    (left.len() < text.split(' ').count()).then(|| left.join(" "))
+}
+
 fn parse(text: &str) -> impl Iterator<Item = (&str, u64)> {
     text.split(' ').filter_map(|seat| {
         let (name, count) = seat.split_once(':')?;
@@ -104,6 +111,14 @@ mod tests {
         let (written, rank) = last.attend("a:1 b:2 c:2 d:2", "e", start + GONE);
         assert_eq!(written.unwrap(), "b:2 c:2 d:2 e:1");
         assert_eq!(rank, Rank::Among { before: 3, all: 4 });
+    }
+
+    #[test]
+    fn who_leaves_gives_its_seat_back() {
+        assert_eq!(without("a:1 b:2 c:3", "b").as_deref(), Some("a:1 c:3"));
+        assert_eq!(without("a:1", "a").as_deref(), Some(""));
+        assert_eq!(without("a:1", "b"), None);
+        assert_eq!(without("", "a"), None);
     }
 
     #[test]

@@ -1,22 +1,21 @@
 //! What a store and its look at the server have in common: the two objects, and what is known of
 //! them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tracing::warn;
 
 use super::api::{Api, Kind, Replaced};
 use super::object::{annotate, annotation, members_of};
-use super::{TRIES, breathe};
-use crate::clock::{Clock, Instant};
-use crate::store::key::Key;
-use crate::store::sight::{Seen, Sight};
-use crate::store::{locked, record};
+use super::{TRIES, breathe, roster};
+use crate::clock::Instant;
+use crate::store::locked;
+use crate::store::record::Successor;
+use crate::store::shared::{Identity, Kept, Replace, Seen, Sight, lost};
 use crate::token::ports::{Rank, Record, StoreError};
 
 /// Whether the server is there is in doubt until this is settled.
@@ -40,8 +39,8 @@ impl Drop for Doubt<'_> {
 /// What one store knows.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) client: Box<str>,
-    pub(super) key: Key,
+    pub(super) identity: Identity,
+    pub(super) kept: Kept,
     /// The client's key in the Secret.
     pub(super) data: String,
     /// The Lease's annotation with who asks for the client.
@@ -49,7 +48,6 @@ pub(super) struct Shared {
     /// The Lease's annotation with the seats.
     pub(super) members: String,
     pub(super) api: Api,
-    pub(super) clock: Arc<dyn Clock>,
     /// A call has failed: whoever looks should see for themselves.
     pub(super) doubt: Notify,
     /// By the value of the client's key in the Secret.
@@ -57,8 +55,6 @@ pub(super) struct Shared {
     pub(super) rank: Mutex<Rank>,
     /// Who asks, and since when that is known.
     pub(super) held: Mutex<Option<(String, Instant)>>,
-    /// The content whose flaw was reported last.
-    pub(super) reported: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -81,7 +77,7 @@ impl Shared {
             *held = None;
             return false;
         };
-        let now = self.clock.now();
+        let now = self.kept.clock.now();
         let since = match &*held {
             Some((known, since)) if known == holder => *since,
             _ => {
@@ -96,7 +92,7 @@ impl Shared {
 
     /// Shows in the Lease's own fields who asked last, for people; only annotations decide.
     pub(super) fn show(&self, lease: &mut Value, owner: &str, length: Duration) {
-        let now = jiff::Timestamp::try_from(self.clock.wall()).unwrap_or_default();
+        let now = jiff::Timestamp::try_from(self.kept.clock.wall()).unwrap_or_default();
         // MicroTime: six digits, neither more nor fewer
         let now = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
         let spec = members_of(lease, "spec");
@@ -113,61 +109,33 @@ impl Shared {
         spec.insert("leaseTransitions".to_owned(), json!(transitions));
     }
 
-    /// What `content` holds. What is wrong with it is said once.
-    pub(super) fn judge(&self, content: &str) -> Option<Record> {
+    /// What the client's part of the Secret holds.
+    pub(super) fn open(&self, content: &str) -> Option<Record> {
         // what is no base64 is no record
-        let bytes = STANDARD.decode(content).unwrap_or_default();
-        let opened = record::open(&self.key, &bytes, self.clock.wall());
-        if let Some(flaw) = opened.flaw
-            && locked(&self.reported)
-                .replace(content.to_owned())
-                .as_deref()
-                != Some(content)
-        {
-            warn!(
-                client = %self.client, key = %self.data,
-                "what is stored cannot be used as it is: {flaw}"
-            );
-        }
-        opened.record
-    }
-
-    /// Keeps `record`, if `owner` has the right to ask, and nothing newer is kept.
-    pub(super) async fn publish(&self, owner: &str, record: &Record) -> Result<(), StoreError> {
-        for _ in 0..TRIES {
-            let mut secret = self.api.get(Kind::Secret).await?;
-            if secret.get("immutable") == Some(&json!(true)) {
-                return Err(StoreError::Away(
-                    "the Secret is immutable, so that nothing can be kept in it; delete it, and create it anew without that".to_owned(),
-                ));
-            }
-            // in this order: whoever took the right later finds what was read here replaced
-            let lease = self.api.get(Kind::Lease).await?;
-            if !self.is_of(&lease, owner) {
-                let problem = "the right to ask ran out and is another's by now";
-                return Err(StoreError::Overtaken(problem.to_owned()));
-            }
-            let before = self.content(&secret).unwrap_or_default();
-            let before = STANDARD.decode(before).unwrap_or_default();
-            let now = self.clock.wall();
-            let next = record::supersede(&self.key, record, &before, now, &self.data)?;
-            let content = STANDARD.encode(next.bytes);
-            members_of(&mut secret, "data").insert(self.data.clone(), json!(content));
-            if let Replaced::Done = self.api.replace(Kind::Secret, &secret).await? {
-                self.sight.saw(Seen::Content(Some(content)));
-                return Ok(());
-            }
-            breathe().await;
-        }
-        Err(StoreError::Away(format!(
-            "something else writes to the Secret with {} all the time; find it and give it another place",
-            self.data
-        )))
+        self.kept
+            .open(&STANDARD.decode(content).unwrap_or_default())
     }
 
     fn is_of(&self, lease: &Value, owner: &str) -> bool {
         let holder = annotation(lease, &self.holder).and_then(|holder| holder.split_once(' '));
         holder.is_some_and(|(name, _)| name == owner)
+    }
+
+    /// Gives this process's seat back.
+    pub(super) async fn leave(&self) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let mut lease = self.api.get(Kind::Lease).await?;
+            let text = annotation(&lease, &self.members).unwrap_or_default();
+            let Some(left) = roster::without(text, self.identity.name()) else {
+                return Ok(());
+            };
+            annotate(&mut lease, &self.members, Some(left));
+            if let Replaced::Done = self.api.replace(Kind::Lease, &lease).await? {
+                return Ok(());
+            }
+            breathe().await;
+        }
+        Ok(())
     }
 
     /// Gives back the right to ask, if `owner` still has it.
@@ -192,5 +160,42 @@ impl Shared {
             breathe().await;
         }
         Ok(())
+    }
+}
+
+impl Replace for Shared {
+    /// The Secret.
+    type Before = Value;
+
+    async fn before(&self, owner: &str) -> Result<(Value, Vec<u8>), StoreError> {
+        let secret = self.api.get(Kind::Secret).await?;
+        if secret.get("immutable") == Some(&json!(true)) {
+            return Err(StoreError::Away(
+                "the Secret is immutable, so that nothing can be kept in it; delete it, and create it anew without that".to_owned(),
+            ));
+        }
+        // in this order: whoever took the right later finds what was read here replaced
+        let lease = self.api.get(Kind::Lease).await?;
+        if !self.is_of(&lease, owner) {
+            return Err(lost());
+        }
+        let before = self.content(&secret).unwrap_or_default();
+        Ok((secret, STANDARD.decode(before).unwrap_or_default()))
+    }
+
+    async fn replace(
+        &self,
+        _owner: &str,
+        mut secret: Value,
+        next: &Successor,
+    ) -> Result<bool, StoreError> {
+        let content = STANDARD.encode(&next.bytes);
+        members_of(&mut secret, "data").insert(self.data.clone(), json!(content));
+        if let Replaced::Done = self.api.replace(Kind::Secret, &secret).await? {
+            self.sight.saw(Seen::Content(Some(content)));
+            return Ok(true);
+        }
+        breathe().await;
+        Ok(false)
     }
 }

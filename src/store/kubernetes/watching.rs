@@ -16,8 +16,8 @@ use super::roster::Roster;
 use super::shared::Shared;
 use super::{TRIES, breathe, spread};
 use crate::clock::Instant;
-use crate::store::sight::Seen;
-use crate::store::{locked, random_name};
+use crate::store::locked;
+use crate::store::shared::Seen;
 
 /// How often the Secret is read if no watch tells of a change, on average.
 const POLL: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_secs(30);
 const POLL_ALONE: Duration = Duration::from_secs(5);
 
 /// How often the Lease is looked at for a seat, on average.
-const ATTEND: Duration = Duration::from_secs(15);
+const ATTEND: Duration = Duration::from_secs(4);
 
 /// The pause before a server that is away is tried again: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
@@ -42,15 +42,13 @@ pub(super) struct Watching {
     /// The version of the Secret that was seen last.
     known: String,
     roster: Roster,
-    /// The name by which this process has a seat.
-    me: Option<String>,
     attend_at: Instant,
     told: bool,
 }
 
 impl Watching {
     pub(super) fn new(shared: Arc<Shared>) -> Watching {
-        let now = shared.clock.now();
+        let now = shared.kept.clock.now();
         Watching {
             shared,
             watch: None,
@@ -58,7 +56,6 @@ impl Watching {
             rest: PAUSE.0,
             known: String::new(),
             roster: Roster::default(),
-            me: None,
             attend_at: now,
             told: false,
         }
@@ -111,10 +108,10 @@ impl Watching {
         match self.shared.api.watch().await {
             Ok(watch) => {
                 self.watch = Some(watch);
-                self.begun = self.shared.clock.now();
+                self.begun = self.shared.kept.clock.now();
             }
             Err(problem) if !std::mem::replace(&mut self.told, true) => {
-                info!(client = %self.shared.client, "the store is looked at by reading alone: {problem}");
+                info!(client = %self.shared.kept.client, "the store is looked at by reading alone: {problem}");
             }
             Err(_) => {}
         }
@@ -122,7 +119,7 @@ impl Watching {
 
     /// Sees what the watch tells, and gives signs of life, for so long or until the watch ends.
     async fn follow(&mut self, span: Duration) {
-        let clock = Arc::clone(&self.shared.clock);
+        let clock = Arc::clone(&self.shared.kept.clock);
         let end = clock.now() + span;
         while clock.now() < end {
             self.give_sign().await;
@@ -162,12 +159,12 @@ impl Watching {
 
     /// Attends, if that is due.
     async fn give_sign(&mut self) {
-        if self.shared.clock.now() >= self.attend_at {
+        if self.shared.kept.clock.now() >= self.attend_at {
             let again = match self.attend().await {
                 Some(()) => ATTEND,
                 None => PAUSE.1,
             };
-            self.attend_at = self.shared.clock.now() + spread(again);
+            self.attend_at = self.shared.kept.clock.now() + spread(again);
         }
     }
 
@@ -175,15 +172,12 @@ impl Watching {
     /// that did not work out.
     async fn attend(&mut self) -> Option<()> {
         let shared = &self.shared;
-        if self.me.is_none() {
-            self.me = random_name().ok();
-        }
-        let me = self.me.as_ref()?;
+        let me = shared.identity.name();
         for _ in 0..TRIES {
             let mut lease = shared.api.get(Kind::Lease).await.ok()?;
             shared.is_held(&lease, Duration::MAX);
             let text = annotation(&lease, &shared.members).unwrap_or_default();
-            let (written, rank) = self.roster.attend(text, me, shared.clock.now());
+            let (written, rank) = self.roster.attend(text, me, shared.kept.clock.now());
             if written.is_some() {
                 annotate(&mut lease, &shared.members, written);
                 let replaced = shared.api.replace(Kind::Lease, &lease).await.ok()?;

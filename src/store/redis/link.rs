@@ -9,10 +9,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
+    Value,
+};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -23,6 +27,16 @@ use tokio_rustls::TlsConnector;
 use super::{Config, Server};
 use crate::tls;
 use crate::token::ports::StoreError;
+
+/// What a notice tells: the stamp of what is kept now, if it is that.
+pub(super) fn stamp(notice: &PushInfo) -> Option<String> {
+    match (&notice.kind, notice.data.as_slice()) {
+        (PushKind::Message, [_channel, Value::BulkString(stamp)]) if !stamp.is_empty() => {
+            String::from_utf8(stamp.clone()).ok()
+        }
+        _ => None,
+    }
+}
 
 /// How long an operation may take, connecting included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
@@ -38,6 +52,8 @@ pub(super) struct Link {
     login: Login,
     channel: String,
     notices: mpsc::UnboundedSender<PushInfo>,
+    /// Whether the server tells of changes: this user may listen.
+    listens: AtomicBool,
     connection: Mutex<Option<Connection>>,
 }
 
@@ -93,9 +109,15 @@ impl Link {
             login: Login(login),
             channel: channel.to_owned(),
             notices,
+            listens: AtomicBool::new(false),
             connection: Mutex::new(None),
         };
         Ok((link, told))
+    }
+
+    /// Whether the server tells of changes.
+    pub(super) fn listens(&self) -> bool {
+        self.listens.load(Ordering::Relaxed)
     }
 
     /// Has `command` carried out. A connection on which one failed otherwise than by an answer is
@@ -173,12 +195,13 @@ impl Link {
         let opened = MultiplexedConnection::new_with_config(&self.login.0, stream, config).await;
         let (mut commands, driver) = opened.map_err(|e| self.problem(&e))?;
         let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
-        match commands.subscribe(&self.channel).await {
-            Ok(()) => {}
+        let listens = match commands.subscribe(&self.channel).await {
+            Ok(()) => true,
             // the user may not listen, so changes are seen by looking
-            Err(e) if is_answer(&e) => {}
+            Err(e) if is_answer(&e) => false,
             Err(e) => return Err(self.problem(&e)),
-        }
+        };
+        self.listens.store(listens, Ordering::Relaxed);
         Ok(Connection { commands, driver })
     }
 

@@ -44,16 +44,20 @@ impl Keys {
 pub(super) struct Scripts {
     /// KEYS record; gives what is kept, or nil, and its stamp.
     pub(super) read: Script,
-    /// KEYS record, members, seen; ARGV who, ms until the silent are forgotten. Gives the record's
-    /// stamp, how many came before this one, and how many there are.
+    /// KEYS record, members, seen; ARGV who, ms until the silent are forgotten, channel. Gives the
+    /// record's stamp, how many came before this one, and how many there are. If one of the first
+    /// has come or gone, all are told to look.
     pub(super) look: Script,
     /// KEYS lock; ARGV owner, ms. Gives whether it was free.
     pub(super) lease: Script,
     /// KEYS lock, record; ARGV owner, the stamp of what is replaced, record, ms until it is of no
-    /// more use, channel, or nothing if nobody is told. Gives `kept`, `lost` or `changed`, and the new stamp.
+    /// more use, channel, or nothing if nobody is told. Gives `kept`, `lost` or `changed`, and the new
+    /// stamp, which is also what is told.
     pub(super) publish: Script,
     /// KEYS lock; ARGV owner.
     pub(super) unlock: Script,
+    /// KEYS members, seen; ARGV who, channel.
+    pub(super) leave: Script,
 }
 
 impl Scripts {
@@ -61,10 +65,11 @@ impl Scripts {
         let with_stamp = |body: &str| Script::new(&format!("{}{body}", stamp()));
         Scripts {
             read: with_stamp(READ),
-            look: with_stamp(LOOK),
+            look: with_stamp(&LOOK.replace("FIRST", FIRST)),
             lease: Script::new(LEASE),
             publish: with_stamp(PUBLISH),
             unlock: Script::new(UNLOCK),
+            leave: Script::new(&LEAVE.replace("FIRST", FIRST)),
         }
     }
 }
@@ -86,6 +91,9 @@ end
     )
 }
 
+/// So many may go on without the server, at most: who comes and goes behind them is nobody's concern.
+const FIRST: &str = "4";
+
 const READ: &str = "
 local kept, stamp = fetch(KEYS[1])
 return {kept, stamp}
@@ -101,15 +109,23 @@ local function add(key, ...)
     end
     redis.call('PEXPIRE', key, ARGV[2])
 end
+local function rank_of(who) return redis.call('ZRANK', KEYS[2], who) end
+local known = redis.pcall('ZSCORE', KEYS[2], ARGV[1])
 add(KEYS[2], 'NX', now, ARGV[1])
 add(KEYS[3], now, ARGV[1])
+local changed = type(known) ~= 'string' and rank_of(ARGV[1]) < FIRST
 local gone = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[2], 'LIMIT', 0, 100)
 if #gone > 0 then
+    for _, who in ipairs(gone) do
+        local rank = rank_of(who)
+        if rank and rank < FIRST then changed = true end
+    end
     redis.call('ZREM', KEYS[2], unpack(gone))
     redis.call('ZREM', KEYS[3], unpack(gone))
 end
+if changed then redis.pcall('PUBLISH', ARGV[3], '') end
 local kept, stamp = fetch(KEYS[1])
-return {stamp, redis.call('ZRANK', KEYS[2], ARGV[1]), redis.call('ZCARD', KEYS[2])}
+return {stamp, rank_of(ARGV[1]), redis.call('ZCARD', KEYS[2])}
 ";
 
 // a lock that would never end, or later than any, is none of this program's making
@@ -123,11 +139,20 @@ return 0
 // who may not publish can still keep: the others look by themselves
 const PUBLISH: &str = "
 if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return {'lost', ''} end
-local before, stamp = fetch(KEYS[2])
-if stamp ~= ARGV[2] then return {'changed', ''} end
+local _, before = fetch(KEYS[2])
+if before ~= ARGV[2] then return {'changed', ''} end
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
-if ARGV[5] ~= '' then redis.pcall('PUBLISH', ARGV[5], '') end
-return {'kept', redis.sha1hex(ARGV[3])}
+local stamp = redis.sha1hex(ARGV[3])
+if ARGV[5] ~= '' then redis.pcall('PUBLISH', ARGV[5], stamp) end
+return {'kept', stamp}
+";
+
+const LEAVE: &str = "
+local rank = redis.pcall('ZRANK', KEYS[1], ARGV[1])
+redis.pcall('ZREM', KEYS[1], ARGV[1])
+redis.pcall('ZREM', KEYS[2], ARGV[1])
+if type(rank) == 'number' and rank < FIRST then redis.pcall('PUBLISH', ARGV[2], '') end
+return 1
 ";
 
 const UNLOCK: &str = "

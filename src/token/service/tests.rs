@@ -1,6 +1,7 @@
 //! The engine in virtual time, seen from outside: what its cell hands out, what its endpoint is asked.
 
 mod orders;
+mod partly;
 mod without_store;
 
 use std::fmt;
@@ -17,7 +18,8 @@ use super::*;
 use crate::clock::TokioClock;
 use crate::secret::Secret;
 use crate::token::budget;
-use crate::token::ports::Draw;
+use crate::token::cache::Next;
+use crate::token::ports::{Draw, StoredPool, StoredToken};
 
 const CONFIG: schedule::Config = schedule::Config {
     refresh_at: 0.5,
@@ -114,18 +116,27 @@ fn controlled(
     clock: impl Clock,
 ) -> (AbortHandle, Arc<TokenCell>, Control) {
     let (control, orders) = mpsc::unbounded_channel();
-    let (service, cell) = TokenService::new(Parts {
+    let (service, cell) = TokenService::new(parts(endpoint, store, clock));
+    let running = tokio::spawn(service.run(orders)).abort_handle();
+    (running, cell, control)
+}
+
+fn parts(
+    endpoint: Arc<dyn TokenEndpoint>,
+    store: Arc<dyn TokenStore>,
+    clock: impl Clock,
+) -> Parts<HalfJitter, ()> {
+    Parts {
         client: "catalog".into(),
         client_id: ClientId::parse(OLD).unwrap(),
         config: CONFIG,
         endpoint,
         store,
+        initial: None,
         clock: Arc::new(clock),
         jitter: HalfJitter,
         observer: (),
-    });
-    let running = tokio::spawn(service.run(orders)).abort_handle();
-    (running, cell, control)
+    }
 }
 
 fn started<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenCell>, TokioClock)
@@ -148,30 +159,34 @@ struct Shared {
     leased: AtomicBool,
     changed: Notify,
     away: AtomicBool,
+    /// Leases are refused with an error, whatever else works.
+    no_lease: AtomicBool,
+    /// So are publications.
+    no_publish: AtomicBool,
 }
 
 #[derive(Debug)]
 struct SharedLease(Arc<Shared>);
 
-impl SharedStore {
-    fn here(&self) -> Result<(), StoreError> {
-        if self.0.away.load(Ordering::SeqCst) {
-            Err(StoreError::Away("scripted to be away".to_owned()))
-        } else {
-            Ok(())
-        }
+/// Fails if it is told to.
+fn works(fails: &AtomicBool) -> Result<(), StoreError> {
+    if fails.load(Ordering::SeqCst) {
+        Err(StoreError::Away("scripted to fail".to_owned()))
+    } else {
+        Ok(())
     }
 }
 
 #[async_trait]
 impl TokenStore for SharedStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
-        self.here()?;
+        works(&self.0.away)?;
         Ok(self.0.record.lock().unwrap().clone())
     }
 
     async fn lease(&self, _length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        self.here()?;
+        works(&self.0.away)?;
+        works(&self.0.no_lease)?;
         if self.0.leased.swap(true, Ordering::SeqCst) {
             return Ok(None);
         }
@@ -186,6 +201,7 @@ impl TokenStore for SharedStore {
 #[async_trait]
 impl Lease for SharedLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
+        works(&self.0.no_publish)?;
         *self.0.record.lock().unwrap() = Some(record.clone());
         self.0.changed.notify_waiters();
         Ok(())
@@ -228,6 +244,45 @@ async fn after_a_suspend_of_ten_minutes_a_new_token_is_there_within_a_second_or_
     assert_eq!(cell.wait(&clock, patience).await.unwrap().generation(), 2);
     let took = clock.now().since(woken);
     assert!(took <= clock.longest_sleep() + endpoint.delay, "{took:?}");
+}
+
+/// Over a store that is away, and one that has something older.
+#[tokio::test(start_paused = true)]
+async fn what_the_process_before_has_left_is_taken_over_and_brought_to_the_store() {
+    let clock = TokioClock::start();
+    let endpoint = Scripted::new(|_| Ok(()));
+    let store = SharedStore::default();
+    store.0.away.store(true, Ordering::SeqCst);
+    let left = Record {
+        generation: 7,
+        token: Some(StoredToken {
+            generation: 7,
+            access_token: Secret::from("left".to_owned()),
+            asked: clock.wall(),
+            lifetime: LIFETIME,
+        }),
+        pool: StoredPool {
+            full_at: clock.wall() + Duration::from_secs(60),
+            not_before: clock.wall(),
+        },
+    };
+    let (_control, orders) = mpsc::unbounded_channel();
+    let (service, cell) = TokenService::new(Parts {
+        initial: Some(left),
+        ..parts(endpoint.clone(), Arc::new(store.clone()), clock)
+    });
+    tokio::spawn(service.run(orders));
+    // not when it looks at the clock anyway
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(cell.status().token.unwrap().generation(), 7);
+    store.0.away.store(false, Ordering::SeqCst);
+    store.0.changed.notify_waiters();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        store.0.record.lock().unwrap().as_ref().unwrap().generation,
+        7
+    );
+    assert_eq!(endpoint.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -414,6 +469,77 @@ async fn a_refused_token_is_sent_again_if_no_other_is_to_be_had() {
     let patience = Duration::from_secs(10);
     cell.wait(&clock, patience).await.unwrap();
     assert!(cell.replace(1, &clock, patience).await.is_none());
+    assert!(cell.usable(clock.now()).is_some());
+}
+
+/// Revoked, while the token endpoint cannot be reached.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_api_refuses_for_everyone_is_not_sent_again() {
+    let is_up = Arc::new(AtomicBool::new(true));
+    let up = Arc::clone(&is_up);
+    let (_, cell, clock) = started(move |_| match up.load(Ordering::SeqCst) {
+        true => Ok(()),
+        false => Err(Outcome::ConnectionLost),
+    });
+    let patience = Duration::from_secs(10);
+    cell.wait(&clock, patience).await.unwrap();
+    cell.accept(1);
+    is_up.store(false, Ordering::SeqCst);
+    for _ in 0..5 {
+        assert!(cell.replace(1, &clock, patience).await.is_none());
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for _ in 0..100 {
+        assert!(cell.usable(clock.now()).is_none());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let told = cell.wait(&clock, Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(told.reason.unwrap().0, Outcome::ConnectionLost);
+
+    is_up.store(true, Ordering::SeqCst);
+    let patience = Duration::from_secs(60);
+    assert_eq!(cell.wait(&clock, patience).await.unwrap().generation(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_among_good_answers_changes_nothing() {
+    let (_, cell, clock) = started(|nth| {
+        if nth == 1 {
+            Ok(())
+        } else {
+            Err(Outcome::ConnectionLost)
+        }
+    });
+    let patience = Duration::from_secs(10);
+    cell.wait(&clock, patience).await.unwrap();
+    for _ in 0..100 {
+        cell.accept(1);
+        assert!(cell.replace(1, &clock, patience).await.is_none());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(cell.usable(clock.now()).is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_api_accepts_again_is_sent_again() {
+    let (_, cell, clock) = started(|nth| {
+        if nth == 1 {
+            Ok(())
+        } else {
+            Err(Outcome::ConnectionLost)
+        }
+    });
+    let patience = Duration::from_secs(10);
+    cell.wait(&clock, patience).await.unwrap();
+    cell.accept(1);
+    for _ in 0..5 {
+        cell.reject(1);
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(cell.usable(clock.now()).is_none());
+    // a call that was under way
+    cell.accept(1);
+    tokio::time::sleep(Duration::from_millis(1)).await;
     assert!(cell.usable(clock.now()).is_some());
 }
 

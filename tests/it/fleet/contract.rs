@@ -178,6 +178,25 @@ pub(super) fn each_knows_how_many_came_before_it(kind: Kind) {
     });
 }
 
+pub(super) fn who_leaves_gives_its_place_to_the_next(kind: Kind) {
+    let server = Server::start(kind);
+    kept_by(async {
+        let first = server.of_client("id");
+        assert_eq!(settles(&*first).await, 0);
+        let second = server.of_client("id");
+        assert_eq!(settles(&*second).await, 1);
+        first.leave().await;
+        let moved_up = async {
+            while settles(&*second).await > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // sooner than a place expires
+        let soon = Duration::from_secs(12);
+        timeout(soon, moved_up).await.unwrap();
+    });
+}
+
 /// The rank of a store, once it has one: how many came before it.
 async fn settles(store: &dyn TokenStore) -> u32 {
     let settled = async {

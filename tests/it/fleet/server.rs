@@ -15,7 +15,7 @@ use collibra_auth_proxy::store::kubernetes::{Config, access};
 #[cfg(feature = "kubernetes")]
 use crate::support::cluster::Cluster;
 #[cfg(feature = "kubernetes")]
-use crate::support::kubernetes::Kubernetes;
+use crate::support::kubernetes::{Faults, Kubernetes};
 use crate::support::redis::Redis;
 
 /// The kinds.
@@ -162,6 +162,27 @@ impl Server {
             Server::Kubernetes(server) => server.go_on(),
             #[cfg(feature = "kubernetes")]
             Server::Cluster(_) => unreachable!("a cluster goes on"),
+        }
+    }
+
+    /// It can be written, or only read.
+    pub(super) fn writes(&self, works: bool) {
+        match self {
+            Server::Redis(redis) => {
+                // as if its replicas were gone
+                let replicas: &[u8] = if works { b"0" } else { b"1" };
+                redis.say(&[b"CONFIG", b"SET", b"min-replicas-to-write", replicas]);
+            }
+            #[cfg(feature = "kubernetes")]
+            Server::Kubernetes(server) => server.does(Faults {
+                forbidden: match works {
+                    true => &[],
+                    false => &[("update", "token"), ("update", "lease")],
+                },
+                ..Faults::default()
+            }),
+            #[cfg(feature = "kubernetes")]
+            Server::Cluster(_) => unreachable!("a cluster is not this test's"),
         }
     }
 

@@ -57,6 +57,8 @@ pub(crate) struct Faults {
     pub(crate) keeps_nothing: bool,
     /// How long every answer takes.
     pub(crate) slow: Duration,
+    /// The verbs that the Role lacks, each with the object.
+    pub(crate) forbidden: &'static [(&'static str, &'static str)],
 }
 
 impl Kubernetes {

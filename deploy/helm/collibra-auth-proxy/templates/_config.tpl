@@ -55,7 +55,6 @@ password_file = "/run/secrets/redis/password"
 {{- end }}
 key_prefix = {{ .Values.store.redis.keyPrefix | toJson }}
 {{- else if eq .Values.store.kind "kubernetes" }}
-namespace = {{ .Release.Namespace | toJson }}
 secret = {{ printf "%s-token" (include "collibra-auth-proxy.fullname" .) | toJson }}
 lease = {{ printf "%s-token" (include "collibra-auth-proxy.fullname" .) | toJson }}
 {{- end }}

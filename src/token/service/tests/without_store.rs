@@ -5,7 +5,7 @@ use crate::token::ports::Rank;
 
 /// A store that a fleet shares and its members see by a rank each.
 #[derive(Clone, Debug)]
-struct Ranked(SharedStore, Rank);
+struct Ranked(SharedStore, Arc<Mutex<Rank>>);
 
 #[async_trait]
 impl TokenStore for Ranked {
@@ -22,7 +22,7 @@ impl TokenStore for Ranked {
     }
 
     fn rank(&self) -> Rank {
-        self.1
+        *self.1.lock().unwrap()
     }
 }
 
@@ -64,16 +64,31 @@ impl TokenEndpoint for Issuer {
     }
 }
 
-struct Fleet {
+pub(super) struct Fleet {
     issuer: Arc<Issuer>,
-    store: SharedStore,
-    clock: TokioClock,
-    cells: Vec<Arc<TokenCell>>,
+    pub(super) store: SharedStore,
+    pub(super) clock: TokioClock,
+    pub(super) cells: Vec<Arc<TokenCell>>,
 }
 
 impl Fleet {
-    /// Members with these ranks; those who wait at the store start a little apart.
-    async fn start(ranks: impl IntoIterator<Item = Rank>, away: bool) -> Fleet {
+    /// Members with these ranks, which start a little apart.
+    pub(super) async fn start(ranks: impl IntoIterator<Item = Rank>, away: bool) -> Fleet {
+        let store = SharedStore::default();
+        store.0.away.store(away, Ordering::SeqCst);
+        let fleet = Fleet::at(store, ranks).await;
+        fleet.pass(5).await;
+        fleet
+    }
+
+    /// The same at a store as it is; they have just started.
+    pub(super) async fn at(store: SharedStore, ranks: impl IntoIterator<Item = Rank>) -> Fleet {
+        let ranks = ranks.into_iter().map(|rank| Arc::new(Mutex::new(rank)));
+        Fleet::learning(store, &ranks.collect::<Vec<_>>()).await
+    }
+
+    /// The same with ranks that may change.
+    pub(super) async fn learning(store: SharedStore, ranks: &[Arc<Mutex<Rank>>]) -> Fleet {
         let clock = TokioClock::start();
         let issuer = Arc::new(Issuer {
             clock,
@@ -81,38 +96,34 @@ impl Fleet {
             issued: AtomicU32::new(0),
             refused: AtomicU32::new(0),
         });
-        let store = SharedStore::default();
-        store.0.away.store(away, Ordering::SeqCst);
         let mut cells = Vec::new();
         for rank in ranks {
-            let ranked = Arc::new(Ranked(store.clone(), rank));
+            let ranked = Arc::new(Ranked(store.clone(), Arc::clone(rank)));
             let (_, cell) = engine(issuer.clone(), ranked, clock);
             cells.push(cell);
             tokio::time::sleep(Duration::from_millis(7)).await;
         }
-        let fleet = Fleet {
+        Fleet {
             issuer,
             store,
             clock,
             cells,
-        };
-        fleet.pass(5).await;
-        fleet
+        }
     }
 
-    async fn of(size: u32) -> Fleet {
+    pub(super) async fn of(size: u32) -> Fleet {
         let ranks = (0..size).map(|before| Rank::Among { before, all: size });
         Fleet::start(ranks, false).await
     }
 
     /// The store goes away, or comes back, and all are told.
-    fn away(&self, away: bool) {
+    pub(super) fn away(&self, away: bool) {
         self.store.0.away.store(away, Ordering::SeqCst);
         self.store.0.changed.notify_waiters();
     }
 
     /// The seconds that pass; gives how many members served at the least.
-    async fn pass(&self, seconds: u32) -> usize {
+    pub(super) async fn pass(&self, seconds: u32) -> usize {
         let mut least = self.cells.len();
         for _ in 0..seconds {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -121,17 +132,17 @@ impl Fleet {
         least
     }
 
-    fn serving(&self) -> usize {
+    pub(super) fn serving(&self) -> usize {
         let now = self.clock.now();
         let serving = self.cells.iter().filter(|cell| cell.usable(now).is_some());
         serving.count()
     }
 
-    fn issued(&self) -> u32 {
+    pub(super) fn issued(&self) -> u32 {
         self.issuer.issued.load(Ordering::SeqCst)
     }
 
-    fn refused(&self) -> u32 {
+    pub(super) fn refused(&self) -> u32 {
         self.issuer.refused.load(Ordering::SeqCst)
     }
 }

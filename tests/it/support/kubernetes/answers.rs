@@ -164,6 +164,9 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request) -> Res
         (verb, &*named),
         ("get" | "update" | "watch", SECRET) | ("get" | "update", LEASE)
     );
+    let is_forbidden =
+        |(of, object): &(&str, &str)| *of == verb && named.ends_with(&format!("s/{object}"));
+    let granted = granted && !faults.forbidden.iter().any(is_forbidden);
     if !granted && !operates {
         let problem = format!("User \"test\" cannot {verb} resource {path}");
         return refuse(Refusal(StatusCode::FORBIDDEN, problem));

@@ -1,0 +1,121 @@
+//! Every way in which a small fleet can go, step by step, on the real machine: three replicas, two
+//! of which may go on without the store, and a store and an issuer that are modelled here.
+//!
+//! A state is what the machines hold, what they have under way, and what the store and the issuer
+//! keep, with every time relative to the present, and the replicas in no order. From each state every
+//! step is taken that is possible there: any replica's action ends, well or not, or time passes to
+//! the next thing that happens. Faults come out of a small allowance, at any state.
+//!
+//! What must hold in every state is in [`World::verdict`]. `cargo test --release --lib explore --
+//! --ignored --nocapture` takes all faults by threes, and prints the number of states.
+
+mod month;
+mod world;
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use world::{Choice, How, World};
+
+/// What came of it.
+struct Explored {
+    states: usize,
+    deepest: usize,
+    /// All states that can be reached were.
+    is_closed: bool,
+}
+
+/// Takes every step from `start`, depth first, up to `most` states.
+///
+/// # Panics
+/// Prints the steps to the first state in which something does not hold.
+fn explore(start: World, most: usize) -> Explored {
+    let mut seen = HashSet::new();
+    seen.insert(hash(&start));
+    let mut deepest = 0;
+    let mut path: Vec<(World, Vec<Choice>)> = vec![(start.clone(), start.choices())];
+    let mut steps: Vec<Choice> = Vec::new();
+    while let Some((world, choices)) = path.last_mut() {
+        let Some(choice) = choices.pop() else {
+            path.pop();
+            steps.pop();
+            continue;
+        };
+        if seen.len() >= most {
+            return Explored {
+                states: seen.len(),
+                deepest,
+                is_closed: false,
+            };
+        }
+        let mut next = world.clone();
+        next.take(&choice);
+        steps.push(choice);
+        if let Some(problem) = next.verdict() {
+            panic!("{problem}\n{}{next:#?}", trace(&path[0].0, &steps));
+        }
+        if seen.insert(hash(&next)) {
+            deepest = deepest.max(steps.len());
+            let choices = next.choices();
+            path.push((next, choices));
+        } else {
+            steps.pop();
+        }
+    }
+    Explored {
+        states: seen.len(),
+        deepest,
+        is_closed: true,
+    }
+}
+
+/// The steps, for people: with the time of each, the faults, and what the last of them are.
+fn trace(start: &World, steps: &[Choice]) -> String {
+    const LAST: usize = 40;
+    let mut world = start.clone();
+    let mut text = String::new();
+    let first = steps.len().saturating_sub(LAST);
+    for (nth, choice) in steps.iter().enumerate() {
+        let before = world.now();
+        let what = world.describe(choice);
+        world.take(choice);
+        let is_well = matches!(choice, Choice::Pass | Choice::End(_, How::Well));
+        if *choice != Choice::Pass && (nth >= first || !is_well) {
+            text += &format!("{:>8.1} s  {what}\n", before as f64 / 1000.0);
+        }
+    }
+    text
+}
+
+fn hash(world: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    world.digest().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn explored(faults: u8, most: usize) -> Explored {
+    let explored = explore(World::new(faults), most);
+    let Explored {
+        states,
+        deepest,
+        is_closed,
+    } = explored;
+    println!("{faults} faults: {states} states, {deepest} deep, closed: {is_closed}");
+    explored
+}
+
+#[test]
+fn whatever_single_fault_comes_whenever_the_fleet_keeps_its_promises() {
+    assert!(explored(0, 1_000_000).is_closed);
+    explored(1, 60_000);
+}
+
+/// Some minutes, optimized: `cargo test --release --lib explore -- --ignored --nocapture`.
+#[test]
+#[ignore = "10 million states"]
+fn nor_do_two_or_three_faults_break_them() {
+    let most = std::env::var("STATES").map_or(10_000_000, |most| most.parse().unwrap());
+    for faults in 1..=3 {
+        explored(faults, most);
+    }
+}

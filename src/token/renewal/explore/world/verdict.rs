@@ -1,0 +1,54 @@
+//! What must hold in every state.
+
+use super::{LIFE, Mode, SETTLED, World, instant, model};
+
+impl World {
+    /// What does not hold, if anything.
+    pub(in super::super) fn verdict(&self) -> Option<String> {
+        if let Some(problem) = self.problem {
+            return Some(problem.to_owned());
+        }
+        let up = || self.replicas.iter().filter(|r| r.down_until.is_none());
+        let pool = up().map(|r| r.machine.schedule.pool().ready_at());
+        let pool = pool.min().map_or(0, |at| model(at) + SETTLED);
+        let excused = self.excused_until.max(pool);
+        let is_fair = self.mode.0 == Mode::Fair;
+        let serving = up().filter(|r| r.machine.offered(instant(self.now)).is_some());
+        if !is_fair && self.settled_outage && self.now > pool && serving.count() == 0 {
+            return Some("nobody goes on without the store".to_owned());
+        }
+        for (nth, replica) in self.replicas.iter().enumerate() {
+            // for the worse and for the better, of this fault and of one that lasts
+            if replica.told_of_store > 4 {
+                return Some(format!("replica {nth} alternates between two states"));
+            }
+            let is_up = replica.down_until.is_none() && replica.stalled_until <= self.now;
+            let offered = replica.machine.offered(instant(self.now));
+            if offered.is_some_and(|token| model(token.issued()) + LIFE <= self.now) {
+                return Some(format!("replica {nth} offers an expired token"));
+            }
+            if offered.is_some_and(|token| token.generation() <= self.revoked)
+                && replica.refusals.generation == self.revoked
+                && !replica.is_judged
+                && !self.is_ready(nth)
+            {
+                return Some(format!("replica {nth} sends a token that is dead"));
+            }
+            let late = replica.started + SETTLED;
+            if let Some(token) = offered
+                && is_fair
+                && self.now > excused.max(late)
+                && replica.machine.schedule.failures() == 0
+                && model(replica.machine.schedule.pool().ready_at()) + SETTLED <= self.now
+                && model(replica.machine.schedule.next_with_store())
+                    > model(token.issued()) + LIFE / 2 + SETTLED
+            {
+                return Some(format!("replica {nth} puts its renewal off"));
+            }
+            if is_up && offered.is_none() && self.now > excused.max(late) {
+                return Some(format!("replica {nth} has no token at {} ms", self.now));
+            }
+        }
+        None
+    }
+}

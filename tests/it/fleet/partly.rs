@@ -1,0 +1,58 @@
+//! The server fails in part.
+
+use std::time::Duration;
+
+use super::load::Load;
+use super::server::Kind;
+use super::{MINUTE, Member, holds, sharing};
+use crate::support::Proxy;
+use crate::support::wait::now;
+
+/// How soon all are back.
+const BACK: Duration = Duration::from_secs(5);
+
+/// One process was killed and started again so often that the places of those who go on without the
+/// server may be taken by processes that are gone.
+pub(super) fn a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all_are_back(
+    kind: Kind,
+) {
+    let (simulator, server, mut proxies) = sharing(kind, 6);
+    let member = Member::sharing(&simulator, &server);
+    for _ in 0..4 {
+        proxies[5] = member.start();
+        holds(&proxies[5]);
+    }
+    server.writes(false);
+    // beyond the end of the token that was there
+    std::thread::sleep(MINUTE * 6);
+    let load = Load::begin(&proxies);
+    std::thread::sleep(MINUTE * 4);
+    let tallies = load.each();
+    let serving = tallies.iter().filter(|t| t.without_token == 0).count();
+    for proxy in &proxies {
+        assert!(problem(proxy).is_some(), "its status says so");
+    }
+
+    server.writes(true);
+    let back = now();
+    proxies.iter().for_each(holds);
+    let took = back.elapsed();
+    let refused = simulator.of_client("rate_limited");
+    println!(
+        "{kind:?}: 6 proxies whose server can only be read: {serving} served, {refused} x 429, all back after {took:?}"
+    );
+    assert_eq!(refused, 0);
+    assert!((1..=4).contains(&serving), "{tallies:#?}");
+    assert!(took < BACK, "{took:?}");
+    let load = Load::begin(&proxies);
+    std::thread::sleep(MINUTE * 3);
+    load.end().assert_all_answered();
+    assert_eq!(simulator.of_client("rate_limited"), 0);
+}
+
+/// Why the store cannot be used, as the status has it.
+fn problem(proxy: &Proxy) -> Option<String> {
+    let status = crate::support::http::get(proxy.admin, "/api/status").json();
+    let problem = status["clients"][0]["store"]["problem"].as_str()?;
+    Some(problem.to_owned())
+}
