@@ -129,6 +129,9 @@ async fn await_head(
         if read.len() > limits.max_header_bytes {
             return Awaited::Refused(Refusal::LargeHeader);
         }
+        if head::is_hopeless(read) {
+            return Awaited::Refused(Refusal::Unreadable);
+        }
         let has_begun = !read.is_empty();
         if has_begun || is_first {
             deadline.get_or_insert_with(|| pace::now() + limits.header_timeout);

@@ -365,7 +365,9 @@ impl Exchange<'_> {
             ));
         }
         if !head.status.is_informational() {
-            return Ok(Some(Ok(())));
+            let unknown = || Broken::invalid("its transfer coding is not known");
+            let is_known = hop_by_hop::is_coding_known(&head.headers);
+            return Ok(Some(is_known.then_some(()).ok_or_else(unknown)));
         }
         if head.status == StatusCode::CONTINUE && self.body.state == BodyState::Announced {
             self.body.state = BodyState::Due;

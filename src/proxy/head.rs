@@ -24,6 +24,20 @@ pub fn end(read: &[u8], scanned: &mut usize) -> Option<usize> {
     None
 }
 
+/// Whether what has come of a head can never become one: it is refused at once then.
+#[must_use]
+pub fn is_hopeless(read: &[u8]) -> bool {
+    let mut fields = [httparse::EMPTY_HEADER; 256];
+    match httparse::Request::new(&mut fields).parse(read) {
+        Ok(_) => false,
+        // a target with spaces is mended by the parser that reads the whole
+        Err(httparse::Error::Token | httparse::Error::Version) => {
+            memchr::memmem::find(read, b" HTTP/").is_none()
+        }
+        Err(_) => true,
+    }
+}
+
 /// Checks a complete head, its empty line included. Empty lines before it are skipped, as every
 /// server should (RFC 9112, section 2.2).
 ///
@@ -36,7 +50,8 @@ pub fn check(head: &[u8]) -> Result<(), Malformed> {
     let (mut length, mut coding) = (false, false);
     let first = whole(lines.next().unwrap_or_default())?;
     // the parser would cut a fragment off, and what is judged must be what was asked for
-    if first.contains(&b'#') {
+    let target = first.iter().position(|byte| *byte == b' ');
+    if target.is_some_and(|at| first[at..].contains(&b'#')) {
         return Err(Malformed::TargetForm);
     }
     for line in lines {
@@ -88,6 +103,25 @@ mod tests {
     }
 
     #[test]
+    fn what_can_never_become_a_head_is_told_from_what_can() {
+        for hopeless in [
+            &b"\x16\x03\x01\x02\x00\x01\x00"[..],
+            b"GET / HTTP/1.1\r\nHost: a\r\nb\0c",
+            b"{\"json\": true}\r\n",
+        ] {
+            assert!(is_hopeless(hopeless), "{hopeless:?}");
+        }
+        for partial in [
+            "",
+            "G",
+            "GET /a b HTTP/1.1\r\nHo",
+            "GET / HTTP/1.1\r\nHost: a\r\n",
+        ] {
+            assert!(!is_hopeless(partial.as_bytes()), "{partial:?}");
+        }
+    }
+
+    #[test]
     fn a_fragment_is_refused() {
         for head in ["GET /a#b HTTP/1.1\r\n\r\n", "GET /?a#b HTTP/1.1\r\n\r\n"] {
             assert_eq!(check(head.as_bytes()), Err(Malformed::TargetForm));
@@ -103,6 +137,7 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\nTE: trailers\r\nContent-Length-X: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
             "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "M#THOD / HTTP/1.1\r\nHost: a\r\n\r\n",
         ] {
             assert_eq!(check(head.as_bytes()), Ok(()), "{head:?}");
         }

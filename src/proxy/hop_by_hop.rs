@@ -117,6 +117,12 @@ pub(super) fn clean_response(
     Ok(())
 }
 
+/// Whether a response's transfer coding can be taken off it: there is none, or it is chunked alone.
+pub(super) fn is_coding_known(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
 /// Has a request ask for a WebSocket, as its sender did.
 ///
 /// # Errors
