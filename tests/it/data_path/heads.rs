@@ -1,10 +1,13 @@
 //! Heads of responses: what belongs to the connection with the instance stays there, and a redirect
 //! within the instance leads back to the proxy.
 
+use std::io::Write;
+
 use crate::support::certificate::Authority;
 use crate::support::forward::{Forward, Manner};
 use crate::support::h2_caller::{Served, get, runtime, send};
 use crate::support::origin::{After, Rules};
+use crate::support::request::Request;
 use crate::support::{Origin, Proxy};
 
 #[test]
@@ -82,77 +85,101 @@ fn an_instance_that_closes_its_connection_does_not_close_the_callers() {
     }
 }
 
-/// A proxy before `scheme://acme.test`, which answers each request for `/x?LOCATION` with that.
-fn redirecting(scheme: &str, authority: &Authority) -> (Origin, Forward, Proxy) {
+/// An answer that leads to what stands behind the `?` of the request's target.
+fn redirect(request: &Request, stream: &mut dyn Write) -> std::io::Result<After> {
+    let location = request.target().split_once('?').unwrap_or_default().1;
+    write!(
+        stream,
+        "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+    )?;
+    Ok(After::Keep)
+}
+
+/// A proxy before `https://acme.test`, which redirects. The way there is through a forward proxy, so
+/// that the port is the scheme's own.
+fn before_acme(authority: &Authority) -> (Origin, Forward, Proxy) {
     let server = authority.server("acme.test");
-    let by_tls = scheme == "https";
     let rules = Rules {
-        tls: by_tls.then(|| Box::new(move |_| server.clone()) as Box<_>),
+        tls: Some(Box::new(move |_| server.clone())),
         ..Rules::default()
     };
-    let origin = Origin::with(rules, |request, stream| {
-        let location = request.target().split_once('?').unwrap_or_default().1;
-        write!(
-            stream,
-            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
-        )?;
-        Ok(After::Keep)
-    });
+    let origin = Origin::with(rules, redirect);
     let forward = Forward::new(Manner::Leads(origin.address));
     let keys = format!(
-        "ca_file = {:?}\nallow_insecure = true\nproxy = \"{url}\"\ntoken_proxy = \"{url}\"",
+        "ca_file = {:?}\nproxy = \"{url}\"\ntoken_proxy = \"{url}\"",
         authority.ca_file(),
         url = forward.url()
     );
-    let proxy = Proxy::configured(&format!("{scheme}://acme.test"), &keys, "").start();
+    let proxy = Proxy::configured("https://acme.test", &keys, "").start();
     proxy.has_token();
     (origin, forward, proxy)
+}
+
+/// That each location leads to what stands beside it, on the proxy.
+fn leads_back(proxy: &Proxy, locations: &[(String, &str)]) {
+    let back = format!("http://{}", proxy.address);
+    for (location, expected) in locations {
+        let answer = proxy.get(&format!("/x?{location}"));
+        let said = answer.header("location").unwrap_or_default();
+        // one that names no authority leads to the proxy as well
+        let relative = said.starts_with('/') && !said.starts_with("//");
+        let said = if relative {
+            format!("{back}{said}")
+        } else {
+            said.to_owned()
+        };
+        assert_eq!(said, format!("{back}{expected}"), "{location}");
+    }
 }
 
 #[test]
 fn a_redirect_within_the_instance_leads_back_however_it_is_spelled() {
     let authority = Authority::new();
-    for (scheme, port) in [("https", 443)] {
-        let (_origin, _forward, proxy) = redirecting(scheme, &authority);
-        let back = format!("http://{}", proxy.address);
-        let capitals = scheme.to_ascii_uppercase();
-        for (location, expected) in [
-            (format!("{scheme}://acme.test/x"), format!("{back}/x")),
-            (
-                format!("{scheme}://acme.test:{port}/x"),
-                format!("{back}/x"),
-            ),
-            (format!("{scheme}://acme.test:/x"), format!("{back}/x")),
-            (format!("{capitals}://acme.test/x"), format!("{back}/x")),
-            (
-                format!("{capitals}://ACME.Test:{port}/X"),
-                format!("{back}/X"),
-            ),
-            (
-                format!("{scheme}://acme.test:{port}?y"),
-                format!("{back}?y"),
-            ),
-            ("//acme.test/x?y".to_owned(), format!("{back}/x?y")),
-            (format!("//ACME.test:{port}/x"), format!("{back}/x")),
-        ] {
-            let answer = proxy.get(&format!("/x?{location}"));
-            let said = answer.header("location").unwrap_or_default();
-            // one that names no authority leads to the proxy as well
-            let relative = said.starts_with('/') && !said.starts_with("//");
-            let said = if relative {
-                format!("{back}{said}")
-            } else {
-                said.to_owned()
-            };
-            assert_eq!(said, expected, "{location}");
-        }
+    let (_origin, _forward, proxy) = before_acme(&authority);
+    let locations = [
+        ("https://acme.test/x", "/x"),
+        ("https://acme.test:443/x", "/x"),
+        ("https://acme.test:/x", "/x"),
+        ("HTTPS://acme.test/x", "/x"),
+        ("Https://ACME.Test:443/X", "/X"),
+        ("https://acme.test:443?y", "?y"),
+        ("//acme.test/x?y", "/x?y"),
+        ("//ACME.test:443/x", "/x"),
+    ];
+    leads_back(
+        &proxy,
+        &locations.map(|(location, back)| (location.to_owned(), back)),
+    );
+}
+
+#[test]
+fn a_redirect_within_an_instance_at_another_port_leads_back_too() {
+    let origin = Origin::start(redirect);
+    let proxy = Proxy::to(&origin.url()).start();
+    proxy.has_token();
+    let own = origin.address;
+    let locations = [
+        (format!("http://{own}/x"), "/x"),
+        (format!("HTTP://{own}/x"), "/x"),
+        (format!("//{own}/x?y"), "/x?y"),
+    ];
+    leads_back(&proxy, &locations);
+    let port = own.port();
+    for elsewhere in [
+        "http://127.0.0.1/x".to_owned(),
+        "//127.0.0.1/x".to_owned(),
+        format!("http://127.0.0.1:{port}0/x"),
+        format!("http://127.0.0.2:{port}/x"),
+    ] {
+        let answer = proxy.get(&format!("/x?{elsewhere}"));
+        assert_eq!(answer.header("location"), Some(&*elsewhere));
     }
 }
 
 #[test]
 fn a_redirect_elsewhere_is_left_alone_however_it_is_spelled() {
     let authority = Authority::new();
-    let (_origin, _forward, proxy) = redirecting("https", &authority);
+    let (_origin, _forward, proxy) = before_acme(&authority);
     for location in [
         "https://acme.test:8443/x",
         "https://acme.test:80/x",

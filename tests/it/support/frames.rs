@@ -82,8 +82,13 @@ impl Frames {
 
     /// Opens a stream with a request, and ends it if `whole`.
     pub(crate) fn request(&mut self, stream: u32, method: &str, path: &str, whole: bool) -> bool {
+        self.send_head(stream, &request(method, path), whole)
+    }
+
+    /// Opens a stream with a head, and ends it if `whole`.
+    pub(crate) fn send_head(&mut self, stream: u32, head: &[u8], whole: bool) -> bool {
         let end = if whole { END_STREAM } else { 0 };
-        self.send(HEADERS, END_HEADERS | end, stream, &request(method, path))
+        self.send(HEADERS, END_HEADERS | end, stream, head)
     }
 
     /// Sends bytes as they are; `false` if the other side is gone or takes nothing more.

@@ -169,12 +169,21 @@ pub(crate) async fn send_piece(
 pub(crate) async fn hear(response: ResponseFuture) -> Result<Heard, h2::Error> {
     let (head, mut incoming) = response.await?.into_parts();
     let mut body = Vec::new();
-    while let Some(data) = incoming.data().await {
-        let data = data?;
-        incoming.flow_control().release_capacity(data.len())?;
-        body.extend(data);
-    }
-    let trailers = incoming.trailers().await?;
+    let trailers = loop {
+        match incoming.data().await {
+            Some(Ok(data)) => {
+                incoming.flow_control().release_capacity(data.len())?;
+                body.extend(data);
+            }
+            None => break incoming.trailers().await,
+            Some(Err(error)) => break Err(error),
+        }
+    };
+    let trailers = match trailers {
+        // the whole answer is there, and the rest of the request is not wanted (RFC 9113, 8.1)
+        Err(error) if error.reason() == Some(h2::Reason::NO_ERROR) => None,
+        trailers => trailers?,
+    };
     Ok(Heard {
         head,
         body,
@@ -182,10 +191,10 @@ pub(crate) async fn hear(response: ResponseFuture) -> Result<Heard, h2::Error> {
     })
 }
 
-/// The next interim response; `None` if the final one comes first.
+/// The next interim response; `None` if the final one comes first, or the stream ends.
 pub(crate) async fn interim(response: &mut ResponseFuture) -> Option<Response<()>> {
     let next = std::future::poll_fn(|cx| response.poll_informational(cx));
     let next = tokio::time::timeout(PATIENCE, next).await;
     next.expect("an interim response or the final one")
-        .map(Result::unwrap)
+        .and_then(Result::ok)
 }

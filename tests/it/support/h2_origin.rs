@@ -28,6 +28,8 @@ pub(crate) struct H2Origin {
 #[derive(Default)]
 struct Seen {
     requests: Mutex<Vec<Arrived>>,
+    /// Requests whose heads have arrived.
+    begun: AtomicUsize,
     /// Connections of HTTP/2.
     connections: AtomicUsize,
     tokens: AtomicUsize,
@@ -55,7 +57,8 @@ impl H2Origin {
     /// its answer's head and nothing more, `/never` nothing at all; `/continue` is told to go on
     /// before its body is read; `/early` is 413 without its body having been read; `/trailers` is
     /// answered with some; `/status/N` is N, with a length if it is `/status/N/LENGTH` and no body.
-    /// `/probe` is answered with the mark that it carries. All else is 200 with the request's body.
+    /// `/probe` is answered with the mark that it carries; `/sized` says the length of its answer. All
+    /// else is 200 with the request's body.
     pub(crate) fn new(authority: &Authority) -> H2Origin {
         let mut tls = (*authority.server("localhost")).clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -130,6 +133,11 @@ impl H2Origin {
         self.seen.requests.lock().unwrap().last().unwrap().clone()
     }
 
+    /// How many requests have begun to arrive.
+    pub(crate) fn begun(&self) -> usize {
+        self.seen.begun.load(Ordering::SeqCst)
+    }
+
     /// How many connections of HTTP/2 it has accepted.
     pub(crate) fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
@@ -169,6 +177,7 @@ impl Seen {
             return;
         };
         while let Some(Ok((request, mut respond))) = connection.accept().await {
+            self.begun.fetch_add(1, Ordering::SeqCst);
             let path = request.uri().path().to_owned();
             if path == "/refused" && self.count(&path) == 0 {
                 self.note(Arrived::of(&request));
@@ -242,6 +251,9 @@ impl Seen {
                 head = head.header("content-length", length);
             }
             is_head = true;
+        }
+        if path == "/sized" {
+            head = head.header("content-length", body.len());
         }
         if path == "/trailers" {
             head = head.header("trailer", "x-sum");

@@ -64,6 +64,11 @@ impl RawOrigin {
         format!("http://{}", self.address)
     }
 
+    /// The port at which it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// What came so far on each connection by which the API was called, in Latin-1.
     pub(crate) fn received(&self) -> Vec<String> {
         let connections = self.shared.connections.lock().unwrap();
