@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
+#[expect(dead_code, reason = "each benchmark uses a part of it")]
 mod support;
 
 use std::net::SocketAddr;
@@ -89,7 +90,7 @@ fn simulator(arguments: &[&str]) -> (Process, SocketAddr) {
 /// Sends one request every `every`, however late the last answer came; a latency counts from when
 /// the request was meant to be sent.
 async fn caller(address: SocketAddr, first: Instant, every: Duration, end: Instant) -> Seen {
-    let request = http::get(address, "/rest/2.0/application/info");
+    let request = http::get(address, "/rest/2.0/application/info", "");
     let mut seen = Seen::default();
     let mut connection = None;
     let mut meant = first;
@@ -123,7 +124,7 @@ async fn exchange(
 
 async fn state(simulator: SocketAddr) -> Value {
     let mut connection = Connection::open(simulator).await.unwrap();
-    let request = http::get(simulator, "/_simulator/state");
+    let request = http::get(simulator, "/_simulator/state", "");
     assert_eq!(connection.call(&request).await.unwrap(), 200);
     serde_json::from_slice(connection.body()).unwrap()
 }

@@ -12,13 +12,21 @@ pub(crate) enum Part {
     Latency,
     /// Start-up time and memory.
     Footprint,
+    /// A new TLS connection to the upstream for each request.
+    Handshakes,
+    /// Bodies of 100 MB.
+    Bodies,
+    /// What grows with connections, apps, clients and cores.
+    Growth,
 }
 
 /// The arguments, read.
 #[derive(Debug)]
 pub(crate) struct Arguments {
-    /// The parts to run, in the order of [`PARTS`].
-    pub(crate) parts: Vec<Part>,
+    /// The parts to run with their names, in the order of [`PARTS`].
+    pub(crate) parts: Vec<(&'static str, Part)>,
+    /// Whether what they find goes into the document: if all of them run, or it is asked for.
+    pub(crate) writes: bool,
     /// How often each measurement is repeated, in turn with the others.
     pub(crate) rounds: usize,
     /// How long one measurement takes.
@@ -30,14 +38,17 @@ pub(crate) struct Arguments {
 }
 
 /// The parts by their names, in the order in which they run.
-pub(crate) const PARTS: [(&str, Part); 3] = [
+pub(crate) const PARTS: [(&str, Part); 6] = [
     ("cpu", Part::Cpu),
     ("latency", Part::Latency),
     ("footprint", Part::Footprint),
+    ("handshakes", Part::Handshakes),
+    ("bodies", Part::Bodies),
+    ("growth", Part::Growth),
 ];
 
 const USAGE: &str = "cargo bench --bench compare -- [--only PART,...] [--peers NAME,...] \
-                     [--rounds N] [--seconds N] [--program PATH]...";
+                     [--rounds N] [--seconds N] [--program PATH]... [--write]";
 
 impl Arguments {
     /// Reads the command line.
@@ -46,18 +57,21 @@ impl Arguments {
     /// What is wrong with it, and how it is used.
     pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let mut arguments = Arguments {
-            parts: PARTS.iter().map(|(_, part)| *part).collect(),
+            parts: PARTS.to_vec(),
+            writes: false,
             rounds: 3,
             span: Duration::from_secs(3),
             peers: Vec::new(),
             programs: Vec::new(),
         };
+        let mut only = None;
         // cargo adds --bench
         let mut words = words.filter(|word| word != "--bench");
         while let Some(name) = words.next() {
             let mut value = || words.next().ok_or(format!("{name} needs a value\n{USAGE}"));
             match name.as_str() {
-                "--only" => arguments.parts = parts(&value()?)?,
+                "--only" => only = Some(parts(&value()?)?),
+                "--write" => arguments.writes = true,
                 "--peers" => arguments.peers = list(&value()?),
                 "--rounds" => arguments.rounds = number(&name, &value()?)?,
                 "--seconds" => {
@@ -68,11 +82,15 @@ impl Arguments {
                 _ => return Err(format!("unknown argument {name}\n{USAGE}")),
             }
         }
+        match only {
+            Some(only) => arguments.parts = only,
+            None => arguments.writes = true,
+        }
         Ok(arguments)
     }
 }
 
-fn parts(text: &str) -> Result<Vec<Part>, String> {
+fn parts(text: &str) -> Result<Vec<(&'static str, Part)>, String> {
     let wanted = list(text);
     let known = |name: &&String| PARTS.iter().any(|(known, _)| known == name);
     if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
@@ -82,7 +100,7 @@ fn parts(text: &str) -> Result<Vec<Part>, String> {
     let chosen = PARTS
         .iter()
         .filter(|(name, _)| wanted.iter().any(|w| w == name));
-    Ok(chosen.map(|(_, part)| *part).collect())
+    Ok(chosen.copied().collect())
 }
 
 fn list(text: &str) -> Vec<String> {

@@ -1,26 +1,28 @@
-//! Processor time per request.
+//! Processor time per request: on kept connections, and with a new TLS connection to the upstream
+//! for each request.
 
-use crate::load::Load;
 use crate::numbers::{Table, middle, range};
-use crate::peers::{BASE, PATH, Peer, Setup, Upstream};
-use crate::support::http;
-use crate::{Bench, Section, WARM_UP};
-
-/// Kept connections of callers.
-const CONNECTIONS: usize = 50;
+use crate::peers::{BASE, Setup, Upstream};
+use crate::{Bench, Section, drive};
 
 /// What is measured.
-struct Case {
+pub(crate) struct Case {
     name: &'static str,
     setup: Setup,
+    /// Kept connections of callers.
+    connections: usize,
     /// The case in which nginx is what the others are compared to.
     base: usize,
 }
 
-const CASES: [Case; 4] = [
+const CONNECTIONS: usize = 50;
+
+/// Kept connections.
+pub(crate) const KEPT: [Case; 4] = [
     Case {
         name: "TLS",
         setup: Setup::to(Upstream::Tls),
+        connections: CONNECTIONS,
         base: 0,
     },
     Case {
@@ -29,19 +31,30 @@ const CASES: [Case; 4] = [
             access_log: true,
             ..Setup::to(Upstream::Tls)
         },
+        connections: CONNECTIONS,
         base: 0,
     },
     Case {
         name: "HTTP/2 over TLS",
         setup: Setup::to(Upstream::Http2),
+        connections: CONNECTIONS,
         base: 0,
     },
     Case {
         name: "plain",
         setup: Setup::to(Upstream::Plain),
+        connections: CONNECTIONS,
         base: 3,
     },
 ];
+
+/// An origin that closes its connection with each answer.
+pub(crate) const CLOSED: [Case; 1] = [Case {
+    name: "TLS, closed with each answer",
+    setup: Setup::to(Upstream::Closing),
+    connections: 20,
+    base: 0,
+}];
 
 /// One proxy in one case: a value for each round, `NaN` where it failed.
 #[derive(Clone, Debug, Default)]
@@ -53,53 +66,38 @@ struct Row {
 }
 
 /// Measures every proxy in every case, round by round.
-pub(crate) fn run(bench: &Bench) -> Section {
-    let mut rows = vec![vec![Row::default(); bench.peers.len()]; CASES.len()];
+pub(crate) fn run(bench: &Bench, cases: &[Case]) -> Section {
+    let mut rows = vec![vec![Row::default(); bench.peers.len()]; cases.len()];
     for round in 1..=bench.arguments.rounds {
-        for (case, rows) in CASES.iter().zip(&mut rows) {
+        for (case, rows) in cases.iter().zip(&mut rows) {
             for (peer, row) in bench.peers.iter().zip(rows) {
                 if !peer.can(case.setup) {
                     continue;
                 }
-                let measured = measure(bench, peer, case.setup);
+                let driven = drive::peer(bench, peer, case.setup, case.connections);
                 let what = format!("round {round}: {}, {}", case.name, peer.name);
-                let (cost, rate) = match measured {
-                    Ok((cost, rate)) => {
-                        println!("{what}: {cost:.1} µs, {rate:.0} requests/s");
-                        (cost, rate)
+                match driven {
+                    Ok(driven) => {
+                        println!(
+                            "{what}: {:.1} µs, {:.0} requests/s",
+                            driven.cost, driven.rate
+                        );
+                        row.cost.push(driven.cost);
+                        row.rate.push(driven.rate);
                     }
                     Err(error) => {
                         println!("{what}: {error}");
-                        (f64::NAN, f64::NAN)
+                        row.cost.push(f64::NAN);
+                        row.rate.push(f64::NAN);
                     }
-                };
-                row.cost.push(cost);
-                row.rate.push(rate);
+                }
             }
         }
     }
-    Section {
-        name: "cpu",
-        text: table(bench, &rows).to_string(),
-    }
+    Section::of(&table(bench, cases, &rows))
 }
 
-/// Processor time per request in microseconds, and requests a second.
-fn measure(bench: &Bench, peer: &Peer, setup: Setup) -> Result<(f64, f64), String> {
-    let running = peer.start(setup, &bench.origin, &[bench.processors.proxy])?;
-    let request = http::get(running.address, PATH);
-    let load = Load::open(running.address, CONNECTIONS, request);
-    let mut load = load.map_err(|error| error.to_string())?;
-    let mut drive = |span| load.closed_loop(span).map_err(|error| error.to_string());
-    drive(WARM_UP)?;
-    let before = running.process.processor_seconds();
-    let answered = drive(bench.arguments.span)?;
-    let used = running.process.processor_seconds() - before;
-    let count = answered.count as f64;
-    Ok((used * 1e6 / count, count / answered.span.as_secs_f64()))
-}
-
-fn table(bench: &Bench, rows: &[Vec<Row>]) -> Table {
+fn table(bench: &Bench, cases: &[Case], rows: &[Vec<Row>]) -> Table {
     let mut table = Table::new(&[
         "upstream",
         "proxy",
@@ -109,7 +107,7 @@ fn table(bench: &Bench, rows: &[Vec<Row>]) -> Table {
         "requests/s",
     ]);
     let nginx = bench.peers.iter().position(|peer| peer.name == BASE);
-    for (case, of_case) in CASES.iter().zip(rows) {
+    for (case, of_case) in cases.iter().zip(rows) {
         for (peer, row) in bench.peers.iter().zip(of_case) {
             if row.cost.is_empty() {
                 continue;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::load::Load;
 use crate::numbers::{Table, middle};
 use crate::peers::{PATH, Peer, Setup, Upstream};
-use crate::support::http;
 use crate::{Bench, Section};
 
 /// Connections of callers, all with a request under way at once, so that each needs one to the
@@ -41,17 +40,14 @@ pub(crate) fn run(bench: &Bench) -> Section {
         let (start, idle) = (middle(&row.start, 0), middle(&row.idle, 1));
         table.row(&[&peer.name, &start, &idle, &middle(&row.busy, 1)]);
     }
-    Section {
-        name: "footprint",
-        text: table.to_string(),
-    }
+    Section::of(&table)
 }
 
 fn measure(bench: &Bench, peer: &Peer, row: &mut Row) -> Result<(), String> {
     let setup = Setup::to(Upstream::Tls);
     let running = peer.start(setup, &bench.origin, &[bench.processors.proxy])?;
     let idle = running.process.resident_megabytes();
-    let request = http::get(running.address, PATH);
+    let request = setup.request(running.address, PATH);
     let load = Load::open(running.address, CONNECTIONS, request);
     let mut load = load.map_err(|error| error.to_string())?;
     for _ in 0..REQUESTS {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use crate::load::Load;
 use crate::numbers::{Table, middle, range};
 use crate::peers::{PATH, Setup, Upstream};
-use crate::support::http;
 use crate::{Bench, Section, WARM_UP};
 
 /// Requests a second.
@@ -28,11 +27,11 @@ pub(crate) fn run(bench: &Bench) -> Section {
     let mut direct = Row::default();
     let mut rows = vec![Row::default(); bench.peers.len()];
     for round in 1..=bench.arguments.rounds {
-        let measured = measure(bench, bench.origin.plain);
+        let measured = measure(bench, setup, bench.origin.address(Upstream::Plain));
         direct.take(round, DIRECT, measured);
         for (peer, row) in bench.peers.iter().zip(&mut rows) {
             let running = peer.start(setup, &bench.origin, &[bench.processors.proxy]);
-            let measured = running.and_then(|running| measure(bench, running.address));
+            let measured = running.and_then(|running| measure(bench, setup, running.address));
             row.take(round, &peer.name, measured);
         }
     }
@@ -46,10 +45,7 @@ pub(crate) fn run(bench: &Bench) -> Section {
         let (p50, p99) = (middle(&row.p50, 0), middle(&row.p99, 0));
         table.row(&[name, &p50, &p99, &range(&row.p99, 0)]);
     }
-    Section {
-        name: "latency",
-        text: table.to_string(),
-    }
+    Section::of(&table)
 }
 
 impl Row {
@@ -65,8 +61,8 @@ impl Row {
     }
 }
 
-fn measure(bench: &Bench, address: SocketAddr) -> Result<(f64, f64), String> {
-    let load = Load::open(address, CONNECTIONS, http::get(address, PATH));
+fn measure(bench: &Bench, setup: Setup, address: SocketAddr) -> Result<(f64, f64), String> {
+    let load = Load::open(address, CONNECTIONS, setup.request(address, PATH));
     let mut load = load.map_err(|error| error.to_string())?;
     let mut drive = |span| load.paced(RATE, span).map_err(|error| error.to_string());
     drive(WARM_UP)?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -62,10 +63,16 @@ pub(crate) fn raise_file_limit() {
 
 /// How many callers a proxy can have, each with a connection to the origin too: at most 10,000.
 pub(crate) fn most_connections() -> usize {
-    /// What a process opens besides.
-    const OTHERS: u64 = 200;
+    /// What a process opens besides, and connections that end while others begin.
+    const OTHERS: u64 = 1_000;
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from((files - OTHERS) / 2).map_or(10_000, |most| most.min(10_000))
+}
+
+/// The day, as `date` says it.
+pub(crate) fn today() -> String {
+    let output = Command::new("date").arg("+%Y-%m-%d").output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// The processor, memory and kernel, in one line.

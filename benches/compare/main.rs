@@ -9,8 +9,11 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 mod arguments;
+mod bodies;
 mod cpu;
+mod drive;
 mod footprint;
+mod growth;
 mod latency;
 mod load;
 mod machine;
@@ -18,6 +21,8 @@ mod numbers;
 mod origin;
 mod packages;
 mod peers;
+mod plot;
+mod section;
 #[expect(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
@@ -29,6 +34,7 @@ use arguments::{Arguments, Part};
 use machine::Processors;
 use origin::Origin;
 use peers::Peer;
+use section::Section;
 
 /// How long a proxy is driven before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -39,14 +45,8 @@ struct Bench {
     processors: Processors,
     origin: Origin,
     peers: Vec<Peer>,
-}
-
-/// What a part of the comparison found.
-struct Section {
-    /// The part's name.
-    name: &'static str,
-    /// In Markdown.
-    text: String,
+    /// The machine, the versions and the day, in a line of Markdown.
+    measured_on: String,
 }
 
 fn main() -> ExitCode {
@@ -57,13 +57,19 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for part in &bench.arguments.parts {
+    for (name, part) in &bench.arguments.parts {
         let section = match part {
-            Part::Cpu => cpu::run(&bench),
+            Part::Cpu => cpu::run(&bench, &cpu::KEPT),
             Part::Latency => latency::run(&bench),
             Part::Footprint => footprint::run(&bench),
+            Part::Handshakes => cpu::run(&bench, &cpu::CLOSED),
+            Part::Bodies => bodies::run(&bench),
+            Part::Growth => growth::run(&bench),
         };
-        println!("\n{}\n\n{}", section.name, section.text);
+        println!("\n{name}\n\n{}", section.text);
+        if bench.arguments.writes {
+            section.write(name, &bench.measured_on);
+        }
     }
     ExitCode::SUCCESS
 }
@@ -72,14 +78,21 @@ fn prepare() -> Result<Bench, String> {
     let arguments = Arguments::read(std::env::args().skip(1))?;
     machine::raise_file_limit();
     let processors = Processors::choose().map_err(|error| error.to_string())?;
-    println!("{}", machine::description());
     // the origin is nginx too
     if !packages::system("nginx") {
         return Err("nginx is needed: it is the origin, and what all are compared to".to_owned());
     }
     let peers = peers::all(&arguments);
-    let names: Vec<&str> = peers.iter().map(|peer| &*peer.name).collect();
-    println!("comparing {}", names.join(", "));
+    let versions: Vec<String> = peers.iter().map(Peer::version).collect();
+    println!("comparing {}", versions.join(", "));
+    let measured_on = format!(
+        "Measured on {} ({}), {} rounds of {} s; {}.",
+        machine::today(),
+        machine::description(),
+        arguments.rounds,
+        arguments.span.as_secs(),
+        versions.join(", ")
+    );
     machine::stay_on(&[processors.load]);
     let origin = Origin::start(processors.load)?;
     Ok(Bench {
@@ -87,5 +100,6 @@ fn prepare() -> Result<Bench, String> {
         processors,
         origin,
         peers,
+        measured_on,
     })
 }

@@ -1,7 +1,7 @@
 //! The instance behind every proxy: nginx, on the load's processor. It answers all requests with
 //! the same kilobyte, over plain HTTP and TLS 1.3, and gives whoever asks a token for an hour.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::process::Command;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::machine;
-use crate::peers::{Running, free_address};
+use crate::peers::{AUTHORIZATION, Running, Setup, Upstream, free_address};
 
 /// The length of the body of an answer, in bytes.
 pub(crate) const ANSWER: usize = 1_024;
@@ -17,15 +17,26 @@ pub(crate) const ANSWER: usize = 1_024;
 /// The length of a token, in bytes: that of Collibra's.
 const TOKEN: usize = 1_100;
 
+/// What is answered with a body of [`LARGE`] bytes.
+pub(crate) const BIG: &str = "/big";
+
+/// Where a body of any length can be put.
+pub(crate) const SINK: &str = "/put/body";
+
+/// The length of large bodies, in bytes.
+pub(crate) const LARGE: usize = 100_000_000;
+
 /// The name on the origin's certificate.
 pub(crate) const NAME: &str = "localhost";
 
 /// The origin, while it runs.
 pub(crate) struct Origin {
     /// Plain HTTP/1.1.
-    pub(crate) plain: SocketAddr,
+    plain: SocketAddr,
     /// TLS, HTTP/1.1 and HTTP/2.
-    pub(crate) tls: SocketAddr,
+    tls: SocketAddr,
+    /// TLS, HTTP/1.1, closed with each answer.
+    closing: SocketAddr,
     /// What all proxies attach.
     pub(crate) token: String,
     ca_file: PathBuf,
@@ -39,12 +50,17 @@ impl Origin {
     /// Why it does not start.
     pub(crate) fn start(load: usize) -> Result<Origin, String> {
         let folder = tempfile::tempdir().unwrap();
-        let (plain, tls) = (free_address(), free_address());
+        let [plain, tls, closing] = [(); 3].map(|()| free_address());
         let token = token();
         certificates(folder.path());
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("put")).unwrap();
+        // sparse, so that the disk has no part in it
+        let big = File::create(root.join(&BIG[1..])).unwrap();
+        big.set_len(LARGE as u64).unwrap();
         fs::write(
             folder.path().join("nginx.conf"),
-            config(folder.path(), plain, tls, &token),
+            config(folder.path(), [plain, tls, closing], &token),
         )
         .unwrap();
         let mut command = Command::new("nginx");
@@ -56,10 +72,29 @@ impl Origin {
         Ok(Origin {
             plain,
             tls,
+            closing,
             token,
             ca_file,
-            _running: Running::start(folder, command, plain, &[load])?,
+            _running: Running::start(folder, command, plain, &[load], Setup::to(Upstream::Plain))?,
         })
+    }
+
+    /// Where it is spoken to so.
+    pub(crate) fn address(&self, upstream: Upstream) -> SocketAddr {
+        match upstream {
+            Upstream::Plain => self.plain,
+            Upstream::Tls | Upstream::Http2 => self.tls,
+            Upstream::Closing => self.closing,
+        }
+    }
+
+    /// The URL for that.
+    pub(crate) fn url(&self, upstream: Upstream) -> String {
+        let port = self.address(upstream).port();
+        match upstream.is_tls() {
+            true => format!("https://{NAME}:{port}"),
+            false => format!("http://127.0.0.1:{port}"),
+        }
     }
 
     /// The certificate of the authority that the origin's is signed by.
@@ -73,10 +108,17 @@ fn token() -> String {
     letters.take(TOKEN).collect()
 }
 
-fn config(folder: &Path, plain: SocketAddr, tls: SocketAddr, token: &str) -> String {
+fn config(folder: &Path, [plain, tls, closing]: [SocketAddr; 3], token: &str) -> String {
     let here = folder.display();
-    let sockets = machine::most_connections() + 50;
+    let sockets = 2 * machine::most_connections();
     let filler = "x".repeat(ANSWER - 2);
+    let answers = format!(
+        "location = /rest/oauth/v2/token {{
+            return 200 '{{\"access_token\":\"{token}\",\"token_type\":\"Bearer\",\"expires_in\":3600}}';
+        }}
+        location = {AUTHORIZATION} {{ return 200 $http_authorization; }}
+        location / {{ return 200 '\"{filler}\"'; }}"
+    );
     format!(
         "daemon off; master_process off; pid {here}/pid; error_log stderr warn;
 events {{ worker_connections {sockets}; multi_accept on; }}
@@ -86,16 +128,20 @@ http {{
     client_body_temp_path {here}/body; proxy_temp_path {here}/proxy;
     fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;
     default_type application/json;
+    ssl_certificate {here}/origin.pem; ssl_certificate_key {here}/origin.key;
+    ssl_protocols TLSv1.3; ssl_session_cache shared:sessions:4m;
     server {{
         listen {plain} backlog=4096;
         listen {tls} ssl http2 backlog=4096;
-        ssl_certificate {here}/origin.pem; ssl_certificate_key {here}/origin.key;
-        ssl_protocols TLSv1.3; ssl_session_cache shared:sessions:4m;
-        location = /rest/oauth/v2/token {{
-            return 200 '{{\"access_token\":\"{token}\",\"token_type\":\"Bearer\",\"expires_in\":3600}}';
-        }}
-        location = /authorization {{ return 200 $http_authorization; }}
-        location / {{ return 200 '\"{filler}\"'; }}
+        root {here}/root;
+        location = {BIG} {{ }}
+        location = {SINK} {{ dav_methods PUT; }}
+        {answers}
+    }}
+    server {{
+        listen {closing} ssl backlog=4096;
+        keepalive_timeout 0;
+        {answers}
     }}
 }}
 "

@@ -155,6 +155,15 @@ fn run(mut command: Command) -> Result<(), String> {
     }
 }
 
+/// The version of a package of PyPI.
+pub(crate) fn version(name: &str) -> &'static str {
+    let lines = REQUIREMENTS
+        .lines()
+        .filter_map(|line| line.split_once("=="));
+    let mut found = lines.filter(|(package, _)| *package == name);
+    found.next().map_or("?", |(_, version)| version)
+}
+
 fn as_root(words: &[&str]) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     let words = if is_root {

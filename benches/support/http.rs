@@ -53,10 +53,10 @@ impl Connection {
     }
 }
 
-/// A request without a body.
-pub(crate) fn get(host: SocketAddr, path: &str) -> Vec<u8> {
+/// A request without a body, with the further header lines `lines`.
+pub(crate) fn get(host: SocketAddr, path: &str, lines: &str) -> Vec<u8> {
     let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench/1\r\nAccept: application/json\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench/1\r\nAccept: application/json\r\n{lines}\r\n"
     );
     head.into_bytes()
 }

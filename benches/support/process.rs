@@ -33,7 +33,17 @@ impl Process {
 
     /// Resident memory of the program and its child processes, in MB.
     pub(crate) fn resident_megabytes(&self) -> f64 {
-        let kilobytes: f64 = tree(self.0.id()).into_iter().map(resident_kilobytes).sum();
+        self.megabytes("VmRSS:")
+    }
+
+    /// The most that it ever was.
+    pub(crate) fn peak_megabytes(&self) -> f64 {
+        self.megabytes("VmHWM:")
+    }
+
+    fn megabytes(&self, field: &str) -> f64 {
+        let processes = tree(self.0.id()).into_iter();
+        let kilobytes: f64 = processes.map(|id| kilobytes(id, field)).sum();
         kilobytes / 1024.0
     }
 }
@@ -68,11 +78,11 @@ fn ticks(id: u32) -> u64 {
     fields.map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
-fn resident_kilobytes(id: u32) -> f64 {
+fn kilobytes(id: u32, field: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let mut lines = status.lines();
-    let resident = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    resident.trim_end_matches("kB").trim().parse().unwrap()
+    let value = lines.find_map(|line| line.strip_prefix(field)).unwrap();
+    value.trim_end_matches("kB").trim().parse().unwrap()
 }
 
 impl Drop for Process {

@@ -1,4 +1,4 @@
-//! Envoy's credential injector, which fetches its token as this program does; one worker.
+//! Envoy's credential injector, which fetches its token as this program does.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,11 +15,12 @@ pub(super) fn command(
     origin: &Origin,
     listen: SocketAddr,
 ) -> Command {
-    let (upstream, protocol, tls) = match setup.upstream {
-        Upstream::Plain => (origin.plain, "http_protocol_options", String::new()),
-        Upstream::Tls => (origin.tls, "http_protocol_options", tls(origin, "http/1.1")),
-        Upstream::Http2 => (origin.tls, "http2_protocol_options", tls(origin, "h2")),
+    let (protocol, tls) = match setup.upstream {
+        Upstream::Plain => ("http_protocol_options", String::new()),
+        Upstream::Tls | Upstream::Closing => ("http_protocol_options", tls(origin, "http/1.1")),
+        Upstream::Http2 => ("http2_protocol_options", tls(origin, "h2")),
     };
+    let plain = origin.address(Upstream::Plain);
     let log = match setup.access_log {
         true => format!(
             r#"
@@ -82,15 +83,15 @@ pub(super) fn command(
     load_assignment: {{cluster_name: tokens, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {tokens}}}}}]}}]}}
 "#,
         listen = address(listen),
-        upstream = address(upstream),
-        plain = origin.plain,
-        tokens = address(origin.plain),
+        upstream = address(origin.address(setup.upstream)),
+        tokens = address(plain),
     );
     let file = folder.join("envoy.yaml");
     fs::write(&file, config).unwrap();
     let mut command = Command::new(envoy);
     command
-        .args(["--concurrency", "1", "--disable-hot-restart", "-l", "warn"])
+        .args(["--concurrency", &setup.threads.to_string()])
+        .args(["--disable-hot-restart", "-l", "warn"])
         .arg("-c")
         .arg(file);
     command

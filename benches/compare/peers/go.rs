@@ -1,11 +1,11 @@
-//! The reverse proxy of Go's standard library, on one processor.
+//! The reverse proxy of Go's standard library.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use super::{Setup, Upstream};
-use crate::origin::{NAME, Origin};
+use crate::origin::Origin;
 
 /// The program's text.
 pub(crate) const SOURCE: &str = include_str!("reverse_proxy.go");
@@ -16,17 +16,13 @@ pub(super) fn command(
     origin: &Origin,
     listen: SocketAddr,
 ) -> Command {
-    let upstream = match setup.upstream {
-        Upstream::Plain => format!("http://{}", origin.plain),
-        Upstream::Tls | Upstream::Http2 => format!("https://{NAME}:{}", origin.tls.port()),
-    };
     let mut command = Command::new(program);
     command
         .env("LISTEN", listen.to_string())
-        .env("UPSTREAM", upstream)
+        .env("UPSTREAM", origin.url(setup.upstream))
         .env("CA_FILE", origin.ca_file())
         .env("TOKEN", &origin.token)
         .env("HTTP2", (setup.upstream == Upstream::Http2).to_string())
-        .env("GOMAXPROCS", "1");
+        .env("GOMAXPROCS", setup.threads.to_string());
     command
 }

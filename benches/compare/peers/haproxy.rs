@@ -1,4 +1,4 @@
-//! HAProxy, in one thread.
+//! HAProxy.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,15 +11,15 @@ use crate::origin::{NAME, Origin};
 
 pub(super) fn command(folder: &Path, setup: Setup, origin: &Origin, listen: SocketAddr) -> Command {
     let (ca_file, token) = (origin.ca_file().display(), &origin.token);
+    let address = origin.address(setup.upstream);
     let tls = |protocol: &str| {
         format!(
-            "{} ssl verify required ca-file {ca_file} sni str({NAME}) verifyhost {NAME} alpn {protocol}",
-            origin.tls
+            "{address} ssl verify required ca-file {ca_file} sni str({NAME}) verifyhost {NAME} alpn {protocol}"
         )
     };
     let server = match setup.upstream {
-        Upstream::Plain => origin.plain.to_string(),
-        Upstream::Tls => tls("http/1.1"),
+        Upstream::Plain => address.to_string(),
+        Upstream::Tls | Upstream::Closing => tls("http/1.1"),
         Upstream::Http2 => tls("h2"),
     };
     let (log, logged) = match setup.access_log {
@@ -50,7 +50,7 @@ frontend callers
 backend origin
   server origin {server} pool-max-conn {most}
 ",
-        threads = 1,
+        threads = setup.threads,
         most = machine::most_connections(),
     );
     let file = folder.join("haproxy.cfg");

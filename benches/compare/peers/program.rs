@@ -1,13 +1,26 @@
-//! This program, with one worker thread.
+//! This program.
 
+use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::{Setup, Upstream};
-use crate::origin::{NAME, Origin};
-use crate::support::{CLIENT_ID, CLIENT_SECRET};
+use crate::machine;
+use crate::origin::Origin;
+use crate::support::CLIENT_SECRET;
+
+/// The configuration, in the proxy's folder.
+const FILE: &str = "proxy.toml";
+
+/// What every app may do.
+const RULES: &str = r#"["GET /rest/2.0/**", "POST /graphql/**", "GET /rest/jobs/*"]"#;
+
+/// What one app may do from a reload on.
+const OTHER_RULES: &str = r#"["GET /rest/2.0/**", "POST /graphql/**", "GET /rest/2.0/jobs/*"]"#;
 
 pub(super) fn command(
     program: &Path,
@@ -16,32 +29,51 @@ pub(super) fn command(
     origin: &Origin,
     listen: SocketAddr,
 ) -> Command {
-    let url = match setup.upstream {
-        Upstream::Plain => format!("http://{}", origin.plain),
-        Upstream::Tls | Upstream::Http2 => format!("https://{NAME}:{}", origin.tls.port()),
-    };
+    let url = origin.url(setup.upstream);
     let http2 = setup.upstream == Upstream::Http2;
-    let log = setup.access_log;
-    let ca_file = origin.ca_file();
-    let config = format!(
+    let (ca_file, access_log) = (origin.ca_file(), setup.access_log);
+    let (threads, most) = (setup.threads, machine::most_connections());
+    let mut config = format!(
         "[instance.origin]
 url = \"{url}\"
 ca_file = {ca_file:?}
 http2 = {http2}
-[client.bench]
-client_id = \"{CLIENT_ID}\"
-client_secret_env = \"COLLIBRA_CLIENT_SECRET\"
 [listener.bench]
 address = \"{listen}\"
+client = \"client-0\"
+max_connections = {most}
 [admin]
 address = \"127.0.0.1:0\"
 [server]
-threads = 1
+threads = {threads}
 [log]
-access = {log}
+access = {access_log}
 "
     );
-    let file = folder.join("proxy.toml");
+    for nth in 0..setup.clients {
+        let _ = write!(
+            config,
+            "[client.client-{nth}]
+client_id = \"bench-{nth}\"
+client_secret_env = \"COLLIBRA_CLIENT_SECRET\"
+"
+        );
+    }
+    let keys = folder.join("keys");
+    fs::create_dir(&keys).unwrap();
+    for nth in 0..setup.apps {
+        fs::write(keys.join(nth.to_string()), key(nth)).unwrap();
+        let client = nth % setup.clients;
+        let _ = write!(
+            config,
+            "[app.app-{nth}]
+key_file = \"keys/{nth}\"
+client = \"client-{client}\"
+allow = {RULES}
+"
+        );
+    }
+    let file = folder.join(FILE);
     fs::write(&file, config).unwrap();
     let mut command = Command::new(program);
     command
@@ -49,4 +81,25 @@ access = {log}
         .arg(file)
         .env("COLLIBRA_CLIENT_SECRET", CLIENT_SECRET);
     command
+}
+
+/// The admin address, from the program's log.
+pub(super) fn admin_address(log: &str) -> Option<SocketAddr> {
+    let mut lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let line = lines.find(|line| line["message"] == "admin address open")?;
+    line["address"].as_str()?.parse().ok()
+}
+
+/// The key of an app.
+pub(super) fn key(nth: usize) -> String {
+    format!("the-key-of-bench-app-{nth}")
+}
+
+/// Gives the first app another rule.
+pub(super) fn change_a_rule(folder: &Path) {
+    let file = folder.join(FILE);
+    let config = fs::read_to_string(&file).unwrap();
+    fs::write(file, config.replacen(RULES, OTHER_RULES, 1)).unwrap();
 }

@@ -1,0 +1,153 @@
+//! Bodies of 100 MB, down and up: how fast, at what cost, and how much memory meanwhile.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::numbers::{Table, middle};
+use crate::origin::{BIG, LARGE, SINK};
+use crate::peers::{Peer, Setup, Upstream};
+use crate::support::http::{content_length, head_end, status};
+use crate::support::now;
+use crate::{Bench, Section};
+
+/// No read or write may take longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is read or written at once.
+const CHUNK: usize = 64 * 1024;
+
+/// The way of a body.
+#[derive(Clone, Copy)]
+enum Way {
+    Down,
+    Up,
+}
+
+const WAYS: [(Way, &str); 2] = [(Way::Down, "down"), (Way::Up, "up")];
+
+/// A value for each round.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    /// MB a second.
+    speed: Vec<f64>,
+    /// Processor time in milliseconds.
+    cost: Vec<f64>,
+    /// By how much memory rose at most, in MB.
+    memory: Vec<f64>,
+}
+
+/// Measures every proxy, round by round.
+pub(crate) fn run(bench: &Bench) -> Section {
+    let mut rows = vec![vec![Row::default(); bench.peers.len()]; WAYS.len()];
+    for round in 1..=bench.arguments.rounds {
+        for ((way, name), rows) in WAYS.iter().zip(&mut rows) {
+            for (peer, row) in bench.peers.iter().zip(rows) {
+                match measure(bench, peer, *way, row) {
+                    Ok(()) => println!("round {round}: {name}, {}: done", peer.name),
+                    Err(error) => println!("round {round}: {name}, {}: {error}", peer.name),
+                }
+            }
+        }
+    }
+    let headings = [
+        "100 MB",
+        "proxy",
+        "MB/s",
+        "processor, ms",
+        "memory, MB more",
+    ];
+    let mut table = Table::new(&headings);
+    for ((_, name), rows) in WAYS.iter().zip(&rows) {
+        for (peer, row) in bench.peers.iter().zip(rows) {
+            let (speed, cost) = (middle(&row.speed, 0), middle(&row.cost, 0));
+            table.row(&[name, &peer.name, &speed, &cost, &middle(&row.memory, 1)]);
+        }
+    }
+    Section::of(&table)
+}
+
+fn measure(bench: &Bench, peer: &Peer, way: Way, row: &mut Row) -> Result<(), String> {
+    let setup = Setup::to(Upstream::Tls);
+    let running = peer.start(setup, &bench.origin, &[bench.processors.proxy])?;
+    let memory = running.process.peak_megabytes();
+    let before = running.process.processor_seconds();
+    let begin = now();
+    let carried = match way {
+        Way::Down => download(running.address),
+        Way::Up => upload(running.address),
+    };
+    carried.map_err(|error| error.to_string())?;
+    let took = now() - begin;
+    let used = running.process.processor_seconds() - before;
+    row.speed.push(LARGE as f64 / 1e6 / took.as_secs_f64());
+    row.cost.push(used * 1e3);
+    row.memory.push(running.process.peak_megabytes() - memory);
+    Ok(())
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn download(address: SocketAddr) -> io::Result<()> {
+    let mut stream = connect(address)?;
+    write!(stream, "GET {BIG} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+    let (status, length, mut came) = head(&mut stream)?;
+    let mut chunk = vec![0; CHUNK];
+    while came < length {
+        match stream.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => came += read,
+        }
+    }
+    match (status, length) {
+        (200, LARGE) => Ok(()),
+        _ => Err(io::Error::other(format!("status {status}, {length} bytes"))),
+    }
+}
+
+fn upload(address: SocketAddr) -> io::Result<()> {
+    let mut stream = connect(address)?;
+    let head_of_request =
+        format!("PUT {SINK} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {LARGE}\r\n\r\n");
+    stream.write_all(head_of_request.as_bytes())?;
+    let chunk = vec![b'x'; CHUNK];
+    let mut left = LARGE;
+    while left > 0 {
+        let now = left.min(CHUNK);
+        if let Err(error) = stream.write_all(&chunk[..now]) {
+            // an answer that came before the body's end says why
+            let (status, ..) = head(&mut stream).map_err(|_| error)?;
+            let sent = LARGE - left;
+            return Err(io::Error::other(format!(
+                "status {status} after {sent} bytes"
+            )));
+        }
+        left -= now;
+    }
+    match head(&mut stream)? {
+        (201 | 204, ..) => Ok(()),
+        (status, ..) => Err(io::Error::other(format!("status {status}"))),
+    }
+}
+
+/// The head of an answer: its status, the length of its body, and how much of that has come.
+fn head(stream: &mut TcpStream) -> io::Result<(u16, usize, usize)> {
+    let mut answer = Vec::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        if let Some(end) = head_end(&answer) {
+            // none has a body without one
+            let length = content_length(&answer[..end]).unwrap_or(0);
+            return Ok((status(&answer)?, length, answer.len() - end));
+        }
+        match stream.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => answer.extend_from_slice(&chunk[..read]),
+        }
+    }
+}

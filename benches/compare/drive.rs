@@ -1,0 +1,56 @@
+//! One proxy, driven as fast as it answers.
+
+use crate::load::Load;
+use crate::peers::{PATH, Peer, Running, Setup};
+use crate::{Bench, WARM_UP};
+
+/// What one run came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Driven {
+    /// Processor time per request, in microseconds.
+    pub(crate) cost: f64,
+    /// Requests a second.
+    pub(crate) rate: f64,
+    /// Resident memory in the end, in MB.
+    pub(crate) memory: f64,
+}
+
+/// Starts `peer` on the proxy's processor and drives it over so many `connections`.
+///
+/// # Errors
+/// It does not start, or a request fails.
+pub(crate) fn peer(
+    bench: &Bench,
+    peer: &Peer,
+    setup: Setup,
+    connections: usize,
+) -> Result<Driven, String> {
+    let running = peer.start(setup, &bench.origin, &[bench.processors.proxy])?;
+    running_proxy(bench, &running, setup, connections)
+}
+
+/// Drives a proxy that runs.
+///
+/// # Errors
+/// A request fails.
+pub(crate) fn running_proxy(
+    bench: &Bench,
+    running: &Running,
+    setup: Setup,
+    connections: usize,
+) -> Result<Driven, String> {
+    let request = setup.request(running.address, PATH);
+    let load = Load::open(running.address, connections, request);
+    let mut load = load.map_err(|error| error.to_string())?;
+    let mut drive = |span| load.closed_loop(span).map_err(|error| error.to_string());
+    drive(WARM_UP)?;
+    let before = running.process.processor_seconds();
+    let answered = drive(bench.arguments.span)?;
+    let used = running.process.processor_seconds() - before;
+    let count = answered.count as f64;
+    Ok(Driven {
+        cost: used * 1e6 / count,
+        rate: count / answered.span.as_secs_f64(),
+        memory: running.process.resident_megabytes(),
+    })
+}

@@ -1,0 +1,171 @@
+//! A proxy, or the origin, while it runs.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{AUTHORIZATION, PATH, Setup, program};
+use crate::machine;
+use crate::origin::ANSWER;
+use crate::support::http;
+use crate::support::now;
+use crate::support::process::Process;
+
+/// How long a proxy may take to serve, and to end.
+const START: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(5);
+
+/// A process that serves.
+pub(crate) struct Running {
+    /// It, and those that it started.
+    pub(crate) process: Process,
+    /// Where.
+    pub(crate) address: SocketAddr,
+    /// From its start to its first answer.
+    pub(crate) started_in: Duration,
+    setup: Setup,
+    begin: Instant,
+    folder: TempDir,
+}
+
+impl Running {
+    /// Starts `command` on `processors`; waits until a request to `address` is answered. What it
+    /// writes goes to the file `output` in `folder`.
+    ///
+    /// # Errors
+    /// That it does not serve, with the end of what it wrote.
+    pub(crate) fn start(
+        folder: TempDir,
+        mut command: Command,
+        address: SocketAddr,
+        processors: &[usize],
+        setup: Setup,
+    ) -> Result<Running, String> {
+        let output = folder.path().join("output");
+        let file = File::create(&output).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stderr(file.try_clone().unwrap())
+            .stdout(file);
+        let begin = now();
+        let child = machine::on(processors, || command.spawn());
+        let child = child.map_err(|error| format!("{command:?}: {error}"))?;
+        let mut process = Process(child);
+        let request = setup.request(address, PATH);
+        loop {
+            if let Ok((200, body)) = call(address, &request) {
+                if body.len() != ANSWER {
+                    return Err(format!("the answer has {} bytes, not {ANSWER}", body.len()));
+                }
+                return Ok(Running {
+                    process,
+                    address,
+                    started_in: now() - begin,
+                    setup,
+                    begin,
+                    folder,
+                });
+            }
+            if process.0.try_wait().is_ok_and(|ended| ended.is_some()) || now() - begin > START {
+                let written = fs::read_to_string(&output).unwrap_or_default();
+                let last: Vec<&str> = written.lines().rev().take(5).collect();
+                return Err(format!("it does not serve: {last:#?}"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// How long this program takes from its start until every client has a token.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub(crate) fn ready(&self) -> Result<Duration, String> {
+        let output = fs::read_to_string(self.folder.path().join("output")).unwrap();
+        let admin = program::admin_address(&output).ok_or("it has no admin address")?;
+        let request = http::get(admin, "/readyz", "");
+        while now() - self.begin < START {
+            if let Ok((200, _)) = call(admin, &request) {
+                return Ok(now() - self.begin);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Err("not every client has a token".to_owned())
+    }
+
+    /// How long this program takes from SIGHUP until a configuration with another rule is in
+    /// force.
+    ///
+    /// # Errors
+    /// It does not take it over.
+    pub(crate) fn reload(&self) -> Result<Duration, String> {
+        program::change_a_rule(self.folder.path());
+        let output = self.folder.path().join("output");
+        let mut said = File::open(output).unwrap();
+        said.seek(SeekFrom::End(0)).unwrap();
+        let begin = now();
+        let _ = kill_process(Pid::from_child(&self.process.0), Signal::HUP);
+        let mut text = String::new();
+        while now() - begin < START {
+            said.read_to_string(&mut text).unwrap();
+            if text.contains("configuration taken over") {
+                return Ok(now() - begin);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err(format!("the configuration is not taken over: {text}"))
+    }
+
+    /// Checks that what is forwarded has the token: a proxy that attaches none does less.
+    pub(super) fn attaches(&self, token: &str) -> Result<(), String> {
+        let request = self.setup.request(self.address, AUTHORIZATION);
+        let answer = call(self.address, &request);
+        match answer {
+            Ok((200, body)) if body == format!("Bearer {token}").into_bytes() => Ok(()),
+            other => Err(format!("the token is not attached: {other:?}")),
+        }
+    }
+}
+
+impl Drop for Running {
+    /// Ends it gently: nginx takes its worker with it only then.
+    fn drop(&mut self) {
+        let pid = Pid::from_child(&self.process.0);
+        let _ = kill_process(pid, Signal::TERM);
+        let begin = now();
+        while self.process.0.try_wait().is_ok_and(|ended| ended.is_none()) && now() - begin < END {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// An address of the loopback that nothing listens at.
+pub(crate) fn free_address() -> SocketAddr {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap()
+}
+
+/// Sends `request` on a connection of its own; gives the status and the body.
+fn call(address: SocketAddr, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(end) = http::head_end(&answer) {
+            let whole = end + http::content_length(&answer[..end])?;
+            if answer.len() >= whole {
+                return Ok((http::status(&answer)?, answer[end..whole].to_vec()));
+            }
+        }
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => answer.extend_from_slice(&buffer[..read]),
+        }
+    }
+}
