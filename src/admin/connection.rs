@@ -102,7 +102,7 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Gives what came of a write, unless it has waited for too long.
+    /// The result of a write; an error if the write has waited for too long.
     fn written(
         &mut self,
         cx: &mut Context<'_>,

@@ -14,7 +14,7 @@ const SIZE: usize = 16;
 pub(super) struct Reserve(Vec<OwnedFd>);
 
 impl Reserve {
-    /// A full one, or what the process can spare.
+    /// A full one, or as many descriptors as the process can spare.
     pub(super) fn new() -> Reserve {
         let mut reserve = Reserve(Vec::with_capacity(SIZE));
         reserve.refill();

@@ -28,7 +28,7 @@ use crate::socket::inherited::Inherited;
 /// What is said of a configuration that is not taken over.
 const REFUSED: &str = "configuration refused: the one before stays in force";
 
-/// How long the end of the process waits for what hangs.
+/// How long the process waits at its end for tasks and threads that hang.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Run the proxy.
@@ -89,7 +89,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let runtime = runtime.enable_all().build()?;
     let served = runtime.block_on(serving);
-    // what still waits for a name server or a file system may do so for ever
+    // a thread that waits for a name server or a file system may never return
     runtime.shutdown_timeout(LAST_MOMENT);
     served
 }
@@ -114,7 +114,7 @@ struct Signals {
     upgrade: Signal,
 }
 
-/// Of those, what ends it: the names of the signals that came.
+/// The names of the signals that came and end the process.
 struct EndSignals(UnboundedReceiver<&'static str>);
 
 impl Signals {
@@ -295,8 +295,8 @@ async fn served(successor: &mut Option<Successor>) -> (u32, io::Result<Channel>)
 /// A configuration that was read again.
 struct Read {
     config: Result<Config, Faults>,
-    /// If that is faulty: the one in force, with what its files hold now. A secret may have been
-    /// changed in the meantime.
+    /// If that is faulty: the one in force, with its files read again. A secret may have changed in
+    /// the meantime.
     in_force: Option<Config>,
 }
 

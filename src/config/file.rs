@@ -6,8 +6,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +22,10 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many threads may be stuck in a file system at once.
-const THREADS: usize = 4;
+const STUCK: usize = 4;
+
+/// Those of the process.
+static READERS: LazyLock<Readers> = LazyLock::new(Readers::default);
 
 /// The key of the fingerprints, drawn anew for each process.
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -47,7 +51,8 @@ pub(super) enum Unfit {
 /// [`Unfit`] says why the file must not be read.
 pub(super) fn fingerprint(path: &Path) -> Result<Option<u64>, Unfit> {
     let path = path.to_owned();
-    within(PATIENCE, move || hash_of(&path)).unwrap_or(Err(Unfit::Hangs))
+    let fingerprint = READERS.within(PATIENCE, move || hash_of(&path));
+    fingerprint.unwrap_or(Err(Unfit::Hangs))
 }
 
 fn hash_of(path: &Path) -> Result<Option<u64>, Unfit> {
@@ -70,7 +75,7 @@ fn hash_of(path: &Path) -> Result<Option<u64>, Unfit> {
 
 /// Opens a regular file; `None` if it cannot be opened, or is a directory: reading it says why.
 fn open(path: &Path) -> Result<Option<File>, Unfit> {
-    // without it, opening a pipe waits for its writer
+    // without NONBLOCK, opening a pipe waits for its writer
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -94,47 +99,73 @@ fn is_no_device(error: &io::Error) -> bool {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Does `work` on a thread of its own; `None` if it takes longer than `patience`. The thread that is
-/// stuck with it is left alone.
-fn within<T: Send + 'static>(
-    patience: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    /// The thread that is free.
-    static FREE: Mutex<Option<Sender<Job>>> = Mutex::new(None);
-    let free = || FREE.lock().unwrap_or_else(PoisonError::into_inner);
+/// Threads that read files, one at a time unless one is stuck.
+#[derive(Default)]
+struct Readers {
+    /// The thread that has nothing to do.
+    free: Mutex<Option<Sender<Job>>>,
+    stuck: Arc<AtomicUsize>,
+}
 
-    let kept = free().take();
-    let thread = kept.or_else(start)?;
-    let (done, result) = channel();
-    let job: Job = Box::new(move || {
-        let _ = done.send(work());
-    });
-    thread.send(job).ok()?;
-    match result.recv_timeout(patience) {
-        Ok(result) => {
-            *free() = Some(thread);
-            Some(result)
+/// What has become of a job.
+enum Progress<T> {
+    UnderWay,
+    Done(T),
+    GivenUp,
+}
+
+impl Readers {
+    /// Does `work` on another thread; `None` if it takes longer than `patience`, or if too many
+    /// threads are stuck already. A thread that is stuck ends with its work.
+    fn within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        if self.stuck.load(Ordering::Relaxed) >= STUCK {
+            return None;
         }
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        let progress = Arc::new((Mutex::new(Progress::UnderWay), Condvar::new()));
+        let (stuck, told) = (Arc::clone(&self.stuck), Arc::clone(&progress));
+        let job: Job = Box::new(move || {
+            let result = work();
+            let (progress, done) = &*told;
+            let mut progress = lock(progress);
+            if let Progress::GivenUp = *progress {
+                stuck.fetch_sub(1, Ordering::Relaxed);
+            } else {
+                *progress = Progress::Done(result);
+                done.notify_one();
+            }
+        });
+        let free = lock(&self.free).take();
+        let thread = free.or_else(start)?;
+        thread.send(job).ok()?;
+
+        let (progress, done) = &*progress;
+        let under_way = |progress: &mut Progress<T>| matches!(progress, Progress::UnderWay);
+        let waited = done.wait_timeout_while(lock(progress), patience, under_way);
+        let (mut progress, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Progress::Done(result) = std::mem::replace(&mut *progress, Progress::GivenUp) {
+            *lock(&self.free) = Some(thread);
+            return Some(result);
+        }
+        self.stuck.fetch_add(1, Ordering::Relaxed);
+        None
     }
 }
 
-/// Starts a thread that does jobs until its sender is gone; `None` if too many are stuck.
+/// Starts a thread that does jobs until their sender is gone.
 fn start() -> Option<Sender<Job>> {
-    static THREAD: LazyLock<Arc<()>> = LazyLock::new(Arc::default);
-    if Arc::strong_count(&THREAD) > THREADS {
-        return None;
-    }
-    let alive = Arc::clone(&THREAD);
     let (jobs, to_do) = channel::<Job>();
-    let started = thread::Builder::new()
-        .name("files".to_owned())
-        .spawn(move || {
-            let _alive = alive;
-            to_do.into_iter().for_each(|job| job());
-        });
+    let thread = thread::Builder::new().name("files".to_owned());
+    let started = thread.spawn(move || to_do.into_iter().for_each(|job| job()));
     started.ok().map(|_| jobs)
+}
+
+/// A panic elsewhere leaves nothing half done in what these locks guard.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -175,24 +206,31 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_is_given_up_and_costs_few_threads() {
+    fn a_file_system_that_hangs_is_given_up_and_costs_few_threads() {
+        let readers = Readers::default();
+        let started = Arc::new(AtomicUsize::new(0));
         let (end, wait) = channel::<()>();
         let wait = Arc::new(Mutex::new(wait));
-        for _ in 0..3 * THREADS {
-            let wait = Arc::clone(&wait);
+        for _ in 0..3 * STUCK {
+            let (wait, started) = (Arc::clone(&wait), Arc::clone(&started));
             let hangs = move || {
+                started.fetch_add(1, Ordering::Relaxed);
                 let _ = wait.lock().unwrap().recv();
             };
-            assert_eq!(within(Duration::from_millis(10), hangs), None);
+            assert_eq!(readers.within(Duration::from_millis(10), hangs), None);
         }
-        // once the file systems answer, the threads end and others can start
+        assert!(started.load(Ordering::Relaxed) <= STUCK);
+        assert_eq!(readers.within(PATIENCE, || 1), None);
+
+        // once it answers, the threads end and files are read again
         drop(end);
-        let start = std::iter::repeat_with(|| within(PATIENCE, || 1)).take(1_000);
-        let mut tries = start.inspect(|done| {
-            if done.is_none() {
+        let is_stuck = || readers.stuck.load(Ordering::Relaxed) > 0;
+        for _ in 0..3_000 {
+            if is_stuck() {
                 thread::sleep(Duration::from_millis(10));
             }
-        });
-        assert!(tries.any(|done| done == Some(1)));
+        }
+        assert_eq!(readers.within(PATIENCE, || 1), Some(1));
+        assert_eq!(readers.within(PATIENCE, || 2), Some(2));
     }
 }

@@ -164,8 +164,7 @@ fn decoded(answer: Answer<'_>) -> Result<Cow<'_, [u8]>, &str> {
 }
 
 /// The text of a body. A byte order mark is passed over, which JSON parsers may do (RFC 8259,
-/// section 8.1). Bytes that are not UTF-8 count as Latin-1: the token is ASCII, whatever else is
-/// in the answer.
+/// section 8.1). Bytes that are not UTF-8 count as Latin-1: the token itself is ASCII.
 fn text_of(body: &[u8]) -> Cow<'_, str> {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     match std::str::from_utf8(body) {

@@ -27,7 +27,7 @@ pub struct Record {
     pub client: Arc<str>,
     /// The app's name, if the caller is one.
     pub app: Option<Arc<str>>,
-    /// By what the request is found again in other logs.
+    /// The id that finds the request in other logs.
     pub request_id: Option<RequestId>,
     /// The request's method.
     pub method: Method,
@@ -51,7 +51,7 @@ pub struct Record {
     pub error: Option<String>,
 }
 
-/// By what a request is found again in other logs.
+/// The id that finds a request in other logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestId {
     /// The caller chose it.
@@ -191,8 +191,8 @@ impl Form {
         }
     }
 
-    /// Appends a finished `line`. `tracing` leaves in JSON what a terminal may act on: control
-    /// characters beyond ASCII and those that reverse the direction of writing.
+    /// Appends a finished `line`. In JSON, `tracing` does not escape all characters that a terminal
+    /// acts on: control characters beyond ASCII, and those that reverse the direction of writing.
     pub(super) fn copy_line(self, line: &[u8], out: &mut Vec<u8>) {
         let is_plain = |b: &u8| (0x20..0x7f).contains(b) || *b == b'\n';
         if self.format == Format::Text || line.iter().all(is_plain) {
@@ -340,7 +340,7 @@ impl Line<'_> {
         self.key(key);
         let is_plain = text.iter().all(|b| is_plain(*b));
         if self.form.format == Format::Text && !is_plain {
-            // `Debug` escapes what cannot be printed too; a Vec takes everything
+            // `Debug` escapes unprintable characters too; a Vec takes everything
             let _ = write!(self.out, "{:?}", String::from_utf8_lossy(text));
             return;
         }
@@ -403,7 +403,7 @@ fn push_json_char(c: char, out: &mut Vec<u8>) {
 /// Whether a terminal prints `c` and does nothing else: no control character, and none that
 /// reverses the direction of writing.
 pub(super) fn is_printable(c: char) -> bool {
-    // `Debug` knows which are; it escapes quotation marks too, for another reason
+    // `Debug` knows them; it escapes quotation marks too, for another reason
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().nth(1).is_none()
 }
 

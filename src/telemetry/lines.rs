@@ -1,9 +1,9 @@
-//! The queue between those who log and the thread that writes the log.
+//! The queue between the threads that log and the one that writes the log.
 //!
 //! Logging costs the caller a short lock and a copy, and never a wait. The thread is woken for the
 //! first of several lines and then lingers for more, so that a busy proxy makes a few large writes
 //! and no wake-up a line. A log that cannot be written fast enough loses lines, never the program's
-//! time: what does not fit into the queue is dropped and counted.
+//! time: a line that finds the queue full is dropped and counted.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -34,16 +34,16 @@ const PIECE: usize = 64 * 1024;
 /// The capacity that a buffer keeps for next time. It takes more only after a jam.
 const KEPT: usize = 256 * 1024;
 
-/// How long the end of the process waits for what is still to be written.
+/// How long the process waits at its end for lines that are not written yet.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where lines and access records are handed in.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Shared>);
 
-/// Writes what was handed in; dropping it waits until all is written, for a second at most. Keep it
-/// to the end of the process.
-#[must_use = "what is still to be written is lost without it"]
+/// The thread that writes the log. Dropping this waits until the queue is empty, for a second at
+/// most. Keep it to the end of the process.
+#[must_use = "lines that are not written yet are lost without it"]
 pub struct Writing {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -89,8 +89,8 @@ impl Batch {
     }
 }
 
-/// Starts writing to `out`. Access records take the form `form`. What is lost is added to `dropped`
-/// and, once lines are written again, told to `report`, which may log.
+/// Starts writing to `out`, access records in the form `form`. Lost lines are added to `dropped`. Once
+/// lines are written again, `report` is called with the number of those lost; it may log.
 ///
 /// # Errors
 /// If the system gives no thread.
@@ -148,7 +148,7 @@ impl Shared {
         let mut is_sound = true;
         while let Some(lost) = self.take(&mut taken) {
             unreported += lost;
-            // reported here, while the queue is empty: behind what was handed in before the loss
+            // the queue is empty now, so the report comes right behind the lines before the loss
             if is_sound && unreported > 0 {
                 report(std::mem::take(&mut unreported));
             }
@@ -198,12 +198,12 @@ fn write(out: &mut impl Write, mut lines: &[u8]) -> u64 {
             Ok(0) => break,
             Ok(written) => lines = &lines[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // someone else made the pipe non-blocking: it belongs to all who write to it
+            // another process made the pipe non-blocking, which holds for all of its writers
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PIPE_PAUSE),
             Err(_) => break,
         }
     }
-    // nobody could be told that nothing can be told
+    // there is nowhere to report it
     let _ = out.flush();
     lines.iter().filter(|b| **b == b'\n').count() as u64
 }

@@ -191,7 +191,7 @@ where
 /// Writes a field as text. Names and messages may come from elsewhere, so that nothing in them may
 /// end the line or be acted on by a terminal.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
-    // what `log` says of a record stands elsewhere in the line
+    // metadata that `tracing-log` adds; the line has it elsewhere
     if field.name().starts_with("log.") {
         return Ok(());
     }
@@ -206,7 +206,7 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
     write!(Printable(writer), "{value:?}")
 }
 
-/// Escapes what cannot be printed.
+/// Escapes unprintable characters.
 struct Printable<'a, 'w>(&'a mut Writer<'w>);
 
 impl fmt::Write for Printable<'_, '_> {

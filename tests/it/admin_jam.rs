@@ -71,7 +71,7 @@ fn a_probe_is_answered_while_callers_hold_every_descriptor() {
     let simulator = Simulator::start();
     let proxy = limited(&simulator, FILES, FILES);
     proxy.has_token();
-    // the kernel connects them all; the proxy accepts what it can
+    // the kernel connects them all; the proxy accepts as many as it can
     let _held: Vec<TcpStream> = (0..2 * FILES)
         .map(|_| TcpStream::connect(proxy.address).unwrap())
         .collect();

@@ -91,7 +91,7 @@ fn a_variable_that_is_empty_counts_as_not_set() {
             command.env(format!("COLLIBRA_AUTH_PROXY_{name}"), "");
         }
         let ended = run(&mut command);
-        // a proxy may run at the address that counts then; what is wrong usage ends with 2
+        // a proxy may run at the default address; wrong usage ends with 2
         assert!(ended.status <= status, "{words:?}: {}", ended.err);
     }
 }

@@ -1,4 +1,4 @@
-//! A log that nobody reads holds up no call, no probe and no end of the process; what it loses is
+//! A log that nobody reads holds up no call, no probe and no end of the process. Lost lines are
 //! counted.
 
 use std::time::Duration;
