@@ -320,7 +320,14 @@ impl Caller {
         match self {
             // what it does not take waits in the system
             Caller::Http1(_) => Ok(()),
-            Caller::Http2(stream) => stream.room(PORTION).await.map(drop),
+            Caller::Http2(stream) => {
+                stream.room(PORTION).await?;
+                // the connection's window is for the streams that have something to send
+                if let Some(sending) = &mut stream.sending {
+                    sending.reserve_capacity(0);
+                }
+                Ok(())
+            }
         }
     }
 

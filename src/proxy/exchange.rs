@@ -510,6 +510,7 @@ impl Exchange<'_> {
         self.status = status.as_u16();
         self.caller.write_head(head, is_empty).await?;
 
+        let is_http2 = instance.is_http2();
         let mut is_ended = is_empty;
         let mut reading = self.body.reading();
         let limit = self.context.client.upstream.instance().idle_timeout;
@@ -519,9 +520,10 @@ impl Exchange<'_> {
             let read = match event {
                 Event::Instance(Ok(Some(part))) => {
                     left = left.map(|left| left.saturating_sub(part.as_slice().len()));
-                    is_ended = left == Some(0);
-                    if is_ended {
+                    if left == Some(0) {
                         self.context.ends();
+                        // over HTTP/2 the stream has an end of its own, which is awaited
+                        is_ended = !is_http2;
                     }
                     self.caller.write_body(part, is_ended).await?;
                     continue;
