@@ -17,6 +17,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::head_frames::HeadFrames;
 use super::pace;
@@ -34,15 +35,12 @@ pub(super) struct InstanceStream {
     frames: Option<HeadFrames>,
 }
 
-enum Inner {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<BufReader<TcpStream>>>),
-}
+type Inner = Either<TcpStream, Box<TlsStream<BufReader<TcpStream>>>>;
 
 impl InstanceStream {
     /// A connection without TLS.
     pub(super) fn plain(stream: TcpStream) -> InstanceStream {
-        InstanceStream::over(Inner::Plain(stream))
+        InstanceStream::over(Either::Left(stream))
     }
 
     /// A connection whose TLS handshake is done. Over HTTP/2 the head of a response may take as long as
@@ -51,7 +49,7 @@ impl InstanceStream {
         stream: TlsStream<BufReader<TcpStream>>,
         header_timeout: Duration,
     ) -> InstanceStream {
-        let mut stream = InstanceStream::over(Inner::Tls(Box::new(stream)));
+        let mut stream = InstanceStream::over(Either::Right(Box::new(stream)));
         if stream.is_http2() {
             stream.frames = Some(HeadFrames::new(header_timeout));
         }
@@ -69,8 +67,8 @@ impl InstanceStream {
     /// Whether both sides have agreed on HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         match &self.inner {
-            Inner::Plain(_) => false,
-            Inner::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(H2),
+            Either::Left(_) => false,
+            Either::Right(stream) => stream.get_ref().1.alpn_protocol() == Some(H2),
         }
     }
 
@@ -97,10 +95,7 @@ impl AsyncRead for InstanceStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let polled = match &mut this.inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Inner::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
+        let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
         if polled.is_ready() {
             this.received.add(buf, before);
             if let Some(frames) = &mut this.frames
@@ -119,24 +114,15 @@ impl AsyncWrite for InstanceStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Inner::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Inner::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -144,17 +130,11 @@ impl AsyncWrite for InstanceStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().inner {
-            Inner::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Inner::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.inner {
-            Inner::Plain(stream) => stream.is_write_vectored(),
-            Inner::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.inner.is_write_vectored()
     }
 }
 
@@ -169,8 +149,8 @@ impl Shutdown for InstanceStream {
 impl UniqueID for InstanceStream {
     fn id(&self) -> UniqueIDType {
         match &self.inner {
-            Inner::Plain(stream) => stream.as_raw_fd(),
-            Inner::Tls(stream) => stream.get_ref().0.get_ref().as_raw_fd(),
+            Either::Left(stream) => stream.as_raw_fd(),
+            Either::Right(stream) => stream.get_ref().0.get_ref().as_raw_fd(),
         }
     }
 }
