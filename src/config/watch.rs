@@ -186,10 +186,10 @@ mod tests {
         let write = |text: &str| fs::write(&path, text).unwrap();
         write("half");
         let mut wait = std::pin::pin!(files.changed());
-        let early = tokio::time::timeout(PAUSE.mul_f64(1.5), &mut wait).await;
+        let early = tokio::time::timeout(PAUSE + SETTLE / 2, &mut wait).await;
         assert!(early.is_err(), "seen once");
         write("whole");
-        let early = tokio::time::timeout(PAUSE, &mut wait).await;
+        let early = tokio::time::timeout(SETTLE, &mut wait).await;
         assert!(early.is_err(), "seen once more, as something else");
         assert_eq!(wait.await, [path]);
     }

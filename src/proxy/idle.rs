@@ -76,9 +76,9 @@ impl Idle {
 
     /// Closes the connections that have been idle for `span`.
     pub(super) fn close_older_than(&self, span: Duration) {
-        let now = self.0.clock.now();
-        let latest = millis(now - span);
-        self.close_where(|since| since <= latest);
+        let now = millis(self.0.clock.now());
+        let span = u64::try_from(span.as_millis()).unwrap_or(CLOSING);
+        self.close_where(|since| now.saturating_sub(since) >= span);
     }
 
     /// Closes all that are idle, and those that become so.
@@ -235,7 +235,7 @@ mod tests {
         new.begins();
         idle.close_older_than(Duration::from_secs(60));
         assert!(!is_told(&old).await);
-        advance(Duration::from_secs(1)).await;
+        advance(Duration::from_secs(2)).await;
         idle.close_older_than(Duration::from_secs(60));
         assert!(is_told(&old).await && !is_told(&new).await);
     }
