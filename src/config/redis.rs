@@ -10,15 +10,16 @@ use super::parse::Surroundings;
 use super::place::{Field, Typed};
 use super::{credentials, instance, raw};
 use crate::secret::Secret;
-use crate::store::redis::{Config, Server};
+use crate::store::redis::{Config, Server, Trust};
 
 /// What every key begins with, unless it is said otherwise.
 const KEY_PREFIX: &str = "collibra-auth-proxy";
 
 const PORT: u16 = 6379;
 
-const URL_REMEDY: &str =
-    "write one like \"rediss://redis.example:6379\", or \"unix:///run/redis/redis.sock\"";
+const SENTINEL_PORT: u16 = 26_379;
+
+const URL_REMEDY: &str = "write one like \"rediss://redis.example:6379\", \"unix:///run/redis/redis.sock\", \"rediss+sentinel://a.example,b.example/primary\" or \"rediss+cluster://a.example,b.example\"";
 
 /// What an url says.
 struct Address {
@@ -78,8 +79,16 @@ pub(super) fn parse(
     if let Some(typed) = raw.ca_file.given() {
         let read = instance::ca_file(&typed, surroundings, report);
         match &mut server {
-            Server::Tls { ca_file, .. } => *ca_file = read,
-            Server::Tcp { .. } | Server::Unix { .. } => report.fault(typed.place.fault(
+            Server::Tls { ca_file, .. }
+            | Server::Sentinel {
+                tls: Some(Trust { ca_file }),
+                ..
+            }
+            | Server::Cluster {
+                tls: Some(Trust { ca_file }),
+                ..
+            } => *ca_file = read,
+            _ => report.fault(typed.place.fault(
                 "it counts only for a server that is spoken to by TLS",
                 "write rediss:// in `url`, or leave this key out",
             )),
@@ -106,14 +115,24 @@ fn address(typed: &Typed<Secret>, report: &mut Report) -> Option<Address> {
 }
 
 fn judge(text: &str) -> Result<Address, &'static str> {
-    let url = Url::parse(text.trim()).map_err(|_| "this is no URL")?;
+    let text = text.trim();
+    if let Some((scheme, rest)) = text.split_once("://")
+        && scheme.contains('+')
+    {
+        return several(scheme, rest);
+    }
+    let url = Url::parse(text).map_err(|_| "this is no URL")?;
     if url.fragment().is_some() {
         return Err("it has a fragment, a part after `#`; in a password write that as %23");
     }
     match url.scheme() {
         "unix" => return socket(&url),
         "redis" | "rediss" => {}
-        _ => return Err("it begins with none of redis://, rediss:// and unix://"),
+        _ => {
+            return Err(
+                "it begins with none of redis://, rediss://, unix://, and the first two with +sentinel or +cluster",
+            );
+        }
     }
     let host = match url.host() {
         // of other schemes than the web's no address is made out
@@ -143,6 +162,66 @@ fn judge(text: &str) -> Result<Address, &'static str> {
         user: user.map(decoded).transpose()?,
         password: password.map(Secret::from),
         database: database(url.path().trim_start_matches('/'))?,
+    })
+}
+
+/// Sentinels and what they call the primary, or nodes of a cluster.
+fn several(scheme: &str, rest: &str) -> Result<Address, &'static str> {
+    let (tls, port) = match scheme {
+        "redis+sentinel" => (None, SENTINEL_PORT),
+        "rediss+sentinel" => (Some(Trust::default()), SENTINEL_PORT),
+        "redis+cluster" => (None, PORT),
+        "rediss+cluster" => (Some(Trust::default()), PORT),
+        _ => return Err("what follows the + is neither sentinel nor cluster"),
+    };
+    if rest.contains(['?', '#']) {
+        return Err(
+            "it has a query or a fragment, a part after `?` or `#`, which means nothing here",
+        );
+    }
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = match login.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (login, None),
+    };
+    let node = |text: &str| {
+        let url = Url::parse(&format!("redis://{text}")).map_err(|_| "one of its hosts is none")?;
+        let host = match url.host() {
+            Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
+            Some(Host::Ipv4(ip)) => ip.to_string(),
+            Some(Host::Ipv6(ip)) => ip.to_string(),
+            _ => return Err("one of its hosts is none"),
+        };
+        Ok((host, url.port().unwrap_or(port)))
+    };
+    let nodes = hosts.split(',').map(node).collect::<Result<Vec<_>, _>>()?;
+    let (server, database) = if scheme.ends_with("cluster") {
+        if !path.is_empty() {
+            return Err("a cluster has one database, so nothing follows its hosts");
+        }
+        (Server::Cluster { nodes, tls }, 0)
+    } else {
+        let (name, number) = path.split_once('/').unwrap_or((path, ""));
+        let primary = decoded(name)?;
+        if primary.is_empty() {
+            return Err("after the sentinels stands no name of the primary, like /mymaster");
+        }
+        let server = Server::Sentinel {
+            nodes,
+            primary,
+            tls,
+        };
+        (server, database(number)?)
+    };
+    Ok(Address {
+        server,
+        user: Some(user)
+            .filter(|user| !user.is_empty())
+            .map(decoded)
+            .transpose()?,
+        password: password.map(decoded).transpose()?.map(Secret::from),
+        database,
     })
 }
 
@@ -198,9 +277,15 @@ fn warn(url: &Typed<Secret>, address: &Address, has_file: bool, report: &mut Rep
             "keep it in a file and name that with `password_file`",
         ));
     }
-    if let Server::Tcp { host, .. } = &address.server
-        && !is_loopback(host)
-    {
+    let in_the_clear = match &address.server {
+        Server::Tcp { host, .. } => !is_loopback(host),
+        Server::Sentinel {
+            nodes, tls: None, ..
+        }
+        | Server::Cluster { nodes, tls: None } => nodes.iter().any(|(host, _)| !is_loopback(host)),
+        _ => false,
+    };
+    if in_the_clear {
         report.warning(url.place.fault(
             "the password and the keys travel to this host unencrypted; tokens are sealed",
             "write rediss:// where the server speaks TLS",

@@ -18,10 +18,12 @@
 //! prefix and a digest over instance and client id; see `scripts.rs` for the names. It expires an
 //! hour after the last time in it is past.
 //!
-//! Sentinel and Cluster are not supported: name one server, or the address that follows the one
-//! that can be written to.
+//! **Which server.** One that is named, the primary that sentinels name, or the primary of a cluster
+//! that has the client's keys, which lie in one slot. It is looked for again whenever a connection is
+//! made; one on which a server turns out to be the wrong one is left.
 
 mod link;
+mod primary;
 mod scripts;
 
 use std::fmt;
@@ -105,6 +107,29 @@ pub enum Server {
         /// The socket.
         path: PathBuf,
     },
+    /// The primary that sentinels name.
+    Sentinel {
+        /// The sentinels, each with its port.
+        nodes: Vec<(String, u16)>,
+        /// What they call the primary.
+        primary: String,
+        /// Whether sentinels and servers are spoken to by TLS.
+        tls: Option<Trust>,
+    },
+    /// The primary of a cluster that has the client's keys.
+    Cluster {
+        /// Some of its nodes, each with its port.
+        nodes: Vec<(String, u16)>,
+        /// Whether they are spoken to by TLS.
+        tls: Option<Trust>,
+    },
+}
+
+/// What to trust besides the system's roots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Authorities.
+    pub ca_file: Option<CaFile>,
 }
 
 impl fmt::Display for Server {
@@ -113,8 +138,25 @@ impl fmt::Display for Server {
             Server::Tcp { host, port } => write!(f, "redis://{host}:{port}"),
             Server::Tls { host, port, .. } => write!(f, "rediss://{host}:{port}"),
             Server::Unix { path } => write!(f, "unix://{}", path.display()),
+            Server::Sentinel {
+                nodes,
+                primary,
+                tls,
+            } => {
+                let s = if tls.is_some() { "s" } else { "" };
+                write!(f, "redis{s}+sentinel://{}/{primary}", listed(nodes))
+            }
+            Server::Cluster { nodes, tls } => {
+                let s = if tls.is_some() { "s" } else { "" };
+                write!(f, "redis{s}+cluster://{}", listed(nodes))
+            }
         }
     }
+}
+
+fn listed(nodes: &[(String, u16)]) -> String {
+    let nodes = nodes.iter().map(|(host, port)| format!("{host}:{port}"));
+    nodes.collect::<Vec<_>>().join(",")
 }
 
 /// One client's token, kept on a server.
@@ -137,7 +179,7 @@ impl RedisStore {
         clock: Arc<dyn Clock>,
     ) -> Result<RedisStore, tls::Error> {
         let keys = Keys::new(&config.key_prefix, &key);
-        let (link, notices) = Link::new(config, &keys.channel)?;
+        let (link, notices) = Link::new(config, &keys)?;
         let inner = Arc::new(Inner {
             identity: Identity::new(&key),
             kept: Kept::new(client, key, clock, keys.record.clone()),

@@ -28,17 +28,15 @@
 //! 6. A change of the store's state is noted once.
 
 mod event;
+mod stored;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::client_id::ClientId;
 use crate::clock::Instant;
-use crate::secret::Secret;
 use crate::token::cache::{DEAD, Failure, Next, Status};
-use crate::token::ports::{
-    Grant, Outcome, Record, RequestError, StoreError, StoredPool, StoredToken,
-};
+use crate::token::ports::{Grant, Outcome, Record, RequestError, StoreError};
 use crate::token::schedule::{Config, Schedule};
 use crate::token::service::Change;
 use crate::token::token::Token;
@@ -576,83 +574,6 @@ impl Renewal {
         self.issued_to = Some(self.client_id.clone());
         self.of_another = false;
         self.failure = None;
-    }
-
-    /// Takes over the pool, the generation, and the token if it is newer than the one in hand.
-    fn take_over(&mut self, record: &Record, seen: &Seen) {
-        let Seen { now, wall, .. } = *seen;
-        let until = |at: SystemTime| now + at.duration_since(wall).unwrap_or_default();
-        self.schedule.restore_pool(
-            until(record.pool.full_at),
-            until(record.pool.not_before),
-            now,
-        );
-        let before = self.generation;
-        self.generation = self.generation.max(record.generation);
-        let held = self.token.as_ref().map_or(0, |token| token.generation());
-        let is_newer = |kept: &&StoredToken| self.of_another || kept.generation > held;
-        let Some(kept) = record.token.as_ref().filter(is_newer) else {
-            return;
-        };
-        // here generations go on counting when the client is another; in its store they began anew
-        let generation = if self.of_another {
-            kept.generation.max(before + 1)
-        } else {
-            kept.generation
-        };
-        // a wall clock that was set back must not lengthen a token's life
-        let age = wall.duration_since(kept.asked).unwrap_or_default();
-        let token = Token::new(&kept.access_token, generation, now - age, kept.lifetime);
-        let Ok(token) = token else { return };
-        if !token.is_usable(now) {
-            return;
-        }
-        let token = Arc::new(token);
-        self.schedule.adopted(
-            token.issued(),
-            kept.lifetime,
-            token.usable_until(),
-            seen.jitter,
-        );
-        self.notes.push(Note::TakenOver {
-            token: Arc::clone(&token),
-            left: token.usable_until().since(now),
-        });
-        self.holds(token);
-        self.has_considered(seen);
-    }
-
-    /// Whether what is in hand is newer than `record`, and good.
-    fn is_newer_than(&self, record: Option<&Record>, now: Instant) -> bool {
-        let kept = record.map_or(0, |record| record.generation);
-        let held = self.token.as_ref().filter(|token| token.is_usable(now));
-        held.is_some_and(|held| !self.of_another && held.generation() > kept)
-    }
-
-    /// What is kept: the token in hand, and the pool.
-    fn record(&self, seen: &Seen) -> Record {
-        let wall_at = |at: Instant| {
-            if at >= seen.now {
-                seen.wall + at.since(seen.now)
-            } else {
-                seen.wall - seen.now.since(at)
-            }
-        };
-        let (full_at, not_before) = self.schedule.pool().times();
-        let token = self.token.as_ref().filter(|_| !self.of_another);
-        Record {
-            generation: self.generation,
-            token: token.map(|token| StoredToken {
-                generation: token.generation(),
-                access_token: Secret::from(token.access_token().to_owned()),
-                asked: wall_at(token.issued()),
-                lifetime: token.expires().since(token.issued()),
-            }),
-            pool: StoredPool {
-                full_at: wall_at(full_at),
-                not_before: wall_at(not_before),
-            },
-        }
     }
 
     /// Asserts what the head of this file promises.

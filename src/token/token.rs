@@ -56,6 +56,15 @@ impl Token {
         })
     }
 
+    /// The same token under another generation.
+    #[must_use]
+    pub(crate) fn renumbered(&self, generation: u64) -> Token {
+        Token {
+            generation,
+            ..self.clone()
+        }
+    }
+
     /// The value of `Authorization`: `Bearer` and the token.
     #[must_use]
     pub fn authorization(&self) -> &HeaderValue {

@@ -6,6 +6,7 @@
 //! server, and, where `KUBECONFIG` names one, by a real cluster:
 //! `cargo test --test it kubernetes -- --ignored`.
 
+mod available;
 mod away;
 mod by_redis;
 pub(crate) mod contract;

@@ -207,6 +207,11 @@ mod tests {
             "a/b/c",
             "A/b",
             "a/b?x",
+            "a.b/c",
+            "-a/b",
+            "a/b-",
+            "a/..",
+            "a/b..c",
         ] {
             assert!(Name::parse(wrong).is_err(), "{wrong}");
         }

@@ -274,7 +274,7 @@ fn stores() {
 
     let redis = |keys: &str| report(&text(&format!("kind = \"redis\"\n{keys}")));
     insta::assert_snapshot!(redis("path = \"a\"\nkey_prefix = \"{a}\""), @r#"
-    proxy.toml:11: store.url: the server's address is missing; write one like "rediss://redis.example:6379", or "unix:///run/redis/redis.sock"
+    proxy.toml:11: store.url: the server's address is missing; write one like "rediss://redis.example:6379", "unix:///run/redis/redis.sock", "rediss+sentinel://a.example,b.example/primary" or "rediss+cluster://a.example,b.example"
     proxy.toml:13: store.path: it would count only with `kind = "file"`; write that too, or leave this key out
     proxy.toml:14: store.key_prefix: keys cannot begin so; write up to 100 ASCII letters, digits and signs, without spaces and braces
     "#);
@@ -282,6 +282,12 @@ fn stores() {
     for (faulty, problem) in [
         ("redis", "this is no URL"),
         ("https://a", "it begins with none of"),
+        ("redis+proxy://a", "what follows the + is neither"),
+        ("redis+sentinel://a,b", "after the sentinels stands no name"),
+        ("redis+sentinel://a,/main", "one of its hosts is none"),
+        ("redis+sentinel://a/main/one", "its path is not the number"),
+        ("redis+cluster://a/1", "a cluster has one database"),
+        ("redis+cluster://a?db=1", "it has a query or a fragment"),
         ("redis://", "it has no host"),
         ("redis:///1", "it has no host"),
         ("redis://a/one", "its path is not the number"),

@@ -184,6 +184,30 @@ fn the_url_of_a_server_says_where_it_is_and_who_logs_in() {
             ),
         ),
         (
+            "redis+sentinel://localhost,127.0.0.1:1/main/2",
+            (
+                server("redis+sentinel://localhost:26379,127.0.0.1:1/main"),
+                None,
+                None,
+                2,
+                0,
+            ),
+        ),
+        (
+            "rediss+cluster://me:p%40ss@a.example,b.example:7000",
+            (
+                server("rediss+cluster://a.example:6379,b.example:7000"),
+                some("me"),
+                some("p@ss"),
+                0,
+                1,
+            ),
+        ),
+        (
+            "redis+cluster://a.example",
+            (server("redis+cluster://a.example:6379"), None, None, 0, 1),
+        ),
+        (
             "redis://:p@[::1]:1",
             (server("redis://::1:1"), None, some("p"), 0, 1),
         ),

@@ -1,5 +1,5 @@
 //! The API server's calls that the store makes: read and replace one object by its name, and watch
-//! one Secret.
+//! it.
 //!
 //! The way there, who asks, and how a call is written are the library's. What is answered is read
 //! here: objects are kept as the server gave them, so that what this program does not know of stays
@@ -123,11 +123,10 @@ impl Api {
         .await
     }
 
-    /// The Secret as it is, and its changes from now on.
-    pub(super) async fn watch(&self) -> Result<Watch, StoreError> {
-        let kind = Kind::Secret;
+    /// The object of this kind as it is, and its changes from now on.
+    pub(super) async fn watch(&self, kind: Kind) -> Result<Watch, StoreError> {
         self.call("watch", kind, async {
-            let field = format!("metadata.name={}", self.config.secret);
+            let field = format!("metadata.name={}", self.name(kind));
             let parameters = { WatchParams::default().fields(&field) }
                 .timeout(WATCH)
                 .disable_bookmarks();
@@ -318,14 +317,14 @@ impl fmt::Debug for Api {
     }
 }
 
-/// The changes of the Secret, as they come.
+/// The changes of an object, as they come.
 pub(super) struct Watch {
     body: Body,
     buffer: BytesMut,
 }
 
 impl Watch {
-    /// The Secret as it is after the next change, first as it is; `None` once the watch is over,
+    /// The object as it is after the next change, first as it is; `None` once the watch is over,
     /// whatever ended it: a version that is too old (410), a broken connection, or its time. Can be
     /// dropped and called again.
     pub(super) async fn next(&mut self) -> Option<Value> {

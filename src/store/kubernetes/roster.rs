@@ -68,6 +68,12 @@ impl Roster {
     }
 }
 
+/// Whether the same processes have seats in both, in the same order.
+pub(super) fn is_same(before: &str, after: &str) -> bool {
+    let names = |text| parse(text).map(|(name, _)| name).collect::<Vec<_>>();
+    names(before) == names(after)
+}
+
 /// The seats in `text` without that of `me`; `None` if it has none.
 pub(super) fn without(text: &str, me: &str) -> Option<String> {
     let others = |seat: &&str| seat.split_once(':').is_none_or(|(name, _)| name != me);

@@ -8,25 +8,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tracing::info;
 
 use super::api::{Kind, Replaced, Watch};
 use super::object::{annotate, annotation, version};
-use super::roster::Roster;
+use super::roster::{self, Roster};
 use super::shared::Shared;
 use super::{TRIES, breathe, spread};
 use crate::clock::Instant;
+use crate::random::{Jitter, ThreadJitter};
 use crate::store::locked;
 use crate::store::shared::Seen;
 
 /// How often the Secret is read if no watch tells of a change, on average.
-const POLL: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_secs(60);
 
 /// The same where there is no watch.
 const POLL_ALONE: Duration = Duration::from_secs(5);
 
-/// How often the Lease is looked at for a seat, on average.
+/// How often a process with a seat gives a sign of life; less than [`GONE`](super::roster) by the
+/// time that it takes.
+const SIGN: Duration = Duration::from_secs(12);
+
+/// How often it is seen whether a seat has become free, on average: in what the watch has told, or
+/// by reading the Lease where there is no watch of it.
 const ATTEND: Duration = Duration::from_secs(4);
+
+/// How often a watch of the Lease is tried again where the Role does not allow it.
+const ASK_AGAIN: Duration = Duration::from_secs(300);
 
 /// The pause before a server that is away is tried again: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
@@ -42,6 +52,10 @@ pub(super) struct Watching {
     /// The version of the Secret that was seen last.
     known: String,
     roster: Roster,
+    /// What tells of the Lease, and the Lease as it was told last.
+    lease: Option<(Watch, Option<Value>)>,
+    watch_lease_at: Instant,
+    sign_at: Instant,
     attend_at: Instant,
     told: bool,
 }
@@ -56,6 +70,9 @@ impl Watching {
             rest: PAUSE.0,
             known: String::new(),
             roster: Roster::default(),
+            lease: None,
+            watch_lease_at: now,
+            sign_at: now,
             attend_at: now,
             told: false,
         }
@@ -105,7 +122,7 @@ impl Watching {
 
     /// Begins a watch, if the server lets this user.
     async fn begin(&mut self) {
-        match self.shared.api.watch().await {
+        match self.shared.api.watch(Kind::Secret).await {
             Ok(watch) => {
                 self.watch = Some(watch);
                 self.begun = self.shared.kept.clock.now();
@@ -130,8 +147,18 @@ impl Watching {
                     None => std::future::pending().await,
                 }
             };
+            let of_lease = async {
+                match &mut self.lease {
+                    Some((watch, _)) => watch.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             let event = tokio::select! {
                 event = tokio::time::timeout(next, event) => event,
+                lease = of_lease => {
+                    self.has_lease(lease);
+                    continue;
+                }
                 () = self.shared.doubt.notified() => return,
             };
             match event {
@@ -157,34 +184,70 @@ impl Watching {
         }
     }
 
-    /// Attends, if that is due.
-    async fn give_sign(&mut self) {
-        if self.shared.kept.clock.now() >= self.attend_at {
-            let again = match self.attend().await {
-                Some(()) => ATTEND,
-                None => PAUSE.1,
-            };
-            self.attend_at = self.shared.kept.clock.now() + spread(again);
+    /// The Lease has changed, or its watch has ended.
+    fn has_lease(&mut self, lease: Option<Value>) {
+        let Some(lease) = lease else {
+            self.lease = None;
+            return;
+        };
+        self.shared.is_held(&lease, Duration::MAX);
+        if let Some((_, told)) = &mut self.lease {
+            *told = Some(lease);
         }
+        self.attend_at = self.shared.kept.clock.now();
     }
 
-    /// Gives a sign of life in the Lease, if there is a seat to be had, and learns the rank. `None` if
-    /// that did not work out.
+    /// Attends, if that is due.
+    async fn give_sign(&mut self) {
+        let clock = Arc::clone(&self.shared.kept.clock);
+        if clock.now() < self.attend_at {
+            return;
+        }
+        if self.lease.is_none() && clock.now() >= self.watch_lease_at {
+            match self.shared.api.watch(Kind::Lease).await {
+                Ok(watch) => self.lease = Some((watch, None)),
+                // it is read instead
+                Err(_) => self.watch_lease_at = clock.now() + ASK_AGAIN,
+            }
+        }
+        let again = match self.attend().await {
+            Some(()) => spread(ATTEND),
+            None => spread(PAUSE.1),
+        };
+        self.attend_at = (clock.now() + again).min(self.sign_at.max(clock.now() + PAUSE.0));
+    }
+
+    /// Gives a sign of life in the Lease, if one is due or there is a seat to be had, and learns the
+    /// rank. `None` if that did not work out.
     async fn attend(&mut self) -> Option<()> {
-        let shared = &self.shared;
+        let shared = Arc::clone(&self.shared);
         let me = shared.identity.name();
+        let mut told = self.lease.as_ref().and_then(|(_, told)| told.clone());
         for _ in 0..TRIES {
-            let mut lease = shared.api.get(Kind::Lease).await.ok()?;
+            let (mut lease, was_told) = match told.take() {
+                Some(lease) => (lease, true),
+                None => (shared.api.get(Kind::Lease).await.ok()?, false),
+            };
             shared.is_held(&lease, Duration::MAX);
+            let now = shared.kept.clock.now();
             let text = annotation(&lease, &shared.members).unwrap_or_default();
-            let (written, rank) = self.roster.attend(text, me, shared.kept.clock.now());
-            if written.is_some() {
+            let is_seated = roster::without(text, me).is_some();
+            let (written, rank) = self.roster.attend(text, me, now);
+            let moves = written
+                .as_deref()
+                .is_some_and(|now| !roster::is_same(text, now));
+            if was_told && moves {
+                // a watch may stay open and tell nothing
+                continue;
+            }
+            if written.is_some() && (!is_seated || now >= self.sign_at) {
                 annotate(&mut lease, &shared.members, written);
                 let replaced = shared.api.replace(Kind::Lease, &lease).await.ok()?;
                 if let Replaced::Conflict = replaced {
                     breathe().await;
                     continue;
                 }
+                self.sign_at = now + SIGN.mul_f64(0.95 + 0.1 * ThreadJitter.next());
             }
             *locked(&shared.rank) = rank;
             return Some(());

@@ -1,6 +1,7 @@
-//! The connection to the server: made when it is needed, and made anew when it is broken.
+//! The connection to the server: made when it is needed, and made anew when it is broken. Which server
+//! it is, is in `primary.rs`.
 //!
-//! The library's own manager of connections is not used: it keeps a connection whose answers do not
+//! The library's own manager of connections is not used, nor its clients of sentinels and clusters: it keeps a connection whose answers do not
 //! come, as it has to for its own reasons, and a way that swallows everything would never be left;
 //! and it reads the system's certificates for every connection, by rules other than this program's.
 //!
@@ -24,6 +25,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use super::scripts::Keys;
 use super::{Config, Server};
 use crate::tls;
 use crate::token::ports::StoreError;
@@ -51,6 +53,8 @@ pub(super) struct Link {
     tls: Option<Arc<rustls::ClientConfig>>,
     login: Login,
     channel: String,
+    /// A key in the slot of all keys.
+    key: String,
     notices: mpsc::UnboundedSender<PushInfo>,
     /// Whether the server tells of changes: this user may listen.
     listens: AtomicBool,
@@ -66,9 +70,10 @@ impl std::fmt::Debug for Login {
     }
 }
 
+/// A connection to a server.
 #[derive(Clone, Debug)]
-struct Connection {
-    commands: MultiplexedConnection,
+pub(super) struct Connection {
+    pub(super) commands: MultiplexedConnection,
     driver: Arc<Driver>,
 }
 
@@ -83,15 +88,20 @@ impl Drop for Driver {
 }
 
 impl Link {
-    /// A link to the server of `config` that listens to `channel` meanwhile. Connects to nothing.
+    /// A link to the server of `config` that listens to the channel of `keys`. Connects to nothing.
     ///
     /// # Errors
     /// [`tls::Error`] if there is no certificate to verify the server by.
-    pub(super) fn new(config: &Config, channel: &str) -> Result<(Link, Notices), tls::Error> {
-        let tls = match &config.server {
-            Server::Tls { ca_file, .. } => Some(Arc::new(tls::client_config(ca_file.as_ref())?)),
+    pub(super) fn new(config: &Config, keys: &Keys) -> Result<(Link, Notices), tls::Error> {
+        let ca_file = match &config.server {
+            Server::Tls { ca_file, .. } => Some(ca_file),
+            Server::Sentinel { tls, .. } | Server::Cluster { tls, .. } => {
+                tls.as_ref().map(|trust| &trust.ca_file)
+            }
             Server::Tcp { .. } | Server::Unix { .. } => None,
         };
+        let tls = ca_file.map(|ca_file| tls::client_config(ca_file.as_ref()));
+        let tls = tls.transpose()?.map(Arc::new);
         let mut login = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_skip_set_lib_name()
@@ -107,7 +117,8 @@ impl Link {
             server: config.server.clone(),
             tls,
             login: Login(login),
-            channel: channel.to_owned(),
+            channel: keys.channel.clone(),
+            key: keys.record.clone(),
             notices,
             listens: AtomicBool::new(false),
             connection: Mutex::new(None),
@@ -134,7 +145,7 @@ impl Link {
             let mut connection = self.connection().await?;
             used = Some(Arc::clone(&connection.driver));
             let done = command(&mut connection.commands).await;
-            done.map_err(|e| (is_answer(&e), self.problem(&e)))
+            done.map_err(|e| (is_answer(&e) && !is_elsewhere(&e), self.problem(&e)))
         };
         let ended = tokio::time::timeout(DEADLINE, running).await;
         let (answered, problem) = match ended {
@@ -159,50 +170,86 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Connection, String> {
-        let unreachable = |e: io::Error| self.unreachable(&e);
-        match &self.server {
+        let opened = match &self.server {
             Server::Unix { path } => {
-                let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-                self.log_in(stream).await
+                let stream = UnixStream::connect(path).await;
+                let stream = stream.map_err(|e| self.unreachable(&e))?;
+                self.log_in(stream, &self.login.0, true).await?
             }
-            Server::Tcp { host, port } => {
-                let stream = dial(host, *port).await.map_err(unreachable)?;
-                self.log_in(stream).await
+            Server::Tcp { host, port } | Server::Tls { host, port, .. } => {
+                self.open(host, *port, &self.login.0, true).await?
             }
-            Server::Tls { host, port, .. } => {
-                let Some(config) = &self.tls else {
-                    unreachable!("made with the link")
-                };
-                let name = ServerName::try_from(host.clone())
-                    .map_err(|_| format!("{}: this host can have no certificate", self.server))?;
-                let stream = dial(host, *port).await.map_err(unreachable)?;
-                let stream = TlsConnector::from(Arc::clone(config))
-                    .connect(name, stream)
-                    .await;
-                self.log_in(stream.map_err(|e| self.refused(&e))?).await
-            }
-        }
+            Server::Sentinel { nodes, primary, .. } => self.of_sentinels(nodes, primary).await?,
+            Server::Cluster { nodes, .. } => self.of_cluster(nodes).await?,
+        };
+        self.subscribe(opened).await
     }
 
-    async fn log_in<S>(&self, stream: S) -> Result<Connection, String>
+    /// A connection to the server at `host`, which tells of changes if it `listens`.
+    pub(super) async fn open(
+        &self,
+        host: &str,
+        port: u16,
+        login: &RedisConnectionInfo,
+        listens: bool,
+    ) -> Result<Connection, String> {
+        let stream = dial(host, port).await.map_err(|e| self.unreachable(&e))?;
+        let Some(config) = &self.tls else {
+            return self.log_in(stream, login, listens).await;
+        };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| format!("{}: {host} can have no certificate", self.server))?;
+        let stream = TlsConnector::from(Arc::clone(config))
+            .connect(name, stream)
+            .await;
+        let stream = stream.map_err(|e| self.refused(&e))?;
+        self.log_in(stream, login, listens).await
+    }
+
+    async fn log_in<S>(
+        &self,
+        stream: S,
+        login: &RedisConnectionInfo,
+        listens: bool,
+    ) -> Result<Connection, String>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let config = AsyncConnectionConfig::new()
-            .set_push_sender(self.notices.clone())
-            // there is one deadline, and it is this file's
-            .set_response_timeout(None);
-        let opened = MultiplexedConnection::new_with_config(&self.login.0, stream, config).await;
-        let (mut commands, driver) = opened.map_err(|e| self.problem(&e))?;
+        // there is one deadline, and it is this file's
+        let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
+        if listens {
+            config = config.set_push_sender(self.notices.clone());
+        }
+        let opened = MultiplexedConnection::new_with_config(login, stream, config).await;
+        let (commands, driver) = opened.map_err(|e| self.problem(&e))?;
         let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
-        let listens = match commands.subscribe(&self.channel).await {
+        Ok(Connection { commands, driver })
+    }
+
+    async fn subscribe(&self, mut connection: Connection) -> Result<Connection, String> {
+        let listens = match connection.commands.subscribe(&self.channel).await {
             Ok(()) => true,
             // the user may not listen, so changes are seen by looking
             Err(e) if is_answer(&e) => false,
             Err(e) => return Err(self.problem(&e)),
         };
         self.listens.store(listens, Ordering::Relaxed);
-        Ok(Connection { commands, driver })
+        Ok(connection)
+    }
+
+    /// A key in the slot of all keys.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The server, for people.
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// By which user it is logged in.
+    pub(super) fn login(&self) -> &RedisConnectionInfo {
+        &self.login.0
     }
 
     fn unreachable(&self, e: &io::Error) -> String {
@@ -232,7 +279,7 @@ impl Link {
     }
 
     /// What `e` means, in words of this program.
-    fn problem(&self, e: &RedisError) -> String {
+    pub(super) fn problem(&self, e: &RedisError) -> String {
         let server = &self.server;
         if e.is_io_error() || e.is_connection_dropped() {
             return format!("the connection to {server} is broken ({})", e.category());
@@ -249,14 +296,16 @@ impl Link {
                 )
             }
             Some("READONLY") => {
-                format!("{server} is a replica; name the one that can be written to")
-            }
-            Some("MOVED" | "CLUSTERDOWN" | "CROSSSLOT") => {
                 format!(
-                    "{server} is part of a cluster, which is not supported; name a single server"
+                    "{server} is a replica; name the one that can be written to, or sentinels by redis+sentinel://"
                 )
             }
-            Some("LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN") => {
+            Some("MOVED") if !matches!(server, Server::Cluster { .. }) => {
+                format!("{server} is part of a cluster; write redis+cluster:// in the store's url")
+            }
+            Some(
+                "MOVED" | "ASK" | "CLUSTERDOWN" | "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN",
+            ) => {
                 format!("{server} is not ready yet ({})", e.category())
             }
             Some("OOM") => format!("{server} has no memory left; see its maxmemory"),
@@ -275,6 +324,14 @@ impl Link {
 /// Whether the server said so itself: the connection is as good as before.
 fn is_answer(e: &RedisError) -> bool {
     !e.is_io_error() && !e.is_connection_dropped() && e.code().is_some()
+}
+
+/// Whether another server is the right one by now.
+fn is_elsewhere(e: &RedisError) -> bool {
+    matches!(
+        e.code(),
+        Some("READONLY" | "MOVED" | "CLUSTERDOWN" | "MASTERDOWN")
+    )
 }
 
 async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {

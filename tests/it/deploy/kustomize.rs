@@ -125,7 +125,11 @@ pub(crate) fn assert_narrow(objects: &Objects) {
     // as the stand-in for an API server in tests/it/support has them, where the program makes do
     let granted = [
         ("", "secrets", json!(["get", "watch", "update"])),
-        ("coordination.k8s.io", "leases", json!(["get", "update"])),
+        (
+            "coordination.k8s.io",
+            "leases",
+            json!(["get", "watch", "update"]),
+        ),
     ];
     for (rule, (group, kind, verbs)) in rules.iter().zip(granted) {
         assert_eq!(
@@ -263,4 +267,25 @@ fn the_guides_kustomization_is_what_it_takes() {
         objects.proxy()["image"],
         "registry.example/collibra-auth-proxy:0.1.0"
     );
+}
+
+/// As an overlay of one's own sets it, above those of this project.
+#[test]
+fn what_names_a_namespace_follows_the_overlay() {
+    let folder = tempfile::tempdir().unwrap();
+    // kustomize takes no absolute paths
+    let up = "../".repeat(folder.path().components().count() - 1);
+    let top = top().canonicalize().unwrap();
+    let top = top.strip_prefix("/").unwrap().display();
+    let text = format!(
+        "namespace: elsewhere\nresources:\n  - {up}{top}/deploy/kubernetes/overlays/gateway-kubernetes\n"
+    );
+    fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
+    let mut command = Command::new("kubectl");
+    let objects = Objects::read(&printed(command.arg("kustomize").arg(folder.path())));
+    let binding = objects.one("RoleBinding");
+    assert_eq!(binding["subjects"][0]["namespace"], "elsewhere");
+    let configuration = &objects.one("ConfigMap")["data"]["collibra-auth-proxy.toml"];
+    let store = configuration.as_str().unwrap().rsplit("[store]").next();
+    assert!(!store.unwrap().contains("namespace ="), "the pod's counts");
 }

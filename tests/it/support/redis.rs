@@ -24,10 +24,7 @@ impl Redis {
 
     /// One with more flags.
     pub(crate) fn with(flags: &[&str]) -> Redis {
-        // the port is free now, and the system gives it to nobody else for a while
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = free_port();
         let mut redis = Redis {
             process: None,
             port,
@@ -36,6 +33,77 @@ impl Redis {
         };
         redis.go_on();
         redis
+    }
+
+    /// A sentinel that watches the primary at `primary` under the name `main`.
+    pub(crate) fn sentinel(primary: u16) -> Redis {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("sentinel.conf");
+        let port = free_port();
+        let text = format!(
+            "bind 127.0.0.1\nport {port}\nsentinel monitor main 127.0.0.1 {primary} 2\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new("redis-server");
+        let process = Process::spawn(command.arg(&file).arg("--sentinel"));
+        process
+            .out
+            .wait_for("a sentinel", |line| line.contains("+monitor").then_some(()));
+        Redis {
+            process: Some(process),
+            port,
+            flags: Vec::new(),
+            directory,
+        }
+    }
+
+    /// A cluster of three primaries, each with a replica.
+    pub(crate) fn cluster() -> Vec<Redis> {
+        let flags = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-port",
+        ];
+        let nodes: Vec<Redis> = (0..6)
+            .map(|_| Redis::with(&[&flags[..], &[&free_port().to_string()]].concat()))
+            .collect();
+        let made = Command::new("redis-cli")
+            .args([
+                "--cluster",
+                "create",
+                "--cluster-replicas",
+                "1",
+                "--cluster-yes",
+            ])
+            .args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        until("a cluster whose replicas are in step", || {
+            let ready = nodes.iter().all(|node| {
+                let info = node.say(&[b"CLUSTER", b"INFO"]);
+                let replication = node.say(&[b"INFO", b"replication"]);
+                let replication = String::from_utf8_lossy(&replication).into_owned();
+                String::from_utf8_lossy(&info).contains("cluster_state:ok")
+                    && (replication.contains("master_link_status:up")
+                        || replication.contains("connected_slaves:1"))
+            });
+            ready.then_some(())
+        });
+        nodes
+    }
+
+    /// The keys that end so.
+    pub(crate) fn keys(&self, end: &str) -> String {
+        let pattern = format!("*{end}");
+        let keys = self.say(&[b"KEYS", pattern.as_bytes()]);
+        let keys = String::from_utf8_lossy(&keys).into_owned();
+        match keys.contains(end) {
+            true => keys,
+            false => String::new(),
+        }
     }
 
     /// Starts it, empty, after [`Redis::stop`].
@@ -122,4 +190,10 @@ fn answer(from: &mut impl BufRead) -> Vec<u8> {
         "-" => panic!("the server answers {rest}"),
         _ => rest.as_bytes().to_vec(),
     }
+}
+
+/// A port that is free now; the system gives it to nobody else for a while.
+fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
 }

@@ -12,13 +12,15 @@ fn a_month(seed: u64) -> u64 {
     let mut generator = fastrand::Rng::with_seed(seed);
     let mut random = move || generator.f64();
     let mut world = World::new(0);
-    let mut last = Vec::new();
+    let (mut last, mut faults) = (Vec::new(), Vec::new());
     let mut next_fault = BETWEEN_FAULTS;
     while world.now() < MONTH {
         let choice = if world.now() as f64 >= next_fault {
             next_fault = world.now() as f64 + 2.0 * BETWEEN_FAULTS * random();
             world.allow();
-            world.misfortune(&mut random)
+            let fault = world.misfortune(&mut random);
+            faults.push((world.now(), fault));
+            fault
         } else {
             let choices = world.choices();
             choices[(random() * choices.len() as f64) as usize]
@@ -26,13 +28,12 @@ fn a_month(seed: u64) -> u64 {
         if choice != Choice::Pass {
             last.push((world.now(), choice));
         }
-        if last.len() > 200 {
-            last.drain(..100);
-        }
+        last.drain(..last.len().saturating_sub(200));
+        faults.drain(..faults.len().saturating_sub(8));
         world.take(&choice);
         world.forbid();
         if let Some(problem) = world.verdict() {
-            panic!("seed {seed}: {problem}\n{last:#?}\n{world:#?}");
+            panic!("seed {seed}: {problem}\n{faults:?}\n{last:#?}\n{world:#?}");
         }
     }
     world.issued()

@@ -654,8 +654,9 @@ impl World {
             return Err(failed(Outcome::Connect));
         }
         self.replicas[nth].unbooked += 1;
-        if self.replicas[nth].rank == Rank::Unknown && self.mode.0 != Mode::Fair {
-            // it has never found the store, so that nobody has counted on it
+        let is_stranger = self.replicas[nth].rank == Rank::Unknown && self.mode.0 != Mode::Fair;
+        if is_stranger || self.only == Some(nth) {
+            // it has never found the store, or is the only one without: nobody counts on it
             self.forgotten += 1;
         }
         if self.full_at.saturating_sub(self.now) > (CAPACITY - 1) * REFILL {

@@ -162,7 +162,7 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request) -> Res
     };
     let granted = matches!(
         (verb, &*named),
-        ("get" | "update" | "watch", SECRET) | ("get" | "update", LEASE)
+        ("get" | "update" | "watch", SECRET | LEASE)
     );
     let is_forbidden =
         |(of, object): &(&str, &str)| *of == verb && named.ends_with(&format!("s/{object}"));

@@ -40,7 +40,8 @@ impl World {
                 && self.now > excused.max(late)
                 && replica.machine.schedule.failures() == 0
                 && model(replica.machine.schedule.pool().ready_at()) + SETTLED <= self.now
-                && model(replica.machine.schedule.next_with_store())
+                && model(replica.machine.schedule.next_with_lease()) > self.now
+                && model(replica.machine.schedule.next_with_lease())
                     > model(token.issued()) + LIFE / 2 + SETTLED
             {
                 return Some(format!("replica {nth} puts its renewal off"));
