@@ -359,10 +359,9 @@ impl Exchange<'_> {
             return Ok(Some(Err(Broken::invalid("there is no head of a response"))));
         };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let is_asked = instance.is_upgraded() && hop_by_hop::is_websocket(&head.headers);
             let unasked = || Broken::invalid("it switches protocols unasked (101)");
-            return Ok(Some(
-                instance.is_upgraded().then_some(()).ok_or_else(unasked),
-            ));
+            return Ok(Some(is_asked.then_some(()).ok_or_else(unasked)));
         }
         if !head.status.is_informational() {
             let unknown = || Broken::invalid("its transfer coding is not known");

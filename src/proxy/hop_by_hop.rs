@@ -134,9 +134,13 @@ pub(super) fn ask_for_websocket(request: &mut RequestHeader) -> pingora::Result<
 
 /// Whether a request asks for a WebSocket (RFC 6455, section 4.1).
 pub(super) fn asks_for_websocket(request: &RequestHeader) -> bool {
-    let upgrade = request.headers.get(UPGRADE);
-    request.version == Version::HTTP_11
-        && upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    request.version == Version::HTTP_11 && is_websocket(&request.headers)
+}
+
+/// Whether `Upgrade` names WebSocket.
+pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(UPGRADE);
+    upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {

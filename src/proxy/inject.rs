@@ -149,13 +149,15 @@ fn turned_back(location: &str, instance: &Instance, way: Way<'_>) -> Option<Stri
         .any(|known| scheme_given.eq_ignore_ascii_case(known));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    let port = match authority.rsplit_once(':') {
-        Some((_, port)) if !port.is_empty() && !port.ends_with(']') => port.parse().ok()?,
-        _ => instance.port,
+    let own_port = |authority: &str| match authority.rsplit_once(':') {
+        Some((_, port)) if !port.is_empty() && !port.ends_with(']') => port.parse().ok(),
+        // the scheme's own, which the instance's authority leaves out too
+        _ => None::<u16>,
     };
+    let default = own_port(&instance.authority).is_none();
+    let is_port = own_port(authority).map_or(default, |port| port == instance.port);
     let is_instance = host_of_authority(authority)? == host_of_authority(&instance.authority)?;
-    (is_web && is_instance && port == instance.port)
-        .then(|| format!("{scheme}://{host}{prefix}{path}"))
+    (is_web && is_instance && is_port).then(|| format!("{scheme}://{host}{prefix}{path}"))
 }
 
 #[cfg(test)]

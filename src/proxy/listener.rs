@@ -45,6 +45,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a failed accept is reported at most.
 const REPORT_PAUSE: Duration = Duration::from_secs(60);
 
+/// How many such pauses a connection that makes room for another may take to close.
+const SHED_PATIENCE: u32 = 20;
+
 /// How many idle connections make room at once when no file descriptor is left.
 const SHED_AT_ONCE: usize = 16;
 
@@ -188,11 +191,17 @@ impl Listening {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some(permit);
         }
+        let mut patience = 0_u32;
+        let freed = Arc::clone(&self.permits).acquire_owned();
+        tokio::pin!(freed);
         loop {
-            self.idle.close_longest(1);
-            let freed = Arc::clone(&self.permits).acquire_owned();
-            // a connection may become idle while all are busy
-            if let Ok(permit) = tokio::time::timeout(ACCEPT_PAUSE, freed).await {
+            // a connection may become idle while all are busy; one that was told to close may have
+            // had a request just then
+            if patience == 0 && self.idle.close_longest(1) == 1 {
+                patience = SHED_PATIENCE;
+            }
+            patience = patience.saturating_sub(1);
+            if let Ok(permit) = tokio::time::timeout(ACCEPT_PAUSE, &mut freed).await {
                 return permit.ok();
             }
         }

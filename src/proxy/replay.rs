@@ -38,6 +38,7 @@ pub(super) async fn decide(
 ) -> Next {
     let metrics = &client.metrics;
     if status != StatusCode::UNAUTHORIZED {
+        client.cell.accept(asked.generation);
         if asked.replayed {
             metrics.replay("ok");
         }

@@ -1,7 +1,6 @@
-//! The data path's own duties between a caller and the instance, whatever it is built on: how long
-//! a connection is kept, what is an interim response, where a message ends, what belongs to one hop
-//! only, which client a path leads to, when a request may go out again, and what a caller may cost
-//! that takes nothing or floods.
+//! The data path between a caller and the instance, whatever library it is built on: keep-alive and
+//! its limits, interim responses, message framing, hop-by-hop fields, routes, retries and the
+//! connection pool, and bounds on callers that stall or flood.
 
 mod bodies;
 mod cuts;
@@ -29,15 +28,15 @@ use crate::support::h2_origin::H2Origin;
 use crate::support::origin::After;
 use crate::support::{Origin, Proxy};
 
-/// An instance of each protocol. Both answer with the body that they got: `/sized` says its length,
-/// `/echo` does not.
+/// One instance of each protocol. Both echo the request's body: `/sized` with a Content-Length,
+/// `/echo` without.
 struct Instances {
     http1: Origin,
     http2: H2Origin,
     authority: Authority,
 }
 
-/// The ways to one instance: a listener for callers of HTTP/1.1, and one for those of HTTP/2.
+/// Two proxies in front of one instance: one serves HTTP/1.1, the other HTTP/2.
 struct Fronts {
     /// The instance's protocol.
     name: &'static str,
@@ -83,7 +82,7 @@ impl Instances {
         }
     }
 
-    /// The ways to the one of HTTP/1.1 and to the one of HTTP/2.
+    /// Proxies in front of the HTTP/1.1 instance, and in front of the HTTP/2 one.
     fn fronts(&self) -> [Fronts; 2] {
         let keys = format!("ca_file = {:?}", self.authority.ca_file());
         [
@@ -113,7 +112,7 @@ impl Instances {
 }
 
 impl Fronts {
-    /// Two proxies before the instance `url`, whose table has `keys`.
+    /// Starts both in front of `url`; `keys` go into the instance's table.
     fn to(name: &'static str, url: &str, keys: &str) -> Fronts {
         let plain = Proxy::configured(url, keys, "").start();
         plain.has_token();

@@ -1,12 +1,12 @@
-//! Another build of the program beside this one: both get the same of every corpus there is, and
-//! their answers, and what the instance saw, are compared.
+//! Differential test: another build of the program and this one get the same input from every
+//! corpus. Their responses and the requests that reach the instance are compared.
 //!
 //! ```sh
 //! COLLIBRA_AUTH_PROXY_OTHER=/path/of/the/other cargo test --test it differential -- --ignored --nocapture
 //! ```
 //!
-//! A difference is a line like `answer 1: status: 400 -> 200`, the other build's before this one's.
-//! Those that are meant are in [`EXPECTED`]; all others fail.
+//! A difference is a line like `summary: 400 bad-request, closed, 0 seen -> 200, kept, 1 seen`, the
+//! other build first. A difference that is not in [`EXPECTED`] fails the test.
 
 mod cases;
 mod heard;
@@ -23,45 +23,45 @@ use std::time::Duration;
 
 use outcome::Outcome;
 
-/// What differs on purpose: the beginning of a difference, and why.
+/// Intended differences: the start of the line, and the reason.
 const EXPECTED: &[(&str, &str)] = &[];
 
-/// How long a side may be silent until it is taken to wait for more: the first time, and where the
-/// two sides were not of one mind. A busy machine makes a difference only in the first.
+/// How long a proxy may be silent before it counts as waiting: in the first attempt, and in the ones
+/// after a difference, so that a busy machine causes none.
 const SILENCES: [Duration; 3] = [
     Duration::from_millis(250),
     Duration::from_secs(1),
     Duration::from_secs(4),
 ];
 
-/// How many examples of a difference are shown.
+/// Examples printed for each difference.
 const EXAMPLES: usize = 3;
 
-/// The build that is compared with this one.
+/// The path of the other build.
 fn other() -> PathBuf {
     let path = std::env::var_os("COLLIBRA_AUTH_PROXY_OTHER");
     path.expect("COLLIBRA_AUTH_PROXY_OTHER: the path of the other build")
         .into()
 }
 
-/// One thing that is tried on both builds.
+/// One input for both builds.
 struct Trial<'a> {
     name: String,
-    /// Carries it out on the other build (0) or this one (1); silent for so long, a side waits.
+    /// Runs it on the other build (0) or this one (1), with this silence.
     run: Box<dyn Fn(usize, Duration) -> Outcome + Sync + 'a>,
 }
 
-/// The differences found so far: each with how often and where.
+/// Each difference with its count and the trials that showed it.
 #[derive(Default)]
 struct Report {
     found: Mutex<BTreeMap<String, (usize, Vec<String>)>>,
     compared: AtomicUsize,
-    /// Those that agreed once there was more time.
+    /// Trials that differed in the first attempt only.
     settled: AtomicUsize,
 }
 
 impl Report {
-    /// Tries all on both builds, so many at once.
+    /// Runs all trials on both builds, `at_once` in parallel.
     fn compare(&self, corpus: &str, at_once: usize, trials: &[Trial<'_>]) {
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -86,7 +86,7 @@ impl Report {
                 self.settled.fetch_add(nth.min(1), Ordering::Relaxed);
                 return;
             }
-            // the same twice is no chance
+            // twice the same is not timing
             if found == differences {
                 break;
             }
@@ -104,7 +104,7 @@ impl Report {
         places.push(place);
     }
 
-    /// Prints all, and gives those that nobody expects.
+    /// Prints every difference; returns the unexpected ones.
     fn unexpected(&self) -> Vec<String> {
         let found = self.found.lock().unwrap();
         let mut unexpected = Vec::new();
@@ -134,13 +134,13 @@ fn both_builds_do_the_same() {
     let unexpected = report.unexpected();
     let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     println!(
-        "{} compared, {} of them agreed once there was more time",
+        "{} compared, {} of them differed in the first attempt only",
         of(&report.compared),
         of(&report.settled)
     );
     assert!(
         unexpected.is_empty(),
-        "{} differences that nobody expects:\n{}",
+        "{} unexpected differences:\n{}",
         unexpected.len(),
         unexpected.join("\n")
     );

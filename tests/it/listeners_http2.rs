@@ -46,7 +46,7 @@ fn requests_at_once_on_one_connection_go_the_way_of_all() {
         let (_, _, body) = exchange(&mut requests, large, Bytes::new()).await;
         assert_eq!(body.len(), 3_000_000);
     });
-    assert_eq!(served.proxy.metric(OPEN), Some(0.0));
+    served.proxy.metric_becomes(OPEN, 0.0);
     served.simulator.assert_one_token_and_none_unauthorized();
 }
 

@@ -331,9 +331,10 @@ async fn a_port_where_nobody_listens_is_no_request() {
 async fn a_tls_handshake_that_hangs_is_no_request() {
     let (millis, long) = (Duration::from_millis, Duration::from_secs(30));
     // the second: a time for the whole that is shorter than the time for a connection
-    for (connect_timeout, timeout, within) in
-        [(millis(200), long, "200ms"), (long, millis(4_000), "3s 600ms")]
-    {
+    for (connect_timeout, timeout, within) in [
+        (millis(200), long, "200ms"),
+        (long, millis(4_000), "3s 600ms"),
+    ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = Config {
             connect_timeout,

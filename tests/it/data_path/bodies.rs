@@ -1,5 +1,5 @@
-//! Bodies pass whole between callers and instances of each protocol, of a known length and of none,
-//! in both directions; and each side is told where they end in its own way.
+//! Bodies of known and unknown length arrive whole, in both directions, between HTTP/1.1 and HTTP/2
+//! on either side.
 
 use bytes::Bytes;
 use http::Request;
@@ -8,10 +8,10 @@ use super::{Fronts, Heard, Instances};
 use crate::support::h2_caller::{runtime, send};
 use crate::support::http::Answer;
 
-/// Lengths on both sides of every buffer there is.
+/// Below and above the size of every buffer on the way.
 const LENGTHS: [usize; 4] = [0, 1, 16_385, 300_000];
 
-/// How a caller says where its body ends.
+/// Whether a caller announces its body's length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Said {
     Length,
@@ -60,7 +60,7 @@ impl Fronts {
 }
 
 #[test]
-fn they_pass_whole_between_all_protocols() {
+fn bodies_arrive_whole_between_all_protocols() {
     let instances = Instances::start();
     for fronts in instances.fronts() {
         for length in LENGTHS {
@@ -91,7 +91,7 @@ fn they_pass_whole_between_all_protocols() {
 }
 
 #[test]
-fn a_length_that_a_caller_says_is_said_to_the_instance_and_no_other() {
+fn the_instance_gets_a_content_length_exactly_if_the_caller_sent_one() {
     let instances = Instances::start();
     for fronts in instances.fronts() {
         for said in [Said::Length, Said::Nothing] {
@@ -113,7 +113,7 @@ fn a_length_that_a_caller_says_is_said_to_the_instance_and_no_other() {
 }
 
 #[test]
-fn an_answer_that_ends_with_the_instances_connection_ends_for_every_caller() {
+fn a_response_that_ends_with_its_connection_arrives_whole() {
     let instances = Instances::start();
     let [fronts, _] = instances.fronts();
     for length in LENGTHS {

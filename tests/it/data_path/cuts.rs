@@ -1,5 +1,5 @@
-//! What breaks off on one side breaks off on the other, whatever each speaks: no caller and no
-//! instance takes a part for the whole.
+//! A body that is cut on one side is cut on the other: neither a caller nor the instance mistakes a
+//! truncated body for a complete one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::support::origin::After;
 use crate::support::raw_origin::RawOrigin;
 use crate::support::{Origin, until};
 
-/// An instance of HTTP/1.1 whose answers break off.
+/// An HTTP/1.1 instance that truncates its responses.
 fn cutting() -> Origin {
     Origin::start(|request, stream| {
         stream.write_all(match request.target() {
@@ -29,7 +29,7 @@ fn cutting() -> Origin {
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_whole_to_no_caller() {
+fn a_truncated_response_is_truncated_for_the_caller() {
     let origin = cutting();
     let fronts = Fronts::to("HTTP/1.1", &origin.url(), "");
     for path in [
@@ -46,9 +46,9 @@ fn an_answer_that_breaks_off_is_whole_to_no_caller() {
     is_cut(&instances.fronts()[1], "/cut");
 }
 
-/// That the answer to `path` is cut for callers of both protocols.
+/// Asserts that the response to `path` is truncated for callers of both protocols.
 fn is_cut(fronts: &Fronts, path: &str) {
-    // a caller of HTTP/1.0 is served by HTTP/1.1
+    // for an HTTP/1.0 caller the proxy speaks HTTP/1.1 to the instance
     let versions: &[&str] = if fronts.name == "HTTP/2" {
         &["1.1"]
     } else {
@@ -57,15 +57,12 @@ fn is_cut(fronts: &Fronts, path: &str) {
     for version in versions {
         let request = format!("GET {path} HTTP/{version}\nHost: {{host}}\n\n");
         let answer = fronts.plain.ask(&request);
-        // the end of its connection is all that a caller of HTTP/1.0 is told without a length
+        // without a length an HTTP/1.0 body ends with the connection, so nothing shows the cut
         let untold = *version == "1.0" && answer.header("content-length").is_none();
         if answer.status == 200 && !untold {
-            assert!(
-                !answer.whole,
-                "{path} {version}: it ended as if it were whole"
-            );
+            assert!(!answer.whole, "{path} {version}: it looks complete");
         } else if answer.status != 200 {
-            // it may also be noticed before anything is said
+            // the proxy may notice before it has sent a head
             answer.assert_refused(502, "upstream");
         }
     }
@@ -77,10 +74,7 @@ fn is_cut(fronts: &Fronts, path: &str) {
         match hear(response).await {
             Err(error) => Some(error),
             Ok(heard) => {
-                assert_eq!(
-                    heard.head.status, 502,
-                    "{path}: it ended as if it were whole"
-                );
+                assert_eq!(heard.head.status, 502, "{path}: it looks complete");
                 None
             }
         }
@@ -92,7 +86,7 @@ fn is_cut(fronts: &Fronts, path: &str) {
 }
 
 #[test]
-fn an_upload_that_breaks_off_is_whole_to_no_instance_of_http_1() {
+fn a_truncated_upload_is_truncated_for_an_http_1_instance() {
     let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (begins, ends) = (Arc::clone(&begun), Arc::clone(&ended));
     let origin = RawOrigin::start(move |_, line| {
@@ -128,7 +122,7 @@ fn an_upload_that_breaks_off_is_whole_to_no_instance_of_http_1() {
 }
 
 #[test]
-fn an_upload_that_breaks_off_is_whole_to_no_instance_of_http_2() {
+fn a_truncated_upload_is_reset_for_an_http_2_instance() {
     let instances = Instances::start();
     let [_, fronts] = instances.fronts();
     let uploads = each_breaks_off(&fronts, |nth| {
@@ -142,14 +136,14 @@ fn an_upload_that_breaks_off_is_whole_to_no_instance_of_http_2() {
     for arrived in instances.http2.all() {
         assert!(!arrived.whole, "{arrived:?}");
     }
-    // the connections with the instance are none the worse
+    // the connections to the instance survive
     let before = instances.http2.connections();
     assert_eq!(fronts.plain.get("/echo").status, 200);
     assert_eq!(instances.http2.connections(), before);
 }
 
-/// Begins uploads of every kind, and breaks each off once `begun` says that the nth has begun.
-/// Gives how many there were.
+/// Starts one upload of each kind, waits until `begun` returns for it, and aborts it. Returns their
+/// number.
 fn each_breaks_off(fronts: &Fronts, begun: impl Fn(usize)) -> usize {
     let mut uploads = 0;
     for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
@@ -178,7 +172,7 @@ fn each_breaks_off(fronts: &Fronts, begun: impl Fn(usize)) -> usize {
         uploads += 1;
         begun(uploads);
         assert!(connection.send(frames::RST_STREAM, 0, 1, &8_u32.to_be_bytes()));
-        // the connection itself goes on
+        // the connection survives the reset
         assert!(connection.send(frames::PING, 0, 0, &[7; 8]));
         connection.find("its echo", |frame| {
             (frame.kind == frames::PING).then_some(())

@@ -1,5 +1,5 @@
-//! Answers that come before the request's body has ended: they are delivered, what is left of the
-//! body is in nobody's way, and neither side is read without a limit.
+//! Responses that come before the request's body has ended: the caller receives them, the rest of
+//! the body never reaches another request, and the proxy reads only a bounded part of it.
 
 use std::time::Duration;
 
@@ -15,11 +15,10 @@ use crate::support::{Connection, Proxy, pair, until};
 
 const ANSWER: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n";
 
-/// A body of which more is announced than any buffer holds.
+/// An announced length that no buffer on the way can hold.
 const LENGTH: usize = 50_000_000;
 
-/// An instance that answers an upload as soon as its head is there: it then goes on reading, or
-/// closes.
+/// An instance that answers an upload as soon as it has the head, then closes or reads on.
 fn early(closes: bool) -> RawOrigin {
     RawOrigin::start(move |head, line| {
         if !head.starts_with("POST") {
@@ -29,7 +28,7 @@ fn early(closes: bool) -> RawOrigin {
         let close = if closes { "Connection: close\r\n" } else { "" };
         line.say(format!("{ANSWER}{close}\r\ntoo large"))?;
         if !closes {
-            // what is behind the answer is still the upload
+            // all later bytes belong to the upload
             line.read_to_end()?;
         }
         Ok(After::Close)
@@ -37,7 +36,7 @@ fn early(closes: bool) -> RawOrigin {
 }
 
 #[test]
-fn an_early_answer_reaches_a_caller_that_still_sends() {
+fn an_early_response_reaches_a_caller_that_is_still_sending() {
     for closes in [false, true] {
         for framing in [
             format!("Content-Length: {LENGTH}"),
@@ -58,7 +57,7 @@ fn an_early_answer_reaches_a_caller_that_still_sends() {
             let answer = connection.answer(&head);
             assert_eq!((answer.status, answer.text().as_str()), (413, "too large"));
             ends(connection, &piece);
-            // the connection with the instance is nobody else's
+            // no other request may use the connection to the instance
             let mut next = proxy.connect();
             next.send(proxy.bytes("GET /next HTTP/1.1\nHost: {host}\n\n"));
             let received = until("the next request at the instance", || {
@@ -68,27 +67,27 @@ fn an_early_answer_reaches_a_caller_that_still_sends() {
             });
             assert!(
                 !received[0].contains("GET /next"),
-                "it goes out behind the upload, closes {closes}, {framing}"
+                "sent behind the unfinished upload, closes {closes}, {framing}"
             );
             assert_eq!(next.answer("GET").text(), "ok");
         }
     }
 }
 
-/// That what is left of an upload ends the connection, soon.
+/// Asserts that the proxy soon closes the connection of a caller that sends on.
 fn ends(mut connection: Connection, piece: &str) {
     let start = now();
     while connection.try_send(piece).is_ok() {
         assert!(
             start.elapsed() < Duration::from_secs(30),
-            "it is read on and on"
+            "the proxy keeps reading"
         );
     }
     assert_eq!(connection.rest(), b"", "after the answer");
 }
 
 #[test]
-fn an_early_answer_reaches_a_caller_of_http_2_and_its_other_requests_go_on() {
+fn an_early_response_over_http_2_leaves_the_other_streams_alone() {
     for closes in [false, true] {
         let origin = early(closes);
         let url = origin.url();
@@ -100,7 +99,7 @@ fn an_early_answer_reaches_a_caller_of_http_2_and_its_other_requests_go_on() {
 }
 
 #[test]
-fn an_early_answer_of_an_instance_that_speaks_http_2_costs_no_other_request() {
+fn an_early_response_of_an_http_2_instance_leaves_its_connection_usable() {
     let instances = Instances::start();
     let [_, fronts] = instances.fronts();
     early_over_http2(&fronts.tls, "/early");
@@ -111,11 +110,11 @@ fn an_early_answer_of_an_instance_that_speaks_http_2_costs_no_other_request() {
     let answer = connection.answer(&head);
     assert_eq!((answer.status, answer.text().as_str()), (413, "too large"));
     assert_eq!(fronts.plain.get("/echo").status, 200);
-    // one of each listener's
+    // one for each of the two proxies
     assert_eq!(instances.http2.connections(), 2);
 }
 
-/// Uploads to `path`, which answers early, and asks for something else on the same connection.
+/// Uploads to `path`, which answers early, then sends other requests on the same connection.
 fn early_over_http2<I>(served: &Served<I>, path: &str) {
     runtime().block_on(async {
         let mut requests = served.connect().await;
@@ -123,13 +122,13 @@ fn early_over_http2<I>(served: &Served<I>, path: &str) {
         let (response, mut stream) = requests.send_request(upload, false).unwrap();
         let sending = async {
             let piece = Bytes::from(vec![b'x'; 0x10000]);
-            // until it is told to stop
+            // until the proxy resets the stream
             while send_piece(&mut stream, piece.clone(), false).await.is_ok() {}
         };
         let mut heard = std::pin::pin!(hear(response));
         let heard = tokio::select! {
             heard = &mut heard => heard,
-            // what comes of it is told by the answer
+            // a reset must not hide the response
             () = sending => heard.await,
         };
         let heard = heard.unwrap();
@@ -145,13 +144,13 @@ fn early_over_http2<I>(served: &Served<I>, path: &str) {
 }
 
 #[test]
-fn a_refusal_reaches_a_caller_that_still_sends() {
+fn a_refusal_reaches_a_caller_that_is_still_sending() {
     let (simulator, proxy) = pair();
     for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
         let mut connection = proxy.connect();
         let head = format!("POST /rest/auth/v1/clients HTTP/1.1\nHost: {{host}}\n{framing}\n\n");
         connection.send(proxy.bytes(&head));
-        // it is refused by its head, whatever comes of the body
+        // the proxy refuses the head; it may stop reading at any point
         for _ in 0..10 {
             let piece = format!("186a0\r\n{}\r\n", "x".repeat(100_000));
             let piece = if framing.contains("chunked") {
@@ -167,7 +166,7 @@ fn a_refusal_reaches_a_caller_that_still_sends() {
 }
 
 #[test]
-fn a_caller_that_is_refused_and_sends_on_and_on_is_ended() {
+fn a_refused_caller_cannot_send_forever() {
     let (_simulator, proxy) = pair();
     let mut connection = proxy.connect();
     let head =

@@ -1,5 +1,5 @@
-//! Floods of frames that cost the caller nothing: each ends its connection, which is told why, and
-//! leaves neither memory nor log behind.
+//! HTTP/2 control-frame floods: the proxy closes the connection with GOAWAY ENHANCE_YOUR_CALM, and
+//! neither its memory nor its log grows.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::support::frames::{
 use crate::support::h2_caller::Served;
 use crate::support::wait::now;
 
-/// How long a flood may go on.
+/// The longest time a flood may last.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// How many frames are sent between two looks at what came back.
+/// Frames sent between two reads.
 const BATCH: usize = 2_000;
 
-/// How a connection is begun that will be flooded with one frame.
+/// One kind of flood.
 struct Flood {
     name: &'static str,
-    /// Whether a request is under way meanwhile, whose upload has not ended.
+    /// Whether stream 1 has an upload in flight.
     has_stream: bool,
     frame: Vec<u8>,
 }
@@ -51,7 +51,7 @@ fn floods() -> Vec<Flood> {
 }
 
 #[test]
-fn each_flood_ends_its_own_connection_and_is_told_why() {
+fn each_flood_is_closed_with_enhance_your_calm() {
     let served = Served::with("");
     served.serves();
     let before = served.proxy.process.memory_kib("VmRSS");
@@ -88,8 +88,8 @@ fn each_flood_ends_its_own_connection_and_is_told_why() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Sends `frame` until the connection ends; gives how often, or how it ended instead of by a GOAWAY
-/// that says why.
+/// Sends `frame` until the connection ends. Returns the number sent, or how the connection ended if
+/// not by GOAWAY ENHANCE_YOUR_CALM.
 fn told_to_calm_down(connection: &mut Frames, frame: &[u8]) -> Result<usize, String> {
     let batch = frame.repeat(BATCH);
     let start = now();

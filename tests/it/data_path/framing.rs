@@ -1,4 +1,4 @@
-//! Where a message ends: said once, and in one way, to both sides.
+//! Message framing: one Content-Length, one last chunk, and pipelined requests in order.
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -9,7 +9,7 @@ use crate::support::recorder::Recorder;
 use crate::support::{Connection, Origin, Proxy, pair};
 
 #[test]
-fn an_upload_that_ends_in_an_empty_frame_has_one_last_chunk() {
+fn an_upload_that_ends_in_an_empty_data_frame_has_one_last_chunk() {
     let origin = RawOrigin::start(|head, line| {
         if head.to_ascii_lowercase().contains("transfer-encoding") {
             line.read_through(b"0\r\n\r\n")?;
@@ -36,7 +36,7 @@ fn an_upload_that_ends_in_an_empty_frame_has_one_last_chunk() {
         }
     });
     let received = served.simulator.received();
-    // one connection serves them all, so that whatever is surplus would be in the next request's way
+    // all on one connection, so surplus bytes would precede the next request
     assert_eq!(received.len(), 1, "{received:#?}");
     let uploaded = received[0].matches("POST /x HTTP/1.1\r\n").count();
     assert_eq!(uploaded, uploads, "{}", received[0]);
@@ -48,7 +48,7 @@ fn an_upload_that_ends_in_an_empty_frame_has_one_last_chunk() {
 }
 
 #[test]
-fn an_upload_that_ends_in_an_empty_frame_costs_no_other_caller_its_answer() {
+fn an_upload_that_ends_in_an_empty_data_frame_leaves_no_surplus_on_its_connection() {
     let recorder = Recorder::start();
     let url = recorder.url();
     let served = Served::to(&url, recorder, "");
@@ -59,7 +59,7 @@ fn an_upload_that_ends_in_an_empty_frame_costs_no_other_caller_its_answer() {
             let pieces = vec![Bytes::from("hello"), Bytes::new()];
             let heard = send(&mut requests, request, pieces, None).await;
             assert_eq!(heard.head.status, StatusCode::OK);
-            // on the same connection to the instance
+            // reuses the connection to the instance
             let other = send(&mut requests, get(&served.uri("/other")), Vec::new(), None).await;
             assert_eq!(other.head.status, StatusCode::OK);
         }
@@ -69,7 +69,7 @@ fn an_upload_that_ends_in_an_empty_frame_costs_no_other_caller_its_answer() {
 }
 
 #[test]
-fn a_length_that_is_said_twice_is_passed_on_once() {
+fn a_repeated_content_length_becomes_one_value() {
     for lengths in [
         "Content-Length: 2\r\nContent-Length: 2",
         "Content-Length: 2, 2",
@@ -100,7 +100,7 @@ fn a_length_that_is_said_twice_is_passed_on_once() {
 }
 
 impl Connection {
-    /// The lengths that an answer says, of whose body so many bytes are read.
+    /// Reads a response with a body of `length` bytes; returns its Content-Length values.
     fn answer_by_length(&mut self, length: usize) -> Vec<String> {
         let head = self.head();
         assert_eq!(head.status, 200);
@@ -120,7 +120,7 @@ impl Connection {
 }
 
 #[test]
-fn lengths_that_disagree_are_refused() {
+fn a_response_with_conflicting_lengths_is_refused() {
     for lengths in [
         "Content-Length: 2\r\nContent-Length: 3",
         "Content-Length: 2, 3",
@@ -134,7 +134,7 @@ fn lengths_that_disagree_are_refused() {
         let proxy = Proxy::to(&origin.url()).start();
         proxy.has_token();
         let answer = proxy.get("/x");
-        // a coding wins over a length (RFC 9112, section 6.3), nothing else can be told
+        // Transfer-Encoding overrides Content-Length (RFC 9112, section 6.3)
         if lengths.contains("chunked") && answer.status == 200 {
             assert_eq!(answer.header("content-length"), None);
             assert_eq!(answer.text(), "ok");
@@ -145,7 +145,7 @@ fn lengths_that_disagree_are_refused() {
 }
 
 #[test]
-fn an_empty_line_behind_a_body_costs_no_further_request() {
+fn a_crlf_after_a_body_does_not_lose_the_next_request() {
     let (simulator, proxy) = pair();
     let mut connection = proxy.connect();
     let post = "POST /_bytes HTTP/1.1\nHost: {host}\nContent-Length: 5\n\nhello\n";
@@ -157,7 +157,7 @@ fn an_empty_line_behind_a_body_costs_no_further_request() {
     }
     let next = connection.get(proxy.address, "/echo?next");
     assert_eq!(next.json()["query"], "next");
-    // and once more, where the empty line comes alone
+    // a CRLF between two requests
     connection.send("\r\n");
     let next = connection.get(proxy.address, "/echo?last");
     assert_eq!(next.json()["query"], "last");
@@ -165,7 +165,7 @@ fn an_empty_line_behind_a_body_costs_no_further_request() {
 }
 
 #[test]
-fn pipelined_requests_are_served_in_order_or_told_beforehand_that_they_are_not() {
+fn pipelined_requests_are_served_in_order_unless_a_response_says_close() {
     let (simulator, proxy) = pair();
     for requests in [
         ["GET /echo?n=0", "GET /echo?n=1", "GET /echo?n=2"],
@@ -179,7 +179,7 @@ fn pipelined_requests_are_served_in_order_or_told_beforehand_that_they_are_not()
         let mut forwarded = 0;
         for (nth, line) in requests.into_iter().enumerate() {
             let Some(answer) = connection.answer_or_end(line) else {
-                panic!("{nth} of {requests:?} is closed upon without a word");
+                panic!("request {nth} of {requests:?}: closed, unannounced");
             };
             forwarded += u64::from(answer.status == 200);
             if line.starts_with("GET /echo") {
@@ -195,7 +195,7 @@ fn pipelined_requests_are_served_in_order_or_told_beforehand_that_they_are_not()
     }
 }
 
-/// Whether an answer announces the end of its connection.
+/// Whether a response says `Connection: close`.
 fn says_close(answer: &crate::support::http::Answer) -> bool {
     let said = answer.header("connection").unwrap_or_default();
     said.to_ascii_lowercase().contains("close")

@@ -1,5 +1,5 @@
-//! Heads of responses: what belongs to the connection with the instance stays there, and a redirect
-//! within the instance leads back to the proxy.
+//! Response heads: hop-by-hop fields are removed, and a `Location` on the instance becomes one on
+//! the proxy.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use crate::support::request::Request;
 use crate::support::{Origin, Proxy};
 
 #[test]
-fn what_belongs_to_the_connection_with_the_instance_stays_there() {
+fn hop_by_hop_fields_of_a_response_are_removed() {
     let origin = Origin::answering(
         "HTTP/1.1 200 OK\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\nconnection: x-other\r\n\
          X-Other: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nUpgrade: h2c\r\n\
@@ -48,7 +48,7 @@ fn what_belongs_to_the_connection_with_the_instance_stays_there() {
 }
 
 #[test]
-fn an_instance_that_names_its_framing_does_not_lose_it() {
+fn a_connection_field_that_names_the_framing_does_not_remove_it() {
     for framed in [
         "Connection: content-length, keep-alive\r\nContent-Length: 2\r\n\r\nok",
         "Connection: transfer-encoding\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -69,7 +69,7 @@ fn an_instance_that_names_its_framing_does_not_lose_it() {
 }
 
 #[test]
-fn an_instance_that_closes_its_connection_does_not_close_the_callers() {
+fn connection_close_from_the_instance_is_not_passed_on() {
     let origin = Origin::start(|_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")?;
         Ok(After::Close)
@@ -85,7 +85,7 @@ fn an_instance_that_closes_its_connection_does_not_close_the_callers() {
     }
 }
 
-/// An answer that leads to what stands behind the `?` of the request's target.
+/// Redirects to the request's query.
 fn redirect(request: &Request, stream: &mut dyn Write) -> std::io::Result<After> {
     let location = request.target().split_once('?').unwrap_or_default().1;
     write!(
@@ -96,7 +96,7 @@ fn redirect(request: &Request, stream: &mut dyn Write) -> std::io::Result<After>
 }
 
 /// A proxy before `https://acme.test`, which redirects. The way there is through a forward proxy, so
-/// that the port is the scheme's own.
+/// that the port is the scheme's default.
 fn before_acme(authority: &Authority) -> (Origin, Forward, Proxy) {
     let server = authority.server("acme.test");
     let rules = Rules {
@@ -115,13 +115,13 @@ fn before_acme(authority: &Authority) -> (Origin, Forward, Proxy) {
     (origin, forward, proxy)
 }
 
-/// That each location leads to what stands beside it, on the proxy.
+/// Asserts that each location becomes the one beside it, on the proxy.
 fn leads_back(proxy: &Proxy, locations: &[(String, &str)]) {
     let back = format!("http://{}", proxy.address);
     for (location, expected) in locations {
         let answer = proxy.get(&format!("/x?{location}"));
         let said = answer.header("location").unwrap_or_default();
-        // one that names no authority leads to the proxy as well
+        // a path alone leads to the proxy as well
         let relative = said.starts_with('/') && !said.starts_with("//");
         let said = if relative {
             format!("{back}{said}")
@@ -133,7 +133,7 @@ fn leads_back(proxy: &Proxy, locations: &[(String, &str)]) {
 }
 
 #[test]
-fn a_redirect_within_the_instance_leads_back_however_it_is_spelled() {
+fn every_spelling_of_a_location_on_the_instance_leads_back() {
     let authority = Authority::new();
     let (_origin, _forward, proxy) = before_acme(&authority);
     let locations = [
@@ -153,7 +153,7 @@ fn a_redirect_within_the_instance_leads_back_however_it_is_spelled() {
 }
 
 #[test]
-fn a_redirect_within_an_instance_at_another_port_leads_back_too() {
+fn a_location_with_the_instances_own_port_leads_back() {
     let origin = Origin::start(redirect);
     let proxy = Proxy::to(&origin.url()).start();
     proxy.has_token();
@@ -177,7 +177,7 @@ fn a_redirect_within_an_instance_at_another_port_leads_back_too() {
 }
 
 #[test]
-fn a_redirect_elsewhere_is_left_alone_however_it_is_spelled() {
+fn a_location_elsewhere_is_unchanged() {
     let authority = Authority::new();
     let (_origin, _forward, proxy) = before_acme(&authority);
     for location in [

@@ -1,4 +1,5 @@
-//! Idle connections: closed after a minute, and at once where another caller needs their place.
+//! Idle connections are closed after 60 s, and at once when `max_connections` or the file descriptors
+//! are used up.
 
 use std::time::Duration;
 
@@ -9,16 +10,16 @@ use crate::support::origin::{After, Gate};
 use crate::support::wait::now;
 use crate::support::{Origin, Proxy, Simulator, until};
 
-/// How long an idle connection is kept, as the README says.
+/// The keep-alive time that the README promises.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// How much later a busy machine may close it.
+/// Tolerance for a busy machine.
 const LATE: Duration = Duration::from_secs(9);
 
-/// How long nothing comes where nothing is to come.
+/// How long to wait for bytes that must not come.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// A proxy that serves so many connections at once, in front of a simulator.
+/// A proxy with `max_connections = most`, in front of a simulator.
 fn limited(most: usize) -> (Simulator, Proxy) {
     let simulator = Simulator::start();
     let keys = format!("max_connections = {most}");
@@ -27,7 +28,7 @@ fn limited(most: usize) -> (Simulator, Proxy) {
     (simulator, proxy)
 }
 
-/// Connections that have had one request each, one after the other.
+/// Opens connections, each with one completed request, one after the other.
 fn idle(proxy: &Proxy, count: usize) -> Vec<Connection> {
     let connect = |_| {
         let mut connection = proxy.connect();
@@ -65,7 +66,7 @@ fn an_idle_connection_is_closed_after_a_minute() {
 fn at_the_limit_the_longest_idle_connection_makes_room_at_once() {
     let (simulator, proxy) = limited(5);
     let mut callers = idle(&proxy, 5);
-    // the first is no longer the longest idle one
+    // now the second is the longest idle
     assert_eq!(callers[0].get(proxy.address, "/x").status, 200);
     let start = now();
     callers.extend(idle(&proxy, 1));
@@ -80,7 +81,7 @@ fn at_the_limit_the_longest_idle_connection_makes_room_at_once() {
         }
     }
     assert!(matches!(closed[..], [1..=4]), "closed: {closed:?}");
-    // one after the other, each finds room
+    // each new caller gets in
     for _ in 0..20 {
         callers.extend(idle(&proxy, 1));
     }
@@ -88,7 +89,7 @@ fn at_the_limit_the_longest_idle_connection_makes_room_at_once() {
 }
 
 #[test]
-fn at_the_limit_an_idle_connection_of_http_2_makes_room_too() {
+fn at_the_limit_an_idle_http_2_connection_makes_room() {
     let served = Served::with("max_connections = 1");
     let mut first = served.frames();
     first.greet();
@@ -103,7 +104,7 @@ fn at_the_limit_an_idle_connection_of_http_2_makes_room_too() {
 }
 
 #[test]
-fn at_the_limit_a_busy_connection_is_let_be() {
+fn at_the_limit_a_busy_connection_is_not_closed() {
     let gate = Gate::default();
     let opened = gate.clone();
     let origin = Origin::start(move |request, stream| {
@@ -129,15 +130,15 @@ fn at_the_limit_a_busy_connection_is_let_be() {
     for connection in &mut busy {
         assert_eq!(connection.answer("GET").status, 200);
     }
-    // what is idle now makes room without being closed by its caller
+    // both are idle now, and one makes room
     assert_eq!(third.answer("GET").status, 200);
 }
 
 #[test]
-fn idle_connections_do_not_lock_out_the_admin_address() {
+fn without_descriptors_idle_callers_are_shed_and_livez_answers() {
     let simulator = Simulator::start();
     let proxy = starved(&simulator.url());
-    // as many callers as have a descriptor each, and as many again
+    // more callers than there are descriptors
     let callers: Vec<Connection> = (0..2 * DESCRIPTORS).flat_map(|_| idle(&proxy, 1)).collect();
     let start = now();
     assert_eq!(http::get(proxy.admin, "/livez").status, 200);
@@ -149,7 +150,7 @@ fn idle_connections_do_not_lock_out_the_admin_address() {
 }
 
 #[test]
-fn busy_connections_do_not_lock_out_the_admin_address() {
+fn without_descriptors_busy_callers_are_kept_and_livez_answers() {
     let gate = Gate::default();
     let opened = gate.clone();
     let origin = Origin::start(move |_, stream| {
@@ -160,7 +161,7 @@ fn busy_connections_do_not_lock_out_the_admin_address() {
     let proxy = starved(&origin.url());
     let mut callers: Vec<Connection> = (0..2 * DESCRIPTORS).map(|_| proxy.connect()).collect();
     for connection in &mut callers {
-        // one that is refused may be closed already
+        // a refused connection may be closed already
         let _ = connection.try_send(proxy.bytes("GET /held HTTP/1.1\nHost: {host}\n\n"));
     }
     for _ in 0..10 {
@@ -185,7 +186,7 @@ fn busy_connections_do_not_lock_out_the_admin_address() {
 }
 
 #[test]
-fn at_the_limit_a_connection_of_http_2_with_a_stream_open_is_let_be() {
+fn at_the_limit_an_http_2_connection_with_an_open_stream_is_not_closed() {
     let served = Served::with("max_connections = 1");
     let mut first = served.frames();
     first.greet();
@@ -202,10 +203,10 @@ fn at_the_limit_a_connection_of_http_2_with_a_stream_open_is_let_be() {
     });
 }
 
-/// How many descriptors a starved proxy has.
+/// The descriptor limit of a starved proxy.
 const DESCRIPTORS: usize = 100;
 
-/// A proxy with few descriptors.
+/// A proxy that soon runs out of file descriptors.
 fn starved(url: &str) -> Proxy {
     let limit = format!("ulimit -n {DESCRIPTORS}; exec \"$@\"");
     let proxy = Proxy::configured(url, "", "")
@@ -215,7 +216,7 @@ fn starved(url: &str) -> Proxy {
     proxy
 }
 
-/// That what it lacks is not said again and again.
+/// Asserts that the log does not repeat the shortage.
 fn says_little(proxy: &Proxy) {
     let said = proxy.process.err.all();
     let other = |line: &&str| !line.contains("\"target\":\"access\"");

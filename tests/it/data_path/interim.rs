@@ -1,6 +1,5 @@
-//! Interim responses (RFC 9110, section 15.2): a caller that waits to be asked for its body is
-//! asked, on every path and protocol; what the instance says meanwhile passes as it is; and a
-//! change of protocol that nobody asked for does not.
+//! Interim responses (RFC 9110, section 15.2): `Expect: 100-continue` gets its 100 on every path and
+//! protocol, 1xx responses pass unchanged, and an unsolicited 101 is refused.
 
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ const LOGIN: &str = "POST /rest/2.0/auth/sessions HTTP/1.1\nHost: {host}\n\
 const ASKS_FOR_A_TOKEN: &str = "grant_type=client_credentials";
 const LOGS_IN: &str = r#"{"username":"me","password":"you"}"#;
 
-/// An origin that says 103 before it answers.
+/// An origin that sends 103 before its response.
 fn hinting() -> Origin {
     Origin::start(|_, stream| {
         stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")?;
@@ -32,7 +31,7 @@ fn hinting() -> Origin {
     })
 }
 
-/// Sends `head` over HTTP/2, and `body` once that is asked for.
+/// Sends `request` over HTTP/2, and `body` after the 100.
 fn continued(served: &Served<impl Sized>, request: Builder, body: &str) -> Heard {
     let body = Bytes::copy_from_slice(body.as_bytes());
     let request = request
@@ -43,9 +42,7 @@ fn continued(served: &Served<impl Sized>, request: Builder, body: &str) -> Heard
     runtime().block_on(async {
         let mut requests = served.connect().await;
         let (mut response, mut stream) = requests.send_request(request, false).unwrap();
-        let asked = interim(&mut response)
-            .await
-            .expect("it is asked for its body");
+        let asked = interim(&mut response).await.expect("a 100");
         assert_eq!(asked.status(), StatusCode::CONTINUE);
         assert!(asked.headers().is_empty(), "{:?}", asked.headers());
         send_piece(&mut stream, body, true).await.unwrap();
@@ -58,7 +55,7 @@ fn post(served: &Served<impl Sized>, path: &str, kind: &str) -> Builder {
 }
 
 #[test]
-fn a_caller_of_http_2_is_asked_for_its_body() {
+fn expect_over_http_2_gets_its_100() {
     let served = Served::with("");
     for _ in 0..3 {
         let heard = continued(&served, post(&served, "/_bytes", "text/plain"), "hello");
@@ -69,7 +66,7 @@ fn a_caller_of_http_2_is_asked_for_its_body() {
 }
 
 #[test]
-fn a_caller_of_http_2_that_is_refused_is_not_asked_first() {
+fn expect_over_http_2_gets_no_100_before_a_refusal() {
     let served = Served::with("");
     let request = post(&served, "/rest/auth/v1/clients", "text/plain");
     let request = request.header("expect", "100-continue").body(()).unwrap();
@@ -83,7 +80,7 @@ fn a_caller_of_http_2_that_is_refused_is_not_asked_first() {
 }
 
 #[test]
-fn callers_of_both_protocols_are_asked_where_the_instance_speaks_http_2() {
+fn expect_gets_its_100_from_an_http_2_instance() {
     let authority = Authority::new();
     let origin = H2Origin::new(&authority);
     let keys = format!("ca_file = {:?}", authority.ca_file());
@@ -104,9 +101,9 @@ fn callers_of_both_protocols_are_asked_where_the_instance_speaks_http_2() {
 }
 
 #[test]
-fn a_token_request_that_waits_to_be_asked_is_asked() {
+fn expect_on_the_local_token_endpoint_gets_its_100() {
     let (_simulator, proxy) = crate::support::pair();
-    asks_and_answers(&proxy, TOKEN, ASKS_FOR_A_TOKEN);
+    gets_its_100(&proxy, TOKEN, ASKS_FOR_A_TOKEN);
 
     let served = Served::with("");
     let kind = "application/x-www-form-urlencoded";
@@ -116,11 +113,11 @@ fn a_token_request_that_waits_to_be_asked_is_asked() {
 }
 
 #[test]
-fn a_session_login_that_waits_to_be_asked_is_asked() {
+fn expect_on_a_local_session_login_gets_its_100() {
     let (_simulator, proxy) = crate::support::pair();
     let length = format!("Content-Length: {}", LOGS_IN.len());
     let login = LOGIN.replace("Content-Length: 33", &length);
-    asks_and_answers(&proxy, &login, LOGS_IN);
+    gets_its_100(&proxy, &login, LOGS_IN);
 
     let served = Served::with("");
     let request = post(&served, "/rest/2.0/auth/sessions", "application/json");
@@ -128,8 +125,8 @@ fn a_session_login_that_waits_to_be_asked_is_asked() {
     assert_eq!(heard.head.status, StatusCode::OK, "{:?}", heard.head);
 }
 
-/// That a caller of HTTP/1.1 is asked for its body before it sends any of it, and then answered.
-fn asks_and_answers(proxy: &Proxy, head: &str, body: &str) {
+/// Asserts that an HTTP/1.1 caller gets a 100 before it sends its body, then a 200.
+fn gets_its_100(proxy: &Proxy, head: &str, body: &str) {
     let mut connection = proxy.connect();
     connection.send(proxy.bytes(head));
     let asked = connection.head();
@@ -137,16 +134,16 @@ fn asks_and_answers(proxy: &Proxy, head: &str, body: &str) {
     connection.send(body);
     let answer = connection.answer(head);
     assert_eq!(answer.status, 200, "{head}: {}", answer.text());
-    // and the next request on the connection is none the worse
+    // the connection stays usable
     assert_eq!(connection.get(proxy.address, "/echo").status, 200);
 }
 
 #[test]
-fn interim_responses_pass_as_they_are_and_the_final_one_is_counted() {
+fn interim_responses_pass_unchanged_and_are_not_counted() {
     let simulator = Simulator::start();
     let proxy = Proxy::to(&simulator.url()).start();
     proxy.has_token();
-    asks_and_answers(
+    gets_its_100(
         &proxy,
         "POST /_bytes HTTP/1.1\nHost: {host}\nExpect: 100-continue\nContent-Length: 5\n\n",
         "hello",
@@ -165,7 +162,7 @@ fn interim_responses_pass_as_they_are_and_the_final_one_is_counted() {
     counts_no_interim_response(&proxy, 1.0);
 }
 
-/// That no code below 200 was counted, and so many requests were.
+/// Asserts that `requests` were counted, none with a 1xx code.
 fn counts_no_interim_response(proxy: &Proxy, requests: f64) {
     let text = http::get(proxy.admin, "/metrics").text();
     let of_requests = text
@@ -197,7 +194,7 @@ fn an_early_hint_passes_over_http_2() {
 }
 
 #[test]
-fn no_interim_response_goes_to_a_caller_of_http_1_0() {
+fn an_http_1_0_caller_gets_no_interim_response() {
     let origin = hinting();
     let proxy = Proxy::to(&origin.url()).start();
     proxy.has_token();
@@ -210,7 +207,7 @@ fn no_interim_response_goes_to_a_caller_of_http_1_0() {
 }
 
 #[test]
-fn a_change_of_protocol_that_nobody_asked_for_is_refused() {
+fn an_unsolicited_101_is_refused() {
     let switching =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     for upgrades in [false, true] {
@@ -233,7 +230,7 @@ fn a_change_of_protocol_that_nobody_asked_for_is_refused() {
 }
 
 #[test]
-fn http_2_without_an_agreement_on_it_is_answered() {
+fn http_2_with_prior_knowledge_is_answered_400_or_505() {
     let (_simulator, proxy) = crate::support::pair();
     let served = Served::with("");
     let whole = [
@@ -248,7 +245,7 @@ fn http_2_without_an_agreement_on_it_is_answered() {
         for mut connection in [proxy.connect(), over_tls()] {
             connection.send(&whole[..cut]);
             if cut < whole.len() {
-                // what comes in two pieces is two pieces here too
+                // the proxy has read the first piece on its own
                 assert!(connection.is_silent_for(Duration::from_millis(50)) || cut > 1);
                 let _ = connection.try_send(&whole[cut..]);
             }
@@ -259,7 +256,7 @@ fn http_2_without_an_agreement_on_it_is_answered() {
 
 fn refuses_the_version(connection: &mut Connection, cut: usize) {
     let answer = connection.answer_or_end("PRI");
-    let answer = answer.unwrap_or_else(|| panic!("cut at {cut}: closed without a word"));
+    let answer = answer.unwrap_or_else(|| panic!("cut at {cut}: closed without an answer"));
     let status = answer.status;
     assert!(matches!(status, 400 | 505), "cut at {cut}: {status}");
     answer.assert_refused(status, answer.header("x-collibra-auth-proxy").unwrap());

@@ -1,12 +1,12 @@
-//! Responses that have no body whatever they say of one (RFC 9112, section 6.3): what follows on
-//! their connection, on either side, is the next response.
+//! Responses to HEAD, 204 and 304 have no body whatever their head says (RFC 9112, section 6.3). The
+//! connection stays in sync on both sides.
 
 use super::{Fronts, Instances};
 use crate::support::Origin;
 use crate::support::h2_caller::{get, runtime, send};
 use crate::support::origin::After;
 
-/// The method, the response's head, and what it comes to for the caller.
+/// Method, the instance's response, and the status for the caller.
 const RESPONSES: &[(&str, &str, u16)] = &[
     (
         "HEAD",
@@ -52,7 +52,7 @@ const RESPONSES: &[(&str, &str, u16)] = &[
     ),
 ];
 
-/// Responses that break the rules: a length, a coding or a body where none is.
+/// Invalid responses: a length, a coding or a body where none is allowed.
 const ODD: &[(&str, &str, u16)] = &[
     (
         "GET",
@@ -77,7 +77,7 @@ const ODD: &[(&str, &str, u16)] = &[
     ("GET", "HTTP/1.1 204 No Content\r\n\r\nhello", 204),
 ];
 
-/// An instance that answers `/N` by the Nth of `responses`, all else with its target.
+/// An instance that answers `/N` with the Nth of `responses`, any other target with that target.
 fn origin(responses: &'static [(&str, &str, u16)]) -> Origin {
     Origin::start(move |request, stream| {
         let nth = request
@@ -100,7 +100,7 @@ fn origin(responses: &'static [(&str, &str, u16)]) -> Origin {
 }
 
 #[test]
-fn they_have_none_for_any_caller() {
+fn a_response_without_a_body_is_followed_by_the_next_response() {
     for responses in [RESPONSES, ODD] {
         let origin = origin(responses);
         let fronts = Fronts::to("HTTP/1.1", &origin.url(), "");
@@ -114,7 +114,7 @@ fn they_have_none_for_any_caller() {
             if *method == "HEAD" && head.contains("12345") {
                 assert_eq!(answer.header("content-length"), Some("12345"));
             }
-            // the next answer is its own, on this connection and on the instance's
+            // in sync, on this connection and on the instance's
             let next = format!("/next-{nth}");
             assert_eq!(connection.get(fronts.plain.address, &next).text(), next);
             let over_http2 = runtime().block_on(async {
@@ -134,7 +134,7 @@ fn they_have_none_for_any_caller() {
 }
 
 #[test]
-fn they_have_none_where_the_instance_speaks_http_2() {
+fn a_response_of_an_http_2_instance_without_a_body_has_none() {
     let instances = Instances::start();
     let [_, fronts] = instances.fronts();
     let mut connection = fronts.plain.connect();

@@ -1,4 +1,4 @@
-//! A path means one thing to routes, `allow` and `deny`; and a target with a fragment means nothing.
+//! Routes read a path as `allow` and `deny` do, and a target with a fragment is refused.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use crate::support::origin::After;
 use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::{Origin, Proxy, pair};
 
-/// An instance that says its name.
+/// An instance that answers with its name.
 fn named(name: &'static str) -> Origin {
     Origin::start(move |_, stream: &mut dyn Write| {
         let length = name.len();
@@ -20,7 +20,7 @@ fn named(name: &'static str) -> Origin {
     })
 }
 
-/// Two instances, and a proxy that leads `/rest/limited` to the second.
+/// Two instances, and a proxy that routes `/rest/limited` to the second.
 fn routed(listener: &str) -> (Origin, Origin, Proxy) {
     let (main, limited) = (named("main"), named("limited"));
     let client = |name: &str, origin: &Origin| {
@@ -41,7 +41,7 @@ fn routed(listener: &str) -> (Origin, Origin, Proxy) {
     (main, limited, proxy)
 }
 
-/// What a lenient server reads as a path below `/rest/limited`.
+/// Paths at or below `/rest/limited` for a lenient server.
 const LIMITED: &[&str] = &[
     "/rest/limited",
     "/rest/limited/x",
@@ -62,7 +62,7 @@ const LIMITED: &[&str] = &[
     "/rest/limited/./x",
 ];
 
-/// What no server reads so.
+/// Paths outside of it for every server.
 const OTHERS: &[&str] = &[
     "/rest",
     "/rest/limitedx",
@@ -71,7 +71,7 @@ const OTHERS: &[&str] = &[
     "/",
 ];
 
-/// What some read as below it, and others as outside.
+/// Paths below it for some servers and outside for others.
 const BOTH: &[&str] = &[
     "/rest/limited/../x",
     "/rest/limited;a/../x",
@@ -80,7 +80,7 @@ const BOTH: &[&str] = &[
 ];
 
 #[test]
-fn every_spelling_of_a_path_leads_to_its_routes_client_or_is_refused() {
+fn every_spelling_of_a_path_gets_its_routes_client_or_400() {
     let (main, limited, proxy) = routed("");
     for target in LIMITED {
         let answer = proxy.get(target);
@@ -91,7 +91,7 @@ fn every_spelling_of_a_path_leads_to_its_routes_client_or_is_refused() {
         }
     }
     assert_eq!(main.requests().len(), 0);
-    // those without a second reading are served, not refused
+    // paths with one reading must be served
     for target in &LIMITED[..3] {
         assert_eq!(proxy.get(target).text(), "limited", "{target}");
     }
@@ -102,7 +102,7 @@ fn every_spelling_of_a_path_leads_to_its_routes_client_or_is_refused() {
 }
 
 #[test]
-fn a_path_whose_readings_lead_to_different_clients_is_refused() {
+fn a_path_with_readings_for_different_clients_is_refused() {
     let (main, limited, proxy) = routed("");
     for target in BOTH {
         proxy.get(target).assert_refused(400, "bad-request");
@@ -111,8 +111,8 @@ fn a_path_whose_readings_lead_to_different_clients_is_refused() {
 }
 
 #[test]
-fn every_spelling_of_a_path_leads_to_its_routes_client_over_http_2_too() {
-    // the listener speaks TLS here, and is otherwise as above
+fn every_spelling_of_a_path_over_http_2_gets_its_routes_client_or_400() {
+    // the same listener with TLS
     let authority = crate::support::certificate::Authority::new();
     let files = authority.files("localhost");
     let tls = format!(

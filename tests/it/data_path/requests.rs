@@ -1,5 +1,5 @@
-//! Heads of requests on their way to the instance: what belongs to the caller's connection stays
-//! behind, the token is not to be had out of the way, and there is one authority.
+//! Request heads on their way to the instance: hop-by-hop fields are removed before the token goes
+//! in, and there is one authority, the instance's.
 
 use http::{HeaderMap, Request};
 
@@ -7,13 +7,13 @@ use super::{Fronts, Instances};
 use crate::support::frames::{self, HEADERS, RST_STREAM};
 use crate::support::h2_caller::{Served, runtime, send};
 
-/// What a caller of HTTP/1.1 names as its connection's, or should have.
+/// A request with hop-by-hop fields, some of them named by `Connection`.
 const HOPS: &str = "GET /echo HTTP/1.1\nHost: {host}\nConnection: X-Hop, authorization, x-list\n\
      connection: te, x-other, cookie, host-x, user-agent\nX-Hop: 1\nX-Other: 1\nX-List: 1\nX-List: 2\n\
      Keep-Alive: 5\nProxy-Connection: keep-alive\nTE: gzip\nUser-Agent: mine\nTrailer: X-T\n\
      Upgrade: websocket\nAuthorization: Bearer mine\nProxy-Authorization: Basic bWU6eW91\nX-Kept: 1\n\n";
 
-/// What of it must not reach the instance.
+/// Its fields that must not reach the instance.
 const LEFT_BEHIND: [&str; 11] = [
     "connection",
     "x-hop",
@@ -29,13 +29,13 @@ const LEFT_BEHIND: [&str; 11] = [
 ];
 
 #[test]
-fn what_a_connection_names_is_left_behind_and_the_token_goes_in() {
+fn hop_by_hop_fields_are_removed_before_the_token_goes_in() {
     let instances = Instances::start();
     for fronts in instances.fronts() {
         assert_eq!(fronts.plain.ask(HOPS).status, 200);
         let arrived = instances.last(&fronts);
         for name in LEFT_BEHIND {
-            // a connection that is kept may be said to be
+            // `Connection: keep-alive` of the proxy's own is fine
             let kept = arrived.get(name).is_some_and(|value| value == "keep-alive");
             let is_said = name == "connection" && kept && fronts.name == "HTTP/1.1";
             assert!(
@@ -50,7 +50,7 @@ fn what_a_connection_names_is_left_behind_and_the_token_goes_in() {
 }
 
 #[test]
-fn a_connection_that_names_the_framing_does_not_change_it() {
+fn a_connection_field_that_names_the_framing_does_not_remove_it() {
     let instances = Instances::start();
     for fronts in instances.fronts() {
         for (framing, body) in [
@@ -67,7 +67,7 @@ fn a_connection_that_names_the_framing_does_not_change_it() {
     }
 }
 
-/// That the one token is shown, and not what the caller showed.
+/// Asserts that `Authorization` is the token alone.
 fn has_the_token(fronts: &Fronts, arrived: &HeaderMap) {
     let shown: Vec<_> = arrived.get_all("authorization").iter().collect();
     assert_eq!(shown.len(), 1, "{}: {shown:?}", fronts.name);
@@ -79,10 +79,10 @@ fn has_the_token(fronts: &Fronts, arrived: &HeaderMap) {
 }
 
 #[test]
-fn the_instance_is_called_by_its_own_name() {
+fn the_instance_sees_its_own_authority() {
     let instances = Instances::start();
     for fronts in instances.fronts() {
-        // the caller's own names for the proxy
+        // callers use the proxy's names
         assert_eq!(fronts.plain.get("/echo").status, 200);
         check_authority(&instances, &fronts);
         runtime().block_on(async {
@@ -104,7 +104,7 @@ fn the_instance_is_called_by_its_own_name() {
     }
 }
 
-/// That the last request has the instance's own authority, once.
+/// Asserts that the last request has the instance's authority, once.
 fn check_authority(instances: &Instances, fronts: &Fronts) {
     let arrived = instances.last(fronts);
     let hosts: Vec<_> = arrived.get_all("host").iter().collect();
@@ -118,8 +118,8 @@ fn check_authority(instances: &Instances, fronts: &Fronts) {
 }
 
 #[test]
-fn fields_of_a_connection_are_refused_in_http_2() {
-    // they have no meaning there (RFC 9113, section 8.2.2)
+fn connection_specific_fields_are_refused_over_http_2() {
+    // RFC 9113, section 8.2.2
     let served = Served::with("");
     for (name, value) in [
         ("connection", "close"),

@@ -1,5 +1,5 @@
-//! When a request goes out again, and which connections of the instance serve another one: a
-//! request that may have been carried out is not repeated, and no answer comes to another request.
+//! Retries and the pool of connections to the instance: only idempotent requests whose body is at
+//! hand are retried, and only a connection in sync is reused.
 
 use crate::support::origin::After;
 use crate::support::raw_origin::RawOrigin;
@@ -9,8 +9,8 @@ const IN_FLIGHT: &str = r#"collibra_auth_proxy_requests_in_flight{client="defaul
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// An instance that closes without a word when it has read the first request for `/x`, and a proxy
-/// that keeps a connection with it.
+/// An instance that closes the connection without a response after the first request for `/x`, and
+/// a proxy with a pooled connection to it.
 fn fickle() -> (Origin, Proxy) {
     let first = std::sync::Mutex::new(true);
     let origin = Origin::start(move |request, stream| {
@@ -24,12 +24,12 @@ fn fickle() -> (Origin, Proxy) {
     let proxy = Proxy::to(&origin.url()).start();
     proxy.has_token();
     assert_eq!(proxy.get("/warm").text(), "ok");
-    // what is no longer in flight has given its connection back
+    // no request in flight: the connection is back in the pool
     proxy.metric_becomes(IN_FLIGHT, 0.0);
     (origin, proxy)
 }
 
-/// The bodies that came for `/x`.
+/// The bodies received for `/x`.
 fn bodies(origin: &Origin) -> Vec<Vec<u8>> {
     let requests = origin.requests().into_iter();
     let asked = requests.filter(|request| request.target() == "/x");
@@ -37,7 +37,7 @@ fn bodies(origin: &Origin) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_may_be_repeated_goes_out_again_when_a_kept_connection_breaks() {
+fn an_idempotent_request_on_a_stale_connection_is_retried() {
     for (method, length) in [("GET", 0), ("PUT", 5), ("PUT", 60_000), ("DELETE", 0)] {
         let (origin, proxy) = fickle();
         let body = "x".repeat(length);
@@ -55,7 +55,7 @@ fn what_may_be_repeated_goes_out_again_when_a_kept_connection_breaks() {
 }
 
 #[test]
-fn what_may_not_be_repeated_or_is_not_at_hand_goes_out_once() {
+fn a_post_or_a_body_not_at_hand_is_not_retried() {
     for (method, length) in [("POST", 0), ("POST", 5), ("PATCH", 5), ("PUT", 200_000)] {
         let (origin, proxy) = fickle();
         let body = "x".repeat(length);
@@ -69,8 +69,8 @@ fn what_may_not_be_repeated_or_is_not_at_hand_goes_out_once() {
 }
 
 #[test]
-fn a_connection_that_was_closed_while_idle_costs_no_request() {
-    // the instance closes after its answer, without having said so
+fn a_connection_closed_while_idle_does_not_fail_a_post() {
+    // the instance closes after its response, without `Connection: close`
     let origin = RawOrigin::start(move |head, line| {
         if head.to_ascii_lowercase().contains("content-length: 5") {
             line.read_through(b"hello")?;
@@ -91,7 +91,7 @@ fn a_connection_that_was_closed_while_idle_costs_no_request() {
     assert_eq!(origin.received().len(), 5);
 }
 
-/// How many sockets of this machine are connected to a port of it, or were until its side closed.
+/// Sockets connected to a local port, or half-closed by that side.
 fn clients_of(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let remote = format!(":{port:04X}");
@@ -106,7 +106,7 @@ fn clients_of(port: u16) -> usize {
 }
 
 #[test]
-fn an_instance_that_never_answers_is_not_asked_for_ever() {
+fn retries_are_bounded() {
     let origin = Origin::start(|_, _| Ok(After::Close));
     let proxy = Proxy::to(&origin.url()).start();
     proxy.has_token();
@@ -118,7 +118,7 @@ fn an_instance_that_never_answers_is_not_asked_for_ever() {
 }
 
 #[test]
-fn what_an_instance_says_unasked_is_nobodys_answer() {
+fn surplus_bytes_of_the_instance_answer_no_request() {
     let surplus = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     for answer in [
         format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{surplus}"),
@@ -140,7 +140,7 @@ fn what_an_instance_says_unasked_is_nobodys_answer() {
 }
 
 #[test]
-fn a_connection_whose_answer_nobody_heard_out_serves_no_other_request() {
+fn a_connection_with_an_unread_response_is_not_reused() {
     let origin = RawOrigin::start(|head, line| {
         if head.contains(" /long ") {
             line.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nbegun")?;
@@ -167,13 +167,13 @@ fn a_connection_whose_answer_nobody_heard_out_serves_no_other_request() {
 }
 
 #[test]
-fn a_connection_that_the_instance_will_close_serves_no_other_request() {
+fn a_connection_that_the_instance_will_close_is_not_reused() {
     for answer in [
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ] {
-        // it does not close, so that whatever is sent there would arrive
+        // the instance does not close, so a reused connection would show
         let origin = RawOrigin::start(move |_, line| {
             line.say(answer)?;
             Ok(After::Keep)

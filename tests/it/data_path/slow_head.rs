@@ -1,4 +1,5 @@
-//! An instance that begins a response's head has to end it in time.
+//! `header_timeout` of the instance limits the time from the first byte of a response's head to its
+//! last.
 
 use std::io::{Read as _, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +15,7 @@ use crate::support::request;
 use crate::support::wait::now;
 use crate::support::{Origin, Proxy};
 
-/// Sends a head so slowly that it takes minutes.
+/// Sends a head that would take minutes.
 fn drip(stream: &mut dyn Write) -> std::io::Result<After> {
     let head = format!("HTTP/1.1 200 OK\r\nX-Fill: {}", "x".repeat(600));
     for byte in head.bytes() {
@@ -26,7 +27,7 @@ fn drip(stream: &mut dyn Write) -> std::io::Result<After> {
 }
 
 #[test]
-fn a_head_that_drips_is_cut() {
+fn a_slow_response_head_is_cut() {
     let origin = Origin::start(|request, stream| {
         if request.target() == "/slow" {
             return drip(stream);
@@ -46,21 +47,21 @@ fn a_head_that_drips_is_cut() {
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(4), "cut after {took:?}");
     assert!(took < Duration::from_secs(20), "cut after {took:?}");
-    // the POST has gone once, and so has the GET: it was slow, not lost
+    // a slow head is no stale connection: neither is retried
     let slow = origin.requests();
     assert_eq!(slow.len(), 2, "{slow:?}");
     assert_eq!(proxy.get("/x").status, 200);
 }
 
 #[test]
-fn the_time_before_a_head_does_not_count() {
+fn time_before_and_after_the_head_does_not_count() {
     let gate = Gate::default();
     let opened = gate.clone();
     let origin = Origin::start(move |_, stream| {
         opened.pass();
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")?;
         stream.flush()?;
-        // nor does the time of the body
+        // longer than the timeout
         std::thread::sleep(Duration::from_secs(2));
         stream.write_all(b"cd")?;
         Ok(After::Keep)
@@ -76,7 +77,7 @@ fn the_time_before_a_head_does_not_count() {
 }
 
 #[test]
-fn interim_responses_do_not_buy_more_time_for_one_head() {
+fn an_interim_response_does_not_lift_the_limit() {
     let origin = Origin::start(|_, stream| {
         stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n")?;
         stream.flush()?;
@@ -91,7 +92,7 @@ fn interim_responses_do_not_buy_more_time_for_one_head() {
 }
 
 #[test]
-fn a_head_that_drips_is_cut_over_http_2() {
+fn a_slow_response_head_over_http_2_is_cut() {
     let authority = Authority::new();
     let address = dripping_by_http_2(&authority);
     let url = format!("https://localhost:{}", address.port());
@@ -107,7 +108,7 @@ fn a_head_that_drips_is_cut_over_http_2() {
     assert!(took < Duration::from_secs(20), "cut after {took:?}");
 }
 
-/// An instance that gives tokens over HTTP/1.1, and over HTTP/2 begins a head that it never ends.
+/// An instance that gives tokens over HTTP/1.1, and over HTTP/2 sends a head without an end.
 fn dripping_by_http_2(authority: &Authority) -> SocketAddr {
     let mut tls = (*authority.server("localhost")).clone();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -154,7 +155,7 @@ fn drip_by_http_2(stream: &mut impl request::Duplex) -> std::io::Result<()> {
             break u32::from_be_bytes(head[5..].try_into().unwrap());
         }
     };
-    // `:status: 200`, in a block that goes on
+    // `:status: 200`, without END_HEADERS
     stream.write_all(&frame(frames::HEADERS, 0, asked, &[0x88]))?;
     stream.flush()?;
     let field = [&[0, 6], b"x-fill".as_slice(), &[1], b"x"].concat();

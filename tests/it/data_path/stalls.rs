@@ -1,5 +1,5 @@
-//! Callers that take nothing of what they asked for: the instance is read no faster than they take
-//! it, and those who stall are cut.
+//! Callers that do not read their responses: the proxy buffers a bounded part for each, and
+//! `min_body_rate` cuts them.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use crate::support::h2_caller::Served;
 use crate::support::wait::now;
 use crate::support::{Proxy, Simulator, http, until};
 
-/// Requests of one connection.
+/// Streams per connection.
 const STREAMS: u32 = 100;
 
-/// What each asks for.
+/// A response larger than all buffers on the way.
 const LARGE: &str = "/_bytes/2000000";
 
-/// For how long memory has to be the same to be what it comes to.
+/// How long memory must not grow to count as settled.
 const STEADY: Duration = Duration::from_secs(2);
 
-/// What the proxy's memory comes to once it grows no more, in KiB.
+/// The proxy's resident memory in KiB, once it has stopped growing.
 fn settled(proxy: &Proxy) -> u64 {
     let (mut most, mut since) = (0, now());
     until("the memory to grow no more", || {
@@ -30,7 +30,7 @@ fn settled(proxy: &Proxy) -> u64 {
     })
 }
 
-/// A connection all of whose streams wait for their answers' first byte.
+/// A connection with a zero window and as many streams as there may be.
 fn stalled(served: &Served) -> Frames {
     let mut connection = served.frames();
     connection.greet_without_a_window();
@@ -41,7 +41,7 @@ fn stalled(served: &Served) -> Frames {
 }
 
 #[test]
-fn callers_of_http_2_that_take_nothing_cost_little_and_are_forgotten() {
+fn http_2_callers_with_a_zero_window_cost_bounded_memory() {
     let served = Served::with("min_body_rate = 0");
     served.serves();
     let before = served.proxy.process.memory_kib("VmRSS");
@@ -52,7 +52,7 @@ fn callers_of_http_2_that_take_nothing_cost_little_and_are_forgotten() {
     });
     let held = settled(&served.proxy);
     println!("{asked} streams: {held} KiB, {before} KiB before");
-    // at most 64 KiB a stream, and what the stream itself takes
+    // 64 KiB a stream, and its bookkeeping
     assert!(held < before + 90 * 1024, "{before} KiB -> {held} KiB");
     drop(callers);
     until("the memory to be given back", || {
@@ -62,7 +62,7 @@ fn callers_of_http_2_that_take_nothing_cost_little_and_are_forgotten() {
 }
 
 #[test]
-fn a_stalled_stream_is_cut_as_over_http_1() {
+fn a_stalled_stream_is_cut_by_min_body_rate() {
     let served = Served::with("");
     let mut connection = served.frames();
     connection.greet_without_a_window();
@@ -80,7 +80,7 @@ fn a_stalled_stream_is_cut_as_over_http_1() {
     let after = start.elapsed();
     println!("cut after {after:?}");
     assert!(after < Duration::from_secs(30), "cut after {after:?}");
-    // others on the connection go on, and the instance is free
+    // other streams go on, and the upstream request has ended
     assert!(connection.request(3, "GET", "/_status/204", true));
     assert_eq!(connection.find("an answer", answered(3)), Some(204));
     served.proxy.metric_becomes(
@@ -90,7 +90,7 @@ fn a_stalled_stream_is_cut_as_over_http_1() {
 }
 
 #[test]
-fn a_thousand_callers_of_http_1_that_take_nothing_cost_little() {
+fn a_thousand_http_1_callers_that_read_nothing_cost_bounded_memory() {
     let simulator = Simulator::start();
     let proxy = Proxy::configured(&simulator.url(), "", "min_body_rate = 0").start();
     proxy.has_token();

@@ -1,4 +1,4 @@
-//! Uploads over HTTP/2 in small frames: a stream of rows is no flood.
+//! Uploads in small DATA frames, as a client sends that flushes after each row, are not a flood.
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 
 use crate::support::h2_caller::{Served, runtime, send};
 
-/// How many other uploads there are on the connection meanwhile.
+/// Concurrent uploads on the same connection.
 const NEIGHBOURS: usize = 20;
 
-/// So many rows of JSON, of some 60 bytes each.
+/// JSON rows of some 60 bytes each.
 fn rows(count: usize) -> Vec<Bytes> {
     let row = |nth| {
         let row = format!(r#"{{"id":{nth:08},"name":"an asset of the catalogue","rank":1}}"#);
@@ -19,7 +19,7 @@ fn rows(count: usize) -> Vec<Bytes> {
     (0..count).map(row).collect()
 }
 
-/// Uploads so many rows, each in a DATA frame of its own, beside the neighbours.
+/// Uploads `count` rows, one DATA frame each, beside the neighbours.
 fn upload(served: &Served, count: usize) {
     runtime().block_on(async {
         let requests = served.connect().await;

@@ -1,4 +1,4 @@
-//! Trailers (RFC 9110, section 6.5): they arrive where `Trailer` announces them, or neither does.
+//! Trailers (RFC 9110, section 6.5) and the `Trailer` field pass together or not at all.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
@@ -18,7 +18,7 @@ const RESPONSE: &str = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: 
 const REQUEST: &str = "POST /trailers HTTP/1.1\nHost: {host}\nTE: trailers\nTrailer: X-Sum\n\
      Transfer-Encoding: chunked\n\n3\nabc\n0\nX-Sum: 1\n\n";
 
-/// An instance of each protocol, its URL and what its table needs.
+/// An HTTP/2 instance, the keys for its table, and its authority.
 fn over_http_2() -> (H2Origin, String, Authority) {
     let authority = Authority::new();
     let keys = format!("ca_file = {:?}", authority.ca_file());
@@ -26,7 +26,7 @@ fn over_http_2() -> (H2Origin, String, Authority) {
 }
 
 #[test]
-fn a_response_has_what_it_announces_over_http_1() {
+fn response_trailers_match_the_trailer_field_over_http_1() {
     let http1 = Origin::answering(RESPONSE);
     let (http2, keys, _authority) = over_http_2();
     for (url, keys) in [(http1.url(), ""), (http2.url(), &keys)] {
@@ -38,13 +38,13 @@ fn a_response_has_what_it_announces_over_http_1() {
             connection.send(proxy.bytes(&request));
             let (announced, came) = trailers_of(&mut connection);
             assert_eq!(announced, came, "{url} {te}");
-            // and what follows on the connection is the next answer
+            // the connection stays in sync
             assert_eq!(connection.get(proxy.address, "/trailers").status, 200);
         }
     }
 }
 
-/// Whether an answer announces a trailer, and whether it comes.
+/// Reads a response; returns whether it announced a trailer and whether the trailer came.
 fn trailers_of(connection: &mut Connection) -> (bool, bool) {
     let head = connection.head();
     assert_eq!(head.status, 200);
@@ -62,7 +62,7 @@ fn trailers_of(connection: &mut Connection) -> (bool, bool) {
 }
 
 #[test]
-fn a_response_has_what_it_announces_over_http_2() {
+fn response_trailers_match_the_trailer_field_over_http_2() {
     let http1 = Origin::answering(RESPONSE);
     let (http2, keys, _authority) = over_http_2();
     for (url, keys) in [(http1.url(), ""), (http2.url(), &keys)] {
@@ -85,7 +85,7 @@ fn a_response_has_what_it_announces_over_http_2() {
 }
 
 #[test]
-fn a_request_has_what_it_announces_over_http_1() {
+fn request_trailers_match_the_trailer_field_at_an_http_1_instance() {
     let origin = RawOrigin::start(|head, line| {
         if head.starts_with("POST") {
             line.read_through(b"\r\n0\r\n")?;
@@ -111,7 +111,7 @@ fn a_request_has_what_it_announces_over_http_1() {
 }
 
 #[test]
-fn a_request_has_what_it_announces_where_the_instance_speaks_http_2() {
+fn request_trailers_match_the_trailer_field_at_an_http_2_instance() {
     let (origin, keys, _authority) = over_http_2();
     let proxy = Proxy::configured(&origin.url(), &keys, "").start();
     proxy.has_token();

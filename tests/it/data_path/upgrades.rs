@@ -1,15 +1,15 @@
-//! A change of protocol happens where it was asked for, to what was asked for, and nowhere else.
+//! Upgrades: a 101 passes only if it names the protocol that the caller asked for.
 
 use crate::support::origin::After;
 use crate::support::raw_origin::RawOrigin;
 use crate::support::{Origin, Proxy};
 
-/// What asks for a WebSocket.
+/// The fields of a WebSocket handshake.
 const ASKS: &str = "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n\
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n";
 
 #[test]
-fn a_change_to_another_protocol_than_asked_for_is_refused() {
+fn a_101_to_another_protocol_is_refused() {
     let origin = Origin::answering(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     );
@@ -20,7 +20,7 @@ fn a_change_to_another_protocol_than_asked_for_is_refused() {
 }
 
 #[test]
-fn an_upgrade_that_the_instance_declines_is_an_ordinary_answer() {
+fn a_declined_upgrade_leaves_the_connection_usable() {
     for status in ["200 OK", "403 Forbidden", "426 Upgrade Required"] {
         let origin = Origin::answering(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno"));
         let proxy = Proxy::configured(&origin.url(), "", "upgrades = true").start();
@@ -33,15 +33,15 @@ fn an_upgrade_that_the_instance_declines_is_an_ordinary_answer() {
             assert_eq!(answer.status.to_string(), status[..3]);
             assert_eq!(answer.text(), "no");
         }
-        // what comes then is a request as any other
+        // still HTTP
         assert_eq!(connection.get(proxy.address, "/next").text(), "no");
     }
 }
 
 #[test]
-fn bytes_of_either_side_pass_once_the_protocol_has_changed_and_the_connection_ends_with_it() {
+fn after_a_101_bytes_pass_both_ways_until_one_side_closes() {
     let origin = RawOrigin::start(|_, line| {
-        // the first bytes of the new protocol come with the answer
+        // the first bytes of the new protocol in the same segment
         line.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")?;
         if line.read_through(b"GET / HTTP/1.1\r\n\r\n")? {
             line.say("bye")?;
@@ -60,7 +60,7 @@ fn bytes_of_either_side_pass_once_the_protocol_has_changed_and_the_connection_en
         head.header("connection")
             .is_some_and(|it| it.eq_ignore_ascii_case("upgrade"))
     );
-    // what looks like a request is none any more
+    // no longer parsed as HTTP
     connection.send("GET / HTTP/1.1\r\n\r\n");
     assert_eq!(connection.rest(), b"hellobye");
     assert_eq!(origin.received().len(), 1);

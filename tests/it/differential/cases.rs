@@ -1,4 +1,4 @@
-//! How a trial is carried out, over each protocol.
+//! Runs one trial over HTTP/1 or HTTP/2.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::support::recorder::mark;
 use crate::support::strict::{self, Read, Strict};
 use crate::support::{PATIENCE, Proxy};
 
-/// What is added to a trial's number to have its probe's.
+/// Added to a trial's number for the mark of its probe.
 const PROBE: usize = 1 << 41;
 
-/// A request to the byte, and what a caller does with it.
+/// The bytes that an HTTP/1 caller sends.
 #[derive(Clone)]
 pub(super) struct Sent {
     pub(super) bytes: Vec<u8>,
-    /// What is sent once there is an answer, or nothing comes.
+    /// Sent after the response, or after a silence.
     pub(super) rest: Vec<u8>,
     /// Whether the caller then closes its side.
     pub(super) ends: bool,
@@ -35,7 +35,7 @@ impl Sent {
         }
     }
 
-    /// Sends it to `proxy`, then a probe where it was answered; hears all to an end or a silence.
+    /// Sends it to `proxy`, and a probe request after a response; reads up to the end or a silence.
     pub(super) fn to(&self, proxy: &Proxy, nth: usize, silence: Duration) -> Outcome {
         let probe = mark(nth + PROBE);
         let mut line = Line::to(proxy.address, self.bytes.starts_with(b"HEAD "));
@@ -78,8 +78,8 @@ impl Sent {
         };
         let answers = answers.into_iter();
         let mut answers: Vec<Message> = answers.filter(|it| it.body != probe.as_bytes()).collect();
-        // whether the instance has to ask for a body that was sent along is chance, and so is how
-        // often a request goes out again that it answers by closing
+        // timing decides whether the instance sends a 100 for a body that is on its way, and how
+        // often a request is retried
         answers.retain(|it| it.is != "100");
         answers.dedup_by(|next, last| next.is.starts_with('1') && next.is == last.is);
         Outcome {
@@ -91,7 +91,7 @@ impl Sent {
 }
 
 impl<I: Instance> Side<I> {
-    /// Sends it over HTTP/1; the instance sees what has the nth mark.
+    /// Runs an HTTP/1 trial; `nth` is the number of its mark.
     pub(super) fn over_http1(&self, sent: &Sent, nth: usize, silence: Duration) -> Outcome {
         let own = mark(nth);
         let before = self.instance.with_mark(&own).len();
@@ -102,7 +102,7 @@ impl<I: Instance> Side<I> {
         outcome
     }
 
-    /// Sends it over HTTP/2.
+    /// Runs an HTTP/2 trial; `nth` is the number of its mark.
     pub(super) fn over_http2(&self, sent: &Call, nth: usize) -> Outcome {
         let own = mark(nth);
         let before = self.instance.with_mark(&own).len();
@@ -114,7 +114,7 @@ impl<I: Instance> Side<I> {
     }
 }
 
-/// A request over HTTP/2: its body in pieces, a frame or more each.
+/// A request over HTTP/2, its body in pieces of one DATA frame or more.
 #[derive(Clone, Default)]
 pub(super) struct Call {
     pub(super) method: String,
@@ -133,7 +133,7 @@ impl Call {
         }
     }
 
-    /// What HTTP/2 makes of a request of HTTP/1.1 that is beyond doubt; `None` if it is not.
+    /// The HTTP/2 form of a valid HTTP/1.1 request.
     pub(super) fn of(bytes: &[u8]) -> Option<Call> {
         let Ok(Read::Whole(
             Strict {
@@ -183,7 +183,7 @@ impl Call {
             builder = builder.header(&**name, value);
         }
         let request = builder.body(()).ok()?;
-        // what the library cuts or changes would be another request
+        // the library changes some targets: that would be another request
         let same = request.uri().path_and_query().map(|it| it.as_str()) == Some(&*self.target);
         same.then_some(request)
     }
@@ -208,7 +208,7 @@ impl Call {
                 }
             };
             let exchange = async {
-                // an answer may come before all is sent
+                // the response may come before the body is sent
                 let (_, heard) = tokio::join!(pieces, h2_caller::hear(response));
                 heard
             };
@@ -229,7 +229,7 @@ impl Call {
     }
 }
 
-/// An exchange that ended otherwise than by an answer.
+/// The outcome of an exchange without a response.
 fn ended(error: &h2::Error) -> Outcome {
     Outcome {
         end: format!("{:?}", error.reason()),

@@ -1,5 +1,5 @@
-//! What a caller of HTTP/1 hears, whatever it sent: all messages up to an end or a silence. Nothing
-//! that comes makes it stumble; what cannot be read is kept as it is.
+//! Reads everything that an HTTP/1 caller receives, up to the end or a silence. Unreadable bytes are
+//! kept as they are; nothing makes the reader fail.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -33,7 +33,7 @@ impl Line {
 
     /// Sends bytes, unless the other side is gone.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        // one that has closed it will be heard to have
+        // `hear` notices a closed connection
         let _ = self.stream.write_all(bytes);
     }
 
@@ -42,7 +42,7 @@ impl Line {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Reads until `enough` has come, or the end, or nothing for `silence`; whether it is the first.
+    /// Reads until `enough`, the end, or a silence; returns whether it was the first.
     pub(super) fn hear(&mut self, silence: Duration, enough: impl Fn(&[Message]) -> bool) -> bool {
         let mut bytes = [0; 64 * 1024];
         let mut since = now();
@@ -85,7 +85,7 @@ impl Line {
     }
 }
 
-/// Whether a final answer is there, to its end.
+/// Whether a final response is complete.
 pub(super) fn has_answer(messages: &[Message]) -> bool {
     messages.iter().any(|it| it.whole && is_final(it))
 }
@@ -94,7 +94,7 @@ fn is_final(message: &Message) -> bool {
     !message.is.starts_with('1')
 }
 
-/// The message at the start of `bytes`, and how many it takes.
+/// Parses the message at the start of `bytes`; returns the number of bytes taken.
 fn message(bytes: &[u8], to_head: bool, closed: bool) -> (Message, usize) {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
         return (unreadable(bytes), bytes.len());
@@ -152,7 +152,7 @@ fn unreadable(bytes: &[u8]) -> Message {
     }
 }
 
-/// Reads chunks into `message`; how many bytes they take.
+/// Parses chunks into `message`; returns the number of bytes taken.
 fn chunks(bytes: &[u8], message: &mut Message) -> usize {
     let mut at = 0;
     message.whole = false;

@@ -1,13 +1,13 @@
-//! What became of a trial, and where two outcomes differ.
+//! The outcome of a trial, and the differences between two of them.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// A caller's answers, and what the instance saw.
+/// The responses to a caller, and the requests at the instance.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) answers: Vec<Message>,
-    /// What became of the caller's connection or stream.
+    /// How the caller's connection or stream ended.
     pub(super) end: String,
     pub(super) seen: Vec<Message>,
 }
@@ -26,25 +26,25 @@ pub(super) struct Message {
     pub(super) trailers: Vec<(String, String)>,
 }
 
-/// Fields that are new with each message.
+/// Fields with a new value in each message.
 const FLEETING: [&str; 2] = ["date", "x-request-id"];
 
-/// Bodies longer than this are named by length and hash.
+/// Longer bodies are shown as length and hash.
 const SHOWN: usize = 400;
 
 impl Outcome {
-    /// What is otherwise in `new` than in this, line by line.
+    /// The differences of `new` from this, one a line.
     pub(super) fn differences(&self, new: &Outcome) -> Vec<String> {
-        let gist = |outcome: &Outcome| {
-            let answers = outcome.answers.iter().map(Message::gist);
+        let summary = |outcome: &Outcome| {
+            let answers = outcome.answers.iter().map(Message::summary);
             let answers: Vec<String> = answers.collect();
             let (answers, seen) = (answers.join(" & "), outcome.seen.len());
             format!("{answers}, {}, {seen} seen", outcome.end)
         };
-        let (old_gist, new_gist) = (gist(self), gist(new));
-        if old_gist != new_gist {
-            // what else differs follows from this
-            return vec![format!("gist: {old_gist} -> {new_gist}")];
+        let (old_summary, new_summary) = (summary(self), summary(new));
+        if old_summary != new_summary {
+            // all other differences follow from this one
+            return vec![format!("summary: {old_summary} -> {new_summary}")];
         }
         let mut found = Vec::new();
         for (what, old, new) in [
@@ -70,7 +70,7 @@ impl Message {
         found.map(|(_, value)| value.as_str())
     }
 
-    fn gist(&self) -> String {
+    fn summary(&self) -> String {
         let reason = self
             .field("x-collibra-auth-proxy")
             .map(|it| format!(" {it}"));
@@ -95,7 +95,7 @@ impl Message {
         ] {
             let set = |fields: &[(String, String)]| -> BTreeSet<String> {
                 let lasting = fields.iter().filter(|(name, _)| {
-                    // that of another body follows from it
+                    // a different body has a different length
                     let follows = name == "content-length" && other_body;
                     !follows && !FLEETING.contains(&&**name)
                 });
@@ -135,7 +135,7 @@ fn shown(bytes: &[u8]) -> String {
     format!("{} bytes, {:016x}", bytes.len(), hasher.finish())
 }
 
-/// `text` without what is each side's own: ports, marks, tokens.
+/// Replaces each side's own values (ports, marks, tokens) with names.
 pub(super) fn without_its_own(text: &str, own: &[(String, &str)]) -> String {
     let mut text = text.to_owned();
     for (it, name) in own {

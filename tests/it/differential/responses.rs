@@ -1,6 +1,6 @@
-//! Responses of an instance, to the byte: whole, cut, framed in every way, and odd.
+//! Responses of an instance, byte for byte: complete, truncated, framed in every way, invalid.
 
-/// `(name, sent, whether the connection is then closed)`; a line feed stands for CRLF.
+/// `(name, bytes, whether the instance then closes)`; a line feed stands for CRLF.
 type Sent = (&'static str, &'static str, bool);
 
 #[rustfmt::skip] // a line for each
@@ -83,7 +83,7 @@ pub(super) const RESPONSES: &[Sent] = &[
     ("a head of line feeds", "HTTP/1.1 200 OK\u{a}Content-Length: 5\u{a}\u{a}hello", true),
 ];
 
-/// The nth, in bytes (Latin-1).
+/// The nth response's bytes (Latin-1).
 pub(super) fn bytes(nth: usize) -> Vec<u8> {
     let text = RESPONSES[nth].1.replace('\n', "\r\n");
     text.chars().map(|c| u8::try_from(c).unwrap()).collect()

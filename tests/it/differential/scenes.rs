@@ -1,4 +1,4 @@
-//! The corpora, each before the instance that it is for.
+//! The corpora, each with its instance.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,11 +18,11 @@ use crate::support::origin::After;
 use crate::support::raw_origin::{Line, RawOrigin};
 use crate::support::recorder::{Recorder, mark};
 
-/// How many trials there are at once.
+/// Trials in parallel.
 const AT_ONCE: usize = 16;
 
-/// Where callers believe the proxy and the instance to be: the same for both builds, so that both
-/// get the same bytes. Any port of an accepted host is accepted.
+/// The proxy's and the instance's address in requests: the same for both builds, so that both get
+/// the same bytes. The proxy accepts any port of an accepted host.
 const HOST: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 18080);
 const INSTANCE: SocketAddr =
@@ -38,7 +38,7 @@ pub(super) fn all(other: &Path, report: &Report) {
     websockets(other, report);
 }
 
-/// The hostile tables and the fuzzer's heads, with their numbers.
+/// The hostile tables and the fuzzer's request heads.
 fn requests() -> Vec<(String, Sent)> {
     let cases = hostile::cases().into_iter().enumerate();
     let of_tables = cases.map(|(nth, (name, sent, ..))| {
@@ -67,7 +67,7 @@ fn requests() -> Vec<(String, Sent)> {
     requests
 }
 
-/// Trials of requests over HTTP/1.
+/// HTTP/1 trials, each with a name and the number of its mark.
 fn over_http1<'a, I: Instance + Sync>(
     sides: &'a [Side<I>; 2],
     requests: impl Iterator<Item = (String, usize, Sent)>,
@@ -79,7 +79,7 @@ fn over_http1<'a, I: Instance + Sync>(
     requests.map(trial).collect()
 }
 
-/// The same to HTTP/1 and HTTP/2 instances, from callers of HTTP/1.
+/// HTTP/1 callers, HTTP/1 and HTTP/2 instances.
 fn tables(other: &Path, report: &Report) {
     let numbered = || {
         let requests = requests().into_iter().enumerate();
@@ -115,7 +115,7 @@ fn mutated(other: &Path, report: &Report) {
     faults(&sides, report, "mutations");
 }
 
-/// What the recorders hold against the requests that reached them.
+/// Compares the recorders' complaints about the requests that reached them.
 fn faults(sides: &[Side<Recorder>; 2], report: &Report, corpus: &str) {
     let [old, new] = sides.each_ref().map(|side| side.instance.faults());
     for fault in new.difference(&old) {
@@ -129,7 +129,7 @@ fn faults(sides: &[Side<Recorder>; 2], report: &Report, corpus: &str) {
     }
 }
 
-/// The tables' requests, and others, from callers of HTTP/2, to instances of both protocols.
+/// HTTP/2 callers, HTTP/1 and HTTP/2 instances.
 fn over_http2(other: &Path, report: &Report) {
     fn trials<'a, I: Instance + Sync>(sides: &'a [Side<I>; 2]) -> Vec<Trial<'a>> {
         let trial = |(nth, (name, call)): (usize, (String, Call))| Trial {
@@ -172,7 +172,7 @@ fn calls() -> Vec<(String, Call)> {
         calls.push((name.to_owned(), posted(pieces, trailers)));
     }
     calls.push(("a large body".to_owned(), posted(vec![large; 4], None)));
-    // each has the mark of its place
+    // the mark says which trial a request at the instance belongs to
     for (nth, (_, call)) in calls.iter_mut().enumerate() {
         call.fields.push(("x-mark".to_owned(), mark(nth)));
     }
@@ -188,7 +188,7 @@ fn posted(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> Call {
     }
 }
 
-/// What an instance of HTTP/2 does by the path, for callers of both protocols.
+/// Every behaviour of the HTTP/2 instance, for callers of both protocols.
 fn to_http2(other: &Path, report: &Report) {
     let sides = both(other, |build| Side::start(build, OverHttp2::start(), ""));
     let paths = [
@@ -253,7 +253,7 @@ fn to_http2(other: &Path, report: &Report) {
     report.compare("from HTTP/2", AT_ONCE, &trials);
 }
 
-/// An instance without a memory.
+/// An instance that records nothing.
 struct Plain<O>(O, String);
 
 impl<O> Instance for Plain<O> {
@@ -266,7 +266,7 @@ impl<O> Instance for Plain<O> {
     }
 }
 
-/// Every response of the table, to each kind of request.
+/// Each response of the table to each kind of request.
 fn answered(other: &Path, report: &Report) {
     let start = |build: Build<'_>| {
         let origin = Origin::start(|request, stream| {
@@ -326,7 +326,7 @@ fn answered(other: &Path, report: &Report) {
     report.compare("responses", AT_ONCE, &trials);
 }
 
-/// Uploads that are answered before they end.
+/// Responses before the end of the upload.
 fn early(other: &Path, report: &Report) {
     const ANSWER: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n";
     fn answer(head: &str, line: &mut Line) -> std::io::Result<After> {
@@ -391,7 +391,7 @@ fn early(other: &Path, report: &Report) {
     report.compare("early answers", 4, &trials);
 }
 
-/// Upgrades: asked for or not, granted or not, where they pass and where they do not.
+/// Upgrades: requested or not, granted or not, allowed or not.
 fn websockets(other: &Path, report: &Report) {
     const ASK: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -1,4 +1,4 @@
-//! One build of the program in front of an instance of its own.
+//! One build of the program in front of its own instance.
 
 use std::path::Path;
 
@@ -11,17 +11,17 @@ use crate::support::proxy::Builder;
 use crate::support::recorder::Recorder;
 use crate::support::strict::Strict;
 
-/// Which build a side is of: the other one at a path, or this one.
+/// The build that a side runs: the other one, at a path, or this one.
 #[derive(Clone, Copy)]
 pub(super) struct Build<'a>(Option<&'a Path>);
 
-/// What `start` gives for the other build and for this one.
+/// Calls `start` for the other build, then for this one.
 pub(super) fn both<T>(other: &Path, start: impl Fn(Build<'_>) -> T) -> [T; 2] {
     [start(Build(Some(other))), start(Build(None))]
 }
 
 impl Build<'_> {
-    /// A proxy of this build.
+    /// Starts a proxy.
     pub(super) fn start(self, builder: Builder) -> Proxy {
         let builder = match self.0 {
             Some(path) => builder.program(path),
@@ -32,7 +32,7 @@ impl Build<'_> {
         proxy
     }
 
-    /// A proxy of this build that serves by TLS.
+    /// Starts a proxy with a TLS listener.
     pub(super) fn start_with_tls(self, url: &str, instance: &str) -> Served<()> {
         let authority = Authority::new();
         let files = authority.files("localhost");
@@ -48,16 +48,16 @@ impl Build<'_> {
     }
 }
 
-/// An instance that keeps what reaches it.
+/// An instance that records its requests.
 pub(super) trait Instance {
     fn url(&self) -> String;
 
-    /// What its table needs.
+    /// The keys for its table.
     fn keys(&self) -> String {
         String::new()
     }
 
-    /// The requests so far that have `mark` in them.
+    /// The requests so far that contain `mark`.
     fn with_mark(&self, mark: &str) -> Vec<Message>;
 }
 
@@ -80,7 +80,7 @@ impl Instance for Recorder {
     }
 }
 
-/// An instance of HTTP/2 and the authority that certifies it.
+/// An HTTP/2 instance and its authority.
 pub(super) struct OverHttp2(pub(super) H2Origin, Authority);
 
 impl OverHttp2 {
@@ -100,7 +100,7 @@ impl Instance for OverHttp2 {
     }
 
     fn with_mark(&self, mark: &str) -> Vec<Message> {
-        // whether one that was given up came as far as there is chance
+        // timing decides whether an aborted request gets this far
         let all = self.0.all().into_iter().filter(|it| it.whole).map(message);
         let has_mark = |it: &Message| {
             let text = format!(
@@ -138,7 +138,7 @@ pub(super) fn pairs(fields: &http::HeaderMap) -> Vec<(String, String)> {
     fields.iter().map(pair).collect()
 }
 
-/// A build in front of an instance: one listener without TLS, one with.
+/// A build in front of an instance: one proxy without TLS, one with.
 pub(super) struct Side<I> {
     pub(super) instance: I,
     pub(super) plain: Proxy,
@@ -155,7 +155,7 @@ impl<I: Instance> Side<I> {
         }
     }
 
-    /// Makes `messages` comparable: without addresses, tokens, and the mark that a trial has.
+    /// Makes `messages` comparable: replaces addresses, tokens and the trial's mark.
     pub(super) fn common(&self, messages: &mut [Message], mark: &str) {
         let url = self.instance.url();
         let authority = url.split_once("://").unwrap().1.to_owned();
@@ -171,7 +171,7 @@ impl<I: Instance> Side<I> {
         ];
         for message in messages {
             if message.field("x-collibra-auth-proxy") == Some("upstream") {
-                // it quotes what the system said, which is chance: reset, or broken
+                // it quotes the system's error, which depends on timing: reset or broken pipe
                 message.body.clear();
                 message.fields.retain(|(name, _)| name != "content-length");
             }

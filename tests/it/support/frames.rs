@@ -1,4 +1,4 @@
-//! HTTP/2 to the byte (RFC 9113, section 4), for what no client's library would send.
+//! HTTP/2 frames, byte for byte (RFC 9113, section 4), for input that no client library sends.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::tls::{Client, Stream};
 use super::{PATIENCE, Proxy};
 
-/// What a client's side begins with.
+/// The client's connection preface.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) const DATA: u8 = 0;
@@ -19,15 +19,15 @@ pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
-/// The flag of SETTINGS and PING that makes it an acknowledgement.
+/// The ACK flag of SETTINGS and PING.
 pub(crate) const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The error code of a peer that is sent too much (RFC 9113, section 7).
+/// An error code (RFC 9113, section 7).
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// A setting: streams begin with this much room for DATA.
+/// A setting (RFC 9113, section 6.5.2).
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// A connection.
@@ -36,7 +36,7 @@ pub(crate) struct Frames {
     unread: Vec<u8>,
 }
 
-/// A frame that was received.
+/// A received frame.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -44,7 +44,7 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// What a read came to.
+/// The result of a read.
 pub(crate) enum Received {
     Frame(Frame),
     /// Nothing came in time.
@@ -68,7 +68,7 @@ impl Frames {
         assert!(self.send_raw(PREFACE) && self.send(SETTINGS, 0, 0, &[]));
     }
 
-    /// Sends the preface, and settings by which no stream may be sent any DATA.
+    /// Sends the preface, and settings with an initial window of 0.
     pub(crate) fn greet_without_a_window(&mut self) {
         let mut setting = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
         setting.extend(0_u32.to_be_bytes());
@@ -194,7 +194,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     frame
 }
 
-/// The first request of a connection, without a body.
+/// A GET on stream 1.
 pub(crate) fn get_request(path: &str) -> Vec<u8> {
     let flags = END_HEADERS | END_STREAM;
     frame(HEADERS, flags, 1, &request("GET", path))

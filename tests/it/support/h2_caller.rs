@@ -1,4 +1,4 @@
-//! A proxy that serves by TLS, and callers of it that speak HTTP/2.
+//! A proxy with a TLS listener, and its HTTP/2 callers.
 
 use bytes::Bytes;
 use h2::SendStream;
@@ -111,15 +111,15 @@ pub(crate) async fn exchange(
     (heard.head.status, reason, heard.body)
 }
 
-/// What a caller of HTTP/2 heard.
+/// A response as an HTTP/2 caller receives it.
 pub(crate) struct Heard {
     pub(crate) head: http::response::Parts,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Option<HeaderMap>,
 }
 
-/// Sends a request whose body is `pieces`, a DATA frame or more each as the other side takes them;
-/// without any the head ends the stream.
+/// Sends a request with a body of `pieces`, one DATA frame or more each, and reads the response.
+/// Without pieces and trailers the head ends the stream.
 pub(crate) async fn send(
     requests: &mut SendRequest<Bytes>,
     request: Request<()>,
@@ -133,7 +133,7 @@ pub(crate) async fn send(
         for (nth, piece) in pieces.into_iter().enumerate() {
             let ends = nth == last && trailers.is_none();
             if send_piece(&mut stream, piece, ends).await.is_err() {
-                // how it ended is told by the response
+                // the response says why
                 break;
             }
         }
@@ -145,7 +145,7 @@ pub(crate) async fn send(
     tokio::time::timeout(PATIENCE, exchange).await.unwrap()
 }
 
-/// Sends one piece as the other side takes it.
+/// Sends one piece, as flow control allows.
 pub(crate) async fn send_piece(
     stream: &mut SendStream<Bytes>,
     mut piece: Bytes,
@@ -165,7 +165,7 @@ pub(crate) async fn send_piece(
     stream.send_data(piece, ends)
 }
 
-/// Hears a response to its end.
+/// Reads a response to its end.
 pub(crate) async fn hear(response: ResponseFuture) -> Result<Heard, h2::Error> {
     let (head, mut incoming) = response.await?.into_parts();
     let mut body = Vec::new();
@@ -180,7 +180,7 @@ pub(crate) async fn hear(response: ResponseFuture) -> Result<Heard, h2::Error> {
         }
     };
     let trailers = match trailers {
-        // the whole answer is there, and the rest of the request is not wanted (RFC 9113, 8.1)
+        // complete: the proxy only does not want the rest of the request (RFC 9113, section 8.1)
         Err(error) if error.reason() == Some(h2::Reason::NO_ERROR) => None,
         trailers => trailers?,
     };

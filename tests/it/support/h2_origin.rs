@@ -35,7 +35,7 @@ struct Seen {
     tokens: AtomicUsize,
 }
 
-/// A request as it arrived.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {
     pub(crate) method: String,

@@ -1,5 +1,5 @@
-//! An origin to the byte: the test has each request as soon as its head is there, and what it says
-//! and reads then is its own business. All that reached it is kept, connection by connection.
+//! An origin that hands each request to the test as soon as it has the head. The test decides what to
+//! read and send. All received bytes are kept, by connection.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -28,13 +28,13 @@ type Api = dyn Fn(&str, &mut Line) -> std::io::Result<After> + Send + Sync;
 
 struct Shared {
     api: Box<Api>,
-    /// What came on each connection by which the API was called.
+    /// The bytes received on each connection with a call of the API.
     connections: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     stopped: AtomicBool,
 }
 
 impl RawOrigin {
-    /// One that gives tokens, and has `api` serve all other requests, of which it gets the heads.
+    /// Starts one that gives tokens; `api` serves all other requests, given their heads.
     pub(crate) fn start(
         api: impl Fn(&str, &mut Line) -> std::io::Result<After> + Send + Sync + 'static,
     ) -> RawOrigin {
@@ -52,7 +52,7 @@ impl RawOrigin {
                     return;
                 }
                 let served = Arc::clone(&served);
-                // how a connection ends is told by what its requests met
+                // the caller's side of the test notices a failure
                 std::thread::spawn(move || drop(served.connection(stream)));
             }
         });
@@ -69,7 +69,7 @@ impl RawOrigin {
         self.address.port()
     }
 
-    /// What came so far on each connection by which the API was called, in Latin-1.
+    /// The bytes received so far on each connection with a call of the API, in Latin-1.
     pub(crate) fn received(&self) -> Vec<String> {
         let connections = self.shared.connections.lock().unwrap();
         let text = |kept: &Arc<Mutex<Vec<u8>>>| {

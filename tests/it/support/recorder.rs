@@ -105,7 +105,7 @@ impl Recorder {
             .collect()
     }
 
-    /// What came that must not, without its bytes.
+    /// The faults so far, without the requests' bytes.
     pub(crate) fn faults(&self) -> std::collections::BTreeSet<String> {
         let faults = self.shared.seen.lock().unwrap().faults.clone();
         let why = |fault: &String| fault.lines().next().unwrap_or_default().to_owned();
