@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HOST};
+use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use tokio::time::{timeout, timeout_at};
 
@@ -621,7 +621,7 @@ impl Exchange<'_> {
         self.context.plan.metrics.refused(refusal.reason());
         self.say_farewell();
         let answer = respond::answer(&refusal);
-        let is_over = ends_connection(&refusal);
+        let is_over = ends_connection(&refusal) || *self.caller.method() == Method::CONNECT;
         if is_over {
             self.caller.close_after();
         }

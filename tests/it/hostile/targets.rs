@@ -87,7 +87,7 @@ pub(super) const CASES: &[Case] = &[
     ("a tab for a space", "GET\t/{m}\tHTTP/1.1\nHost: {host}\n\n", "400 bad-request closed", ""),
     ("a tab", "GET /{m}\tx HTTP/1.1\nHost: {host}\n\n", "400 bad-request kept", ""),
     ("a NUL", "GET /{m}{00} HTTP/1.1\nHost: {host}\n\n", "400 bad-request kept", ""),
-    ("a CR", "GET /{m}{cr} HTTP/1.1\nHost: {host}\n\n", "400 bad-request kept", ""),
+    ("a CR", "GET /{m}{cr} HTTP/1.1\nHost: {host}\n\n", "400 bad-request closed", ""),
     ("quotes", "GET /{m}\"x HTTP/1.1\nHost: {host}\n\n", "200 kept", "GET /{m}\"x"),
     ("braces and bars", "GET /{m}{7b}a|b{7d}^`[] HTTP/1.1\nHost: {host}\n\n", "400 bad-request closed", ""),
     ("60 KiB", "GET /{m}/{x*61440} HTTP/1.1\nHost: {host}\n\n", "200 kept", "GET /{m}/{x*61440}"),
