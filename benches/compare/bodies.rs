@@ -77,7 +77,14 @@ fn measure(bench: &Bench, peer: &Peer, way: Way, row: &mut Row) -> Result<(), St
         Way::Down => download(running.address),
         Way::Up => upload(running.address),
     };
-    carried.map_err(|error| error.to_string())?;
+    let failed = |error| {
+        format!(
+            "{error}; it said {}, the origin {}",
+            running.last_words(),
+            bench.origin.last_words()
+        )
+    };
+    carried.map_err(failed)?;
     let took = now() - begin;
     let used = running.process.processor_seconds() - before;
     row.speed.push(LARGE as f64 / 1e6 / took.as_secs_f64());

@@ -1,5 +1,7 @@
 //! One proxy, driven as fast as it answers.
 
+use std::io;
+
 use crate::load::Load;
 use crate::peers::{PATH, Peer, Running, Setup};
 use crate::{Bench, WARM_UP};
@@ -39,10 +41,10 @@ pub(crate) fn running_proxy(
     setup: Setup,
     connections: usize,
 ) -> Result<Driven, String> {
+    let failed = |error: io::Error| format!("{error}; it said {}", running.last_words());
     let request = setup.request(running.address, PATH);
-    let load = Load::open(running.address, connections, request);
-    let mut load = load.map_err(|error| error.to_string())?;
-    let mut drive = |span| load.closed_loop(span).map_err(|error| error.to_string());
+    let mut load = Load::open(running.address, connections, request).map_err(failed)?;
+    let mut drive = |span| load.closed_loop(span).map_err(failed);
     drive(WARM_UP)?;
     let before = running.process.processor_seconds();
     let answered = drive(bench.arguments.span)?;

@@ -40,7 +40,7 @@ pub(crate) struct Origin {
     /// What all proxies attach.
     pub(crate) token: String,
     ca_file: PathBuf,
-    _running: Running,
+    running: Running,
 }
 
 impl Origin {
@@ -75,7 +75,7 @@ impl Origin {
             closing,
             token,
             ca_file,
-            _running: Running::start(folder, command, plain, &[load], Setup::to(Upstream::Plain))?,
+            running: Running::start(folder, command, plain, &[load], Setup::to(Upstream::Plain))?,
         })
     }
 
@@ -86,6 +86,11 @@ impl Origin {
             Upstream::Tls | Upstream::Http2 => self.tls,
             Upstream::Closing => self.closing,
         }
+    }
+
+    /// The end of what it wrote.
+    pub(crate) fn last_words(&self) -> String {
+        self.running.last_words()
     }
 
     /// The URL for that.
@@ -110,7 +115,8 @@ fn token() -> String {
 
 fn config(folder: &Path, [plain, tls, closing]: [SocketAddr; 3], token: &str) -> String {
     let here = folder.display();
-    let sockets = 2 * machine::most_connections();
+    // with less than a sixteenth of them free, nginx closes some that are in use
+    let sockets = 4 * machine::most_connections();
     let filler = "x".repeat(ANSWER - 2);
     let answers = format!(
         "location = /rest/oauth/v2/token {{

@@ -29,7 +29,8 @@ pub(super) fn command(folder: &Path, setup: Setup, origin: &Origin, listen: Sock
         true => format!("{here}/access.log"),
         false => "off".to_owned(),
     };
-    let sockets = 2 * machine::most_connections() + 500;
+    // with less than a sixteenth of them free, nginx closes some that are in use
+    let sockets = 4 * machine::most_connections();
     let (token, ca_file) = (&origin.token, origin.ca_file().display());
     let config = format!(
         "daemon off; {user} {processes} pid {here}/pid; error_log stderr warn;

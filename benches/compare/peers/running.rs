@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,12 +73,18 @@ impl Running {
                 });
             }
             if process.0.try_wait().is_ok_and(|ended| ended.is_some()) || now() - begin > START {
-                let written = fs::read_to_string(&output).unwrap_or_default();
-                let last: Vec<&str> = written.lines().rev().take(5).collect();
-                return Err(format!("it does not serve: {last:#?}"));
+                return Err(format!(
+                    "it does not serve; it said {}",
+                    last_words(&output)
+                ));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// The end of what it wrote.
+    pub(crate) fn last_words(&self) -> String {
+        last_words(&self.folder.path().join("output"))
     }
 
     /// How long this program takes from its start until every client has a token.
@@ -141,6 +148,13 @@ impl Drop for Running {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+fn last_words(output: &Path) -> String {
+    let written = fs::read(output).unwrap_or_default();
+    let written = String::from_utf8_lossy(&written);
+    let last: Vec<&str> = written.lines().rev().take(3).collect();
+    format!("{last:#?}")
 }
 
 /// An address of the loopback that nothing listens at.
