@@ -22,7 +22,9 @@ use super::dial::Protocols;
 use super::examine::{self, Next};
 use super::hop_by_hop;
 use super::inject::{self, Destination, REQUEST_ID, Way};
-use super::instance_session::{Again, Broken, Chunk, InstanceSession, has_no_body};
+use super::instance_session::{
+    Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
+};
 use super::listener::Listening;
 use super::local::{self, Endpoint};
 use super::pace;
@@ -293,9 +295,10 @@ impl Exchange<'_> {
             CONTINUE_PATIENCE
         };
         let mut ask_for_body = pace::now() + patience;
-        let silent = limits.idle_timeout.map(|limit| pace::now() + limit);
+        let silence = || limits.idle_timeout.map(|limit| pace::now() + limit);
+        let mut silent = silence();
         let received = instance.received();
-        let before = received.as_ref().map(Received::get);
+        let mut before = received.as_ref().map(Received::get);
         let mut late = pace::now() + limits.header_timeout;
         let mut reading = self.body.reading();
         let mut unsent: Option<Broken> = None;
@@ -307,15 +310,21 @@ impl Exchange<'_> {
             }
             let event = self.event(reading, instance.read_head());
             let read = match timeout_at(deadline, event).await {
-                Ok(Event::Instance(Ok(()))) => match self.judge_head(instance).await? {
-                    Some(judged) => return Ok(judged),
-                    None => continue,
-                },
-                // why the body could not be sent says more than that no response followed
-                Ok(Event::Instance(Err(broken))) if broken.again == Again::Never => {
-                    return Ok(Err(unsent.unwrap_or(broken)));
+                Ok(Event::Instance(Ok(()))) => {
+                    if let Some(judged) = self.judge_head(instance).await? {
+                        return Ok(judged);
+                    }
+                    // the next head is another
+                    before = received.as_ref().map(Received::get);
+                    late = pace::now() + limits.header_timeout;
+                    silent = silence();
+                    continue;
                 }
-                Ok(Event::Instance(Err(broken))) => return Ok(Err(broken)),
+                // why the body could not be sent says more than that no response followed
+                Ok(Event::Instance(Err(broken))) => {
+                    let says_more = unsent.filter(|_| broken.again == Again::Never);
+                    return Ok(Err(says_more.unwrap_or(broken)));
+                }
                 Ok(Event::Body(read)) => read,
                 Ok(Event::Caller(error)) => return Err(error.into()),
                 Err(_elapsed) => {
@@ -346,6 +355,7 @@ impl Exchange<'_> {
                     Reading::Nothing
                 }
             };
+            silent = silence();
         }
     }
 
@@ -368,7 +378,11 @@ impl Exchange<'_> {
             let is_known = hop_by_hop::is_coding_known(&head.headers);
             return Ok(Some(is_known.then_some(()).ok_or_else(unknown)));
         }
-        if head.status == StatusCode::CONTINUE && self.body.state == BodyState::Announced {
+        if head.status == StatusCode::CONTINUE && self.caller.expects_continue() {
+            if self.body.state != BodyState::Announced {
+                // the caller has been asked already
+                return Ok(None);
+            }
             self.body.state = BodyState::Due;
         }
         let mut head = Box::new(head.clone());
@@ -648,24 +662,6 @@ fn ends_connection(refusal: &Refusal) -> bool {
             | Refusal::Unreadable
             | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
     )
-}
-
-/// The problems of an instance that is too slow.
-const SILENT: &str = "Collibra was silent for longer than idle_timeout";
-const LATE_HEAD: &str = "the head of the response took longer than header_timeout";
-
-/// What the instance does within `limit`, if there is one.
-async fn limited<T>(
-    limit: Option<Duration>,
-    doing: impl Future<Output = Result<T, Broken>>,
-) -> Result<T, Broken> {
-    match limit {
-        None => doing.await,
-        Some(limit) => match timeout(limit, doing).await {
-            Ok(done) => done,
-            Err(_elapsed) => Err(Broken::silent(SILENT)),
-        },
-    }
 }
 
 /// The next event within `limit`, if there is one.

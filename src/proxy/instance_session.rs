@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{StatusCode, Version};
@@ -10,6 +11,7 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::protocols::http::v2::client::Http2Session;
 use pingora::{Error, ErrorType, RetryType};
+use tokio::time::timeout;
 
 use super::stream::Received;
 
@@ -314,6 +316,24 @@ fn problem(error: &Error) -> String {
     match error.root_cause().downcast_ref::<io::Error>() {
         Some(io) => format!("{}: {io}", error.etype().as_str()),
         None => error.etype().as_str().to_owned(),
+    }
+}
+
+/// The problems of an instance that is too slow.
+pub(super) const SILENT: &str = "Collibra was silent for longer than idle_timeout";
+pub(super) const LATE_HEAD: &str = "the head of the response took longer than header_timeout";
+
+/// What the instance does within `limit`, if there is one.
+pub(super) async fn limited<T>(
+    limit: Option<Duration>,
+    doing: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    match limit {
+        None => doing.await,
+        Some(limit) => match timeout(limit, doing).await {
+            Ok(done) => done,
+            Err(_elapsed) => Err(Broken::silent(SILENT)),
+        },
     }
 }
 

@@ -1,11 +1,10 @@
 //! Where a request ends: lengths, chunks, line ends, and requests hidden behind or inside others.
 //!
 //! Chunks are pingora's to read; it forgives a space behind a size, an empty size, and trailers that
-//! are none. Nothing comes of it, because they go on in chunks of its own making, without trailers,
-//! and because whatever is left of what was read together with a request ends the connection: a
-//! second request is only ever one that came after the first was answered. So a caller who sends
-//! two at once gets one answer and may send the other again (RFC 9112, section 9.3.2), and one that
-//! closes its side before it has its answer is taken for gone, which frees what it holds upstream.
+//! are none. Nothing comes of it, because they go on in chunks of its own making, without trailers.
+//! What comes beyond a request is the next one: two at once are answered in order (RFC 9112, section
+//! 9.3.2), and bytes that make no request get 400 and end the connection. A caller that closes its
+//! side before it has its answer is taken for gone, which frees what it holds upstream.
 
 use super::case::Case;
 
