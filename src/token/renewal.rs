@@ -201,7 +201,8 @@ impl Renewal {
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
         let is_asking = match &self.phase {
-            Phase::Booking | Phase::Asking { .. } => true,
+            // a renewal is over once its token is kept
+            Phase::Booking | Phase::Asking { .. } | Phase::Keeping => true,
             Phase::Reading(Why::Renew) | Phase::Leasing(Why::Renew) => {
                 self.schedule.next_with_store() <= now
             }
