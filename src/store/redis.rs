@@ -14,7 +14,7 @@
 //! when each first came. When the server goes away every process knows how many came before it, and
 //! the engine settles by that who may still ask ([`Rank`]).
 //!
-//! **What lies there.** One record for each client, sealed by [`record`], under a key made of the
+//! **What lies there.** One record for each client, sealed by [`record`](super::record), under a key made of the
 //! prefix and a digest over instance and client id; see `scripts.rs` for the names. It expires an
 //! hour after the last time in it is past.
 //!

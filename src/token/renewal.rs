@@ -21,7 +21,7 @@
 //!    share allows it; and never while another one is under way.
 //! 2. The generation never goes back.
 //! 3. Nothing is published without the lease, and no lease is held while the machine waits.
-//! 4. Every wait has an end, and while the store cannot be used it is at most [`LONGEST_PROBE`] of
+//! 4. Every wait has an end, and while the store cannot be used it is at most `LONGEST_PROBE` of
 //!    the refill interval away.
 //! 5. A token that the API refuses for everyone, or that has expired, is not offered
 //!    ([`Renewal::offered`]).
