@@ -2,14 +2,13 @@
 # The container image by buildah, without a daemon and without a base image from elsewhere: what
 # deploy/Dockerfile makes, from this Debian machine's packages.
 #
-#   cargo build --release --locked
-#   deploy/image.sh target/release/collibra-auth-proxy collibra-auth-proxy:0.1.0 [ARCHITECTURE]
+#   deploy/image.sh "$(deploy/build.sh)" collibra-auth-proxy:0.1.0 [ARCHITECTURE]
 #
 # Where no overlay file system is to be had: STORAGE_DRIVER=vfs. Not as root: within `buildah unshare`.
 set -euo pipefail
 
 if (($# < 2)); then
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 here=$(dirname "${BASH_SOURCE[0]}")

@@ -3,15 +3,15 @@
 #
 #   deploy/debian/build.sh [--no-build]
 #
-# Wants cargo-deb (cargo install --locked cargo-deb). --no-build takes target/release as it is.
+# Wants cargo-deb (cargo install --locked cargo-deb). --no-build takes target/dist as it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 name=collibra-auth-proxy
-binary=target/release/$name
+binary=target/dist/$name
 extra=target/debian/extra
 
-[[ ${1:-} == --no-build ]] || cargo build --release --locked --quiet
+[[ ${1:-} == --no-build ]] || deploy/build.sh >/dev/null
 
 # the commands that the help lists, below those that are given
 commands() {

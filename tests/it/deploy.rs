@@ -2,6 +2,7 @@
 //! one that Kubernetes takes, keeps to the restricted profile, and starts the program with a
 //! configuration that it accepts; and so are the files for a host.
 
+mod build;
 mod chart;
 mod configuration;
 mod host;

@@ -27,8 +27,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("sudo systemctl", "there is no systemd here"),
     ("docker buildx", "there is no Docker here"),
     (
-        "cargo build --release",
-        "a release build; tests/it/deploy tries what follows it",
+        "deploy/image.sh",
+        "a build for images; tests/it/deploy tries what is done with it",
     ),
     ("cargo cyclonedx", "a program that cargo installs first"),
     ("cargo bench", "takes minutes"),

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Builds the program as packages and images have it, and prints its path: profile `dist`, optimised by
+# the profile of a training run (deploy/train.sh).
+#
+#   deploy/build.sh [--plain]
+#
+# The training wants curl, openssl and rustc's own llvm-profdata (rustup component add llvm-tools).
+# Without one of them, or with --plain, it is a `dist` build without a profile, and that is said.
+# CARGO_BUILD may name another command than `cargo build --locked`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly name=collibra-auth-proxy
+# bash splits the command itself
+read -ra build <<<"${CARGO_BUILD:-cargo build --locked}"
+
+say() {
+    printf '%s\n' "$*" >&2
+}
+
+host=$(rustc -vV | sed -n 's/^host: //p')
+llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+
+# rustc's own, or one of the same LLVM: another does not read its files
+find_profdata() {
+    local own
+    own=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
+    [[ -x $own ]] || rustup component add llvm-tools >/dev/null 2>&1 || true
+    if [[ -x $own ]]; then
+        printf '%s' "$own"
+    elif llvm-profdata --version 2>/dev/null | grep -q "LLVM version $llvm\."; then
+        command -v llvm-profdata
+    else
+        say "no llvm-profdata of LLVM $llvm here: rustup component add llvm-tools"
+        return 1
+    fi
+}
+
+train() {
+    local profdata work=$PWD/target/profile
+    profdata=$(find_profdata) || return
+    for program in curl openssl; do
+        command -v "$program" >/dev/null || { say "no $program here"; return 1; }
+    done
+    rm -rf "$work"
+    mkdir -p "$work"
+    say 'building the program that counts what it runs'
+    # what is counted is counted before link-time optimisation, so that can be left out. With a target
+    # build scripts are not counted.
+    RUSTFLAGS="-Cprofile-generate=$work" "${build[@]}" --profile dist --target "$host" \
+        --target-dir target/counting --config 'profile.dist.lto = "off"' >&2 || return
+    say 'the training run'
+    deploy/train.sh "target/counting/$host/dist/$name" "$work" >&2 || return
+    "$profdata" merge -o "$work/merged" "$work"/*.profraw >&2 || return
+    printf '%s' "$work/merged"
+}
+
+profile=''
+if [[ ${1:-} != --plain ]]; then
+    profile=$(train) || profile=''
+    [[ -n $profile ]] || say 'going on without a training run: this build is some percent slower'
+fi
+# other flags are another target directory, so that one kind of build does not undo the other's
+if [[ -n $profile ]]; then
+    RUSTFLAGS="-Cprofile-use=$profile" "${build[@]}" --profile dist --target "$host" \
+        --target-dir target/trained >&2
+    built=target/trained/$host/dist/$name
+    mkdir -p target/dist
+    install -m 0755 "$built" "target/dist/$name"
+else
+    "${build[@]}" --profile dist >&2
+fi
+echo "target/dist/$name"
