@@ -148,7 +148,7 @@ impl Scale {
             };
         }
         let power = 10_f64.powf((most / 4.0).log10().floor());
-        let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|step| step * power);
+        let steps = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0].map(|step| step * power);
         let step = steps
             .into_iter()
             .find(|step| step * 4.0 >= most)

@@ -92,11 +92,15 @@ impl Running {
     /// # Errors
     /// It takes too long.
     pub(crate) fn ready(&self) -> Result<Duration, String> {
-        let output = fs::read_to_string(self.folder.path().join("output")).unwrap();
-        let admin = program::admin_address(&output).ok_or("it has no admin address")?;
-        let request = http::get(admin, "/readyz", "");
+        let output = self.folder.path().join("output");
+        let is_ready = || {
+            let output = fs::read_to_string(&output).unwrap();
+            let admin = program::admin_address(&output)?;
+            let answer = call(admin, &http::get(admin, "/readyz", ""));
+            answer.is_ok_and(|(status, _)| status == 200).then_some(())
+        };
         while now() - self.begin < START {
-            if let Ok((200, _)) = call(admin, &request) {
+            if is_ready().is_some() {
                 return Ok(now() - self.begin);
             }
             std::thread::sleep(Duration::from_millis(2));
