@@ -648,7 +648,7 @@ impl Exchange<'_> {
         self.context.plan.metrics.refused(refusal.reason(), app);
         self.say_farewell();
         let answer = respond::answer(&refusal);
-        let is_over = ends_connection(&refusal) || *self.caller.method() == Method::CONNECT;
+        let is_over = refusal.ends_connection() || *self.caller.method() == Method::CONNECT;
         if is_over {
             self.caller.close_after();
         }
@@ -665,16 +665,6 @@ impl Exchange<'_> {
         };
         (after, error)
     }
-}
-
-/// Whether it is anybody's guess where the next request begins.
-fn ends_connection(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::SlowBody
-            | Refusal::Unreadable
-            | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
-    )
 }
 
 /// The next event within `limit`, if there is one.

@@ -158,6 +158,16 @@ impl Refusal {
         }
     }
 
+    /// Whether the connection must close, because the start of the next request is unknown.
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Refusal::SlowBody
+                | Refusal::Unreadable
+                | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
+        )
+    }
+
     /// When to come again, in whole seconds, rounded up.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {

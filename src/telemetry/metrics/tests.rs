@@ -1,3 +1,5 @@
+//! Every family of metrics, as a scrape shows it.
+
 use super::*;
 use crate::telemetry::{
     AppLevels, CertificateKind, ClientLevels, Ended, InFlight, Label, MethodLabel, Source,
