@@ -5,6 +5,7 @@
 //! is allocated, and a second's time stamp is made once.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,9 @@ use super::logging::Format;
 
 /// The process's access log, once logging has been started at a level that shows it.
 static LOG: OnceLock<AccessLog> = OnceLock::new();
+
+/// Whether it is shown at the level that is chosen.
+static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// One request, as the access log shows it. Never a query, a header value or a body.
 #[derive(Clone, Debug)]
@@ -60,10 +64,10 @@ pub enum RequestId {
     Generated(u128),
 }
 
-/// Whether the process writes an access log: if not, making a [`Record`] is wasted.
+/// Whether the process writes an access log: if not, make no [`Record`].
 #[must_use]
 pub fn is_on() -> bool {
-    LOG.get().is_some()
+    IS_SHOWN.load(Ordering::Relaxed)
 }
 
 /// Adds `record` to the process's access log, if it has one. Never waits: a record that finds the
@@ -75,8 +79,14 @@ pub fn write(record: Record) {
 }
 
 /// Makes `log` the process's own; the first one stays.
-pub(super) fn start(log: AccessLog) {
+pub(super) fn start(log: AccessLog, is_shown: bool) {
     let _ = LOG.set(log);
+    show(is_shown);
+}
+
+/// Whether requests are logged from now on.
+pub(super) fn show(is_shown: bool) {
+    IS_SHOWN.store(is_shown, Ordering::Relaxed);
 }
 
 /// Hands records to the thread that writes `Lines`.
