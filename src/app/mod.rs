@@ -356,7 +356,7 @@ impl Running {
 
         for (engine, orders) in made.orders {
             // an engine runs for as long as its sender, which is in hand
-            let _ = engine.send(orders);
+            let _ = engine.send(orders.into());
         }
         // in their order, and before the first connection's own lines
         for (listener, open) in self.config.listeners.iter().zip(&made.parts.listeners) {

@@ -38,10 +38,10 @@ use crate::clock::Instant;
 use crate::token::cache::{DEAD, Failure, Next, Status};
 use crate::token::ports::{Grant, Outcome, Record, RequestError, StoreError};
 use crate::token::schedule::{Config, Schedule};
-use crate::token::service::Change;
+use crate::token::service::{Change, NotNow};
 use crate::token::token::Token;
 
-pub use event::{Action, Event, Note, Seen, StoreState};
+pub use event::{Action, Ahead, Event, Note, Seen, StoreState};
 
 /// The shortest pause before a store that cannot be used is tried again, for pools of any pace.
 const SHORTEST_PROBE: Duration = Duration::from_millis(300);
@@ -184,6 +184,27 @@ impl Renewal {
         self.judge(seen);
         self.check(before, &action, seen);
         action
+    }
+
+    /// Makes the next request due at `now`: a person wants the token of this `generation` replaced.
+    /// Call it only between [`Action::WaitUntil`] and the next event, which may be [`Event::Time`].
+    ///
+    /// # Errors
+    /// [`NotNow`] if no request is allowed now, or the token was replaced meanwhile.
+    pub fn renew_now(&mut self, generation: u64, now: Instant) -> Result<(), NotNow> {
+        debug_assert_eq!(self.phase, Phase::Waiting);
+        let held = self.token.as_ref().map_or(0, |token| token.generation());
+        if held != generation {
+            return Err(NotNow::InFlight);
+        }
+        let in_pool = self.schedule.pool().ready_at().since(now);
+        self.schedule.renew_now(now).map_err(|retry_after| {
+            if in_pool.is_zero() {
+                NotNow::Share { retry_after }
+            } else {
+                NotNow::Pool { retry_after }
+            }
+        })
     }
 
     /// Whether the lease is still needed.
@@ -359,7 +380,8 @@ impl Renewal {
                 self.schedule
                     .granted(now, lifetime, token.usable_until(), seen.jitter);
                 self.holds(Arc::clone(&token));
-                self.notes.push(Note::Received { token, took });
+                let ahead = self.ahead(now);
+                self.notes.push(Note::Received { token, took, ahead });
             }
             Err(error) => self.has_failed(error, took, seen),
         }
@@ -607,6 +629,13 @@ impl Renewal {
             self.schedule.asked().is_none() || self.is_asking(),
             "{self:?}"
         );
+    }
+
+    fn ahead(&self, now: Instant) -> Ahead {
+        Ahead {
+            next: self.schedule.next_chance(now).since(now),
+            pool: self.schedule.pool().available(now),
+        }
     }
 
     fn is_asking(&self) -> bool {

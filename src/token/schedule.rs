@@ -476,6 +476,23 @@ impl Schedule {
         is_allowed
     }
 
+    /// A person wants the token in hand replaced: a request is due at `now`, as far as pool and share
+    /// allow it.
+    ///
+    /// # Errors
+    /// How long until one is allowed; nothing has changed then.
+    pub fn renew_now(&mut self, now: Instant) -> Result<(), Duration> {
+        let mut wanted = self.clone();
+        wanted.due = now;
+        wanted.due_at_once(now);
+        let wait = wanted.next_chance(now).since(now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        *self = wanted;
+        Ok(())
+    }
+
     /// Tokens are renewed by another `config` from `now` on; the request that is due stays so.
     pub fn reconfigure(&mut self, config: Config, now: Instant) {
         self.budget.resize(config.pool, now);

@@ -1,10 +1,12 @@
 //! The loop of one client: carries out the actions of its [`Renewal`], reports what came of them,
 //! and publishes the machine's state to the requests. It decides nothing.
 
+mod repeats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::client_id::ClientId;
@@ -12,12 +14,13 @@ use crate::clock::{Clock, Instant};
 use crate::random::Jitter;
 use crate::telemetry::Label;
 use crate::token::budget::Budget;
-use crate::token::cache::TokenCell;
+use crate::token::cache::{Next, TokenCell};
 use crate::token::ports::{
     Grant, Lease, Outcome, Record, RequestError, StoreError, TokenEndpoint, TokenStore,
 };
 use crate::token::renewal::{Action, Event, Note, Renewal, Seen, StoreState};
 use crate::token::schedule::{self, Surprise};
+use repeats::{Over, Repeats};
 
 /// The shortest time that a store is given for an answer.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
@@ -77,8 +80,91 @@ pub enum Change {
     Client,
 }
 
+/// What an engine is told from outside.
+#[derive(Debug)]
+pub enum Order {
+    /// Go on with the changed configuration of the client.
+    Configure(Orders),
+    /// Request a new token now, if that is allowed.
+    Renew {
+        /// The generation of the token to be replaced; 0: none.
+        generation: u64,
+        /// Gets the answer.
+        reply: oneshot::Sender<Result<(), NotNow>>,
+    },
+}
+
+impl From<Orders> for Order {
+    fn from(orders: Orders) -> Order {
+        Order::Configure(orders)
+    }
+}
+
+/// Why a token is not renewed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotNow {
+    /// Its result comes next.
+    #[error("a token request is already in flight; wait for its result")]
+    InFlight,
+    /// The mirrored pool is empty, or the issuer wants no request yet.
+    #[error(
+        "the token pool allows no request for another {} s; try again then",
+        seconds(*retry_after)
+    )]
+    Pool {
+        /// How long until it allows one.
+        retry_after: Duration,
+    },
+    /// The store is unavailable, and the pool is divided among the replicas.
+    #[error(
+        "the store is unavailable, and this replica's share of the token pool allows no request for another {} s; try again then, or ask another replica",
+        seconds(*retry_after)
+    )]
+    Share {
+        /// How long until the share may allow one.
+        retry_after: Duration,
+    },
+    /// The engine has stopped: its client left the configuration.
+    #[error("the client is no longer configured")]
+    Stopped,
+}
+
+impl NotNow {
+    /// How long to wait before the next attempt, if that is known.
+    #[must_use]
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            NotNow::Pool { retry_after } | NotNow::Share { retry_after } => Some(retry_after),
+            NotNow::InFlight | NotNow::Stopped => None,
+        }
+    }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
 /// Where orders for an engine go in. The engine runs until the last of its senders is dropped.
-pub type Control = mpsc::UnboundedSender<Orders>;
+pub type Control = mpsc::UnboundedSender<Order>;
+
+/// Has the engine behind `engine` and `cell` request a new token at once. The token in hand serves
+/// until the new one is there. Returns the generation of the token in hand; 0: none.
+///
+/// # Errors
+/// [`NotNow`] if it does not; nothing has changed then.
+pub async fn renew_now(engine: &Control, cell: &TokenCell) -> Result<u64, NotNow> {
+    let status = cell.status();
+    if status.next == Next::Answer {
+        return Err(NotNow::InFlight);
+    }
+    let generation = status.token.map_or(0, |token| token.generation());
+    let (reply, answer) = oneshot::channel();
+    let sent = engine.send(Order::Renew { generation, reply });
+    sent.map_err(|_gone| NotNow::Stopped)?;
+    answer.await.unwrap_or(Err(NotNow::Stopped))?;
+    Ok(generation)
+}
 
 /// The engine of one client.
 #[derive(Debug)]
@@ -87,6 +173,7 @@ pub struct TokenService<J, O> {
     renewal: Renewal,
     cell: Arc<TokenCell>,
     lease: Option<Box<dyn Lease>>,
+    repeats: Repeats,
 }
 
 impl<J: Jitter, O: Observer> TokenService<J, O> {
@@ -100,13 +187,14 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             renewal,
             cell: Arc::clone(&cell),
             lease: None,
+            repeats: Repeats::default(),
         };
         (service, cell)
     }
 
     /// Runs until the last sender of `orders` is dropped. Nothing that the endpoint or the store
     /// does ends it, not even a panic.
-    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Orders>) {
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut event = Event::Started(self.parts.initial.take());
         loop {
             let was_quiet = matches!(event, Event::Time);
@@ -122,7 +210,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             if !self.renewal.holds_lease() {
                 self.lease = None;
             }
-            self.tell();
+            self.tell(now);
             let is_quiet = was_quiet && matches!(action, Action::WaitUntil(_));
             if !is_quiet || self.renewal.is_outranked(now) {
                 // there is always one to tell those who ask when to come again
@@ -164,7 +252,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     }
 
     /// Waits for an event.
-    async fn wait(&mut self, at: Instant, orders: &mut mpsc::UnboundedReceiver<Orders>) -> Event {
+    async fn wait(&mut self, at: Instant, orders: &mut mpsc::UnboundedReceiver<Order>) -> Event {
         let longest = self.parts.clock.longest_sleep();
         let due = tokio::time::sleep(at.since(self.parts.clock.now()).min(longest));
         tokio::select! {
@@ -172,7 +260,12 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             () = self.cell.judged() => Event::Judged,
             () = self.parts.store.changed() => Event::Changed,
             order = orders.recv() => match order {
-                Some(order) => self.follow(order),
+                Some(Order::Configure(orders)) => self.follow(orders),
+                Some(Order::Renew { generation, reply }) => {
+                    let now = self.parts.clock.now();
+                    let _ = reply.send(self.renewal.renew_now(generation, now));
+                    Event::Time
+                }
                 None => Event::Stopped,
             },
         }
@@ -188,16 +281,32 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     }
 
     /// Tells people and metrics what they are to know.
-    fn tell(&mut self) {
+    fn tell(&mut self, now: Instant) {
         for note in self.renewal.notes() {
+            let observer = &self.parts.observer;
+            let mut repeated = None;
+            let mut over = None;
             match &note {
-                Note::Received { took, .. } => self.parts.observer.token_request(*took, Ok(())),
-                Note::Failed { took, error, .. } => {
-                    self.parts.observer.token_request(*took, Err(error.outcome));
+                Note::Received { took, .. } => {
+                    observer.token_request(*took, Ok(()));
+                    over = self.repeats.over(now);
                 }
+                Note::Failed { took, error, .. } => {
+                    observer.token_request(*took, Err(error.outcome));
+                    repeated = self.repeats.failed(error.outcome, now);
+                }
+                Note::TakenOver { .. } => over = self.repeats.over(now),
                 _ => {}
             }
-            log(&self.parts.client, &note);
+            let client = &*self.parts.client;
+            if let Some(Over { failures, lasted }) = over {
+                let lasted_seconds = lasted.as_secs();
+                info!(
+                    client,
+                    failures, lasted_seconds, "token requests succeed again"
+                );
+            }
+            log(client, &note, repeated);
         }
     }
 
@@ -208,14 +317,17 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     }
 }
 
-/// What operators read of it.
-fn log(client: &str, note: &Note) {
+/// What operators read of it. A failed request is logged if it is `repeated`: so many times since
+/// the last line about it.
+fn log(client: &str, note: &Note, repeated: Option<u32>) {
     match note {
-        Note::Received { token, took } => info!(
+        Note::Received { token, took, ahead } => info!(
             client,
             generation = token.generation(),
             lifetime_seconds = token.expires().since(token.issued()).as_secs(),
             took_milliseconds = millis(*took),
+            next_in_seconds = tenths(ahead.next.as_secs_f64()),
+            pool_available = tenths(ahead.pool),
             "token received"
         ),
         Note::Failed {
@@ -226,14 +338,17 @@ fn log(client: &str, note: &Note) {
             surprise,
             ..
         } => {
-            warn!(
-                client,
-                outcome = error.outcome.label(),
-                in_a_row,
-                next_in_seconds = next.as_secs_f64(),
-                token_seconds_left = left.as_secs(),
-                "token request failed: {error}"
-            );
+            if let Some(count) = repeated {
+                warn!(
+                    client,
+                    outcome = error.outcome.label(),
+                    count,
+                    in_a_row,
+                    next_in_seconds = tenths(next.as_secs_f64()),
+                    token_seconds_left = left.as_secs(),
+                    "token request failed: {error}"
+                );
+            }
             match surprise {
                 Some(Surprise::OthersDrink) => warn!(
                     client,
@@ -246,17 +361,19 @@ fn log(client: &str, note: &Note) {
                 None => {}
             }
         }
-        Note::TakenOver { token, left } => info!(
+        Note::TakenOver { token, left, ahead } => info!(
             client,
             generation = token.generation(),
             seconds_left = left.as_secs(),
+            next_in_seconds = tenths(ahead.next.as_secs_f64()),
+            pool_available = tenths(ahead.pool),
             "token taken over from the store"
         ),
         Note::NotStored(why) => info!(client, "what is in hand is not stored: {why}"),
         Note::Refused { generation, next } => warn!(
             client,
             generation,
-            next_in_seconds = next.as_secs_f64(),
+            next_in_seconds = tenths(next.as_secs_f64()),
             "the API answered 401 to the token in hand"
         ),
         Note::Dead { generation } => warn!(
@@ -296,6 +413,11 @@ async fn ask(endpoint: Arc<dyn TokenEndpoint>) -> Result<Grant, RequestError> {
             message: "the token request ended by an internal error; please report it".to_owned(),
         })
     })
+}
+
+/// As finely as anybody reads it.
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 fn millis(span: Duration) -> u64 {

@@ -73,7 +73,7 @@ fn run(until: f64, weather: impl FnMut(f64) -> Weather, random: impl FnMut() -> 
 }
 
 /// As [`run`]; a share of `disturbed` of all waits is cut short, by the API that refuses the token
-/// in hand or by a restart that takes over what the store has.
+/// in hand, by a person who wants a new one, or by a restart that takes over what the store has.
 fn run_disturbed(
     until: f64,
     mut weather: impl FnMut(f64) -> Weather,
@@ -101,9 +101,13 @@ fn run_disturbed(
                 );
                 if random() >= disturbed {
                     now += wait;
-                } else if random() < 0.5 {
+                } else if random() < 0.4 {
                     now += wait * random();
                     schedule.rejected(at(now));
+                } else if random() < 0.4 {
+                    now += wait * random();
+                    let allowed = schedule.renew_now(at(now)).is_ok();
+                    assert_eq!(allowed, schedule.next(at(now)) == Step::Ask);
                 } else {
                     now += wait * random();
                     schedule = restarted(&schedule, held, at(now), random());

@@ -77,6 +77,8 @@ pub enum Note {
         token: Arc<Token>,
         /// How long it took.
         took: Duration,
+        /// What comes next.
+        ahead: Ahead,
     },
     /// A request brought none.
     Failed {
@@ -99,6 +101,8 @@ pub enum Note {
         token: Arc<Token>,
         /// How long it may still be sent.
         left: Duration,
+        /// What comes next.
+        ahead: Ahead,
     },
     /// What is in hand is not stored, for another knows better.
     NotStored(String),
@@ -116,6 +120,15 @@ pub enum Note {
     },
     /// The store is in another state now.
     Store(StoreState),
+}
+
+/// What comes next, after a token came.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    /// When the next request is due, from now.
+    pub next: Duration,
+    /// What the mirrored pool holds, in tokens.
+    pub pool: f64,
 }
 
 /// Whether the store can be used.

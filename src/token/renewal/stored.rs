@@ -68,6 +68,7 @@ impl Renewal {
         self.notes.push(Note::TakenOver {
             token: Arc::clone(&token),
             left: token.usable_until().since(now),
+            ahead: self.ahead(now),
         });
         self.holds(token);
         self.has_considered(seen);

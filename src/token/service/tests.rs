@@ -2,6 +2,7 @@
 
 mod orders;
 mod partly;
+mod renew_now;
 mod without_store;
 
 use std::fmt;
