@@ -14,6 +14,7 @@ use crate::clock::{Clock, Instant};
 use crate::socket::Address;
 use crate::telemetry::{AppLevels, CertificateKind, ClientLevels, Expiry, Metrics, TokenTimes};
 use crate::token::cache::{Next, TokenCell};
+use crate::token::service::Control;
 
 /// What is shown, as the composition root put it together.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct Parts {
     pub listeners: Vec<ListenerView>,
     /// The certificates that the configuration names.
     pub certificates: Vec<Certificate>,
+    /// The configuration itself, without its secrets.
+    pub config: serde_json::Value,
 }
 
 /// A certificate, as far as it is shown.
@@ -77,6 +80,8 @@ pub struct ClientView {
     pub client_id: ClientId,
     /// Where its token is.
     pub cell: Arc<TokenCell>,
+    /// What renews it.
+    pub engine: Control,
     /// The kind of store in which it is kept.
     pub store: &'static str,
 }
@@ -251,6 +256,7 @@ pub(super) mod tests {
                 max_connections: 10_000,
             }],
             certificates: Vec::new(),
+            config: serde_json::Value::Null,
         };
         let view = Arc::new(View {
             version: "0.0.0",
@@ -273,6 +279,7 @@ pub(super) mod tests {
             instance: "https://acme.collibra.com".to_owned(),
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
             cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
+            engine: tokio::sync::mpsc::unbounded_channel().0,
             store: "redis",
         }
     }

@@ -418,6 +418,7 @@ impl Running {
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
+            engine: self.parts.clients[&client.name].engine.clone(),
             store: config.store.kind(),
         };
         let app = |app: &Arc<App>| AppView {
@@ -441,6 +442,7 @@ impl Running {
             apps: config.apps.values().map(app).collect(),
             listeners: listeners.map(listener).collect(),
             certificates: self.certificates(),
+            config: config::effective::tree(config),
         }
     }
 }
