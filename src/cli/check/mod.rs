@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::source::Source;
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, effective};
 use crate::outgoing::tunnel::Proxy;
 use crate::store;
 
@@ -19,6 +19,10 @@ pub struct Args {
     /// its pool, and look into the store
     #[arg(long)]
     pub live: bool,
+    /// Print the configuration as a file with every key and the value that counts, in place of the
+    /// summary; a secret is shown as where it comes from
+    #[arg(long, conflicts_with = "live")]
+    pub print: bool,
     // last: its flags have a heading of their own, under which any that followed would stand
     /// The configuration's source.
     #[command(flatten)]
@@ -34,11 +38,23 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.source.load()?;
     let mut out = io::stdout();
+    if args.print {
+        print(&config, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     summary(&config, &mut out)?;
     if args.live && !live::run(&config, Arc::new(SystemClock), &mut out).await? {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration as a file, the warnings as its comments.
+fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    for warning in &config.warnings {
+        writeln!(out, "# warning: {warning}")?;
+    }
+    out.write_all(effective::toml(config).as_bytes())
 }
 
 /// One line for each warning, instance, client and listener.
@@ -134,7 +150,7 @@ mod tests {
                 config: Some("/none.toml".into()),
                 ..Source::default()
             },
-            live: false,
+            ..Args::default()
         };
         let error = run(args).await.unwrap_err();
         assert!(error.downcast_ref::<crate::config::Faults>().is_some());

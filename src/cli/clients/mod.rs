@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::admin_client::printable;
-use super::status_table::table;
+use super::table::table;
 use crate::registration::Registration;
 
 /// Register clients at Collibra, look at them, change, rotate and delete them

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-/// How many of its last calls an app shows.
-pub(super) const STRIP: usize = 24;
+/// How many of its last calls an app shows on a wide screen.
+pub(super) const STRIP: usize = 60;
 
 /// How one call of an app ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
