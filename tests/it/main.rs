@@ -4,6 +4,8 @@
 // each is said to be a test once more for clippy, which allows `unwrap` in what is marked so
 
 #[cfg(test)]
+mod act;
+#[cfg(test)]
 mod admin_jam;
 #[cfg(test)]
 mod apps;
@@ -59,6 +61,8 @@ mod listeners_unix;
 #[cfg(test)]
 mod listeners_websocket;
 #[cfg(test)]
+mod log_fields;
+#[cfg(test)]
 mod log_jam;
 #[cfg(test)]
 mod metrics;
@@ -84,6 +88,8 @@ mod socket_activation;
 mod streaming;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod terminal;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
