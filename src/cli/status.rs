@@ -71,8 +71,10 @@ async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
     let mut notice = None;
     let lost = "the terminal cannot be used";
     let mut terminal = Screen::enter().context(lost)?;
-    let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
+    let mut looks = tokio::time::interval(INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // the first look is taken already
+    looks.tick().await;
     loop {
         let lines = screen(&seen, notice.as_deref(), terminal.size());
         terminal.draw(&lines).context(lost)?;

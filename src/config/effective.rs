@@ -19,6 +19,7 @@ use crate::proxy::policy::pattern::Pattern;
 use crate::proxy::policy::{Policy, Sessions};
 use crate::socket::Address;
 use crate::store;
+use crate::trace;
 
 pub(super) use given::Given;
 
@@ -41,6 +42,9 @@ pub fn tree(config: &Config) -> Value {
         "log": { "access": config.access_log },
         "store": store(&config.store),
     });
+    if let Some(trace) = &config.trace {
+        root["trace"] = self::trace(trace);
+    }
     if !config.apps.is_empty() {
         root["app"] = named(&config.apps, |app| self::app(app));
     }
@@ -185,6 +189,15 @@ fn store(config: &store::Config) -> Value {
         }
     }
     table
+}
+
+/// Traces, if any are sent. A collector's key may stand in the query of its URL.
+fn trace(config: &trace::Config) -> Value {
+    let mut endpoint = config.endpoint.clone();
+    endpoint.set_query(None);
+    // fails for URLs without a host, which this is not
+    let _ = endpoint.set_password(None);
+    json!({ "endpoint": endpoint.as_str(), "sample": config.sample })
 }
 
 fn patterns(patterns: &[Pattern]) -> Value {

@@ -4,8 +4,9 @@
 //! A line looks as if `tracing` had made it, with the target `access`, and costs a tenth: nothing
 //! is allocated, and a second's time stamp is made once.
 
+mod switch;
+
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,11 +15,11 @@ use http::{HeaderValue, Method, Uri};
 use super::lines::Lines;
 use super::logging::Format;
 
+pub use switch::is_on;
+pub(super) use switch::show;
+
 /// The process's access log, once logging has been started at a level that shows it.
 static LOG: OnceLock<AccessLog> = OnceLock::new();
-
-/// Whether it is shown at the level that is chosen.
-static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// One request, as the access log shows it. Never a query, a header value or a body.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Record {
     pub app: Option<Arc<str>>,
     /// The id that finds the request in other logs.
     pub request_id: Option<RequestId>,
+    /// The id of the trace that has the request's span.
+    pub trace_id: Option<[u8; 16]>,
     /// The request's method.
     pub method: Method,
     /// The request's target, of which only the path is shown.
@@ -64,12 +67,6 @@ pub enum RequestId {
     Generated(u128),
 }
 
-/// Whether the process writes an access log: if not, make no [`Record`].
-#[must_use]
-pub fn is_on() -> bool {
-    IS_SHOWN.load(Ordering::Relaxed)
-}
-
 /// Adds `record` to the process's access log, if it has one. Never waits: a record that finds the
 /// log's queue full is dropped and counted.
 pub fn write(record: Record) {
@@ -84,11 +81,6 @@ pub(super) fn start(log: AccessLog, is_shown: bool) {
     show(is_shown);
 }
 
-/// Whether requests are logged from now on.
-pub(super) fn show(is_shown: bool) {
-    IS_SHOWN.store(is_shown, Ordering::Relaxed);
-}
-
 /// Hands records to the thread that writes `Lines`.
 #[derive(Clone)]
 pub(super) struct AccessLog(pub(super) Lines);
@@ -101,6 +93,7 @@ impl AccessLog {
             client,
             app,
             request_id,
+            trace_id,
             method,
             uri,
             status,
@@ -127,6 +120,7 @@ impl AccessLog {
                 client,
                 app,
                 id,
+                trace_id,
                 method,
                 path,
                 status,
@@ -166,6 +160,7 @@ pub(super) struct Access {
     client: Arc<str>,
     app: Option<Arc<str>>,
     id: Id,
+    trace_id: Option<[u8; 16]>,
     method: Method,
     path: usize,
     status: u16,
@@ -274,6 +269,9 @@ impl Formatter {
         }
         if let Some(id) = id {
             line.text("request_id", id);
+        }
+        if let Some(trace_id) = access.trace_id {
+            line.text("trace_id", &hexadecimal(trace_id));
         }
         line.name("method", access.method.as_str().as_bytes());
         line.text("path", path);
@@ -515,6 +513,7 @@ mod tests {
             client: "catalog".into(),
             app: Some("nightly export".into()),
             request_id: Some(RequestId::Generated(0xff)),
+            trace_id: Some([0xab; 16]),
             method: Method::GET,
             uri: "https://example.com/rest/2.0/assets?secret=1"
                 .parse()
@@ -534,6 +533,7 @@ mod tests {
         Record {
             app: None,
             request_id: None,
+            trace_id: None,
             upstream: None,
             generation: None,
             replayed: false,
@@ -560,6 +560,7 @@ mod tests {
                 client = %record.client,
                 app = record.app.as_deref(),
                 request_id = id,
+                trace_id = record.trace_id.map(|_| "ab".repeat(16)),
                 method = %record.method,
                 path = record.uri.path(),
                 status = record.status,

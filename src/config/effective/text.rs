@@ -68,6 +68,7 @@ fn keys(table: &str) -> &'static [&'static str] {
         "admin" => raw::ADMIN,
         "log" => raw::LOG,
         "store" => raw::STORE,
+        "trace" => raw::TRACE,
         _ => &[],
     }
 }

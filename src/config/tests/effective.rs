@@ -114,6 +114,9 @@ url = "rediss://me@redis.example:6380/2"
 password_file = "redis"
 key_prefix = "mine"
 ca_file = "ca.pem"
+[trace]
+endpoint = "http://localhost:4318"
+sample = 0.25
 "#;
     (directory, text.to_owned())
 }
@@ -171,6 +174,7 @@ fn every_key_is_shown_but_those_that_say_the_same_in_another_way() {
         raw::ADMIN,
         raw::LOG,
         raw::STORE,
+        raw::TRACE,
         raw::TABLES,
     ];
     // in other kinds of store, or in another way to give an id
@@ -208,6 +212,7 @@ fn flags_and_variables_become_the_file_that_says_the_same() {
     let env = |name: &str| match name {
         "COLLIBRA_CLIENT_ID" => Some("urn:a".to_owned()),
         "COLLIBRA_CLIENT_SECRET" => Some(CANARY.to_owned()),
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(format!("http://localhost:4318?key={CANARY}")),
         "HTTPS_PROXY" => Some("http://me:k4n4ri-5e1f@proxy.corp:3128".to_owned()),
         _ => None,
     };
@@ -264,5 +269,9 @@ fn flags_and_variables_become_the_file_that_says_the_same() {
 
     [store]
     kind = "memory"
+
+    [trace]
+    endpoint = "http://localhost:4318/v1/traces"
+    sample = 1.0
     "#);
 }
