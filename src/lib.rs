@@ -15,12 +15,12 @@
 //!    registration   Collibra's client registration and management
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
-//!    local_token    what apps get that ask here for a token or log in
-//! 1  token          the engine: budget, schedule, cache, and the loop around them
+//! 1  local_token    what apps get that ask here for a token or log in
+//!    token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
 //!                   the way through a forward proxy
-//! 0  atomic_file  backoff  client_id  clock  process  random  secret  service_manager  socket
-//!    telemetry  tls
+//! 0  atomic_file  backoff  browser  client_id  clock  process  random  secret  service_manager
+//!    socket  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -31,7 +31,7 @@
 //!
 //! **A request's**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2` (its
 //! head) -> `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine`
-//! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
+//! ([`proxy::target`], [`browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
 //! token, [`proxy::upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
 //! the access log, the metrics.
 //!
@@ -56,6 +56,7 @@ pub mod admin;
 pub mod app;
 pub mod atomic_file;
 pub mod backoff;
+pub mod browser;
 pub mod cli;
 pub mod client_id;
 pub mod clock;

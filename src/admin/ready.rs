@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::report::{ClientReport, StatusReport};
+use super::report::{ClientReport, RefusedReport, StatusReport};
 
 /// One line: ready, or who is not and so the process is not.
 pub(super) fn brief(report: &StatusReport) -> String {
@@ -22,13 +22,23 @@ pub(super) fn brief(report: &StatusReport) -> String {
     }
 }
 
-/// A paragraph for each client, and the line of [`brief`] below.
+/// A paragraph for a refused configuration and for each client, and the line of [`brief`] below.
 pub(super) fn verbose(report: &StatusReport) -> String {
     let mut text = String::new();
+    if let Some(refused) = &report.refused_configuration {
+        text.push_str(&refused_configuration(refused));
+    }
     for client in &report.clients {
         text.push_str(&paragraph(client));
     }
     text + &brief(report)
+}
+
+fn refused_configuration(refused: &RefusedReport) -> String {
+    let RefusedReport { since, faults, .. } = refused;
+    let faults = faults.iter().map(|fault| format!("  {fault}\n"));
+    let faults: String = faults.collect();
+    format!("configuration refused since {since}, the one before stays in force\n{faults}")
 }
 
 fn paragraph(client: &ClientReport) -> String {
@@ -72,10 +82,12 @@ fn paragraph(client: &ClientReport) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::view::Refused;
     use super::super::view::tests::{cell, holds, refused, view};
     use super::*;
     use crate::clock::Clock;
     use crate::token::cache::Status;
+    use std::sync::Arc;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
@@ -113,6 +125,28 @@ mod tests {
           going on without the store: redis://redis:6379 does not answer
         ready
         ");
+    }
+
+    #[test]
+    fn a_refused_configuration_is_told_until_a_sound_one_comes() {
+        let (view, clock) = view();
+        cell(&view).publish(holds(clock.now()));
+        let refused = Refused {
+            since: clock.now(),
+            faults: vec!["proxy.toml:3: a.b: this key is unknown; write `c`".to_owned()],
+        };
+        view.refused.store(Some(Arc::new(refused)));
+        clock.advance(Duration::from_secs(20));
+        insta::assert_snapshot!(verbose(&view.report()), @r"
+        configuration refused since 2027-01-15T08:00:00Z, the one before stays in force
+          proxy.toml:3: a.b: this key is unknown; write `c`
+        catalog: holds token 7 until 2027-01-15T08:05:00Z (280 s left); next request at 2027-01-15T08:02:30Z (in 130 s)
+        ready
+        ");
+        let told = view.report().refused_configuration.unwrap();
+        assert_eq!(told.seconds_ago, 20);
+        view.refused.store(None);
+        assert!(verbose(&view.report()).starts_with("catalog: "));
     }
 
     #[test]

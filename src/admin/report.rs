@@ -25,6 +25,9 @@ pub struct StatusReport {
     pub ready: bool,
     /// Whether the process finishes what is under way and then exits.
     pub draining: bool,
+    /// The configuration that was read last, if it was refused; null while there is none.
+    #[serde(default)]
+    pub refused_configuration: Option<RefusedReport>,
     /// The clients, in the order of the configuration.
     pub clients: Vec<ClientReport>,
     /// The apps, in the order of their names; none: nobody has to say who they are.
@@ -32,6 +35,17 @@ pub struct StatusReport {
     pub apps: Vec<AppReport>,
     /// The listeners, in the order of the configuration.
     pub listeners: Vec<ListenerReport>,
+}
+
+/// A configuration that was refused; the one before stays in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusedReport {
+    /// Since when there has been no sound one.
+    pub since: Timestamp,
+    /// The same, in seconds before now.
+    pub seconds_ago: u64,
+    /// What is wrong with it and what to write instead, a text each.
+    pub faults: Vec<String>,
 }
 
 /// One client.
@@ -181,6 +195,11 @@ impl View {
             uptime_seconds: now.since(self.up_since).as_secs(),
             ready: !draining && clients.iter().all(ClientReport::is_usable),
             draining,
+            refused_configuration: self.refused.load().as_deref().map(|refused| RefusedReport {
+                since: timestamp(self.clock.wall_at(refused.since)),
+                seconds_ago: now.since(refused.since).as_secs(),
+                faults: refused.faults.clone(),
+            }),
             clients,
             apps: parts.apps.iter().map(|app| self.app(app)).collect(),
             listeners: parts
@@ -330,7 +349,7 @@ mod tests {
         apps.request(
             &lineage,
             MethodLabel::Get,
-            200,
+            (200, None),
             Duration::from_millis(9),
             None,
         );
@@ -345,6 +364,7 @@ mod tests {
           "uptime_seconds": 160,
           "ready": true,
           "draining": false,
+          "refused_configuration": null,
           "clients": [
             {
               "name": "catalog",

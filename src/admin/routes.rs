@@ -8,13 +8,14 @@ use axum::http::header::{
     X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::sync::Semaphore;
 
 use super::drain;
+use super::guard::guard;
 use super::ready;
 use super::view::View;
 use crate::telemetry::metrics;
@@ -63,6 +64,7 @@ pub(super) fn routes(view: Arc<View>) -> Router {
         )
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&view), guard))
         .layer(map_response(with_headers))
         .with_state(view)
 }
@@ -142,6 +144,7 @@ async fn with_headers(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::super::serve;
+    use super::super::view::Parts;
     use super::super::view::tests::{CANARY, cell, holds, refused, view};
     use super::*;
     use crate::clock::{Clock, ManualClock};
@@ -178,8 +181,9 @@ mod tests {
         more: &str,
     ) -> (String, String) {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let head =
-            format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{more}Connection: close\r\n\r\n");
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\n{more}Connection: close\r\n\r\n"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -282,6 +286,33 @@ mod tests {
             assert!(!head.contains("access-control"), "{path}");
             assert!(!head.contains(CANARY) && !body.contains(CANARY), "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_page_that_makes_its_name_lead_here_reads_nothing() {
+        let (address, view, clock) = served().await;
+        cell(&view).publish(holds(clock.now()));
+        let foreign = |target| async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = format!(
+                "GET {target} HTTP/1.1\r\nHost: attacker.example:9902\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        for target in ["/", "/api/status", "/metrics", "/readyz?verbose", "/none"] {
+            let answer = foreign(target).await;
+            assert!(answer.starts_with("HTTP/1.1 421 "), "{target}: {answer}");
+            assert!(!answer.contains("catalog"), "{target}: {answer}");
+        }
+        assert!(foreign("/livez").await.starts_with("HTTP/1.1 200 "));
+        view.parts.rcu(|parts| Parts {
+            hosts: vec!["attacker.example".to_owned()],
+            ..Parts::clone(parts)
+        });
+        assert!(foreign("/api/status").await.starts_with("HTTP/1.1 200 "));
     }
 
     #[tokio::test]

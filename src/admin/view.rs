@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
 use crate::client_id::ClientId;
@@ -28,10 +28,21 @@ pub struct View {
     pub metrics: Arc<Metrics>,
     /// The clients and the listeners, as they are now.
     pub parts: ArcSwap<Parts>,
+    /// The configuration that was refused, until one is taken over.
+    pub refused: ArcSwapOption<Refused>,
     /// Whether the process finishes what is under way and then exits: it is no longer ready.
     pub draining: Arc<AtomicBool>,
     /// Told by a caller that the process is to drain and exit.
     pub drain: Arc<Notify>,
+}
+
+/// A configuration that was read and not taken over; the one before stays in force.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// When the first one was refused that nobody has mended since.
+    pub since: Instant,
+    /// What is wrong with the last one. No value is quoted.
+    pub faults: Vec<String>,
 }
 
 /// What the configuration in force has.
@@ -43,6 +54,8 @@ pub struct Parts {
     pub apps: Vec<AppView>,
     /// The listeners.
     pub listeners: Vec<ListenerView>,
+    /// The names that the admin address answers to besides localhost and IP addresses, in lower case.
+    pub hosts: Vec<String>,
 }
 
 /// A client, as it is shown.
@@ -147,6 +160,7 @@ pub(super) mod tests {
                 address: Address::Tcp(([127, 0, 0, 1], 8080).into()),
                 client: "catalog".into(),
             }],
+            hosts: Vec::new(),
         };
         let view = Arc::new(View {
             version: "0.0.0",
@@ -155,6 +169,7 @@ pub(super) mod tests {
             clock: Arc::new(clock.clone()),
             metrics: Arc::new(Metrics::new("0.0.0")),
             parts: ArcSwap::from_pointee(parts),
+            refused: ArcSwapOption::empty(),
             draining: Arc::default(),
             drain: Arc::default(),
         });

@@ -280,9 +280,11 @@ impl Draft<'_> {
             apps: Arc::clone(&self.made.parts.apps),
             app: self.app_of(listener),
             nobody: self.running.metrics.app(""),
+            revoked: Arc::clone(&self.running.revoked),
             policy: Arc::clone(&self.config.policy),
             metrics: self.running.metrics.listener(&listener.name),
             access_log: self.config.access_log,
+            log_user_agent: self.config.log_user_agent,
         });
         // port 0 is another one for each listener
         let mut open = self.running.parts.listeners.iter();

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::admin::{self, AppView, ClientView, ListenerView, View};
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
+use crate::local_token::Revoked;
 use crate::oauth::client;
 use crate::proxy::Listening;
 use crate::proxy::app::Apps;
@@ -98,6 +99,8 @@ pub struct Running {
     view: Arc<View>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    /// The local tokens that were ended by a logout, at any listener.
+    revoked: Arc<Revoked>,
     draining: Arc<AtomicBool>,
     drain_asked: Arc<Notify>,
     connections: TaskTracker,
@@ -155,6 +158,7 @@ pub async fn start(
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
         parts: Default::default(),
+        refused: Default::default(),
         draining: Arc::clone(&draining),
         drain: Arc::clone(&drain_asked),
     });
@@ -168,6 +172,7 @@ pub async fn start(
         view: Arc::clone(&view),
         metrics,
         clock,
+        revoked: Arc::default(),
         draining,
         drain_asked,
         connections: TaskTracker::new(),
@@ -181,6 +186,7 @@ pub async fn start(
         );
     }
     running.carry_out(made);
+    running.taken_over();
     view.export_tokens();
     // it answers to the very end, so that a probe sees the drain, unless a successor does
     let closed = Arc::clone(&running.admin_closed);
@@ -219,21 +225,51 @@ impl Running {
     ///
     /// # Errors
     /// [`StartError`] if a part of it cannot be made; nothing has changed then.
-    pub fn reload(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
+    pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, StartError> {
+        let exchanged = self.exchange(config);
+        match &exchanged {
+            Ok(_) => self.taken_over(),
+            Err(why) => self.refused(vec![why.to_string()]),
+        }
+        exchanged
+    }
+
+    /// As [`Running::reload`], for the configuration in force with its files read again, while
+    /// another one is refused.
+    ///
+    /// # Errors
+    /// As for [`Running::reload`].
+    pub fn reread(&mut self, config: Config) -> Result<Vec<&'static str>, StartError> {
+        self.exchange(config)
+    }
+
+    fn exchange(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
         reload::keep_tls(&self.config, &mut config);
         let nothing = &mut Inheritance::default();
-        let made = draft::make(self, &config, nothing).inspect_err(|_| self.refused())?;
+        let made = draft::make(self, &config, nothing)?;
         let needs_restart = reload::needs_restart(&self.config, &config);
-        config.admin = self.config.admin.clone();
+        config.admin.address = self.config.admin.address.clone();
         config.server.threads = self.config.server.threads;
         self.config = config;
         self.carry_out(made);
         Ok(needs_restart)
     }
 
-    /// A configuration could not take the place of the one in force: the metrics tell of it.
-    pub fn refused(&self) {
+    /// A configuration with these `faults` could not take the place of the one in force. Metrics
+    /// and status say so until another one does.
+    pub fn refused(&self, faults: Vec<String>) {
+        let before = self.view.refused.load();
+        let since = before
+            .as_ref()
+            .map_or_else(|| self.clock.now(), |before| before.since);
+        let refused = admin::Refused { since, faults };
+        self.view.refused.store(Some(Arc::new(refused)));
         self.metrics.config_refused();
+    }
+
+    fn taken_over(&self) {
+        self.view.refused.store(None);
+        self.metrics.config_loaded(self.clock.wall());
     }
 
     /// Ends when a caller of the admin address asks for the drain.
@@ -384,7 +420,6 @@ impl Running {
             }
         }
         self.view.parts.store(Arc::new(self.shown()));
-        self.metrics.config_loaded(self.clock.wall());
     }
 
     fn shown(&self) -> admin::Parts {
@@ -410,6 +445,7 @@ impl Running {
             clients: config.clients.values().map(client).collect(),
             apps: config.apps.values().map(app).collect(),
             listeners: listeners.map(listener).collect(),
+            hosts: config.admin.hosts.clone(),
         }
     }
 }

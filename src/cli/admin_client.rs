@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::{Method, Url};
 
 use crate::socket::UNIX;
+use crate::telemetry::printable::{clean, clean_lines};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,7 +147,7 @@ impl AdminClient {
             let request = self.http.request(method, format!("{base}{path}"));
             let response = request.send().await?;
             let status = response.status().as_u16();
-            let text = printable(&response.text().await?);
+            let text = clean_lines(&response.text().await?).into_owned();
             Ok(Answer { status, text })
         };
         match tokio::time::timeout(patience.min(TIMEOUT), exchange).await {
@@ -201,21 +202,7 @@ fn reason(error: &reqwest::Error) -> String {
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    printable(&cause.to_string())
-}
-
-/// Part of a message may come from a server far away, and the terminal obeys control characters.
-pub(super) fn printable(text: &str) -> String {
-    let safe = |c: char| c == '\n' || !c.is_control();
-    text.chars()
-        .map(|c| {
-            if safe(c) {
-                c
-            } else {
-                char::REPLACEMENT_CHARACTER
-            }
-        })
-        .collect()
+    clean(&cause.to_string()).into_owned()
 }
 
 #[cfg(test)]
@@ -282,11 +269,11 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn an_answer_is_fit_to_be_printed() {
-        let body = "one\ntwo\u{1b}[2J\u{9b}m".to_owned();
+        let body = "one\ntwo\u{1b}[2J\u{9b}m\u{202e}".to_owned();
         let client = answering(vec![(503, body)]).await;
         let answer = client.get("/readyz", TIMEOUT).await.unwrap();
         assert_eq!(answer.status, 503);
-        assert_eq!(answer.text, "one\ntwo\u{fffd}[2J\u{fffd}m");
+        assert_eq!(answer.text, "one\ntwo\u{fffd}[2J\u{fffd}m\u{fffd}");
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ pub mod clients;
 pub mod completions;
 pub mod demo;
 pub mod drain;
+mod loops;
 pub mod man;
 pub mod serve;
 pub mod simulate;

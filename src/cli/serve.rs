@@ -14,10 +14,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
+use super::loops::Names;
 use super::source::{Source, environment};
 use super::successor::{Program, Successor};
 use crate::app::handover::{Channel, Inheritance};
-use crate::app::{self, Running};
+use crate::app::{self, Running, StartError};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
 use crate::config::{Config, Fault, Faults, reload};
@@ -190,6 +191,7 @@ async fn serve(
     // on a worker: it is heard of only as long as the runtime turns
     tokio::spawn(manager.clone().keep_watchdog_quiet());
     manager.ready(&serving(&running));
+    Names::of(running.config(), running.listeners()).report();
     let program = Program::of_this_process();
     let mut successor = None;
     let mut reading = None;
@@ -214,6 +216,7 @@ async fn serve(
             read = next_read(&mut reading) => {
                 reading = None;
                 let status = if reloader.take_over(read, &mut running) {
+                    Names::of(running.config(), running.listeners()).report();
                     serving(&running)
                 } else {
                     format!("{REFUSED}; {}", serving(&running))
@@ -346,7 +349,9 @@ impl Reloader {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                error!("{REFUSED}: reading it failed: {error}");
+                let failed = format!("reading it failed: {error}");
+                error!("{REFUSED}: {failed}");
+                running.refused(vec![failed]);
                 return false;
             }
         };
@@ -354,20 +359,20 @@ impl Reloader {
             Ok(config) => {
                 self.files = config.files.clone();
                 self.say(&config.warnings, |warning| warn!("{warning}"));
-                take_over(running, config)
+                take_over(running, config, Running::reload)
             }
             Err(faults) => {
                 self.files = faults.files().clone();
                 let faults: Vec<Fault> = faults.iter().cloned().collect();
                 self.say(&faults, |fault| error!("{fault}"));
                 error!("{REFUSED}");
+                running.refused(faults.iter().map(ToString::to_string).collect());
                 if let Some(config) = read.in_force {
                     self.files = self.files.clone().and(&config.files);
                     if !reload::differences(running.config(), &config).is_empty() {
-                        take_over(running, config);
+                        take_over(running, config, Running::reread);
                     }
                 }
-                running.refused();
                 false
             }
         }
@@ -395,10 +400,14 @@ fn serving(running: &Running) -> String {
     )
 }
 
-/// Has `config` take the place of the one in force; gives whether it has.
-fn take_over(running: &mut Running, config: Config) -> bool {
+/// Has `config` take the place of the one in force, by `exchange`; gives whether it has.
+fn take_over(
+    running: &mut Running,
+    config: Config,
+    exchange: fn(&mut Running, Config) -> Result<Vec<&'static str>, StartError>,
+) -> bool {
     let changes = reload::differences(running.config(), &config);
-    let reloaded = running.reload(config);
+    let reloaded = exchange(running, config);
     let is_in_force = reloaded.is_ok();
     match reloaded {
         Ok(_) if changes.is_empty() => info!("configuration unchanged"),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::admin::report::{ClientReport, NextKind, StatusReport};
+use crate::telemetry::printable::clean;
 
 /// The tables: clients, what failed last and why, apps, listeners.
 pub(super) fn render(report: &StatusReport) -> String {
@@ -18,6 +19,15 @@ pub(super) fn render(report: &StatusReport) -> String {
         report.version,
         duration(report.uptime_seconds)
     );
+    if let Some(refused) = &report.refused_configuration {
+        let ago = duration(refused.seconds_ago);
+        text.push_str(&format!(
+            "\nconfiguration refused for {ago}, the one before stays in force:\n"
+        ));
+        for fault in &refused.faults {
+            text.push_str(&format!("  {fault}\n"));
+        }
+    }
     if !report.clients.is_empty() {
         text.push('\n');
         text.push_str(&table(
@@ -119,13 +129,14 @@ fn duration(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-/// Columns as wide as their widest cell, two spaces apart.
+/// Columns as wide as their widest cell, two spaces apart. A cell has what a terminal shows, and
+/// nothing that it obeys.
 pub(super) fn table<const N: usize>(
     heads: &[&str; N],
     rows: impl Iterator<Item = [String; N]>,
 ) -> String {
     let mut lines = vec![heads.map(str::to_owned)];
-    lines.extend(rows);
+    lines.extend(rows.map(|row| row.map(|cell| clean(&cell).into_owned())));
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = lines.iter().map(|line| line[column].chars().count());
         cells.max().unwrap_or(0)
@@ -224,6 +235,23 @@ mod tests {
 
         LISTENER  ADDRESS         CLIENT   CONNECTIONS
         local     127.0.0.1:8080  catalog  12
+        ");
+    }
+
+    #[test]
+    fn a_refused_configuration_stands_first() {
+        let mut report = report(true, false, json!([]));
+        report.refused_configuration = serde_json::from_value(json!({
+            "since": "2027-01-15T11:10:49Z", "seconds_ago": 75,
+            "faults": ["proxy.toml:3: a.b: this key is unknown; write `c`"],
+        }))
+        .unwrap();
+        let text = render(&report);
+        insta::assert_snapshot!(text.split("\nAPP").next().unwrap(), @r"
+        collibra-auth-proxy 0.1.0, up 3h 12m 4s: ready
+
+        configuration refused for 1m 15s, the one before stays in force:
+          proxy.toml:3: a.b: this key is unknown; write `c`
         ");
     }
 

@@ -221,7 +221,9 @@ impl Flags {
             drain: Field::from(self.drain, flag("drain")),
             admin: Field::from(self.admin, flag("admin")),
             admin_mode: Field::Absent,
+            admin_hosts: Field::Absent,
             access_log: Field::Absent,
+            log_user_agent: Field::Absent,
             store,
             place: root,
         }

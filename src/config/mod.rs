@@ -73,6 +73,8 @@ pub struct Config {
     pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// Whether the log shows the caller's `User-Agent`.
+    pub log_user_agent: bool,
     /// What is accepted, and should be looked at.
     pub warnings: Vec<Fault>,
     /// What all of this was read from: once it changes, the configuration is to be read again.
@@ -133,6 +135,8 @@ pub struct Server {
 pub struct Admin {
     /// The address of health, metrics and the status page.
     pub address: Address,
+    /// Accepted values of `Host` besides localhost and IP addresses, without port, in lower case.
+    pub hosts: Vec<String>,
 }
 
 /// Reads a file. Relative paths in it count from its directory; `env` reads the environment.

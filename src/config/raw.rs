@@ -68,6 +68,7 @@ pub(super) const LISTENER: &[&str] = &[
     "max_header_bytes",
     "min_body_rate",
     "max_connections",
+    "trusted_proxies",
 ];
 /// The keys of `tls`.
 pub(super) const TLS: &[&str] = &["cert_file", "key_file", "client_ca_file"];
@@ -88,9 +89,9 @@ pub(super) const POLICY: &[&str] = &["deny", "sessions"];
 /// The keys of `[server]`.
 pub(super) const SERVER: &[&str] = &["threads", "drain"];
 /// The keys of `[admin]`.
-pub(super) const ADMIN: &[&str] = &["address", "mode"];
+pub(super) const ADMIN: &[&str] = &["address", "mode", "hosts"];
 /// The keys of `[log]`.
-pub(super) const LOG: &[&str] = &["access"];
+pub(super) const LOG: &[&str] = &["access", "user_agent"];
 /// The keys of `[store]`.
 pub(super) const STORE: &[&str] = &[
     "kind",
@@ -119,7 +120,9 @@ pub(super) struct Raw {
     pub(super) drain: Field<Duration>,
     pub(super) admin: Field<Address>,
     pub(super) admin_mode: Field<String>,
+    pub(super) admin_hosts: Field<Vec<String>>,
     pub(super) access_log: Field<bool>,
+    pub(super) log_user_agent: Field<bool>,
     pub(super) store: Store,
 }
 
@@ -218,6 +221,7 @@ pub(super) struct Listener {
     pub(super) max_header_bytes: Field<u32>,
     pub(super) min_body_rate: Field<u32>,
     pub(super) max_connections: Field<u32>,
+    pub(super) trusted_proxies: Field<Vec<String>>,
 }
 
 /// `tls` of a listener.
@@ -292,7 +296,9 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         drain: key(&server, "drain", report),
         admin: key(&admin, "address", report),
         admin_mode: key(&admin, "mode", report),
+        admin_hosts: key(&admin, "hosts", report),
         access_log: key(&log, "access", report),
+        log_user_agent: key(&log, "user_agent", report),
         store: Store {
             place: store_place,
             kind: key(&store, "kind", report),
@@ -408,6 +414,7 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
         max_header_bytes: table.get("max_header_bytes", report),
         min_body_rate: table.get("min_body_rate", report),
         max_connections: table.get("max_connections", report),
+        trusted_proxies: table.get("trusted_proxies", report),
     }
 }
 
@@ -454,6 +461,7 @@ impl Listener {
             max_header_bytes: Field::Absent,
             min_body_rate: Field::Absent,
             max_connections: Field::Absent,
+            trusted_proxies: Field::Absent,
             place,
         }
     }

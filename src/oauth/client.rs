@@ -13,7 +13,10 @@ use super::request::TokenRequest;
 use super::response::{self, Answer, MAX_BODY};
 use super::transport;
 use crate::clock::Clock;
-use crate::outgoing;
+use crate::outgoing::{
+    self,
+    via::{self, VIA},
+};
 use crate::token::ports::{Grant, RequestError, TokenEndpoint};
 
 /// A connection may take this share of the whole time at most, whatever is configured: one that
@@ -68,7 +71,8 @@ impl TokenClient {
     }
 
     fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(5);
+        let mut headers = HeaderMap::with_capacity(6);
+        headers.insert(VIA, via::own());
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,6 +1,7 @@
 //! Requests that this program makes for itself, to an instance: the HTTP client for them, what it
-//! means that no answer came ([`failure`]), how an answer may be quoted ([`quotation`]); and the way
-//! through a forward proxy, for any request ([`tunnel`]).
+//! means that no answer came ([`failure`]), how an answer may be quoted ([`quotation`]); and, for any
+//! request, the way through a forward proxy ([`tunnel`]) and the mark by which a loop is known
+//! ([`via`]).
 //!
 //! Promises: no retry, no redirect, no cookie, no proxy but the one that is given; the other side's
 //! certificate is verified; an end within [`Config::timeout`].
@@ -8,6 +9,7 @@
 pub mod failure;
 pub mod quotation;
 pub mod tunnel;
+pub mod via;
 
 use std::time::Duration;
 

@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
 pub use super::tls::{Error as TlsError, Tls};
@@ -69,6 +71,8 @@ pub struct Listener {
     pub app: Option<Arc<str>>,
     /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
     pub hosts: Vec<String>,
+    /// The proxies before it whose word on a caller's address is logged.
+    pub trusted_proxies: Vec<IpNet>,
     /// What it shows over TLS; none: it is plain.
     pub tls: Option<Tls>,
     /// Whether a WebSocket may be opened.

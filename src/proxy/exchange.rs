@@ -15,11 +15,12 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use tokio::time::{timeout, timeout_at};
 
-use super::access_log;
+use super::access_log::{self, End};
 use super::caller::{Caller, CallerError};
 use super::context::Context;
 use super::dial::Protocols;
 use super::examine::{self, Next};
+use super::form_method::{FormMethod, NoMethod};
 use super::hop_by_hop;
 use super::inject::{self, Destination, REQUEST_ID, Way};
 use super::instance_session::{
@@ -35,7 +36,7 @@ use super::respond::{self, Refusal};
 use super::stream::Received;
 use super::target::Malformed;
 use crate::clock::Clock;
-use crate::telemetry::access;
+use crate::telemetry::{Cut, access};
 
 /// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
 /// for its body all the same (RFC 9110, section 10.1.1).
@@ -101,7 +102,9 @@ pub(super) async fn serve(
         listening,
         context: &mut context,
         clock,
+        form: None,
         status: 0,
+        cut: None,
     };
     let served = match malformed {
         // where the next request begins is anybody's guess
@@ -109,7 +112,7 @@ pub(super) async fn serve(
         None => exchange.run(peer).await,
     };
     let (after, error) = exchange.conclude(served).await;
-    let status = exchange.status;
+    let (status, cut) = (exchange.status, exchange.cut);
     context.ends();
     let took = clock.now().since(context.started);
     let method = caller.method().into();
@@ -117,12 +120,19 @@ pub(super) async fn serve(
     metrics.request(
         context.app_metrics(),
         method,
-        status,
+        (status, cut),
         took,
         context.upstream,
     );
     if context.plan.access_log && access::is_on() {
-        access_log::write(caller, &context, clock.wall(), status, took, error);
+        let end = End {
+            at: clock.wall(),
+            status,
+            took,
+            cut,
+            error,
+        };
+        access_log::write(caller, peer, &context, end);
     }
     after
 }
@@ -134,8 +144,12 @@ struct Exchange<'a> {
     context: &'a mut Context,
     clock: &'a dyn Clock,
     body: Body,
+    /// Its body, if that is a form.
+    form: Option<FormMethod>,
     /// The status that the caller was sent; 0: none yet.
     status: u16,
+    /// Which side ended it early.
+    cut: Option<Cut>,
 }
 
 /// What happens first while a request's body goes one way and its response comes the other.
@@ -157,6 +171,7 @@ impl Exchange<'_> {
         if let Next::Answer(endpoint) = next {
             return self.answer(endpoint).await;
         }
+        self.form = FormMethod::of(self.caller.method(), &self.caller.head().headers);
         self.hold_token().await?;
         let is_upgrade = self.context.plan.listener.upgrades
             && self.body.is_done()
@@ -187,7 +202,7 @@ impl Exchange<'_> {
 
     /// Answers a request that asks this proxy for a local token or a session.
     async fn answer(&mut self, endpoint: Endpoint) -> Result<After, Stop> {
-        let answered = local::answer(endpoint, self.caller, self.context, self.clock).await?;
+        let answered = local::answer(endpoint, self.caller, self.context, self.listening).await?;
         let answer = answered?;
         self.say_farewell();
         self.status = answer.status().as_u16();
@@ -200,7 +215,7 @@ impl Exchange<'_> {
         let client = &self.context.client;
         if client.cell.usable(self.clock.now()).is_none() {
             let waited = client.cell.wait(self.clock, client.wait_for_token).await;
-            waited.map_err(Refusal::NoToken)?;
+            waited?;
         }
         Ok(())
     }
@@ -245,7 +260,7 @@ impl Exchange<'_> {
             // it expired while the connection was made
             None => {
                 let waited = client.cell.wait(self.clock, client.wait_for_token).await;
-                waited.map_err(Refusal::NoToken)?
+                waited.map_err(Refusal::from)?
             }
         };
         drop(held);
@@ -347,6 +362,7 @@ impl Exchange<'_> {
                     continue;
                 }
             };
+            self.judge_body(read.as_ref())?;
             reading = match self.send(read, instance).await {
                 Ok(()) => self.body.reading(),
                 // it may have answered all the same
@@ -417,6 +433,20 @@ impl Exchange<'_> {
         };
         pace.resume();
         event
+    }
+
+    /// Looks into a part of a form, before it goes on, for a method that is named there.
+    fn judge_body(&mut self, read: Option<&Bytes>) -> Result<(), Refusal> {
+        let Some(form) = &mut self.form else {
+            return Ok(());
+        };
+        let is_last = read.is_none() || self.caller.is_body_done();
+        let part = read.map(Bytes::as_ref).unwrap_or_default();
+        let named = form
+            .came(part, is_last)
+            .map_err(|NoMethod| Refusal::Method)?;
+        let mut named = named.into_iter();
+        named.try_for_each(|method| examine::judge_method(self.context, self.caller.head(), method))
     }
 
     /// Sends what was read of the body to the instance.
@@ -552,6 +582,7 @@ impl Exchange<'_> {
                 Event::Caller(error) => return Err(error.into()),
                 Event::Body(read) => read,
             };
+            self.judge_body(read.as_ref())?;
             reading = match self.send(read, &mut instance).await {
                 Ok(()) => self.body.reading(),
                 // the response goes on
@@ -624,11 +655,15 @@ impl Exchange<'_> {
             Err(stop) => {
                 // a response that was cut stays cut: the caller must not take it for whole
                 self.caller.abort();
-                let error = match stop {
-                    Stop::Caller(error) => error.to_string(),
-                    Stop::Cut(broken) => broken.problem,
-                    Stop::Refused(refusal) => refusal.reason().to_owned(),
+                let (error, cut) = match stop {
+                    Stop::Caller(error) => {
+                        let has_left = error == CallerError::Gone;
+                        (error.to_string(), has_left.then_some(Cut::ClientClosed))
+                    }
+                    Stop::Cut(broken) => (broken.problem, Some(Cut::UpstreamReset)),
+                    Stop::Refused(refusal) => (refusal.reason().to_owned(), None),
                 };
+                self.cut = cut;
                 return (After::Close, Some(error));
             }
         };
@@ -642,8 +677,9 @@ impl Exchange<'_> {
         self.context.refusal = Some(refusal);
         let status = answer.status();
         let sent = answer.send(self.caller, self.context.id.as_ref()).await;
-        if sent.is_ok() {
-            self.status = status.as_u16();
+        match sent {
+            Ok(()) => self.status = status.as_u16(),
+            Err(_) => self.cut = Some(Cut::ClientClosed),
         }
         let after = if sent.is_ok() && !is_over {
             After::Keep

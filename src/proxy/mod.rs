@@ -2,7 +2,7 @@
 //!
 //! A request's walk: [`listener`] accepts a connection, `transport` is TLS or not, `connection` (HTTP/1)
 //! or `http2` reads heads from it, and `exchange` serves each request from its head to its line in the
-//! log. It asks [`head`] and `examine` ([`target`], [`browser`], `identify`, [`policy`], [`limit`]:
+//! log. It asks [`head`] and `examine` ([`target`], [`crate::browser`], `identify`, [`policy`], [`limit`]:
 //! may it go on, and as whom?), the client's token, [`upstream`] (a connection: `pool`, `dial`),
 //! `inject` and `hop_by_hop` (what is sent), `replay` (once more after a 401?), and passes the response
 //! on. `caller` and `instance_session` are the two sides, whatever version of HTTP each speaks. What is
@@ -18,7 +18,6 @@
 mod access_log;
 mod answer;
 pub mod app;
-pub mod browser;
 mod caller;
 pub mod config;
 mod connection;
@@ -26,6 +25,8 @@ mod context;
 mod dial;
 mod examine;
 mod exchange;
+mod form_method;
+mod forwarded;
 pub mod head;
 mod head_frames;
 mod hop_by_hop;

@@ -15,6 +15,7 @@ use super::limit::Exceeded;
 use super::policy::Denied;
 use super::target::Malformed;
 use crate::token::cache::NoToken;
+use crate::token::ports::Outcome;
 
 /// Why a request is answered here and not by Collibra.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub enum Refusal {
     Body(&'static str),
     /// The request can be read in more than one way.
     Malformed(Malformed),
+    /// It has passed this process before.
+    Loop,
     /// A method that is never forwarded.
     Method,
     /// The head took too long.
@@ -50,6 +53,8 @@ pub enum Refusal {
     Denied(Denied),
     /// The app's own limit.
     AppLimit(Exceeded),
+    /// Local tokens are asked for too often; the next one is due after this.
+    TokenLimit(Duration),
     /// There is no token to send.
     NoToken(NoToken),
     /// Collibra could not be reached, or broke off.
@@ -61,6 +66,16 @@ pub enum Refusal {
     },
 }
 
+impl From<NoToken> for Refusal {
+    fn from(no_token: NoToken) -> Refusal {
+        match no_token.reason {
+            // nothing but another configuration brings one
+            Some((Outcome::Loop, _)) => Refusal::Loop,
+            _ => Refusal::NoToken(no_token),
+        }
+    }
+}
+
 impl Refusal {
     /// The value of `X-Collibra-Auth-Proxy`, and of the metrics' label `reason`.
     #[must_use]
@@ -70,6 +85,7 @@ impl Refusal {
             | Refusal::Http2WithoutTls
             | Refusal::Body(_)
             | Refusal::Malformed(_) => "bad-request",
+            Refusal::Loop => "loop",
             Refusal::Method => "method",
             Refusal::SlowHeader => "slow-header",
             Refusal::LargeHeader => "large-header",
@@ -78,6 +94,7 @@ impl Refusal {
             Refusal::CrossSite => "cross-site",
             Refusal::UnknownApp => "unknown-app",
             Refusal::AppLimit(_) => "app-limit",
+            Refusal::TokenLimit(_) => "token-limit",
             Refusal::Denied(_) => "denied",
             Refusal::NoToken(_) => "no-token",
             Refusal::Upstream { .. } => "upstream",
@@ -92,13 +109,14 @@ impl Refusal {
             | Refusal::Http2WithoutTls
             | Refusal::Body(_)
             | Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::Loop => StatusCode::LOOP_DETECTED,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SlowHeader | Refusal::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::Host { .. } => StatusCode::MISDIRECTED_REQUEST,
             Refusal::CrossSite | Refusal::Denied(_) => StatusCode::FORBIDDEN,
             Refusal::UnknownApp => StatusCode::UNAUTHORIZED,
-            Refusal::AppLimit(_) => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::AppLimit(_) | Refusal::TokenLimit(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NoToken(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
             Refusal::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -110,7 +128,7 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Refusal::NoToken(no_token) => no_token.retry_after,
-            Refusal::AppLimit(Exceeded::Rate(wait)) => *wait,
+            Refusal::AppLimit(Exceeded::Rate(wait)) | Refusal::TokenLimit(wait) => *wait,
             // when one of the others ends is not known
             Refusal::AppLimit(Exceeded::InFlight) => Duration::from_secs(1),
             _ => return None,
@@ -141,6 +159,11 @@ impl Refusal {
                 "The request is ambiguous",
                 why.explain(),
                 "Send it in one of the forms that every server reads alike.",
+            ),
+            Refusal::Loop => Words::new(
+                "The request came back to this proxy",
+                "What the proxy sends to Collibra arrives at the proxy itself, directly or by way of another proxy.",
+                "Set the instance's url (COLLIBRA_URL) to Collibra's own address. Where /etc/hosts or DNS gives that name to the proxy, set the instance's address too.",
             ),
             Refusal::Method => Words::new(
                 "Method not allowed",
@@ -188,6 +211,11 @@ impl Refusal {
                     }
                 },
                 "Come again after the seconds that Retry-After says, or raise the app's limit.",
+            ),
+            Refusal::TokenLimit(_) => Words::new(
+                "Too many token requests and logins",
+                "An app gets 20 local tokens a second; all callers of a listener that are no app get 100 together, refused ones included.",
+                "Keep the token or the session until it expires, and come again after the seconds that Retry-After says.",
             ),
             Refusal::Denied(Denied::TokenEndpoint) => Words::new(
                 "This is not forwarded to the token endpoint",
@@ -288,7 +316,6 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::ports::Outcome;
 
     fn no_token() -> Refusal {
         Refusal::NoToken(NoToken {

@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -98,7 +98,13 @@ impl Tls {
         // the strongest that both know
         config.ignore_client_order = true;
         config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
+        if client_ca.is_some() {
+            // a resumed session has the certificate that its first handshake verified, and it may have
+            // expired or been revoked since
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        } else {
+            config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
+        }
         Ok(Tls {
             config: Arc::new(config),
             expires: expiry(&chain)?,

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use prometheus::{IntCounter, IntCounterVec};
 
 use super::families::Families;
-use super::requests::{MethodLabel, RequestCounts};
+use super::requests::{Cut, MethodLabel, RequestCounts};
 
 /// The metrics with one app's name on them, found once. The name is empty for callers that are no
 /// app.
@@ -48,7 +48,7 @@ impl AppMetrics {
     }
 
     /// Counts one request for `client`.
-    pub(super) fn count(&self, client: &str, method: MethodLabel, code: u16) {
+    pub(super) fn count(&self, client: &str, method: MethodLabel, code: u16, cut: Option<Cut>) {
         let known = |all: &[Arc<RequestCounts>]| all.iter().any(|counts| counts.client() == client);
         if !known(&self.requests.load()) {
             let made = Arc::new(RequestCounts::new(self.family.clone(), client, &self.name));
@@ -62,7 +62,7 @@ impl AppMetrics {
         }
         let all = self.requests.load();
         if let Some(counts) = all.iter().find(|counts| counts.client() == client) {
-            counts.count(method, code);
+            counts.count(method, code, cut);
         }
     }
 }

@@ -8,10 +8,10 @@ use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 use super::app::AppMetrics;
 use super::counts::Counts;
 use super::families::Families;
-use super::requests::MethodLabel;
+use super::requests::{Cut, MethodLabel};
 
 /// The outcomes of a token request.
-const OUTCOMES: [&str; 9] = [
+const OUTCOMES: [&str; 10] = [
     "ok",
     "rate_limited",
     "invalid_client",
@@ -21,6 +21,7 @@ const OUTCOMES: [&str; 9] = [
     "connection_lost",
     "server_error",
     "malformed",
+    "loop",
 ];
 
 /// What became of requests that the API answered with 401.
@@ -84,18 +85,18 @@ impl ClientMetrics {
         }
     }
 
-    /// A request of `app` was answered with the status `code`: `duration` after its head, of
-    /// which Collibra took `upstream` to begin its answer, if it was asked. Takes no lock and
+    /// A request of `app` was answered with the status `code`, or was cut: `duration` after its
+    /// head, of which Collibra took `upstream` to begin its answer, if it was asked. Takes no lock and
     /// formats nothing once a method and status have been seen.
     pub fn request(
         &self,
         app: &AppMetrics,
         method: MethodLabel,
-        code: u16,
+        (code, cut): (u16, Option<Cut>),
         duration: Duration,
         upstream: Option<Duration>,
     ) {
-        app.count(&self.name, method, code);
+        app.count(&self.name, method, code, cut);
         self.answered.fetch_add(1, Ordering::Relaxed);
         self.request_duration.observe(duration.as_secs_f64());
         if let Some(upstream) = upstream {

@@ -6,8 +6,10 @@ use super::counts::Counts;
 use super::families::Families;
 
 /// The reasons for which the proxy answers itself.
-const REASONS: [&str; 12] = [
+const REASONS: [&str; 14] = [
     "bad-request",
+    "loop",
+    "token-limit",
     "unknown-app",
     "denied",
     "cross-site",

@@ -166,7 +166,7 @@ mod tests {
         client.request(
             &metrics.app(""),
             MethodLabel::Get,
-            200,
+            (200, None),
             Duration::from_millis(40),
             Some(Duration::from_millis(30)),
         );

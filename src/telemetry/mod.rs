@@ -13,6 +13,7 @@ mod lines;
 mod listener;
 pub mod logging;
 pub mod metrics;
+pub mod printable;
 mod requests;
 mod store;
 
@@ -20,5 +21,5 @@ pub use app::AppMetrics;
 pub use client::{ClientMetrics, InFlight, TokenTimes};
 pub use listener::{Connection, ListenerMetrics};
 pub use metrics::Metrics;
-pub use requests::MethodLabel;
+pub use requests::{Cut, MethodLabel};
 pub use store::{Operation, StoreMetrics, StoreOutcome};

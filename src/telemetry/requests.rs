@@ -34,12 +34,27 @@ pub enum MethodLabel {
     Other,
 }
 
+/// Which side ended an exchange before it was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The caller closed its connection, or reset its stream.
+    ClientClosed,
+    /// The instance broke off, or was silent for longer than `idle_timeout`.
+    UpstreamReset,
+}
+
 /// How many labels there are for a method.
 const METHODS: usize = 10;
 
 /// The statuses that have a cell each: 100 to 599. The cell after them is for all others.
 const FIRST_CODE: u16 = 100;
 const CODES: usize = 500;
+
+/// The cells after those: any other status, and one for each [`Cut`].
+const OTHER: usize = CODES;
+const CLIENT_CLOSED: usize = CODES + 1;
+const UPSTREAM_RESET: usize = CODES + 2;
+const COLUMNS: usize = CODES + 3;
 
 /// The requests of one client and app: a cell for each method and status, filled when first used.
 pub(super) struct RequestCounts {
@@ -67,6 +82,17 @@ impl MethodLabel {
             MethodLabel::Connect => "CONNECT",
             MethodLabel::Trace => "TRACE",
             MethodLabel::Other => "other",
+        }
+    }
+}
+
+impl Cut {
+    /// Its name in the log and in the label `code`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Cut::ClientClosed => "client_closed",
+            Cut::UpstreamReset => "upstream_reset",
         }
     }
 }
@@ -103,16 +129,22 @@ impl RequestCounts {
         &self.client
     }
 
-    /// Counts one request.
-    pub(super) fn count(&self, method: MethodLabel, code: u16) {
-        let column = match code.checked_sub(FIRST_CODE).map(usize::from) {
-            Some(known) if known < CODES => known,
-            _ => CODES,
+    /// Counts one request, by its status unless it was cut.
+    pub(super) fn count(&self, method: MethodLabel, code: u16, cut: Option<Cut>) {
+        let column = match (cut, code.checked_sub(FIRST_CODE).map(usize::from)) {
+            (Some(Cut::ClientClosed), _) => CLIENT_CLOSED,
+            (Some(Cut::UpstreamReset), _) => UPSTREAM_RESET,
+            (None, Some(known)) if known < CODES => known,
+            (None, _) => OTHER,
         };
         let row = self.rows[method as usize]
-            .get_or_init(|| (0..=CODES).map(|_| OnceLock::new()).collect());
+            .get_or_init(|| (0..COLUMNS).map(|_| OnceLock::new()).collect());
         row[column]
-            .get_or_init(|| self.resolve(method, (column < CODES).then_some(code)))
+            .get_or_init(|| match cut {
+                Some(cut) => self.resolve(method, cut.label()),
+                None if column == OTHER => self.resolve(method, "other"),
+                None => self.resolve(method, &code.to_string()),
+            })
             .inc();
     }
 
@@ -125,10 +157,9 @@ impl RequestCounts {
             .sum()
     }
 
-    fn resolve(&self, method: MethodLabel, code: Option<u16>) -> IntCounter {
-        let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
+    fn resolve(&self, method: MethodLabel, code: &str) -> IntCounter {
         self.family
-            .with_label_values(&[&self.client, &self.app, method.as_str(), code.as_str()])
+            .with_label_values(&[&self.client, &self.app, method.as_str(), code])
     }
 }
 
@@ -158,9 +189,13 @@ mod tests {
     fn each_method_and_status_has_its_own_counter() {
         let (family, counts) = counts();
         for code in [100, 200, 200, 599] {
-            counts.count(MethodLabel::Get, code);
+            counts.count(MethodLabel::Get, code, None);
         }
-        counts.count(MethodLabel::Other, 200);
+        counts.count(MethodLabel::Other, 200, None);
+        for status in [0, 200] {
+            counts.count(MethodLabel::Put, status, Some(Cut::ClientClosed));
+            counts.count(MethodLabel::Put, status, Some(Cut::UpstreamReset));
+        }
         let value = |method, code| {
             family
                 .with_label_values(&["catalog", "", method, code])
@@ -169,14 +204,17 @@ mod tests {
         assert_eq!(value("GET", "200"), 2);
         assert_eq!((value("GET", "100"), value("GET", "599")), (1, 1));
         assert_eq!((value("other", "200"), value("HEAD", "100")), (1, 0));
-        assert_eq!(counts.total(), 5);
+        assert_eq!(value("PUT", "client_closed"), 2);
+        assert_eq!(value("PUT", "upstream_reset"), 2);
+        assert_eq!((value("PUT", "200"), value("PUT", "other")), (0, 0));
+        assert_eq!(counts.total(), 9);
     }
 
     #[test]
     fn statuses_that_nobody_registered_share_one_label() {
         let (family, counts) = counts();
         for code in [0, 99, 600, 999, u16::MAX] {
-            counts.count(MethodLabel::Trace, code);
+            counts.count(MethodLabel::Trace, code, None);
         }
         let other = family.with_label_values(&["catalog", "", "TRACE", "other"]);
         assert_eq!(other.get(), 5);

@@ -4,6 +4,8 @@
 // each is said to be a test once more for clippy, which allows `unwrap` in what is marked so
 
 #[cfg(test)]
+mod access_log;
+#[cfg(test)]
 mod admin_jam;
 #[cfg(test)]
 mod apps;
@@ -60,6 +62,8 @@ mod listeners_unix;
 mod listeners_websocket;
 #[cfg(test)]
 mod log_jam;
+#[cfg(test)]
+mod loops;
 #[cfg(test)]
 mod oauth_clients;
 #[cfg(test)]

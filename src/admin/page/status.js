@@ -142,6 +142,14 @@ function draw() {
   write(byId("about"), `version ${report.version}, up ${duration(report.uptime_seconds + age)}`);
   document.title = `${word} · collibra-auth-proxy`;
 
+  const refused = report.refused_configuration;
+  byId("refused").hidden = !refused;
+  if (refused) {
+    write(byId("refused-when"), `for ${duration(refused.seconds_ago + age)}, the one before stays in force`);
+    const faults = fit(byId("refused-faults"), refused.faults.length, () => document.createElement("p"));
+    refused.faults.forEach((fault, index) => write(faults[index], fault));
+  }
+
   const cards = fit(byId("clients"), report.clients.length, () => byId("client").content.firstElementChild.cloneNode(true));
   report.clients.forEach((client, index) => drawClient(cards[index], client, age));
 

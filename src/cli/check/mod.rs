@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::loops::Names;
 use super::source::Source;
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -34,6 +35,13 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.source.load()?;
     let mut out = io::stdout();
+    let loops = Names::configured(&config).loops().await;
+    if !loops.is_empty() {
+        for found in loops {
+            writeln!(out, "fault: {found}")?;
+        }
+        return Ok(ExitCode::FAILURE);
+    }
     summary(&config, &mut out)?;
     if args.live && !live::run(&config, Arc::new(SystemClock), &mut out).await? {
         return Ok(ExitCode::FAILURE);

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::clock::SystemClock;
 use crate::oauth::{AuthMethod, testing};
+use crate::outgoing::via::{self, VIA};
 use crate::tls::CaFile;
 use crate::token::ports::Outcome;
 
@@ -189,6 +190,7 @@ async fn a_request_is_what_the_document_asks_for() {
         "user-agent: collibra-auth-proxy/{}",
         env!("CARGO_PKG_VERSION")
     );
+    let via = format!("{VIA}: {}", via::own().to_str().unwrap());
     assert_eq!(
         lines,
         [
@@ -200,6 +202,7 @@ async fn a_request_is_what_the_document_asks_for() {
             "content-type: application/x-www-form-urlencoded",
             &host,
             &agent,
+            &via,
         ]
     );
 }
