@@ -10,7 +10,9 @@
 
 mod connection;
 mod drain;
+mod events;
 mod guard;
+pub mod history;
 mod ready;
 pub mod report;
 mod reserve;
@@ -19,4 +21,4 @@ mod server;
 mod view;
 
 pub use server::serve;
-pub use view::{AppView, ClientView, ListenerView, Parts, Refused, View};
+pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, Past, Refused, View};

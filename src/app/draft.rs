@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::handover::Inheritance;
 use super::{Open, Parts, Running, StartError, stored};
+use crate::clock::Clock;
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -18,6 +19,8 @@ use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
 use crate::proxy::plan::{Client, Credentials, Plan, Route};
+use crate::proxy::replay::Replay;
+use crate::proxy::respond::Reason;
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
@@ -109,6 +112,7 @@ impl Draft<'_> {
     fn clients(&mut self) -> Result<(), StartError> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
+            metrics.declare::<Outcome, Replay>();
             let (cell, engine) = self.engine(client, &metrics)?;
             let upstream = Arc::clone(&self.made.parts.instances[&client.instance]);
             let before = self.running.parts.clients.get(name);
@@ -184,7 +188,10 @@ impl Draft<'_> {
             initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
-            observer: Counted(Arc::clone(metrics)),
+            observer: Metered {
+                metrics: Arc::clone(metrics),
+                clock: Arc::clone(&running.clock),
+            },
         });
         let (engine, orders) = mpsc::unbounded_channel();
         self.made.tasks.push(Box::pin(service.run(orders)));
@@ -273,6 +280,8 @@ impl Draft<'_> {
     }
 
     fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
+        let metrics = self.running.metrics.listener(&listener.name);
+        metrics.declare::<Reason>();
         let plan = Arc::new(Plan {
             listener: listener.clone(),
             client: Arc::clone(&self.made.parts.clients[&listener.client]),
@@ -282,7 +291,7 @@ impl Draft<'_> {
             nobody: self.running.metrics.app(""),
             revoked: Arc::clone(&self.running.revoked),
             policy: Arc::clone(&self.config.policy),
-            metrics: self.running.metrics.listener(&listener.name),
+            metrics,
             access_log: self.config.access_log,
             log_user_agent: self.config.log_user_agent,
         });
@@ -330,11 +339,14 @@ impl Draft<'_> {
 
 /// Counts token requests in the metrics.
 #[derive(Debug)]
-struct Counted(Arc<ClientMetrics>);
+struct Metered {
+    metrics: Arc<ClientMetrics>,
+    clock: Arc<dyn Clock>,
+}
 
-impl Observer for Counted {
+impl Observer for Metered {
     fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>) {
-        let label = outcome.map_or_else(Outcome::label, |()| "ok");
-        self.0.token_request(label, duration);
+        self.metrics
+            .token_request(outcome, duration, self.clock.wall());
     }
 }

@@ -11,9 +11,8 @@ use super::caller::Caller;
 use super::context::Context;
 use super::forwarded;
 use super::peer::Peer;
-use super::respond::Refusal;
-use crate::telemetry::Cut;
 use crate::telemetry::access::{self, Record, RequestId};
+use crate::telemetry::{Cut, Label as _};
 
 /// How a request ended.
 #[derive(Debug)]
@@ -56,7 +55,10 @@ pub(super) fn write(caller: &Caller, peer: &Peer, context: &Context, end: End) {
         upstream: context.upstream,
         generation: context.generation,
         replayed: context.replayed,
-        refused: context.refusal.as_ref().map(Refusal::reason),
+        refused: context
+            .refusal
+            .as_ref()
+            .map(|refusal| refusal.reason().label()),
         cut: end.cut,
         error: end.error,
     });

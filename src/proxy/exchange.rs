@@ -33,10 +33,12 @@ use super::peer::Peer;
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
+use super::stop::{Settled, Stop};
 use super::stream::Received;
 use super::target::Malformed;
 use crate::clock::Clock;
-use crate::telemetry::{Cut, access};
+use crate::telemetry::{Cut, Ended, Source, access};
+use crate::token::token::Token;
 
 /// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
 /// for its body all the same (RFC 9110, section 10.1.1).
@@ -52,38 +54,6 @@ pub(super) enum After {
     Keep,
     /// It ends.
     Close,
-}
-
-/// Why a request is not served to its end by the instance.
-#[derive(Debug)]
-enum Stop {
-    /// It is answered here.
-    Refused(Refusal),
-    /// Its caller is gone, or too slow; no answer would reach it.
-    Caller(CallerError),
-    /// The response broke off after its head was sent.
-    Cut(Broken),
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Stop {
-        Stop::Refused(refusal)
-    }
-}
-
-impl From<CallerError> for Stop {
-    fn from(error: CallerError) -> Stop {
-        Stop::Caller(error)
-    }
-}
-
-impl From<Broken> for Stop {
-    fn from(broken: Broken) -> Stop {
-        Stop::Refused(Refusal::Upstream {
-            problem: broken.problem,
-            timeout: broken.timeout,
-        })
-    }
 }
 
 /// Serves the request of `caller`, which came from `peer`; `malformed` is what is wrong with its head
@@ -112,18 +82,20 @@ pub(super) async fn serve(
         None => exchange.run(peer).await,
     };
     let (after, error) = exchange.conclude(served).await;
-    let (status, cut) = (exchange.status, exchange.cut);
+    let (status, cut, request_bytes) = (exchange.status, exchange.cut, exchange.body.bytes);
     context.ends();
     let took = clock.now().since(context.started);
-    let method = caller.method().into();
-    let metrics = &context.client.metrics;
-    metrics.request(
-        context.app_metrics(),
-        method,
-        (status, cut),
-        took,
-        context.upstream,
-    );
+    let ended = Ended {
+        method: caller.method().into(),
+        status,
+        cut,
+        source: context.upstream.map_or(Source::Proxy, |_| Source::Instance),
+        duration: took,
+        upstream: context.upstream,
+        request_bytes: u64::try_from(request_bytes).unwrap_or(u64::MAX),
+        response_bytes: caller.body_bytes_sent(),
+    };
+    context.in_flight().count(&ended);
     if context.plan.access_log && access::is_on() {
         let end = End {
             at: clock.wall(),
@@ -172,6 +144,7 @@ impl Exchange<'_> {
             return self.answer(endpoint).await;
         }
         self.form = FormMethod::of(self.caller.method(), &self.caller.head().headers);
+        let _ = self.context.in_flight();
         self.hold_token().await?;
         let is_upgrade = self.context.plan.listener.upgrades
             && self.body.is_done()
@@ -214,10 +187,16 @@ impl Exchange<'_> {
     async fn hold_token(&self) -> Result<(), Refusal> {
         let client = &self.context.client;
         if client.cell.usable(self.clock.now()).is_none() {
-            let waited = client.cell.wait(self.clock, client.wait_for_token).await;
-            waited?;
+            self.wait_for_token().await?;
         }
         Ok(())
+    }
+
+    async fn wait_for_token(&self) -> Result<Arc<Token>, Refusal> {
+        let client = &self.context.client;
+        let _waiting = client.metrics.waits();
+        let waited = client.cell.wait(self.clock, client.wait_for_token).await;
+        waited.map_err(Refusal::from)
     }
 
     /// A connection to the instance, a new one if it has to be `fresh`.
@@ -258,10 +237,7 @@ impl Exchange<'_> {
         let token = match held.as_deref().and_then(Option::as_ref) {
             Some(token) => Arc::clone(token),
             // it expired while the connection was made
-            None => {
-                let waited = client.cell.wait(self.clock, client.wait_for_token).await;
-                waited.map_err(Refusal::from)?
-            }
+            None => self.wait_for_token().await?,
         };
         drop(held);
         self.context.goes_out(&token, self.clock.now());
@@ -541,8 +517,7 @@ impl Exchange<'_> {
         let Some(head) = head else {
             return Err(Broken::invalid("there is no head of a response").into());
         };
-        let now = self.clock.now();
-        self.context.upstream = self.context.sent.map(|sent| now.since(sent));
+        self.note_response();
         let status = head.status;
         let is_empty = has_no_body(self.caller.method(), status) || instance.is_complete();
         let mut left = length(&head);
@@ -598,6 +573,12 @@ impl Exchange<'_> {
         Ok(After::Keep)
     }
 
+    /// The instance's response begins.
+    fn note_response(&mut self) {
+        let now = self.clock.now();
+        self.context.upstream = self.context.sent.map(|sent| now.since(sent));
+    }
+
     /// Passes bytes both ways, for the connection has become a tunnel (101), until either side ends.
     async fn tunnel(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
         let head = self.response_head(&instance).map_err(internal)?;
@@ -605,6 +586,7 @@ impl Exchange<'_> {
             return Err(Broken::invalid("there is no head of a response").into());
         };
         self.status = head.status.as_u16();
+        self.note_response();
         self.caller.write_head(head, false).await?;
         instance.write_as_tunnel();
         loop {
@@ -636,41 +618,23 @@ impl Exchange<'_> {
     /// connection, and what the log says.
     async fn conclude(&mut self, served: Result<After, Stop>) -> (After, Option<String>) {
         self.context.ends();
-        let is_answered = self.status != 0;
-        let (refusal, error) = match served {
+        let stop = match served {
             Ok(after) => return (after, None),
-            Err(Stop::Refused(refusal)) if !is_answered => {
-                let error = match &refusal {
-                    Refusal::Upstream { problem, .. } => Some(problem.clone()),
-                    _ => None,
-                };
-                (refusal, error)
-            }
-            Err(Stop::Caller(error @ CallerError::TooSlow)) if !is_answered => {
-                (Refusal::SlowBody, Some(error.to_string()))
-            }
-            Err(Stop::Caller(error @ CallerError::Malformed)) if !is_answered => {
-                (Refusal::Unreadable, Some(error.to_string()))
-            }
-            Err(stop) => {
-                // a response that was cut stays cut: the caller must not take it for whole
+            Err(stop) => stop,
+        };
+        let (refusal, error) = match stop.settle(self.status != 0) {
+            Settled::Answer(refusal, error) => (refusal, error),
+            Settled::Cut(error, cut) => {
                 self.caller.abort();
-                let (error, cut) = match stop {
-                    Stop::Caller(error) => {
-                        let has_left = error == CallerError::Gone;
-                        (error.to_string(), has_left.then_some(Cut::ClientClosed))
-                    }
-                    Stop::Cut(broken) => (broken.problem, Some(Cut::UpstreamReset)),
-                    Stop::Refused(refusal) => (refusal.reason().to_owned(), None),
-                };
                 self.cut = cut;
                 return (After::Close, Some(error));
             }
         };
-        self.context.plan.metrics.refused(refusal.reason());
+        let app = self.context.app().map_or("", |app| app);
+        self.context.plan.metrics.refused(refusal.reason(), app);
         self.say_farewell();
         let answer = respond::answer(&refusal);
-        let is_over = ends_connection(&refusal) || *self.caller.method() == Method::CONNECT;
+        let is_over = refusal.ends_connection() || *self.caller.method() == Method::CONNECT;
         if is_over {
             self.caller.close_after();
         }
@@ -688,16 +652,6 @@ impl Exchange<'_> {
         };
         (after, error)
     }
-}
-
-/// Whether it is anybody's guess where the next request begins.
-fn ends_connection(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::SlowBody
-            | Refusal::Unreadable
-            | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
-    )
 }
 
 /// The next event within `limit`, if there is one.

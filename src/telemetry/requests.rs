@@ -1,4 +1,4 @@
-//! Counting requests by method and status without looking anything up by name.
+//! Counting requests by method, status and source without looking anything up by name.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -43,26 +43,39 @@ pub enum Cut {
     UpstreamReset,
 }
 
+/// Whose response a caller was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Source {
+    /// The instance's.
+    Instance,
+    /// The proxy's own, or none at all.
+    Proxy,
+}
+
 /// How many labels there are for a method.
 const METHODS: usize = 10;
+const SOURCES: usize = 2;
 
 /// The statuses that have a cell each: 100 to 599. The cell after them is for all others.
 const FIRST_CODE: u16 = 100;
 const CODES: usize = 500;
 
-/// The cells after those: any other status, and one for each [`Cut`].
+/// The cells after those: any other status, and one for each [`Cut`]. Up to the last they stand for
+/// failures, as those of the 5xx do.
 const OTHER: usize = CODES;
-const CLIENT_CLOSED: usize = CODES + 1;
-const UPSTREAM_RESET: usize = CODES + 2;
+const UPSTREAM_RESET: usize = CODES + 1;
+const CLIENT_CLOSED: usize = CODES + 2;
 const COLUMNS: usize = CODES + 3;
 
-/// The requests of one client and app: a cell for each method and status, filled when first used.
+/// The requests of one client and app: a cell for each method, source and status, filled when first
+/// used.
 pub(super) struct RequestCounts {
     family: IntCounterVec,
     client: String,
     app: String,
-    /// A row for each method, made when it is first used: most are not.
-    rows: [OnceLock<Row>; METHODS],
+    /// A row for each method and source, made when it is first used: most are not.
+    rows: [OnceLock<Row>; METHODS * SOURCES],
 }
 
 type Row = Box<[OnceLock<IntCounter>]>;
@@ -97,6 +110,17 @@ impl Cut {
     }
 }
 
+impl Source {
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Instance => "instance",
+            Source::Proxy => "proxy",
+        }
+    }
+}
+
 impl From<&Method> for MethodLabel {
     fn from(method: &Method) -> MethodLabel {
         match *method {
@@ -124,26 +148,21 @@ impl RequestCounts {
         }
     }
 
-    /// The client.
-    pub(super) fn client(&self) -> &str {
-        &self.client
-    }
-
     /// Counts one request, by its status unless it was cut.
-    pub(super) fn count(&self, method: MethodLabel, code: u16, cut: Option<Cut>) {
+    pub(super) fn count(&self, method: MethodLabel, code: u16, cut: Option<Cut>, source: Source) {
         let column = match (cut, code.checked_sub(FIRST_CODE).map(usize::from)) {
             (Some(Cut::ClientClosed), _) => CLIENT_CLOSED,
             (Some(Cut::UpstreamReset), _) => UPSTREAM_RESET,
             (None, Some(known)) if known < CODES => known,
             (None, _) => OTHER,
         };
-        let row = self.rows[method as usize]
+        let row = self.rows[method as usize * SOURCES + source as usize]
             .get_or_init(|| (0..COLUMNS).map(|_| OnceLock::new()).collect());
         row[column]
             .get_or_init(|| match cut {
-                Some(cut) => self.resolve(method, cut.label()),
-                None if column == OTHER => self.resolve(method, "other"),
-                None => self.resolve(method, &code.to_string()),
+                Some(cut) => self.resolve(method, cut.label(), source),
+                None if column == OTHER => self.resolve(method, "other", source),
+                None => self.resolve(method, &code.to_string(), source),
             })
             .inc();
     }
@@ -157,9 +176,24 @@ impl RequestCounts {
             .sum()
     }
 
-    fn resolve(&self, method: MethodLabel, code: &str) -> IntCounter {
-        self.family
-            .with_label_values(&[&self.client, &self.app, method.as_str(), code])
+    /// How many of them failed: were answered with a 5xx or not at all, or were cut by the instance.
+    pub(super) fn failed(&self) -> u64 {
+        const FIRST_FAILURE: usize = 500 - FIRST_CODE as usize;
+        let rows = self.rows.iter().filter_map(OnceLock::get);
+        rows.flat_map(|row| &row[FIRST_FAILURE..CLIENT_CLOSED])
+            .filter_map(OnceLock::get)
+            .map(IntCounter::get)
+            .sum()
+    }
+
+    fn resolve(&self, method: MethodLabel, code: &str, source: Source) -> IntCounter {
+        self.family.with_label_values(&[
+            &self.client,
+            &self.app,
+            method.as_str(),
+            code,
+            source.as_str(),
+        ])
     }
 }
 
@@ -179,8 +213,11 @@ mod tests {
     use prometheus::Opts;
 
     fn counts() -> (IntCounterVec, RequestCounts) {
-        let family =
-            IntCounterVec::new(Opts::new("n", "h"), &["client", "app", "method", "code"]).unwrap();
+        let family = IntCounterVec::new(
+            Opts::new("n", "h"),
+            &["client", "app", "method", "code", "source"],
+        )
+        .unwrap();
         let counts = RequestCounts::new(family.clone(), "catalog", "");
         (family, counts)
     }
@@ -189,35 +226,39 @@ mod tests {
     fn each_method_and_status_has_its_own_counter() {
         let (family, counts) = counts();
         for code in [100, 200, 200, 599] {
-            counts.count(MethodLabel::Get, code, None);
+            counts.count(MethodLabel::Get, code, None, Source::Instance);
         }
-        counts.count(MethodLabel::Other, 200, None);
+        counts.count(MethodLabel::Get, 200, None, Source::Proxy);
+        counts.count(MethodLabel::Other, 200, None, Source::Instance);
         for status in [0, 200] {
-            counts.count(MethodLabel::Put, status, Some(Cut::ClientClosed));
-            counts.count(MethodLabel::Put, status, Some(Cut::UpstreamReset));
+            for cut in [Cut::ClientClosed, Cut::UpstreamReset] {
+                counts.count(MethodLabel::Put, status, Some(cut), Source::Instance);
+            }
         }
-        let value = |method, code| {
-            family
-                .with_label_values(&["catalog", "", method, code])
-                .get()
+        let counted = |method, code, source| {
+            let labels = &["catalog", "", method, code, source];
+            family.with_label_values(labels).get()
         };
+        let value = |method, code| counted(method, code, "instance");
+        assert_eq!(counted("GET", "200", "proxy"), 1);
         assert_eq!(value("GET", "200"), 2);
         assert_eq!((value("GET", "100"), value("GET", "599")), (1, 1));
         assert_eq!((value("other", "200"), value("HEAD", "100")), (1, 0));
         assert_eq!(value("PUT", "client_closed"), 2);
         assert_eq!(value("PUT", "upstream_reset"), 2);
         assert_eq!((value("PUT", "200"), value("PUT", "other")), (0, 0));
-        assert_eq!(counts.total(), 9);
+        assert_eq!((counts.total(), counts.failed()), (10, 3));
     }
 
     #[test]
     fn statuses_that_nobody_registered_share_one_label() {
         let (family, counts) = counts();
         for code in [0, 99, 600, 999, u16::MAX] {
-            counts.count(MethodLabel::Trace, code, None);
+            counts.count(MethodLabel::Trace, code, None, Source::Proxy);
         }
-        let other = family.with_label_values(&["catalog", "", "TRACE", "other"]);
+        let other = family.with_label_values(&["catalog", "", "TRACE", "other", "proxy"]);
         assert_eq!(other.get(), 5);
+        assert_eq!(counts.failed(), 5);
     }
 
     #[test]

@@ -65,6 +65,8 @@ mod log_jam;
 #[cfg(test)]
 mod loops;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod oauth_clients;
 #[cfg(test)]
 mod python;
