@@ -122,3 +122,54 @@ fn certificates_and_keys() {
     proxy.toml:10: listener.local.tls.ca_file: this key is unknown; write `cert_file`
     "#);
 }
+
+#[test]
+fn trusted_proxies_are_networks_or_addresses() {
+    let listener = |networks: &str| {
+        read(&format!(
+            "{MINIMAL}[listener.local]\naddress = \"127.0.0.1:1\"\ntrusted_proxies = {networks}\n"
+        ))
+    };
+    let config = listener(r#"["10.0.0.0/8", "192.0.2.1", "fd00::/8"]"#).unwrap();
+    let networks = &config.listeners[0].trusted_proxies;
+    let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
+    let faults = listener(r#"["10.0.0.0/33", "proxy.internal"]"#).unwrap_err();
+    let faults = faults.to_string();
+    assert_eq!(faults.matches("is no network").count(), 2, "{faults}");
+}
+
+#[test]
+fn an_instance_is_none_of_the_listeners() {
+    let with = |url: &str, listener: &str| {
+        let minimal = MINIMAL.replace("https://acme.example", url);
+        assert!(minimal.contains(url), "{minimal}");
+        read(&format!("{minimal}[listener.local]\naddress = \"{listener}\"\nallow_unauthenticated = true\n"))
+    };
+    for (url, listener) in [
+        ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+        ("http://localhost:8080", "127.0.0.1:8080"),
+        ("http://localhost:8080", "[::1]:8080"),
+        ("http://127.0.0.9:8080", "0.0.0.0:8080"),
+        ("https://[::1]:8443", "[::]:8443"),
+    ] {
+        let faults = with(url, listener).unwrap_err().to_string();
+        assert!(faults.contains("[listener.local] listens there"), "{faults}");
+    }
+    for (url, listener) in [
+        ("http://127.0.0.1:8081", "127.0.0.1:8080"),
+        ("http://127.0.0.1:8080", "127.0.0.2:8080"),
+        ("https://acme.collibra.com:8080", "0.0.0.0:8080"),
+        ("http://127.0.0.1:8080", "unix:/run/a.sock"),
+    ] {
+        with(url, listener).unwrap();
+    }
+}
+
+#[test]
+fn the_admin_address_answers_to_more_names() {
+    let config = read(&format!("{MINIMAL}[admin]\nhosts = [\"Proxy.Internal\"]\n")).unwrap();
+    assert_eq!(config.admin.hosts, ["proxy.internal"]);
+    let faults = read(&format!("{MINIMAL}[admin]\nhosts = [\"*\"]\n")).unwrap_err();
+    assert!(faults.to_string().contains("is no host name"), "{faults}");
+}
