@@ -15,6 +15,7 @@
 //!    registration   Collibra's client registration and management
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
+//!    trace          spans of requests and token requests, over OTLP
 //! 1  local_token    what apps get that ask here for a token or log in
 //!    token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
@@ -76,3 +77,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod trace;

@@ -224,6 +224,8 @@ impl Flags {
             admin_hosts: Field::Absent,
             access_log: Field::Absent,
             log_user_agent: Field::Absent,
+            trace_endpoint: Field::Absent,
+            trace_sample: Field::Absent,
             store,
             place: root,
         }

@@ -58,6 +58,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.threads", old.server.threads != new.server.threads),
         ("admin.address", old.admin.address != new.admin.address),
+        ("trace", old.trace != new.trace),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
@@ -85,6 +86,7 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
             "log",
             (old.access_log, old.log_user_agent) != (new.access_log, new.log_user_agent),
         ),
+        ("trace", old.trace != new.trace),
     ];
     for (table, _) in others.iter().filter(|(_, differs)| *differs) {
         found.push(format!("{table} changed"));

@@ -14,6 +14,7 @@ use crate::secret::Secret;
 use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
 use crate::token::cache::TokenCell;
 use crate::token::service::Control;
+use crate::trace::Tracer;
 
 /// A client, as a request needs it.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub struct Plan {
     pub access_log: bool,
     /// Whether the log shows the caller's `User-Agent`.
     pub log_user_agent: bool,
+    /// Makes each request's span, if there is a collector.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// Where requests go whose path begins alike.

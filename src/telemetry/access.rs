@@ -42,6 +42,8 @@ pub struct Record {
     pub claimed_app: Option<Arc<str>>,
     /// The id that finds the request in other logs.
     pub request_id: Option<RequestId>,
+    /// The id of the trace that has the request's span.
+    pub trace_id: Option<[u8; 16]>,
     /// The request's method.
     pub method: Method,
     /// The request's target, of which only the path is shown.
@@ -111,6 +113,7 @@ impl AccessLog {
             app,
             claimed_app,
             request_id,
+            trace_id,
             method,
             uri,
             user_agent,
@@ -146,6 +149,7 @@ impl AccessLog {
                 app,
                 claimed_app,
                 id,
+                trace_id,
                 method,
                 path,
                 user_agent,
@@ -201,6 +205,7 @@ pub(super) struct Access {
     app: Option<Arc<str>>,
     claimed_app: Option<Arc<str>>,
     id: Id,
+    trace_id: Option<[u8; 16]>,
     method: Method,
     path: usize,
     user_agent: Option<usize>,
@@ -315,6 +320,9 @@ impl Formatter {
         }
         if let Some(id) = id {
             line.text("request_id", id);
+        }
+        if let Some(trace_id) = access.trace_id {
+            line.text("trace_id", &hexadecimal(trace_id));
         }
         line.name("method", access.method.as_str().as_bytes());
         line.text("path", path);

@@ -51,6 +51,7 @@ fn whole() -> Record {
         app: Some("nightly export".into()),
         claimed_app: Some("lineage".into()),
         request_id: Some(RequestId::Generated(0xff)),
+        trace_id: Some([0xab; 16]),
         method: Method::GET,
         uri: "https://example.com/rest/2.0/assets?secret=1"
             .parse()
@@ -77,6 +78,7 @@ fn bare() -> Record {
         user_agent: None,
         cut: None,
         request_id: None,
+        trace_id: None,
         upstream: None,
         generation: None,
         replayed: false,
@@ -106,6 +108,7 @@ fn traced(form: Form, record: &Record) -> String {
             app = record.app.as_deref(),
             claimed_app = record.claimed_app.as_deref(),
             request_id = id,
+            trace_id = record.trace_id.map(|_| "ab".repeat(16)),
             method = %record.method,
             path = record.uri.path(),
             user_agent = record.user_agent.as_ref().map(|value| value.to_str().unwrap()),

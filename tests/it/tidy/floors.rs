@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 7] = [
         "tls",
     ],
     &["token", "outgoing", "local_token"],
-    &["oauth", "store", "registration"],
+    &["oauth", "store", "registration", "trace"],
     &["proxy", "admin"],
     &["config"],
     &["app"],
