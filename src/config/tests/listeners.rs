@@ -131,15 +131,18 @@ fn trusted_proxies_are_networks_or_addresses() {
     let networks: Vec<String> = networks.map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
     let faults = of(r#"["10.0.0.0/33", "proxy.internal"]"#).unwrap_err();
-    insta::assert_snapshot!(faults, @"");
+    insta::assert_snapshot!(faults, @r#"
+    proxy.toml:10: listener.local.trusted_proxies: item 1 is no network; write an address and how many of its bits count, like "10.0.0.0/8" or "fd00::/8"
+    proxy.toml:10: listener.local.trusted_proxies: item 2 is no network; write an address and how many of its bits count, like "10.0.0.0/8" or "fd00::/8"
+    "#);
 }
 
 #[test]
 fn an_instance_is_none_of_the_listeners() {
     let of = |url: &str, address: &str| {
         let text = with("", "", "allow_unauthenticated = true");
-        let text = text.replace("https://acme.example", url);
-        read(&text.replace("127.0.0.1:8080", address))
+        let text = text.replace("127.0.0.1:8080", address);
+        read(&text.replace("https://acme.example", url))
     };
     for (url, address) in [
         ("http://127.0.0.1:8080", "127.0.0.1:8080"),

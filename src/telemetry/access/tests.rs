@@ -176,7 +176,8 @@ fn a_line_for_people_and_one_for_collectors() {
     assert_eq!(
         logged(TEXT, |log, _| log.write(whole())),
         "2026-11-29T11:54:41.000042Z  INFO access: listener=local peer=192.0.2.7:50000 \
-         forwarded=2.3.4.5 client=catalog app=\"nightly export\" claimed_app=\"lineage\" request_id=\"000000000000000000000000000000ff\" method=GET \
+         forwarded=2.3.4.5 client=catalog app=\"nightly export\" claimed_app=\"lineage\" request_id=\"000000000000000000000000000000ff\" \
+         trace_id=\"abababababababababababababababab\" method=GET \
          path=\"/rest/2.0/assets\" user_agent=\"curl/8 \\\"x\\\"\" status=200 bytes=1024 milliseconds=12.346 \
          upstream_milliseconds=12.0 token_generation=3 replayed=true refused=\"no-token\" \
          cut=\"upstream_reset\" error=\"ConnectRefused\"\n"
