@@ -41,6 +41,7 @@ wait_for_token = "100ms"
 instance = "acme"
 client_id = "{CLIENT_ID}-unknown"
 client_secret = "{CLIENT_SECRET}"
+pool = {{ refill = "2s" }}
 [listener.local]
 address = "127.0.0.1:0"
 client = "catalog"
@@ -142,16 +143,21 @@ fn a_real_prometheus_finds_the_series_of_every_expression() {
         (prometheus.values("collibra_auth_proxy_build_info").len() == 2).then_some(())
     });
 
-    // a token that is rejected and replaced; from then on none is renewed
+    let mut pending = Pending(expressions::all());
+    // credentials that are refused once more, and a token that is rejected and replaced
+    until("a client that is refused again", || {
+        pending.look(&prometheus);
+        (!pending.has("CollibraAuthProxyCredentialsRefused")).then_some(())
+    });
     call(&proxy);
     simulator.revoke();
     call(&proxy);
+    // from here on no token is renewed
     simulator.fault("token", "status:429");
     std::fs::write(&path, "[instance.acme]\nurl = 1\n").unwrap();
     proxy.process.signal("HUP");
     drop_lines(&other);
 
-    let mut pending = Pending(expressions::all());
     let mut other = Some(other);
     let start = now();
     while !pending.0.is_empty() {
