@@ -87,8 +87,7 @@ fn expression(place: String, text: &Value) -> Expression {
     }
 }
 
-/// The expression as Prometheus takes it: Grafana's variables are filled in, for all clients and
-/// apps, and for intervals of 10 s.
+/// The expression with Grafana's variables filled in: all clients and apps, intervals of 10 s.
 pub(super) fn filled_in(text: &str) -> String {
     let mut text = text.replace("$__rate_interval", "10s");
     for (variable, value) in [("$__range", "1m"), ("$datasource", "")] {
@@ -121,7 +120,7 @@ pub(super) fn metrics(text: &str) -> BTreeSet<String> {
     names
 }
 
-/// The expression without what stands in braces or quotes.
+/// The expression without label matchers and strings.
 fn without_labels(text: &str) -> String {
     let mut kept = String::new();
     let (mut quoted, mut depth) = (false, 0);

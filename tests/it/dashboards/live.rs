@@ -1,5 +1,4 @@
-//! A real Prometheus scrapes proxies to which everything happens that the dashboard and the alerts
-//! are for.
+//! A real Prometheus scrapes proxies during every incident that the dashboard and the alerts cover.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,7 +11,7 @@ use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::wait::now;
 use crate::support::{PATIENCE, Proxy, Simulator, file, http, until};
 
-/// The life of a token, in seconds: an alert watches the last third.
+/// The life of a token. An alert watches the last third of it, so the test takes as long.
 const LIFE: &str = "20s";
 
 const KEY: &str = "lineage-key-0123456789";
@@ -21,8 +20,8 @@ const DROPPED: &str = "collibra_auth_proxy_log_lines_dropped_total";
 const REFUSED: &str =
     r#"collibra_auth_proxy_token_requests_total{client="catalog",outcome="rate_limited"}"#;
 
-/// A proxy with two clients, of which one is refused, one app with limits, a listener whose
-/// certificate expires soon, and a store.
+/// A proxy with two clients, of which Collibra refuses one; an app with limits; a listener whose
+/// certificate expires soon; a store.
 fn configuration(simulator: &Simulator, redis: &Redis, authority: &Authority) -> String {
     let url = simulator.url();
     let store = redis.url();
@@ -86,7 +85,7 @@ fn call(proxy: &Proxy) {
     }
 }
 
-/// Has it drop lines of its log, of which nobody reads any more.
+/// Stops reading the proxy's log and sends requests until lines of it are dropped.
 fn drop_lines(proxy: &Proxy) {
     proxy.process.err.pause();
     let dropped = || proxy.metric(DROPPED) > Some(0.0);
@@ -135,7 +134,7 @@ fn a_real_prometheus_finds_the_series_of_every_expression() {
     let (_folder, path) = file("proxy.toml", text.as_bytes());
     let proxy = Proxy::by_file(&path).variable("LINEAGE_KEY", KEY).start();
     proxy.has_token();
-    // a replica that will drop lines of its log, and die
+    // a replica that drops log lines and then dies
     let other = Proxy::to(&simulator.url()).start();
     other.has_token();
     let prometheus = Prometheus::scraping(&[proxy.admin, other.admin]);
@@ -144,15 +143,16 @@ fn a_real_prometheus_finds_the_series_of_every_expression() {
     });
 
     let mut pending = Pending(expressions::all());
-    // credentials that are refused once more, and a token that is rejected and replaced
+    // before the token endpoint refuses every client: one client's credentials, twice
     until("a client that is refused again", || {
         pending.look(&prometheus);
         (!pending.has("CollibraAuthProxyCredentialsRefused")).then_some(())
     });
+    // the API rejects a token, and a new one replaces it
     call(&proxy);
     simulator.revoke();
     call(&proxy);
-    // from here on no token is renewed
+    // from now on no token is renewed
     simulator.fault("token", "status:429");
     std::fs::write(&path, "[instance.acme]\nurl = 1\n").unwrap();
     proxy.process.signal("HUP");
@@ -169,7 +169,7 @@ fn a_real_prometheus_finds_the_series_of_every_expression() {
             redis.stop();
         }
         pending.look(&prometheus);
-        // by then its counter was seen to grow
+        // Prometheus has seen the counter grow; now the replica may die
         if !pending.has("CollibraAuthProxyLogLinesDropped") {
             other = None;
         }

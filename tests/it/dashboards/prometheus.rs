@@ -19,7 +19,7 @@ pub(super) struct Prometheus {
 }
 
 impl Prometheus {
-    /// One that scrapes `targets` four times a second and evaluates the rules once a second.
+    /// Starts one that scrapes `targets` four times a second and evaluates the rules once a second.
     pub(super) fn scraping(targets: &[SocketAddr]) -> Prometheus {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("prometheus.yml");
@@ -53,7 +53,7 @@ impl Prometheus {
         }
     }
 
-    /// The values that an expression has now. One that is not a number counts as none.
+    /// The values of an expression now, without those that are NaN.
     pub(super) fn values(&self, expression: &str) -> Vec<f64> {
         let encoded = utf8_percent_encode(expression, NON_ALPHANUMERIC);
         let answer = self.get(&format!("query?query={encoded}"));

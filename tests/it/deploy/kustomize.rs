@@ -159,7 +159,7 @@ fn a_gateway_without_a_token_is_still_scraped() {
     assert_scraped_without_a_token(&objects);
 }
 
-/// Fails unless the Service that is scraped also names pods that are not ready, each by itself.
+/// Fails unless the scraped Service is headless and also publishes pods that are not ready.
 pub(crate) fn assert_scraped_without_a_token(objects: &Objects) {
     let mut services = objects.of_kind("Service").map(|service| &service["spec"]);
     let scraped = services

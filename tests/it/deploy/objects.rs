@@ -149,7 +149,7 @@ impl Objects {
         faults
     }
 
-    /// What a ServiceMonitor names and exactly one Service does not have.
+    /// Faults of a ServiceMonitor: it has to select one Service, which has its port and its job label.
     fn strays_of_service_monitor(&self, monitor: &Value) -> Vec<String> {
         let wanted = monitor["spec"]["selector"]["matchLabels"].as_object();
         let wanted = wanted.expect("ServiceMonitor has no matchLabels");
