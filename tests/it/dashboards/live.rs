@@ -20,6 +20,17 @@ const DROPPED: &str = "collibra_auth_proxy_log_lines_dropped_total";
 const REFUSED: &str =
     r#"collibra_auth_proxy_token_requests_total{client="catalog",outcome="rate_limited"}"#;
 
+/// The alerts whose incidents come last, in their order.
+const LATER: [&str; 7] = [
+    "CollibraAuthProxyLogLinesDropped",
+    "CollibraAuthProxyDown",
+    "CollibraAuthProxyTokenExpiring",
+    "CollibraAuthProxyTokenRateLimited",
+    "CollibraAuthProxyPoolContended",
+    "CollibraAuthProxyStoreUnavailable",
+    "CollibraAuthProxyConfigRejected",
+];
+
 /// A proxy with two clients, of which Collibra refuses one; an app with limits; a listener whose
 /// certificate expires soon; a store.
 fn configuration(simulator: &Simulator, redis: &Redis, authority: &Authority) -> String {
@@ -35,7 +46,7 @@ url = "{url}"
 instance = "acme"
 client_id = "{CLIENT_ID}"
 client_secret = "{CLIENT_SECRET}"
-wait_for_token = "100ms"
+pool = {{ capacity = 100, refill = "1s" }}
 [client.refused]
 instance = "acme"
 client_id = "{CLIENT_ID}-unknown"
@@ -109,25 +120,26 @@ fn drop_lines(proxy: &Proxy) {
 struct Pending(Vec<Expression>);
 
 impl Pending {
-    /// Asks for each, and keeps those that find nothing.
-    fn look(&mut self, prometheus: &Prometheus) {
-        self.0
-            .retain(|expression| prometheus.values(&filled_in(&expression.text)).is_empty());
-    }
-
-    fn has(&self, place: &str) -> bool {
-        self.0.iter().any(|expression| expression.place == place)
-    }
-
-    fn list(&self) -> String {
-        let lines = self.0.iter().map(|e| format!("{}: {}", e.place, e.text));
-        lines.collect::<Vec<_>>().join("\n")
+    /// Evaluates each, and drops those that find series, until only those in `later` are left;
+    /// `step` goes first each time.
+    fn look_until(&mut self, prometheus: &Prometheus, later: &[&str], mut step: impl FnMut()) {
+        let start = now();
+        while self.0.iter().any(|e| !later.contains(&&*e.place)) {
+            step();
+            self.0
+                .retain(|e| prometheus.values(&filled_in(&e.text)).is_empty());
+            let list = || {
+                let lines = self.0.iter().map(|e| format!("{}: {}", e.place, e.text));
+                lines.collect::<Vec<_>>().join("\n")
+            };
+            assert!(start.elapsed() < PATIENCE, "no series:\n{}", list());
+        }
     }
 }
 
 #[test]
 fn a_real_prometheus_finds_the_series_of_every_expression() {
-    let simulator = Simulator::with(&["--lifetime", LIFE]);
+    let simulator = Simulator::with(&["--lifetime", LIFE, "--pool", "100"]);
     let mut redis = Redis::start();
     let authority = Authority::new();
     let text = configuration(&simulator, &redis, &authority);
@@ -142,40 +154,31 @@ fn a_real_prometheus_finds_the_series_of_every_expression() {
         (prometheus.values("collibra_auth_proxy_build_info").len() == 2).then_some(())
     });
 
+    // the API rejects a token and fails in two ways; apps are refused, and so is a client
     let mut pending = Pending(expressions::all());
-    // before the token endpoint refuses every client: one client's credentials, twice
-    until("a client that is refused again", || {
-        pending.look(&prometheus);
-        (!pending.has("CollibraAuthProxyCredentialsRefused")).then_some(())
-    });
-    // the API rejects a token, and a new one replaces it
     call(&proxy);
     simulator.revoke();
-    call(&proxy);
-    // from now on no token is renewed
-    simulator.fault("token", "status:429");
-    std::fs::write(&path, "[instance.acme]\nurl = 1\n").unwrap();
-    proxy.process.signal("HUP");
-    drop_lines(&other);
-
-    let mut other = Some(other);
-    let start = now();
-    while !pending.0.is_empty() {
+    pending.look_until(&prometheus, &LATER, || {
         for weather in ["status:500", "reset", "none"] {
             simulator.fault("api", weather);
             call(&proxy);
         }
+    });
+
+    drop_lines(&other);
+    pending.look_until(&prometheus, &LATER[1..], || {});
+    drop(other);
+
+    // no token is renewed, the configuration has a fault, the store dies
+    simulator.fault("token", "status:429");
+    std::fs::write(&path, "[instance.acme]\nurl = 1\n").unwrap();
+    proxy.process.signal("HUP");
+    pending.look_until(&prometheus, &[], || {
+        // the store arbitrates token requests until one was refused
         if proxy.metric(REFUSED) > Some(0.0) {
             redis.stop();
         }
-        pending.look(&prometheus);
-        // Prometheus has seen the counter grow; now the replica may die
-        if !pending.has("CollibraAuthProxyLogLinesDropped") {
-            other = None;
-        }
-        assert!(start.elapsed() < PATIENCE, "no series:\n{}", pending.list());
-    }
-    drop(other);
+    });
 
     let unhealthy: Vec<_> = prometheus
         .rules()
