@@ -28,6 +28,8 @@ mod configuration;
 #[cfg(test)]
 mod curl;
 #[cfg(test)]
+mod dashboards;
+#[cfg(test)]
 mod data_path;
 #[cfg(test)]
 mod deploy;
