@@ -9,10 +9,11 @@
 //! 5  app            the one composition root: a Config -> a running server; another in its place
 //! 4  config         a file or flags -> each module's own Config; collects every fault
 //! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
-//!                   (one request, top to bottom), examine, upstream, inject, replay, respond
+//!                   (one request, top to bottom), examine, inject, replay, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
+//!    upstream       an instance, and the connections to it: sessions, pool
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
 //!    local_token    what apps get that ask here for a token or log in
@@ -32,7 +33,7 @@
 //! **A request's**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2` (its
 //! head) -> `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine`
 //! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
-//! token, [`proxy::upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
+//! token, [`upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
 //! the access log, the metrics.
 //!
 //! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
@@ -75,3 +76,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod upstream;

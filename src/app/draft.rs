@@ -18,7 +18,6 @@ use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
 use crate::proxy::plan::{Client, Credentials, Plan, Route};
-use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
 use crate::store::{self, handed, observed::Observed};
@@ -27,6 +26,7 @@ use crate::token;
 use crate::token::cache::TokenCell;
 use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
+use crate::upstream::Upstream;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -29,11 +29,11 @@ use crate::proxy::Listening;
 use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::plan::Client;
-use crate::proxy::upstream::{self, Upstream};
 use crate::socket::{Address, Socket};
 use crate::store::{self, handed};
 use crate::telemetry::Metrics;
 use crate::token::ports::TokenStore;
+use crate::upstream::{self, Upstream};
 use draft::Made;
 use handover::{Inheritance, Legacy};
 

@@ -14,8 +14,8 @@ use super::place::{Field, Place, Typed};
 use super::{forward, raw};
 use crate::clock::{Clock, SystemClock};
 use crate::outgoing::tunnel;
-use crate::proxy::config::Instance;
 use crate::tls::{CaFile, Identity, Reason};
+use crate::upstream::Instance;
 
 /// An instance, and what its clients need of it.
 #[derive(Clone, Debug)]

@@ -18,24 +18,23 @@ use tokio::time::{timeout, timeout_at};
 use super::access_log;
 use super::caller::{Caller, CallerError};
 use super::context::Context;
-use super::dial::Protocols;
 use super::examine::{self, Next};
 use super::hop_by_hop;
 use super::inject::{self, Destination, REQUEST_ID, Way};
-use super::instance_session::{
-    Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
-};
 use super::listener::Listening;
 use super::local::{self, Endpoint};
-use super::pace;
 use super::peer::Peer;
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
-use super::stream::Received;
 use super::target::Malformed;
-use crate::clock::Clock;
+use crate::clock::{Clock, timers};
 use crate::telemetry::access;
+use crate::upstream::dial::Protocols;
+use crate::upstream::io::Received;
+use crate::upstream::session::{
+    Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
+};
 
 /// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
 /// for its body all the same (RFC 9110, section 10.1.1).
@@ -294,12 +293,12 @@ impl Exchange<'_> {
         } else {
             CONTINUE_PATIENCE
         };
-        let mut ask_for_body = pace::now() + patience;
-        let silence = || limits.idle_timeout.map(|limit| pace::now() + limit);
+        let mut ask_for_body = timers() + patience;
+        let silence = || limits.idle_timeout.map(|limit| timers() + limit);
         let mut silent = silence();
         let received = instance.received();
         let mut before = received.as_ref().map(Received::get);
-        let mut late = pace::now() + limits.header_timeout;
+        let mut late = timers() + limits.header_timeout;
         let mut reading = self.body.reading();
         let mut unsent: Option<Broken> = None;
         loop {
@@ -316,7 +315,7 @@ impl Exchange<'_> {
                     }
                     // the next head is another
                     before = received.as_ref().map(Received::get);
-                    late = pace::now() + limits.header_timeout;
+                    late = timers() + limits.header_timeout;
                     silent = silence();
                     continue;
                 }
@@ -328,7 +327,7 @@ impl Exchange<'_> {
                 Ok(Event::Body(read)) => read,
                 Ok(Event::Caller(error)) => return Err(error.into()),
                 Err(_elapsed) => {
-                    let now = pace::now();
+                    let now = timers();
                     if silent.is_some_and(|silent| silent <= now) {
                         return Ok(Err(Broken::silent(SILENT)));
                     }

@@ -9,9 +9,9 @@ use http::{HeaderValue, Uri, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
-use super::config::Instance;
 use super::hop_by_hop;
 use super::target::host_of_authority;
+use crate::upstream::Instance;
 
 /// By what a request is found again in other logs.
 pub(super) const REQUEST_ID: &str = "x-request-id";

@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::app::{App, Apps};
 use super::config::Listener;
 use super::policy::Policy;
-use super::upstream::Upstream;
 use crate::client_id::ClientId;
 use crate::local_token;
 use crate::secret::Secret;
 use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
 use crate::token::cache::TokenCell;
 use crate::token::service::Control;
+use crate::upstream::Upstream;
 
 /// A client, as a request needs it.
 #[derive(Debug)]

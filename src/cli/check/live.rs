@@ -18,10 +18,10 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::oauth::{self, client::TokenClient};
 use crate::outgoing::tunnel::Proxy;
-use crate::proxy::config::Instance;
 use crate::store;
 use crate::tls;
 use crate::token::ports::TokenEndpoint;
+use crate::upstream::Instance;
 
 /// How long a store may take to be looked into.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);

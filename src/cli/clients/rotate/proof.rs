@@ -15,9 +15,9 @@ use crate::oauth::{self, client::TokenClient};
 use crate::outgoing;
 use crate::outgoing::failure::{Spoken, explain};
 use crate::outgoing::quotation::Quotation;
-use crate::proxy::config::Instance;
 use crate::token::ports::{Outcome, TokenEndpoint};
 use crate::token::token::Token;
+use crate::upstream::Instance;
 
 /// How often a refusal is met again before it is believed: who has just been registered may not be
 /// known everywhere at once. A refusal draws nothing from the pool.

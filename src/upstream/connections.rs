@@ -21,10 +21,10 @@ use pingora::protocols::Stream;
 use tokio::sync::{Mutex, Notify, watch};
 use tracing::warn;
 
-use super::config::Instance;
+use super::Instance;
 use super::dial::{DialError, Dialer, Protocols};
-use super::instance_session::InstanceSession;
 use super::pool::Pool;
+use super::session::InstanceSession;
 use crate::clock::{Clock, Instant};
 use crate::tls;
 use crate::token::cache::Status;
@@ -87,7 +87,7 @@ pub enum Error {
 
 /// Why there is no connection to an instance.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     /// It has no address; why, in words.
     #[error("{0}")]
     NoAddress(String),
@@ -103,7 +103,7 @@ const HTTP2: u8 = 2;
 
 impl ConnectError {
     /// Whether it was a matter of time.
-    pub(super) fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         match self {
             ConnectError::NoAddress(_) => false,
             ConnectError::Dial(error) => error.is_timeout(),
@@ -111,7 +111,7 @@ impl ConnectError {
     }
 
     /// Whether another attempt would end the same way.
-    pub(super) fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         match self {
             ConnectError::NoAddress(_) => true,
             ConnectError::Dial(error) => error.is_final() || error.is_timeout(),
@@ -173,12 +173,12 @@ impl Upstream {
     }
 
     /// The value of `Host`.
-    pub(super) fn host(&self) -> &HeaderValue {
+    pub(crate) fn host(&self) -> &HeaderValue {
         &self.host
     }
 
     /// The same, as HTTP/2 has it (RFC 9113, section 8.3.1).
-    pub(super) fn authority(&self) -> &Authority {
+    pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
 
@@ -187,7 +187,7 @@ impl Upstream {
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         protocols: Protocols,
         fresh: bool,
@@ -271,7 +271,7 @@ impl Upstream {
 
     /// Takes a session back on which both directions have ended: its connection is kept if the
     /// instance keeps it open and nothing is left on it.
-    pub(super) async fn release(&self, session: InstanceSession, now: Instant) {
+    pub(crate) async fn release(&self, session: InstanceSession, now: Instant) {
         let InstanceSession::Http1(http1) = session else {
             return;
         };
@@ -285,7 +285,7 @@ impl Upstream {
     }
 
     /// The instance wants HTTP/1.1 from now on.
-    pub(super) fn prefer_http1(&self) {
+    pub(crate) fn prefer_http1(&self) {
         self.is_http1_only.store(true, Ordering::Relaxed);
     }
 

@@ -17,11 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::config::Instance;
-use super::instance_stream::{InstanceStream, READ_BUFFER};
-use super::tls::H2;
+use super::Instance;
+use super::stream::{InstanceStream, READ_BUFFER};
 use crate::outgoing::tunnel;
 use crate::tls;
+use crate::tls::H2;
 
 /// How long an address may take before the next one is tried too (RFC 8305, section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 /// Which protocols a connection may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocols {
+pub(crate) enum Protocols {
     /// HTTP/2 if the instance offers it.
     Any,
     /// HTTP/1.1, for an upgrade.
@@ -45,7 +45,7 @@ pub(super) enum Protocols {
 }
 
 /// Makes connections to one instance.
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     instance: Arc<Instance>,
     /// `None`: without TLS.
     tls: Option<Tls>,
@@ -59,7 +59,7 @@ struct Tls {
 
 /// Why there is no connection. Never quotes what the other side sent.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(crate) enum DialError {
     /// No address accepted a connection; this is what the last one did.
     #[error("cannot connect to {address}: {cause}")]
     Connect {
@@ -99,7 +99,7 @@ pub(super) enum DialError {
 
 impl DialError {
     /// Whether it was a matter of time.
-    pub(super) fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         match self {
             DialError::Late(..) => true,
             DialError::NoProxy { timeout, .. } => *timeout,
@@ -110,7 +110,7 @@ impl DialError {
     }
 
     /// Whether another attempt would end the same way.
-    pub(super) fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         match self {
             DialError::Proxy(error) => error.is_final(),
             DialError::Tls { cause, .. } => {
@@ -129,7 +129,7 @@ impl Dialer {
     ///
     /// # Errors
     /// [`tls::Error`] if there are no certificates to verify it by.
-    pub(super) fn new(instance: Arc<Instance>) -> Result<Dialer, tls::Error> {
+    pub(crate) fn new(instance: Arc<Instance>) -> Result<Dialer, tls::Error> {
         let tls = if instance.tls {
             let mut config =
                 tls::config_of_client(instance.ca_file.as_ref(), instance.identity.as_ref())?;
@@ -158,7 +158,7 @@ impl Dialer {
     ///
     /// # Errors
     /// [`DialError`] says why there is none.
-    pub(super) async fn dial(
+    pub(crate) async fn dial(
         &self,
         addresses: &[SocketAddr],
         protocols: Protocols,

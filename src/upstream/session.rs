@@ -13,7 +13,7 @@ use pingora::protocols::http::v2::client::Http2Session;
 use pingora::{Error, ErrorType, RetryType};
 use tokio::time::timeout;
 
-use super::stream::Received;
+use super::io::Received;
 
 /// One request to an instance and its response. The order of calls: [`write_head`], then any number
 /// of [`write_body`] and one [`finish`] if there is a body; beside them [`read_head`] until its
@@ -24,22 +24,22 @@ use super::stream::Received;
 /// [`finish`]: InstanceSession::finish
 /// [`read_head`]: InstanceSession::read_head
 /// [`read_body`]: InstanceSession::read_body
-pub(super) enum InstanceSession {
+pub(crate) enum InstanceSession {
     Http1(Box<Http1>),
     Http2(Box<Http2Session>),
 }
 
-pub(super) struct Http1 {
-    pub(super) session: HttpSession,
-    pub(super) received: Received,
-    pub(super) address: SocketAddr,
+pub(crate) struct Http1 {
+    pub(crate) session: HttpSession,
+    pub(crate) received: Received,
+    pub(crate) address: SocketAddr,
     /// Whether the connection has served a request before.
-    pub(super) is_reused: bool,
+    pub(crate) is_reused: bool,
 }
 
 /// A piece of a response's body.
 #[derive(Debug)]
-pub(super) enum Chunk<'a> {
+pub(crate) enum Chunk<'a> {
     /// In the connection's own buffer.
     Borrowed(&'a [u8]),
     /// Received as it is.
@@ -48,18 +48,18 @@ pub(super) enum Chunk<'a> {
 
 /// Why a request to an instance, or its response, broke off. Never quotes what was received.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(crate) struct Broken {
     /// What happened, in words.
-    pub(super) problem: String,
+    pub(crate) problem: String,
     /// Whether it was a matter of time.
-    pub(super) timeout: bool,
+    pub(crate) timeout: bool,
     /// Whether and how the request may be sent again.
-    pub(super) again: Again,
+    pub(crate) again: Again,
 }
 
 /// Whether a request that broke off may be sent again, provided that its body is at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub(crate) enum Again {
     /// Not at all.
     Never,
     /// If its method is idempotent (RFC 9110, section 9.2.2): the connection was a kept one, which
@@ -73,7 +73,7 @@ pub(super) enum Again {
 
 impl Chunk<'_> {
     /// Its bytes.
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Chunk::Borrowed(bytes) => bytes,
             Chunk::Owned(bytes) => bytes,
@@ -81,7 +81,7 @@ impl Chunk<'_> {
     }
 
     /// Its bytes, copied if they are in a buffer.
-    pub(super) fn into_bytes(self) -> Bytes {
+    pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Chunk::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Chunk::Owned(bytes) => bytes,
@@ -91,7 +91,7 @@ impl Chunk<'_> {
 
 impl InstanceSession {
     /// A session on a connection of HTTP/1.
-    pub(super) fn http1(
+    pub(crate) fn http1(
         stream: Stream,
         received: Received,
         address: SocketAddr,
@@ -105,12 +105,12 @@ impl InstanceSession {
         }))
     }
 
-    pub(super) fn is_http2(&self) -> bool {
+    pub(crate) fn is_http2(&self) -> bool {
         matches!(self, InstanceSession::Http2(_))
     }
 
     /// How many bytes its connection has received; `None` if it is shared with other requests.
-    pub(super) fn received(&self) -> Option<Received> {
+    pub(crate) fn received(&self) -> Option<Received> {
         match self {
             InstanceSession::Http1(http1) => Some(http1.received.clone()),
             InstanceSession::Http2(_) => None,
@@ -121,7 +121,7 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn write_head(
+    pub(crate) async fn write_head(
         &mut self,
         head: Box<RequestHeader>,
         no_body: bool,
@@ -141,7 +141,7 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn write_body(&mut self, part: Bytes) -> Result<(), Broken> {
+    pub(crate) async fn write_body(&mut self, part: Bytes) -> Result<(), Broken> {
         if part.is_empty() {
             return Ok(());
         }
@@ -161,7 +161,7 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn finish(&mut self) -> Result<(), Broken> {
+    pub(crate) async fn finish(&mut self) -> Result<(), Broken> {
         match self {
             InstanceSession::Http1(http1) => {
                 let finished = http1.session.finish_body().await;
@@ -178,7 +178,7 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn read_head(&mut self) -> Result<(), Broken> {
+    pub(crate) async fn read_head(&mut self) -> Result<(), Broken> {
         match self {
             InstanceSession::Http1(http1) => {
                 let read = http1.session.read_response().await;
@@ -192,7 +192,7 @@ impl InstanceSession {
     }
 
     /// The head that was read last.
-    pub(super) fn head(&self) -> Option<&ResponseHeader> {
+    pub(crate) fn head(&self) -> Option<&ResponseHeader> {
         match self {
             InstanceSession::Http1(http1) => http1.session.resp_header(),
             InstanceSession::Http2(session) => session.response_header(),
@@ -203,7 +203,7 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn read_body(&mut self) -> Result<Option<Chunk<'_>>, Broken> {
+    pub(crate) async fn read_body(&mut self) -> Result<Option<Chunk<'_>>, Broken> {
         match self {
             InstanceSession::Http1(http1) => match http1.session.read_body_ref().await {
                 Ok(part) => Ok(part.map(Chunk::Borrowed)),
@@ -217,7 +217,7 @@ impl InstanceSession {
     }
 
     /// Whether the response is complete.
-    pub(super) fn is_complete(&mut self) -> bool {
+    pub(crate) fn is_complete(&mut self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.is_body_done(),
             InstanceSession::Http2(session) => session.response_finished(),
@@ -225,7 +225,7 @@ impl InstanceSession {
     }
 
     /// Whether the connection has become a tunnel (101).
-    pub(super) fn is_upgraded(&self) -> bool {
+    pub(crate) fn is_upgraded(&self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.was_upgraded(),
             InstanceSession::Http2(_) => false,
@@ -233,7 +233,7 @@ impl InstanceSession {
     }
 
     /// Sends what follows as it is: the connection has become a tunnel.
-    pub(super) fn write_as_tunnel(&mut self) {
+    pub(crate) fn write_as_tunnel(&mut self) {
         if let InstanceSession::Http1(http1) = self {
             http1.session.maybe_upgrade_body_writer();
         }
@@ -278,7 +278,7 @@ impl Broken {
     }
 
     /// That the instance was silent for longer than is allowed.
-    pub(super) fn silent(what: &str) -> Broken {
+    pub(crate) fn silent(what: &str) -> Broken {
         Broken {
             problem: what.to_owned(),
             timeout: true,
@@ -287,7 +287,7 @@ impl Broken {
     }
 
     /// That the instance answered something that cannot be passed on.
-    pub(super) fn invalid(what: &str) -> Broken {
+    pub(crate) fn invalid(what: &str) -> Broken {
         Broken {
             problem: what.to_owned(),
             timeout: false,
@@ -320,11 +320,11 @@ fn problem(error: &Error) -> String {
 }
 
 /// The problems of an instance that is too slow.
-pub(super) const SILENT: &str = "Collibra was silent for longer than idle_timeout";
-pub(super) const LATE_HEAD: &str = "the head of the response took longer than header_timeout";
+pub(crate) const SILENT: &str = "Collibra was silent for longer than idle_timeout";
+pub(crate) const LATE_HEAD: &str = "the head of the response took longer than header_timeout";
 
 /// What the instance does within `limit`, if there is one.
-pub(super) async fn limited<T>(
+pub(crate) async fn limited<T>(
     limit: Option<Duration>,
     doing: impl Future<Output = Result<T, Broken>>,
 ) -> Result<T, Broken> {
@@ -339,12 +339,12 @@ pub(super) async fn limited<T>(
 
 /// Whether a response to a request with `method` has no body, whatever its fields say (RFC 9110,
 /// sections 9.3.2, 15.3.5 and 15.4.5).
-pub(super) fn has_no_body(method: &http::Method, status: StatusCode) -> bool {
+pub(crate) fn has_no_body(method: &http::Method, status: StatusCode) -> bool {
     *method == http::Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Whether `version` knows chunked coding and interim responses.
-pub(super) fn is_http11(version: Version) -> bool {
+pub(crate) fn is_http11(version: Version) -> bool {
     version >= Version::HTTP_11
 }
