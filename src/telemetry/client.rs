@@ -23,6 +23,9 @@ const OUTCOMES: [&str; 9] = [
     "malformed",
 ];
 
+/// What fails on the way to the API.
+const UPSTREAM_ERRORS: [&str; 6] = ["dns", "connect", "tls", "reset", "timeout", "protocol"];
+
 /// What became of requests that the API answered with 401.
 const REPLAYS: [&str; 4] = ["ok", "unauthorized", "too_large", "no_token"];
 
@@ -41,6 +44,10 @@ pub struct ClientMetrics {
     token_pool_capacity: IntGauge,
     name: String,
     answered: AtomicU64,
+    upstream_errors: Counts,
+    connections_made: IntCounter,
+    connections_reused: IntCounter,
+    connections_failed: IntCounter,
     request_duration: Histogram,
     upstream_duration: Histogram,
     requests_in_flight: IntGauge,
@@ -65,6 +72,10 @@ pub struct InFlight(IntGauge);
 impl ClientMetrics {
     pub(super) fn new(families: &Families, client: &str) -> ClientMetrics {
         let label = &[client];
+        let connections = |outcome: &str| {
+            let family = &families.upstream_connections;
+            family.with_label_values(&[client, outcome])
+        };
         ClientMetrics {
             token_usable: families.token_usable.with_label_values(label),
             token_expiry: families.token_expiry.with_label_values(label),
@@ -78,6 +89,10 @@ impl ClientMetrics {
             token_pool_capacity: families.token_pool_capacity.with_label_values(label),
             name: client.to_owned(),
             answered: AtomicU64::new(0),
+            upstream_errors: Counts::new(&families.upstream_errors, client, &UPSTREAM_ERRORS),
+            connections_made: connections("made"),
+            connections_reused: connections("reused"),
+            connections_failed: connections("failed"),
             request_duration: families.request_duration.with_label_values(label),
             upstream_duration: families.upstream_duration.with_label_values(label),
             requests_in_flight: families.requests_in_flight.with_label_values(label),
@@ -113,6 +128,20 @@ impl ClientMetrics {
     pub fn token_request(&self, outcome: &'static str, took: Duration) {
         self.token_requests.count(outcome);
         self.token_request_duration.observe(took.as_secs_f64());
+    }
+
+    /// A call failed on the way to the API or at it; `kind` is a value of the label.
+    pub fn upstream_error(&self, kind: &'static str) {
+        self.upstream_errors.count(kind);
+    }
+
+    /// A request got a connection to the API, a reused one or a new one, or `None`.
+    pub fn upstream_connection(&self, is_reused: Option<bool>) {
+        match is_reused {
+            Some(true) => self.connections_reused.inc(),
+            Some(false) => self.connections_made.inc(),
+            None => self.connections_failed.inc(),
+        }
     }
 
     /// The API answered 401 to a request with the client's token.

@@ -231,7 +231,9 @@ mod tests {
         collibra_auth_proxy_token_request_duration_seconds histogram {client}: How long requests to the token endpoint took.
         collibra_auth_proxy_token_requests_total counter {client,outcome}: Requests to the token endpoint, by how they ended.
         collibra_auth_proxy_token_usable gauge {client}: Whether the client holds a token that may be sent (1) or not (0).
+        collibra_auth_proxy_upstream_connections_total counter {client,outcome}: Connections to the API that requests asked for: made, reused or failed.
         collibra_auth_proxy_upstream_duration_seconds histogram {client}: How long Collibra took to begin its answer.
+        collibra_auth_proxy_upstream_errors_total counter {client,kind}: Calls that failed on the way to the API or broke off there, by the kind of failure.
         ");
     }
 
