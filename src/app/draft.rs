@@ -85,20 +85,18 @@ impl Draft<'_> {
                 self.made.parts.instances.insert(Arc::clone(name), same);
                 continue;
             }
-            let upstream =
+            let mut upstream =
                 Upstream::new(Arc::clone(instance)).map_err(|cause| StartError::Instance {
                     instance: Arc::clone(name),
                     cause,
                 })?;
             if let Some(old) = old {
-                upstream.take_over_addresses(old);
+                upstream.take_over(old);
             }
             let upstream = Arc::new(upstream);
-            let resolving = Upstream::keep_resolved(Arc::downgrade(&upstream));
-            self.made.tasks.push(Box::pin(resolving));
             let clock = Arc::clone(&self.running.clock);
-            let pruning = Upstream::keep_pruned(Arc::downgrade(&upstream), clock);
-            self.made.tasks.push(Box::pin(pruning));
+            let keeping = Upstream::keep(Arc::downgrade(&upstream), clock);
+            self.made.tasks.push(Box::pin(keeping));
             let parts = &mut self.made.parts;
             parts.instances.insert(Arc::clone(name), upstream);
         }
@@ -193,7 +191,8 @@ impl Draft<'_> {
 
     fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
         let clock = Arc::clone(&self.running.clock);
-        match TokenClient::new(&client.oauth, clock) {
+        let addresses = self.made.parts.instances[&client.instance].addresses();
+        match TokenClient::new(&client.oauth, Some(addresses), clock) {
             Ok(endpoint) => Ok(Arc::new(endpoint)),
             Err(cause) => Err(StartError::TokenClient {
                 client: Arc::clone(&client.name),

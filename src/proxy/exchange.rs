@@ -24,13 +24,14 @@ use super::inject::{self, Destination, REQUEST_ID, Way};
 use super::listener::Listening;
 use super::local::{self, Endpoint};
 use super::peer::Peer;
+use super::plan::Client;
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
 use super::target::Malformed;
 use crate::clock::{Clock, timers};
+use crate::outgoing::dial::{Kind, Protocols};
 use crate::telemetry::access;
-use crate::upstream::dial::Protocols;
 use crate::upstream::io::Received;
 use crate::upstream::session::{
     Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
@@ -39,9 +40,6 @@ use crate::upstream::session::{
 /// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
 /// for its body all the same (RFC 9110, section 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often a connection is tried that cannot be made.
-const MOST_DIALS: usize = 2;
 
 /// What becomes of the caller's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +77,8 @@ impl From<Broken> for Stop {
     fn from(broken: Broken) -> Stop {
         Stop::Refused(Refusal::Upstream {
             problem: broken.problem,
-            timeout: broken.timeout,
+            kind: broken.kind,
+            timeout: broken.kind == Kind::Timeout,
         })
     }
 }
@@ -211,23 +210,13 @@ impl Exchange<'_> {
         } else {
             Protocols::Any
         };
-        let upstream = &self.context.client.upstream;
-        let mut dials = 0;
-        loop {
-            let connected = upstream.connect(protocols, fresh, self.clock.now()).await;
-            let error = match connected {
-                Ok(session) => return Ok(session),
-                Err(error) => error,
-            };
-            dials += 1;
-            // nothing was sent, so that it may be tried again
-            if dials == MOST_DIALS || error.is_final() {
-                return Err(Refusal::Upstream {
-                    timeout: error.is_timeout(),
-                    problem: error.to_string(),
-                });
-            }
-        }
+        let Client {
+            upstream, metrics, ..
+        } = &*self.context.client;
+        let connected = upstream.connect(protocols, fresh, self.clock.now()).await;
+        let is_reused = connected.as_ref().map(InstanceSession::is_reused);
+        metrics.upstream_connection(is_reused.ok());
+        Ok(connected?)
     }
 
     /// Sends the request and reads the head of the response. The inner result is the instance's.
@@ -557,12 +546,13 @@ impl Exchange<'_> {
                 Err(_) => Reading::Nothing,
             };
         }
+        let (upstream, now) = (&self.context.client.upstream, self.clock.now());
+        upstream.health().answered(now);
         if !self.body.is_done() {
             // it was answered without the rest
             return Ok(After::Close);
         }
-        let now = self.clock.now();
-        self.context.client.upstream.release(instance, now).await;
+        upstream.release(instance, now).await;
         Ok(After::Keep)
     }
 
@@ -574,6 +564,8 @@ impl Exchange<'_> {
         };
         self.status = head.status.as_u16();
         self.caller.write_head(head, false).await?;
+        let health = self.context.client.upstream.health();
+        health.answered(self.clock.now());
         instance.write_as_tunnel();
         loop {
             let read = match self.event(Reading::Body, instance.read_body()).await {
@@ -593,6 +585,14 @@ impl Exchange<'_> {
         Ok(After::Close)
     }
 
+    /// Counts a call that failed on the way to the instance or at it.
+    fn upstream_failed(&self, kind: Kind, problem: &str) {
+        let client = &self.context.client;
+        client.metrics.upstream_error(kind.label());
+        let now = self.clock.now();
+        client.upstream.health().failed(now, kind, problem);
+    }
+
     /// Has the response tell the caller that its connection ends, if it does.
     fn say_farewell(&mut self) {
         if self.listening.is_ending() {
@@ -609,7 +609,10 @@ impl Exchange<'_> {
             Ok(after) => return (after, None),
             Err(Stop::Refused(refusal)) if !is_answered => {
                 let error = match &refusal {
-                    Refusal::Upstream { problem, .. } => Some(problem.clone()),
+                    Refusal::Upstream { problem, kind, .. } => {
+                        self.upstream_failed(*kind, problem);
+                        Some(problem.clone())
+                    }
                     _ => None,
                 };
                 (refusal, error)
@@ -625,7 +628,10 @@ impl Exchange<'_> {
                 self.caller.abort();
                 let error = match stop {
                     Stop::Caller(error) => error.to_string(),
-                    Stop::Cut(broken) => broken.problem,
+                    Stop::Cut(broken) => {
+                        self.upstream_failed(broken.kind, &broken.problem);
+                        broken.problem
+                    }
                     Stop::Refused(refusal) => refusal.reason().to_owned(),
                 };
                 return (After::Close, Some(error));
@@ -634,7 +640,7 @@ impl Exchange<'_> {
         self.context.plan.metrics.refused(refusal.reason());
         self.say_farewell();
         let answer = respond::answer(&refusal);
-        let is_over = ends_connection(&refusal) || *self.caller.method() == Method::CONNECT;
+        let is_over = refusal.ends_connection() || *self.caller.method() == Method::CONNECT;
         if is_over {
             self.caller.close_after();
         }
@@ -651,16 +657,6 @@ impl Exchange<'_> {
         };
         (after, error)
     }
-}
-
-/// Whether it is anybody's guess where the next request begins.
-fn ends_connection(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::SlowBody
-            | Refusal::Unreadable
-            | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
-    )
 }
 
 /// The next event within `limit`, if there is one.

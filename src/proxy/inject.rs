@@ -176,6 +176,7 @@ mod tests {
             ca_file: None,
             identity: None,
             proxy: None,
+            address: Vec::new(),
             http2: true,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,

@@ -14,7 +14,9 @@ use super::answer::Answer;
 use super::limit::Exceeded;
 use super::policy::Denied;
 use super::target::Malformed;
+use crate::outgoing::dial::Kind;
 use crate::token::cache::NoToken;
+use crate::upstream::connections::ConnectError;
 
 /// Why a request is answered here and not by Collibra.
 #[derive(Clone, Debug)]
@@ -56,9 +58,21 @@ pub enum Refusal {
     Upstream {
         /// What went wrong.
         problem: String,
+        /// The kind of it.
+        kind: Kind,
         /// Whether it was a matter of time: 504, else 502.
         timeout: bool,
     },
+}
+
+impl From<ConnectError> for Refusal {
+    fn from(error: ConnectError) -> Refusal {
+        Refusal::Upstream {
+            kind: error.kind(),
+            timeout: error.is_timeout(),
+            problem: error.to_string(),
+        }
+    }
 }
 
 impl Refusal {
@@ -103,6 +117,16 @@ impl Refusal {
             Refusal::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
             Refusal::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
         }
+    }
+
+    /// Whether the next request on the connection cannot be found, so that it ends.
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Refusal::SlowBody
+                | Refusal::Unreadable
+                | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
+        )
     }
 
     /// When to come again, in whole seconds, rounded up.
@@ -228,11 +252,19 @@ impl Refusal {
             ),
             Refusal::Upstream { problem, .. } => Words::new(
                 "Collibra could not be reached",
-                problem,
+                &capitalised(problem),
                 "See whether the instance is up and the proxy can reach it: collibra-auth-proxy check --live.",
             ),
         }
     }
+}
+
+/// `problem` as a sentence.
+fn capitalised(problem: &str) -> String {
+    let mut chars = problem.chars();
+    let first = chars.next().map(char::to_uppercase);
+    let sentence: String = first.into_iter().flatten().chain(chars).collect();
+    format!("{sentence}.")
 }
 
 /// The schemes by which an app may say who it is (RFC 9110, section 11.6.1).

@@ -1,39 +1,31 @@
-//! Where an instance is, and the connections to it: its addresses are looked up in the background and
-//! kept while they are valid; a connection is one that is open already, or a new one.
+//! The connections to an instance: one that is open already, or a new one to an address that is looked
+//! up in the background.
 //!
 //! Behind a forward proxy it is the proxy that is looked up; the instance's name is resolved there.
-//!
-//! A name that stops resolving costs nothing while its last addresses still answer. The address that
-//! answered last is tried first.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
 use http::HeaderValue;
 use http::uri::Authority;
 use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
 use pingora::protocols::Stream;
-use tokio::sync::{Mutex, Notify, watch};
-use tracing::warn;
+use tokio::sync::{Mutex, watch};
 
 use super::Instance;
-use super::dial::{DialError, Dialer, Protocols};
+use super::health::ApiHealth;
 use super::pool::Pool;
 use super::session::InstanceSession;
-use crate::clock::{Clock, Instant};
+use super::stream::InstanceStream;
+use crate::clock::{Clock, Instant, timers};
+use crate::outgoing::addresses::Addresses;
+use crate::outgoing::dial::{DialError, Dialer, Kind, Protocols};
 use crate::tls;
 use crate::token::cache::Status;
 
-/// The shortest time between two look-ups.
-const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often idle connections are looked over.
-const PRUNE_PAUSE: Duration = Duration::from_secs(10);
+/// How often an instance is looked after.
+const KEEP_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many requests share a connection to an instance that speaks HTTP/2.
 const STREAMS: usize = 64;
@@ -43,7 +35,7 @@ const STREAMS: usize = 64;
 const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
-/// An instance's whereabouts, and the connections to it.
+/// An instance, and the connections to it.
 #[derive(Debug)]
 pub struct Upstream {
     instance: Arc<Instance>,
@@ -51,11 +43,7 @@ pub struct Upstream {
     authority: Authority,
     dialer: Dialer,
     pool: Pool,
-    addresses: ArcSwap<Vec<SocketAddr>>,
-    /// Which address answered last.
-    preferred: AtomicUsize,
-    known: watch::Sender<Known>,
-    look_again: Arc<Notify>,
+    health: Arc<ApiHealth>,
     /// What the last new connection spoke: whether more may share one.
     spoken: AtomicU8,
     /// Held while a connection is made that others may share.
@@ -64,14 +52,6 @@ pub struct Upstream {
     failures: AtomicU64,
     /// The instance has asked for HTTP/1.1.
     is_http1_only: AtomicBool,
-}
-
-/// What the last look-up gave.
-#[derive(Clone, Debug)]
-enum Known {
-    NotYet,
-    Addresses,
-    Nothing(String),
 }
 
 /// Why an instance cannot be used at all.
@@ -88,12 +68,19 @@ pub enum Error {
 /// Why there is no connection to an instance.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// It has no address; why, in words.
-    #[error("{0}")]
-    NoAddress(String),
-    /// None of its addresses could be connected to.
+    /// None could be made.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The instance did not answer the start of HTTP/2.
+    #[error(
+        "{host} does not speak HTTP/2, though it offers it ({cause}); if this goes on, set http2 = false for the instance"
+    )]
+    Http2 {
+        /// The instance.
+        host: String,
+        /// What it did.
+        cause: &'static str,
+    },
 }
 
 /// What is known of the protocol that an instance speaks.
@@ -102,68 +89,68 @@ const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
 
 impl ConnectError {
+    /// What failed.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            ConnectError::Dial(error) => error.kind(),
+            ConnectError::Http2 { .. } => Kind::Protocol,
+        }
+    }
+
     /// Whether it was a matter of time.
     pub(crate) fn is_timeout(&self) -> bool {
-        match self {
-            ConnectError::NoAddress(_) => false,
-            ConnectError::Dial(error) => error.is_timeout(),
-        }
+        matches!(self, ConnectError::Dial(error) if error.is_timeout())
     }
 
     /// Whether another attempt would end the same way.
     pub(crate) fn is_final(&self) -> bool {
-        match self {
-            ConnectError::NoAddress(_) => true,
-            ConnectError::Dial(error) => error.is_final() || error.is_timeout(),
-        }
+        matches!(self, ConnectError::Dial(error) if error.is_final())
     }
 }
 
 impl Upstream {
     /// An instance whose addresses are not known yet, unless it is named by one. Needs
-    /// [`Upstream::keep_resolved`] to run.
+    /// [`Upstream::keep`] to run.
     ///
     /// # Errors
     /// [`Error`] if requests could not be sent to it.
     pub fn new(instance: Arc<Instance>) -> Result<Upstream, Error> {
         let host = HeaderValue::try_from(&instance.authority).map_err(|_| Error::Host)?;
         let authority = Authority::try_from(&*instance.authority).map_err(|_| Error::Host)?;
-        let upstream = Upstream {
+        let route = instance.route();
+        let limit = instance.connect_timeout;
+        let addresses = Addresses::new(route.targets(), limit, instance.resolve_ttl_max);
+        Ok(Upstream {
             host,
             authority,
-            dialer: Dialer::new(Arc::clone(&instance)).map_err(Error::Tls)?,
+            dialer: Dialer::new(&route, addresses).map_err(Error::Tls)?,
             pool: Pool::default(),
-            addresses: ArcSwap::default(),
-            preferred: AtomicUsize::new(0),
-            known: watch::Sender::new(Known::NotYet),
-            look_again: Arc::default(),
+            health: Arc::new(ApiHealth::new(Arc::clone(&instance.name))),
             spoken: AtomicU8::new(UNKNOWN),
             dialing: Mutex::default(),
             failures: AtomicU64::new(0),
             is_http1_only: AtomicBool::new(!(instance.tls && instance.http2)),
             instance,
-        };
-        if let Ok(ip) = upstream.next_hop().0.parse::<IpAddr>() {
-            upstream.set(&[ip]);
-        }
-        Ok(upstream)
+        })
     }
 
-    /// Where connections lead: a name or an address, and a port.
-    fn next_hop(&self) -> (&str, u16) {
-        match &self.instance.proxy {
-            Some(proxy) => (proxy.host(), proxy.port()),
-            None => (&self.instance.host, self.instance.port),
-        }
+    /// The addresses of the first part of the way.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<Addresses> {
+        self.dialer.addresses()
     }
 
-    /// Begins with the addresses at which `other` was found, if both have one name.
-    pub fn take_over_addresses(&self, other: &Upstream) {
-        let known = other.addresses.load();
-        let addresses: Vec<IpAddr> = known.iter().map(SocketAddr::ip).collect();
-        if self.next_hop().0 == other.next_hop().0 && !addresses.is_empty() {
-            self.set(&addresses);
-        }
+    /// How calls of its API did lately.
+    #[must_use]
+    pub fn health(&self) -> &Arc<ApiHealth> {
+        &self.health
+    }
+
+    /// Begins with what is known from `other`, which was the same instance before a change: its
+    /// addresses, if both have one name, and how its API did.
+    pub fn take_over(&mut self, other: &Upstream) {
+        self.addresses().take_over(other.addresses());
+        self.health = Arc::clone(&other.health);
     }
 
     /// The instance.
@@ -183,11 +170,24 @@ impl Upstream {
     }
 
     /// A connection for one request at `now`: one that is open, unless it has to be `fresh`, or a new
-    /// one. Waits for the first look-up, at most for the connect timeout.
+    /// one. A dial that fails for what may be a passing reason is repeated once.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub(crate) async fn connect(
+        &self,
+        protocols: Protocols,
+        fresh: bool,
+        now: Instant,
+    ) -> Result<InstanceSession, ConnectError> {
+        match self.open_or_dial(protocols, fresh, now).await {
+            // nothing was sent, so that it may be tried again
+            Err(error) if !error.is_final() => self.open_or_dial(protocols, fresh, now).await,
+            connected => connected,
+        }
+    }
+
+    async fn open_or_dial(
         &self,
         protocols: Protocols,
         fresh: bool,
@@ -220,7 +220,7 @@ impl Upstream {
             && let Some(shared) = self.pool.shared(now)
             && let Ok(Some(session)) = shared.spawn_stream().await
         {
-            return Some(InstanceSession::Http2(Box::new(session)));
+            return Some(InstanceSession::http2(session, true));
         }
         let idle = self.pool.take()?;
         Some(InstanceSession::http1(
@@ -236,19 +236,17 @@ impl Upstream {
         protocols: Protocols,
         now: Instant,
     ) -> Result<InstanceSession, ConnectError> {
-        let addresses = self.addresses().await?;
         let protocols = if self.is_http1_only.load(Ordering::Relaxed) {
             Protocols::Http1
         } else {
             protocols
         };
-        let dialed = self.dialer.dial(&addresses, protocols).await;
-        let (address, stream) = dialed.inspect_err(|_| {
+        let dialed = self.dialer.dial(protocols).await;
+        let dialed = dialed.inspect_err(|_| {
             self.failures.fetch_add(1, Ordering::Relaxed);
-            self.preferred.fetch_add(1, Ordering::Relaxed);
-            self.look_again.notify_one();
         })?;
-        self.prefer(address);
+        let address = dialed.address;
+        let stream = InstanceStream::new(dialed.transport, self.instance.header_timeout);
         let received = stream.received();
         let is_http2 = stream.is_http2();
         if protocols == Protocols::Any {
@@ -259,13 +257,18 @@ impl Upstream {
         if !is_http2 {
             return Ok(InstanceSession::http1(stream, received, address, false));
         }
-        let connection = begin_http2(stream).await?;
+        let unspoken = |cause| ConnectError::Http2 {
+            host: self.instance.authority.clone(),
+            cause,
+        };
+        let begun = begin_http2(stream).await;
+        let connection = begun.map_err(|e| unspoken(e.etype().as_str()))?;
         let session = connection.spawn_stream().await;
         self.pool.share(connection, address, now);
         match session {
-            Ok(Some(session)) => Ok(InstanceSession::Http2(Box::new(session))),
-            Ok(None) => Err(DialError::Http2("it takes no request".to_owned()).into()),
-            Err(e) => Err(DialError::Http2(e.etype().as_str().to_owned()).into()),
+            Ok(Some(session)) => Ok(InstanceSession::http2(session, false)),
+            Ok(None) => Err(unspoken("it takes no request")),
+            Err(e) => Err(unspoken(e.etype().as_str())),
         }
     }
 
@@ -277,9 +280,7 @@ impl Upstream {
         };
         let mut session = http1.session;
         session.respect_keepalive();
-        if let Some(stream) = session.reuse().await
-            && self.addresses.load().contains(&http1.address)
-        {
+        if let Some(stream) = session.reuse().await {
             self.pool.put(stream, http1.received, http1.address, now);
         }
     }
@@ -327,151 +328,42 @@ impl Upstream {
         }
     }
 
-    /// The addresses, the preferred one first.
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        if let Some(addresses) = self.current() {
-            return Ok(addresses);
-        }
-        let mut known = self.known.subscribe();
-        let first = known.wait_for(|known| !matches!(known, Known::NotYet));
-        let waited = tokio::time::timeout(self.instance.connect_timeout, first).await;
-        let known = waited.ok().and_then(Result::ok).map(|known| known.clone());
-        let problem = match known {
-            Some(Known::Nothing(problem)) => problem,
-            _ => "the look-up of its name has not ended yet".to_owned(),
-        };
-        let host = self.next_hop().0;
-        self.current()
-            .ok_or_else(|| ConnectError::NoAddress(format!("{host} has no address: {problem}")))
-    }
-
-    /// Looks the name up, again and again, as long as its answers are valid for. Ends once nobody
-    /// has the upstream any more and the last answer is no longer valid.
-    pub async fn keep_resolved(upstream: Weak<Upstream>) {
-        let mut said = false;
+    /// Keeps what is known of the instance true, as `clock` tells the time: looks its name up before
+    /// the last answer expires, closes connections that are not used or lead to an address that it
+    /// no longer has, and tells of an outage. Ends once nobody has the upstream any more.
+    pub async fn keep(upstream: Weak<Upstream>, clock: Arc<dyn Clock>) {
         while let Some(this) = upstream.upgrade() {
-            if this.next_hop().0.parse::<IpAddr>().is_ok() {
-                return;
-            }
-            let valid_until = this.resolve(&mut said).await;
-            let longest = this.instance.resolve_ttl_max;
-            let look_again = Arc::clone(&this.look_again);
-            drop(this);
-            tokio::time::sleep(LOOK_UP_PAUSE).await;
-            if let Some(end) = valid_until {
-                tokio::select! {
-                    () = tokio::time::sleep_until(end) => {}
-                    () = tokio::time::sleep(longest) => {}
-                    () = look_again.notified() => {}
-                }
-            }
-        }
-    }
-
-    /// Closes connections that are not used, as `clock` tells the time. Ends once nobody has the
-    /// upstream any more.
-    pub async fn keep_pruned(upstream: Weak<Upstream>, clock: Arc<dyn Clock>) {
-        loop {
-            tokio::time::sleep(PRUNE_PAUSE).await;
-            let Some(this) = upstream.upgrade() else {
-                return;
-            };
+            let addresses = Arc::clone(this.addresses());
+            addresses.look_up_if_due();
             this.pool.prune(clock.now());
-        }
-    }
-
-    /// Looks the name up once; `said` is whether its failure has been reported. Gives until when
-    /// the answer is valid.
-    async fn resolve(&self, said: &mut bool) -> Option<tokio::time::Instant> {
-        match self.look_up().await {
-            Ok((addresses, valid_until)) => {
-                self.set(&addresses);
-                *said = false;
-                valid_until
-            }
-            Err(problem) => {
-                if !*said {
-                    warn!(instance = %self.instance.name, host = self.next_hop().0, "name look-up failed: {problem}");
-                }
-                *said = true;
-                self.known.send_replace(Known::Nothing(problem));
-                None
+            this.pool.keep_only(&addresses.current());
+            this.health.report(clock.now());
+            drop(this);
+            let next = timers() + KEEP_PAUSE;
+            let due = addresses.due().filter(|due| *due > timers());
+            tokio::select! {
+                () = tokio::time::sleep_until(due.map_or(next, |due| due.min(next))) => {}
+                () = addresses.changed() => {}
             }
         }
-    }
-
-    fn current(&self) -> Option<Vec<SocketAddr>> {
-        let addresses = self.addresses.load();
-        let first = self.preferred.load(Ordering::Relaxed);
-        let first = first.checked_rem(addresses.len())?;
-        let (after, from) = (&addresses[..first], &addresses[first..]);
-        Some([from, after].concat())
-    }
-
-    fn prefer(&self, address: SocketAddr) {
-        let addresses = self.addresses.load();
-        if let Some(at) = addresses.iter().position(|known| *known == address) {
-            self.preferred.store(at, Ordering::Relaxed);
-        }
-    }
-
-    fn set(&self, ips: &[IpAddr]) {
-        let port = self.next_hop().1;
-        let at_port = |ip: &IpAddr| SocketAddr::new(*ip, port);
-        let addresses: Vec<SocketAddr> = ips.iter().map(at_port).collect();
-        if **self.addresses.load() != addresses {
-            self.addresses.store(Arc::new(addresses.clone()));
-            self.pool.keep_only(&addresses);
-        }
-        self.known.send_replace(Known::Addresses);
-    }
-
-    /// Asks DNS with the system's settings, read anew each time because a laptop changes networks;
-    /// where that fails, the system itself, which knows names that DNS does not.
-    async fn look_up(&self) -> Result<(Vec<IpAddr>, Option<tokio::time::Instant>), String> {
-        let (host, port) = self.next_hop();
-        let problem = match self.ask_dns(host).await {
-            Ok(found) => return Ok(found),
-            Err(e) => e.to_string(),
-        };
-        let system = tokio::net::lookup_host((host, port)).await;
-        let addresses: Vec<IpAddr> = system
-            .map(|found| found.map(|address| address.ip()).collect())
-            .unwrap_or_default();
-        if addresses.is_empty() {
-            return Err(problem);
-        }
-        Ok((addresses, None))
-    }
-
-    async fn ask_dns(
-        &self,
-        host: &str,
-    ) -> Result<(Vec<IpAddr>, Option<tokio::time::Instant>), hickory_resolver::net::NetError> {
-        let mut builder = TokioResolver::builder_tokio()?;
-        let options = builder.options_mut();
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.cache_size = 0;
-        options.timeout = self.instance.connect_timeout;
-        let found = builder.build()?.lookup_ip(host).await?;
-        let valid_until = tokio::time::Instant::from_std(found.valid_until());
-        Ok((found.iter().collect(), Some(valid_until)))
     }
 }
 
 /// Begins HTTP/2 on a connection on which both sides have agreed on it.
-async fn begin_http2(stream: Stream) -> Result<ConnectionRef, DialError> {
+async fn begin_http2(stream: Stream) -> pingora::Result<ConnectionRef> {
     let mut settings = H2HandshakeSettings::new();
     settings.max_streams = STREAMS;
     settings.stream_window_size = Some(STREAM_WINDOW);
     settings.connection_window_size = Some(CONNECTION_WINDOW);
-    let begun = handshake(stream, settings).await;
-    begun.map_err(|e| DialError::Http2(e.etype().as_str().to_owned()))
+    handshake(stream, settings).await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::outgoing::addresses::Target;
     use crate::tls::CaFile;
 
     fn upstream(host: &str) -> Upstream {
@@ -485,6 +377,7 @@ mod tests {
             ca_file: None,
             identity: None,
             proxy: None,
+            address: Vec::new(),
             http2: true,
             connect_timeout: Duration::from_millis(200),
             idle_timeout: None,
@@ -492,49 +385,6 @@ mod tests {
             resolve_ttl_max: Duration::from_secs(30),
         }))
         .unwrap()
-    }
-
-    async fn addresses(upstream: &Upstream) -> Vec<String> {
-        let addresses = upstream.addresses().await.unwrap();
-        addresses.iter().map(SocketAddr::to_string).collect()
-    }
-
-    #[tokio::test]
-    async fn an_address_needs_no_look_up() {
-        let upstream = upstream("127.0.0.1");
-        assert_eq!(addresses(&upstream).await, ["127.0.0.1:443"]);
-    }
-
-    #[tokio::test]
-    async fn the_address_that_answered_last_is_tried_first() {
-        let upstream = upstream("acme.example");
-        upstream.set(&["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()]);
-        assert_eq!(
-            addresses(&upstream).await,
-            ["192.0.2.1:443", "192.0.2.2:443"]
-        );
-        upstream.prefer("192.0.2.2:443".parse().unwrap());
-        assert_eq!(
-            addresses(&upstream).await,
-            ["192.0.2.2:443", "192.0.2.1:443"]
-        );
-    }
-
-    #[tokio::test]
-    async fn another_port_of_one_name_begins_with_its_addresses() {
-        let old = upstream("acme.example");
-        old.set(&["192.0.2.1".parse().unwrap()]);
-        let instance = Instance {
-            port: 444,
-            ..old.instance().clone()
-        };
-        let new = Upstream::new(Arc::new(instance)).unwrap();
-        new.take_over_addresses(&old);
-        assert_eq!(addresses(&new).await, ["192.0.2.1:444"]);
-
-        let other = upstream("other.example");
-        other.take_over_addresses(&old);
-        assert!(other.current().is_none());
     }
 
     /// A server that speaks TLS by a certificate of its own, and that certificate.
@@ -574,12 +424,15 @@ mod tests {
             let instance = Instance {
                 host: "localhost".to_owned(),
                 port: address.port(),
+                address: vec![Target {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                }],
                 ca_file,
                 connect_timeout: Duration::from_secs(5),
                 ..upstream("localhost").instance().clone()
             };
             let upstream = Upstream::new(Arc::new(instance)).unwrap();
-            upstream.set(&[address.ip()]);
             let now = Instant::ORIGIN;
             let connected = upstream.connect(Protocols::Any, false, now).await;
             let ca_file = &upstream.instance().ca_file;
@@ -590,22 +443,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_looked_up_for_nobody() {
         let upstream = Arc::new(upstream("acme.example"));
-        let resolving = Upstream::keep_resolved(Arc::downgrade(&upstream));
+        let clock = Arc::new(crate::clock::TokioClock::start());
+        let keeping = Upstream::keep(Arc::downgrade(&upstream), clock);
         drop(upstream);
-        resolving.await;
+        keeping.await;
     }
 
-    #[tokio::test]
-    async fn localhost_is_found_on_this_machine() {
-        let upstream = upstream("localhost");
-        let (found, _) = upstream.look_up().await.unwrap();
-        assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_an_address_it_says_why_after_the_connect_timeout() {
-        let problem = upstream("acme.example").addresses().await.unwrap_err();
-        let problem = problem.to_string();
-        assert!(problem.contains("acme.example has no address"), "{problem}");
+    #[test]
+    fn a_changed_instance_goes_on_with_what_is_known() {
+        let old = upstream("192.0.2.1");
+        let now = Instant::ORIGIN + Duration::from_secs(9_000);
+        old.health().failed(now, Kind::Connect, "refused");
+        let instance = Instance {
+            port: 444,
+            ..old.instance().clone()
+        };
+        let mut new = Upstream::new(Arc::new(instance)).unwrap();
+        new.take_over(&old);
+        assert_eq!(new.health().summary(now).failed, 1);
+        assert_eq!(
+            new.addresses().current(),
+            ["192.0.2.1:444".parse().unwrap()]
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! An instance, and the connections to it.
 //!
-//! [`connections`] gives a connection for a request: an open one (`pool`) or a new one (`dial`), to an
-//! address that is looked up in the background. [`session`] is one request and its response on a
+//! [`connections`] gives a connection for a request: an open one (`pool`), or a new one by
+//! [`crate::outgoing::dial`]. [`session`] is one request and its response on a
 //! connection, over HTTP/1.1 or HTTP/2 alike; `stream` and `head_frames` are the bytes below it.
+//! [`health`] is how calls did lately.
 //!
 //! Promises: a connection leads to the instance that it was made for, whose certificate was verified;
 //! a kept one is used only while nothing has come on it unasked.
@@ -10,8 +11,8 @@
 //! Only this module and `proxy` know pingora and h2.
 
 pub mod connections;
-pub mod dial;
 mod head_frames;
+pub mod health;
 pub mod io;
 mod pool;
 pub mod session;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 pub use connections::{Error, Upstream};
 
+use crate::outgoing::addresses::Target;
+use crate::outgoing::dial::Route;
 use crate::outgoing::tunnel;
 use crate::tls::{CaFile, Identity};
 
@@ -46,6 +49,8 @@ pub struct Instance {
     pub identity: Option<Identity>,
     /// The forward proxy through which the API is reached.
     pub proxy: Option<tunnel::Proxy>,
+    /// Where to connect instead of its host; empty: nowhere else.
+    pub address: Vec<Target>,
     /// Whether HTTP/2 is spoken if it offers that.
     pub http2: bool,
     /// The longest time for a connection, TLS included.
@@ -59,6 +64,22 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// The way to its API.
+    #[must_use]
+    pub fn route(&self) -> Route<'_> {
+        Route {
+            host: &self.host,
+            port: self.port,
+            tls: self.tls,
+            http2: self.http2,
+            ca_file: self.ca_file.as_ref(),
+            identity: self.identity.as_ref(),
+            proxy: self.proxy.as_ref().map(|proxy| (proxy, "proxy")),
+            address: &self.address,
+            connect_timeout: self.connect_timeout,
+        }
+    }
+
     /// Its address, like `https://acme.collibra.com`.
     #[must_use]
     pub fn origin(&self) -> String {

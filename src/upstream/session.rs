@@ -14,6 +14,7 @@ use pingora::{Error, ErrorType, RetryType};
 use tokio::time::timeout;
 
 use super::io::Received;
+use crate::outgoing::dial::{Kind, in_words};
 
 /// One request to an instance and its response. The order of calls: [`write_head`], then any number
 /// of [`write_body`] and one [`finish`] if there is a body; beside them [`read_head`] until its
@@ -26,7 +27,11 @@ use super::io::Received;
 /// [`read_body`]: InstanceSession::read_body
 pub(crate) enum InstanceSession {
     Http1(Box<Http1>),
-    Http2(Box<Http2Session>),
+    Http2 {
+        session: Box<Http2Session>,
+        /// Whether the connection has served a request before.
+        is_reused: bool,
+    },
 }
 
 pub(crate) struct Http1 {
@@ -49,10 +54,10 @@ pub(crate) enum Chunk<'a> {
 /// Why a request to an instance, or its response, broke off. Never quotes what was received.
 #[derive(Debug)]
 pub(crate) struct Broken {
-    /// What happened, in words.
+    /// What happened, in words, and what to do.
     pub(crate) problem: String,
-    /// Whether it was a matter of time.
-    pub(crate) timeout: bool,
+    /// The kind of it.
+    pub(crate) kind: Kind,
     /// Whether and how the request may be sent again.
     pub(crate) again: Again,
 }
@@ -105,15 +110,31 @@ impl InstanceSession {
         }))
     }
 
+    /// A session on a connection of HTTP/2.
+    pub(super) fn http2(session: Http2Session, is_reused: bool) -> InstanceSession {
+        InstanceSession::Http2 {
+            session: Box::new(session),
+            is_reused,
+        }
+    }
+
+    /// Whether its connection has served a request before.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            InstanceSession::Http1(http1) => http1.is_reused,
+            InstanceSession::Http2 { is_reused, .. } => *is_reused,
+        }
+    }
+
     pub(crate) fn is_http2(&self) -> bool {
-        matches!(self, InstanceSession::Http2(_))
+        matches!(self, InstanceSession::Http2 { .. })
     }
 
     /// How many bytes its connection has received; `None` if it is shared with other requests.
     pub(crate) fn received(&self) -> Option<Received> {
         match self {
             InstanceSession::Http1(http1) => Some(http1.received.clone()),
-            InstanceSession::Http2(_) => None,
+            InstanceSession::Http2 { .. } => None,
         }
     }
 
@@ -131,7 +152,7 @@ impl InstanceSession {
                 let written = http1.session.write_request_header(head).await;
                 written.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2(session) => session
+            InstanceSession::Http2 { session, .. } => session
                 .write_request_header(head, no_body)
                 .map_err(|e| Broken::http2(&e)),
         }
@@ -150,7 +171,7 @@ impl InstanceSession {
                 let written = http1.session.write_body(&part).await;
                 written.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2(session) => session
+            InstanceSession::Http2 { session, .. } => session
                 .write_request_body(part, false)
                 .await
                 .map_err(|e| Broken::http2(&e)),
@@ -167,7 +188,7 @@ impl InstanceSession {
                 let finished = http1.session.finish_body().await;
                 finished.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2(session) => {
+            InstanceSession::Http2 { session, .. } => {
                 session.finish_request_body().map_err(|e| Broken::http2(&e))
             }
         }
@@ -184,7 +205,7 @@ impl InstanceSession {
                 let read = http1.session.read_response().await;
                 read.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2(session) => session
+            InstanceSession::Http2 { session, .. } => session
                 .read_response_header()
                 .await
                 .map_err(|e| Broken::http2(&e)),
@@ -195,7 +216,7 @@ impl InstanceSession {
     pub(crate) fn head(&self) -> Option<&ResponseHeader> {
         match self {
             InstanceSession::Http1(http1) => http1.session.resp_header(),
-            InstanceSession::Http2(session) => session.response_header(),
+            InstanceSession::Http2 { session, .. } => session.response_header(),
         }
     }
 
@@ -209,7 +230,7 @@ impl InstanceSession {
                 Ok(part) => Ok(part.map(Chunk::Borrowed)),
                 Err(e) => Err(Broken::of(&e, Again::Never)),
             },
-            InstanceSession::Http2(session) => match session.read_response_body().await {
+            InstanceSession::Http2 { session, .. } => match session.read_response_body().await {
                 Ok(part) => Ok(part.map(Chunk::Owned)),
                 Err(e) => Err(Broken::http2(&e)),
             },
@@ -220,7 +241,7 @@ impl InstanceSession {
     pub(crate) fn is_complete(&mut self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.is_body_done(),
-            InstanceSession::Http2(session) => session.response_finished(),
+            InstanceSession::Http2 { session, .. } => session.response_finished(),
         }
     }
 
@@ -228,7 +249,7 @@ impl InstanceSession {
     pub(crate) fn is_upgraded(&self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.was_upgraded(),
-            InstanceSession::Http2(_) => false,
+            InstanceSession::Http2 { .. } => false,
         }
     }
 
@@ -257,9 +278,10 @@ impl Http1 {
 
 impl Broken {
     fn of(error: &Error, again: Again) -> Broken {
+        let kind = kind(error);
         Broken {
-            problem: problem(error),
-            timeout: is_timeout(error),
+            problem: problem(error, kind),
+            kind,
             again,
         }
     }
@@ -281,7 +303,7 @@ impl Broken {
     pub(crate) fn silent(what: &str) -> Broken {
         Broken {
             problem: what.to_owned(),
-            timeout: true,
+            kind: Kind::Timeout,
             again: Again::Never,
         }
     }
@@ -289,39 +311,70 @@ impl Broken {
     /// That the instance answered something that cannot be passed on.
     pub(crate) fn invalid(what: &str) -> Broken {
         Broken {
-            problem: what.to_owned(),
-            timeout: false,
+            problem: format!("{what}; check what stands between here and Collibra"),
+            kind: Kind::Protocol,
             again: Again::Never,
         }
     }
 }
 
-/// Whether it was a matter of time. Over HTTP/2 every stream of a connection ends with the reason for
-/// which the connection did.
-fn is_timeout(error: &Error) -> bool {
+/// What kind of error it is. Over HTTP/2 every stream of a connection ends with the reason for which
+/// the connection did.
+fn kind(error: &Error) -> Kind {
+    let http2 = error.root_cause().downcast_ref::<h2::Error>();
+    let is_timeout = matches!(
+        error.etype(),
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout
+    ) || io_error(error).map(io::Error::kind) == Some(io::ErrorKind::TimedOut);
+    let is_cut = matches!(
+        error.etype(),
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
+    ) || error.etype().as_str() == PREMATURE_END
+        || http2.is_some_and(|e| e.is_io() || e.is_reset() || e.is_go_away());
+    if is_timeout {
+        Kind::Timeout
+    } else if is_cut {
+        Kind::Reset
+    } else {
+        Kind::Protocol
+    }
+}
+
+/// pingora's type for a body that ends too early.
+const PREMATURE_END: &str = "PrematureBodyEnd";
+
+fn io_error(error: &Error) -> Option<&io::Error> {
     let cause = error.root_cause();
-    let io = cause.downcast_ref::<io::Error>();
     let http2 = cause
         .downcast_ref::<h2::Error>()
         .and_then(h2::Error::get_io);
-    let kind = io.or(http2).map(io::Error::kind);
-    matches!(
-        error.etype(),
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout
-    ) || kind == Some(io::ErrorKind::TimedOut)
+    cause.downcast_ref::<io::Error>().or(http2)
 }
 
-/// What went wrong, without what the other side sent.
-fn problem(error: &Error) -> String {
-    match error.root_cause().downcast_ref::<io::Error>() {
-        Some(io) => format!("{}: {io}", error.etype().as_str()),
-        None => error.etype().as_str().to_owned(),
+/// What went wrong, in words, without what the other side sent.
+fn problem(error: &Error, kind: Kind) -> String {
+    let cause = match (io_error(error), error.etype()) {
+        (Some(io), _) => in_words(io),
+        (None, ErrorType::ConnectionClosed) => "it was closed".to_owned(),
+        (None, other) => other.as_str().to_owned(),
+    };
+    match kind {
+        Kind::Timeout => {
+            format!("Collibra took too long ({cause}); check its status and the network")
+        }
+        Kind::Reset => format!(
+            "the connection to Collibra broke before the response was complete ({cause}); if this goes on, check Collibra's status and what stands between here and there"
+        ),
+        _ => format!(
+            "what Collibra sent is not valid HTTP ({cause}); check what stands between here and there"
+        ),
     }
 }
 
 /// The problems of an instance that is too slow.
-pub(crate) const SILENT: &str = "Collibra was silent for longer than idle_timeout";
-pub(crate) const LATE_HEAD: &str = "the head of the response took longer than header_timeout";
+pub(crate) const SILENT: &str = "Collibra was silent for longer than idle_timeout; if that is no fault, raise it for the instance";
+pub(crate) const LATE_HEAD: &str =
+    "the head of the response took longer than header_timeout; check Collibra's status";
 
 /// What the instance does within `limit`, if there is one.
 pub(crate) async fn limited<T>(

@@ -8,54 +8,36 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pingora::protocols::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::either::Either;
 
 use super::head_frames::HeadFrames;
 use super::io::{Received, pingora_io};
 use crate::clock;
+use crate::outgoing::dial::Transport;
 use crate::tls::H2;
 
-/// What is read ahead below TLS: a record (RFC 8446, section 5.1).
-pub(super) const READ_BUFFER: usize = 16 * 1024;
-
 /// The bytes of a connection to an instance.
-pub(crate) struct InstanceStream {
-    inner: Inner,
+pub(super) struct InstanceStream {
+    inner: Transport,
     received: Received,
     /// Over HTTP/2.
     frames: Option<HeadFrames>,
 }
 
-type Inner = Either<TcpStream, Box<TlsStream<BufReader<TcpStream>>>>;
-
 impl InstanceStream {
-    /// A connection without TLS.
-    pub(super) fn plain(stream: TcpStream) -> InstanceStream {
-        InstanceStream::over(Either::Left(stream))
-    }
-
-    /// A connection whose TLS handshake is done. Over HTTP/2 the head of a response may take as long as
+    /// The bytes of `transport`. Over HTTP/2 the head of a response may take as long as
     /// `header_timeout`.
-    pub(super) fn tls(
-        stream: TlsStream<BufReader<TcpStream>>,
-        header_timeout: Duration,
-    ) -> InstanceStream {
-        let mut stream = InstanceStream::over(Either::Right(Box::new(stream)));
+    pub(super) fn new(transport: Transport, header_timeout: Duration) -> InstanceStream {
+        let mut stream = InstanceStream {
+            inner: transport,
+            received: Received::default(),
+            frames: None,
+        };
         if stream.is_http2() {
             stream.frames = Some(HeadFrames::new(header_timeout));
         }
         stream
-    }
-
-    fn over(inner: Inner) -> InstanceStream {
-        InstanceStream {
-            inner,
-            received: Received::default(),
-            frames: None,
-        }
     }
 
     /// Whether both sides have agreed on HTTP/2.

@@ -85,6 +85,7 @@ impl Where {
             ca_file: instance.ca_file.clone(),
             identity: instance.identity.clone(),
             proxy: instance.proxy.clone(),
+            address: instance.address.clone(),
         })?;
         Ok(Site {
             config,
