@@ -395,6 +395,7 @@ impl Running {
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
             store: config.store.kind(),
+            api: Arc::clone(self.parts.clients[&client.name].upstream.health()),
         };
         let app = |app: &Arc<App>| AppView {
             name: Arc::clone(&app.name),
