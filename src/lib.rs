@@ -13,13 +13,13 @@
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
-//!    upstream       an instance, and the connections to it: sessions, pool
+//!    upstream       an instance, the connections to it, and how calls of its API did
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
 //!    local_token    what apps get that ask here for a token or log in
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
-//!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
-//!                   the way through a forward proxy
+//!    outgoing       the way to a server: DNS, addresses and their health, happy eyeballs, forward
+//!                   proxies, TLS; the HTTP client for requests of the program's own
 //! 0  atomic_file  backoff  client_id  clock  process  random  secret  service_manager  socket
 //!    telemetry  tls
 //!

@@ -4,6 +4,8 @@
 // each is said to be a test once more for clippy, which allows `unwrap` in what is marked so
 
 #[cfg(test)]
+mod addresses;
+#[cfg(test)]
 mod admin_jam;
 #[cfg(test)]
 mod apps;
