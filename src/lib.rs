@@ -17,6 +17,7 @@
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
 //!    local_token    what apps get that ask here for a token or log in
+//!    trace          spans of requests and token requests, over OTLP
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       the way to a server: DNS, addresses and their health, happy eyeballs, forward
 //!                   proxies, TLS; the HTTP client for requests of the program's own
@@ -76,4 +77,5 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod trace;
 pub mod upstream;

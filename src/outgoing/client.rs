@@ -185,7 +185,7 @@ impl Client {
         Failure {
             silence: Silence::Late,
             message: format!(
-                "{host} gave no whole answer to {what} within {limit}; if this goes on, check the network on the way there and Collibra's status"
+                "{host} gave no whole answer to {what} within {limit}; if this goes on, check the network on the way there and that host's status"
             ),
         }
     }
@@ -195,7 +195,7 @@ impl Client {
         Failure {
             silence: Silence::Lost,
             message: format!(
-                "{host} gave no whole HTTP answer to {what} ({cause}); if this goes on, check what stands between here and there, and Collibra's status"
+                "{host} gave no whole HTTP answer to {what} ({cause}); if this goes on, check what stands between here and there, and that host's status"
             ),
         }
     }

@@ -29,6 +29,7 @@ use super::quotation::Quotation;
 use super::resolve::Problem;
 use super::tunnel;
 use crate::clock::timers;
+use crate::telemetry::Label;
 use crate::tls::{self, CaFile, H2, Identity};
 
 /// How long an attempt may take to connect before the next one begins (RFC 8305, section 5).
@@ -50,6 +51,9 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 
+/// Where an instance's host and port are written.
+pub const URL: &str = "the instance's url";
+
 /// A connection: TCP, with TLS on top or without.
 pub type Transport = Either<TcpStream, Box<TlsStream<BufReader<TcpStream>>>>;
 
@@ -60,6 +64,8 @@ pub struct Route<'a> {
     pub host: &'a str,
     /// Its port.
     pub port: u16,
+    /// Where both are written, for messages.
+    pub written: &'static str,
     /// Whether TLS is spoken.
     pub tls: bool,
     /// Whether HTTP/2 is offered over TLS.
@@ -84,6 +90,7 @@ impl<'a> Route<'a> {
         Route {
             host: host.trim_matches(['[', ']']),
             port: url.port_or_known_default().unwrap_or(443),
+            written: URL,
             tls: url.scheme() == "https",
             http2: false,
             ca_file: None,
@@ -116,7 +123,7 @@ impl<'a> Route<'a> {
         match self.proxy {
             Some((_, key)) => key,
             None if !self.address.is_empty() => "the instance's address",
-            None => "the instance's url",
+            None => self.written,
         }
     }
 }
@@ -297,9 +304,8 @@ pub enum Kind {
     Protocol,
 }
 
-impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 6] = [
+impl Label for Kind {
+    const ALL: &'static [Kind] = &[
         Kind::Dns,
         Kind::Connect,
         Kind::Tls,
@@ -308,9 +314,7 @@ impl Kind {
         Kind::Protocol,
     ];
 
-    /// Its name in metrics and reports.
-    #[must_use]
-    pub fn label(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Kind::Dns => "dns",
             Kind::Connect => "connect",
@@ -640,7 +644,7 @@ fn explain_tls(host: &str, cause: &io::Error) -> String {
             tls::certificate_advice(reason)
         ),
         Some(rustls::Error::InvalidMessage(_)) => format!(
-            "{host} does not speak TLS ({}); check the scheme and the port in the instance's url",
+            "{host} does not speak TLS ({}); check the scheme and the port in {written}",
             quotation.quote(&cause.to_string())
         ),
         _ => format!(

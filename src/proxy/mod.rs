@@ -15,7 +15,6 @@
 //!
 //! Only this module and [`crate::upstream`] know pingora and h2.
 
-mod access_log;
 mod answer;
 pub mod app;
 pub mod browser;
@@ -39,7 +38,8 @@ mod pace;
 pub mod peer;
 pub mod plan;
 pub mod policy;
-mod replay;
+mod record;
+pub mod replay;
 mod request_body;
 pub mod respond;
 mod stream;

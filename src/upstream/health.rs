@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::clock::Instant;
 use crate::outgoing::dial::Kind;
+use crate::telemetry::Label;
 
 /// How many periods are remembered, and how long one is: five minutes in all.
 const PERIODS: usize = 60;

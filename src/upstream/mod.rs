@@ -24,7 +24,7 @@ use std::time::Duration;
 pub use connections::{Error, Upstream};
 
 use crate::outgoing::addresses::Target;
-use crate::outgoing::dial::Route;
+use crate::outgoing::dial::{Route, URL};
 use crate::outgoing::tunnel;
 use crate::tls::{CaFile, Identity};
 
@@ -70,6 +70,7 @@ impl Instance {
         Route {
             host: &self.host,
             port: self.port,
+            written: URL,
             tls: self.tls,
             http2: self.http2,
             ca_file: self.ca_file.as_ref(),

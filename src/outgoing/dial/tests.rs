@@ -98,6 +98,7 @@ fn dialer(
     let route = Route {
         host: "localhost",
         port: 443,
+        written: URL,
         tls: tls.is_some(),
         http2: false,
         ca_file: ca_file.as_ref(),
@@ -114,6 +115,7 @@ fn by_name(server: &NameServer, port: u16, limit: Duration) -> Dialer {
     let route = Route {
         host: "acme.example",
         port,
+        written: URL,
         tls: false,
         http2: false,
         ca_file: None,
