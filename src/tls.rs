@@ -18,6 +18,9 @@ use secrecy::zeroize::Zeroizing;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+/// HTTP/2 by its name in ALPN (RFC 9113, section 3.2).
+pub const H2: &[u8] = b"h2";
+
 /// The certificates of a PEM file, as they were when it was read: at least one, each fit to be a
 /// root. Equal to another that has the same path and content.
 ///

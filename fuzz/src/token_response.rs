@@ -28,6 +28,7 @@ static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
         ca_file: None,
         identity: None,
         proxy: None,
+        address: Vec::new(),
     })
 });
 

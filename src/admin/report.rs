@@ -12,6 +12,7 @@ use crate::clock::Instant;
 use crate::telemetry::{Label, TokenRequest};
 use crate::token::cache::{Failure, Next, Status};
 use crate::token::token::Token;
+use crate::upstream::health::Summary;
 
 /// What the proxy is doing. Times are RFC 3339 in UTC, to the second; durations whole seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +78,51 @@ pub struct ClientReport {
     /// The last token requests, the latest first, at most twenty.
     #[serde(default)]
     pub token_requests: Vec<TokenRequestReport>,
+    /// How calls of its instance's API did, whichever client's; null from a version that does not
+    /// say.
+    #[serde(default)]
+    pub api: Option<ApiReport>,
+}
+
+/// The API of an instance in the last five minutes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiReport {
+    /// Calls that were answered, whatever their status.
+    pub answered: u64,
+    /// Calls that failed on the way there, or whose response broke off.
+    pub failed: u64,
+    /// Since when there is an outage; null if there is none.
+    pub failing_since: Option<Timestamp>,
+    /// For how long there has been one; null if there is none.
+    pub failing_seconds: Option<u64>,
+    /// The last failure since the start; null if there was none.
+    pub last_failure: Option<ApiFailureReport>,
+}
+
+/// A failed call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiFailureReport {
+    /// What failed: a value of the label `kind` of the metric `upstream_errors_total`.
+    pub kind: String,
+    /// Why, and what to do.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+    /// How long ago.
+    pub seconds_ago: u64,
+}
+
+impl ApiReport {
+    /// The share of calls that failed, in percent, like `12.5 %`; `None` if there were no calls.
+    #[must_use]
+    pub fn failed_share(&self) -> Option<String> {
+        let all = self.answered + self.failed;
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a share to the tenth of a percent"
+        )]
+        (all > 0).then(|| format!("{:.1} %", self.failed as f64 * 100.0 / all as f64))
+    }
 }
 
 /// The store of a client's token.
@@ -325,6 +371,24 @@ impl View {
                 problem: store_problem.map(|problem| problem.to_string()),
             }),
             token_requests: self.token_requests(&client.name),
+            api: Some(self.api(&client.api.summary(now), now)),
+        }
+    }
+
+    fn api(&self, summary: &Summary, now: Instant) -> ApiReport {
+        let moment = |at| timestamp(self.clock.wall_at(at));
+        let last = summary.last.as_ref();
+        ApiReport {
+            answered: summary.answered,
+            failed: summary.failed,
+            failing_since: summary.since.map(moment),
+            failing_seconds: summary.since.map(|since| now.since(since).as_secs()),
+            last_failure: last.map(|last| ApiFailureReport {
+                kind: last.kind.label().to_owned(),
+                message: last.message.clone(),
+                at: moment(last.at),
+                seconds_ago: now.since(last.at).as_secs(),
+            }),
         }
     }
 
@@ -446,6 +510,7 @@ mod tests {
     use super::super::view::tests::{CANARY, cell, holds, refused, view};
     use super::*;
     use crate::clock::Clock;
+    use crate::outgoing::dial::Kind;
     use crate::telemetry::{Ended, InFlight, MethodLabel, Source};
     use std::sync::Arc;
     use std::time::Duration;
@@ -480,6 +545,16 @@ mod tests {
             trace_id: None,
         });
         let _open = view.metrics.listener("local").connection();
+        let api = Arc::clone(&view.parts.load().clients[0].api);
+        for _ in 0..3 {
+            api.answered(clock.now());
+        }
+        let refused = "acme.collibra.com refused the connection";
+        api.failed(
+            clock.now() - Duration::from_secs(20),
+            Kind::Connect,
+            refused,
+        );
 
         let json = serde_json::to_string_pretty(&view.report()).unwrap();
         assert!(!json.contains(CANARY));
@@ -534,6 +609,18 @@ mod tests {
               "store": {
                 "kind": "redis",
                 "problem": null
+              },
+              "api": {
+                "answered": 3,
+                "failed": 1,
+                "failing_since": "2027-01-15T08:02:20Z",
+                "failing_seconds": 20,
+                "last_failure": {
+                  "kind": "connect",
+                  "message": "acme.collibra.com refused the connection",
+                  "at": "2027-01-15T08:02:20Z",
+                  "seconds_ago": 20
+                }
               },
               "token_requests": []
             }

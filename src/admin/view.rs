@@ -14,6 +14,7 @@ use crate::clock::{Clock, Instant};
 use crate::socket::Address;
 use crate::telemetry::{AppLevels, CertificateKind, ClientLevels, Expiry, Metrics, TokenTimes};
 use crate::token::cache::{Next, TokenCell};
+use crate::upstream::health::ApiHealth;
 
 /// What is shown, as the composition root put it together.
 #[derive(Debug)]
@@ -92,6 +93,8 @@ pub struct ClientView {
     pub cell: Arc<TokenCell>,
     /// The kind of store in which it is kept.
     pub store: &'static str,
+    /// How calls of its instance's API did.
+    pub api: Arc<ApiHealth>,
 }
 
 /// An app, as it is shown.
@@ -289,6 +292,7 @@ pub(super) mod tests {
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
             cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
             store: "redis",
+            api: Arc::new(ApiHealth::new("acme".into())),
         }
     }
 

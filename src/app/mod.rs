@@ -30,12 +30,12 @@ use crate::proxy::Listening;
 use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::plan::Client;
-use crate::proxy::upstream::{self, Upstream};
 use crate::socket::{Address, Socket};
 use crate::store::{self, handed};
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
 use crate::trace::{self, Tracer};
+use crate::upstream::{self, Upstream};
 use draft::Made;
 use handover::{Inheritance, Legacy};
 
@@ -474,6 +474,7 @@ impl Running {
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
             store: config.store.kind(),
+            api: Arc::clone(self.parts.clients[&client.name].upstream.health()),
         };
         let app = |app: &Arc<App>| AppView {
             name: Arc::clone(&app.name),

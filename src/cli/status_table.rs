@@ -39,6 +39,7 @@ pub(super) fn render(report: &StatusReport) -> String {
                 "POOL",
                 "REQUESTS",
                 "IN FLIGHT",
+                "API, 5 MIN",
                 "LAST FAILURE",
             ],
             report.clients.iter().map(client),
@@ -50,6 +51,17 @@ pub(super) fn render(report: &StatusReport) -> String {
             text.push_str(&format!(
                 "\n{}, {ago} ago: {}\n",
                 client.name, failure.message
+            ));
+        }
+    }
+    for client in &report.clients {
+        let api = client.api.as_ref();
+        if let Some((api, seconds)) = api.and_then(|api| Some((api, api.failing_seconds?))) {
+            let (name, instance) = (&client.name, &client.instance);
+            let last = api.last_failure.as_ref().map_or("", |last| &*last.message);
+            text.push_str(&format!(
+                "\n{name}: calls of {instance} have been failing for {}: {last}\n",
+                duration(seconds)
             ));
         }
     }
@@ -92,7 +104,7 @@ pub(super) fn render(report: &StatusReport) -> String {
 }
 
 /// A client's row.
-fn client(client: &ClientReport) -> [String; 8] {
+fn client(client: &ClientReport) -> [String; 9] {
     let (token, left) = match &client.token {
         None => ("none yet".to_owned(), "-".to_owned()),
         Some(token) if token.usable => (
@@ -113,6 +125,12 @@ fn client(client: &ClientReport) -> [String; 8] {
         }
         Some(failure) => failure.outcome.clone(),
     };
+    let api = client.api.as_ref();
+    let api = match api.and_then(|api| Some((api.failed, api.failed_share()?))) {
+        None => "-".to_owned(),
+        Some((0, _)) => "ok".to_owned(),
+        Some((_, share)) => format!("{share} failed"),
+    };
     [
         client.name.clone(),
         token,
@@ -121,6 +139,7 @@ fn client(client: &ClientReport) -> [String; 8] {
         format!("{:.1} of {}", client.pool.available, client.pool.capacity),
         client.requests.total.to_string(),
         client.requests.in_flight.to_string(),
+        api,
         failure,
     ]
 }
@@ -181,6 +200,10 @@ mod tests {
             "failure": null,
             "pool": {"available": 4.04, "capacity": 5},
             "requests": {"total": 48_211, "in_flight": 3},
+            "api": {
+                "answered": 900, "failed": 0, "failing_since": null, "failing_seconds": null,
+                "last_failure": null,
+            },
         })
     }
 
@@ -190,8 +213,8 @@ mod tests {
         insta::assert_snapshot!(render(&report), @r"
         collibra-auth-proxy 0.1.0, up 3h 12m 4s: ready
 
-        CLIENT   TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  LAST FAILURE
-        catalog  128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          -
+        CLIENT   TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  API, 5 MIN  LAST FAILURE
+        catalog  128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          ok          -
 
         APP      CLIENT  REQUESTS  LOCAL TOKENS
         lineage  -       48000     2
@@ -214,19 +237,30 @@ mod tests {
         });
         failing["store"] =
             json!({"kind": "redis", "problem": "redis://redis:6379 does not answer"});
+        failing["api"] = json!({
+            "answered": 30, "failed": 10, "failing_since": "2027-01-15T11:09:00Z",
+            "failing_seconds": 184,
+            "last_failure": {
+                "kind": "connect", "at": "2027-01-15T11:12:00Z", "seconds_ago": 4,
+                "message": "acme.collibra.com refused the connection; check the instance's url",
+            },
+        });
         let mut fresh = holds("dev");
+        fresh["api"] = json!(null);
         fresh["token"] = json!(null);
         fresh["next"] = json!({"kind": "answer", "at": null, "in_seconds": null});
         let report = report(false, false, json!([failing, fresh, holds("catalog")]));
         insta::assert_snapshot!(render(&report), @r"
         collibra-auth-proxy 0.1.0, up 3h 12m 4s: not ready
 
-        CLIENT                     TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  LAST FAILURE
-        a-client-with-a-long-name  128, ended   -       now           0.0 of 5  48211     3          rate_limited, 3 in a row
-        dev                        none yet     -       under way     4.0 of 5  48211     3          -
-        catalog                    128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          -
+        CLIENT                     TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  API, 5 MIN     LAST FAILURE
+        a-client-with-a-long-name  128, ended   -       now           0.0 of 5  48211     3          25.0 % failed  rate_limited, 3 in a row
+        dev                        none yet     -       under way     4.0 of 5  48211     3          -              -
+        catalog                    128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          ok             -
 
         a-client-with-a-long-name, 1m 15s ago: acme.collibra.com says that the pool is empty; who else uses this client?
+
+        a-client-with-a-long-name: calls of https://acme.collibra.com have been failing for 3m 4s: acme.collibra.com refused the connection; check the instance's url
 
         a-client-with-a-long-name goes on without its store: redis://redis:6379 does not answer
 

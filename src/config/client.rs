@@ -88,6 +88,7 @@ pub(super) fn parse(
             ca_file: parsed.instance.ca_file.clone(),
             identity: parsed.instance.identity.clone(),
             proxy: parsed.token_proxy.clone(),
+            address: parsed.instance.address.clone(),
         },
         schedule,
         wait_for_token,

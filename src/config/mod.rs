@@ -44,7 +44,7 @@ pub use flags::Flags;
 
 use crate::secret::Secret;
 use crate::socket::Address;
-use crate::{oauth, proxy, token};
+use crate::{oauth, proxy, token, upstream};
 use fault::Report;
 use parse::Surroundings;
 use place::Place;
@@ -57,7 +57,7 @@ pub const FILE_VARIABLE: &str = "COLLIBRA_AUTH_PROXY_CONFIG";
 #[derive(Debug)]
 pub struct Config {
     /// The Collibra environments, by name.
-    pub instances: BTreeMap<Arc<str>, Arc<proxy::config::Instance>>,
+    pub instances: BTreeMap<Arc<str>, Arc<upstream::Instance>>,
     /// The registered applications, by name; at least one.
     pub clients: BTreeMap<Arc<str>, Client>,
     /// The programs that may call, by name; with none, nobody has to say who they are.
@@ -227,7 +227,7 @@ pub fn instance(
     url: &str,
     allow_insecure: bool,
     ca_file: Option<&Path>,
-) -> Result<Arc<proxy::config::Instance>, Faults> {
+) -> Result<Arc<upstream::Instance>, Faults> {
     let raw = flags::instance(url, allow_insecure, ca_file);
     let surroundings = Surroundings::of(Path::new(""), &|_| None);
     let mut report = Report::default();

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use super::fault::{Origin, Report};
 use super::place::{Field, Place, Typed};
 use super::table::{Lines, Table};
+use crate::outgoing::addresses::Target;
 use crate::secret::Secret;
 use crate::socket::Address;
 
@@ -20,6 +21,7 @@ pub(super) const TABLES: &[&str] = &[
 pub(super) const INSTANCE: &[&str] = &[
     "url",
     "allow_insecure",
+    "address",
     "token_path",
     "ca_file",
     "client_cert_file",
@@ -137,6 +139,7 @@ pub(super) struct Instance {
     pub(super) place: Place,
     pub(super) url: Field<String>,
     pub(super) allow_insecure: Field<bool>,
+    pub(super) address: Field<Vec<Target>>,
     pub(super) token_path: Field<String>,
     pub(super) ca_file: Field<PathBuf>,
     pub(super) client_cert_file: Field<PathBuf>,
@@ -350,6 +353,7 @@ fn instance(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Instance 
         place: table.place.clone(),
         url: table.get("url", report),
         allow_insecure: table.get("allow_insecure", report),
+        address: table.get("address", report),
         token_path: table.get("token_path", report),
         ca_file: table.get("ca_file", report),
         client_cert_file: table.get("client_cert_file", report),

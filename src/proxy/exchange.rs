@@ -17,35 +17,32 @@ use tokio::time::{timeout, timeout_at};
 
 use super::caller::{Caller, CallerError};
 use super::context::Context;
-use super::dial::Protocols;
 use super::examine::{self, Next};
 use super::form_method::{FormMethod, NoMethod};
 use super::hop_by_hop;
 use super::inject::{self, Destination, REQUEST_ID, Way};
-use super::instance_session::{
-    Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
-};
 use super::listener::Listening;
 use super::local::{self, Endpoint};
-use super::pace;
 use super::peer::Peer;
+use super::plan::Client;
 use super::record::{self, Sent};
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
 use super::stop::{Settled, Stop};
-use super::stream::Received;
 use super::target::Malformed;
-use crate::clock::Clock;
+use crate::clock::{Clock, timers};
+use crate::outgoing::dial::{Kind, Protocols};
 use crate::telemetry::Cut;
 use crate::token::token::Token;
+use crate::upstream::io::Received;
+use crate::upstream::session::{
+    Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
+};
 
 /// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
 /// for its body all the same (RFC 9110, section 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often a connection is tried that cannot be made.
-const MOST_DIALS: usize = 2;
 
 /// What becomes of the caller's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,23 +194,13 @@ impl Exchange<'_> {
         } else {
             Protocols::Any
         };
-        let upstream = &self.context.client.upstream;
-        let mut dials = 0;
-        loop {
-            let connected = upstream.connect(protocols, fresh, self.clock.now()).await;
-            let error = match connected {
-                Ok(session) => return Ok(session),
-                Err(error) => error,
-            };
-            dials += 1;
-            // nothing was sent, so that it may be tried again
-            if dials == MOST_DIALS || error.is_final() {
-                return Err(Refusal::Upstream {
-                    timeout: error.is_timeout(),
-                    problem: error.to_string(),
-                });
-            }
-        }
+        let Client {
+            upstream, metrics, ..
+        } = &*self.context.client;
+        let connected = upstream.connect(protocols, fresh, self.clock.now()).await;
+        let is_reused = connected.as_ref().map(InstanceSession::is_reused);
+        metrics.upstream_connection(is_reused.ok());
+        Ok(connected?)
     }
 
     /// Sends the request and reads the head of the response. The inner result is the instance's.
@@ -277,12 +264,12 @@ impl Exchange<'_> {
         } else {
             CONTINUE_PATIENCE
         };
-        let mut ask_for_body = pace::now() + patience;
-        let silence = || limits.idle_timeout.map(|limit| pace::now() + limit);
+        let mut ask_for_body = timers() + patience;
+        let silence = || limits.idle_timeout.map(|limit| timers() + limit);
         let mut silent = silence();
         let received = instance.received();
         let mut before = received.as_ref().map(Received::get);
-        let mut late = pace::now() + limits.header_timeout;
+        let mut late = timers() + limits.header_timeout;
         let mut reading = self.body.reading();
         let mut unsent: Option<Broken> = None;
         loop {
@@ -299,7 +286,7 @@ impl Exchange<'_> {
                     }
                     // the next head is another
                     before = received.as_ref().map(Received::get);
-                    late = pace::now() + limits.header_timeout;
+                    late = timers() + limits.header_timeout;
                     silent = silence();
                     continue;
                 }
@@ -311,7 +298,7 @@ impl Exchange<'_> {
                 Ok(Event::Body(read)) => read,
                 Ok(Event::Caller(error)) => return Err(error.into()),
                 Err(_elapsed) => {
-                    let now = pace::now();
+                    let now = timers();
                     if silent.is_some_and(|silent| silent <= now) {
                         return Ok(Err(Broken::silent(SILENT)));
                     }
@@ -556,12 +543,13 @@ impl Exchange<'_> {
                 Err(_) => Reading::Nothing,
             };
         }
+        let (upstream, now) = (&self.context.client.upstream, self.clock.now());
+        upstream.health().answered(now);
         if !self.body.is_done() {
             // it was answered without the rest
             return Ok(After::Close);
         }
-        let now = self.clock.now();
-        self.context.client.upstream.release(instance, now).await;
+        upstream.release(instance, now).await;
         Ok(After::Keep)
     }
 
@@ -580,6 +568,8 @@ impl Exchange<'_> {
         self.status = head.status.as_u16();
         self.note_response();
         self.caller.write_head(head, false).await?;
+        let health = self.context.client.upstream.health();
+        health.answered(self.clock.now());
         instance.write_as_tunnel();
         loop {
             let read = match self.event(Reading::Body, instance.read_body()).await {
@@ -599,6 +589,14 @@ impl Exchange<'_> {
         Ok(After::Close)
     }
 
+    /// Counts a call that failed on the way to the instance or at it.
+    fn upstream_failed(&self, kind: Kind, problem: &str) {
+        let client = &self.context.client;
+        client.metrics.upstream_error(kind);
+        let now = self.clock.now();
+        client.upstream.health().failed(now, kind, problem);
+    }
+
     /// Has the response tell the caller that its connection ends, if it does.
     fn say_farewell(&mut self) {
         if self.listening.is_ending() {
@@ -614,6 +612,9 @@ impl Exchange<'_> {
             Ok(after) => return (after, None),
             Err(stop) => stop,
         };
+        if let Some((kind, problem)) = stop.upstream_failure() {
+            self.upstream_failed(kind, problem);
+        }
         let (refusal, error) = match stop.settle(self.status != 0) {
             Settled::Answer(refusal, error) => (refusal, error),
             Settled::Cut(error, cut) => {

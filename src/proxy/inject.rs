@@ -9,10 +9,10 @@ use http::{HeaderValue, Uri, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
-use super::config::Instance;
 use super::hop_by_hop;
 use crate::browser::host_of_authority;
 use crate::outgoing::via::{self, VIA};
+use crate::upstream::Instance;
 
 /// By what a request is found again in other logs.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -244,6 +244,7 @@ mod tests {
             ca_file: None,
             identity: None,
             proxy: None,
+            address: Vec::new(),
             http2: true,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::clock::timers;
+
 /// What a caller begins with.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -59,7 +61,7 @@ impl Pace {
     /// The wait, if there was one, is over.
     pub(crate) fn resume(&mut self) {
         if let Some(since) = self.since.take() {
-            self.credit = self.credit.saturating_sub(now() - since);
+            self.credit = self.credit.saturating_sub(timers() - since);
         }
     }
 
@@ -68,7 +70,7 @@ impl Pace {
         if self.rate.is_none() {
             return Poll::Pending;
         }
-        let end = *self.since.get_or_insert_with(now) + self.credit;
+        let end = *self.since.get_or_insert_with(timers) + self.credit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         // one that was set for less is left to ring: most waits are over before
         if timer.deadline() > end {
@@ -82,14 +84,6 @@ impl Pace {
             timer.as_mut().reset(end);
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "timers run by this clock, which stands still while the machine sleeps: a caller is not blamed for that"
-)]
-pub(super) fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::app::{App, Apps};
 use super::config::Listener;
 use super::policy::Policy;
-use super::upstream::Upstream;
 use crate::client_id::ClientId;
 use crate::local_token::{self, Revoked};
 use crate::secret::Secret;
@@ -15,6 +14,7 @@ use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
 use crate::token::cache::TokenCell;
 use crate::token::service::Control;
 use crate::trace::Tracer;
+use crate::upstream::Upstream;
 
 /// A client, as a request needs it.
 #[derive(Debug)]

@@ -14,9 +14,11 @@ use super::answer::Answer;
 use super::limit::Exceeded;
 use super::policy::Denied;
 use super::target::Malformed;
+use crate::outgoing::dial::Kind;
 use crate::telemetry::Label;
 use crate::token::cache::NoToken;
 use crate::token::ports::Outcome;
+use crate::upstream::connections::ConnectError;
 
 /// Why a request is answered here and not by Collibra.
 #[derive(Clone, Debug)]
@@ -62,6 +64,8 @@ pub enum Refusal {
     Upstream {
         /// What went wrong.
         problem: String,
+        /// The kind of it.
+        kind: Kind,
         /// Whether it was a matter of time: 504, else 502.
         timeout: bool,
     },
@@ -73,6 +77,16 @@ impl From<NoToken> for Refusal {
             // nothing but another configuration brings one
             Some((Outcome::Loop, _)) => Refusal::Loop,
             _ => Refusal::NoToken(no_token),
+        }
+    }
+}
+
+impl From<ConnectError> for Refusal {
+    fn from(error: ConnectError) -> Refusal {
+        Refusal::Upstream {
+            kind: error.kind(),
+            timeout: error.is_timeout(),
+            problem: error.to_string(),
         }
     }
 }
@@ -325,11 +339,19 @@ impl Refusal {
             ),
             Refusal::Upstream { problem, .. } => Words::new(
                 "Collibra could not be reached",
-                problem,
+                &capitalised(problem),
                 "See whether the instance is up and the proxy can reach it: collibra-auth-proxy check --live.",
             ),
         }
     }
+}
+
+/// `problem` as a sentence.
+fn capitalised(problem: &str) -> String {
+    let mut chars = problem.chars();
+    let first = chars.next().map(char::to_uppercase);
+    let sentence: String = first.into_iter().flatten().chain(chars).collect();
+    format!("{sentence}.")
 }
 
 /// The schemes by which an app may say who it is (RFC 9110, section 11.6.1).

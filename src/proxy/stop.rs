@@ -1,9 +1,10 @@
 //! What stops a request before the instance has served it to its end, and what follows from it.
 
 use super::caller::CallerError;
-use super::instance_session::Broken;
 use super::respond::Refusal;
+use crate::outgoing::dial::Kind;
 use crate::telemetry::{Cut, Label};
+use crate::upstream::session::Broken;
 
 /// Why a request is not served to its end by the instance.
 #[derive(Debug)]
@@ -27,6 +28,15 @@ pub(super) enum Settled {
 }
 
 impl Stop {
+    /// How the call failed on its way to the instance or there, and the message, if it did.
+    pub(super) fn upstream_failure(&self) -> Option<(Kind, &str)> {
+        match self {
+            Stop::Refused(Refusal::Upstream { kind, problem, .. }) => Some((*kind, problem)),
+            Stop::Cut(broken) => Some((broken.kind, &broken.problem)),
+            Stop::Refused(_) | Stop::Caller(_) => None,
+        }
+    }
+
     /// What follows, if the head of a response has been sent (`is_answered`) or not.
     pub(super) fn settle(self, is_answered: bool) -> Settled {
         match self {
@@ -69,7 +79,8 @@ impl From<Broken> for Stop {
     fn from(broken: Broken) -> Stop {
         Stop::Refused(Refusal::Upstream {
             problem: broken.problem,
-            timeout: broken.timeout,
+            kind: broken.kind,
+            timeout: broken.kind == Kind::Timeout,
         })
     }
 }

@@ -17,10 +17,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::tls::{CaFile, Reason};
-
-/// HTTP/2 by its name in ALPN (RFC 9113, section 3.2).
-pub(super) const H2: &[u8] = b"h2";
+use crate::tls::{CaFile, H2, Reason};
 
 /// A listener's certificate and key, and whom it lets show a certificate of theirs. Equal to
 /// another that was read from files of the same content.

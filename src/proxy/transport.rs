@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::peer::Peer;
-use super::tls::H2;
 use crate::socket::Accepted;
+use crate::tls::H2;
 
 /// The bytes below a connection.
 #[derive(Debug)]

@@ -57,6 +57,8 @@ pub(super) struct Families {
     pub(super) requests: IntCounterVec,
     pub(super) request_duration: HistogramVec,
     pub(super) upstream_duration: HistogramVec,
+    pub(super) upstream_errors: IntCounterVec,
+    pub(super) upstream_connections: IntCounterVec,
     pub(super) requests_in_flight: IntGaugeVec,
     pub(super) request_bytes: IntCounterVec,
     pub(super) response_bytes: IntCounterVec,
@@ -174,6 +176,16 @@ impl Families {
                 "How long the instance took to begin its response.",
                 &["client", "app"],
                 &CALL_BUCKETS,
+            ),
+            upstream_errors: to.int_counter(
+                "upstream_errors_total",
+                "Calls that failed on the way to the API or broke off there, by the kind of failure.",
+                &["client", "kind"],
+            ),
+            upstream_connections: to.int_counter(
+                "upstream_connections_total",
+                "Connections to the API that requests asked for: made, reused or failed.",
+                &["client", "outcome"],
             ),
             requests_in_flight: to.int_gauge(
                 "requests_in_flight",

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod access_log;
 #[cfg(test)]
+mod addresses;
+#[cfg(test)]
 mod admin_jam;
 #[cfg(test)]
 mod apps;

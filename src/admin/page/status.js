@@ -33,9 +33,10 @@ function tint(element, base, tone) {
   if (element.className !== wanted) element.className = wanted;
 }
 
-// How a client is, in a word: alive or not, and whether the last renewal failed.
+// How a client is, in a word: alive or not, whether the last renewal failed, whether the API does.
 function health(client, left) {
   const alive = client.token?.usable && left > 0;
+  if (alive && client.api?.failing_since) return ["warn", "API failing"];
   if (alive && !client.failure) return ["good", "usable"];
   if (alive) return ["warn", "usable, renewal failing"];
   if (client.token) return ["bad", "no usable token"];
@@ -84,6 +85,17 @@ function drawClient(card, client, age) {
     write(field("when"), `${duration(failure.seconds_ago + age)} ago`);
     write(field("message"), failure.message);
   }
+
+  const api = client.api;
+  const calls = api ? api.answered + api.failed : 0;
+  const percent = calls > 0 ? `${((100 * api.failed) / calls).toFixed(1)} %` : "";
+  const isOut = api != null && api.failing_seconds !== null;
+  field("api").hidden = !isOut;
+  if (isOut) {
+    write(field("api-since"), `for ${duration(api.failing_seconds + age)}, ${percent || "none"} of the last 5 minutes' calls`);
+    write(field("api-message"), api.last_failure?.message ?? "");
+  }
+  write(field("api-share"), calls > 0 ? `${percent} of ${calls.toLocaleString()} failed` : "no calls");
 
   const problem = client.store?.problem;
   field("store").hidden = !problem;

@@ -10,6 +10,7 @@ use super::loops::Names;
 use super::source::Source;
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel::Proxy;
 use crate::store;
 
@@ -56,7 +57,8 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     }
     for (name, instance) in &config.instances {
         let proxy = through(instance.proxy.as_ref());
-        writeln!(out, "instance {name}: {}{proxy}", instance.origin())?;
+        let at = at(&instance.address);
+        writeln!(out, "instance {name}: {}{at}{proxy}", instance.origin())?;
     }
     for (name, client) in &config.clients {
         let pool = client.schedule.pool;
@@ -100,6 +102,15 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "the configuration is sound")
 }
 
+/// Where it is connected to, if that is configured.
+fn at(address: &[Target]) -> String {
+    let listed: Vec<String> = address.iter().map(Target::to_string).collect();
+    if listed.is_empty() {
+        return String::new();
+    }
+    format!(" at {}", listed.join(", "))
+}
+
 /// The way there, if it is not the straight one.
 fn through(proxy: Option<&Proxy>) -> String {
     proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
@@ -125,9 +136,14 @@ mod tests {
     #[test]
     fn says_what_is_configured_and_no_secret() {
         let mut out = Vec::new();
-        summary(&config("https://acme.example"), &mut out).unwrap();
+        let mut config = config("https://acme.example");
+        for instance in config.instances.values_mut() {
+            let address = Target::parse("10.1.2.3:443").unwrap();
+            Arc::make_mut(instance).address = vec![address];
+        }
+        summary(&config, &mut out).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"
-        instance default: https://acme.example
+        instance default: https://acme.example at 10.1.2.3:443
         client default: urn:x at default, a pool of 5 and one more every 6s
         listener local: http://127.0.0.1:8080 with the token of default, for localhost, 127.0.0.1, [::1]
         admin: http://127.0.0.1:9902

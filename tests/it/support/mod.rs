@@ -15,6 +15,7 @@ pub(crate) mod http;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 pub(crate) mod lenient;
+pub(crate) mod network;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;

@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 7] = [
         "tls",
     ],
     &["token", "outgoing", "local_token"],
-    &["oauth", "store", "registration", "trace"],
+    &["oauth", "store", "registration", "trace", "upstream"],
     &["proxy", "admin"],
     &["config"],
     &["app"],
