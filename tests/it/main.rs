@@ -34,6 +34,8 @@ mod differential;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
+mod endless_peers;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod fleet;
