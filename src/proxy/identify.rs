@@ -61,8 +61,8 @@ pub(super) fn identify(
     };
     by_header.or_else(|| {
         let cookies = headers.get_all(COOKIE).iter();
-        let session = login::session(cookies.filter_map(|line| line.to_str().ok()))?;
-        by_local_token(apps, client, session, now)
+        login::sessions(cookies.filter_map(|line| line.to_str().ok()))
+            .find_map(|session| by_local_token(apps, client, session, now))
     })
 }
 

@@ -43,7 +43,9 @@ impl Malformed {
             Malformed::TargetForm => {
                 "The request target must be a path that starts with '/' (or an absolute URL of this proxy or of the Collibra instance), without a fragment."
             }
-            Malformed::DoubleSlash => "The path must not start with '//'.",
+            Malformed::DoubleSlash => {
+                "The path must not start with '//': cut the slash at the end of the base URL that the program is given."
+            }
             Malformed::AmbiguousPath => {
                 "The path must be UTF-8, without a backslash and without an encoded dot, slash, backslash or control character (%2e, %2f, %5c, %00 to %1f, %7f)."
             }
