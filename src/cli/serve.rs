@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use super::source::{Source, environment};
-use super::successor::{Program, Successor};
+use super::successor::{Program, Successor, start_successor};
 use crate::app::handover::{Channel, Inheritance};
 use crate::app::{self, Running};
 use crate::clock::SystemClock;
@@ -40,6 +40,10 @@ pub struct Args {
     /// Take the place of the process at standard input, which starts this one so on SIGUSR2.
     #[arg(long, hide = true)]
     take_over: bool,
+
+    /// Start the process that is to take the place of the one at standard input.
+    #[arg(long, hide = true)]
+    start_successor: bool,
 }
 
 /// Serves until SIGTERM, SIGINT or `POST /drain` at the admin address, then lets what is under way
@@ -49,6 +53,9 @@ pub struct Args {
 /// # Errors
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.start_successor {
+        return Ok(start_successor()?);
+    }
     let config = args.source.load()?;
     for warning in &config.warnings {
         warn!("{warning}");
