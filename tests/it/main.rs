@@ -85,6 +85,8 @@ mod streaming;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod systemd;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod tls;
