@@ -1,23 +1,28 @@
 //! What stands at which path, and the headers that every answer carries.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::drain;
+use super::events;
 use super::ready;
 use super::view::View;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::Format;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -25,6 +30,8 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const PATHS: &str = "\
 /             the status page
 /api/status   the same, as JSON
+/api/history  the last 15 minutes and the last day of each client, as JSON
+/api/events   both as they change, as server-sent events
 /livez        whether the process turns
 /readyz       whether every client holds a usable token; /readyz?verbose says more
 /metrics      for Prometheus
@@ -45,12 +52,14 @@ const HEADERS: [(HeaderName, &str); 5] = [
 ];
 
 /// The routes of the admin address.
-pub(super) fn routes(view: Arc<View>) -> Router {
+pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
     Router::new()
         .route("/livez", get(|| async { ([(CONTENT_TYPE, TEXT)], "ok\n") }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/api/status", get(status))
+        .route("/api/history", get(history))
+        .route("/api/events", get(events::events))
         .route("/drain", post(drain::drain))
         .route("/", get(|| asset("text/html; charset=utf-8", PAGE)))
         .route(
@@ -64,6 +73,7 @@ pub(super) fn routes(view: Arc<View>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(map_response(with_headers))
+        .layer(Extension(events::Watching::until(closing)))
         .with_state(view)
 }
 
@@ -94,13 +104,64 @@ async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> imp
     (status, [(CONTENT_TYPE, TEXT)], text)
 }
 
-async fn metrics_text(State(view): State<Arc<View>>) -> impl IntoResponse {
-    let text = costly(move || view.metrics.render()).await;
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+    let format = metrics_format(&headers);
+    let is_compressed = accepts_gzip(&headers);
+    let made = costly(move || {
+        let text = view.metrics.render(format);
+        if is_compressed {
+            gzip(text.as_bytes())
+        } else {
+            text.into_bytes()
+        }
+    });
+    let mut response = ([(CONTENT_TYPE, format.content_type())], made.await).into_response();
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if is_compressed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// OpenMetrics where the scraper asks for it. Its order of preference is not looked at: Prometheus
+/// names OpenMetrics only if it wants it.
+fn metrics_format(headers: &HeaderMap) -> Format {
+    let asks = |value: &str| value.contains("application/openmetrics-text");
+    if values(headers, &ACCEPT).any(asks) {
+        Format::OpenMetrics
+    } else {
+        Format::Text
+    }
+}
+
+/// Whether the caller takes gzip (RFC 9110, section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let codings = values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(','));
+    codings.map(str::trim).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let is_refused = matches!(weight.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000");
+        name.trim().eq_ignore_ascii_case("gzip") && !is_refused
+    })
+}
+
+fn values<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let values = headers.get_all(name).into_iter();
+    values.filter_map(|value| value.to_str().ok())
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = encoder.write_all(text).and_then(|()| encoder.finish());
+    written.expect("a Vec takes everything")
 }
 
 async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
     Json(costly(move || view.report()).await)
+}
+
+async fn history(State(view): State<Arc<View>>) -> impl IntoResponse {
+    Json(costly(move || view.history()).await)
 }
 
 /// How many costly answers are made at once, by all callers together.
@@ -108,7 +169,7 @@ static COSTLY: Semaphore = Semaphore::const_new(1);
 
 /// Makes an answer that grows with the configuration, off the runtime's threads: a thousand callers
 /// that ask for one hold up neither a probe nor a call.
-async fn costly<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn costly<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
     // the semaphore is never closed
     let turn = COSTLY.acquire().await.ok();
     let made = tokio::task::spawn_blocking(make).await;
@@ -177,14 +238,28 @@ mod tests {
         target: &str,
         more: &str,
     ) -> (String, String) {
+        let (head, body) = exchange_bytes(address, method, target, more).await;
+        (head, String::from_utf8(body).unwrap())
+    }
+
+    async fn exchange_bytes(
+        address: SocketAddr,
+        method: &str,
+        target: &str,
+        more: &str,
+    ) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head =
             format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{more}Connection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.to_lowercase(), body.to_owned())
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .unwrap();
+        let body = answer.split_off(end + 4);
+        (String::from_utf8(answer).unwrap().to_lowercase(), body)
     }
 
     async fn get(address: SocketAddr, target: &str) -> (u16, String) {
@@ -257,6 +332,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_watcher_is_sent_the_status_and_the_history() {
+        let (address, view, clock) = served().await;
+        cell(&view).publish(holds(clock.now()));
+        view.sample();
+        view.sample();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut said = Vec::new();
+        let both = |said: &[u8]| {
+            let said = String::from_utf8_lossy(said);
+            let of =
+                |event: &str, data: &str| said.contains(&format!("event: {event}\ndata: {data}"));
+            of("status", "{\"version\"") && of("history", "{\"clients\":{\"catalog\":{\"recent\"")
+        };
+        let reading = async {
+            while !both(&said) {
+                assert_ne!(stream.read_buf(&mut said).await.unwrap(), 0);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reading)
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("content-type: text/event-stream"), "{said}");
+        assert!(!said.contains(CANARY));
+    }
+
+    #[tokio::test]
+    async fn a_scraper_chooses_the_format_and_the_coding() {
+        let (address, ..) = served().await;
+        let scrape = |more: &'static str| exchange_bytes(address, "GET", "/metrics", more);
+        let (head, plain) = scrape("Accept-Encoding: gzip;q=0, br\r\n").await;
+        assert!(!head.contains("content-encoding"), "{head}");
+        let openmetrics = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1\r\n\
+                           Accept-Encoding: deflate, gzip\r\n";
+        let (head, packed) = scrape(openmetrics).await;
+        assert!(head.contains("content-encoding: gzip"), "{head}");
+        assert!(head.contains("vary: accept, accept-encoding"), "{head}");
+        let content_type =
+            "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert!(head.contains(content_type), "{head}");
+        let mut text = String::new();
+        let mut decoder = flate2::read::GzDecoder::new(&packed[..]);
+        std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
+        assert!(plain.len() > 1_000 && packed.len() * 3 < text.len());
+    }
+
+    #[tokio::test]
     async fn every_answer_is_closed_to_other_sites_and_shows_no_token() {
         let (address, view, clock) = served().await;
         cell(&view).publish(holds(clock.now()));
@@ -268,6 +393,7 @@ mod tests {
             "/readyz?verbose",
             "/metrics",
             "/api/status",
+            "/api/history",
             "/none",
         ] {
             let (head, body) = exchange(address, "GET", path).await;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::handover::Inheritance;
 use super::{Open, Parts, Running, StartError, stored};
+use crate::clock::Clock;
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -18,15 +19,18 @@ use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
 use crate::proxy::plan::{Client, Credentials, Plan, Route};
+use crate::proxy::replay::Replay;
+use crate::proxy::respond::Reason;
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
 use crate::store::{self, handed, observed::Observed};
-use crate::telemetry::ClientMetrics;
+use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
 use crate::token::cache::TokenCell;
 use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
+use crate::trace::Tracer;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -109,6 +113,7 @@ impl Draft<'_> {
     fn clients(&mut self) -> Result<(), StartError> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
+            metrics.declare::<Outcome, Replay>();
             let (cell, engine) = self.engine(client, &metrics)?;
             let upstream = Arc::clone(&self.made.parts.instances[&client.instance]);
             let before = self.running.parts.clients.get(name);
@@ -184,7 +189,12 @@ impl Draft<'_> {
             initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
-            observer: Counted(Arc::clone(metrics)),
+            observer: Metered {
+                client: Arc::clone(&client.name),
+                metrics: Arc::clone(metrics),
+                tracer: running.tracer.clone(),
+                clock: Arc::clone(&running.clock),
+            },
         });
         let (engine, orders) = mpsc::unbounded_channel();
         self.made.tasks.push(Box::pin(service.run(orders)));
@@ -273,6 +283,8 @@ impl Draft<'_> {
     }
 
     fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
+        let metrics = self.running.metrics.listener(&listener.name);
+        metrics.declare::<Reason>();
         let plan = Arc::new(Plan {
             listener: listener.clone(),
             client: Arc::clone(&self.made.parts.clients[&listener.client]),
@@ -281,8 +293,9 @@ impl Draft<'_> {
             app: self.app_of(listener),
             nobody: self.running.metrics.app(""),
             policy: Arc::clone(&self.config.policy),
-            metrics: self.running.metrics.listener(&listener.name),
+            metrics,
             access_log: self.config.access_log,
+            tracer: self.running.tracer.clone(),
         });
         // port 0 is another one for each listener
         let mut open = self.running.parts.listeners.iter();
@@ -328,11 +341,20 @@ impl Draft<'_> {
 
 /// Counts token requests in the metrics.
 #[derive(Debug)]
-struct Counted(Arc<ClientMetrics>);
+struct Metered {
+    client: Arc<str>,
+    metrics: Arc<ClientMetrics>,
+    tracer: Option<Arc<Tracer>>,
+    clock: Arc<dyn Clock>,
+}
 
-impl Observer for Counted {
+impl Observer for Metered {
     fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>) {
-        let label = outcome.map_or_else(Outcome::label, |()| "ok");
-        self.0.token_request(label, duration);
+        let at = self.clock.wall();
+        self.metrics.token_request(outcome, duration, at);
+        if let Some(tracer) = &self.tracer {
+            let failure = outcome.err().map(Label::label);
+            tracer.token_request(&self.client, failure, at, duration);
+        }
     }
 }

@@ -14,14 +14,14 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::{self, AppView, ClientView, ListenerView, View};
+use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, Past, View};
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
 use crate::oauth::client;
@@ -32,8 +32,9 @@ use crate::proxy::plan::Client;
 use crate::proxy::upstream::{self, Upstream};
 use crate::socket::{Address, Socket};
 use crate::store::{self, handed};
-use crate::telemetry::Metrics;
+use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
+use crate::trace::{self, Tracer};
 use draft::Made;
 use handover::{Inheritance, Legacy};
 
@@ -83,6 +84,9 @@ pub enum StartError {
         /// Why not.
         cause: upstream::Error,
     },
+    /// There can be no traces.
+    #[error(transparent)]
+    Trace(#[from] trace::BuildError),
 }
 
 /// A running server. It stops when this is dropped; [`Running::drain`] stops it gently.
@@ -97,6 +101,7 @@ pub struct Running {
     admin_closed: Arc<Notify>,
     view: Arc<View>,
     metrics: Arc<Metrics>,
+    tracer: Option<Arc<Tracer>>,
     clock: Arc<dyn Clock>,
     draining: Arc<AtomicBool>,
     drain_asked: Arc<Notify>,
@@ -157,7 +162,12 @@ pub async fn start(
         parts: Default::default(),
         draining: Arc::clone(&draining),
         drain: Arc::clone(&drain_asked),
+        history: Past::default(),
     });
+    let tracer = match &config.trace {
+        Some(trace) => Some(Arc::new(Tracer::new(trace, Arc::clone(&clock))?)),
+        None => None,
+    };
     let mut running = Running {
         config,
         parts: Parts::default(),
@@ -167,6 +177,7 @@ pub async fn start(
         admin_closed: Arc::default(),
         view: Arc::clone(&view),
         metrics,
+        tracer,
         clock,
         draining,
         drain_asked,
@@ -182,6 +193,9 @@ pub async fn start(
     }
     running.carry_out(made);
     view.export_tokens();
+    running
+        .tasks
+        .spawn(View::keep_history(Arc::downgrade(&view)));
     // it answers to the very end, so that a probe sees the drain, unless a successor does
     let closed = Arc::clone(&running.admin_closed);
     let serving = admin::serve(admin_socket, view, async move { closed.notified().await });
@@ -226,6 +240,7 @@ impl Running {
         let needs_restart = reload::needs_restart(&self.config, &config);
         config.admin = self.config.admin.clone();
         config.server.threads = self.config.server.threads;
+        config.trace.clone_from(&self.config.trace);
         self.config = config;
         self.carry_out(made);
         Ok(needs_restart)
@@ -252,6 +267,7 @@ impl Running {
         let cut = self.left_after(patience).await;
         self.end_tasks().await;
         self.leave_stores().await;
+        self.flush_spans().await;
         cut
     }
 
@@ -278,7 +294,15 @@ impl Running {
         }
         self.end_tasks().await;
         self.leave_stores().await;
+        self.flush_spans().await;
         cut
+    }
+
+    /// Sends the spans that are left, as far as that can be done soon.
+    async fn flush_spans(&mut self) {
+        if let Some(tracer) = self.tracer.take() {
+            tracer.shutdown(LAST_MOMENT).await;
+        }
     }
 
     /// Gives back this process's place among those who go on without a store, as far as that can be
@@ -387,6 +411,26 @@ impl Running {
         self.metrics.config_loaded(self.clock.wall());
     }
 
+    /// The certificates whose end an operator must see coming.
+    fn certificates(&self) -> Vec<Certificate> {
+        let listeners = self.config.listeners.iter().filter_map(|listener| {
+            Some(Certificate {
+                kind: CertificateKind::Listener,
+                name: Arc::clone(&listener.name),
+                expires: Expiry::at(listener.tls.as_ref()?.expires()),
+            })
+        });
+        let clients = self.config.instances.iter().filter_map(|(name, instance)| {
+            let expires = u64::try_from(instance.identity.as_ref()?.ends()?).ok()?;
+            Some(Certificate {
+                kind: CertificateKind::Client,
+                name: Arc::clone(name),
+                expires: Expiry::at(SystemTime::UNIX_EPOCH + Duration::from_secs(expires)),
+            })
+        });
+        listeners.chain(clients).collect()
+    }
+
     fn shown(&self) -> admin::Parts {
         let config = &self.config;
         let client = |client: &config::Client| ClientView {
@@ -399,17 +443,24 @@ impl Running {
         let app = |app: &Arc<App>| AppView {
             name: Arc::clone(&app.name),
             client: app.client.clone(),
+            max_in_flight: app
+                .limits
+                .max_in_flight
+                .and_then(|most| u64::try_from(most).ok()),
+            requests_per_second: app.limits.requests_per_second,
         };
         let listener = |(listener, open): (&Listener, &Open)| ListenerView {
             name: Arc::clone(&open.name),
             address: open.address.clone(),
             client: Arc::clone(&listener.client),
+            max_connections: listener.max_connections,
         };
         let listeners = config.listeners.iter().zip(&self.parts.listeners);
         admin::Parts {
             clients: config.clients.values().map(client).collect(),
             apps: config.apps.values().map(app).collect(),
             listeners: listeners.map(listener).collect(),
+            certificates: self.certificates(),
         }
     }
 }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use pingora::http::RequestHeader;
 
 use super::identify::Caller;
 use super::limit::Admitted;
 use super::plan::{Client, Plan};
 use super::respond::Refusal;
-use crate::clock::Instant;
-use crate::telemetry::{AppMetrics, InFlight};
+use crate::clock::{Clock, Instant};
+use crate::telemetry::{AppMetrics, InFlight, Label};
 use crate::token::token::Token;
+use crate::trace::{EndedRequest, RequestSpan, TRACEPARENT};
 
 /// What is known of one request on its way.
 #[derive(Debug)]
@@ -40,7 +42,9 @@ pub(super) struct Context {
     pub(super) replayed: bool,
     /// Its share of its app's limits.
     pub(super) admitted: Option<Admitted>,
-    in_flight: InFlight,
+    /// Its span, while there are traces.
+    pub(super) span: Option<Box<RequestSpan>>,
+    in_flight: Option<InFlight>,
 }
 
 impl Context {
@@ -58,7 +62,8 @@ impl Context {
             refusal: None,
             replayed: false,
             admitted: None,
-            in_flight: client.metrics.in_flight(),
+            span: None,
+            in_flight: None,
             client,
             plan,
         }
@@ -67,7 +72,6 @@ impl Context {
     /// Its client is this one.
     pub(super) fn lead_to(&mut self, client: &Arc<Client>) {
         if !Arc::ptr_eq(&self.client, client) {
-            self.in_flight = client.metrics.in_flight();
             self.client = Arc::clone(client);
         }
     }
@@ -96,6 +100,60 @@ impl Context {
             Caller::App(app) => app.metrics(),
             Caller::Anyone | Caller::Owner => &self.plan.nobody,
         }
+    }
+
+    /// Begins the request's span, if there are traces.
+    pub(super) fn begin_span(&mut self, head: &RequestHeader, clock: &dyn Clock) {
+        if let Some(tracer) = &self.plan.tracer {
+            let span = tracer.request(&head.method, &head.headers, clock.wall());
+            self.span = Some(Box::new(span));
+        }
+    }
+
+    /// The id of the trace that has the request's span.
+    pub(super) fn trace_id(&self) -> Option<[u8; 16]> {
+        self.span.as_ref().map(|span| span.trace_id())
+    }
+
+    /// Makes the span the parent of what the instance does.
+    pub(super) fn inject_span(&self, head: &mut RequestHeader) {
+        if let Some(value) = self.span.as_ref().and_then(|span| span.traceparent()) {
+            // a field that cannot be set leaves the instance without a parent
+            let _ = head.insert_header(TRACEPARENT, value);
+        }
+    }
+
+    /// Ends the span: the request ended now, with `status` (0: no response).
+    pub(super) fn end_span(
+        &mut self,
+        head: &RequestHeader,
+        clock: &dyn Clock,
+        status: u16,
+        error: Option<&str>,
+    ) {
+        let Some(span) = self.span.take() else { return };
+        span.end(&EndedRequest {
+            at: clock.wall(),
+            path: head.uri.path(),
+            status,
+            instance: &self.client.upstream.instance().host,
+            listener: &self.plan.listener.name,
+            client: &self.client.name,
+            app: self.app().map(|app| &**app),
+            refused: self
+                .refusal
+                .as_ref()
+                .map(|refusal| refusal.reason().label()),
+            error,
+        });
+    }
+
+    /// The guard that counts the request as in flight. From here on its app and client stay.
+    pub(super) fn in_flight(&mut self) -> &InFlight {
+        let in_flight = self.in_flight.take();
+        let begin = || InFlight::new(self.app_metrics().traffic(&self.client.name));
+        let in_flight = in_flight.unwrap_or_else(begin);
+        self.in_flight.insert(in_flight)
     }
 
     /// The answer's last bytes go out. Whoever has them may send the next request at once, and must

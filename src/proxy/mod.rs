@@ -15,7 +15,6 @@
 //!
 //! This is the only module that knows pingora and h2.
 
-mod access_log;
 mod answer;
 pub mod app;
 pub mod browser;
@@ -44,7 +43,8 @@ pub mod peer;
 pub mod plan;
 pub mod policy;
 mod pool;
-mod replay;
+mod record;
+pub mod replay;
 mod request_body;
 pub mod respond;
 mod stream;

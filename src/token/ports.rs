@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use crate::secret::Secret;
+use crate::telemetry::Label;
 
 /// An access token as the issuer gave it (RFC 6749, section 5.1).
 #[derive(Clone, Debug)]
@@ -79,9 +80,8 @@ pub enum Draw {
     Empty,
 }
 
-impl Outcome {
-    /// All of them, in the order of their labels' first use.
-    pub const ALL: [Outcome; 8] = [
+impl Label for Outcome {
+    const ALL: &'static [Outcome] = &[
         Outcome::RateLimited,
         Outcome::InvalidClient,
         Outcome::InvalidRequest,
@@ -92,9 +92,7 @@ impl Outcome {
         Outcome::Malformed,
     ];
 
-    /// Its name in metrics and answers.
-    #[must_use]
-    pub fn label(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Outcome::RateLimited => "rate_limited",
             Outcome::InvalidClient => "invalid_client",
@@ -106,7 +104,9 @@ impl Outcome {
             Outcome::Malformed => "malformed",
         }
     }
+}
 
+impl Outcome {
     /// Whether asking again unchanged cannot help: a person must mend the credentials or the
     /// configuration.
     #[must_use]

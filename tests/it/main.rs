@@ -63,6 +63,8 @@ mod listeners_websocket;
 #[cfg(test)]
 mod log_jam;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod oauth_clients;
 #[cfg(test)]
 mod python;
@@ -92,6 +94,8 @@ mod tidy;
 mod tls;
 #[cfg(test)]
 mod token_faults;
+#[cfg(test)]
+mod traces;
 #[cfg(test)]
 mod unauthorized;
 #[cfg(test)]

@@ -1,0 +1,58 @@
+//! OpenMetrics 1.0.0, made from Prometheus's text format.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// Prometheus's `text` as OpenMetrics: the family of a counter is named without `_total`, the series in
+/// `exemplars` get theirs, and the end is marked.
+pub(super) fn from_text(text: &str, exemplars: &HashMap<String, String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let kind = lines.peek().copied().unwrap_or_default();
+        let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+        let is_header = line.starts_with("# HELP ") && is_counter(kind) || is_counter(line);
+        if is_header {
+            out.push_str(&line.replacen("_total ", " ", 1));
+        } else {
+            out.push_str(line);
+        }
+        if let Some((series, _)) = line.rsplit_once(' ')
+            && let Some(exemplar) = exemplars.get(series)
+        {
+            let _ = write!(out, " # {exemplar}");
+        }
+        out.push('\n');
+    }
+    out.push_str("# EOF\n");
+    out
+}
+
+/// The series of a bucket of the histogram `name`, as the text format writes it; without a `bound` it
+/// is the last.
+pub(super) fn bucket(name: &str, labels: &[(&str, &str)], bound: Option<f64>) -> String {
+    let mut series = format!("{name}_bucket{{");
+    for (label, value) in labels {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = write!(series, "{label}=\"{value}\",");
+    }
+    let _ = match bound {
+        Some(bound) => write!(series, "le=\"{bound}\"}}"),
+        None => write!(series, "le=\"+Inf\"}}"),
+    };
+    series
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counters_family_has_no_suffix_and_its_samples_have() {
+        let text = "# HELP a_total The _total of a.\n# TYPE a_total counter\na_total{x=\"_total \"} 1\n\
+                    # HELP b Not a counter.\n# TYPE b gauge\nb 2\n";
+        let expected = "# HELP a The _total of a.\n# TYPE a counter\na_total{x=\"_total \"} 1\n\
+                        # HELP b Not a counter.\n# TYPE b gauge\nb 2\n# EOF\n";
+        assert_eq!(from_text(text, &HashMap::new()), expected);
+    }
+}

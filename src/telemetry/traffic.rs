@@ -1,0 +1,322 @@
+//! The numbers of one app: its requests, by client, and the local tokens that it was given.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus::core::Metric as _;
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::families::{CALL_BUCKETS, Families};
+use super::requests::{MethodLabel, RequestCounts, Source};
+
+/// The metrics with one app's name on them, found once. The name is empty for callers that are no
+/// app.
+pub struct AppMetrics {
+    name: String,
+    families: Families,
+    /// An app has few clients, most often one, and each is added once.
+    traffic: ArcSwap<Vec<Arc<Traffic>>>,
+    local_tokens: IntCounter,
+}
+
+/// The metrics with the names of one app and one client on them.
+pub struct Traffic {
+    client: String,
+    requests: RequestCounts,
+    duration: Histogram,
+    upstream_duration: Histogram,
+    in_flight: IntGauge,
+    request_bytes: IntCounter,
+    response_bytes: IntCounter,
+    /// The last traced request in each bucket of `duration`.
+    exemplars: Mutex<BTreeMap<usize, Exemplar>>,
+}
+
+/// A request that stands for its bucket: its trace and its duration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exemplar {
+    pub(super) trace_id: [u8; 16],
+    pub(super) seconds: f64,
+}
+
+/// A request that has ended, as it is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// The request's method.
+    pub method: MethodLabel,
+    /// The status that the caller was sent; 0: none.
+    pub status: u16,
+    /// Whose response it was.
+    pub source: Source,
+    /// From the request's head to the last byte of the response.
+    pub duration: Duration,
+    /// How long the instance took to begin its response, if it was asked.
+    pub upstream: Option<Duration>,
+    /// The length of the request's body as far as it was read.
+    pub request_bytes: u64,
+    /// The length of the response's body as far as it was sent.
+    pub response_bytes: u64,
+    /// The id of the trace that has its span, if there is one.
+    pub trace_id: Option<[u8; 16]>,
+}
+
+/// Traffic since the start, of one client or one app.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many requests were answered.
+    pub answered: u64,
+    /// How many of them failed: were answered with a 5xx, or not at all.
+    pub failed: u64,
+    /// How many are in flight.
+    pub in_flight: u64,
+    /// How many took how long.
+    pub durations: Durations,
+}
+
+/// How many requests took how long: a count for each bucket, the last of which has no upper bound.
+pub type Durations = [u64; CALL_BUCKETS.len() + 1];
+
+/// The duration in seconds that the share `quantile` (0 to 1) of the requests stayed below,
+/// interpolated within its bucket as Prometheus's `histogram_quantile` does; `None` without requests.
+#[must_use]
+pub fn quantile(durations: &Durations, quantile: f64) -> Option<f64> {
+    let total: u64 = durations.iter().sum();
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 requests")]
+    let (rank, count) = (quantile * total as f64, |count: u64| count as f64);
+    let mut below = 0.0;
+    for (nth, &in_bucket) in durations.iter().enumerate() {
+        let reached = below + count(in_bucket);
+        if in_bucket > 0 && reached >= rank {
+            let lower = nth.checked_sub(1).map_or(0.0, |nth| CALL_BUCKETS[nth]);
+            let upper = CALL_BUCKETS.get(nth).copied().unwrap_or(lower);
+            return Some(lower + (upper - lower) * (rank - below) / count(in_bucket));
+        }
+        below = reached;
+    }
+    None
+}
+
+/// One request in flight; dropping it ends the request.
+#[derive(Debug)]
+#[must_use = "the request is counted for as long as this is held"]
+pub struct InFlight(Arc<Traffic>);
+
+impl AppMetrics {
+    pub(super) fn new(families: &Families, app: &str) -> AppMetrics {
+        AppMetrics {
+            name: app.to_owned(),
+            families: families.clone(),
+            traffic: ArcSwap::default(),
+            local_tokens: families.local_tokens.with_label_values(&[app]),
+        }
+    }
+
+    /// The app's traffic on `client`. Takes no lock and formats nothing once the pair was seen.
+    #[must_use]
+    pub fn traffic(&self, client: &str) -> Arc<Traffic> {
+        let find = |all: &[Arc<Traffic>]| {
+            let mut all = all.iter();
+            all.find(|traffic| traffic.client == client).map(Arc::clone)
+        };
+        if let Some(known) = find(&self.traffic.load()) {
+            return known;
+        }
+        let made = Arc::new(Traffic::new(&self.families, client, &self.name));
+        self.traffic.rcu(|all| {
+            let mut all = Vec::clone(all);
+            if find(&all).is_none() {
+                all.push(Arc::clone(&made));
+            }
+            all
+        });
+        find(&self.traffic.load()).unwrap_or(made)
+    }
+
+    /// The proxy gave it a local token.
+    pub fn local_token(&self) {
+        self.local_tokens.inc();
+    }
+
+    /// Its traffic since the start, on all clients.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for traffic in self.traffic.load().iter() {
+            traffic.add_to(&mut totals);
+        }
+        totals
+    }
+
+    /// How many requests of it are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        let traffic = self.traffic.load();
+        traffic.iter().map(|traffic| traffic.in_flight()).sum()
+    }
+
+    /// How many local tokens it was given since the start.
+    #[must_use]
+    pub fn local_tokens_total(&self) -> u64 {
+        self.local_tokens.get()
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its traffic on each client that it used.
+    pub(super) fn all_traffic(&self) -> Arc<Vec<Arc<Traffic>>> {
+        self.traffic.load_full()
+    }
+}
+
+impl Traffic {
+    fn new(families: &Families, client: &str, app: &str) -> Traffic {
+        let labels = &[client, app];
+        Traffic {
+            client: client.to_owned(),
+            requests: RequestCounts::new(families.requests.clone(), client, app),
+            duration: families.request_duration.with_label_values(labels),
+            upstream_duration: families.upstream_duration.with_label_values(labels),
+            in_flight: families.requests_in_flight.with_label_values(labels),
+            request_bytes: families.request_bytes.with_label_values(labels),
+            response_bytes: families.response_bytes.with_label_values(labels),
+            exemplars: Mutex::default(),
+        }
+    }
+
+    /// The exemplars, each with the upper bound of its bucket; `None` for the last.
+    pub(super) fn exemplars(&self) -> Vec<(Option<f64>, Exemplar)> {
+        let exemplars = self
+            .exemplars
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let bound = |bucket: &usize| CALL_BUCKETS.get(*bucket).copied();
+        let exemplars = exemplars.iter();
+        exemplars
+            .map(|(bucket, exemplar)| (bound(bucket), *exemplar))
+            .collect()
+    }
+
+    /// The client's name.
+    pub(super) fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// Adds to `totals` what was counted since the start.
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        totals.answered += self.requests.total();
+        totals.failed += self.requests.failed();
+        totals.in_flight += self.in_flight();
+        let duration = self.duration.metric();
+        let buckets = duration.get_histogram().get_bucket().iter();
+        let mut below = 0;
+        for (bucket, total) in buckets.zip(&mut totals.durations) {
+            *total += bucket.cumulative_count() - below;
+            below = bucket.cumulative_count();
+        }
+        totals.durations[CALL_BUCKETS.len()] += duration.get_histogram().get_sample_count() - below;
+    }
+
+    /// How many requests are in flight.
+    pub(super) fn in_flight(&self) -> u64 {
+        u64::try_from(self.in_flight.get()).unwrap_or(0)
+    }
+}
+
+impl InFlight {
+    /// A request begins.
+    pub fn new(traffic: Arc<Traffic>) -> InFlight {
+        traffic.in_flight.inc();
+        InFlight(traffic)
+    }
+
+    /// Counts the request, which has ended. Formats nothing once its method and status have been
+    /// seen, and takes no lock unless it is traced.
+    pub fn count(&self, ended: &Ended) {
+        let Traffic {
+            requests,
+            duration,
+            upstream_duration,
+            request_bytes,
+            response_bytes,
+            exemplars,
+            ..
+        } = &*self.0;
+        requests.count(ended.method, ended.status, ended.source);
+        duration.observe(ended.duration.as_secs_f64());
+        if let Some(upstream) = ended.upstream {
+            upstream_duration.observe(upstream.as_secs_f64());
+        }
+        request_bytes.inc_by(ended.request_bytes);
+        response_bytes.inc_by(ended.response_bytes);
+        if let Some(trace_id) = ended.trace_id {
+            let seconds = ended.duration.as_secs_f64();
+            let bucket = CALL_BUCKETS.partition_point(|bound| *bound < seconds);
+            let mut exemplars = exemplars.lock().unwrap_or_else(PoisonError::into_inner);
+            exemplars.insert(bucket, Exemplar { trace_id, seconds });
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.dec();
+    }
+}
+
+impl fmt::Debug for AppMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppMetrics")
+            .field("name", &self.name)
+            .field("answered", &self.totals().answered)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Traffic")
+            .field("requests", &self.requests)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn durations(counts: &[(usize, u64)]) -> Durations {
+        let mut durations = Durations::default();
+        for (bucket, count) in counts {
+            durations[*bucket] = *count;
+        }
+        durations
+    }
+
+    #[test]
+    fn a_quantile_lies_within_the_bucket_that_reaches_it() {
+        // to the microsecond
+        let quantile = |durations: &Durations, share: f64| {
+            quantile(durations, share).map(|seconds| (seconds * 1e6).round() / 1e6)
+        };
+        assert_eq!(quantile(&Durations::default(), 0.5), None);
+        // 100 requests between 50 and 100 ms
+        let even = durations(&[(4, 100)]);
+        assert_eq!(quantile(&even, 0.5), Some(0.075));
+        assert_eq!(quantile(&even, 1.0), Some(0.1));
+        // 90 below 5 ms, 10 between 1 and 1.5 s
+        let two = durations(&[(0, 90), (11, 10)]);
+        assert_eq!(quantile(&two, 0.9), Some(0.005));
+        assert_eq!(quantile(&two, 0.95), Some(1.25));
+        // beyond the last bound there is no more to say
+        assert_eq!(
+            quantile(&durations(&[(CALL_BUCKETS.len(), 1)]), 0.5),
+            Some(3_600.0)
+        );
+    }
+}
