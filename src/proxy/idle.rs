@@ -95,7 +95,7 @@ impl Idle {
     /// its way.
     pub(super) fn close_used(&self) {
         self.0.is_closed.store(true, Ordering::SeqCst);
-        self.close_where(|_, state| !state.is_new.load(Ordering::SeqCst));
+        self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
     /// Closes the `most` that have been idle for longest; how many that are.
@@ -165,7 +165,7 @@ impl Registered {
 
     /// It no longer is.
     pub(super) fn ends(&self) {
-        self.state.is_new.store(false, Ordering::SeqCst);
+        self.state.is_new.store(false, Ordering::Relaxed);
         self.state.since.store(BUSY, Ordering::SeqCst);
     }
 

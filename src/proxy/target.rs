@@ -303,9 +303,13 @@ mod tests {
             target("http://localhost@evil.example/"),
             Err(Malformed::TargetForm)
         );
-        assert_eq!(
-            target("http://localhost//evil/"),
-            Err(Malformed::DoubleSlash)
+        // a base URL that ends in a slash
+        let doubled = target("http://localhost:8080//rest/2.0/assets").unwrap_err();
+        assert_eq!(doubled, Malformed::DoubleSlash);
+        assert!(
+            doubled
+                .explain()
+                .contains("cut the slash at the end of the base URL")
         );
     }
 

@@ -15,14 +15,14 @@ service=collibra-auth-proxy
 etc=/etc/$service
 main_process() { systemctl show -P MainPID $service; }
 await() {
-    for _ in $(seq 600); do
+    for _ in $(seq 400); do
         ! eval "$1" >/dev/null 2>&1 || return 0
         sleep 0.1
     done
     echo "in vain: $1" >&2
     exit 1
 }
-in_flight() { curl -s localhost:9902/metrics | grep -q "requests_in_flight{client=\"catalog\"} $1\$"; }
+in_flight() { curl -s localhost:9902/metrics | grep -q "requests_in_flight{.* $1\$"; }
 "#;
 
 /// The registered client at the simulated Collibra, and the address where the service finds it.
@@ -131,7 +131,7 @@ systemctl kill --kill-whom=main -s USR2 $service
 await '[ "$(main_process)" != '$old' ] && [ ! -e /proc/'$old' ]'
 for _ in 1 2 3 4; do
     curl -sS -o /dev/null -w '%{size_download}\n' \
-        'http://localhost:8080/_bytes/40?piece=10&pause=700' >>/tmp/sizes &
+        'http://localhost:8080/_bytes/40?piece=10&pause=2000' >>/tmp/sizes &
 done
 await 'in_flight 4'
 systemctl stop $service
@@ -229,7 +229,7 @@ cat /tmp/answer
         r#"{call}
 began=$(systemctl show -P ActiveEnterTimestampMonotonic $service.socket)
 old=$(main_process)
-for _ in $(seq 16); do call '_bytes/40?piece=10&pause=200' >>/tmp/answers & done
+for _ in $(seq 16); do call '_bytes/40?piece=10&pause=2000' >>/tmp/answers & done
 await 'in_flight 16'
 /usr/lib/package/postinst configure 0.0.1-1 &
 for _ in $(seq 16); do call x >>/tmp/answers & sleep 0.05; done
