@@ -297,7 +297,7 @@ impl Running {
     pub async fn drain(mut self, patience: Duration) -> usize {
         self.draining.store(true, Ordering::Relaxed);
         for open in &self.parts.listeners {
-            open.listening.close();
+            open.listening.drain();
         }
         self.connections.close();
         let cut = self.left_after(patience).await;

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::loops::Names;
 use super::source::{Source, environment};
-use super::successor::{Program, Successor};
+use super::successor::{Program, Successor, start_successor};
 use crate::app::handover::{Channel, Inheritance};
 use crate::app::{self, Running, StartError};
 use crate::clock::SystemClock;
@@ -41,6 +41,10 @@ pub struct Args {
     /// Take the place of the process at standard input, which starts this one so on SIGUSR2.
     #[arg(long, hide = true)]
     take_over: bool,
+
+    /// Start the process that is to take the place of the one at standard input.
+    #[arg(long, hide = true)]
+    start_successor: bool,
 }
 
 /// Serves until SIGTERM, SIGINT or `POST /drain` at the admin address, then lets what is under way
@@ -50,17 +54,15 @@ pub struct Args {
 /// # Errors
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.start_successor {
+        return Ok(start_successor()?);
+    }
     let config = args.source.load()?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let limit = process::raise_open_files();
-    if limit < files_wanted(&config) {
-        warn!(
-            limit,
-            "the process may open few files, and each call takes two: raise the limit (ulimit -n, or LimitNOFILE= of systemd)"
-        );
-    }
+    let open_files = process::raise_open_files();
+    warn_of_few_files(&config, open_files);
     let predecessor = match args.take_over {
         true => Some(Channel::of_predecessor()?),
         false => None,
@@ -80,7 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let serving = async {
         let signals = Signals::kept()?;
-        let reloader = Reloader::of(args.source, &config);
+        let reloader = Reloader::of(args.source, &config, open_files);
         let running = app::start(config, Arc::new(SystemClock), inheritance).await?;
         if let Some(predecessor) = predecessor {
             tokio::task::spawn_blocking(move || predecessor.serves()).await??;
@@ -95,17 +97,23 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     served
 }
 
-/// How many files the process should be able to open: two for each connection that its listeners
-/// take, within reason, and some of its own.
-fn files_wanted(config: &Config) -> u64 {
-    const ENOUGH: u64 = 4096;
-    const OWN: u64 = 64;
+/// Warns if the process may open fewer files than the listeners of `config` let it need: a connection
+/// takes one, and its call to the instance another.
+fn warn_of_few_files(config: &Config, open_files: u64) {
+    let wanted = connections(config).saturating_mul(2);
+    if open_files < wanted {
+        warn!(
+            open_files,
+            wanted,
+            "the process may open few files: at the limit, idle connections are closed and others wait; raise it (ulimit -n, or LimitNOFILE= of systemd) or lower max_connections"
+        );
+    }
+}
+
+/// How many connections the listeners serve at once.
+fn connections(config: &Config) -> u64 {
     let connections = config.listeners.iter().map(|l| l.max_connections as u64);
-    let connections = connections.fold(0, u64::saturating_add);
-    connections
-        .saturating_mul(2)
-        .saturating_add(OWN)
-        .min(ENOUGH)
+    connections.fold(0, u64::saturating_add)
 }
 
 /// What the process is told from outside.
@@ -318,14 +326,17 @@ struct Reloader {
     files: Files,
     /// The faults and warnings that have been reported and still hold.
     said: Vec<Fault>,
+    /// How many files the process may open.
+    open_files: u64,
 }
 
 impl Reloader {
-    fn of(source: Source, config: &Config) -> Reloader {
+    fn of(source: Source, config: &Config, open_files: u64) -> Reloader {
         Reloader {
             source,
             files: config.files.clone(),
             said: config.warnings.clone(),
+            open_files,
         }
     }
 
@@ -359,6 +370,9 @@ impl Reloader {
             Ok(config) => {
                 self.files = config.files.clone();
                 self.say(&config.warnings, |warning| warn!("{warning}"));
+                if connections(&config) != connections(running.config()) {
+                    warn_of_few_files(&config, self.open_files);
+                }
                 take_over(running, config, Running::reload)
             }
             Err(faults) => {

@@ -103,6 +103,8 @@ pub struct Client {
     pub oauth: oauth::Config,
     /// When they are renewed.
     pub schedule: token::schedule::Config,
+    /// Whether the pool's size or pace is Collibra's documented one, for want of another word.
+    pub is_pool_assumed: bool,
     /// How long a request waits when there is no token; zero: not at all.
     pub wait_for_token: Duration,
 }

@@ -66,7 +66,10 @@ impl Known<'_> {
             (Some(only), None) => self.by_authorization(only.as_bytes()),
             _ => None,
         };
-        by_header.or_else(|| self.by_local_token(&shown_token(session(headers)?)?))
+        by_header.or_else(|| {
+            let mut shown = sessions(headers).filter_map(shown_token);
+            shown.find_map(|token| self.by_local_token(&token))
+        })
     }
 
     fn by_authorization(&self, header: &[u8]) -> Option<Caller> {
@@ -150,9 +153,9 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
 }
 
 /// The session's cookie.
-fn session(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(COOKIE).iter();
-    login::session(cookies.filter_map(|line| line.to_str().ok()))
+fn sessions(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let cookies = headers.get_all(COOKIE).into_iter();
+    login::sessions(cookies.filter_map(|line| line.to_str().ok()))
 }
 
 fn shown_token(text: &str) -> Option<local_token::Shown<'_>> {
@@ -163,5 +166,5 @@ fn shown_token(text: &str) -> Option<local_token::Shown<'_>> {
 fn shown_tokens(headers: &HeaderMap) -> impl Iterator<Item = local_token::Shown<'_>> {
     let bearers = headers.get_all(AUTHORIZATION).into_iter();
     let bearers = bearers.filter_map(|value| std::str::from_utf8(bearer(value.as_bytes())?).ok());
-    bearers.chain(session(headers)).filter_map(shown_token)
+    bearers.chain(sessions(headers)).filter_map(shown_token)
 }

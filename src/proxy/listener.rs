@@ -166,6 +166,18 @@ impl Listening {
         self.idle.close_all();
     }
 
+    /// As [`Listening::close`], except that a connection that was just opened may have its one
+    /// request within a second.
+    pub fn drain(self: &Arc<Self>) {
+        self.wind_down();
+        self.idle.close_used();
+        let listening = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            listening.idle.close_all();
+        });
+    }
+
     /// As [`Listening::close`], but gently: a connection that was just opened may still have its
     /// one request. Takes a second.
     pub async fn retire(&self) {

@@ -45,7 +45,9 @@ impl Malformed {
             Malformed::TargetForm => {
                 "The request target must be a path that starts with '/' (or an absolute URL of this proxy or of the Collibra instance), without a fragment."
             }
-            Malformed::DoubleSlash => "The path must not start with '//'.",
+            Malformed::DoubleSlash => {
+                "The path must not start with '//': cut the slash at the end of the base URL that the program is given."
+            }
             Malformed::AmbiguousPath => {
                 "The path must be UTF-8, without a backslash and without an encoded dot, slash, backslash or control character (%2e, %2f, %5c, %00 to %1f, %7f)."
             }
@@ -274,9 +276,13 @@ mod tests {
             target("http://localhost@evil.example/"),
             Err(Malformed::TargetForm)
         );
-        assert_eq!(
-            target("http://localhost//evil/"),
-            Err(Malformed::DoubleSlash)
+        // a base URL that ends in a slash
+        let doubled = target("http://localhost:8080//rest/2.0/assets").unwrap_err();
+        assert_eq!(doubled, Malformed::DoubleSlash);
+        assert!(
+            doubled
+                .explain()
+                .contains("cut the slash at the end of the base URL")
         );
     }
 

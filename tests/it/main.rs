@@ -40,6 +40,8 @@ mod differential;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
+mod endless_peers;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod fleet;
@@ -92,6 +94,8 @@ mod socket_activation;
 mod streaming;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

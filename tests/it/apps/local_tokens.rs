@@ -147,7 +147,8 @@ fn a_program_that_logs_in_works_and_no_session_is_opened() {
     assert_eq!(simulator.count("requests"), before, "nothing travelled on");
 
     let session = cookie.split(';').next().unwrap();
-    let headers = format!("Cookie: other=1; {session}\nX-CSRF-TOKEN: {csrf}\n");
+    let headers =
+        format!("Cookie: JSESSIONID=of-collibra; other=1; {session}\nX-CSRF-TOKEN: {csrf}\n");
     assert_eq!(call(&proxy, "GET /rest/2.0/assets", &headers).status, 200);
     let current = call(&proxy, "GET /rest/2.0/auth/sessions/current", &headers);
     assert_eq!(current.status, 200, "{}", current.text());

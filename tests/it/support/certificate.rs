@@ -100,6 +100,16 @@ impl Authority {
         self.write(name, &cert, &key)
     }
 
+    /// A certificate that a server for `name` made for itself, as `openssl req -x509` does, in files: it
+    /// calls itself an authority.
+    pub(crate) fn self_signed(&self, name: &str) -> Files {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        self.write(name, &cert, &key)
+    }
+
     fn write(&self, name: &str, cert: &rcgen::Certificate, key: &KeyPair) -> Files {
         let files = Files {
             cert: self.folder.path().join(format!("{name}.pem")),
