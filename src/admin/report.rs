@@ -589,6 +589,7 @@ mod tests {
                 "kind": "redis",
                 "problem": null
               },
+              "token_requests": [],
               "api": {
                 "answered": 3,
                 "failed": 1,
@@ -600,8 +601,7 @@ mod tests {
                   "at": "2027-01-15T08:02:20Z",
                   "seconds_ago": 20
                 }
-              },
-              "token_requests": []
+              }
             }
           ],
           "apps": [

@@ -28,6 +28,7 @@ use super::record::{self, Sent};
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
+use super::stop::{Stop, internal};
 use super::target::Malformed;
 use crate::clock::{Clock, timers};
 use crate::outgoing::dial::{Kind, Protocols};
@@ -49,39 +50,6 @@ pub(super) enum After {
     Keep,
     /// It ends.
     Close,
-}
-
-/// Why a request is not served to its end by the instance.
-#[derive(Debug)]
-enum Stop {
-    /// It is answered here.
-    Refused(Refusal),
-    /// Its caller is gone, or too slow; no answer would reach it.
-    Caller(CallerError),
-    /// The response broke off after its head was sent.
-    Cut(Broken),
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Stop {
-        Stop::Refused(refusal)
-    }
-}
-
-impl From<CallerError> for Stop {
-    fn from(error: CallerError) -> Stop {
-        Stop::Caller(error)
-    }
-}
-
-impl From<Broken> for Stop {
-    fn from(broken: Broken) -> Stop {
-        Stop::Refused(Refusal::Upstream {
-            problem: broken.problem,
-            kind: broken.kind,
-            timeout: broken.kind == Kind::Timeout,
-        })
-    }
 }
 
 /// Serves the request of `caller`, which came from `peer`; `malformed` is what is wrong with its head
@@ -692,9 +660,4 @@ fn length(head: &ResponseHeader) -> Option<usize> {
         .ok()?
         .parse()
         .ok()
-}
-
-/// A header could not be set, which no value that this program sets can cause.
-fn internal(_: Box<pingora::Error>) -> Stop {
-    Broken::invalid("its head cannot be passed on").into()
 }

@@ -42,6 +42,7 @@ mod record;
 pub mod replay;
 mod request_body;
 pub mod respond;
+mod stop;
 mod stream;
 pub mod target;
 mod tls;
