@@ -610,6 +610,7 @@ mod tests {
                 "kind": "redis",
                 "problem": null
               },
+              "token_requests": [],
               "api": {
                 "answered": 3,
                 "failed": 1,
@@ -621,8 +622,7 @@ mod tests {
                   "at": "2027-01-15T08:02:20Z",
                   "seconds_ago": 20
                 }
-              },
-              "token_requests": []
+              }
             }
           ],
           "apps": [

@@ -12,6 +12,7 @@
 pub mod addresses;
 pub mod client;
 pub mod dial;
+mod failure;
 pub mod quotation;
 mod resolve;
 pub mod tunnel;

@@ -29,7 +29,7 @@ use super::record::{self, Sent};
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
-use super::stop::{Settled, Stop};
+use super::stop::{Settled, Stop, internal};
 use super::target::Malformed;
 use crate::clock::{Clock, timers};
 use crate::outgoing::dial::{Kind, Protocols};
@@ -669,9 +669,4 @@ fn length(head: &ResponseHeader) -> Option<usize> {
         .ok()?
         .parse()
         .ok()
-}
-
-/// A header could not be set, which no value that this program sets can cause.
-fn internal(_: Box<pingora::Error>) -> Stop {
-    Broken::invalid("its head cannot be passed on").into()
 }

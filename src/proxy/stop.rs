@@ -84,3 +84,8 @@ impl From<Broken> for Stop {
         })
     }
 }
+
+/// A header could not be set, which no value that this program sets can cause.
+pub(super) fn internal(_: Box<pingora::Error>) -> Stop {
+    Broken::invalid("its head cannot be passed on").into()
+}
