@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::HOST;
 use reqwest::{Method, Url};
 
 use crate::socket::UNIX;
@@ -145,7 +146,8 @@ impl AdminClient {
         let exchange = async {
             let base = self.base.as_str().trim_end_matches('/');
             let request = self.http.request(method, format!("{base}{path}"));
-            let response = request.send().await?;
+            // the proxy answers to few names, so that no web page reads it by one of its own
+            let response = request.header(HOST, "localhost").send().await?;
             let status = response.status().as_u16();
             let text = clean_lines(&response.text().await?).into_owned();
             Ok(Answer { status, text })
@@ -274,6 +276,23 @@ pub(super) mod tests {
         let answer = client.get("/readyz", TIMEOUT).await.unwrap();
         assert_eq!(answer.status, 503);
         assert_eq!(answer.text, "one\ntwo\u{fffd}[2J\u{fffd}m\u{fffd}");
+    }
+
+    #[tokio::test]
+    async fn the_proxy_is_asked_by_a_name_that_it_answers_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = client(format!("localhost:{port}"));
+        let asked = tokio::spawn(async move { client.get("/readyz", TIMEOUT).await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.contains("\r\nhost: localhost\r\n"), "{head}");
+        drop(stream);
+        assert!(asked.await.unwrap().is_err());
     }
 
     #[tokio::test]
