@@ -314,6 +314,23 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
+    async fn the_proxy_is_asked_by_a_name_that_it_answers_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = client(format!("localhost:{port}"));
+        let asked = tokio::spawn(async move { client.get("/readyz", TIMEOUT).await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.contains("\r\nhost: localhost\r\n"), "{head}");
+        drop(stream);
+        assert!(asked.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
     async fn who_does_not_answer_is_named() {
         let client = nobody().await;
         let error = client.get("/readyz", TIMEOUT).await.unwrap_err();

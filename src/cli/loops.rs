@@ -47,8 +47,13 @@ impl Names {
     /// Looks the instances up. Gives a message for each that leads to one of the listeners.
     pub(super) async fn loops(self) -> Vec<String> {
         let mut found = Vec::new();
-        for (name, host, port) in self.instances {
-            for address in look_up(host.clone(), port).await {
+        let instances = self.instances.into_iter();
+        // all at once
+        let looking: Vec<_> = instances
+            .map(|(name, host, port)| (name, host.clone(), tokio::spawn(look_up(host, port))))
+            .collect();
+        for (name, host, addresses) in looking {
+            for address in addresses.await.unwrap_or_default() {
                 let mut listeners = self.listeners.iter();
                 if let Some((listener, _)) = listeners.find(|(_, at)| at.receives(address)) {
                     found.push(format!(
