@@ -16,6 +16,7 @@
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
 //!    local_token    what apps get that ask here for a token or log in
+//!    trace          spans of requests and token requests, over OTLP
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
 //!                   the way through a forward proxy
@@ -75,3 +76,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod trace;

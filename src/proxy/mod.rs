@@ -15,7 +15,6 @@
 //!
 //! This is the only module that knows pingora and h2.
 
-mod access_log;
 mod answer;
 pub mod app;
 pub mod browser;
@@ -44,6 +43,7 @@ pub mod peer;
 pub mod plan;
 pub mod policy;
 mod pool;
+mod record;
 pub mod replay;
 mod request_body;
 pub mod respond;

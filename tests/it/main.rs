@@ -93,6 +93,8 @@ mod tls;
 #[cfg(test)]
 mod token_faults;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod unauthorized;
 #[cfg(test)]
 mod upgrade;
