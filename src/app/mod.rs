@@ -438,7 +438,8 @@ impl Running {
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
-            store: config.store.kind(),
+            store_kind: config.store.kind(),
+            store: Arc::clone(&self.parts.stores[&client.name]),
         };
         let app = |app: &Arc<App>| AppView {
             name: Arc::clone(&app.name),
