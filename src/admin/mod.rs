@@ -12,6 +12,7 @@ mod connection;
 mod drain;
 mod events;
 pub mod history;
+mod page;
 mod ready;
 pub mod report;
 mod reserve;
