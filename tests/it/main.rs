@@ -81,6 +81,8 @@ mod slow;
 #[cfg(test)]
 mod socket_activation;
 #[cfg(test)]
+mod status_page;
+#[cfg(test)]
 mod streaming;
 #[cfg(test)]
 mod support;
