@@ -34,10 +34,6 @@ impl Clock for VirtualClock {
     fn wall(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + self.passed()
     }
-
-    fn longest_sleep(&self) -> Duration {
-        Duration::from_secs(24 * 3600)
-    }
 }
 
 /// Numbers that can be had again.
