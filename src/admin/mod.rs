@@ -13,6 +13,7 @@ mod drain;
 mod events;
 mod guard;
 pub mod history;
+mod page;
 mod ready;
 pub mod report;
 mod reserve;

@@ -11,6 +11,7 @@ use crate::client_id::ClientId;
 use crate::clock::Instant;
 use crate::telemetry::{Label, TokenRequest};
 use crate::token::cache::{Failure, Next, Status};
+use crate::token::ports::Rank;
 use crate::token::token::Token;
 use crate::upstream::health::Summary;
 
@@ -19,6 +20,9 @@ use crate::upstream::health::Summary;
 pub struct StatusReport {
     /// This program's version.
     pub version: String,
+    /// When this was reported, by the proxy's clock.
+    #[serde(default)]
+    pub at: Timestamp,
     /// When the process started.
     pub started: Timestamp,
     /// For how long it has been running.
@@ -132,6 +136,13 @@ pub struct StoreReport {
     pub kind: String,
     /// Why it cannot be used and what to do; null while it can.
     pub problem: Option<String>,
+    /// How long stores of this kind took for the last operation that they answered; null before.
+    #[serde(default)]
+    pub latency_milliseconds: Option<f64>,
+    /// How many proxies share the client, this one included, as the store last knew; null if it is
+    /// not one that replicas share, or has not been reached yet.
+    #[serde(default)]
+    pub replicas: Option<u32>,
 }
 
 /// A token, without the token.
@@ -139,6 +150,9 @@ pub struct StoreReport {
 pub struct TokenReport {
     /// Whether it may be sent now; this ends shortly before `expires`.
     pub usable: bool,
+    /// Whether the API rejects it (401), so that requests wait for the next one.
+    #[serde(default)]
+    pub rejected: bool,
     /// The identifier of the client that it was issued to. After a change of credentials it
     /// differs from the client's own until the first token of the new client is there.
     #[serde(default)]
@@ -208,6 +222,9 @@ pub struct RequestsReport {
     /// Those of `total` that failed: were answered with a 5xx, or not at all.
     #[serde(default)]
     pub failed: u64,
+    /// Those with a current token that the API answered with 401, since the start.
+    #[serde(default)]
+    pub rejected: u64,
     /// The last five minutes.
     #[serde(default)]
     pub lately: LatelyReport,
@@ -308,6 +325,7 @@ impl View {
         let draining = self.is_draining();
         StatusReport {
             version: self.version.to_owned(),
+            at: timestamp(self.clock.wall()),
             started: timestamp(self.started),
             uptime_seconds: now.since(self.up_since).as_secs(),
             ready: !draining && clients.iter().all(ClientReport::is_usable),
@@ -345,6 +363,7 @@ impl View {
             next,
             failure,
             pool,
+            doubted,
             store_problem,
             ..
         } = client.cell.status();
@@ -353,7 +372,10 @@ impl View {
             name: client.name.to_string(),
             instance: client.instance.clone(),
             client_id: client.client_id.to_string(),
-            token: token.map(|token| self.token(&token, issued_to.as_ref(), now)),
+            token: token.map(|token| TokenReport {
+                rejected: doubted,
+                ..self.token(&token, issued_to.as_ref(), now)
+            }),
             next: self.next(next, now),
             failure: failure.map(|failure| self.failure(&failure, now)),
             pool: PoolReport {
@@ -364,11 +386,20 @@ impl View {
                 total: totals.answered,
                 in_flight: totals.in_flight,
                 failed: totals.failed,
+                rejected: self.metrics.client(&client.name).token_rejected_total(),
                 lately: self.lately(&client.name),
             },
             store: Some(StoreReport {
-                kind: client.store.to_owned(),
+                kind: client.store_kind.to_owned(),
                 problem: store_problem.map(|problem| problem.to_string()),
+                latency_milliseconds: self
+                    .metrics
+                    .store_latency(client.store_kind)
+                    .map(|latency| hundredths(latency.as_secs_f64() * 1e3)),
+                replicas: match client.store.rank() {
+                    Rank::Among { all, .. } => Some(all),
+                    Rank::Alone | Rank::Unknown => None,
+                },
             }),
             token_requests: self.token_requests(&client.name),
             api: Some(self.api(&client.api.summary(now), now)),
@@ -444,6 +475,7 @@ impl View {
     fn token(&self, token: &Token, issued_to: Option<&ClientId>, now: Instant) -> TokenReport {
         TokenReport {
             usable: token.is_usable(now),
+            rejected: false,
             client_id: issued_to.map(ToString::to_string).unwrap_or_default(),
             generation: token.generation(),
             issued: timestamp(self.clock.wall_at(token.issued())),
@@ -561,6 +593,7 @@ mod tests {
         insta::assert_snapshot!(json, @r#"
         {
           "version": "0.0.0",
+          "at": "2027-01-15T08:02:40Z",
           "started": "2027-01-15T08:00:00Z",
           "uptime_seconds": 160,
           "ready": true,
@@ -573,6 +606,7 @@ mod tests {
               "client_id": "urn:sys:env:1:i:2",
               "token": {
                 "usable": true,
+                "rejected": false,
                 "client_id": "urn:sys:env:1:i:2",
                 "generation": 7,
                 "issued": "2027-01-15T08:00:00Z",
@@ -599,6 +633,7 @@ mod tests {
                 "total": 1,
                 "in_flight": 0,
                 "failed": 0,
+                "rejected": 0,
                 "lately": {
                   "requests": 0,
                   "failed": 0,
@@ -608,7 +643,9 @@ mod tests {
               },
               "store": {
                 "kind": "redis",
-                "problem": null
+                "problem": null,
+                "latency_milliseconds": null,
+                "replicas": 3
               },
               "token_requests": [],
               "api": {

@@ -14,6 +14,7 @@ use crate::clock::{Clock, Instant};
 use crate::socket::Address;
 use crate::telemetry::{AppLevels, CertificateKind, ClientLevels, Expiry, Metrics, TokenTimes};
 use crate::token::cache::{Next, TokenCell};
+use crate::token::ports::TokenStore;
 use crate::upstream::health::ApiHealth;
 
 /// What is shown, as the composition root put it together.
@@ -92,7 +93,9 @@ pub struct ClientView {
     /// Where its token is.
     pub cell: Arc<TokenCell>,
     /// The kind of store in which it is kept.
-    pub store: &'static str,
+    pub store_kind: &'static str,
+    /// That store.
+    pub store: Arc<dyn TokenStore>,
     /// How calls of its instance's API did.
     pub api: Arc<ApiHealth>,
 }
@@ -242,9 +245,31 @@ pub(super) mod tests {
     use crate::telemetry::metrics::Format;
     use crate::token::budget::{self, Budget};
     use crate::token::cache::{Failure, Status};
-    use crate::token::ports::{Outcome, RequestError};
+    use crate::token::ports::{Lease, Outcome, Rank, Record, RequestError, StoreError};
     use crate::token::token::Token;
+    use async_trait::async_trait;
     use std::time::Duration;
+
+    /// A store of three replicas.
+    #[derive(Debug)]
+    struct Fleet;
+
+    #[async_trait]
+    impl TokenStore for Fleet {
+        async fn read(&self) -> Result<Option<Record>, StoreError> {
+            Ok(None)
+        }
+
+        async fn lease(&self, _length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+            Ok(None)
+        }
+
+        async fn changed(&self) {}
+
+        fn rank(&self) -> Rank {
+            Rank::Among { before: 1, all: 3 }
+        }
+    }
 
     /// The access token of every client here: it must be seen nowhere.
     pub(in crate::admin) const CANARY: &str = "canary-5e1f";
@@ -291,7 +316,8 @@ pub(super) mod tests {
             instance: "https://acme.collibra.com".to_owned(),
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
             cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
-            store: "redis",
+            store_kind: "redis",
+            store: Arc::new(Fleet),
             api: Arc::new(ApiHealth::new("acme".into())),
         }
     }

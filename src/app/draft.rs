@@ -222,7 +222,7 @@ impl Draft<'_> {
             cause,
         })?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        let store: Arc<dyn TokenStore> = Arc::new(Observed::new(store, metrics));
+        let store: Arc<dyn TokenStore> = Arc::new(Observed::new(store, metrics, Arc::clone(clock)));
         let stores = &mut self.made.parts.stores;
         stores.insert(Arc::clone(&client.name), Arc::clone(&store));
         Ok(store)

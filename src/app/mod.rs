@@ -473,7 +473,8 @@ impl Running {
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
             cell: Arc::clone(&self.parts.clients[&client.name].cell),
-            store: config.store.kind(),
+            store_kind: config.store.kind(),
+            store: Arc::clone(&self.parts.stores[&client.name]),
             api: Arc::clone(self.parts.clients[&client.name].upstream.health()),
         };
         let app = |app: &Arc<App>| AppView {

@@ -137,6 +137,12 @@ impl ClientMetrics {
         self.token_rejected.inc();
     }
 
+    /// How many requests with the client's token the API answered with 401 since the start.
+    #[must_use]
+    pub fn token_rejected_total(&self) -> u64 {
+        self.token_rejected.get()
+    }
+
     /// How the replay of such a request ended.
     pub fn replay(&self, outcome: impl Label) {
         self.replays

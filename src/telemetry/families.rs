@@ -21,6 +21,9 @@ pub(super) const CALL_BUCKETS: [f64; 20] = [
 /// Upper bounds, in seconds, for token requests, which end with a time-out of seconds.
 const TOKEN_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Upper bounds, in seconds, for operations of a store: a file at one end, the time-out at the other.
+const STORE_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
+
 /// The lines that this process's log has lost. The log is there before any registry is.
 static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::with_opts(options(
@@ -72,6 +75,7 @@ pub(super) struct Families {
     pub(super) local_tokens: IntCounterVec,
     pub(super) store_up: IntGaugeVec,
     pub(super) store_operations: IntCounterVec,
+    pub(super) store_operation_duration: HistogramVec,
 }
 
 impl Families {
@@ -251,6 +255,12 @@ impl Families {
                 "store_operations_total",
                 "What stores were asked for, by what came of it.",
                 &["store", "operation", "outcome"],
+            ),
+            store_operation_duration: to.histogram(
+                "store_operation_duration_seconds",
+                "How long the store took to answer.",
+                &["store"],
+                &STORE_BUCKETS,
             ),
         }
     }

@@ -71,6 +71,7 @@ fn blocks(path: &Path) -> Vec<Block> {
 fn documents() -> Vec<PathBuf> {
     let found = fs::read_dir(top().join("docs")).unwrap();
     let mut found: Vec<_> = found.map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     found.sort();
     found
 }

@@ -91,6 +91,8 @@ mod slow;
 #[cfg(test)]
 mod socket_activation;
 #[cfg(test)]
+mod status_page;
+#[cfg(test)]
 mod streaming;
 #[cfg(test)]
 mod support;

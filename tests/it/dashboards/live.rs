@@ -36,7 +36,7 @@ const LATER: [&str; 7] = [
 fn configuration(simulator: &Simulator, redis: &Redis, authority: &Authority) -> String {
     let url = simulator.url();
     let store = redis.url();
-    let certificate = authority.expiring("localhost", 10);
+    let certificate = authority.valid_for("localhost", std::time::Duration::from_secs(10 * 86_400));
     let (cert, key) = (certificate.cert.display(), certificate.key.display());
     format!(
         r#"

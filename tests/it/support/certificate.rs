@@ -86,15 +86,14 @@ impl Authority {
         self.write(name, &cert, &key)
     }
 
-    /// A certificate for `name` that expires in so many days, in files.
+    /// A certificate for `name` that expires so much later, in files.
     #[expect(
         clippy::disallowed_methods,
         reason = "a test stands outside of the program and its clock"
     )]
-    pub(crate) fn expiring(&self, name: &str, days: u64) -> Files {
+    pub(crate) fn valid_for(&self, name: &str, span: Duration) -> Files {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let end = SystemTime::now() + Duration::from_secs(days * 86_400);
-        params.not_after = end.into();
+        params.not_after = (SystemTime::now() + span).into();
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         self.write(name, &cert, &key)
