@@ -9,19 +9,20 @@
 //! 5  app            the one composition root: a Config -> a running server; another in its place
 //! 4  config         a file or flags -> each module's own Config; collects every fault
 //! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
-//!                   (one request, top to bottom), examine, upstream, inject, replay, respond
+//!                   (one request, top to bottom), examine, inject, replay, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
+//!    upstream       an instance, the connections to it, and how calls of its API did
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
-//!    local_token    what apps get that ask here for a token or log in
 //!    trace          spans of requests and token requests, over OTLP
-//! 1  token          the engine: budget, schedule, cache, and the loop around them
-//!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
-//!                   the way through a forward proxy
-//! 0  atomic_file  backoff  client_id  clock  process  random  secret  service_manager  socket
-//!    telemetry  tls
+//! 1  local_token    what apps get that ask here for a token or log in
+//!    token          the engine: budget, schedule, cache, and the loop around them
+//!    outgoing       the way to a server: DNS, addresses and their health, happy eyeballs, forward
+//!                   proxies, TLS; the HTTP client for requests of the program's own
+//! 0  atomic_file  backoff  browser  client_id  clock  process  random  secret  service_manager
+//!    socket  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -32,8 +33,8 @@
 //!
 //! **A request's**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2` (its
 //! head) -> `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine`
-//! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
-//! token, [`proxy::upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
+//! ([`proxy::target`], [`browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
+//! token, [`upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
 //! the access log, the metrics.
 //!
 //! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
@@ -57,6 +58,7 @@ pub mod admin;
 pub mod app;
 pub mod atomic_file;
 pub mod backoff;
+pub mod browser;
 pub mod cli;
 pub mod client_id;
 pub mod clock;
@@ -77,3 +79,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod token;
 pub mod trace;
+pub mod upstream;

@@ -23,6 +23,7 @@ pub mod completions;
 pub mod demo;
 pub mod drain;
 pub mod log_level;
+mod loops;
 pub mod man;
 pub mod renew;
 pub mod serve;

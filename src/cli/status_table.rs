@@ -157,6 +157,22 @@ fn problems(report: &StatusReport) -> impl Iterator<Item = String> {
         let message = &failure.message;
         Some(format!("{name}, token request failed {ago} ago: {message}"))
     });
+    let refused = report.refused_configuration.iter().flat_map(|refused| {
+        let ago = duration(refused.seconds_ago);
+        let title = format!("configuration refused for {ago}, the one before stays in force:");
+        let faults = refused.faults.iter().cloned();
+        std::iter::once(title).chain(faults)
+    });
+    let outages = report.clients.iter().filter_map(|client| {
+        let api = client.api.as_ref()?;
+        let lasting = duration(api.failing_seconds?);
+        let (name, instance) = (&client.name, &client.instance);
+        let last = api.last_failure.as_ref();
+        let last = last.map_or("", |last| &*last.message);
+        Some(format!(
+            "{name}: calls of {instance} have been failing for {lasting}: {last}"
+        ))
+    });
     let stores = report.clients.iter().filter_map(|client| {
         let problem = client.store.as_ref()?.problem.as_deref()?;
         let name = &client.name;
@@ -171,12 +187,15 @@ fn problems(report: &StatusReport) -> impl Iterator<Item = String> {
         };
         Some(format!("the certificate of {kind} {name} {when}"))
     });
-    failures.chain(stores).chain(certificates)
+    let tokens = failures.chain(outages).chain(stores);
+    refused.chain(tokens).chain(certificates)
 }
 
 fn is_well(client: &ClientReport) -> bool {
     let has_store = client.store.as_ref().is_none_or(|s| s.problem.is_none());
-    client.is_usable() && client.failure.is_none() && has_store
+    let api = client.api.as_ref();
+    let has_api = api.is_none_or(|api| api.failing_seconds.is_none());
+    client.is_usable() && client.failure.is_none() && has_store && has_api
 }
 
 /// A client's row.
@@ -235,7 +254,7 @@ fn milliseconds(value: Option<f64>) -> String {
     }
 }
 
-/// The kind of the last failed token request, and how often or how long ago.
+/// What failed last, a token request or a call of the API, and how often or how long ago.
 fn last_error(client: &ClientReport, report: &StatusReport) -> String {
     if let Some(failure) = &client.failure {
         let outcome = &failure.outcome;
@@ -245,9 +264,16 @@ fn last_error(client: &ClientReport, report: &StatusReport) -> String {
         };
     }
     let mut requests = client.token_requests.iter();
-    match requests.find(|request| request.outcome != "ok") {
+    let request = requests.find(|request| request.outcome != "ok");
+    let request = request.map(|request| (request.at, &request.outcome));
+    let call = client
+        .api
+        .as_ref()
+        .and_then(|api| api.last_failure.as_ref());
+    let call = call.map(|call| (call.at, &call.kind));
+    match request.max(call) {
         None => "-".to_owned(),
-        Some(request) => format!("{}, {} ago", request.outcome, age(request.at, report)),
+        Some((at, what)) => format!("{what}, {} ago", age(at, report)),
     }
 }
 

@@ -3,6 +3,8 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::telemetry::printable::clean;
+
 /// The spaces between two columns.
 const GAP: usize = 2;
 
@@ -51,14 +53,15 @@ impl Column {
     }
 }
 
-/// The lines of a table, its head first. `width`: the widest that a line may be.
+/// The lines of a table, its head first. `width`: the widest that a line may be. A cell has what a
+/// terminal shows, and nothing that it obeys.
 pub(super) fn fit<const N: usize>(
     columns: &[Column; N],
     rows: impl Iterator<Item = [String; N]>,
     width: Option<usize>,
 ) -> Vec<String> {
     let mut lines = vec![columns.map(|column| column.head.to_owned())];
-    lines.extend(rows);
+    lines.extend(rows.map(|row| row.map(|cell| clean(&cell).into_owned())));
     let mut widths: [usize; N] = std::array::from_fn(|column| {
         let cells = lines.iter().map(|line| line[column].width());
         cells.max().unwrap_or(0).max(columns[column].least)

@@ -14,12 +14,13 @@ use serde_json::{Map, Value, json};
 use super::{Client, Config};
 use crate::oauth::AuthMethod;
 use crate::outgoing::tunnel::Proxy;
-use crate::proxy::config::{App, Instance, Listener, Route};
+use crate::proxy::config::{App, Listener, Route};
 use crate::proxy::policy::pattern::Pattern;
 use crate::proxy::policy::{Policy, Sessions};
 use crate::socket::Address;
 use crate::store;
 use crate::trace;
+use crate::upstream::Instance;
 
 pub(super) use given::Given;
 
@@ -39,9 +40,10 @@ pub fn tree(config: &Config) -> Value {
             "drain": duration(config.server.drain),
         },
         "admin": address(&config.admin.address),
-        "log": { "access": config.access_log },
+        "log": { "access": config.access_log, "user_agent": config.log_user_agent },
         "store": store(&config.store),
     });
+    root["admin"]["hosts"] = json!(config.admin.hosts);
     if let Some(trace) = &config.trace {
         root["trace"] = self::trace(trace);
     }
@@ -76,7 +78,7 @@ fn instance(instance: &Instance, config: &Config) -> Value {
         Ok(ip) => ip.to_canonical().is_loopback(),
         Err(_) => instance.host == "localhost",
     };
-    json!({
+    let mut table = json!({
         "url": instance.origin(),
         "allow_insecure": !instance.tls && !is_loopback,
         "token_path": instance.token_path,
@@ -87,7 +89,11 @@ fn instance(instance: &Instance, config: &Config) -> Value {
         "idle_timeout": duration(instance.idle_timeout.unwrap_or_default()),
         "header_timeout": duration(instance.header_timeout),
         "resolve_ttl_max": duration(instance.resolve_ttl_max),
-    })
+    });
+    if !instance.address.is_empty() {
+        table["address"] = instance.address.iter().map(ToString::to_string).collect();
+    }
+    table
 }
 
 fn client(client: &Client) -> Value {
@@ -128,6 +134,7 @@ fn listener(listener: &Listener) -> Value {
     let more = json!({
         "client": &*listener.client,
         "hosts": listener.hosts,
+        "trusted_proxies": listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "upgrades": listener.upgrades,
         "header_timeout": duration(listener.header_timeout),
         "max_header_bytes": listener.max_header_bytes,

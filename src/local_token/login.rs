@@ -44,11 +44,12 @@ pub fn read(authorization: Option<&[u8]>, body: &[u8]) -> Vec<Shown> {
     }
 }
 
-/// The value of the session's cookie in the headers `Cookie`.
-pub fn session<'a>(cookies: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The values of the session's cookies in the headers `Cookie`: there may be one of Collibra's beside
+/// one of this proxy's.
+pub fn sessions<'a>(cookies: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
     let pairs = cookies.into_iter().flat_map(|line| line.split(';'));
-    let mut named = pairs.filter_map(|pair| pair.trim().split_once('='));
-    named.find_map(|(name, value)| (name == COOKIE).then_some(value.trim_matches('"')))
+    let named = pairs.filter_map(|pair| pair.trim().split_once('='));
+    named.filter_map(|(name, value)| (name == COOKIE).then_some(value.trim_matches('"')))
 }
 
 /// The header `Set-Cookie` of a session that lasts `seconds`, sent back over TLS only if `secure`.
@@ -87,10 +88,14 @@ mod tests {
 
     #[test]
     fn the_cookie_is_found_among_others() {
-        assert_eq!(session(["a=b; JSESSIONID=x.y; c=d"]), Some("x.y"));
-        assert_eq!(session(["a=b", "JSESSIONID=\"x\""]), Some("x"));
-        assert_eq!(session(["XJSESSIONID=x; jsessionid=y"]), None);
-        assert_eq!(session([]), None);
+        let found = |lines: &[&'static str]| sessions(lines.iter().copied()).collect::<Vec<_>>();
+        assert_eq!(found(&["a=b; JSESSIONID=x.y; c=d"]), ["x.y"]);
+        assert_eq!(
+            found(&["a=b; JSESSIONID=1", "JSESSIONID=\"x\""]),
+            ["1", "x"]
+        );
+        assert!(found(&["XJSESSIONID=x; jsessionid=y"]).is_empty());
+        assert!(found(&[]).is_empty());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The token endpoint as apps meet it here: the client credentials grant (RFC 6749, section 4.4),
 //! read from a request and answered. Pure.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -38,6 +40,8 @@ pub enum Refused {
     },
     /// Another grant than that of client credentials.
     UnsupportedGrantType,
+    /// Too many were asked for in a short time; the next one is due after this.
+    TooMany(Duration),
 }
 
 /// A granted token (RFC 6749, section 5.1).
@@ -68,6 +72,8 @@ impl Refused {
             Refused::InvalidRequest(_) => "invalid_request",
             Refused::InvalidClient { .. } => "invalid_client",
             Refused::UnsupportedGrantType => "unsupported_grant_type",
+            // RFC 8628, section 3.5, has the one word for it
+            Refused::TooMany(_) => "slow_down",
         }
     }
 
@@ -80,6 +86,9 @@ impl Refused {
                 "No app has this name and key, and they are not the client's own id and secret."
             }
             Refused::UnsupportedGrantType => "This endpoint knows client_credentials only.",
+            Refused::TooMany(_) => {
+                "Too many tokens were asked for; keep one until it expires, and come again after the seconds that Retry-After says."
+            }
         }
     }
 }

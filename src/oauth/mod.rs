@@ -2,8 +2,7 @@
 //! turned into a token or a failure that the engine can reckon with.
 //!
 //! [`request`] says what is sent, [`response`] what an answer means (pure), [`client`] carries it
-//! over the wire, `transport` tells the ways apart in which that fails, [`issuer`] is who is asked
-//! and how an answer may be quoted.
+//! over the wire, [`issuer`] is who is asked and how an answer may be quoted.
 //!
 //! Promises: no retry, no redirect, no cookie, no proxy but [`Config::proxy`]; an end within
 //! [`Config::timeout`]; no secret in any message or `Debug`.
@@ -12,11 +11,12 @@ pub mod client;
 pub mod issuer;
 pub mod request;
 pub mod response;
-mod transport;
 
 use std::time::Duration;
 
 use crate::client_id::ClientId;
+use crate::outgoing::addresses::Target;
+use crate::outgoing::dial::Route;
 use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::tls::{CaFile, Identity};
@@ -44,6 +44,22 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// The forward proxy through which it is reached.
     pub proxy: Option<tunnel::Proxy>,
+    /// Where to connect instead of the URL's host; empty: nowhere else.
+    pub address: Vec<Target>,
+}
+
+impl Config {
+    /// The way to the token endpoint.
+    #[must_use]
+    pub fn route(&self) -> Route<'_> {
+        Route {
+            ca_file: self.ca_file.as_ref(),
+            identity: self.identity.as_ref(),
+            proxy: self.proxy.as_ref().map(|proxy| (proxy, "token_proxy")),
+            address: &self.address,
+            ..Route::to(&self.token_url, self.connect_timeout)
+        }
+    }
 }
 
 /// How a client authenticates at the token endpoint (RFC 6749, section 2.3.1).
@@ -75,6 +91,7 @@ pub(crate) mod testing {
             ca_file: None,
             identity: None,
             proxy: None,
+            address: Vec::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! could repeat.
 
 use crate::secret::Secret;
+use crate::telemetry::printable::is_printable;
 
 /// The longest quotation from an answer, in characters.
 const MAX_QUOTE: usize = 200;
@@ -37,8 +38,7 @@ impl Quotation {
             .chars()
             .filter_map(|c| match c {
                 '\t' | '\r' | '\n' => Some(' '),
-                c if is_invisible(c) => None,
-                c => Some(c),
+                c => is_printable(c).then_some(c),
             })
             .collect();
         // again: what was taken out may have stood within the secret
@@ -59,12 +59,4 @@ impl Quotation {
                 text.replace(secret.expose(), REDACTED)
             })
     }
-}
-
-/// Control characters, and those that hide or turn the text around them.
-#[must_use]
-pub fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::caller::{Caller, CallerError};
 use super::inject::REQUEST_ID;
-use super::instance_session::Chunk;
+use crate::upstream::session::Chunk;
 
 /// The header that marks an answer as the proxy's own, and says why it is.
 const HEADER: &str = "X-Collibra-Auth-Proxy";

@@ -13,9 +13,9 @@ use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
 
-use super::instance_session::{Chunk, is_http11};
 use super::overhead::Progress;
 use super::pace::Pace;
+use crate::upstream::session::{Chunk, is_http11};
 
 /// How much of a response is taken from the instance at a time while the caller has room for it, in
 /// bytes.

@@ -1,58 +1,16 @@
-//! What the proxy is told: instances to send to, listeners to receive on. Already validated.
+//! What the proxy is told: listeners to receive on, apps to serve. Already validated.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
 pub use super::tls::{Error as TlsError, Tls};
-use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::socket::Address;
-use crate::tls::{CaFile, Identity};
-
-/// One Collibra environment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Instance {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// Whether it is spoken to over TLS, its certificate verified.
-    pub tls: bool,
-    /// A DNS name or an IP address (no brackets).
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// The value of `Host`: `host`, and the port unless it is the scheme's own.
-    pub authority: String,
-    /// The token endpoint's path, which is never forwarded.
-    pub token_path: String,
-    /// Certificates accepted besides the system's.
-    pub ca_file: Option<CaFile>,
-    /// What is shown to it if it asks who calls.
-    pub identity: Option<Identity>,
-    /// The forward proxy through which the API is reached.
-    pub proxy: Option<tunnel::Proxy>,
-    /// Whether HTTP/2 is spoken if it offers that.
-    pub http2: bool,
-    /// The longest time for a connection, TLS included.
-    pub connect_timeout: Duration,
-    /// The longest silence inside a response; `None`: no limit.
-    pub idle_timeout: Option<Duration>,
-    /// The longest time for the head of a response once it has begun.
-    pub header_timeout: Duration,
-    /// How long an address is used before the name is looked up again, at most.
-    pub resolve_ttl_max: Duration,
-}
-
-impl Instance {
-    /// Its address, like `https://acme.collibra.com`.
-    #[must_use]
-    pub fn origin(&self) -> String {
-        let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://{}", self.authority)
-    }
-}
 
 /// An address on which apps are served.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +27,8 @@ pub struct Listener {
     pub app: Option<Arc<str>>,
     /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
     pub hosts: Vec<String>,
+    /// The proxies before it whose word on a caller's address is logged.
+    pub trusted_proxies: Vec<IpNet>,
     /// What it shows over TLS; none: it is plain.
     pub tls: Option<Tls>,
     /// Whether a WebSocket may be opened.

@@ -4,18 +4,20 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use pingora::http::RequestHeader;
 
-use super::browser;
 use super::context::Context;
 use super::hop_by_hop;
-use super::identify::{Caller, Door, identify};
+use super::identify::{Caller, Door, Known};
 use super::local::Endpoint;
 use super::plan::{Client, Plan, Route};
 use super::policy::{self, Denied, Readings};
 use super::respond::Refusal;
 use super::target::{self, Malformed};
+use crate::browser;
 use crate::clock::Clock;
+use crate::outgoing::via;
 
 /// What is to be done with a request that is in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,27 +69,63 @@ pub(super) fn examine(
         }
         return Ok(Next::Answer(endpoint));
     }
-    let now = clock.wall();
-    let caller = identify(&plan.apps, door, &client, &request.headers, now);
-    context.comes_from(caller.ok_or(Refusal::UnknownApp)?);
+    let known = Known {
+        apps: &plan.apps,
+        client: &client,
+        revoked: &plan.revoked,
+        now: clock.wall(),
+    };
+    let Some(caller) = known.identify(door, &request.headers) else {
+        context.claimed_app = known.claimed(&request.headers);
+        return Err(Refusal::UnknownApp);
+    };
+    context.comes_from(caller);
     let token_path = &context.client.upstream.instance().token_path;
     if paths.any(|path| policy::is_at_or_below(path, token_path)) {
         return Err(Refusal::Denied(Denied::TokenEndpoint));
     }
-    if let Some(denied) = plan.policy.denied(&methods, &paths) {
-        return Err(Refusal::Denied(denied));
-    }
     hop_by_hop::check(&request.headers).map_err(Refusal::Malformed)?;
+    check_policy(context, &methods, &paths)?;
     if let Caller::App(app) = &context.caller {
-        let allowed = |allow| policy::allows(allow, &methods, &paths);
-        if !app.allow().is_none_or(allowed) {
-            let app = app.name().to_string();
-            return Err(Refusal::Denied(Denied::NotAllowed { app }));
-        }
         let admitted = app.admit(clock.now()).map_err(Refusal::AppLimit)?;
         context.admitted = Some(admitted);
     }
     Ok(Next::Forward)
+}
+
+/// Whether the request may go on although its body names `method` in place of its own.
+///
+/// # Errors
+/// [`Refusal`], as for a method in a header.
+pub(super) fn judge_method(
+    context: &Context,
+    request: &RequestHeader,
+    method: Method,
+) -> Result<(), Refusal> {
+    if target::is_forbidden(&method) {
+        return Err(Refusal::Method);
+    }
+    let paths = Readings::of(request.uri.path()).map_err(Refusal::Malformed)?;
+    check_policy(context, &[method], &paths)
+}
+
+/// Whether the policy, and what the caller may do, let `methods` through.
+fn check_policy(
+    context: &Context,
+    methods: &[Method],
+    paths: &Readings<'_>,
+) -> Result<(), Refusal> {
+    if let Some(denied) = context.plan.policy.denied(methods, paths) {
+        return Err(Refusal::Denied(denied));
+    }
+    if let Caller::App(app) = &context.caller {
+        let allowed = |allow| policy::allows(allow, methods, paths);
+        if !app.allow().is_none_or(allowed) {
+            let app = app.name().to_string();
+            return Err(Refusal::Denied(Denied::NotAllowed { app }));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the head can be read in one way only and comes from a program, not from a page. An
@@ -96,6 +134,9 @@ fn check_form<'a>(
     plan: &'a Plan,
     request: &mut RequestHeader,
 ) -> Result<Option<&'a Arc<Client>>, Refusal> {
+    if via::is_loop(&request.headers) {
+        return Err(Refusal::Loop);
+    }
     if target::is_forbidden(&request.method) {
         return Err(Refusal::Method);
     }
@@ -116,7 +157,7 @@ fn check_form<'a>(
             accepted: hosts.join(", "),
         });
     }
-    if browser::is_cross_site(hosts, &request.headers) {
+    if browser::is_cross_site(|host| browser::is_accepted(hosts, host), &request.headers) {
         return Err(Refusal::CrossSite);
     }
     if let Some(path) = path {

@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::app::{App, Apps};
 use super::config::Listener;
 use super::policy::Policy;
-use super::upstream::Upstream;
 use crate::client_id::ClientId;
-use crate::local_token;
+use crate::local_token::{self, Revoked};
 use crate::secret::Secret;
 use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
 use crate::token::cache::TokenCell;
 use crate::token::service::Control;
 use crate::trace::Tracer;
+use crate::upstream::Upstream;
 
 /// A client, as a request needs it.
 #[derive(Debug)]
@@ -62,12 +62,16 @@ pub struct Plan {
     pub app: Option<Arc<App>>,
     /// The figures of callers that are no app.
     pub nobody: Arc<AppMetrics>,
+    /// The local tokens that were ended by a logout.
+    pub revoked: Arc<Revoked>,
     /// What they may call.
     pub policy: Arc<Policy>,
     /// The listener's figures.
     pub metrics: Arc<ListenerMetrics>,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// Whether the log shows the caller's `User-Agent`.
+    pub log_user_agent: bool,
     /// Makes each request's span, if there is a collector.
     pub tracer: Option<Arc<Tracer>>,
 }

@@ -22,7 +22,9 @@
 //! that has the client's keys, which lie in one slot. It is looked for again whenever a connection is
 //! made; one on which a server turns out to be the wrong one is left.
 
+mod bounded;
 mod link;
+mod notices;
 mod primary;
 mod scripts;
 
@@ -43,7 +45,8 @@ use crate::store::shared::{self, Identity, Kept, Replace, Seen, Sight, lost};
 use crate::store::{locked, random_name};
 use crate::tls::{self, CaFile};
 use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
-use link::{Link, Notices};
+use link::Link;
+use notices::{Notice, Notices};
 use scripts::{Keys, Scripts};
 
 /// How often the server is looked at, on average, if it does not say that something changed.
@@ -274,9 +277,9 @@ struct Inner {
 
 impl Inner {
     /// Looks at the server for as long as the store is in use.
-    async fn watch(self: Arc<Inner>, mut notices: Notices) {
+    async fn watch(self: Arc<Inner>, notices: Arc<Notices>) {
         loop {
-            while notices.try_recv().is_ok() {}
+            notices.take();
             let came = self.look().await;
             let now = match &came {
                 Ok(stamp) => Seen::Content(stamp.clone()),
@@ -292,34 +295,31 @@ impl Inner {
             };
             let next = tokio::time::sleep(next);
             match came {
-                Ok(_) => self.listen(&mut notices, next).await,
+                Ok(_) => self.listen(&notices, next).await,
                 Err(_) => next.await,
             }
         }
     }
 
     /// Takes in what the server tells, until the next look is due, or is called for.
-    async fn listen(&self, notices: &mut Notices, next: tokio::time::Sleep) {
+    async fn listen(&self, notices: &Notices, next: tokio::time::Sleep) {
         tokio::time::sleep(PAUSE).await;
         tokio::pin!(next);
         loop {
-            let mut notice = tokio::select! {
+            let notice = tokio::select! {
                 () = &mut next => return,
-                notice = notices.recv() => notice,
+                notice = notices.next() => notice,
             };
-            let Some(first) = notice.as_ref().and_then(link::stamp) else {
+            let Notice::Kept(stamp) = notice else {
                 return;
             };
             tokio::time::sleep(self.turn()).await;
             // what was told meanwhile is newer
-            let mut stamp = first;
-            while let Ok(later) = notices.try_recv() {
-                notice = Some(later);
-                match notice.as_ref().and_then(link::stamp) {
-                    Some(later) => stamp = later,
-                    None => return,
-                }
-            }
+            let stamp = match notices.take() {
+                Some(Notice::Look) => return,
+                Some(Notice::Kept(newer)) => newer,
+                None => stamp,
+            };
             self.sight.look_is(Seen::Content(stamp));
         }
     }

@@ -65,6 +65,8 @@ pub enum Outcome {
     ServerError,
     /// A success that holds no usable token.
     Malformed,
+    /// The request came back to the proxy, or to another of its fleet.
+    Loop,
 }
 
 /// What a failed request may have cost at the issuer.
@@ -90,6 +92,7 @@ impl Label for Outcome {
         Outcome::ConnectionLost,
         Outcome::ServerError,
         Outcome::Malformed,
+        Outcome::Loop,
     ];
 
     fn label(self) -> &'static str {
@@ -102,6 +105,7 @@ impl Label for Outcome {
             Outcome::ConnectionLost => "connection_lost",
             Outcome::ServerError => "server_error",
             Outcome::Malformed => "malformed",
+            Outcome::Loop => "loop",
         }
     }
 }
@@ -111,7 +115,10 @@ impl Outcome {
     /// configuration.
     #[must_use]
     pub fn is_permanent(self) -> bool {
-        matches!(self, Outcome::InvalidClient | Outcome::InvalidRequest)
+        matches!(
+            self,
+            Outcome::InvalidClient | Outcome::InvalidRequest | Outcome::Loop
+        )
     }
 
     /// What it may have cost.
@@ -119,7 +126,7 @@ impl Outcome {
     pub fn draw(self) -> Draw {
         match self {
             Outcome::RateLimited => Draw::Empty,
-            Outcome::Connect => Draw::Nothing,
+            Outcome::Connect | Outcome::Loop => Draw::Nothing,
             Outcome::InvalidClient | Outcome::InvalidRequest | Outcome::ServerError => {
                 Draw::Refused
             }

@@ -4,7 +4,11 @@
 // each is said to be a test once more for clippy, which allows `unwrap` in what is marked so
 
 #[cfg(test)]
+mod access_log;
+#[cfg(test)]
 mod act;
+#[cfg(test)]
+mod addresses;
 #[cfg(test)]
 mod admin_jam;
 #[cfg(test)]
@@ -28,6 +32,8 @@ mod configuration;
 #[cfg(test)]
 mod curl;
 #[cfg(test)]
+mod dashboards;
+#[cfg(test)]
 mod data_path;
 #[cfg(test)]
 mod deploy;
@@ -35,6 +41,8 @@ mod deploy;
 mod differential;
 #[cfg(test)]
 mod documents;
+#[cfg(test)]
+mod endless_peers;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
@@ -65,6 +73,8 @@ mod log_fields;
 #[cfg(test)]
 mod log_jam;
 #[cfg(test)]
+mod loops;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod oauth_clients;
@@ -85,9 +95,13 @@ mod slow;
 #[cfg(test)]
 mod socket_activation;
 #[cfg(test)]
+mod status_page;
+#[cfg(test)]
 mod streaming;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod terminal;
 #[cfg(test)]

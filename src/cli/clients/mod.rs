@@ -21,9 +21,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::admin_client::printable;
 use super::table::table;
 use crate::registration::Registration;
+use crate::telemetry::printable::escape_json;
 
 /// Register clients at Collibra, look at them, change, rotate and delete them
 ///
@@ -69,7 +69,8 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Writes JSON to standard output, for scripts.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    let json = serde_json::to_string_pretty(value)?;
+    print(&format!("{}\n", escape_json(&json)))
 }
 
 /// Clients as a table for people.
@@ -78,18 +79,13 @@ fn rows(clients: &[Registration]) -> String {
         &["ID", "NAME", "REGISTERED", "GRANTS"],
         clients.iter().map(|client| {
             [
-                line(client.client_id.as_str()),
-                client.client_name.as_deref().map_or("-".to_owned(), line),
+                client.client_id.to_string(),
+                client.client_name.clone().unwrap_or_else(|| "-".to_owned()),
                 client.client_id_issued_at.map_or("-".to_owned(), date),
-                line(&client.grant_types.join(", ")),
+                client.grant_types.join(", "),
             ]
         }),
     )
-}
-
-/// Text from far away on one line of a terminal.
-fn line(text: &str) -> String {
-    printable(text).replace('\n', " ")
 }
 
 fn date(seconds: i64) -> String {
@@ -116,7 +112,7 @@ mod tests {
         ];
         insta::assert_snapshot!(rows(&all), @"
         ID      NAME          REGISTERED  GRANTS
-        urn:1   nightly �[2J  2027-01-15  client_credentials
+        urn:1   nightly��[2J  2027-01-15  client_credentials
         urn:22  -             -           client_credentials
         ");
     }

@@ -143,6 +143,34 @@ fn a_proxy_in_trouble() {
 }
 
 #[test]
+fn an_outage_of_the_api_and_a_refused_configuration_are_told() {
+    let mut client = holds("catalog");
+    client["api"] = json!({
+        "answered": 9, "failed": 3, "failing_since": "2027-01-15T11:11:44Z", "failing_seconds": 20,
+        "last_failure": {
+            "kind": "connect", "message": "acme.collibra.com refused the connection",
+            "at": "2027-01-15T11:12:02Z", "seconds_ago": 2,
+        },
+    });
+    let mut report = report(true, false, json!([client]));
+    report.refused_configuration = serde_json::from_value(json!({
+        "since": "2027-01-15T11:10:49Z", "seconds_ago": 75,
+        "faults": ["proxy.toml:3: a.b: this key is unknown; write `c`"],
+    }))
+    .unwrap();
+    let text = render(&report, None);
+    for said in [
+        "  connect, 2s ago\n",
+        "\nconfiguration refused for 1m 15s, the one before stays in force:\n",
+        "\nproxy.toml:3: a.b: this key is unknown; write `c`\n",
+        "\ncatalog: calls of https://acme.collibra.com have been failing for 20s: \
+         acme.collibra.com refused the connection\n",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+}
+
+#[test]
 fn a_proxy_without_clients_on_its_way_out() {
     let text = render(&report(false, true, json!([])), None);
     assert!(text.starts_with("collibra-auth-proxy 0.1.0, up 3h 12m: draining\n\nAPP"));

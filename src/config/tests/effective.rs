@@ -10,7 +10,7 @@ use crate::config::{effective, from_flags, reload};
 const CANARY: &str = "k4n4ri-5e1f";
 
 /// A configuration that has every key which can stand beside the others, in a directory with the
-/// files that it names.
+/// files that it names. Every client has its pool: one that is shown is no longer assumed.
 fn full() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let authority = rcgen::generate_simple_self_signed(vec!["proxy.test".to_owned()]).unwrap();
@@ -48,6 +48,7 @@ header_timeout = "9s"
 resolve_ttl_max = "11s"
 [instance.other]
 url = "https://other.example:8443"
+address = ["10.1.2.3:8443", "internal.example:443"]
 proxy = "http://you:k4n4ri-5e1f-url@proxy.corp:3128"
 [client.catalog]
 instance = "acme"
@@ -63,19 +64,23 @@ wait_for_token = "0s"
 [client.dev]
 instance = "other"
 credentials_file = "both.json"
+pool = { capacity = 5, refill = "1m" }
 [client.env]
 instance = "other"
 client_id_env = "ID"
 client_secret_env = "SECRET"
+pool = { capacity = 5, refill = "1m" }
 [client.inline]
 instance = "other"
 client_id = "urn:d"
 client_secret = "k4n4ri-5e1f-inline"
+pool = { capacity = 5, refill = "1m" }
 [listener.local]
 address = "127.0.0.1:8081"
 client = "catalog"
 route = [{ prefix = "/dev", client = "dev", strip = true }, { prefix = "/env", client = "env" }]
 hosts = ["localhost", "proxy.internal"]
+trusted_proxies = ["10.0.0.0/8", "fd00::1"]
 tls = { cert_file = "cert.pem", key_file = "key.pem", client_ca_file = "ca.pem" }
 allow_unauthenticated = true
 upgrades = true
@@ -106,8 +111,10 @@ drain = "5s"
 [admin]
 address = "unix:admin.sock"
 mode = "0666"
+hosts = ["admin.internal"]
 [log]
 access = false
+user_agent = true
 [store]
 kind = "redis"
 url = "rediss://me@redis.example:6380/2"
@@ -252,6 +259,7 @@ fn flags_and_variables_become_the_file_that_says_the_same() {
     max_header_bytes = 65536
     min_body_rate = 240
     max_connections = 10000
+    trusted_proxies = []
 
     [policy]
     deny = ["/rest/auth/v1/**"]
@@ -263,9 +271,11 @@ fn flags_and_variables_become_the_file_that_says_the_same() {
 
     [admin]
     address = "127.0.0.1:9902"
+    hosts = []
 
     [log]
     access = true
+    user_agent = false
 
     [store]
     kind = "memory"

@@ -50,8 +50,9 @@ const EARLY: Duration = Duration::from_secs(60);
 /// For so long a server that is too busy is left alone at most, whatever it says.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// The server's own limit of an object is 1.5 MiB.
-const LARGEST: usize = 4 << 20;
+/// The largest object, or change of one, that is read, in bytes. Ours have some KiB; what is parsed can
+/// take 80 times as much memory.
+const LARGEST: usize = 512 << 10;
 
 /// What can be named.
 #[derive(Clone, Copy, Debug)]

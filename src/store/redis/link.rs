@@ -14,37 +14,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
-    Value,
-};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use super::bounded::Bounded;
+use super::notices::Notices;
 use super::scripts::Keys;
 use super::{Config, Server};
 use crate::tls;
 use crate::token::ports::StoreError;
 
-/// What a notice tells: the stamp of what is kept now, if it is that.
-pub(super) fn stamp(notice: &PushInfo) -> Option<String> {
-    match (&notice.kind, notice.data.as_slice()) {
-        (PushKind::Message, [_channel, Value::BulkString(stamp)]) if !stamp.is_empty() => {
-            String::from_utf8(stamp.clone()).ok()
-        }
-        _ => None,
-    }
-}
-
 /// How long an operation may take, connecting included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
-
-/// What the server tells without being asked: a change, or that the connection is gone.
-pub(super) type Notices = mpsc::UnboundedReceiver<PushInfo>;
 
 /// A connection that is there when it is needed.
 #[derive(Debug)]
@@ -55,7 +41,9 @@ pub(super) struct Link {
     channel: String,
     /// A key in the slot of all keys.
     key: String,
-    notices: mpsc::UnboundedSender<PushInfo>,
+    notices: Arc<Notices>,
+    /// Whether a connection was left because of the size of what the server sent.
+    exceeded: Arc<AtomicBool>,
     /// Whether the server tells of changes: this user may listen.
     listens: AtomicBool,
     connection: Mutex<Option<Connection>>,
@@ -92,7 +80,7 @@ impl Link {
     ///
     /// # Errors
     /// [`tls::Error`] if there is no certificate to verify the server by.
-    pub(super) fn new(config: &Config, keys: &Keys) -> Result<(Link, Notices), tls::Error> {
+    pub(super) fn new(config: &Config, keys: &Keys) -> Result<(Link, Arc<Notices>), tls::Error> {
         let ca_file = match &config.server {
             Server::Tls { ca_file, .. } => Some(ca_file),
             Server::Sentinel { tls, .. } | Server::Cluster { tls, .. } => {
@@ -112,18 +100,19 @@ impl Link {
         if let Some(password) = &config.password {
             login = login.set_password(password.expose());
         }
-        let (notices, told) = mpsc::unbounded_channel();
+        let notices = Arc::<Notices>::default();
         let link = Link {
             server: config.server.clone(),
             tls,
             login: Login(login),
             channel: keys.channel.clone(),
             key: keys.record.clone(),
-            notices,
+            notices: Arc::clone(&notices),
+            exceeded: Arc::default(),
             listens: AtomicBool::new(false),
             connection: Mutex::new(None),
         };
-        Ok((link, told))
+        Ok((link, notices))
     }
 
     /// Whether the server tells of changes.
@@ -218,8 +207,13 @@ impl Link {
         // there is one deadline, and it is this file's
         let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
         if listens {
-            config = config.set_push_sender(self.notices.clone());
+            let notices = Arc::clone(&self.notices);
+            config = config.set_push_sender(move |push: PushInfo| {
+                notices.tell(&push);
+                Ok::<(), ()>(())
+            });
         }
+        let stream = Bounded::new(stream, Arc::clone(&self.exceeded));
         let opened = MultiplexedConnection::new_with_config(login, stream, config).await;
         let (commands, driver) = opened.map_err(|e| self.problem(&e))?;
         let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
@@ -281,6 +275,11 @@ impl Link {
     /// What `e` means, in words of this program.
     pub(super) fn problem(&self, e: &RedisError) -> String {
         let server = &self.server;
+        if self.exceeded.swap(false, Ordering::Relaxed) {
+            return format!(
+                "{server} sends more than 1 MiB as one value, and was not listened to further; see whether the store's url leads to Redis"
+            );
+        }
         if e.is_io_error() || e.is_connection_dropped() {
             return format!("the connection to {server} is broken ({})", e.category());
         }

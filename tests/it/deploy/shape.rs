@@ -1,5 +1,7 @@
 //! The shape of Kubernetes objects: what its API does not know, or would read otherwise, is a fault.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,7 +33,13 @@ pub(crate) fn faults(object: &Value) -> Vec<String> {
         ("rbac.authorization.k8s.io/v1", "RoleBinding") => {
             again::<api::rbac::v1::RoleBinding>(object)
         }
-        ("monitoring.coreos.com/v1", "PodMonitor") => again::<PodMonitor>(object),
+        ("monitoring.coreos.com/v1", "PodMonitor") => again::<Monitoring<PodMonitor>>(object),
+        ("monitoring.coreos.com/v1", "ServiceMonitor") => {
+            again::<Monitoring<ServiceMonitor>>(object)
+        }
+        ("monitoring.coreos.com/v1", "PrometheusRule") => {
+            again::<Monitoring<PrometheusRule>>(object)
+        }
         (version, kind) => Err(format!("{version} {kind}: no kind that is known here")),
     };
     match read {
@@ -72,29 +80,74 @@ fn compare(written: &Value, read: &Value, place: &str, found: &mut Vec<String>) 
     }
 }
 
-/// The Prometheus operator's kind, as far as it is used here.
+/// A kind of the Prometheus operator, as far as it is used here.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PodMonitor {
+struct Monitoring<Spec> {
     api_version: String,
     kind: String,
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-    spec: PodMonitorSpec,
+    spec: Spec,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PodMonitorSpec {
+struct PodMonitor {
     selector: k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector,
-    pod_metrics_endpoints: Vec<PodMetricsEndpoint>,
+    pod_metrics_endpoints: Vec<MetricsEndpoint>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ServiceMonitor {
+    job_label: String,
+    selector: k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector,
+    endpoints: Vec<MetricsEndpoint>,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct PodMetricsEndpoint {
+struct MetricsEndpoint {
     port: String,
     path: String,
     interval: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PrometheusRule {
+    groups: Vec<RuleGroup>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RuleGroup {
+    name: String,
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Rule {
+    Record(Record),
+    Alert(Alert),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    record: String,
+    expr: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Alert {
+    alert: String,
+    expr: String,
+    r#for: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
 }
 
 mod of_the_check_itself {

@@ -4,6 +4,7 @@
 //! Whatever is started here ends when it is dropped. Everything that takes time is waited for by
 //! what can be seen of it, with a deadline that only a fault can reach.
 
+pub(crate) mod browser;
 pub(crate) mod certificate;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod cluster;
@@ -15,6 +16,7 @@ pub(crate) mod http;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 pub(crate) mod lenient;
+pub(crate) mod network;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;
@@ -40,6 +42,17 @@ pub(crate) fn pair() -> (Simulator, Proxy) {
     let proxy = Proxy::to(&simulator.url()).start();
     proxy.has_token();
     (simulator, proxy)
+}
+
+/// A file that tests/run makes.
+pub(crate) fn made(path: &str) -> std::path::PathBuf {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    assert!(
+        path.exists(),
+        "{} is missing: run tests/run, which makes it",
+        path.display()
+    );
+    path
 }
 
 /// A file's directory and its path; the file is gone when the first is dropped.

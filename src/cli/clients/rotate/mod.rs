@@ -23,11 +23,12 @@ use self::readers::Readers;
 use super::authority::{Authority, Caller};
 use super::site::{Site, Where};
 use super::target::put;
-use super::{line, print, print_json};
+use super::{print, print_json};
 use crate::cli::admin_client::{self, Target};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
 use crate::registration::{NewClient, Registration};
+use crate::telemetry::printable::clean;
 
 /// Replace a client of the configuration by a successor, with no request lost
 ///
@@ -170,7 +171,7 @@ impl Rotation<'_> {
         self.say(&format!(
             "rotating {}: {id} ({}) at {host}",
             self.args.client,
-            line(&name)
+            clean(&name)
         ))?;
         let others = all.iter().filter(|client| {
             let other = client.client_name.as_deref().unwrap_or_default();
@@ -180,7 +181,7 @@ impl Rotation<'_> {
             self.say(&format!(
                 "  note: {} ({}) has a name like it; if an earlier rotation left it behind, delete it",
                 other.client_id,
-                line(other.client_name.as_deref().unwrap_or_default()),
+                clean(other.client_name.as_deref().unwrap_or_default()),
             ))?;
         }
         self.files.begin(&Journal {
@@ -212,7 +213,7 @@ impl Rotation<'_> {
             self.readers.none_uses(id.as_str()).await?;
             self.say(&format!(
                 "  successor: {id} ({}) was registered before, but its secret is lost; deleting it",
-                line(name)
+                clean(name)
             ))?;
             self.delete(id).await?;
         }
@@ -228,7 +229,7 @@ impl Rotation<'_> {
             Err(error) if error.kind.may_be_done() => {
                 return Err(error).context(format!(
                     "whether the successor is registered cannot be told; the next run looks for it by its name, {}",
-                    line(name)
+                    clean(name)
                 ));
             }
             Err(error) => {
@@ -252,7 +253,7 @@ impl Rotation<'_> {
         }
         self.say(&format!(
             "  successor: {id} ({}) is registered, its credentials are in {}",
-            line(name),
+            clean(name),
             path.display()
         ))
     }
@@ -299,7 +300,7 @@ impl Rotation<'_> {
             bail!(
                 "{} holds {new}, which is not the successor that was registered as {}",
                 self.files.names(),
-                line(&journal.successor)
+                clean(&journal.successor)
             );
         }
         self.files.forget_next()?;
@@ -352,7 +353,7 @@ impl Rotation<'_> {
                     Stage::Begun(journal) => journal.successor.clone(),
                     _ => name::successor(&name, SystemClock.wall()),
                 };
-                format!("register a successor called {}\n", line(&successor))
+                format!("register a successor called {}\n", clean(&successor))
             }
             _ => String::new(),
         };
@@ -391,7 +392,7 @@ impl Rotation<'_> {
             Ok(Stage::Begun(begun)) => format!(
                 "where it stands: {} is in use, as before; a successor may be registered as {}, whose secret is lost\n{again}\nto go back: delete that successor, if `clients list` shows it, and remove {journal}",
                 begun.old,
-                line(&begun.successor)
+                clean(&begun.successor)
             ),
             Ok(Stage::Registered(begun, successor)) => format!(
                 "where it stands: {} is in use, as before; the successor {} is registered, and its credentials are in {next}\n{again}\nto go back: `clients delete {}`, then remove {next} and {journal}",
