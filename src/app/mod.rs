@@ -463,7 +463,16 @@ impl Running {
                 expires: Expiry::at(SystemTime::UNIX_EPOCH + Duration::from_secs(expires)),
             })
         });
-        listeners.chain(clients).collect()
+        let instances = self
+            .parts
+            .instances
+            .iter()
+            .map(|(name, upstream)| Certificate {
+                kind: CertificateKind::Instance,
+                name: Arc::clone(name),
+                expires: upstream.certificate().clone(),
+            });
+        listeners.chain(clients).chain(instances).collect()
     }
 
     fn shown(&self) -> admin::Parts {
