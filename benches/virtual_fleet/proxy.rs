@@ -11,7 +11,7 @@ use collibra_auth_proxy::client_id::ClientId;
 use collibra_auth_proxy::clock::Clock;
 use collibra_auth_proxy::store::memory::MemoryStore;
 use collibra_auth_proxy::token::budget;
-use collibra_auth_proxy::token::cache::TokenCell;
+use collibra_auth_proxy::token::cache::TokenSlot;
 use collibra_auth_proxy::token::ports::{Outcome, TokenStore};
 use collibra_auth_proxy::token::schedule;
 use collibra_auth_proxy::token::service::{Control, Observer, Parts, TokenService};
@@ -54,7 +54,7 @@ pub(super) struct Proxy {
 
 struct Process {
     who: usize,
-    cell: Arc<TokenCell>,
+    slot: Arc<TokenSlot>,
     running: AbortHandle,
     dead: Arc<AtomicBool>,
     gate: Arc<Gate>,
@@ -127,17 +127,17 @@ impl Proxy {
     /// The API refuses the token in hand, to the first request that has it, within a second.
     pub(super) fn is_refused(&self) {
         let held = locked(&self.process).as_ref().map(|process| {
-            let token = process.cell.usable(self.world.clock.now());
+            let token = process.slot.usable(self.world.clock.now());
             let generation = token.and_then(|held| held.as_ref().map(|token| token.generation()));
-            (Arc::clone(&process.cell), generation)
+            (Arc::clone(&process.slot), generation)
         });
-        let Some((cell, Some(generation))) = held else {
+        let Some((slot, Some(generation))) = held else {
             return;
         };
         let after = self.numbers.between(Duration::ZERO, Duration::from_secs(1));
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            cell.reject(generation);
+            slot.reject(generation);
         });
     }
 
@@ -148,7 +148,7 @@ impl Proxy {
         if process.gate.closed.load(Ordering::Relaxed) {
             return None;
         }
-        let held = process.cell.usable(self.world.clock.now());
+        let held = process.slot.usable(self.world.clock.now());
         let Some(token) = held.as_ref().and_then(|held| held.as_ref()) else {
             return Some(false);
         };
@@ -174,7 +174,7 @@ impl Proxy {
             None => Arc::new(MemoryStore),
         };
         let (control, orders) = mpsc::unbounded_channel();
-        let (service, cell) = TokenService::new(Parts {
+        let (service, slot) = TokenService::new(Parts {
             client: "catalog".into(),
             client_id: ClientId::parse("simulated").unwrap(),
             config: CONFIG,
@@ -192,7 +192,7 @@ impl Proxy {
         };
         *locked(&self.process) = Some(Process {
             who,
-            cell,
+            slot,
             running: tokio::spawn(engine).abort_handle(),
             dead,
             gate,

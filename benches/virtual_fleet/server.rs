@@ -272,5 +272,5 @@ impl fmt::Debug for Server {
 }
 
 pub(super) fn away() -> StoreError {
-    StoreError::Away("simulated to be away".to_owned())
+    StoreError::Unavailable("simulated to be away".to_owned())
 }

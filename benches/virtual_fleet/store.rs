@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use collibra_auth_proxy::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+use collibra_auth_proxy::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 
 use super::clock::locked;
 use super::cost::{self, Cost};
@@ -97,7 +97,7 @@ impl Inner {
             )
         };
         if is_lost || generation > record.generation {
-            return Err(StoreError::Overtaken("simulated".to_owned()));
+            return Err(StoreError::Conflict("simulated".to_owned()));
         }
         let is_told = is_told || record.generation > generation;
         self.saw(self.server.replace(Some(record.clone()), is_told));
@@ -177,14 +177,14 @@ impl TokenStore for Member {
         }
     }
 
-    fn rank(&self) -> Rank {
+    fn membership(&self) -> Membership {
         let kept = locked(&self.0.server.kept);
         match kept.members.binary_search(&self.0.who) {
-            Ok(before) => Rank::Among {
+            Ok(before) => Membership::Member {
                 before: u32::try_from(before).unwrap_or(u32::MAX),
                 all: u32::try_from(kept.members.len()).unwrap_or(u32::MAX),
             },
-            Err(_) => Rank::Unknown,
+            Err(_) => Membership::Unknown,
         }
     }
 }

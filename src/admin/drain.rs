@@ -24,14 +24,14 @@ const FROM_ELSEWHERE: [&str; 4] = ["origin", "sec-fetch-site", "forwarded", "x-f
 /// Who is connected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
-    is_from_here: bool,
+    is_local_peer: bool,
 }
 
 impl Caller {
     /// Who is at the other end of `stream`.
     pub(super) fn of(stream: &Accepted) -> Caller {
         Caller {
-            is_from_here: stream.is_from_here(),
+            is_local_peer: stream.is_local_peer(),
         }
     }
 
@@ -40,7 +40,7 @@ impl Caller {
         let is_from_elsewhere = FROM_ELSEWHERE
             .iter()
             .any(|name| headers.contains_key(*name));
-        self.is_from_here && !is_from_elsewhere
+        self.is_local_peer && !is_from_elsewhere
     }
 }
 
@@ -71,8 +71,8 @@ mod tests {
     #[test]
     fn callers_from_elsewhere_are_refused() {
         let none = HeaderMap::new();
-        for is_from_here in [true, false] {
-            assert_eq!(Caller { is_from_here }.may_drain(&none), is_from_here);
+        for is_local_peer in [true, false] {
+            assert_eq!(Caller { is_local_peer }.may_drain(&none), is_local_peer);
         }
     }
 }

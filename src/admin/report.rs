@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::view::{AppView, ClientView, View};
 use crate::client_id::ClientId;
 use crate::clock::Instant;
-use crate::token::cache::{Failure, Next, Status};
+use crate::token::cache::{Failure, NextAttempt, Status};
 use crate::token::token::Token;
 
 /// What the proxy is doing. Times are RFC 3339 in UTC, to the second; durations whole seconds.
@@ -205,7 +205,7 @@ impl View {
             pool,
             store_problem,
             ..
-        } = client.cell.status();
+        } = client.slot.status();
         let metrics = self.metrics.client(&client.name);
         ClientReport {
             name: client.name.to_string(),
@@ -250,14 +250,14 @@ impl View {
         }
     }
 
-    fn next(&self, next: Next, now: Instant) -> NextReport {
+    fn next(&self, next: NextAttempt, now: Instant) -> NextReport {
         match next {
-            Next::Answer => NextReport {
+            NextAttempt::InFlight => NextReport {
                 kind: NextKind::Answer,
                 at: None,
                 in_seconds: None,
             },
-            Next::Request(at) => {
+            NextAttempt::At(at) => {
                 let wait = at.since(now);
                 NextReport {
                     kind: NextKind::Request,
@@ -301,7 +301,7 @@ fn timestamp(at: SystemTime) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::{CANARY, cell, holds, refused, view};
+    use super::super::view::tests::{CANARY, holds, refused, slot, view};
     use super::*;
     use crate::clock::Clock;
     use crate::telemetry::MethodLabel;
@@ -323,7 +323,7 @@ mod tests {
         let asked = clock.now();
         clock.advance(Duration::from_millis(160_400));
         let failed = refused(holds(asked), clock.now() - Duration::from_secs(10));
-        cell(&view).publish(failed);
+        slot(&view).publish(failed);
         let apps = view.metrics.client("catalog");
         let lineage = view.metrics.app("lineage");
         lineage.local_token();
@@ -410,7 +410,7 @@ mod tests {
     fn a_client_without_a_token_is_told_apart_from_one_with_a_dead_one() {
         let (view, clock) = view();
         assert_eq!(view.report().clients[0].token, None);
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         assert!(view.report().ready);
         clock.advance(Duration::from_secs(298));
         let report = view.report();
@@ -422,8 +422,8 @@ mod tests {
     #[test]
     fn a_request_under_way_has_no_time() {
         let (view, clock) = view();
-        cell(&view).publish(Status {
-            next: Next::Answer,
+        slot(&view).publish(Status {
+            next: NextAttempt::InFlight,
             ..holds(clock.now())
         });
         let next = serde_json::to_value(&view.report().clients[0].next).unwrap();

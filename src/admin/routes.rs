@@ -142,7 +142,7 @@ async fn with_headers(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use super::super::serve;
-    use super::super::view::tests::{CANARY, cell, holds, refused, view};
+    use super::super::view::tests::{CANARY, holds, refused, slot, view};
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::socket::Socket;
@@ -195,17 +195,17 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_token_and_not_the_issuer() {
         let (address, view, clock) = served().await;
-        let cell = cell(&view);
+        let slot = slot(&view);
         let not_ready = (503, "not ready: no usable token for catalog\n".to_owned());
         assert_eq!(get(address, "/readyz").await, not_ready);
         assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
 
         let asked = clock.now();
-        cell.publish(holds(asked));
+        slot.publish(holds(asked));
         assert_eq!(get(address, "/readyz").await, (200, "ready\n".to_owned()));
 
         clock.advance(Duration::from_secs(200));
-        cell.publish(refused(holds(asked), clock.now()));
+        slot.publish(refused(holds(asked), clock.now()));
         assert_eq!(
             get(address, "/readyz").await.0,
             200,
@@ -220,7 +220,7 @@ mod tests {
         );
         assert_eq!(get(address, "/livez").await.0, 200);
 
-        cell.publish(holds(clock.now()));
+        slot.publish(holds(clock.now()));
         view.draining.store(true, Ordering::Relaxed);
         let draining = (503, "not ready: draining\n".to_owned());
         assert_eq!(get(address, "/readyz").await, draining);
@@ -229,8 +229,8 @@ mod tests {
     #[tokio::test]
     async fn verbose_says_why() {
         let (address, view, clock) = served().await;
-        let cell = cell(&view);
-        cell.publish(refused(holds(clock.now()), clock.now()));
+        let slot = slot(&view);
+        slot.publish(refused(holds(clock.now()), clock.now()));
         for query in ["verbose", "verbose=1", "a=b&verbose"] {
             let (status, text) = get(address, &format!("/readyz?{query}")).await;
             assert_eq!(status, 200);
@@ -242,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn metrics_and_status_are_of_this_moment() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         let (head, text) = exchange(address, "GET", "/metrics").await;
         assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
         assert!(text.contains("collibra_auth_proxy_token_usable{client=\"catalog\"} 1\n"));
@@ -259,7 +259,7 @@ mod tests {
     #[tokio::test]
     async fn every_answer_is_closed_to_other_sites_and_shows_no_token() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         for path in [
             "/",
             "/status.css",

@@ -11,7 +11,7 @@ use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::socket::Address;
 use crate::telemetry::{Metrics, TokenTimes};
-use crate::token::cache::TokenCell;
+use crate::token::cache::TokenSlot;
 
 /// What is shown, as the composition root put it together.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub struct ClientView {
     /// Its identifier at Collibra.
     pub client_id: ClientId,
     /// Where its token is.
-    pub cell: Arc<TokenCell>,
+    pub slot: Arc<TokenSlot>,
     /// The kind of store in which it is kept.
     pub store: &'static str,
 }
@@ -101,7 +101,7 @@ impl View {
     fn export(&self, client: &ClientView) {
         let clock = &self.clock;
         let shown = self.metrics.client(&client.name);
-        let status = client.cell.status();
+        let status = client.slot.status();
         let now = clock.now();
         let held = status.token.as_ref().map(|token| TokenTimes {
             generation: token.generation(),
@@ -125,7 +125,7 @@ pub(super) mod tests {
     use crate::clock::{Instant, ManualClock};
     use crate::secret::Secret;
     use crate::token::budget::{self, Budget};
-    use crate::token::cache::{Failure, Next, Status};
+    use crate::token::cache::{Failure, NextAttempt, Status};
     use crate::token::ports::{Outcome, RequestError};
     use crate::token::token::Token;
     use std::time::Duration;
@@ -167,14 +167,14 @@ pub(super) mod tests {
             name: name.into(),
             instance: "https://acme.collibra.com".to_owned(),
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
-            cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
+            slot: Arc::new(TokenSlot::empty(clock.now(), Budget::full(POOL))),
             store: "redis",
         }
     }
 
     /// The cell of the one client.
-    pub(in crate::admin) fn cell(view: &View) -> Arc<TokenCell> {
-        Arc::clone(&view.parts.load().clients[0].cell)
+    pub(in crate::admin) fn slot(view: &View) -> Arc<TokenSlot> {
+        Arc::clone(&view.parts.load().clients[0].slot)
     }
 
     const POOL: budget::Config = budget::Config {
@@ -201,11 +201,11 @@ pub(super) mod tests {
         Status {
             token: Some(Arc::new(token)),
             issued_to: ClientId::parse("urn:sys:env:1:i:2").ok(),
-            next: Next::Request(now + Duration::from_secs(150)),
+            next: NextAttempt::At(now + Duration::from_secs(150)),
             failure: None,
             pool: taken_once(now),
-            doubted: false,
-            considered: 0,
+            rejected: false,
+            last_rejection_seen: 0,
             store_problem: None,
         }
     }
@@ -213,7 +213,7 @@ pub(super) mod tests {
     /// The same client after an attempt at `now` was refused with a 429.
     pub(in crate::admin) fn refused(status: Status, now: Instant) -> Status {
         Status {
-            next: Next::Request(now + Duration::from_secs(60)),
+            next: NextAttempt::At(now + Duration::from_secs(60)),
             failure: Some(Failure {
                 at: now,
                 error: RequestError {
@@ -238,7 +238,7 @@ pub(super) mod tests {
             line.unwrap().to_owned()
         };
         assert_eq!(line("token_usable"), "0");
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         assert_eq!(line("token_usable"), "1");
         assert_eq!(line("token_generation"), "7");
         assert_eq!(line("token_issued_timestamp_seconds"), "1800000000");

@@ -31,7 +31,7 @@ use crate::proxy::config::{App, Listener};
 use crate::proxy::plan::Client;
 use crate::proxy::upstream::{self, Upstream};
 use crate::socket::{Address, Socket};
-use crate::store::{self, handed};
+use crate::store::{self, handoff};
 use crate::telemetry::Metrics;
 use crate::token::ports::TokenStore;
 use draft::Made;
@@ -313,10 +313,10 @@ impl Running {
             }
         }
         for client in self.config.clients.values() {
-            let status = self.parts.clients[&client.name].cell.status();
+            let status = self.parts.clients[&client.name].slot.status();
             let record = status.record(&client.oauth.client_id, &*self.clock);
             let instance = self.config.instances[&client.instance].origin();
-            match handed::seal(stored(client, &instance), &record) {
+            match handoff::seal(stored(client, &instance), &record) {
                 Ok(sealed) => legacy.token(&client.name, &sealed),
                 Err(error) => warn!(client = %client.name, "its token is not handed over: {error}"),
             }
@@ -393,7 +393,7 @@ impl Running {
             name: Arc::clone(&client.name),
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
-            cell: Arc::clone(&self.parts.clients[&client.name].cell),
+            slot: Arc::clone(&self.parts.clients[&client.name].slot),
             store: config.store.kind(),
         };
         let app = |app: &Arc<App>| AppView {

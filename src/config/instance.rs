@@ -301,7 +301,7 @@ mod tests {
             |cert, key| format!("client_cert_file = \"{cert}\"\nclient_key_file = \"{key}\"");
         for (keys, expected) in [
             (pair("own.pem", "own.key"), ""),
-            (pair("own.pem", "other.key"), "do not belong together"),
+            (pair("own.pem", "other.key"), "do not match"),
             (
                 pair("own.pem", "own.pem"),
                 "instance.acme.client_key_file: there is no private key",

@@ -1,4 +1,4 @@
-//! The exchange itself: one request on a connection of its own, one answer, nothing kept.
+//! Sends token requests: one request on its own connection, one response, without state.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::clock::Clock;
 use crate::outgoing;
 use crate::token::ports::{Grant, RequestError, TokenEndpoint};
 
-/// A connection may take this share of the whole time at most, whatever is configured: one that
-/// took all of it could not be told from an answer that never came, which may have cost a token.
+/// The largest share of the timeout that connecting may take, whatever is configured. A connect
+/// that took all of it would look like a response that never came, which may have cost a token.
 const CONNECT_SHARE: f64 = 0.9;
 
-/// One client at its token endpoint.
+/// Requests tokens for one client.
 pub struct TokenClient {
     http: reqwest::Client,
     config: Config,
@@ -29,22 +29,24 @@ pub struct TokenClient {
     clock: Arc<dyn Clock>,
 }
 
-/// Why there is no client for the token endpoint; permanent until the configuration changes.
+/// Why no client could be built; permanent until the configuration changes.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The token endpoint's address cannot be used. Never quotes it, for it may hold a password.
+    /// The token endpoint's address is unusable. Never quotes it, because it may contain a
+    /// password.
     #[error("the token endpoint's URL {0}")]
     Url(&'static str),
-    /// There is no HTTP client for it.
+    /// The HTTP client could not be built.
     #[error(transparent)]
     Http(#[from] outgoing::BuildError),
 }
 
 impl TokenClient {
-    /// A client by `config`; `clock` is asked only for dates in `Retry-After`. Opens no connection.
+    /// Returns a client for `config`; `clock` is only used for dates in `Retry-After`. Opens no
+    /// connection.
     ///
     /// # Errors
-    /// [`BuildError`] if the URL or the certificates cannot be used.
+    /// [`BuildError`] if the URL or the certificates are unusable.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<TokenClient, BuildError> {
         check_url(&config.token_url)?;
         let mut config = config.clone();
@@ -103,7 +105,7 @@ impl TokenEndpoint for TokenClient {
         let broken = outgoing::read_body(&mut response, &mut body, MAX_BODY)
             .await
             .err();
-        // a refusal is known by its status, whatever became of its body
+        // the status decides about a refusal, even if its body is broken
         if let Some(error) = broken.filter(|_| response.status().is_success()) {
             return Err(self.failure(&error));
         }
@@ -130,10 +132,10 @@ fn check_url(url: &reqwest::Url) -> Result<(), BuildError> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(BuildError::Url("should begin with https://"));
     }
-    // the HTTP client would send them in place of the client's own credentials
+    // the HTTP client would send them instead of the client's own credentials
     if !url.username().is_empty() || url.password().is_some() {
         return Err(BuildError::Url(
-            "has a user name or password in it; leave them out, for the client shows its own",
+            "has a user name or password in it; leave them out, because the client sends its own",
         ));
     }
     // RFC 6749, section 3.2

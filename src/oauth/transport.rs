@@ -1,13 +1,13 @@
-//! The ways in which a token request brings no answer, as the engine reckons with them.
+//! Classifies token requests without a response by what they may have cost.
 
 use super::Config;
 use super::issuer::Issuer;
-use crate::outgoing::failure::{Silence, Spoken, explain};
+use crate::outgoing::failure::{NoResponse, RequestContext, explain};
 use crate::token::ports::{Outcome, RequestError};
 
-/// What it means that the exchange with `issuer` ended in `error`.
+/// The failure of an exchange with `issuer` that ended in `error`.
 pub(crate) fn failure(error: &reqwest::Error, issuer: &Issuer, config: &Config) -> RequestError {
-    let spoken = Spoken {
+    let request = RequestContext {
         host: issuer.authority(),
         what: "the token request",
         timeout: config.timeout,
@@ -15,12 +15,12 @@ pub(crate) fn failure(error: &reqwest::Error, issuer: &Issuer, config: &Config) 
         proxy: config.proxy.as_ref().map(|proxy| (proxy, "token_proxy")),
         quotation: issuer.quotation(),
     };
-    let (silence, message) = explain(error, &spoken);
+    let (silence, message) = explain(error, &request);
     RequestError {
         outcome: match silence {
-            Silence::Unreached => Outcome::Connect,
-            Silence::Late => Outcome::Timeout,
-            Silence::Lost => Outcome::ConnectionLost,
+            NoResponse::Unreached => Outcome::Connect,
+            NoResponse::TimedOut => Outcome::Timeout,
+            NoResponse::Broken => Outcome::ConnectionLost,
         },
         retry_after: None,
         message,

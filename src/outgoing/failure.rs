@@ -1,5 +1,5 @@
-//! The ways in which a request brings no answer, told apart: whether the other side can have seen
-//! it, and what a person is to do.
+//! Classifies requests without a response: whether the server can have seen the request, and what
+//! to do.
 
 use std::error::Error;
 use std::io;
@@ -9,72 +9,72 @@ use super::quotation::Quotation;
 use super::tunnel;
 use crate::tls;
 
-/// A request, as messages speak of it.
+/// A request, for messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Spoken<'a> {
-    /// The other side's host, and its port if that is not the scheme's own.
+pub struct RequestContext<'a> {
+    /// The server's host, and the port unless it is the default.
     pub host: &'a str,
     /// The request, like `the token request`.
     pub what: &'a str,
-    /// The longest time for all of it.
+    /// The overall timeout.
     pub timeout: Duration,
-    /// The longest time for the connection.
+    /// The connect timeout.
     pub connect_timeout: Duration,
-    /// The forward proxy on the way there, and the key that names it.
+    /// The forward proxy on the way, and the key that configures it.
     pub proxy: Option<(&'a tunnel::Proxy, &'a str)>,
-    /// How causes may be quoted.
+    /// How to quote causes.
     pub quotation: &'a Quotation,
 }
 
-/// Why there was no answer.
+/// Why there was no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
-    /// There was no connection: the other side has not seen the request.
+pub enum NoResponse {
+    /// The connection failed: the server has not seen the request.
     Unreached,
-    /// It took too long.
-    Late,
-    /// The connection broke, or what came is no HTTP.
-    Lost,
+    /// The request timed out.
+    TimedOut,
+    /// The connection broke, or the response is not HTTP.
+    Broken,
 }
 
-/// What it means that the exchange ended in `error`, and the message for people.
+/// Classifies an exchange that ended in `error`; also returns the message for operators.
 #[must_use]
-pub fn explain(error: &reqwest::Error, spoken: &Spoken<'_>) -> (Silence, String) {
-    let Spoken { host, what, .. } = spoken;
+pub fn explain(error: &reqwest::Error, request: &RequestContext<'_>) -> (NoResponse, String) {
+    let RequestContext { host, what, .. } = request;
     if error.is_connect() {
-        (Silence::Unreached, unreached(error, spoken))
+        (NoResponse::Unreached, unreached(error, request))
     } else if error.is_timeout() {
-        let limit = humantime::format_duration(spoken.timeout);
+        let limit = humantime::format_duration(request.timeout);
         let message = format!(
-            "{host} gave no whole answer to {what} within {limit}; if this goes on, check the network on the way there and Collibra's status"
+            "{host} did not answer {what} completely within {limit}; if this continues, check the network path and Collibra's status"
         );
-        (Silence::Late, message)
+        (NoResponse::TimedOut, message)
     } else {
-        let cause = spoken.quotation.quote(&root_cause(error));
+        let cause = request.quotation.quote(&root_cause(error));
         let message = format!(
-            "{host} gave no whole HTTP answer to {what} ({cause}); if this goes on, check what stands between here and there, and Collibra's status"
+            "{host} did not answer {what} with a complete HTTP response ({cause}); if this continues, check the proxies on the way and Collibra's status"
         );
-        (Silence::Lost, message)
+        (NoResponse::Broken, message)
     }
 }
 
-/// Why there was no connection: the name, the address, the certificate, TLS.
-fn unreached(error: &reqwest::Error, spoken: &Spoken<'_>) -> String {
-    let host = spoken.host;
-    let cause = spoken.quotation.quote(&root_cause(error));
-    if let Some((proxy, key)) = &spoken.proxy {
+/// Why the connection failed: name, address, certificate or TLS.
+fn unreached(error: &reqwest::Error, request: &RequestContext<'_>) -> String {
+    let host = request.host;
+    let cause = request.quotation.quote(&root_cause(error));
+    if let Some((proxy, key)) = &request.proxy {
         let by_tls = chain(error).any(|e| e.downcast_ref::<rustls::Error>().is_some());
         if !by_tls {
             return format!(
                 "the proxy {proxy} did not connect to {host} ({}); check {key} and its credentials, and that it allows this host",
-                through(error, &cause, spoken)
+                through(error, &cause, request)
             );
         }
     }
     if error.is_timeout() {
         return format!(
-            "no connection to {host} within {}; a firewall may drop it: check the instance's url and the way out of this network",
-            humantime::format_duration(spoken.connect_timeout)
+            "no connection to {host} within {}; a firewall may drop packets: check the instance's url and this network's egress",
+            humantime::format_duration(request.connect_timeout)
         );
     }
     if error.is_dns() {
@@ -86,7 +86,7 @@ fn unreached(error: &reqwest::Error, spoken: &Spoken<'_>) -> String {
         return match error {
             rustls::Error::InvalidCertificate(reason) => format!(
                 "the certificate of {host} is not accepted ({}); {}",
-                spoken.quotation.quote(&reason.to_string()),
+                request.quotation.quote(&reason.to_string()),
                 tls::certificate_advice(reason)
             ),
             rustls::Error::InvalidMessage(_) => format!(
@@ -100,28 +100,28 @@ fn unreached(error: &reqwest::Error, spoken: &Spoken<'_>) -> String {
         .any(|e| e.kind() == io::ErrorKind::ConnectionRefused);
     if refused {
         return format!(
-            "{host} refused the connection; nothing listens there, or a firewall refuses: check the instance's url"
+            "{host} refused the connection; nothing listens there, or a firewall rejects it: check the instance's url"
         );
     }
     format!("cannot connect to {host} ({cause}); check the instance's url and this network")
 }
 
-/// Why there was no way through a proxy.
-fn through(error: &reqwest::Error, cause: &str, spoken: &Spoken<'_>) -> String {
+/// Why a forward proxy did not connect.
+fn through(error: &reqwest::Error, cause: &str, request: &RequestContext<'_>) -> String {
     if error.is_timeout() {
-        let limit = humantime::format_duration(spoken.connect_timeout);
+        let limit = humantime::format_duration(request.connect_timeout);
         return format!("nothing within {limit}");
     }
-    // the HTTP client's words
+    // the HTTP client's text
     match cause.trim_start_matches("tunnel error: ") {
-        "proxy authorization required" => "it wants other credentials: 407".to_owned(),
+        "proxy authorization required" => "it requires other credentials: 407".to_owned(),
         "unsuccessful" => "it refused".to_owned(),
         cause => cause.to_owned(),
     }
 }
 
 fn root_cause(error: &reqwest::Error) -> String {
-    // reqwest's own text is its first element: it has the whole URL in it
+    // skip reqwest's own text: it contains the whole URL
     chain(error)
         .skip(1)
         .last()
@@ -134,7 +134,7 @@ fn chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)>
     std::iter::successors(Some(first), |error| cause(*error))
 }
 
-/// `io::Error` leaves what it wraps out of its `source`, so it is opened.
+/// `io::Error` omits the wrapped error from its `source`, so it is unwrapped here.
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error
         .downcast_ref::<io::Error>()

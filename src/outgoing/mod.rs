@@ -1,9 +1,8 @@
-//! Requests that this program makes for itself, to an instance: the HTTP client for them, what it
-//! means that no answer came ([`failure`]), how an answer may be quoted ([`quotation`]); and the way
-//! through a forward proxy, for any request ([`tunnel`]).
+//! The program's own requests: the HTTP client, the meaning of a missing response ([`failure`]),
+//! quoting ([`quotation`]), and the tunnel through a forward proxy, for any request ([`tunnel`]).
 //!
-//! Promises: no retry, no redirect, no cookie, no proxy but the one that is given; the other side's
-//! certificate is verified; an end within [`Config::timeout`].
+//! Guarantees: no retry, redirect or cookie, and no proxy but the configured one. The server's
+//! certificate is verified. A request ends within [`Config::timeout`].
 
 pub mod failure;
 pub mod quotation;
@@ -15,38 +14,37 @@ use crate::tls::{self, CaFile, Identity};
 
 const USER_AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
 
-/// How the other side is reached.
+/// How to reach the server.
 #[derive(Clone, Debug)]
 pub struct Config<'a> {
-    /// The longest time for one request, from its start to the end of its answer.
+    /// The timeout of one request, including the response body.
     pub timeout: Duration,
-    /// The longest time for name resolution, connection and TLS together.
+    /// The timeout of name resolution, connection and TLS together.
     pub connect_timeout: Duration,
-    /// Certificates accepted besides the system's.
+    /// Trusted authorities besides the system's.
     pub ca_file: Option<&'a CaFile>,
-    /// What is shown to a side that asks who calls.
+    /// The client certificate, for a server that asks for one.
     pub identity: Option<&'a Identity>,
-    /// The forward proxy on the way there.
+    /// The forward proxy to the server.
     pub proxy: Option<&'a tunnel::Proxy>,
 }
 
-/// Why there is no HTTP client; permanent until the configuration changes.
+/// Why the HTTP client could not be built; permanent until the configuration changes.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// There is nothing to verify certificates by.
+    /// No certificate authority is available.
     #[error(transparent)]
     Tls(#[from] tls::Error),
-    /// The HTTP client cannot be made.
-    #[error("the HTTP client cannot be made: {0}")]
+    /// The HTTP client could not be built.
+    #[error("the HTTP client cannot be built: {0}")]
     Http(#[source] reqwest::Error),
 }
 
-/// An HTTP client that sends each request once, on a connection of its own: requests come minutes
-/// apart, and a connection kept that long is one that the other side may close just when the next
-/// request is on its way.
+/// Returns an HTTP client that sends each request once, on its own connection. Requests are minutes
+/// apart, and the server may close a kept connection just when the next request is sent.
 ///
 /// # Errors
-/// [`BuildError`] if the certificates cannot be used.
+/// [`BuildError`] if the certificates are unusable.
 pub fn client(config: &Config<'_>) -> Result<reqwest::Client, BuildError> {
     let tls = tls::config_of_client(config.ca_file, config.identity)?;
     let http = reqwest::Client::builder()
@@ -67,7 +65,7 @@ pub fn client(config: &Config<'_>) -> Result<reqwest::Client, BuildError> {
     http.build().map_err(without_url)
 }
 
-/// The proxy as the HTTP client is told of it.
+/// The proxy in the HTTP client's form.
 fn forward(proxy: &tunnel::Proxy) -> Result<reqwest::Proxy, BuildError> {
     let forward = reqwest::Proxy::all(format!("http://{proxy}")).map_err(without_url)?;
     Ok(match proxy.credentials() {
@@ -80,7 +78,7 @@ fn without_url(error: reqwest::Error) -> BuildError {
     BuildError::Http(error.without_url())
 }
 
-/// The host of `url`, and its port if that is not the scheme's own: all that is shown of it.
+/// The host of `url`, and the port unless it is the default. Messages show no more of it.
 #[must_use]
 pub fn authority(url: &reqwest::Url) -> String {
     let host = url.host_str().unwrap_or("");
@@ -90,8 +88,7 @@ pub fn authority(url: &reqwest::Url) -> String {
     }
 }
 
-/// Reads up to `limit` bytes of a body, and of a longer one as much more as tells that it is
-/// longer.
+/// Reads up to `limit` bytes of a body; of a longer one, enough more to detect it.
 ///
 /// # Errors
 /// The connection's.

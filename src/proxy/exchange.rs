@@ -198,8 +198,8 @@ impl Exchange<'_> {
     /// Waits until there is a token that may be sent.
     async fn hold_token(&self) -> Result<(), Refusal> {
         let client = &self.context.client;
-        if client.cell.usable(self.clock.now()).is_none() {
-            let waited = client.cell.wait(self.clock, client.wait_for_token).await;
+        if client.slot.usable(self.clock.now()).is_none() {
+            let waited = client.slot.wait(self.clock, client.wait_for_token).await;
             waited.map_err(Refusal::NoToken)?;
         }
         Ok(())
@@ -239,12 +239,12 @@ impl Exchange<'_> {
     ) -> Result<Result<(), Broken>, Stop> {
         let client = Arc::clone(&self.context.client);
         let now = self.clock.now();
-        let held = client.cell.usable(now);
+        let held = client.slot.usable(now);
         let token = match held.as_deref().and_then(Option::as_ref) {
             Some(token) => Arc::clone(token),
             // it expired while the connection was made
             None => {
-                let waited = client.cell.wait(self.clock, client.wait_for_token).await;
+                let waited = client.slot.wait(self.clock, client.wait_for_token).await;
                 waited.map_err(Refusal::NoToken)?
             }
         };

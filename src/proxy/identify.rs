@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, COOKIE};
 
 use super::app::{App, Apps};
 use super::plan::Client;
-use crate::local_token::request::{self, Shown};
+use crate::local_token::request::{self, Credentials};
 use crate::local_token::{self, Subject, login};
 
 /// Who sent a request.
@@ -67,8 +67,8 @@ pub(super) fn identify(
 }
 
 /// Who has one of these pairs of a name and a key, or of the client's id and secret.
-pub(super) fn by_pair(apps: &Apps, client: &Client, shown: &[Shown]) -> Option<Caller> {
-    shown.iter().find_map(|Shown { name, secret }| {
+pub(super) fn by_pair(apps: &Apps, client: &Client, shown: &[Credentials]) -> Option<Caller> {
+    shown.iter().find_map(|Credentials { name, secret }| {
         let app = apps.with_name_and_key(name, secret.expose().as_bytes());
         let is_owner = || client.own.id.as_str() == name && client.own.secret == *secret;
         match app {
@@ -97,15 +97,15 @@ fn by_authorization(
 }
 
 fn by_local_token(apps: &Apps, client: &Client, text: &str, now: SystemTime) -> Option<Caller> {
-    let shown = local_token::Shown::parse(text)?;
+    let shown = local_token::UnverifiedToken::parse(text)?;
     match shown.subject() {
         Subject::App(name) => {
             let app = apps.named(name)?;
-            let holds = shown.holds(app.signing()?, now);
-            holds.then(|| Caller::App(Arc::clone(app)))
+            let valid = shown.is_valid(app.signing()?, now);
+            valid.then(|| Caller::App(Arc::clone(app)))
         }
         Subject::Client(name) if name == &*client.name => shown
-            .holds(&client.own.signing, now)
+            .is_valid(&client.own.signing, now)
             .then_some(Caller::Owner),
         Subject::Client(_) | Subject::Anyone => None,
     }

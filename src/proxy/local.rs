@@ -16,7 +16,7 @@ use super::identify::{Caller, by_pair};
 use super::policy::{Readings, Sessions, session_call};
 use super::respond::{ApiError, Refusal};
 use crate::clock::Clock;
-use crate::local_token::request::{self, Granted, Refused, Shown};
+use crate::local_token::request::{self, Credentials, TokenRequestError, TokenResponse};
 use crate::local_token::{Key, Subject, login};
 use crate::secret::Secret;
 
@@ -97,7 +97,7 @@ pub(super) async fn answer(
             let asked = request::read(authorization, content_type, &body);
             Ok(asked
                 .and_then(|asked| {
-                    let refused = Refused::InvalidClient {
+                    let refused = TokenRequestError::InvalidClient {
                         by_header: asked.by_header,
                     };
                     sign(context, &asked.credentials, TOKEN_LIFE, clock).ok_or(refused)
@@ -121,7 +121,7 @@ pub(super) async fn answer(
 /// A local token for whoever showed these credentials; `None` if that is nobody known.
 fn sign(
     context: &mut Context,
-    shown: &[Shown],
+    shown: &[Credentials],
     life: Duration,
     clock: &dyn Clock,
 ) -> Option<Secret> {
@@ -156,21 +156,21 @@ fn sign(
 }
 
 fn granted(token: Secret) -> Answer {
-    let granted = Granted::new(&token, TOKEN_LIFE.as_secs());
+    let granted = TokenResponse::new(&token, TOKEN_LIFE.as_secs());
     Answer::json(StatusCode::OK, Endpoint::Token.reason(), &granted)
         .with("Pragma", "no-cache".to_owned())
 }
 
 fn opened(token: &Secret, over_tls: bool) -> Answer {
     let csrf_token = format!("{:032x}", crate::random::unique());
-    let opened = login::Opened::new(&csrf_token);
+    let opened = login::SessionResponse::new(&csrf_token);
     let cookie = login::set_cookie(token, SESSION_LIFE.as_secs(), over_tls);
     Answer::json(StatusCode::OK, Endpoint::OpenSession.reason(), &opened)
         .with(SET_COOKIE.as_str(), cookie)
 }
 
 /// The answer to a token request that is refused: in the form of RFC 6749, and in Collibra's too.
-fn refusal(context: &mut Context, refused: Refused) -> Answer {
+fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
     #[derive(Serialize)]
     struct Body<'a> {
         error: &'a str,
@@ -180,7 +180,7 @@ fn refusal(context: &mut Context, refused: Refused) -> Answer {
     }
 
     let (refusal, by_header) = match refused {
-        Refused::InvalidClient { by_header } => (Refusal::UnknownApp, by_header),
+        TokenRequestError::InvalidClient { by_header } => (Refusal::UnknownApp, by_header),
         _ => (Refusal::Body(refused.description()), false),
     };
     let body = Body {

@@ -12,7 +12,7 @@ use crate::client_id::ClientId;
 use crate::local_token;
 use crate::secret::Secret;
 use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
-use crate::token::cache::TokenCell;
+use crate::token::cache::TokenSlot;
 use crate::token::service::Control;
 
 /// A client, as a request needs it.
@@ -21,7 +21,7 @@ pub struct Client {
     /// Its name in the configuration.
     pub name: Arc<str>,
     /// Its token.
-    pub cell: Arc<TokenCell>,
+    pub slot: Arc<TokenSlot>,
     /// How long a request waits when there is no token.
     pub wait_for_token: Duration,
     /// Where its instance is.

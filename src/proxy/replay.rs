@@ -38,7 +38,7 @@ pub(super) async fn decide(
 ) -> Next {
     let metrics = &client.metrics;
     if status != StatusCode::UNAUTHORIZED {
-        client.cell.accept(asked.generation);
+        client.slot.accept(asked.generation);
         if asked.replayed {
             metrics.replay("ok");
         }
@@ -47,7 +47,7 @@ pub(super) async fn decide(
     metrics.token_rejected();
     if asked.replayed || !asked.body_at_hand {
         // the next requests are to have another token all the same
-        client.cell.reject(asked.generation);
+        client.slot.reject(asked.generation);
         metrics.replay(if asked.replayed {
             "unauthorized"
         } else {
@@ -56,7 +56,7 @@ pub(super) async fn decide(
         return Next::Pass;
     }
     let newer = client
-        .cell
+        .slot
         .replace(asked.generation, clock, client.wait_for_token)
         .await;
     if newer.is_none() {

@@ -234,9 +234,9 @@ fn what_the_proxy_does_instead_is_told() {
             "answered 504 Gateway Timeout",
         ),
         (says("HTTP/1.1 200 canary"), 502, "closed the connection"),
-        (says("canary\r\n\r\n"), 502, "no HTTP answer"),
+        (says("canary\r\n\r\n"), 502, "did not answer with HTTP"),
         (Manner::Says(large), 502, "too large"),
-        (Manner::Silent, 504, "no answer within"),
+        (Manner::Silent, 504, "did not answer within"),
     ] {
         let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         let forward = Forward::new(manner);

@@ -11,7 +11,7 @@ use collibra_auth_proxy::secret::Secret;
 use collibra_auth_proxy::store::key::Key;
 use collibra_auth_proxy::store::kubernetes::access::kubeconfig;
 use collibra_auth_proxy::store::kubernetes::{Config, KubernetesStore};
-use collibra_auth_proxy::token::ports::{Lease, Rank, TokenStore};
+use collibra_auth_proxy::token::ports::{Lease, Membership, TokenStore};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -53,7 +53,7 @@ async fn free_lease(store: &KubernetesStore) -> Box<dyn Lease> {
 
 async fn has_rank(store: &KubernetesStore) {
     let ranked = async {
-        while store.rank() == Rank::Unknown {
+        while store.membership() == Membership::Unknown {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -196,8 +196,8 @@ async fn a_server_that_refuses_says_what_to_grant() {
         (StatusCode::FORBIDDEN, "bind it to a Role"),
         (StatusCode::NOT_FOUND, "create it, empty"),
         (StatusCode::UNAUTHORIZED, "does not accept the token"),
-        (StatusCode::INTERNAL_SERVER_ERROR, "see what its log says"),
-        (StatusCode::UNPROCESSABLE_ENTITY, "create it anew"),
+        (StatusCode::INTERNAL_SERVER_ERROR, "check its log"),
+        (StatusCode::UNPROCESSABLE_ENTITY, "create it again"),
     ] {
         server.does(Faults {
             status: Some(status),
@@ -213,7 +213,7 @@ async fn a_server_that_refuses_says_what_to_grant() {
     server.does(Faults::default());
     is_back(&store).await;
     timeout(PATIENCE, async {
-        while store.rank() != (Rank::Among { before: 0, all: 1 }) {
+        while store.membership() != (Membership::Member { before: 0, all: 1 }) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })

@@ -1,4 +1,4 @@
-//! What the demo shows: a table for a terminal, redrawn in place, and lines for a pipe. Pure.
+//! Renders the demo: a table that is redrawn in place on a terminal, or lines for a pipe. Pure.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::board::{App, Call, STRIP, total};
 pub(super) struct Side {
     pub(super) title: &'static str,
     pub(super) apps: Vec<App>,
-    /// Tokens that Collibra issued.
+    /// Tokens issued by Collibra.
     pub(super) tokens: u64,
-    /// Token requests that Collibra answered with 429.
+    /// Token requests that got a 429.
     pub(super) rate_limited: u64,
-    /// What is left in the pool.
+    /// Tokens left in the pool.
     pub(super) pool: f64,
 }
 
@@ -37,16 +37,16 @@ const PLAIN: &str = "\x1b[0m";
 /// Clears to the end of the line, so that a shorter line leaves nothing of a longer one.
 const REST: &str = "\x1b[K";
 
-/// Between the two sides.
+/// The gap between the two sides.
 const GAP: &str = "    ";
 
-/// Of a side: name, strip and the number lost.
+/// The width of a side: name, strip and failure count.
 const WIDTH: usize = 7 + STRIP + 10;
 
 /// The size of a full pool.
 const POOL: usize = 5;
 
-/// The table, a line each, for a terminal at least 86 columns wide.
+/// Renders the table, one string per line, for a terminal of at least 86 columns.
 pub(super) fn table(scene: &Scene) -> Vec<String> {
     let (own, proxied) = (&scene.own, &scene.proxied);
     let bar = 40;
@@ -83,7 +83,7 @@ pub(super) fn table(scene: &Scene) -> Vec<String> {
     lines.into_iter().map(|line| line + REST).collect()
 }
 
-/// One line for a pipe.
+/// Renders one line for a pipe.
 pub(super) fn line(scene: &Scene) -> String {
     let side = |side: &Side| {
         let sum = total(&side.apps);
@@ -103,7 +103,7 @@ pub(super) fn line(scene: &Scene) -> String {
     )
 }
 
-/// What is said at the end.
+/// The summary at the end.
 pub(super) fn summary(scene: &Scene) -> String {
     let at_collibra = scene.elapsed.mul_f64(scene.speed);
     let mut text = format!(

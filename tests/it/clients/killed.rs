@@ -72,7 +72,7 @@ fn killed_at(rig: &Rig, credentials: &str, points: &[Point]) {
         let orphaned = point.what == "register" && point.carried_out;
         let named = ended
             .out
-            .contains("was registered before, but its secret is lost");
+            .contains("was registered earlier, but its secret is lost");
         assert_eq!(named, orphaned, "{point:?}: {}", ended.out);
     }
     load.answered(20);

@@ -138,7 +138,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let ended = rotate(&rig, &[&proxy], &["--dry-run"]);
     assert_eq!(ended.status, 0, "{}", ended.err);
     for said in [
-        "register a successor called one (",
+        "register a successor named one (",
         "call /rest/2.0/users/current",
         "both.json",
         &proxy.admin.to_string(),
@@ -183,11 +183,7 @@ fn what_is_not_in_order_stops_it_before_anything_is_changed() {
         rig.simulator.url()
     ));
     let ended = rotate(&rig, &[], &["--no-running-proxy"]);
-    assert!(
-        ended.err.contains("name it with credentials_file"),
-        "{}",
-        ended.err
-    );
+    assert!(ended.err.contains("set credentials_file"), "{}", ended.err);
 }
 
 #[test]
@@ -265,7 +261,7 @@ fn a_successor_that_works_nowhere_is_not_put_in_place() {
     let ended = rotate(&sound, &[], &probe);
     assert_eq!(ended.status, 1, "{}", ended.out);
     assert!(
-        ended.err.contains("name another path with --probe"),
+        ended.err.contains("choose another path with --probe"),
         "{}",
         ended.err
     );
@@ -302,7 +298,7 @@ fn a_refused_registration_leaves_no_trace() {
     let ended = rotate(&rig, &[], &["--no-running-proxy"]);
     assert_eq!(ended.status, 1);
     assert!(
-        ended.err.contains("whoever asks may not do this"),
+        ended.err.contains("the caller may not do this"),
         "{}",
         ended.err
     );

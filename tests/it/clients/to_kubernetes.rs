@@ -59,7 +59,7 @@ fn before_it_is_known_that_it_can_be_kept_nothing_is_registered() {
     let (all, few) = (server.operator_kubeconfig(), server.kubeconfig());
     let none = rig.path("none");
     for (place, by, said) in [
-        ("kubernetes:test/token", &all, "is there already"),
+        ("kubernetes:test/token", &all, "already exists"),
         ("kubernetes:other/catalog", &all, "has no namespace other"),
         ("kubernetes:test/catalog", &few, "bind it to a Role"),
         ("kubernetes:test/catalog", &none, "set KUBECONFIG to"),

@@ -9,7 +9,7 @@ use collibra_auth_proxy::secret::Secret;
 use collibra_auth_proxy::store::key::Key;
 use collibra_auth_proxy::store::redis::{Config, RedisStore, Server};
 use collibra_auth_proxy::tls::CaFile;
-use collibra_auth_proxy::token::ports::{Rank, TokenStore};
+use collibra_auth_proxy::token::ports::{Membership, TokenStore};
 use tokio::time::timeout;
 
 use super::contract::{LENGTH, free_lease, kept, lease, record};
@@ -42,7 +42,7 @@ fn store(config: &Config) -> RedisStore {
 #[tokio::test]
 async fn the_gone_are_forgotten_and_the_others_move_up() {
     let redis = Redis::start();
-    assert_eq!(store(&tcp(redis.port)).rank(), Rank::Unknown);
+    assert_eq!(store(&tcp(redis.port)).membership(), Membership::Unknown);
     let mut stores = Vec::new();
     for nth in 0..3 {
         let store = store(&tcp(redis.port));
@@ -57,8 +57,8 @@ async fn the_gone_are_forgotten_and_the_others_move_up() {
     redis.say(&[b"FLUSHALL"]);
     let ranked = async {
         loop {
-            let before = stores.iter().map(|store| match store.rank() {
-                Rank::Among { before, all: 2 } => before,
+            let before = stores.iter().map(|store| match store.membership() {
+                Membership::Member { before, all: 2 } => before,
                 other => panic!("{other:?}"),
             });
             if before.sum::<u32>() == 1 {
@@ -72,7 +72,7 @@ async fn the_gone_are_forgotten_and_the_others_move_up() {
 
 async fn settles(store: &RedisStore, wanted: u32) {
     let settled = async {
-        while !matches!(store.rank(), Rank::Among { before, .. } if before == wanted) {
+        while !matches!(store.membership(), Membership::Member { before, .. } if before == wanted) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -184,7 +184,7 @@ async fn a_server_that_does_not_let_one_in_is_told_of_in_words_that_hide_the_pas
     };
     for (config, problem) in [
         (as_user("me", "k4n4r0"), "does not accept user and password"),
-        (as_user("me", "k4n4ri"), "does not let this user do"),
+        (as_user("me", "k4n4ri"), "does not grant this user"),
     ] {
         let error = store(&config).read().await.unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use collibra_auth_proxy::clock::{Clock, SystemClock};
 use collibra_auth_proxy::secret::Secret;
 use collibra_auth_proxy::token::ports::{
-    Lease, Rank, Record, StoreError, StoredPool, StoredToken, TokenStore,
+    Lease, Membership, Record, StoreError, StoredPool, StoredToken, TokenStore,
 };
 use tokio::time::timeout;
 
@@ -127,14 +127,14 @@ pub(super) fn who_has_lost_the_right_changes_nothing(kind: Kind) {
         let mut late = one.lease(short).await.unwrap().unwrap();
         let mut held = free_lease(&*other).await;
         let lost = late.publish(&record(9)).await;
-        assert!(matches!(lost, Err(StoreError::Overtaken(_))), "{lost:?}");
+        assert!(matches!(lost, Err(StoreError::Conflict(_))), "{lost:?}");
         assert_eq!(kept(&*other).await, None);
         held.publish(&record(2)).await.unwrap();
         held.publish(&record(3)).await.unwrap();
         // the same generation may tell more of the pool, a lower one nothing
         held.publish(&record(3)).await.unwrap();
         let lower = held.publish(&record(2)).await;
-        assert!(matches!(lower, Err(StoreError::Overtaken(_))), "{lower:?}");
+        assert!(matches!(lower, Err(StoreError::Conflict(_))), "{lower:?}");
         assert_eq!(kept(&*one).await, Some((3, "token 3".to_owned())));
     });
 }
@@ -171,7 +171,7 @@ pub(super) fn each_knows_how_many_came_before_it(kind: Kind) {
         let mut stores = Vec::new();
         for nth in 0..3 {
             let store = server.of_client("id");
-            assert_eq!(store.rank(), Rank::Unknown);
+            assert_eq!(store.membership(), Membership::Unknown);
             assert_eq!(settles(&*store).await, nth);
             stores.push(store);
         }
@@ -201,7 +201,7 @@ pub(super) fn who_leaves_gives_its_place_to_the_next(kind: Kind) {
 async fn settles(store: &dyn TokenStore) -> u32 {
     let settled = async {
         loop {
-            if let Rank::Among { before, .. } = store.rank() {
+            if let Membership::Member { before, .. } = store.membership() {
                 return before;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -94,10 +94,10 @@ fn a_token_is_kept_under_the_credentials_that_brought_it() {
     });
     drop(proxy);
     let proxy = Proxy::by_file(&files.path("proxy.toml")).start();
-    said(&proxy, "token taken over from the store", 1);
+    said(&proxy, "token adopted from the store", 1);
     assert_eq!(proxy.get("/rest/2.0/application/info").status, 200);
     files.write("id", "one").write("secret", "first");
-    said(&proxy, "token taken over from the store", 2);
+    said(&proxy, "token adopted from the store", 2);
     let issued = (issued(&simulator, "one"), issued(&simulator, "two"));
     assert_eq!(issued, (1, 1), "the first one's token was kept too");
 }

@@ -1,4 +1,4 @@
-//! The small world: replicas, a store and an issuer, and what can happen to them.
+//! The modelled world: replicas, a store, an issuer, and the events among them.
 
 mod digest;
 mod misfortune;
@@ -6,38 +6,38 @@ mod verdict;
 
 use std::time::{Duration, SystemTime};
 
-use super::super::{Action, Event, Note, Renewal, Seen};
+use super::super::{Action, Context, Event, Note, Renewal};
 use crate::client_id::ClientId;
 use crate::clock::Instant;
 use crate::secret::Secret;
 use crate::token::budget;
-use crate::token::cache::{DEAD, Refusals};
-use crate::token::ports::{Grant, Outcome, Rank, Record, RequestError, StoreError};
+use crate::token::cache::{REVOKED_AFTER, Rejections};
+use crate::token::ports::{Grant, Membership, Outcome, Record, RequestError, StoreError};
 use crate::token::schedule::Config;
 
 const REPLICAS: usize = 3;
-/// So many may go on without the store.
+/// How many replicas may continue without the store.
 const SEATS: usize = 2;
 /// In milliseconds, as all times here.
 const REFILL: u64 = 60_000;
 const LIFE: u64 = 300_000;
-/// One more than may ask without the store.
+/// One more than may make requests without the store.
 const CAPACITY: u64 = SEATS as u64 + 1;
-/// After so long a seat of a process that was killed is free.
+/// When the standby place of a killed process expires.
 const SEAT_EXPIRES: u64 = 15_000;
-/// So soon after a kill all seats belong to processes that live.
+/// When all standby places belong to live processes again, after a kill.
 const STALE: u64 = SEAT_EXPIRES + 1_000;
-/// So soon a process that was killed is started again.
+/// When a killed process is restarted.
 const RESTART: u64 = 1_000;
-/// A long outage: from a renewal beyond the end of the token before it.
+/// A long outage: from a renewal until after the previous token has expired.
 const OUTAGE: u64 = 200_000;
-/// For so long a process stands still: longer than a lease.
+/// How long a stalled process stands still: longer than a lease.
 const STALL: u64 = 70_000;
-/// After so long a change is seen that was not told.
+/// When a change is noticed by polling.
 const LOOK: u64 = 11_000;
-/// So soon after the store all hold a token again.
+/// When every replica holds a token again after the store has recovered.
 const BACK: u64 = 5_000;
-/// So soon after any other fault: the longest pause for a process that asks in vain, and some time.
+/// The same after any other fault: the longest backoff, and a margin.
 const SETTLED: u64 = 16_000;
 
 const CONFIG: Config = Config {
@@ -49,7 +49,7 @@ const CONFIG: Config = Config {
     },
 };
 
-/// What fails at the store, for all.
+/// Which operations of the store fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Fair,
@@ -62,68 +62,68 @@ pub(super) enum Mode {
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// What a replica has under way ends, so.
+    /// A replica's action ends in this way.
     End(usize, How),
-    /// Time passes until something happens.
+    /// Time passes until the next event.
     Pass,
-    /// A replica is killed, and started again soon.
+    /// A replica is killed, and restarted soon.
     Kill(usize),
-    /// A replica ends in good order, and is started again soon.
+    /// A replica shuts down, and is restarted soon.
     Restart(usize),
-    /// What a replica has under way takes longer than a lease.
+    /// A replica's action takes longer than a lease.
     Stall(usize),
-    /// The store fails for so long.
+    /// The store fails for that long.
     Set(Mode, u64),
-    /// The store fails for so long, for one replica only.
+    /// The store fails for that long, for one replica.
     SetFor(usize, Mode, u64),
-    /// What a replica has under way takes so long.
+    /// A replica's action takes that long.
     Slow(usize, u64),
-    /// A replica's clock is off by so much from now on.
+    /// A replica's clock is off by that much from now on.
     Step(usize, i64),
-    /// The store keeps what it kept before.
+    /// The store rolls back to the previous record.
     RollBack,
-    /// The store keeps nothing any more.
+    /// The store loses the record.
     Wipe,
-    /// The API refuses the token that is kept, for everyone.
+    /// The API revokes the stored token.
     Revoke,
 }
 
 /// How an action ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// As the store and the issuer have it.
+    /// As the store and the issuer decide.
     Well,
-    /// With an error; nothing was done.
+    /// With an error, and without effect.
     Failed,
-    /// With an error, but it was done.
+    /// With an error, but it took effect.
     Lost,
-    /// With what was there before the last change.
+    /// With the record before the last change.
     Stale,
 }
 
 #[derive(Clone, Debug)]
 struct Replica {
-    /// No other process has had it.
+    /// Unique to this process.
     name: u32,
     machine: Renewal,
     under_way: UnderWay,
-    /// What is under way does not end before this.
+    /// The action in progress does not end before this.
     stalled_until: u64,
-    /// Something has changed that it is told of from then on.
+    /// When the replica is notified of a change.
     told_at: Option<u64>,
-    /// It is down until then.
+    /// The replica is down until then.
     down_until: Option<u64>,
     started: u64,
     lease: Option<u32>,
-    rank: Rank,
-    refusals: Refusals,
-    /// By so much its clock is off.
+    membership: Membership,
+    rejections: Rejections,
+    /// The offset of its clock.
     skew: i64,
-    /// It is told of a refusal.
+    /// A rejection has not been delivered yet.
     is_judged: bool,
-    /// How often it has told of another state of the store since the last fault.
+    /// How often it reported a change of the store's state since the last fault.
     told_of_store: u8,
-    /// Requests that are booked nowhere but in its own pool.
+    /// Requests that only its own pool accounts for.
     unbooked: u32,
 }
 
@@ -136,7 +136,7 @@ enum UnderWay {
     Wait(u64),
 }
 
-/// Everything.
+/// The whole state.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     now: u64,
@@ -144,15 +144,15 @@ pub(super) struct World {
     processes: u32,
     record: Option<Record>,
     before: Option<Record>,
-    /// Who holds the lease, and its end.
+    /// The lease in force, and its end.
     holder: Option<(u32, u64)>,
     leases: u32,
-    /// Each with its process and its last sign of life.
+    /// Each with its process and its last heartbeat.
     seats: Vec<(u32, u64)>,
     mode: (Mode, u64),
-    /// For whom the store fails; for all if for none.
+    /// The only replica for which the store fails; all if `None`.
     only: Option<usize>,
-    /// So many tokens were issued.
+    /// How many tokens were issued.
     issued: u64,
     /// When the issuer's pool is full.
     full_at: u64,
@@ -160,17 +160,17 @@ pub(super) struct World {
     had_faults: bool,
     /// Until when a replica may be without a token.
     excused_until: u64,
-    /// Requests of processes that died, which nobody knows of.
+    /// Requests of dead processes that no pool accounts for.
     forgotten: u32,
-    /// The youngest token that the API refuses.
+    /// The newest token that the API rejects.
     revoked: u64,
-    /// When a seat may last have belonged to a process that is gone.
+    /// The last time at which a standby place may have belonged to a dead process.
     seats_stale_until: u64,
-    /// Since when the store fails, if that was long enough after the seats were settled.
+    /// The outage began long enough after the standby places were settled.
     settled_outage: bool,
-    /// Until when the faults before this outage excuse anything.
+    /// Until when faults before this outage excuse anything.
     excused_from: u64,
-    /// What is wrong.
+    /// The violated invariant.
     problem: Option<&'static str>,
 }
 
@@ -215,17 +215,17 @@ impl World {
         self.issued
     }
 
-    /// The steps that are possible.
+    /// The possible steps.
     pub(super) fn choices(&self) -> Vec<Choice> {
         let mut choices = Vec::new();
         let ready: Vec<usize> = (0..REPLICAS).filter(|nth| self.is_ready(*nth)).collect();
         if ready.is_empty() {
             choices.push(Choice::Pass);
         }
-        // the end of a wait changes nothing for others: in which order several end makes no difference
+        // the end of a wait affects no other replica, so the order of several is irrelevant
         let waiting = |nth: &&usize| matches!(self.replicas[**nth].under_way, UnderWay::Wait(_));
-        // nor are all orders gone through once nothing more can happen to a fleet that has recovered:
-        // without faults they are, from the start
+        // a recovered fleet without further faults is not explored in all orders either: the
+        // exploration without faults covers them
         let has_recovered = self.had_faults && self.faults == 0 && self.now > self.excused_until;
         let first = ready.iter().find(waiting);
         let first = first.or(ready.first().filter(|_| has_recovered));
@@ -233,7 +233,7 @@ impl World {
             Some(nth) => choices.push(Choice::End(*nth, How::Well)),
             None => choices.extend(ready.iter().map(|nth| Choice::End(*nth, How::Well))),
         }
-        // last, and so taken first: what is found has few steps before its faults
+        // faults last, so that they are taken first: a failure is found after few steps
         if self.faults > 0 && self.now > 0 {
             if self.mode.0 == Mode::Fair {
                 for mode in [Mode::Reads, Mode::Leases, Mode::Publications, Mode::All] {
@@ -263,7 +263,7 @@ impl World {
         choices
     }
 
-    /// For people.
+    /// The step for a failure message.
     pub(super) fn describe(&self, choice: &Choice) -> String {
         match choice {
             Choice::End(nth, how) => {
@@ -361,9 +361,9 @@ impl World {
                 for replica in &mut self.replicas {
                     let held = replica.machine.token.as_ref().map(|t| t.generation());
                     if let Some(generation) = held {
-                        replica.refusals = Refusals {
+                        replica.rejections = Rejections {
                             generation,
-                            in_a_row: DEAD,
+                            in_a_row: REVOKED_AFTER,
                             accepted: generation,
                         };
                         replica.is_judged = true;
@@ -373,7 +373,7 @@ impl World {
         }
     }
 
-    /// A lease that nobody uses any more holds everybody up until it ends.
+    /// An abandoned lease blocks all replicas until it expires.
     fn excuse_for_lease(&mut self) {
         let is_used = |lease: u32| {
             let mut replicas = self.replicas.iter();
@@ -428,7 +428,7 @@ impl World {
         };
         self.now = next.max(self.now + 1);
         if self.full_at <= self.now {
-            // whatever was forgotten is refilled
+            // what no pool accounted for has been refilled
             self.forgotten = 0;
         }
         if self.mode.0 != Mode::Fair && self.mode.1 <= self.now {
@@ -453,14 +453,14 @@ impl World {
         self.processes += 1;
         let id = ClientId::parse("id").unwrap();
         let mut machine = Renewal::new(CONFIG, id, instant(self.now));
-        let seen = Seen {
+        let context = Context {
             now: instant(self.now),
             wall: wall(self.now),
             jitter: 0.5,
-            rank: Rank::Unknown,
-            refusals: Refusals::default(),
+            membership: Membership::Unknown,
+            rejections: Rejections::default(),
         };
-        machine.on(Event::Started(None), &seen);
+        machine.on(Event::Started(None), &context);
         Replica {
             name: self.processes,
             machine,
@@ -470,8 +470,8 @@ impl World {
             down_until: None,
             started: self.now,
             lease: None,
-            rank: Rank::Unknown,
-            refusals: Refusals::default(),
+            membership: Membership::Unknown,
+            rejections: Rejections::default(),
             skew: 0,
             is_judged: false,
             told_of_store: 0,
@@ -479,7 +479,7 @@ impl World {
         }
     }
 
-    /// Each gives a sign of life, takes a seat if there is one, and learns its rank.
+    /// Sends heartbeats, takes free standby places, and updates the positions.
     fn attend(&mut self) {
         let now = self.now;
         if self.mode.0 == Mode::All {
@@ -509,14 +509,14 @@ impl World {
             }
             let all = self.seats.len();
             let (before, all) = own(&self.seats).map_or((all, all + 1), |own| (own, all));
-            replica.rank = Rank::Among {
+            replica.membership = Membership::Member {
                 before: u32::try_from(before).unwrap(),
                 all: u32::try_from(all).unwrap(),
             };
         }
     }
 
-    /// All who wait are told at `at` that something has changed.
+    /// Notifies all waiting replicas of a change at `at`.
     fn tell(&mut self, at: u64) {
         for replica in &mut self.replicas {
             replica.told_at = Some(replica.told_at.map_or(at, |told| told.min(at)));
@@ -540,7 +540,7 @@ impl World {
                         let granted = self.lease(nth);
                         match how {
                             How::Lost => {
-                                // the store has it, and nobody knows
+                                // the store granted it, but the replica does not know
                                 self.replicas[nth].lease = None;
                                 Err(away())
                             }
@@ -566,7 +566,7 @@ impl World {
             UnderWay::Wait(_) => {
                 let replica = &mut self.replicas[nth];
                 if std::mem::take(&mut replica.is_judged) {
-                    Event::Judged
+                    Event::VerdictChanged
                 } else if replica.told_at.take_if(|at| *at <= self.now).is_some() {
                     Event::Changed
                 } else {
@@ -588,16 +588,16 @@ impl World {
         let now = self.now;
         let mode = self.mode_of(nth);
         let replica = &mut self.replicas[nth];
-        let seen = Seen {
+        let context = Context {
             now: instant(now),
             wall: wall(now.saturating_add_signed(replica.skew)),
             jitter: 0.5,
-            rank: replica.rank,
-            refusals: replica.refusals,
+            membership: replica.membership,
+            rejections: replica.rejections,
         };
-        let action = replica.machine.on(event, &seen);
-        let of_store = |note: &Note| matches!(note, Note::Store(_));
-        let told = replica.machine.notes().filter(of_store).count();
+        let action = replica.machine.on(event, &context);
+        let is_store_note = |note: &Note| matches!(note, Note::Store(_));
+        let told = replica.machine.notes().filter(is_store_note).count();
         replica.told_of_store += u8::try_from(told).unwrap();
         replica.under_way = match action {
             Action::Read => UnderWay::Read,
@@ -605,7 +605,7 @@ impl World {
             Action::Publish(record) => UnderWay::Publish(*record),
             Action::Ask => UnderWay::Ask,
             Action::WaitUntil(at) => UnderWay::Wait(model(at)),
-            Action::Leave => unreachable!("nobody is told to end"),
+            Action::Leave => unreachable!("no replica is stopped here"),
         };
         if !replica.machine.holds_lease()
             && let Some(lease) = replica.lease.take()
@@ -630,7 +630,9 @@ impl World {
         let is_holder = self.holder.map(|(held, _)| held) == lease && lease.is_some();
         let kept = self.record.as_ref().map_or(0, |kept| kept.generation);
         if !is_holder || record.generation < kept {
-            return Err(StoreError::Overtaken("another knows better".to_owned()));
+            return Err(StoreError::Conflict(
+                "the store has a newer record".to_owned(),
+            ));
         }
         self.replicas[nth].unbooked = 0;
         let is_newer = record.generation > kept;
@@ -654,14 +656,15 @@ impl World {
             return Err(failed(Outcome::Connect));
         }
         self.replicas[nth].unbooked += 1;
-        let is_stranger = self.replicas[nth].rank == Rank::Unknown && self.mode.0 != Mode::Fair;
+        let is_stranger =
+            self.replicas[nth].membership == Membership::Unknown && self.mode.0 != Mode::Fair;
         if is_stranger || self.only == Some(nth) {
-            // it has never found the store, or is the only one without: nobody counts on it
+            // a replica that never reached the store, or alone cannot, is in nobody's accounting
             self.forgotten += 1;
         }
         if self.full_at.saturating_sub(self.now) > (CAPACITY - 1) * REFILL {
             if self.forgotten == 0 {
-                self.problem = Some("a request that the pool does not allow");
+                self.problem = Some("a request beyond the pool");
             }
             return Err(failed(Outcome::RateLimited));
         }
@@ -678,7 +681,7 @@ impl World {
 }
 
 fn away() -> StoreError {
-    StoreError::Away("it fails".to_owned())
+    StoreError::Unavailable("it fails".to_owned())
 }
 
 const START: Duration = Duration::from_secs(100_000);
@@ -687,7 +690,7 @@ fn instant(at: u64) -> Instant {
     Instant::ORIGIN + START + Duration::from_millis(at)
 }
 
-/// The time of the model; 0 for all that lies before it.
+/// A time of the model; 0 for all times before its start.
 fn model(at: Instant) -> u64 {
     let since = at.since(Instant::ORIGIN + START);
     u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)

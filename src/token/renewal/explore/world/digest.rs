@@ -1,13 +1,13 @@
-//! What tells a state of the world from others.
+//! The digest that tells the states of the world apart.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{REFILL, SEAT_EXPIRES, SETTLED, UnderWay, World, instant, model, wall};
-use crate::token::ports::{Rank, Record};
+use crate::token::ports::{Membership, Record};
 use crate::token::renewal::{Renewal, StoreState};
 
 impl World {
-    /// What tells this state from others.
+    /// The digest of this state.
     pub(in super::super) fn digest(&self) -> Vec<i64> {
         let newest = self.replicas.iter().map(|r| r.machine.generation).max();
         let newest = newest.unwrap_or(0).cast_signed();
@@ -43,13 +43,13 @@ impl World {
             of.push(generation(machine.generation));
             let token = machine.token.as_ref();
             of.push(token.map_or(i64::MIN, |token| generation(token.generation())));
-            of.push(i64::from(machine.is_replacing) * 2 + i64::from(machine.is_dead));
-            of.push(generation(machine.considered).max(-3));
+            of.push(i64::from(machine.is_replacing) * 2 + i64::from(machine.is_revoked));
+            of.push(generation(machine.last_rejection_seen).max(-3));
             of.push(i64::from(machine.failure.is_some()));
             of.push(match machine.store {
                 StoreState::Usable => 0,
                 StoreState::Unwritable(_) => 1,
-                StoreState::Away(_) => 2,
+                StoreState::Unavailable(_) => 2,
             });
             of.push(i64::from(machine.unwritten.is_some()));
             of.push(ahead(model(machine.probed.0) + REFILL / 4));
@@ -68,11 +68,11 @@ impl World {
                 Some((held, _)) if replica.lease == Some(held) => 2,
                 _ => i64::from(replica.lease.is_some()),
             });
-            of.push(match replica.rank {
-                Rank::Among { before, all } => i64::from(before * 8 + all),
+            of.push(match replica.membership {
+                Membership::Member { before, all } => i64::from(before * 8 + all),
                 _ => -1,
             });
-            of.push(generation(replica.refusals.generation).max(-3));
+            of.push(generation(replica.rejections.generation).max(-3));
             of.push(i64::from(replica.unbooked) * 2 + i64::from(replica.is_judged));
             of.push(i64::from(replica.told_of_store));
             of.push(ahead(replica.started + SETTLED));

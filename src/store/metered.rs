@@ -1,4 +1,4 @@
-//! Counts what every store is asked for and what comes of it, whatever its kind.
+//! Counts the operations of a store, of any kind, by their outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,43 +6,43 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::telemetry::{Operation, StoreMetrics, StoreOutcome};
-use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 
 /// A store whose operations are counted.
 #[derive(Debug)]
-pub struct Observed {
+pub struct Metered {
     store: Arc<dyn TokenStore>,
     metrics: Arc<StoreMetrics>,
 }
 
-impl Observed {
-    /// `store`, counted in `metrics`.
+impl Metered {
+    /// Wraps `store`; its operations are counted in `metrics`.
     #[must_use]
-    pub fn new(store: Arc<dyn TokenStore>, metrics: StoreMetrics) -> Observed {
+    pub fn new(store: Arc<dyn TokenStore>, metrics: StoreMetrics) -> Metered {
         let metrics = Arc::new(metrics);
-        Observed { store, metrics }
+        Metered { store, metrics }
     }
 }
 
 #[async_trait]
-impl TokenStore for Observed {
+impl TokenStore for Metered {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
-        let counted = Counted::begin(&self.metrics, Operation::Read);
+        let call = MeteredCall::begin(&self.metrics, Operation::Read);
         let read = self.store.read().await;
-        counted.end(outcome(&read));
+        call.end(outcome(&read));
         read
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let counted = Counted::begin(&self.metrics, Operation::Lease);
+        let call = MeteredCall::begin(&self.metrics, Operation::Lease);
         let lease = self.store.lease(length).await;
-        counted.end(match &lease {
+        call.end(match &lease {
             Ok(None) => StoreOutcome::Held,
             other => outcome(other),
         });
         Ok(lease?.map(|lease| {
             let metrics = Arc::clone(&self.metrics);
-            Box::new(ObservedLease { lease, metrics }) as Box<dyn Lease>
+            Box::new(MeteredLease { lease, metrics }) as Box<dyn Lease>
         }))
     }
 
@@ -54,23 +54,23 @@ impl TokenStore for Observed {
         self.store.leave().await;
     }
 
-    fn rank(&self) -> Rank {
-        self.store.rank()
+    fn membership(&self) -> Membership {
+        self.store.membership()
     }
 }
 
 #[derive(Debug)]
-struct ObservedLease {
+struct MeteredLease {
     lease: Box<dyn Lease>,
     metrics: Arc<StoreMetrics>,
 }
 
 #[async_trait]
-impl Lease for ObservedLease {
+impl Lease for MeteredLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        let counted = Counted::begin(&self.metrics, Operation::Publish);
+        let call = MeteredCall::begin(&self.metrics, Operation::Publish);
         let published = self.lease.publish(record).await;
-        counted.end(outcome(&published));
+        call.end(outcome(&published));
         published
     }
 }
@@ -78,22 +78,22 @@ impl Lease for ObservedLease {
 fn outcome<T>(result: &Result<T, StoreError>) -> StoreOutcome {
     match result {
         Ok(_) => StoreOutcome::Ok,
-        Err(StoreError::Overtaken(_)) => StoreOutcome::Held,
-        Err(StoreError::Away(_)) => StoreOutcome::Error,
+        Err(StoreError::Conflict(_)) => StoreOutcome::Held,
+        Err(StoreError::Unavailable(_)) => StoreOutcome::Error,
     }
 }
 
-/// An operation under way. One that is dropped before its end was given up: the engine waits for
-/// no store for long.
-struct Counted<'a> {
+/// An operation in progress. If it is dropped before its end, the engine timed out, and it counts
+/// as a timeout.
+struct MeteredCall<'a> {
     metrics: &'a StoreMetrics,
     operation: Operation,
     outcome: StoreOutcome,
 }
 
-impl Counted<'_> {
-    fn begin(metrics: &StoreMetrics, operation: Operation) -> Counted<'_> {
-        Counted {
+impl MeteredCall<'_> {
+    fn begin(metrics: &StoreMetrics, operation: Operation) -> MeteredCall<'_> {
+        MeteredCall {
             metrics,
             operation,
             outcome: StoreOutcome::Timeout,
@@ -105,7 +105,7 @@ impl Counted<'_> {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for MeteredCall<'_> {
     fn drop(&mut self) {
         self.metrics.operation(self.operation, self.outcome);
     }
@@ -117,7 +117,7 @@ mod tests {
     use crate::store::memory::MemoryStore;
     use crate::telemetry::Metrics;
 
-    /// Answers as it is told to; not at all if it is told nothing.
+    /// Returns the scripted result; without one, never returns.
     #[derive(Debug)]
     struct Scripted(Option<Result<(), StoreError>>);
 
@@ -149,8 +149,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_operation_is_counted_by_what_came_of_it() {
         let metrics = Metrics::new("0.0.0");
-        let observed = |store| Observed::new(store, metrics.store("kind"));
-        let memory = observed(Arc::new(MemoryStore));
+        let metered = |store| Metered::new(store, metrics.store("kind"));
+        let memory = metered(Arc::new(MemoryStore));
         assert!(memory.read().await.is_ok());
         counted(&metrics, "read", "ok");
         let minute = Duration::from_secs(60);
@@ -167,14 +167,14 @@ mod tests {
         lease.publish(&record).await.unwrap();
         counted(&metrics, "publish", "ok");
 
-        let held = observed(Arc::new(Scripted(Some(Ok(())))));
+        let held = metered(Arc::new(Scripted(Some(Ok(())))));
         assert!(held.lease(minute).await.unwrap().is_none());
         counted(&metrics, "lease", "held");
-        let away = Err(StoreError::Away("away".to_owned()));
-        let away = observed(Arc::new(Scripted(Some(away))));
+        let away = Err(StoreError::Unavailable("away".to_owned()));
+        let away = metered(Arc::new(Scripted(Some(away))));
         assert!(away.read().await.is_err());
         counted(&metrics, "read", "error");
-        let silent = observed(Arc::new(Scripted(None)));
+        let silent = metered(Arc::new(Scripted(None)));
         assert!(tokio::time::timeout(minute, silent.read()).await.is_err());
         counted(&metrics, "read", "timeout");
     }
