@@ -384,7 +384,7 @@ mod tests {
             (CertificateError::NotValidForName, "url"),
             (CertificateError::Expired, "clock"),
             (CertificateError::NotValidYet, "clock"),
-            (CertificateError::Revoked, "whoever runs"),
+            (CertificateError::Revoked, "operator"),
         ] {
             assert!(certificate_advice(&reason).contains(advice), "{reason}");
         }

@@ -304,7 +304,7 @@ mod tests {
             (pair("own.pem", "other.key"), "do not match"),
             (
                 pair("own.pem", "own.pem"),
-                "instance.acme.client_key_file: there is no private key",
+                "instance.acme.client_key_file: the file has no usable private key",
             ),
             (
                 pair("own.key", "own.key"),

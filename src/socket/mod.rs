@@ -434,7 +434,7 @@ mod tests {
         let address = at(folder.path(), "notes.txt");
         std::fs::write(path(&address), "mine").unwrap();
         let error = Socket::bind(&address).unwrap_err();
-        assert!(error.to_string().contains("no socket"), "{error}");
+        assert!(error.to_string().contains("not a socket"), "{error}");
         assert_eq!(std::fs::read(path(&address)).unwrap(), b"mine");
     }
 

@@ -1,4 +1,4 @@
-//! The commands do what they say, at the simulated Collibra: list, register, show, update, delete.
+//! The commands at the simulated Collibra: list, register, show, update, delete.
 
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ fn a_client_is_registered_looked_at_changed_and_deleted() {
             "{}",
             again.out
         );
-        // what was kept is what a configuration reads
+        // a configuration can use the stored credentials
         rig.configure(
             "new.toml",
             &rig.simulator.url(),
@@ -113,7 +113,7 @@ fn without_a_place_for_the_secret_nothing_is_registered() {
     failed(
         &ended,
         2,
-        "give --output FILE to keep it there, or --show-secret",
+        "give --output FILE to store it there, or --show-secret",
     );
     failed(
         &clients(rig.by_admin(&["update", ONE, "--name", "n"])),

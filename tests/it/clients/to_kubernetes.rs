@@ -1,4 +1,4 @@
-//! The credentials of a new client go into a Secret of Kubernetes, and nowhere else.
+//! The credentials of a new client are stored in a Kubernetes Secret, and nowhere else.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +8,7 @@ use crate::support::Proxy;
 use crate::support::kubernetes::{Faults, Kubernetes};
 use crate::support::process::{Ended, command, run};
 
-/// Registers a client whose credentials go to `place`, by the kubeconfig file `by`.
+/// Registers a client with its credentials at `place`, with the kubeconfig file `by`.
 fn register(rig: &Rig, place: &str, by: &str) -> Ended {
     let words = rig.by_admin(&["register", "nightly", "--output", place]);
     let mut command = command(["--log-level", "trace", "clients"]);

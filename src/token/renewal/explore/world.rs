@@ -17,16 +17,16 @@ use crate::token::schedule::Config;
 
 const REPLICAS: usize = 3;
 /// How many replicas may continue without the store.
-const SEATS: usize = 2;
+const MAX_STANDBYS: usize = 2;
 /// In milliseconds, as all times here.
 const REFILL: u64 = 60_000;
 const LIFE: u64 = 300_000;
 /// One more than may make requests without the store.
-const CAPACITY: u64 = SEATS as u64 + 1;
+const CAPACITY: u64 = MAX_STANDBYS as u64 + 1;
 /// When the standby place of a killed process expires.
-const SEAT_EXPIRES: u64 = 15_000;
+const STANDBY_EXPIRY: u64 = 15_000;
 /// When all standby places belong to live processes again, after a kill.
-const STALE: u64 = SEAT_EXPIRES + 1_000;
+const STALE: u64 = STANDBY_EXPIRY + 1_000;
 /// When a killed process is restarted.
 const RESTART: u64 = 1_000;
 /// A long outage: from a renewal until after the previous token has expired.
@@ -34,7 +34,7 @@ const OUTAGE: u64 = 200_000;
 /// How long a stalled process stands still: longer than a lease.
 const STALL: u64 = 70_000;
 /// When a change is noticed by polling.
-const LOOK: u64 = 11_000;
+const POLL: u64 = 11_000;
 /// When every replica holds a token again after the store has recovered.
 const BACK: u64 = 5_000;
 /// The same after any other fault: the longest backoff, and a margin.
@@ -110,7 +110,7 @@ struct Replica {
     /// The action in progress does not end before this.
     stalled_until: u64,
     /// When the replica is notified of a change.
-    told_at: Option<u64>,
+    notified_at: Option<u64>,
     /// The replica is down until then.
     down_until: Option<u64>,
     started: u64,
@@ -120,9 +120,9 @@ struct Replica {
     /// The offset of its clock.
     skew: i64,
     /// A rejection has not been delivered yet.
-    is_judged: bool,
+    has_new_verdict: bool,
     /// How often it reported a change of the store's state since the last fault.
-    told_of_store: u8,
+    store_notes: u8,
     /// Requests that only its own pool accounts for.
     unbooked: u32,
 }
@@ -148,7 +148,7 @@ pub(super) struct World {
     holder: Option<(u32, u64)>,
     leases: u32,
     /// Each with its process and its last heartbeat.
-    seats: Vec<(u32, u64)>,
+    standbys: Vec<(u32, u64)>,
     mode: (Mode, u64),
     /// The only replica for which the store fails; all if `None`.
     only: Option<usize>,
@@ -165,7 +165,7 @@ pub(super) struct World {
     /// The newest token that the API rejects.
     revoked: u64,
     /// The last time at which a standby place may have belonged to a dead process.
-    seats_stale_until: u64,
+    standbys_stale_until: u64,
     /// The outage began long enough after the standby places were settled.
     settled_outage: bool,
     /// Until when faults before this outage excuse anything.
@@ -184,7 +184,7 @@ impl World {
             before: None,
             holder: None,
             leases: 0,
-            seats: Vec::new(),
+            standbys: Vec::new(),
             mode: (Mode::Fair, 0),
             only: None,
             issued: 0,
@@ -194,7 +194,7 @@ impl World {
             excused_until: SETTLED,
             forgotten: 0,
             revoked: 0,
-            seats_stale_until: 0,
+            standbys_stale_until: 0,
             settled_outage: false,
             excused_from: 0,
             problem: None,
@@ -203,7 +203,7 @@ impl World {
             let replica = world.process();
             world.replicas.push(replica);
         }
-        world.attend();
+        world.heartbeat();
         world
     }
 
@@ -272,7 +272,7 @@ impl World {
                     UnderWay::Publish(record) => {
                         format!("publish generation {}", record.generation)
                     }
-                    UnderWay::Wait(_) if replica.told_at.is_some() => "wait, told".to_owned(),
+                    UnderWay::Wait(_) if replica.notified_at.is_some() => "wait, told".to_owned(),
                     what => format!("{what:?}"),
                 };
                 format!("replica {nth}: {what}: {how:?} (store: {:?})", self.mode.0)
@@ -297,7 +297,7 @@ impl World {
             }
             Choice::Kill(nth) => {
                 self.fault(RESTART + SETTLED);
-                self.seats_stale_until = self.now + STALE;
+                self.standbys_stale_until = self.now + STALE;
                 self.settled_outage = false;
                 self.forgotten += self.replicas[nth].unbooked;
                 self.replicas[nth].down_until = Some(self.now + RESTART);
@@ -307,7 +307,7 @@ impl World {
                 self.forgotten += self.replicas[nth].unbooked;
                 let name = self.replicas[nth].name;
                 if !matches!(self.mode.0, Mode::Leases | Mode::All) {
-                    self.seats.retain(|seat| seat.0 != name);
+                    self.standbys.retain(|standby| standby.0 != name);
                 }
                 self.settled_outage = false;
                 self.replicas[nth].down_until = Some(self.now + RESTART);
@@ -315,16 +315,16 @@ impl World {
             Choice::Stall(nth) => {
                 self.fault(STALL + SETTLED);
                 self.settled_outage = false;
-                self.seats_stale_until = self.now + STALL + STALE;
+                self.standbys_stale_until = self.now + STALL + STALE;
                 self.replicas[nth].stalled_until = self.now + STALL;
             }
             Choice::Set(mode, lasts) => {
                 self.excused_from = self.excused_until;
                 self.fault(lasts + BACK);
                 self.mode = (mode, self.now + lasts);
-                self.settled_outage = self.now > self.seats_stale_until.max(self.excused_from);
+                self.settled_outage = self.now > self.standbys_stale_until.max(self.excused_from);
                 if matches!(mode, Mode::Reads | Mode::All) {
-                    self.tell(self.now);
+                    self.notify(self.now);
                 }
             }
             Choice::SetFor(nth, mode, lasts) => {
@@ -344,14 +344,14 @@ impl World {
                 self.fault(SETTLED);
                 self.forgotten += 1;
                 self.record.clone_from(&self.before);
-                self.tell(self.now);
+                self.notify(self.now);
             }
             Choice::Wipe => {
                 self.fault(SETTLED);
                 self.forgotten += 1;
                 self.before = self.record.take();
                 self.holder = None;
-                self.tell(self.now);
+                self.notify(self.now);
             }
             Choice::Revoke => {
                 self.fault(REFILL + SETTLED);
@@ -366,7 +366,7 @@ impl World {
                             in_a_row: REVOKED_AFTER,
                             accepted: generation,
                         };
-                        replica.is_judged = true;
+                        replica.has_new_verdict = true;
                     }
                 }
             }
@@ -391,7 +391,7 @@ impl World {
     fn fault(&mut self, lasts: u64) {
         self.faults -= 1;
         for replica in &mut self.replicas {
-            replica.told_of_store = 0;
+            replica.store_notes = 0;
         }
         self.excused_until = self.excused_until.max(self.now + lasts);
     }
@@ -403,8 +403,8 @@ impl World {
         }
         match replica.under_way {
             UnderWay::Wait(at) => {
-                let told = replica.told_at.unwrap_or(u64::MAX);
-                at.min(told) <= self.now || replica.is_judged
+                let told = replica.notified_at.unwrap_or(u64::MAX);
+                at.min(told) <= self.now || replica.has_new_verdict
             }
             _ => true,
         }
@@ -416,7 +416,7 @@ impl World {
                 return until;
             }
             let waits = match replica.under_way {
-                UnderWay::Wait(at) => at.min(replica.told_at.unwrap_or(u64::MAX)),
+                UnderWay::Wait(at) => at.min(replica.notified_at.unwrap_or(u64::MAX)),
                 _ => self.now,
             };
             waits.max(replica.stalled_until)
@@ -435,7 +435,7 @@ impl World {
             let was = std::mem::replace(&mut self.mode, (Mode::Fair, 0)).0;
             self.only = None;
             if matches!(was, Mode::Reads | Mode::All) {
-                self.tell(self.now);
+                self.notify(self.now);
             }
         }
         for nth in 0..REPLICAS {
@@ -446,7 +446,7 @@ impl World {
                 self.replicas[nth] = self.process();
             }
         }
-        self.attend();
+        self.heartbeat();
     }
 
     fn process(&mut self) -> Replica {
@@ -466,21 +466,21 @@ impl World {
             machine,
             under_way: UnderWay::Read,
             stalled_until: 0,
-            told_at: None,
+            notified_at: None,
             down_until: None,
             started: self.now,
             lease: None,
             membership: Membership::Unknown,
             rejections: Rejections::default(),
             skew: 0,
-            is_judged: false,
-            told_of_store: 0,
+            has_new_verdict: false,
+            store_notes: 0,
             unbooked: 0,
         }
     }
 
     /// Sends heartbeats, takes free standby places, and updates the positions.
-    fn attend(&mut self) {
+    fn heartbeat(&mut self) {
         let now = self.now;
         if self.mode.0 == Mode::All {
             return;
@@ -490,25 +490,26 @@ impl World {
             replicas.any(|r| r.name == name && r.down_until.is_none() && r.stalled_until <= now)
         };
         if self.mode.0 != Mode::Leases {
-            for seat in &mut self.seats {
-                if living(seat.0) {
-                    seat.1 = now;
+            for standby in &mut self.standbys {
+                if living(standby.0) {
+                    standby.1 = now;
                 }
             }
-            self.seats.retain(|seat| now - seat.1 < SEAT_EXPIRES);
+            self.standbys
+                .retain(|standby| now - standby.1 < STANDBY_EXPIRY);
         }
         for replica in &mut self.replicas {
             let is_up = replica.down_until.is_none() && replica.stalled_until <= now;
-            let own = |seats: &[(u32, u64)]| seats.iter().position(|s| s.0 == replica.name);
+            let own = |standbys: &[(u32, u64)]| standbys.iter().position(|s| s.0 == replica.name);
             if is_up
-                && own(&self.seats).is_none()
-                && self.seats.len() < SEATS
+                && own(&self.standbys).is_none()
+                && self.standbys.len() < MAX_STANDBYS
                 && self.mode.0 != Mode::Leases
             {
-                self.seats.push((replica.name, now));
+                self.standbys.push((replica.name, now));
             }
-            let all = self.seats.len();
-            let (before, all) = own(&self.seats).map_or((all, all + 1), |own| (own, all));
+            let all = self.standbys.len();
+            let (before, all) = own(&self.standbys).map_or((all, all + 1), |own| (own, all));
             replica.membership = Membership::Member {
                 before: u32::try_from(before).unwrap(),
                 all: u32::try_from(all).unwrap(),
@@ -517,9 +518,9 @@ impl World {
     }
 
     /// Notifies all waiting replicas of a change at `at`.
-    fn tell(&mut self, at: u64) {
+    fn notify(&mut self, at: u64) {
         for replica in &mut self.replicas {
-            replica.told_at = Some(replica.told_at.map_or(at, |told| told.min(at)));
+            replica.notified_at = Some(replica.notified_at.map_or(at, |told| told.min(at)));
         }
     }
 
@@ -528,21 +529,21 @@ impl World {
         let under_way = self.replicas[nth].under_way.clone();
         let event = match under_way {
             UnderWay::Read => Event::Read(match (mode, how) {
-                (Mode::Reads | Mode::All, _) | (_, How::Failed) => Err(away()),
+                (Mode::Reads | Mode::All, _) | (_, How::Failed) => Err(unavailable()),
                 (_, How::Stale) => Ok(self.before.clone()),
                 _ => Ok(self.record.clone()),
             }),
             UnderWay::Lease => {
                 let fails = matches!(mode, Mode::Leases | Mode::All) || how == How::Failed;
                 Event::Leased(match fails {
-                    true => Err(away()),
+                    true => Err(unavailable()),
                     false => {
                         let granted = self.lease(nth);
                         match how {
                             How::Lost => {
                                 // the store granted it, but the replica does not know
                                 self.replicas[nth].lease = None;
-                                Err(away())
+                                Err(unavailable())
                             }
                             _ => Ok(granted),
                         }
@@ -552,11 +553,11 @@ impl World {
             UnderWay::Publish(record) => {
                 let fails = matches!(mode, Mode::Publications | Mode::All) || how == How::Failed;
                 Event::Published(match fails {
-                    true => Err(away()),
+                    true => Err(unavailable()),
                     false => {
                         let published = self.publish(nth, &record);
                         match how {
-                            How::Lost => Err(away()),
+                            How::Lost => Err(unavailable()),
                             _ => published,
                         }
                     }
@@ -565,9 +566,9 @@ impl World {
             UnderWay::Ask => Event::Answered(self.answer(nth, how)),
             UnderWay::Wait(_) => {
                 let replica = &mut self.replicas[nth];
-                if std::mem::take(&mut replica.is_judged) {
+                if std::mem::take(&mut replica.has_new_verdict) {
                     Event::VerdictChanged
-                } else if replica.told_at.take_if(|at| *at <= self.now).is_some() {
+                } else if replica.notified_at.take_if(|at| *at <= self.now).is_some() {
                     Event::Changed
                 } else {
                     Event::Time
@@ -598,7 +599,7 @@ impl World {
         let action = replica.machine.on(event, &context);
         let is_store_note = |note: &Note| matches!(note, Note::Store(_));
         let told = replica.machine.notes().filter(is_store_note).count();
-        replica.told_of_store += u8::try_from(told).unwrap();
+        replica.store_notes += u8::try_from(told).unwrap();
         replica.under_way = match action {
             Action::Read => UnderWay::Read,
             Action::Lease => UnderWay::Lease,
@@ -638,10 +639,10 @@ impl World {
         let is_newer = record.generation > kept;
         self.before = self.record.replace(record.clone());
         if is_newer {
-            self.tell(self.now);
-            self.replicas[nth].told_at = None;
+            self.notify(self.now);
+            self.replicas[nth].notified_at = None;
         } else {
-            self.tell(self.now + LOOK);
+            self.notify(self.now + POLL);
         }
         Ok(())
     }
@@ -680,7 +681,7 @@ impl World {
     }
 }
 
-fn away() -> StoreError {
+fn unavailable() -> StoreError {
     StoreError::Unavailable("it fails".to_owned())
 }
 

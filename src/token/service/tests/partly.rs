@@ -32,7 +32,7 @@ impl Fails {
 }
 
 /// All standby places are taken by processes that are gone.
-const OUTRANKED: Membership = Membership::Member { before: 4, all: 5 };
+const NOT_STANDBY: Membership = Membership::Member { before: 4, all: 5 };
 
 #[tokio::test(start_paused = true)]
 async fn whatever_failed_all_hold_a_token_5_s_after_it_works_again() {
@@ -41,7 +41,7 @@ async fn whatever_failed_all_hold_a_token_5_s_after_it_works_again() {
             for lasts in [1, 5, 61, 300] {
                 let store = SharedStore::default();
                 fails.set(&store, true);
-                let fleet = Fleet::at(store, std::iter::repeat_n(OUTRANKED, size)).await;
+                let fleet = Fleet::at(store, std::iter::repeat_n(NOT_STANDBY, size)).await;
                 fleet.pass(lasts).await;
                 fails.set(&fleet.store, false);
                 fleet.pass(5).await;
@@ -60,7 +60,7 @@ async fn nor_does_the_order_matter_in_which_parts_fail_and_work_again() {
         for second in WAYS {
             let store = SharedStore::default();
             first.set(&store, true);
-            let fleet = Fleet::at(store, [OUTRANKED; 3]).await;
+            let fleet = Fleet::at(store, [NOT_STANDBY; 3]).await;
             fleet.pass(20).await;
             second.set(&fleet.store, true);
             fleet.pass(20).await;

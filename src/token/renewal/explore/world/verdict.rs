@@ -19,7 +19,7 @@ impl World {
         }
         for (nth, replica) in self.replicas.iter().enumerate() {
             // once down and once up, for this fault and for one that lasts
-            if replica.told_of_store > 4 {
+            if replica.store_notes > 4 {
                 return Some(format!("replica {nth} alternates between two states"));
             }
             let is_up = replica.down_until.is_none() && replica.stalled_until <= self.now;
@@ -29,7 +29,7 @@ impl World {
             }
             if offered.is_some_and(|token| token.generation() <= self.revoked)
                 && replica.rejections.generation == self.revoked
-                && !replica.is_judged
+                && !replica.has_new_verdict
                 && !self.is_ready(nth)
             {
                 return Some(format!("replica {nth} sends a revoked token"));
