@@ -18,4 +18,4 @@ mod server;
 mod view;
 
 pub use server::serve;
-pub use view::{AppView, ClientView, ListenerView, Parts, View};
+pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, View};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::view::{AppView, ClientView, View};
 use crate::client_id::ClientId;
 use crate::clock::Instant;
+use crate::telemetry::Label;
 use crate::token::cache::{Failure, NextAttempt, Status};
 use crate::token::token::Token;
 
@@ -206,7 +207,7 @@ impl View {
             store_problem,
             ..
         } = client.slot.status();
-        let metrics = self.metrics.client(&client.name);
+        let totals = self.metrics.client_totals(&client.name);
         ClientReport {
             name: client.name.to_string(),
             instance: client.instance.clone(),
@@ -219,8 +220,8 @@ impl View {
                 capacity: pool.config().capacity,
             },
             requests: RequestsReport {
-                total: metrics.requests_total(),
-                in_flight: metrics.requests_in_flight(),
+                total: totals.answered,
+                in_flight: totals.in_flight,
             },
             store: Some(StoreReport {
                 kind: client.store.to_owned(),
@@ -304,7 +305,7 @@ mod tests {
     use super::super::view::tests::{CANARY, holds, refused, slot, view};
     use super::*;
     use crate::clock::Clock;
-    use crate::telemetry::MethodLabel;
+    use crate::telemetry::{Ended, InFlight, MethodLabel, Source};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -324,16 +325,17 @@ mod tests {
         clock.advance(Duration::from_millis(160_400));
         let failed = refused(holds(asked), clock.now() - Duration::from_secs(10));
         slot(&view).publish(failed);
-        let apps = view.metrics.client("catalog");
         let lineage = view.metrics.app("lineage");
         lineage.local_token();
-        apps.request(
-            &lineage,
-            MethodLabel::Get,
-            200,
-            Duration::from_millis(9),
-            None,
-        );
+        InFlight::new(lineage.traffic("catalog")).count(&Ended {
+            method: MethodLabel::Get,
+            status: 200,
+            source: Source::Instance,
+            duration: Duration::from_millis(9),
+            upstream: None,
+            request_bytes: 0,
+            response_bytes: 0,
+        });
         let _open = view.metrics.listener("local").connection();
 
         let json = serde_json::to_string_pretty(&view.report()).unwrap();

@@ -1,23 +1,26 @@
 //! What stands at which path, and the headers that every answer carries.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tokio::sync::Semaphore;
 
 use super::drain;
 use super::ready;
 use super::view::View;
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::Format;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -94,9 +97,56 @@ async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> imp
     (status, [(CONTENT_TYPE, TEXT)], text)
 }
 
-async fn metrics_text(State(view): State<Arc<View>>) -> impl IntoResponse {
-    let text = costly(move || view.metrics.render()).await;
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+    let format = metrics_format(&headers);
+    let is_compressed = accepts_gzip(&headers);
+    let made = costly(move || {
+        let text = view.metrics.render(format);
+        if is_compressed {
+            gzip(text.as_bytes())
+        } else {
+            text.into_bytes()
+        }
+    });
+    let mut response = ([(CONTENT_TYPE, format.content_type())], made.await).into_response();
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if is_compressed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// OpenMetrics where the scraper asks for it. Its order of preference is not looked at: Prometheus
+/// names OpenMetrics only if it wants it.
+fn metrics_format(headers: &HeaderMap) -> Format {
+    let asks = |value: &str| value.contains("application/openmetrics-text");
+    if values(headers, &ACCEPT).any(asks) {
+        Format::OpenMetrics
+    } else {
+        Format::Text
+    }
+}
+
+/// Whether the caller takes gzip (RFC 9110, section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let codings = values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(','));
+    codings.map(str::trim).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let is_refused = matches!(weight.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000");
+        name.trim().eq_ignore_ascii_case("gzip") && !is_refused
+    })
+}
+
+fn values<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let values = headers.get_all(name).into_iter();
+    values.filter_map(|value| value.to_str().ok())
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = encoder.write_all(text).and_then(|()| encoder.finish());
+    written.expect("a Vec takes everything")
 }
 
 async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
@@ -177,14 +227,28 @@ mod tests {
         target: &str,
         more: &str,
     ) -> (String, String) {
+        let (head, body) = exchange_bytes(address, method, target, more).await;
+        (head, String::from_utf8(body).unwrap())
+    }
+
+    async fn exchange_bytes(
+        address: SocketAddr,
+        method: &str,
+        target: &str,
+        more: &str,
+    ) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head =
             format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{more}Connection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.to_lowercase(), body.to_owned())
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .unwrap();
+        let body = answer.split_off(end + 4);
+        (String::from_utf8(answer).unwrap().to_lowercase(), body)
     }
 
     async fn get(address: SocketAddr, target: &str) -> (u16, String) {
@@ -254,6 +318,27 @@ mod tests {
         assert!(head.contains("content-type: application/json"));
         let report: super::super::report::StatusReport = serde_json::from_str(&json).unwrap();
         assert_eq!(report, view.report());
+    }
+
+    #[tokio::test]
+    async fn a_scraper_chooses_the_format_and_the_coding() {
+        let (address, ..) = served().await;
+        let scrape = |more: &'static str| exchange_bytes(address, "GET", "/metrics", more);
+        let (head, plain) = scrape("Accept-Encoding: gzip;q=0, br\r\n").await;
+        assert!(!head.contains("content-encoding"), "{head}");
+        let openmetrics = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1\r\n\
+                           Accept-Encoding: deflate, gzip\r\n";
+        let (head, packed) = scrape(openmetrics).await;
+        assert!(head.contains("content-encoding: gzip"), "{head}");
+        assert!(head.contains("vary: accept, accept-encoding"), "{head}");
+        let content_type =
+            "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert!(head.contains(content_type), "{head}");
+        let mut text = String::new();
+        let mut decoder = flate2::read::GzDecoder::new(&packed[..]);
+        std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
+        assert!(plain.len() > 1_000 && packed.len() * 3 < text.len());
     }
 
     #[tokio::test]

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::socket::Address;
-use crate::telemetry::{Metrics, TokenTimes};
-use crate::token::cache::TokenSlot;
+use crate::telemetry::{AppLevels, CertificateKind, ClientLevels, Expiry, Metrics, TokenTimes};
+use crate::token::cache::{NextAttempt, TokenSlot};
 
 /// What is shown, as the composition root put it together.
 #[derive(Debug)]
@@ -43,6 +43,19 @@ pub struct Parts {
     pub apps: Vec<AppView>,
     /// The listeners.
     pub listeners: Vec<ListenerView>,
+    /// The certificates that the configuration names.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate, as far as it is shown.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// Whose it is.
+    pub kind: CertificateKind,
+    /// The name of the listener or instance.
+    pub name: Arc<str>,
+    /// When it expires.
+    pub expires: Expiry,
 }
 
 /// A client, as it is shown.
@@ -67,6 +80,10 @@ pub struct AppView {
     pub name: Arc<str>,
     /// The name of its client, if it has one of its own.
     pub client: Option<Arc<str>>,
+    /// Its limit of requests in flight at once.
+    pub max_in_flight: Option<u64>,
+    /// Its limit of requests a second.
+    pub requests_per_second: Option<f64>,
 }
 
 /// A listener, as it is shown.
@@ -78,6 +95,8 @@ pub struct ListenerView {
     pub address: Address,
     /// The name of the client whose token it attaches.
     pub client: Arc<str>,
+    /// How many connections may be open at once.
+    pub max_connections: usize,
 }
 
 impl View {
@@ -87,20 +106,39 @@ impl View {
     pub fn export_tokens(self: &Arc<View>) {
         // the metrics are a part of the view: they must not keep it alive
         let view = Arc::downgrade(self);
-        self.metrics.on_scrape(move || {
+        self.metrics.on_scrape(move |levels| {
             let Some(view) = view.upgrade() else { return };
-            let clients = &view.parts.load().clients;
-            for client in clients {
-                view.export(client);
+            let parts = view.parts.load();
+            for client in &parts.clients {
+                levels.client(&client.name, &view.client_levels(client));
             }
-            view.metrics
-                .withdraw_clients(|name| clients.iter().any(|c| *c.name == *name));
+            for app in &parts.apps {
+                let in_flight = view.metrics.app(&app.name).in_flight();
+                let levels_of_app = AppLevels {
+                    in_flight,
+                    max_in_flight: app.max_in_flight,
+                    requests_per_second: app.requests_per_second,
+                };
+                levels.app(&app.name, &levels_of_app);
+            }
+            for listener in &parts.listeners {
+                levels.listener(&listener.name, listener.max_connections);
+            }
+            for certificate in &parts.certificates {
+                let Certificate {
+                    kind,
+                    name,
+                    expires,
+                } = certificate;
+                if let Some(expires) = expires.get() {
+                    levels.certificate(*kind, name, expires);
+                }
+            }
         });
     }
 
-    fn export(&self, client: &ClientView) {
+    fn client_levels(&self, client: &ClientView) -> ClientLevels {
         let clock = &self.clock;
-        let shown = self.metrics.client(&client.name);
         let status = client.slot.status();
         let now = clock.now();
         let held = status.token.as_ref().map(|token| TokenTimes {
@@ -108,9 +146,18 @@ impl View {
             issued: clock.wall_at(token.issued()),
             expires: clock.wall_at(token.expires()),
         });
-        let usable = status.token.is_some_and(|token| token.is_usable(now));
-        shown.token(usable, held);
-        shown.pool(status.pool.available(now), status.pool.config().capacity);
+        let next_request = match status.next {
+            NextAttempt::InFlight => now,
+            NextAttempt::At(at) => at,
+        };
+        ClientLevels {
+            usable: status.token.is_some_and(|token| token.is_usable(now)),
+            held,
+            next_request: clock.wall_at(next_request),
+            failures: status.failure.map_or(0, |failure| failure.in_a_row),
+            pool_available: status.pool.available(now),
+            pool_capacity: status.pool.config().capacity,
+        }
     }
 
     /// Whether the process is on its way out.
@@ -124,8 +171,9 @@ pub(super) mod tests {
     use super::*;
     use crate::clock::{Instant, ManualClock};
     use crate::secret::Secret;
+    use crate::telemetry::metrics::Format;
     use crate::token::budget::{self, Budget};
-    use crate::token::cache::{Failure, NextAttempt, Status};
+    use crate::token::cache::{Failure, Status};
     use crate::token::ports::{Outcome, RequestError};
     use crate::token::token::Token;
     use std::time::Duration;
@@ -141,12 +189,16 @@ pub(super) mod tests {
             apps: vec![AppView {
                 name: "lineage".into(),
                 client: None,
+                max_in_flight: Some(32),
+                requests_per_second: None,
             }],
             listeners: vec![ListenerView {
                 name: "local".into(),
                 address: Address::Tcp(([127, 0, 0, 1], 8080).into()),
                 client: "catalog".into(),
+                max_connections: 10_000,
             }],
+            certificates: Vec::new(),
         };
         let view = Arc::new(View {
             version: "0.0.0",
@@ -232,7 +284,7 @@ pub(super) mod tests {
     fn the_metrics_show_a_token_that_dies_without_an_event() {
         let (view, clock) = view();
         let line = |name: &str| {
-            let text = view.metrics.render();
+            let text = view.metrics.render(Format::Text);
             let start = format!("collibra_auth_proxy_{name}{{client=\"catalog\"}} ");
             let line = text.lines().find_map(|line| line.strip_prefix(&start));
             line.unwrap().to_owned()
@@ -258,7 +310,7 @@ pub(super) mod tests {
     fn a_client_that_is_gone_is_shown_nowhere() {
         let (view, clock) = view();
         let of = |name: &str| {
-            let text = view.metrics.render();
+            let text = view.metrics.render(Format::Text);
             let label = format!("{{client=\"{name}\"}}");
             let of_client = text.lines().filter(|line| line.contains(&label));
             // what was counted stays
@@ -268,7 +320,7 @@ pub(super) mod tests {
                 .count()
         };
         let all = of("catalog");
-        assert_eq!(all, 6);
+        assert_eq!(all, 8);
         view.parts.store(Arc::new(Parts {
             clients: vec![client("other", &clock)],
             ..Parts::default()

@@ -18,6 +18,8 @@ use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
 use crate::proxy::plan::{Client, Credentials, Plan, Route};
+use crate::proxy::replay::Replay;
+use crate::proxy::respond::Reason;
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
@@ -109,6 +111,7 @@ impl Draft<'_> {
     fn clients(&mut self) -> Result<(), StartError> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
+            metrics.declare::<Outcome, Replay>();
             let (slot, engine) = self.engine(client, &metrics)?;
             let upstream = Arc::clone(&self.made.parts.instances[&client.instance]);
             let before = self.running.parts.clients.get(name);
@@ -273,6 +276,8 @@ impl Draft<'_> {
     }
 
     fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
+        let metrics = self.running.metrics.listener(&listener.name);
+        metrics.declare::<Reason>();
         let plan = Arc::new(Plan {
             listener: listener.clone(),
             client: Arc::clone(&self.made.parts.clients[&listener.client]),
@@ -281,7 +286,7 @@ impl Draft<'_> {
             app: self.app_of(listener),
             nobody: self.running.metrics.app(""),
             policy: Arc::clone(&self.config.policy),
-            metrics: self.running.metrics.listener(&listener.name),
+            metrics,
             access_log: self.config.access_log,
         });
         // port 0 is another one for each listener
@@ -332,7 +337,6 @@ struct Counted(Arc<ClientMetrics>);
 
 impl Observer for Counted {
     fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>) {
-        let label = outcome.map_or_else(Outcome::label, |()| "ok");
-        self.0.token_request(label, duration);
+        self.0.token_request(outcome, duration);
     }
 }

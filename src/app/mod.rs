@@ -14,14 +14,14 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::{self, AppView, ClientView, ListenerView, View};
+use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, View};
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
 use crate::oauth::client;
@@ -32,7 +32,7 @@ use crate::proxy::plan::Client;
 use crate::proxy::upstream::{self, Upstream};
 use crate::socket::{Address, Socket};
 use crate::store::{self, handoff};
-use crate::telemetry::Metrics;
+use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
 use draft::Made;
 use handover::{Inheritance, Legacy};
@@ -387,6 +387,26 @@ impl Running {
         self.metrics.config_loaded(self.clock.wall());
     }
 
+    /// The certificates whose end an operator must see coming.
+    fn certificates(&self) -> Vec<Certificate> {
+        let listeners = self.config.listeners.iter().filter_map(|listener| {
+            Some(Certificate {
+                kind: CertificateKind::Listener,
+                name: Arc::clone(&listener.name),
+                expires: Expiry::at(listener.tls.as_ref()?.expires()),
+            })
+        });
+        let clients = self.config.instances.iter().filter_map(|(name, instance)| {
+            let expires = u64::try_from(instance.identity.as_ref()?.ends()?).ok()?;
+            Some(Certificate {
+                kind: CertificateKind::Client,
+                name: Arc::clone(name),
+                expires: Expiry::at(SystemTime::UNIX_EPOCH + Duration::from_secs(expires)),
+            })
+        });
+        listeners.chain(clients).collect()
+    }
+
     fn shown(&self) -> admin::Parts {
         let config = &self.config;
         let client = |client: &config::Client| ClientView {
@@ -399,17 +419,24 @@ impl Running {
         let app = |app: &Arc<App>| AppView {
             name: Arc::clone(&app.name),
             client: app.client.clone(),
+            max_in_flight: app
+                .limits
+                .max_in_flight
+                .and_then(|most| u64::try_from(most).ok()),
+            requests_per_second: app.limits.requests_per_second,
         };
         let listener = |(listener, open): (&Listener, &Open)| ListenerView {
             name: Arc::clone(&open.name),
             address: open.address.clone(),
             client: Arc::clone(&listener.client),
+            max_connections: listener.max_connections,
         };
         let listeners = config.listeners.iter().zip(&self.parts.listeners);
         admin::Parts {
             clients: config.clients.values().map(client).collect(),
             apps: config.apps.values().map(app).collect(),
             listeners: listeners.map(listener).collect(),
+            certificates: self.certificates(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::caller::Caller;
 use super::context::Context;
-use super::respond::Refusal;
+use crate::telemetry::Label as _;
 use crate::telemetry::access::{self, Record, RequestId};
 
 /// Writes the line of a request that ended at `at` with `status` (0: no answer was sent) after `took`.
@@ -33,7 +33,10 @@ pub(super) fn write(
         upstream: context.upstream,
         generation: context.generation,
         replayed: context.replayed,
-        refused: context.refusal.as_ref().map(Refusal::reason),
+        refused: context
+            .refusal
+            .as_ref()
+            .map(|refusal| refusal.reason().label()),
         error,
     });
 }

@@ -177,7 +177,7 @@ async fn fill(stream: &mut Stream, read: &mut BytesMut) -> usize {
 
 /// Answers what cannot be taken as a request, and closes the connection.
 async fn refuse(mut stream: Stream, refusal: &Refusal, metrics: &ListenerMetrics) {
-    metrics.refused(refusal.reason());
+    metrics.refused(refusal.reason(), "");
     let answer = respond::answer(refusal).raw();
     let _ = timeout(FAREWELL, stream.write_all(&answer)).await;
     close(stream, true).await;

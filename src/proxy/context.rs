@@ -40,7 +40,7 @@ pub(super) struct Context {
     pub(super) replayed: bool,
     /// Its share of its app's limits.
     pub(super) admitted: Option<Admitted>,
-    in_flight: InFlight,
+    in_flight: Option<InFlight>,
 }
 
 impl Context {
@@ -58,7 +58,7 @@ impl Context {
             refusal: None,
             replayed: false,
             admitted: None,
-            in_flight: client.metrics.in_flight(),
+            in_flight: None,
             client,
             plan,
         }
@@ -67,7 +67,6 @@ impl Context {
     /// Its client is this one.
     pub(super) fn lead_to(&mut self, client: &Arc<Client>) {
         if !Arc::ptr_eq(&self.client, client) {
-            self.in_flight = client.metrics.in_flight();
             self.client = Arc::clone(client);
         }
     }
@@ -96,6 +95,14 @@ impl Context {
             Caller::App(app) => app.metrics(),
             Caller::Anyone | Caller::Owner => &self.plan.nobody,
         }
+    }
+
+    /// The guard that counts the request as in flight. From here on its app and client stay.
+    pub(super) fn in_flight(&mut self) -> &InFlight {
+        let in_flight = self.in_flight.take();
+        let begin = || InFlight::new(self.app_metrics().traffic(&self.client.name));
+        let in_flight = in_flight.unwrap_or_else(begin);
+        self.in_flight.insert(in_flight)
     }
 
     /// The answer's last bytes go out. Whoever has them may send the next request at once, and must

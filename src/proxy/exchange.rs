@@ -35,7 +35,8 @@ use super::respond::{self, Refusal};
 use super::stream::Received;
 use super::target::Malformed;
 use crate::clock::Clock;
-use crate::telemetry::access;
+use crate::telemetry::{Ended, Label, Source, access};
+use crate::token::token::Token;
 
 /// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
 /// for its body all the same (RFC 9110, section 10.1.1).
@@ -109,18 +110,19 @@ pub(super) async fn serve(
         None => exchange.run(peer).await,
     };
     let (after, error) = exchange.conclude(served).await;
-    let status = exchange.status;
+    let (status, request_bytes) = (exchange.status, exchange.body.bytes);
     context.ends();
     let took = clock.now().since(context.started);
-    let method = caller.method().into();
-    let metrics = &context.client.metrics;
-    metrics.request(
-        context.app_metrics(),
-        method,
+    let ended = Ended {
+        method: caller.method().into(),
         status,
-        took,
-        context.upstream,
-    );
+        source: context.upstream.map_or(Source::Proxy, |_| Source::Instance),
+        duration: took,
+        upstream: context.upstream,
+        request_bytes: u64::try_from(request_bytes).unwrap_or(u64::MAX),
+        response_bytes: caller.body_bytes_sent(),
+    };
+    context.in_flight().count(&ended);
     if context.plan.access_log && access::is_on() {
         access_log::write(caller, &context, clock.wall(), status, took, error);
     }
@@ -157,6 +159,7 @@ impl Exchange<'_> {
         if let Next::Answer(endpoint) = next {
             return self.answer(endpoint).await;
         }
+        let _ = self.context.in_flight();
         self.hold_token().await?;
         let is_upgrade = self.context.plan.listener.upgrades
             && self.body.is_done()
@@ -199,10 +202,16 @@ impl Exchange<'_> {
     async fn hold_token(&self) -> Result<(), Refusal> {
         let client = &self.context.client;
         if client.slot.usable(self.clock.now()).is_none() {
-            let waited = client.slot.wait(self.clock, client.wait_for_token).await;
-            waited.map_err(Refusal::NoToken)?;
+            self.wait_for_token().await?;
         }
         Ok(())
+    }
+
+    async fn wait_for_token(&self) -> Result<Arc<Token>, Refusal> {
+        let client = &self.context.client;
+        let _waiting = client.metrics.waits();
+        let waited = client.slot.wait(self.clock, client.wait_for_token).await;
+        waited.map_err(Refusal::NoToken)
     }
 
     /// A connection to the instance, a new one if it has to be `fresh`.
@@ -243,10 +252,7 @@ impl Exchange<'_> {
         let token = match held.as_deref().and_then(Option::as_ref) {
             Some(token) => Arc::clone(token),
             // it expired while the connection was made
-            None => {
-                let waited = client.slot.wait(self.clock, client.wait_for_token).await;
-                waited.map_err(Refusal::NoToken)?
-            }
+            None => self.wait_for_token().await?,
         };
         drop(held);
         self.context.goes_out(&token, self.clock.now());
@@ -511,8 +517,7 @@ impl Exchange<'_> {
         let Some(head) = head else {
             return Err(Broken::invalid("there is no head of a response").into());
         };
-        let now = self.clock.now();
-        self.context.upstream = self.context.sent.map(|sent| now.since(sent));
+        self.note_response();
         let status = head.status;
         let is_empty = has_no_body(self.caller.method(), status) || instance.is_complete();
         let mut left = length(&head);
@@ -567,6 +572,12 @@ impl Exchange<'_> {
         Ok(After::Keep)
     }
 
+    /// The instance's response begins.
+    fn note_response(&mut self) {
+        let now = self.clock.now();
+        self.context.upstream = self.context.sent.map(|sent| now.since(sent));
+    }
+
     /// Passes bytes both ways, for the connection has become a tunnel (101), until either side ends.
     async fn tunnel(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
         let head = self.response_head(&instance).map_err(internal)?;
@@ -574,6 +585,7 @@ impl Exchange<'_> {
             return Err(Broken::invalid("there is no head of a response").into());
         };
         self.status = head.status.as_u16();
+        self.note_response();
         self.caller.write_head(head, false).await?;
         instance.write_as_tunnel();
         loop {
@@ -627,15 +639,16 @@ impl Exchange<'_> {
                 let error = match stop {
                     Stop::Caller(error) => error.to_string(),
                     Stop::Cut(broken) => broken.problem,
-                    Stop::Refused(refusal) => refusal.reason().to_owned(),
+                    Stop::Refused(refusal) => refusal.reason().label().to_owned(),
                 };
                 return (After::Close, Some(error));
             }
         };
-        self.context.plan.metrics.refused(refusal.reason());
+        let app = self.context.app().map_or("", |app| app);
+        self.context.plan.metrics.refused(refusal.reason(), app);
         self.say_farewell();
         let answer = respond::answer(&refusal);
-        let is_over = ends_connection(&refusal) || *self.caller.method() == Method::CONNECT;
+        let is_over = refusal.ends_connection() || *self.caller.method() == Method::CONNECT;
         if is_over {
             self.caller.close_after();
         }
@@ -652,16 +665,6 @@ impl Exchange<'_> {
         };
         (after, error)
     }
-}
-
-/// Whether it is anybody's guess where the next request begins.
-fn ends_connection(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::SlowBody
-            | Refusal::Unreadable
-            | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
-    )
 }
 
 /// The next event within `limit`, if there is one.

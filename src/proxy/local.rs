@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::local_token::request::{self, Credentials, TokenRequestError, TokenResponse};
 use crate::local_token::{Key, Subject, login};
 use crate::secret::Secret;
+use crate::telemetry::Label;
 
 /// How long a local token is good for.
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
@@ -188,14 +189,15 @@ fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
         error_description: refused.description(),
         api: ApiError {
             status_code: refusal.status().as_u16(),
-            error_code: refusal.reason(),
+            error_code: refusal.reason().label(),
             title_message: "No token is given",
             user_message: refused.description(),
             help_message: "Ask as for a token of Collibra's, with an app's name and key.",
         },
     };
-    let answer = Answer::json(refusal.status(), refusal.reason(), &body);
-    context.plan.metrics.refused(refusal.reason());
+    let answer = Answer::json(refusal.status(), refusal.reason().label(), &body);
+    let app = context.app().map_or("", |app| app);
+    context.plan.metrics.refused(refusal.reason(), app);
     context.refusal = Some(refusal);
     if by_header {
         let challenge = super::respond::CHALLENGE.to_owned();

@@ -44,7 +44,7 @@ pub mod peer;
 pub mod plan;
 pub mod policy;
 mod pool;
-mod replay;
+pub mod replay;
 mod request_body;
 pub mod respond;
 mod stream;

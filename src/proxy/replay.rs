@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::plan::Client;
 use crate::clock::Clock;
+use crate::telemetry::Label;
 
 /// A request that was answered.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,37 @@ pub(super) enum Next {
     SendAgain,
 }
 
+/// How the replay of a request ended, as the metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The request was sent again, and answered other than with 401.
+    Ok,
+    /// It was sent again, and answered with 401 again.
+    Unauthorized,
+    /// It was not sent again, for its body was too large to keep.
+    TooLarge,
+    /// It was not sent again, for there was no other token.
+    NoToken,
+}
+
+impl Label for Replay {
+    const ALL: &'static [Replay] = &[
+        Replay::Ok,
+        Replay::Unauthorized,
+        Replay::TooLarge,
+        Replay::NoToken,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Replay::Ok => "ok",
+            Replay::Unauthorized => "unauthorized",
+            Replay::TooLarge => "too_large",
+            Replay::NoToken => "no_token",
+        }
+    }
+}
+
 /// Decides on an answer with `status`; waits for another token if it takes one.
 pub(super) async fn decide(
     client: &Client,
@@ -40,7 +72,7 @@ pub(super) async fn decide(
     if status != StatusCode::UNAUTHORIZED {
         client.slot.accept(asked.generation);
         if asked.replayed {
-            metrics.replay("ok");
+            metrics.replay(Replay::Ok);
         }
         return Next::Pass;
     }
@@ -49,9 +81,9 @@ pub(super) async fn decide(
         // the next requests are to have another token all the same
         client.slot.reject(asked.generation);
         metrics.replay(if asked.replayed {
-            "unauthorized"
+            Replay::Unauthorized
         } else {
-            "too_large"
+            Replay::TooLarge
         });
         return Next::Pass;
     }
@@ -60,7 +92,7 @@ pub(super) async fn decide(
         .replace(asked.generation, clock, client.wait_for_token)
         .await;
     if newer.is_none() {
-        metrics.replay("no_token");
+        metrics.replay(Replay::NoToken);
         return Next::Pass;
     }
     Next::SendAgain

@@ -14,6 +14,7 @@ use super::answer::Answer;
 use super::limit::Exceeded;
 use super::policy::Denied;
 use super::target::Malformed;
+use crate::telemetry::Label;
 use crate::token::cache::NoToken;
 
 /// Why a request is answered here and not by Collibra.
@@ -61,26 +62,78 @@ pub enum Refusal {
     },
 }
 
+/// The kinds of refusal, as callers, the log and the metrics name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is described at the refusal")]
+pub enum Reason {
+    BadRequest,
+    UnknownApp,
+    Denied,
+    CrossSite,
+    Method,
+    SlowHeader,
+    LargeHeader,
+    SlowBody,
+    Host,
+    AppLimit,
+    Upstream,
+    NoToken,
+}
+
+impl Label for Reason {
+    const ALL: &'static [Reason] = &[
+        Reason::BadRequest,
+        Reason::UnknownApp,
+        Reason::Denied,
+        Reason::CrossSite,
+        Reason::Method,
+        Reason::SlowHeader,
+        Reason::LargeHeader,
+        Reason::SlowBody,
+        Reason::Host,
+        Reason::AppLimit,
+        Reason::Upstream,
+        Reason::NoToken,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Reason::BadRequest => "bad-request",
+            Reason::UnknownApp => "unknown-app",
+            Reason::Denied => "denied",
+            Reason::CrossSite => "cross-site",
+            Reason::Method => "method",
+            Reason::SlowHeader => "slow-header",
+            Reason::LargeHeader => "large-header",
+            Reason::SlowBody => "slow-body",
+            Reason::Host => "host",
+            Reason::AppLimit => "app-limit",
+            Reason::Upstream => "upstream",
+            Reason::NoToken => "no-token",
+        }
+    }
+}
+
 impl Refusal {
     /// The value of `X-Collibra-Auth-Proxy`, and of the metrics' label `reason`.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
             Refusal::Unreadable
             | Refusal::Http2WithoutTls
             | Refusal::Body(_)
-            | Refusal::Malformed(_) => "bad-request",
-            Refusal::Method => "method",
-            Refusal::SlowHeader => "slow-header",
-            Refusal::LargeHeader => "large-header",
-            Refusal::SlowBody => "slow-body",
-            Refusal::Host { .. } => "host",
-            Refusal::CrossSite => "cross-site",
-            Refusal::UnknownApp => "unknown-app",
-            Refusal::AppLimit(_) => "app-limit",
-            Refusal::Denied(_) => "denied",
-            Refusal::NoToken(_) => "no-token",
-            Refusal::Upstream { .. } => "upstream",
+            | Refusal::Malformed(_) => Reason::BadRequest,
+            Refusal::Method => Reason::Method,
+            Refusal::SlowHeader => Reason::SlowHeader,
+            Refusal::LargeHeader => Reason::LargeHeader,
+            Refusal::SlowBody => Reason::SlowBody,
+            Refusal::Host { .. } => Reason::Host,
+            Refusal::CrossSite => Reason::CrossSite,
+            Refusal::UnknownApp => Reason::UnknownApp,
+            Refusal::AppLimit(_) => Reason::AppLimit,
+            Refusal::Denied(_) => Reason::Denied,
+            Refusal::NoToken(_) => Reason::NoToken,
+            Refusal::Upstream { .. } => Reason::Upstream,
         }
     }
 
@@ -103,6 +156,16 @@ impl Refusal {
             Refusal::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
             Refusal::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
         }
+    }
+
+    /// Whether the connection must close, because the start of the next request is unknown.
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Refusal::SlowBody
+                | Refusal::Unreadable
+                | Refusal::Malformed(Malformed::LineEnd | Malformed::Framing)
+        )
     }
 
     /// When to come again, in whole seconds, rounded up.
@@ -243,12 +306,12 @@ pub(super) fn answer(refusal: &Refusal) -> Answer {
     let words = refusal.words();
     let error = ApiError {
         status_code: refusal.status().as_u16(),
-        error_code: refusal.reason(),
+        error_code: refusal.reason().label(),
         title_message: &words.title,
         user_message: &words.user,
         help_message: &words.help,
     };
-    let mut answer = Answer::json(refusal.status(), refusal.reason(), &error);
+    let mut answer = Answer::json(refusal.status(), refusal.reason().label(), &error);
     if let Some(seconds) = refusal.retry_after() {
         answer = answer.with(RETRY_AFTER.as_str(), seconds.to_string());
     }

@@ -116,6 +116,7 @@ mod tests {
     use super::*;
     use crate::store::memory::MemoryStore;
     use crate::telemetry::Metrics;
+    use crate::telemetry::metrics::Format;
 
     /// Returns the scripted result; without one, never returns.
     #[derive(Debug)]
@@ -142,7 +143,7 @@ mod tests {
         let line = format!(
             "store_operations_total{{operation=\"{operation}\",outcome=\"{outcome}\",store=\"kind\"}} 1\n"
         );
-        let text = metrics.render();
+        let text = metrics.render(Format::Text);
         assert!(text.contains(&line), "{line}{text}");
     }
 

@@ -13,9 +13,9 @@ const PREFIX: &str = "collibra_auth_proxy";
 
 /// Upper bounds, in seconds, for calls: an answer from memory at one end, an export that runs for
 /// an hour at the other.
-const CALL_BUCKETS: [f64; 16] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_200.0,
-    3_600.0,
+const CALL_BUCKETS: [f64; 20] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0,
+    60.0, 300.0, 1_200.0, 3_600.0,
 ];
 
 /// Upper bounds, in seconds, for token requests, which end with a time-out of seconds.
@@ -45,6 +45,9 @@ pub(super) struct Families {
     pub(super) token_expiry: GaugeVec,
     pub(super) token_issued: GaugeVec,
     pub(super) token_generation: GaugeVec,
+    pub(super) token_next_request: GaugeVec,
+    pub(super) token_failures: IntGaugeVec,
+    pub(super) token_waiters: IntGaugeVec,
     pub(super) token_requests: IntCounterVec,
     pub(super) token_rejected: IntCounterVec,
     pub(super) replays: IntCounterVec,
@@ -55,7 +58,14 @@ pub(super) struct Families {
     pub(super) request_duration: HistogramVec,
     pub(super) upstream_duration: HistogramVec,
     pub(super) requests_in_flight: IntGaugeVec,
+    pub(super) request_bytes: IntCounterVec,
+    pub(super) response_bytes: IntCounterVec,
+    pub(super) app_in_flight: IntGaugeVec,
+    pub(super) app_in_flight_max: IntGaugeVec,
+    pub(super) app_rate_max: GaugeVec,
     pub(super) connections: IntGaugeVec,
+    pub(super) connections_max: IntGaugeVec,
+    pub(super) certificate_expiry: GaugeVec,
     pub(super) refused: IntCounterVec,
     pub(super) local_tokens: IntCounterVec,
     pub(super) store_up: IntGaugeVec,
@@ -102,6 +112,21 @@ impl Families {
                 "Which token of the client it is, counted from 1; 0 if there never was one.",
                 &["client"],
             ),
+            token_next_request: to.gauge(
+                "token_next_request_timestamp_seconds",
+                "When the next token request is due, in Unix time; now, while one is in flight.",
+                &["client"],
+            ),
+            token_failures: to.int_gauge(
+                "token_consecutive_failures",
+                "How many token requests have failed in a row; 0 after a success.",
+                &["client"],
+            ),
+            token_waiters: to.int_gauge(
+                "token_waiters",
+                "Requests that wait for a token.",
+                &["client"],
+            ),
             token_requests: to.int_counter(
                 "token_requests_total",
                 "Requests to the token endpoint, by how they ended.",
@@ -135,35 +160,70 @@ impl Families {
             ),
             requests: to.int_counter(
                 "requests_total",
-                "Requests answered, by the status that the app got.",
-                &["client", "app", "method", "code"],
+                "Requests answered, by the status that the caller got, and whether the response was the instance's or the proxy's own.",
+                &["client", "app", "method", "code", "source"],
             ),
             request_duration: to.histogram(
                 "request_duration_seconds",
-                "From a request's head to the last byte of its answer.",
-                &["client"],
+                "From a request's head to the last byte of its response.",
+                &["client", "app"],
                 &CALL_BUCKETS,
             ),
             upstream_duration: to.histogram(
                 "upstream_duration_seconds",
-                "How long Collibra took to begin its answer.",
-                &["client"],
+                "How long the instance took to begin its response.",
+                &["client", "app"],
                 &CALL_BUCKETS,
             ),
             requests_in_flight: to.int_gauge(
                 "requests_in_flight",
                 "Requests being served now.",
-                &["client"],
+                &["client", "app"],
+            ),
+            request_bytes: to.int_counter(
+                "request_bytes_total",
+                "Bytes of request bodies that were read from callers.",
+                &["client", "app"],
+            ),
+            response_bytes: to.int_counter(
+                "response_bytes_total",
+                "Bytes of response bodies that were sent to callers.",
+                &["client", "app"],
+            ),
+            app_in_flight: to.int_gauge(
+                "app_in_flight",
+                "Requests of the app that are being served now, at all clients.",
+                &["app"],
+            ),
+            app_in_flight_max: to.int_gauge(
+                "app_in_flight_max",
+                "The app's max_in_flight, if it has one.",
+                &["app"],
+            ),
+            app_rate_max: to.gauge(
+                "app_rate_max",
+                "The app's requests_per_second, if it has any.",
+                &["app"],
             ),
             connections: to.int_gauge(
                 "connections",
-                "Connections from apps that are open now.",
+                "Connections from callers that are open now.",
                 &["listener"],
+            ),
+            connections_max: to.int_gauge(
+                "connections_max",
+                "The most connections that the listener may have open.",
+                &["listener"],
+            ),
+            certificate_expiry: to.gauge(
+                "certificate_expiry_timestamp_seconds",
+                "When a certificate expires, in Unix time: a listener's own, an instance's as it was last shown, or the one shown to an instance.",
+                &["kind", "name"],
             ),
             refused: to.int_counter(
                 "refused_total",
                 "Requests that the proxy answered itself, by the reason it gave.",
-                &["listener", "reason"],
+                &["listener", "reason", "app"],
             ),
             local_tokens: to.int_counter(
                 "local_tokens_total",
@@ -183,16 +243,29 @@ impl Families {
         }
     }
 
-    /// Takes back what is told of a client's token and pool.
-    pub(super) fn withdraw_token(&self, client: &str) {
-        let label = &[client];
-        // a series that is not there is taken back already
-        let _ = self.token_usable.remove_label_values(label);
-        let _ = self.token_expiry.remove_label_values(label);
-        let _ = self.token_issued.remove_label_values(label);
-        let _ = self.token_generation.remove_label_values(label);
-        let _ = self.token_pool_available.remove_label_values(label);
-        let _ = self.token_pool_capacity.remove_label_values(label);
+    /// Forgets the levels of the last scrape.
+    pub(super) fn reset_levels(&self) {
+        for family in [
+            &self.token_generation,
+            &self.token_issued,
+            &self.token_expiry,
+            &self.token_next_request,
+            &self.token_pool_available,
+            &self.app_rate_max,
+            &self.certificate_expiry,
+        ] {
+            family.reset();
+        }
+        for family in [
+            &self.token_usable,
+            &self.token_failures,
+            &self.token_pool_capacity,
+            &self.app_in_flight,
+            &self.app_in_flight_max,
+            &self.connections_max,
+        ] {
+            family.reset();
+        }
     }
 }
 

@@ -1,31 +1,16 @@
-//! The numbers of one listener: its connections, and what it turned away.
+//! The numbers of one listener: its connections, and the requests that it refused.
 
-use prometheus::IntGauge;
+use prometheus::{IntCounterVec, IntGauge};
 
-use super::counts::Counts;
 use super::families::Families;
-
-/// The reasons for which the proxy answers itself.
-const REASONS: [&str; 12] = [
-    "bad-request",
-    "unknown-app",
-    "denied",
-    "cross-site",
-    "method",
-    "slow-header",
-    "large-header",
-    "slow-body",
-    "host",
-    "app-limit",
-    "upstream",
-    "no-token",
-];
+use super::label::Label;
 
 /// The metrics with one listener's name on them, found once.
 #[derive(Debug)]
 pub struct ListenerMetrics {
+    name: String,
     connections: IntGauge,
-    refused: Counts,
+    refused: IntCounterVec,
 }
 
 /// One open connection; dropping it closes it.
@@ -36,8 +21,18 @@ pub struct Connection(IntGauge);
 impl ListenerMetrics {
     pub(super) fn new(families: &Families, listener: &str) -> ListenerMetrics {
         ListenerMetrics {
+            name: listener.to_owned(),
             connections: families.connections.with_label_values(&[listener]),
-            refused: Counts::new(&families.refused, listener, &REASONS),
+            refused: families.refused.clone(),
+        }
+    }
+
+    /// Shows every reason of a refusal, at zero until the first. An app's own series begin with its
+    /// first refusal.
+    pub fn declare<Reason: Label>(&self) {
+        for reason in Reason::ALL {
+            self.refused
+                .with_label_values(&[self.name.as_str(), reason.label(), ""]);
         }
     }
 
@@ -53,10 +48,12 @@ impl ListenerMetrics {
         u64::try_from(self.connections.get()).unwrap_or(0)
     }
 
-    /// A request was answered by the proxy itself, for `reason`: the value of
-    /// `X-Collibra-Auth-Proxy`.
-    pub fn refused(&self, reason: &'static str) {
-        self.refused.count(reason);
+    /// The proxy answered a request of `app` itself, for `reason`; the app is empty if it is not
+    /// known.
+    pub fn refused(&self, reason: impl Label, app: &str) {
+        self.refused
+            .with_label_values(&[self.name.as_str(), reason.label(), app])
+            .inc();
     }
 }
 

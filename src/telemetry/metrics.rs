@@ -8,14 +8,42 @@ use std::time::SystemTime;
 
 use prometheus::{Registry, TextEncoder};
 
-use super::app::AppMetrics;
-use super::client::{ClientMetrics, unix_seconds};
+use super::client::ClientMetrics;
 use super::families::Families;
+use super::levels::{Levels, unix_seconds};
 use super::listener::ListenerMetrics;
+use super::open_metrics;
 use super::store::{SharedStore, StoreMetrics};
+use super::traffic::AppMetrics;
 
-/// The content type of what [`Metrics::render`] writes.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// A text format of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus's own, version 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The value of `Content-Type`.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// The requests of one client since the start, of all its apps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientTotals {
+    /// How many were answered.
+    pub answered: u64,
+    /// How many are in flight.
+    pub in_flight: u64,
+}
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -25,8 +53,11 @@ pub struct Metrics {
     apps: Mutex<BTreeMap<String, Arc<AppMetrics>>>,
     listeners: Mutex<BTreeMap<String, Arc<ListenerMetrics>>>,
     stores: Mutex<BTreeMap<String, Arc<SharedStore>>>,
-    before_scrape: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    before_scrape: Mutex<Vec<Refresh>>,
 }
+
+/// Sets the levels of one scrape.
+type Refresh = Box<dyn Fn(&Levels<'_>) + Send + Sync>;
 
 impl Metrics {
     /// The metrics of a program of this `version`; those of the process (Linux only) with them.
@@ -62,16 +93,19 @@ impl Metrics {
         Arc::clone(made)
     }
 
-    /// Tells nothing more of the token and the pool of a client that is not `known`, until that
-    /// client is asked for again. What was counted stays.
-    pub fn withdraw_clients(&self, known: impl Fn(&str) -> bool) {
-        lock(&self.clients).retain(|client, _| {
-            let keep = known(client);
-            if !keep {
-                self.families.withdraw_token(client);
+    /// The requests of `client` since the start.
+    #[must_use]
+    pub fn client_totals(&self, client: &str) -> ClientTotals {
+        let apps = lock(&self.apps);
+        let mut totals = ClientTotals::default();
+        for app in apps.values() {
+            let all = app.all_traffic();
+            for traffic in all.iter().filter(|traffic| traffic.client() == client) {
+                totals.answered += traffic.total();
+                totals.in_flight += traffic.in_flight();
             }
-            keep
-        });
+        }
+        totals
     }
 
     /// A configuration was taken over at `now`.
@@ -117,23 +151,32 @@ impl Metrics {
     }
 
     /// Has `refresh` called before every scrape, to set what changes without an event, such as
-    /// whether a token is still alive. It must not call [`Metrics::on_scrape`] or
+    /// whether a token has expired. It must not call [`Metrics::on_scrape`] or
     /// [`Metrics::render`].
-    pub fn on_scrape(&self, refresh: impl Fn() + Send + Sync + 'static) {
+    pub fn on_scrape(&self, refresh: impl Fn(&Levels<'_>) + Send + Sync + 'static) {
         lock(&self.before_scrape).push(Box::new(refresh));
     }
 
-    /// Everything, in Prometheus's text format, of the type [`CONTENT_TYPE`].
+    /// Every metric as text.
     #[must_use]
-    pub fn render(&self) -> String {
-        for refresh in lock(&self.before_scrape).iter() {
-            refresh();
-        }
+    pub fn render(&self, format: Format) -> String {
+        let gathered = {
+            // held until all is gathered, so that no other scrape resets the levels meanwhile
+            let refreshes = lock(&self.before_scrape);
+            self.families.reset_levels();
+            for refresh in refreshes.iter() {
+                refresh(&Levels(&self.families));
+            }
+            self.registry.gather()
+        };
         let mut text = String::new();
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+        if let Err(error) = TextEncoder::new().encode_utf8(&gathered, &mut text) {
             tracing::error!(%error, "the metrics could not be written in full");
         }
-        text
+        match format {
+            Format::Text => text,
+            Format::OpenMetrics => open_metrics::from_text(&text),
+        }
     }
 }
 
@@ -149,206 +192,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::telemetry::{MethodLabel, TokenTimes};
-    use std::fmt::Write as _;
-    use std::time::Duration;
-
-    /// One client, one listener, and one of everything.
-    fn used() -> Metrics {
-        let metrics = Metrics::new("0.0.0");
-        // what says that it is up is taken back with the last who uses it
-        std::mem::forget(metrics.store("memory"));
-        let client = metrics.client("catalog");
-        let _ = metrics.listener("local");
-        metrics.config_loaded(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
-        client.request(
-            &metrics.app(""),
-            MethodLabel::Get,
-            200,
-            Duration::from_millis(40),
-            Some(Duration::from_millis(30)),
-        );
-        metrics
-    }
-
-    /// What stands on the line of `series`, up to its value.
-    fn value(text: &str, series: &str) -> f64 {
-        let line = text.lines().find_map(|line| {
-            line.strip_prefix("collibra_auth_proxy_")?
-                .strip_prefix(series)
-        });
-        line.unwrap_or_else(|| panic!("no {series} in\n{text}"))
-            .trim()
-            .parse()
-            .unwrap()
-    }
-
-    #[test]
-    fn the_list_of_metrics() {
-        let mut list = String::new();
-        for family in used().registry.gather() {
-            // those of the process are the library's, and Linux's alone
-            if family.name().starts_with("process_") {
-                continue;
-            }
-            let labels: Vec<_> = family.get_metric()[0]
-                .get_label()
-                .iter()
-                .map(|label| label.name())
-                .collect();
-            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
-            writeln!(
-                list,
-                "{} {kind} {{{}}}: {}",
-                family.name(),
-                labels.join(","),
-                family.help()
-            )
-            .unwrap();
-        }
-        insta::assert_snapshot!(list, @r"
-        collibra_auth_proxy_build_info gauge {version}: The version that runs; always 1.
-        collibra_auth_proxy_config_reload_failed gauge {}: Whether the configuration that was read last was refused (1) or not (0).
-        collibra_auth_proxy_config_reload_success_timestamp_seconds gauge {}: When a configuration was last taken over, in Unix time.
-        collibra_auth_proxy_connections gauge {listener}: Connections from apps that are open now.
-        collibra_auth_proxy_local_tokens_total counter {app}: Local tokens given, to apps that asked for a token or logged in.
-        collibra_auth_proxy_log_lines_dropped_total counter {}: Lines of the log that were dropped because it could not be written fast enough.
-        collibra_auth_proxy_refused_total counter {listener,reason}: Requests that the proxy answered itself, by the reason it gave.
-        collibra_auth_proxy_replays_total counter {client,outcome}: What became of calls that the API answered with 401.
-        collibra_auth_proxy_request_duration_seconds histogram {client}: From a request's head to the last byte of its answer.
-        collibra_auth_proxy_requests_in_flight gauge {client}: Requests being served now.
-        collibra_auth_proxy_requests_total counter {app,client,code,method}: Requests answered, by the status that the app got.
-        collibra_auth_proxy_store_operations_total counter {operation,outcome,store}: What stores were asked for, by what came of it.
-        collibra_auth_proxy_store_up gauge {store}: Whether the stores of this kind could be used when they were last asked (1) or not (0).
-        collibra_auth_proxy_token_expiry_timestamp_seconds gauge {client}: When the client's token ends, in Unix time; 0 if there never was one.
-        collibra_auth_proxy_token_generation gauge {client}: Which token of the client it is, counted from 1; 0 if there never was one.
-        collibra_auth_proxy_token_issued_timestamp_seconds gauge {client}: When the client's token was asked for, in Unix time; 0 if there never was one.
-        collibra_auth_proxy_token_pool_available gauge {client}: How many tokens the issuer's pool still holds for the client, as mirrored here.
-        collibra_auth_proxy_token_pool_capacity gauge {client}: How many tokens the client's pool holds when it is full.
-        collibra_auth_proxy_token_rejected_total counter {client}: Calls that the API answered with 401, although their token should be live.
-        collibra_auth_proxy_token_request_duration_seconds histogram {client}: How long requests to the token endpoint took.
-        collibra_auth_proxy_token_requests_total counter {client,outcome}: Requests to the token endpoint, by how they ended.
-        collibra_auth_proxy_token_usable gauge {client}: Whether the client holds a token that may be sent (1) or not (0).
-        collibra_auth_proxy_upstream_duration_seconds histogram {client}: How long Collibra took to begin its answer.
-        ");
-    }
-
-    #[test]
-    fn every_family_keeps_the_format_and_the_conventions() {
-        let text = used().render();
-        let mut families = 0;
-        let mut lines = text.lines().peekable();
-        while let Some(line) = lines.next() {
-            let Some(help) = line.strip_prefix("# HELP ") else {
-                panic!("{line:?} stands before its HELP");
-            };
-            let (name, help) = help.split_once(' ').unwrap();
-            assert!(help.ends_with('.'), "{name}: {help:?} is no sentence");
-            let kind = lines.next().unwrap().strip_prefix("# TYPE ").unwrap();
-            let kind = kind.strip_prefix(name).unwrap().trim();
-            assert_eq!(name.ends_with("_total"), kind == "counter", "{name}");
-            assert!(kind != "histogram" || name.ends_with("_seconds"), "{name}");
-            let known = ["collibra_auth_proxy_", "process_"];
-            assert!(
-                known.iter().any(|prefix| name.starts_with(prefix)),
-                "{name}"
-            );
-            while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
-                assert!(sample.starts_with(name), "{sample} below {name}");
-                let value = sample.rsplit_once(' ').unwrap().1;
-                assert!(value.parse::<f64>().unwrap().is_finite(), "{sample}");
-            }
-            families += 1;
-        }
-        assert!(families >= 15, "{text}");
-    }
-
-    #[test]
-    fn what_has_not_happened_yet_is_shown_at_zero() {
-        let text = used().render();
-        for outcome in ["ok", "rate_limited", "connection_lost", "malformed"] {
-            let series =
-                format!("token_requests_total{{client=\"catalog\",outcome=\"{outcome}\"}}");
-            assert_eq!(value(&text, &series), 0.0);
-        }
-        let series = "refused_total{listener=\"local\",reason=\"no-token\"}";
-        assert_eq!(value(&text, series), 0.0);
-        assert_eq!(value(&text, "token_usable{client=\"catalog\"}"), 0.0);
-    }
-
-    #[test]
-    fn a_client_and_a_listener_are_counted() {
-        let metrics = used();
-        let client = metrics.client("catalog");
-        client.token_request("rate_limited", Duration::from_millis(20));
-        client.token_request("unheard_of", Duration::from_millis(20));
-        let held = TokenTimes {
-            generation: 3,
-            issued: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000),
-            expires: SystemTime::UNIX_EPOCH + Duration::from_secs(1_299),
-        };
-        client.token(true, Some(held));
-        client.pool(3.5, 5);
-        let under_way = client.in_flight();
-        let listener = metrics.listener("local");
-        let open = listener.connection();
-        listener.refused("host");
-
-        let text = metrics.render();
-        let of_client = |name: &str| value(&text, &format!("{name}{{client=\"catalog\"}}"));
-        assert_eq!(of_client("token_usable"), 1.0);
-        assert_eq!(of_client("token_generation"), 3.0);
-        assert_eq!(of_client("token_issued_timestamp_seconds"), 1_000.0);
-        assert_eq!(of_client("token_expiry_timestamp_seconds"), 1_299.0);
-        assert_eq!(of_client("token_pool_available"), 3.5);
-        assert_eq!(of_client("token_pool_capacity"), 5.0);
-        assert_eq!(of_client("requests_in_flight"), 1.0);
-        assert_eq!(of_client("request_duration_seconds_count"), 1.0);
-        assert_eq!(of_client("upstream_duration_seconds_sum"), 0.03);
-        assert_eq!(of_client("token_request_duration_seconds_count"), 2.0);
-        assert_eq!(value(&text, "connections{listener=\"local\"}"), 1.0);
-        let refused = "refused_total{listener=\"local\",reason=\"host\"}";
-        assert_eq!(value(&text, refused), 1.0);
-        let answered = "requests_total{app=\"\",client=\"catalog\",code=\"200\",method=\"GET\"}";
-        assert_eq!(value(&text, answered), 1.0);
-        assert_eq!(
-            (client.requests_total(), client.requests_in_flight()),
-            (1, 1)
-        );
-
-        drop((under_way, open));
-        assert_eq!(
-            (client.requests_in_flight(), listener.connections()),
-            (0, 0)
-        );
-    }
-
-    #[test]
-    fn a_refused_configuration_is_told_until_one_is_taken_over() {
-        let metrics = used();
-        let failed = || value(&metrics.render(), "config_reload_failed");
-        let at = || value(&metrics.render(), "config_reload_success_timestamp_seconds");
-        assert_eq!((failed(), at()), (0.0, 1_000.0));
-        metrics.config_refused();
-        assert_eq!((failed(), at()), (1.0, 1_000.0));
-        metrics.config_loaded(SystemTime::UNIX_EPOCH + Duration::from_secs(1_001));
-        assert_eq!((failed(), at()), (0.0, 1_001.0));
-    }
-
-    #[test]
-    fn what_dies_silently_is_looked_up_at_each_scrape() {
-        let metrics = used();
-        let client = metrics.client("catalog");
-        let alive = Arc::new(std::sync::atomic::AtomicBool::new(true));
-        let seen = Arc::clone(&alive);
-        metrics
-            .on_scrape(move || client.token(seen.load(std::sync::atomic::Ordering::Relaxed), None));
-        let usable =
-            |metrics: &Metrics| value(&metrics.render(), "token_usable{client=\"catalog\"}");
-        assert_eq!(usable(&metrics), 1.0);
-        alive.store(false, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(usable(&metrics), 0.0);
-    }
-}
+mod tests;

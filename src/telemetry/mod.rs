@@ -5,20 +5,24 @@
 //! a token or an address; logging never waits; no log level makes a library print what it sends.
 
 pub mod access;
-mod app;
 mod client;
-mod counts;
 mod families;
+mod label;
+mod levels;
 mod lines;
 mod listener;
 pub mod logging;
 pub mod metrics;
+mod open_metrics;
 mod requests;
 mod store;
+mod traffic;
 
-pub use app::AppMetrics;
-pub use client::{ClientMetrics, InFlight, TokenTimes};
+pub use client::{ClientMetrics, Waiting};
+pub use label::Label;
+pub use levels::{AppLevels, CertificateKind, ClientLevels, Expiry, Levels, TokenTimes};
 pub use listener::{Connection, ListenerMetrics};
 pub use metrics::Metrics;
-pub use requests::MethodLabel;
+pub use requests::{MethodLabel, Source};
 pub use store::{Operation, StoreMetrics, StoreOutcome};
+pub use traffic::{AppMetrics, Ended, InFlight, Traffic};

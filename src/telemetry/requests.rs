@@ -1,4 +1,4 @@
-//! Counting requests by method and status without looking anything up by name.
+//! Counting requests by method, status and source without looking anything up by name.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -34,20 +34,32 @@ pub enum MethodLabel {
     Other,
 }
 
+/// Whose response a caller was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Source {
+    /// The instance's.
+    Instance,
+    /// The proxy's own, or none at all.
+    Proxy,
+}
+
 /// How many labels there are for a method.
 const METHODS: usize = 10;
+const SOURCES: usize = 2;
 
 /// The statuses that have a cell each: 100 to 599. The cell after them is for all others.
 const FIRST_CODE: u16 = 100;
 const CODES: usize = 500;
 
-/// The requests of one client and app: a cell for each method and status, filled when first used.
+/// The requests of one client and app: a cell for each method, source and status, filled when first
+/// used.
 pub(super) struct RequestCounts {
     family: IntCounterVec,
     client: String,
     app: String,
-    /// A row for each method, made when it is first used: most are not.
-    rows: [OnceLock<Row>; METHODS],
+    /// A row for each method and source, made when it is first used: most are not.
+    rows: [OnceLock<Row>; METHODS * SOURCES],
 }
 
 type Row = Box<[OnceLock<IntCounter>]>;
@@ -67,6 +79,17 @@ impl MethodLabel {
             MethodLabel::Connect => "CONNECT",
             MethodLabel::Trace => "TRACE",
             MethodLabel::Other => "other",
+        }
+    }
+}
+
+impl Source {
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Instance => "instance",
+            Source::Proxy => "proxy",
         }
     }
 }
@@ -98,21 +121,16 @@ impl RequestCounts {
         }
     }
 
-    /// The client.
-    pub(super) fn client(&self) -> &str {
-        &self.client
-    }
-
     /// Counts one request.
-    pub(super) fn count(&self, method: MethodLabel, code: u16) {
+    pub(super) fn count(&self, method: MethodLabel, code: u16, source: Source) {
         let column = match code.checked_sub(FIRST_CODE).map(usize::from) {
             Some(known) if known < CODES => known,
             _ => CODES,
         };
-        let row = self.rows[method as usize]
+        let row = self.rows[method as usize * SOURCES + source as usize]
             .get_or_init(|| (0..=CODES).map(|_| OnceLock::new()).collect());
         row[column]
-            .get_or_init(|| self.resolve(method, (column < CODES).then_some(code)))
+            .get_or_init(|| self.resolve(method, (column < CODES).then_some(code), source))
             .inc();
     }
 
@@ -125,10 +143,15 @@ impl RequestCounts {
             .sum()
     }
 
-    fn resolve(&self, method: MethodLabel, code: Option<u16>) -> IntCounter {
+    fn resolve(&self, method: MethodLabel, code: Option<u16>, source: Source) -> IntCounter {
         let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
-        self.family
-            .with_label_values(&[&self.client, &self.app, method.as_str(), code.as_str()])
+        self.family.with_label_values(&[
+            &self.client,
+            &self.app,
+            method.as_str(),
+            code.as_str(),
+            source.as_str(),
+        ])
     }
 }
 
@@ -148,8 +171,11 @@ mod tests {
     use prometheus::Opts;
 
     fn counts() -> (IntCounterVec, RequestCounts) {
-        let family =
-            IntCounterVec::new(Opts::new("n", "h"), &["client", "app", "method", "code"]).unwrap();
+        let family = IntCounterVec::new(
+            Opts::new("n", "h"),
+            &["client", "app", "method", "code", "source"],
+        )
+        .unwrap();
         let counts = RequestCounts::new(family.clone(), "catalog", "");
         (family, counts)
     }
@@ -158,27 +184,29 @@ mod tests {
     fn each_method_and_status_has_its_own_counter() {
         let (family, counts) = counts();
         for code in [100, 200, 200, 599] {
-            counts.count(MethodLabel::Get, code);
+            counts.count(MethodLabel::Get, code, Source::Instance);
         }
-        counts.count(MethodLabel::Other, 200);
-        let value = |method, code| {
-            family
-                .with_label_values(&["catalog", "", method, code])
-                .get()
+        counts.count(MethodLabel::Get, 200, Source::Proxy);
+        counts.count(MethodLabel::Other, 200, Source::Instance);
+        let counted = |method, code, source| {
+            let labels = &["catalog", "", method, code, source];
+            family.with_label_values(labels).get()
         };
+        let value = |method, code| counted(method, code, "instance");
+        assert_eq!(counted("GET", "200", "proxy"), 1);
         assert_eq!(value("GET", "200"), 2);
         assert_eq!((value("GET", "100"), value("GET", "599")), (1, 1));
         assert_eq!((value("other", "200"), value("HEAD", "100")), (1, 0));
-        assert_eq!(counts.total(), 5);
+        assert_eq!(counts.total(), 6);
     }
 
     #[test]
     fn statuses_that_nobody_registered_share_one_label() {
         let (family, counts) = counts();
         for code in [0, 99, 600, 999, u16::MAX] {
-            counts.count(MethodLabel::Trace, code);
+            counts.count(MethodLabel::Trace, code, Source::Proxy);
         }
-        let other = family.with_label_values(&["catalog", "", "TRACE", "other"]);
+        let other = family.with_label_values(&["catalog", "", "TRACE", "other", "proxy"]);
         assert_eq!(other.get(), 5);
     }
 

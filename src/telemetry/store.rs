@@ -158,10 +158,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::super::Metrics;
+    use super::super::metrics::Format;
     use super::*;
 
     fn up(metrics: &Metrics) -> Option<String> {
-        let text = metrics.render();
+        let text = metrics.render(Format::Text);
         let line = text.lines();
         let mut found = line.filter_map(|l| l.strip_prefix("collibra_auth_proxy_store_up{store="));
         found.next().map(str::to_owned)
@@ -185,6 +186,6 @@ mod tests {
         assert_eq!(up(&metrics), None);
         let told =
             "store_operations_total{operation=\"read\",outcome=\"timeout\",store=\"file\"} 1";
-        assert!(metrics.render().contains(told));
+        assert!(metrics.render(Format::Text).contains(told));
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use crate::secret::Secret;
+use crate::telemetry::Label;
 
 /// An access token as issued (RFC 6749, section 5.1).
 #[derive(Clone, Debug)]
@@ -74,9 +75,8 @@ pub enum Cost {
     PoolEmpty,
 }
 
-impl Outcome {
-    /// All outcomes, in the order of the metrics' labels.
-    pub const ALL: [Outcome; 8] = [
+impl Label for Outcome {
+    const ALL: &'static [Outcome] = &[
         Outcome::RateLimited,
         Outcome::InvalidClient,
         Outcome::InvalidRequest,
@@ -87,9 +87,7 @@ impl Outcome {
         Outcome::Malformed,
     ];
 
-    /// The label in metrics and responses.
-    #[must_use]
-    pub fn label(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Outcome::RateLimited => "rate_limited",
             Outcome::InvalidClient => "invalid_client",
@@ -101,7 +99,9 @@ impl Outcome {
             Outcome::Malformed => "malformed",
         }
     }
+}
 
+impl Outcome {
     /// Returns whether a retry cannot help until someone fixes the credentials or the
     /// configuration.
     #[must_use]

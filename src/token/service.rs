@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::random::Jitter;
+use crate::telemetry::Label;
 use crate::token::budget::Budget;
 use crate::token::cache::TokenSlot;
 use crate::token::ports::{

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::clock::Instant;
+use crate::telemetry::Label;
 use crate::token::budget;
 use crate::token::ports::Outcome;
 use crate::token::schedule::{Config, RateLimitCause, Schedule, Step};
@@ -250,7 +251,7 @@ fn an_hour_of_fair_weather_takes_24_to_26_tokens() {
 /// Half of a lifetime is 149.5 s.
 #[test]
 fn half_a_life_of_any_fault_is_not_noticed_from_a_steady_state() {
-    for outcome in Outcome::ALL {
+    for &outcome in Outcome::ALL {
         for start in (0..3_000).map(|n| 600.0 + f64::from(n) / 10.0) {
             let storm = |now: f64| {
                 if (start..start + 149.5).contains(&now) {
@@ -321,7 +322,7 @@ fn a_month(seed: u64, kinds: &[Outcome], longest: f64, disturbed: f64) -> Record
 #[test]
 fn a_month_of_outages_below_two_minutes_is_never_noticed() {
     for seed in 0..300 {
-        let record = a_month(seed, &Outcome::ALL, 120.0, 0.0);
+        let record = a_month(seed, Outcome::ALL, 120.0, 0.0);
         assert!(record.gaps.is_empty(), "seed {seed}: {:?}", record.gaps);
         assert_eq!(record.unexpected_429, 0, "seed {seed}");
     }
@@ -331,10 +332,13 @@ fn a_month_of_outages_below_two_minutes_is_never_noticed() {
 /// after one, renewals come later for a while.
 #[test]
 fn nor_is_a_month_of_outages_below_nearly_half_a_life() {
-    let kinds = Outcome::ALL.map(|outcome| match outcome {
-        Outcome::RateLimited => Outcome::ServerError,
-        other => other,
-    });
+    let kinds: Vec<Outcome> = Outcome::ALL
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::RateLimited => Outcome::ServerError,
+            other => *other,
+        })
+        .collect();
     for seed in 0..300 {
         let record = a_month(seed, &kinds, 144.0, 0.0);
         assert!(record.gaps.is_empty(), "seed {seed}: {:?}", record.gaps);
@@ -347,7 +351,7 @@ fn nor_is_a_month_of_outages_below_nearly_half_a_life() {
 #[test]
 fn a_month_of_restarts_and_refused_tokens_never_runs_the_pool_dry() {
     for seed in 0..300 {
-        let record = a_month(seed, &Outcome::ALL, 60.0, 0.2);
+        let record = a_month(seed, Outcome::ALL, 60.0, 0.2);
         assert_eq!(record.unexpected_429, 0, "seed {seed}");
         assert!(record.gaps.is_empty(), "seed {seed}: {:?}", record.gaps);
     }
@@ -368,7 +372,7 @@ proptest! {
     /// Faults of every kind, at an issuer whose refusals are free.
     #[test]
     fn a_day_of_all_faults_with_free_refusals(seed in any::<u64>()) {
-        let all = &Outcome::ALL;
+        let all = Outcome::ALL;
         let record = run(DAY, changing(seed, all, |o| MAY_DRAW.contains(&o)), numbers(!seed));
         prop_assert_eq!(record.unexpected_429, 0);
     }

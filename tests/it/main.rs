@@ -61,6 +61,8 @@ mod listeners_websocket;
 #[cfg(test)]
 mod log_jam;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod oauth_clients;
 #[cfg(test)]
 mod python;

@@ -111,13 +111,18 @@ address = "127.0.0.1:0"
             .into_bytes()
     }
 
-    /// The value of a metric, named as in `/metrics`: name and labels.
-    pub(crate) fn metric(&self, name_and_labels: &str) -> Option<f64> {
+    /// The sum of the series that a selector such as `name{label="value"}` picks, as in PromQL;
+    /// `None` if there is no such series.
+    pub(crate) fn metric(&self, selector: &str) -> Option<f64> {
+        let (name, wanted) = labels(selector);
         let text = http::get(self.admin, "/metrics").text();
-        text.lines().find_map(|line| {
-            let value = line.strip_prefix(name_and_labels)?.strip_prefix(' ')?;
-            value.parse().ok()
-        })
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (of, has) = labels(series);
+            let is_picked = of == name && wanted.iter().all(|label| has.contains(label));
+            is_picked.then(|| value.parse::<f64>().ok())?
+        });
+        values.reduce(|sum, value| sum + value)
     }
 
     /// Waits until a metric has this value.
@@ -218,4 +223,12 @@ impl Builder {
 pub(crate) fn message(line: &str, said: &str) -> Option<Value> {
     let line: Value = serde_json::from_str(line).ok()?;
     (line["message"] == said).then_some(line)
+}
+
+/// The name of a series and its labels, each as it is written. No value here has a comma in it.
+fn labels(series: &str) -> (&str, Vec<&str>) {
+    match series.split_once('{') {
+        Some((name, labels)) => (name, labels.trim_end_matches('}').split(',').collect()),
+        None => (series, Vec::new()),
+    }
 }

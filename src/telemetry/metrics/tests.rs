@@ -1,0 +1,234 @@
+//! Every family of metrics, as a scrape shows it.
+
+use super::*;
+use crate::telemetry::{
+    AppLevels, CertificateKind, ClientLevels, Ended, InFlight, Label, MethodLabel, Source,
+    TokenTimes,
+};
+use std::time::Duration;
+
+/// A label with two values.
+#[derive(Clone, Copy)]
+struct Known(&'static str);
+
+impl Label for Known {
+    const ALL: &'static [Known] = &[Known("timeout"), Known("no-token")];
+
+    fn label(self) -> &'static str {
+        self.0
+    }
+}
+
+fn levels() -> ClientLevels {
+    ClientLevels {
+        usable: true,
+        held: Some(TokenTimes {
+            generation: 3,
+            issued: at(1_000),
+            expires: at(1_299),
+        }),
+        next_request: at(1_150),
+        failures: 2,
+        pool_available: 3.5,
+        pool_capacity: 5,
+    }
+}
+
+const REQUEST: Ended = Ended {
+    method: MethodLabel::Get,
+    status: 200,
+    source: Source::Instance,
+    duration: Duration::from_millis(40),
+    upstream: Some(Duration::from_millis(30)),
+    request_bytes: 10,
+    response_bytes: 1_000,
+};
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// One client, one listener, one app, one request, and one of everything.
+fn used() -> Metrics {
+    let metrics = Metrics::new("0.0.0");
+    // the last one to be dropped ends the series
+    std::mem::forget(metrics.store("memory"));
+    metrics.client("catalog").declare::<Known, Known>();
+    metrics.listener("local").declare::<Known>();
+    metrics.config_loaded(at(1_000));
+    metrics.on_scrape(|scrape| {
+        scrape.client("catalog", &levels());
+        scrape.listener("local", 10_000);
+        scrape.certificate(CertificateKind::Listener, "local", at(2_000));
+        scrape.app(
+            "lineage",
+            &AppLevels {
+                in_flight: 1,
+                max_in_flight: Some(32),
+                requests_per_second: Some(0.5),
+            },
+        );
+    });
+    InFlight::new(metrics.app("").traffic("catalog")).count(&REQUEST);
+    let _ = metrics.app("lineage");
+    metrics
+}
+
+/// What stands on the line of `series`, up to its value.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| {
+        line.strip_prefix("collibra_auth_proxy_")?
+            .strip_prefix(series)
+    });
+    line.unwrap_or_else(|| panic!("no {series} in\n{text}"))
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn every_family_keeps_the_format_and_the_conventions() {
+    let text = used().render(Format::Text);
+    let mut families = 0;
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(help) = line.strip_prefix("# HELP ") else {
+            panic!("{line:?} stands before its HELP");
+        };
+        let (name, help) = help.split_once(' ').unwrap();
+        assert!(help.ends_with('.'), "{name}: {help:?} is no sentence");
+        let kind = lines.next().unwrap().strip_prefix("# TYPE ").unwrap();
+        let kind = kind.strip_prefix(name).unwrap().trim();
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{name}");
+        assert!(kind != "histogram" || name.ends_with("_seconds"), "{name}");
+        let known = ["collibra_auth_proxy_", "process_"];
+        assert!(
+            known.iter().any(|prefix| name.starts_with(prefix)),
+            "{name}"
+        );
+        while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+            assert!(sample.starts_with(name), "{sample} below {name}");
+            let value = sample.rsplit_once(' ').unwrap().1;
+            assert!(value.parse::<f64>().unwrap().is_finite(), "{sample}");
+        }
+        families += 1;
+    }
+    assert!(families >= 15, "{text}");
+}
+
+#[test]
+fn what_has_not_happened_yet_is_shown_at_zero() {
+    let text = used().render(Format::Text);
+    for outcome in ["ok", "timeout", "no-token"] {
+        let series = format!("token_requests_total{{client=\"catalog\",outcome=\"{outcome}\"}}");
+        assert_eq!(value(&text, &series), 0.0);
+    }
+    let series = "refused_total{app=\"\",listener=\"local\",reason=\"no-token\"}";
+    assert_eq!(value(&text, series), 0.0);
+    let series = "replays_total{client=\"catalog\",outcome=\"timeout\"}";
+    assert_eq!(value(&text, series), 0.0);
+}
+
+#[test]
+fn a_client_a_listener_and_an_app_are_counted() {
+    let metrics = used();
+    let client = metrics.client("catalog");
+    client.token_request(Err(Known("timeout")), Duration::from_millis(20));
+    client.token_request(Ok::<(), Known>(()), Duration::from_millis(20));
+    let waiting = client.waits();
+    let lineage = metrics.app("lineage");
+    let in_flight = InFlight::new(lineage.traffic("catalog"));
+    in_flight.count(&Ended {
+        status: 429,
+        source: Source::Proxy,
+        upstream: None,
+        ..REQUEST
+    });
+    let listener = metrics.listener("local");
+    let open = listener.connection();
+    listener.refused(Known("no-token"), "lineage");
+
+    let text = metrics.render(Format::Text);
+    let shown = |series: &str| value(&text, series);
+    let of_client = |name: &str| shown(&format!("{name}{{client=\"catalog\"}}"));
+    assert_eq!(of_client("token_usable"), 1.0);
+    assert_eq!(of_client("token_generation"), 3.0);
+    assert_eq!(of_client("token_issued_timestamp_seconds"), 1_000.0);
+    assert_eq!(of_client("token_expiry_timestamp_seconds"), 1_299.0);
+    assert_eq!(of_client("token_next_request_timestamp_seconds"), 1_150.0);
+    assert_eq!(of_client("token_consecutive_failures"), 2.0);
+    assert_eq!(of_client("token_waiters"), 1.0);
+    assert_eq!(of_client("token_pool_available"), 3.5);
+    assert_eq!(of_client("token_pool_capacity"), 5.0);
+    assert_eq!(of_client("token_request_duration_seconds_count"), 2.0);
+    let of_app =
+        |name: &str, app: &str| shown(&format!("{name}{{app=\"{app}\",client=\"catalog\"}}"));
+    assert_eq!(of_app("requests_in_flight", "lineage"), 1.0);
+    assert_eq!(of_app("requests_in_flight", ""), 0.0);
+    assert_eq!(of_app("request_duration_seconds_count", "lineage"), 1.0);
+    assert_eq!(of_app("upstream_duration_seconds_count", "lineage"), 0.0);
+    assert_eq!(of_app("upstream_duration_seconds_sum", ""), 0.03);
+    assert_eq!(of_app("request_bytes_total", "lineage"), 10.0);
+    assert_eq!(of_app("response_bytes_total", ""), 1_000.0);
+    assert_eq!(shown("app_in_flight_max{app=\"lineage\"}"), 32.0);
+    assert_eq!(shown("app_rate_max{app=\"lineage\"}"), 0.5);
+    assert_eq!(shown("connections{listener=\"local\"}"), 1.0);
+    assert_eq!(shown("connections_max{listener=\"local\"}"), 10_000.0);
+    let refused = "refused_total{app=\"lineage\",listener=\"local\",reason=\"no-token\"}";
+    assert_eq!(shown(refused), 1.0);
+    let answered = |app: &str, code: u16, source: &str| {
+        let labels = format!("app=\"{app}\",client=\"catalog\",code=\"{code}\"");
+        shown(&format!(
+            "requests_total{{{labels},method=\"GET\",source=\"{source}\"}}"
+        ))
+    };
+    assert_eq!(answered("", 200, "instance"), 1.0);
+    assert_eq!(answered("lineage", 429, "proxy"), 1.0);
+    let certificate = "certificate_expiry_timestamp_seconds{kind=\"listener\",name=\"local\"}";
+    assert_eq!(shown(certificate), 2_000.0);
+    let totals = metrics.client_totals("catalog");
+    assert_eq!((totals.answered, totals.in_flight), (2, 1));
+    assert_eq!((lineage.requests_total(), lineage.in_flight()), (1, 1));
+
+    drop((in_flight, open, waiting));
+    assert_eq!(metrics.client_totals("catalog").in_flight, 0);
+    assert_eq!(listener.connections(), 0);
+    let text = metrics.render(Format::Text);
+    assert_eq!(value(&text, "token_waiters{client=\"catalog\"}"), 0.0);
+}
+
+#[test]
+fn a_refused_configuration_is_told_until_one_is_taken_over() {
+    let metrics = used();
+    let failed = || value(&metrics.render(Format::Text), "config_reload_failed");
+    let at = || {
+        value(
+            &metrics.render(Format::Text),
+            "config_reload_success_timestamp_seconds",
+        )
+    };
+    assert_eq!((failed(), at()), (0.0, 1_000.0));
+    metrics.config_refused();
+    assert_eq!((failed(), at()), (1.0, 1_000.0));
+    metrics.config_loaded(SystemTime::UNIX_EPOCH + Duration::from_secs(1_001));
+    assert_eq!((failed(), at()), (0.0, 1_001.0));
+}
+
+#[test]
+fn levels_are_looked_up_at_each_scrape_and_end_with_what_they_tell_of() {
+    let metrics = Metrics::new("0.0.0");
+    let is_there = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let seen = Arc::clone(&is_there);
+    metrics.on_scrape(move |scrape| {
+        if seen.load(std::sync::atomic::Ordering::Relaxed) {
+            scrape.client("catalog", &levels());
+        }
+    });
+    let shown = || {
+        let text = metrics.render(Format::Text);
+        text.matches("{client=\"catalog\"}").count()
+    };
+    assert_eq!(shown(), 8);
+    is_there.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(shown(), 0);
+}
