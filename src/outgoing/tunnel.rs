@@ -41,7 +41,7 @@ pub enum InvalidProxy {
     #[error("this is not a proxy's URL")]
     NotAUrl,
     /// Its scheme is not plain HTTP.
-    #[error("only http:// proxies are supported; the tunnelled traffic has its own TLS")]
+    #[error("only an http:// proxy is supported; the tunnelled traffic has its own TLS")]
     Scheme,
     /// It has a path, a query or a fragment.
     #[error("it has more than a scheme, credentials, a host and a port")]

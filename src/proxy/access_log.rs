@@ -1,5 +1,5 @@
-//! One line for each request: who asked for what, and how it went. Never a query, a header value
-//! or a body. It is formatted and written on a thread of its own.
+//! Writes one log line per request: the caller, the request and its result. Never a query, a header
+//! value or a body. A separate thread formats and writes it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,8 @@ use super::context::Context;
 use crate::telemetry::Label as _;
 use crate::telemetry::access::{self, Record, RequestId};
 
-/// Writes the line of a request that ended at `at` with `status` (0: no answer was sent) after `took`.
+/// Writes the line of a request that ended at `at` with `status` (0 if no response was sent) after
+/// `took`.
 pub(super) fn write(
     caller: &Caller,
     context: &Context,

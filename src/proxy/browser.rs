@@ -1,24 +1,24 @@
-//! Keeps web pages out. A listener on localhost can be reached by any page that the user has
-//! open; a browser says so in headers that a page cannot forge, and by the name it was asked for
-//! (a page that rebinds its own name to 127.0.0.1 still sends that name as `Host`). Pure.
+//! Refuses requests of web pages. Any page that the user opens can reach a listener on localhost.
+//! The browser reveals this in headers that a page cannot forge, and in `Host`: a page that rebinds
+//! its own name to 127.0.0.1 still sends that name. Pure.
 
 use http::header::{HOST, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 
 use super::target::host_of_authority;
 
-/// Whether `host` (as [`super::target::host`] gives it) is on the list.
+/// Returns whether `host` (as returned by [`super::target::host`]) is accepted.
 #[must_use]
 pub fn is_accepted(hosts: &[String], host: &str) -> bool {
     hosts.iter().any(|accepted| accepted == host)
 }
 
-/// Whether a browser says that another site's page sent this: any `Origin` that is not an accepted
-/// host's, or a `Sec-Fetch-Site` of another site (Fetch Metadata).
+/// Returns whether a browser reports that another site's page sent the request: by an `Origin` that
+/// is not an accepted host, or a cross-site `Sec-Fetch-Site` (Fetch Metadata).
 ///
-/// What asks for an upgrade must come from the very address that it was sent to: Chromium sends no
-/// `Sec-Fetch-Site` with the opening of a WebSocket, so that nothing else tells a page of this
-/// machine's port 3000 from one of ours.
+/// An upgrade must come from exactly the address that it is sent to. Chromium sends no
+/// `Sec-Fetch-Site` when it opens a WebSocket, so nothing else distinguishes a page on port 3000 of
+/// this machine from one of this listener's.
 #[must_use]
 pub fn is_cross_site(hosts: &[String], headers: &HeaderMap) -> bool {
     let upgrade = headers.contains_key(UPGRADE);

@@ -1,4 +1,4 @@
-//! What the proxy is told: instances to send to, listeners to receive on. Already validated.
+//! The proxy's validated configuration: instances to send to, listeners to accept on.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,41 +12,41 @@ use crate::secret::Secret;
 use crate::socket::Address;
 use crate::tls::{CaFile, Identity};
 
-/// One Collibra environment.
+/// A Collibra environment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Whether it is spoken to over TLS, its certificate verified.
+    /// Whether TLS is used, with the certificate verified.
     pub tls: bool,
-    /// A DNS name or an IP address (no brackets).
+    /// A DNS name or an IP address, without brackets.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// The value of `Host`: `host`, and the port unless it is the scheme's own.
+    /// The value of `Host`: `host`, and the port unless it is the default.
     pub authority: String,
-    /// The token endpoint's path, which is never forwarded.
+    /// The path of the token endpoint, which is never forwarded.
     pub token_path: String,
-    /// Certificates accepted besides the system's.
+    /// Trusted authorities besides the system's.
     pub ca_file: Option<CaFile>,
-    /// What is shown to it if it asks who calls.
+    /// The client certificate, for an instance that asks for one.
     pub identity: Option<Identity>,
-    /// The forward proxy through which the API is reached.
+    /// The forward proxy to the API.
     pub proxy: Option<tunnel::Proxy>,
-    /// Whether HTTP/2 is spoken if it offers that.
+    /// Whether HTTP/2 is used if the instance offers it.
     pub http2: bool,
-    /// The longest time for a connection, TLS included.
+    /// The timeout of a connection, TLS included.
     pub connect_timeout: Duration,
-    /// The longest silence inside a response; `None`: no limit.
+    /// The longest pause within a response; `None` for no limit.
     pub idle_timeout: Option<Duration>,
-    /// The longest time for the head of a response once it has begun.
+    /// The longest time from the first to the last byte of a response's head.
     pub header_timeout: Duration,
-    /// How long an address is used before the name is looked up again, at most.
+    /// The longest time for which a resolved address is used.
     pub resolve_ttl_max: Duration,
 }
 
 impl Instance {
-    /// Its address, like `https://acme.collibra.com`.
+    /// The address, like `https://acme.collibra.com`.
     #[must_use]
     pub fn origin(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
@@ -54,70 +54,69 @@ impl Instance {
     }
 }
 
-/// An address on which apps are served.
+/// An address that accepts apps' connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Where it listens.
+    /// The address it listens on.
     pub address: Address,
-    /// The name of the client whose token is attached, unless a route or an app has another.
+    /// The name of the client whose token is attached, unless a route or an app has its own.
     pub client: Arc<str>,
-    /// What begins with a prefix and goes elsewhere.
+    /// The routes by path prefix.
     pub routes: Vec<Route>,
-    /// The app that all who connect here are.
+    /// The app of every caller of this listener, if set.
     pub app: Option<Arc<str>>,
     /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
     pub hosts: Vec<String>,
-    /// What it shows over TLS; none: it is plain.
+    /// The certificate and TLS settings; plain text if `None`.
     pub tls: Option<Tls>,
-    /// Whether a WebSocket may be opened.
+    /// Whether WebSockets are allowed.
     pub upgrades: bool,
-    /// The longest time for the head of a request, from its first byte to its last; for the first
-    /// byte of a connection; and for a TLS handshake.
+    /// The longest time for a request's head, from its first to its last byte, for the first byte
+    /// of a connection, and for a TLS handshake.
     pub header_timeout: Duration,
     /// The largest head of a request, in bytes.
     pub max_header_bytes: usize,
-    /// How fast a caller has to send a body and to take an answer, in bytes per second; none: it
-    /// may take its time.
+    /// The lowest rate in bytes per second at which a caller may send a body and read a response;
+    /// `None` for any.
     pub min_body_rate: Option<NonZeroU32>,
-    /// How many connections are served at once; further ones wait to be accepted.
+    /// The most concurrent connections; further ones wait to be accepted.
     pub max_connections: usize,
 }
 
 impl Listener {
-    /// The scheme by which it is called.
+    /// The URL scheme.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
 }
 
-/// Requests whose path begins alike, and whose client is another than their listener's.
+/// Requests by path prefix that use another client than their listener's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
-    /// What the path begins with, whole segments of it: it begins with a slash and does not end
-    /// with one.
+    /// The prefix in whole segments; it starts with a slash and does not end with one.
     pub prefix: Arc<str>,
     /// The name of the client whose token is attached.
     pub client: Arc<str>,
-    /// Whether the prefix is cut before the request goes on.
+    /// Whether the prefix is removed from the forwarded path.
     pub strip: bool,
 }
 
-/// A program that calls Collibra through the proxy, and says who it is.
+/// A program that calls Collibra through the proxy and authenticates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// What it shows; an app without one is known by its certificate or its socket.
+    /// Its key; an app without one is identified by its certificate or socket.
     pub key: Option<Secret>,
-    /// The name on its certificate.
+    /// The name in its certificate.
     pub certificate: String,
-    /// The name of its client, whatever its listener's.
+    /// The name of its own client, whatever its listener's.
     pub client: Option<Arc<str>>,
-    /// What it may do; `None`: all that is not denied.
+    /// What it may call; `None` for everything that is not denied.
     pub allow: Option<Vec<Pattern>>,
-    /// How much of it.
+    /// Its rate and concurrency limits.
     pub limits: Limits,
 }

@@ -1,4 +1,4 @@
-//! What is known of one request on its way, from its head to its line in the access log.
+//! The state of one request, from its head to its access log line.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,30 +13,30 @@ use crate::clock::Instant;
 use crate::telemetry::{AppMetrics, InFlight};
 use crate::token::token::Token;
 
-/// What is known of one request on its way.
+/// The state of one request.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// What is done with it.
+    /// The plan in force when its head was complete.
     pub(super) plan: Arc<Plan>,
-    /// Who sent it, as far as that is known.
+    /// Its caller, as far as it is known.
     pub(super) caller: Caller,
     /// The client whose token it gets.
     pub(super) client: Arc<Client>,
-    /// The prefix that was cut from its path.
+    /// The prefix that was removed from its path.
     pub(super) stripped: Option<Arc<str>>,
-    /// By what it is found again in other logs, once its head was looked at.
+    /// Its id in logs, once its head was examined.
     pub(super) id: Option<HeaderValue>,
     /// When its head was complete.
     pub(super) started: Instant,
     /// When it was sent to the instance, the last time.
     pub(super) sent: Option<Instant>,
-    /// How long the instance took to answer with a head.
+    /// How long the instance took to send the head of its response.
     pub(super) upstream: Option<Duration>,
-    /// Which token went with it.
+    /// The generation of its token.
     pub(super) generation: Option<u64>,
-    /// Why it is answered here.
+    /// Why the proxy answered it itself.
     pub(super) refusal: Option<Refusal>,
-    /// Whether it was sent a second time, after a 401.
+    /// Whether it was sent again after a 401.
     pub(super) replayed: bool,
     /// Its share of its app's limits.
     pub(super) admitted: Option<Admitted>,
@@ -44,7 +44,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// A request whose head was complete at `started`.
+    /// Returns the state of a request whose head was complete at `started`.
     pub(super) fn new(plan: Arc<Plan>, started: Instant) -> Context {
         let client = Arc::clone(&plan.client);
         Context {
@@ -64,14 +64,14 @@ impl Context {
         }
     }
 
-    /// Its client is this one.
+    /// Sets the client.
     pub(super) fn lead_to(&mut self, client: &Arc<Client>) {
         if !Arc::ptr_eq(&self.client, client) {
             self.client = Arc::clone(client);
         }
     }
 
-    /// It was sent by `caller`, who may have a client of its own.
+    /// Sets the caller, and its own client if it has one.
     pub(super) fn comes_from(&mut self, caller: Caller) {
         if let Caller::App(app) = &caller
             && let Some(client) = app.client()
@@ -81,7 +81,7 @@ impl Context {
         self.caller = caller;
     }
 
-    /// The name of the app that sent it, if one did.
+    /// The name of the app that sent it, if any.
     pub(super) fn app(&self) -> Option<&Arc<str>> {
         match &self.caller {
             Caller::App(app) => Some(app.name()),
@@ -89,7 +89,7 @@ impl Context {
         }
     }
 
-    /// The figures of whoever sent it.
+    /// The metrics of its caller.
     pub(super) fn app_metrics(&self) -> &AppMetrics {
         match &self.caller {
             Caller::App(app) => app.metrics(),
@@ -105,13 +105,13 @@ impl Context {
         self.in_flight.insert(in_flight)
     }
 
-    /// The answer's last bytes go out. Whoever has them may send the next request at once, and must
-    /// not meet a limit by this one.
+    /// Releases its share of the app's limits before the last bytes are sent: a caller that has
+    /// them may send its next request at once.
     pub(super) fn ends(&mut self) {
         self.admitted = None;
     }
 
-    /// The request is sent at `now`, with `token`.
+    /// Records that the request is sent at `now` with `token`.
     pub(super) fn goes_out(&mut self, token: &Token, now: Instant) {
         self.generation = Some(token.generation());
         self.sent = Some(now);

@@ -1,8 +1,8 @@
-//! A new connection to an instance: to the first of its addresses that answers, through its forward
-//! proxy if it has one, with TLS verified against the instance's own name.
+//! Opens a connection to an instance: to the first of its addresses that answers, through its
+//! forward proxy if it has one, with TLS verified against the instance's own name.
 //!
-//! Several addresses are tried as RFC 8305 ("happy eyeballs") says: the next one begins when the one
-//! before has failed, or has not answered for 250 ms; the first that connects is taken.
+//! Several addresses are tried as in RFC 8305 ("happy eyeballs"). The next attempt starts when the
+//! previous one has failed, or has not answered for 250 ms. The first connection wins.
 
 use std::fmt;
 use std::io;
@@ -23,19 +23,19 @@ use super::tls::H2;
 use crate::outgoing::tunnel;
 use crate::tls;
 
-/// How long an address may take before the next one is tried too (RFC 8305, section 5).
+/// The delay before the next address is tried too (RFC 8305, section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// The share of the time for a connection that a forward proxy may take: its answer, or that there
-/// was none, can then be reported before the whole is given up.
+/// The share of the connect timeout that a forward proxy may use. Its answer, or its silence, can
+/// then be reported before the whole attempt times out.
 const PROXY_SHARE: f64 = 0.9;
 
-/// How an idle connection is probed, so that one that a firewall has forgotten is noticed.
+/// The TCP keepalive of an idle connection, which detects one that a firewall has dropped.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// Which protocols a connection may speak.
+/// The protocols that a connection may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocols {
     /// HTTP/2 if the instance offers it.
@@ -44,7 +44,7 @@ pub(super) enum Protocols {
     Http1,
 }
 
-/// Makes connections to one instance.
+/// Opens connections to one instance.
 pub(super) struct Dialer {
     instance: Arc<Instance>,
     /// `None`: without TLS.
@@ -57,10 +57,10 @@ struct Tls {
     http1: TlsConnector,
 }
 
-/// Why there is no connection. Never quotes what the other side sent.
+/// Why a connection failed. Never quotes what the other side sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
-    /// No address accepted a connection; this is what the last one did.
+    /// No address accepted a connection; this is the last one's error.
     #[error("cannot connect to {address}: {cause}")]
     Connect {
         /// The address.
@@ -68,17 +68,17 @@ pub(super) enum DialError {
         /// The system's reason.
         cause: io::Error,
     },
-    /// It took too long.
+    /// It timed out.
     #[error("no connection to {0} within {limit}", limit = humantime::format_duration(*.1))]
     Late(String, Duration),
-    /// The forward proxy cannot be reached.
+    /// The forward proxy is unreachable.
     #[error("cannot connect to the proxy {proxy}: {cause}")]
     NoProxy {
         /// The proxy.
         proxy: String,
-        /// What happened, in words.
+        /// What happened.
         cause: String,
-        /// Whether it was a matter of time.
+        /// Whether it timed out.
         timeout: bool,
     },
     /// The forward proxy did not connect to the instance.
@@ -98,7 +98,7 @@ pub(super) enum DialError {
 }
 
 impl DialError {
-    /// Whether it was a matter of time.
+    /// Returns whether it timed out.
     pub(super) fn is_timeout(&self) -> bool {
         match self {
             DialError::Late(..) => true,
@@ -109,7 +109,7 @@ impl DialError {
         }
     }
 
-    /// Whether another attempt would end the same way.
+    /// Returns whether another attempt would fail the same way.
     pub(super) fn is_final(&self) -> bool {
         match self {
             DialError::Proxy(error) => error.is_final(),
@@ -125,10 +125,10 @@ impl DialError {
 }
 
 impl Dialer {
-    /// Makes connections to `instance`.
+    /// Returns a dialer for `instance`.
     ///
     /// # Errors
-    /// [`tls::Error`] if there are no certificates to verify it by.
+    /// [`tls::Error`] if no certificate authority is available to verify it.
     pub(super) fn new(instance: Arc<Instance>) -> Result<Dialer, tls::Error> {
         let tls = if instance.tls {
             let mut config =
@@ -140,7 +140,7 @@ impl Dialer {
                 config.alpn_protocols.insert(0, H2.to_vec());
             }
             let connector = |config| TlsConnector::from(Arc::new(config));
-            // a host that is no name of a server cannot be resolved either
+            // a host that is not a valid server name cannot be resolved either
             let name = ServerName::try_from(instance.host.clone());
             name.ok().map(|name| Tls {
                 name,
@@ -153,8 +153,8 @@ impl Dialer {
         Ok(Dialer { instance, tls })
     }
 
-    /// A new connection, by one of `addresses`, the first of which is preferred; which address it
-    /// leads to comes with it. Takes as long as the instance's `connect_timeout` at most.
+    /// Opens a connection to one of `addresses`, preferring the first; also returns the address.
+    /// Takes at most the instance's `connect_timeout`.
     ///
     /// # Errors
     /// [`DialError`] says why there is none.
@@ -189,7 +189,7 @@ impl Dialer {
             Protocols::Any => &tls.any,
             Protocols::Http1 => &tls.http1,
         };
-        // records are read in small pieces
+        // TLS records are read in small pieces
         let tcp = BufReader::with_capacity(READ_BUFFER, tcp);
         let connected = connector.connect(tls.name.clone(), tcp).await;
         let stream = connected.map_err(|cause| DialError::Tls {
@@ -232,7 +232,7 @@ impl Dialer {
     }
 }
 
-/// Connects to the first of `addresses` that answers. The error is the last one.
+/// Connects to the first of `addresses` that answers. The error is the last attempt's.
 async fn race(
     addresses: &[SocketAddr],
 ) -> Result<(SocketAddr, TcpStream), (SocketAddr, io::Error)> {

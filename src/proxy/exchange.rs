@@ -1,9 +1,6 @@
-//! One request, from its head to its line in the log. This is the file to read first.
+//! Serves one request, from its head to its access log line. Read this file first.
 //!
-//! [`serve`] is the walk: examine the head, hold a token, connect, send, read the response's head,
-//! pass the response on. A connection that cannot be made, one that turns out to be closed and a 401
-//! to the token each lead round the same loop once more; everything that is answered here leaves by
-//! one way, as a [`Stop`].
+//! [`serve`] is the whole path: examine the head, wait for a token, connect, send, read the response's head, pass the response on. Three cases repeat the loop once: a connection that cannot be opened, one that turns out to be closed, and a 401 to the token. Every response of the proxy's own ends it as a [`Stop`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -19,9 +16,9 @@ use super::access_log;
 use super::caller::{Caller, CallerError};
 use super::context::Context;
 use super::dial::Protocols;
-use super::examine::{self, Next};
+use super::examine::{self, Disposition};
 use super::hop_by_hop;
-use super::inject::{self, Destination, REQUEST_ID, Way};
+use super::inject::{self, ClientView, Destination, REQUEST_ID};
 use super::instance_session::{
     Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
 };
@@ -38,28 +35,28 @@ use crate::clock::Clock;
 use crate::telemetry::{Ended, Label, Source, access};
 use crate::token::token::Token;
 
-/// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
-/// for its body all the same (RFC 9110, section 10.1.1).
+/// How long to wait for the instance's answer to `Expect: 100-continue` before asking the caller
+/// for its body anyway (RFC 9110, section 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a connection is tried that cannot be made.
+/// How often to try to connect.
 const MOST_DIALS: usize = 2;
 
-/// What becomes of the caller's connection.
+/// What happens to the caller's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// It may have another request.
+    /// It may send another request.
     Keep,
-    /// It ends.
+    /// It closes.
     Close,
 }
 
-/// Why a request is not served to its end by the instance.
+/// Why the instance does not complete a request.
 #[derive(Debug)]
 enum Stop {
-    /// It is answered here.
+    /// The proxy answers it itself.
     Refused(Refusal),
-    /// Its caller is gone, or too slow; no answer would reach it.
+    /// Its caller is gone or too slow; no response would reach it.
     Caller(CallerError),
     /// The response broke off after its head was sent.
     Cut(Broken),
@@ -86,8 +83,8 @@ impl From<Broken> for Stop {
     }
 }
 
-/// Serves the request of `caller`, which came from `peer`; `malformed` is what is wrong with its head
-/// as bytes.
+/// Serves the request of `caller`, which came from `peer`; `malformed` is what is wrong with the
+/// bytes of its head.
 pub(super) async fn serve(
     caller: &mut Caller,
     peer: &Peer,
@@ -105,7 +102,7 @@ pub(super) async fn serve(
         status: 0,
     };
     let served = match malformed {
-        // where the next request begins is anybody's guess
+        // the start of the next request is unknown
         Some(why) => Err(Refusal::Malformed(why).into()),
         None => exchange.run(peer).await,
     };
@@ -129,34 +126,34 @@ pub(super) async fn serve(
     after
 }
 
-/// A request under way.
+/// A request in progress.
 struct Exchange<'a> {
     caller: &'a mut Caller,
     listening: &'a Listening,
     context: &'a mut Context,
     clock: &'a dyn Clock,
     body: Body,
-    /// The status that the caller was sent; 0: none yet.
+    /// The status sent to the caller; 0 if none yet.
     status: u16,
 }
 
-/// What happens first while a request's body goes one way and its response comes the other.
+/// The next event while a request's body goes one way and its response comes the other.
 enum Event<T> {
-    /// The instance has sent what was waited for.
+    /// The instance sent what was awaited.
     Instance(T),
-    /// The caller has sent a part of the body, or its end.
+    /// The caller sent a part of the body, or its end.
     Body(Option<Bytes>),
-    /// The caller has given up, or what it sends cannot be read.
+    /// The caller gave up, or its body is invalid.
     Caller(CallerError),
 }
 
 impl Exchange<'_> {
     async fn run(&mut self, peer: &Peer) -> Result<After, Stop> {
-        // may it go on, and as whom?
+        // is it allowed, and who sent it?
         self.context.id = inject::request_id(self.caller.head());
         let head = self.caller.head_mut();
         let next = examine::examine(self.context, head, &peer.certificate_names, self.clock)?;
-        if let Next::Answer(endpoint) = next {
+        if let Disposition::Answer(endpoint) = next {
             return self.answer(endpoint).await;
         }
         let _ = self.context.in_flight();
@@ -165,7 +162,7 @@ impl Exchange<'_> {
             && self.body.is_done()
             && hop_by_hop::asks_for_websocket(self.caller.head());
 
-        // send it, and again where that is called for
+        // send it, and again if needed
         let mut is_retried = false;
         let instance = loop {
             let mut instance = self.connect(is_upgrade, is_retried).await?;
@@ -188,7 +185,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Answers a request that asks this proxy for a local token or a session.
+    /// Answers a request for a local token or a session.
     async fn answer(&mut self, endpoint: Endpoint) -> Result<After, Stop> {
         let answered = local::answer(endpoint, self.caller, self.context, self.clock).await?;
         let answer = answered?;
@@ -198,7 +195,7 @@ impl Exchange<'_> {
         Ok(After::Keep)
     }
 
-    /// Waits until there is a token that may be sent.
+    /// Waits for a usable token.
     async fn hold_token(&self) -> Result<(), Refusal> {
         let client = &self.context.client;
         if client.slot.usable(self.clock.now()).is_none() {
@@ -214,7 +211,7 @@ impl Exchange<'_> {
         waited.map_err(Refusal::NoToken)
     }
 
-    /// A connection to the instance, a new one if it has to be `fresh`.
+    /// Returns a connection to the instance; a new one with `fresh`.
     async fn connect(&self, is_upgrade: bool, fresh: bool) -> Result<InstanceSession, Refusal> {
         let protocols = if is_upgrade {
             Protocols::Http1
@@ -230,7 +227,7 @@ impl Exchange<'_> {
                 Err(error) => error,
             };
             dials += 1;
-            // nothing was sent, so that it may be tried again
+            // nothing was sent, so it may be tried again
             if dials == MOST_DIALS || error.is_final() {
                 return Err(Refusal::Upstream {
                     timeout: error.is_timeout(),
@@ -251,7 +248,7 @@ impl Exchange<'_> {
         let held = client.slot.usable(now);
         let token = match held.as_deref().and_then(Option::as_ref) {
             Some(token) => Arc::clone(token),
-            // it expired while the connection was made
+            // the token expired while connecting
             None => self.wait_for_token().await?,
         };
         drop(held);
@@ -276,7 +273,7 @@ impl Exchange<'_> {
         self.await_head(instance).await
     }
 
-    /// Sends what was read of the body before.
+    /// Sends the part of the body that was read earlier.
     async fn send_kept(&self, instance: &mut InstanceSession) -> Result<(), Broken> {
         for part in self.body.kept.iter().flatten() {
             instance.write_body(part.clone()).await?;
@@ -287,14 +284,14 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Reads the head of the response while the body is sent. The inner result is the instance's.
+    /// Reads the head of the response while sending the body. The inner result is the instance's.
     async fn await_head(
         &mut self,
         instance: &mut InstanceSession,
     ) -> Result<Result<(), Broken>, Stop> {
         let client = Arc::clone(&self.context.client);
         let limits = client.upstream.instance();
-        // interim responses of HTTP/2 are not seen: the body is asked for here
+        // HTTP/2 hides interim responses from this code, so it asks for the body itself
         let patience = if instance.is_http2() {
             Duration::ZERO
         } else {
@@ -320,13 +317,13 @@ impl Exchange<'_> {
                     if let Some(judged) = self.judge_head(instance).await? {
                         return Ok(judged);
                     }
-                    // the next head is another
+                    // the next head starts anew
                     before = received.as_ref().map(Received::get);
                     late = pace::now() + limits.header_timeout;
                     silent = silence();
                     continue;
                 }
-                // why the body could not be sent says more than that no response followed
+                // why the body could not be sent is more informative than the missing response
                 Ok(Event::Instance(Err(broken))) => {
                     let says_more = unsent.filter(|_| broken.again == Again::Never);
                     return Ok(Err(says_more.unwrap_or(broken)));
@@ -339,7 +336,7 @@ impl Exchange<'_> {
                         return Ok(Err(Broken::silent(SILENT)));
                     }
                     if late <= now {
-                        // one that has not begun may take its time
+                        // a head that has not started may take its time
                         if received.as_ref().map(Received::get) > before {
                             return Ok(Err(Broken::silent(LATE_HEAD)));
                         }
@@ -355,7 +352,7 @@ impl Exchange<'_> {
             };
             reading = match self.send(read, instance).await {
                 Ok(()) => self.body.reading(),
-                // it may have answered all the same
+                // it may have answered anyway
                 Err(broken) => {
                     unsent = Some(broken);
                     Reading::Nothing
@@ -365,8 +362,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Looks at a head that was read. An interim one is passed on, and the next one is to be read
-    /// (`None`).
+    /// Examines a received head. An interim one is passed on; `None` means that the next one must
+    /// be read.
     async fn judge_head(
         &mut self,
         instance: &InstanceSession,
@@ -386,7 +383,7 @@ impl Exchange<'_> {
         }
         if head.status == StatusCode::CONTINUE && self.caller.expects_continue() {
             if self.body.state != BodyState::Announced {
-                // the caller has been asked already
+                // the caller was already asked
                 return Ok(None);
             }
             self.body.state = BodyState::Due;
@@ -398,7 +395,7 @@ impl Exchange<'_> {
         Ok(None)
     }
 
-    /// Waits for the instance, while the caller is read from.
+    /// Waits for the instance while reading from the caller.
     async fn event<T>(&mut self, reading: Reading, instance: impl Future<Output = T>) -> Event<T> {
         let caller = &mut *self.caller;
         let Body { state, pace, .. } = &mut self.body;
@@ -425,7 +422,7 @@ impl Exchange<'_> {
         event
     }
 
-    /// Sends what was read of the body to the instance.
+    /// Sends a received part of the body to the instance.
     async fn send(
         &mut self,
         read: Option<Bytes>,
@@ -435,7 +432,7 @@ impl Exchange<'_> {
         let is_last = match &read {
             Some(part) => {
                 self.body.came(part);
-                // a length that is reached needs no other end
+                // a body of known length needs no other end
                 self.caller.is_body_done()
             }
             None => true,
@@ -455,7 +452,7 @@ impl Exchange<'_> {
         limited(limit, sending).await
     }
 
-    /// Whether the request goes once more, with another token, because the instance answered 401.
+    /// Returns whether to send the request once more, with another token, after a 401.
     async fn is_replayed(&mut self, instance: &InstanceSession) -> bool {
         let Some((head, generation)) = instance.head().zip(self.context.generation) else {
             return false;
@@ -466,12 +463,12 @@ impl Exchange<'_> {
             body_at_hand: self.body.is_at_hand(),
         };
         let next = replay::decide(&self.context.client, self.clock, head.status, asked).await;
-        let again = next == replay::Next::SendAgain;
+        let again = next == replay::ReplayDecision::SendAgain;
         self.context.replayed |= again;
         again
     }
 
-    /// Whether the request may be sent once more after it broke off.
+    /// Returns whether to send the request once more after it broke off.
     fn may_go_again(&self, broken: &Broken) -> bool {
         let may = match broken.again {
             Again::Never => false,
@@ -486,7 +483,7 @@ impl Exchange<'_> {
         may && self.body.is_at_hand()
     }
 
-    /// The head of the response as the caller gets it.
+    /// The head of the response as sent to the caller.
     fn response_head(
         &mut self,
         instance: &InstanceSession,
@@ -502,7 +499,7 @@ impl Exchange<'_> {
         {
             head.insert_header(REQUEST_ID, id.clone())?;
         }
-        let way = Way {
+        let way = ClientView {
             scheme: self.context.plan.listener.scheme(),
             host: request.headers.get(HOST),
             prefix: self.context.stripped.as_deref().unwrap_or_default(),
@@ -511,7 +508,7 @@ impl Exchange<'_> {
         Ok(Some(head))
     }
 
-    /// Sends the response to the caller, and takes the connection to the instance back.
+    /// Sends the response to the caller, and returns the connection to the pool.
     async fn pass_on(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
         let head = self.response_head(&instance).map_err(internal)?;
         let Some(head) = head else {
@@ -540,7 +537,7 @@ impl Exchange<'_> {
                     left = left.map(|left| left.saturating_sub(part.as_slice().len()));
                     if left == Some(0) {
                         self.context.ends();
-                        // over HTTP/2 the stream has an end of its own, which is awaited
+                        // over HTTP/2 the stream has its own end, which must be awaited
                         is_ended = !is_http2;
                     }
                     self.caller.write_body(part, is_ended).await?;
@@ -559,12 +556,12 @@ impl Exchange<'_> {
             };
             reading = match self.send(read, &mut instance).await {
                 Ok(()) => self.body.reading(),
-                // the response goes on
+                // the response continues
                 Err(_) => Reading::Nothing,
             };
         }
         if !self.body.is_done() {
-            // it was answered without the rest
+            // the response came without the rest of the body
             return Ok(After::Close);
         }
         let now = self.clock.now();
@@ -572,13 +569,13 @@ impl Exchange<'_> {
         Ok(After::Keep)
     }
 
-    /// The instance's response begins.
+    /// Records that the instance's response starts.
     fn note_response(&mut self) {
         let now = self.clock.now();
         self.context.upstream = self.context.sent.map(|sent| now.since(sent));
     }
 
-    /// Passes bytes both ways, for the connection has become a tunnel (101), until either side ends.
+    /// Relays bytes both ways after a 101, until either side ends.
     async fn tunnel(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
         let head = self.response_head(&instance).map_err(internal)?;
         let Some(head) = head else {
@@ -606,15 +603,15 @@ impl Exchange<'_> {
         Ok(After::Close)
     }
 
-    /// Has the response tell the caller that its connection ends, if it does.
+    /// Makes the response announce the end of the connection, if it ends.
     fn say_farewell(&mut self) {
         if self.listening.is_ending() {
             self.caller.close_after();
         }
     }
 
-    /// Ends the request: whatever stopped it is answered, or seen by the caller. What becomes of the
-    /// connection, and what the log says.
+    /// Ends the request: sends the refusal, or makes a truncated response visible to the caller.
+    /// Returns what happens to the connection, and the log's outcome.
     async fn conclude(&mut self, served: Result<After, Stop>) -> (After, Option<String>) {
         self.context.ends();
         let is_answered = self.status != 0;
@@ -634,7 +631,7 @@ impl Exchange<'_> {
                 (Refusal::Unreadable, Some(error.to_string()))
             }
             Err(stop) => {
-                // a response that was cut stays cut: the caller must not take it for whole
+                // a truncated response must not look complete
                 self.caller.abort();
                 let error = match stop {
                     Stop::Caller(error) => error.to_string(),
@@ -667,7 +664,7 @@ impl Exchange<'_> {
     }
 }
 
-/// The next event within `limit`, if there is one.
+/// Waits for the next event, within `limit` if there is one.
 async fn limited_event<T>(
     limit: Option<Duration>,
     event: impl Future<Output = Event<Result<T, Broken>>>,
@@ -681,7 +678,7 @@ async fn limited_event<T>(
     }
 }
 
-/// How long the body of a response is, if its head says so.
+/// The length of the response's body, if its head has it.
 fn length(head: &ResponseHeader) -> Option<usize> {
     head.headers
         .get(CONTENT_LENGTH)?
@@ -691,7 +688,7 @@ fn length(head: &ResponseHeader) -> Option<usize> {
         .ok()
 }
 
-/// A header could not be set, which no value that this program sets can cause.
+/// A header could not be set; impossible with the values that this program sets.
 fn internal(_: Box<pingora::Error>) -> Stop {
     Broken::invalid("its head cannot be passed on").into()
 }

@@ -1,5 +1,5 @@
-//! Who a caller is: the app whose socket it came by, whose certificate it showed, or whose key or
-//! local token it sends. What it shows ends here.
+//! Identifies the caller: by its socket, its certificate, its key or a local token. Its credentials
+//! are not forwarded.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,35 +12,36 @@ use super::plan::Client;
 use crate::local_token::request::{self, Credentials};
 use crate::local_token::{self, Subject, login};
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Caller {
-    /// Whoever reaches the listener: there are no apps.
+    /// Anyone who reaches the listener: there are no apps.
     Anyone,
     /// An app.
     App(Arc<App>),
-    /// Whoever has the client's own id and secret.
+    /// A caller with the client's own id and secret.
     Owner,
 }
 
-/// What is known of a caller before it says anything.
+/// What a connection reveals about its caller before any request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Door<'a> {
-    /// The app that everybody is who comes by this listener.
+    /// The app of every caller of this listener, if set.
     pub(super) app: Option<&'a Arc<App>>,
-    /// The names on the certificate that it showed, which was verified.
+    /// The names in its verified certificate.
     pub(super) certificate: &'a [String],
 }
 
 impl Door<'_> {
-    /// Who comes by it, if that is settled by it.
+    /// The app that the connection identifies, if it does.
     pub(super) fn app(&self, apps: &Apps) -> Option<Arc<App>> {
         let by_certificate = || apps.on_certificate(self.certificate);
         self.app.or_else(by_certificate).map(Arc::clone)
     }
 }
 
-/// Who sent a request with these `headers` for `client`, at `now`; `None` if it is nobody known.
+/// Identifies the sender of a request with these `headers` for `client`, at `now`; `None` if it is
+/// unknown.
 pub(super) fn identify(
     apps: &Apps,
     door: Door<'_>,
@@ -66,7 +67,7 @@ pub(super) fn identify(
     })
 }
 
-/// Who has one of these pairs of a name and a key, or of the client's id and secret.
+/// Identifies the caller with one of these pairs of name and key, or the client's id and secret.
 pub(super) fn by_pair(apps: &Apps, client: &Client, shown: &[Credentials]) -> Option<Caller> {
     shown.iter().find_map(|Credentials { name, secret }| {
         let app = apps.with_name_and_key(name, secret.expose().as_bytes());

@@ -1,4 +1,4 @@
-//! One request to an instance and its response, over HTTP/1.1 or HTTP/2 alike.
+//! A request to an instance and its response, over HTTP/1.1 or HTTP/2.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use super::stream::Received;
 
-/// One request to an instance and its response. The order of calls: [`write_head`], then any number
-/// of [`write_body`] and one [`finish`] if there is a body; beside them [`read_head`] until its
-/// status is final, then [`read_body`] until it gives nothing.
+/// A request to an instance and its response. Order of calls: [`write_head`]; if there is a body,
+/// any number of [`write_body`] and one [`finish`]; concurrently [`read_head`] until its status is
+/// final, then [`read_body`] until it returns `None`.
 ///
 /// [`write_head`]: InstanceSession::write_head
 /// [`write_body`]: InstanceSession::write_body
@@ -46,12 +46,12 @@ pub(super) enum Chunk<'a> {
     Owned(Bytes),
 }
 
-/// Why a request to an instance, or its response, broke off. Never quotes what was received.
+/// Why a request or its response broke off. Never quotes received data.
 #[derive(Debug)]
 pub(super) struct Broken {
-    /// What happened, in words.
+    /// What happened.
     pub(super) problem: String,
-    /// Whether it was a matter of time.
+    /// Whether it timed out.
     pub(super) timeout: bool,
     /// Whether and how the request may be sent again.
     pub(super) again: Again,
@@ -62,17 +62,17 @@ pub(super) struct Broken {
 pub(super) enum Again {
     /// Not at all.
     Never,
-    /// If its method is idempotent (RFC 9110, section 9.2.2): the connection was a kept one, which
-    /// the instance may have closed before it saw the request.
+    /// If its method is idempotent (RFC 9110, section 9.2.2): the connection was reused, and the
+    /// instance may have closed it before it saw the request.
     IfIdempotent,
-    /// In any case: the instance says that it has not looked at it (RFC 9113, section 8.7).
+    /// Always: the instance says that it has not processed it (RFC 9113, section 8.7).
     Always,
-    /// In any case, over HTTP/1.1: the instance wants that (RFC 9113, section 7).
+    /// Always, over HTTP/1.1: the instance requires it (RFC 9113, section 7).
     OverHttp1,
 }
 
 impl Chunk<'_> {
-    /// Its bytes.
+    /// The bytes.
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Chunk::Borrowed(bytes) => bytes,
@@ -80,7 +80,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// Its bytes, copied if they are in a buffer.
+    /// The bytes, copied if they are borrowed.
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
             Chunk::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
@@ -90,7 +90,7 @@ impl Chunk<'_> {
 }
 
 impl InstanceSession {
-    /// A session on a connection of HTTP/1.
+    /// Returns a session on an HTTP/1 connection.
     pub(super) fn http1(
         stream: Stream,
         received: Received,
@@ -109,7 +109,7 @@ impl InstanceSession {
         matches!(self, InstanceSession::Http2(_))
     }
 
-    /// How many bytes its connection has received; `None` if it is shared with other requests.
+    /// The received bytes of its connection; `None` if other requests share it.
     pub(super) fn received(&self) -> Option<Received> {
         match self {
             InstanceSession::Http1(http1) => Some(http1.received.clone()),
@@ -117,7 +117,7 @@ impl InstanceSession {
         }
     }
 
-    /// Sends the head of a request. Over HTTP/2 its URI is absolute and it has no `Host`.
+    /// Sends the head of a request. Over HTTP/2 its URI is absolute and there is no `Host`.
     ///
     /// # Errors
     /// [`Broken`].
@@ -137,7 +137,7 @@ impl InstanceSession {
         }
     }
 
-    /// Sends a part of its body. An empty one is nothing: to chunked coding it would be the end.
+    /// Sends a part of the body. Ignores an empty one, which would end a chunked body.
     ///
     /// # Errors
     /// [`Broken`].
@@ -157,7 +157,7 @@ impl InstanceSession {
         }
     }
 
-    /// Ends its body.
+    /// Ends the body.
     ///
     /// # Errors
     /// [`Broken`].
@@ -173,8 +173,7 @@ impl InstanceSession {
         }
     }
 
-    /// Reads the head of a response, which may be an interim one (1xx); call it again then. May be
-    /// given up and called again.
+    /// Reads the head of a response. If it is an interim one (1xx), call it again. Cancel safe.
     ///
     /// # Errors
     /// [`Broken`].
@@ -191,7 +190,7 @@ impl InstanceSession {
         }
     }
 
-    /// The head that was read last.
+    /// The last head that was read.
     pub(super) fn head(&self) -> Option<&ResponseHeader> {
         match self {
             InstanceSession::Http1(http1) => http1.session.resp_header(),
@@ -199,7 +198,7 @@ impl InstanceSession {
         }
     }
 
-    /// Reads a piece of the response's body; `None` at its end. May be given up and called again.
+    /// Reads a piece of the response's body; `None` at its end. Cancel safe.
     ///
     /// # Errors
     /// [`Broken`].
@@ -216,7 +215,7 @@ impl InstanceSession {
         }
     }
 
-    /// Whether the response is complete.
+    /// Returns whether the response is complete.
     pub(super) fn is_complete(&mut self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.is_body_done(),
@@ -224,7 +223,7 @@ impl InstanceSession {
         }
     }
 
-    /// Whether the connection has become a tunnel (101).
+    /// Returns whether the connection has become a tunnel (101).
     pub(super) fn is_upgraded(&self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.was_upgraded(),
@@ -232,7 +231,7 @@ impl InstanceSession {
         }
     }
 
-    /// Sends what follows as it is: the connection has become a tunnel.
+    /// Switches the request's body to raw bytes: the connection has become a tunnel.
     pub(super) fn write_as_tunnel(&mut self) {
         if let InstanceSession::Http1(http1) = self {
             http1.session.maybe_upgrade_body_writer();
@@ -242,7 +241,7 @@ impl InstanceSession {
 
 impl Http1 {
     fn broken(&self, error: &Error) -> Broken {
-        // nothing of a response has come: a kept connection may have been closed meanwhile
+        // without any response a reused connection may have been closed earlier
         let is_stale = self.is_reused
             && (matches!(error.retry, RetryType::ReusedOnly)
                 || matches!(error.etype(), ErrorType::WriteError));
@@ -277,7 +276,7 @@ impl Broken {
         Broken::of(error, again)
     }
 
-    /// That the instance was silent for longer than is allowed.
+    /// The error of an instance that was silent for too long.
     pub(super) fn silent(what: &str) -> Broken {
         Broken {
             problem: what.to_owned(),
@@ -286,7 +285,7 @@ impl Broken {
         }
     }
 
-    /// That the instance answered something that cannot be passed on.
+    /// The error of a response that cannot be passed on.
     pub(super) fn invalid(what: &str) -> Broken {
         Broken {
             problem: what.to_owned(),
@@ -296,8 +295,7 @@ impl Broken {
     }
 }
 
-/// Whether it was a matter of time. Over HTTP/2 every stream of a connection ends with the reason for
-/// which the connection did.
+/// Returns whether it timed out. Over HTTP/2 every stream ends with the connection's reason.
 fn is_timeout(error: &Error) -> bool {
     let cause = error.root_cause();
     let io = cause.downcast_ref::<io::Error>();
@@ -311,7 +309,7 @@ fn is_timeout(error: &Error) -> bool {
     ) || kind == Some(io::ErrorKind::TimedOut)
 }
 
-/// What went wrong, without what the other side sent.
+/// Describes the error, without quoting the other side.
 fn problem(error: &Error) -> String {
     match error.root_cause().downcast_ref::<io::Error>() {
         Some(io) => format!("{}: {io}", error.etype().as_str()),
@@ -323,7 +321,7 @@ fn problem(error: &Error) -> String {
 pub(super) const SILENT: &str = "Collibra was silent for longer than idle_timeout";
 pub(super) const LATE_HEAD: &str = "the head of the response took longer than header_timeout";
 
-/// What the instance does within `limit`, if there is one.
+/// Waits for the instance within `limit`, if there is one.
 pub(super) async fn limited<T>(
     limit: Option<Duration>,
     doing: impl Future<Output = Result<T, Broken>>,
@@ -337,14 +335,14 @@ pub(super) async fn limited<T>(
     }
 }
 
-/// Whether a response to a request with `method` has no body, whatever its fields say (RFC 9110,
-/// sections 9.3.2, 15.3.5 and 15.4.5).
+/// Returns whether a response to `method` has no body, whatever its fields say (RFC 9110, sections
+/// 9.3.2, 15.3.5 and 15.4.5).
 pub(super) fn has_no_body(method: &http::Method, status: StatusCode) -> bool {
     *method == http::Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Whether `version` knows chunked coding and interim responses.
+/// Returns whether `version` supports chunked coding and interim responses.
 pub(super) fn is_http11(version: Version) -> bool {
     version >= Version::HTTP_11
 }

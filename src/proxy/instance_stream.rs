@@ -1,4 +1,4 @@
-//! The bytes of a connection to an instance: TCP, with or without TLS on top.
+//! The byte stream of a connection to an instance: TCP, optionally with TLS.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -24,27 +24,27 @@ use super::pace;
 use super::stream::Received;
 use super::tls::H2;
 
-/// What is read ahead below TLS: a record (RFC 8446, section 5.1).
+/// The read-ahead below TLS: one record (RFC 8446, section 5.1).
 pub(super) const READ_BUFFER: usize = 16 * 1024;
 
-/// The bytes of a connection to an instance.
+/// The byte stream of a connection to an instance.
 pub(super) struct InstanceStream {
     inner: Inner,
     received: Received,
-    /// Over HTTP/2.
+    /// Set for HTTP/2.
     frames: Option<HeadFrames>,
 }
 
 type Inner = Either<TcpStream, Box<TlsStream<BufReader<TcpStream>>>>;
 
 impl InstanceStream {
-    /// A connection without TLS.
+    /// Returns a stream without TLS.
     pub(super) fn plain(stream: TcpStream) -> InstanceStream {
         InstanceStream::over(Either::Left(stream))
     }
 
-    /// A connection whose TLS handshake is done. Over HTTP/2 the head of a response may take as long as
-    /// `header_timeout`.
+    /// Returns a stream after its TLS handshake. Over HTTP/2 the head of a response may take as
+    /// long as `header_timeout`.
     pub(super) fn tls(
         stream: TlsStream<BufReader<TcpStream>>,
         header_timeout: Duration,
@@ -64,7 +64,7 @@ impl InstanceStream {
         }
     }
 
-    /// Whether both sides have agreed on HTTP/2.
+    /// Returns whether HTTP/2 was negotiated.
     pub(super) fn is_http2(&self) -> bool {
         match &self.inner {
             Either::Left(_) => false,
@@ -72,13 +72,13 @@ impl InstanceStream {
         }
     }
 
-    /// Counts what this connection receives.
+    /// The counter of received bytes.
     pub(super) fn received(&self) -> Received {
         self.received.clone()
     }
 }
 
-/// Whether an idle connection can still be used: it is open, and nothing came unasked.
+/// Returns whether an idle connection is usable: it is open, and nothing arrived unrequested.
 pub(super) fn is_quiet(stream: &mut Stream) -> bool {
     let mut byte = [0; 1];
     let mut cx = Context::from_waker(Waker::noop());

@@ -1,6 +1,5 @@
-//! Requests that are answered here with a local token: those for an access token, and session
-//! logins. So an app that does either calls the proxy in place of Collibra and nothing else
-//! changes for it; no password and no token request travels on.
+//! Answers token requests and session logins with a local token. An app that uses either only
+//! changes its URL, and neither a password nor a token request reaches Collibra.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use super::answer::Answer;
 use super::caller::{Caller as Connection, CallerError};
 use super::context::Context;
 use super::identify::{Caller, by_pair};
-use super::policy::{Readings, Sessions, session_call};
+use super::policy::{PathReadings, Sessions, session_call};
 use super::respond::{ApiError, Refusal};
 use crate::clock::Clock;
 use crate::local_token::request::{self, Credentials, TokenRequestError, TokenResponse};
@@ -21,34 +20,34 @@ use crate::local_token::{Key, Subject, login};
 use crate::secret::Secret;
 use crate::telemetry::Label;
 
-/// How long a local token is good for.
+/// The lifetime of a local token.
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 
-/// How long a session is: as long as the longest of Collibra's exports may run.
+/// The lifetime of a session: as long as the longest export at Collibra may run.
 const SESSION_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
-/// The largest body that is read, in bytes: a name, a secret and little else.
+/// The largest body in bytes: a name, a secret and little else.
 const LARGEST_BODY: usize = 16 * 1024;
 
-/// The longest time for it.
+/// The timeout for reading the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a request that is answered here asks for.
+/// What a request asks for that is answered here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// An access token (RFC 6749, section 4.4.2).
     Token,
     /// A session.
     OpenSession,
-    /// A session's end.
+    /// The end of a session.
     EndSession,
 }
 
 impl Endpoint {
-    /// What of this a request asks for, if it does.
+    /// The endpoint that a request addresses, if any.
     pub(super) fn of(
         method: &Method,
-        paths: &Readings<'_>,
+        paths: &PathReadings<'_>,
         token_path: &str,
         sessions: Sessions,
     ) -> Option<Endpoint> {
@@ -66,7 +65,7 @@ impl Endpoint {
         }
     }
 
-    /// Its name in the answer's header and the access log.
+    /// Its name in the response's header and the access log.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Endpoint::Token => "local-token",
@@ -78,7 +77,7 @@ impl Endpoint {
 /// Answers the request.
 ///
 /// # Errors
-/// If the caller is gone before its request is read.
+/// If the caller is gone before its request was read.
 pub(super) async fn answer(
     endpoint: Endpoint,
     connection: &mut Connection,
@@ -119,7 +118,7 @@ pub(super) async fn answer(
     })
 }
 
-/// A local token for whoever showed these credentials; `None` if that is nobody known.
+/// Signs a local token for a caller with these credentials; `None` if they are unknown.
 fn sign(
     context: &mut Context,
     shown: &[Credentials],
@@ -139,7 +138,7 @@ fn sign(
     let expires = clock.wall() + life;
     let token = match &context.caller {
         Caller::App(app) => {
-            // an app without a key is known by its certificate or socket, whatever it shows
+            // an app without a key is identified by its certificate or socket, whatever it sends
             let key = app.signing().cloned().unwrap_or_else(of_shown);
             key.sign(Subject::App(app.name()), expires)
         }
@@ -170,7 +169,7 @@ fn opened(token: &Secret, over_tls: bool) -> Answer {
         .with(SET_COOKIE.as_str(), cookie)
 }
 
-/// The answer to a token request that is refused: in the form of RFC 6749, and in Collibra's too.
+/// The response to a refused token request, in the format of RFC 6749 and in Collibra's.
 fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -207,7 +206,7 @@ fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
     }
 }
 
-/// The request's body; `None` if it is too large or too slow.
+/// Reads the request's body; `None` if it is too large or too slow.
 async fn read_body(connection: &mut Connection) -> Result<Option<Vec<u8>>, CallerError> {
     let mut body = Vec::new();
     if !connection.has_body() {

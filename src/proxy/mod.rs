@@ -1,19 +1,20 @@
-//! The data path: what happens to a request between its listener and Collibra.
+//! The data path: handles a request between its listener and Collibra.
 //!
-//! A request's walk: [`listener`] accepts a connection, `transport` is TLS or not, `connection` (HTTP/1)
-//! or `http2` reads heads from it, and `exchange` serves each request from its head to its line in the
-//! log. It asks [`head`] and `examine` ([`target`], [`browser`], `identify`, [`policy`], [`limit`]:
-//! may it go on, and as whom?), the client's token, [`upstream`] (a connection: `pool`, `dial`),
-//! `inject` and `hop_by_hop` (what is sent), `replay` (once more after a 401?), and passes the response
-//! on. `caller` and `instance_session` are the two sides, whatever version of HTTP each speaks. What is
-//! not forwarded is answered by `local`, with a local token, or by [`respond`], with a refusal.
+//! The path of a request: [`listener`] accepts a connection, `transport` adds TLS if configured,
+//! and `connection` (HTTP/1) or `http2` reads heads from it. `exchange` serves each request from
+//! its head to its access log line. It calls [`head`] and `examine` ([`target`], [`browser`],
+//! `identify`, [`policy`], [`limit`]) to check and identify it, waits for the client's token, and
+//! gets a connection from [`upstream`] (`pool`, `dial`). `inject` and `hop_by_hop` build the
+//! forwarded head, and `replay` decides about a 401. Then it passes the response on. `caller` and
+//! `instance_session` are its two sides, whatever their HTTP version. Requests that are not
+//! forwarded are answered by `local`, with a local token, or by [`respond`], with a refusal.
 //!
-//! Promises: nothing goes to the instance without a usable token, and a token goes nowhere else;
-//! bodies are streamed both ways, never buffered; a response has no total deadline, and one that
-//! breaks off upstream breaks off downstream; what changes while a request is served counts for the
-//! next one.
+//! Guarantees: nothing is sent to the instance without a usable token, and a token goes nowhere
+//! else. Bodies are streamed in both directions, never buffered. A response has no total deadline,
+//! and one that is truncated upstream is truncated downstream. A change of the configuration
+//! applies to the next request.
 //!
-//! This is the only module that knows pingora and h2.
+//! Only this module uses pingora and h2.
 
 mod access_log;
 mod answer;

@@ -1,4 +1,4 @@
-//! Who is at the other end of an app's connection, as far as the connection itself tells.
+//! The other end of an app's connection, as far as the connection identifies it.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// The other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// Whether it speaks TLS.
+    /// Whether it uses TLS.
     pub tls: bool,
-    /// The names on its certificate, if it showed one; none that was not verified. The subject's
-    /// common name, and the DNS names, URIs and mail addresses among the alternative ones (RFC
-    /// 5280, sections 4.1.2.6 and 4.2.1.6), as they are written there.
+    /// The names in its verified certificate, if it sent one: the subject's common name, and the
+    /// DNS names, URIs and mail addresses among the alternative names (RFC 5280, sections 4.1.2.6
+    /// and 4.2.1.6), unmodified.
     pub certificate_names: Arc<[String]>,
 }
 
 impl Peer {
-    /// One that speaks TLS and has shown `certificate`, verified, or none.
+    /// Returns a TLS peer with this verified certificate, if any.
     pub(super) fn with_tls(certificate: Option<&CertificateDer<'_>>) -> Peer {
         Peer {
             tls: true,
@@ -28,7 +28,7 @@ impl Peer {
 }
 
 fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
-    // verified, so it can be read
+    // verified, so it can be parsed
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
         return Arc::default();
     };

@@ -1,5 +1,5 @@
-//! What is done with the requests of one listener: whom they come from, which clients' tokens they
-//! get, and what is forwarded at all.
+//! The plan for a listener's requests: who may call, which clients' tokens are used, and what is
+//! forwarded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ pub struct Client {
     pub name: Arc<str>,
     /// Its token.
     pub slot: Arc<TokenSlot>,
-    /// How long a request waits when there is no token.
+    /// How long a request waits for a token.
     pub wait_for_token: Duration,
-    /// Where its instance is.
+    /// The connections to its instance.
     pub upstream: Arc<Upstream>,
-    /// Its own credentials, by which an app may say that it is the client's owner.
+    /// Its own credentials, which identify a caller as the client's owner.
     pub own: Credentials,
-    /// Its figures.
+    /// Its metrics.
     pub metrics: Arc<ClientMetrics>,
-    /// Keeps its engine running for as long as a request may need it.
+    /// Keeps its engine running as long as a request may need it.
     pub engine: Control,
 }
 
@@ -41,47 +41,47 @@ pub struct Credentials {
     pub id: ClientId,
     /// Its secret.
     pub secret: Secret,
-    /// What the local tokens of those are signed with who show both.
+    /// The key that signs local tokens for callers with these credentials.
     pub signing: local_token::Key,
 }
 
-/// What is done with the requests of one listener. A request keeps the plan that was in place when
-/// its head was complete, to its end.
+/// The plan for a listener's requests. A request keeps the plan that was in force when its head was
+/// complete.
 #[derive(Debug)]
 pub struct Plan {
     /// The listener.
     pub listener: Listener,
-    /// The client whose token is attached, unless a route or an app has another.
+    /// The client whose token is attached, unless a route or an app has its own.
     pub client: Arc<Client>,
-    /// The routes, the longest prefix first.
+    /// The routes, longest prefix first.
     pub routes: Vec<Route>,
-    /// Those who may call.
+    /// The apps that may call.
     pub apps: Arc<Apps>,
-    /// The app that all who connect here are.
+    /// The app of every caller of this listener, if set.
     pub app: Option<Arc<App>>,
-    /// The figures of callers that are no app.
+    /// The metrics of callers that are not apps.
     pub nobody: Arc<AppMetrics>,
     /// What they may call.
     pub policy: Arc<Policy>,
-    /// The listener's figures.
+    /// The listener's metrics.
     pub metrics: Arc<ListenerMetrics>,
     /// Whether each request is logged.
     pub access_log: bool,
 }
 
-/// Where requests go whose path begins alike.
+/// A route by path prefix.
 #[derive(Debug)]
 pub struct Route {
-    /// What the path begins with: with a slash, and not ending with one.
+    /// The prefix: it starts with a slash and does not end with one.
     pub prefix: Arc<str>,
-    /// Whose token they get.
+    /// The client whose token is attached.
     pub client: Arc<Client>,
-    /// Whether the prefix is cut.
+    /// Whether the prefix is stripped.
     pub strip: bool,
 }
 
 impl Credentials {
-    /// The credentials `id` and `secret`.
+    /// Returns the credentials `id` and `secret`.
     #[must_use]
     pub fn new(id: ClientId, secret: Secret) -> Credentials {
         let signing = local_token::Key::of(&secret);
@@ -94,7 +94,7 @@ impl Credentials {
 }
 
 impl Plan {
-    /// The route of a path, as it was read, if it has one.
+    /// The route of a path, in the form it was read, if there is one.
     pub(super) fn route(&self, path: &str) -> Option<&Route> {
         let mut routes = self.routes.iter();
         routes.find(|route| {
@@ -103,7 +103,8 @@ impl Plan {
         })
     }
 
-    /// The client whose instance is `host`: the listener's own before those of its routes.
+    /// The client whose instance is `host`: the listener's own is checked before those of its
+    /// routes.
     pub(super) fn client_at(&self, host: &str) -> Option<&Arc<Client>> {
         let routed = self.routes.iter().map(|route| &route.client);
         let mut clients = std::iter::once(&self.client).chain(routed);

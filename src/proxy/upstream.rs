@@ -1,9 +1,9 @@
-//! Where an instance is, and the connections to it: its addresses are looked up in the background and
-//! kept while they are valid; a connection is one that is open already, or a new one.
+//! An instance's addresses and the connections to it. Addresses are resolved in the background and
+//! cached while they are valid. A request gets an open connection or a new one.
 //!
-//! Behind a forward proxy it is the proxy that is looked up; the instance's name is resolved there.
+//! Behind a forward proxy, the proxy's name is resolved instead; the proxy resolves the instance's.
 //!
-//! A name that stops resolving costs nothing while its last addresses still answer. The address that
+//! A name that stops resolving is harmless while its last addresses still answer. The address that
 //! answered last is tried first.
 
 use std::net::{IpAddr, SocketAddr};
@@ -29,21 +29,21 @@ use crate::clock::{Clock, Instant};
 use crate::tls;
 use crate::token::cache::Status;
 
-/// The shortest time between two look-ups.
+/// The shortest time between two lookups.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often idle connections are looked over.
+/// How often idle connections are pruned.
 const PRUNE_PAUSE: Duration = Duration::from_secs(10);
 
-/// How many requests share a connection to an instance that speaks HTTP/2.
+/// How many requests share an HTTP/2 connection to an instance.
 const STREAMS: usize = 64;
 
-/// How much of one response may be under way on such a connection, in bytes. The connection has room
-/// for that of every stream: an app that reads slowly holds up nobody else.
+/// The flow-control window of a response on such a connection, in bytes. The connection's window is
+/// large enough for every stream: an app that reads slowly blocks no other.
 const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
-/// An instance's whereabouts, and the connections to it.
+/// An instance's addresses, and the connections to it.
 #[derive(Debug)]
 pub struct Upstream {
     instance: Arc<Instance>,
@@ -52,21 +52,21 @@ pub struct Upstream {
     dialer: Dialer,
     pool: Pool,
     addresses: ArcSwap<Vec<SocketAddr>>,
-    /// Which address answered last.
+    /// The index of the address that answered last.
     preferred: AtomicUsize,
     known: watch::Sender<Known>,
     look_again: Arc<Notify>,
-    /// What the last new connection spoke: whether more may share one.
+    /// The protocol of the last new connection: whether requests may share one.
     spoken: AtomicU8,
-    /// Held while a connection is made that others may share.
+    /// Held while opening a connection that others may share.
     dialing: Mutex<()>,
-    /// Counts connections that could not be made.
+    /// Counts failed connections.
     failures: AtomicU64,
     /// The instance has asked for HTTP/1.1.
     is_http1_only: AtomicBool,
 }
 
-/// What the last look-up gave.
+/// The result of the last lookup.
 #[derive(Clone, Debug)]
 enum Known {
     NotYet,
@@ -74,13 +74,13 @@ enum Known {
     Nothing(String),
 }
 
-/// Why an instance cannot be used at all.
+/// Why an instance is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its host cannot be sent as `Host`.
+    /// Its host is not valid in `Host`.
     #[error("its host cannot be sent in a header")]
     Host,
-    /// There are no certificates to verify it by.
+    /// No certificate authority is available to verify it.
     #[error("{}", .0.reason)]
     Tls(tls::Error),
 }
@@ -88,21 +88,21 @@ pub enum Error {
 /// Why there is no connection to an instance.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    /// It has no address; why, in words.
+    /// It has no address; the text says why.
     #[error("{0}")]
     NoAddress(String),
-    /// None of its addresses could be connected to.
+    /// None of its addresses accepted a connection.
     #[error(transparent)]
     Dial(#[from] DialError),
 }
 
-/// What is known of the protocol that an instance speaks.
+/// What is known of the instance's protocol.
 const UNKNOWN: u8 = 0;
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
 
 impl ConnectError {
-    /// Whether it was a matter of time.
+    /// Returns whether it timed out.
     pub(super) fn is_timeout(&self) -> bool {
         match self {
             ConnectError::NoAddress(_) => false,
@@ -110,7 +110,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether another attempt would end the same way.
+    /// Returns whether another attempt would fail the same way.
     pub(super) fn is_final(&self) -> bool {
         match self {
             ConnectError::NoAddress(_) => true,
@@ -120,11 +120,11 @@ impl ConnectError {
 }
 
 impl Upstream {
-    /// An instance whose addresses are not known yet, unless it is named by one. Needs
-    /// [`Upstream::keep_resolved`] to run.
+    /// Returns an instance whose addresses are not resolved yet, unless it is an IP address. Run
+    /// [`Upstream::keep_resolved`] for it.
     ///
     /// # Errors
-    /// [`Error`] if requests could not be sent to it.
+    /// [`Error`] if no request could be sent to it.
     pub fn new(instance: Arc<Instance>) -> Result<Upstream, Error> {
         let host = HeaderValue::try_from(&instance.authority).map_err(|_| Error::Host)?;
         let authority = Authority::try_from(&*instance.authority).map_err(|_| Error::Host)?;
@@ -149,7 +149,7 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// Where connections lead: a name or an address, and a port.
+    /// The name or address, and the port, to connect to.
     fn next_hop(&self) -> (&str, u16) {
         match &self.instance.proxy {
             Some(proxy) => (proxy.host(), proxy.port()),
@@ -157,7 +157,7 @@ impl Upstream {
         }
     }
 
-    /// Begins with the addresses at which `other` was found, if both have one name.
+    /// Starts with the addresses of `other`, if both have the same name.
     pub fn take_over_addresses(&self, other: &Upstream) {
         let known = other.addresses.load();
         let addresses: Vec<IpAddr> = known.iter().map(SocketAddr::ip).collect();
@@ -177,13 +177,13 @@ impl Upstream {
         &self.host
     }
 
-    /// The same, as HTTP/2 has it (RFC 9113, section 8.3.1).
+    /// The same for HTTP/2 (RFC 9113, section 8.3.1).
     pub(super) fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// A connection for one request at `now`: one that is open, unless it has to be `fresh`, or a new
-    /// one. Waits for the first look-up, at most for the connect timeout.
+    /// Returns a connection for one request at `now`: an open one, unless `fresh` is set, or a new
+    /// one. Waits for the first lookup, at most for the connect timeout.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -201,7 +201,7 @@ impl Upstream {
         if !may_share || !speaks_http2() {
             return self.dial(protocols, now).await;
         }
-        // one makes a connection, the others share it; where it fails, each tries for itself
+        // one opens a connection and the others share it; if it fails, each tries for itself
         let failures = self.failures.load(Ordering::Relaxed);
         let dialing = self.dialing.lock().await;
         if let Some(open) = self.open(may_share, now).await {
@@ -214,7 +214,7 @@ impl Upstream {
         self.dial(protocols, now).await
     }
 
-    /// A connection that is open.
+    /// Returns an open connection.
     async fn open(&self, may_share: bool, now: Instant) -> Option<InstanceSession> {
         if may_share
             && let Some(shared) = self.pool.shared(now)
@@ -269,7 +269,7 @@ impl Upstream {
         }
     }
 
-    /// Takes a session back on which both directions have ended: its connection is kept if the
+    /// Takes back a session that has ended in both directions. Its connection is kept if the
     /// instance keeps it open and nothing is left on it.
     pub(super) async fn release(&self, session: InstanceSession, now: Instant) {
         let InstanceSession::Http1(http1) = session else {
@@ -284,13 +284,13 @@ impl Upstream {
         }
     }
 
-    /// The instance wants HTTP/1.1 from now on.
+    /// Switches to HTTP/1.1, as the instance asked.
     pub(super) fn prefer_http1(&self) {
         self.is_http1_only.store(true, Ordering::Relaxed);
     }
 
-    /// Opens a connection whenever `token` becomes another one and none is open: the first request
-    /// does not wait for a TLS handshake. Ends once nobody has the upstream any more.
+    /// Opens a connection whenever `token` changes and none is open: the first request then needs
+    /// no TLS handshake. Ends when the upstream is dropped.
     pub async fn keep_warm(
         upstream: Weak<Upstream>,
         mut token: watch::Receiver<Status>,
@@ -319,7 +319,7 @@ impl Upstream {
         if !self.pool.is_empty() {
             return;
         }
-        // a failure is told to the first request
+        // the first request reports a failure
         if let Ok(InstanceSession::Http1(http1)) = self.dial(Protocols::Any, clock.now()).await {
             let stream = http1.session.into_inner();
             self.pool
@@ -345,8 +345,8 @@ impl Upstream {
             .ok_or_else(|| ConnectError::NoAddress(format!("{host} has no address: {problem}")))
     }
 
-    /// Looks the name up, again and again, as long as its answers are valid for. Ends once nobody
-    /// has the upstream any more and the last answer is no longer valid.
+    /// Resolves the name repeatedly, when its answers expire. Ends when the upstream is dropped and
+    /// the last answer has expired.
     pub async fn keep_resolved(upstream: Weak<Upstream>) {
         let mut said = false;
         while let Some(this) = upstream.upgrade() {
@@ -368,8 +368,7 @@ impl Upstream {
         }
     }
 
-    /// Closes connections that are not used, as `clock` tells the time. Ends once nobody has the
-    /// upstream any more.
+    /// Closes unused connections, by `clock`. Ends when the upstream is dropped.
     pub async fn keep_pruned(upstream: Weak<Upstream>, clock: Arc<dyn Clock>) {
         loop {
             tokio::time::sleep(PRUNE_PAUSE).await;
@@ -380,8 +379,8 @@ impl Upstream {
         }
     }
 
-    /// Looks the name up once; `said` is whether its failure has been reported. Gives until when
-    /// the answer is valid.
+    /// Resolves the name once; `said` is whether its failure was reported. Returns until when the
+    /// answer is valid.
     async fn resolve(&self, said: &mut bool) -> Option<tokio::time::Instant> {
         match self.look_up().await {
             Ok((addresses, valid_until)) => {
@@ -426,8 +425,8 @@ impl Upstream {
         self.known.send_replace(Known::Addresses);
     }
 
-    /// Asks DNS with the system's settings, read anew each time because a laptop changes networks;
-    /// where that fails, the system itself, which knows names that DNS does not.
+    /// Queries DNS with the system's settings, which are read each time because a laptop changes
+    /// networks. If that fails, asks the system, which also knows names outside DNS.
     async fn look_up(&self) -> Result<(Vec<IpAddr>, Option<tokio::time::Instant>), String> {
         let (host, port) = self.next_hop();
         let problem = match self.ask_dns(host).await {
@@ -459,7 +458,7 @@ impl Upstream {
     }
 }
 
-/// Begins HTTP/2 on a connection on which both sides have agreed on it.
+/// Starts HTTP/2 on a connection that negotiated it.
 async fn begin_http2(stream: Stream) -> Result<ConnectionRef, DialError> {
     let mut settings = H2HandshakeSettings::new();
     settings.max_streams = STREAMS;
@@ -537,7 +536,7 @@ mod tests {
         assert!(other.current().is_none());
     }
 
-    /// A server that speaks TLS by a certificate of its own, and that certificate.
+    /// A TLS server with its own certificate, and that certificate.
     async fn server() -> (SocketAddr, tempfile::NamedTempFile) {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
