@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         (with.join().unwrap(), without)
     });
     println!("a day on which nothing happens\n");
-    println!("|  | with a shared store | | | | | | each for itself | | |");
+    println!("|  | with a shared store | | | | | | without | | |");
     println!("|---|---|---|---|---|---|---|---|---|---|");
     println!(
         "| proxies | tokens/h | 429/h | without a token | store: operations/s | in the worst second | kB/s | tokens/h | 429/h | without a token |"

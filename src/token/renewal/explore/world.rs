@@ -117,7 +117,6 @@ struct Replica {
     lease: Option<u32>,
     membership: Membership,
     rejections: Rejections,
-    /// The offset of its clock.
     skew: i64,
     /// A rejection has not been delivered yet.
     has_new_verdict: bool,
@@ -152,7 +151,6 @@ pub(super) struct World {
     mode: (Mode, u64),
     /// The only replica for which the store fails; all if `None`.
     only: Option<usize>,
-    /// How many tokens were issued.
     issued: u64,
     /// When the issuer's pool is full.
     full_at: u64,
@@ -170,7 +168,6 @@ pub(super) struct World {
     settled_outage: bool,
     /// Until when faults before this outage excuse anything.
     excused_from: u64,
-    /// The violated invariant.
     problem: Option<&'static str>,
 }
 
@@ -660,7 +657,7 @@ impl World {
         let is_stranger =
             self.replicas[nth].membership == Membership::Unknown && self.mode.0 != Mode::Fair;
         if is_stranger || self.only == Some(nth) {
-            // a replica that never reached the store, or alone cannot, is in nobody's accounting
+            // nobody accounts for a replica that cannot reach the store alone
             self.forgotten += 1;
         }
         if self.full_at.saturating_sub(self.now) > (CAPACITY - 1) * REFILL {
