@@ -2,54 +2,55 @@
 //!
 //! # The map
 //!
-//! A file imports only from floors below its own; a test holds the code against this picture.
+//! A file imports only from lower floors; a test checks every import.
 //!
 //! ```text
-//! 6  cli            one file a command: what was typed -> a call -> an exit status
-//! 5  app            the one composition root: a Config -> a running server; another in its place
+//! 6  cli            one file per command: arguments -> a call -> an exit status
+//! 5  app            the composition root: a Config -> a running server, and its replacement
 //! 4  config         a file or flags -> each module's own Config; collects every fault
 //! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
 //!                   (one request, top to bottom), examine, upstream, inject, replay, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
-//!    store          where a token outlives the process: memory, file, redis, kubernetes (a
-//!                   feature, which is on by default); sealed
-//!    local_token    what apps get that ask here for a token or log in
+//!    store          lets a token outlive the process, sealed: memory, file, redis, kubernetes
+//!                   (a cargo feature, on by default)
+//!    local_token    the tokens that the proxy issues to apps that request one or log in
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
-//!    outgoing       requests of the program's own: the HTTP client, its failures, quotations, and
-//!                   the way through a forward proxy
+//!    outgoing       the program's own requests: the HTTP client, failures, quoting, and the tunnel
+//!                   through a forward proxy
 //! 0  atomic_file  backoff  client_id  clock  process  random  secret  service_manager  socket
 //!    telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
 //!
-//! **A token's journey**: [`config`] -> [`secret`] -> [`token::schedule`] (is one due?) ->
+//! **A token's path**: [`config`] -> [`secret`] -> [`token::schedule`] (is a request due?) ->
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
-//! **A request's**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2` (its
-//! head) -> `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine`
-//! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
-//! token, [`proxy::upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
-//! the access log, the metrics.
+//! **A request's path**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2`
+//! (its head) -> `proxy::exchange`, which calls in turn: [`proxy::head`], `proxy::examine`
+//! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]),
+//! the token's slot, [`proxy::upstream`], `proxy::inject`, after a 401 `proxy::replay`, then the
+//! response, the access log and the metrics.
 //!
-//! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
-//! configuration is read as at the start -> [`config::reload`] (what is different?) -> [`app`] makes
-//! what is new -> orders to [`token::service`], a plan to [`proxy::listener`].
+//! **A change of the configuration**: [`config::watch`] (a file changed) -> the configuration is
+//! read as at the start -> [`config::reload`] (what is different?) -> [`app`] builds the new parts ->
+//! new settings for [`token::service`], a plan for [`proxy::listener`].
 //!
-//! **A successor's**: SIGUSR2 -> `cli::successor` starts it -> [`app::handover`] gives it the sockets
-//! ([`socket::inherited`]) and the tokens ([`store::handed`]) -> it serves -> the old one drains.
+//! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`app::handover`] hands off
+//! the sockets ([`socket::inherited`]) and the tokens ([`store::handoff`]) -> the new process serves
+//! -> the old one drains.
 //!
-//! # What stays true
+//! # Invariants
 //!
 //! - A request never goes upstream without a usable token, and a token goes nowhere else.
-//! - A failed renewal never drops a token that is still good, and never ends the loop.
-//! - No token request is made that the mirrored pool does not allow.
-//! - On a request's way no lock is taken for the token and nothing is formatted: one arc-swap load,
-//!   a header value made when the token came.
-//! - A request ends by the configuration by which it began; a faulty one changes nothing.
+//! - A failed renewal never drops a token that is still valid, and never ends the loop.
+//! - No token request exceeds the mirrored pool.
+//! - A request takes no lock for the token and formats nothing: one arc-swap load of a header value
+//!   that was built when the token came.
+//! - A request keeps the configuration with which it began; a faulty one changes nothing.
 //! - Nothing prints a secret.
 
 pub mod admin;

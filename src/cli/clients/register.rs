@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     };
     let said = target.describe();
-    let told = match target.take(&registered).await {
+    let told = match target.store(&registered).await {
         Ok(told) => told,
         Err(error) => {
             // nobody can use the client without its secret

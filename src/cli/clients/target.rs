@@ -113,7 +113,7 @@ impl Target {
     ///
     /// # Errors
     /// If the destination cannot be written.
-    pub(super) async fn take(self, registered: &Registered) -> anyhow::Result<Value> {
+    pub(super) async fn store(self, registered: &Registered) -> anyhow::Result<Value> {
         let told = serde_json::to_value(&registered.registration)?;
         let Some(credentials) = registered.credentials() else {
             return Ok(told);

@@ -72,7 +72,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         None => "updated; the response has no secret, so the old one stays valid".to_owned(),
     };
     let told = target
-        .take(&updated)
+        .store(&updated)
         .await
         .context("it is updated, and may have a new secret that is lost")?;
     if args.json {
