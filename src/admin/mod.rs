@@ -10,6 +10,8 @@
 
 mod connection;
 mod drain;
+mod events;
+pub mod history;
 mod ready;
 pub mod report;
 mod reserve;
@@ -18,4 +20,4 @@ mod server;
 mod view;
 
 pub use server::serve;
-pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, View};
+pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, Past, View};

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::view::{AppView, ClientView, View};
+use super::view::{AppView, Certificate, ClientView, View};
 use crate::client_id::ClientId;
 use crate::clock::Instant;
-use crate::telemetry::Label;
+use crate::telemetry::{Label, TokenRequest};
 use crate::token::cache::{Failure, NextAttempt, Status};
 use crate::token::token::Token;
 
@@ -33,6 +33,9 @@ pub struct StatusReport {
     pub apps: Vec<AppReport>,
     /// The listeners, in the order of the configuration.
     pub listeners: Vec<ListenerReport>,
+    /// The certificates of listeners and instances.
+    #[serde(default)]
+    pub certificates: Vec<CertificateReport>,
 }
 
 /// One client.
@@ -57,6 +60,9 @@ pub struct ClientReport {
     /// Where the token is kept; null from a version that does not say.
     #[serde(default)]
     pub store: Option<StoreReport>,
+    /// The last token requests, the latest first, at most twenty.
+    #[serde(default)]
+    pub token_requests: Vec<TokenRequestReport>,
 }
 
 /// The store of a client's token.
@@ -139,6 +145,49 @@ pub struct RequestsReport {
     pub total: u64,
     /// Being served now.
     pub in_flight: u64,
+    /// Those of `total` that failed: were answered with a 5xx, or not at all.
+    #[serde(default)]
+    pub failed: u64,
+    /// The last five minutes.
+    #[serde(default)]
+    pub lately: LatelyReport,
+}
+
+/// The requests of a client's apps in the last five minutes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatelyReport {
+    /// Answered.
+    pub requests: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// The median of the durations; null without requests.
+    pub p50_milliseconds: Option<f64>,
+    /// The 95th percentile of the durations; null without requests.
+    pub p95_milliseconds: Option<f64>,
+}
+
+/// A token request that has ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenRequestReport {
+    /// When.
+    pub at: Timestamp,
+    /// How: a value of the label `outcome` of the metric `token_requests_total`.
+    pub outcome: String,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
+/// A certificate that the configuration names, or that an instance showed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CertificateReport {
+    /// Whose it is: `listener`, `instance`, or `client` for the one shown to an instance.
+    pub kind: String,
+    /// The name of the listener or instance.
+    pub name: String,
+    /// When it expires.
+    pub expires: Timestamp,
+    /// How long until then, in whole days, rounded down; below zero if it has expired.
+    pub days_left: i64,
 }
 
 /// One app.
@@ -152,6 +201,24 @@ pub struct AppReport {
     pub requests: u64,
     /// How many local tokens it was given since the start.
     pub local_tokens: u64,
+    /// How many of its requests failed: were answered with a 5xx, or not at all.
+    #[serde(default)]
+    pub failed: u64,
+    /// Its requests in flight.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// The most that may be in flight; null without a limit.
+    #[serde(default)]
+    pub max_in_flight: Option<u64>,
+    /// Requests a second, over the last minute.
+    #[serde(default)]
+    pub rate: f64,
+    /// The most requests a second; null without a limit.
+    #[serde(default)]
+    pub max_rate: Option<f64>,
+    /// When a request of it was last answered, to a few seconds; null if none was since the start.
+    #[serde(default)]
+    pub last_seen: Option<Timestamp>,
 }
 
 /// One listener.
@@ -165,6 +232,9 @@ pub struct ListenerReport {
     pub client: String,
     /// The connections that are open.
     pub connections: u64,
+    /// The most that may be open.
+    #[serde(default)]
+    pub max_connections: usize,
 }
 
 impl View {
@@ -192,7 +262,13 @@ impl View {
                     address: listener.address.to_string(),
                     client: listener.client.to_string(),
                     connections: self.metrics.listener(&listener.name).connections(),
+                    max_connections: listener.max_connections,
                 })
+                .collect(),
+            certificates: parts
+                .certificates
+                .iter()
+                .filter_map(|certificate| self.certificate(certificate))
                 .collect(),
         }
     }
@@ -222,21 +298,63 @@ impl View {
             requests: RequestsReport {
                 total: totals.answered,
                 in_flight: totals.in_flight,
+                failed: totals.failed,
+                lately: self.lately(&client.name),
             },
             store: Some(StoreReport {
                 kind: client.store.to_owned(),
                 problem: store_problem.map(|problem| problem.to_string()),
             }),
+            token_requests: self.token_requests(&client.name),
         }
+    }
+
+    fn lately(&self, client: &str) -> LatelyReport {
+        let lately = self.past().lately(client);
+        let milliseconds = |seconds: Option<f64>| seconds.map(|seconds| tenths(seconds * 1e3));
+        LatelyReport {
+            requests: lately.requests,
+            failed: lately.failed,
+            p50_milliseconds: milliseconds(lately.p50),
+            p95_milliseconds: milliseconds(lately.p95),
+        }
+    }
+
+    fn token_requests(&self, client: &str) -> Vec<TokenRequestReport> {
+        let last = self.metrics.client(client).last_token_requests();
+        let shown = |request: TokenRequest| TokenRequestReport {
+            at: timestamp(request.at),
+            outcome: request.outcome.to_owned(),
+            milliseconds: u64::try_from(request.took.as_millis()).unwrap_or(u64::MAX),
+        };
+        last.into_iter().map(shown).collect()
+    }
+
+    fn certificate(&self, certificate: &Certificate) -> Option<CertificateReport> {
+        let expires = certificate.expires.get()?;
+        let seconds = timestamp(expires).as_second() - timestamp(self.clock.wall()).as_second();
+        Some(CertificateReport {
+            kind: certificate.kind.label().to_owned(),
+            name: certificate.name.to_string(),
+            expires: timestamp(expires),
+            days_left: seconds.div_euclid(24 * 3_600),
+        })
     }
 
     fn app(&self, app: &AppView) -> AppReport {
         let metrics = self.metrics.app(&app.name);
+        let (totals, lately) = (metrics.totals(), self.past().app_lately(&app.name));
         AppReport {
             name: app.name.to_string(),
             client: app.client.as_deref().map(str::to_owned),
-            requests: metrics.requests_total(),
+            requests: totals.answered,
             local_tokens: metrics.local_tokens_total(),
+            failed: totals.failed,
+            in_flight: totals.in_flight,
+            max_in_flight: app.max_in_flight,
+            rate: hundredths(lately.requests_per_second),
+            max_rate: app.requests_per_second,
+            last_seen: lately.last_seen.map(timestamp),
         }
     }
 
@@ -291,6 +409,10 @@ impl ClientReport {
 /// As finely as anyone reads it.
 fn hundredths(level: f64) -> f64 {
     (level * 100.0).round() / 100.0
+}
+
+fn tenths(milliseconds: f64) -> f64 {
+    (milliseconds * 10.0).round() / 10.0
 }
 
 /// To the nearest second: the wall-clock time of a moment is reckoned anew for each report, and
@@ -378,12 +500,20 @@ mod tests {
               },
               "requests": {
                 "total": 1,
-                "in_flight": 0
+                "in_flight": 0,
+                "failed": 0,
+                "lately": {
+                  "requests": 0,
+                  "failed": 0,
+                  "p50_milliseconds": null,
+                  "p95_milliseconds": null
+                }
               },
               "store": {
                 "kind": "redis",
                 "problem": null
-              }
+              },
+              "token_requests": []
             }
           ],
           "apps": [
@@ -391,7 +521,13 @@ mod tests {
               "name": "lineage",
               "client": null,
               "requests": 1,
-              "local_tokens": 1
+              "local_tokens": 1,
+              "failed": 0,
+              "in_flight": 0,
+              "max_in_flight": 32,
+              "rate": 0.0,
+              "max_rate": null,
+              "last_seen": null
             }
           ],
           "listeners": [
@@ -399,9 +535,11 @@ mod tests {
               "name": "local",
               "address": "127.0.0.1:8080",
               "client": "catalog",
-              "connections": 1
+              "connections": 1,
+              "max_connections": 10000
             }
-          ]
+          ],
+          "certificates": []
         }
         "#);
         let read: StatusReport = serde_json::from_str(&json).unwrap();

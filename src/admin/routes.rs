@@ -12,12 +12,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::drain;
+use super::events;
 use super::ready;
 use super::view::View;
 use crate::telemetry::metrics::Format;
@@ -28,6 +30,8 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const PATHS: &str = "\
 /             the status page
 /api/status   the same, as JSON
+/api/history  the last 15 minutes and the last day of each client, as JSON
+/api/events   both as they change, as server-sent events
 /livez        whether the process turns
 /readyz       whether every client holds a usable token; /readyz?verbose says more
 /metrics      for Prometheus
@@ -48,12 +52,14 @@ const HEADERS: [(HeaderName, &str); 5] = [
 ];
 
 /// The routes of the admin address.
-pub(super) fn routes(view: Arc<View>) -> Router {
+pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
     Router::new()
         .route("/livez", get(|| async { ([(CONTENT_TYPE, TEXT)], "ok\n") }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/api/status", get(status))
+        .route("/api/history", get(history))
+        .route("/api/events", get(events::events))
         .route("/drain", post(drain::drain))
         .route("/", get(|| asset("text/html; charset=utf-8", PAGE)))
         .route(
@@ -67,6 +73,7 @@ pub(super) fn routes(view: Arc<View>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(map_response(with_headers))
+        .layer(Extension(events::Watching::until(closing)))
         .with_state(view)
 }
 
@@ -153,12 +160,16 @@ async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
     Json(costly(move || view.report()).await)
 }
 
+async fn history(State(view): State<Arc<View>>) -> impl IntoResponse {
+    Json(costly(move || view.history()).await)
+}
+
 /// How many costly answers are made at once, by all callers together.
 static COSTLY: Semaphore = Semaphore::const_new(1);
 
 /// Makes an answer that grows with the configuration, off the runtime's threads: a thousand callers
 /// that ask for one hold up neither a probe nor a call.
-async fn costly<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn costly<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
     // the semaphore is never closed
     let turn = COSTLY.acquire().await.ok();
     let made = tokio::task::spawn_blocking(make).await;
@@ -321,6 +332,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_watcher_is_sent_the_status_and_the_history() {
+        let (address, view, clock) = served().await;
+        slot(&view).publish(holds(clock.now()));
+        view.sample();
+        view.sample();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /api/events HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut said = Vec::new();
+        let both = |said: &[u8]| {
+            let said = String::from_utf8_lossy(said);
+            let of =
+                |event: &str, data: &str| said.contains(&format!("event: {event}\ndata: {data}"));
+            of("status", "{\"version\"") && of("history", "{\"clients\":{\"catalog\":{\"recent\"")
+        };
+        let reading = async {
+            while !both(&said) {
+                assert_ne!(stream.read_buf(&mut said).await.unwrap(), 0);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reading)
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("content-type: text/event-stream"), "{said}");
+        assert!(!said.contains(CANARY));
+    }
+
+    #[tokio::test]
     async fn a_scraper_chooses_the_format_and_the_coding() {
         let (address, ..) = served().await;
         let scrape = |more: &'static str| exchange_bytes(address, "GET", "/metrics", more);
@@ -353,6 +393,7 @@ mod tests {
             "/readyz?verbose",
             "/metrics",
             "/api/status",
+            "/api/history",
             "/none",
         ] {
             let (head, body) = exchange(address, "GET", path).await;

@@ -15,6 +15,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connections, Guarded};
 use super::drain::Caller;
@@ -65,7 +66,8 @@ async fn serve_within(
     shutdown: impl Future<Output = ()>,
 ) {
     let clock = Arc::clone(&view.clock);
-    let routes = TowerToHyperService::new(routes(view));
+    let closing = CancellationToken::new();
+    let routes = TowerToHyperService::new(routes(view, closing.clone()));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head)
@@ -110,6 +112,7 @@ async fn serve_within(
         acceptor.connections.add(task, progress);
     }
     drop(listener);
+    closing.cancel();
     if timeout(limits.shutdown, graceful.shutdown()).await.is_err() {
         tracing::debug!("connections to the admin address were cut");
     }

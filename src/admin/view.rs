@@ -1,12 +1,14 @@
 //! What the admin address looks at: the clients' cells, the listeners, the metrics, the clock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
 
+use super::history::{ClientSample, History, HistoryReport, STEP};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::socket::Address;
@@ -32,7 +34,13 @@ pub struct View {
     pub draining: Arc<AtomicBool>,
     /// Told by a caller that the process is to drain and exit.
     pub drain: Arc<Notify>,
+    /// What was, as far back as it is shown.
+    pub history: Past,
 }
+
+/// The past of the clients and apps. It begins empty.
+#[derive(Debug, Default)]
+pub struct Past(Mutex<History>);
 
 /// What the configuration in force has.
 #[derive(Clone, Debug, Default)]
@@ -160,6 +168,50 @@ impl View {
         }
     }
 
+    /// Takes a sample of every client and app each [`STEP`], until the view is gone.
+    pub async fn keep_history(view: Weak<View>) {
+        let mut steps = interval(STEP);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            steps.tick().await;
+            let Some(view) = view.upgrade() else { return };
+            view.sample();
+        }
+    }
+
+    /// Adds a step to the history.
+    pub(super) fn sample(&self) {
+        let (parts, now) = (self.parts.load(), self.clock.now());
+        let mut history = self.past();
+        for client in &parts.clients {
+            let sample = ClientSample {
+                totals: self.metrics.client_totals(&client.name),
+                tokens: self.metrics.client(&client.name).tokens_total(),
+                pool: client.slot.status().pool.available(now),
+            };
+            history.add_client(&client.name, sample);
+        }
+        for app in &parts.apps {
+            let totals = self.metrics.app(&app.name).totals();
+            history.add_app(&app.name, &totals, self.clock.wall());
+        }
+        history.keep(
+            |name| parts.clients.iter().any(|client| *client.name == *name),
+            |name| parts.apps.iter().any(|app| *app.name == *name),
+        );
+    }
+
+    /// The history of every client.
+    pub(super) fn history(&self) -> HistoryReport {
+        self.past().report()
+    }
+
+    /// The past; a panic elsewhere leaves nothing half done in it.
+    pub(super) fn past(&self) -> MutexGuard<'_, History> {
+        let past = self.history.0.lock();
+        past.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the process is on its way out.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
@@ -209,6 +261,7 @@ pub(super) mod tests {
             parts: ArcSwap::from_pointee(parts),
             draining: Arc::default(),
             drain: Arc::default(),
+            history: Past::default(),
         });
         view.export_tokens();
         (view, clock)
@@ -314,7 +367,7 @@ pub(super) mod tests {
             let label = format!("{{client=\"{name}\"}}");
             let of_client = text.lines().filter(|line| line.contains(&label));
             // what was counted stays
-            let counted = ["_total", "_duration", "requests"];
+            let counted = ["_total", "_duration", "requests", "token_waiters"];
             of_client
                 .filter(|line| !counted.iter().any(|name| line.contains(name)))
                 .count()

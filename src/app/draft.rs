@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::handover::Inheritance;
 use super::{Open, Parts, Running, StartError, stored};
+use crate::clock::Clock;
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -23,7 +24,7 @@ use crate::proxy::respond::Reason;
 use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store::{self, handoff, metered::Metered};
+use crate::store::{self, handoff, metered::MeteredStore};
 use crate::telemetry::ClientMetrics;
 use crate::token;
 use crate::token::cache::TokenSlot;
@@ -187,7 +188,10 @@ impl Draft<'_> {
             initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
-            observer: Counted(Arc::clone(metrics)),
+            observer: Metered {
+                metrics: Arc::clone(metrics),
+                clock: Arc::clone(&running.clock),
+            },
         });
         let (engine, orders) = mpsc::unbounded_channel();
         self.made.tasks.push(Box::pin(service.run(orders)));
@@ -215,7 +219,7 @@ impl Draft<'_> {
             cause,
         })?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        let store: Arc<dyn TokenStore> = Arc::new(Metered::new(store, metrics));
+        let store: Arc<dyn TokenStore> = Arc::new(MeteredStore::new(store, metrics));
         let stores = &mut self.made.parts.stores;
         stores.insert(Arc::clone(&client.name), Arc::clone(&store));
         Ok(store)
@@ -333,10 +337,14 @@ impl Draft<'_> {
 
 /// Counts token requests in the metrics.
 #[derive(Debug)]
-struct Counted(Arc<ClientMetrics>);
+struct Metered {
+    metrics: Arc<ClientMetrics>,
+    clock: Arc<dyn Clock>,
+}
 
-impl Observer for Counted {
+impl Observer for Metered {
     fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>) {
-        self.0.token_request(outcome, duration);
+        self.metrics
+            .token_request(outcome, duration, self.clock.wall());
     }
 }

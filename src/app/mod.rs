@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, View};
+use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, Past, View};
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
 use crate::oauth::client;
@@ -157,6 +157,7 @@ pub async fn start(
         parts: Default::default(),
         draining: Arc::clone(&draining),
         drain: Arc::clone(&drain_asked),
+        history: Past::default(),
     });
     let mut running = Running {
         config,
@@ -182,6 +183,9 @@ pub async fn start(
     }
     running.carry_out(made);
     view.export_tokens();
+    running
+        .tasks
+        .spawn(View::keep_history(Arc::downgrade(&view)));
     // it answers to the very end, so that a probe sees the drain, unless a successor does
     let closed = Arc::clone(&running.admin_closed);
     let serving = admin::serve(admin_socket, view, async move { closed.notified().await });

@@ -10,22 +10,22 @@ use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 
 /// A store whose operations are counted.
 #[derive(Debug)]
-pub struct Metered {
+pub struct MeteredStore {
     store: Arc<dyn TokenStore>,
     metrics: Arc<StoreMetrics>,
 }
 
-impl Metered {
+impl MeteredStore {
     /// Wraps `store`; its operations are counted in `metrics`.
     #[must_use]
-    pub fn new(store: Arc<dyn TokenStore>, metrics: StoreMetrics) -> Metered {
+    pub fn new(store: Arc<dyn TokenStore>, metrics: StoreMetrics) -> MeteredStore {
         let metrics = Arc::new(metrics);
-        Metered { store, metrics }
+        MeteredStore { store, metrics }
     }
 }
 
 #[async_trait]
-impl TokenStore for Metered {
+impl TokenStore for MeteredStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
         let call = MeteredCall::begin(&self.metrics, Operation::Read);
         let read = self.store.read().await;
@@ -150,7 +150,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_operation_is_counted_by_what_came_of_it() {
         let metrics = Metrics::new("0.0.0");
-        let metered = |store| Metered::new(store, metrics.store("kind"));
+        let metered = |store| MeteredStore::new(store, metrics.store("kind"));
         let memory = metered(Arc::new(MemoryStore));
         assert!(memory.read().await.is_ok());
         counted(&metrics, "read", "ok");

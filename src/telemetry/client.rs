@@ -1,6 +1,8 @@
 //! The numbers of one client's token and of those who wait for it.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
@@ -19,7 +21,23 @@ pub struct ClientMetrics {
     token_rejected: IntCounter,
     token_waiters: IntGauge,
     replays: IntCounterVec,
+    /// The last token requests, the latest last.
+    log: Mutex<VecDeque<TokenRequest>>,
 }
+
+/// A token request that has ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenRequest {
+    /// When it ended.
+    pub at: SystemTime,
+    /// How it ended: a value of the label `outcome` of `token_requests_total`.
+    pub outcome: &'static str,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How many of the last token requests are kept.
+const KEPT: usize = 20;
 
 /// One request that waits for a token; dropping it ends the wait.
 #[derive(Debug)]
@@ -36,6 +54,7 @@ impl ClientMetrics {
             token_rejected: families.token_rejected.with_label_values(label),
             token_waiters: families.token_waiters.with_label_values(label),
             replays: families.replays.clone(),
+            log: Mutex::default(),
         }
     }
 
@@ -53,13 +72,32 @@ impl ClientMetrics {
         }
     }
 
-    /// A token request ended after `took`: with a token, or with a failure.
-    pub fn token_request(&self, outcome: Result<(), impl Label>, took: Duration) {
+    /// A token request that took so long ended `at` this time: with a token, or with a failure.
+    pub fn token_request(&self, outcome: Result<(), impl Label>, took: Duration, at: SystemTime) {
         let outcome = outcome.map_or_else(Label::label, |()| OK);
         self.token_requests
             .with_label_values(&[self.name.as_str(), outcome])
             .inc();
         self.token_request_duration.observe(took.as_secs_f64());
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.len() == KEPT {
+            log.pop_front();
+        }
+        log.push_back(TokenRequest { at, outcome, took });
+    }
+
+    /// How many tokens the client was given since the start.
+    #[must_use]
+    pub fn tokens_total(&self) -> u64 {
+        let labels = &[self.name.as_str(), OK];
+        self.token_requests.with_label_values(labels).get()
+    }
+
+    /// The last token requests, at most twenty, the latest first.
+    #[must_use]
+    pub fn last_token_requests(&self) -> Vec<TokenRequest> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().rev().copied().collect()
     }
 
     /// The API answered 401 to a request with the client's token.

@@ -13,7 +13,7 @@ const PREFIX: &str = "collibra_auth_proxy";
 
 /// Upper bounds, in seconds, for calls: an answer from memory at one end, an export that runs for
 /// an hour at the other.
-const CALL_BUCKETS: [f64; 20] = [
+pub(super) const CALL_BUCKETS: [f64; 20] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0,
     60.0, 300.0, 1_200.0, 3_600.0,
 ];

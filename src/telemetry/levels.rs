@@ -92,7 +92,9 @@ impl Expiry {
 }
 
 impl CertificateKind {
-    fn label(self) -> &'static str {
+    /// The label's value.
+    #[must_use]
+    pub fn label(self) -> &'static str {
         match self {
             CertificateKind::Listener => "listener",
             CertificateKind::Instance => "instance",

@@ -14,7 +14,7 @@ use super::levels::{Levels, unix_seconds};
 use super::listener::ListenerMetrics;
 use super::open_metrics;
 use super::store::{SharedStore, StoreMetrics};
-use super::traffic::AppMetrics;
+use super::traffic::{AppMetrics, Totals};
 
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +34,6 @@ impl Format {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
-}
-
-/// The requests of one client since the start, of all its apps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientTotals {
-    /// How many were answered.
-    pub answered: u64,
-    /// How many are in flight.
-    pub in_flight: u64,
 }
 
 /// All metrics of the process.
@@ -93,16 +84,15 @@ impl Metrics {
         Arc::clone(made)
     }
 
-    /// The requests of `client` since the start.
+    /// The traffic of `client` since the start, of all apps.
     #[must_use]
-    pub fn client_totals(&self, client: &str) -> ClientTotals {
+    pub fn client_totals(&self, client: &str) -> Totals {
         let apps = lock(&self.apps);
-        let mut totals = ClientTotals::default();
+        let mut totals = Totals::default();
         for app in apps.values() {
             let all = app.all_traffic();
             for traffic in all.iter().filter(|traffic| traffic.client() == client) {
-                totals.answered += traffic.total();
-                totals.in_flight += traffic.in_flight();
+                traffic.add_to(&mut totals);
             }
         }
         totals

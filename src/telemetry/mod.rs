@@ -18,11 +18,11 @@ mod requests;
 mod store;
 mod traffic;
 
-pub use client::{ClientMetrics, Waiting};
+pub use client::{ClientMetrics, TokenRequest, Waiting};
 pub use label::Label;
 pub use levels::{AppLevels, CertificateKind, ClientLevels, Expiry, Levels, TokenTimes};
 pub use listener::{Connection, ListenerMetrics};
 pub use metrics::Metrics;
 pub use requests::{MethodLabel, Source};
 pub use store::{Operation, StoreMetrics, StoreOutcome};
-pub use traffic::{AppMetrics, Ended, InFlight, Traffic};
+pub use traffic::{AppMetrics, Durations, Ended, InFlight, Totals, Traffic, quantile};

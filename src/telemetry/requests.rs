@@ -143,6 +143,16 @@ impl RequestCounts {
             .sum()
     }
 
+    /// How many of them failed: were answered with a 5xx, or not at all.
+    pub(super) fn failed(&self) -> u64 {
+        const FIRST_FAILURE: usize = 500 - FIRST_CODE as usize;
+        let rows = self.rows.iter().filter_map(OnceLock::get);
+        rows.flat_map(|row| &row[FIRST_FAILURE..])
+            .filter_map(OnceLock::get)
+            .map(IntCounter::get)
+            .sum()
+    }
+
     fn resolve(&self, method: MethodLabel, code: Option<u16>, source: Source) -> IntCounter {
         let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
         self.family.with_label_values(&[
@@ -197,7 +207,7 @@ mod tests {
         assert_eq!(value("GET", "200"), 2);
         assert_eq!((value("GET", "100"), value("GET", "599")), (1, 1));
         assert_eq!((value("other", "200"), value("HEAD", "100")), (1, 0));
-        assert_eq!(counts.total(), 6);
+        assert_eq!((counts.total(), counts.failed()), (6, 1));
     }
 
     #[test]
@@ -208,6 +218,7 @@ mod tests {
         }
         let other = family.with_label_values(&["catalog", "", "TRACE", "other", "proxy"]);
         assert_eq!(other.get(), 5);
+        assert_eq!(counts.failed(), 5);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus::core::Metric as _;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::families::Families;
+use super::families::{CALL_BUCKETS, Families};
 use super::requests::{MethodLabel, RequestCounts, Source};
 
 /// The metrics with one app's name on them, found once. The name is empty for callers that are no
@@ -48,6 +49,42 @@ pub struct Ended {
     pub request_bytes: u64,
     /// The length of the response's body as far as it was sent.
     pub response_bytes: u64,
+}
+
+/// Traffic since the start, of one client or one app.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many requests were answered.
+    pub answered: u64,
+    /// How many of them failed: were answered with a 5xx, or not at all.
+    pub failed: u64,
+    /// How many are in flight.
+    pub in_flight: u64,
+    /// How many took how long.
+    pub durations: Durations,
+}
+
+/// How many requests took how long: a count for each bucket, the last of which has no upper bound.
+pub type Durations = [u64; CALL_BUCKETS.len() + 1];
+
+/// The duration in seconds that the share `quantile` (0 to 1) of the requests stayed below,
+/// interpolated within its bucket as Prometheus's `histogram_quantile` does; `None` without requests.
+#[must_use]
+pub fn quantile(durations: &Durations, quantile: f64) -> Option<f64> {
+    let total: u64 = durations.iter().sum();
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 requests")]
+    let (rank, count) = (quantile * total as f64, |count: u64| count as f64);
+    let mut below = 0.0;
+    for (nth, &in_bucket) in durations.iter().enumerate() {
+        let reached = below + count(in_bucket);
+        if in_bucket > 0 && reached >= rank {
+            let lower = nth.checked_sub(1).map_or(0.0, |nth| CALL_BUCKETS[nth]);
+            let upper = CALL_BUCKETS.get(nth).copied().unwrap_or(lower);
+            return Some(lower + (upper - lower) * (rank - below) / count(in_bucket));
+        }
+        below = reached;
+    }
+    None
 }
 
 /// One request in flight; dropping it ends the request.
@@ -91,11 +128,14 @@ impl AppMetrics {
         self.local_tokens.inc();
     }
 
-    /// How many requests of it were answered since the start.
+    /// Its traffic since the start, on all clients.
     #[must_use]
-    pub fn requests_total(&self) -> u64 {
-        let traffic = self.traffic.load();
-        traffic.iter().map(|traffic| traffic.requests.total()).sum()
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for traffic in self.traffic.load().iter() {
+            traffic.add_to(&mut totals);
+        }
+        totals
     }
 
     /// How many requests of it are in flight.
@@ -136,9 +176,19 @@ impl Traffic {
         &self.client
     }
 
-    /// How many requests were answered since the start.
-    pub(super) fn total(&self) -> u64 {
-        self.requests.total()
+    /// Adds to `totals` what was counted since the start.
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        totals.answered += self.requests.total();
+        totals.failed += self.requests.failed();
+        totals.in_flight += self.in_flight();
+        let duration = self.duration.metric();
+        let buckets = duration.get_histogram().get_bucket().iter();
+        let mut below = 0;
+        for (bucket, total) in buckets.zip(&mut totals.durations) {
+            *total += bucket.cumulative_count() - below;
+            below = bucket.cumulative_count();
+        }
+        totals.durations[CALL_BUCKETS.len()] += duration.get_histogram().get_sample_count() - below;
     }
 
     /// How many requests are in flight.
@@ -185,7 +235,7 @@ impl fmt::Debug for AppMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppMetrics")
             .field("name", &self.name)
-            .field("requests", &self.requests_total())
+            .field("answered", &self.totals().answered)
             .finish_non_exhaustive()
     }
 }
@@ -195,5 +245,40 @@ impl fmt::Debug for Traffic {
         f.debug_struct("Traffic")
             .field("requests", &self.requests)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn durations(counts: &[(usize, u64)]) -> Durations {
+        let mut durations = Durations::default();
+        for (bucket, count) in counts {
+            durations[*bucket] = *count;
+        }
+        durations
+    }
+
+    #[test]
+    fn a_quantile_lies_within_the_bucket_that_reaches_it() {
+        // to the microsecond
+        let quantile = |durations: &Durations, share: f64| {
+            quantile(durations, share).map(|seconds| (seconds * 1e6).round() / 1e6)
+        };
+        assert_eq!(quantile(&Durations::default(), 0.5), None);
+        // 100 requests between 50 and 100 ms
+        let even = durations(&[(4, 100)]);
+        assert_eq!(quantile(&even, 0.5), Some(0.075));
+        assert_eq!(quantile(&even, 1.0), Some(0.1));
+        // 90 below 5 ms, 10 between 1 and 1.5 s
+        let two = durations(&[(0, 90), (11, 10)]);
+        assert_eq!(quantile(&two, 0.9), Some(0.005));
+        assert_eq!(quantile(&two, 0.95), Some(1.25));
+        // beyond the last bound there is no more to say
+        assert_eq!(
+            quantile(&durations(&[(CALL_BUCKETS.len(), 1)]), 0.5),
+            Some(3_600.0)
+        );
     }
 }

@@ -133,8 +133,13 @@ fn what_has_not_happened_yet_is_shown_at_zero() {
 fn a_client_a_listener_and_an_app_are_counted() {
     let metrics = used();
     let client = metrics.client("catalog");
-    client.token_request(Err(Known("timeout")), Duration::from_millis(20));
-    client.token_request(Ok::<(), Known>(()), Duration::from_millis(20));
+    client.token_request(Err(Known("timeout")), Duration::from_millis(20), at(1));
+    client.token_request(Ok::<(), Known>(()), Duration::from_millis(20), at(2));
+    let last = client.last_token_requests();
+    assert_eq!(
+        last.iter().map(|last| last.outcome).collect::<Vec<_>>(),
+        ["ok", "timeout"]
+    );
     let waiting = client.waits();
     let lineage = metrics.app("lineage");
     let in_flight = InFlight::new(lineage.traffic("catalog"));
@@ -188,7 +193,8 @@ fn a_client_a_listener_and_an_app_are_counted() {
     assert_eq!(shown(certificate), 2_000.0);
     let totals = metrics.client_totals("catalog");
     assert_eq!((totals.answered, totals.in_flight), (2, 1));
-    assert_eq!((lineage.requests_total(), lineage.in_flight()), (1, 1));
+    let of_app = lineage.totals();
+    assert_eq!((of_app.answered, of_app.in_flight), (1, 1));
 
     drop((in_flight, open, waiting));
     assert_eq!(metrics.client_totals("catalog").in_flight, 0);

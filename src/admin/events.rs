@@ -1,0 +1,107 @@
+//! `GET /api/events`: the status once a second and the history as it grows, as server-sent events, for
+//! the page and whoever else watches.
+//!
+//! `event: status` has the form of `GET /api/status`, `event: history` that of `GET /api/history`. The
+//! first of each comes at once.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::history::STEP;
+use super::routes::{TEXT, costly};
+use super::view::View;
+
+/// How many callers may watch at once.
+const WATCHERS: usize = 16;
+
+/// The time between two events.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Lets [`WATCHERS`] callers watch, until the admin address closes.
+#[derive(Clone, Debug)]
+pub(super) struct Watching {
+    permits: Arc<Semaphore>,
+    closing: CancellationToken,
+}
+
+/// One caller who watches.
+struct Watcher {
+    view: Arc<View>,
+    closing: CancellationToken,
+    ticks: Interval,
+    seconds: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Watching {
+    /// Every stream ends when `closing` is cancelled.
+    pub(super) fn until(closing: CancellationToken) -> Watching {
+        Watching {
+            permits: Arc::new(Semaphore::new(WATCHERS)),
+            closing,
+        }
+    }
+}
+
+/// Serves events until the caller leaves or the admin address closes.
+pub(super) async fn events(
+    State(view): State<Arc<View>>,
+    Extension(watching): Extension<Watching>,
+) -> Response {
+    let Ok(permit) = watching.permits.try_acquire_owned() else {
+        let text = format!("{WATCHERS} callers watch already: ask /api/status instead\n");
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(CONTENT_TYPE, TEXT)],
+            text,
+        )
+            .into_response();
+    };
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let watcher = Watcher {
+        view,
+        closing: watching.closing,
+        ticks,
+        seconds: 0,
+        _permit: permit,
+    };
+    let events = stream::unfold(watcher, |mut watcher| async move {
+        let event = watcher.next().await?;
+        Some((Ok::<_, Infallible>(event), watcher))
+    });
+    Sse::new(events).into_response()
+}
+
+impl Watcher {
+    /// The next event; `None` at the end. The history takes the place of a status now and then.
+    async fn next(&mut self) -> Option<Event> {
+        tokio::select! {
+            () = self.closing.cancelled() => return None,
+            _ = self.ticks.tick() => {}
+        }
+        let is_history_due = self.seconds % STEP.as_secs() == 1;
+        self.seconds += 1;
+        let view = Arc::clone(&self.view);
+        let event = costly(move || {
+            if is_history_due {
+                Event::default().event("history").json_data(view.history())
+            } else {
+                Event::default().event("status").json_data(view.report())
+            }
+        });
+        event.await.ok()
+    }
+}
