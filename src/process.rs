@@ -24,7 +24,7 @@ pub enum Open {
 }
 
 /// Applies the protections; returns those that failed.
-#[must_use = "whoever runs the program should be told"]
+#[must_use = "the operator should be told"]
 pub fn close() -> Vec<Open> {
     let core_file = no_core_file().map_err(Open::CoreFile);
     let memory = no_view_of_memory().map_err(Open::Memory);

@@ -30,7 +30,7 @@ pub(crate) fn system(name: &str) -> bool {
         );
         return false;
     }
-    println!("installing what is missing: {name}");
+    println!("installing {name}");
     // do not start an installed server as a system service
     let policy = Path::new("/usr/sbin/policy-rc.d");
     let forbid = !policy.exists();
@@ -109,7 +109,7 @@ fn python() -> Result<PathBuf, String> {
         return Err("there is no python3".to_owned());
     }
     println!(
-        "installing what is missing into {}: {}",
+        "installing missing packages into {}: {}",
         folder.display(),
         REQUIREMENTS.replace('\n', " ")
     );

@@ -187,7 +187,7 @@ fn options(max_header_bytes: usize) -> Builder {
     options
 }
 
-/// Returns a request like any other; `None` if it is invalid, which its sender is told.
+/// Returns a request like any other; `None` if it is invalid, after answering it with 400.
 fn caller(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,

@@ -188,22 +188,22 @@ impl Refusal {
             Refusal::Unreadable => ErrorText::new(
                 "The request could not be read",
                 "The request's head is not valid HTTP/1.1.",
-                "Look at the program that sent it, or at what stands between it and this proxy.",
+                "Check the program that sent it, and any proxy between it and this one.",
             ),
             Refusal::Http2WithoutTls => ErrorText::new(
-                "HTTP/2 is spoken over TLS only",
-                "The connection began with HTTP/2, but this listener has no TLS.",
-                "Use HTTP/1.1, or give the listener a certificate (tls) and call it by https://.",
+                "HTTP/2 requires TLS",
+                "The connection started with HTTP/2, but this listener has no TLS.",
+                "Use HTTP/1.1, or give the listener a certificate (tls) and use https://.",
             ),
             Refusal::Body(why) => ErrorText::new(
-                "The request's body is not what is expected here",
+                "The request's body is not valid here",
                 why,
-                "Send it as to Collibra: a form to the token endpoint, JSON to a login.",
+                "Send what Collibra expects: a form to the token endpoint, JSON to a login.",
             ),
             Refusal::Malformed(why) => ErrorText::new(
                 "The request is ambiguous",
                 why.explain(),
-                "Send it in one of the forms that every server reads alike.",
+                "Send it in a form that every server reads the same way.",
             ),
             Refusal::Method => ErrorText::new(
                 "Method not allowed",
@@ -227,7 +227,7 @@ impl Refusal {
             ),
             Refusal::Host { listener, accepted } => ErrorText::new(
                 "Not a host of this proxy",
-                "The Host header names a host that this listener does not answer to.",
+                "The Host header names a host that this listener does not accept.",
                 &format!(
                     "Call it by one of these names: {accepted}; or add the name to hosts of listener.{listener}."
                 ),
@@ -238,61 +238,61 @@ impl Refusal {
                 "Programs need no Origin header; a page must be served from one of the listener's hosts.",
             ),
             Refusal::UnknownApp => ErrorText::new(
-                "Say who you are",
-                "This proxy serves known apps only, and the request is from none of them.",
-                "Send the app's name and key as Basic, or the key as Bearer, or a token that this proxy gave for them.",
+                "Authentication required",
+                "This proxy serves configured apps only, and the request has no valid credentials of one.",
+                "Send the app's name and key as Basic, the key as Bearer, or a token that this proxy issued to the app.",
             ),
             Refusal::AppLimit(which) => ErrorText::new(
                 "Too many requests of this app",
                 match which {
                     Exceeded::Rate(_) => "The app's requests_per_second is used up.",
                     Exceeded::InFlight => {
-                        "As many requests of the app are under way as its max_in_flight allows."
+                        "The app has as many requests in flight as its max_in_flight allows."
                     }
                 },
-                "Come again after the seconds that Retry-After says, or raise the app's limit.",
+                "Retry after the seconds in Retry-After, or raise the app's limit.",
             ),
             Refusal::Denied(Denied::TokenEndpoint) => ErrorText::new(
                 "This is not forwarded to the token endpoint",
                 "Requests there are not forwarded: they would use up the pool that all programs share.",
-                "POST to the token endpoint's path itself gives a token for this proxy; or leave it out, for the proxy attaches Collibra's to every call.",
+                "POST to exactly the token endpoint's path to get a token for this proxy, or omit the request: the proxy attaches Collibra's token to every call.",
             ),
             Refusal::Denied(Denied::Sessions) => ErrorText::new(
-                "No session is opened or ended at Collibra",
-                "All programs share one user there; a login would end the session of another.",
-                "Leave the login out: the proxy attaches an access token to every call.",
+                "No session is opened or closed at Collibra",
+                "All programs share one user there; a login would end another program's session.",
+                "Omit the login: the proxy attaches an access token to every call.",
             ),
             Refusal::Denied(Denied::Pattern(pattern)) => ErrorText::new(
                 "This is denied",
                 &format!("It matches {pattern:?} of policy.deny."),
-                "Do this at Collibra itself, or have policy.deny changed.",
+                "Do this at Collibra directly, or change policy.deny.",
             ),
             Refusal::Denied(Denied::NotAllowed { app }) => ErrorText::new(
                 "The app may not do this",
                 &format!("No pattern in allow of app.{app} matches this method and path."),
-                &format!("Have a pattern added to allow of app.{app}, if it should."),
+                &format!("Add a pattern to allow of app.{app}, if it should be allowed."),
             ),
             Refusal::NoToken(NoToken {
                 reason,
                 store_problem,
                 ..
             }) => ErrorText::new(
-                "There is no access token at present",
+                "There is no access token at the moment",
                 &match (reason, store_problem) {
                     (Some((_, why)), _) => format!("The last token request failed: {why}"),
                     (None, Some(why)) => format!(
-                        "The store by which a fleet shares its token is away, and others of the fleet ask for themselves meanwhile: {why}"
+                        "The fleet's shared store is unavailable, and other proxies of the fleet make requests meanwhile: {why}"
                     ),
                     (None, None) => {
-                        "The first token has been asked for and has not come yet.".to_owned()
+                        "The first token was requested and has not arrived yet.".to_owned()
                     }
                 },
-                "Come again after the seconds that Retry-After says; nothing was sent to Collibra.",
+                "Retry after the seconds in Retry-After; nothing was sent to Collibra.",
             ),
             Refusal::Upstream { problem, .. } => ErrorText::new(
                 "Collibra could not be reached",
                 problem,
-                "See whether the instance is up and the proxy can reach it: collibra-auth-proxy check --live.",
+                "Check whether the instance is up and reachable: collibra-auth-proxy check --live.",
             ),
         }
     }

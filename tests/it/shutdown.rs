@@ -45,7 +45,7 @@ fn what_is_under_way_is_finished_and_nothing_new_is_taken() {
         let (_origin, gate, mut proxy, connections) = fifty_under_way("10m");
         proxy.process.signal(signal);
         refuses_connections(&proxy);
-        assert!(proxy.process.runs(), "it waits for what is under way");
+        assert!(proxy.process.runs(), "it waits for requests in flight");
         gate.open();
         for mut connection in connections {
             let answer = connection.answer("GET");

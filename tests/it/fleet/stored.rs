@@ -93,7 +93,7 @@ fn of_its_kind(server: &Server) -> Vec<Mischief<'_>> {
         #[cfg(feature = "kubernetes")]
         Server::Kubernetes(server) => vec![
             (
-                "both are deleted and made anew",
+                "both are deleted and created again",
                 Box::new(|| server.create_anew()),
             ),
             (
@@ -115,7 +115,7 @@ fn of_its_kind(server: &Server) -> Vec<Mischief<'_>> {
         ],
         #[cfg(feature = "kubernetes")]
         Server::Cluster(cluster) => vec![(
-            "both are deleted and made anew",
+            "both are deleted and created again",
             Box::new(|| cluster.create_anew()),
         )],
     }

@@ -1,8 +1,7 @@
 //! A TLS front for the simulator that can show the token endpoint's callers another certificate.
 //!
-//! Instance and token endpoint share a host and a port, so what is sent to the one is told from
-//! what is sent to the other before there is a request: the proxy offers ALPN for the API, and for
-//! a token request it does not.
+//! Instance and token endpoint share a host and a port. The front must tell API connections from token
+//! connections before the request: the proxy offers ALPN for the API only.
 
 use std::io::Write;
 use std::net::SocketAddr;
