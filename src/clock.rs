@@ -7,7 +7,13 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// A moment on the monotonic clock, counted from an arbitrary origin, suspends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +50,12 @@ impl Sub<Duration> for Instant {
 /// booted, and that moment must be representable.
 const BEFORE_BOOT: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// The longest wait by a timer that a suspend stops.
+pub(crate) const SLICE: Duration = Duration::from_secs(1);
+
+/// A wait, as [`Clock::sleep_until`] returns it.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A source of time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Reads the monotonic clock.
@@ -52,11 +64,10 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Reads the wall clock, for display and storage; it may step.
     fn wall(&self) -> SystemTime;
 
-    /// The longest sleep before this clock must be read again. Timers stop while the machine is
-    /// suspended and this clock does not. So this is the longest delay of overdue work after a
-    /// suspend.
-    fn longest_sleep(&self) -> Duration {
-        Duration::from_secs(1)
+    /// Waits until `at`, or less: read the clock again afterwards. Tokio's timers stop while the
+    /// machine is suspended and this clock does not, so such a wait is cut into slices of a second.
+    fn sleep_until(&self, at: Instant) -> Sleep {
+        Box::pin(tokio::time::sleep(at.since(self.now()).min(SLICE)))
     }
 
     /// The wall-clock time of `at`, as far as it is known now.
@@ -97,6 +108,48 @@ impl Clock for SystemClock {
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
+
+    /// By a timer of the kernel that counts suspends: an idle process is not woken before.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn sleep_until(&self, at: Instant) -> Sleep {
+        let left = at.since(self.now());
+        Box::pin(async move {
+            let expired = match alarm(left) {
+                Ok(timer) => timer.readable().await.map(drop),
+                Err(error) => Err(error),
+            };
+            if expired.is_err() {
+                tokio::time::sleep(left.min(SLICE)).await;
+            }
+        })
+    }
+}
+
+/// A timer that is readable after `left`, suspends included.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[expect(
+    deprecated,
+    reason = "an OwnedFd keeps its descriptor open; the replacement is unsafe for all others"
+)]
+fn alarm(left: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
+    use rustix::time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
+    };
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
+    // zero would disarm it
+    let left = left.max(Duration::from_nanos(1));
+    let value = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    let once = Itimerspec {
+        it_interval: Timespec::default(),
+        it_value: value,
+    };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &once)?;
+    AsyncFd::with_interest(timer, Interest::READABLE)
 }
 
 /// Tokio's clock, which tests can pause and advance.
@@ -163,6 +216,15 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_machines_clock_wakes_a_sleeper_at_its_time() {
+        for millis in [0, 30] {
+            let at = SystemClock.now() + Duration::from_millis(millis);
+            SystemClock.sleep_until(at).await;
+            assert!(SystemClock.now() >= at);
+        }
+    }
 
     #[test]
     fn the_system_clock_goes_forward() {

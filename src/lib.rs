@@ -16,6 +16,7 @@
 //!    store          lets a token outlive the process, sealed: memory, file, redis, kubernetes
 //!                   (a cargo feature, on by default)
 //!    local_token    the tokens that the proxy issues to apps that request one or log in
+//!    trace          spans of requests and token requests, over OTLP
 //! 1  token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       the program's own requests: the HTTP client, failures, quoting, and the tunnel
 //!                   through a forward proxy
@@ -76,3 +77,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
+pub mod trace;

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use collibra_auth_proxy::clock::{Clock, Instant};
+use collibra_auth_proxy::clock::{Clock, Instant, Sleep};
 use collibra_auth_proxy::random::Jitter;
 
 /// Tokio's clock. Its timers follow it, because this machine is never suspended.
@@ -35,8 +35,8 @@ impl Clock for VirtualClock {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + self.passed()
     }
 
-    fn longest_sleep(&self) -> Duration {
-        Duration::from_secs(24 * 3600)
+    fn sleep_until(&self, at: Instant) -> Sleep {
+        Box::pin(tokio::time::sleep(at.since(self.now())))
     }
 }
 

@@ -457,6 +457,7 @@ mod tests {
             upstream: None,
             request_bytes: 0,
             response_bytes: 0,
+            trace_id: None,
         });
         let _open = view.metrics.listener("local").connection();
 

@@ -277,7 +277,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The cell of the one client.
+    /// The slot of the one client.
     pub(in crate::admin) fn slot(view: &View) -> Arc<TokenSlot> {
         Arc::clone(&view.parts.load().clients[0].slot)
     }

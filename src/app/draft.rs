@@ -25,11 +25,12 @@ use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
 use crate::store::{self, handoff, metered::MeteredStore};
-use crate::telemetry::ClientMetrics;
+use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
 use crate::token::cache::TokenSlot;
 use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
+use crate::trace::Tracer;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -189,7 +190,9 @@ impl Draft<'_> {
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
             observer: Metered {
+                client: Arc::clone(&client.name),
                 metrics: Arc::clone(metrics),
+                tracer: running.tracer.clone(),
                 clock: Arc::clone(&running.clock),
             },
         });
@@ -292,6 +295,7 @@ impl Draft<'_> {
             policy: Arc::clone(&self.config.policy),
             metrics,
             access_log: self.config.access_log,
+            tracer: self.running.tracer.clone(),
         });
         // port 0 is another one for each listener
         let mut open = self.running.parts.listeners.iter();
@@ -338,13 +342,19 @@ impl Draft<'_> {
 /// Counts token requests in the metrics.
 #[derive(Debug)]
 struct Metered {
+    client: Arc<str>,
     metrics: Arc<ClientMetrics>,
+    tracer: Option<Arc<Tracer>>,
     clock: Arc<dyn Clock>,
 }
 
 impl Observer for Metered {
     fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>) {
-        self.metrics
-            .token_request(outcome, duration, self.clock.wall());
+        let at = self.clock.wall();
+        self.metrics.token_request(outcome, duration, at);
+        if let Some(tracer) = &self.tracer {
+            let failure = outcome.err().map(Label::label);
+            tracer.token_request(&self.client, failure, at, duration);
+        }
     }
 }

@@ -34,6 +34,7 @@ use crate::socket::{Address, Socket};
 use crate::store::{self, handoff};
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
+use crate::trace::{self, Tracer};
 use draft::Made;
 use handover::{Inheritance, Legacy};
 
@@ -83,6 +84,9 @@ pub enum StartError {
         /// Why not.
         cause: upstream::Error,
     },
+    /// There can be no traces.
+    #[error(transparent)]
+    Trace(#[from] trace::BuildError),
 }
 
 /// A running server. It stops when this is dropped; [`Running::drain`] stops it gently.
@@ -97,6 +101,7 @@ pub struct Running {
     admin_closed: Arc<Notify>,
     view: Arc<View>,
     metrics: Arc<Metrics>,
+    tracer: Option<Arc<Tracer>>,
     clock: Arc<dyn Clock>,
     draining: Arc<AtomicBool>,
     drain_asked: Arc<Notify>,
@@ -159,6 +164,10 @@ pub async fn start(
         drain: Arc::clone(&drain_asked),
         history: Past::default(),
     });
+    let tracer = match &config.trace {
+        Some(trace) => Some(Arc::new(Tracer::new(trace, Arc::clone(&clock))?)),
+        None => None,
+    };
     let mut running = Running {
         config,
         parts: Parts::default(),
@@ -168,6 +177,7 @@ pub async fn start(
         admin_closed: Arc::default(),
         view: Arc::clone(&view),
         metrics,
+        tracer,
         clock,
         draining,
         drain_asked,
@@ -230,6 +240,7 @@ impl Running {
         let needs_restart = reload::needs_restart(&self.config, &config);
         config.admin = self.config.admin.clone();
         config.server.threads = self.config.server.threads;
+        config.trace.clone_from(&self.config.trace);
         self.config = config;
         self.carry_out(made);
         Ok(needs_restart)
@@ -256,6 +267,7 @@ impl Running {
         let cut = self.left_after(patience).await;
         self.end_tasks().await;
         self.leave_stores().await;
+        self.flush_spans().await;
         cut
     }
 
@@ -282,7 +294,15 @@ impl Running {
         }
         self.end_tasks().await;
         self.leave_stores().await;
+        self.flush_spans().await;
         cut
+    }
+
+    /// Sends the spans that are left, as far as that can be done soon.
+    async fn flush_spans(&mut self) {
+        if let Some(tracer) = self.tracer.take() {
+            tracer.shutdown(LAST_MOMENT).await;
+        }
     }
 
     /// Gives back this process's place among those who go on without a store, as far as that can be

@@ -222,6 +222,8 @@ impl Flags {
             admin: Field::from(self.admin, flag("admin")),
             admin_mode: Field::Absent,
             access_log: Field::Absent,
+            trace_endpoint: Field::Absent,
+            trace_sample: Field::Absent,
             store,
             place: root,
         }

@@ -30,6 +30,7 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod value;
 pub mod watch;
 
@@ -73,6 +74,8 @@ pub struct Config {
     pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// Where spans go, if anywhere.
+    pub trace: Option<crate::trace::Config>,
     /// What is accepted, and should be looked at.
     pub warnings: Vec<Fault>,
     /// What all of this was read from: once it changes, the configuration is to be read again.

@@ -16,7 +16,7 @@ use super::place::{Field, Place, Typed};
 use super::raw::{Listener as RawListener, Raw};
 use super::watch::Files;
 use super::{Admin, Client, Config, Server, app, client, instance, listener, listener_address};
-use super::{policy, store};
+use super::{policy, store, trace};
 use crate::proxy::config::{App, Listener};
 use crate::socket::Address;
 
@@ -123,6 +123,7 @@ pub(super) fn parse(
         ));
     }
     let access_log = raw.access_log.or(true);
+    let trace = trace::parse(raw.trace_endpoint, raw.trace_sample, surroundings, report);
     let instances = instances
         .into_iter()
         .map(|(name, parsed)| (name, parsed.instance));
@@ -136,6 +137,7 @@ pub(super) fn parse(
         admin,
         store,
         access_log,
+        trace,
         warnings: Vec::new(),
         files: Files::default(),
         text: None,

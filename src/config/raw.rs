@@ -14,7 +14,7 @@ use crate::socket::Address;
 
 /// The tables of the file.
 pub(super) const TABLES: &[&str] = &[
-    "instance", "client", "listener", "app", "policy", "server", "admin", "log", "store",
+    "instance", "client", "listener", "app", "policy", "server", "admin", "log", "store", "trace",
 ];
 /// The keys of `[instance.NAME]`.
 pub(super) const INSTANCE: &[&str] = &[
@@ -91,6 +91,8 @@ pub(super) const SERVER: &[&str] = &["threads", "drain"];
 pub(super) const ADMIN: &[&str] = &["address", "mode"];
 /// The keys of `[log]`.
 pub(super) const LOG: &[&str] = &["access"];
+/// The keys of `[trace]`.
+pub(super) const TRACE: &[&str] = &["endpoint", "sample"];
 /// The keys of `[store]`.
 pub(super) const STORE: &[&str] = &[
     "kind",
@@ -120,6 +122,8 @@ pub(super) struct Raw {
     pub(super) admin: Field<Address>,
     pub(super) admin_mode: Field<String>,
     pub(super) access_log: Field<bool>,
+    pub(super) trace_endpoint: Field<String>,
+    pub(super) trace_sample: Field<f64>,
     pub(super) store: Store,
 }
 
@@ -275,6 +279,7 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
     let server = file.table("server", SERVER, report);
     let admin = file.table("admin", ADMIN, report);
     let log = file.table("log", LOG, report);
+    let trace = file.table("trace", TRACE, report);
     let store = file.table("store", STORE, report);
     let store_place = match &store {
         Some(table) => table.place.clone(),
@@ -293,6 +298,8 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         admin: key(&admin, "address", report),
         admin_mode: key(&admin, "mode", report),
         access_log: key(&log, "access", report),
+        trace_endpoint: key(&trace, "endpoint", report),
+        trace_sample: key(&trace, "sample", report),
         store: Store {
             place: store_place,
             kind: key(&store, "kind", report),

@@ -58,6 +58,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.threads", old.server.threads != new.server.threads),
         ("admin.address", old.admin != new.admin),
+        ("trace", old.trace != new.trace),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
@@ -82,6 +83,7 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
         ("admin", old.admin != new.admin),
         ("store", old.store != new.store),
         ("log", old.access_log != new.access_log),
+        ("trace", old.trace != new.trace),
     ];
     for (table, _) in others.iter().filter(|(_, differs)| *differs) {
         found.push(format!("{table} changed"));

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use pingora::http::RequestHeader;
 
 use super::identify::Caller;
 use super::limit::Admitted;
 use super::plan::{Client, Plan};
 use super::respond::Refusal;
-use crate::clock::Instant;
-use crate::telemetry::{AppMetrics, InFlight};
+use crate::clock::{Clock, Instant};
+use crate::telemetry::{AppMetrics, InFlight, Label};
 use crate::token::token::Token;
+use crate::trace::{EndedRequest, RequestSpan, TRACEPARENT};
 
 /// The state of one request.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub(super) struct Context {
     pub(super) replayed: bool,
     /// Its share of its app's limits.
     pub(super) admitted: Option<Admitted>,
+    /// Its span, if tracing is on.
+    pub(super) span: Option<Box<RequestSpan>>,
     in_flight: Option<InFlight>,
 }
 
@@ -58,6 +62,7 @@ impl Context {
             refusal: None,
             replayed: false,
             admitted: None,
+            span: None,
             in_flight: None,
             client,
             plan,
@@ -97,7 +102,53 @@ impl Context {
         }
     }
 
-    /// The guard that counts the request as in flight. From here on its app and client stay.
+    /// Starts the request's span, if tracing is on.
+    pub(super) fn begin_span(&mut self, head: &RequestHeader, clock: &dyn Clock) {
+        if let Some(tracer) = &self.plan.tracer {
+            let span = tracer.request(&head.method, &head.headers, clock.wall());
+            self.span = Some(Box::new(span));
+        }
+    }
+
+    /// The id of the trace with the request's span.
+    pub(super) fn trace_id(&self) -> Option<[u8; 16]> {
+        self.span.as_ref().map(|span| span.trace_id())
+    }
+
+    /// Makes the span the parent of what the instance does.
+    pub(super) fn inject_span(&self, head: &mut RequestHeader) {
+        if let Some(value) = self.span.as_ref().and_then(|span| span.traceparent()) {
+            // if the field cannot be set, the instance has no parent span
+            let _ = head.insert_header(TRACEPARENT, value);
+        }
+    }
+
+    /// Ends the span: the request ended now, with `status` (0: no response).
+    pub(super) fn end_span(
+        &mut self,
+        head: &RequestHeader,
+        clock: &dyn Clock,
+        status: u16,
+        error: Option<&str>,
+    ) {
+        let Some(span) = self.span.take() else { return };
+        span.end(&EndedRequest {
+            at: clock.wall(),
+            path: head.uri.path(),
+            status,
+            instance: &self.client.upstream.instance().host,
+            listener: &self.plan.listener.name,
+            client: &self.client.name,
+            app: self.app().map(|app| &**app),
+            refused: self
+                .refusal
+                .as_ref()
+                .map(|refusal| refusal.reason().label()),
+            error,
+        });
+    }
+
+    /// The guard that counts the request as in flight. Its app and client no longer change.
     pub(super) fn in_flight(&mut self) -> &InFlight {
         let in_flight = self.in_flight.take();
         let begin = || InFlight::new(self.app_metrics().traffic(&self.client.name));

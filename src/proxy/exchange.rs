@@ -12,7 +12,6 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use tokio::time::{timeout, timeout_at};
 
-use super::access_log;
 use super::caller::{Caller, CallerError};
 use super::context::Context;
 use super::dial::Protocols;
@@ -26,13 +25,14 @@ use super::listener::Listening;
 use super::local::{self, Endpoint};
 use super::pace;
 use super::peer::Peer;
+use super::record::{self, Sent};
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
 use super::stream::Received;
 use super::target::Malformed;
 use crate::clock::Clock;
-use crate::telemetry::{Ended, Label, Source, access};
+use crate::telemetry::Label;
 use crate::token::token::Token;
 
 /// How long to wait for the instance's answer to `Expect: 100-continue` before asking the caller
@@ -93,6 +93,7 @@ pub(super) async fn serve(
 ) -> After {
     let clock = &*listening.clock;
     let mut context = Context::new(listening.plan.load_full(), clock.now());
+    context.begin_span(caller.head(), clock);
     let mut exchange = Exchange {
         body: Body::of(caller, context.plan.listener.min_body_rate),
         caller,
@@ -109,20 +110,16 @@ pub(super) async fn serve(
     let (after, error) = exchange.conclude(served).await;
     let (status, request_bytes) = (exchange.status, exchange.body.bytes);
     context.ends();
-    let took = clock.now().since(context.started);
-    let ended = Ended {
-        method: caller.method().into(),
-        status,
-        source: context.upstream.map_or(Source::Proxy, |_| Source::Instance),
-        duration: took,
-        upstream: context.upstream,
-        request_bytes: u64::try_from(request_bytes).unwrap_or(u64::MAX),
-        response_bytes: caller.body_bytes_sent(),
-    };
-    context.in_flight().count(&ended);
-    if context.plan.access_log && access::is_on() {
-        access_log::write(caller, &context, clock.wall(), status, took, error);
-    }
+    record::write(
+        caller,
+        &mut context,
+        clock,
+        Sent {
+            status,
+            request_bytes,
+            error,
+        },
+    );
     after
 }
 
@@ -262,7 +259,8 @@ impl Exchange<'_> {
             has_body,
         };
         let head = inject::outgoing(self.caller.head(), to, token.authorization());
-        let head = head.map_err(|_| Refusal::Malformed(Malformed::TargetForm))?;
+        let mut head = head.map_err(|_| Refusal::Malformed(Malformed::TargetForm))?;
+        self.context.inject_span(&mut head);
         let limit = client.upstream.instance().idle_timeout;
         if let Err(broken) = limited(limit, instance.write_head(head, !has_body)).await {
             return Ok(Err(broken));

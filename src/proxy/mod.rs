@@ -16,7 +16,6 @@
 //!
 //! Only this module uses pingora and h2.
 
-mod access_log;
 mod answer;
 pub mod app;
 pub mod browser;
@@ -45,6 +44,7 @@ pub mod peer;
 pub mod plan;
 pub mod policy;
 mod pool;
+mod record;
 pub mod replay;
 mod request_body;
 pub mod respond;

@@ -14,6 +14,7 @@ use crate::secret::Secret;
 use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
 use crate::token::cache::TokenSlot;
 use crate::token::service::Control;
+use crate::trace::Tracer;
 
 /// A client, as a request needs it.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ pub struct Plan {
     pub metrics: Arc<ListenerMetrics>,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// Makes each request's span, if there is a collector.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// A route by path prefix.

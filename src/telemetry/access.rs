@@ -29,6 +29,8 @@ pub struct Record {
     pub app: Option<Arc<str>>,
     /// The id that finds the request in other logs.
     pub request_id: Option<RequestId>,
+    /// The id of the trace that has the request's span.
+    pub trace_id: Option<[u8; 16]>,
     /// The request's method.
     pub method: Method,
     /// The request's target, of which only the path is shown.
@@ -91,6 +93,7 @@ impl AccessLog {
             client,
             app,
             request_id,
+            trace_id,
             method,
             uri,
             status,
@@ -117,6 +120,7 @@ impl AccessLog {
                 client,
                 app,
                 id,
+                trace_id,
                 method,
                 path,
                 status,
@@ -156,6 +160,7 @@ pub(super) struct Access {
     client: Arc<str>,
     app: Option<Arc<str>>,
     id: Id,
+    trace_id: Option<[u8; 16]>,
     method: Method,
     path: usize,
     status: u16,
@@ -264,6 +269,9 @@ impl Formatter {
         }
         if let Some(id) = id {
             line.text("request_id", id);
+        }
+        if let Some(trace_id) = access.trace_id {
+            line.text("trace_id", &hexadecimal(trace_id));
         }
         line.name("method", access.method.as_str().as_bytes());
         line.text("path", path);
@@ -505,6 +513,7 @@ mod tests {
             client: "catalog".into(),
             app: Some("nightly export".into()),
             request_id: Some(RequestId::Generated(0xff)),
+            trace_id: Some([0xab; 16]),
             method: Method::GET,
             uri: "https://example.com/rest/2.0/assets?secret=1"
                 .parse()
@@ -524,6 +533,7 @@ mod tests {
         Record {
             app: None,
             request_id: None,
+            trace_id: None,
             upstream: None,
             generation: None,
             replayed: false,
@@ -550,6 +560,7 @@ mod tests {
                 client = %record.client,
                 app = record.app.as_deref(),
                 request_id = id,
+                trace_id = record.trace_id.map(|_| "ab".repeat(16)),
                 method = %record.method,
                 path = record.uri.path(),
                 status = record.status,

@@ -1,7 +1,7 @@
 //! The metrics as a whole: handing out each client's and each listener's share, and writing them
 //! all down for a scrape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -147,6 +147,27 @@ impl Metrics {
         lock(&self.before_scrape).push(Box::new(refresh));
     }
 
+    /// The exemplars of traced requests, by the series of their buckets.
+    fn exemplars(&self) -> HashMap<String, String> {
+        let mut exemplars = HashMap::new();
+        for app in lock(&self.apps).values() {
+            for traffic in app.all_traffic().iter() {
+                for (bound, exemplar) in traffic.exemplars() {
+                    let series = open_metrics::bucket(
+                        "collibra_auth_proxy_request_duration_seconds",
+                        &[("app", app.name()), ("client", traffic.client())],
+                        bound,
+                    );
+                    let (trace_id, seconds) =
+                        (u128::from_be_bytes(exemplar.trace_id), exemplar.seconds);
+                    let text = format!("{{trace_id=\"{trace_id:032x}\"}} {seconds}");
+                    exemplars.insert(series, text);
+                }
+            }
+        }
+        exemplars
+    }
+
     /// Every metric as text.
     #[must_use]
     pub fn render(&self, format: Format) -> String {
@@ -165,7 +186,7 @@ impl Metrics {
         }
         match format {
             Format::Text => text,
-            Format::OpenMetrics => open_metrics::from_text(&text),
+            Format::OpenMetrics => open_metrics::from_text(&text, &self.exemplars()),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! OpenMetrics 1.0.0, made from Prometheus's text format.
 
-/// Prometheus's `text` as OpenMetrics: the family of a counter is named without `_total`, and the end
-/// is marked.
-pub(super) fn from_text(text: &str) -> String {
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// Prometheus's `text` as OpenMetrics: the family of a counter is named without `_total`, the series in
+/// `exemplars` get theirs, and the end is marked.
+pub(super) fn from_text(text: &str, exemplars: &HashMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
@@ -14,10 +17,30 @@ pub(super) fn from_text(text: &str) -> String {
         } else {
             out.push_str(line);
         }
+        if let Some((series, _)) = line.rsplit_once(' ')
+            && let Some(exemplar) = exemplars.get(series)
+        {
+            let _ = write!(out, " # {exemplar}");
+        }
         out.push('\n');
     }
     out.push_str("# EOF\n");
     out
+}
+
+/// The series of a bucket of the histogram `name`, as the text format writes it; without a `bound` it
+/// is the last.
+pub(super) fn bucket(name: &str, labels: &[(&str, &str)], bound: Option<f64>) -> String {
+    let mut series = format!("{name}_bucket{{");
+    for (label, value) in labels {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = write!(series, "{label}=\"{value}\",");
+    }
+    let _ = match bound {
+        Some(bound) => write!(series, "le=\"{bound}\"}}"),
+        None => write!(series, "le=\"+Inf\"}}"),
+    };
+    series
 }
 
 #[cfg(test)]
@@ -30,6 +53,6 @@ mod tests {
                     # HELP b Not a counter.\n# TYPE b gauge\nb 2\n";
         let expected = "# HELP a The _total of a.\n# TYPE a counter\na_total{x=\"_total \"} 1\n\
                         # HELP b Not a counter.\n# TYPE b gauge\nb 2\n# EOF\n";
-        assert_eq!(from_text(text), expected);
+        assert_eq!(from_text(text, &HashMap::new()), expected);
     }
 }

@@ -1,7 +1,8 @@
 //! The numbers of one app: its requests, by client, and the local tokens that it was given.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,6 +31,15 @@ pub struct Traffic {
     in_flight: IntGauge,
     request_bytes: IntCounter,
     response_bytes: IntCounter,
+    /// The last traced request in each bucket of `duration`.
+    exemplars: Mutex<BTreeMap<usize, Exemplar>>,
+}
+
+/// A request that stands for its bucket: its trace and its duration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exemplar {
+    pub(super) trace_id: [u8; 16],
+    pub(super) seconds: f64,
 }
 
 /// A request that has ended, as it is counted.
@@ -49,6 +59,8 @@ pub struct Ended {
     pub request_bytes: u64,
     /// The length of the response's body as far as it was sent.
     pub response_bytes: u64,
+    /// The id of the trace that has its span, if there is one.
+    pub trace_id: Option<[u8; 16]>,
 }
 
 /// Traffic since the start, of one client or one app.
@@ -151,6 +163,11 @@ impl AppMetrics {
         self.local_tokens.get()
     }
 
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its traffic on each client that it used.
     pub(super) fn all_traffic(&self) -> Arc<Vec<Arc<Traffic>>> {
         self.traffic.load_full()
@@ -168,7 +185,21 @@ impl Traffic {
             in_flight: families.requests_in_flight.with_label_values(labels),
             request_bytes: families.request_bytes.with_label_values(labels),
             response_bytes: families.response_bytes.with_label_values(labels),
+            exemplars: Mutex::default(),
         }
+    }
+
+    /// The exemplars, each with the upper bound of its bucket; `None` for the last.
+    pub(super) fn exemplars(&self) -> Vec<(Option<f64>, Exemplar)> {
+        let exemplars = self
+            .exemplars
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let bound = |bucket: &usize| CALL_BUCKETS.get(*bucket).copied();
+        let exemplars = exemplars.iter();
+        exemplars
+            .map(|(bucket, exemplar)| (bound(bucket), *exemplar))
+            .collect()
     }
 
     /// The client's name.
@@ -204,8 +235,8 @@ impl InFlight {
         InFlight(traffic)
     }
 
-    /// Counts the request, which has ended. Takes no lock and formats nothing once its method and
-    /// status have been seen.
+    /// Counts the request, which has ended. Formats nothing once its method and status have been
+    /// seen, and takes no lock unless it is traced.
     pub fn count(&self, ended: &Ended) {
         let Traffic {
             requests,
@@ -213,6 +244,7 @@ impl InFlight {
             upstream_duration,
             request_bytes,
             response_bytes,
+            exemplars,
             ..
         } = &*self.0;
         requests.count(ended.method, ended.status, ended.source);
@@ -222,6 +254,12 @@ impl InFlight {
         }
         request_bytes.inc_by(ended.request_bytes);
         response_bytes.inc_by(ended.response_bytes);
+        if let Some(trace_id) = ended.trace_id {
+            let seconds = ended.duration.as_secs_f64();
+            let bucket = CALL_BUCKETS.partition_point(|bound| *bound < seconds);
+            let mut exemplars = exemplars.lock().unwrap_or_else(PoisonError::into_inner);
+            exemplars.insert(bucket, Exemplar { trace_id, seconds });
+        }
     }
 }
 

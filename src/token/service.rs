@@ -165,8 +165,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
 
     /// Waits for an event.
     async fn wait(&mut self, at: Instant, orders: &mut mpsc::UnboundedReceiver<Orders>) -> Event {
-        let longest = self.parts.clock.longest_sleep();
-        let due = tokio::time::sleep(at.since(self.parts.clock.now()).min(longest));
+        let due = self.parts.clock.sleep_until(at);
         tokio::select! {
             () = due => Event::Time,
             () = self.slot.verdict_changed() => Event::VerdictChanged,

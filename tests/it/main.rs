@@ -91,6 +91,8 @@ mod tls;
 #[cfg(test)]
 mod token_faults;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod unauthorized;
 #[cfg(test)]
 mod upgrade;

@@ -243,6 +243,7 @@ fn the_reference_has_every_key_and_no_other() {
         ("admin.", raw::ADMIN),
         ("log.", raw::LOG),
         ("store.", raw::STORE),
+        ("trace.", raw::TRACE),
         ("", raw::TABLES),
     ];
     let known: BTreeSet<String> = known

@@ -42,6 +42,7 @@ const REQUEST: Ended = Ended {
     upstream: Some(Duration::from_millis(30)),
     request_bytes: 10,
     response_bytes: 1_000,
+    trace_id: None,
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -201,6 +202,35 @@ fn a_client_a_listener_and_an_app_are_counted() {
     assert_eq!(listener.connections(), 0);
     let text = metrics.render(Format::Text);
     assert_eq!(value(&text, "token_waiters{client=\"catalog\"}"), 0.0);
+}
+
+#[test]
+fn a_traced_request_is_the_exemplar_of_its_bucket() {
+    let metrics = used();
+    let odd = metrics.app("an \"odd\\ name").traffic("catalog");
+    let traced = Ended {
+        trace_id: Some([0xab; 16]),
+        ..REQUEST
+    };
+    InFlight::new(Arc::clone(&odd)).count(&traced);
+    InFlight::new(odd).count(&Ended {
+        duration: Duration::from_secs(10_000),
+        ..traced
+    });
+    let text = metrics.render(Format::OpenMetrics);
+    let exemplars: Vec<&str> = text.lines().filter(|line| line.contains(" # {")).collect();
+    let trace = "ab".repeat(16);
+    let series = |bound: &str| {
+        format!(
+            "collibra_auth_proxy_request_duration_seconds_bucket{{app=\"an \\\"odd\\\\ name\",client=\"catalog\",le=\"{bound}\"}}"
+        )
+    };
+    let expected = [
+        format!("{} 1 # {{trace_id=\"{trace}\"}} 0.04", series("0.05")),
+        format!("{} 2 # {{trace_id=\"{trace}\"}} 10000", series("+Inf")),
+    ];
+    assert_eq!(exemplars, expected);
+    assert!(!metrics.render(Format::Text).contains("trace_id"));
 }
 
 #[test]

@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 7] = [
         "tls",
     ],
     &["token", "outgoing"],
-    &["oauth", "store", "local_token", "registration"],
+    &["oauth", "store", "local_token", "registration", "trace"],
     &["proxy", "admin"],
     &["config"],
     &["app"],

@@ -1,0 +1,75 @@
+//! `[trace]`, and the variables of OpenTelemetry that take its place.
+
+use url::Url;
+
+use super::fault::{Origin, Report};
+use super::parse::Surroundings;
+use super::place::{Field, Place};
+use crate::trace::Config;
+
+/// The collector's base URL (OpenTelemetry's name, as are the others).
+const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// The whole URL for spans.
+const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+/// `true` turns all of it off.
+const DISABLED: &str = "OTEL_SDK_DISABLED";
+
+/// The path of spans below the collector's base URL.
+const PATH: &str = "v1/traces";
+
+/// Validates the table: `None` without a collector.
+pub(super) fn parse(
+    endpoint: Field<String>,
+    sample: Field<f64>,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Option<Config> {
+    let sample = sample.sound_or(
+        1.0,
+        |share| (0.0..=1.0).contains(share),
+        "this is no share",
+        "write a number from 0 (no trace) to 1 (every trace)",
+        report,
+    );
+    let given = match endpoint {
+        Field::Faulty => return None,
+        Field::Given(typed) => Some((typed.value, typed.place, true)),
+        Field::Absent => from_environment(surroundings.env),
+    };
+    let (text, place, is_base) = given?;
+    let url = Url::parse(&text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.has_host()
+    });
+    let Some(mut url) = url else {
+        report.fault(place.fault(
+            "this is not the URL of a collector",
+            "write the base URL of its OTLP receiver for HTTP, like \"http://localhost:4318\", without a user",
+        ));
+        return None;
+    };
+    if is_base && !url.path().ends_with(PATH) {
+        let path = format!("{}/{PATH}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+    }
+    Some(Config {
+        endpoint: url,
+        sample,
+    })
+}
+
+/// The URL, where it stands, and whether it is the base of the signals' URLs.
+fn from_environment(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Place, bool)> {
+    if env(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return None;
+    }
+    [(TRACES, false), (BASE, true)]
+        .into_iter()
+        .find_map(|(name, is_base)| {
+            let place = Place {
+                origin: Origin::Environment,
+                key: name.to_owned(),
+                line: None,
+            };
+            env(name).map(|text| (text, place, is_base))
+        })
+}

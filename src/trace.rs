@@ -1,0 +1,320 @@
+//! Traces: a span for each request and each token request, sent over OTLP (HTTP, protobuf).
+//!
+//! A request's span is a child of the caller's, as `traceparent` says (W3C Trace Context), and its own
+//! id goes to the instance in the same header. Spans are batched and sent on a thread of their own; if
+//! the collector cannot take them, they are dropped. Without a [`Config`] there is no [`Tracer`], and
+//! `traceparent` passes unchanged.
+//!
+//! `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_EXPORTER_OTLP_HEADERS` are honoured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, Tracer as _, TracerProvider};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::{HeaderExtractor, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span};
+use tokio::runtime::Handle;
+use url::Url;
+
+use crate::clock::{Clock, Instant};
+use crate::outgoing;
+
+/// The header that carries a span from one service to the next (W3C Trace Context, section 3.2).
+pub const TRACEPARENT: &str = "traceparent";
+
+/// The longest time for one batch of spans.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a collector that fails is reported.
+const REPORTS: Duration = Duration::from_secs(60);
+
+/// The name of the program in traces, unless `OTEL_SERVICE_NAME` has another.
+const SERVICE: &str = "collibra-auth-proxy";
+
+/// Where spans go, and how many.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The URL to which batches are posted.
+    pub endpoint: Url,
+    /// The share of the traces that begin here and are recorded, 0 to 1. Of a trace that began
+    /// elsewhere the caller decides.
+    pub sample: f64,
+}
+
+/// Why there can be no traces.
+#[derive(Debug, thiserror::Error)]
+#[error("spans cannot be sent: {0}")]
+pub struct BuildError(String);
+
+/// Makes spans.
+#[derive(Debug)]
+pub struct Tracer {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+    propagator: TraceContextPropagator,
+}
+
+/// The span of a request in flight.
+#[derive(Debug)]
+pub struct RequestSpan(Span);
+
+/// A request that has ended, as its span shows it. Never a query, a header value or a body.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedRequest<'a> {
+    /// When it ended.
+    pub at: SystemTime,
+    /// The path.
+    pub path: &'a str,
+    /// The status that the caller was sent; 0: none.
+    pub status: u16,
+    /// The host of the instance.
+    pub instance: &'a str,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The client's name.
+    pub client: &'a str,
+    /// The app's name, if the caller is one.
+    pub app: Option<&'a str>,
+    /// Why the proxy answered it itself.
+    pub refused: Option<&'static str>,
+    /// What went wrong.
+    pub error: Option<&'a str>,
+}
+
+impl Tracer {
+    /// A tracer that sends by the current Tokio runtime.
+    ///
+    /// # Errors
+    /// [`BuildError`] if there is no HTTP client for it.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Tracer, BuildError> {
+        let http = outgoing::client(&outgoing::Config {
+            timeout: TIMEOUT,
+            connect_timeout: TIMEOUT,
+            ca_file: None,
+            identity: None,
+            proxy: None,
+        });
+        let sender = Sender {
+            http: http.map_err(|error| BuildError(error.to_string()))?,
+            runtime: Handle::current(),
+            collector: outgoing::authority(&config.endpoint),
+            clock,
+            reported: AtomicU64::new(0),
+        };
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(sender)
+            .with_endpoint(config.endpoint.as_str())
+            .with_timeout(TIMEOUT)
+            .build()
+            .map_err(|error| BuildError(error.to_string()))?;
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(Sampler::parent_based(Sampler::TraceIdRatioBased(
+                config.sample,
+            )))
+            .with_resource(resource())
+            .build();
+        Ok(Tracer {
+            tracer: provider.tracer(SERVICE),
+            provider,
+            propagator: TraceContextPropagator::new(),
+        })
+    }
+
+    /// The span of a request with this head, which began `at`.
+    #[must_use]
+    pub fn request(&self, method: &Method, headers: &HeaderMap, at: SystemTime) -> RequestSpan {
+        let parent = Context::new();
+        let parent = self
+            .propagator
+            .extract_with_context(&parent, &HeaderExtractor(headers));
+        // the low-cardinality name of the conventions for HTTP spans, without a route
+        let name = method.as_str().to_owned();
+        let builder = SpanBuilder::from_name(name)
+            .with_kind(SpanKind::Server)
+            .with_start_time(at)
+            .with_attributes([KeyValue::new(
+                "http.request.method",
+                method.as_str().to_owned(),
+            )]);
+        RequestSpan(self.tracer.build_with_context(builder, &parent))
+    }
+
+    /// Adds the span of a token request of `client`, which ended with a token, or as `failure`.
+    pub fn token_request(
+        &self,
+        client: &str,
+        failure: Option<&'static str>,
+        ended: SystemTime,
+        took: Duration,
+    ) {
+        let builder = SpanBuilder::from_name("token request")
+            .with_kind(SpanKind::Client)
+            .with_start_time(ended - took)
+            .with_attributes([KeyValue::new(CLIENT, client.to_owned())]);
+        let mut span = self.tracer.build_with_context(builder, &Context::new());
+        if let Some(failure) = failure {
+            span.set_attribute(KeyValue::new("error.type", failure));
+            span.set_status(Status::error(failure));
+        }
+        span.end_with_timestamp(ended);
+    }
+
+    /// Sends what is left, within `limit`; no span is recorded afterwards.
+    pub async fn shutdown(self: Arc<Self>, limit: Duration) {
+        let closing = move || self.provider.shutdown_with_timeout(limit);
+        // what could not be sent was reported
+        let _ = tokio::time::timeout(limit, tokio::task::spawn_blocking(closing)).await;
+    }
+}
+
+const CLIENT: &str = "collibra_auth_proxy.client";
+
+impl RequestSpan {
+    /// The id of the trace.
+    #[must_use]
+    pub fn trace_id(&self) -> [u8; 16] {
+        self.0.span_context().trace_id().to_bytes()
+    }
+
+    /// The value of `traceparent` for what the request causes.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<HeaderValue> {
+        let context = self.0.span_context();
+        let (trace, span) = (context.trace_id(), context.span_id());
+        let flags = u8::from(context.is_sampled());
+        HeaderValue::try_from(format!("00-{trace}-{span}-{flags:02x}")).ok()
+    }
+
+    /// Ends the span.
+    pub fn end(mut self, request: &EndedRequest<'_>) {
+        let span = &mut self.0;
+        if !span.is_recording() {
+            return;
+        }
+        let mut set = |key: &'static str, value: &str| {
+            span.set_attribute(KeyValue::new(key, value.to_owned()));
+        };
+        set("url.path", request.path);
+        set("server.address", request.instance);
+        set("collibra_auth_proxy.listener", request.listener);
+        set(CLIENT, request.client);
+        if let Some(app) = request.app {
+            set("collibra_auth_proxy.app", app);
+        }
+        if let Some(refused) = request.refused {
+            set("collibra_auth_proxy.refused", refused);
+        }
+        if request.status != 0 {
+            let status = i64::from(request.status);
+            span.set_attribute(KeyValue::new("http.response.status_code", status));
+        }
+        // for a server, 4xx is the caller's fault and no error of the span
+        if request.status == 0 || request.status >= 500 {
+            let kind = match request.status {
+                0 => "no_response".to_owned(),
+                status => status.to_string(),
+            };
+            span.set_attribute(KeyValue::new("error.type", kind));
+            span.set_status(Status::error(request.error.unwrap_or_default().to_owned()));
+        }
+        span.end_with_timestamp(request.at);
+    }
+}
+
+fn resource() -> Resource {
+    let found = Resource::builder().build();
+    let name = opentelemetry::Key::new("service.name");
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let builder = Resource::builder().with_attribute(version);
+    // without a name of its own, the library says `unknown_service`
+    let is_named = found
+        .get(&name)
+        .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    if is_named {
+        builder.build()
+    } else {
+        builder.with_service_name(SERVICE).build()
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Posts batches by the runtime, and reports a collector that fails.
+#[derive(Debug)]
+struct Sender {
+    http: reqwest::Client,
+    runtime: Handle,
+    collector: String,
+    clock: Arc<dyn Clock>,
+    /// When a failure was last reported, in seconds of the clock; 0: never.
+    reported: AtomicU64,
+}
+
+#[async_trait]
+impl HttpClient for Sender {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (head, body) = request.into_parts();
+        let request = self
+            .http
+            .request(head.method, head.uri.to_string())
+            .headers(head.headers)
+            .body(body);
+        // the caller's thread has no runtime
+        let sending = self.runtime.spawn(async move {
+            let response = request.send().await.map_err(reqwest::Error::without_url)?;
+            Ok::<StatusCode, reqwest::Error>(response.status())
+        });
+        let sent = sending.await.map_err(HttpError::from)?;
+        let status = match sent {
+            Ok(status) if status.is_success() => status,
+            Ok(status) => {
+                self.report(&format!("it answers {status}"));
+                status
+            }
+            Err(error) => {
+                self.report(&chain(&error));
+                return Err(error.into());
+            }
+        };
+        // what the collector says in its answer is not used
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        Ok(response)
+    }
+}
+
+impl Sender {
+    /// Reports a failure, once a minute.
+    fn report(&self, problem: &str) {
+        let now = self.clock.now().since(Instant::ORIGIN).as_secs().max(1);
+        let before = self.reported.load(Ordering::Relaxed);
+        if before == 0 || now >= before + REPORTS.as_secs() {
+            self.reported.store(now, Ordering::Relaxed);
+            tracing::warn!(
+                collector = %self.collector,
+                "spans are dropped, because the collector of [trace] does not take them: {problem}"
+            );
+        }
+    }
+}
