@@ -1,7 +1,7 @@
 //! The files that a configuration was made from, and whether one of them says something else by
 //! now.
 //!
-//! They are read every two seconds instead of having the kernel tell of changes: a mounted Kubernetes
+//! They are read every three seconds instead of having the kernel tell of changes: a mounted Kubernetes
 //! secret changes by a link two directories up that is put in place of another, network file
 //! systems tell nothing of what another machine writes, and a file that is renamed over takes its
 //! watch with it. A few small files cost less than the care for all of that.
@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::file::{self, Unfit};
 
 /// How often the files are looked at: an idle process is woken as seldom as that.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// When the files are looked at again after one has changed.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub struct Files(BTreeMap<PathBuf, Option<u64>>);
 
 impl Files {
     /// Waits until a file says something else than it did, and then until it stands still: what is
-    /// half written is not to be read. Tells which ones changed. Takes two to three seconds, or six
+    /// half written is not to be read. Tells which ones changed. Takes one to four seconds, or seven
     /// where a file never stands still.
     pub async fn changed(&self) -> Vec<PathBuf> {
         if self.0.is_empty() {
