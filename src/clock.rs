@@ -152,6 +152,17 @@ fn alarm(left: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(timer, Interest::READABLE)
 }
 
+/// The moment by the clock of tokio's timers, which stands still while the machine is suspended: for
+/// the deadlines of connections, since no peer is to blame for a closed lid.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the clock of timers"
+)]
+#[must_use]
+pub fn timers() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// Tokio's clock, which tests can pause and advance.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]

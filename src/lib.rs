@@ -9,19 +9,20 @@
 //! 5  app            the composition root: a Config -> a running server, and its replacement
 //! 4  config         a file or flags -> each module's own Config; collects every fault
 //! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
-//!                   (one request, top to bottom), examine, upstream, inject, replay, respond
+//!                   (one request, top to bottom), examine, inject, replay, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
-//!    store          lets a token outlive the process, sealed: memory, file, redis, kubernetes
-//!                   (a cargo feature, on by default)
-//!    local_token    the tokens that the proxy issues to apps that request one or log in
+//!    upstream       an instance, the connections to it, and how calls of its API did
+//!    store          where a token outlives the process: memory, file, redis, kubernetes (a
+//!                   feature, which is on by default); sealed
 //!    trace          spans of requests and token requests, over OTLP
-//! 1  token          the engine: budget, schedule, cache, and the loop around them
-//!    outgoing       the program's own requests: the HTTP client, failures, quoting, and the tunnel
-//!                   through a forward proxy
-//! 0  atomic_file  backoff  client_id  clock  process  random  secret  service_manager  socket
-//!    telemetry  tls
+//! 1  local_token    what apps get that ask here for a token or log in
+//!    token          the engine: budget, schedule, cache, and the loop around them
+//!    outgoing       the way to a server: DNS, addresses and their health, happy eyeballs, forward
+//!                   proxies, TLS; the HTTP client for requests of the program's own
+//! 0  atomic_file  backoff  browser  client_id  clock  process  random  secret  service_manager
+//!    socket  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -30,11 +31,11 @@
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
-//! **A request's path**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2`
-//! (its head) -> `proxy::exchange`, which calls in turn: [`proxy::head`], `proxy::examine`
-//! ([`proxy::target`], [`proxy::browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]),
-//! the token's slot, [`proxy::upstream`], `proxy::inject`, after a 401 `proxy::replay`, then the
-//! response, the access log and the metrics.
+//! **A request's**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2` (its
+//! head) -> `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine`
+//! ([`proxy::target`], [`browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
+//! token, [`upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
+//! the access log, the metrics.
 //!
 //! **A change of the configuration**: [`config::watch`] (a file changed) -> the configuration is
 //! read as at the start -> [`config::reload`] (what is different?) -> [`app`] builds the new parts ->
@@ -58,6 +59,7 @@ pub mod admin;
 pub mod app;
 pub mod atomic_file;
 pub mod backoff;
+pub mod browser;
 pub mod cli;
 pub mod client_id;
 pub mod clock;
@@ -78,3 +80,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod token;
 pub mod trace;
+pub mod upstream;

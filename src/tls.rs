@@ -1,10 +1,13 @@
-//! Trust anchors: the system's root certificates, and those of a configured file.
+//! Whom to trust: the system's root certificates, and those of a file besides. A server whose very
+//! certificate stands in the file is trusted too, whether or not it is fit to be an authority.
 //!
 //! Every connection that this program opens verifies the server with these; verification cannot be
 //! switched off.
 //!
 //! A file is read once, together with the configuration ([`CaFile`]). A later content applies only
 //! after a reload, and then to every part of the program at once.
+
+mod own_certificate;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,8 +21,11 @@ use secrecy::zeroize::Zeroizing;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// The certificates of a PEM file as it was read: at least one, each usable as a root. Two are
-/// equal if they have the same path and content.
+/// The ALPN name of HTTP/2 (RFC 9113, section 3.2).
+pub const H2: &[u8] = b"h2";
+
+/// The certificates of a PEM file, as they were when it was read: at least one, each fit to be a
+/// root. Equal to another that has the same path and content.
 ///
 /// Clones compare equal without comparing certificates.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,7 +94,8 @@ pub fn roots(ca_file: Option<&CaFile>) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// A client's TLS configuration: [`roots`], TLS 1.2 and 1.3, no client certificate, no ALPN.
+/// A client's TLS configuration: [`roots`] and the servers' certificates of `ca_file`, TLS 1.2 and 1.3,
+/// no client certificate, no ALPN.
 ///
 /// # Errors
 /// As [`roots`].
@@ -106,10 +113,18 @@ pub fn config_of_client(
 ) -> Result<rustls::ClientConfig, Error> {
     let fault = |reason| Error { path: None, reason };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let roots = Arc::new(roots(ca_file)?);
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|_| fault(Reason::Provider))?
-        .with_root_certificates(roots(ca_file)?);
+        .map_err(|_| fault(Reason::Provider))?;
+    let builder = match ca_file {
+        None => builder.with_root_certificates(roots),
+        Some(file) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(own_certificate::Verifier::new(
+                file, roots, provider,
+            )?)),
+    };
     let Some(identity) = identity else {
         return Ok(builder.with_no_client_auth());
     };
@@ -189,7 +204,8 @@ impl fmt::Debug for Identity {
 }
 
 /// `pem` without a byte order mark, which would hide the first line from the parser.
-fn text_of(pem: &[u8]) -> &[u8] {
+#[must_use]
+pub fn text_of(pem: &[u8]) -> &[u8] {
     pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem)
 }
 

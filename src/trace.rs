@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, Tracer as _, TracerProvider};
 use opentelemetry::{Context, KeyValue};
@@ -27,6 +27,9 @@ use url::Url;
 
 use crate::clock::{Clock, Instant};
 use crate::outgoing;
+use crate::outgoing::client::Client;
+use crate::outgoing::dial::Route;
+use crate::outgoing::quotation::Quotation;
 
 /// The header that carries a span from one service to the next (W3C Trace Context, section 3.2).
 pub const TRACEPARENT: &str = "traceparent";
@@ -74,11 +77,11 @@ pub struct EndedRequest<'a> {
     pub at: SystemTime,
     /// The path.
     pub path: &'a str,
-    /// The status that the caller was sent; 0: none.
+    /// The status sent to the caller; 0 if none.
     pub status: u16,
     /// The host of the instance.
     pub instance: &'a str,
-    /// The listener's name.
+    /// The names that it accepts.
     pub listener: &'a str,
     /// The client's name.
     pub client: &'a str,
@@ -96,17 +99,16 @@ impl Tracer {
     /// # Errors
     /// [`BuildError`] if there is no HTTP client for it.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Tracer, BuildError> {
-        let http = outgoing::client(&outgoing::Config {
-            timeout: TIMEOUT,
-            connect_timeout: TIMEOUT,
-            ca_file: None,
-            identity: None,
-            proxy: None,
-        });
+        let collector = outgoing::authority(&config.endpoint);
+        let route = Route {
+            written: "endpoint of [trace]",
+            ..Route::to(&config.endpoint, TIMEOUT)
+        };
+        let http = Client::new(&route, &collector, TIMEOUT, None);
         let sender = Sender {
-            http: http.map_err(|error| BuildError(error.to_string()))?,
+            http: Arc::new(http.map_err(|error| BuildError(error.to_string()))?),
             runtime: Handle::current(),
-            collector: outgoing::authority(&config.endpoint),
+            collector,
             clock,
             reported: AtomicU64::new(0),
         };
@@ -248,22 +250,16 @@ fn resource() -> Resource {
     }
 }
 
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+/// The path of a request, and its query.
+fn path(uri: &Uri) -> Result<Uri, HttpError> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    Ok(path.parse()?)
 }
 
 /// Posts batches by the runtime, and reports a collector that fails.
 #[derive(Debug)]
 struct Sender {
-    http: reqwest::Client,
+    http: Arc<Client>,
     runtime: Handle,
     collector: String,
     clock: Arc<dyn Clock>,
@@ -274,16 +270,14 @@ struct Sender {
 #[async_trait]
 impl HttpClient for Sender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let (head, body) = request.into_parts();
-        let request = self
-            .http
-            .request(head.method, head.uri.to_string())
-            .headers(head.headers)
-            .body(body);
+        let (mut head, body) = request.into_parts();
+        head.uri = path(&head.uri)?;
+        let (http, request) = (Arc::clone(&self.http), Request::from_parts(head, body));
         // the caller's thread has no runtime
         let sending = self.runtime.spawn(async move {
-            let response = request.send().await.map_err(reqwest::Error::without_url)?;
-            Ok::<StatusCode, reqwest::Error>(response.status())
+            let quotation = Quotation::without(Vec::new());
+            let sent = http.send(request, 0, "a batch of spans", &quotation).await;
+            sent.map(|answer| answer.status)
         });
         let sent = sending.await.map_err(HttpError::from)?;
         let status = match sent {
@@ -292,9 +286,9 @@ impl HttpClient for Sender {
                 self.report(&format!("it answers {status}"));
                 status
             }
-            Err(error) => {
-                self.report(&chain(&error));
-                return Err(error.into());
+            Err(failure) => {
+                self.report(&failure.message);
+                return Err(failure.message.into());
             }
         };
         // what the collector says in its answer is not used

@@ -28,6 +28,7 @@ static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
         ca_file: None,
         identity: None,
         proxy: None,
+        address: Vec::new(),
     })
 });
 
@@ -104,6 +105,7 @@ fn judge_error(error: &RequestError, status: StatusCode) {
             outcome,
             Outcome::Malformed | Outcome::RateLimited
         )),
+        (508, outcome) => assert_eq!(outcome, Outcome::Loop),
         (_, outcome) => assert_eq!(outcome, Outcome::ServerError),
     }
     assert!(error.retry_after.is_none_or(|wait| wait <= MAX_RETRY_AFTER));

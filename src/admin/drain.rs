@@ -25,6 +25,7 @@ const FROM_ELSEWHERE: [&str; 4] = ["origin", "sec-fetch-site", "forwarded", "x-f
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     is_local_peer: bool,
+    is_over_unix: bool,
 }
 
 impl Caller {
@@ -32,7 +33,13 @@ impl Caller {
     pub(super) fn of(stream: &Accepted) -> Caller {
         Caller {
             is_local_peer: stream.is_local_peer(),
+            is_over_unix: matches!(stream, Accepted::Unix(_)),
         }
+    }
+
+    /// Whether it came over a unix socket, which no browser opens.
+    pub(super) fn is_over_unix(self) -> bool {
+        self.is_over_unix
     }
 
     /// Whether this caller may end the process by a request with `headers`.
@@ -72,7 +79,11 @@ mod tests {
     fn callers_from_elsewhere_are_refused() {
         let none = HeaderMap::new();
         for is_local_peer in [true, false] {
-            assert_eq!(Caller { is_local_peer }.may_drain(&none), is_local_peer);
+            let caller = Caller {
+                is_local_peer,
+                is_over_unix: false,
+            };
+            assert_eq!(caller.may_drain(&none), is_local_peer);
         }
     }
 }

@@ -41,7 +41,9 @@ struct Watcher {
     view: Arc<View>,
     closing: CancellationToken,
     ticks: Interval,
-    seconds: u64,
+    /// Statuses sent so far.
+    sent: u64,
+    is_history_next: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -75,7 +77,8 @@ pub(super) async fn events(
         view,
         closing: watching.closing,
         ticks,
-        seconds: 0,
+        sent: 0,
+        is_history_next: false,
         _permit: permit,
     };
     let events = stream::unfold(watcher, |mut watcher| async move {
@@ -86,17 +89,20 @@ pub(super) async fn events(
 }
 
 impl Watcher {
-    /// The next event; `None` at the end. The history takes the place of a status now and then.
+    /// The next event; `None` at the end. The history follows on a status now and then.
     async fn next(&mut self) -> Option<Event> {
-        tokio::select! {
-            () = self.closing.cancelled() => return None,
-            _ = self.ticks.tick() => {}
+        let is_history = std::mem::take(&mut self.is_history_next);
+        if !is_history {
+            tokio::select! {
+                () = self.closing.cancelled() => return None,
+                _ = self.ticks.tick() => {}
+            }
+            self.is_history_next = self.sent.is_multiple_of(STEP.as_secs());
+            self.sent += 1;
         }
-        let is_history_due = self.seconds % STEP.as_secs() == 1;
-        self.seconds += 1;
         let view = Arc::clone(&self.view);
         let event = costly(move || {
-            if is_history_due {
+            if is_history {
                 Event::default().event("history").json_data(view.history())
             } else {
                 Event::default().event("status").json_data(view.report())

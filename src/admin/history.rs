@@ -80,6 +80,8 @@ struct App {
 pub struct SeriesReport {
     /// The length of a step.
     pub step_seconds: u64,
+    /// The length of the last step, which may still grow; 0 without steps.
+    pub last_step_seconds: u64,
     /// Requests answered.
     pub requests: Vec<u64>,
     /// Requests that failed: were answered with a 5xx, or not at all.
@@ -246,8 +248,12 @@ impl Client {
     fn report(&self) -> ClientHistory {
         let begun = (self.begun_steps > 0).then_some(self.begun);
         ClientHistory {
-            recent: series(STEP, self.recent.iter().copied()),
-            day: series(STEP * STEPS_OF_DAY, self.day.iter().copied().chain(begun)),
+            recent: series(STEP, STEP, self.recent.iter().copied()),
+            day: series(
+                STEP * STEPS_OF_DAY,
+                STEP * begun.map_or(STEPS_OF_DAY, |_| self.begun_steps),
+                self.day.iter().copied().chain(begun),
+            ),
         }
     }
 }
@@ -288,7 +294,7 @@ fn add(sum: &mut Durations, more: &Durations) {
     }
 }
 
-fn series(step: Duration, points: impl Iterator<Item = Point>) -> SeriesReport {
+fn series(step: Duration, last: Duration, points: impl Iterator<Item = Point>) -> SeriesReport {
     let mut report = SeriesReport {
         step_seconds: step.as_secs(),
         ..SeriesReport::default()
@@ -301,6 +307,7 @@ fn series(step: Duration, points: impl Iterator<Item = Point>) -> SeriesReport {
         report.p95_milliseconds.push(milliseconds(point.p95));
         report.tokens.push(point.tokens);
         report.pool.push((point.pool * 100.0).round() / 100.0);
+        report.last_step_seconds = last.as_secs();
     }
     report
 }
@@ -340,6 +347,8 @@ mod tests {
             (&[100, 0][..], &[1, 0][..])
         );
         assert_eq!(recent.p50_milliseconds, [Some(75.0), None]);
+        let day = &history.report().clients["catalog"].day;
+        assert_eq!((day.step_seconds, day.last_step_seconds), (300, 10));
         assert_eq!(recent.p95_milliseconds, [Some(97.5), None]);
         assert_eq!(
             (&recent.tokens[..], &recent.pool[..]),
@@ -365,6 +374,7 @@ mod tests {
             (client.day.requests.len(), client.day.step_seconds),
             (DAY, 300)
         );
+        assert_eq!(client.day.last_step_seconds, 300);
         assert_eq!(client.day.requests, [600; DAY]);
         assert_eq!(client.day.failed, [60; DAY]);
         assert_eq!(client.day.tokens, [1; DAY]);

@@ -4,14 +4,16 @@
 //! Ready means that every client *holds* a token that may be sent, not that the issuer can be
 //! reached: an outage that the tokens in hand outlive is none for the apps.
 //!
-//! Promises: everything here can be read by anyone who can connect, so nothing here is a token, a
-//! secret or a key; nothing here changes anything but `POST /drain`, which ends the process and is
+//! Promises: everything here can be read by anyone who can connect, but by no web page (`guard`), so
+//! nothing here is a token, a secret or a key; nothing here changes anything but `POST /drain`, which ends the process and is
 //! for programs of this machine only; a slow or silent caller is let go.
 
 mod connection;
 mod drain;
 mod events;
+mod guard;
 pub mod history;
+mod page;
 mod ready;
 pub mod report;
 mod reserve;
@@ -20,4 +22,4 @@ mod server;
 mod view;
 
 pub use server::serve;
-pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, Past, View};
+pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, Past, Refused, View};

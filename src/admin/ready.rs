@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::report::{ClientReport, StatusReport};
+use super::report::{ApiReport, ClientReport, RefusedReport, StatusReport};
 
 /// One line: ready, or who is not and so the process is not.
 pub(super) fn brief(report: &StatusReport) -> String {
@@ -22,13 +22,23 @@ pub(super) fn brief(report: &StatusReport) -> String {
     }
 }
 
-/// A paragraph for each client, and the line of [`brief`] below.
+/// A paragraph for a refused configuration and for each client, and the line of [`brief`] below.
 pub(super) fn verbose(report: &StatusReport) -> String {
     let mut text = String::new();
+    if let Some(refused) = &report.refused_configuration {
+        text.push_str(&refused_configuration(refused));
+    }
     for client in &report.clients {
         text.push_str(&paragraph(client));
     }
     text + &brief(report)
+}
+
+fn refused_configuration(refused: &RefusedReport) -> String {
+    let RefusedReport { since, faults, .. } = refused;
+    let faults = faults.iter().map(|fault| format!("  {fault}\n"));
+    let faults: String = faults.collect();
+    format!("configuration refused since {since}, the one before stays in force\n{faults}")
 }
 
 fn paragraph(client: &ClientReport) -> String {
@@ -66,16 +76,35 @@ fn paragraph(client: &ClientReport) -> String {
         None => Ok(()),
         Some(problem) => writeln!(text, "  going on without the store: {problem}"),
     });
+    let written = written.and_then(|()| match client.api.as_ref() {
+        Some(api) if api.failing_since.is_some() => writeln!(text, "  {}", outage(client, api)),
+        _ => Ok(()),
+    });
     debug_assert!(written.is_ok(), "a string takes everything");
     text
 }
 
+/// What is the matter with the API, in a line.
+pub(crate) fn outage(client: &ClientReport, api: &ApiReport) -> String {
+    let instance = &client.instance;
+    let share = api.failed_share().unwrap_or_else(|| "none".to_owned());
+    let since = api.failing_since.map(|since| since.to_string());
+    let last = api.last_failure.as_ref().map_or("", |last| &*last.message);
+    format!(
+        "calls of {instance} fail since {}, {share} of the last 5 minutes: {last}",
+        since.unwrap_or_default()
+    )
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::view::Refused;
     use super::super::view::tests::{holds, refused, slot, view};
     use super::*;
     use crate::clock::Clock;
+    use crate::outgoing::dial::Kind;
     use crate::token::cache::Status;
+    use std::sync::Arc;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
@@ -104,6 +133,12 @@ mod tests {
         not ready: no usable token for catalog
         ");
 
+        let api = Arc::clone(&view.parts.load().clients[0].api);
+        api.failed(
+            clock.now(),
+            Kind::Connect,
+            "acme.collibra.com refused the connection",
+        );
         slot.publish(Status {
             store_problem: Some("redis://redis:6379 does not answer".into()),
             ..holds(clock.now())
@@ -111,8 +146,31 @@ mod tests {
         insta::assert_snapshot!(verbose(&view.report()), @r"
         catalog: holds token 7 until 2027-01-15T08:10:00Z (300 s left); next request at 2027-01-15T08:07:30Z (in 150 s)
           going on without the store: redis://redis:6379 does not answer
+          calls of https://acme.collibra.com fail since 2027-01-15T08:05:00Z, 100.0 % of the last 5 minutes: acme.collibra.com refused the connection
         ready
         ");
+    }
+
+    #[test]
+    fn a_refused_configuration_is_told_until_a_sound_one_comes() {
+        let (view, clock) = view();
+        slot(&view).publish(holds(clock.now()));
+        let refused = Refused {
+            since: clock.now(),
+            faults: vec!["proxy.toml:3: a.b: this key is unknown; write `c`".to_owned()],
+        };
+        view.refused.store(Some(Arc::new(refused)));
+        clock.advance(Duration::from_secs(20));
+        insta::assert_snapshot!(verbose(&view.report()), @r"
+        configuration refused since 2027-01-15T08:00:00Z, the one before stays in force
+          proxy.toml:3: a.b: this key is unknown; write `c`
+        catalog: holds token 7 until 2027-01-15T08:05:00Z (280 s left); next request at 2027-01-15T08:02:30Z (in 130 s)
+        ready
+        ");
+        let told = view.report().refused_configuration.unwrap();
+        assert_eq!(told.seconds_ago, 20);
+        view.refused.store(None);
+        assert!(verbose(&view.report()).starts_with("catalog: "));
     }
 
     #[test]

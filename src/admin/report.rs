@@ -11,13 +11,18 @@ use crate::client_id::ClientId;
 use crate::clock::Instant;
 use crate::telemetry::{Label, TokenRequest};
 use crate::token::cache::{Failure, NextAttempt, Status};
+use crate::token::ports::Membership;
 use crate::token::token::Token;
+use crate::upstream::health::Summary;
 
 /// What the proxy is doing. Times are RFC 3339 in UTC, to the second; durations whole seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// This program's version.
     pub version: String,
+    /// When this was reported, by the proxy's clock.
+    #[serde(default)]
+    pub at: Timestamp,
     /// When the process started.
     pub started: Timestamp,
     /// For how long it has been running.
@@ -26,6 +31,9 @@ pub struct StatusReport {
     pub ready: bool,
     /// Whether the process finishes what is under way and then exits.
     pub draining: bool,
+    /// The configuration that was read last, if it was refused; null while there is none.
+    #[serde(default)]
+    pub refused_configuration: Option<RefusedReport>,
     /// The clients, in the order of the configuration.
     pub clients: Vec<ClientReport>,
     /// The apps, in the order of their names; none: nobody has to say who they are.
@@ -38,10 +46,21 @@ pub struct StatusReport {
     pub certificates: Vec<CertificateReport>,
 }
 
+/// A configuration that was refused; the one before stays in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusedReport {
+    /// Since when there has been no sound one.
+    pub since: Timestamp,
+    /// The same, in seconds before now.
+    pub seconds_ago: u64,
+    /// What is wrong with it and what to write instead, a text each.
+    pub faults: Vec<String>,
+}
+
 /// One client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClientReport {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: String,
     /// The URL of its instance.
     pub instance: String,
@@ -63,6 +82,51 @@ pub struct ClientReport {
     /// The last token requests, the latest first, at most twenty.
     #[serde(default)]
     pub token_requests: Vec<TokenRequestReport>,
+    /// How calls of its instance's API did, whichever client's; null from a version that does not
+    /// say.
+    #[serde(default)]
+    pub api: Option<ApiReport>,
+}
+
+/// The API of an instance in the last five minutes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiReport {
+    /// Calls that were answered, whatever their status.
+    pub answered: u64,
+    /// Calls that failed on the way there, or whose response broke off.
+    pub failed: u64,
+    /// Since when there is an outage; null if there is none.
+    pub failing_since: Option<Timestamp>,
+    /// For how long there has been one; null if there is none.
+    pub failing_seconds: Option<u64>,
+    /// The last failure since the start; null if there was none.
+    pub last_failure: Option<ApiFailureReport>,
+}
+
+/// A failed call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiFailureReport {
+    /// What failed: a value of the label `kind` of the metric `upstream_errors_total`.
+    pub kind: String,
+    /// Why, and what to do.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+    /// How long ago.
+    pub seconds_ago: u64,
+}
+
+impl ApiReport {
+    /// The share of calls that failed, in percent, like `12.5 %`; `None` if there were no calls.
+    #[must_use]
+    pub fn failed_share(&self) -> Option<String> {
+        let all = self.answered + self.failed;
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a share to the tenth of a percent"
+        )]
+        (all > 0).then(|| format!("{:.1} %", self.failed as f64 * 100.0 / all as f64))
+    }
 }
 
 /// The store of a client's token.
@@ -72,6 +136,13 @@ pub struct StoreReport {
     pub kind: String,
     /// Why it cannot be used and what to do; null while it can.
     pub problem: Option<String>,
+    /// How long stores of this kind took for the last operation that they answered; null before.
+    #[serde(default)]
+    pub latency_milliseconds: Option<f64>,
+    /// How many proxies share the client, this one included, as the store last knew; null if it is
+    /// not one that replicas share, or has not been reached yet.
+    #[serde(default)]
+    pub replicas: Option<u32>,
 }
 
 /// A token, without the token.
@@ -79,13 +150,16 @@ pub struct StoreReport {
 pub struct TokenReport {
     /// Whether it may be sent now; this ends shortly before `expires`.
     pub usable: bool,
+    /// Whether the API rejects it (401), so that requests wait for the next one.
+    #[serde(default)]
+    pub rejected: bool,
     /// The identifier of the client that it was issued to. After a change of credentials it
     /// differs from the client's own until the first token of the new client is there.
     #[serde(default)]
     pub client_id: String,
-    /// Which token of this client it is, counted from 1.
+    /// The generation: the client's tokens are numbered from 1.
     pub generation: u64,
-    /// When it was asked for.
+    /// When it was requested.
     pub issued: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
@@ -93,7 +167,7 @@ pub struct TokenReport {
     pub seconds_left: u64,
 }
 
-/// What comes next for a client.
+/// When a client's next token request is due.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NextReport {
     /// What.
@@ -125,7 +199,7 @@ pub struct FailureReport {
     pub at: Timestamp,
     /// How long ago.
     pub seconds_ago: u64,
-    /// How many failures in a row, this one included.
+    /// Consecutive failures, this one included.
     pub in_a_row: u32,
 }
 
@@ -148,6 +222,9 @@ pub struct RequestsReport {
     /// Those of `total` that failed: were answered with a 5xx, or not at all.
     #[serde(default)]
     pub failed: u64,
+    /// Those with a current token that the API answered with 401, since the start.
+    #[serde(default)]
+    pub rejected: u64,
     /// The last five minutes.
     #[serde(default)]
     pub lately: LatelyReport,
@@ -193,7 +270,7 @@ pub struct CertificateReport {
 /// One app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AppReport {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: String,
     /// The name of its client; null if it has that of its listener or route.
     pub client: Option<String>,
@@ -224,7 +301,7 @@ pub struct AppReport {
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerReport {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: String,
     /// Where it listens.
     pub address: String,
@@ -248,10 +325,16 @@ impl View {
         let draining = self.is_draining();
         StatusReport {
             version: self.version.to_owned(),
+            at: timestamp(self.clock.wall()),
             started: timestamp(self.started),
             uptime_seconds: now.since(self.up_since).as_secs(),
             ready: !draining && clients.iter().all(ClientReport::is_usable),
             draining,
+            refused_configuration: self.refused.load().as_deref().map(|refused| RefusedReport {
+                since: timestamp(self.clock.wall_at(refused.since)),
+                seconds_ago: now.since(refused.since).as_secs(),
+                faults: refused.faults.clone(),
+            }),
             clients,
             apps: parts.apps.iter().map(|app| self.app(app)).collect(),
             listeners: parts
@@ -280,6 +363,7 @@ impl View {
             next,
             failure,
             pool,
+            rejected,
             store_problem,
             ..
         } = client.slot.status();
@@ -288,7 +372,10 @@ impl View {
             name: client.name.to_string(),
             instance: client.instance.clone(),
             client_id: client.client_id.to_string(),
-            token: token.map(|token| self.token(&token, issued_to.as_ref(), now)),
+            token: token.map(|token| TokenReport {
+                rejected,
+                ..self.token(&token, issued_to.as_ref(), now)
+            }),
             next: self.next(next, now),
             failure: failure.map(|failure| self.failure(&failure, now)),
             pool: PoolReport {
@@ -299,13 +386,40 @@ impl View {
                 total: totals.answered,
                 in_flight: totals.in_flight,
                 failed: totals.failed,
+                rejected: self.metrics.client(&client.name).token_rejected_total(),
                 lately: self.lately(&client.name),
             },
             store: Some(StoreReport {
-                kind: client.store.to_owned(),
+                kind: client.store_kind.to_owned(),
                 problem: store_problem.map(|problem| problem.to_string()),
+                latency_milliseconds: self
+                    .metrics
+                    .store_latency(client.store_kind)
+                    .map(|latency| hundredths(latency.as_secs_f64() * 1e3)),
+                replicas: match client.store.membership() {
+                    Membership::Member { all, .. } => Some(all),
+                    Membership::Single | Membership::Unknown => None,
+                },
             }),
             token_requests: self.token_requests(&client.name),
+            api: Some(self.api(&client.api.summary(now), now)),
+        }
+    }
+
+    fn api(&self, summary: &Summary, now: Instant) -> ApiReport {
+        let moment = |at| timestamp(self.clock.wall_at(at));
+        let last = summary.last.as_ref();
+        ApiReport {
+            answered: summary.answered,
+            failed: summary.failed,
+            failing_since: summary.since.map(moment),
+            failing_seconds: summary.since.map(|since| now.since(since).as_secs()),
+            last_failure: last.map(|last| ApiFailureReport {
+                kind: last.kind.label().to_owned(),
+                message: last.message.clone(),
+                at: moment(last.at),
+                seconds_ago: now.since(last.at).as_secs(),
+            }),
         }
     }
 
@@ -361,6 +475,7 @@ impl View {
     fn token(&self, token: &Token, issued_to: Option<&ClientId>, now: Instant) -> TokenReport {
         TokenReport {
             usable: token.is_usable(now),
+            rejected: false,
             client_id: issued_to.map(ToString::to_string).unwrap_or_default(),
             generation: token.generation(),
             issued: timestamp(self.clock.wall_at(token.issued())),
@@ -427,6 +542,7 @@ mod tests {
     use super::super::view::tests::{CANARY, holds, refused, slot, view};
     use super::*;
     use crate::clock::Clock;
+    use crate::outgoing::dial::Kind;
     use crate::telemetry::{Ended, InFlight, MethodLabel, Source};
     use std::sync::Arc;
     use std::time::Duration;
@@ -452,6 +568,7 @@ mod tests {
         InFlight::new(lineage.traffic("catalog")).count(&Ended {
             method: MethodLabel::Get,
             status: 200,
+            cut: None,
             source: Source::Instance,
             duration: Duration::from_millis(9),
             upstream: None,
@@ -460,16 +577,28 @@ mod tests {
             trace_id: None,
         });
         let _open = view.metrics.listener("local").connection();
+        let api = Arc::clone(&view.parts.load().clients[0].api);
+        for _ in 0..3 {
+            api.answered(clock.now());
+        }
+        let refused = "acme.collibra.com refused the connection";
+        api.failed(
+            clock.now() - Duration::from_secs(20),
+            Kind::Connect,
+            refused,
+        );
 
         let json = serde_json::to_string_pretty(&view.report()).unwrap();
         assert!(!json.contains(CANARY));
         insta::assert_snapshot!(json, @r#"
         {
           "version": "0.0.0",
+          "at": "2027-01-15T08:02:40Z",
           "started": "2027-01-15T08:00:00Z",
           "uptime_seconds": 160,
           "ready": true,
           "draining": false,
+          "refused_configuration": null,
           "clients": [
             {
               "name": "catalog",
@@ -477,6 +606,7 @@ mod tests {
               "client_id": "urn:sys:env:1:i:2",
               "token": {
                 "usable": true,
+                "rejected": false,
                 "client_id": "urn:sys:env:1:i:2",
                 "generation": 7,
                 "issued": "2027-01-15T08:00:00Z",
@@ -503,6 +633,7 @@ mod tests {
                 "total": 1,
                 "in_flight": 0,
                 "failed": 0,
+                "rejected": 0,
                 "lately": {
                   "requests": 0,
                   "failed": 0,
@@ -512,9 +643,23 @@ mod tests {
               },
               "store": {
                 "kind": "redis",
-                "problem": null
+                "problem": null,
+                "latency_milliseconds": null,
+                "replicas": 3
               },
-              "token_requests": []
+              "token_requests": [],
+              "api": {
+                "answered": 3,
+                "failed": 1,
+                "failing_since": "2027-01-15T08:02:20Z",
+                "failing_seconds": 20,
+                "last_failure": {
+                  "kind": "connect",
+                  "message": "acme.collibra.com refused the connection",
+                  "at": "2027-01-15T08:02:20Z",
+                  "seconds_ago": 20
+                }
+              }
             }
           ],
           "apps": [

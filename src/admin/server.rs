@@ -243,7 +243,7 @@ mod tests {
         let (address, _stop, _server) = served(LIMITS).await;
         let mut caller = TcpStream::connect(address).await.unwrap();
         // a write waits once all buffers are full, and fails once the other side is gone
-        let request = b"GET /status.js HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = b"GET /status.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
         let cut = async { while caller.write_all(request).await.is_ok() {} };
         timeout(SOON, cut).await.unwrap();
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -14,6 +14,8 @@ use crate::clock::{Clock, Instant};
 use crate::socket::Address;
 use crate::telemetry::{AppLevels, CertificateKind, ClientLevels, Expiry, Metrics, TokenTimes};
 use crate::token::cache::{NextAttempt, TokenSlot};
+use crate::token::ports::TokenStore;
+use crate::upstream::health::ApiHealth;
 
 /// What is shown, as the composition root put it together.
 #[derive(Debug)]
@@ -30,12 +32,23 @@ pub struct View {
     pub metrics: Arc<Metrics>,
     /// The clients and the listeners, as they are now.
     pub parts: ArcSwap<Parts>,
+    /// The configuration that was refused, until one is taken over.
+    pub refused: ArcSwapOption<Refused>,
     /// Whether the process finishes what is under way and then exits: it is no longer ready.
     pub draining: Arc<AtomicBool>,
     /// Told by a caller that the process is to drain and exit.
     pub drain: Arc<Notify>,
     /// What was, as far back as it is shown.
     pub history: Past,
+}
+
+/// A configuration that was read and not taken over; the one before stays in force.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// When the first one was refused that nobody has mended since.
+    pub since: Instant,
+    /// What is wrong with the last one. No value is quoted.
+    pub faults: Vec<String>,
 }
 
 /// The past of the clients and apps. It begins empty.
@@ -51,6 +64,8 @@ pub struct Parts {
     pub apps: Vec<AppView>,
     /// The listeners.
     pub listeners: Vec<ListenerView>,
+    /// The names that the admin address answers to besides localhost and IP addresses, in lower case.
+    pub hosts: Vec<String>,
     /// The certificates that the configuration names.
     pub certificates: Vec<Certificate>,
 }
@@ -69,7 +84,7 @@ pub struct Certificate {
 /// A client, as it is shown.
 #[derive(Clone, Debug)]
 pub struct ClientView {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The URL of its instance.
     pub instance: String,
@@ -78,13 +93,17 @@ pub struct ClientView {
     /// Where its token is.
     pub slot: Arc<TokenSlot>,
     /// The kind of store in which it is kept.
-    pub store: &'static str,
+    pub store_kind: &'static str,
+    /// That store.
+    pub store: Arc<dyn TokenStore>,
+    /// How calls of its instance's API did.
+    pub api: Arc<ApiHealth>,
 }
 
 /// An app, as it is shown.
 #[derive(Clone, Debug)]
 pub struct AppView {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The name of its client, if it has one of its own.
     pub client: Option<Arc<str>>,
@@ -97,7 +116,7 @@ pub struct AppView {
 /// A listener, as it is shown.
 #[derive(Clone, Debug)]
 pub struct ListenerView {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// Where it listens.
     pub address: Address,
@@ -226,9 +245,31 @@ pub(super) mod tests {
     use crate::telemetry::metrics::Format;
     use crate::token::budget::{self, Budget};
     use crate::token::cache::{Failure, Status};
-    use crate::token::ports::{Outcome, RequestError};
+    use crate::token::ports::{Lease, Membership, Outcome, Record, RequestError, StoreError};
     use crate::token::token::Token;
+    use async_trait::async_trait;
     use std::time::Duration;
+
+    /// A store of three replicas.
+    #[derive(Debug)]
+    struct Fleet;
+
+    #[async_trait]
+    impl TokenStore for Fleet {
+        async fn read(&self) -> Result<Option<Record>, StoreError> {
+            Ok(None)
+        }
+
+        async fn lease(&self, _length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
+            Ok(None)
+        }
+
+        async fn changed(&self) {}
+
+        fn membership(&self) -> Membership {
+            Membership::Member { before: 1, all: 3 }
+        }
+    }
 
     /// The access token of every client here: it must be seen nowhere.
     pub(in crate::admin) const CANARY: &str = "canary-5e1f";
@@ -250,6 +291,7 @@ pub(super) mod tests {
                 client: "catalog".into(),
                 max_connections: 10_000,
             }],
+            hosts: Vec::new(),
             certificates: Vec::new(),
         };
         let view = Arc::new(View {
@@ -259,6 +301,7 @@ pub(super) mod tests {
             clock: Arc::new(clock.clone()),
             metrics: Arc::new(Metrics::new("0.0.0")),
             parts: ArcSwap::from_pointee(parts),
+            refused: ArcSwapOption::empty(),
             draining: Arc::default(),
             drain: Arc::default(),
             history: Past::default(),
@@ -273,7 +316,9 @@ pub(super) mod tests {
             instance: "https://acme.collibra.com".to_owned(),
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
             slot: Arc::new(TokenSlot::empty(clock.now(), Budget::full(POOL))),
-            store: "redis",
+            store_kind: "redis",
+            store: Arc::new(Fleet),
+            api: Arc::new(ApiHealth::new("acme".into())),
         }
     }
 

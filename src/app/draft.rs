@@ -15,13 +15,13 @@ use crate::clock::Clock;
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
+use crate::outgoing::dial::Kind;
 use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
 use crate::proxy::plan::{Client, Credentials, Plan, Route};
 use crate::proxy::replay::Replay;
 use crate::proxy::respond::Reason;
-use crate::proxy::upstream::Upstream;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
 use crate::store::{self, handoff, metered::MeteredStore};
@@ -31,6 +31,7 @@ use crate::token::cache::TokenSlot;
 use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
 use crate::trace::Tracer;
+use crate::upstream::Upstream;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -89,20 +90,18 @@ impl Draft<'_> {
                 self.made.parts.instances.insert(Arc::clone(name), same);
                 continue;
             }
-            let upstream =
+            let mut upstream =
                 Upstream::new(Arc::clone(instance)).map_err(|cause| StartError::Instance {
                     instance: Arc::clone(name),
                     cause,
                 })?;
             if let Some(old) = old {
-                upstream.take_over_addresses(old);
+                upstream.take_over(old);
             }
             let upstream = Arc::new(upstream);
-            let resolving = Upstream::keep_resolved(Arc::downgrade(&upstream));
-            self.made.tasks.push(Box::pin(resolving));
             let clock = Arc::clone(&self.running.clock);
-            let pruning = Upstream::keep_pruned(Arc::downgrade(&upstream), clock);
-            self.made.tasks.push(Box::pin(pruning));
+            let keeping = Upstream::keep(Arc::downgrade(&upstream), clock);
+            self.made.tasks.push(Box::pin(keeping));
             let parts = &mut self.made.parts;
             parts.instances.insert(Arc::clone(name), upstream);
         }
@@ -113,7 +112,7 @@ impl Draft<'_> {
     fn clients(&mut self) -> Result<(), StartError> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
-            metrics.declare::<Outcome, Replay>();
+            metrics.declare::<Outcome, Replay, Kind>();
             let (slot, engine) = self.engine(client, &metrics)?;
             let upstream = Arc::clone(&self.made.parts.instances[&client.instance]);
             let before = self.running.parts.clients.get(name);
@@ -203,7 +202,8 @@ impl Draft<'_> {
 
     fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
         let clock = Arc::clone(&self.running.clock);
-        match TokenClient::new(&client.oauth, clock) {
+        let addresses = self.made.parts.instances[&client.instance].addresses();
+        match TokenClient::new(&client.oauth, Some(addresses), clock) {
             Ok(endpoint) => Ok(Arc::new(endpoint)),
             Err(cause) => Err(StartError::TokenClient {
                 client: Arc::clone(&client.name),
@@ -222,7 +222,8 @@ impl Draft<'_> {
             cause,
         })?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        let store: Arc<dyn TokenStore> = Arc::new(MeteredStore::new(store, metrics));
+        let store: Arc<dyn TokenStore> =
+            Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
         let stores = &mut self.made.parts.stores;
         stores.insert(Arc::clone(&client.name), Arc::clone(&store));
         Ok(store)
@@ -292,9 +293,11 @@ impl Draft<'_> {
             apps: Arc::clone(&self.made.parts.apps),
             app: self.app_of(listener),
             nobody: self.running.metrics.app(""),
+            revoked: Arc::clone(&self.running.revoked),
             policy: Arc::clone(&self.config.policy),
             metrics,
             access_log: self.config.access_log,
+            log_user_agent: self.config.log_user_agent,
             tracer: self.running.tracer.clone(),
         });
         // port 0 is another one for each listener

@@ -45,6 +45,8 @@ enum Message {
     Token { client: String, sealed: String },
     /// That was all.
     End,
+    /// The new process was started, and has this id.
+    Started { process: u32 },
     /// The new process serves.
     Ready,
     /// The old process has let go of everything.
@@ -124,6 +126,27 @@ impl Channel {
     /// If it cannot be had.
     pub fn of_predecessor() -> io::Result<Channel> {
         Ok(Channel(io::stdin().as_fd().try_clone_to_owned()?))
+    }
+
+    /// What starts the new process tells the old one of it.
+    ///
+    /// # Errors
+    /// If the old one is gone.
+    pub fn started(&self, process: u32) -> io::Result<()> {
+        self.send(&Message::Started { process }, None)
+    }
+
+    /// The id of the new process, as what starts it tells.
+    ///
+    /// # Errors
+    /// If that ends first, or takes too long.
+    pub fn awaits_start(&self) -> io::Result<u32> {
+        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
+        match self.receive()? {
+            Some((Message::Started { process }, _)) => Ok(process),
+            Some(_) => Err(unexpected()),
+            None => Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended")),
+        }
     }
 
     /// The old process's part: sends what it leaves, and waits until the new one serves.

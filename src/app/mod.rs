@@ -24,17 +24,18 @@ use tracing::{info, warn};
 use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, Past, View};
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
+use crate::local_token::Revoked;
 use crate::oauth::client;
 use crate::proxy::Listening;
 use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::plan::Client;
-use crate::proxy::upstream::{self, Upstream};
 use crate::socket::{Address, Socket};
 use crate::store::{self, handoff};
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
 use crate::trace::{self, Tracer};
+use crate::upstream::{self, Upstream};
 use draft::Made;
 use handover::{Inheritance, Legacy};
 
@@ -57,7 +58,7 @@ pub enum StartError {
         address: Address,
         /// Which part of the configuration asks for it.
         what: String,
-        /// The system's reason.
+        /// The operating system's error.
         cause: io::Error,
     },
     /// The token endpoint's client cannot be made.
@@ -103,6 +104,8 @@ pub struct Running {
     metrics: Arc<Metrics>,
     tracer: Option<Arc<Tracer>>,
     clock: Arc<dyn Clock>,
+    /// The local tokens that were ended by a logout, at any listener.
+    revoked: Arc<Revoked>,
     draining: Arc<AtomicBool>,
     drain_asked: Arc<Notify>,
     connections: TaskTracker,
@@ -160,6 +163,7 @@ pub async fn start(
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
         parts: Default::default(),
+        refused: Default::default(),
         draining: Arc::clone(&draining),
         drain: Arc::clone(&drain_asked),
         history: Past::default(),
@@ -179,6 +183,7 @@ pub async fn start(
         metrics,
         tracer,
         clock,
+        revoked: Arc::default(),
         draining,
         drain_asked,
         connections: TaskTracker::new(),
@@ -192,6 +197,7 @@ pub async fn start(
         );
     }
     running.carry_out(made);
+    running.taken_over();
     view.export_tokens();
     running
         .tasks
@@ -233,12 +239,30 @@ impl Running {
     ///
     /// # Errors
     /// [`StartError`] if a part of it cannot be made; nothing has changed then.
-    pub fn reload(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
+    pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, StartError> {
+        let exchanged = self.exchange(config);
+        match &exchanged {
+            Ok(_) => self.taken_over(),
+            Err(why) => self.refused(vec![why.to_string()]),
+        }
+        exchanged
+    }
+
+    /// As [`Running::reload`], for the configuration in force with its files read again, while
+    /// another one is refused.
+    ///
+    /// # Errors
+    /// As for [`Running::reload`].
+    pub fn reread(&mut self, config: Config) -> Result<Vec<&'static str>, StartError> {
+        self.exchange(config)
+    }
+
+    fn exchange(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
         reload::keep_tls(&self.config, &mut config);
         let nothing = &mut Inheritance::default();
-        let made = draft::make(self, &config, nothing).inspect_err(|_| self.refused())?;
+        let made = draft::make(self, &config, nothing)?;
         let needs_restart = reload::needs_restart(&self.config, &config);
-        config.admin = self.config.admin.clone();
+        config.admin.address = self.config.admin.address.clone();
         config.server.threads = self.config.server.threads;
         config.trace.clone_from(&self.config.trace);
         self.config = config;
@@ -246,9 +270,21 @@ impl Running {
         Ok(needs_restart)
     }
 
-    /// A configuration could not take the place of the one in force: the metrics tell of it.
-    pub fn refused(&self) {
+    /// A configuration with these `faults` could not take the place of the one in force. Metrics
+    /// and status say so until another one does.
+    pub fn refused(&self, faults: Vec<String>) {
+        let before = self.view.refused.load();
+        let since = before
+            .as_ref()
+            .map_or_else(|| self.clock.now(), |before| before.since);
+        let refused = admin::Refused { since, faults };
+        self.view.refused.store(Some(Arc::new(refused)));
         self.metrics.config_refused();
+    }
+
+    fn taken_over(&self) {
+        self.view.refused.store(None);
+        self.metrics.config_loaded(self.clock.wall());
     }
 
     /// Ends when a caller of the admin address asks for the drain.
@@ -261,7 +297,7 @@ impl Running {
     pub async fn drain(mut self, patience: Duration) -> usize {
         self.draining.store(true, Ordering::Relaxed);
         for open in &self.parts.listeners {
-            open.listening.close();
+            open.listening.drain();
         }
         self.connections.close();
         let cut = self.left_after(patience).await;
@@ -408,7 +444,6 @@ impl Running {
             }
         }
         self.view.parts.store(Arc::new(self.shown()));
-        self.metrics.config_loaded(self.clock.wall());
     }
 
     /// The certificates whose end an operator must see coming.
@@ -438,7 +473,9 @@ impl Running {
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
             slot: Arc::clone(&self.parts.clients[&client.name].slot),
-            store: config.store.kind(),
+            store_kind: config.store.kind(),
+            store: Arc::clone(&self.parts.stores[&client.name]),
+            api: Arc::clone(self.parts.clients[&client.name].upstream.health()),
         };
         let app = |app: &Arc<App>| AppView {
             name: Arc::clone(&app.name),
@@ -460,6 +497,7 @@ impl Running {
             clients: config.clients.values().map(client).collect(),
             apps: config.apps.values().map(app).collect(),
             listeners: listeners.map(listener).collect(),
+            hosts: config.admin.hosts.clone(),
             certificates: self.certificates(),
         }
     }

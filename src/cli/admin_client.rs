@@ -5,12 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::HOST;
 use reqwest::{Method, Url};
 
 use crate::socket::UNIX;
+use crate::telemetry::printable::{clean, clean_lines};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest answer that is read, in bytes: the status of some 20,000 apps.
+const LARGEST: usize = 4 << 20;
 
 /// The reason, where the time was over.
 const SILENCE: &str = "no answer in time";
@@ -57,18 +62,16 @@ pub(super) struct Answer {
 
 /// There was no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "nothing answers at {address} ({reason}); is the proxy running, and is this its admin address (--admin)?"
-)]
+#[error("{problem}; is the proxy running, and is this its admin address (--admin)?")]
 pub(super) struct NoAnswer {
-    address: String,
-    reason: String,
+    problem: String,
+    is_silence: bool,
 }
 
 impl NoAnswer {
     /// Whether somebody may be there who did not answer in time.
     pub(super) fn is_silence(&self) -> bool {
-        self.reason == SILENCE
+        self.is_silence
     }
 }
 
@@ -144,22 +147,35 @@ impl AdminClient {
         let exchange = async {
             let base = self.base.as_str().trim_end_matches('/');
             let request = self.http.request(method, format!("{base}{path}"));
-            let response = request.send().await?;
-            let status = response.status().as_u16();
-            let text = printable(&response.text().await?);
-            Ok(Answer { status, text })
+            // the proxy answers to few names, so that no web page reads it by one of its own
+            let mut response = request.header(HOST, "localhost").send().await?;
+            let mut body = Vec::new();
+            while let Some(part) = response.chunk().await? {
+                body.extend_from_slice(&part);
+                if body.len() > LARGEST {
+                    break;
+                }
+            }
+            Ok((response.status().as_u16(), body))
         };
         match tokio::time::timeout(patience.min(TIMEOUT), exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.no_answer(reason(&error))),
-            Err(_) => Err(self.no_answer(SILENCE.to_owned())),
+            Ok(Ok((_, body))) if body.len() > LARGEST => Err(NoAnswer {
+                problem: format!("{} answers with more than 4 MiB", self.address),
+                is_silence: false,
+            }),
+            Ok(Ok((status, body))) => {
+                let text = clean_lines(&String::from_utf8_lossy(&body)).into_owned();
+                Ok(Answer { status, text })
+            }
+            Ok(Err(error)) => Err(self.no_answer(&reason(&error))),
+            Err(_) => Err(self.no_answer(SILENCE)),
         }
     }
 
-    fn no_answer(&self, reason: String) -> NoAnswer {
+    fn no_answer(&self, reason: &str) -> NoAnswer {
         NoAnswer {
-            address: self.address().to_owned(),
-            reason,
+            problem: format!("nothing answers at {} ({reason})", self.address),
+            is_silence: reason == SILENCE,
         }
     }
 }
@@ -201,21 +217,7 @@ fn reason(error: &reqwest::Error) -> String {
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    printable(&cause.to_string())
-}
-
-/// Part of a message may come from a server far away, and the terminal obeys control characters.
-pub(super) fn printable(text: &str) -> String {
-    let safe = |c: char| c == '\n' || !c.is_control();
-    text.chars()
-        .map(|c| {
-            if safe(c) {
-                c
-            } else {
-                char::REPLACEMENT_CHARACTER
-            }
-        })
-        .collect()
+    clean(&cause.to_string()).into_owned()
 }
 
 #[cfg(test)]
@@ -282,11 +284,50 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn an_answer_is_fit_to_be_printed() {
-        let body = "one\ntwo\u{1b}[2J\u{9b}m".to_owned();
+        let body = "one\ntwo\u{1b}[2J\u{9b}m\u{202e}".to_owned();
         let client = answering(vec![(503, body)]).await;
         let answer = client.get("/readyz", TIMEOUT).await.unwrap();
         assert_eq!(answer.status, 503);
-        assert_eq!(answer.text, "one\ntwo\u{fffd}[2J\u{fffd}m");
+        assert_eq!(answer.text, "one\ntwo\u{fffd}[2J\u{fffd}m\u{fffd}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(listener.local_addr().unwrap());
+        let endless = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            let mut sent = 0_usize;
+            while let Ok(n) = stream.write(&[b'x'; 64 * 1024]).await {
+                sent += n;
+            }
+            sent
+        };
+        let (answer, sent) = tokio::join!(client.get("/api/status", TIMEOUT), endless);
+        let error = answer.unwrap_err().to_string();
+        assert!(error.contains("more than 4 MiB"), "{error}");
+        // what is more lies in the system's buffers
+        assert!(sent < 64 << 20, "{sent}");
+    }
+
+    #[tokio::test]
+    async fn the_proxy_is_asked_by_a_name_that_it_answers_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = client(format!("localhost:{port}"));
+        let asked = tokio::spawn(async move { client.get("/readyz", TIMEOUT).await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        assert!(head.contains("\r\nhost: localhost\r\n"), "{head}");
+        drop(stream);
+        assert!(asked.await.unwrap().is_err());
     }
 
     #[tokio::test]
@@ -302,7 +343,10 @@ pub(super) mod tests {
     async fn a_silent_server_is_left_when_patience_ends() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = client(listener.local_addr().unwrap());
-        let error = client.get("/", Duration::from_millis(50)).await;
-        assert_eq!(error.unwrap_err().reason, "no answer in time");
+        let error = client
+            .get("/", Duration::from_millis(50))
+            .await
+            .unwrap_err();
+        assert!(error.is_silence(), "{error}");
     }
 }

@@ -22,6 +22,7 @@ pub mod clients;
 pub mod completions;
 pub mod demo;
 pub mod drain;
+mod loops;
 pub mod man;
 pub mod serve;
 pub mod simulate;
@@ -174,7 +175,7 @@ fn on_a_runtime(
         .block_on(command)
 }
 
-/// Writes to standard output.
+/// Prints to standard output.
 fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

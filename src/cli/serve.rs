@@ -14,10 +14,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
+use super::loops::Names;
 use super::source::{Source, environment};
-use super::successor::{Program, Successor};
+use super::successor::{Program, Successor, start_successor};
 use crate::app::handover::{Channel, Inheritance};
-use crate::app::{self, Running};
+use crate::app::{self, Running, StartError};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
 use crate::config::{Config, Fault, Faults, reload};
@@ -40,6 +41,10 @@ pub struct Args {
     /// Take the place of the process at standard input, which starts this one so on SIGUSR2.
     #[arg(long, hide = true)]
     take_over: bool,
+
+    /// Start the process that is to take the place of the one at standard input.
+    #[arg(long, hide = true)]
+    start_successor: bool,
 }
 
 /// Serves until SIGTERM, SIGINT or `POST /drain` at the admin address, then lets what is under way
@@ -49,17 +54,15 @@ pub struct Args {
 /// # Errors
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.start_successor {
+        return Ok(start_successor()?);
+    }
     let config = args.source.load()?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let limit = process::raise_open_files();
-    if limit < files_wanted(&config) {
-        warn!(
-            limit,
-            "the process may open few files, and each call takes two: raise the limit (ulimit -n, or LimitNOFILE= of systemd)"
-        );
-    }
+    let open_files = process::raise_open_files();
+    warn_of_few_files(&config, open_files);
     let predecessor = match args.take_over {
         true => Some(Channel::of_predecessor()?),
         false => None,
@@ -79,7 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let serving = async {
         let signals = Signals::kept()?;
-        let reloader = Reloader::of(args.source, &config);
+        let reloader = Reloader::of(args.source, &config, open_files);
         let running = app::start(config, Arc::new(SystemClock), inheritance).await?;
         if let Some(predecessor) = predecessor {
             tokio::task::spawn_blocking(move || predecessor.serves()).await??;
@@ -94,17 +97,23 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     served
 }
 
-/// How many files the process should be able to open: two for each connection that its listeners
-/// take, within reason, and some of its own.
-fn files_wanted(config: &Config) -> u64 {
-    const ENOUGH: u64 = 4096;
-    const OWN: u64 = 64;
+/// Warns if the process may open fewer files than the listeners of `config` let it need: a connection
+/// takes one, and its call to the instance another.
+fn warn_of_few_files(config: &Config, open_files: u64) {
+    let wanted = connections(config).saturating_mul(2);
+    if open_files < wanted {
+        warn!(
+            open_files,
+            wanted,
+            "the process may open few files: at the limit, idle connections are closed and others wait; raise it (ulimit -n, or LimitNOFILE= of systemd) or lower max_connections"
+        );
+    }
+}
+
+/// How many connections the listeners serve at once.
+fn connections(config: &Config) -> u64 {
     let connections = config.listeners.iter().map(|l| l.max_connections as u64);
-    let connections = connections.fold(0, u64::saturating_add);
-    connections
-        .saturating_mul(2)
-        .saturating_add(OWN)
-        .min(ENOUGH)
+    connections.fold(0, u64::saturating_add)
 }
 
 /// What the process is told from outside.
@@ -190,6 +199,7 @@ async fn serve(
     // on a worker: it is heard of only as long as the runtime turns
     tokio::spawn(manager.clone().keep_watchdog_quiet());
     manager.ready(&serving(&running));
+    Names::of(running.config(), running.listeners()).report();
     let program = Program::of_this_process();
     let mut successor = None;
     let mut reading = None;
@@ -214,6 +224,7 @@ async fn serve(
             read = next_read(&mut reading) => {
                 reading = None;
                 let status = if reloader.take_over(read, &mut running) {
+                    Names::of(running.config(), running.listeners()).report();
                     serving(&running)
                 } else {
                     format!("{REFUSED}; {}", serving(&running))
@@ -315,14 +326,17 @@ struct Reloader {
     files: Files,
     /// The faults and warnings that have been reported and still hold.
     said: Vec<Fault>,
+    /// How many files the process may open.
+    open_files: u64,
 }
 
 impl Reloader {
-    fn of(source: Source, config: &Config) -> Reloader {
+    fn of(source: Source, config: &Config, open_files: u64) -> Reloader {
         Reloader {
             source,
             files: config.files.clone(),
             said: config.warnings.clone(),
+            open_files,
         }
     }
 
@@ -346,7 +360,9 @@ impl Reloader {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                error!("{REFUSED}: reading it failed: {error}");
+                let failed = format!("reading it failed: {error}");
+                error!("{REFUSED}: {failed}");
+                running.refused(vec![failed]);
                 return false;
             }
         };
@@ -354,20 +370,23 @@ impl Reloader {
             Ok(config) => {
                 self.files = config.files.clone();
                 self.say(&config.warnings, |warning| warn!("{warning}"));
-                take_over(running, config)
+                if connections(&config) != connections(running.config()) {
+                    warn_of_few_files(&config, self.open_files);
+                }
+                take_over(running, config, Running::reload)
             }
             Err(faults) => {
                 self.files = faults.files().clone();
                 let faults: Vec<Fault> = faults.iter().cloned().collect();
                 self.say(&faults, |fault| error!("{fault}"));
                 error!("{REFUSED}");
+                running.refused(faults.iter().map(ToString::to_string).collect());
                 if let Some(config) = read.in_force {
                     self.files = self.files.clone().and(&config.files);
                     if !reload::differences(running.config(), &config).is_empty() {
-                        take_over(running, config);
+                        take_over(running, config, Running::reread);
                     }
                 }
-                running.refused();
                 false
             }
         }
@@ -395,10 +414,14 @@ fn serving(running: &Running) -> String {
     )
 }
 
-/// Has `config` take the place of the one in force; gives whether it has.
-fn take_over(running: &mut Running, config: Config) -> bool {
+/// Has `config` take the place of the one in force, by `exchange`; gives whether it has.
+fn take_over(
+    running: &mut Running,
+    config: Config,
+    exchange: fn(&mut Running, Config) -> Result<Vec<&'static str>, StartError>,
+) -> bool {
     let changes = reload::differences(running.config(), &config);
-    let reloaded = running.reload(config);
+    let reloaded = exchange(running, config);
     let is_in_force = reloaded.is_ok();
     match reloaded {
         Ok(_) if changes.is_empty() => info!("configuration unchanged"),

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use super::admin_client::{AdminAddress, AdminClient};
 use super::status_table::render;
 use crate::admin::report::StatusReport;
+use crate::telemetry::printable::clean;
 
 /// The pause between two looks with `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -84,9 +86,24 @@ pub(super) async fn report(admin: &AdminClient) -> anyhow::Result<(String, Statu
     if answer.status != 200 {
         bail!("{address} answers {} to /api/status; {who}", answer.status);
     }
-    let report: StatusReport = serde_json::from_str(&answer.text)
+    let report = serde_json::from_str(&answer.text)
+        .and_then(|json| serde_json::from_value(cleaned(json)))
         .with_context(|| format!("the answer of {address} is no status; {who}"))?;
     Ok((answer.text, report))
+}
+
+/// `json` with nothing in its texts that a terminal obeys. Any process may listen at that address,
+/// and what JSON escapes is there again once it is parsed.
+fn cleaned(json: Value) -> Value {
+    match json {
+        Value::String(text) => Value::String(clean(&text).into_owned()),
+        Value::Array(items) => items.into_iter().map(cleaned).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            fields.map(|(name, value)| (name, cleaned(value))).collect()
+        }
+        other => other,
+    }
 }
 
 fn print(before: &str, text: &str) -> io::Result<()> {
@@ -100,6 +117,7 @@ fn print(before: &str, text: &str) -> io::Result<()> {
 mod tests {
     use super::super::admin_client::tests::{answering, nobody};
     use super::*;
+    use crate::telemetry::printable::is_printable;
 
     const EMPTY: &str = r#"{"version":"9.9.9","started":"2027-01-15T08:00:00Z","uptime_seconds":61,
         "ready":true,"draining":false,"clients":[],"listeners":[],"of_a_later_version":1}"#;
@@ -110,6 +128,25 @@ mod tests {
         assert_eq!(look(&admin, true).await.unwrap(), format!("{EMPTY}\n"));
         let table = look(&admin, false).await.unwrap();
         assert!(table.starts_with("collibra-auth-proxy 9.9.9, up 1m 1s: ready\n"));
+    }
+
+    #[tokio::test]
+    async fn nothing_in_it_steers_the_terminal() {
+        let odd = "\\u001b]0;x\\u0007\\u009b2J\\u202e\u{9d}\u{2066}\\n";
+        let listener = format!(
+            r#""listeners":[{{"name":"{odd}","address":"{odd}","client":"{odd}","connections":1}}]"#
+        );
+        let text = EMPTY.replace("\"listeners\":[]", &listener);
+        let text = text.replace("9.9.9", &format!("9{odd}"));
+        let admin = answering(vec![(200, text.clone()), (200, text)]).await;
+        let table = look(&admin, false).await.unwrap();
+        let json = look(&admin, true).await.unwrap();
+        for shown in [&table, &json] {
+            let is_shown = |c| c == '\n' || is_printable(c);
+            assert!(shown.chars().all(is_shown), "{shown:?}");
+        }
+        assert!(table.contains("\u{fffd}]0;x\u{fffd}"), "{table}");
+        assert_eq!(table.lines().count(), 4, "{table}");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::admin::report::{ClientReport, NextKind, StatusReport};
+use crate::telemetry::printable::clean;
 
 /// The tables: clients, what failed last and why, apps, listeners.
 pub(super) fn render(report: &StatusReport) -> String {
@@ -18,6 +19,15 @@ pub(super) fn render(report: &StatusReport) -> String {
         report.version,
         duration(report.uptime_seconds)
     );
+    if let Some(refused) = &report.refused_configuration {
+        let ago = duration(refused.seconds_ago);
+        text.push_str(&format!(
+            "\nconfiguration refused for {ago}, the one before stays in force:\n"
+        ));
+        for fault in &refused.faults {
+            text.push_str(&format!("  {fault}\n"));
+        }
+    }
     if !report.clients.is_empty() {
         text.push('\n');
         text.push_str(&table(
@@ -29,6 +39,7 @@ pub(super) fn render(report: &StatusReport) -> String {
                 "POOL",
                 "REQUESTS",
                 "IN FLIGHT",
+                "API, 5 MIN",
                 "LAST FAILURE",
             ],
             report.clients.iter().map(client),
@@ -40,6 +51,17 @@ pub(super) fn render(report: &StatusReport) -> String {
             text.push_str(&format!(
                 "\n{}, {ago} ago: {}\n",
                 client.name, failure.message
+            ));
+        }
+    }
+    for client in &report.clients {
+        let api = client.api.as_ref();
+        if let Some((api, seconds)) = api.and_then(|api| Some((api, api.failing_seconds?))) {
+            let (name, instance) = (&client.name, &client.instance);
+            let last = api.last_failure.as_ref().map_or("", |last| &*last.message);
+            text.push_str(&format!(
+                "\n{name}: calls of {instance} have been failing for {}: {last}\n",
+                duration(seconds)
             ));
         }
     }
@@ -82,7 +104,7 @@ pub(super) fn render(report: &StatusReport) -> String {
 }
 
 /// A client's row.
-fn client(client: &ClientReport) -> [String; 8] {
+fn client(client: &ClientReport) -> [String; 9] {
     let (token, left) = match &client.token {
         None => ("none yet".to_owned(), "-".to_owned()),
         Some(token) if token.usable => (
@@ -103,6 +125,12 @@ fn client(client: &ClientReport) -> [String; 8] {
         }
         Some(failure) => failure.outcome.clone(),
     };
+    let api = client.api.as_ref();
+    let api = match api.and_then(|api| Some((api.failed, api.failed_share()?))) {
+        None => "-".to_owned(),
+        Some((0, _)) => "ok".to_owned(),
+        Some((_, share)) => format!("{share} failed"),
+    };
     [
         client.name.clone(),
         token,
@@ -111,6 +139,7 @@ fn client(client: &ClientReport) -> [String; 8] {
         format!("{:.1} of {}", client.pool.available, client.pool.capacity),
         client.requests.total.to_string(),
         client.requests.in_flight.to_string(),
+        api,
         failure,
     ]
 }
@@ -119,13 +148,14 @@ fn duration(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-/// Columns as wide as their widest cell, two spaces apart.
+/// Columns as wide as their widest cell, two spaces apart. A cell has what a terminal shows, and
+/// nothing that it obeys.
 pub(super) fn table<const N: usize>(
     heads: &[&str; N],
     rows: impl Iterator<Item = [String; N]>,
 ) -> String {
     let mut lines = vec![heads.map(str::to_owned)];
-    lines.extend(rows);
+    lines.extend(rows.map(|row| row.map(|cell| clean(&cell).into_owned())));
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = lines.iter().map(|line| line[column].chars().count());
         cells.max().unwrap_or(0)
@@ -170,6 +200,10 @@ mod tests {
             "failure": null,
             "pool": {"available": 4.04, "capacity": 5},
             "requests": {"total": 48_211, "in_flight": 3},
+            "api": {
+                "answered": 900, "failed": 0, "failing_since": null, "failing_seconds": null,
+                "last_failure": null,
+            },
         })
     }
 
@@ -179,8 +213,8 @@ mod tests {
         insta::assert_snapshot!(render(&report), @r"
         collibra-auth-proxy 0.1.0, up 3h 12m 4s: ready
 
-        CLIENT   TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  LAST FAILURE
-        catalog  128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          -
+        CLIENT   TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  API, 5 MIN  LAST FAILURE
+        catalog  128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          ok          -
 
         APP      CLIENT  REQUESTS  LOCAL TOKENS
         lineage  -       48000     2
@@ -203,19 +237,30 @@ mod tests {
         });
         failing["store"] =
             json!({"kind": "redis", "problem": "redis://redis:6379 does not answer"});
+        failing["api"] = json!({
+            "answered": 30, "failed": 10, "failing_since": "2027-01-15T11:09:00Z",
+            "failing_seconds": 184,
+            "last_failure": {
+                "kind": "connect", "at": "2027-01-15T11:12:00Z", "seconds_ago": 4,
+                "message": "acme.collibra.com refused the connection; check the instance's url",
+            },
+        });
         let mut fresh = holds("dev");
+        fresh["api"] = json!(null);
         fresh["token"] = json!(null);
         fresh["next"] = json!({"kind": "answer", "at": null, "in_seconds": null});
         let report = report(false, false, json!([failing, fresh, holds("catalog")]));
         insta::assert_snapshot!(render(&report), @r"
         collibra-auth-proxy 0.1.0, up 3h 12m 4s: not ready
 
-        CLIENT                     TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  LAST FAILURE
-        a-client-with-a-long-name  128, ended   -       now           0.0 of 5  48211     3          rate_limited, 3 in a row
-        dev                        none yet     -       under way     4.0 of 5  48211     3          -
-        catalog                    128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          -
+        CLIENT                     TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  API, 5 MIN     LAST FAILURE
+        a-client-with-a-long-name  128, ended   -       now           0.0 of 5  48211     3          25.0 % failed  rate_limited, 3 in a row
+        dev                        none yet     -       under way     4.0 of 5  48211     3          -              -
+        catalog                    128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          ok             -
 
         a-client-with-a-long-name, 1m 15s ago: acme.collibra.com says that the pool is empty; who else uses this client?
+
+        a-client-with-a-long-name: calls of https://acme.collibra.com have been failing for 3m 4s: acme.collibra.com refused the connection; check the instance's url
 
         a-client-with-a-long-name goes on without its store: redis://redis:6379 does not answer
 
@@ -224,6 +269,23 @@ mod tests {
 
         LISTENER  ADDRESS         CLIENT   CONNECTIONS
         local     127.0.0.1:8080  catalog  12
+        ");
+    }
+
+    #[test]
+    fn a_refused_configuration_stands_first() {
+        let mut report = report(true, false, json!([]));
+        report.refused_configuration = serde_json::from_value(json!({
+            "since": "2027-01-15T11:10:49Z", "seconds_ago": 75,
+            "faults": ["proxy.toml:3: a.b: this key is unknown; write `c`"],
+        }))
+        .unwrap();
+        let text = render(&report);
+        insta::assert_snapshot!(text.split("\nAPP").next().unwrap(), @r"
+        collibra-auth-proxy 0.1.0, up 3h 12m 4s: ready
+
+        configuration refused for 1m 15s, the one before stays in force:
+          proxy.toml:3: a.b: this key is unknown; write `c`
         ");
     }
 

@@ -1,10 +1,14 @@
 //! Starting the process that takes this one's place (SIGUSR2): this program, as it lies on the disk
 //! now, with the same arguments.
+//!
+//! It is started by a process in between, which ends before the service manager is told: the
+//! successor is the manager's own child by then. For the end of another's child systemd does not
+//! wait: `systemctl stop` would kill it at once, whatever was under way.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +18,9 @@ use crate::app::handover::{Channel, Legacy};
 
 /// The option of `serve` by which a successor is started.
 const TAKE_OVER: &str = "--take-over";
+
+/// The option of `serve` by which the process in between is.
+const START_SUCCESSOR: &str = "--start-successor";
 
 /// How long it may take until the successor serves.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,10 +47,27 @@ impl Program {
     /// To be asked for before the file at its path is replaced.
     pub(super) fn of_this_process() -> Program {
         let arguments = std::env::args_os().skip(1);
+        let of_a_handover =
+            |argument: &OsString| [TAKE_OVER, START_SUCCESSOR].iter().any(|it| argument == it);
         Program {
             path: std::env::current_exe().ok(),
-            arguments: arguments.filter(|argument| argument != TAKE_OVER).collect(),
+            arguments: arguments.filter(|it| !of_a_handover(it)).collect(),
         }
+    }
+
+    /// Starts this program once more, by one more argument.
+    fn spawn(&self, argument: &str, stdin: impl Into<Stdio>) -> io::Result<Child> {
+        let Some(path) = &self.path else {
+            return Err(io::Error::other(
+                "the system did not say which program this is; see that /proc is mounted",
+            ));
+        };
+        let mut command = Command::new(path);
+        command.args(&self.arguments).arg(argument).stdin(stdin);
+        for name in OF_THIS_PROCESS {
+            command.env_remove(name);
+        }
+        command.spawn()
     }
 
     /// Starts a successor and leaves it `legacy`.
@@ -56,40 +80,75 @@ impl Program {
                 "a container ends with its first process, which this is; replace the container instead",
             ));
         }
-        let Some(path) = &self.path else {
-            return Err(io::Error::other(
-                "the system did not say which program this is; see that /proc is mounted",
-            ));
-        };
         let (channel, theirs) = Channel::pair()?;
-        let mut command = Command::new(path);
-        command.args(&self.arguments).arg(TAKE_OVER).stdin(theirs);
-        for name in OF_THIS_PROCESS {
-            command.env_remove(name);
-        }
-        let child = command.spawn()?;
-        // it holds the other end too
-        drop(command);
-        let id = child.id();
+        let mut between = self.spawn(START_SUCCESSOR, theirs)?;
+        let id = match channel.awaits_start() {
+            Ok(id) => id,
+            Err(error) => {
+                if error.kind() == ErrorKind::WouldBlock {
+                    between.kill()?;
+                }
+                return Err(ended(&mut between)?);
+            }
+        };
         let (told, outcome) = oneshot::channel();
-        std::thread::spawn(move || told.send(hand_over(channel, legacy, child)));
+        std::thread::spawn(move || told.send(hand_over(channel, legacy, between, id)));
         Ok(Successor { id, outcome })
     }
 }
 
-fn hand_over(channel: Channel, legacy: Legacy, mut child: Child) -> io::Result<Channel> {
+/// The part of the process in between: starts the successor, says so, and waits for its end. It is
+/// killed once the successor serves.
+///
+/// # Errors
+/// If the successor cannot be started.
+pub(super) fn start_successor() -> io::Result<ExitCode> {
+    let channel = Channel::of_predecessor()?;
+    let mut successor = Program::of_this_process().spawn(TAKE_OVER, Stdio::inherit())?;
+    if channel.started(successor.id()).is_err() {
+        successor.kill()?;
+    }
+    let status = successor.wait()?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn hand_over(
+    channel: Channel,
+    legacy: Legacy,
+    mut between: Child,
+    successor: u32,
+) -> io::Result<Channel> {
     match channel.hand_over(legacy, PATIENCE) {
-        Ok(()) => Ok(channel),
+        Ok(()) => {
+            // the successor is whose child it should be from here on
+            between.kill()?;
+            between.wait()?;
+            Ok(channel)
+        }
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
-            let _ = child.kill();
-            child.wait()?;
+            signal(successor, Signal::KILL);
+            between.wait()?;
             let seconds = PATIENCE.as_secs();
             Err(io::Error::other(format!(
                 "it does not serve after {seconds} s"
             )))
         }
         // it closed its end: what it says of that stands above
-        Err(_) => Err(io::Error::other(format!("it ended ({})", child.wait()?))),
+        Err(_) => Err(ended(&mut between)?),
+    }
+}
+
+/// That the successor ended, with its status, which the process in between takes on.
+fn ended(between: &mut Child) -> io::Result<io::Error> {
+    let status = between.wait()?;
+    Ok(io::Error::other(format!("it ended ({status})")))
+}
+
+fn signal(process: u32, signal: Signal) {
+    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
+    if let Some(id) = id {
+        let _ = kill_process(id, signal);
     }
 }
 
@@ -111,9 +170,6 @@ impl Successor {
 
     /// Has it end too.
     pub(super) fn stop(&self) {
-        let id = i32::try_from(self.id).ok().and_then(Pid::from_raw);
-        if let Some(id) = id {
-            let _ = kill_process(id, Signal::TERM);
-        }
+        signal(self.id, Signal::TERM);
     }
 }

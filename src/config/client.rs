@@ -8,7 +8,7 @@ use super::fault::Report;
 use super::instance;
 use super::names::Names;
 use super::parse::{Surroundings, reference};
-use super::place::Typed;
+use super::place::{Field, Typed};
 use super::{Client, credentials, raw};
 use crate::oauth::{self, AuthMethod};
 use crate::token::{budget, schedule};
@@ -37,6 +37,8 @@ pub(super) fn parse(
         Some(typed) => auth_method(&typed, report),
         None => AuthMethod::default(),
     };
+    let is_pool_assumed =
+        matches!(raw.pool_capacity, Field::Absent) || matches!(raw.pool_refill, Field::Absent);
     let pool = budget::Config {
         capacity: raw.pool_capacity.sound_or(
             POOL.capacity,
@@ -88,8 +90,10 @@ pub(super) fn parse(
             ca_file: parsed.instance.ca_file.clone(),
             identity: parsed.instance.identity.clone(),
             proxy: parsed.token_proxy.clone(),
+            address: parsed.instance.address.clone(),
         },
         schedule,
+        is_pool_assumed,
         wait_for_token,
     })
 }

@@ -93,6 +93,7 @@ pub(super) fn secret(
         Source::Json(path) => {
             let both = both(path, &source.place, surroundings, report);
             warn_if_readable_by_all(path, &source.place, surroundings, report);
+            warn_if_copied(path, &source.place, surroundings, report);
             both.map(|credentials| Secret::from(credentials.client_secret))
         }
     }?;
@@ -126,7 +127,30 @@ pub(super) fn secret_file(
 ) -> Option<Secret> {
     let text = file(path, place, surroundings, report);
     warn_if_readable_by_all(path, place, surroundings, report);
+    warn_if_copied(path, place, surroundings, report);
     text
+}
+
+/// Warns of a file that systemd copied for the service (systemd.exec(5), Credentials).
+fn warn_if_copied(
+    path: &Path,
+    place: &Place,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) {
+    let own = (surroundings.env)("CREDENTIALS_DIRECTORY");
+    let copies = [Some("/run/credentials"), own.as_deref()];
+    let path = surroundings.path(path);
+    if copies
+        .into_iter()
+        .flatten()
+        .any(|folder| path.starts_with(folder))
+    {
+        report.warning(place.fault(
+            "systemd copies this file when the service starts: a rotated secret is not seen before the next start",
+            "name the file itself, readable by the service's group, or restart the service after a rotation",
+        ));
+    }
 }
 
 /// The form in which a registration is answered; what else it has is of no matter here.
@@ -236,7 +260,7 @@ fn both(
             return None;
         }
     };
-    // the parser's own message may quote what it met
+    // the parser's own message may quote its input
     let problem = match serde_json::from_str(&text) {
         Ok(credentials) => return Some(credentials),
         Err(error) if error.is_data() => {

@@ -13,9 +13,10 @@ use super::parse::Surroundings;
 use super::place::{Field, Place, Typed};
 use super::{forward, raw};
 use crate::clock::{Clock, SystemClock};
+use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel;
-use crate::proxy::config::Instance;
 use crate::tls::{CaFile, Identity, Reason};
+use crate::upstream::Instance;
 
 /// An instance, and what its clients need of it.
 #[derive(Clone, Debug)]
@@ -65,7 +66,16 @@ pub(super) fn parse(
         token_proxy: raw.token_proxy,
         credentials_file: raw.proxy_credentials_file,
     };
-    let proxies = forward::settle(proxies, url.as_ref(), surroundings, report);
+    let address = raw.address.given();
+    // an address is the whole way: the environment's proxy does not count
+    let by_environment = url.as_ref().filter(|_| address.is_none());
+    let proxies = forward::settle(proxies, by_environment, surroundings, report);
+    let address = address.and_then(|typed| {
+        let fault = address_fault(&typed, url.as_ref(), allow_insecure, &proxies);
+        let is_sound = fault.is_none();
+        fault.into_iter().for_each(|fault| report.fault(fault));
+        is_sound.then_some(typed.value)
+    });
     let connect_timeout = raw.connect_timeout.above_zero_or(CONNECT_TIMEOUT, report);
     let idle_timeout = raw.idle_timeout.or(Duration::ZERO);
     let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
@@ -90,6 +100,7 @@ pub(super) fn parse(
             ca_file,
             identity,
             proxy: proxies.api,
+            address: address.unwrap_or_default(),
             http2: raw.http2.or(true),
             connect_timeout,
             idle_timeout: (!idle_timeout.is_zero()).then_some(idle_timeout),
@@ -98,6 +109,30 @@ pub(super) fn parse(
         }),
         token_url,
         token_proxy: proxies.token,
+    })
+}
+
+/// What is wrong with an instance's address.
+fn address_fault(
+    typed: &Typed<Vec<Target>>,
+    url: Option<&Url>,
+    allow_insecure: bool,
+    proxies: &forward::Proxies,
+) -> Option<Fault> {
+    let is_plain = url.is_some_and(|url| url.scheme() == "http");
+    let is_remote = !typed.value.iter().all(Target::is_loopback);
+    if is_plain && is_remote && !allow_insecure {
+        return Some(typed.place.fault(
+            "http:// would send the secret and the token unencrypted to another machine",
+            "write https:// in url, or `allow_insecure = true` if that is meant",
+        ));
+    }
+    let is_unused = proxies.api.is_some() && proxies.token.is_some();
+    is_unused.then(|| {
+        typed.place.fault(
+            "no connection uses it: a forward proxy is told the instance's name",
+            "leave it out, or write \"direct\" for proxy or token_proxy",
+        )
     })
 }
 
@@ -293,6 +328,57 @@ mod tests {
                 about.collect::<Vec<_>>().join("\n")
             }
         }
+    }
+
+    #[test]
+    fn an_address_is_one_host_and_port_or_several() {
+        let direct = "token_proxy = \"direct\"";
+        let proxies = "proxy = \"http://p:1\"\ntoken_proxy = \"http://p:1\"";
+        for (keys, expected) in [
+            ("address = \"10.1.2.3:443\"".to_owned(), ""),
+            (
+                "address = [\"acme.internal:443\", \"[fd00::1]:8443\"]".into(),
+                "",
+            ),
+            (
+                format!("address = \"10.1.2.3:443\"\nproxy = \"http://p:1\"\n{direct}"),
+                "",
+            ),
+            (
+                format!("address = \"10.1.2.3:443\"\n{proxies}"),
+                "instance.acme.address: no connection uses it",
+            ),
+            ("address = \"10.1.2.3\"".into(), "this is no host and port"),
+            (
+                "address = [\"a:1\", \"b\"]".into(),
+                "this is no host and port",
+            ),
+            ("address = []".into(), "the list is empty"),
+            ("address = 443".into(), "this should be a list of strings"),
+        ] {
+            let said = said(&keys);
+            assert!(said.contains(expected), "{keys}: {said}");
+            assert_eq!(said.is_empty(), expected.is_empty(), "{keys}: {said}");
+        }
+    }
+
+    #[test]
+    fn no_address_sends_a_plain_instances_secret_to_another_machine() {
+        let read = |address: &str, more: &str| {
+            let text = format!(
+                "[instance.acme]\nurl = \"http://localhost:9400\"\naddress = \"{address}\"\n{more}\n\
+                 [client.catalog]\nclient_id = \"id\"\nclient_secret_env = \"S\"\n"
+            );
+            let env = |name: &str| (name == "S").then(|| "s3cret".to_owned());
+            read_with(&text, std::path::Path::new("/"), &env)
+        };
+        let faults = read("10.1.2.3:80", "").unwrap_err().to_string();
+        assert!(
+            faults.contains("instance.acme.address: http:// would send"),
+            "{faults}"
+        );
+        assert!(read("127.0.0.2:80", "").is_ok());
+        assert!(read("10.1.2.3:80", "allow_insecure = true").is_ok());
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::fault::Report;
 use super::names::Names;
 use super::parse::{Surroundings, reference};
-use super::place::{Field, Place};
+use super::place::{Field, Place, Typed};
 use super::{listener_tls, raw};
 use crate::proxy::config::{Listener, Route};
 use crate::socket::Address;
@@ -81,7 +83,15 @@ pub(super) fn parse(
         }
     };
     let hosts = match raw.hosts {
-        Field::Given(typed) => hosts(&typed.value, &typed.place, report),
+        Field::Given(typed) => {
+            if typed.value.is_empty() {
+                report.fault(typed.place.fault(
+                    "without an accepted host every request is refused",
+                    "write the names under which apps reach this listener, like [\"localhost\"]",
+                ));
+            }
+            hosts(&typed.value, &typed.place, report)
+        }
         Field::Absent | Field::Faulty => default_hosts(address.as_ref()),
     };
     let tls = match raw.tls {
@@ -103,6 +113,8 @@ pub(super) fn parse(
         "write 1 or more; the default is 10000",
         report,
     );
+    let trusted_proxies = raw.trusted_proxies.given();
+    let trusted_proxies = trusted_proxies.map(|typed| networks(&typed, report));
     Some(Listener {
         name: raw.name,
         address: address?,
@@ -110,6 +122,7 @@ pub(super) fn parse(
         routes,
         app,
         hosts,
+        trusted_proxies: trusted_proxies.unwrap_or_default(),
         tls,
         upgrades: raw.upgrades.or(false),
         header_timeout,
@@ -195,13 +208,8 @@ fn default_hosts(address: Option<&Address>) -> Vec<String> {
     hosts
 }
 
-fn hosts(given: &[String], place: &Place, report: &mut Report) -> Vec<String> {
-    if given.is_empty() {
-        report.fault(place.fault(
-            "without an accepted host every request is refused",
-            "write the names under which apps reach this listener, like [\"localhost\"]",
-        ));
-    }
+/// Values of `Host`, each in the one form in which it is compared.
+pub(super) fn hosts(given: &[String], place: &Place, report: &mut Report) -> Vec<String> {
     let mut hosts = Vec::new();
     for (index, text) in given.iter().enumerate() {
         match host(text) {
@@ -214,6 +222,22 @@ fn hosts(given: &[String], place: &Place, report: &mut Report) -> Vec<String> {
         }
     }
     hosts
+}
+
+/// Networks, or single addresses.
+fn networks(typed: &Typed<Vec<String>>, report: &mut Report) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (index, text) in typed.value.iter().enumerate() {
+        let one = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
+        match text.parse().or_else(|_| one()) {
+            Ok(network) => networks.push(network),
+            Err(_) => report.fault(typed.place.fault(
+                format!("item {} is no network", index + 1),
+                "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"",
+            )),
+        }
+    }
+    networks
 }
 
 /// A value of `Host`, in the one form in which it is compared.

@@ -44,7 +44,7 @@ pub use flags::Flags;
 
 use crate::secret::Secret;
 use crate::socket::Address;
-use crate::{oauth, proxy, token};
+use crate::{oauth, proxy, token, upstream};
 use fault::Report;
 use parse::Surroundings;
 use place::Place;
@@ -57,7 +57,7 @@ pub const FILE_VARIABLE: &str = "COLLIBRA_AUTH_PROXY_CONFIG";
 #[derive(Debug)]
 pub struct Config {
     /// The Collibra environments, by name.
-    pub instances: BTreeMap<Arc<str>, Arc<proxy::config::Instance>>,
+    pub instances: BTreeMap<Arc<str>, Arc<upstream::Instance>>,
     /// The registered applications, by name; at least one.
     pub clients: BTreeMap<Arc<str>, Client>,
     /// The programs that may call, by name; with none, nobody has to say who they are.
@@ -70,10 +70,12 @@ pub struct Config {
     pub server: Server,
     /// Where it is watched.
     pub admin: Admin,
-    /// Where tokens are kept.
+    /// Where tokens are stored.
     pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// Whether the log shows the caller's `User-Agent`.
+    pub log_user_agent: bool,
     /// Where spans go, if anywhere.
     pub trace: Option<crate::trace::Config>,
     /// What is accepted, and should be looked at.
@@ -91,7 +93,7 @@ pub struct Text(Arc<PathBuf>, Secret);
 /// One registered application, and how its token is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The name of its instance, which is in [`Config::instances`].
     pub instance: Arc<str>,
@@ -101,6 +103,8 @@ pub struct Client {
     pub oauth: oauth::Config,
     /// When they are renewed.
     pub schedule: token::schedule::Config,
+    /// Whether the pool's size or pace is Collibra's documented one, for want of another word.
+    pub is_pool_assumed: bool,
     /// How long a request waits when there is no token; zero: not at all.
     pub wait_for_token: Duration,
 }
@@ -136,6 +140,8 @@ pub struct Server {
 pub struct Admin {
     /// The address of health, metrics and the status page.
     pub address: Address,
+    /// Accepted values of `Host` besides localhost and IP addresses, without port, in lower case.
+    pub hosts: Vec<String>,
 }
 
 /// Reads a file. Relative paths in it count from its directory; `env` reads the environment.
@@ -223,7 +229,7 @@ pub fn instance(
     url: &str,
     allow_insecure: bool,
     ca_file: Option<&Path>,
-) -> Result<Arc<proxy::config::Instance>, Faults> {
+) -> Result<Arc<upstream::Instance>, Faults> {
     let raw = flags::instance(url, allow_insecure, ca_file);
     let surroundings = Surroundings::of(Path::new(""), &|_| None);
     let mut report = Report::default();

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +80,10 @@ pub(super) fn parse(
     let admin = raw.admin.or(ADMIN.into());
     let admin = Admin {
         address: listener_address::settle(admin, raw.admin_mode, surroundings, report),
+        hosts: match raw.admin_hosts.given() {
+            Some(typed) => listener::hosts(&typed.value, &typed.place, report),
+            None => Vec::new(),
+        },
     };
     let listeners = listeners(
         raw.listeners,
@@ -89,6 +94,7 @@ pub(super) fn parse(
         surroundings,
         report,
     );
+    refuse_loops(&instances, &listeners, &places, report);
     if !admin.address.is_local() {
         report.warning(admin_place.fault(
             "health, metrics and status can be seen beyond this machine; none shows a secret",
@@ -123,6 +129,7 @@ pub(super) fn parse(
         ));
     }
     let access_log = raw.access_log.or(true);
+    let log_user_agent = raw.log_user_agent.or(false);
     let trace = trace::parse(raw.trace_endpoint, raw.trace_sample, surroundings, report);
     let instances = instances
         .into_iter()
@@ -137,6 +144,7 @@ pub(super) fn parse(
         admin,
         store,
         access_log,
+        log_user_agent,
         trace,
         warnings: Vec::new(),
         files: Files::default(),
@@ -350,6 +358,40 @@ fn listeners(
         listeners.extend(listener::parse(raw, targets, surroundings, report));
     }
     listeners
+}
+
+/// An instance must not be one of the listeners. A name that leads to one is not looked up here.
+fn refuse_loops(
+    instances: &BTreeMap<Arc<str>, instance::Parsed>,
+    listeners: &[Listener],
+    places: &Places,
+    report: &mut Report,
+) {
+    let direct = instances
+        .values()
+        .map(|parsed| &parsed.instance)
+        .filter(|instance| instance.proxy.is_none());
+    for instance in direct {
+        let ips: Vec<IpAddr> = match (instance.host.parse(), instance.host.as_str()) {
+            (Ok(ip), _) => vec![ip],
+            (Err(_), "localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            (Err(_), _) => continue,
+        };
+        let is_at = |listener: &&Listener| {
+            let mut ips = ips.iter();
+            ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
+        };
+        if let Some(listener) = listeners.iter().find(is_at) {
+            let place = places.instances[&instance.name].child("url");
+            report.fault(place.fault(
+                format!(
+                    "[listener.{}] listens there: requests would come back to this proxy",
+                    listener.name.escape_debug()
+                ),
+                "write Collibra's own address, like \"https://acme.collibra.com\"",
+            ));
+        }
+    }
 }
 
 fn another(taken: &Address) -> &'static str {

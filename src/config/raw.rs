@@ -9,6 +9,7 @@ use toml::de::DeTable;
 use super::fault::{Origin, Report};
 use super::place::{Field, Place, Typed};
 use super::table::{Lines, Table};
+use crate::outgoing::addresses::Target;
 use crate::secret::Secret;
 use crate::socket::Address;
 
@@ -20,6 +21,7 @@ pub(super) const TABLES: &[&str] = &[
 pub(super) const INSTANCE: &[&str] = &[
     "url",
     "allow_insecure",
+    "address",
     "token_path",
     "ca_file",
     "client_cert_file",
@@ -68,6 +70,7 @@ pub(super) const LISTENER: &[&str] = &[
     "max_header_bytes",
     "min_body_rate",
     "max_connections",
+    "trusted_proxies",
 ];
 /// The keys of `tls`.
 pub(super) const TLS: &[&str] = &["cert_file", "key_file", "client_ca_file"];
@@ -88,9 +91,9 @@ pub(super) const POLICY: &[&str] = &["deny", "sessions"];
 /// The keys of `[server]`.
 pub(super) const SERVER: &[&str] = &["threads", "drain"];
 /// The keys of `[admin]`.
-pub(super) const ADMIN: &[&str] = &["address", "mode"];
+pub(super) const ADMIN: &[&str] = &["address", "mode", "hosts"];
 /// The keys of `[log]`.
-pub(super) const LOG: &[&str] = &["access"];
+pub(super) const LOG: &[&str] = &["access", "user_agent"];
 /// The keys of `[trace]`.
 pub(super) const TRACE: &[&str] = &["endpoint", "sample"];
 /// The keys of `[store]`.
@@ -121,7 +124,9 @@ pub(super) struct Raw {
     pub(super) drain: Field<Duration>,
     pub(super) admin: Field<Address>,
     pub(super) admin_mode: Field<String>,
+    pub(super) admin_hosts: Field<Vec<String>>,
     pub(super) access_log: Field<bool>,
+    pub(super) log_user_agent: Field<bool>,
     pub(super) trace_endpoint: Field<String>,
     pub(super) trace_sample: Field<f64>,
     pub(super) store: Store,
@@ -134,6 +139,7 @@ pub(super) struct Instance {
     pub(super) place: Place,
     pub(super) url: Field<String>,
     pub(super) allow_insecure: Field<bool>,
+    pub(super) address: Field<Vec<Target>>,
     pub(super) token_path: Field<String>,
     pub(super) ca_file: Field<PathBuf>,
     pub(super) client_cert_file: Field<PathBuf>,
@@ -222,6 +228,7 @@ pub(super) struct Listener {
     pub(super) max_header_bytes: Field<u32>,
     pub(super) min_body_rate: Field<u32>,
     pub(super) max_connections: Field<u32>,
+    pub(super) trusted_proxies: Field<Vec<String>>,
 }
 
 /// `tls` of a listener.
@@ -297,7 +304,9 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         drain: key(&server, "drain", report),
         admin: key(&admin, "address", report),
         admin_mode: key(&admin, "mode", report),
+        admin_hosts: key(&admin, "hosts", report),
         access_log: key(&log, "access", report),
+        log_user_agent: key(&log, "user_agent", report),
         trace_endpoint: key(&trace, "endpoint", report),
         trace_sample: key(&trace, "sample", report),
         store: Store {
@@ -344,6 +353,7 @@ fn instance(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Instance 
         place: table.place.clone(),
         url: table.get("url", report),
         allow_insecure: table.get("allow_insecure", report),
+        address: table.get("address", report),
         token_path: table.get("token_path", report),
         ca_file: table.get("ca_file", report),
         client_cert_file: table.get("client_cert_file", report),
@@ -415,6 +425,7 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
         max_header_bytes: table.get("max_header_bytes", report),
         min_body_rate: table.get("min_body_rate", report),
         max_connections: table.get("max_connections", report),
+        trusted_proxies: table.get("trusted_proxies", report),
     }
 }
 
@@ -461,6 +472,7 @@ impl Listener {
             max_header_bytes: Field::Absent,
             min_body_rate: Field::Absent,
             max_connections: Field::Absent,
+            trusted_proxies: Field::Absent,
             place,
         }
     }

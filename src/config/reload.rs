@@ -57,7 +57,7 @@ pub fn keep_tls(old: &Config, new: &mut Config) {
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("server.threads", old.server.threads != new.server.threads),
-        ("admin.address", old.admin != new.admin),
+        ("admin.address", old.admin.address != new.admin.address),
         ("trace", old.trace != new.trace),
     ]
     .into_iter()
@@ -82,7 +82,10 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
         ("server", old.server != new.server),
         ("admin", old.admin != new.admin),
         ("store", old.store != new.store),
-        ("log", old.access_log != new.access_log),
+        (
+            "log",
+            (old.access_log, old.log_user_agent) != (new.access_log, new.log_user_agent),
+        ),
         ("trace", old.trace != new.trace),
     ];
     for (table, _) in others.iter().filter(|(_, differs)| *differs) {

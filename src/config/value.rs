@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::outgoing::addresses::Target;
 use crate::secret::Secret;
 use crate::socket::{self, Address};
 
@@ -181,6 +182,27 @@ impl Value for Vec<String> {
                 )),
             })
             .collect()
+    }
+}
+
+/// One host and port, or a list of them.
+impl Value for Vec<Target> {
+    fn read(value: &DeValue<'_>) -> Result<Vec<Target>, Wrong> {
+        let texts = match value.as_str() {
+            Some(text) => vec![text.to_owned()],
+            None => Vec::<String>::read(value)?,
+        };
+        if texts.is_empty() {
+            let remedy = "name one at least, or leave the key out";
+            return Err(("the list is empty".into(), remedy.into()));
+        }
+        let target = |text: &String| {
+            Target::parse(text).ok_or_else(|| {
+                let remedy = "write a host and a port, like \"10.1.2.3:443\" or \"[fd00::1]:443\"";
+                ("this is no host and port".into(), remedy.into())
+            })
+        };
+        texts.iter().map(target).collect()
     }
 }
 

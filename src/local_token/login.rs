@@ -43,11 +43,12 @@ pub fn read(authorization: Option<&[u8]>, body: &[u8]) -> Vec<Credentials> {
     }
 }
 
-/// The value of the session cookie in the `Cookie` headers.
-pub fn session<'a>(cookies: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The values of the session's cookies in the headers `Cookie`: there may be one of Collibra's beside
+/// one of this proxy's.
+pub fn sessions<'a>(cookies: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
     let pairs = cookies.into_iter().flat_map(|line| line.split(';'));
-    let mut named = pairs.filter_map(|pair| pair.trim().split_once('='));
-    named.find_map(|(name, value)| (name == COOKIE).then_some(value.trim_matches('"')))
+    let named = pairs.filter_map(|pair| pair.trim().split_once('='));
+    named.filter_map(|(name, value)| (name == COOKIE).then_some(value.trim_matches('"')))
 }
 
 /// The `Set-Cookie` header of a session that lasts `seconds`, restricted to TLS if `secure`.
@@ -86,10 +87,14 @@ mod tests {
 
     #[test]
     fn the_cookie_is_found_among_others() {
-        assert_eq!(session(["a=b; JSESSIONID=x.y; c=d"]), Some("x.y"));
-        assert_eq!(session(["a=b", "JSESSIONID=\"x\""]), Some("x"));
-        assert_eq!(session(["XJSESSIONID=x; jsessionid=y"]), None);
-        assert_eq!(session([]), None);
+        let found = |lines: &[&'static str]| sessions(lines.iter().copied()).collect::<Vec<_>>();
+        assert_eq!(found(&["a=b; JSESSIONID=x.y; c=d"]), ["x.y"]);
+        assert_eq!(
+            found(&["a=b; JSESSIONID=1", "JSESSIONID=\"x\""]),
+            ["1", "x"]
+        );
+        assert!(found(&["XJSESSIONID=x; jsessionid=y"]).is_empty());
+        assert!(found(&[]).is_empty());
     }
 
     #[test]

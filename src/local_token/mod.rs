@@ -8,6 +8,7 @@
 
 pub mod login;
 pub mod request;
+mod revoked;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,8 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::{hkdf, hmac};
+
+pub use revoked::Revoked;
 
 use crate::secret::Secret;
 
@@ -57,10 +60,10 @@ impl Key {
         Key(okm.into())
     }
 
-    /// Signs a local token for `subject`, whose name has no dot, valid until `expires`, in whole
-    /// seconds.
+    /// A local token for `subject`, whose name has no dot; good until `expires`, to the second. Another
+    /// `nonce` makes it another token, which is revoked by itself.
     #[must_use]
-    pub fn sign(&self, subject: Subject<'_>, expires: SystemTime) -> Secret {
+    pub fn sign(&self, subject: Subject<'_>, expires: SystemTime, nonce: u64) -> Secret {
         let (kind, name) = match subject {
             Subject::App(name) => (APP, name),
             Subject::Client(name) => (CLIENT, name),
@@ -68,7 +71,7 @@ impl Key {
         };
         let since = expires.duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since.unwrap_or_default().as_secs();
-        let signed = format!("{PREFIX}{kind}.{name}.{seconds}");
+        let signed = format!("{PREFIX}{kind}.{name}.{seconds}.{nonce:x}");
         let mac = URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, signed.as_bytes()));
         Secret::from(format!("{signed}.{mac}"))
     }
@@ -98,6 +101,8 @@ impl<'a> UnverifiedToken<'a> {
             ANYONE => Subject::Anyone,
             _ => return None,
         };
+        // earlier versions gave none
+        let _nonce = parts.next();
         let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
         parts.next().is_none().then_some(UnverifiedToken {
             signed,
@@ -116,11 +121,18 @@ impl<'a> UnverifiedToken<'a> {
     /// Returns whether it was signed with `key` and has not expired at `now`.
     #[must_use]
     pub fn is_valid(&self, key: &Key, now: SystemTime) -> bool {
-        let Ok(mac) = URL_SAFE_NO_PAD.decode(self.mac) else {
-            return false;
-        };
-        let signed = hmac::verify(&key.0, self.signed.as_bytes(), &mac);
-        signed.is_ok() && now < self.expires
+        now < self.expires && self.is_signed(key)
+    }
+
+    /// Whether it stands for the client whose secret `key` is made from.
+    #[must_use]
+    pub fn is_of_client(&self, key: &Key) -> bool {
+        matches!(self.subject, Subject::Client(_)) && self.is_signed(key)
+    }
+
+    fn is_signed(&self, key: &Key) -> bool {
+        let mac = URL_SAFE_NO_PAD.decode(self.mac);
+        mac.is_ok_and(|mac| hmac::verify(&key.0, self.signed.as_bytes(), &mac).is_ok())
     }
 }
 
@@ -143,18 +155,43 @@ mod tests {
             Subject::Client("catalog-dev_2"),
             Subject::Anyone,
         ] {
-            let token = key("k").sign(subject, at(1_000));
-            let presented = UnverifiedToken::parse(token.expose()).unwrap();
-            assert_eq!(presented.subject(), subject);
-            assert!(presented.is_valid(&key("k"), at(999)));
-            assert!(!presented.is_valid(&key("k"), at(1_000)), "it has expired");
-            assert!(!presented.is_valid(&key("other"), at(999)));
+            let token = key("k").sign(subject, at(1_000), 7);
+            let shown = UnverifiedToken::parse(token.expose()).unwrap();
+            assert_eq!(shown.subject(), subject);
+            assert!(shown.is_valid(&key("k"), at(999)));
+            assert!(!shown.is_valid(&key("k"), at(1_000)), "it has ended");
+            assert!(!shown.is_valid(&key("other"), at(999)));
         }
     }
 
     #[test]
+    fn one_without_a_nonce_holds() {
+        let signed = "cap1.a.lineage.1000";
+        let mac = URL_SAFE_NO_PAD.encode(hmac::sign(&key("k").0, signed.as_bytes()));
+        let text = format!("{signed}.{mac}");
+        let shown = UnverifiedToken::parse(&text).unwrap();
+        assert!(shown.is_valid(&key("k"), at(999)));
+    }
+
+    #[test]
+    fn a_clients_own_is_told_from_an_apps() {
+        let of_client = |subject| {
+            let token = key("k").sign(subject, at(1_000), 0);
+            UnverifiedToken::parse(token.expose())
+                .unwrap()
+                .is_of_client(&key("k"))
+        };
+        assert!(of_client(Subject::Client("catalog")));
+        assert!(!of_client(Subject::App("lineage")));
+        assert!(!of_client(Subject::Anyone));
+        let token = key("other").sign(Subject::Client("catalog"), at(1_000), 0);
+        let shown = UnverifiedToken::parse(token.expose()).unwrap();
+        assert!(!shown.is_of_client(&key("k")));
+    }
+
+    #[test]
     fn nothing_of_it_can_be_changed() {
-        let token = key("k").sign(Subject::App("lineage"), at(1_000));
+        let token = key("k").sign(Subject::App("lineage"), at(1_000), 0);
         let token = token.expose();
         for (at_byte, _) in token.char_indices() {
             for other in ['a', 'c', 'n', '0', '9', '.', '-', 'A'] {
@@ -178,6 +215,7 @@ mod tests {
             "cap1.a.lineage.1000",
             "cap1.x.lineage.1000.AAAA",
             "cap1.a.lineage.soon.AAAA",
+            "cap1.a.lineage.1000.7.7.AAAA",
             "cap1.a.line.age.1000.AAAA",
             "cap1.a.lineage.99999999999999999999.AAAA",
             "cap2.a.lineage.1000.AAAA",

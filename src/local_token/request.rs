@@ -1,6 +1,8 @@
 //! The token endpoint that the proxy serves to apps: parses and answers a client credentials grant
 //! (RFC 6749, section 4.4). Pure.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -38,6 +40,8 @@ pub enum TokenRequestError {
     },
     /// The grant type is not client credentials.
     UnsupportedGrantType,
+    /// Too many were asked for in a short time; the next one is due after this.
+    TooMany(Duration),
 }
 
 /// A token response (RFC 6749, section 5.1).
@@ -68,6 +72,8 @@ impl TokenRequestError {
             TokenRequestError::InvalidRequest(_) => "invalid_request",
             TokenRequestError::InvalidClient { .. } => "invalid_client",
             TokenRequestError::UnsupportedGrantType => "unsupported_grant_type",
+            // RFC 8628, section 3.5, has the one word for it
+            TokenRequestError::TooMany(_) => "slow_down",
         }
     }
 
@@ -81,6 +87,9 @@ impl TokenRequestError {
             }
             TokenRequestError::UnsupportedGrantType => {
                 "This endpoint supports only client_credentials."
+            }
+            TokenRequestError::TooMany(_) => {
+                "Too many tokens were asked for; keep one until it expires, and come again after the seconds that Retry-After says."
             }
         }
     }

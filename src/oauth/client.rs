@@ -1,28 +1,27 @@
-//! Sends token requests: one request on its own connection, one response, without state.
+//! The exchange itself: one request, one answer.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request};
+use url::Url;
 
 use super::Config;
 use super::issuer::Issuer;
 use super::request::TokenRequest;
 use super::response::{self, Answer, MAX_BODY};
-use super::transport;
 use crate::clock::Clock;
-use crate::outgoing;
-use crate::token::ports::{Grant, RequestError, TokenEndpoint};
-
-/// The largest share of the timeout that connecting may take, whatever is configured. A connect
-/// that took all of it would look like a response that never came, which may have cost a token.
-const CONNECT_SHARE: f64 = 0.9;
+use crate::outgoing::addresses::Addresses;
+use crate::outgoing::client::{self, Failure, NoResponse};
+use crate::outgoing::via::{self, VIA};
+use crate::token::ports::{Grant, Outcome, RequestError, TokenEndpoint};
 
 /// Requests tokens for one client.
 pub struct TokenClient {
-    http: reqwest::Client,
+    http: client::Client,
     config: Config,
     issuer: Issuer,
     request: TokenRequest,
@@ -38,42 +37,38 @@ pub enum BuildError {
     Url(&'static str),
     /// The HTTP client could not be built.
     #[error(transparent)]
-    Http(#[from] outgoing::BuildError),
+    Http(#[from] client::BuildError),
 }
 
 impl TokenClient {
-    /// Returns a client for `config`; `clock` is only used for dates in `Retry-After`. Opens no
-    /// connection.
+    /// A client by `config`; `clock` is asked only for dates in `Retry-After`. Shares `addresses` with
+    /// the API if they are those of the token endpoint too. Opens no connection.
     ///
     /// # Errors
-    /// [`BuildError`] if the URL or the certificates are unusable.
-    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<TokenClient, BuildError> {
+    /// [`BuildError`] if the URL or the certificates cannot be used.
+    pub fn new(
+        config: &Config,
+        addresses: Option<&Arc<Addresses>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<TokenClient, BuildError> {
         check_url(&config.token_url)?;
-        let mut config = config.clone();
-        config.connect_timeout = config
-            .connect_timeout
-            .min(config.timeout.mul_f64(CONNECT_SHARE));
-        let http = outgoing::client(&outgoing::Config {
-            timeout: config.timeout,
-            connect_timeout: config.connect_timeout,
-            ca_file: config.ca_file.as_ref(),
-            identity: config.identity.as_ref(),
-            proxy: config.proxy.as_ref(),
-        })?;
+        let issuer = Issuer::new(config);
+        let route = config.route();
+        let http = client::Client::new(&route, issuer.authority(), config.timeout, addresses)?;
         Ok(TokenClient {
             http,
-            issuer: Issuer::new(&config),
-            request: TokenRequest::new(&config),
-            config,
+            issuer,
+            request: TokenRequest::new(config),
+            config: config.clone(),
             clock,
         })
     }
 
     fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(5);
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(VIA, via::own());
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
@@ -83,36 +78,22 @@ impl TokenClient {
         }
         headers
     }
-
-    fn failure(&self, error: &reqwest::Error) -> RequestError {
-        transport::failure(error, &self.issuer, &self.config)
-    }
 }
 
 #[async_trait]
 impl TokenEndpoint for TokenClient {
     async fn request_token(&self) -> Result<Grant, RequestError> {
-        let mut response = self
-            .http
-            .post(self.config.token_url.clone())
-            .headers(self.headers())
-            .body(self.request.form().expose().to_owned())
-            .send()
-            .await
-            .map_err(|error| self.failure(&error))?;
-
-        let mut body = Vec::new();
-        let broken = outgoing::read_body(&mut response, &mut body, MAX_BODY)
-            .await
-            .err();
-        // the status decides about a refusal, even if its body is broken
-        if let Some(error) = broken.filter(|_| response.status().is_success()) {
-            return Err(self.failure(&error));
-        }
+        let url = &self.config.token_url;
+        let body = Bytes::from(self.request.form().expose().to_owned());
+        let mut request = Request::post(target(url)).body(body).map_err(unsendable)?;
+        *request.headers_mut() = self.headers();
+        let (what, quotation) = ("the token request", self.issuer.quotation());
+        let sent = self.http.send(request, MAX_BODY, what, quotation).await;
+        let answer = sent.map_err(failure)?;
         let answer = Answer {
-            status: response.status(),
-            headers: response.headers(),
-            body: &body,
+            status: answer.status,
+            headers: &answer.headers,
+            body: &answer.body,
         };
         response::parse(answer, &self.issuer, self.clock.wall())
     }
@@ -128,7 +109,42 @@ impl fmt::Debug for TokenClient {
     }
 }
 
-fn check_url(url: &reqwest::Url) -> Result<(), BuildError> {
+/// The path of a request for `url`, and its query.
+fn target(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
+/// A path that no request can have, which no valid URL has.
+fn unsendable(_: http::Error) -> RequestError {
+    RequestError {
+        outcome: Outcome::InvalidRequest,
+        retry_after: None,
+        message: "the token endpoint's URL cannot be requested; check token_path".to_owned(),
+    }
+}
+
+/// A request without an answer, as the engine reckons with it.
+fn failure(
+    Failure {
+        no_response,
+        message,
+    }: Failure,
+) -> RequestError {
+    RequestError {
+        outcome: match no_response {
+            NoResponse::Unreached => Outcome::Connect,
+            NoResponse::TimedOut => Outcome::Timeout,
+            NoResponse::Broken => Outcome::ConnectionLost,
+        },
+        retry_after: None,
+        message,
+    }
+}
+
+fn check_url(url: &Url) -> Result<(), BuildError> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(BuildError::Url("should begin with https://"));
     }

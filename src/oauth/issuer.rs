@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::{Config, request};
+use crate::local_token;
 use crate::outgoing::{authority, quotation::Quotation};
 use crate::secret::Secret;
 
@@ -13,6 +14,8 @@ pub struct Issuer {
     url: reqwest::Url,
     authority: String,
     quotation: Quotation,
+    /// What a proxy signs local tokens with for those who show it the client's secret.
+    local: local_token::Key,
 }
 
 impl Issuer {
@@ -23,6 +26,7 @@ impl Issuer {
             url: config.token_url.clone(),
             authority: authority(&config.token_url),
             quotation: Quotation::without(secret_forms(config)),
+            local: local_token::Key::of(&config.client_secret),
         }
     }
 
@@ -46,6 +50,13 @@ impl Issuer {
     #[must_use]
     pub fn quote(&self, text: &str) -> String {
         self.quotation.quote(text)
+    }
+
+    /// Whether `token` is a local token of this proxy, or of another that holds the same client.
+    #[must_use]
+    pub fn is_own(&self, token: &Secret) -> bool {
+        let shown = local_token::UnverifiedToken::parse(token.expose());
+        shown.is_some_and(|shown| shown.is_of_client(&self.local))
     }
 
     /// How to quote a response.

@@ -1,7 +1,8 @@
 //! The token endpoint's client: one request per call (RFC 6749, section 4.4). Every response
 //! becomes a token or a failure whose cost the engine can account for.
 //!
-//! [`request`] builds the request, [`client`] sends it, [`response`] interprets the response (pure), `transport` classifies transport failures, [`issuer`] names the endpoint in messages.
+//! [`request`] says what is sent, [`response`] what an answer means (pure), [`client`] carries it
+//! over the wire, [`issuer`] is who is asked and how an answer may be quoted.
 //!
 //! Guarantees: no retry, redirect or cookie, and no proxy but [`Config::proxy`]. A request ends
 //! within [`Config::timeout`]. No message and no `Debug` contains a secret.
@@ -10,11 +11,12 @@ pub mod client;
 pub mod issuer;
 pub mod request;
 pub mod response;
-mod transport;
 
 use std::time::Duration;
 
 use crate::client_id::ClientId;
+use crate::outgoing::addresses::Target;
+use crate::outgoing::dial::Route;
 use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::tls::{CaFile, Identity};
@@ -42,6 +44,22 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// The forward proxy to the token endpoint.
     pub proxy: Option<tunnel::Proxy>,
+    /// Where to connect instead of the URL's host; empty: nowhere else.
+    pub address: Vec<Target>,
+}
+
+impl Config {
+    /// The way to the token endpoint.
+    #[must_use]
+    pub fn route(&self) -> Route<'_> {
+        Route {
+            ca_file: self.ca_file.as_ref(),
+            identity: self.identity.as_ref(),
+            proxy: self.proxy.as_ref().map(|proxy| (proxy, "token_proxy")),
+            address: &self.address,
+            ..Route::to(&self.token_url, self.connect_timeout)
+        }
+    }
 }
 
 /// How a client authenticates at the token endpoint (RFC 6749, section 2.3.1).
@@ -73,6 +91,7 @@ pub(crate) mod testing {
             ca_file: None,
             identity: None,
             proxy: None,
+            address: Vec::new(),
         }
     }
 }

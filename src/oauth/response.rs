@@ -26,6 +26,9 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest `Retry-After`: a mistyped date must not stop all attempts.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
+/// What to do about a token request that does not leave the proxy.
+const LOOP: &str = "requests for the instance lead back to the proxy; set the instance's url (COLLIBRA_URL) to Collibra's own address, or its address if that name leads to the proxy on this machine";
+
 /// A complete HTTP response.
 #[derive(Clone, Copy)]
 pub struct Answer<'a> {
@@ -53,6 +56,13 @@ impl fmt::Debug for Answer<'_> {
 pub fn parse(answer: Answer<'_>, issuer: &Issuer, now: SystemTime) -> Result<Grant, RequestError> {
     let (outcome, message) = if answer.status.is_success() {
         match grant(answer, issuer) {
+            Ok(grant) if issuer.is_own(&grant.access_token) => (
+                Outcome::Loop,
+                format!(
+                    "{} answered with a local token of this proxy and not with one of Collibra's: {LOOP}",
+                    issuer.authority()
+                ),
+            ),
             Ok(grant) => return Ok(grant),
             Err(defect) => (
                 Outcome::Malformed,
@@ -214,6 +224,10 @@ fn refusal(answer: Answer<'_>, issuer: &Issuer) -> (Outcome, String) {
                 "{host} answered the token request with a redirect ({status}){target}, which is not followed; the instance's url or token_path is probably wrong, or a login page answers instead"
             ),
         );
+    }
+    if answer.status == StatusCode::LOOP_DETECTED {
+        let message = format!("{host} answered the token request with {status}: {LOOP}");
+        return (Outcome::Loop, message);
     }
     let body = error_body(answer);
     let detail = match body.as_ref().and_then(|fields| oauth_error(fields, issuer)) {

@@ -1,146 +1,216 @@
-//! Classifies requests without a response: whether the server can have seen the request, and what
-//! to do.
+//! Why there is no connection, in kinds for the metrics and in words for people.
 
-use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::quotation::Quotation;
 use super::tunnel;
+use crate::telemetry::Label;
 use crate::tls;
 
-/// A request, for messages.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestContext<'a> {
-    /// The server's host, and the port unless it is the default.
-    pub host: &'a str,
-    /// The request, like `the token request`.
-    pub what: &'a str,
-    /// The overall timeout.
-    pub timeout: Duration,
-    /// The connect timeout.
-    pub connect_timeout: Duration,
-    /// The forward proxy on the way, and the key that configures it.
-    pub proxy: Option<(&'a tunnel::Proxy, &'a str)>,
-    /// How to quote causes.
-    pub quotation: &'a Quotation,
-}
-
-/// Why there was no response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoResponse {
-    /// The connection failed: the server has not seen the request.
-    Unreached,
+/// Why there is no connection: what failed, on what, and what to do. Never quotes what a forward proxy
+/// sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// There is no address to connect to.
+    #[error(
+        "cannot find the address of {host} ({problem}); check {written} and this machine's DNS"
+    )]
+    Unresolved {
+        /// The name.
+        host: String,
+        /// Why.
+        problem: String,
+        /// Where the name is written.
+        written: &'static str,
+        /// Whether it timed out.
+        timeout: bool,
+    },
+    /// No address accepted a connection.
+    #[error("{}", explain_connect(.host, .causes, .written))]
+    Connect {
+        /// The server.
+        host: String,
+        /// Each address, and the system's reason.
+        causes: Vec<(SocketAddr, io::Error)>,
+        /// Where the address is written.
+        written: &'static str,
+    },
     /// The request timed out.
-    TimedOut,
-    /// The connection broke, or the response is not HTTP.
-    Broken,
+    #[error(
+        "no connection to {host} within {limit}; a firewall may drop it: check {written} and the way out of this network",
+        limit = humantime::format_duration(*.limit)
+    )]
+    Late {
+        /// The server.
+        host: String,
+        /// The time it had.
+        limit: Duration,
+        /// Where the address is written.
+        written: &'static str,
+    },
+    /// The forward proxy is unreachable.
+    #[error("cannot connect to the proxy {proxy} ({cause}); check {key}")]
+    NoProxy {
+        /// The proxy.
+        proxy: String,
+        /// What happened.
+        cause: String,
+        /// The key that names it.
+        key: &'static str,
+        /// Whether it timed out.
+        timeout: bool,
+    },
+    /// The forward proxy did not connect to the server.
+    #[error(transparent)]
+    Proxy(#[from] tunnel::Error),
+    /// The TLS handshake failed.
+    #[error("{}", explain_tls(.host, .cause, .written))]
+    Tls {
+        /// The server.
+        host: String,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+        /// Where the host is written.
+        written: &'static str,
+    },
 }
 
-/// Classifies an exchange that ended in `error`; also returns the message for operators.
-#[must_use]
-pub fn explain(error: &reqwest::Error, request: &RequestContext<'_>) -> (NoResponse, String) {
-    let RequestContext { host, what, .. } = request;
-    if error.is_connect() {
-        (NoResponse::Unreached, unreached(error, request))
-    } else if error.is_timeout() {
-        let limit = humantime::format_duration(request.timeout);
-        let message = format!(
-            "{host} did not answer {what} completely within {limit}; if this continues, check the network path and Collibra's status"
-        );
-        (NoResponse::TimedOut, message)
-    } else {
-        let cause = request.quotation.quote(&root_cause(error));
-        let message = format!(
-            "{host} did not answer {what} with a complete HTTP response ({cause}); if this continues, check the proxies on the way and Collibra's status"
-        );
-        (NoResponse::Broken, message)
-    }
-}
-
-/// Why the connection failed: name, address, certificate or TLS.
-fn unreached(error: &reqwest::Error, request: &RequestContext<'_>) -> String {
-    let host = request.host;
-    let cause = request.quotation.quote(&root_cause(error));
-    if let Some((proxy, key)) = &request.proxy {
-        let by_tls = chain(error).any(|e| e.downcast_ref::<rustls::Error>().is_some());
-        if !by_tls {
-            return format!(
-                "the proxy {proxy} did not connect to {host} ({}); check {key} and its credentials, and that it allows this host",
-                through(error, &cause, request)
-            );
+impl DialError {
+    /// What failed.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            DialError::Unresolved { .. } => Kind::Dns,
+            DialError::Tls { .. } => Kind::Tls,
+            _ if self.is_timeout() => Kind::Timeout,
+            _ => Kind::Connect,
         }
     }
-    if error.is_timeout() {
-        return format!(
-            "no connection to {host} within {}; a firewall may drop packets: check the instance's url and this network's egress",
-            humantime::format_duration(request.connect_timeout)
-        );
+
+    /// Whether it timed out.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            DialError::Late { .. } => true,
+            DialError::Unresolved { timeout, .. } | DialError::NoProxy { timeout, .. } => *timeout,
+            DialError::Proxy(error) => error.is_timeout(),
+            DialError::Connect { causes, .. } => {
+                let mut causes = causes.iter();
+                causes.all(|(_, cause)| cause.kind() == io::ErrorKind::TimedOut)
+            }
+            DialError::Tls { .. } => false,
+        }
     }
-    if error.is_dns() {
-        return format!(
-            "cannot find the address of {host} ({cause}); check the instance's url and this machine's DNS"
-        );
+
+    /// Returns whether another attempt would fail the same way.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            DialError::Proxy(error) => error.is_final(),
+            DialError::Tls { cause, .. } => {
+                matches!(rustls(cause), Some(rustls::Error::InvalidCertificate(_)))
+            }
+            DialError::Unresolved { .. } => true,
+            _ => self.is_timeout(),
+        }
     }
-    if let Some(error) = chain(error).find_map(|e| e.downcast_ref::<rustls::Error>()) {
-        return match error {
-            rustls::Error::InvalidCertificate(reason) => format!(
-                "the certificate of {host} is not accepted ({}); {}",
-                request.quotation.quote(&reason.to_string()),
-                tls::certificate_advice(reason)
-            ),
-            rustls::Error::InvalidMessage(_) => format!(
-                "{host} does not speak TLS ({cause}); check the scheme and the port in the instance's url"
-            ),
-            _ => format!("TLS with {host} failed ({cause})"),
+}
+
+/// The kinds of errors on the way to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Its name has no address.
+    Dns,
+    /// It accepts no connection, or a forward proxy does not connect to it.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// The connection broke.
+    Reset,
+    /// The request timed out.
+    Timeout,
+    /// It broke the rules of HTTP.
+    Protocol,
+}
+
+impl Label for Kind {
+    const ALL: &'static [Kind] = &[
+        Kind::Dns,
+        Kind::Connect,
+        Kind::Tls,
+        Kind::Reset,
+        Kind::Timeout,
+        Kind::Protocol,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Kind::Dns => "dns",
+            Kind::Connect => "connect",
+            Kind::Tls => "tls",
+            Kind::Reset => "reset",
+            Kind::Timeout => "timeout",
+            Kind::Protocol => "protocol",
+        }
+    }
+}
+
+/// Each address and what it did.
+pub(super) fn list(causes: &[(SocketAddr, io::Error)]) -> String {
+    let causes = causes.iter();
+    let causes: Vec<String> = causes
+        .map(|(a, e)| format!("{a}: {}", in_words(e)))
+        .collect();
+    causes.join(", ")
+}
+
+/// The system's reason, without its number.
+#[must_use]
+pub fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let end = text.find(" (os error").unwrap_or(text.len());
+    text[..end].to_lowercase()
+}
+
+fn explain_connect(host: &str, causes: &[(SocketAddr, io::Error)], written: &str) -> String {
+    let refused = |(_, e): &(_, io::Error)| e.kind() == io::ErrorKind::ConnectionRefused;
+    if causes.iter().all(refused) {
+        let addresses: Vec<String> = causes.iter().map(|(a, _)| a.to_string()).collect();
+        let at = match &*addresses {
+            [only] if only == host => String::new(),
+            all => format!(" at {}", all.join(", ")),
         };
-    }
-    let refused = chain(error)
-        .filter_map(|e| e.downcast_ref::<io::Error>())
-        .any(|e| e.kind() == io::ErrorKind::ConnectionRefused);
-    if refused {
         return format!(
-            "{host} refused the connection; nothing listens there, or a firewall rejects it: check the instance's url"
+            "{host} refused the connection{at}; nothing listens there, or a firewall refuses: check {written}"
         );
     }
-    format!("cannot connect to {host} ({cause}); check the instance's url and this network")
+    let causes = list(causes);
+    format!("cannot connect to {host} ({causes}); check {written} and this network")
 }
 
-/// Why a forward proxy did not connect.
-fn through(error: &reqwest::Error, cause: &str, request: &RequestContext<'_>) -> String {
-    if error.is_timeout() {
-        let limit = humantime::format_duration(request.connect_timeout);
-        return format!("nothing within {limit}");
+fn explain_tls(host: &str, cause: &io::Error, written: &str) -> String {
+    let quotation = Quotation::without(Vec::new());
+    match rustls(cause) {
+        Some(rustls::Error::InvalidCertificate(reason)) => format!(
+            "the certificate of {host} is not accepted ({}); {}",
+            quotation.quote(&reason.to_string()),
+            tls::certificate_advice(reason)
+        ),
+        Some(rustls::Error::InvalidMessage(_)) => format!(
+            "{host} does not speak TLS ({}); check the scheme and the port in {written}",
+            quotation.quote(&cause.to_string())
+        ),
+        _ => format!(
+            "TLS with {host} failed ({}); check what stands between here and there",
+            quotation.quote(&in_words(cause))
+        ),
     }
-    // the HTTP client's text
-    match cause.trim_start_matches("tunnel error: ") {
-        "proxy authorization required" => "it requires other credentials: 407".to_owned(),
-        "unsuccessful" => "it refused".to_owned(),
-        cause => cause.to_owned(),
-    }
 }
 
-fn root_cause(error: &reqwest::Error) -> String {
-    // skip reqwest's own text: it contains the whole URL
-    chain(error)
-        .skip(1)
-        .last()
-        .map_or_else(|| "no reason given".to_owned(), ToString::to_string)
-}
-
-/// An error and its causes.
-fn chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    let first: &(dyn Error + 'static) = error;
-    std::iter::successors(Some(first), |error| cause(*error))
-}
-
-/// `io::Error` omits the wrapped error from its `source`, so it is unwrapped here.
-fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
-        Some(wrapped) => Some(wrapped),
-        None => error.source(),
-    }
+fn rustls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }

@@ -1,6 +1,7 @@
 //! Quotes responses in messages: short, printable, and without the secrets that they could repeat.
 
 use crate::secret::Secret;
+use crate::telemetry::printable::is_printable;
 
 /// The longest quotation, in characters.
 const MAX_QUOTE: usize = 200;
@@ -36,8 +37,7 @@ impl Quotation {
             .chars()
             .filter_map(|c| match c {
                 '\t' | '\r' | '\n' => Some(' '),
-                c if is_invisible(c) => None,
-                c => Some(c),
+                c => is_printable(c).then_some(c),
             })
             .collect();
         // again: the removed characters may have been inside the secret
@@ -56,12 +56,4 @@ impl Quotation {
             text.replace(secret.expose(), REDACTED)
         })
     }
-}
-
-/// Returns whether `c` is a control character, or one that hides or reverses the text around it.
-#[must_use]
-pub fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

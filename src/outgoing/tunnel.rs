@@ -262,7 +262,8 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-fn authority(host: &str, port: u16) -> String {
+/// Host and port, as in an address.
+pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {

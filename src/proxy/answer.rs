@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::caller::{Caller, CallerError};
 use super::inject::REQUEST_ID;
-use super::instance_session::Chunk;
+use crate::upstream::session::Chunk;
 
 /// The header that marks a response as the proxy's own and gives the reason.
 const HEADER: &str = "X-Collibra-Auth-Proxy";

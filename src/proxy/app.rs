@@ -22,8 +22,13 @@ pub struct App {
     /// The key that signs its local tokens, if it has a key.
     signing: Option<local_token::Key>,
     limiter: Arc<Limiter>,
+    /// Of the local tokens that it is given.
+    tokens: Arc<Limiter>,
     metrics: Arc<AppMetrics>,
 }
+
+/// How many local tokens an app is given in a second.
+const TOKENS_PER_SECOND: f64 = 20.0;
 
 /// All apps. If there are none, callers need not authenticate.
 #[derive(Debug, Default)]
@@ -57,6 +62,10 @@ impl App {
                 Some(before) => Arc::clone(&before.limiter),
                 None => Arc::new(Limiter::new(config.limits)),
             },
+            tokens: match before {
+                Some(before) => Arc::clone(&before.tokens),
+                None => Arc::new(Limiter::per_second(TOKENS_PER_SECOND)),
+            },
             metrics,
             config,
         }
@@ -82,6 +91,11 @@ impl App {
 
     pub(super) fn metrics(&self) -> &AppMetrics {
         &self.metrics
+    }
+
+    /// Lets it have a local token at `now`, or says which limit it meets.
+    pub(super) fn admit_token(&self, now: Instant) -> Result<Admitted, Exceeded> {
+        self.tokens.admit(now)
     }
 
     /// Admits a request at `now`, or returns the limit that it exceeds.

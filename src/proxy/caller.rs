@@ -13,9 +13,9 @@ use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
 
-use super::instance_session::{Chunk, is_http11};
 use super::overhead::Progress;
 use super::pace::Pace;
+use crate::upstream::session::{Chunk, is_http11};
 
 /// The size in bytes of the pieces of a response that are read from the instance while the caller
 /// has room for them.
@@ -36,7 +36,7 @@ pub(super) struct Stream {
     sending: Option<SendStream<Bytes>>,
     /// The rate at which the caller reads the response.
     pace: Pace,
-    /// Whether the response is complete.
+    /// Returns whether the response is complete.
     is_ended: bool,
     sent: u64,
     progress: Arc<Progress>,

@@ -1,63 +1,21 @@
-//! The proxy's validated configuration: instances to send to, listeners to accept on.
+//! What the proxy is told: listeners to receive on, apps to serve. Already validated.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
 pub use super::tls::{Error as TlsError, Tls};
-use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::socket::Address;
-use crate::tls::{CaFile, Identity};
-
-/// A Collibra environment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Instance {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// Whether TLS is used, with the certificate verified.
-    pub tls: bool,
-    /// A DNS name or an IP address, without brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// The value of `Host`: `host`, and the port unless it is the default.
-    pub authority: String,
-    /// The path of the token endpoint, which is never forwarded.
-    pub token_path: String,
-    /// Trusted authorities besides the system's.
-    pub ca_file: Option<CaFile>,
-    /// The client certificate, for an instance that asks for one.
-    pub identity: Option<Identity>,
-    /// The forward proxy to the API.
-    pub proxy: Option<tunnel::Proxy>,
-    /// Whether HTTP/2 is used if the instance offers it.
-    pub http2: bool,
-    /// The timeout of a connection, TLS included.
-    pub connect_timeout: Duration,
-    /// The longest pause within a response; `None` for no limit.
-    pub idle_timeout: Option<Duration>,
-    /// The longest time from the first to the last byte of a response's head.
-    pub header_timeout: Duration,
-    /// The longest time for which a resolved address is used.
-    pub resolve_ttl_max: Duration,
-}
-
-impl Instance {
-    /// The address, like `https://acme.collibra.com`.
-    #[must_use]
-    pub fn origin(&self) -> String {
-        let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://{}", self.authority)
-    }
-}
 
 /// An address that accepts apps' connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The address it listens on.
     pub address: Address,
@@ -69,6 +27,8 @@ pub struct Listener {
     pub app: Option<Arc<str>>,
     /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
     pub hosts: Vec<String>,
+    /// The proxies before it whose word on a caller's address is logged.
+    pub trusted_proxies: Vec<IpNet>,
     /// The certificate and TLS settings; plain text if `None`.
     pub tls: Option<Tls>,
     /// Whether WebSockets are allowed.
@@ -107,7 +67,7 @@ pub struct Route {
 /// A program that calls Collibra through the proxy and authenticates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// Its key; an app without one is identified by its certificate or socket.
     pub key: Option<Secret>,

@@ -18,10 +18,10 @@ use super::exchange::{self, After};
 use super::head;
 use super::idle::Registered;
 use super::listener::{Limits, Listening};
-use super::pace;
 use super::peer::Peer;
 use super::respond::{self, Refusal};
 use super::stream::CallerStream;
+use crate::clock::timers;
 use crate::telemetry::ListenerMetrics;
 
 /// The size of a read while waiting for a head, in bytes.
@@ -135,7 +135,7 @@ async fn await_head(
         }
         let has_begun = !read.is_empty();
         if has_begun || is_first {
-            deadline.get_or_insert_with(|| pace::now() + limits.header_timeout);
+            deadline.get_or_insert_with(|| timers() + limits.header_timeout);
         }
         read.reserve(READ_SIZE);
         let reading = async {

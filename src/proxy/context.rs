@@ -22,6 +22,8 @@ pub(super) struct Context {
     pub(super) plan: Arc<Plan>,
     /// Its caller, as far as it is known.
     pub(super) caller: Caller,
+    /// The name of the app that its sender claims to be, and did not prove to be.
+    pub(super) claimed_app: Option<Arc<str>>,
     /// The client whose token it gets.
     pub(super) client: Arc<Client>,
     /// The prefix that was removed from its path.
@@ -53,6 +55,7 @@ impl Context {
         let client = Arc::clone(&plan.client);
         Context {
             caller: Caller::Anyone,
+            claimed_app: None,
             stripped: None,
             id: None,
             started,

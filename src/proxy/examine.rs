@@ -4,18 +4,20 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use pingora::http::RequestHeader;
 
-use super::browser;
 use super::context::Context;
 use super::hop_by_hop;
-use super::identify::{Caller, Door, identify};
+use super::identify::{Caller, Door, Known};
 use super::local::Endpoint;
 use super::plan::{Client, Plan, Route};
 use super::policy::{self, Denied, PathReadings};
 use super::respond::Refusal;
 use super::target::{self, Malformed};
+use crate::browser;
 use crate::clock::Clock;
+use crate::outgoing::via;
 
 /// How to handle an accepted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,27 +70,63 @@ pub(super) fn examine(
         }
         return Ok(Disposition::Answer(endpoint));
     }
-    let now = clock.wall();
-    let caller = identify(&plan.apps, door, &client, &request.headers, now);
-    context.comes_from(caller.ok_or(Refusal::UnknownApp)?);
+    let known = Known {
+        apps: &plan.apps,
+        client: &client,
+        revoked: &plan.revoked,
+        now: clock.wall(),
+    };
+    let Some(caller) = known.identify(door, &request.headers) else {
+        context.claimed_app = known.claimed(&request.headers);
+        return Err(Refusal::UnknownApp);
+    };
+    context.comes_from(caller);
     let token_path = &context.client.upstream.instance().token_path;
     if paths.any(|path| policy::is_at_or_below(path, token_path)) {
         return Err(Refusal::Denied(Denied::TokenEndpoint));
     }
-    if let Some(denied) = plan.policy.denied(&methods, &paths) {
-        return Err(Refusal::Denied(denied));
-    }
     hop_by_hop::check(&request.headers).map_err(Refusal::Malformed)?;
+    check_policy(context, &methods, &paths)?;
     if let Caller::App(app) = &context.caller {
-        let allowed = |allow| policy::allows(allow, &methods, &paths);
-        if !app.allow().is_none_or(allowed) {
-            let app = app.name().to_string();
-            return Err(Refusal::Denied(Denied::NotAllowed { app }));
-        }
         let admitted = app.admit(clock.now()).map_err(Refusal::AppLimit)?;
         context.admitted = Some(admitted);
     }
     Ok(Disposition::Forward)
+}
+
+/// Whether the request may go on although its body names `method` in place of its own.
+///
+/// # Errors
+/// [`Refusal`], as for a method in a header.
+pub(super) fn judge_method(
+    context: &Context,
+    request: &RequestHeader,
+    method: Method,
+) -> Result<(), Refusal> {
+    if target::is_forbidden(&method) {
+        return Err(Refusal::Method);
+    }
+    let paths = PathReadings::of(request.uri.path()).map_err(Refusal::Malformed)?;
+    check_policy(context, &[method], &paths)
+}
+
+/// Whether the policy, and what the caller may do, let `methods` through.
+fn check_policy(
+    context: &Context,
+    methods: &[Method],
+    paths: &PathReadings<'_>,
+) -> Result<(), Refusal> {
+    if let Some(denied) = context.plan.policy.denied(methods, paths) {
+        return Err(Refusal::Denied(denied));
+    }
+    if let Caller::App(app) = &context.caller {
+        let allowed = |allow| policy::allows(allow, methods, paths);
+        if !app.allow().is_none_or(allowed) {
+            let app = app.name().to_string();
+            return Err(Refusal::Denied(Denied::NotAllowed { app }));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that the head is unambiguous and sent by a program, not a page. An absolute target
@@ -97,6 +135,9 @@ fn check_form<'a>(
     plan: &'a Plan,
     request: &mut RequestHeader,
 ) -> Result<Option<&'a Arc<Client>>, Refusal> {
+    if via::is_loop(&request.headers) {
+        return Err(Refusal::Loop);
+    }
     if target::is_forbidden(&request.method) {
         return Err(Refusal::Method);
     }
@@ -117,7 +158,7 @@ fn check_form<'a>(
             accepted: hosts.join(", "),
         });
     }
-    if browser::is_cross_site(hosts, &request.headers) {
+    if browser::is_cross_site(|host| browser::is_accepted(hosts, host), &request.headers) {
         return Err(Refusal::CrossSite);
     }
     if let Some(path) = path {

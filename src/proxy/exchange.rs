@@ -14,33 +14,32 @@ use tokio::time::{timeout, timeout_at};
 
 use super::caller::{Caller, CallerError};
 use super::context::Context;
-use super::dial::Protocols;
 use super::examine::{self, Disposition};
+use super::form_method::{FormMethod, NoMethod};
 use super::hop_by_hop;
 use super::inject::{self, ClientView, Destination, REQUEST_ID};
-use super::instance_session::{
-    Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
-};
 use super::listener::Listening;
 use super::local::{self, Endpoint};
-use super::pace;
 use super::peer::Peer;
+use super::plan::Client;
 use super::record::{self, Sent};
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
 use super::respond::{self, Refusal};
-use super::stream::Received;
+use super::stop::{Settled, Stop, internal};
 use super::target::Malformed;
-use crate::clock::Clock;
-use crate::telemetry::Label;
+use crate::clock::{Clock, timers};
+use crate::outgoing::dial::{Kind, Protocols};
+use crate::telemetry::Cut;
 use crate::token::token::Token;
+use crate::upstream::io::Received;
+use crate::upstream::session::{
+    Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
+};
 
 /// How long to wait for the instance's answer to `Expect: 100-continue` before asking the caller
 /// for its body anyway (RFC 9110, section 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often to try to connect.
-const MOST_DIALS: usize = 2;
 
 /// What happens to the caller's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,38 +48,6 @@ pub(super) enum After {
     Keep,
     /// It closes.
     Close,
-}
-
-/// Why the instance does not complete a request.
-#[derive(Debug)]
-enum Stop {
-    /// The proxy answers it itself.
-    Refused(Refusal),
-    /// Its caller is gone or too slow; no response would reach it.
-    Caller(CallerError),
-    /// The response broke off after its head was sent.
-    Cut(Broken),
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Stop {
-        Stop::Refused(refusal)
-    }
-}
-
-impl From<CallerError> for Stop {
-    fn from(error: CallerError) -> Stop {
-        Stop::Caller(error)
-    }
-}
-
-impl From<Broken> for Stop {
-    fn from(broken: Broken) -> Stop {
-        Stop::Refused(Refusal::Upstream {
-            problem: broken.problem,
-            timeout: broken.timeout,
-        })
-    }
 }
 
 /// Serves the request of `caller`, which came from `peer`; `malformed` is what is wrong with the
@@ -100,7 +67,9 @@ pub(super) async fn serve(
         listening,
         context: &mut context,
         clock,
+        form: None,
         status: 0,
+        cut: None,
     };
     let served = match malformed {
         // the start of the next request is unknown
@@ -108,14 +77,16 @@ pub(super) async fn serve(
         None => exchange.run(peer).await,
     };
     let (after, error) = exchange.conclude(served).await;
-    let (status, request_bytes) = (exchange.status, exchange.body.bytes);
+    let (status, cut, request_bytes) = (exchange.status, exchange.cut, exchange.body.bytes);
     context.ends();
     record::write(
         caller,
+        peer,
         &mut context,
         clock,
         Sent {
             status,
+            cut,
             request_bytes,
             error,
         },
@@ -130,8 +101,12 @@ struct Exchange<'a> {
     context: &'a mut Context,
     clock: &'a dyn Clock,
     body: Body,
+    /// Its body, if that is a form.
+    form: Option<FormMethod>,
     /// The status sent to the caller; 0 if none yet.
     status: u16,
+    /// Which side ended it early.
+    cut: Option<Cut>,
 }
 
 /// The next event while a request's body goes one way and its response comes the other.
@@ -153,6 +128,7 @@ impl Exchange<'_> {
         if let Disposition::Answer(endpoint) = next {
             return self.answer(endpoint).await;
         }
+        self.form = FormMethod::of(self.caller.method(), &self.caller.head().headers);
         let _ = self.context.in_flight();
         self.hold_token().await?;
         let is_upgrade = self.context.plan.listener.upgrades
@@ -184,7 +160,7 @@ impl Exchange<'_> {
 
     /// Answers a request for a local token or a session.
     async fn answer(&mut self, endpoint: Endpoint) -> Result<After, Stop> {
-        let answered = local::answer(endpoint, self.caller, self.context, self.clock).await?;
+        let answered = local::answer(endpoint, self.caller, self.context, self.listening).await?;
         let answer = answered?;
         self.say_farewell();
         self.status = answer.status().as_u16();
@@ -205,7 +181,7 @@ impl Exchange<'_> {
         let client = &self.context.client;
         let _waiting = client.metrics.waits();
         let waited = client.slot.wait(self.clock, client.wait_for_token).await;
-        waited.map_err(Refusal::NoToken)
+        waited.map_err(Refusal::from)
     }
 
     /// Returns a connection to the instance; a new one with `fresh`.
@@ -215,23 +191,13 @@ impl Exchange<'_> {
         } else {
             Protocols::Any
         };
-        let upstream = &self.context.client.upstream;
-        let mut dials = 0;
-        loop {
-            let connected = upstream.connect(protocols, fresh, self.clock.now()).await;
-            let error = match connected {
-                Ok(session) => return Ok(session),
-                Err(error) => error,
-            };
-            dials += 1;
-            // nothing was sent, so it may be tried again
-            if dials == MOST_DIALS || error.is_final() {
-                return Err(Refusal::Upstream {
-                    timeout: error.is_timeout(),
-                    problem: error.to_string(),
-                });
-            }
-        }
+        let Client {
+            upstream, metrics, ..
+        } = &*self.context.client;
+        let connected = upstream.connect(protocols, fresh, self.clock.now()).await;
+        let is_reused = connected.as_ref().map(InstanceSession::is_reused);
+        metrics.upstream_connection(is_reused.ok());
+        Ok(connected?)
     }
 
     /// Sends the request and reads the head of the response. The inner result is the instance's.
@@ -295,12 +261,12 @@ impl Exchange<'_> {
         } else {
             CONTINUE_PATIENCE
         };
-        let mut ask_for_body = pace::now() + patience;
-        let silence = || limits.idle_timeout.map(|limit| pace::now() + limit);
+        let mut ask_for_body = timers() + patience;
+        let silence = || limits.idle_timeout.map(|limit| timers() + limit);
         let mut silent = silence();
         let received = instance.received();
         let mut before = received.as_ref().map(Received::get);
-        let mut late = pace::now() + limits.header_timeout;
+        let mut late = timers() + limits.header_timeout;
         let mut reading = self.body.reading();
         let mut unsent: Option<Broken> = None;
         loop {
@@ -317,7 +283,7 @@ impl Exchange<'_> {
                     }
                     // the next head starts anew
                     before = received.as_ref().map(Received::get);
-                    late = pace::now() + limits.header_timeout;
+                    late = timers() + limits.header_timeout;
                     silent = silence();
                     continue;
                 }
@@ -329,7 +295,7 @@ impl Exchange<'_> {
                 Ok(Event::Body(read)) => read,
                 Ok(Event::Caller(error)) => return Err(error.into()),
                 Err(_elapsed) => {
-                    let now = pace::now();
+                    let now = timers();
                     if silent.is_some_and(|silent| silent <= now) {
                         return Ok(Err(Broken::silent(SILENT)));
                     }
@@ -348,6 +314,7 @@ impl Exchange<'_> {
                     continue;
                 }
             };
+            self.judge_body(read.as_ref())?;
             reading = match self.send(read, instance).await {
                 Ok(()) => self.body.reading(),
                 // it may have answered anyway
@@ -418,6 +385,20 @@ impl Exchange<'_> {
         };
         pace.resume();
         event
+    }
+
+    /// Looks into a part of a form, before it goes on, for a method that is named there.
+    fn judge_body(&mut self, read: Option<&Bytes>) -> Result<(), Refusal> {
+        let Some(form) = &mut self.form else {
+            return Ok(());
+        };
+        let is_last = read.is_none() || self.caller.is_body_done();
+        let part = read.map(Bytes::as_ref).unwrap_or_default();
+        let named = form
+            .came(part, is_last)
+            .map_err(|NoMethod| Refusal::Method)?;
+        let mut named = named.into_iter();
+        named.try_for_each(|method| examine::judge_method(self.context, self.caller.head(), method))
     }
 
     /// Sends a received part of the body to the instance.
@@ -552,18 +533,20 @@ impl Exchange<'_> {
                 Event::Caller(error) => return Err(error.into()),
                 Event::Body(read) => read,
             };
+            self.judge_body(read.as_ref())?;
             reading = match self.send(read, &mut instance).await {
                 Ok(()) => self.body.reading(),
                 // the response continues
                 Err(_) => Reading::Nothing,
             };
         }
+        let (upstream, now) = (&self.context.client.upstream, self.clock.now());
+        upstream.health().answered(now);
         if !self.body.is_done() {
             // the response came without the rest of the body
             return Ok(After::Close);
         }
-        let now = self.clock.now();
-        self.context.client.upstream.release(instance, now).await;
+        upstream.release(instance, now).await;
         Ok(After::Keep)
     }
 
@@ -582,6 +565,8 @@ impl Exchange<'_> {
         self.status = head.status.as_u16();
         self.note_response();
         self.caller.write_head(head, false).await?;
+        let health = self.context.client.upstream.health();
+        health.answered(self.clock.now());
         instance.write_as_tunnel();
         loop {
             let read = match self.event(Reading::Body, instance.read_body()).await {
@@ -601,6 +586,14 @@ impl Exchange<'_> {
         Ok(After::Close)
     }
 
+    /// Counts a call that failed on the way to the instance or at it.
+    fn upstream_failed(&self, kind: Kind, problem: &str) {
+        let client = &self.context.client;
+        client.metrics.upstream_error(kind);
+        let now = self.clock.now();
+        client.upstream.health().failed(now, kind, problem);
+    }
+
     /// Makes the response announce the end of the connection, if it ends.
     fn say_farewell(&mut self) {
         if self.listening.is_ending() {
@@ -612,30 +605,18 @@ impl Exchange<'_> {
     /// Returns what happens to the connection, and the log's outcome.
     async fn conclude(&mut self, served: Result<After, Stop>) -> (After, Option<String>) {
         self.context.ends();
-        let is_answered = self.status != 0;
-        let (refusal, error) = match served {
+        let stop = match served {
             Ok(after) => return (after, None),
-            Err(Stop::Refused(refusal)) if !is_answered => {
-                let error = match &refusal {
-                    Refusal::Upstream { problem, .. } => Some(problem.clone()),
-                    _ => None,
-                };
-                (refusal, error)
-            }
-            Err(Stop::Caller(error @ CallerError::TooSlow)) if !is_answered => {
-                (Refusal::SlowBody, Some(error.to_string()))
-            }
-            Err(Stop::Caller(error @ CallerError::Malformed)) if !is_answered => {
-                (Refusal::Unreadable, Some(error.to_string()))
-            }
-            Err(stop) => {
-                // a truncated response must not look complete
+            Err(stop) => stop,
+        };
+        if let Some((kind, problem)) = stop.upstream_failure() {
+            self.upstream_failed(kind, problem);
+        }
+        let (refusal, error) = match stop.settle(self.status != 0) {
+            Settled::Answer(refusal, error) => (refusal, error),
+            Settled::Cut(error, cut) => {
                 self.caller.abort();
-                let error = match stop {
-                    Stop::Caller(error) => error.to_string(),
-                    Stop::Cut(broken) => broken.problem,
-                    Stop::Refused(refusal) => refusal.reason().label().to_owned(),
-                };
+                self.cut = cut;
                 return (After::Close, Some(error));
             }
         };
@@ -650,8 +631,9 @@ impl Exchange<'_> {
         self.context.refusal = Some(refusal);
         let status = answer.status();
         let sent = answer.send(self.caller, self.context.id.as_ref()).await;
-        if sent.is_ok() {
-            self.status = status.as_u16();
+        match sent {
+            Ok(()) => self.status = status.as_u16(),
+            Err(_) => self.cut = Some(Cut::ClientClosed),
         }
         let after = if sent.is_ok() && !is_over {
             After::Keep
@@ -684,9 +666,4 @@ fn length(head: &ResponseHeader) -> Option<usize> {
         .ok()?
         .parse()
         .ok()
-}
-
-/// A header could not be set; impossible with the values that this program sets.
-fn internal(_: Box<pingora::Error>) -> Stop {
-    Broken::invalid("its head cannot be passed on").into()
 }

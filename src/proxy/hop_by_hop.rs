@@ -5,8 +5,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::instance_session::has_no_body;
 use super::target::Malformed;
+use crate::upstream::session::has_no_body;
 
 /// The most fields that `Connection` may name. No real program names more, and each costs a lookup.
 const MOST_NAMED: usize = 9;

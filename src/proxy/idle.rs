@@ -40,6 +40,8 @@ pub(super) struct Registered {
 struct State {
     /// When it became idle, in milliseconds of the clock, or [`BUSY`], or [`CLOSING`].
     since: AtomicU64,
+    /// Its first request has not come yet.
+    is_new: AtomicBool,
     close: Notify,
 }
 
@@ -60,6 +62,7 @@ impl Idle {
     pub(super) fn register(&self) -> Registered {
         let state = Arc::new(State {
             since: AtomicU64::new(BUSY),
+            is_new: AtomicBool::new(true),
             close: Notify::new(),
         });
         let mut open = lock(&self.0.open);
@@ -78,14 +81,21 @@ impl Idle {
     pub(super) fn close_older_than(&self, span: Duration) {
         let now = millis(self.0.clock.now());
         let span = u64::try_from(span.as_millis()).unwrap_or(CLOSING);
-        self.close_where(|since| now.saturating_sub(since) >= span);
+        self.close_where(|since, _| now.saturating_sub(since) >= span);
     }
 
     /// Closes all idle connections, and those that become idle later.
     pub(super) fn close_all(&self) {
         // before checking each: one that becomes idle meanwhile sees it
         self.0.is_closed.store(true, Ordering::SeqCst);
-        self.close_where(|_| true);
+        self.close_where(|_, _| true);
+    }
+
+    /// As [`Idle::close_all`], except for those whose first request has not come yet: it may be on
+    /// its way.
+    pub(super) fn close_used(&self) {
+        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
     /// Closes the `most` connections that were idle for longest; returns their number.
@@ -106,10 +116,10 @@ impl Idle {
         longest.filter(|(since, state)| state.tell(*since)).count()
     }
 
-    fn close_where(&self, holds: impl Fn(u64) -> bool) {
+    fn close_where(&self, holds: impl Fn(u64, &State) -> bool) {
         for state in lock(&self.0.open).connections.values() {
             let since = state.since.load(Ordering::SeqCst);
-            if !matches!(since, BUSY | CLOSING) && holds(since) {
+            if !matches!(since, BUSY | CLOSING) && holds(since, state) {
                 state.tell(since);
             }
         }
@@ -155,6 +165,7 @@ impl Registered {
 
     /// Marks the connection as busy.
     pub(super) fn ends(&self) {
+        self.state.is_new.store(false, Ordering::Relaxed);
         self.state.since.store(BUSY, Ordering::SeqCst);
     }
 
@@ -238,6 +249,20 @@ mod tests {
         advance(Duration::from_secs(2)).await;
         idle.close_older_than(Duration::from_secs(60));
         assert!(is_told(&old).await && !is_told(&new).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_request_may_be_on_its_way() {
+        let idle = idle();
+        let (used, new) = (idle.register(), idle.register());
+        used.begins();
+        used.ends();
+        used.begins();
+        new.begins();
+        idle.close_used();
+        assert!(is_told(&used).await && !is_told(&new).await);
+        idle.close_all();
+        assert!(is_told(&new).await);
     }
 
     #[tokio::test(start_paused = true)]

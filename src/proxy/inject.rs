@@ -9,9 +9,10 @@ use http::{HeaderValue, Uri, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
-use super::config::Instance;
 use super::hop_by_hop;
-use super::target::host_of_authority;
+use crate::browser::host_of_authority;
+use crate::outgoing::via::{self, VIA};
+use crate::upstream::Instance;
 
 /// The header with a request's id in other logs.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -74,15 +75,82 @@ pub(super) fn outgoing(
             hop_by_hop::ask_for_websocket(&mut request)?;
         }
     }
+    let via = via::passed_on(&request.headers);
+    request.insert_header(VIA, via)?;
     request.insert_header(AUTHORIZATION, authorization.clone())?;
     Ok(request)
 }
 
 /// Returns whether the request field `name` is not forwarded.
 fn is_unwanted(name: &str) -> bool {
-    hop_by_hop::is_hop_by_hop(name)
-        || matches!(name, "cookie" | "x-csrf-token" | "forwarded")
-        || name.starts_with("x-forwarded-")
+    match name.strip_prefix("x-") {
+        None => {
+            hop_by_hop::is_hop_by_hop(name)
+                || matches!(name, "cookie" | "forwarded")
+                || is_told_by_a_proxy(name)
+        }
+        Some("csrf-token") => true,
+        Some(rest) => rest.starts_with("forwarded-") || is_told_by_a_proxy_as_x(rest),
+    }
+}
+
+/// Whether some servers take the field's word for who calls, from where, or what is asked for: it is a
+/// proxy's to say, and the token is not the caller's.
+fn is_told_by_a_proxy(name: &str) -> bool {
+    matches!(
+        name,
+        "remote-user"
+            | "client-ip"
+            | "true-client-ip"
+            | "cf-connecting-ip"
+            | "fastly-client-ip"
+            | "front-end-https"
+            | "ssl-client-cert"
+            | "ssl-client-verify"
+    )
+}
+
+/// The same for fields that begin with `X-`, given without that. Another path: IIS with URL Rewrite,
+/// Symfony, Zend and Laminas, nginx, Envoy. Another user: what nginx, Apache, oauth2-proxy, Pomerium,
+/// Kong, Google's IAP, Azure's App Service and AWS's load balancers add for what stands behind them.
+fn is_told_by_a_proxy_as_x(rest: &str) -> bool {
+    const BEGINNINGS: [&str; 10] = [
+        "original-",
+        "remote-",
+        "auth-request-",
+        "authenticated-",
+        "ssl-client-",
+        "client-cert",
+        "pomerium-",
+        "goog-authenticated-user",
+        "ms-client-principal",
+        "amzn-oidc-",
+    ];
+    matches!(
+        rest,
+        "rewrite-url"
+            | "override-url"
+            | "request-uri"
+            | "envoy-original-path"
+            | "waws-unencoded-url"
+            | "http-destinationurl"
+            | "host"
+            | "http-host-override"
+            | "real-ip"
+            | "client-ip"
+            | "cluster-client-ip"
+            | "url-scheme"
+            | "scheme"
+            | "script-name"
+            | "webauth-user"
+            | "auth-user"
+            | "auth-email"
+            | "user"
+            | "consumer-id"
+            | "consumer-username"
+            | "consumer-custom-id"
+            | "credential-identifier"
+    ) || BEGINNINGS.iter().any(|start| rest.starts_with(start))
 }
 
 /// The request's id in the log and in the response: the caller's if it is plain and short,
@@ -176,6 +244,7 @@ mod tests {
             ca_file: None,
             identity: None,
             proxy: None,
+            address: Vec::new(),
             http2: true,
             connect_timeout: Duration::from_secs(5),
             idle_timeout: None,
@@ -196,6 +265,14 @@ mod tests {
             ("Forwarded", "for=1"),
             ("X-Forwarded-For", "1.2.3.4"),
             ("X-Forwarded-Anything", "x"),
+            ("X-Original-URL", "/rest/auth/v1/clients"),
+            ("X-Rewrite-URL", "/rest/auth/v1/clients"),
+            ("X-Original-Host", "x"),
+            ("X-Remote-User", "admin"),
+            ("X-Auth-Request-Email", "admin@acme.example"),
+            ("Remote-User", "admin"),
+            ("X-Real-IP", "1.2.3.4"),
+            ("True-Client-IP", "1.2.3.4"),
             ("X-HTTP-Method-Override", "PATCH"),
             ("X-Empty", ""),
         ] {
@@ -209,11 +286,13 @@ mod tests {
             .unwrap();
         request.append_header("X-Named", "1").unwrap();
         let sent = sent(&request, false, false);
+        let via = format!("{VIA}: {}", via::own().to_str().unwrap());
         assert_eq!(
             fields(&sent),
             [
                 "authorization: Bearer t0k3n",
                 "host: acme.collibra.com",
+                &via,
                 "x-empty: ",
                 "x-http-method-override: PATCH",
             ]
@@ -224,6 +303,7 @@ mod tests {
             fields(&sent),
             [
                 "authorization: Bearer t0k3n",
+                &via,
                 "x-empty: ",
                 "x-http-method-override: PATCH",
             ]

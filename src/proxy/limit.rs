@@ -47,6 +47,14 @@ impl Limiter {
         }
     }
 
+    /// So many requests a second, whatever is under way.
+    pub(super) fn per_second(rate: f64) -> Limiter {
+        Limiter::new(Limits {
+            requests_per_second: Some(rate),
+            max_in_flight: None,
+        })
+    }
+
     /// The limits.
     pub(super) fn limits(&self) -> Limits {
         self.limits

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::idle::{Idle, Registered};
+use super::limit::Limiter;
 use super::peer::Peer;
 use super::plan::Plan;
 use super::stream::CallerStream;
@@ -29,6 +30,9 @@ use super::transport::Transport;
 use super::{connection, http2};
 use crate::clock::{Clock, Instant};
 use crate::socket::{Accepted, Socket};
+
+/// How many local tokens all callers that are no app may ask for in a second.
+const STRANGERS_PER_SECOND: f64 = 100.0;
 
 /// The keep-alive time between two requests.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -71,6 +75,8 @@ pub struct Listening {
     pub(super) clock: Arc<dyn Clock>,
     /// Whether each connection ends after its request.
     ending: AtomicBool,
+    /// Of the local tokens that callers ask for who are no app.
+    pub(super) strangers: Arc<Limiter>,
     idle: Idle,
     permits: Arc<Semaphore>,
     max_connections: AtomicUsize,
@@ -89,6 +95,7 @@ impl Listening {
             idle: Idle::new(Arc::clone(&clock)),
             clock,
             ending: AtomicBool::new(false),
+            strangers: Arc::new(Limiter::per_second(STRANGERS_PER_SECOND)),
             permits: Arc::new(Semaphore::new(max_connections)),
             max_connections: AtomicUsize::new(max_connections),
             closed: watch::Sender::new(false),
@@ -155,6 +162,18 @@ impl Listening {
     pub fn close(&self) {
         self.wind_down();
         self.idle.close_all();
+    }
+
+    /// As [`Listening::close`], except that a connection that was just opened may have its one
+    /// request within a second.
+    pub fn drain(self: &Arc<Self>) {
+        self.wind_down();
+        self.idle.close_used();
+        let listening = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            listening.idle.close_all();
+        });
     }
 
     /// As [`Listening::close`], but a newly opened connection may still send one request. Takes a

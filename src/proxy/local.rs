@@ -2,19 +2,20 @@
 //! changes its URL, and neither a password nor a token request reaches Collibra.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, SET_COOKIE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::answer::Answer;
 use super::caller::{Caller as Connection, CallerError};
 use super::context::Context;
-use super::identify::{Caller, by_pair};
+use super::identify::{Caller, Known, by_pair, claimed_by};
+use super::limit::Exceeded;
+use super::listener::Listening;
 use super::policy::{PathReadings, Sessions, session_call};
 use super::respond::{ApiError, Refusal};
-use crate::clock::Clock;
 use crate::local_token::request::{self, Credentials, TokenRequestError, TokenResponse};
 use crate::local_token::{Key, Subject, login};
 use crate::secret::Secret;
@@ -23,8 +24,9 @@ use crate::telemetry::Label;
 /// The lifetime of a local token.
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 
-/// The lifetime of a session: as long as the longest export at Collibra may run.
-const SESSION_LIFE: Duration = Duration::from_secs(24 * 3_600);
+/// How long a session is, if no logout ends it: as long as a query of Collibra's may run by default. A
+/// response that has begun goes on beyond it.
+const SESSION_LIFE: Duration = Duration::from_secs(8 * 3_600);
 
 /// The largest body in bytes: a name, a secret and little else.
 const LARGEST_BODY: usize = 16 * 1024;
@@ -82,8 +84,9 @@ pub(super) async fn answer(
     endpoint: Endpoint,
     connection: &mut Connection,
     context: &mut Context,
-    clock: &dyn Clock,
+    listening: &Listening,
 ) -> Result<Result<Answer, Refusal>, CallerError> {
+    let clock = &*listening.clock;
     let Some(body) = read_body(connection).await? else {
         return Ok(Err(Refusal::Body(
             "It has more than 16 KiB, or took more than 10 s.",
@@ -97,62 +100,117 @@ pub(super) async fn answer(
             let asked = request::read(authorization, content_type, &body);
             Ok(asked
                 .and_then(|asked| {
-                    let refused = TokenRequestError::InvalidClient {
-                        by_header: asked.by_header,
-                    };
-                    sign(context, &asked.credentials, TOKEN_LIFE, clock).ok_or(refused)
+                    let signed = sign(context, &asked.credentials, TOKEN_LIFE, listening);
+                    signed.map_err(|unsigned| match unsigned {
+                        Unsigned::Unknown => TokenRequestError::InvalidClient {
+                            by_header: asked.by_header,
+                        },
+                        Unsigned::TooMany(wait) => TokenRequestError::TooMany(wait),
+                    })
                 })
                 .map_or_else(|refused| refusal(context, refused), granted))
         }
         Endpoint::OpenSession => {
             let shown = login::read(authorization, &body);
-            let token = sign(context, &shown, SESSION_LIFE, clock);
             let over_tls = context.plan.listener.tls.is_some();
-            let opened = |token| opened(&token, over_tls);
-            token.map(opened).ok_or(Refusal::UnknownApp)
+            match sign(context, &shown, SESSION_LIFE, listening) {
+                Ok(token) => Ok(opened(&token, over_tls)),
+                Err(Unsigned::Unknown) => Err(Refusal::UnknownApp),
+                Err(Unsigned::TooMany(wait)) => Err(Refusal::TokenLimit(wait)),
+            }
         }
         Endpoint::EndSession => {
+            if let Err(wait) = admit(context, listening) {
+                return Ok(Err(Refusal::TokenLimit(wait)));
+            }
+            let plan = &context.plan;
+            let known = Known {
+                apps: &plan.apps,
+                client: &context.client,
+                revoked: &plan.revoked,
+                now: clock.wall(),
+            };
+            known.revoke(headers);
             let ended = Answer::empty(StatusCode::NO_CONTENT, endpoint.reason());
             Ok(ended.with(SET_COOKIE.as_str(), login::unset_cookie()))
         }
     })
 }
 
-/// Signs a local token for a caller with these credentials; `None` if they are unknown.
+/// Why there is no local token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unsigned {
+    /// The credentials are nobody's.
+    Unknown,
+    /// Too many were asked for; the next one is due after this.
+    TooMany(Duration),
+}
+
+/// A local token for whoever showed these credentials.
 fn sign(
     context: &mut Context,
     shown: &[Credentials],
     life: Duration,
-    clock: &dyn Clock,
-) -> Option<Secret> {
-    let plan = Arc::clone(&context.plan);
-    let is_settled = matches!(context.caller, Caller::App(_));
-    if !is_settled && !plan.apps.is_empty() {
-        let caller = by_pair(&plan.apps, &context.client, shown)?;
-        context.comes_from(caller);
+    listening: &Listening,
+) -> Result<Secret, Unsigned> {
+    let known = identify(context, shown);
+    admit(context, listening).map_err(Unsigned::TooMany)?;
+    known
+        .then(|| signed(context, shown, listening.clock.wall() + life))
+        .ok_or(Unsigned::Unknown)
+}
+
+/// Draws on the limit of local tokens: an app's own, or that of all others. Gives how long to wait.
+fn admit(context: &Context, listening: &Listening) -> Result<(), Duration> {
+    let now = listening.clock.now();
+    let admitted = match &context.caller {
+        Caller::App(app) => app.admit_token(now),
+        Caller::Anyone | Caller::Owner => listening.strangers.admit(now),
+    };
+    match admitted {
+        Ok(_) | Err(Exceeded::InFlight) => Ok(()),
+        Err(Exceeded::Rate(wait)) => Err(wait),
     }
+}
+
+/// Settles who showed these credentials, unless that is settled. Gives whether a token is theirs.
+fn identify(context: &mut Context, shown: &[Credentials]) -> bool {
+    if matches!(context.caller, Caller::App(_)) {
+        return true;
+    }
+    let plan = Arc::clone(&context.plan);
+    if let Some(caller) = by_pair(&plan.apps, &context.client, shown) {
+        context.comes_from(caller);
+        return true;
+    }
+    context.claimed_app = claimed_by(&plan.apps, shown);
+    plan.apps.is_empty()
+}
+
+/// A local token for the caller of the request.
+fn signed(context: &Context, shown: &[Credentials], expires: SystemTime) -> Secret {
     let of_shown = || {
         let nothing = Secret::from(String::new());
         Key::of(shown.first().map_or(&nothing, |shown| &shown.secret))
     };
-    let expires = clock.wall() + life;
+    let nonce = u64::try_from(crate::random::unique() >> 64).unwrap_or_default();
     let token = match &context.caller {
         Caller::App(app) => {
             // an app without a key is identified by its certificate or socket, whatever it sends
             let key = app.signing().cloned().unwrap_or_else(of_shown);
-            key.sign(Subject::App(app.name()), expires)
+            key.sign(Subject::App(app.name()), expires, nonce)
         }
         Caller::Owner => {
             let client = &context.client;
             client
                 .own
                 .signing
-                .sign(Subject::Client(&client.name), expires)
+                .sign(Subject::Client(&client.name), expires, nonce)
         }
-        Caller::Anyone => of_shown().sign(Subject::Anyone, expires),
+        Caller::Anyone => of_shown().sign(Subject::Anyone, expires, nonce),
     };
     context.app_metrics().local_token();
-    Some(token)
+    token
 }
 
 fn granted(token: Secret) -> Answer {
@@ -181,6 +239,7 @@ fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
 
     let (refusal, by_header) = match refused {
         TokenRequestError::InvalidClient { by_header } => (Refusal::UnknownApp, by_header),
+        TokenRequestError::TooMany(wait) => (Refusal::TokenLimit(wait), false),
         _ => (Refusal::Body(refused.description()), false),
     };
     let body = Body {
@@ -194,7 +253,10 @@ fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
             help_message: "Ask as for a token of Collibra's, with an app's name and key.",
         },
     };
-    let answer = Answer::json(refusal.status(), refusal.reason().label(), &body);
+    let mut answer = Answer::json(refusal.status(), refusal.reason().label(), &body);
+    if let Some(seconds) = refusal.retry_after() {
+        answer = answer.with(RETRY_AFTER.as_str(), seconds.to_string());
+    }
     let app = context.app().map_or("", |app| app);
     context.plan.metrics.refused(refusal.reason(), app);
     context.refusal = Some(refusal);

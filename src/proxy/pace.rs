@@ -1,10 +1,11 @@
 //! Enforces a minimum rate: compares how long a caller makes the proxy wait with how many bytes it
 //! moves.
 //!
-//! Only time spent waiting for the caller counts, never time spent waiting for the instance. A
-//! caller starts with five seconds of credit. Waiting uses it up, and each byte earns the time that
-//! it may take at the minimum rate, up to five minutes in total. That covers what the systems on
-//! both ends buffer, however much was transferred before.
+//! Only time in which this proxy waits for the caller counts; time in which it waits for the
+//! instance never does. A caller begins with five seconds of credit. Waiting uses it up, and each
+//! byte earns as much as it may take at the least rate, up to five minutes in all: enough for what
+//! the systems at both ends hold back, and no more however much went before. The first byte of a body
+//! that comes in chunks may take 30 seconds.
 
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -13,8 +14,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::clock::timers;
+
 /// The initial credit.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The same until the first byte of a body whose length is not known: the caller may have to compute it.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
 
 /// The largest credit.
 const MOST: Duration = Duration::from_secs(300);
@@ -42,6 +48,19 @@ impl Pace {
         }
     }
 
+    /// As [`Pace::of`], where the first byte may take 30 s.
+    pub(crate) fn with_late_start(rate: Option<NonZeroU32>) -> Pace {
+        Pace {
+            credit: FIRST_BYTE,
+            ..Pace::of(rate)
+        }
+    }
+
+    /// The first byte has come.
+    pub(crate) fn starts(&mut self) {
+        self.credit = self.credit.min(GRACE);
+    }
+
     /// Starts over.
     pub(crate) fn reset(&mut self) {
         self.credit = GRACE;
@@ -60,7 +79,7 @@ impl Pace {
     /// Ends the current wait, if any.
     pub(crate) fn resume(&mut self) {
         if let Some(since) = self.since.take() {
-            self.credit = self.credit.saturating_sub(now() - since);
+            self.credit = self.credit.saturating_sub(timers() - since);
         }
     }
 
@@ -69,7 +88,7 @@ impl Pace {
         if self.rate.is_none() {
             return Poll::Pending;
         }
-        let end = *self.since.get_or_insert_with(now) + self.credit;
+        let end = *self.since.get_or_insert_with(timers) + self.credit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         // an earlier timer is left to fire: most waits end before
         if timer.deadline() > end {
@@ -83,14 +102,6 @@ impl Pace {
             timer.as_mut().reset(end);
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "timers run by this clock, which stands still while the machine sleeps: a caller is not blamed for that"
-)]
-pub(super) fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]
@@ -115,6 +126,17 @@ mod tests {
     async fn silence_is_borne_for_five_seconds() {
         assert!(!waits(&mut pace(), 4).await);
         assert!(waits(&mut pace(), 6).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_byte_of_a_body_in_chunks_may_take_thirty_seconds() {
+        let late = || Pace::with_late_start(NonZeroU32::new(240));
+        assert!(!waits(&mut late(), 29).await);
+        assert!(waits(&mut late(), 31).await);
+        let mut pace = late();
+        assert!(!waits(&mut pace, 1).await);
+        pace.starts();
+        assert!(waits(&mut pace, 6).await, "and those that follow as ever");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! The other end of an app's connection, as far as the connection identifies it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -11,9 +12,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub struct Peer {
     /// Whether it uses TLS.
     pub tls: bool,
-    /// The names in its verified certificate, if it sent one: the subject's common name, and the
-    /// DNS names, URIs and mail addresses among the alternative names (RFC 5280, sections 4.1.2.6
-    /// and 4.2.1.6), unmodified.
+    /// Its address; none over a unix socket.
+    pub address: Option<SocketAddr>,
+    /// The names on its certificate, if it showed one; none that was not verified. The DNS names,
+    /// URIs and mail addresses among the alternative names, as they are written there; the subject's
+    /// common name only if there are no alternative names at all (RFC 9525, section 2; RFC 5280,
+    /// section 4.2.1.6).
     pub certificate_names: Arc<[String]>,
 }
 
@@ -22,6 +26,7 @@ impl Peer {
     pub(super) fn with_tls(certificate: Option<&CertificateDer<'_>>) -> Peer {
         Peer {
             tls: true,
+            address: None,
             certificate_names: certificate.map(names).unwrap_or_default(),
         }
     }
@@ -33,10 +38,14 @@ fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
         return Arc::default();
     };
     let mut names: Vec<String> = Vec::new();
-    for common_name in certificate.subject().iter_common_name() {
-        names.extend(common_name.as_str().ok().map(str::to_owned));
+    // one that cannot be read is there
+    let alternative = certificate.subject_alternative_name();
+    if matches!(alternative, Ok(None)) {
+        for common_name in certificate.subject().iter_common_name() {
+            names.extend(common_name.as_str().ok().map(str::to_owned));
+        }
     }
-    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let alternative = alternative.ok().flatten();
     for name in alternative.iter().flat_map(|san| &san.value.general_names) {
         match name {
             GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
@@ -56,11 +65,8 @@ mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
     #[test]
-    fn a_certificates_names_are_its_subjects_and_its_alternative_ones() {
-        let mut params = CertificateParams::new(vec!["lineage.example".to_owned()]).unwrap();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "lineage");
+    fn a_certificates_names_are_its_alternative_ones() {
+        let mut params = common_name("lineage", &["lineage.example"]);
         for san in [
             SanType::URI("spiffe://acme/lineage".try_into().unwrap()),
             SanType::Rfc822Name("lineage@acme.example".try_into().unwrap()),
@@ -68,19 +74,35 @@ mod tests {
         ] {
             params.subject_alt_names.push(san);
         }
+        let names = [
+            "lineage.example",
+            "lineage@acme.example",
+            "spiffe://acme/lineage",
+        ];
+        assert_eq!(shown(params), names);
+        assert_eq!(*Peer::with_tls(None).certificate_names, [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_common_name_counts_only_without_alternative_ones() {
+        assert_eq!(shown(common_name("lineage", &[])), ["lineage"]);
+        // an address is an alternative name too
+        let by_address = common_name("lineage", &["10.0.0.1"]);
+        assert_eq!(shown(by_address), [] as [String; 0]);
+    }
+
+    fn common_name(name: &str, alternative: &[&str]) -> CertificateParams {
+        let alternative = alternative.iter().map(ToString::to_string);
+        let mut params = CertificateParams::new(alternative.collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    }
+
+    fn shown(params: CertificateParams) -> Vec<String> {
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let peer = Peer::with_tls(Some(certificate.der()));
         assert!(peer.tls);
-        assert_eq!(
-            *peer.certificate_names,
-            [
-                "lineage",
-                "lineage.example",
-                "lineage@acme.example",
-                "spiffe://acme/lineage"
-            ]
-        );
-        assert_eq!(*Peer::with_tls(None).certificate_names, [] as [String; 0]);
+        peer.certificate_names.to_vec()
     }
 }

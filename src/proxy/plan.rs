@@ -7,19 +7,19 @@ use std::time::Duration;
 use super::app::{App, Apps};
 use super::config::Listener;
 use super::policy::Policy;
-use super::upstream::Upstream;
 use crate::client_id::ClientId;
-use crate::local_token;
+use crate::local_token::{self, Revoked};
 use crate::secret::Secret;
 use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
 use crate::token::cache::TokenSlot;
 use crate::token::service::Control;
 use crate::trace::Tracer;
+use crate::upstream::Upstream;
 
 /// A client, as a request needs it.
 #[derive(Debug)]
 pub struct Client {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// Its token.
     pub slot: Arc<TokenSlot>,
@@ -62,12 +62,16 @@ pub struct Plan {
     pub app: Option<Arc<App>>,
     /// The metrics of callers that are not apps.
     pub nobody: Arc<AppMetrics>,
+    /// The local tokens that were ended by a logout.
+    pub revoked: Arc<Revoked>,
     /// What they may call.
     pub policy: Arc<Policy>,
     /// The listener's metrics.
     pub metrics: Arc<ListenerMetrics>,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// Whether the log shows the caller's `User-Agent`.
+    pub log_user_agent: bool,
     /// Makes each request's span, if there is a collector.
     pub tracer: Option<Arc<Tracer>>,
 }

@@ -58,9 +58,6 @@ const OVERRIDES: [&str; 3] = [
     "x-method-override",
 ];
 
-/// The same as a query parameter.
-const OVERRIDE_PARAMETER: &str = "_method";
-
 impl Policy {
     /// Why the request is denied, if it is; `methods` are those of [`methods`].
     pub(super) fn denied(&self, methods: &[Method], paths: &PathReadings<'_>) -> Option<Denied> {
@@ -124,16 +121,34 @@ pub(super) fn methods(
         }
     }
     // most queries do not contain the parameter
-    let query = query.filter(|query| query.contains(['%', '_']));
-    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        if name.eq_ignore_ascii_case(OVERRIDE_PARAMETER) {
-            methods.push(read_method(value.as_bytes())?);
+    let may_have = |query: &&str| {
+        let mut words = query.as_bytes().windows(6);
+        query.contains('%') || words.any(|word| word.eq_ignore_ascii_case(b"method"))
+    };
+    // old servers take a semicolon for an ampersand
+    let pairs = query.filter(may_have).into_iter();
+    for pair in pairs.flat_map(|query| query.split(['&', ';'])) {
+        for (name, value) in url::form_urlencoded::parse(pair.as_bytes()) {
+            if is_method_parameter(&name) {
+                methods.push(read_method(value.as_bytes())?);
+            }
         }
     }
     Some(methods)
 }
 
-fn read_method(text: &[u8]) -> Option<Method> {
+/// Whether a parameter of this name stands for the method: `_method`, without regard to case, and as
+/// PHP reads names (spaces before it are cut; a dot, a space and a bracket are an underscore).
+pub(super) fn is_method_parameter(name: &str) -> bool {
+    let name = name.trim_start().split('\0').next().unwrap_or_default();
+    let Some((first, rest)) = name.as_bytes().split_first() else {
+        return false;
+    };
+    b"_. [".contains(first) && rest.eq_ignore_ascii_case(b"method")
+}
+
+/// The method that `text` names, whatever its case.
+pub(super) fn read_method(text: &[u8]) -> Option<Method> {
     let text = text.trim_ascii().to_ascii_uppercase();
     Method::from_bytes(&text).ok()
 }
@@ -220,12 +235,34 @@ mod tests {
             }
             methods(&Method::POST, &headers, query)
         };
-        assert_eq!(found(None, Some("a=b&x_y=z")), Some(vec![Method::POST]));
+        for query in [
+            "a=b&x_y=z",
+            "a=_method",
+            "x_method=PUT",
+            "_methods=PUT",
+            "a=1;b=method",
+        ] {
+            assert_eq!(
+                found(None, Some(query)),
+                Some(vec![Method::POST]),
+                "{query}"
+            );
+        }
         for header in OVERRIDES {
             let expected = Some(vec![Method::POST, Method::DELETE]);
             assert_eq!(found(Some((header, " delete")), None), expected, "{header}");
         }
-        for query in ["_method=PUT", "a=1&_Method=put", "%5Fmethod=PUT"] {
+        for query in [
+            "_method=PUT",
+            "a=1&_Method=put",
+            "%5Fmethod=PUT",
+            "a=1;_method=PUT",
+            ";_METHOD=PUT;",
+            "+_method=PUT",
+            ".method=PUT",
+            "%5Bmethod=PUT",
+            "_method%00x=PUT",
+        ] {
             let expected = Some(vec![Method::POST, Method::PUT]);
             assert_eq!(found(None, Some(query)), expected, "{query}");
         }

@@ -4,6 +4,7 @@
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 
 use super::caller::Caller;
 use super::pace::Pace;
@@ -47,7 +48,11 @@ impl Body {
             state,
             kept: Some(Vec::new()),
             bytes: 0,
-            pace: Pace::of(rate),
+            pace: if caller.head().headers.contains_key(CONTENT_LENGTH) {
+                Pace::of(rate)
+            } else {
+                Pace::with_late_start(rate)
+            },
         }
     }
 
@@ -72,6 +77,9 @@ impl Body {
 
     /// Records a received part.
     pub(super) fn came(&mut self, part: &Bytes) {
+        if self.bytes == 0 {
+            self.pace.starts();
+        }
         self.pace.moved(u64::try_from(part.len()).unwrap_or(0));
         self.bytes += part.len();
         if self.bytes > LARGEST_KEPT {

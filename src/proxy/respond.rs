@@ -14,8 +14,11 @@ use super::answer::Answer;
 use super::limit::Exceeded;
 use super::policy::Denied;
 use super::target::Malformed;
+use crate::outgoing::dial::Kind;
 use crate::telemetry::Label;
 use crate::token::cache::NoToken;
+use crate::token::ports::Outcome;
+use crate::upstream::connections::ConnectError;
 
 /// Why the proxy answers a request itself.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub enum Refusal {
     Body(&'static str),
     /// The request is ambiguous.
     Malformed(Malformed),
+    /// It has passed this process before.
+    Loop,
     /// A method that is never forwarded.
     Method,
     /// The head took too long.
@@ -51,15 +56,39 @@ pub enum Refusal {
     Denied(Denied),
     /// It exceeds the app's own limit.
     AppLimit(Exceeded),
+    /// Local tokens are asked for too often; the next one is due after this.
+    TokenLimit(Duration),
     /// There is no usable token.
     NoToken(NoToken),
     /// Collibra was unreachable, or the connection broke.
     Upstream {
         /// What went wrong.
         problem: String,
+        /// The kind of it.
+        kind: Kind,
         /// Whether it timed out: 504, else 502.
         timeout: bool,
     },
+}
+
+impl From<NoToken> for Refusal {
+    fn from(no_token: NoToken) -> Refusal {
+        match no_token.reason {
+            // nothing but another configuration brings one
+            Some((Outcome::Loop, _)) => Refusal::Loop,
+            _ => Refusal::NoToken(no_token),
+        }
+    }
+}
+
+impl From<ConnectError> for Refusal {
+    fn from(error: ConnectError) -> Refusal {
+        Refusal::Upstream {
+            kind: error.kind(),
+            timeout: error.is_timeout(),
+            problem: error.to_string(),
+        }
+    }
 }
 
 /// The kinds of refusals, as named in responses, the log and the metrics.
@@ -76,6 +105,8 @@ pub enum Reason {
     SlowBody,
     Host,
     AppLimit,
+    TokenLimit,
+    Loop,
     Upstream,
     NoToken,
 }
@@ -92,6 +123,8 @@ impl Label for Reason {
         Reason::SlowBody,
         Reason::Host,
         Reason::AppLimit,
+        Reason::TokenLimit,
+        Reason::Loop,
         Reason::Upstream,
         Reason::NoToken,
     ];
@@ -108,6 +141,8 @@ impl Label for Reason {
             Reason::SlowBody => "slow-body",
             Reason::Host => "host",
             Reason::AppLimit => "app-limit",
+            Reason::TokenLimit => "token-limit",
+            Reason::Loop => "loop",
             Reason::Upstream => "upstream",
             Reason::NoToken => "no-token",
         }
@@ -131,6 +166,8 @@ impl Refusal {
             Refusal::CrossSite => Reason::CrossSite,
             Refusal::UnknownApp => Reason::UnknownApp,
             Refusal::AppLimit(_) => Reason::AppLimit,
+            Refusal::TokenLimit(_) => Reason::TokenLimit,
+            Refusal::Loop => Reason::Loop,
             Refusal::Denied(_) => Reason::Denied,
             Refusal::NoToken(_) => Reason::NoToken,
             Refusal::Upstream { .. } => Reason::Upstream,
@@ -145,13 +182,14 @@ impl Refusal {
             | Refusal::Http2WithoutTls
             | Refusal::Body(_)
             | Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::Loop => StatusCode::LOOP_DETECTED,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SlowHeader | Refusal::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::Host { .. } => StatusCode::MISDIRECTED_REQUEST,
             Refusal::CrossSite | Refusal::Denied(_) => StatusCode::FORBIDDEN,
             Refusal::UnknownApp => StatusCode::UNAUTHORIZED,
-            Refusal::AppLimit(_) => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::AppLimit(_) | Refusal::TokenLimit(_) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NoToken(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
             Refusal::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -173,7 +211,7 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Refusal::NoToken(no_token) => no_token.retry_after,
-            Refusal::AppLimit(Exceeded::Rate(wait)) => *wait,
+            Refusal::AppLimit(Exceeded::Rate(wait)) | Refusal::TokenLimit(wait) => *wait,
             // when one of the other requests ends is unknown
             Refusal::AppLimit(Exceeded::InFlight) => Duration::from_secs(1),
             _ => return None,
@@ -204,6 +242,11 @@ impl Refusal {
                 "The request is ambiguous",
                 why.explain(),
                 "Send it in a form that every server reads the same way.",
+            ),
+            Refusal::Loop => ErrorText::new(
+                "The request came back to this proxy",
+                "What the proxy sends to Collibra arrives at the proxy itself, directly or by way of another proxy.",
+                "Set the instance's url (COLLIBRA_URL) to Collibra's own address. Where /etc/hosts or DNS gives that name to the proxy, set the instance's address too.",
             ),
             Refusal::Method => ErrorText::new(
                 "Method not allowed",
@@ -252,6 +295,11 @@ impl Refusal {
                 },
                 "Retry after the seconds in Retry-After, or raise the app's limit.",
             ),
+            Refusal::TokenLimit(_) => ErrorText::new(
+                "Too many token requests and logins",
+                "An app gets 20 local tokens a second; all callers of a listener that are no app get 100 together, refused ones included.",
+                "Keep the token or the session until it expires, and come again after the seconds that Retry-After says.",
+            ),
             Refusal::Denied(Denied::TokenEndpoint) => ErrorText::new(
                 "This is not forwarded to the token endpoint",
                 "Requests there are not forwarded: they would use up the pool that all programs share.",
@@ -291,11 +339,19 @@ impl Refusal {
             ),
             Refusal::Upstream { problem, .. } => ErrorText::new(
                 "Collibra could not be reached",
-                problem,
+                &capitalised(problem),
                 "Check whether the instance is up and reachable: collibra-auth-proxy check --live.",
             ),
         }
     }
+}
+
+/// `problem` as a sentence.
+fn capitalised(problem: &str) -> String {
+    let mut chars = problem.chars();
+    let first = chars.next().map(char::to_uppercase);
+    let sentence: String = first.into_iter().flatten().chain(chars).collect();
+    format!("{sentence}.")
 }
 
 /// The authentication schemes for apps (RFC 9110, section 11.6.1).
@@ -351,7 +407,6 @@ impl ErrorText {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::ports::Outcome;
 
     fn no_token() -> Refusal {
         Refusal::NoToken(NoToken {

@@ -8,20 +8,13 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use async_trait::async_trait;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
 use super::pace::Pace;
 use super::transport::Transport;
+use crate::upstream::io::{Received, pingora_io};
 
 /// The size of the write buffer, in bytes: a short response, head and body, is one packet. The
 /// buffer is flushed at the end of a response and before every read, so nothing is delayed for
@@ -38,24 +31,6 @@ pub(super) struct CallerStream {
     /// The bytes that its socket accepted, for systems without this figure.
     written: u64,
     received: Received,
-}
-
-/// Counts the bytes that a connection has received.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Received(Arc<AtomicU64>);
-
-impl Received {
-    /// The number of bytes.
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Adds the bytes of `buf` after its first `before`.
-    pub(super) fn add(&self, buf: &ReadBuf<'_>, before: usize) {
-        let n = buf.filled().len() - before;
-        self.0
-            .fetch_add(u64::try_from(n).unwrap_or(0), Ordering::Relaxed);
-    }
 }
 
 impl CallerStream {
@@ -178,42 +153,11 @@ impl AsyncWrite for CallerStream {
     }
 }
 
-#[async_trait]
-impl Shutdown for CallerStream {
-    async fn shutdown(&mut self) {
-        // a caller that is gone misses nothing
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for CallerStream {
-    fn id(&self) -> UniqueIDType {
-        self.inner.get_ref().socket().as_raw_fd()
-    }
-}
-
-impl Ssl for CallerStream {}
-
-#[async_trait]
-impl Peek for CallerStream {}
-
-impl GetTimingDigest for CallerStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for CallerStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for CallerStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
+pingora_io!(CallerStream, |stream| stream
+    .inner
+    .get_ref()
+    .socket()
+    .as_raw_fd());
 
 impl fmt::Debug for CallerStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

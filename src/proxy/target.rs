@@ -9,6 +9,8 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Uri, Version};
 use percent_encoding::percent_decode_str;
 
+use crate::browser::host_of_authority;
+
 /// Why a request is refused as malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
@@ -43,7 +45,9 @@ impl Malformed {
             Malformed::TargetForm => {
                 "The request target must be a path that starts with '/' (or an absolute URL of this proxy or of the Collibra instance), without a fragment."
             }
-            Malformed::DoubleSlash => "The path must not start with '//'.",
+            Malformed::DoubleSlash => {
+                "The path must not start with '//': cut the slash at the end of the base URL that the program is given."
+            }
             Malformed::AmbiguousPath => {
                 "The path must be UTF-8, without a backslash and without an encoded dot, slash, backslash or control character (%2e, %2f, %5c, %00 to %1f, %7f)."
             }
@@ -112,35 +116,6 @@ pub fn host<'a>(headers: &'a HeaderMap) -> Result<Cow<'a, str>, Malformed> {
     };
     let text = value.to_str().map_err(|_| Malformed::Host)?;
     host_of_authority(text).ok_or(Malformed::Host)
-}
-
-/// The host of `host[:port]`, in lower case; IPv6 addresses keep their brackets.
-#[must_use]
-pub fn host_of_authority(authority: &str) -> Option<Cow<'_, str>> {
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let end = rest.find(']')? + 2;
-            authority.split_at(end)
-        }
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port_is_fine = match port.strip_prefix(':') {
-        Some("") => true,
-        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
-        None => port.is_empty(),
-    };
-    let host_is_fine = !host.is_empty()
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._:[]~".contains(&b));
-    if !(port_is_fine && host_is_fine) {
-        return None;
-    }
-    if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        Some(Cow::Owned(host.to_ascii_lowercase()))
-    } else {
-        Some(Cow::Borrowed(host))
-    }
 }
 
 /// Checks the target as it is in the request line, which is also how it is forwarded. (Its `Uri`
@@ -302,9 +277,13 @@ mod tests {
             target("http://localhost@evil.example/"),
             Err(Malformed::TargetForm)
         );
-        assert_eq!(
-            target("http://localhost//evil/"),
-            Err(Malformed::DoubleSlash)
+        // a base URL that ends in a slash
+        let doubled = target("http://localhost:8080//rest/2.0/assets").unwrap_err();
+        assert_eq!(doubled, Malformed::DoubleSlash);
+        assert!(
+            doubled
+                .explain()
+                .contains("cut the slash at the end of the base URL")
         );
     }
 

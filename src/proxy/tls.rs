@@ -12,15 +12,12 @@ use ring::digest::{SHA256, digest};
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::tls::{CaFile, Reason};
-
-/// The ALPN name of HTTP/2 (RFC 9113, section 3.2).
-pub(super) const H2: &[u8] = b"h2";
+use crate::tls::{CaFile, H2, Reason, text_of};
 
 /// A listener's certificate and key, and the authority of client certificates. Two are equal if
 /// their files have the same content.
@@ -69,7 +66,7 @@ impl Tls {
     ) -> Result<Tls, Error> {
         let chain = CaFile::read(cert_file).map_err(|error| Error::Certificate(error.reason))?;
         let pem = zeroize_on_drop(std::fs::read(key_file).map_err(Error::KeyUnreadable)?);
-        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| Error::NoKey)?;
+        let key = PrivateKeyDer::from_pem_slice(text_of(&pem)).map_err(|_| Error::NoKey)?;
         let key_digest = digest(&SHA256, key.secret_der());
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -98,7 +95,13 @@ impl Tls {
         // prefer the server's order: the strongest that both support
         config.ignore_client_order = true;
         config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
+        if client_ca.is_some() {
+            // a resumed session has the certificate that its first handshake verified, and it may have
+            // expired or been revoked since
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        } else {
+            config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
+        }
         Ok(Tls {
             config: Arc::new(config),
             expires: expiry(&chain)?,
@@ -190,6 +193,18 @@ mod tests {
         assert_eq!(one.read(&one.key()).unwrap(), read);
         assert_ne!(other.read(&other.key()).unwrap(), read);
         assert!(read.expires() > SystemTime::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let pair = Pair::new();
+        let read = pair.read(&pair.key()).unwrap();
+        for name in ["cert.pem", "key.pem"] {
+            let path = pair.folder.path().join(name);
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+        }
+        assert_eq!(pair.read(&pair.key()).unwrap(), read);
     }
 
     #[test]

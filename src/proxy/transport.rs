@@ -1,6 +1,7 @@
 //! The transport of an app's connection: a TCP or unix socket, optionally with TLS.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::peer::Peer;
-use super::tls::H2;
 use crate::socket::Accepted;
+use crate::tls::H2;
 
 /// The byte stream below a connection.
 #[derive(Debug)]
@@ -25,12 +26,18 @@ pub(crate) enum Transport {
 impl Transport {
     /// The other end.
     pub(crate) fn peer(&self) -> Peer {
-        match self {
+        let peer = match self {
             Transport::Plain(_) => Peer::default(),
             Transport::Tls(stream) => {
                 let certificates = stream.get_ref().1.peer_certificates();
                 Peer::with_tls(certificates.and_then(<[_]>::first))
             }
+        };
+        let address = self.socket().peer();
+        Peer {
+            // an IPv4 address as such, although the socket is one of IPv6
+            address: address.map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())),
+            ..peer
         }
     }
 

@@ -16,6 +16,10 @@ use crate::secret::Secret;
 /// The largest body in bytes: a list of many thousand clients.
 pub const MAX_BODY: usize = 8 << 20;
 
+/// The same for one client, or for a refusal: it is parsed into a map, which can take 80 times as much
+/// memory.
+const MAX_ONE: usize = 64 << 10;
+
 /// A complete HTTP response.
 #[derive(Clone, Copy)]
 pub struct Answer<'a> {
@@ -109,6 +113,9 @@ impl Answer<'_> {
 
     fn registration_with_secret(&self, wanted: &[StatusCode]) -> Result<Registered, Error> {
         self.require_status(wanted)?;
+        if self.body.len() > MAX_ONE {
+            return Err(self.malformed("its body is larger than 64 KiB"));
+        }
         let mut fields: Map<String, Value> = self.json()?;
         let secret = match fields.remove("client_secret") {
             None | Some(Value::Null) => None,
@@ -178,7 +185,9 @@ impl Answer<'_> {
     /// The server's own message: from the body (RFC 7591, section 3.2.2, or the REST API's form) or
     /// the challenge (RFC 6750, section 3).
     fn server_message(&self) -> Option<String> {
-        let body: Option<Map<String, Value>> = serde_json::from_slice(self.body).ok();
+        let body = Some(self.body).filter(|body| body.len() <= MAX_ONE);
+        let body: Option<Map<String, Value>> =
+            body.and_then(|body| serde_json::from_slice(body).ok());
         let text = |name: &str| body.as_ref()?.get(name)?.as_str().map(str::to_owned);
         let pair = |one: &str, other: &str| match (text(one), text(other)) {
             (Some(one), Some(other)) => Some(format!("{one}: {other}")),
@@ -331,6 +340,16 @@ mod tests {
             assert!(kind.may_have_succeeded());
             assert!(message.contains(defect), "{body}: {message}");
         }
+    }
+
+    #[test]
+    fn one_client_has_a_bounded_answer() {
+        let padded = |fields: &str| format!("{{{fields},\"x\":\"{}\"}}", "x".repeat(MAX_ONE));
+        let (kind, message) = kind_and_message(201, &padded(r#""client_id":"a""#));
+        assert_eq!(kind, Kind::Malformed);
+        assert!(message.contains("larger than 64 KiB"), "{message}");
+        let (_, message) = kind_and_message(400, &padded(r#""error":"invalid""#));
+        assert!(message.contains("with 400: "), "{message}");
     }
 
     #[test]

@@ -2,17 +2,18 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::answer::{Answer, MAX_BODY};
 use super::{Authorization, Changes, Config, Error, Kind, NewClient, Registered, Registration};
 use crate::client_id::ClientId;
-use crate::outgoing::failure::{NoResponse, RequestContext, explain};
+use crate::outgoing;
+use crate::outgoing::client::{self, BuildError, Failure, NoResponse};
 use crate::outgoing::quotation::Quotation;
-use crate::outgoing::{self, BuildError};
 
 /// The characters that a path segment may contain unencoded (RFC 3986, section 3.3); colons are
 /// encoded too.
@@ -25,7 +26,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Calls the API of one instance.
 pub struct RegistrationClient {
-    http: reqwest::Client,
+    http: client::Client,
     config: Config,
     host: String,
 }
@@ -46,18 +47,9 @@ impl RegistrationClient {
     /// # Errors
     /// [`BuildError`] if the certificates are unusable.
     pub fn new(config: Config) -> Result<RegistrationClient, BuildError> {
-        let http = outgoing::client(&outgoing::Config {
-            timeout: config.timeout,
-            connect_timeout: config.connect_timeout,
-            ca_file: config.ca_file.as_ref(),
-            identity: config.identity.as_ref(),
-            proxy: config.proxy.as_ref(),
-        })?;
-        Ok(RegistrationClient {
-            http,
-            host: outgoing::authority(&config.instance),
-            config,
-        })
+        let host = outgoing::authority(&config.instance);
+        let http = client::Client::new(&config.route(), &host, config.timeout, None)?;
+        Ok(RegistrationClient { http, config, host })
     }
 
     /// The instance's host, for messages.
@@ -148,46 +140,35 @@ impl RegistrationClient {
         read: impl FnOnce(&Answer<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let quotation = Quotation::without(by.secret_forms());
-        let failure = |error: &reqwest::Error| {
-            let (silence, message) = explain(
-                error,
-                &RequestContext {
-                    host: &self.host,
-                    what: call.what,
-                    timeout: self.config.timeout,
-                    connect_timeout: self.config.connect_timeout,
-                    proxy: self.config.proxy.as_ref().map(|proxy| (proxy, "proxy")),
-                    quotation: &quotation,
-                },
-            );
-            let kind = match silence {
+        let failure = |Failure {
+                           no_response,
+                           message,
+                       }: Failure| {
+            let kind = match no_response {
                 NoResponse::Unreached => Kind::Unreached,
                 NoResponse::TimedOut | NoResponse::Broken => Kind::NoAnswer,
             };
             Error { kind, message }
         };
-        let mut url = self.config.instance.clone();
-        url.set_path(&format!("{}/clients{}", self.config.base.path(), call.path));
-        let mut request = self.http.request(call.method, url).headers(headers(by)?);
+        let path = format!("{}/clients{}", self.config.base.path(), call.path);
+        let mut request = Request::new(Bytes::new());
+        *request.method_mut() = call.method;
+        *request.uri_mut() = path.parse().map_err(|_| unsendable("the client's id"))?;
+        *request.headers_mut() = headers(by)?;
         if let Some(body) = call.body {
             let json = serde_json::to_vec(body).map_err(|_| unsendable("the request"))?;
-            request = request.header(CONTENT_TYPE, "application/json").body(json);
+            let json_type = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json_type);
+            *request.body_mut() = json.into();
         }
-        let mut response = request.send().await.map_err(|error| failure(&error))?;
-        let mut body = Vec::new();
-        let broken = outgoing::read_body(&mut response, &mut body, MAX_BODY)
-            .await
-            .err();
-        // the status decides about a refusal, even if its body is broken
-        if let Some(error) = broken.filter(|_| response.status().is_success()) {
-            return Err(failure(&error));
-        }
+        let sent = self.http.send(request, MAX_BODY, call.what, &quotation);
+        let answer = sent.await.map_err(failure)?;
         read(&Answer {
             host: &self.host,
             what: call.what,
-            status: response.status(),
-            headers: response.headers(),
-            body: &body,
+            status: answer.status,
+            headers: &answer.headers,
+            body: &answer.body,
             quotation: &quotation,
         })
     }

@@ -23,6 +23,8 @@ pub use client::RegistrationClient;
 pub use error::{Error, Kind};
 
 use crate::client_id::ClientId;
+use crate::outgoing::addresses::Target;
+use crate::outgoing::dial::Route;
 use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::tls::{CaFile, Identity};
@@ -44,6 +46,21 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// The forward proxy to the instance.
     pub proxy: Option<tunnel::Proxy>,
+    /// Where to connect instead of the URL's host; empty: nowhere else.
+    pub address: Vec<Target>,
+}
+
+impl Config {
+    /// The way to the instance.
+    fn route(&self) -> Route<'_> {
+        Route {
+            ca_file: self.ca_file.as_ref(),
+            identity: self.identity.as_ref(),
+            proxy: self.proxy.as_ref().map(|proxy| (proxy, "proxy")),
+            address: &self.address,
+            ..Route::to(&self.instance, self.connect_timeout)
+        }
+    }
 }
 
 /// The two paths under which the API is served.

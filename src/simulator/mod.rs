@@ -129,7 +129,7 @@ pub enum Error {
     Tls {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// `expires_in` is in whole seconds, so a token must live for at least one.

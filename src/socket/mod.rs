@@ -9,7 +9,7 @@ pub mod inherited;
 use std::fmt;
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -97,6 +97,19 @@ impl Address {
             (Address::Unix { path, .. }, Address::Unix { path: other, .. }) => path == other,
             _ => self == other,
         }
+    }
+
+    /// Whether a connection to `address` from this machine arrives here.
+    #[must_use]
+    pub fn receives(&self, address: SocketAddr) -> bool {
+        let Some(own) = self.tcp() else {
+            return false;
+        };
+        let (here, there) = (own.ip().to_canonical(), address.ip().to_canonical());
+        let by_any = here.is_unspecified() && (here.is_ipv6() || there.is_ipv4());
+        own.port() != 0
+            && own.port() == address.port()
+            && (here == there || (by_any && is_of_this_machine(there)))
     }
 
     /// Applies the mode to the unix socket's file.
@@ -219,16 +232,32 @@ impl Socket {
 }
 
 impl Accepted {
+    /// The caller's address, if it has one.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Accepted::Tcp(stream) => stream.peer_addr().ok(),
+            Accepted::Unix(_) => None,
+        }
+    }
+
     /// Returns whether the caller is on this machine: a unix socket or a loopback address.
     #[must_use]
     pub fn is_local_peer(&self) -> bool {
         match self {
-            Accepted::Tcp(stream) => stream
-                .peer_addr()
-                .is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
+            Accepted::Tcp(_) => {
+                let peer = self.peer();
+                peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+            }
             Accepted::Unix(_) => true,
         }
     }
+}
+
+/// Whether this machine has the address `ip`.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    // a system lets a socket be bound to its own addresses only
+    ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
@@ -436,6 +465,32 @@ mod tests {
         let error = Socket::bind(&address).unwrap_err();
         assert!(error.to_string().contains("not a socket"), "{error}");
         assert_eq!(std::fs::read(path(&address)).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn an_address_receives_what_is_sent_to_it_from_this_machine() {
+        let receives = |own: &str, sent: &str| {
+            let own = Address::Tcp(own.parse().unwrap());
+            own.receives(sent.parse().unwrap())
+        };
+        for (own, sent) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.9:80"),
+            ("[::]:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80"),
+        ] {
+            assert!(receives(own, sent), "{own} {sent}");
+        }
+        for (own, sent) in [
+            ("127.0.0.1:80", "127.0.0.1:81"),
+            ("127.0.0.1:80", "127.0.0.2:80"),
+            ("0.0.0.0:80", "192.0.2.1:80"),
+            ("0.0.0.0:80", "[::1]:80"),
+        ] {
+            assert!(!receives(own, sent), "{own} {sent}");
+        }
+        assert!(!at(Path::new("/run"), "a.sock").receives(([127, 0, 0, 1], 80).into()));
     }
 
     #[test]

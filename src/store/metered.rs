@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::clock::{Clock, Instant};
 use crate::telemetry::{Operation, StoreMetrics, StoreOutcome};
 use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 
@@ -12,37 +13,49 @@ use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 #[derive(Debug)]
 pub struct MeteredStore {
     store: Arc<dyn TokenStore>,
+    counts: Counts,
+}
+
+/// Where operations are counted, and the clock that times them.
+#[derive(Clone, Debug)]
+struct Counts {
     metrics: Arc<StoreMetrics>,
+    clock: Arc<dyn Clock>,
 }
 
 impl MeteredStore {
-    /// Wraps `store`; its operations are counted in `metrics`.
+    /// Wraps `store`; its operations are counted in `metrics` and timed by `clock`.
     #[must_use]
-    pub fn new(store: Arc<dyn TokenStore>, metrics: StoreMetrics) -> MeteredStore {
+    pub fn new(
+        store: Arc<dyn TokenStore>,
+        metrics: StoreMetrics,
+        clock: Arc<dyn Clock>,
+    ) -> MeteredStore {
         let metrics = Arc::new(metrics);
-        MeteredStore { store, metrics }
+        let counts = Counts { metrics, clock };
+        MeteredStore { store, counts }
     }
 }
 
 #[async_trait]
 impl TokenStore for MeteredStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
-        let call = MeteredCall::begin(&self.metrics, Operation::Read);
+        let call = MeteredCall::begin(&self.counts, Operation::Read);
         let read = self.store.read().await;
         call.end(outcome(&read));
         read
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let call = MeteredCall::begin(&self.metrics, Operation::Lease);
+        let call = MeteredCall::begin(&self.counts, Operation::Lease);
         let lease = self.store.lease(length).await;
         call.end(match &lease {
             Ok(None) => StoreOutcome::Held,
             other => outcome(other),
         });
         Ok(lease?.map(|lease| {
-            let metrics = Arc::clone(&self.metrics);
-            Box::new(MeteredLease { lease, metrics }) as Box<dyn Lease>
+            let counts = self.counts.clone();
+            Box::new(MeteredLease { lease, counts }) as Box<dyn Lease>
         }))
     }
 
@@ -62,13 +75,13 @@ impl TokenStore for MeteredStore {
 #[derive(Debug)]
 struct MeteredLease {
     lease: Box<dyn Lease>,
-    metrics: Arc<StoreMetrics>,
+    counts: Counts,
 }
 
 #[async_trait]
 impl Lease for MeteredLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        let call = MeteredCall::begin(&self.metrics, Operation::Publish);
+        let call = MeteredCall::begin(&self.counts, Operation::Publish);
         let published = self.lease.publish(record).await;
         call.end(outcome(&published));
         published
@@ -86,15 +99,17 @@ fn outcome<T>(result: &Result<T, StoreError>) -> StoreOutcome {
 /// An operation in progress. If it is dropped before its end, the engine timed out, and it counts
 /// as a timeout.
 struct MeteredCall<'a> {
-    metrics: &'a StoreMetrics,
+    counts: &'a Counts,
+    begun: Instant,
     operation: Operation,
     outcome: StoreOutcome,
 }
 
 impl MeteredCall<'_> {
-    fn begin(metrics: &StoreMetrics, operation: Operation) -> MeteredCall<'_> {
+    fn begin(counts: &Counts, operation: Operation) -> MeteredCall<'_> {
         MeteredCall {
-            metrics,
+            counts,
+            begun: counts.clock.now(),
             operation,
             outcome: StoreOutcome::Timeout,
         }
@@ -107,13 +122,16 @@ impl MeteredCall<'_> {
 
 impl Drop for MeteredCall<'_> {
     fn drop(&mut self) {
-        self.metrics.operation(self.operation, self.outcome);
+        let Counts { metrics, clock } = self.counts;
+        let took = clock.now().since(self.begun);
+        metrics.operation(self.operation, self.outcome, took);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::TokioClock;
     use crate::store::memory::MemoryStore;
     use crate::telemetry::Metrics;
     use crate::telemetry::metrics::Format;
@@ -150,7 +168,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_operation_is_counted_by_what_came_of_it() {
         let metrics = Metrics::new("0.0.0");
-        let metered = |store| MeteredStore::new(store, metrics.store("kind"));
+        let clock = Arc::new(TokioClock::start());
+        let metered = |store| MeteredStore::new(store, metrics.store("kind"), clock.clone());
         let memory = metered(Arc::new(MemoryStore));
         assert!(memory.read().await.is_ok());
         counted(&metrics, "read", "ok");
@@ -178,5 +197,11 @@ mod tests {
         let silent = metered(Arc::new(Scripted(None)));
         assert!(tokio::time::timeout(minute, silent.read()).await.is_err());
         counted(&metrics, "read", "timeout");
+        // all but the last took no time, and that took a minute
+        let text = metrics.render(Format::Text);
+        for line in ["count{store=\"kind\"} 6\n", "sum{store=\"kind\"} 60\n"] {
+            let line = format!("store_operation_duration_seconds_{line}");
+            assert!(text.contains(&line), "{line}{text}");
+        }
     }
 }

@@ -22,7 +22,9 @@
 //! client's keys, which share one slot. It is looked up whenever a connection is made. A connection
 //! to a server that turns out to be the wrong one is closed.
 
+mod bounded;
 mod link;
+mod notices;
 mod primary;
 mod scripts;
 
@@ -45,7 +47,8 @@ use crate::store::shared::{
 use crate::store::{locked, random_name};
 use crate::tls::{self, CaFile};
 use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
-use link::{Link, Notices};
+use link::Link;
+use notices::{Notice, Notices};
 use scripts::{Keys, Scripts};
 
 /// The polling interval while notifications work.
@@ -275,9 +278,9 @@ struct Inner {
 
 impl Inner {
     /// Polls the server while the store is in use.
-    async fn watch(self: Arc<Inner>, mut notices: Notices) {
+    async fn watch(self: Arc<Inner>, notices: Arc<Notices>) {
         loop {
-            while notices.try_recv().is_ok() {}
+            notices.take();
             let came = self.heartbeat().await;
             let now = match &came {
                 Ok(version) => Version::Content(version.clone()),
@@ -293,34 +296,31 @@ impl Inner {
             };
             let next = tokio::time::sleep(next);
             match came {
-                Ok(_) => self.follow_notices(&mut notices, next).await,
+                Ok(_) => self.follow_notices(&notices, next).await,
                 Err(_) => next.await,
             }
         }
     }
 
     /// Handles notifications until the next poll is due or requested.
-    async fn follow_notices(&self, notices: &mut Notices, next: tokio::time::Sleep) {
+    async fn follow_notices(&self, notices: &Notices, next: tokio::time::Sleep) {
         tokio::time::sleep(MIN_POLL_PAUSE).await;
         tokio::pin!(next);
         loop {
-            let mut notice = tokio::select! {
+            let notice = tokio::select! {
                 () = &mut next => return,
-                notice = notices.recv() => notice,
+                notice = notices.next() => notice,
             };
-            let Some(first) = notice.as_ref().and_then(link::version) else {
+            let Notice::Version(version) = notice else {
                 return;
             };
             tokio::time::sleep(self.read_delay()).await;
             // later notifications are newer
-            let mut version = first;
-            while let Ok(later) = notices.try_recv() {
-                notice = Some(later);
-                match notice.as_ref().and_then(link::version) {
-                    Some(later) => version = later,
-                    None => return,
-                }
-            }
+            let version = match notices.take() {
+                Some(Notice::Poll) => return,
+                Some(Notice::Version(newer)) => newer,
+                None => version,
+            };
             self.tracker.polled(Version::Content(version));
         }
     }

@@ -4,7 +4,9 @@
 //! A line looks as if `tracing` had made it, with the target `access`, and costs a tenth: nothing
 //! is allocated, and a second's time stamp is made once.
 
+use std::fmt;
 use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,6 +14,11 @@ use http::{HeaderValue, Method, Uri};
 
 use super::lines::Lines;
 use super::logging::Format;
+use super::printable::is_printable;
+use super::requests::Cut;
+
+/// The longest `User-Agent` that is logged, in bytes; the rest is cut.
+const LONGEST_USER_AGENT: usize = 256;
 
 /// The process's access log, once logging has been started at a level that shows it.
 static LOG: OnceLock<AccessLog> = OnceLock::new();
@@ -21,20 +28,28 @@ static LOG: OnceLock<AccessLog> = OnceLock::new();
 pub struct Record {
     /// The wall-clock time at which the request ended.
     pub at: SystemTime,
-    /// The listener's name.
+    /// The names that it accepts.
     pub listener: Arc<str>,
+    /// The address that the connection came from; none over a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// The caller's address as the trusted proxies before this one tell it.
+    pub forwarded: Option<IpAddr>,
     /// The client's name.
     pub client: Arc<str>,
     /// The app's name, if the caller is one.
     pub app: Option<Arc<str>>,
+    /// The name of the app that the caller says it is, and did not prove to be.
+    pub claimed_app: Option<Arc<str>>,
     /// The id that finds the request in other logs.
     pub request_id: Option<RequestId>,
-    /// The id of the trace that has the request's span.
+    /// The id of the trace with the request's span.
     pub trace_id: Option<[u8; 16]>,
     /// The request's method.
     pub method: Method,
     /// The request's target, of which only the path is shown.
     pub uri: Uri,
+    /// The caller's `User-Agent`, if it is to be logged.
+    pub user_agent: Option<HeaderValue>,
     /// The status that the caller got; 0 if there was no response.
     pub status: u16,
     /// How many bytes of the response's body were sent.
@@ -49,6 +64,8 @@ pub struct Record {
     pub replayed: bool,
     /// Why the proxy answered it itself.
     pub refused: Option<&'static str>,
+    /// Which side ended the exchange early.
+    pub cut: Option<Cut>,
     /// What went wrong.
     pub error: Option<String>,
 }
@@ -90,12 +107,16 @@ impl AccessLog {
         let Record {
             at,
             listener,
+            peer,
+            forwarded,
             client,
             app,
+            claimed_app,
             request_id,
             trace_id,
             method,
             uri,
+            user_agent,
             status,
             bytes,
             took,
@@ -103,6 +124,7 @@ impl AccessLog {
             generation,
             replayed,
             refused,
+            cut,
             error,
         } = record;
         self.0.record(|text| {
@@ -113,16 +135,24 @@ impl AccessLog {
                 Some(RequestId::Given(id)) => Id::Given(copied(id.as_bytes(), text)),
                 Some(RequestId::Generated(id)) => Id::Generated(id.to_be_bytes()),
             };
+            let user_agent = user_agent.map(|value| {
+                let bytes = value.as_bytes();
+                copied(&bytes[..bytes.len().min(LONGEST_USER_AGENT)], text)
+            });
             let error = error.as_ref().map(|error| copied(error.as_bytes(), text));
             Entry::Access(Access {
                 at,
                 listener,
+                peer,
+                forwarded,
                 client,
                 app,
+                claimed_app,
                 id,
                 trace_id,
                 method,
                 path,
+                user_agent,
                 status,
                 bytes,
                 took,
@@ -130,9 +160,21 @@ impl AccessLog {
                 generation,
                 replayed,
                 refused,
+                cut,
                 error,
             })
         });
+    }
+}
+
+/// The text of this length, if there is one, and what follows it.
+fn taken(length: Option<usize>, text: &[u8]) -> (Option<&[u8]>, &[u8]) {
+    match length {
+        None => (None, text),
+        Some(length) => {
+            let (taken, rest) = text.split_at(length);
+            (Some(taken), rest)
+        }
     }
 }
 
@@ -153,16 +195,20 @@ pub(super) enum Entry {
     Access(Access),
 }
 
-/// A [`Record`] without its texts: path, request id and error, in this order.
+/// A [`Record`] without its texts: path, request id, user agent and error, in this order.
 pub(super) struct Access {
     at: SystemTime,
     listener: Arc<str>,
+    peer: Option<SocketAddr>,
+    forwarded: Option<IpAddr>,
     client: Arc<str>,
     app: Option<Arc<str>>,
+    claimed_app: Option<Arc<str>>,
     id: Id,
     trace_id: Option<[u8; 16]>,
     method: Method,
     path: usize,
+    user_agent: Option<usize>,
     status: u16,
     bytes: u64,
     took: Duration,
@@ -170,6 +216,7 @@ pub(super) struct Access {
     generation: Option<u64>,
     replayed: bool,
     refused: Option<&'static str>,
+    cut: Option<Cut>,
     error: Option<usize>,
 }
 
@@ -253,19 +300,23 @@ impl Formatter {
                 (Some(&digits[..]), text)
             }
         };
-        let (error, text) = match access.error {
-            None => (None, text),
-            Some(length) => {
-                let (error, rest) = text.split_at(length);
-                (Some(error), rest)
-            }
-        };
+        let (user_agent, text) = taken(access.user_agent, text);
+        let (error, text) = taken(access.error, text);
 
         let mut line = self.begin(access.at, out);
         line.name("listener", access.listener.as_bytes());
+        if let Some(peer) = access.peer {
+            line.display("peer", &peer);
+        }
+        if let Some(forwarded) = access.forwarded {
+            line.display("forwarded", &forwarded);
+        }
         line.name("client", access.client.as_bytes());
         if let Some(app) = &access.app {
             line.text("app", app.as_bytes());
+        }
+        if let Some(app) = &access.claimed_app {
+            line.text("claimed_app", app.as_bytes());
         }
         if let Some(id) = id {
             line.text("request_id", id);
@@ -275,6 +326,9 @@ impl Formatter {
         }
         line.name("method", access.method.as_str().as_bytes());
         line.text("path", path);
+        if let Some(user_agent) = user_agent {
+            line.text("user_agent", user_agent);
+        }
         line.number("status", access.status.into());
         line.number("bytes", access.bytes);
         line.milliseconds("milliseconds", access.took);
@@ -290,6 +344,9 @@ impl Formatter {
         }
         if let Some(refused) = access.refused {
             line.text("refused", refused.as_bytes());
+        }
+        if let Some(cut) = access.cut {
+            line.text("cut", cut.label().as_bytes());
         }
         if let Some(error) = error {
             line.text("error", error);
@@ -342,6 +399,17 @@ impl Line<'_> {
         } else {
             self.text(key, name);
         }
+    }
+
+    /// A value that has nothing in it but what an address has.
+    fn display(&mut self, key: &str, value: &dyn fmt::Display) {
+        self.key(key);
+        let quote = match self.form.format {
+            Format::Json => "\"",
+            Format::Text => "",
+        };
+        // a Vec takes everything
+        let _ = write!(self.out, "{quote}{value}{quote}");
     }
 
     fn text(&mut self, key: &str, text: &[u8]) {
@@ -408,13 +476,6 @@ fn push_json_char(c: char, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a terminal prints `c` and does nothing else: no control character, and none that
-/// reverses the direction of writing.
-pub(super) fn is_printable(c: char) -> bool {
-    // `Debug` knows them; it escapes quotation marks too, for another reason
-    matches!(c, '"' | '\'' | '\\') || c.escape_debug().nth(1).is_none()
-}
-
 /// Appends `number` with at least `places` digits.
 fn push_decimal(mut number: u64, places: usize, out: &mut Vec<u8>) {
     let mut digits = [b'0'; 20];
@@ -464,237 +525,4 @@ impl Stamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::lines;
-    use super::*;
-    use prometheus::IntCounter;
-    use std::io;
-    use std::sync::Mutex;
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    const TEXT: Form = Form {
-        format: Format::Text,
-        colour: false,
-    };
-
-    const JSON: Form = Form {
-        format: Format::Json,
-        colour: false,
-    };
-
-    /// What the log holds after `act`.
-    fn logged(form: Form, act: impl FnOnce(&AccessLog, &Lines)) -> String {
-        let sink = Sink::default();
-        let dropped = IntCounter::new("dropped", "dropped").unwrap();
-        let (lines, writing) = lines::write_to(sink.clone(), form, dropped, |_| {}).unwrap();
-        act(&AccessLog(lines.clone()), &lines);
-        drop(writing);
-        let bytes = sink.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
-    }
-
-    fn whole() -> Record {
-        Record {
-            at: UNIX_EPOCH + Duration::from_micros(1_795_953_281_000_042),
-            listener: "local".into(),
-            client: "catalog".into(),
-            app: Some("nightly export".into()),
-            request_id: Some(RequestId::Generated(0xff)),
-            trace_id: Some([0xab; 16]),
-            method: Method::GET,
-            uri: "https://example.com/rest/2.0/assets?secret=1"
-                .parse()
-                .unwrap(),
-            status: 200,
-            bytes: 1_024,
-            took: Duration::from_nanos(12_345_678),
-            upstream: Some(Duration::from_millis(12)),
-            generation: Some(3),
-            replayed: true,
-            refused: Some("no-token"),
-            error: Some("ConnectRefused".to_owned()),
-        }
-    }
-
-    fn bare() -> Record {
-        Record {
-            app: None,
-            request_id: None,
-            trace_id: None,
-            upstream: None,
-            generation: None,
-            replayed: false,
-            refused: None,
-            error: None,
-            ..whole()
-        }
-    }
-
-    /// The line that `tracing` makes of the same fields.
-    fn traced(form: Form, record: &Record) -> String {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let subscriber = super::super::logging::tests::subscriber_to(form, move || writer.clone());
-        let millis = |span: Duration| (span.as_secs_f64() * 1e6).round() / 1e3;
-        let id = record.request_id.as_ref().map(|id| match id {
-            RequestId::Given(id) => id.to_str().unwrap().to_owned(),
-            RequestId::Generated(id) => format!("{id:032x}"),
-        });
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(
-                target: "access",
-                listener = %record.listener,
-                client = %record.client,
-                app = record.app.as_deref(),
-                request_id = id,
-                trace_id = record.trace_id.map(|_| "ab".repeat(16)),
-                method = %record.method,
-                path = record.uri.path(),
-                status = record.status,
-                bytes = record.bytes,
-                milliseconds = millis(record.took),
-                upstream_milliseconds = record.upstream.map(millis),
-                token_generation = record.generation,
-                replayed = record.replayed.then_some(true),
-                refused = record.refused,
-                error = record.error.as_deref(),
-            );
-        });
-        let bytes = sink.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
-    }
-
-    /// `line` without the time, which `tracing` reads itself.
-    fn without_time(line: &str) -> String {
-        let at = line.find("20").unwrap();
-        let end = at + line[at..].find('Z').unwrap();
-        assert_eq!(end - at, "2026-11-29T11:54:41.000042".len(), "{line}");
-        format!("{}TIME{}", &line[..at], &line[end..])
-    }
-
-    #[test]
-    fn a_line_is_the_one_that_tracing_makes() {
-        let colours = Form {
-            colour: true,
-            ..TEXT
-        };
-        let spans = [0, 1, 499, 500, 1_000, 999_999, 1_000_000, 59_999_999_499];
-        let mut records = vec![whole(), bare()];
-        records.extend(spans.map(|nanos| Record {
-            took: Duration::from_nanos(nanos),
-            request_id: Some(RequestId::Given(HeaderValue::from_static("a-b_c.1"))),
-            ..whole()
-        }));
-        records.push(Record {
-            uri: "/a%20b/\"'\\/?x".parse().unwrap(),
-            app: Some("späte \u{202e}\u{7}".into()),
-            error: Some("two\nlines".to_owned()),
-            method: Method::from_bytes(b"PROPFIND").unwrap(),
-            ..whole()
-        });
-        for form in [TEXT, colours, JSON] {
-            for record in &records {
-                let line = logged(form, |log, _| log.write(record.clone()));
-                let of_tracing = traced(form, record);
-                let (line, of_tracing) = (without_time(&line), without_time(&of_tracing));
-                if form.format == Format::Json {
-                    let value = |line: &str| serde_json::from_str::<serde_json::Value>(line);
-                    assert_eq!(value(&line).unwrap(), value(&of_tracing).unwrap());
-                }
-                if form.format == Format::Text || line.is_ascii() && !line.contains("\\u") {
-                    assert_eq!(line, of_tracing);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_line_for_people_and_one_for_collectors() {
-        assert_eq!(
-            logged(TEXT, |log, _| log.write(whole())),
-            "2026-11-29T11:54:41.000042Z  INFO access: listener=local client=catalog \
-             app=\"nightly export\" request_id=\"000000000000000000000000000000ff\" method=GET \
-             path=\"/rest/2.0/assets\" status=200 bytes=1024 milliseconds=12.346 \
-             upstream_milliseconds=12.0 token_generation=3 replayed=true refused=\"no-token\" \
-             error=\"ConnectRefused\"\n"
-        );
-        assert_eq!(
-            logged(JSON, |log, _| log.write(bare())),
-            "{\"timestamp\":\"2026-11-29T11:54:41.000042Z\",\"level\":\"INFO\",\
-             \"listener\":\"local\",\"client\":\"catalog\",\"method\":\"GET\",\
-             \"path\":\"/rest/2.0/assets\",\"status\":200,\"bytes\":1024,\
-             \"milliseconds\":12.346,\"target\":\"access\"}\n"
-        );
-    }
-
-    #[test]
-    fn nothing_in_a_line_ends_it_or_steers_a_terminal() {
-        let canary = "a\nb\r\u{1b}[2J\u{7f}\u{85}\u{9b}2J\u{202e}\u{2028}\0";
-        let record = Record {
-            listener: canary.into(),
-            app: Some(canary.into()),
-            error: Some(canary.to_owned()),
-            ..whole()
-        };
-        for form in [TEXT, JSON] {
-            let text = logged(form, |log, _| log.write(record.clone()));
-            let line = text.strip_suffix('\n').unwrap();
-            assert!(line.chars().all(is_printable), "{line:?}");
-            if form.format == Format::Json {
-                let value: serde_json::Value = serde_json::from_str(line).unwrap();
-                assert_eq!(value["error"], canary);
-                assert_eq!(value["listener"], canary);
-            }
-        }
-    }
-
-    #[test]
-    fn records_and_other_lines_stay_in_order() {
-        let text = logged(TEXT, |log, mut lines| {
-            for turn in 0..1_000 {
-                log.write(Record {
-                    status: turn,
-                    ..whole()
-                });
-                lines
-                    .write_all(format!("turn {turn}\n").as_bytes())
-                    .unwrap();
-            }
-        });
-        for (turn, pair) in text.lines().collect::<Vec<_>>().chunks(2).enumerate() {
-            assert!(pair[0].contains(&format!(" status={turn} ")), "{pair:?}");
-            assert_eq!(pair[1], format!("turn {turn}"));
-        }
-        assert_eq!(text.lines().count(), 2_000);
-    }
-
-    #[test]
-    fn time_stamps_follow_the_calendar() {
-        let mut stamp = Stamp::default();
-        let mut at = |seconds: u64, micros: u32| {
-            let mut out = Vec::new();
-            let at = UNIX_EPOCH + Duration::new(seconds, micros * 1_000 + 999);
-            stamp.write(at, &mut out);
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(at(0, 1), "1970-01-01T00:00:00.000001Z");
-        assert_eq!(at(951_782_399, 999_999), "2000-02-28T23:59:59.999999Z");
-        assert_eq!(at(951_782_400, 500_000), "2000-02-29T00:00:00.500000Z");
-        assert_eq!(at(2_147_483_648, 0), "2038-01-19T03:14:08.000000Z");
-        assert_eq!(at(u64::from(u32::MAX), 0), "2106-02-07T06:28:15.000000Z");
-    }
-}
+mod tests;

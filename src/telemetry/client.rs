@@ -21,6 +21,10 @@ pub struct ClientMetrics {
     token_rejected: IntCounter,
     token_waiters: IntGauge,
     replays: IntCounterVec,
+    upstream_errors: IntCounterVec,
+    connections_made: IntCounter,
+    connections_reused: IntCounter,
+    connections_failed: IntCounter,
     /// The last token requests, the latest last.
     log: Mutex<VecDeque<TokenRequest>>,
 }
@@ -47,6 +51,10 @@ pub struct Waiting(IntGauge);
 impl ClientMetrics {
     pub(super) fn new(families: &Families, client: &str) -> ClientMetrics {
         let label = &[client];
+        let connections = |outcome: &str| {
+            let family = &families.upstream_connections;
+            family.with_label_values(&[client, outcome])
+        };
         ClientMetrics {
             name: client.to_owned(),
             token_requests: families.token_requests.clone(),
@@ -54,13 +62,17 @@ impl ClientMetrics {
             token_rejected: families.token_rejected.with_label_values(label),
             token_waiters: families.token_waiters.with_label_values(label),
             replays: families.replays.clone(),
+            upstream_errors: families.upstream_errors.clone(),
+            connections_made: connections("made"),
+            connections_reused: connections("reused"),
+            connections_failed: connections("failed"),
             log: Mutex::default(),
         }
     }
 
-    /// Shows every failure of a token request and every outcome of a replay, at zero until the
-    /// first.
-    pub fn declare<Failure: Label, Replay: Label>(&self) {
+    /// Shows every failure of a token request, every outcome of a replay and every kind of error on
+    /// the way to the API, at zero until the first.
+    pub fn declare<Failure: Label, Replay: Label, Upstream: Label>(&self) {
         let failures = Failure::ALL.iter().map(|failure| failure.label());
         for outcome in failures.chain([OK]) {
             self.token_requests
@@ -69,6 +81,10 @@ impl ClientMetrics {
         for outcome in Replay::ALL {
             self.replays
                 .with_label_values(&[self.name.as_str(), outcome.label()]);
+        }
+        for kind in Upstream::ALL {
+            self.upstream_errors
+                .with_label_values(&[self.name.as_str(), kind.label()]);
         }
     }
 
@@ -100,9 +116,31 @@ impl ClientMetrics {
         log.iter().rev().copied().collect()
     }
 
+    /// A call failed on the way to the API or at it.
+    pub fn upstream_error(&self, kind: impl Label) {
+        self.upstream_errors
+            .with_label_values(&[self.name.as_str(), kind.label()])
+            .inc();
+    }
+
+    /// A request got a connection to the API, a reused one or a new one, or `None`.
+    pub fn upstream_connection(&self, is_reused: Option<bool>) {
+        match is_reused {
+            Some(true) => self.connections_reused.inc(),
+            Some(false) => self.connections_made.inc(),
+            None => self.connections_failed.inc(),
+        }
+    }
+
     /// The API answered 401 to a request with the client's token.
     pub fn token_rejected(&self) {
         self.token_rejected.inc();
+    }
+
+    /// How many requests with the client's token the API answered with 401 since the start.
+    #[must_use]
+    pub fn token_rejected_total(&self) -> u64 {
+        self.token_rejected.get()
     }
 
     /// How the replay of such a request ended.

@@ -21,6 +21,9 @@ pub(super) const CALL_BUCKETS: [f64; 20] = [
 /// Upper bounds, in seconds, for token requests, which end with a time-out of seconds.
 const TOKEN_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Upper bounds, in seconds, for operations of a store: a file at one end, the time-out at the other.
+const STORE_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
+
 /// The lines that this process's log has lost. The log is there before any registry is.
 static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::with_opts(options(
@@ -57,6 +60,8 @@ pub(super) struct Families {
     pub(super) requests: IntCounterVec,
     pub(super) request_duration: HistogramVec,
     pub(super) upstream_duration: HistogramVec,
+    pub(super) upstream_errors: IntCounterVec,
+    pub(super) upstream_connections: IntCounterVec,
     pub(super) requests_in_flight: IntGaugeVec,
     pub(super) request_bytes: IntCounterVec,
     pub(super) response_bytes: IntCounterVec,
@@ -70,6 +75,7 @@ pub(super) struct Families {
     pub(super) local_tokens: IntCounterVec,
     pub(super) store_up: IntGaugeVec,
     pub(super) store_operations: IntCounterVec,
+    pub(super) store_operation_duration: HistogramVec,
 }
 
 impl Families {
@@ -160,7 +166,7 @@ impl Families {
             ),
             requests: to.int_counter(
                 "requests_total",
-                "Requests answered, by the status that the caller got, and whether the response was the instance's or the proxy's own.",
+                "Requests that have ended, by the status that the caller got or the side that cut them (client_closed, upstream_reset), and whether the response was the instance's or the proxy's own.",
                 &["client", "app", "method", "code", "source"],
             ),
             request_duration: to.histogram(
@@ -174,6 +180,16 @@ impl Families {
                 "How long the instance took to begin its response.",
                 &["client", "app"],
                 &CALL_BUCKETS,
+            ),
+            upstream_errors: to.int_counter(
+                "upstream_errors_total",
+                "Calls that failed on the way to the API or broke off there, by the kind of failure.",
+                &["client", "kind"],
+            ),
+            upstream_connections: to.int_counter(
+                "upstream_connections_total",
+                "Connections to the API that requests asked for: made, reused or failed.",
+                &["client", "outcome"],
             ),
             requests_in_flight: to.int_gauge(
                 "requests_in_flight",
@@ -239,6 +255,12 @@ impl Families {
                 "store_operations_total",
                 "What stores were asked for, by what came of it.",
                 &["store", "operation", "outcome"],
+            ),
+            store_operation_duration: to.histogram(
+                "store_operation_duration_seconds",
+                "How long the store took to answer.",
+                &["store"],
+                &STORE_BUCKETS,
             ),
         }
     }

@@ -15,6 +15,7 @@ use prometheus::IntCounter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::access::{Entry, Form};
+use super::printable::clean_lines;
 
 /// How long the first line of several waits for the others.
 const LINGER: Duration = Duration::from_millis(10);
@@ -118,7 +119,7 @@ pub(super) fn write_to(
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // a panic elsewhere leaves nothing half done in here
+        // a panic elsewhere leaves nothing inconsistent here
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -256,7 +257,7 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Writing {
     /// Writes `text` and a line break, behind everything that was logged.
     pub fn say(&self, text: &dyn fmt::Display) {
-        let line = format!("{text}\n");
+        let line = format!("{}\n", clean_lines(&text.to_string()));
         self.shared.hand_in(ROOM, |text| {
             text.extend_from_slice(line.as_bytes());
             Entry::Line(line.len())

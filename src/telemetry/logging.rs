@@ -20,10 +20,11 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
-use super::access::{self, AccessLog, Form, is_printable};
+use super::access::{self, AccessLog, Form};
 use super::families::log_lines_dropped;
 use super::lines;
 pub use super::lines::Writing;
+use super::printable::is_printable;
 
 /// The targets that follow the chosen level: this crate's.
 const OWN: &str = "collibra_auth_proxy";

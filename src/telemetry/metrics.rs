@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use prometheus::{Registry, TextEncoder};
 
@@ -138,6 +138,12 @@ impl Metrics {
             .entry(kind.to_owned())
             .or_insert_with(|| Arc::new(SharedStore::new(&self.families, kind)));
         StoreMetrics::new(Arc::clone(shared))
+    }
+
+    /// How long stores of this `kind` took for the last operation that they answered.
+    #[must_use]
+    pub fn store_latency(&self, kind: &str) -> Option<Duration> {
+        lock(&self.stores).get(kind)?.latency()
     }
 
     /// Has `refresh` called before every scrape, to set what changes without an event, such as

@@ -34,6 +34,15 @@ pub enum MethodLabel {
     Other,
 }
 
+/// Which side ended an exchange before it was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The caller closed its connection, or reset its stream.
+    ClientClosed,
+    /// The instance broke off, or was silent for longer than `idle_timeout`.
+    UpstreamReset,
+}
+
 /// Whose response a caller was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -51,6 +60,13 @@ const SOURCES: usize = 2;
 /// The statuses that have a cell each: 100 to 599. The cell after them is for all others.
 const FIRST_CODE: u16 = 100;
 const CODES: usize = 500;
+
+/// The cells after those: any other status, and one for each [`Cut`]. Up to the last they stand for
+/// failures, as those of the 5xx do.
+const OTHER: usize = CODES;
+const UPSTREAM_RESET: usize = CODES + 1;
+const CLIENT_CLOSED: usize = CODES + 2;
+const COLUMNS: usize = CODES + 3;
 
 /// The requests of one client and app: a cell for each method, source and status, filled when first
 /// used.
@@ -79,6 +95,17 @@ impl MethodLabel {
             MethodLabel::Connect => "CONNECT",
             MethodLabel::Trace => "TRACE",
             MethodLabel::Other => "other",
+        }
+    }
+}
+
+impl Cut {
+    /// Its name in the log and in the label `code`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Cut::ClientClosed => "client_closed",
+            Cut::UpstreamReset => "upstream_reset",
         }
     }
 }
@@ -121,16 +148,22 @@ impl RequestCounts {
         }
     }
 
-    /// Counts one request.
-    pub(super) fn count(&self, method: MethodLabel, code: u16, source: Source) {
-        let column = match code.checked_sub(FIRST_CODE).map(usize::from) {
-            Some(known) if known < CODES => known,
-            _ => CODES,
+    /// Counts one request, by its status unless it was cut.
+    pub(super) fn count(&self, method: MethodLabel, code: u16, cut: Option<Cut>, source: Source) {
+        let column = match (cut, code.checked_sub(FIRST_CODE).map(usize::from)) {
+            (Some(Cut::ClientClosed), _) => CLIENT_CLOSED,
+            (Some(Cut::UpstreamReset), _) => UPSTREAM_RESET,
+            (None, Some(known)) if known < CODES => known,
+            (None, _) => OTHER,
         };
         let row = self.rows[method as usize * SOURCES + source as usize]
-            .get_or_init(|| (0..=CODES).map(|_| OnceLock::new()).collect());
+            .get_or_init(|| (0..COLUMNS).map(|_| OnceLock::new()).collect());
         row[column]
-            .get_or_init(|| self.resolve(method, (column < CODES).then_some(code), source))
+            .get_or_init(|| match cut {
+                Some(cut) => self.resolve(method, cut.label(), source),
+                None if column == OTHER => self.resolve(method, "other", source),
+                None => self.resolve(method, &code.to_string(), source),
+            })
             .inc();
     }
 
@@ -143,23 +176,22 @@ impl RequestCounts {
             .sum()
     }
 
-    /// How many of them failed: were answered with a 5xx, or not at all.
+    /// How many of them failed: were answered with a 5xx or not at all, or were cut by the instance.
     pub(super) fn failed(&self) -> u64 {
         const FIRST_FAILURE: usize = 500 - FIRST_CODE as usize;
         let rows = self.rows.iter().filter_map(OnceLock::get);
-        rows.flat_map(|row| &row[FIRST_FAILURE..])
+        rows.flat_map(|row| &row[FIRST_FAILURE..CLIENT_CLOSED])
             .filter_map(OnceLock::get)
             .map(IntCounter::get)
             .sum()
     }
 
-    fn resolve(&self, method: MethodLabel, code: Option<u16>, source: Source) -> IntCounter {
-        let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
+    fn resolve(&self, method: MethodLabel, code: &str, source: Source) -> IntCounter {
         self.family.with_label_values(&[
             &self.client,
             &self.app,
             method.as_str(),
-            code.as_str(),
+            code,
             source.as_str(),
         ])
     }
@@ -194,10 +226,15 @@ mod tests {
     fn each_method_and_status_has_its_own_counter() {
         let (family, counts) = counts();
         for code in [100, 200, 200, 599] {
-            counts.count(MethodLabel::Get, code, Source::Instance);
+            counts.count(MethodLabel::Get, code, None, Source::Instance);
         }
-        counts.count(MethodLabel::Get, 200, Source::Proxy);
-        counts.count(MethodLabel::Other, 200, Source::Instance);
+        counts.count(MethodLabel::Get, 200, None, Source::Proxy);
+        counts.count(MethodLabel::Other, 200, None, Source::Instance);
+        for status in [0, 200] {
+            for cut in [Cut::ClientClosed, Cut::UpstreamReset] {
+                counts.count(MethodLabel::Put, status, Some(cut), Source::Instance);
+            }
+        }
         let counted = |method, code, source| {
             let labels = &["catalog", "", method, code, source];
             family.with_label_values(labels).get()
@@ -207,14 +244,17 @@ mod tests {
         assert_eq!(value("GET", "200"), 2);
         assert_eq!((value("GET", "100"), value("GET", "599")), (1, 1));
         assert_eq!((value("other", "200"), value("HEAD", "100")), (1, 0));
-        assert_eq!((counts.total(), counts.failed()), (6, 1));
+        assert_eq!(value("PUT", "client_closed"), 2);
+        assert_eq!(value("PUT", "upstream_reset"), 2);
+        assert_eq!((value("PUT", "200"), value("PUT", "other")), (0, 0));
+        assert_eq!((counts.total(), counts.failed()), (10, 3));
     }
 
     #[test]
     fn statuses_that_nobody_registered_share_one_label() {
         let (family, counts) = counts();
         for code in [0, 99, 600, 999, u16::MAX] {
-            counts.count(MethodLabel::Trace, code, Source::Proxy);
+            counts.count(MethodLabel::Trace, code, None, Source::Proxy);
         }
         let other = family.with_label_values(&["catalog", "", "TRACE", "other", "proxy"]);
         assert_eq!(other.get(), 5);

@@ -1,8 +1,10 @@
 //! The numbers of a kind of store: whether it can be used, and what became of what it was asked.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGaugeVec};
 
 use super::families::Families;
 
@@ -17,7 +19,7 @@ pub enum Operation {
     Publish,
 }
 
-/// What became of it.
+/// Its result message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
     /// It was done.
@@ -45,6 +47,9 @@ pub(super) struct SharedStore {
     kind: String,
     up: IntGaugeVec,
     counts: [[IntCounter; 4]; 3],
+    duration: Histogram,
+    /// What the last answer took, in microseconds; 0: there was none.
+    latency: AtomicU64,
     users: Mutex<Users>,
 }
 
@@ -98,10 +103,15 @@ impl StoreMetrics {
         }
     }
 
-    /// The store was asked for `operation`, and this came of it.
-    pub fn operation(&self, operation: Operation, outcome: StoreOutcome) {
+    /// The store was asked for `operation`, and this came of it after so long.
+    pub fn operation(&self, operation: Operation, outcome: StoreOutcome, took: Duration) {
         self.shared.counts[operation as usize][outcome as usize].inc();
+        self.shared.duration.observe(took.as_secs_f64());
         let is_away = matches!(outcome, StoreOutcome::Error | StoreOutcome::Timeout);
+        if !is_away {
+            let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.shared.latency.store(took.max(1), Ordering::Relaxed);
+        }
         let was_away = std::mem::replace(&mut *locked(&self.away), is_away);
         match (was_away, is_away) {
             (false, true) => self.shared.change(|users| users.away += 1),
@@ -132,8 +142,16 @@ impl SharedStore {
             kind: kind.to_owned(),
             up: families.store_up.clone(),
             counts,
+            duration: families.store_operation_duration.with_label_values(&[kind]),
+            latency: AtomicU64::new(0),
             users: Mutex::default(),
         }
+    }
+
+    /// How long the last operation took that the store answered.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        let micros = self.latency.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
     }
 
     /// Of a store that nobody uses it is not said whether it is up.
@@ -174,12 +192,16 @@ mod tests {
         assert_eq!(up(&metrics), None);
         let (one, other) = (metrics.store("file"), metrics.store("file"));
         assert_eq!(up(&metrics).unwrap(), "\"file\"} 1");
-        one.operation(Operation::Read, StoreOutcome::Timeout);
-        other.operation(Operation::Lease, StoreOutcome::Held);
+        let took = Duration::from_millis(7);
+        one.operation(Operation::Read, StoreOutcome::Timeout, took);
+        assert_eq!(metrics.store_latency("file"), None);
+        other.operation(Operation::Lease, StoreOutcome::Held, took);
+        assert_eq!(metrics.store_latency("file"), Some(took));
         assert_eq!(up(&metrics).unwrap(), "\"file\"} 0");
-        one.operation(Operation::Publish, StoreOutcome::Held);
+        one.operation(Operation::Publish, StoreOutcome::Held, took);
         assert_eq!(up(&metrics).unwrap(), "\"file\"} 1");
-        other.operation(Operation::Read, StoreOutcome::Error);
+        other.operation(Operation::Read, StoreOutcome::Error, took * 2);
+        assert_eq!(metrics.store_latency("file"), Some(took));
         drop(other);
         assert_eq!(up(&metrics).unwrap(), "\"file\"} 1");
         drop(one);

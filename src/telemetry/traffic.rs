@@ -10,7 +10,7 @@ use prometheus::core::Metric as _;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::families::{CALL_BUCKETS, Families};
-use super::requests::{MethodLabel, RequestCounts, Source};
+use super::requests::{Cut, MethodLabel, RequestCounts, Source};
 
 /// The metrics with one app's name on them, found once. The name is empty for callers that are no
 /// app.
@@ -47,8 +47,10 @@ pub(super) struct Exemplar {
 pub struct Ended {
     /// The request's method.
     pub method: MethodLabel,
-    /// The status that the caller was sent; 0: none.
+    /// The status sent to the caller; 0 if none.
     pub status: u16,
+    /// Which side ended it early.
+    pub cut: Option<Cut>,
     /// Whose response it was.
     pub source: Source,
     /// From the request's head to the last byte of the response.
@@ -68,7 +70,7 @@ pub struct Ended {
 pub struct Totals {
     /// How many requests were answered.
     pub answered: u64,
-    /// How many of them failed: were answered with a 5xx, or not at all.
+    /// How many of them failed: were answered with a 5xx or not at all, or were cut by the instance.
     pub failed: u64,
     /// How many are in flight.
     pub in_flight: u64,
@@ -247,7 +249,7 @@ impl InFlight {
             exemplars,
             ..
         } = &*self.0;
-        requests.count(ended.method, ended.status, ended.source);
+        requests.count(ended.method, ended.status, ended.cut, ended.source);
         duration.observe(ended.duration.as_secs_f64());
         if let Some(upstream) = ended.upstream {
             upstream_duration.observe(upstream.as_secs_f64());

@@ -60,6 +60,8 @@ pub enum Outcome {
     ServerError,
     /// A success response without a usable token.
     Malformed,
+    /// The request came back to the proxy, or to another of its fleet.
+    Loop,
 }
 
 /// What a failed request may have cost at the issuer.
@@ -85,6 +87,7 @@ impl Label for Outcome {
         Outcome::ConnectionLost,
         Outcome::ServerError,
         Outcome::Malformed,
+        Outcome::Loop,
     ];
 
     fn label(self) -> &'static str {
@@ -97,6 +100,7 @@ impl Label for Outcome {
             Outcome::ConnectionLost => "connection_lost",
             Outcome::ServerError => "server_error",
             Outcome::Malformed => "malformed",
+            Outcome::Loop => "loop",
         }
     }
 }
@@ -106,7 +110,10 @@ impl Outcome {
     /// configuration.
     #[must_use]
     pub fn is_permanent(self) -> bool {
-        matches!(self, Outcome::InvalidClient | Outcome::InvalidRequest)
+        matches!(
+            self,
+            Outcome::InvalidClient | Outcome::InvalidRequest | Outcome::Loop
+        )
     }
 
     /// What the request may have cost.
@@ -114,7 +121,7 @@ impl Outcome {
     pub fn cost(self) -> Cost {
         match self {
             Outcome::RateLimited => Cost::PoolEmpty,
-            Outcome::Connect => Cost::None,
+            Outcome::Connect | Outcome::Loop => Cost::None,
             Outcome::InvalidClient | Outcome::InvalidRequest | Outcome::ServerError => {
                 Cost::Refused
             }

@@ -96,27 +96,27 @@ fn a_probe_is_answered_while_callers_hold_every_descriptor() {
 
 #[test]
 fn the_limit_of_open_files_is_raised_and_a_low_one_is_warned_of() {
-    let warning = |line: &str| {
-        line.contains("the process may open few files")
-            .then_some(())
-    };
     let simulator = Simulator::start();
-    let proxy = limited(&simulator, 64, 5_000);
+    let of_few = "the process may open few files";
+    // 1,000 connections and as many to the instance
+    let started = |hard: u32| {
+        let script = format!("ulimit -Sn 64 && ulimit -Hn {hard} && exec \"$@\"");
+        Proxy::configured(&simulator.url(), "", "max_connections = 1000\n")
+            .by(&["sh", "-c", &script, "sh"])
+            .start()
+    };
+    let proxy = started(2_000);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", proxy.process.id())).unwrap();
     let files = limits
         .lines()
         .find(|line| line.starts_with("Max open files"));
     let files: Vec<&str> = files.unwrap().split_whitespace().collect();
-    assert_eq!(files[3..5], ["5000", "5000"]);
-    assert!(
-        !proxy
-            .process
-            .err
-            .all()
-            .lines()
-            .any(|line| warning(line).is_some())
-    );
+    assert_eq!(files[3..5], ["2000", "2000"]);
+    assert!(!proxy.process.err.all().contains(of_few));
 
-    let proxy = limited(&simulator, 64, 512);
-    proxy.process.err.wait_for("a warning", warning);
+    let proxy = started(1_999);
+    proxy.process.err.wait_for("a warning", |line| {
+        let warned = line.contains(of_few) && line.contains("\"open_files\":1999");
+        (warned && line.contains("\"wanted\":2000")).then_some(())
+    });
 }

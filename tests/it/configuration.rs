@@ -270,6 +270,53 @@ fn check_live_tries_it_out_and_takes_one_token() {
 }
 
 #[test]
+fn check_live_goes_on_with_a_token_of_the_store_and_calls_the_api() {
+    let simulator = Simulator::start();
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let proxy = Proxy::to(&simulator.url())
+        .flag("--store-path", store.to_str().unwrap())
+        .start();
+    proxy.has_token();
+    let check = |more: &[&str]| {
+        let url = simulator.url();
+        let mut check = command(["check", "--live", "--upstream", &url, "--store-path"]);
+        check.arg(&store).args(more);
+        check.env("COLLIBRA_CLIENT_ID", CLIENT_ID);
+        let ended = run(check.env("COLLIBRA_CLIENT_SECRET", CLIENT_SECRET));
+        (ended.status, ended.out + &ended.err)
+    };
+    let (status, said) = check(&[]);
+    assert_eq!(status, 0, "{said}");
+    for step in [
+        "a pool of 5 and one more every 1m (a guess: ",
+        "token: that of the store is good for 4m ",
+        ": none was taken\n",
+        "left, as all who share the store count\n",
+        "api: GET /rest/2.0/application/info was answered 200 in ",
+    ] {
+        assert!(said.contains(step), "{step}: {said}");
+    }
+    let left = said.split("pool: ").nth(1).unwrap();
+    assert!(
+        left.starts_with("4.") || left.starts_with("5.0 of 5"),
+        "{left}"
+    );
+    assert_eq!(simulator.of_client("issued"), 1);
+    assert_eq!(simulator.count("unauthorized"), 0);
+
+    let (status, said) = check(&["--probe", "/_status/404"]);
+    assert_eq!(status, 1, "{said}");
+    let expected = "api: FAILED: GET /_status/404 was answered 404 in ";
+    assert!(
+        said.contains(expected) && said.contains("--probe"),
+        "{said}"
+    );
+    let (status, said) = check(&["--probe", "//evil.example/"]);
+    assert_eq!(status, 2, "{said}");
+}
+
+#[test]
 fn wait_ends_when_the_proxy_is_ready() {
     let simulator = Simulator::start();
     let proxy = Proxy::to(&simulator.url()).start();

@@ -14,6 +14,10 @@ use crate::support::process::run;
 const NOT_RUN: &[(&str, &str)] = &[
     ("kubectl create secret", "there is no cluster here"),
     ("kubectl create namespace", "there is no cluster here"),
+    ("kubectl create configmap", "there is no cluster here"),
+    ("kubectl exec", "there is no cluster here"),
+    ("kubectl get", "there is no cluster here"),
+    ("kubectl logs", "there is no cluster here"),
     (
         "kubectl apply",
         "there is no cluster here; tests/it/deploy renders what it applies",
@@ -27,12 +31,13 @@ const NOT_RUN: &[(&str, &str)] = &[
         "tests/it/deploy does, where kubectl is new enough",
     ),
     ("deploy/debian/build.sh", "a release build, an installation"),
-    ("sudo systemctl", "there is no systemd here"),
+    ("cd /etc/collibra-auth-proxy", "there is no systemd here"),
     ("docker buildx", "there is no Docker here"),
     (
         "deploy/image.sh",
         "a build for images; tests/it/deploy tries what is done with it",
     ),
+    ("openssl s_client", "there is no Collibra here"),
     ("cargo cyclonedx", "a program that cargo installs first"),
     ("cargo bench", "takes minutes"),
     ("KUBECONFIG=", "there is no cluster here"),
@@ -66,6 +71,7 @@ fn blocks(path: &Path) -> Vec<Block> {
 fn documents() -> Vec<PathBuf> {
     let found = fs::read_dir(top().join("docs")).unwrap();
     let mut found: Vec<_> = found.map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     found.sort();
     found
 }

@@ -264,9 +264,9 @@ fn a_proxy_that_refuses_tokens_is_told_of_those_who_wait_for_one() {
         (Manner::For(CREDENTIALS), "407"),
         (
             Manner::Says(b"HTTP/1.1 403 canary\r\n\r\n".to_vec()),
-            "it refused",
+            "answered 403 Forbidden",
         ),
-        (Manner::Silent, "nothing within"),
+        (Manner::Silent, "did not answer within"),
     ] {
         let forward = Forward::new(manner);
         let keys = format!(

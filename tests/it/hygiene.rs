@@ -35,7 +35,7 @@ fn whatever_an_app_shows_the_instance_sees_the_one_token() {
 #[test]
 fn what_speaks_of_sessions_and_of_the_way_is_left_behind() {
     let (simulator, proxy) = pair();
-    let told = echo(
+    let mut told = echo(
         &proxy,
         "Cookie: JSESSIONID=1\n\
          cookie: b=2\n\
@@ -46,11 +46,21 @@ fn what_speaks_of_sessions_and_of_the_way_is_left_behind() {
          X-Forwarded-Host: evil.example\n\
          x-forwarded-proto: https\n\
          X-Forwarded-Anything: x\n\
+         X-Original-URL: /rest/auth/v1/clients\n\
+         X-Rewrite-URL: /rest/auth/v1/clients\n\
+         X-Remote-User: admin\n\
+         Remote-User: admin\n\
+         X-Auth-Request-User: admin\n\
+         X-Real-IP: 1.2.3.4\n\
          Content-Type: application/json\n\
          X-Empty:\n\
          X-HTTP-Method-Override: PATCH\n\
          Accept-Encoding: gzip, x-odd\n",
     );
+    // the mark of the process that it passed
+    let fields = told["headers"].as_object_mut().unwrap();
+    let via = fields.remove("x-collibra-auth-proxy-via").unwrap();
+    assert_eq!(via[0].as_str().unwrap().len(), 32);
     assert_eq!(
         told["headers"],
         json!({

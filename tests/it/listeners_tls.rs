@@ -68,22 +68,37 @@ fn who_does_not_speak_tls_or_does_not_end_its_handshake_is_let_go() {
     assert!(!logged.contains("ERROR"), "{logged}");
 }
 
-#[test]
-fn sessions_are_resumed() {
-    let authority = Authority::new();
-    let (_simulator, proxy, _) = started(&authority, None);
-    let client = Client::new(&authority, HTTP_1, None);
-    let mut kinds = Vec::new();
-    for _ in 0..2 {
+/// The handshakes of two connections of `client`, one after the other.
+fn handshakes(proxy: &Proxy, client: &Client) -> [rustls::HandshakeKind; 2] {
+    [(), ()].map(|()| {
         let mut stream = client.connect(proxy.address).unwrap();
         let request = "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
         // the ticket comes after the handshake
         let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
-        kinds.push(stream.conn.handshake_kind().unwrap());
-    }
+        stream.conn.handshake_kind().unwrap()
+    })
+}
+
+#[test]
+fn sessions_are_resumed() {
+    let authority = Authority::new();
+    let (_simulator, proxy, _) = started(&authority, None);
+    let client = Client::new(&authority, HTTP_1, None);
     let expected = [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed];
-    assert_eq!(kinds, expected);
+    assert_eq!(handshakes(&proxy, &client), expected);
+}
+
+/// A session that is resumed has the certificate of its first handshake, expired or not.
+#[test]
+fn a_callers_certificate_is_verified_at_each_handshake() {
+    let (authority, apps) = (Authority::new(), Authority::new());
+    let (_simulator, proxy, _) = started(&authority, Some(&apps));
+    for shown in [None, Some((&apps, "lineage.example"))] {
+        let client = Client::new(&authority, HTTP_1, shown);
+        let full = [rustls::HandshakeKind::Full, rustls::HandshakeKind::Full];
+        assert_eq!(handshakes(&proxy, &client), full);
+    }
 }
 
 #[test]

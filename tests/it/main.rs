@@ -4,6 +4,10 @@
 // `#[cfg(test)]` again for clippy, which then allows `unwrap`
 
 #[cfg(test)]
+mod access_log;
+#[cfg(test)]
+mod addresses;
+#[cfg(test)]
 mod admin_jam;
 #[cfg(test)]
 mod apps;
@@ -26,6 +30,8 @@ mod configuration;
 #[cfg(test)]
 mod curl;
 #[cfg(test)]
+mod dashboards;
+#[cfg(test)]
 mod data_path;
 #[cfg(test)]
 mod deploy;
@@ -33,6 +39,8 @@ mod deploy;
 mod differential;
 #[cfg(test)]
 mod documents;
+#[cfg(test)]
+mod endless_peers;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
@@ -61,6 +69,8 @@ mod listeners_websocket;
 #[cfg(test)]
 mod log_jam;
 #[cfg(test)]
+mod loops;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod oauth_clients;
@@ -81,9 +91,13 @@ mod slow;
 #[cfg(test)]
 mod socket_activation;
 #[cfg(test)]
+mod status_page;
+#[cfg(test)]
 mod streaming;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod systemd;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

@@ -63,6 +63,11 @@ address = "127.0.0.1:0"
     assert_eq!(proxy.get("/").status, 401);
     let known = format!("GET /echo HTTP/1.1\nHost: {{host}}\nAuthorization: Bearer {key}\n\n");
     assert_eq!(proxy.ask(&known).status, 200);
+    // a request is counted after its response has left
+    proxy.metric_becomes(
+        "collibra_auth_proxy_requests_total{source=\"instance\"}",
+        1.0,
+    );
     let expected = table(&families(&http::get(proxy.admin, "/metrics").text()));
 
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");

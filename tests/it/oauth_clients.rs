@@ -1,26 +1,14 @@
 //! Programs with their own client-credentials code work by changing one URL, and never use
 //! Collibra's pool.
 
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
-use crate::support::{Proxy, Simulator};
+use crate::support::{Proxy, Simulator, made};
 
 const KEY: &str = "lin+eage%20key/0123456789";
-
-/// A file created by tests/run.
-fn made(path: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    assert!(
-        path.exists(),
-        "{} is missing: run tests/run, which makes it",
-        path.display()
-    );
-    path
-}
 
 /// An OAuth library.
 #[derive(Clone, Copy, Debug)]

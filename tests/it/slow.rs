@@ -113,6 +113,17 @@ fn slow_bodies_are_answered_and_ended() {
 }
 
 #[test]
+fn a_body_in_chunks_may_begin_late() {
+    let (_simulator, proxy) = impatient();
+    let mut late = proxy.connect();
+    late.send(proxy.bytes("POST /echo HTTP/1.1\nHost: {host}\nTransfer-Encoding: chunked\n\n"));
+    // longer than the five seconds that others have; 30 are too long for a test
+    assert!(late.is_silent_for(Duration::from_secs(7)));
+    late.send("1\r\nx\r\n0\r\n\r\n");
+    assert_eq!(late.answer("POST").status, 200);
+}
+
+#[test]
 fn slow_readers_are_cut() {
     let simulator = crate::support::Simulator::start();
     // data buffered by the callers' systems counts for them, and is soon used up at this rate

@@ -1,12 +1,15 @@
 //! An instance's certificate is verified with the system's authorities and `ca_file`, and its
 //! connections are reused.
 
-use crate::support::certificate::Authority;
+use crate::support::certificate::{Authority, Files};
 use crate::support::origin::{After, Certify, Rules};
 use crate::support::{Origin, Proxy, Simulator};
 
 fn simulator_of(authority: &Authority, name: &str) -> (Simulator, String) {
-    let files = authority.files(name);
+    simulator_with(&authority.files(name))
+}
+
+fn simulator_with(files: &Files) -> (Simulator, String) {
     let flags = [
         "--tls-cert",
         files.cert.to_str().unwrap(),
@@ -52,6 +55,24 @@ fn an_instance_certified_by_ca_file_is_served() {
     assert_eq!((large.body.len(), large.whole), (3_000_000, true));
     let cut = proxy.get("/_bytes/3000000?cut=100");
     assert!(!cut.whole);
+}
+
+#[test]
+fn a_server_whose_own_certificate_is_in_ca_file_is_served() {
+    let folder = Authority::new();
+    let files = folder.self_signed("localhost");
+    let (_simulator, url) = simulator_with(&files);
+    let proxy = Proxy::to(&url).file("--ca-file", &files.cert).start();
+    // by the token endpoint and by the API
+    proxy.has_token();
+    assert_eq!(proxy.get("/rest/2.0/application/info").status, 200);
+
+    let folder = Authority::new();
+    let other = folder.self_signed("localhost");
+    let proxy = Proxy::to(&url).file("--ca-file", &other.cert).start();
+    proxy.process.err.wait_for("a failure", |said| {
+        said.contains("token request failed").then_some(())
+    });
 }
 
 #[test]

@@ -1,168 +1,164 @@
-// Draws /api/status: asks every two seconds, and counts down by itself in between. Every text is
-// set as text, never as markup: part of it comes from a server far away.
-"use strict";
+// Listens to /api/events and draws what it says; counts down by itself in between.
 
-const ASK_EVERY = 2000;
+import { drawCard, drawPast } from "./cards.js";
+import { RANGES } from "./plots.js";
+import { drawTables, prepareTables } from "./tables.js";
+import { byId, duration, fit, made, set, time, tint, write } from "./text.js";
+
+// Without an event for so long, in milliseconds, the connection counts as lost: one comes each second.
+const SILENCE = 3500;
+const RECONNECT_EVERY = 1000;
 const DRAW_EVERY = 500;
 
-const byId = (id) => document.getElementById(id);
+// How far back the figures of "the last 10 s" look, in milliseconds.
+const LATELY = 10_000;
+
 let report = null;
 let received = 0;
-let silent = false;
+let history = null;
+let range = "recent";
+let stream = null;
+let opened = 0;
+let heard = performance.now();
+let heardAt = new Date();
+// Per client: its totals at each of the last events, the oldest first.
+let totals = new Map();
 
-function duration(seconds) {
-  const parts = [[86400, "d"], [3600, "h"], [60, "m"], [1, "s"]];
-  let rest = Math.max(0, Math.floor(seconds));
-  const shown = [];
-  for (const [size, unit] of parts) {
-    const count = Math.floor(rest / size);
-    rest -= count * size;
-    if (count > 0 || shown.length > 0 || unit === "s") shown.push(`${count}${unit}`);
+function hear() {
+  heard = performance.now();
+  heardAt = new Date();
+}
+
+function connect() {
+  stream?.close();
+  opened = performance.now();
+  const events = new EventSource("/api/events");
+  events.addEventListener("status", (event) => take(JSON.parse(event.data)));
+  events.addEventListener("history", (event) => takeHistory(JSON.parse(event.data)));
+  events.onerror = () => {
+    events.close();
+    if (stream !== events) return;
+    stream = null;
+    ask();
+  };
+  stream = events;
+}
+
+// Where the stream is refused, because too many watch, the answers are still to be had.
+async function ask() {
+  const get = async (path) => {
+    const response = await fetch(path, { signal: AbortSignal.timeout(SILENCE) });
+    if (!response.ok) throw new Error(`${path}: ${response.status}`);
+    return response.json();
+  };
+  try {
+    take(await get("/api/status"));
+    takeHistory(await get("/api/history"));
+  } catch {
+    // silence says the rest
   }
-  return shown.slice(0, 2).join(" ");
 }
 
-const time = (text) => new Date(text).toLocaleTimeString();
-
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-function tint(element, base, tone) {
-  const wanted = `${base} ${tone}`.trim();
-  if (element.className !== wanted) element.className = wanted;
-}
-
-// How a client is, in a word: alive or not, and whether the last renewal failed.
-function health(client, left) {
-  const alive = client.token?.usable && left > 0;
-  if (alive && !client.failure) return ["good", "usable"];
-  if (alive) return ["warn", "usable, renewal failing"];
-  if (client.token) return ["bad", "no usable token"];
-  return client.failure ? ["bad", "no token"] : ["warn", "no token yet"];
-}
-
-function nextText(next, age) {
-  if (next.kind === "answer") return "under way";
-  const left = next.in_seconds - age;
-  return left < 1 ? "now" : `in ${duration(left)}`;
-}
-
-function drawClient(card, client, age) {
-  const field = (name) => card.querySelector(`[data-field="${name}"]`);
-  const { token, failure, pool, requests } = client;
-  const left = token ? Math.max(0, token.seconds_left - age) : 0;
-  const [tone, word] = health(client, left);
-
-  write(field("name"), client.name);
-  write(field("instance"), client.instance);
-  write(field("id"), client.client_id);
-  write(field("badge"), word);
-  tint(field("badge"), "badge", tone);
-
-  if (tone === "bad" || !token) {
-    write(field("left"), token ? "Ended" : "None");
-    write(field("until"), token ? `at ${time(token.expires)}` : "no token since the start");
-  } else {
-    write(field("left"), duration(left));
-    write(field("until"), `left, until ${time(token.expires)}`);
+function take(said) {
+  hear();
+  if (report && report.started !== said.started) totals = new Map();
+  report = said;
+  received = heard;
+  for (const { name, requests } of said.clients) {
+    const known = totals.get(name) ?? [];
+    const { total, failed, rejected = 0 } = requests;
+    known.push({ at: heard, total, failed, rejected });
+    // the first is what the window is reckoned from
+    while (known.length > 1 && known[1].at <= heard - LATELY) known.shift();
+    totals.set(name, known);
   }
-
-  const life = token ? (new Date(token.expires) - new Date(token.issued)) / 1000 : 0;
-  const share = (seconds) => `${Math.min(100, Math.max(0, (100 * seconds) / life))}%`;
-  const renewal = client.next.in_seconds === null ? null : left - (client.next.in_seconds - age);
-  field("bar").style.width = life > 0 && tone !== "bad" ? share(left) : "0";
-  tint(field("bar"), "", tone);
-  field("renewal").hidden = !(life > 0 && tone !== "bad" && renewal > 0);
-  if (!field("renewal").hidden) field("renewal").style.left = share(renewal);
-
-  field("failure").hidden = !failure;
-  tint(field("failure"), "failure", tone);
-  if (failure) {
-    const row = failure.in_a_row > 1 ? `, ${failure.in_a_row} times in a row` : "";
-    write(field("outcome"), failure.outcome.replaceAll("_", " ") + row);
-    write(field("when"), `${duration(failure.seconds_ago + age)} ago`);
-    write(field("message"), failure.message);
-  }
-
-  const problem = client.store?.problem;
-  field("store").hidden = !problem;
-  if (problem) write(field("problem"), problem);
-
-  write(field("generation"), token ? `no. ${token.generation.toLocaleString()}` : "–");
-  write(field("issued"), token ? time(token.issued) : "–");
-  write(field("next"), nextText(client.next, age));
-  const whole = Math.floor(pool.available);
-  const dots = pool.capacity <= 10;
-  write(field("dots"), dots ? "●".repeat(whole) + "○".repeat(Math.max(0, pool.capacity - whole)) : "");
-  write(field("pool"), `${pool.available.toFixed(1)} of ${pool.capacity}`);
-  write(field("total"), requests.total.toLocaleString());
-  write(field("flight"), requests.in_flight.toLocaleString());
+  draw();
 }
 
-// Keeps the elements and changes their content, so that a selection survives.
-function fit(parent, count, make) {
-  while (parent.children.length > count) parent.lastElementChild.remove();
-  while (parent.children.length < count) parent.append(make());
-  return parent.children;
+function takeHistory(said) {
+  hear();
+  history = said;
+  drawHistory();
 }
 
-function row() {
-  const line = document.createElement("tr");
-  for (let cell = 0; cell < 4; cell += 1) line.insertCell();
-  return line;
+function lately(name) {
+  const known = totals.get(name);
+  const [first, last] = [known[0], known.at(-1)];
+  return {
+    requests: last.total - first.total,
+    failed: last.failed - first.failed,
+    rejected: last.rejected - first.rejected,
+  };
 }
 
-// A table's rows: numbers stand to the right.
-function fill(body, lines) {
-  const rows = fit(body, lines.length, row);
-  lines.forEach((line, index) => line.forEach((value, cell) => {
-    const number = typeof value === "number";
-    write(rows[index].cells[cell], number ? value.toLocaleString() : value);
-    tint(rows[index].cells[cell], "", number ? "number" : "");
-  }));
+function cards() {
+  return fit(byId("clients"), report.clients.length, () => made("client"));
+}
+
+function drawHistory() {
+  if (!report) return;
+  const all = cards();
+  report.clients.forEach((client, index) => drawPast(all[index], client, history, range));
+}
+
+function drawConnection(isLost) {
+  document.body.classList.toggle("stale", isLost && report !== null);
+  byId("note").hidden = !isLost;
+  tint(byId("live"), "live", isLost ? "bad" : report ? "good" : "");
+  write(byId("live"), isLost ? "connection lost" : report ? "live" : "connecting");
+  if (!isLost) return;
+  const old = report ? ` What is shown here is from ${time(heardAt)}.` : "";
+  write(byId("note"), `Connection lost: the proxy does not answer.${old} This page keeps trying.`);
+  write(byId("state"), "not answering");
+  tint(byId("state"), "badge", "bad");
+  document.title = "not answering · collibra-auth-proxy";
+}
+
+function drawConfiguration(age) {
+  const refused = report.refused_configuration;
+  byId("configuration").hidden = !refused;
+  if (!refused) return;
+  write(byId("refused-since"), `for ${duration(refused.seconds_ago + age)}; the one before stays in force`);
+  const faults = fit(byId("refused-faults"), refused.faults.length, () => document.createElement("li"));
+  refused.faults.forEach((fault, index) => write(faults[index], fault));
 }
 
 function draw() {
-  const state = byId("state");
-  byId("note").hidden = !silent;
-  document.querySelector("main").classList.toggle("stale", silent && report !== null);
-  if (silent) {
-    write(state, "not answering");
-    tint(state, "badge", "bad");
-    write(byId("note"), "The proxy does not answer; what is shown here is old. Asking again every two seconds.");
-    document.title = "not answering · collibra-auth-proxy";
-  }
-  if (!report || silent) return;
+  const isLost = performance.now() - heard > SILENCE;
+  drawConnection(isLost);
+  if (!report || isLost) return;
 
   const age = (performance.now() - received) / 1000;
   const [tone, word] = report.draining ? ["warn", "draining"] : report.ready ? ["good", "ready"] : ["bad", "not ready"];
-  write(state, word);
-  tint(state, "badge", tone);
+  write(byId("state"), word);
+  tint(byId("state"), "badge", tone);
   write(byId("about"), `version ${report.version}, up ${duration(report.uptime_seconds + age)}`);
   document.title = `${word} · collibra-auth-proxy`;
 
-  const cards = fit(byId("clients"), report.clients.length, () => byId("client").content.firstElementChild.cloneNode(true));
-  report.clients.forEach((client, index) => drawClient(cards[index], client, age));
-
-  byId("app-section").hidden = report.apps.length === 0;
-  fill(byId("apps"), report.apps.map((app) => [app.name, app.client ?? "–", app.requests, app.local_tokens]));
-  fill(byId("listeners"), report.listeners.map((listener) => [listener.name, listener.address, listener.client, listener.connections]));
+  byId("board").hidden = false;
+  drawConfiguration(age);
+  const before = byId("clients").children.length;
+  const all = cards();
+  report.clients.forEach((client, index) => drawCard(all[index], client, age, lately(client.name)));
+  if (before !== all.length) drawHistory();
+  drawTables(report, age);
 }
 
-async function ask() {
-  try {
-    const answer = await fetch("/api/status", { signal: AbortSignal.timeout(5000) });
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    report = await answer.json();
-    received = performance.now();
-    silent = false;
-  } catch {
-    silent = true;
-  }
+function watch() {
+  const now = performance.now();
+  if (stream === null && now - opened > RECONNECT_EVERY) connect();
+  else if (now - Math.max(heard, opened) > SILENCE) connect();
   draw();
-  setTimeout(ask, ASK_EVERY);
 }
 
-setInterval(draw, DRAW_EVERY);
-ask();
+for (const button of byId("range").children) {
+  write(button, RANGES[button.value].name);
+  button.addEventListener("click", () => {
+    range = button.value;
+    for (const other of byId("range").children) set(other, "aria-pressed", String(other === button));
+    drawHistory();
+  });
+}
+prepareTables(draw);
+connect();
+setInterval(watch, DRAW_EVERY);

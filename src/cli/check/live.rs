@@ -1,37 +1,29 @@
-//! `check --live`: each instance is found, reached and verified, each client takes one token, and
-//! the store is looked into.
+//! `check --live`: each instance is found, reached and verified; then each of its clients is tried.
 //! Says what each step found, and after one that failed what to do.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use rustls::ClientConnection;
+use tokio_util::either::Either;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::client::Trial;
 use crate::clock::Clock;
-use crate::config::{self, Config};
-use crate::oauth::{self, client::TokenClient};
-use crate::outgoing::tunnel::Proxy;
-use crate::proxy::config::Instance;
-use crate::store;
-use crate::tls;
-use crate::token::ports::TokenEndpoint;
+use crate::config::Config;
+use crate::outgoing::addresses::Addresses;
+use crate::outgoing::dial::{DialError, Dialed, Dialer, Protocols};
+use crate::upstream::Instance;
 
-/// How long a store may take to be looked into.
-const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Tries out all of `config`; true if every step succeeded.
+/// Tries out all of `config`, with a call of `probe` for each client; true if every step succeeded.
 ///
 /// # Errors
 /// Only if `out` cannot be written to.
 pub(super) async fn run(
     config: &Config,
+    probe: &str,
     clock: Arc<dyn Clock>,
     out: &mut impl Write,
 ) -> io::Result<bool> {
@@ -41,29 +33,23 @@ pub(super) async fn run(
         let reached = reach(instance, &*clock, out).await?;
         all_well &= reached;
         for client in config.clients.values().filter(|c| c.instance == *name) {
-            if reached {
-                writeln!(out, "trying client {}", client.name)?;
-                if let Some(proxy) = &client.oauth.proxy {
-                    writeln!(out, "  through the proxy {proxy}")?;
-                }
-                let found = ask(&client.oauth, clock.clone()).await;
-                all_well &= step(out, "token", found)?.is_some();
-            } else {
-                writeln!(out, "not trying client {}: see above", client.name)?;
-            }
-            if config.store != store::Config::Memory {
-                let kept = look(&config.store, instance, client, clock.clone()).await;
-                all_well &= step(out, "store", kept)?.is_some();
-            }
+            let trial = Trial {
+                instance,
+                client,
+                store: &config.store,
+                probe,
+                clock: Arc::clone(&clock),
+            };
+            all_well &= trial.run(reached, out).await?;
         }
     }
     Ok(all_well)
 }
 
 /// A step's result and what to say of it, or why it failed and what to do.
-type Found<T> = Result<(T, String), String>;
+pub(super) type Found<T> = Result<(T, String), String>;
 
-fn step<T>(out: &mut impl Write, name: &str, found: Found<T>) -> io::Result<Option<T>> {
+pub(super) fn step<T>(out: &mut impl Write, name: &str, found: Found<T>) -> io::Result<Option<T>> {
     match found {
         Ok((result, said)) => {
             writeln!(out, "  {name}: {said}")?;
@@ -76,117 +62,67 @@ fn step<T>(out: &mut impl Write, name: &str, found: Found<T>) -> io::Result<Opti
     }
 }
 
+/// Connects to `instance` as the proxy does, and says what each step found.
 async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> io::Result<bool> {
-    let Some(addresses) = step(out, "resolve", resolve(instance).await)? else {
-        return Ok(false);
+    let route = instance.route();
+    let limit = instance.connect_timeout;
+    let addresses = Addresses::new(route.targets(), limit, instance.resolve_ttl_max);
+    let names = route.targets();
+    let names: Vec<&str> = names.iter().map(|target| &*target.host).collect();
+    let dialer = match Dialer::new(&route, Arc::clone(&addresses)) {
+        Ok(dialer) => dialer,
+        Err(error) => return Ok(step::<()>(out, "tls", Err(error.to_string()))?.is_some()),
     };
-    let Some(stream) = step(out, "connect", connect(instance, &addresses, clock).await)? else {
-        return Ok(false);
+    let dialed = dialer.dial(Protocols::Any).await;
+    if !matches!(dialed, Err(DialError::Unresolved { .. })) {
+        let listed: Vec<String> = addresses
+            .current()
+            .iter()
+            .map(|a| a.ip().to_string())
+            .collect();
+        let said = format!("{} is {}", names.join(", "), listed.join(", "));
+        step(out, "resolve", Ok(((), said)))?;
+    }
+    let connected = |address, tcp: Option<Duration>| {
+        let spent = tcp.map_or_else(String::new, |tcp| format!(" in {}", milliseconds(tcp)));
+        Ok(((), format!("{address}{spent}")))
     };
-    let stream = match &instance.proxy {
-        Some(proxy) => {
-            let opened = open(instance, proxy, stream, clock).await;
-            let Some(stream) = step(out, "proxy", opened)? else {
-                return Ok(false);
+    let Dialed {
+        address,
+        transport,
+        took,
+    } = match dialed {
+        Ok(dialed) => dialed,
+        Err(error) => {
+            let failed = match &error {
+                DialError::Unresolved { .. } => "resolve",
+                DialError::Proxy(_) => "proxy",
+                DialError::Tls { address, .. } => {
+                    step(out, "connect", connected(*address, None))?;
+                    "tls"
+                }
+                _ => "connect",
             };
-            stream
+            step::<()>(out, failed, Err(error.to_string()))?;
+            return Ok(false);
         }
-        None => stream,
     };
-    let verified = if instance.tls {
-        verify(instance, stream, clock).await
-    } else {
-        Ok(((), "none: the instance's url is http://".to_owned()))
-    };
-    Ok(step(out, "tls", verified)?.is_some())
-}
-
-/// Has the proxy, to which `stream` leads, connect it with the instance.
-async fn open(
-    instance: &Instance,
-    proxy: &Proxy,
-    stream: TcpStream,
-    clock: &dyn Clock,
-) -> Found<TcpStream> {
-    let began = clock.now();
-    let (host, port, limit) = (&instance.host, instance.port, instance.connect_timeout);
-    let opened = match timeout(limit, proxy.connect(stream, host, port)).await {
-        Ok(opened) => opened,
-        Err(_) => Err(proxy.late(host, port, limit)),
-    };
-    let stream = opened.map_err(|e| e.to_string())?;
-    let spent = milliseconds(clock.now().since(began));
-    let said = format!("{proxy} connected to {} in {spent}", instance.authority);
-    Ok((stream, said))
-}
-
-/// Whose address is looked up first, and where that is written.
-fn next_hop(instance: &Instance) -> (&str, u16, &'static str) {
-    match &instance.proxy {
-        Some(proxy) => (proxy.host(), proxy.port(), "the proxy's name"),
-        None => (&instance.host, instance.port, "the instance's url"),
+    step(out, "connect", connected(address, Some(took.tcp)))?;
+    if let Some(proxy) = &instance.proxy {
+        let (to, spent) = (&instance.authority, milliseconds(took.tunnel));
+        let said = format!("{proxy} connected to {to} in {spent}");
+        step(out, "proxy", Ok(((), said)))?;
     }
-}
-
-async fn resolve(instance: &Instance) -> Found<Vec<SocketAddr>> {
-    let (host, port, written) = next_hop(instance);
-    let looked_up = tokio::net::lookup_host((host, port));
-    let addresses: Vec<SocketAddr> = match timeout(instance.connect_timeout, looked_up).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => {
-            return Err(format!(
-                "cannot find the address of {host} ({error}); check {written} and this machine's DNS"
-            ));
-        }
-        Err(_) => return Err(late(instance, "no answer from DNS")),
+    let said = match &transport {
+        Either::Left(_) => "none: the instance's url is http://".to_owned(),
+        Either::Right(stream) => verified(stream.get_ref().1, took.tls, clock),
     };
-    let listed: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
-    if listed.is_empty() {
-        return Err(format!("{host} has no address; check {written}"));
-    }
-    let said = format!("{host} is {}", listed.join(", "));
-    Ok((addresses, said))
+    step(out, "tls", Ok(((), said)))?;
+    Ok(true)
 }
 
-/// Connects to the first of `addresses` that lets it.
-async fn connect(
-    instance: &Instance,
-    addresses: &[SocketAddr],
-    clock: &dyn Clock,
-) -> Found<TcpStream> {
-    let mut failures = Vec::new();
-    for address in addresses {
-        let began = clock.now();
-        match timeout(instance.connect_timeout, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                let spent = milliseconds(clock.now().since(began));
-                return Ok((stream, format!("{address} in {spent}")));
-            }
-            Ok(Err(error)) => failures.push(format!("{address}: {error}")),
-            Err(_) => failures.push(format!("{address}: {}", late(instance, "no answer"))),
-        }
-    }
-    Err(format!(
-        "{}; check {} and the way out of this network",
-        failures.join(", "),
-        next_hop(instance).2
-    ))
-}
-
-async fn verify(instance: &Instance, stream: TcpStream, clock: &dyn Clock) -> Found<()> {
-    let (ca_file, identity) = (instance.ca_file.as_ref(), instance.identity.as_ref());
-    let config = tls::config_of_client(ca_file, identity).map_err(|e| e.to_string())?;
-    let name = ServerName::try_from(instance.host.clone())
-        .map_err(|_| "the instance's host can have no certificate; check its url".to_owned())?;
-    let began = clock.now();
-    let connector = TlsConnector::from(Arc::new(config));
-    let stream = match timeout(instance.connect_timeout, connector.connect(name, stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(refused(&error)),
-        Err(_) => return Err(late(instance, "no whole handshake")),
-    };
-    let spent = milliseconds(clock.now().since(began));
-    let (_, session) = stream.get_ref();
+/// What a handshake found.
+fn verified(session: &ClientConnection, took: Duration, clock: &dyn Clock) -> String {
     let version = session
         .protocol_version()
         .and_then(|version| {
@@ -200,7 +136,7 @@ async fn verify(instance: &Instance, stream: TcpStream, clock: &dyn Clock) -> Fo
         .and_then(<[_]>::first)
         .and_then(|der| describe(der, clock))
         .unwrap_or_else(|| "certificate accepted".to_owned());
-    Ok(((), format!("{version} in {spent}, {certificate}")))
+    format!("{version} in {}, {certificate}", milliseconds(took))
 }
 
 /// Whose certificate it is, and until when.
@@ -218,104 +154,35 @@ fn describe(der: &[u8], clock: &dyn Clock) -> Option<String> {
     ))
 }
 
-fn refused(error: &io::Error) -> String {
-    let tls = error
-        .get_ref()
-        .and_then(|e| e.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(rustls::Error::InvalidCertificate(reason)) => format!(
-            "the certificate is not accepted ({}); {}",
-            reason.to_string().escape_debug(),
-            tls::certificate_advice(reason)
-        ),
-        Some(rustls::Error::InvalidMessage(_)) => {
-            "that port does not speak TLS; check the scheme and the port in the instance's url"
-                .to_owned()
-        }
-        _ => format!("{error}; check what stands between here and there"),
-    }
-}
-
-/// Takes one token. Its text goes nowhere.
-async fn ask(config: &oauth::Config, clock: Arc<dyn Clock>) -> Found<()> {
-    let client = TokenClient::new(config, clock.clone()).map_err(|e| e.to_string())?;
-    let began = clock.now();
-    match client.request_token().await {
-        Ok(grant) => {
-            let spent = milliseconds(clock.now().since(began));
-            let life = humantime::format_duration(grant.expires_in);
-            Ok(((), format!("one came in {spent} and lives {life}")))
-        }
-        Err(error) => Err(match error.retry_after {
-            Some(wait) => {
-                let wait = humantime::format_duration(wait);
-                format!("{error} (it wants to be asked again in {wait})")
-            }
-            None => error.to_string(),
-        }),
-    }
-}
-
-/// Looks into the store of a client, and changes nothing there.
-async fn look(
-    config: &store::Config,
-    instance: &Instance,
-    client: &config::Client,
-    clock: Arc<dyn Clock>,
-) -> Found<()> {
-    let kept = store::Client {
-        name: &client.name,
-        instance: &instance.origin(),
-        id: &client.oauth.client_id,
-        secret: &client.oauth.client_secret,
-    };
-    let store = store::build(config, kept, clock.clone()).map_err(|e| e.to_string())?;
-    let began = clock.now();
-    let read = match timeout(STORE_TIMEOUT, store.read()).await {
-        Ok(read) => read.map_err(|e| e.to_string())?,
-        Err(_) => return Err("it does not answer".to_owned()),
-    };
-    let spent = milliseconds(clock.now().since(began));
-    let held = match read {
-        Some(record) if record.token.is_some() => format!("token {}", record.generation),
-        Some(_) => "a pool and no token that opens with this secret".to_owned(),
-        None => "nothing yet".to_owned(),
-    };
-    Ok((
-        (),
-        format!("{} store, read in {spent}: {held}", config.kind()),
-    ))
-}
-
-fn late(instance: &Instance, what: &str) -> String {
-    let limit = humantime::format_duration(instance.connect_timeout);
-    format!("{what} within {limit}")
-}
-
-fn milliseconds(spent: Duration) -> String {
+pub(super) fn milliseconds(spent: Duration) -> String {
     format!("{} ms", spent.as_millis())
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::net::SocketAddr;
 
+    use super::super::client::PROBE;
     use super::super::tests::config;
     use super::*;
     use crate::clock::SystemClock;
+    use crate::store;
 
     async fn said(config: &Config) -> (bool, String) {
         let mut out = Vec::new();
-        let well = run(config, Arc::new(SystemClock), &mut out).await.unwrap();
+        let well = run(config, PROBE, Arc::new(SystemClock), &mut out)
+            .await
+            .unwrap();
         (well, String::from_utf8(out).unwrap())
     }
 
-    /// A server that gives `answer` to two connections, of which the first asks nothing.
+    /// A server that gives `answer` to three connections, of which the first asks nothing.
     fn serve(answer: &'static str) -> SocketAddr {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
-            for stream in listener.incoming().take(2) {
+            for stream in listener.incoming().take(3) {
                 let mut stream = stream.unwrap();
                 if stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {
                     let _ = stream.write_all(answer.as_bytes());
@@ -338,6 +205,8 @@ mod tests {
             "connect: 127.0.0.1:",
             "tls: none",
             "lives 4m 59s",
+            "pool: 4 of 5 left at most: a guess",
+            "api: GET /rest/2.0/application/info was answered 200 in ",
         ] {
             assert!(said.contains(step), "{said}");
         }
@@ -354,7 +223,7 @@ mod tests {
         };
         let (_, told) = said(&config).await;
         assert!(told.contains("store: file store, read in "), "{told}");
-        assert!(told.ends_with("ms: nothing yet\n"), "{told}");
+        assert!(told.contains("ms: nothing yet\n"), "{told}");
 
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
@@ -402,7 +271,7 @@ mod tests {
         let (well, said) = said(&config(&format!("https://{address}"))).await;
         assert!(!well);
         assert!(
-            said.contains("tls: FAILED: that port does not speak TLS"),
+            said.contains("tls: FAILED: 127.0.0.1:") && said.contains("does not speak TLS"),
             "{said}"
         );
     }
@@ -435,7 +304,7 @@ mod tests {
         let (well, told) = said(&config).await;
         assert!(!well);
         assert!(
-            told.contains("tls: FAILED: the certificate is not accepted"),
+            told.contains("tls: FAILED: the certificate of localhost:"),
             "{told}"
         );
         assert!(
@@ -444,7 +313,7 @@ mod tests {
         );
 
         for instance in config.instances.values_mut() {
-            Arc::make_mut(instance).ca_file = Some(tls::CaFile::read(&ca_file).unwrap());
+            Arc::make_mut(instance).ca_file = Some(crate::tls::CaFile::read(&ca_file).unwrap());
         }
         let (_, told) = said(&config).await;
         assert!(told.contains("tls: TLS 1.3 in "), "{told}");

@@ -1,24 +1,31 @@
 //! `check`: reads the configuration, says what is in it, and with `--live` tries it out.
 
+mod client;
 mod live;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::loops::Names;
 use super::source::Source;
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel::Proxy;
+use crate::socket::Address;
 use crate::store;
 
 /// Find every fault in the configuration.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Try it out too: find, reach and verify each instance, take one token for each client out of
-    /// its pool, and look into the store
+    /// Try it out too: find, reach and verify each instance, look into the store, take one token for
+    /// each client out of its pool unless the store has a good one, and call the API with it once
     #[arg(long)]
     pub live: bool,
+    /// The path that --live calls
+    #[arg(long, value_name = "PATH", requires = "live", default_value = client::PROBE, value_parser = client::probe)]
+    pub probe: String,
     // last: its flags have a heading of their own, under which any that followed would stand
     /// The configuration's source.
     #[command(flatten)]
@@ -34,8 +41,15 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.source.load()?;
     let mut out = io::stdout();
+    let loops = Names::configured(&config).loops().await;
+    if !loops.is_empty() {
+        for found in loops {
+            writeln!(out, "fault: {found}")?;
+        }
+        return Ok(ExitCode::FAILURE);
+    }
     summary(&config, &mut out)?;
-    if args.live && !live::run(&config, Arc::new(SystemClock), &mut out).await? {
+    if args.live && !live::run(&config, &args.probe, Arc::new(SystemClock), &mut out).await? {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -48,26 +62,25 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     }
     for (name, instance) in &config.instances {
         let proxy = through(instance.proxy.as_ref());
-        writeln!(out, "instance {name}: {}{proxy}", instance.origin())?;
+        let at = at(&instance.address);
+        writeln!(out, "instance {name}: {}{at}{proxy}", instance.origin())?;
     }
     for (name, client) in &config.clients {
-        let pool = client.schedule.pool;
         writeln!(
             out,
-            "client {name}: {} at {}{}, a pool of {} and one more every {}",
+            "client {name}: {} at {}{}, {}",
             client.oauth.client_id,
             client.instance,
             through(client.oauth.proxy.as_ref()),
-            pool.capacity,
-            humantime::format_duration(pool.refill),
+            client::pool(client.schedule.pool, client.is_pool_assumed),
         )?;
     }
     for listener in &config.listeners {
         writeln!(
             out,
-            "listener {}: http://{} with the token of {}, for {}",
+            "listener {}: {} with the token of {}, for {}",
             listener.name,
-            listener.address,
+            url(listener.scheme(), &listener.address),
             listener.client,
             listener.hosts.join(", "),
         )?;
@@ -88,8 +101,26 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
             kubernetes.access, kubernetes.secret, kubernetes.lease, kubernetes.namespace
         )?,
     }
-    writeln!(out, "admin: http://{}", config.admin.address)?;
+    writeln!(out, "admin: {}", url("http", &config.admin.address))?;
     writeln!(out, "the configuration is sound")
+}
+
+/// Where it is connected to, if that is configured.
+fn at(address: &[Target]) -> String {
+    let listed: Vec<String> = address.iter().map(Target::to_string).collect();
+    if listed.is_empty() {
+        return String::new();
+    }
+    format!(" at {}", listed.join(", "))
+}
+
+/// How an address is called: by its scheme, or as a unix socket.
+fn url(scheme: &str, address: &Address) -> String {
+    match (address, scheme) {
+        (Address::Tcp(address), _) => format!("{scheme}://{address}"),
+        (Address::Unix { .. }, "http") => address.to_string(),
+        (Address::Unix { .. }, _) => format!("{address} (TLS)"),
+    }
 }
 
 /// The way there, if it is not the straight one.
@@ -117,14 +148,31 @@ mod tests {
     #[test]
     fn says_what_is_configured_and_no_secret() {
         let mut out = Vec::new();
-        summary(&config("https://acme.example"), &mut out).unwrap();
+        let mut config = config("https://acme.example");
+        for instance in config.instances.values_mut() {
+            let address = Target::parse("10.1.2.3:443").unwrap();
+            Arc::make_mut(instance).address = vec![address];
+        }
+        summary(&config, &mut out).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"
-        instance default: https://acme.example
-        client default: urn:x at default, a pool of 5 and one more every 6s
+        instance default: https://acme.example at 10.1.2.3:443
+        client default: urn:x at default, a pool of 5 and one more every 6s (a guess: Collibra's own; set pool if yours is another)
         listener local: http://127.0.0.1:8080 with the token of default, for localhost, 127.0.0.1, [::1]
         admin: http://127.0.0.1:9902
         the configuration is sound
         ");
+    }
+
+    #[test]
+    fn an_address_is_shown_as_it_is_called() {
+        let tcp = Address::Tcp(([127, 0, 0, 1], 8080).into());
+        let unix = Address::Unix {
+            path: "/run/a.sock".into(),
+            mode: 0o660,
+        };
+        assert_eq!(url("https", &tcp), "https://127.0.0.1:8080");
+        assert_eq!(url("http", &unix), "unix:/run/a.sock");
+        assert_eq!(url("https", &unix), "unix:/run/a.sock (TLS)");
     }
 
     #[tokio::test]
@@ -135,6 +183,7 @@ mod tests {
                 ..Source::default()
             },
             live: false,
+            probe: client::PROBE.to_owned(),
         };
         let error = run(args).await.unwrap_err();
         assert!(error.downcast_ref::<crate::config::Faults>().is_some());

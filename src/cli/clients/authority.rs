@@ -119,7 +119,11 @@ impl Authority {
     /// If its token endpoint is unusable.
     pub(super) fn client(client: &config::Client) -> anyhow::Result<Authority> {
         Ok(Authority::Client {
-            endpoint: Box::new(TokenClient::new(&client.oauth, Arc::new(SystemClock))?),
+            endpoint: Box::new(TokenClient::new(
+                &client.oauth,
+                None,
+                Arc::new(SystemClock),
+            )?),
             held: None,
         })
     }

@@ -6,9 +6,10 @@ use anyhow::{Context, bail};
 
 use super::authority::Anyone;
 use super::site::SiteArgs;
-use super::{line, print, print_json};
+use super::{print, print_json};
 use crate::cli::Usage;
 use crate::client_id::ClientId;
+use crate::telemetry::printable::clean;
 
 /// Delete a client: its tokens are revoked, and it gets no new ones
 #[derive(Clone, Debug, clap::Args)]
@@ -45,7 +46,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let by = args.by.resolve(&site)?.authorization().await?;
     if !args.yes {
         let client = site.api.show(&by, &args.id).await?;
-        let name = client.client_name.as_deref().map_or("-".to_owned(), line);
+        let name = client.client_name.as_deref().map_or("-".into(), clean);
         if !confirmed(&format!(
             "Delete {} ({name}) at {}?",
             args.id,

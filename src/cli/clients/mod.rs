@@ -20,9 +20,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::admin_client::printable;
 use super::status_table::table;
 use crate::registration::Registration;
+use crate::telemetry::printable::escape_json;
 
 /// Register clients at Collibra, list, change, rotate and delete them
 ///
@@ -68,7 +68,8 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Prints JSON to standard output, for scripts.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    let json = serde_json::to_string_pretty(value)?;
+    print(&format!("{}\n", escape_json(&json)))
 }
 
 /// Formats clients as a table.
@@ -77,18 +78,13 @@ fn rows(clients: &[Registration]) -> String {
         &["ID", "NAME", "REGISTERED", "GRANTS"],
         clients.iter().map(|client| {
             [
-                line(client.client_id.as_str()),
-                client.client_name.as_deref().map_or("-".to_owned(), line),
+                client.client_id.to_string(),
+                client.client_name.clone().unwrap_or_else(|| "-".to_owned()),
                 client.client_id_issued_at.map_or("-".to_owned(), date),
-                line(&client.grant_types.join(", ")),
+                client.grant_types.join(", "),
             ]
         }),
     )
-}
-
-/// Makes untrusted text one printable line.
-fn line(text: &str) -> String {
-    printable(text).replace('\n', " ")
 }
 
 fn date(seconds: i64) -> String {
@@ -115,7 +111,7 @@ mod tests {
         ];
         insta::assert_snapshot!(rows(&all), @"
         ID      NAME          REGISTERED  GRANTS
-        urn:1   nightly �[2J  2027-01-15  client_credentials
+        urn:1   nightly��[2J  2027-01-15  client_credentials
         urn:22  -             -           client_credentials
         ");
     }

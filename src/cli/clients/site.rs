@@ -9,8 +9,8 @@ use anyhow::Context;
 use crate::cli::Usage;
 use crate::cli::source::environment;
 use crate::config::{self, Config};
-use crate::proxy::config::Instance;
 use crate::registration::{self, Base, RegistrationClient};
+use crate::upstream::Instance;
 
 /// The timeout of one call.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,6 +84,7 @@ impl SiteArgs {
             ca_file: instance.ca_file.clone(),
             identity: instance.identity.clone(),
             proxy: instance.proxy.clone(),
+            address: instance.address.clone(),
         })?;
         Ok(Site {
             config,

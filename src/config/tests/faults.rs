@@ -359,6 +359,28 @@ fn a_secret_that_everyone_can_read_is_pointed_out() {
 }
 
 #[test]
+fn a_copy_of_systemd_is_pointed_out() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), "s3cret").unwrap();
+    let source = format!("client_secret_file = {:?}", folder.path().join("secret"));
+    let text = with("", "", "").replace("client_secret = \"s\"", &source);
+    let said = |credentials: Option<&Path>| {
+        let env = |name: &str| {
+            let folder = credentials.filter(|_| name == "CREDENTIALS_DIRECTORY")?;
+            Some(folder.to_str()?.to_owned())
+        };
+        let config = read_with(&text, Path::new(""), &env).unwrap();
+        let warnings: Vec<String> = config.warnings.iter().map(|w| w.to_string()).collect();
+        warnings
+            .iter()
+            .any(|w| w.contains("systemd copies this file"))
+    };
+    assert!(said(Some(folder.path())));
+    assert!(!said(Some(Path::new("/run/credentials/other.service"))));
+    assert!(!said(None));
+}
+
+#[test]
 fn a_byte_order_mark_is_cut_and_said() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "\u{feff}s3cret\n").unwrap();

@@ -122,3 +122,57 @@ fn certificates_and_keys() {
     proxy.toml:10: listener.local.tls.ca_file: this key is unknown; write `cert_file`
     "#);
 }
+
+#[test]
+fn trusted_proxies_are_networks_or_addresses() {
+    let of = |networks: &str| read(&with("", "", &format!("trusted_proxies = {networks}")));
+    let config = of(r#"["10.0.0.0/8", "192.0.2.1", "fd00::/8"]"#).unwrap();
+    let networks = config.listeners[0].trusted_proxies.iter();
+    let networks: Vec<String> = networks.map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]);
+    let faults = of(r#"["10.0.0.0/33", "proxy.internal"]"#).unwrap_err();
+    insta::assert_snapshot!(faults, @r#"
+    proxy.toml:10: listener.local.trusted_proxies: item 1 is no network; write an address and how many of its bits count, like "10.0.0.0/8" or "fd00::/8"
+    proxy.toml:10: listener.local.trusted_proxies: item 2 is no network; write an address and how many of its bits count, like "10.0.0.0/8" or "fd00::/8"
+    "#);
+}
+
+#[test]
+fn an_instance_is_none_of_the_listeners() {
+    let of = |url: &str, address: &str| {
+        let text = with("", "", "allow_unauthenticated = true");
+        let text = text.replace("127.0.0.1:8080", address);
+        read(&text.replace("https://acme.example", url))
+    };
+    for (url, address) in [
+        ("http://127.0.0.1:8080", "127.0.0.1:8080"),
+        ("http://localhost:8080", "127.0.0.1:8080"),
+        ("http://localhost:8080", "[::1]:8080"),
+        ("http://127.0.0.9:8080", "0.0.0.0:8080"),
+        ("https://[::1]:8443", "[::]:8443"),
+    ] {
+        let said = of(url, address).unwrap_err().to_string();
+        let expected = "instance.acme.url: [listener.local] listens there";
+        assert!(said.contains(expected), "{url} {address}: {said}");
+    }
+    for (url, address) in [
+        ("http://127.0.0.1:8081", "127.0.0.1:8080"),
+        ("http://127.0.0.1:8080", "127.0.0.2:8080"),
+        ("https://acme.collibra.com:8080", "0.0.0.0:8080"),
+        ("http://127.0.0.1:8080", "unix:/run/a.sock"),
+    ] {
+        assert!(of(url, address).is_ok(), "{url} {address}");
+    }
+}
+
+#[test]
+fn the_admin_address_answers_to_more_names() {
+    let of = |hosts: &str| read(&format!("{}[admin]\nhosts = {hosts}\n", with("", "", "")));
+    let config = of("[\"Proxy.Internal\"]").unwrap();
+    assert_eq!(config.admin.hosts, ["proxy.internal"]);
+    let said = of("[\"*\"]").unwrap_err().to_string();
+    assert!(
+        said.contains("admin.hosts: item 1 is no host name"),
+        "{said}"
+    );
+}

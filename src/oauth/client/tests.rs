@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::clock::SystemClock;
 use crate::oauth::{AuthMethod, testing};
+use crate::outgoing::via::{self, VIA};
 use crate::tls::CaFile;
 use crate::token::ports::Outcome;
 
@@ -142,7 +143,7 @@ fn config(scheme: &str, address: SocketAddr) -> Config {
 }
 
 async fn ask(config: &Config) -> Result<Grant, RequestError> {
-    let client = TokenClient::new(config, Arc::new(SystemClock)).unwrap();
+    let client = TokenClient::new(config, None, Arc::new(SystemClock)).unwrap();
     let result = client.request_token().await;
     let shown = format!("{client:?} {result:?}");
     assert!(!shown.contains("canary"), "{shown}");
@@ -189,6 +190,7 @@ async fn a_request_is_what_the_document_asks_for() {
         "user-agent: collibra-auth-proxy/{}",
         env!("CARGO_PKG_VERSION")
     );
+    let via = format!("{VIA}: {}", via::own().to_str().unwrap());
     assert_eq!(
         lines,
         [
@@ -200,6 +202,7 @@ async fn a_request_is_what_the_document_asks_for() {
             "content-type: application/x-www-form-urlencoded",
             &host,
             &agent,
+            &via,
         ]
     );
 }
@@ -221,7 +224,7 @@ async fn client_secret_post_sends_no_authorization() {
 async fn every_request_has_a_connection_of_its_own() {
     let server = Server::start(answer("200 OK", TOKEN)).await;
     let config = config("http", server.address);
-    let client = TokenClient::new(&config, Arc::new(SystemClock)).unwrap();
+    let client = TokenClient::new(&config, None, Arc::new(SystemClock)).unwrap();
     for n in 1..=3 {
         client.request_token().await.unwrap();
         assert_eq!(server.connections(), n);
@@ -310,7 +313,7 @@ async fn cookies_are_not_kept() {
     )))
     .await;
     let config = config("http", server.address);
-    let client = TokenClient::new(&config, Arc::new(SystemClock)).unwrap();
+    let client = TokenClient::new(&config, None, Arc::new(SystemClock)).unwrap();
     client.request_token().await.unwrap();
     client.request_token().await.unwrap();
     assert!(!server.requests.lock().unwrap()[1].contains("JSESSIONID"));
@@ -433,7 +436,7 @@ fn a_configuration_that_cannot_work_is_refused() {
         (with_url("https://u:canary@acme.example/t"), "user name"),
         (with_url("https://acme.example/t#canary"), "fragment"),
     ] {
-        let error = TokenClient::new(&config, Arc::new(SystemClock)).unwrap_err();
+        let error = TokenClient::new(&config, None, Arc::new(SystemClock)).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
         assert!(!format!("{error} {error:?}").contains("canary"));
     }

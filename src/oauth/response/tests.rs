@@ -76,6 +76,28 @@ fn lenient_where_the_meaning_is_plain() {
 }
 
 #[test]
+fn a_request_that_comes_back_to_the_proxy_brings_no_token() {
+    use crate::local_token::{Key, Subject};
+
+    let error = ask(508, &[], "{}").unwrap_err();
+    assert_eq!(error.outcome, Outcome::Loop);
+    assert!(error.message.contains("lead back"), "{}", error.message);
+
+    let key = Key::of(&SECRET.to_owned().into());
+    let answered = |subject| {
+        let token = key.sign(subject, wall() + Duration::from_secs(60), 1);
+        ask(200, &[], &GOOD.replace("abc.DEF", token.expose()))
+    };
+    let error = answered(Subject::Client("catalog")).unwrap_err();
+    assert_eq!(error.outcome, Outcome::Loop);
+    assert!(error.message.contains("local token"), "{}", error.message);
+    assert!(!error.message.contains("cap1"), "{}", error.message);
+    // of a proxy that this one is an app of
+    answered(Subject::App("edge")).unwrap();
+    answered(Subject::Anyone).unwrap();
+}
+
+#[test]
 fn a_success_without_a_usable_token_says_what_is_wrong() {
     let body = |access_token: &str, token_type: &str, expires_in: &str| {
         format!(

@@ -1,6 +1,6 @@
-//! The readings of a path by lenient servers: percent-decoded once or twice, dot segments and
-//! doubled slashes resolved or not, `;parameters` removed, and dots and spaces around names
-//! removed.
+//! A path as a lenient server might read it: percent-decoded once or twice, dot segments and doubled
+//! slashes resolved or not, `;parameters` cut, dots and spaces around names; and letters that are
+//! others' upper or lower case, or their wide form, as what they stand for.
 
 use std::borrow::Cow;
 
@@ -18,6 +18,8 @@ pub(in crate::proxy) struct PathReadings<'a> {
     likely: Cow<'a, str>,
     /// The readings of others.
     others: Vec<String>,
+    /// As servers might that compare without regard to case: what is denied is denied in these too.
+    folded: Vec<String>,
 }
 
 impl<'a> PathReadings<'a> {
@@ -29,8 +31,11 @@ impl<'a> PathReadings<'a> {
     pub(in crate::proxy) fn of(path: &'a str) -> Result<PathReadings<'a>, Malformed> {
         if is_plain(path) {
             let likely = Cow::Borrowed(path);
-            let others = Vec::new();
-            return Ok(PathReadings { likely, others });
+            return Ok(PathReadings {
+                likely,
+                others: Vec::new(),
+                folded: Vec::new(),
+            });
         }
         let once = decoded(path)?;
         let twice = decoded(&once)?;
@@ -38,10 +43,20 @@ impl<'a> PathReadings<'a> {
         if twice != once {
             others.extend(ways(&twice)?);
         }
+        let mut folded = Vec::new();
+        if !twice.is_ascii() {
+            let narrow: String = twice.chars().map(narrow).collect();
+            others.extend(ways(&narrow)?);
+            folded = ways(&narrow.chars().map(plain_letters).collect::<String>())?;
+        }
         let likely = resolved(&once, Names::AsTheyAre);
         others.retain(|other| *other != likely);
         let likely = Cow::Owned(likely);
-        Ok(PathReadings { likely, others })
+        Ok(PathReadings {
+            likely,
+            others,
+            folded,
+        })
     }
 
     /// The reading of most servers.
@@ -51,10 +66,11 @@ impl<'a> PathReadings<'a> {
 
     /// Returns whether `holds` for at least one reading.
     pub(in crate::proxy) fn any(&self, holds: impl Fn(&str) -> bool) -> bool {
-        holds(&self.likely) || self.others.iter().any(|other| holds(other))
+        let mut others = self.others.iter().chain(&self.folded);
+        holds(&self.likely) || others.any(|other| holds(other))
     }
 
-    /// Returns whether `holds` for every reading.
+    /// Whether `holds` for every reading of a server that tells letters apart.
     pub(in crate::proxy) fn all(&self, holds: impl Fn(&str) -> bool) -> bool {
         holds(&self.likely) && self.others.iter().all(|other| holds(other))
     }
@@ -66,7 +82,7 @@ fn is_plain(path: &str) -> bool {
     let mut before = b'x';
     for byte in path.bytes() {
         match (before, byte) {
-            (_, b';' | b'%' | b'\\') | (b'/' | b'.', b'/') | (b'/', b'.') => return false,
+            (_, b';' | b'%' | b'\\' | 0x80..) | (b'/' | b'.', b'/') | (b'/', b'.') => return false,
             _ => before = byte,
         }
     }
@@ -77,6 +93,32 @@ fn decoded(path: &str) -> Result<Cow<'_, str>, Malformed> {
     // servers would read other encodings differently
     let decoded = percent_decode_str(path).decode_utf8();
     decoded.map_err(|_| Malformed::AmbiguousPath)
+}
+
+/// The ASCII character of which `c` is the full-width form, which old encodings of Windows make of it.
+fn narrow(c: char) -> char {
+    let ascii = match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0),
+        '\u{3000}' => Some(' '),
+        _ => None,
+    };
+    ascii.unwrap_or(c)
+}
+
+/// The ASCII letters of which `c` is another case, like the long s and the Kelvin sign; else `c`.
+fn plain_letters(c: char) -> String {
+    if c.is_ascii() {
+        return c.into();
+    }
+    let upper = c.to_uppercase().collect::<String>();
+    let lower = c.to_lowercase().collect::<String>();
+    match c {
+        // with a dot above that some servers drop
+        '\u{130}' => "i".to_owned(),
+        _ if upper.is_ascii() => upper.to_ascii_lowercase(),
+        _ if lower.is_ascii() => lower,
+        _ => c.into(),
+    }
 }
 
 /// The readings of a decoded path: its resolved form, and for a server that resolves no dots, every
@@ -159,6 +201,32 @@ mod tests {
             assert_eq!(readings.likely, likely, "{path}");
             assert_eq!(readings.others, others, "{path}");
         }
+    }
+
+    #[test]
+    fn letters_stand_for_those_whose_other_case_they_are() {
+        for path in [
+            "/re\u{17f}t/token",
+            "/re%C5%BFt/to%E2%84%AAen",
+            "/re%25C5%25BFt/token",
+            "/re\u{fb06}/token",
+            "/\u{ff52}est/to\u{212a}en",
+            "/rest\u{ff0f}token",
+            "/x/\u{ff0e}\u{ff0e}/rest/token",
+        ] {
+            let readings = PathReadings::of(path).unwrap();
+            assert!(readings.any(|path| path == "/rest/token"), "{readings:?}");
+        }
+        for (letter, plain) in [('\u{131}', "i"), ('\u{130}', "i"), ('\u{df}', "ss")] {
+            assert_eq!(plain_letters(letter), plain);
+        }
+        for other in ['\u{e9}', '\u{416}', '\u{6771}'] {
+            assert_eq!(plain_letters(other), other.to_string());
+        }
+        // what is allowed is allowed as it is written
+        let readings = PathReadings::of("/Stra%C3%9Fe").unwrap();
+        assert!(readings.all(|path| path == "/Stra\u{df}e"), "{readings:?}");
+        assert!(readings.any(|path| path == "/Strasse"), "{readings:?}");
     }
 
     #[test]

@@ -15,37 +15,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError,
-    Value,
-};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use super::bounded::Bounded;
+use super::notices::Notices;
 use super::scripts::Keys;
 use super::{Config, Server};
 use crate::tls;
 use crate::token::ports::StoreError;
 
-/// The version in a notification, if it has one.
-pub(super) fn version(notice: &PushInfo) -> Option<String> {
-    match (&notice.kind, notice.data.as_slice()) {
-        (PushKind::Message, [_channel, Value::BulkString(version)]) if !version.is_empty() => {
-            String::from_utf8(version.clone()).ok()
-        }
-        _ => None,
-    }
-}
-
 /// The timeout of an operation, connecting included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
-
-/// Messages that the server pushes: a change, or the end of the connection.
-pub(super) type Notices = mpsc::UnboundedReceiver<PushInfo>;
 
 /// A connection that is made on demand.
 #[derive(Debug)]
@@ -56,7 +42,9 @@ pub(super) struct Link {
     channel: String,
     /// A key in the slot of all of the client's keys.
     key: String,
-    notices: mpsc::UnboundedSender<PushInfo>,
+    notices: Arc<Notices>,
+    /// Whether a connection was closed because a value was too large.
+    exceeded: Arc<AtomicBool>,
     /// Whether notifications work: the user may subscribe.
     is_subscribed: AtomicBool,
     connection: Mutex<Option<Connection>>,
@@ -94,7 +82,7 @@ impl Link {
     ///
     /// # Errors
     /// [`tls::Error`] if no certificate authority is available to verify the server.
-    pub(super) fn new(config: &Config, keys: &Keys) -> Result<(Link, Notices), tls::Error> {
+    pub(super) fn new(config: &Config, keys: &Keys) -> Result<(Link, Arc<Notices>), tls::Error> {
         let ca_file = match &config.server {
             Server::Tls { ca_file, .. } => Some(ca_file),
             Server::Sentinel { tls, .. } | Server::Cluster { tls, .. } => {
@@ -114,18 +102,19 @@ impl Link {
         if let Some(password) = &config.password {
             login = login.set_password(password.expose());
         }
-        let (notices, receiver) = mpsc::unbounded_channel();
+        let notices = Arc::<Notices>::default();
         let link = Link {
             server: config.server.clone(),
             tls,
             login: Login(login),
             channel: keys.channel.clone(),
             key: keys.record.clone(),
-            notices,
+            notices: Arc::clone(&notices),
+            exceeded: Arc::default(),
             is_subscribed: AtomicBool::new(false),
             connection: Mutex::new(None),
         };
-        Ok((link, receiver))
+        Ok((link, notices))
     }
 
     /// Returns whether notifications work.
@@ -221,8 +210,13 @@ impl Link {
         // this file enforces the only deadline
         let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
         if is_subscribed {
-            config = config.set_push_sender(self.notices.clone());
+            let notices = Arc::clone(&self.notices);
+            config = config.set_push_sender(move |push: PushInfo| {
+                notices.push(&push);
+                Ok::<(), ()>(())
+            });
         }
+        let stream = Bounded::new(stream, Arc::clone(&self.exceeded));
         let opened = MultiplexedConnection::new_with_config(login, stream, config).await;
         let (commands, driver) = opened.map_err(|e| self.problem(&e))?;
         let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
@@ -240,7 +234,7 @@ impl Link {
         Ok(connection)
     }
 
-    /// A key in the slot of all keys.
+    /// A key in the slot of all of the client's keys.
     pub(super) fn key(&self) -> &str {
         &self.key
     }
@@ -284,6 +278,11 @@ impl Link {
     /// Describes `e` without quoting the server.
     pub(super) fn problem(&self, e: &RedisError) -> String {
         let server = &self.server;
+        if self.exceeded.swap(false, Ordering::Relaxed) {
+            return format!(
+                "{server} sent a value larger than 1 MiB, and the connection was closed; check whether the store's url names a Redis server"
+            );
+        }
         if e.is_io_error() || e.is_connection_dropped() {
             return format!("the connection to {server} is broken ({})", e.category());
         }

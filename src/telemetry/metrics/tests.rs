@@ -37,6 +37,7 @@ fn levels() -> ClientLevels {
 const REQUEST: Ended = Ended {
     method: MethodLabel::Get,
     status: 200,
+    cut: None,
     source: Source::Instance,
     duration: Duration::from_millis(40),
     upstream: Some(Duration::from_millis(30)),
@@ -54,7 +55,7 @@ fn used() -> Metrics {
     let metrics = Metrics::new("0.0.0");
     // the last one to be dropped ends the series
     std::mem::forget(metrics.store("memory"));
-    metrics.client("catalog").declare::<Known, Known>();
+    metrics.client("catalog").declare::<Known, Known, Known>();
     metrics.listener("local").declare::<Known>();
     metrics.config_loaded(at(1_000));
     metrics.on_scrape(|scrape| {

@@ -84,7 +84,7 @@ pub enum Note {
     Failed {
         /// Why.
         error: RequestError,
-        /// How long it took.
+        /// How long the request took.
         took: Duration,
         /// Consecutive failures, this one included.
         in_a_row: u32,

@@ -55,7 +55,10 @@ fn another_method_in_a_header_or_the_query_is_judged_as_well() {
         let headers = format!("{shown}{header}: TRACE\n");
         call(&proxy, "POST /graphql", &headers).assert_refused(405, "method");
     }
-    call(&proxy, "POST /graphql?_method=DELETE", &shown).assert_refused(403, "denied");
+    for query in ["_method=DELETE", "a=1;_method=DELETE", "a=1&.method=delete"] {
+        let line = format!("POST /graphql?{query}");
+        call(&proxy, &line, &shown).assert_refused(403, "denied");
+    }
     assert_eq!(simulator.count("requests"), before);
     // an app that may do all of it may use this form
     let headers = format!("{}X-HTTP-Method-Override: PATCH\n", basic("lineage", KEY));
@@ -81,4 +84,63 @@ fn what_is_denied_is_denied_to_every_app() {
     // the deny list is the operator's: it does not have client management here
     let answer = call(&proxy, "GET /rest/auth/v1/clients", &shown);
     assert_ne!(answer.header("x-collibra-auth-proxy"), Some("denied"));
+}
+
+#[test]
+fn another_method_in_a_form_is_judged_before_the_form_is_whole() {
+    let origin =
+        crate::support::Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = Proxy::configured(&origin.url(), "", APPS)
+        .variable("LINEAGE_KEY", KEY)
+        .variable("READER_KEY", READER_KEY)
+        .start();
+    proxy.has_token();
+    let part = |name: &str, value: &str| {
+        format!(
+            "--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n--b--\r\n"
+        )
+    };
+    let url_encoded = "application/x-www-form-urlencoded";
+    let multipart = "multipart/form-data; boundary=b";
+    let send = |who: &str, content_type: &str, pieces: &[&str]| {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let mut connection = proxy.connect();
+        connection.send(proxy.bytes(&format!(
+            "POST /graphql HTTP/1.1\nHost: {{host}}\n{who}Content-Type: {content_type}\nContent-Length: {length}\n\n"
+        )));
+        for piece in pieces {
+            // it may have been answered already
+            let _ = connection.try_send(piece);
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+        connection.answer("POST")
+    };
+    let reader = basic("reader", READER_KEY);
+    for (content_type, pieces) in [
+        (url_encoded, &["_method=DELETE"][..]),
+        (url_encoded, &["a=1;_method=DELETE;b=2"]),
+        (url_encoded, &["a=1&_met", "hod=DEL", "ETE"]),
+        (url_encoded, &["%5Fmethod=delete&", "b=2"]),
+        (multipart, &[&*part("_method", "DELETE")]),
+    ] {
+        send(&reader, content_type, pieces).assert_refused(403, "denied");
+    }
+    send(&reader, url_encoded, &["_method=TRACE"]).assert_refused(405, "method");
+    assert!(origin.requests().iter().all(|request| !request.whole));
+    // what is allowed goes on, to the byte
+    let lineage = basic("lineage", KEY);
+    for (who, content_type, body) in [
+        (&reader, url_encoded, "a=1&method=DELETE".to_owned()),
+        (&reader, multipart, part("x", "_method=DELETE")),
+        (
+            &reader,
+            "application/json",
+            "{\"_method\":\"DELETE\"}".to_owned(),
+        ),
+        (&lineage, url_encoded, "_method=DELETE".to_owned()),
+    ] {
+        assert_eq!(send(who, content_type, &[&body]).status, 200, "{body}");
+        let arrived = origin.requests().pop().unwrap();
+        assert_eq!(arrived.body, body.as_bytes());
+    }
 }

@@ -147,7 +147,8 @@ fn a_program_that_logs_in_works_and_no_session_is_opened() {
     assert_eq!(simulator.count("requests"), before, "nothing travelled on");
 
     let session = cookie.split(';').next().unwrap();
-    let headers = format!("Cookie: other=1; {session}\nX-CSRF-TOKEN: {csrf}\n");
+    let headers =
+        format!("Cookie: JSESSIONID=of-collibra; other=1; {session}\nX-CSRF-TOKEN: {csrf}\n");
     assert_eq!(call(&proxy, "GET /rest/2.0/assets", &headers).status, 200);
     let current = call(&proxy, "GET /rest/2.0/auth/sessions/current", &headers);
     assert_eq!(current.status, 200, "{}", current.text());
@@ -157,6 +158,7 @@ fn a_program_that_logs_in_works_and_no_session_is_opened() {
     assert_eq!((ended.status, ended.body.len()), (204, 0));
     assert!(ended.header("set-cookie").unwrap().contains("Max-Age=0"));
     assert_eq!(simulator.count("requests"), before);
+    call(&proxy, "GET /rest/2.0/assets", &headers).assert_refused(401, "unknown-app");
 
     log_in(&proxy, "reader", "wrong").assert_refused(401, "unknown-app");
     simulator.assert_one_token_and_none_unauthorized();
@@ -177,4 +179,87 @@ fn logins_may_be_denied_or_passed_on() {
         assert_eq!(answer.header("x-collibra-auth-proxy"), reason);
         assert_eq!(simulator.count("requests"), before + travelled);
     }
+}
+
+#[test]
+fn a_logout_ends_its_own_session_at_every_listener_and_no_other() {
+    let second = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let more = format!("[listener.second]\naddress = \"{second}\"\n");
+    let (_simulator, proxy) = known_apps(&more);
+    let session = || {
+        let answer = log_in(&proxy, "reader", READER_KEY);
+        let cookie = answer.header("set-cookie").unwrap().to_owned();
+        assert!(cookie.contains("; Max-Age=28800;"), "{cookie}");
+        format!("Cookie: {}\n", cookie.split(';').next().unwrap())
+    };
+    let (one, other) = (session(), session());
+    assert_ne!(one, other, "both within a second");
+    let token = token_of(&ask_for_token(&proxy, &basic("reader", READER_KEY), GRANT));
+    let bearer = format!("Authorization: Bearer {token}\n");
+    let get = "GET /rest/2.0/assets";
+    assert_eq!(call(&proxy, get, &one).status, 200);
+    // a token that nobody signed ends nothing
+    let forged = one.replace(".reader.", ".lineage.");
+    assert_eq!(
+        call(&proxy, "DELETE /rest/2.0/auth/sessions", &forged).status,
+        204
+    );
+    assert_eq!(call(&proxy, get, &one).status, 200);
+
+    assert_eq!(
+        call(&proxy, "DELETE /rest/2.0/auth/sessions/current", &one).status,
+        204
+    );
+    call(&proxy, get, &one).assert_refused(401, "unknown-app");
+    let mut elsewhere = crate::support::Connection::open(second);
+    let request = format!(
+        "{get} HTTP/1.1\r\nHost: {second}\r\n{}\r\n\r\n",
+        one.trim_end()
+    );
+    elsewhere.send(&request);
+    elsewhere
+        .answer(&request)
+        .assert_refused(401, "unknown-app");
+    assert_eq!(call(&proxy, get, &other).status, 200);
+    assert_eq!(call(&proxy, get, &bearer).status, 200);
+    assert_eq!(
+        call(&proxy, "DELETE /rest/2.0/auth/sessions/current", &bearer).status,
+        204
+    );
+    call(&proxy, get, &bearer).assert_refused(401, "unknown-app");
+    assert_eq!(call(&proxy, get, &other).status, 200);
+}
+
+#[test]
+fn a_flood_of_token_requests_meets_a_limit_of_its_own() {
+    let (_simulator, proxy) = known_apps("");
+    // as many as a second's worth may come at once; more than that is refused
+    let flood = |headers: &str, most: usize| {
+        let mut refused = 0;
+        for _ in 0..10 * most {
+            let answer = ask_for_token(&proxy, headers, GRANT);
+            if answer.status == 429 {
+                assert_eq!(answer.json()["error"], "slow_down");
+                assert_eq!(answer.header("x-collibra-auth-proxy"), Some("token-limit"));
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                refused += 1;
+            }
+        }
+        refused
+    };
+    assert!(flood(&basic("nobody", "wrong"), 100) > 0);
+    // strangers take nothing from an app, nor one app from another
+    let right = basic("reader", READER_KEY);
+    token_of(&ask_for_token(&proxy, &right, GRANT));
+    assert!(flood(&right, 20) > 0);
+    let answer = log_in(&proxy, "reader", READER_KEY);
+    if answer.status != 200 {
+        answer.assert_refused(429, "token-limit");
+    }
+    token_of(&ask_for_token(&proxy, &basic("lineage", KEY), GRANT));
+    let counted = "collibra_auth_proxy_refused_total{listener=\"local\",reason=\"token-limit\"}";
+    assert!(proxy.metric(counted).unwrap() > 0.0);
 }

@@ -4,8 +4,10 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use super::kustomize::{assert_ends_in_time, assert_narrow, assert_sidecar};
-use super::objects::Objects;
+use super::kustomize::{
+    assert_ends_in_time, assert_narrow, assert_scraped_without_a_token, assert_sidecar,
+};
+use super::objects::{Objects, list};
 use super::{python, run, top};
 use crate::support::file;
 
@@ -45,7 +47,12 @@ fn gateways() -> [Value; 4] {
             "imagePullSecrets": [{"name": "registry"}],
             "podAnnotations": {"a": "b"},
         }),
-        json!({"store": {"kind": "kubernetes"}, "replicas": 4}),
+        json!({
+            "store": {"kind": "kubernetes"},
+            "replicas": 4,
+            "serviceMonitor": {"enabled": true, "labels": {"release": "monitoring"}},
+            "prometheusRule": {"enabled": true, "labels": {"release": "monitoring"}},
+        }),
     ]
 }
 
@@ -63,7 +70,7 @@ fn every_gateway_is_exact_and_restricted() {
     null: ConfigMap, Deployment, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
     "file": ConfigMap, Deployment, PodDisruptionBudget, Service, ServiceAccount
     "redis": ConfigMap, Deployment, HorizontalPodAutoscaler, NetworkPolicy, PodDisruptionBudget, PodMonitor, Service, ServiceAccount
-    "kubernetes": ConfigMap, Deployment, Lease, NetworkPolicy, PodDisruptionBudget, Role, RoleBinding, Secret, Service, ServiceAccount
+    "kubernetes": ConfigMap, Deployment, Lease, NetworkPolicy, PodDisruptionBudget, PrometheusRule, Role, RoleBinding, Secret, Service x 2, ServiceAccount, ServiceMonitor
     "#);
 }
 
@@ -78,6 +85,39 @@ fn the_api_server_is_reached_with_one_store_and_for_two_objects_only() {
             assert_narrow(&objects);
         }
     }
+}
+
+#[test]
+fn monitors_and_rules_carry_the_labels_that_prometheus_selects_by() {
+    let values = json!({
+        "serviceMonitor": {"enabled": true, "labels": {"release": "monitoring"}},
+        "prometheusRule": {
+            "enabled": true,
+            "labels": {"release": "monitoring"},
+            "runbooks": "https://wiki.example/proxy",
+        },
+    });
+    let objects = rendered(CHART, &values, &[]);
+    assert_scraped_without_a_token(&objects);
+    for kind in ["ServiceMonitor", "PrometheusRule"] {
+        let labels = &objects.one(kind)["metadata"]["labels"];
+        assert_eq!(labels["release"], "monitoring", "{kind}");
+    }
+    let rules = list(&objects.one("PrometheusRule")["spec"]["groups"])
+        .flat_map(|group| list(&group["rules"]))
+        .filter(|rule| rule["alert"].is_string());
+    let mut count = 0;
+    for alert in rules {
+        let url = alert["annotations"]["runbook_url"].as_str().unwrap();
+        assert!(url.starts_with("https://wiki.example/proxy#"), "{url}");
+        count += 1;
+    }
+    assert!(count > 0);
+
+    let other = json!({"podMonitor": {"enabled": true, "labels": {"release": "monitoring"}}});
+    let objects = rendered(CHART, &other, &[]);
+    let labels = &objects.one("PodMonitor")["metadata"]["labels"];
+    assert_eq!(labels["release"], "monitoring");
 }
 
 #[test]
@@ -112,6 +152,11 @@ fn values_that_cannot_be_meant_are_refused() {
         (
             json!({"autoscaling": {"enabled": true}}),
             "/autoscaling/enabled",
+        ),
+        // each gateway would be scraped twice
+        (
+            json!({"podMonitor": {"enabled": true}, "serviceMonitor": {"enabled": true}}),
+            "/serviceMonitor/enabled",
         ),
     ] {
         let output = helm(CHART, &values, &[]);

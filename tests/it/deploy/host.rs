@@ -10,6 +10,7 @@ use crate::support::process;
 
 const UNIT: &str = "deploy/systemd/collibra-auth-proxy.service";
 const SOCKET: &str = "deploy/systemd/collibra-auth-proxy.socket";
+const TMPFILES: &str = "deploy/systemd/collibra-auth-proxy.tmpfiles";
 const CONFIGURATION: &str = "deploy/systemd/collibra-auth-proxy.toml";
 
 fn text(path: &str) -> String {
@@ -66,18 +67,23 @@ fn the_service_starts_with_the_configuration_that_is_installed() {
         start.ends_with(&format!("serve --config {installed}")),
         "{start}"
     );
+    let reload = of_unit("ExecReload").remove(0);
+    assert_eq!(reload, start.replace(" serve ", " check "));
 
-    // systemd provides the files that it names, and creates the directories that it writes to
+    // what it names lies where the service may read it, and where it writes is what systemd makes for it
     let root = tempfile::tempdir().unwrap();
     let mut configuration = text(CONFIGURATION);
-    for credential in of_unit("LoadCredential") {
-        let name = credential.split(':').next().unwrap();
-        let handed = format!("/run/credentials/collibra-auth-proxy.service/{name}");
-        assert!(configuration.contains(&format!("\"{handed}\"")), "{handed}");
+    let made = text(TMPFILES);
+    let made = made.lines().filter(|line| line.starts_with("d "));
+    let made: Vec<_> = made.filter_map(|line| line.split(' ').nth(1)).collect();
+    for name in ["client_id", "client_secret"] {
+        let named = format!("{}/{name}", made[0]);
+        assert!(configuration.contains(&format!("\"{named}\"")), "{named}");
         let path = root.path().join(name);
         fs::write(&path, "something").unwrap();
-        configuration = configuration.replace(&handed, path.to_str().unwrap());
+        configuration = configuration.replace(&named, path.to_str().unwrap());
     }
+    assert_eq!(made[1], format!("/run/{}", of_unit("RuntimeDirectory")[0]));
     let state = format!("/var/lib/{}/", of_unit("StateDirectory")[0]);
     assert!(configuration.contains(&state));
     let here = format!("{}/", root.path().display());
@@ -112,19 +118,19 @@ fn the_package_is_made_of_files_that_are_there() {
     let mut found: Vec<_> = sources
         .filter(|path| !path.starts_with("target/"))
         .collect();
-    let folders = [
-        deb["maintainer-scripts"].as_str().unwrap(),
-        deb["systemd-units"]["unit-scripts"].as_str().unwrap(),
-    ];
-    found.extend(folders);
+    found.push(deb["maintainer-scripts"].as_str().unwrap());
     for path in found {
         let path = path.strip_suffix("*.toml").unwrap_or(path);
         assert!(top().join(path).exists(), "{path}");
     }
-    // cargo deb expects these names
-    for name in ["service", "socket", "sysusers"] {
-        let path = format!("{}collibra-auth-proxy.{name}", folders[1]);
-        assert!(top().join(&path).exists(), "{path}");
+    // cargo-deb restarts every unit that it is told of, and a restart of the socket's cuts who waits there
+    assert!(deb.get("systemd-units").is_none());
+    for name in ["postinst", "prerm"] {
+        let script = text(&format!("deploy/debian/{name}"));
+        assert!(
+            !script.contains("restart collibra-auth-proxy.socket"),
+            "{script}"
+        );
     }
     let user = of_unit("User").remove(0);
     let made = text("deploy/systemd/collibra-auth-proxy.sysusers");

@@ -29,8 +29,9 @@ fn every_overlay_is_exact_and_restricted() {
     insta::assert_snapshot!(said.join("\n"), @r#"
     gateway-file: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
     gateway-kubernetes: ConfigMap, Deployment, HorizontalPodAutoscaler, Lease, Namespace, NetworkPolicy x 2, PodDisruptionBudget, Role, RoleBinding, Secret, Service, ServiceAccount
-    gateway-monitored: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, PodMonitor, Service, ServiceAccount
+    gateway-monitored: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, PodMonitor, PrometheusRule, Service, ServiceAccount
     gateway-redis: ConfigMap, Deployment, HorizontalPodAutoscaler, Namespace, NetworkPolicy x 2, PodDisruptionBudget, Service, ServiceAccount
+    gateway-service-monitored: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, PrometheusRule, Service x 2, ServiceAccount, ServiceMonitor
     gateway: ConfigMap, Deployment, Namespace, NetworkPolicy, PodDisruptionBudget, Service, ServiceAccount
     sidecar-deployment: ConfigMap, Deployment, Namespace
     sidecar-job: ConfigMap, Job, Namespace
@@ -150,6 +151,22 @@ pub(crate) fn assert_narrow(objects: &Objects) {
         objects.one("RoleBinding")["roleRef"]["name"],
         objects.one("Role")["metadata"]["name"]
     );
+}
+
+#[test]
+fn a_gateway_without_a_token_is_still_scraped() {
+    let objects = overlay("gateway-service-monitored");
+    assert_scraped_without_a_token(&objects);
+}
+
+/// Fails unless the scraped Service is headless and also publishes pods that are not ready.
+pub(crate) fn assert_scraped_without_a_token(objects: &Objects) {
+    let mut services = objects.of_kind("Service").map(|service| &service["spec"]);
+    let scraped = services
+        .find(|spec| spec["ports"][0]["name"] == "admin")
+        .expect("no Service has the admin port");
+    assert_eq!(scraped["publishNotReadyAddresses"], true);
+    assert_eq!(scraped["clusterIP"], "None");
 }
 
 #[test]

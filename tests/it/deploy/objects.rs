@@ -128,6 +128,9 @@ impl Objects {
                 }
             }
         }
+        for monitor in self.of_kind("ServiceMonitor") {
+            faults.extend(self.strays_of_service_monitor(monitor));
+        }
         for container in containers(self.pod()) {
             for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
                 let port = &container[probe]["httpGet"]["port"];
@@ -142,6 +145,33 @@ impl Objects {
                     faults.push(format!("no volume is named {}", mount["name"]));
                 }
             }
+        }
+        faults
+    }
+
+    /// Faults of a ServiceMonitor: it has to select one Service, which has its port and its job label.
+    fn strays_of_service_monitor(&self, monitor: &Value) -> Vec<String> {
+        let wanted = monitor["spec"]["selector"]["matchLabels"].as_object();
+        let wanted = wanted.expect("ServiceMonitor has no matchLabels");
+        let selected: Vec<_> = self
+            .of_kind("Service")
+            .map(|service| (&service["metadata"]["labels"], &service["spec"]["ports"]))
+            .filter(|(labels, _)| wanted.iter().all(|(name, value)| labels[name] == *value))
+            .collect();
+        let [(labels, ports)] = selected[..] else {
+            let count = selected.len();
+            return vec![format!("ServiceMonitor: it selects {count} Services")];
+        };
+        let mut faults = Vec::new();
+        for endpoint in list(&monitor["spec"]["endpoints"]) {
+            if !list(ports).any(|port| port["name"] == endpoint["port"]) {
+                let port = &endpoint["port"];
+                faults.push(format!("ServiceMonitor: no Service has the port {port}"));
+            }
+        }
+        let job = monitor["spec"]["jobLabel"].as_str().unwrap_or_default();
+        if !labels[job].is_string() {
+            faults.push(format!("ServiceMonitor: no Service has the label {job}"));
         }
         faults
     }

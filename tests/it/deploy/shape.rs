@@ -1,6 +1,8 @@
 //! The schema of Kubernetes objects: a field that the API does not know, or would read differently,
 //! is a fault.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,13 @@ pub(crate) fn faults(object: &Value) -> Vec<String> {
         ("rbac.authorization.k8s.io/v1", "RoleBinding") => {
             again::<api::rbac::v1::RoleBinding>(object)
         }
-        ("monitoring.coreos.com/v1", "PodMonitor") => again::<PodMonitor>(object),
+        ("monitoring.coreos.com/v1", "PodMonitor") => again::<Monitoring<PodMonitor>>(object),
+        ("monitoring.coreos.com/v1", "ServiceMonitor") => {
+            again::<Monitoring<ServiceMonitor>>(object)
+        }
+        ("monitoring.coreos.com/v1", "PrometheusRule") => {
+            again::<Monitoring<PrometheusRule>>(object)
+        }
         (version, kind) => Err(format!("{version} {kind}: no kind that is known here")),
     };
     match read {
@@ -74,29 +82,74 @@ fn compare(written: &Value, read: &Value, place: &str, found: &mut Vec<String>) 
     }
 }
 
-/// The Prometheus operator's type, as far as it is used here.
+/// A kind of the Prometheus operator, as far as it is used here.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PodMonitor {
+struct Monitoring<Spec> {
     api_version: String,
     kind: String,
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-    spec: PodMonitorSpec,
+    spec: Spec,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PodMonitorSpec {
+struct PodMonitor {
     selector: k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector,
-    pod_metrics_endpoints: Vec<PodMetricsEndpoint>,
+    pod_metrics_endpoints: Vec<MetricsEndpoint>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ServiceMonitor {
+    job_label: String,
+    selector: k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector,
+    endpoints: Vec<MetricsEndpoint>,
 }
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct PodMetricsEndpoint {
+struct MetricsEndpoint {
     port: String,
     path: String,
     interval: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PrometheusRule {
+    groups: Vec<RuleGroup>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RuleGroup {
+    name: String,
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Rule {
+    Record(Record),
+    Alert(Alert),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    record: String,
+    expr: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Alert {
+    alert: String,
+    expr: String,
+    r#for: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
 }
 
 mod of_the_check_itself {

@@ -1,10 +1,10 @@
 //! A real browser with a page of another site: nothing that the page tries reaches Collibra.
 //! Skipped with a message if Chromium is not installed.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::Path;
 
 use super::case::Rig;
+use crate::support::browser::{self, chromium};
 use crate::support::origin::After;
 use crate::support::process::Process;
 use crate::support::{Origin, until};
@@ -88,32 +88,11 @@ const TRIED: [&str; 22] = [
     "websocket",
 ];
 
-fn chromium() -> Option<PathBuf> {
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let path = std::env::var_os("PATH")?;
-    let mut places = std::env::split_paths(&path).flat_map(|folder| names.map(|n| folder.join(n)));
-    places.find(|place| place.is_file())
-}
-
 /// A browser that opens `url`, with `evil.test` resolved to this machine.
-fn browse(program: &PathBuf, home: &tempfile::TempDir, url: &str) -> Process {
-    let mut command = Command::new(program);
-    command
-        .args([
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--no-first-run",
-            "--no-proxy-server",
-            "--host-resolver-rules=MAP evil.test 127.0.0.1",
-        ])
-        .arg(format!("--user-data-dir={}", home.path().display()))
-        .arg(url);
-    command.env("HOME", home.path());
-    Process::spawn(&mut command)
+fn browse(program: &Path, home: &tempfile::TempDir, url: &str) -> Process {
+    let mut command = browser::command(program, home);
+    command.arg("--host-resolver-rules=MAP evil.test 127.0.0.1");
+    Process::spawn(command.arg(url))
 }
 
 #[test]

@@ -43,5 +43,9 @@ pub(super) const CASES: &[Case] = &[
     ("a name of 60 KiB", "GET /{m} HTTP/1.1\nHost: {host}\n{y*61440}: x\n\n", "200 kept", "GET /{m}"),
     ("a head of 1 MiB", "GET /{m} HTTP/1.1\nHost: {host}\n{X: yyyyyyyyyyyyyyyyyyyyyyyyyy\n*32768}\n", "400 bad-request closed", ""),
     ("Range of many", "GET /{m} HTTP/1.1\nHost: {host}\nRange: bytes={0-,*1300}\n\n", "200 kept", "GET /{m}"),
+    ("another path in X-Original-URL", "GET /{m} HTTP/1.1\nHost: {host}\nX-Original-URL: /rest/auth/v1/clients\nX-Rewrite-URL: /rest/auth/v1/clients\n\n", "200 kept", "GET /{m}"),
+    ("another user in X-Remote-User", "GET /{m} HTTP/1.1\nHost: {host}\nx-remote-user: admin\n\n", "200 kept", "GET /{m}"),
+    ("marks of other proxies", "GET /{m} HTTP/1.1\nHost: {host}\nX-Collibra-Auth-Proxy-Via: a, b\n\n", "200 kept", "GET /{m}"),
+    ("marks of too many proxies", "GET /{m} HTTP/1.1\nHost: {host}\nX-Collibra-Auth-Proxy-Via: {a,*17}\n\n", "508 loop kept", ""),
     ("X-Collibra-Auth-Proxy from a caller", "GET /{m} HTTP/1.1\nHost: {host}\nX-Collibra-Auth-Proxy: no-token\n\n", "200 kept", "GET /{m}"),
 ];

@@ -65,6 +65,11 @@ const SPELLINGS: &[&str] = &[
     "/{1}%0d/{2}/{3}",
     "/{1}%09/{2}/{3}",
     "/{1}/{2}%0a/{3}",
+    "/{1 by other letters}/{2}/{3}",
+    "/{1}/{2}/{3 by other letters}",
+    "/{1 wide}/{2}/{3}",
+    "/{1}%EF%BC%8F{2}/{3}",
+    "/x/%EF%BC%8E%EF%BC%8E/{1}/{2}/{3}",
     "/%{1 in hex}/{2}/{3}",
     "/%25{1 in hex}/{2}/{3}",
     "http://{host}/{1}/{2}/{3}",
@@ -89,7 +94,18 @@ fn spelt(spelling: &str, path: &str) -> String {
         parts.next().unwrap(),
     );
     let hex: Vec<String> = one.bytes().map(|byte| format!("{byte:02x}")).collect();
+    // the long s and the Kelvin sign, whose other case is an ASCII letter
+    let by_other_letters = |text: &str| text.replace('s', "%C5%BF").replace('k', "%e2%84%aa");
+    let wide = |text: &str| -> String {
+        let letters = text
+            .bytes()
+            .map(|b| format!("%EF%BD%{:02X}", b - 0x61 + 0x81));
+        letters.collect()
+    };
     spelling
+        .replace("{1 by other letters}", &by_other_letters(one))
+        .replace("{3 by other letters}", &by_other_letters(three))
+        .replace("{1 wide}", &wide(&one.to_ascii_lowercase()))
         .replace("{1 in hex}", &hex.join("%"))
         .replace("{1}", one)
         .replace("{2}", two)

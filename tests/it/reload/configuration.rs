@@ -3,9 +3,9 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use super::*;
-use crate::support::http;
 use crate::support::origin::{After, Gate};
 use crate::support::{Origin, PATIENCE};
+use crate::support::{http, process};
 
 const PATH: &str = "/rest/2.0/application/info";
 const FAILED: &str = "collibra_auth_proxy_config_reload_failed";
@@ -39,6 +39,20 @@ fn host(connection: &mut http::Connection, host: &str) -> u16 {
     connection.answer(&request).status
 }
 
+/// Where people look, and what it says there.
+fn places(proxy: &Proxy) -> [(&'static str, String); 3] {
+    let admin = proxy.admin.to_string();
+    let status = process::run(&mut process::command(["status", "--admin", &admin]));
+    [
+        ("status", status.out),
+        ("/api/status", http::get(proxy.admin, "/api/status").text()),
+        (
+            "/readyz?verbose",
+            http::get(proxy.admin, "/readyz?verbose").text(),
+        ),
+    ]
+}
+
 #[test]
 fn a_faulty_one_is_refused_whole() {
     let (simulator, files, proxy) = one();
@@ -55,10 +69,38 @@ fn a_faulty_one_is_refused_whole() {
     }
     proxy.metric_becomes(FAILED, 1.0);
     assert_eq!(proxy.metric(SUCCEEDED), Some(began));
+    let seen = places(&proxy);
+    for (place, text) in &seen {
+        for fault in ["listener.local.max_connections", "listener.local.hsts"] {
+            assert!(text.contains(fault), "{fault} not in {place}:\n{text}");
+        }
+    }
+    let since = || {
+        let status = http::get(proxy.admin, "/api/status").json();
+        status["refused_configuration"]["since"].clone()
+    };
+    let first = since();
+    assert!(first.is_string());
+    assert_eq!(http::get(proxy.admin, "/readyz").status, 200);
+    // another that is refused is no new beginning, and its faults are the ones that are told
+    files.configure(&simulator.url(), "hstss = true");
+    proxy.process.signal("HUP");
+    said(&proxy, REFUSED, 2);
+    until("the other faults", || {
+        let all = places(&proxy);
+        let mut all = all.iter();
+        all.all(|(_, text)| text.contains("listener.local.hstss"))
+            .then_some(())
+    });
+    assert_eq!(since(), first);
     apps.answered(50);
 
     files.reconfigure(&proxy, &simulator.url(), "max_connections = 100", 1);
     proxy.metric_becomes(FAILED, 0.0);
+    for (place, text) in places(&proxy) {
+        assert!(!text.contains("listener.local.hsts"), "{place}:\n{text}");
+    }
+    assert!(since().is_null());
     assert!(proxy.metric(SUCCEEDED).unwrap() > began);
     apps.answered(50);
     apps.lost_nothing();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -82,6 +83,29 @@ impl Authority {
         params.not_after = rcgen::date_time_ymd(2020, 2, 1);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
+        self.write(name, &cert, &key)
+    }
+
+    /// A certificate for `name` that expires so much later, in files.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test stands outside of the program and its clock"
+    )]
+    pub(crate) fn valid_for(&self, name: &str, span: Duration) -> Files {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = (SystemTime::now() + span).into();
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        self.write(name, &cert, &key)
+    }
+
+    /// A certificate that a server for `name` made for itself, as `openssl req -x509` does, in files: it
+    /// calls itself an authority.
+    pub(crate) fn self_signed(&self, name: &str) -> Files {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
         self.write(name, &cert, &key)
     }
 

@@ -44,6 +44,7 @@ pub(crate) fn at_or_below(target: &str, prefix: &str) -> Vec<String> {
 /// Decoding comes first; it is counted.
 const WAYS: &[fn(&str) -> String] = &[
     decoded,
+    by_other_letters,
     decoded_by_u,
     overlong,
     |path| path.replace('\\', "/"),
@@ -79,6 +80,20 @@ fn decoded(path: &str) -> String {
         }
     }
     read + rest
+}
+
+/// Letters whose other case is an ASCII letter, and wide characters, in UTF-8 read as Latin-1.
+fn by_other_letters(path: &str) -> String {
+    let mut read = path
+        .replace("\u{c5}\u{bf}", "s")
+        .replace("\u{e2}\u{84}\u{aa}", "k")
+        .replace("\u{ef}\u{bc}\u{8e}", ".")
+        .replace("\u{ef}\u{bc}\u{8f}", "/");
+    for letter in b'a'..=b'z' {
+        let wide = format!("\u{ef}\u{bd}{}", char::from(letter - 0x61 + 0x81));
+        read = read.replace(&wide, &char::from(letter).to_string());
+    }
+    read
 }
 
 /// Decodes `%u002e`, as old servers do.
@@ -150,6 +165,8 @@ mod of_the_reader_itself {
             "/a/b\u{c0}\u{af}c",
             "/x/%c0%ae%c0%ae/a/b",
             "/x/%u002e%u002e/a/b",
+            "/%EF%BD%81/b",
+            "/x/%EF%BC%8E%ef%bc%8e/a/b",
         ] {
             assert!(!at_or_below(target, "/a/b").is_empty(), "{target}");
         }

@@ -4,6 +4,7 @@
 //! Everything that is started here ends on drop. Every wait is for something observable, with a
 //! timeout that only a failure reaches.
 
+pub(crate) mod browser;
 pub(crate) mod certificate;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod cluster;
@@ -15,6 +16,7 @@ pub(crate) mod http;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 pub(crate) mod lenient;
+pub(crate) mod network;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod proxy;
@@ -40,6 +42,17 @@ pub(crate) fn pair() -> (Simulator, Proxy) {
     let proxy = Proxy::to(&simulator.url()).start();
     proxy.has_token();
     (simulator, proxy)
+}
+
+/// A file created by tests/run.
+pub(crate) fn made(path: &str) -> std::path::PathBuf {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    assert!(
+        path.exists(),
+        "{} is missing: run tests/run, which makes it",
+        path.display()
+    );
+    path
 }
 
 /// Creates a file; returns its directory, which deletes it on drop, and its path.

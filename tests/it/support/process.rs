@@ -79,6 +79,12 @@ impl Process {
         assert!(sent.success(), "{kill}: {sent}");
     }
 
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Returns whether it is still running.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -134,6 +140,15 @@ impl Grandchild {
     }
 }
 
+impl Grandchild {
+    /// The id of the process whose child it is by now.
+    pub(crate) fn parent(&self) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        line.unwrap().trim().to_owned()
+    }
+}
+
 impl Drop for Grandchild {
     fn drop(&mut self) {
         self.signal("KILL");
@@ -142,8 +157,7 @@ impl Drop for Grandchild {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

@@ -219,6 +219,9 @@ impl Shared {
                 "forwarded",
                 "te",
                 "trailer",
+                "x-original-url",
+                "x-rewrite-url",
+                "x-remote-user",
             ];
             if left_behind.contains(&name.as_str())
                 || name.starts_with("x-forwarded-")

@@ -102,8 +102,13 @@ impl Simulator {
     }
 
     fn control(&self, name: &str, body: &str) {
-        let head = format!("POST /_simulator/{name} HTTP/1.1");
-        let answer = http::post(self.address, &head, "application/json", body.as_bytes());
-        assert_eq!(answer.status, 200, "{name} {body}: {}", answer.text());
+        control(self.address, name, body);
     }
+}
+
+/// Gives an order to the simulator at `address`.
+pub(crate) fn control(address: SocketAddr, name: &str, body: &str) {
+    let head = format!("POST /_simulator/{name} HTTP/1.1");
+    let answer = http::post(address, &head, "application/json", body.as_bytes());
+    assert_eq!(answer.status, 200, "{name} {body}: {}", answer.text());
 }

@@ -9,6 +9,7 @@ const FLOORS: [&[&str]; 7] = [
     &[
         "atomic_file",
         "backoff",
+        "browser",
         "client_id",
         "clock",
         "process",
@@ -19,8 +20,8 @@ const FLOORS: [&[&str]; 7] = [
         "telemetry",
         "tls",
     ],
-    &["token", "outgoing"],
-    &["oauth", "store", "local_token", "registration", "trace"],
+    &["token", "outgoing", "local_token"],
+    &["oauth", "store", "registration", "trace", "upstream"],
     &["proxy", "admin"],
     &["config"],
     &["app"],

@@ -1,7 +1,8 @@
 //! A TLS front for the simulator that can show the token endpoint's callers another certificate.
 //!
-//! Instance and token endpoint share a host and a port. The front must tell API connections from token
-//! connections before the request: the proxy offers ALPN for the API only.
+//! Instance and token endpoint share a host and a port, so what is sent to the one is told from
+//! what is sent to the other before there is a request: the proxy offers HTTP/2 for the API, and for
+//! a token request it does not.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -89,7 +90,11 @@ async fn serve(caller: TcpStream, origin: SocketAddr, certificates: Certificates
     let Ok(hello) = LazyConfigAcceptor::new(Acceptor::default(), caller).await else {
         return;
     };
-    let asks_for_a_token = hello.client_hello().alpn().is_none();
+    let asks_for_a_token = {
+        let hello = hello.client_hello();
+        let mut offered = hello.alpn().into_iter().flatten();
+        !offered.any(|protocol| protocol == b"h2")
+    };
     let is_wrong = asks_for_a_token
         && certificates
             .wrong_until

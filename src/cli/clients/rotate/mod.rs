@@ -21,11 +21,12 @@ use self::readers::Readers;
 use super::authority::{Authority, Caller};
 use super::site::{Site, SiteArgs};
 use super::target::put;
-use super::{line, print, print_json};
+use super::{print, print_json};
 use crate::cli::admin_client::{self, Target};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
 use crate::registration::{NewClient, Registration};
+use crate::telemetry::printable::clean;
 
 /// Replace a client of the configuration by a successor, without losing a request
 ///
@@ -168,7 +169,7 @@ impl Rotation<'_> {
         self.say(&format!(
             "rotating {}: {id} ({}) at {host}",
             self.args.client,
-            line(&name)
+            clean(&name)
         ))?;
         let others = all.iter().filter(|client| {
             let other = client.client_name.as_deref().unwrap_or_default();
@@ -178,7 +179,7 @@ impl Rotation<'_> {
             self.say(&format!(
                 "  note: {} ({}) has a similar name; if an earlier rotation left it, delete it",
                 other.client_id,
-                line(other.client_name.as_deref().unwrap_or_default()),
+                clean(other.client_name.as_deref().unwrap_or_default()),
             ))?;
         }
         self.files.begin(&Journal {
@@ -211,7 +212,7 @@ impl Rotation<'_> {
             self.readers.none_uses(id.as_str()).await?;
             self.say(&format!(
                 "  successor: {id} ({}) was registered earlier, but its secret is lost; deleting it",
-                line(name)
+                clean(name)
             ))?;
             self.delete(id).await?;
         }
@@ -227,7 +228,7 @@ impl Rotation<'_> {
             Err(error) if error.kind.may_have_succeeded() => {
                 return Err(error).context(format!(
                     "the successor may or may not be registered; the next run finds it by its name, {}",
-                    line(name)
+                    clean(name)
                 ));
             }
             Err(error) => {
@@ -251,7 +252,7 @@ impl Rotation<'_> {
         }
         self.say(&format!(
             "  successor: {id} ({}) is registered, its credentials are in {}",
-            line(name),
+            clean(name),
             path.display()
         ))
     }
@@ -296,7 +297,7 @@ impl Rotation<'_> {
             bail!(
                 "{} has {new}, which is not the successor registered as {}",
                 self.files.names(),
-                line(&journal.successor)
+                clean(&journal.successor)
             );
         }
         self.files.forget_next()?;
@@ -349,7 +350,7 @@ impl Rotation<'_> {
                     Stage::Begun(journal) => journal.successor.clone(),
                     _ => name::successor(&name, SystemClock.wall()),
                 };
-                format!("register a successor named {}\n", line(&successor))
+                format!("register a successor named {}\n", clean(&successor))
             }
             _ => String::new(),
         };
@@ -391,7 +392,7 @@ impl Rotation<'_> {
             Ok(Stage::Begun(begun)) => format!(
                 "where it stands: {} is in use, as before; a successor may be registered as {}, whose secret is lost\n{again}\nto go back: delete that successor, if `clients list` shows it, and remove {journal}",
                 begun.old,
-                line(&begun.successor)
+                clean(&begun.successor)
             ),
             Ok(Stage::Registered(begun, successor)) => format!(
                 "where it stands: {} is in use, as before; the successor {} is registered, and its credentials are in {next}\n{again}\nto go back: `clients delete {}`, then remove {next} and {journal}",

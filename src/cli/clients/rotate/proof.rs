@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http::StatusCode;
+use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION};
+use http::{Request, StatusCode};
 
 use super::credentials::Credentials;
 use crate::cli::clients::site::TIMEOUT;
 use crate::clock::SystemClock;
 use crate::config;
 use crate::oauth::{self, client::TokenClient};
-use crate::outgoing;
-use crate::outgoing::failure::{RequestContext, explain};
+use crate::outgoing::client::Client;
 use crate::outgoing::quotation::Quotation;
-use crate::proxy::config::Instance;
 use crate::token::ports::{Outcome, TokenEndpoint};
 use crate::token::token::Token;
+use crate::upstream::Instance;
 
 /// How often a refusal is retried: a new client may not be known everywhere at once. A refusal
 /// costs nothing from the pool.
@@ -44,34 +44,18 @@ pub(super) async fn prove(
     let token = token(&config)
         .await
         .context("the successor cannot get a token")?;
-    let http = outgoing::client(&outgoing::Config {
-        timeout: TIMEOUT,
-        connect_timeout: instance.connect_timeout,
-        ca_file: instance.ca_file.as_ref(),
-        identity: instance.identity.as_ref(),
-        proxy: instance.proxy.as_ref(),
-    })?;
+    let http = Client::new(&instance.route(), &instance.authority, TIMEOUT, None)?;
     let quotation = Quotation::without(vec![token.access_token().to_owned().into()]);
     for left in (0..TRIES).rev() {
-        let answer = http
-            .get(format!("{}{path}", instance.origin()))
+        let request = Request::get(path)
             .header(ACCEPT, "application/json")
             .header(AUTHORIZATION, token.authorization().clone())
-            .send()
-            .await;
-        let status = match answer {
-            Ok(answer) => answer.status(),
-            Err(error) => {
-                let request = RequestContext {
-                    host: &instance.authority,
-                    what: "a call with the successor's token",
-                    timeout: TIMEOUT,
-                    connect_timeout: instance.connect_timeout,
-                    proxy: instance.proxy.as_ref().map(|proxy| (proxy, "proxy")),
-                    quotation: &quotation,
-                };
-                bail!("{}", explain(&error, &request).1);
-            }
+            .body(Bytes::new())?;
+        let what = "a call with the successor's token";
+        let sent = http.send(request, 0, what, &quotation).await;
+        let status = match sent {
+            Ok(answer) => answer.status,
+            Err(failure) => bail!(failure.message),
         };
         match status {
             status if status.is_success() => return Ok(()),
@@ -88,7 +72,7 @@ pub(super) async fn prove(
 
 async fn token(config: &oauth::Config) -> anyhow::Result<Token> {
     let clock = SystemClock;
-    let endpoint = TokenClient::new(config, Arc::new(clock))?;
+    let endpoint = TokenClient::new(config, None, Arc::new(clock))?;
     let mut left = TRIES;
     loop {
         left -= 1;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use pingora::connectors::http::v2::ConnectionRef;
 use pingora::protocols::Stream;
 
-use super::instance_stream::is_quiet;
-use super::stream::Received;
+use super::io::Received;
+use super::stream::is_quiet;
 use crate::clock::Instant;
 
 /// How long an unused connection is kept: less than the 60 s after which load balancers commonly

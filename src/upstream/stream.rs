@@ -4,64 +4,40 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use pingora::protocols::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::either::Either;
 
 use super::head_frames::HeadFrames;
-use super::pace;
-use super::stream::Received;
-use super::tls::H2;
-
-/// The read-ahead below TLS: one record (RFC 8446, section 5.1).
-pub(super) const READ_BUFFER: usize = 16 * 1024;
+use super::io::{Received, pingora_io};
+use crate::clock;
+use crate::outgoing::dial::Transport;
+use crate::tls::H2;
 
 /// The byte stream of a connection to an instance.
 pub(super) struct InstanceStream {
-    inner: Inner,
+    inner: Transport,
     received: Received,
     /// Set for HTTP/2.
     frames: Option<HeadFrames>,
 }
 
-type Inner = Either<TcpStream, Box<TlsStream<BufReader<TcpStream>>>>;
-
 impl InstanceStream {
-    /// Returns a stream without TLS.
-    pub(super) fn plain(stream: TcpStream) -> InstanceStream {
-        InstanceStream::over(Either::Left(stream))
-    }
-
-    /// Returns a stream after its TLS handshake. Over HTTP/2 the head of a response may take as
-    /// long as `header_timeout`.
-    pub(super) fn tls(
-        stream: TlsStream<BufReader<TcpStream>>,
-        header_timeout: Duration,
-    ) -> InstanceStream {
-        let mut stream = InstanceStream::over(Either::Right(Box::new(stream)));
+    /// The bytes of `transport`. Over HTTP/2 the head of a response may take as long as
+    /// `header_timeout`.
+    pub(super) fn new(transport: Transport, header_timeout: Duration) -> InstanceStream {
+        let mut stream = InstanceStream {
+            inner: transport,
+            received: Received::default(),
+            frames: None,
+        };
         if stream.is_http2() {
             stream.frames = Some(HeadFrames::new(header_timeout));
         }
         stream
-    }
-
-    fn over(inner: Inner) -> InstanceStream {
-        InstanceStream {
-            inner,
-            received: Received::default(),
-            frames: None,
-        }
     }
 
     /// Returns whether HTTP/2 was negotiated.
@@ -99,7 +75,7 @@ impl AsyncRead for InstanceStream {
         if polled.is_ready() {
             this.received.add(buf, before);
             if let Some(frames) = &mut this.frames
-                && frames.are_late(&buf.filled()[before..], pace::now())
+                && frames.are_late(&buf.filled()[before..], clock::timers())
             {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
@@ -138,45 +114,10 @@ impl AsyncWrite for InstanceStream {
     }
 }
 
-#[async_trait]
-impl Shutdown for InstanceStream {
-    async fn shutdown(&mut self) {
-        // an instance that is gone misses nothing
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for InstanceStream {
-    fn id(&self) -> UniqueIDType {
-        match &self.inner {
-            Either::Left(stream) => stream.as_raw_fd(),
-            Either::Right(stream) => stream.get_ref().0.get_ref().as_raw_fd(),
-        }
-    }
-}
-
-impl Ssl for InstanceStream {}
-
-#[async_trait]
-impl Peek for InstanceStream {}
-
-impl GetTimingDigest for InstanceStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for InstanceStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for InstanceStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
+pingora_io!(InstanceStream, |stream| match &stream.inner {
+    Either::Left(stream) => stream.as_raw_fd(),
+    Either::Right(stream) => stream.get_ref().0.get_ref().as_raw_fd(),
+});
 
 impl fmt::Debug for InstanceStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,26 +1,26 @@
-//! Refuses requests of web pages. Any page that the user opens can reach a listener on localhost.
-//! The browser reveals this in headers that a page cannot forge, and in `Host`: a page that rebinds
-//! its own name to 127.0.0.1 still sends that name. Pure.
+//! Keeps web pages out. An address on localhost can be reached by any page that the user has
+//! open; a browser says so in headers that a page cannot forge, and by the name it was asked for
+//! (a page that rebinds its own name to 127.0.0.1 still sends that name as `Host`). Pure.
+
+use std::borrow::Cow;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 
-use super::target::host_of_authority;
-
-/// Returns whether `host` (as returned by [`super::target::host`]) is accepted.
+/// Whether `host` (as [`host_of_authority`] gives it) is on the list.
 #[must_use]
 pub fn is_accepted(hosts: &[String], host: &str) -> bool {
     hosts.iter().any(|accepted| accepted == host)
 }
 
-/// Returns whether a browser reports that another site's page sent the request: by an `Origin` that
-/// is not an accepted host, or a cross-site `Sec-Fetch-Site` (Fetch Metadata).
+/// Whether a browser says that another site's page sent this: any `Origin` whose host is not
+/// `accepted`, or a `Sec-Fetch-Site` of another site (Fetch Metadata).
 ///
 /// An upgrade must come from exactly the address that it is sent to. Chromium sends no
 /// `Sec-Fetch-Site` when it opens a WebSocket, so nothing else distinguishes a page on port 3000 of
 /// this machine from one of this listener's.
 #[must_use]
-pub fn is_cross_site(hosts: &[String], headers: &HeaderMap) -> bool {
+pub fn is_cross_site(accepted: impl Fn(&str) -> bool, headers: &HeaderMap) -> bool {
     let upgrade = headers.contains_key(UPGRADE);
     let own = headers.get(HOST).map(HeaderValue::as_bytes);
     let foreign_origin = headers.get_all(ORIGIN).iter().any(|origin| {
@@ -31,7 +31,7 @@ pub fn is_cross_site(hosts: &[String], headers: &HeaderMap) -> bool {
         let is_ours = authority.is_some_and(|authority| {
             let host = host_of_authority(authority);
             let is_own = own.is_some_and(|own| own.eq_ignore_ascii_case(authority.as_bytes()));
-            host.is_some_and(|host| is_accepted(hosts, &host)) && (is_own || !upgrade)
+            host.is_some_and(|host| accepted(&host)) && (is_own || !upgrade)
         });
         !is_ours
     });
@@ -42,6 +42,35 @@ pub fn is_cross_site(hosts: &[String], headers: &HeaderMap) -> bool {
     foreign_origin || foreign_site
 }
 
+/// The host of `host[:port]`, in lower case; IPv6 addresses keep their brackets.
+#[must_use]
+pub fn host_of_authority(authority: &str) -> Option<Cow<'_, str>> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']')? + 2;
+            authority.split_at(end)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_is_fine = match port.strip_prefix(':') {
+        Some("") => true,
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
+        None => port.is_empty(),
+    };
+    let host_is_fine = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._:[]~".contains(&b));
+    if !(port_is_fine && host_is_fine) {
+        return None;
+    }
+    if host.bytes().any(|b| b.is_ascii_uppercase()) {
+        Some(Cow::Owned(host.to_ascii_lowercase()))
+    } else {
+        Some(Cow::Borrowed(host))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,12 +79,12 @@ mod tests {
         let hosts = ["localhost".to_owned(), "[::1]".to_owned()];
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_static(value));
-        is_cross_site(&hosts, &headers)
+        is_cross_site(|host| is_accepted(&hosts, host), &headers)
     }
 
     #[test]
     fn programs_send_neither_header() {
-        assert!(!is_cross_site(&[], &HeaderMap::new()));
+        assert!(!is_cross_site(|_| false, &HeaderMap::new()));
     }
 
     #[test]
@@ -91,7 +120,8 @@ mod tests {
             for (name, value) in [("host", host), ("origin", origin), ("upgrade", "websocket")] {
                 headers.insert(name, HeaderValue::from_static(value));
             }
-            is_cross_site(&["localhost".to_owned(), "127.0.0.1".to_owned()], &headers)
+            let accepted = |host: &str| matches!(host, "localhost" | "127.0.0.1");
+            is_cross_site(accepted, &headers)
         };
         assert!(!upgrade("localhost:8080", "http://localhost:8080"));
         assert!(!upgrade("LocalHost", "https://localhost"));

@@ -75,7 +75,7 @@ impl HeadFrames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::pace;
+    use crate::clock;
 
     fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
         let mut bytes = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
@@ -86,7 +86,7 @@ mod tests {
     /// Returns whether it is too late at some byte, if one arrives each second.
     fn drips(bytes: &[u8], limit: u64) -> bool {
         let mut frames = HeadFrames::new(Duration::from_secs(limit));
-        let start = pace::now();
+        let start = clock::timers();
         (0..)
             .zip(bytes.chunks(1))
             .any(|(second, byte)| frames.are_late(byte, start + Duration::from_secs(second)))
@@ -106,7 +106,7 @@ mod tests {
         let many = frame(HEADERS, END_HEADERS, 5).repeat(20);
         assert!(!drips(&many, 20));
         let mut frames = HeadFrames::new(Duration::from_secs(1));
-        let start = pace::now();
+        let start = clock::timers();
         for minute in 0..10 {
             let at = start + Duration::from_secs(60 * minute);
             assert!(!frames.are_late(

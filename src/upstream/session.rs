@@ -13,7 +13,8 @@ use pingora::protocols::http::v2::client::Http2Session;
 use pingora::{Error, ErrorType, RetryType};
 use tokio::time::timeout;
 
-use super::stream::Received;
+use super::io::Received;
+use crate::outgoing::dial::{Kind, in_words};
 
 /// A request to an instance and its response. Order of calls: [`write_head`]; if there is a body,
 /// any number of [`write_body`] and one [`finish`]; concurrently [`read_head`] until its status is
@@ -24,22 +25,26 @@ use super::stream::Received;
 /// [`finish`]: InstanceSession::finish
 /// [`read_head`]: InstanceSession::read_head
 /// [`read_body`]: InstanceSession::read_body
-pub(super) enum InstanceSession {
+pub(crate) enum InstanceSession {
     Http1(Box<Http1>),
-    Http2(Box<Http2Session>),
+    Http2 {
+        session: Box<Http2Session>,
+        /// Whether the connection has served a request before.
+        is_reused: bool,
+    },
 }
 
-pub(super) struct Http1 {
-    pub(super) session: HttpSession,
-    pub(super) received: Received,
-    pub(super) address: SocketAddr,
+pub(crate) struct Http1 {
+    pub(crate) session: HttpSession,
+    pub(crate) received: Received,
+    pub(crate) address: SocketAddr,
     /// Whether the connection has served a request before.
-    pub(super) is_reused: bool,
+    pub(crate) is_reused: bool,
 }
 
 /// A piece of a response's body.
 #[derive(Debug)]
-pub(super) enum Chunk<'a> {
+pub(crate) enum Chunk<'a> {
     /// In the connection's own buffer.
     Borrowed(&'a [u8]),
     /// Received as it is.
@@ -48,18 +53,18 @@ pub(super) enum Chunk<'a> {
 
 /// Why a request or its response broke off. Never quotes received data.
 #[derive(Debug)]
-pub(super) struct Broken {
-    /// What happened.
-    pub(super) problem: String,
-    /// Whether it timed out.
-    pub(super) timeout: bool,
+pub(crate) struct Broken {
+    /// What happened, in words, and what to do.
+    pub(crate) problem: String,
+    /// The kind of it.
+    pub(crate) kind: Kind,
     /// Whether and how the request may be sent again.
-    pub(super) again: Again,
+    pub(crate) again: Again,
 }
 
 /// Whether a request that broke off may be sent again, provided that its body is at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
+pub(crate) enum Again {
     /// Not at all.
     Never,
     /// If its method is idempotent (RFC 9110, section 9.2.2): the connection was reused, and the
@@ -72,8 +77,8 @@ pub(super) enum Again {
 }
 
 impl Chunk<'_> {
-    /// The bytes.
-    pub(super) fn as_slice(&self) -> &[u8] {
+    /// Its bytes.
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Chunk::Borrowed(bytes) => bytes,
             Chunk::Owned(bytes) => bytes,
@@ -81,7 +86,7 @@ impl Chunk<'_> {
     }
 
     /// The bytes, copied if they are borrowed.
-    pub(super) fn into_bytes(self) -> Bytes {
+    pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Chunk::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
             Chunk::Owned(bytes) => bytes,
@@ -91,7 +96,7 @@ impl Chunk<'_> {
 
 impl InstanceSession {
     /// Returns a session on an HTTP/1 connection.
-    pub(super) fn http1(
+    pub(crate) fn http1(
         stream: Stream,
         received: Received,
         address: SocketAddr,
@@ -105,15 +110,31 @@ impl InstanceSession {
         }))
     }
 
-    pub(super) fn is_http2(&self) -> bool {
-        matches!(self, InstanceSession::Http2(_))
+    /// A session on a connection of HTTP/2.
+    pub(super) fn http2(session: Http2Session, is_reused: bool) -> InstanceSession {
+        InstanceSession::Http2 {
+            session: Box::new(session),
+            is_reused,
+        }
+    }
+
+    /// Whether its connection has served a request before.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            InstanceSession::Http1(http1) => http1.is_reused,
+            InstanceSession::Http2 { is_reused, .. } => *is_reused,
+        }
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, InstanceSession::Http2 { .. })
     }
 
     /// The received bytes of its connection; `None` if other requests share it.
-    pub(super) fn received(&self) -> Option<Received> {
+    pub(crate) fn received(&self) -> Option<Received> {
         match self {
             InstanceSession::Http1(http1) => Some(http1.received.clone()),
-            InstanceSession::Http2(_) => None,
+            InstanceSession::Http2 { .. } => None,
         }
     }
 
@@ -121,7 +142,7 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn write_head(
+    pub(crate) async fn write_head(
         &mut self,
         head: Box<RequestHeader>,
         no_body: bool,
@@ -131,7 +152,7 @@ impl InstanceSession {
                 let written = http1.session.write_request_header(head).await;
                 written.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2(session) => session
+            InstanceSession::Http2 { session, .. } => session
                 .write_request_header(head, no_body)
                 .map_err(|e| Broken::http2(&e)),
         }
@@ -141,7 +162,7 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn write_body(&mut self, part: Bytes) -> Result<(), Broken> {
+    pub(crate) async fn write_body(&mut self, part: Bytes) -> Result<(), Broken> {
         if part.is_empty() {
             return Ok(());
         }
@@ -150,7 +171,7 @@ impl InstanceSession {
                 let written = http1.session.write_body(&part).await;
                 written.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2(session) => session
+            InstanceSession::Http2 { session, .. } => session
                 .write_request_body(part, false)
                 .await
                 .map_err(|e| Broken::http2(&e)),
@@ -161,13 +182,13 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn finish(&mut self) -> Result<(), Broken> {
+    pub(crate) async fn finish(&mut self) -> Result<(), Broken> {
         match self {
             InstanceSession::Http1(http1) => {
                 let finished = http1.session.finish_body().await;
                 finished.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2(session) => {
+            InstanceSession::Http2 { session, .. } => {
                 session.finish_request_body().map_err(|e| Broken::http2(&e))
             }
         }
@@ -177,13 +198,13 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn read_head(&mut self) -> Result<(), Broken> {
+    pub(crate) async fn read_head(&mut self) -> Result<(), Broken> {
         match self {
             InstanceSession::Http1(http1) => {
                 let read = http1.session.read_response().await;
                 read.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2(session) => session
+            InstanceSession::Http2 { session, .. } => session
                 .read_response_header()
                 .await
                 .map_err(|e| Broken::http2(&e)),
@@ -191,10 +212,10 @@ impl InstanceSession {
     }
 
     /// The last head that was read.
-    pub(super) fn head(&self) -> Option<&ResponseHeader> {
+    pub(crate) fn head(&self) -> Option<&ResponseHeader> {
         match self {
             InstanceSession::Http1(http1) => http1.session.resp_header(),
-            InstanceSession::Http2(session) => session.response_header(),
+            InstanceSession::Http2 { session, .. } => session.response_header(),
         }
     }
 
@@ -202,13 +223,13 @@ impl InstanceSession {
     ///
     /// # Errors
     /// [`Broken`].
-    pub(super) async fn read_body(&mut self) -> Result<Option<Chunk<'_>>, Broken> {
+    pub(crate) async fn read_body(&mut self) -> Result<Option<Chunk<'_>>, Broken> {
         match self {
             InstanceSession::Http1(http1) => match http1.session.read_body_ref().await {
                 Ok(part) => Ok(part.map(Chunk::Borrowed)),
                 Err(e) => Err(Broken::of(&e, Again::Never)),
             },
-            InstanceSession::Http2(session) => match session.read_response_body().await {
+            InstanceSession::Http2 { session, .. } => match session.read_response_body().await {
                 Ok(part) => Ok(part.map(Chunk::Owned)),
                 Err(e) => Err(Broken::http2(&e)),
             },
@@ -216,23 +237,23 @@ impl InstanceSession {
     }
 
     /// Returns whether the response is complete.
-    pub(super) fn is_complete(&mut self) -> bool {
+    pub(crate) fn is_complete(&mut self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.is_body_done(),
-            InstanceSession::Http2(session) => session.response_finished(),
+            InstanceSession::Http2 { session, .. } => session.response_finished(),
         }
     }
 
     /// Returns whether the connection has become a tunnel (101).
-    pub(super) fn is_upgraded(&self) -> bool {
+    pub(crate) fn is_upgraded(&self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.was_upgraded(),
-            InstanceSession::Http2(_) => false,
+            InstanceSession::Http2 { .. } => false,
         }
     }
 
     /// Switches the request's body to raw bytes: the connection has become a tunnel.
-    pub(super) fn write_as_tunnel(&mut self) {
+    pub(crate) fn write_as_tunnel(&mut self) {
         if let InstanceSession::Http1(http1) = self {
             http1.session.maybe_upgrade_body_writer();
         }
@@ -256,9 +277,10 @@ impl Http1 {
 
 impl Broken {
     fn of(error: &Error, again: Again) -> Broken {
+        let kind = kind(error);
         Broken {
-            problem: problem(error),
-            timeout: is_timeout(error),
+            problem: problem(error, kind),
+            kind,
             again,
         }
     }
@@ -277,52 +299,84 @@ impl Broken {
     }
 
     /// The error of an instance that was silent for too long.
-    pub(super) fn silent(what: &str) -> Broken {
+    pub(crate) fn silent(what: &str) -> Broken {
         Broken {
             problem: what.to_owned(),
-            timeout: true,
+            kind: Kind::Timeout,
             again: Again::Never,
         }
     }
 
     /// The error of a response that cannot be passed on.
-    pub(super) fn invalid(what: &str) -> Broken {
+    pub(crate) fn invalid(what: &str) -> Broken {
         Broken {
-            problem: what.to_owned(),
-            timeout: false,
+            problem: format!("{what}; check what stands between here and Collibra"),
+            kind: Kind::Protocol,
             again: Again::Never,
         }
     }
 }
 
-/// Returns whether it timed out. Over HTTP/2 every stream ends with the connection's reason.
-fn is_timeout(error: &Error) -> bool {
+/// What kind of error it is. Over HTTP/2 every stream of a connection ends with the reason for which
+/// the connection did.
+fn kind(error: &Error) -> Kind {
+    let http2 = error.root_cause().downcast_ref::<h2::Error>();
+    let is_timeout = matches!(
+        error.etype(),
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout
+    ) || io_error(error).map(io::Error::kind) == Some(io::ErrorKind::TimedOut);
+    let is_cut = matches!(
+        error.etype(),
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
+    ) || error.etype().as_str() == PREMATURE_END
+        || http2.is_some_and(|e| e.is_io() || e.is_reset() || e.is_go_away());
+    if is_timeout {
+        Kind::Timeout
+    } else if is_cut {
+        Kind::Reset
+    } else {
+        Kind::Protocol
+    }
+}
+
+/// pingora's type for a body that ends too early.
+const PREMATURE_END: &str = "PrematureBodyEnd";
+
+fn io_error(error: &Error) -> Option<&io::Error> {
     let cause = error.root_cause();
-    let io = cause.downcast_ref::<io::Error>();
     let http2 = cause
         .downcast_ref::<h2::Error>()
         .and_then(h2::Error::get_io);
-    let kind = io.or(http2).map(io::Error::kind);
-    matches!(
-        error.etype(),
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout
-    ) || kind == Some(io::ErrorKind::TimedOut)
+    cause.downcast_ref::<io::Error>().or(http2)
 }
 
-/// Describes the error, without quoting the other side.
-fn problem(error: &Error) -> String {
-    match error.root_cause().downcast_ref::<io::Error>() {
-        Some(io) => format!("{}: {io}", error.etype().as_str()),
-        None => error.etype().as_str().to_owned(),
+/// What went wrong, in words, without what the other side sent.
+fn problem(error: &Error, kind: Kind) -> String {
+    let cause = match (io_error(error), error.etype()) {
+        (Some(io), _) => in_words(io),
+        (None, ErrorType::ConnectionClosed) => "it was closed".to_owned(),
+        (None, other) => other.as_str().to_owned(),
+    };
+    match kind {
+        Kind::Timeout => {
+            format!("Collibra took too long ({cause}); check its status and the network")
+        }
+        Kind::Reset => format!(
+            "the connection to Collibra broke before the response was complete ({cause}); if this goes on, check Collibra's status and what stands between here and there"
+        ),
+        _ => format!(
+            "what Collibra sent is not valid HTTP ({cause}); check what stands between here and there"
+        ),
     }
 }
 
 /// The problems of an instance that is too slow.
-pub(super) const SILENT: &str = "Collibra was silent for longer than idle_timeout";
-pub(super) const LATE_HEAD: &str = "the head of the response took longer than header_timeout";
+pub(crate) const SILENT: &str = "Collibra was silent for longer than idle_timeout; if that is no fault, raise it for the instance";
+pub(crate) const LATE_HEAD: &str =
+    "the head of the response took longer than header_timeout; check Collibra's status";
 
 /// Waits for the instance within `limit`, if there is one.
-pub(super) async fn limited<T>(
+pub(crate) async fn limited<T>(
     limit: Option<Duration>,
     doing: impl Future<Output = Result<T, Broken>>,
 ) -> Result<T, Broken> {
@@ -337,12 +391,12 @@ pub(super) async fn limited<T>(
 
 /// Returns whether a response to `method` has no body, whatever its fields say (RFC 9110, sections
 /// 9.3.2, 15.3.5 and 15.4.5).
-pub(super) fn has_no_body(method: &http::Method, status: StatusCode) -> bool {
+pub(crate) fn has_no_body(method: &http::Method, status: StatusCode) -> bool {
     *method == http::Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Returns whether `version` supports chunked coding and interim responses.
-pub(super) fn is_http11(version: Version) -> bool {
+pub(crate) fn is_http11(version: Version) -> bool {
     version >= Version::HTTP_11
 }

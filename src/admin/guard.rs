@@ -1,0 +1,159 @@
+//! Keeps web pages away from the admin address, as from a listener: what is told there are names and
+//! ids. A page that makes its own name lead here (DNS rebinding) sends that name as `Host`.
+//!
+//! An IP address is accepted whichever it is, for it cannot be made to lead elsewhere; probes and
+//! scrapes mostly use one. `/livez` tells nothing and answers to any name.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::drain::Caller;
+use super::routes::TEXT;
+use super::view::View;
+use crate::browser;
+
+/// Answers a request in place of the routes if a web page may have sent it.
+pub(super) async fn guard(
+    State(view): State<Arc<View>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_open = caller.is_over_unix() || request.uri().path() == "/livez";
+    let refused = if is_open {
+        None
+    } else {
+        let hosts = &view.parts.load().hosts;
+        let (path, headers) = (request.uri().path(), request.headers());
+        let by_host = foreign_host(hosts, headers);
+        // that route has a stricter rule of its own
+        by_host.or_else(|| (path != "/drain").then(|| foreign_page(hosts, headers))?)
+    };
+    match refused {
+        None => next.run(request).await,
+        Some((status, text)) => (status, [(CONTENT_TYPE, TEXT)], text).into_response(),
+    }
+}
+
+/// A status and what to say.
+type Refusal = (StatusCode, &'static str);
+
+/// Why a request is not answered whose `Host` is none of ours.
+fn foreign_host(hosts: &[String], headers: &HeaderMap) -> Option<Refusal> {
+    // a browser sends exactly one
+    let foreign = headers.get_all(HOST).iter().any(|host| {
+        let host = host.to_str().ok().and_then(browser::host_of_authority);
+        !host.is_some_and(|host| is_ours(hosts, &host))
+    });
+    foreign.then_some((
+        StatusCode::MISDIRECTED_REQUEST,
+        "not a host of this address: call it by an IP address or localhost, or add the name to hosts of [admin]\n",
+    ))
+}
+
+/// Why a request is not answered that a page of another site sent.
+fn foreign_page(hosts: &[String], headers: &HeaderMap) -> Option<Refusal> {
+    // a link on another site's page may lead here: that page does not see the answer
+    let is_link = headers
+        .get("sec-fetch-dest")
+        .is_some_and(|dest| dest.as_bytes() == b"document");
+    let is_foreign = browser::is_cross_site(|host| is_ours(hosts, host), headers);
+    (is_foreign && !is_link).then_some((
+        StatusCode::FORBIDDEN,
+        "a page of another site may not read this address\n",
+    ))
+}
+
+/// Whether `host` is an IP address, localhost or one of `hosts`.
+fn is_ours(hosts: &[String], host: &str) -> bool {
+    is_address(host) || host == "localhost" || browser::is_accepted(hosts, host)
+}
+
+/// Whether `host` is an IP address as it stands in `Host`.
+fn is_address(host: &str) -> bool {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    match bare {
+        Some(bare) => bare.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn status(fields: &[(&'static str, &'static str)]) -> Option<u16> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let hosts = ["proxy.internal".to_owned()];
+        let refused = foreign_host(&hosts, &headers).or_else(|| foreign_page(&hosts, &headers));
+        refused.map(|(status, _)| status.as_u16())
+    }
+
+    #[test]
+    fn it_answers_to_addresses_and_to_its_own_names() {
+        for host in [
+            "127.0.0.1:9902",
+            "10.1.2.3",
+            "[::1]:9902",
+            "localhost:9902",
+            "LocalHost",
+            "Proxy.Internal:80",
+        ] {
+            assert_eq!(status(&[("host", host)]), None, "{host}");
+        }
+        assert_eq!(status(&[]), None, "HTTP/1.0");
+        for host in [
+            "attacker.example:9902",
+            "127.0.0.1.attacker.example",
+            "localhost.attacker.example",
+            "0x7f000001",
+            "2130706433",
+            "[::1].attacker.example",
+            "",
+            "a b",
+        ] {
+            assert_eq!(status(&[("host", host)]), Some(421), "{host}");
+        }
+        let two = [("host", "localhost"), ("host", "attacker.example")];
+        assert_eq!(status(&two), Some(421));
+    }
+
+    #[test]
+    fn another_sites_page_reads_nothing_and_may_link_here() {
+        let host = ("host", "localhost:9902");
+        for foreign in [
+            ("origin", "http://attacker.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            assert_eq!(status(&[host, foreign]), Some(403), "{foreign:?}");
+        }
+        let link = [
+            host,
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-dest", "document"),
+        ];
+        assert_eq!(status(&link), None);
+        for own in [
+            ("origin", "http://localhost:9902"),
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "none"),
+        ] {
+            assert_eq!(status(&[host, own]), None, "{own:?}");
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The addresses to which connections lead, and the health of each.
+//!
+//! A name is resolved when a connection needs it; until its records expire the answer is kept, and a
+//! name that stops resolving costs nothing while its last addresses still answer. A and AAAA are asked
+//! for at once. The first answer is used after a short delay (RFC 8305, section 3); the other is added
+//! when it comes.
+//!
+//! An address that fails is tried last until its pause is over, and the pause doubles with each
+//! failure. Attempts that were under way together count as one failure. The address that answered last
+//! is tried first.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::resolve::{self, Family, Found, Problem, Servers};
+use super::tunnel;
+use crate::backoff::Backoff;
+use crate::clock::timers;
+
+/// How long the first answer waits for the one of the other family (RFC 8305, section 3).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+
+/// The shortest time between two lookups.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an address that DNS no longer names is still tried, after all others.
+const RETAIN: Duration = Duration::from_secs(120);
+
+/// How long an address that failed is tried last.
+const PAUSES: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    cap: Duration::from_secs(60),
+};
+
+/// A host, by its name or IP address (no brackets), and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl Target {
+    /// The one that `text` names, like `10.1.2.3:443`, `[fd00::1]:443` or `acme.example:443`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Target> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let host = match bare {
+            Some(v6) => v6.parse::<Ipv6Addr>().ok()?.to_string(),
+            None => host.to_owned(),
+        };
+        let is_ip = host.parse::<IpAddr>().is_ok();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        let is_sound = !host.is_empty() && host.chars().all(is_name) && bare.is_none();
+        ((is_ip && (bare.is_some() || !host.contains(':'))) || is_sound)
+            .then_some(Target { host, port })
+    }
+
+    /// Whether it is this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.ip().is_some_and(|ip| ip.to_canonical().is_loopback())
+    }
+
+    /// The host's own address, if it is named by one.
+    fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+/// As it is written.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&tunnel::authority(&self.host, self.port))
+    }
+}
+
+/// The addresses of some targets, which lead to one server.
+#[derive(Debug)]
+pub struct Addresses {
+    targets: Vec<Target>,
+    /// The longest time for a look-up.
+    limit: Duration,
+    /// How long an answer is used, at most.
+    ttl_max: Duration,
+    servers: Servers,
+    known: watch::Sender<Known>,
+    health: Mutex<Health>,
+}
+
+/// What look-ups gave.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// In the order in which they are tried.
+    current: Vec<SocketAddr>,
+    /// Those that DNS has named before, and until when they are tried.
+    former: Vec<(SocketAddr, Instant)>,
+    /// Why the last look-up found nothing.
+    problem: Option<Problem>,
+    /// Whether a look-up is under way.
+    pub(super) is_looking: bool,
+    /// When the next look-up is due; `None`: there has been none.
+    due: Option<Instant>,
+}
+
+/// How the addresses did.
+#[derive(Debug, Default)]
+struct Health {
+    /// The one that answered last.
+    preferred: Option<SocketAddr>,
+    failing: HashMap<SocketAddr, Failing>,
+}
+
+/// An address that failed last time.
+#[derive(Debug)]
+struct Failing {
+    at: Instant,
+    in_a_row: u32,
+    /// Until when it is tried last.
+    until: Instant,
+}
+
+impl Addresses {
+    /// Those of `targets`, which are tried in this order. A look-up takes as long as `limit` at most,
+    /// and its answer is used no longer than `ttl_max`.
+    #[must_use]
+    pub fn new(targets: Vec<Target>, limit: Duration, ttl_max: Duration) -> Arc<Addresses> {
+        Addresses::with(targets, limit, ttl_max, Servers::System)
+    }
+
+    pub(super) fn with(
+        targets: Vec<Target>,
+        limit: Duration,
+        ttl_max: Duration,
+        servers: Servers,
+    ) -> Arc<Addresses> {
+        let current = assemble(&targets, &vec![Vec::new(); targets.len()]);
+        Arc::new(Addresses {
+            targets,
+            limit,
+            ttl_max,
+            servers,
+            known: watch::Sender::new(Known {
+                current,
+                ..Known::default()
+            }),
+            health: Mutex::default(),
+        })
+    }
+
+    /// The targets.
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Begins with the addresses at which `other` was found, if both are of one host.
+    pub fn take_over(&self, other: &Addresses) {
+        if let ([target], [known]) = (&*self.targets, &*other.targets)
+            && target.host == known.host
+        {
+            let known = &other.known.borrow().current;
+            let at_port = |address: &SocketAddr| SocketAddr::new(address.ip(), target.port);
+            let current = known.iter().map(at_port).collect();
+            self.known.send_modify(|known| known.current = current);
+        }
+    }
+
+    /// The addresses that are valid now.
+    #[must_use]
+    pub fn current(&self) -> Vec<SocketAddr> {
+        self.known.borrow().current.clone()
+    }
+
+    /// Looks the names up and gives all addresses.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub async fn resolve(self: &Arc<Addresses>) -> Result<Vec<SocketAddr>, String> {
+        self.look_up_if_due();
+        let mut known = self.known.subscribe();
+        // the sender is in hand
+        let _ = known.wait_for(|known| !known.is_looking).await;
+        let known = known.borrow();
+        match &known.problem {
+            Some(problem) if known.current.is_empty() => Err(problem.to_string()),
+            _ => Ok(known.current.clone()),
+        }
+    }
+
+    /// Looks the names up in the background, unless the last answer is still valid or a look-up is
+    /// under way.
+    pub fn look_up_if_due(self: &Arc<Addresses>) {
+        let now = timers();
+        let names: Vec<usize> = (0..self.targets.len())
+            .filter(|target| self.targets[*target].ip().is_none())
+            .collect();
+        let is_due = !names.is_empty()
+            && self.known.send_if_modified(|known| {
+                let is_due = !known.is_looking && known.due.is_none_or(|due| due <= now);
+                known.is_looking |= is_due;
+                is_due
+            });
+        if is_due {
+            let looking = Looking(Arc::clone(self));
+            tokio::spawn(async move { looking.0.look_up(&names).await });
+        }
+    }
+
+    /// When [`Addresses::look_up_if_due`] is worth another call; `None`: never.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.known.borrow().due
+    }
+
+    /// Why the last look-up found nothing.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        self.known.borrow().problem.clone()
+    }
+
+    /// Told of every change.
+    pub(super) fn watch(&self) -> watch::Receiver<Known> {
+        self.known.subscribe()
+    }
+
+    /// Ends when something has changed.
+    pub async fn changed(&self) {
+        // the sender is in hand
+        let _ = self.known.subscribe().changed().await;
+    }
+
+    /// The address to try next, if one is left that is not among `tried`.
+    pub(super) fn next(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let now = timers();
+        let known = self.known.borrow();
+        let health = lock(&self.health);
+        let preferred = health.preferred.as_ref();
+        let preferred = preferred.filter(|address| known.current.contains(address));
+        let former = known.former.iter().filter(|(_, until)| now < *until);
+        let former = former.map(|(address, _)| address);
+        let all = preferred.into_iter().chain(&known.current).chain(former);
+        let mut last: Option<(SocketAddr, Instant)> = None;
+        for address in all.filter(|address| !tried.contains(address)) {
+            match health.failing.get(address) {
+                Some(failing) if now < failing.until => {
+                    if last.is_none_or(|(_, until)| failing.until < until) {
+                        last = Some((*address, failing.until));
+                    }
+                }
+                _ => return Some(*address),
+            }
+        }
+        last.map(|(address, _)| address)
+    }
+
+    /// A connection to `address` was made.
+    pub(super) fn answered(&self, address: SocketAddr) {
+        let mut health = lock(&self.health);
+        health.failing.remove(&address);
+        health.preferred = Some(address);
+    }
+
+    /// An attempt that `began` then has failed at `address`; `why`, in words.
+    pub(super) fn failed(&self, address: SocketAddr, began: Instant, why: &str) {
+        let now = timers();
+        let known = self.known.borrow();
+        let is_known = |address: &SocketAddr| {
+            let mut former = known.former.iter().map(|(former, _)| former);
+            known.current.contains(address) || former.any(|former| former == address)
+        };
+        let mut health = lock(&self.health);
+        health.failing.retain(|address, _| is_known(address));
+        let before = health.failing.get(&address);
+        if before.is_some_and(|before| began <= before.at) {
+            return;
+        }
+        let in_a_row = before.map_or(0, |before| before.in_a_row) + 1;
+        let pause = PAUSES.delay(in_a_row, 0.0);
+        let until = now + pause;
+        let failing = Failing {
+            at: now,
+            in_a_row,
+            until,
+        };
+        health.failing.insert(address, failing);
+        let others = known.current.len() > 1;
+        drop((health, known));
+        if in_a_row == 1 && others {
+            warn!(%address, "an address fails and is tried after the others from now on: {why}");
+        }
+        self.known.send_if_modified(|known| {
+            known.due = known.due.map(|due| due.min(now + LOOK_UP_PAUSE));
+            false
+        });
+    }
+
+    /// Asks for every family of the targets with these `names`, and publishes what comes.
+    async fn look_up(&self, names: &[usize]) {
+        let mut asked = JoinSet::new();
+        for &target in names {
+            for family in [Family::V6, Family::V4] {
+                let (servers, limit) = (self.servers.clone(), self.limit);
+                let host = self.targets[target].host.clone();
+                asked.spawn(async move {
+                    let answer = resolve::ask(&servers, &host, family, limit).await;
+                    (target, answer)
+                });
+            }
+        }
+        let mut ips: Vec<Vec<IpAddr>> = vec![Vec::new(); self.targets.len()];
+        let mut valid_until = timers() + self.ttl_max;
+        let mut problems = Vec::new();
+        let mut first_answer: Option<Instant> = None;
+        // there is no hurry where addresses are known
+        let is_urgent = self.known.borrow().current.is_empty();
+        loop {
+            let delay = first_answer.map(|at| at + RESOLUTION_DELAY);
+            let delayed = async {
+                match delay.filter(|_| is_urgent) {
+                    Some(end) => tokio::time::sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                answer = asked.join_next() => match answer {
+                    None => break,
+                    Some(Ok((target, Ok(Found { addresses, valid_until: end })))) => {
+                        ips[target].extend(addresses);
+                        valid_until = valid_until.min(end);
+                        first_answer.get_or_insert_with(timers);
+                    }
+                    Some(Ok((_, Err(problem)))) => problems.push(problem),
+                    Some(Err(_)) => {}
+                },
+                () = delayed => {
+                    self.publish(assemble(&self.targets, &ips));
+                    // the rest is published as it comes
+                    first_answer = None;
+                }
+            }
+        }
+        let is_silent = problems.iter().any(|p| matches!(p, Problem::Silent(_)));
+        for &target in names {
+            // it would ask the same servers, on a thread that cannot be stopped
+            if ips[target].is_empty() && !is_silent {
+                ips[target] = resolve::ask_system(&self.targets[target].host).await;
+            }
+        }
+        let found = assemble(&self.targets, &ips);
+        let now = timers();
+        if names.iter().any(|target| !ips[*target].is_empty()) {
+            self.publish(found);
+            self.known.send_modify(|known| {
+                known.problem = None;
+                known.due = Some(valid_until.max(now + LOOK_UP_PAUSE));
+            });
+            return;
+        }
+        // that a name has no address of one family says less than what became of the other
+        problems.sort_by_key(|problem| *problem == Problem::NoRecords);
+        let problem = problems.into_iter().next().unwrap_or(Problem::NoRecords);
+        if self.known.borrow().problem.is_none() {
+            let names = names.iter().map(|target| &*self.targets[*target].host);
+            let names: Vec<&str> = names.collect();
+            warn!(
+                host = names.join(","),
+                "the name cannot be resolved: {problem}"
+            );
+        }
+        self.known.send_modify(|known| {
+            known.problem = Some(problem);
+            known.due = Some(now + LOOK_UP_PAUSE);
+        });
+    }
+
+    /// Makes `found` the current addresses. Those before are kept as a last resort.
+    fn publish(&self, found: Vec<SocketAddr>) {
+        let now = timers();
+        self.known.send_modify(|known| {
+            let before = std::mem::take(&mut known.current);
+            known
+                .former
+                .extend(before.into_iter().map(|a| (a, now + RETAIN)));
+            known
+                .former
+                .sort_by_key(|(_, until)| std::cmp::Reverse(*until));
+            let mut seen = found.clone();
+            known.former.retain(|(address, until)| {
+                let keep = now < *until && !seen.contains(address);
+                seen.push(*address);
+                keep
+            });
+            known.current = found;
+        });
+    }
+}
+
+/// A look-up under way. However it ends, the next one may begin.
+struct Looking(Arc<Addresses>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let soon = timers() + LOOK_UP_PAUSE;
+        self.0.known.send_modify(|known| {
+            known.is_looking = false;
+            known.due.get_or_insert(soon);
+        });
+    }
+}
+
+/// The addresses of all targets, whose names have these `ips`: target by target, and within one the
+/// families in turn (RFC 8305, section 4).
+fn assemble(targets: &[Target], ips: &[Vec<IpAddr>]) -> Vec<SocketAddr> {
+    let mut all = Vec::new();
+    for (target, ips) in targets.iter().zip(ips) {
+        let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = ips.iter().partition(|ip| ip.is_ipv6());
+        let longest = v6.len().max(v4.len());
+        let in_turn = (0..longest).flat_map(|n| v6.get(n).into_iter().chain(v4.get(n)));
+        for ip in target.ip().iter().chain(in_turn) {
+            let address = SocketAddr::new(*ip, target.port);
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+    }
+    all
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // a panic elsewhere leaves nothing inconsistent here
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

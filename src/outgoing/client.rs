@@ -1,0 +1,228 @@
+//! The HTTP client for the program's own requests. Each has a connection of its own, which is not kept:
+//! requests are minutes apart, and the server may close a kept connection just when the next request
+//! is sent.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinSet;
+use tokio::time::timeout_at;
+use tracing::debug;
+
+use super::addresses::Addresses;
+use super::dial::{DialError, Dialer, Protocols, Route};
+use super::quotation::Quotation;
+use crate::clock::timers;
+use crate::tls;
+
+const AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
+
+/// The largest part of the timeout that connecting may take, whatever is configured. If it took all of
+/// it, a failed connection would look like a missing response.
+const CONNECT_SHARE: f64 = 0.9;
+
+/// How long a client with addresses of its own uses them without another lookup.
+const TTL_MAX: Duration = Duration::from_secs(30);
+
+/// Why the HTTP client could not be built; permanent until the configuration changes.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// No certificate authority is available.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The host cannot be sent as `Host`.
+    #[error("the host cannot be sent in a header")]
+    Host,
+}
+
+/// Sends requests to one server.
+#[derive(Debug)]
+pub struct Client {
+    dialer: Dialer,
+    host: HeaderValue,
+    authority: String,
+    timeout: Duration,
+}
+
+/// A request without a complete response.
+#[derive(Debug)]
+pub struct Failure {
+    /// Whether the server may have seen the request.
+    pub no_response: NoResponse,
+    /// What failed, on what, why, and what to do.
+    pub message: String,
+}
+
+/// Why there was no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoResponse {
+    /// The connection failed: the server has not seen the request.
+    Unreached,
+    /// The timeout passed.
+    TimedOut,
+    /// The connection broke, or the response is not HTTP.
+    Broken,
+}
+
+/// A response.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its body; of an error response, as much as arrived. If it is longer than the limit, it was cut
+    /// off.
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    /// Creates a client that connects by `route` and whose requests end within `timeout`. `authority`
+    /// is sent as `Host`. Uses the shared `addresses` if they are those of the route. Opens no
+    /// connection.
+    ///
+    /// # Errors
+    /// [`BuildError`] if the certificates or the host cannot be used.
+    pub fn new(
+        route: &Route<'_>,
+        authority: &str,
+        timeout: Duration,
+        addresses: Option<&Arc<Addresses>>,
+    ) -> Result<Client, BuildError> {
+        let mut route = route.clone();
+        route.connect_timeout = route.connect_timeout.min(timeout.mul_f64(CONNECT_SHARE));
+        let targets = route.targets();
+        let shared = addresses.filter(|shared| *shared.targets() == *targets);
+        let addresses = match shared {
+            Some(shared) => Arc::clone(shared),
+            None => Addresses::new(targets, route.connect_timeout, TTL_MAX),
+        };
+        Ok(Client {
+            dialer: Dialer::new(&route, addresses)?,
+            host: HeaderValue::try_from(authority).map_err(|_| BuildError::Host)?,
+            authority: authority.to_owned(),
+            timeout,
+        })
+    }
+
+    /// Sends `request`, whose URI is a path, once, and reads up to `limit` bytes of the answer's body;
+    /// of a longer one as much more as tells that it is longer. `what` is what messages call the
+    /// request, `quotation` how they quote causes.
+    ///
+    /// # Errors
+    /// [`Failure`] without a complete response. Of an error response the status is enough.
+    pub async fn send(
+        &self,
+        request: Request<Bytes>,
+        limit: usize,
+        what: &str,
+        quotation: &Quotation,
+    ) -> Result<Answer, Failure> {
+        let deadline = timers() + self.timeout;
+        let dialed = self.dialer.dial(Protocols::Http1).await;
+        let dialed = dialed.map_err(|error| unreached(&error, quotation))?;
+        debug!(address = %dialed.address, "connected for {what}");
+        let mut answer = None;
+        let exchange = self.exchange(dialed.transport, request, limit, &mut answer);
+        let broken = match timeout_at(deadline, exchange).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(self.lost(&error, what, quotation)),
+            Err(_elapsed) => Some(self.late(what)),
+        };
+        match (answer, broken) {
+            (Some(answer), None) => Ok(answer),
+            (Some(answer), Some(_)) if !answer.status.is_success() => Ok(answer),
+            (_, Some(failure)) => Err(failure),
+            // unreachable: a finished exchange has a response
+            (None, None) => Err(self.late(what)),
+        }
+    }
+
+    /// Sends the request on `transport`. `answer` receives as much of the response as arrives.
+    async fn exchange(
+        &self,
+        transport: super::dial::Transport,
+        mut request: Request<Bytes>,
+        limit: usize,
+        answer: &mut Option<Answer>,
+    ) -> hyper::Result<()> {
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(transport)).await?;
+        // aborts the connection at the end of the exchange
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        let response = sender.send_request(request.map(Full::new)).await?;
+        let (head, mut body) = response.into_parts();
+        let answer = answer.insert(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: Vec::new(),
+        });
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                answer.body.extend_from_slice(&data);
+            }
+            if answer.body.len() > limit {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn late(&self, what: &str) -> Failure {
+        let (host, limit) = (&self.authority, humantime::format_duration(self.timeout));
+        Failure {
+            no_response: NoResponse::TimedOut,
+            message: format!(
+                "{host} did not answer {what} completely within {limit}; if this continues, check the network path to it and that host's status"
+            ),
+        }
+    }
+
+    fn lost(&self, error: &hyper::Error, what: &str, quotation: &Quotation) -> Failure {
+        let (host, cause) = (&self.authority, quotation.quote(&root_cause(error)));
+        Failure {
+            no_response: NoResponse::Broken,
+            message: format!(
+                "{host} did not answer {what} with a complete HTTP response ({cause}); if this continues, check the network path to it and that host's status"
+            ),
+        }
+    }
+}
+
+fn unreached(error: &DialError, quotation: &Quotation) -> Failure {
+    Failure {
+        no_response: NoResponse::Unreached,
+        message: quotation.redact(&error.to_string()),
+    }
+}
+
+/// Returns the innermost cause of `error`. `io::Error` omits what it wraps from its `source`, so it is
+/// unwrapped.
+fn root_cause(error: &hyper::Error) -> String {
+    let mut last: &(dyn Error + 'static) = error;
+    loop {
+        let wrapped = last
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        let cause = match wrapped {
+            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+            None => last.source(),
+        };
+        match cause {
+            Some(cause) => last = cause,
+            None => return last.to_string(),
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! A new connection to a server: to the first of its addresses that answers, through a forward proxy
+//! if there is one, with TLS verified against the server's own name.
+//!
+//! Addresses are raced as RFC 8305 ("happy eyeballs") says: the next attempt begins when one has
+//! failed, or has not connected for 250 ms; the first whole connection, TLS included, is taken. It
+//! fails only if every address failed, or the time is over.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+use url::Url;
+
+use super::addresses::{Addresses, Target};
+use super::failure::list;
+pub use super::failure::{DialError, Kind, in_words};
+use super::resolve::Problem;
+use super::tunnel;
+use crate::clock::timers;
+use crate::tls::{self, CaFile, H2, Identity};
+
+/// How long an attempt may take to connect before the next one begins (RFC 8305, section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// The same for what follows, a tunnel and TLS: an address that connects seldom fails later, and a
+/// second connection costs the server a handshake.
+const HANDSHAKE_DELAY: Duration = Duration::from_secs(1);
+
+/// The share of the connect timeout that a forward proxy may use. Its answer, or its silence, can
+/// then be reported before the whole attempt times out.
+const PROXY_SHARE: f64 = 0.9;
+
+/// The read-ahead below TLS: one record (RFC 8446, section 5.1).
+const READ_BUFFER: usize = 16 * 1024;
+
+/// The TCP keepalive of an idle connection, which detects one that a firewall has dropped.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// Where an instance's host and port are written.
+pub const URL: &str = "the instance's url";
+
+/// A connection: TCP, with TLS on top or without.
+pub type Transport = Either<TcpStream, Box<TlsStream<BufReader<TcpStream>>>>;
+
+/// A server, and how it is reached.
+#[derive(Clone, Debug)]
+pub struct Route<'a> {
+    /// The server's name or IP address (no brackets), by which its certificate is verified.
+    pub host: &'a str,
+    /// Its port.
+    pub port: u16,
+    /// Where both are written, for messages.
+    pub written: &'static str,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Whether HTTP/2 is offered over TLS.
+    pub http2: bool,
+    /// Trusted authorities besides the system's.
+    pub ca_file: Option<&'a CaFile>,
+    /// What is shown to a server that asks who calls.
+    pub identity: Option<&'a Identity>,
+    /// The forward proxy on the way, and the key that configures it.
+    pub proxy: Option<(&'a tunnel::Proxy, &'static str)>,
+    /// Where to connect in place of the host: no forward proxy counts then. Empty: nowhere else.
+    pub address: &'a [Target],
+    /// The timeout of name resolution, connection and TLS together.
+    pub connect_timeout: Duration,
+}
+
+impl<'a> Route<'a> {
+    /// The straight way to the host of `url`, without HTTP/2.
+    #[must_use]
+    pub fn to(url: &'a Url, connect_timeout: Duration) -> Route<'a> {
+        let host = url.host_str().unwrap_or_default();
+        Route {
+            host: host.trim_matches(['[', ']']),
+            port: url.port_or_known_default().unwrap_or(443),
+            written: URL,
+            tls: url.scheme() == "https",
+            http2: false,
+            ca_file: None,
+            identity: None,
+            proxy: None,
+            address: &[],
+            connect_timeout,
+        }
+    }
+
+    /// Where connections lead first: the forward proxy, the addresses that are configured, or the
+    /// server itself.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target> {
+        match self.proxy {
+            Some((proxy, _)) => vec![Target {
+                host: proxy.host().to_owned(),
+                port: proxy.port(),
+            }],
+            None if !self.address.is_empty() => self.address.to_vec(),
+            None => vec![Target {
+                host: self.host.to_owned(),
+                port: self.port,
+            }],
+        }
+    }
+
+    /// Where the first part of the way is written.
+    fn written(&self) -> &'static str {
+        match self.proxy {
+            Some((_, key)) => key,
+            None if !self.address.is_empty() => "the instance's address",
+            None => self.written,
+        }
+    }
+}
+
+/// The protocols that a connection may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/2 if the server offers it.
+    Any,
+    /// HTTP/1.1, for an upgrade.
+    Http1,
+}
+
+/// Makes connections to one server.
+pub struct Dialer {
+    host: String,
+    port: u16,
+    /// Host and port, for messages.
+    authority: String,
+    written: &'static str,
+    proxy: Option<tunnel::Proxy>,
+    connect_timeout: Duration,
+    addresses: Arc<Addresses>,
+    /// `None`: without TLS.
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    name: ServerName<'static>,
+    any: TlsConnector,
+    http1: TlsConnector,
+}
+
+/// A new connection.
+pub struct Dialed {
+    /// The address it leads to.
+    pub address: SocketAddr,
+    /// Its bytes.
+    pub transport: Transport,
+    /// How long each part of it took.
+    pub took: Took,
+}
+
+/// How long the parts of a connection took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Took {
+    /// To connect.
+    pub tcp: Duration,
+    /// For the forward proxy to connect.
+    pub tunnel: Duration,
+    /// For the TLS handshake.
+    pub tls: Duration,
+}
+
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Dialed, DialError>> + Send + 'a>>;
+
+impl Dialer {
+    /// Makes connections by `route`; `addresses` are those of its [`Route::targets`].
+    ///
+    /// # Errors
+    /// [`tls::Error`] if there are no certificates to verify the server by.
+    pub fn new(route: &Route<'_>, addresses: Arc<Addresses>) -> Result<Dialer, tls::Error> {
+        let tls = if route.tls {
+            let mut config = tls::config_of_client(route.ca_file, route.identity)?;
+            let http1_alpn = vec![b"http/1.1".to_vec()];
+            config.alpn_protocols.clone_from(&http1_alpn);
+            let http1 = config.clone();
+            if route.http2 {
+                config.alpn_protocols.insert(0, H2.to_vec());
+            }
+            let connector = |config| TlsConnector::from(Arc::new(config));
+            // a host that is not a valid server name cannot be resolved either
+            let name = ServerName::try_from(route.host.to_owned());
+            name.ok().map(|name| Tls {
+                name,
+                any: connector(config),
+                http1: connector(http1),
+            })
+        } else {
+            None
+        };
+        let usual = if route.tls { 443 } else { 80 };
+        let authority = tunnel::authority(route.host, route.port);
+        let unusual = route.port != usual;
+        let bare = authority.trim_end_matches(&format!(":{usual}"));
+        Ok(Dialer {
+            host: route.host.to_owned(),
+            port: route.port,
+            authority: if unusual { authority } else { bare.to_owned() },
+            written: route.written(),
+            proxy: route.proxy.map(|(proxy, _)| proxy.clone()),
+            connect_timeout: route.connect_timeout,
+            addresses,
+            tls,
+        })
+    }
+
+    /// The addresses of the first part of the way.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<Addresses> {
+        &self.addresses
+    }
+
+    /// A new connection, within the route's `connect_timeout`.
+    ///
+    /// # Errors
+    /// [`DialError`] says why there is none.
+    pub async fn dial(&self, protocols: Protocols) -> Result<Dialed, DialError> {
+        self.addresses.look_up_if_due();
+        let began = timers();
+        let mut tried = Vec::new();
+        let racing = self.race(protocols, began, &mut tried);
+        let raced = timeout(self.connect_timeout, racing).await;
+        let late = match raced {
+            Ok(ended) => return ended,
+            Err(_elapsed) => self.late(tried.is_empty()),
+        };
+        // those that failed before are known by now
+        for (address, began) in tried {
+            self.addresses.failed(address, began, &late.to_string());
+        }
+        Err(late)
+    }
+
+    /// That the time was over: while the name was looked up, or later.
+    fn late(&self, is_unresolved: bool) -> DialError {
+        let limit = self.connect_timeout;
+        if is_unresolved {
+            let limit = humantime::format_duration(limit);
+            return self.unresolved(format!("no answer from DNS within {limit}"), true);
+        }
+        match &self.proxy {
+            Some(proxy) => DialError::NoProxy {
+                proxy: proxy.to_string(),
+                cause: format!("no answer within {}", humantime::format_duration(limit)),
+                key: self.written,
+                timeout: true,
+            },
+            None => DialError::Late {
+                host: self.authority.clone(),
+                limit,
+                written: self.written,
+            },
+        }
+    }
+
+    fn unresolved(&self, problem: String, timeout: bool) -> DialError {
+        let names = self.addresses.targets().iter();
+        let names: Vec<&str> = names.map(|target| &*target.host).collect();
+        DialError::Unresolved {
+            host: names.join(", "),
+            problem,
+            written: self.written,
+            timeout,
+        }
+    }
+
+    /// Races all addresses. Whatever is under way is in `tried`, with the moment at which it began.
+    async fn race(
+        &self,
+        protocols: Protocols,
+        began: Instant,
+        tried: &mut Vec<(SocketAddr, Instant)>,
+    ) -> Result<Dialed, DialError> {
+        let mut known = self.addresses.watch();
+        let connected = Notify::new();
+        let mut attempts: Vec<(SocketAddr, Attempt<'_>)> = Vec::new();
+        let mut failures = Vec::new();
+        let mut next_at = began;
+        let mut seen = Vec::new();
+        loop {
+            let is_looking = known.borrow_and_update().is_looking;
+            let next = self.addresses.next(&seen);
+            let is_due = attempts.is_empty() || next_at <= timers();
+            if let Some(address) = next.filter(|_| is_due) {
+                let now = timers();
+                let attempt = self.attempt(address, protocols, began, &connected);
+                attempts.push((address, Box::pin(attempt)));
+                tried.push((address, now));
+                seen.push(address);
+                next_at = now + ATTEMPT_DELAY;
+                continue;
+            }
+            if attempts.is_empty() && !is_looking {
+                return Err(self.conclude(failures));
+            }
+            tokio::select! {
+                biased;
+                (address, ended) = first(&mut attempts), if !attempts.is_empty() => match ended {
+                    Ok(dialed) => {
+                        self.addresses.answered(address);
+                        return Ok(dialed);
+                    }
+                    Err(error) => {
+                        let at = tried.iter().position(|(tried, _)| *tried == address);
+                        if let Some((_, began)) = at.map(|at| tried.swap_remove(at)) {
+                            self.addresses.failed(address, began, &error.to_string());
+                        }
+                        failures.push(error);
+                        next_at = timers();
+                    }
+                },
+                () = connected.notified() => next_at = next_at.max(timers() + HANDSHAKE_DELAY),
+                () = sleep_until(next_at), if next.is_some() => {}
+                // the sender is in hand
+                _ = known.changed(), if is_looking => {}
+            }
+        }
+    }
+
+    /// The failure of all addresses as one.
+    fn conclude(&self, failures: Vec<DialError>) -> DialError {
+        let mut all = Vec::new();
+        let mut last = None;
+        for failure in failures {
+            match failure {
+                DialError::Connect { causes, .. } => all.extend(causes),
+                // it came further, and so says more
+                failure => last = Some(failure),
+            }
+        }
+        if let Some(last) = last {
+            return last;
+        }
+        if all.is_empty() {
+            let problem = self.addresses.problem();
+            let is_silent = matches!(problem, Some(Problem::Silent(_)));
+            let problem = problem.map_or_else(|| "it has none".to_owned(), |p| p.to_string());
+            return self.unresolved(problem, is_silent);
+        }
+        match &self.proxy {
+            Some(proxy) => DialError::NoProxy {
+                proxy: proxy.to_string(),
+                cause: list(&all),
+                key: self.written,
+                timeout: false,
+            },
+            None => DialError::Connect {
+                host: self.authority.clone(),
+                causes: all,
+                written: self.written,
+            },
+        }
+    }
+
+    /// One attempt at one address, as part of a race that `began` then. Tells `connected` when what
+    /// follows TCP begins.
+    async fn attempt(
+        &self,
+        address: SocketAddr,
+        protocols: Protocols,
+        began: Instant,
+        connected: &Notify,
+    ) -> Result<Dialed, DialError> {
+        let start = timers();
+        let tcp = TcpStream::connect(address).await;
+        let mut tcp = tcp.map_err(|cause| DialError::Connect {
+            host: self.authority.clone(),
+            causes: vec![(address, cause)],
+            written: self.written,
+        })?;
+        connected.notify_one();
+        prepare(&tcp);
+        let mut took = Took {
+            tcp: timers() - start,
+            ..Took::default()
+        };
+        if let Some(proxy) = &self.proxy {
+            let start = timers();
+            let limit = self.connect_timeout.mul_f64(PROXY_SHARE);
+            let (host, port) = (self.host.as_str(), self.port);
+            tcp = match timeout_at(began + limit, proxy.connect(tcp, host, port)).await {
+                Ok(opened) => opened?,
+                Err(_elapsed) => return Err(proxy.late(host, port, limit).into()),
+            };
+            took.tunnel = timers() - start;
+        }
+        let Some(tls) = &self.tls else {
+            return Ok(Dialed {
+                address,
+                transport: Either::Left(tcp),
+                took,
+            });
+        };
+        let start = timers();
+        let connector = match protocols {
+            Protocols::Any => &tls.any,
+            Protocols::Http1 => &tls.http1,
+        };
+        // TLS records are read in small pieces
+        let tcp = BufReader::with_capacity(READ_BUFFER, tcp);
+        let handshake = connector.connect(tls.name.clone(), tcp).await;
+        let stream = handshake.map_err(|cause| DialError::Tls {
+            host: self.authority.clone(),
+            address,
+            cause,
+            written: self.written,
+        })?;
+        took.tls = timers() - start;
+        Ok(Dialed {
+            address,
+            transport: Either::Right(Box::new(stream)),
+            took,
+        })
+    }
+}
+
+/// The first attempt to end, and how.
+async fn first(
+    attempts: &mut Vec<(SocketAddr, Attempt<'_>)>,
+) -> (SocketAddr, Result<Dialed, DialError>) {
+    poll_fn(|cx| {
+        for at in 0..attempts.len() {
+            if let Poll::Ready(ended) = attempts[at].1.as_mut().poll(cx) {
+                return Poll::Ready((attempts.swap_remove(at).0, ended));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn prepare(tcp: &TcpStream) {
+    let _ = tcp.set_nodelay(true);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive);
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer")
+            .field("server", &self.authority)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Dialed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialed")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Loop detection: a mark that this process leaves on every request that it sends, and by which it
+//! knows one that comes back to it.
+//!
+//! The mark has a header of its own. `Via` (RFC 9110, section 7.6.3) would do, but nginx does not
+//! compress responses to requests that have it.
+
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The header: the marks of the processes that the request has passed, with commas in between.
+pub const VIA: HeaderName = HeaderName::from_static("x-collibra-auth-proxy-via");
+
+/// The most processes that a request may pass. A fleet behind one name sends a loop from one replica
+/// to the next, and each has a mark of its own.
+const MOST_HOPS: usize = 16;
+
+/// This process's mark. Another process has another, so that proxies may stand in a chain.
+static OWN: LazyLock<HeaderValue> = LazyLock::new(|| {
+    HeaderValue::try_from(format!("{:032x}", crate::random::unique()))
+        .unwrap_or_else(|_| HeaderValue::from_static("0"))
+});
+
+/// The mark of this process, for a request that begins here.
+#[must_use]
+pub fn own() -> HeaderValue {
+    OWN.clone()
+}
+
+/// Whether a request with these `headers` has passed this process before, or too many others.
+#[must_use]
+pub fn is_loop(headers: &HeaderMap) -> bool {
+    let mut hops = marks(headers).enumerate();
+    hops.any(|(nth, mark)| nth >= MOST_HOPS || mark == OWN.as_bytes())
+}
+
+/// The header of a request that goes on from here: the marks that it has, and this process's.
+#[must_use]
+pub fn passed_on(headers: &HeaderMap) -> HeaderValue {
+    if !headers.contains_key(VIA) {
+        return own();
+    }
+    let mut value = Vec::new();
+    for mark in marks(headers) {
+        value.extend_from_slice(mark);
+        value.extend_from_slice(b", ");
+    }
+    value.extend_from_slice(OWN.as_bytes());
+    // made of values of headers
+    HeaderValue::from_bytes(&value).unwrap_or_else(|_| own())
+}
+
+fn marks(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(VIA).into_iter();
+    values.flat_map(|value| {
+        let marks = value.as_bytes().split(|byte| *byte == b',');
+        marks.map(<[u8]>::trim_ascii)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let values = values.iter();
+        let fields = values.map(|value| (VIA, HeaderValue::try_from(*value).unwrap()));
+        fields.collect()
+    }
+
+    #[test]
+    fn a_request_that_comes_back_is_known_by_its_mark() {
+        let begun = HeaderMap::new();
+        assert!(!is_loop(&begun));
+        let own = passed_on(&begun);
+        let own = own.to_str().unwrap();
+        assert_eq!(own.len(), 32);
+        assert!(is_loop(&headers(&[own])));
+        assert!(is_loop(&headers(&["a", &format!("b,{own} , c")])));
+    }
+
+    #[test]
+    fn other_proxies_may_stand_before_it() {
+        let passed = headers(&["a, b", "c"]);
+        assert!(!is_loop(&passed));
+        let own = own();
+        let expected = format!("a, b, c, {}", own.to_str().unwrap());
+        assert_eq!(passed_on(&passed), expected);
+    }
+
+    #[test]
+    fn no_request_goes_round_for_ever_among_others() {
+        assert!(!is_loop(&headers(&["x"; MOST_HOPS])));
+        assert!(is_loop(&headers(&["x"; MOST_HOPS + 1])));
+        assert!(is_loop(&headers(&[&"x,".repeat(MOST_HOPS + 1)])));
+    }
+}

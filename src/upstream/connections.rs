@@ -1,0 +1,469 @@
+//! The connections to an instance: one that is open already, or a new one to an address that is looked
+//! up in the background.
+//!
+//! Behind a forward proxy it is the proxy that is looked up; the instance's name is resolved there.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::uri::Authority;
+use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora::protocols::Stream;
+use tokio::sync::{Mutex, watch};
+
+use super::Instance;
+use super::health::ApiHealth;
+use super::pool::Pool;
+use super::session::InstanceSession;
+use super::stream::InstanceStream;
+use crate::clock::{Clock, Instant, timers};
+use crate::outgoing::addresses::Addresses;
+use crate::outgoing::dial::{DialError, Dialer, Kind, Protocols};
+use crate::tls;
+use crate::token::cache::Status;
+
+/// How often an instance is looked after.
+const KEEP_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many requests share an HTTP/2 connection to an instance.
+const STREAMS: usize = 64;
+
+/// The flow-control window of a response on such a connection, in bytes. The connection's window is
+/// large enough for every stream: an app that reads slowly blocks no other.
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+
+/// An instance, and the connections to it.
+#[derive(Debug)]
+pub struct Upstream {
+    instance: Arc<Instance>,
+    host: HeaderValue,
+    authority: Authority,
+    dialer: Dialer,
+    pool: Pool,
+    health: Arc<ApiHealth>,
+    /// The protocol of the last new connection: whether requests may share one.
+    spoken: AtomicU8,
+    /// Held while opening a connection that others may share.
+    dialing: Mutex<()>,
+    /// Counts failed connections.
+    failures: AtomicU64,
+    /// The instance has asked for HTTP/1.1.
+    is_http1_only: AtomicBool,
+}
+
+/// Why an instance is unusable.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its host is not valid in `Host`.
+    #[error("its host cannot be sent in a header")]
+    Host,
+    /// No certificate authority is available to verify it.
+    #[error("{}", .0.reason)]
+    Tls(tls::Error),
+}
+
+/// Why there is no connection to an instance.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// None could be made.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The instance did not answer the start of HTTP/2.
+    #[error(
+        "{host} does not speak HTTP/2, though it offers it ({cause}); if this goes on, set http2 = false for the instance"
+    )]
+    Http2 {
+        /// The instance.
+        host: String,
+        /// What it did.
+        cause: &'static str,
+    },
+}
+
+/// What is known of the instance's protocol.
+const UNKNOWN: u8 = 0;
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
+
+impl ConnectError {
+    /// What failed.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            ConnectError::Dial(error) => error.kind(),
+            ConnectError::Http2 { .. } => Kind::Protocol,
+        }
+    }
+
+    /// Whether it timed out.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, ConnectError::Dial(error) if error.is_timeout())
+    }
+
+    /// Returns whether another attempt would fail the same way.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, ConnectError::Dial(error) if error.is_final())
+    }
+}
+
+impl Upstream {
+    /// An instance whose addresses are not known yet, unless it is named by one. Needs
+    /// [`Upstream::keep`] to run.
+    ///
+    /// # Errors
+    /// [`Error`] if requests could not be sent to it.
+    pub fn new(instance: Arc<Instance>) -> Result<Upstream, Error> {
+        let host = HeaderValue::try_from(&instance.authority).map_err(|_| Error::Host)?;
+        let authority = Authority::try_from(&*instance.authority).map_err(|_| Error::Host)?;
+        let route = instance.route();
+        let limit = instance.connect_timeout;
+        let addresses = Addresses::new(route.targets(), limit, instance.resolve_ttl_max);
+        Ok(Upstream {
+            host,
+            authority,
+            dialer: Dialer::new(&route, addresses).map_err(Error::Tls)?,
+            pool: Pool::default(),
+            health: Arc::new(ApiHealth::new(Arc::clone(&instance.name))),
+            spoken: AtomicU8::new(UNKNOWN),
+            dialing: Mutex::default(),
+            failures: AtomicU64::new(0),
+            is_http1_only: AtomicBool::new(!(instance.tls && instance.http2)),
+            instance,
+        })
+    }
+
+    /// The addresses of the first part of the way.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<Addresses> {
+        self.dialer.addresses()
+    }
+
+    /// How calls of its API did lately.
+    #[must_use]
+    pub fn health(&self) -> &Arc<ApiHealth> {
+        &self.health
+    }
+
+    /// Begins with what is known from `other`, which was the same instance before a change: its
+    /// addresses, if both have one name, and how its API did.
+    pub fn take_over(&mut self, other: &Upstream) {
+        self.addresses().take_over(other.addresses());
+        self.health = Arc::clone(&other.health);
+    }
+
+    /// The instance.
+    #[must_use]
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// The value of `Host`.
+    pub(crate) fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// The same for HTTP/2 (RFC 9113, section 8.3.1).
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// A connection for one request at `now`: one that is open, unless it has to be `fresh`, or a new
+    /// one. A dial that fails for what may be a passing reason is repeated once.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub(crate) async fn connect(
+        &self,
+        protocols: Protocols,
+        fresh: bool,
+        now: Instant,
+    ) -> Result<InstanceSession, ConnectError> {
+        match self.open_or_dial(protocols, fresh, now).await {
+            // nothing was sent, so it may be tried again
+            Err(error) if !error.is_final() => self.open_or_dial(protocols, fresh, now).await,
+            connected => connected,
+        }
+    }
+
+    async fn open_or_dial(
+        &self,
+        protocols: Protocols,
+        fresh: bool,
+        now: Instant,
+    ) -> Result<InstanceSession, ConnectError> {
+        let may_share = protocols == Protocols::Any && !self.is_http1_only.load(Ordering::Relaxed);
+        if !fresh && let Some(open) = self.open(may_share, now).await {
+            return Ok(open);
+        }
+        let speaks_http2 = || self.spoken.load(Ordering::Relaxed) != HTTP1;
+        if !may_share || !speaks_http2() {
+            return self.dial(protocols, now).await;
+        }
+        // one opens a connection and the others share it; if it fails, each tries for itself
+        let failures = self.failures.load(Ordering::Relaxed);
+        let dialing = self.dialing.lock().await;
+        if let Some(open) = self.open(may_share, now).await {
+            return Ok(open);
+        }
+        if self.failures.load(Ordering::Relaxed) != failures || !speaks_http2() {
+            drop(dialing);
+            return self.dial(protocols, now).await;
+        }
+        self.dial(protocols, now).await
+    }
+
+    /// Returns an open connection.
+    async fn open(&self, may_share: bool, now: Instant) -> Option<InstanceSession> {
+        if may_share
+            && let Some(shared) = self.pool.shared(now)
+            && let Ok(Some(session)) = shared.spawn_stream().await
+        {
+            return Some(InstanceSession::http2(session, true));
+        }
+        let idle = self.pool.take()?;
+        Some(InstanceSession::http1(
+            idle.stream,
+            idle.received,
+            idle.address,
+            true,
+        ))
+    }
+
+    async fn dial(
+        &self,
+        protocols: Protocols,
+        now: Instant,
+    ) -> Result<InstanceSession, ConnectError> {
+        let protocols = if self.is_http1_only.load(Ordering::Relaxed) {
+            Protocols::Http1
+        } else {
+            protocols
+        };
+        let dialed = self.dialer.dial(protocols).await;
+        let dialed = dialed.inspect_err(|_| {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let address = dialed.address;
+        let stream = InstanceStream::new(dialed.transport, self.instance.header_timeout);
+        let received = stream.received();
+        let is_http2 = stream.is_http2();
+        if protocols == Protocols::Any {
+            let spoken = if is_http2 { HTTP2 } else { HTTP1 };
+            self.spoken.store(spoken, Ordering::Relaxed);
+        }
+        let stream: Stream = Box::new(stream);
+        if !is_http2 {
+            return Ok(InstanceSession::http1(stream, received, address, false));
+        }
+        let unspoken = |cause| ConnectError::Http2 {
+            host: self.instance.authority.clone(),
+            cause,
+        };
+        let begun = begin_http2(stream).await;
+        let connection = begun.map_err(|e| unspoken(e.etype().as_str()))?;
+        let session = connection.spawn_stream().await;
+        self.pool.share(connection, address, now);
+        match session {
+            Ok(Some(session)) => Ok(InstanceSession::http2(session, false)),
+            Ok(None) => Err(unspoken("it takes no request")),
+            Err(e) => Err(unspoken(e.etype().as_str())),
+        }
+    }
+
+    /// Takes back a session that has ended in both directions. Its connection is kept if the
+    /// instance keeps it open and nothing is left on it.
+    pub(crate) async fn release(&self, session: InstanceSession, now: Instant) {
+        let InstanceSession::Http1(http1) = session else {
+            return;
+        };
+        let mut session = http1.session;
+        session.respect_keepalive();
+        if let Some(stream) = session.reuse().await {
+            self.pool.put(stream, http1.received, http1.address, now);
+        }
+    }
+
+    /// Switches to HTTP/1.1, as the instance asked.
+    pub(crate) fn prefer_http1(&self) {
+        self.is_http1_only.store(true, Ordering::Relaxed);
+    }
+
+    /// Opens a connection whenever `token` changes and none is open: the first request then needs
+    /// no TLS handshake. Ends when the upstream is dropped.
+    pub async fn keep_warm(
+        upstream: Weak<Upstream>,
+        mut token: watch::Receiver<Status>,
+        clock: Arc<dyn Clock>,
+    ) {
+        let mut warmed = 0;
+        loop {
+            let generation =
+                |status: &Status| status.token.as_ref().map(|token| token.generation());
+            let newer = token.wait_for(|status| generation(status).is_some_and(|it| it > warmed));
+            let Ok(Some(now)) = newer.await.map(|status| generation(&status)) else {
+                return;
+            };
+            warmed = now;
+            let Some(this) = upstream.upgrade() else {
+                return;
+            };
+            if this.instance.tls {
+                this.warm(&*clock).await;
+            }
+        }
+    }
+
+    async fn warm(&self, clock: &dyn Clock) {
+        let _dialing = self.dialing.lock().await;
+        if !self.pool.is_empty() {
+            return;
+        }
+        // the first request reports a failure
+        if let Ok(InstanceSession::Http1(http1)) = self.dial(Protocols::Any, clock.now()).await {
+            let stream = http1.session.into_inner();
+            self.pool
+                .put(stream, http1.received, http1.address, clock.now());
+        }
+    }
+
+    /// Keeps what is known of the instance true, as `clock` tells the time: looks its name up before
+    /// the last answer expires, closes connections that are not used or lead to an address that it
+    /// no longer has, and tells of an outage. Ends once nobody has the upstream any more.
+    pub async fn keep(upstream: Weak<Upstream>, clock: Arc<dyn Clock>) {
+        while let Some(this) = upstream.upgrade() {
+            let addresses = Arc::clone(this.addresses());
+            addresses.look_up_if_due();
+            this.pool.prune(clock.now());
+            this.pool.keep_only(&addresses.current());
+            this.health.report(clock.now());
+            drop(this);
+            let next = timers() + KEEP_PAUSE;
+            let due = addresses.due().filter(|due| *due > timers());
+            tokio::select! {
+                () = tokio::time::sleep_until(due.map_or(next, |due| due.min(next))) => {}
+                () = addresses.changed() => {}
+            }
+        }
+    }
+}
+
+/// Starts HTTP/2 on a connection that negotiated it.
+async fn begin_http2(stream: Stream) -> pingora::Result<ConnectionRef> {
+    let mut settings = H2HandshakeSettings::new();
+    settings.max_streams = STREAMS;
+    settings.stream_window_size = Some(STREAM_WINDOW);
+    settings.connection_window_size = Some(CONNECTION_WINDOW);
+    handshake(stream, settings).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::outgoing::addresses::Target;
+    use crate::tls::CaFile;
+
+    fn upstream(host: &str) -> Upstream {
+        Upstream::new(Arc::new(Instance {
+            name: "acme".into(),
+            tls: true,
+            host: host.to_owned(),
+            port: 443,
+            authority: host.to_owned(),
+            token_path: "/rest/oauth/v2/token".to_owned(),
+            ca_file: None,
+            identity: None,
+            proxy: None,
+            address: Vec::new(),
+            http2: true,
+            connect_timeout: Duration::from_millis(200),
+            idle_timeout: None,
+            header_timeout: Duration::from_secs(60),
+            resolve_ttl_max: Duration::from_secs(30),
+        }))
+        .unwrap()
+    }
+
+    /// A TLS server with its own certificate, and that certificate.
+    async fn server() -> (SocketAddr, tempfile::NamedTempFile) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.unwrap())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = acceptor.accept(stream).await;
+            }
+        });
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), made.cert.pem()).unwrap();
+        (address, file)
+    }
+
+    #[tokio::test]
+    async fn each_instance_is_verified_by_its_own_certificates() {
+        let ((one, its), (other, others)) = (server().await, server().await);
+        let read = |file: &tempfile::NamedTempFile| CaFile::read(file.path()).unwrap();
+        for (address, ca_file, expected) in [
+            (one, Some(read(&its)), true),
+            (one, Some(read(&others)), false),
+            (one, None, false),
+            (other, Some(read(&others)), true),
+        ] {
+            let instance = Instance {
+                host: "localhost".to_owned(),
+                port: address.port(),
+                address: vec![Target {
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                }],
+                ca_file,
+                connect_timeout: Duration::from_secs(5),
+                ..upstream("localhost").instance().clone()
+            };
+            let upstream = Upstream::new(Arc::new(instance)).unwrap();
+            let now = Instant::ORIGIN;
+            let connected = upstream.connect(Protocols::Any, false, now).await;
+            let ca_file = &upstream.instance().ca_file;
+            assert_eq!(connected.is_ok(), expected, "{ca_file:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_looked_up_for_nobody() {
+        let upstream = Arc::new(upstream("acme.example"));
+        let clock = Arc::new(crate::clock::TokioClock::start());
+        let keeping = Upstream::keep(Arc::downgrade(&upstream), clock);
+        drop(upstream);
+        keeping.await;
+    }
+
+    #[test]
+    fn a_changed_instance_goes_on_with_what_is_known() {
+        let old = upstream("192.0.2.1");
+        let now = Instant::ORIGIN + Duration::from_secs(9_000);
+        old.health().failed(now, Kind::Connect, "refused");
+        let instance = Instance {
+            port: 444,
+            ..old.instance().clone()
+        };
+        let mut new = Upstream::new(Arc::new(instance)).unwrap();
+        new.take_over(&old);
+        assert_eq!(new.health().summary(now).failed, 1);
+        assert_eq!(
+            new.addresses().current(),
+            ["192.0.2.1:444".parse().unwrap()]
+        );
+    }
+}
