@@ -15,6 +15,7 @@ use crate::socket::Address;
 use crate::telemetry::{AppLevels, CertificateKind, ClientLevels, Expiry, Metrics, TokenTimes};
 use crate::token::cache::{NextAttempt, TokenSlot};
 use crate::token::ports::TokenStore;
+use crate::token::service::Control;
 use crate::upstream::health::ApiHealth;
 
 /// What is shown, as the composition root put it together.
@@ -68,6 +69,8 @@ pub struct Parts {
     pub hosts: Vec<String>,
     /// The certificates that the configuration names.
     pub certificates: Vec<Certificate>,
+    /// The configuration itself, without its secrets.
+    pub config: serde_json::Value,
 }
 
 /// A certificate, as far as it is shown.
@@ -92,6 +95,8 @@ pub struct ClientView {
     pub client_id: ClientId,
     /// Where its token is.
     pub slot: Arc<TokenSlot>,
+    /// What renews it.
+    pub engine: Control,
     /// The kind of store in which it is kept.
     pub store_kind: &'static str,
     /// That store.
@@ -293,6 +298,7 @@ pub(super) mod tests {
             }],
             hosts: Vec::new(),
             certificates: Vec::new(),
+            config: serde_json::Value::Null,
         };
         let view = Arc::new(View {
             version: "0.0.0",
@@ -316,6 +322,7 @@ pub(super) mod tests {
             instance: "https://acme.collibra.com".to_owned(),
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
             slot: Arc::new(TokenSlot::empty(clock.now(), Budget::full(POOL))),
+            engine: tokio::sync::mpsc::unbounded_channel().0,
             store_kind: "redis",
             store: Arc::new(Fleet),
             api: Arc::new(ApiHealth::new("acme".into())),

@@ -412,7 +412,7 @@ impl Running {
 
         for (engine, orders) in made.orders {
             // an engine runs for as long as its sender, which is in hand
-            let _ = engine.send(orders);
+            let _ = engine.send(orders.into());
         }
         // in their order, and before the first connection's own lines
         for (listener, open) in self.config.listeners.iter().zip(&made.parts.listeners) {
@@ -463,7 +463,16 @@ impl Running {
                 expires: Expiry::at(SystemTime::UNIX_EPOCH + Duration::from_secs(expires)),
             })
         });
-        listeners.chain(clients).collect()
+        let instances = self
+            .parts
+            .instances
+            .iter()
+            .map(|(name, upstream)| Certificate {
+                kind: CertificateKind::Instance,
+                name: Arc::clone(name),
+                expires: upstream.certificate().clone(),
+            });
+        listeners.chain(clients).chain(instances).collect()
     }
 
     fn shown(&self) -> admin::Parts {
@@ -473,6 +482,7 @@ impl Running {
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
             slot: Arc::clone(&self.parts.clients[&client.name].slot),
+            engine: self.parts.clients[&client.name].engine.clone(),
             store_kind: config.store.kind(),
             store: Arc::clone(&self.parts.stores[&client.name]),
             api: Arc::clone(self.parts.clients[&client.name].upstream.health()),
@@ -499,6 +509,7 @@ impl Running {
             listeners: listeners.map(listener).collect(),
             hosts: config.admin.hosts.clone(),
             certificates: self.certificates(),
+            config: config::effective::tree(config),
         }
     }
 }

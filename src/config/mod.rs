@@ -8,6 +8,7 @@
 mod app;
 mod client;
 mod credentials;
+pub mod effective;
 mod fault;
 mod file;
 mod flags;
@@ -84,6 +85,8 @@ pub struct Config {
     pub files: Files,
     /// The text of its own file, unless it was made from flags.
     pub text: Option<Text>,
+    /// Where its files, variables and secrets are named, for [`effective`].
+    given: effective::Given,
 }
 
 /// A file's path and text. The text may hold a secret.

@@ -4,6 +4,8 @@
 //! A line looks as if `tracing` had made it, with the target `access`, and costs a tenth: nothing
 //! is allocated, and a second's time stamp is made once.
 
+mod switch;
+
 use std::fmt;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +21,9 @@ use super::requests::Cut;
 
 /// The longest `User-Agent` that is logged, in bytes; the rest is cut.
 const LONGEST_USER_AGENT: usize = 256;
+
+pub use switch::is_on;
+pub(super) use switch::show;
 
 /// The process's access log, once logging has been started at a level that shows it.
 static LOG: OnceLock<AccessLog> = OnceLock::new();
@@ -79,12 +84,6 @@ pub enum RequestId {
     Generated(u128),
 }
 
-/// Whether the process writes an access log: if not, making a [`Record`] is wasted.
-#[must_use]
-pub fn is_on() -> bool {
-    LOG.get().is_some()
-}
-
 /// Adds `record` to the process's access log, if it has one. Never waits: a record that finds the
 /// log's queue full is dropped and counted.
 pub fn write(record: Record) {
@@ -94,8 +93,9 @@ pub fn write(record: Record) {
 }
 
 /// Makes `log` the process's own; the first one stays.
-pub(super) fn start(log: AccessLog) {
+pub(super) fn start(log: AccessLog, is_shown: bool) {
     let _ = LOG.set(log);
+    show(is_shown);
 }
 
 /// Hands records to the thread that writes `Lines`.

@@ -36,10 +36,10 @@ use crate::clock::Instant;
 use crate::token::cache::{Failure, NextAttempt, REVOKED_AFTER, Status};
 use crate::token::ports::{Grant, Outcome, Record, RequestError, StoreError};
 use crate::token::schedule::{Config, Schedule};
-use crate::token::service::Change;
+use crate::token::service::{Change, NotNow};
 use crate::token::token::Token;
 
-pub use event::{Action, Context, Event, Note, StoreState};
+pub use event::{Action, Ahead, Context, Event, Note, StoreState};
 
 /// The shortest pause before an unavailable store is retried, for pools of any rate.
 const SHORTEST_PROBE: Duration = Duration::from_millis(300);
@@ -183,6 +183,28 @@ impl Renewal {
         self.update_revoked(context);
         self.check(before, &action, context);
         action
+    }
+
+    /// Makes the next request due at `now`, because an operator wants the token of this `generation`
+    /// replaced. Call it only between [`Action::WaitUntil`] and the next event, which may be
+    /// [`Event::Time`].
+    ///
+    /// # Errors
+    /// [`NotNow`] if no request is allowed now, or the token was replaced meanwhile.
+    pub fn renew_now(&mut self, generation: u64, now: Instant) -> Result<(), NotNow> {
+        debug_assert_eq!(self.phase, Phase::Waiting);
+        let held = self.token.as_ref().map_or(0, |token| token.generation());
+        if held != generation {
+            return Err(NotNow::InFlight);
+        }
+        let in_pool = self.schedule.pool().ready_at().since(now);
+        self.schedule.renew_now(now).map_err(|retry_after| {
+            if in_pool.is_zero() {
+                NotNow::Share { retry_after }
+            } else {
+                NotNow::Pool { retry_after }
+            }
+        })
     }
 
     /// Returns whether the lease is still needed.
@@ -364,7 +386,8 @@ impl Renewal {
                 self.schedule
                     .granted(now, lifetime, token.usable_until(), context.jitter);
                 self.install(Arc::clone(&token));
-                self.notes.push(Note::Received { token, took });
+                let ahead = self.ahead(now);
+                self.notes.push(Note::Received { token, took, ahead });
             }
             Err(error) => self.on_request_failed(error, took, context),
         }
@@ -614,6 +637,13 @@ impl Renewal {
             self.schedule.asked().is_none() || self.is_asking(),
             "{self:?}"
         );
+    }
+
+    fn ahead(&self, now: Instant) -> Ahead {
+        Ahead {
+            next: self.schedule.next_chance(now).since(now),
+            pool: self.schedule.pool().available(now),
+        }
     }
 
     fn is_asking(&self) -> bool {

@@ -479,6 +479,23 @@ impl Schedule {
         is_allowed
     }
 
+    /// Makes a request due at `now`, if the pool and the share allow it: an operator wants the token
+    /// replaced.
+    ///
+    /// # Errors
+    /// How long until one is allowed. Then nothing has changed.
+    pub fn renew_now(&mut self, now: Instant) -> Result<(), Duration> {
+        let mut wanted = self.clone();
+        wanted.due = now;
+        wanted.clear_deferrals(now);
+        let wait = wanted.next_chance(now).since(now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        *self = wanted;
+        Ok(())
+    }
+
     /// Applies another `config` from `now` on; the request that is due stays due.
     pub fn reconfigure(&mut self, config: Config, now: Instant) {
         self.budget.resize(config.pool, now);

@@ -1,10 +1,12 @@
 //! The loop of one client: carries out the actions of its [`Renewal`], reports their results, and
 //! publishes the state to requests. It decides nothing.
 
+mod repeats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::client_id::ClientId;
@@ -12,12 +14,13 @@ use crate::clock::{Clock, Instant};
 use crate::random::Jitter;
 use crate::telemetry::Label;
 use crate::token::budget::Budget;
-use crate::token::cache::TokenSlot;
+use crate::token::cache::{NextAttempt, TokenSlot};
 use crate::token::ports::{
     Grant, Lease, Outcome, Record, RequestError, StoreError, TokenEndpoint, TokenStore,
 };
 use crate::token::renewal::{Action, Context, Event, Note, Renewal, StoreState};
 use crate::token::schedule::{self, RateLimitCause};
+use repeats::{Over, Repeats};
 
 /// The shortest timeout of a store operation.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
@@ -77,8 +80,91 @@ pub enum Change {
     Client,
 }
 
+/// A command to an engine.
+#[derive(Debug)]
+pub enum Order {
+    /// Apply the client's changed configuration.
+    Configure(Orders),
+    /// Request a new token now, if that is allowed.
+    Renew {
+        /// The generation of the token to be replaced; 0: none.
+        generation: u64,
+        /// Receives the result.
+        reply: oneshot::Sender<Result<(), NotNow>>,
+    },
+}
+
+impl From<Orders> for Order {
+    fn from(orders: Orders) -> Order {
+        Order::Configure(orders)
+    }
+}
+
+/// Why a token is not renewed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotNow {
+    /// A request is in progress.
+    #[error("a token request is already in flight; wait for its result")]
+    InFlight,
+    /// The mirrored pool is empty, or the issuer accepts no request yet.
+    #[error(
+        "the token pool allows no request for another {} s; try again then",
+        seconds(*retry_after)
+    )]
+    Pool {
+        /// How long until it allows one.
+        retry_after: Duration,
+    },
+    /// The store is unavailable, and the pool is divided among the replicas.
+    #[error(
+        "the store is unavailable, and this replica's share of the token pool allows no request for another {} s; try again then, or ask another replica",
+        seconds(*retry_after)
+    )]
+    Share {
+        /// How long until the share may allow one.
+        retry_after: Duration,
+    },
+    /// The engine has stopped: its client left the configuration.
+    #[error("the client is no longer configured")]
+    Stopped,
+}
+
+impl NotNow {
+    /// How long to wait before the next attempt, if that is known.
+    #[must_use]
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            NotNow::Pool { retry_after } | NotNow::Share { retry_after } => Some(retry_after),
+            NotNow::InFlight | NotNow::Stopped => None,
+        }
+    }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
 /// Sends [`Orders`] to an engine, which runs until its last sender is dropped.
-pub type Control = mpsc::UnboundedSender<Orders>;
+pub type Control = mpsc::UnboundedSender<Order>;
+
+/// Makes the engine behind `engine` and `slot` request a new token at once. The current token stays in
+/// use until then. Returns the generation of the current token; 0: none.
+///
+/// # Errors
+/// [`NotNow`] if it does not. Then nothing has changed.
+pub async fn renew_now(engine: &Control, slot: &TokenSlot) -> Result<u64, NotNow> {
+    let status = slot.status();
+    if status.next == NextAttempt::InFlight {
+        return Err(NotNow::InFlight);
+    }
+    let generation = status.token.map_or(0, |token| token.generation());
+    let (reply, answer) = oneshot::channel();
+    let sent = engine.send(Order::Renew { generation, reply });
+    sent.map_err(|_gone| NotNow::Stopped)?;
+    answer.await.unwrap_or(Err(NotNow::Stopped))?;
+    Ok(generation)
+}
 
 /// The engine of one client.
 #[derive(Debug)]
@@ -87,6 +173,7 @@ pub struct TokenService<J, O> {
     renewal: Renewal,
     slot: Arc<TokenSlot>,
     lease: Option<Box<dyn Lease>>,
+    repeats: Repeats,
 }
 
 impl<J: Jitter, O: Observer> TokenService<J, O> {
@@ -100,13 +187,14 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             renewal,
             slot: Arc::clone(&slot),
             lease: None,
+            repeats: Repeats::default(),
         };
         (service, slot)
     }
 
     /// Runs until the last sender of `orders` is dropped. No failure of the endpoint or the store
     /// ends it, not even a panic.
-    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Orders>) {
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut event = Event::Started(self.parts.initial.take());
         loop {
             let was_quiet = matches!(event, Event::Time);
@@ -122,7 +210,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             if !self.renewal.holds_lease() {
                 self.lease = None;
             }
-            self.tell();
+            self.tell(now);
             let is_quiet = was_quiet && matches!(action, Action::WaitUntil(_));
             if !is_quiet || self.renewal.awaits_peers(now) {
                 // if this replica makes no requests, the time to retry moves on; publish it
@@ -164,14 +252,19 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     }
 
     /// Waits for an event.
-    async fn wait(&mut self, at: Instant, orders: &mut mpsc::UnboundedReceiver<Orders>) -> Event {
+    async fn wait(&mut self, at: Instant, orders: &mut mpsc::UnboundedReceiver<Order>) -> Event {
         let due = self.parts.clock.sleep_until(at);
         tokio::select! {
             () = due => Event::Time,
             () = self.slot.verdict_changed() => Event::VerdictChanged,
             () = self.parts.store.changed() => Event::Changed,
             order = orders.recv() => match order {
-                Some(order) => self.follow(order),
+                Some(Order::Configure(orders)) => self.follow(orders),
+                Some(Order::Renew { generation, reply }) => {
+                    let now = self.parts.clock.now();
+                    let _ = reply.send(self.renewal.renew_now(generation, now));
+                    Event::Time
+                }
                 None => Event::Stopped,
             },
         }
@@ -187,16 +280,32 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     }
 
     /// Logs the machine's notes and counts token requests.
-    fn tell(&mut self) {
+    fn tell(&mut self, now: Instant) {
         for note in self.renewal.notes() {
+            let observer = &self.parts.observer;
+            let mut repeated = None;
+            let mut over = None;
             match &note {
-                Note::Received { took, .. } => self.parts.observer.token_request(*took, Ok(())),
-                Note::Failed { took, error, .. } => {
-                    self.parts.observer.token_request(*took, Err(error.outcome));
+                Note::Received { took, .. } => {
+                    observer.token_request(*took, Ok(()));
+                    over = self.repeats.over(now);
                 }
+                Note::Failed { took, error, .. } => {
+                    observer.token_request(*took, Err(error.outcome));
+                    repeated = self.repeats.failed(error.outcome, now);
+                }
+                Note::Adopted { .. } => over = self.repeats.over(now),
                 _ => {}
             }
-            log(&self.parts.client, &note);
+            let client = &*self.parts.client;
+            if let Some(Over { failures, lasted }) = over {
+                let lasted_seconds = lasted.as_secs();
+                info!(
+                    client,
+                    failures, lasted_seconds, "token requests succeed again"
+                );
+            }
+            log(client, &note, repeated);
         }
     }
 
@@ -207,14 +316,17 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     }
 }
 
-/// Writes a note to the log.
-fn log(client: &str, note: &Note) {
+/// Writes a note to the log. A failed request is logged if it is `repeated`: the number of failures since
+/// the last line about them.
+fn log(client: &str, note: &Note, repeated: Option<u32>) {
     match note {
-        Note::Received { token, took } => info!(
+        Note::Received { token, took, ahead } => info!(
             client,
             generation = token.generation(),
             lifetime_seconds = token.expires().since(token.issued()).as_secs(),
             took_milliseconds = millis(*took),
+            next_in_seconds = tenths(ahead.next.as_secs_f64()),
+            pool_available = tenths(ahead.pool),
             "token received"
         ),
         Note::Failed {
@@ -225,14 +337,17 @@ fn log(client: &str, note: &Note) {
             cause,
             ..
         } => {
-            warn!(
-                client,
-                outcome = error.outcome.label(),
-                in_a_row,
-                next_in_seconds = next.as_secs_f64(),
-                token_seconds_left = left.as_secs(),
-                "token request failed: {error}"
-            );
+            if let Some(count) = repeated {
+                warn!(
+                    client,
+                    outcome = error.outcome.label(),
+                    count,
+                    in_a_row,
+                    next_in_seconds = tenths(next.as_secs_f64()),
+                    token_seconds_left = left.as_secs(),
+                    "token request failed: {error}"
+                );
+            }
             match cause {
                 Some(RateLimitCause::PoolContended) => warn!(
                     client,
@@ -245,17 +360,19 @@ fn log(client: &str, note: &Note) {
                 None => {}
             }
         }
-        Note::Adopted { token, left } => info!(
+        Note::Adopted { token, left, ahead } => info!(
             client,
             generation = token.generation(),
             seconds_left = left.as_secs(),
+            next_in_seconds = tenths(ahead.next.as_secs_f64()),
+            pool_available = tenths(ahead.pool),
             "token adopted from the store"
         ),
         Note::NotStored(why) => info!(client, "token and pool not stored: {why}"),
         Note::Rejected { generation, next } => warn!(
             client,
             generation,
-            next_in_seconds = next.as_secs_f64(),
+            next_in_seconds = tenths(next.as_secs_f64()),
             "the API answered 401 to the current token"
         ),
         Note::Revoked { generation } => warn!(
@@ -295,6 +412,11 @@ async fn ask(endpoint: Arc<dyn TokenEndpoint>) -> Result<Grant, RequestError> {
             message: "the token request failed with an internal error; please report it".to_owned(),
         })
     })
+}
+
+/// As finely as anybody reads it.
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 fn millis(span: Duration) -> u64 {

@@ -72,8 +72,8 @@ fn run(until: f64, weather: impl FnMut(f64) -> Weather, random: impl FnMut() -> 
     run_disturbed(until, weather, random, 0.0)
 }
 
-/// As [`run`], but a share of `disturbed` of all waits is cut short: the API rejects the token, or
-/// the process restarts and adopts the stored state.
+/// As [`run`], but a share of `disturbed` of all waits is cut short: the API rejects the token, an operator
+/// wants a new one, or the process restarts and adopts the stored state.
 fn run_disturbed(
     until: f64,
     mut weather: impl FnMut(f64) -> Weather,
@@ -101,9 +101,13 @@ fn run_disturbed(
                 );
                 if random() >= disturbed {
                     now += wait;
-                } else if random() < 0.5 {
+                } else if random() < 0.4 {
                     now += wait * random();
                     schedule.rejected(at(now));
+                } else if random() < 0.4 {
+                    now += wait * random();
+                    let allowed = schedule.renew_now(at(now)).is_ok();
+                    assert_eq!(allowed, schedule.next(at(now)) == Step::Ask);
                 } else {
                     now += wait * random();
                     schedule = restarted(&schedule, held, at(now), random());

@@ -12,6 +12,7 @@ use http::uri::Authority;
 use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
 use pingora::protocols::Stream;
 use tokio::sync::{Mutex, watch};
+use tokio_util::either::Either;
 
 use super::Instance;
 use super::health::ApiHealth;
@@ -21,6 +22,7 @@ use super::stream::InstanceStream;
 use crate::clock::{Clock, Instant, timers};
 use crate::outgoing::addresses::Addresses;
 use crate::outgoing::dial::{DialError, Dialer, Kind, Protocols};
+use crate::telemetry::Expiry;
 use crate::tls;
 use crate::token::cache::Status;
 
@@ -44,6 +46,8 @@ pub struct Upstream {
     dialer: Dialer,
     pool: Pool,
     health: Arc<ApiHealth>,
+    /// The expiry of the instance's latest certificate.
+    certificate: Expiry,
     /// The protocol of the last new connection: whether requests may share one.
     spoken: AtomicU8,
     /// Held while opening a connection that others may share.
@@ -126,6 +130,7 @@ impl Upstream {
             dialer: Dialer::new(&route, addresses).map_err(Error::Tls)?,
             pool: Pool::default(),
             health: Arc::new(ApiHealth::new(Arc::clone(&instance.name))),
+            certificate: Expiry::default(),
             spoken: AtomicU8::new(UNKNOWN),
             dialing: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -146,11 +151,18 @@ impl Upstream {
         &self.health
     }
 
+    /// When the certificate expires that the instance showed last.
+    #[must_use]
+    pub fn certificate(&self) -> &Expiry {
+        &self.certificate
+    }
+
     /// Begins with what is known from `other`, which was the same instance before a change: its
     /// addresses, if both have one name, and how its API did.
     pub fn take_over(&mut self, other: &Upstream) {
         self.addresses().take_over(other.addresses());
         self.health = Arc::clone(&other.health);
+        self.certificate = other.certificate.clone();
     }
 
     /// The instance.
@@ -246,6 +258,12 @@ impl Upstream {
             self.failures.fetch_add(1, Ordering::Relaxed);
         })?;
         let address = dialed.address;
+        if let Either::Right(stream) = &dialed.transport
+            && let Some([certificate, ..]) = stream.get_ref().1.peer_certificates()
+            && let Some(expires) = tls::expiry(certificate)
+        {
+            self.certificate.set(expires);
+        }
         let stream = InstanceStream::new(dialed.transport, self.instance.header_timeout);
         let received = stream.received();
         let is_http2 = stream.is_http2();

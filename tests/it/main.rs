@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod access_log;
 #[cfg(test)]
+mod act;
+#[cfg(test)]
 mod addresses;
 #[cfg(test)]
 mod admin_jam;
@@ -67,6 +69,8 @@ mod listeners_unix;
 #[cfg(test)]
 mod listeners_websocket;
 #[cfg(test)]
+mod log_fields;
+#[cfg(test)]
 mod log_jam;
 #[cfg(test)]
 mod loops;
@@ -98,6 +102,8 @@ mod streaming;
 mod support;
 #[cfg(test)]
 mod systemd;
+#[cfg(test)]
+mod terminal;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

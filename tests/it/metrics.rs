@@ -28,12 +28,14 @@ const CLOSED: [&str; 5] = ["kind", "operation", "outcome", "reason", "source"];
 fn the_documentation_lists_every_metric() {
     let authority = Authority::new();
     let own = authority.files("localhost");
-    let simulator = Simulator::start();
-    let url = simulator.url();
+    let (cert, key) = (own.cert.to_str().unwrap(), own.key.to_str().unwrap());
+    let simulator = Simulator::with(&["--tls-cert", cert, "--tls-key", key]);
+    let url = simulator.url().replace("127.0.0.1", "localhost");
     let text = format!(
         r#"
 [instance.acme]
 url = "{url}"
+ca_file = {ca:?}
 client_cert_file = {cert:?}
 client_key_file = {key:?}
 [client.catalog]
@@ -54,8 +56,7 @@ max_in_flight = 32
 [admin]
 address = "127.0.0.1:0"
 "#,
-        cert = own.cert,
-        key = own.key,
+        ca = authority.ca_file(),
     );
     let key = "a-key-that-is-long-enough";
     let proxy = Proxy::by_text(&text).variable("APP_KEY", key).start();

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::status_table::table;
+use super::table::table;
 use crate::registration::Registration;
 use crate::telemetry::printable::escape_json;
 

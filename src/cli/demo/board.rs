@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-/// How many recent calls an app shows.
-pub(super) const STRIP: usize = 24;
+/// How many recent calls an app shows on a wide screen.
+pub(super) const STRIP: usize = 60;
 
 /// How an app's call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::terminal::{Screen, Wish};
 use crate::app::handover::Inheritance;
 use crate::app::{self, Running};
 use crate::clock::{Clock, SystemClock};
@@ -19,7 +20,7 @@ mod view;
 
 use apps::Tokens;
 use board::{Board, total};
-use view::{Scene, Side};
+use view::{Addresses, Scene, Side};
 
 /// How often the table is redrawn.
 const FRAME: Duration = Duration::from_millis(125);
@@ -65,19 +66,22 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         speed: args.speed,
         own: left.look("each for itself"),
         proxied: right.look("behind the proxy"),
+        addresses: right.addresses(),
     };
 
     let mut out = io::stdout();
-    let on_a_terminal = out.is_terminal();
-    let mut tick = tokio::time::interval(if on_a_terminal { FRAME } else { LINE });
+    let mut screen = out.is_terminal().then(Screen::enter).transpose()?;
+    let mut tick = tokio::time::interval(if screen.is_some() { FRAME } else { LINE });
     tick.tick().await;
-    let mut drawn = 0;
+    if screen.is_none() {
+        let lines = view::addresses(&scene().addresses);
+        writeln!(out, "{}", lines.join("\n"))?;
+    }
     let interrupted = loop {
         let now = scene();
-        if on_a_terminal {
-            drawn = redraw(&mut out, &view::table(&now), drawn)?;
-        } else {
-            writeln!(out, "{}", view::line(&now))?;
+        match &mut screen {
+            Some(screen) => screen.draw(&view::table(&now, screen.size()))?,
+            None => writeln!(out, "{}", view::line(&now))?,
         }
         if now.elapsed >= args.length {
             break false;
@@ -85,19 +89,26 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tokio::select! {
             _ = tick.tick() => {}
             () = tokio::time::sleep(args.length.saturating_sub(now.elapsed)) => {}
-            _ = tokio::signal::ctrl_c() => break true,
+            is_over = is_over(&mut screen) => if is_over? {
+                break true;
+            },
         }
     };
 
     let last = scene();
+    if let Some(screen) = screen {
+        let size = screen.size();
+        drop(screen);
+        writeln!(out, "{}", view::sides(&last, size).join("\n"))?;
+    }
     write!(out, "\n{}", view::summary(&last))?;
     let lost = total(&last.proxied.apps).lost();
     let held = lost == 0 && last.proxied.rate_limited == 0;
     let nothing_happened = total(&last.proxied.apps).answered == 0;
     let verdict = if held && !nothing_happened {
-        "\nBehind the proxy no call failed and none got a 429. Put it before your own apps: collibra-auth-proxy serve --help"
+        "\nBehind the proxy no call failed and none got a 429.\nPut it before your own apps: collibra-auth-proxy serve --help"
     } else {
-        "\nAn app behind the proxy saw a failure or a 429, which should never happen. Please report it."
+        "\nAn app behind the proxy saw a failure or a 429, which should never happen.\nPlease report it."
     };
     writeln!(out, "{verdict}")?;
     left.clear().await;
@@ -109,19 +120,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Redraws `lines` over the `drawn` previous lines; returns how many there are now.
-fn redraw(out: &mut impl Write, lines: &[String], drawn: usize) -> io::Result<usize> {
-    let mut frame = String::new();
-    if drawn > 0 {
-        frame.push_str(&format!("\x1b[{drawn}A\r"));
+/// Returns whether the viewer quits; returns early if the screen must be redrawn.
+async fn is_over(screen: &mut Option<Screen>) -> io::Result<bool> {
+    match screen {
+        Some(screen) => Ok(screen.wish().await? == Wish::Quit),
+        None => tokio::signal::ctrl_c().await.map(|()| true),
     }
-    for line in lines {
-        frame.push_str(line);
-        frame.push('\n');
-    }
-    out.write_all(frame.as_bytes())?;
-    out.flush()?;
-    Ok(lines.len())
 }
 
 /// One side: its Collibra, its apps, and the proxy between them, if any.
@@ -172,6 +176,16 @@ impl Stage {
             tokens: client.map_or(0, |c| c.issued),
             rate_limited: client.map_or(0, |c| c.rate_limited),
             pool: client.map_or(0.0, |c| c.pool_available),
+        }
+    }
+
+    /// Where the proxy's status page and its listener are.
+    fn addresses(&self) -> Addresses {
+        let proxy = self.proxy.as_ref();
+        let listeners = proxy.map(Running::listeners).unwrap_or_default();
+        Addresses {
+            admin: proxy.map(|proxy| proxy.admin().to_string()),
+            listener: listeners.first().map(|(_, address)| address.to_string()),
         }
     }
 

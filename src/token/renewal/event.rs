@@ -79,6 +79,8 @@ pub enum Note {
         token: Arc<Token>,
         /// How long the request took.
         took: Duration,
+        /// What comes next.
+        ahead: Ahead,
     },
     /// A request failed.
     Failed {
@@ -101,6 +103,8 @@ pub enum Note {
         token: Arc<Token>,
         /// How long it may still be sent.
         left: Duration,
+        /// What comes next.
+        ahead: Ahead,
     },
     /// The local state was not stored, because the store has a newer one.
     NotStored(String),
@@ -118,6 +122,15 @@ pub enum Note {
     },
     /// The store's state changed.
     Store(StoreState),
+}
+
+/// The outlook after a new token.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    /// When the next request is due, from now.
+    pub next: Duration,
+    /// The tokens in the mirrored pool.
+    pub pool: f64,
 }
 
 /// Whether the store is usable.

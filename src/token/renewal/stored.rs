@@ -68,6 +68,7 @@ impl Renewal {
         self.notes.push(Note::Adopted {
             token: Arc::clone(&token),
             left: token.usable_until().since(now),
+            ahead: self.ahead(now),
         });
         self.install(token);
         self.mark_rejections_seen(context);

@@ -3,6 +3,7 @@
 
 mod orders;
 mod partly;
+mod renew_now;
 mod without_store;
 
 use std::fmt;

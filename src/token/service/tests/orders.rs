@@ -23,18 +23,18 @@ where
         controlled(self.endpoint.clone(), Arc::new(self.store.clone()), clock)
     }
 
-    fn orders(&self, change: Change) -> Orders {
+    fn orders(&self, change: Change) -> Order {
         let client_id = match change {
             Change::Client => "urn:new",
             Change::Nothing | Change::Credentials => OLD,
         };
-        Orders {
+        Order::from(Orders {
             config: CONFIG,
             client_id: ClientId::parse(client_id).unwrap(),
             endpoint: self.endpoint.clone(),
             store: Arc::new(self.store.clone()),
             change,
-        }
+        })
     }
 
     fn asked(&self) -> u32 {
