@@ -1,4 +1,4 @@
-//! What a program of this machine may have the process do, and what only such a program may read.
+//! Actions and information that are restricted to programs on this machine.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,23 +18,23 @@ use super::view::View;
 use crate::telemetry::logging;
 use crate::token::service::{NotNow, renew_now};
 
-/// A renewal that has begun.
+/// A renewal in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewing {
     /// The client's name in the configuration.
     pub client: String,
-    /// The generation of the token in hand, which serves until a higher one is there; 0: none.
+    /// The generation of the current token, in use until a newer one arrives; 0: none.
     pub generation: u64,
 }
 
-/// What is logged.
+/// The log level.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLevel {
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub level: String,
 }
 
-/// `POST /drain`: begins the drain, and answers before it is over.
+/// `POST /drain`: starts the drain, and responds before it ends.
 pub(super) async fn drain(_: Local, State(view): State<Arc<View>>) -> Response {
     // at once, so that the next probe finds it draining
     view.draining.store(true, Ordering::Relaxed);
@@ -55,11 +55,11 @@ pub(super) async fn renew(
         let what = format!("no such client is configured; there is {known}");
         return text(StatusCode::NOT_FOUND, &what);
     };
-    match renew_now(&client.engine, &client.cell).await {
+    match renew_now(&client.engine, &client.slot).await {
         Ok(generation) => {
             info!(
                 client = name,
-                generation, "renewal asked for at the admin address"
+                generation, "renewal requested at the admin address"
             );
             let client = name;
             (StatusCode::ACCEPTED, Json(Renewing { client, generation })).into_response()
@@ -80,13 +80,13 @@ pub(super) async fn renew(
     }
 }
 
-/// `GET /api/log-level`: what is logged.
+/// `GET /api/log-level`: returns the log level.
 pub(super) async fn log_level() -> Json<LogLevel> {
     let level = logging::level().to_owned();
     Json(LogLevel { level })
 }
 
-/// `POST /api/log-level?level=LEVEL`: changes what is logged, until the process ends.
+/// `POST /api/log-level?level=LEVEL`: changes the log level until the process ends.
 pub(super) async fn set_log_level(
     _: Local,
     level: Result<Query<LogLevel>, QueryRejection>,
@@ -104,8 +104,8 @@ pub(super) async fn set_log_level(
     }
 }
 
-/// `GET /api/config`: the configuration in force, with its defaults and without its secrets. It has
-/// names of hosts and paths of files, which are no business of other machines or of web pages.
+/// `GET /api/config`: the effective configuration, with defaults and without secrets. It contains host
+/// names and file paths, which other machines and web pages must not see.
 pub(super) async fn config(_: Local, State(view): State<Arc<View>>) -> Json<serde_json::Value> {
     Json(view.parts.load().config.clone())
 }

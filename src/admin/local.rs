@@ -1,8 +1,8 @@
-//! Who may act on the process, or read what concerns its operators alone: programs of this machine.
+//! Restricts routes to programs on this machine: those that control the process or show operators' data.
 //!
-//! Anyone who can signal the process can end it anyway; nobody else may. So a caller from elsewhere
-//! is refused, and so is a web page, which reaches addresses of the machine that it is shown on:
-//! browsers send `Origin` with every POST (Fetch, section 3.2), and `Sec-Fetch-Site` where they know
+//! A local program could signal the process anyway; nobody else may control it. Remote callers are
+//! refused, and so are web pages, which can reach addresses of the machine that shows them: browsers
+//! send `Origin` with every POST (Fetch, section 3.2), and `Sec-Fetch-Site` where they know
 //! it. A request that a proxy forwards may come from anywhere. `guard` has refused foreign names before.
 
 use axum::extract::FromRequestParts;
@@ -13,18 +13,18 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use super::routes::TEXT;
 use crate::socket::Accepted;
 
-/// Headers of which each says that the request does not come from a program of this machine.
+/// Each of these headers means that the request is not from a program on this machine.
 const FROM_ELSEWHERE: [&str; 4] = ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for"];
 
-/// Who is connected.
+/// The caller of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
-    is_from_here: bool,
+    is_local_peer: bool,
     is_over_unix: bool,
 }
 
-/// Proof that a program of this machine sent the request. A handler that takes it is reached by no
-/// other caller.
+/// Proof that a program on this machine sent the request. A handler that takes it is unreachable for
+/// other callers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Local(());
 
@@ -32,25 +32,25 @@ pub(super) struct Local(());
 type Refusal = (StatusCode, [(HeaderName, &'static str); 1], String);
 
 impl Caller {
-    /// Who is at the other end of `stream`.
+    /// Returns the caller of `stream`.
     pub(super) fn of(stream: &Accepted) -> Caller {
         Caller {
-            is_from_here: stream.is_from_here(),
+            is_local_peer: stream.is_local_peer(),
             is_over_unix: matches!(stream, Accepted::Unix(_)),
         }
     }
 
-    /// Whether it came over a unix socket, which no browser opens.
+    /// Returns whether it uses a unix socket, which no browser opens.
     pub(super) fn is_over_unix(self) -> bool {
         self.is_over_unix
     }
 
-    /// Whether a request with `headers` comes from a program of this machine.
+    /// Returns whether a request with `headers` is from a program on this machine.
     fn is_local(self, headers: &HeaderMap) -> bool {
         let is_from_elsewhere = FROM_ELSEWHERE
             .iter()
             .any(|name| headers.contains_key(*name));
-        self.is_from_here && !is_from_elsewhere
+        self.is_local_peer && !is_from_elsewhere
     }
 }
 
@@ -78,12 +78,12 @@ mod tests {
     #[test]
     fn callers_from_elsewhere_are_refused() {
         let none = HeaderMap::new();
-        for is_from_here in [true, false] {
+        for is_local_peer in [true, false] {
             let caller = Caller {
-                is_from_here,
+                is_local_peer,
                 is_over_unix: false,
             };
-            assert_eq!(caller.is_local(&none), is_from_here);
+            assert_eq!(caller.is_local(&none), is_local_peer);
         }
     }
 }

@@ -218,11 +218,11 @@ async fn with_headers(mut response: Response) -> Response {
 mod tests {
     use super::super::serve;
     use super::super::view::Parts;
-    use super::super::view::tests::{CANARY, cell, holds, refused, view};
+    use super::super::view::tests::{CANARY, holds, refused, slot, view};
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::socket::Socket;
-    use crate::token::cache::{Next, Status};
+    use crate::token::cache::{NextAttempt, Status};
     use crate::token::service::{NotNow, Order};
     use std::net::SocketAddr;
     use std::sync::atomic::Ordering;
@@ -288,17 +288,17 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_token_and_not_the_issuer() {
         let (address, view, clock) = served().await;
-        let cell = cell(&view);
+        let slot = slot(&view);
         let not_ready = (503, "not ready: no usable token for catalog\n".to_owned());
         assert_eq!(get(address, "/readyz").await, not_ready);
         assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
 
         let asked = clock.now();
-        cell.publish(holds(asked));
+        slot.publish(holds(asked));
         assert_eq!(get(address, "/readyz").await, (200, "ready\n".to_owned()));
 
         clock.advance(Duration::from_secs(200));
-        cell.publish(refused(holds(asked), clock.now()));
+        slot.publish(refused(holds(asked), clock.now()));
         assert_eq!(
             get(address, "/readyz").await.0,
             200,
@@ -313,7 +313,7 @@ mod tests {
         );
         assert_eq!(get(address, "/livez").await.0, 200);
 
-        cell.publish(holds(clock.now()));
+        slot.publish(holds(clock.now()));
         view.draining.store(true, Ordering::Relaxed);
         let draining = (503, "not ready: draining\n".to_owned());
         assert_eq!(get(address, "/readyz").await, draining);
@@ -322,8 +322,8 @@ mod tests {
     #[tokio::test]
     async fn verbose_says_why() {
         let (address, view, clock) = served().await;
-        let cell = cell(&view);
-        cell.publish(refused(holds(clock.now()), clock.now()));
+        let slot = slot(&view);
+        slot.publish(refused(holds(clock.now()), clock.now()));
         for query in ["verbose", "verbose=1", "a=b&verbose"] {
             let (status, text) = get(address, &format!("/readyz?{query}")).await;
             assert_eq!(status, 200);
@@ -335,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn metrics_and_status_are_of_this_moment() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         let (head, text) = exchange(address, "GET", "/metrics").await;
         assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
         assert!(text.contains("collibra_auth_proxy_token_usable{client=\"catalog\"} 1\n"));
@@ -352,7 +352,7 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_is_sent_the_status_and_the_history() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         view.sample();
         view.sample();
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -402,7 +402,7 @@ mod tests {
     #[tokio::test]
     async fn every_answer_is_closed_to_other_sites_and_shows_no_token() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         for path in [
             "/",
             "/status.css",
@@ -435,7 +435,7 @@ mod tests {
     #[tokio::test]
     async fn a_page_that_makes_its_name_lead_here_reads_nothing() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         let foreign = |target| async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let head = format!(
@@ -524,7 +524,7 @@ mod tests {
         assert_eq!(text, "the client is no longer configured\n");
 
         with_engine(&view, Ok(()));
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         let (head, text) = renew().await;
         assert!(head.starts_with("http/1.1 202 "), "{head}");
         assert_eq!(text, r#"{"client":"catalog","generation":7}"#);
@@ -536,8 +536,8 @@ mod tests {
         assert!(head.contains("retry-after: 18\r\n"), "{head}");
         assert!(text.contains("no request for another 18 s"), "{text}");
 
-        cell(&view).publish(Status {
-            next: Next::Answer,
+        slot(&view).publish(Status {
+            next: NextAttempt::InFlight,
             ..holds(clock.now())
         });
         let (head, text) = renew().await;

@@ -10,7 +10,7 @@ use super::admin_client::{AdminAddress, AdminClient};
 use super::write_out;
 use crate::admin::LogLevel;
 
-/// How long an answer may take.
+/// The timeout of a call.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Show how much a running proxy logs, or change it until the proxy ends
@@ -28,7 +28,7 @@ pub struct Args {
     address: AdminAddress,
 }
 
-/// Carries the command out, and says which level there is now.
+/// Runs the command and prints the current level.
 ///
 /// # Errors
 /// If nothing answers, or if the proxy refuses.

@@ -183,7 +183,7 @@ fn on_a_runtime(
         .block_on(command)
 }
 
-/// Writes to standard output.
+/// Prints to standard output.
 fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

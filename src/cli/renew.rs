@@ -1,4 +1,4 @@
-//! `renew`: has a running proxy request a new token for a client, and waits for it.
+//! `renew`: makes a running proxy request a new token for a client, and waits for it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::admin::Renewing;
 use crate::admin::report::{ClientReport, FailureReport, NextKind};
 use crate::clock::{Clock, SystemClock};
 
-/// The pause between two looks.
+/// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the proxy may take to accept the order.
+/// The timeout for the proxy to accept the command.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Have a running proxy request a new token for a client now, and wait for it
 ///
-/// The token in hand serves until the new one is there. The request is taken from the client's pool:
+/// The current token stays in use until the new one arrives. The request is taken from the client's pool:
 /// if the pool has none left, or a request is in flight already, the proxy refuses and says when to
 /// try again. It works from the machine (the pod) that the proxy runs on, at its loopback address or
 /// its unix socket.
@@ -38,7 +38,7 @@ pub struct Args {
     timeout: Duration,
 }
 
-/// Carries the command out, and says which token came.
+/// Runs the command and prints the new token's generation.
 ///
 /// # Errors
 /// If nothing answers, if the proxy refuses, if the request fails, or if no token came in time.
@@ -99,14 +99,14 @@ async fn renew(
     }
 }
 
-/// What the proxy says of the client, if it has it.
+/// Returns the proxy's report on the client, if it knows it.
 async fn look(admin: &AdminClient, client: &str) -> anyhow::Result<Option<ClientReport>> {
     let (_, report) = report(admin).await?;
     let mut clients = report.clients.into_iter();
     Ok(clients.find(|one| one.name == client))
 }
 
-/// Whether a failure came after `before`.
+/// Returns whether a failure came after `before`.
 fn is_new(failure: &FailureReport, before: Option<&FailureReport>) -> bool {
     before.is_none_or(|before| (failure.at, failure.in_a_row) != (before.at, before.in_a_row))
 }

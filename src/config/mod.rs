@@ -71,7 +71,7 @@ pub struct Config {
     pub server: Server,
     /// Where it is watched.
     pub admin: Admin,
-    /// Where tokens are kept.
+    /// Where tokens are stored.
     pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
@@ -96,7 +96,7 @@ pub struct Text(Arc<PathBuf>, Secret);
 /// One registered application, and how its token is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The name of its instance, which is in [`Config::instances`].
     pub instance: Arc<str>,

@@ -33,7 +33,7 @@ static LOG: OnceLock<AccessLog> = OnceLock::new();
 pub struct Record {
     /// The wall-clock time at which the request ended.
     pub at: SystemTime,
-    /// The listener's name.
+    /// The names that it accepts.
     pub listener: Arc<str>,
     /// The address that the connection came from; none over a unix socket.
     pub peer: Option<SocketAddr>,
@@ -47,7 +47,7 @@ pub struct Record {
     pub claimed_app: Option<Arc<str>>,
     /// The id that finds the request in other logs.
     pub request_id: Option<RequestId>,
-    /// The id of the trace that has the request's span.
+    /// The id of the trace with the request's span.
     pub trace_id: Option<[u8; 16]>,
     /// The request's method.
     pub method: Method,

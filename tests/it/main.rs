@@ -1,7 +1,7 @@
-//! The integration tests, one binary: each module holds one promise of the program or of its
+//! The integration tests, in one binary. Each module tests one promise of the program or of its
 //! source.
 
-// each is said to be a test once more for clippy, which allows `unwrap` in what is marked so
+// `#[cfg(test)]` again for clippy, which then allows `unwrap`
 
 #[cfg(test)]
 mod access_log;

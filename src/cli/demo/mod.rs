@@ -1,5 +1,5 @@
-//! `demo`: a simulated Collibra, the proxy and some apps in one process, side by side with the
-//! same apps that each fetch a token of their own.
+//! `demo`: a simulated Collibra, the proxy and some apps in one process, next to the same apps that
+//! each request their own tokens.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -25,28 +25,28 @@ use view::{Addresses, Scene, Side};
 /// How often the table is redrawn.
 const FRAME: Duration = Duration::from_millis(125);
 
-/// How often a pipe gets a line.
+/// How often a line is written to a pipe.
 const LINE: Duration = Duration::from_secs(1);
 
-/// Collibra's pool, in its own time.
+/// The refill interval of Collibra's pool, in simulated time.
 const REFILL: Duration = Duration::from_secs(60);
 
-/// Watch what the proxy does for you, without a Collibra: everything in one process.
+/// Watch what the proxy does for you, without a Collibra: everything in one process
 ///
-/// Two simulated Collibras stand side by side, each with a pool of 5 tokens, refilled at one a
-/// minute. On the left some apps each fetch a token of their own, on the right the same apps call
+/// Two simulated Collibras run side by side, each with a pool of 5 tokens that refills at one a
+/// minute. On the left, some apps each request their own tokens. On the right, the same apps call
 /// through the proxy. Exits with 1 if an app behind the proxy saw a failure or a 429.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How long to watch
+    /// How long to run
     #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     length: Duration,
 
-    /// How many apps stand on each side
+    /// How many apps run on each side
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     apps: u16,
 
-    /// Seconds at Collibra that pass in one second here
+    /// Simulated seconds per real second
     #[arg(long, value_name = "N", default_value_t = 20.0)]
     speed: f64,
 }
@@ -58,7 +58,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let apps = usize::from(args.apps);
     let left = Stage::set(&args, Tokens::Own, apps).await?;
-    let right = Stage::set(&args, Tokens::TheProxys, apps).await?;
+    let right = Stage::set(&args, Tokens::FromProxy, apps).await?;
     let started = SystemClock.now();
     let scene = || Scene {
         elapsed: SystemClock.now().since(started).min(args.length),
@@ -106,9 +106,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let held = lost == 0 && last.proxied.rate_limited == 0;
     let nothing_happened = total(&last.proxied.apps).answered == 0;
     let verdict = if held && !nothing_happened {
-        "\nBehind the proxy no call was lost and no 429 came.\nPut it before your own apps: collibra-auth-proxy serve --help"
+        "\nBehind the proxy no call failed and none got a 429.\nPut it before your own apps: collibra-auth-proxy serve --help"
     } else {
-        "\nAn app behind the proxy lost a call or a 429 came: that should never be.\nPlease report it."
+        "\nAn app behind the proxy saw a failure or a 429, which should never happen.\nPlease report it."
     };
     writeln!(out, "{verdict}")?;
     left.clear().await;
@@ -120,7 +120,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Whether the one who watches has seen enough; ends early if the screen is to be drawn again.
+/// Returns whether the viewer quits; returns early if the screen must be redrawn.
 async fn is_over(screen: &mut Option<Screen>) -> io::Result<bool> {
     match screen {
         Some(screen) => Ok(screen.wish().await? == Wish::Quit),
@@ -128,7 +128,7 @@ async fn is_over(screen: &mut Option<Screen>) -> io::Result<bool> {
     }
 }
 
-/// One side: its Collibra, its apps, and the proxy between them if there is one.
+/// One side: its Collibra, its apps, and the proxy between them, if any.
 struct Stage {
     collibra: Simulator,
     proxy: Option<Running>,
@@ -147,7 +147,7 @@ impl Stage {
         .await?;
         let mut base = format!("http://{}", collibra.address());
         let mut proxy = None;
-        if tokens == Tokens::TheProxys {
+        if tokens == Tokens::FromProxy {
             let running = app::start(
                 proxy_config(&base, args.speed)?,
                 Arc::new(SystemClock),

@@ -1,4 +1,4 @@
-//! What the demo shows: a screen for a terminal, and lines for a pipe. Pure.
+//! Renders the demo: a screen for a terminal, or lines for a pipe. Pure.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use super::board::{App, Call, STRIP, total};
 pub(super) struct Side {
     pub(super) title: &'static str,
     pub(super) apps: Vec<App>,
-    /// Tokens that Collibra issued.
+    /// Tokens issued by Collibra.
     pub(super) tokens: u64,
-    /// Token requests that Collibra answered with 429.
+    /// Token requests that got a 429.
     pub(super) rate_limited: u64,
-    /// What is left in the pool.
+    /// Tokens left in the pool.
     pub(super) pool: f64,
 }
 
@@ -47,23 +47,23 @@ const YELLOW: &str = "\x1b[33m";
 const DIM: &str = "\x1b[2m";
 const BOLD: &str = "\x1b[1m";
 const PLAIN: &str = "\x1b[0m";
-/// Between the two sides.
+/// The gap between the two sides.
 const GAP: usize = 4;
 
-/// Of a side: the name of an app, and the number lost.
+/// The widths of an app's name and of its failure count.
 const NAME: usize = 7;
 const LOST: usize = 10;
 
-/// The narrowest side that has room for its sums.
+/// The narrowest side that fits its totals.
 const NARROWEST: usize = 30;
 
 /// The size of a full pool.
 const POOL: usize = 5;
 
-/// The lines of the screen besides those of the apps.
+/// How many lines of the screen are not those of apps.
 const OTHERS: usize = 11;
 
-/// The whole screen, for a terminal of this size: at least 64 columns.
+/// Renders the screen for a terminal of `size`, at least 64 columns wide.
 pub(super) fn table(scene: &Scene, size: Size) -> Vec<String> {
     let bar = 40;
     let share = scene.elapsed.as_secs_f64() / scene.length.as_secs_f64().max(f64::EPSILON);
@@ -128,7 +128,7 @@ pub(super) fn sides(scene: &Scene, size: Size) -> Vec<String> {
     lines
 }
 
-/// One line for a pipe.
+/// Renders one line for a pipe.
 pub(super) fn line(scene: &Scene) -> String {
     let side = |side: &Side| {
         let sum = total(&side.apps);
@@ -148,7 +148,7 @@ pub(super) fn line(scene: &Scene) -> String {
     )
 }
 
-/// What is said at the end.
+/// The summary at the end.
 pub(super) fn summary(scene: &Scene) -> String {
     let at_collibra = scene.elapsed.mul_f64(scene.speed);
     let mut text = format!(

@@ -1,10 +1,10 @@
-//! Whether the process writes an access log: it follows the log level, which may change at any time.
+//! Whether the process writes an access log. It follows the log level, which may change at any time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Whether the process writes an access log: if not, make no [`Record`](super::Record).
+/// Whether the process writes an access log: if not, create no [`Record`](super::Record).
 #[must_use]
 pub fn is_on() -> bool {
     IS_ON.load(Ordering::Relaxed)

@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// The failures since the last token.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    /// When the first one came.
+    /// When the first one happened.
     since: Option<Instant>,
     failures: u32,
     kinds: Vec<Kind>,
@@ -23,7 +23,7 @@ pub(super) struct Repeats {
 struct Kind {
     outcome: Outcome,
     logged: Instant,
-    /// How many came since then.
+    /// How many have happened since then.
     unlogged: u32,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Over {
 }
 
 impl Repeats {
-    /// A request failed. Returns how many failures of this kind the line stands for that is to be
+    /// Counts a failed request. Returns how many failures of this kind the line covers that must be
     /// logged now; `None` if none is.
     pub(super) fn failed(&mut self, outcome: Outcome, now: Instant) -> Option<u32> {
         self.since.get_or_insert(now);
@@ -59,7 +59,7 @@ impl Repeats {
         Some(std::mem::take(&mut kind.unlogged))
     }
 
-    /// A token came. Returns the outage that it ends, if there was one.
+    /// Ends the outage, if there is one, because a token arrived; returns it.
     pub(super) fn over(&mut self, now: Instant) -> Option<Over> {
         let Repeats {
             since, failures, ..
