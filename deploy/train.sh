@@ -93,12 +93,16 @@ address = "127.0.0.1:0"
 [server]
 threads = 1
 EOF
+# with the credentials of that proxy's own client, a local token of it would count as a loop
+printf 'another' >"$work/secret-http2"
+cp "$work/secret" "$work/secret-plain"
+cp "$work/secret" "$work/secret-tls"
 for upstream in plain tls http2; do
     cat >>"$work/trained.toml" <<EOF
 [client.$upstream]
 instance = "$upstream"
 client_id = "$client"
-client_secret_file = "secret"
+client_secret_file = "secret-$upstream"
 [listener.$upstream]
 address = "127.0.0.1:0"
 client = "$upstream"
