@@ -17,12 +17,12 @@ use tracing::{error, info, warn};
 use super::loops::Names;
 use super::source::{Source, environment};
 use super::successor::{Program, Successor, start_successor};
-use crate::app::handover::{Channel, Inheritance};
-use crate::app::{self, Running, StartError};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
 use crate::config::{Config, Fault, Faults, reload};
 use crate::process;
+use crate::server::handoff::{Channel, IncomingHandoff};
+use crate::server::{self, Running, StartError};
 use crate::service_manager::ServiceManager;
 use crate::socket::inherited::Inherited;
 
@@ -67,15 +67,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         true => Some(Channel::of_predecessor()?),
         false => None,
     };
-    let inheritance = match &predecessor {
+    let incoming = match &predecessor {
         Some(channel) => channel.take_over(),
         None => Inherited::from_service_manager(
             environment("LISTEN_PID").as_deref(),
             environment("LISTEN_FDNAMES").as_deref(),
         )
-        .map(Inheritance::from),
+        .map(IncomingHandoff::from),
     };
-    let inheritance = inheritance.context("cannot take over the sockets of another process")?;
+    let incoming = incoming.context("cannot take over the sockets of another process")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.server.threads > 0 {
         runtime.worker_threads(config.server.threads);
@@ -83,7 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let serving = async {
         let signals = Signals::kept()?;
         let reloader = Reloader::of(args.source, &config, open_files);
-        let running = app::start(config, Arc::new(SystemClock), inheritance).await?;
+        let running = server::start(config, Arc::new(SystemClock), incoming).await?;
         if let Some(predecessor) = predecessor {
             tokio::task::spawn_blocking(move || predecessor.serves()).await??;
         }
@@ -287,8 +287,8 @@ async fn serve(
 /// Starts a process that is to take this one's place.
 fn succeed(program: &Program, running: &Running) -> Option<Successor> {
     let started = running
-        .legacy()
-        .and_then(|legacy| program.succeed(legacy))
+        .handoff()
+        .and_then(|handoff| program.succeed(handoff))
         .inspect_err(|error| error!("no successor can be started, going on: {error}"));
     let successor = started.ok()?;
     info!(process = successor.id(), "SIGUSR2: a successor starts");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::fault::{Origin, Report};
-use super::place::{Field, Place, Typed};
+use super::location::{Field, Location, Spanned};
 use super::raw::{Client, Instance, Listener, Raw, Source, Sources, Store};
 use super::value;
 use crate::secret::Secret;
@@ -115,7 +115,7 @@ impl Flags {
     /// As a file with one instance, one client and one listener would have it. An empty variable
     /// counts as none, and a flag goes before a variable.
     pub(super) fn into_raw(self, env: &dyn Fn(&str) -> Option<String>) -> Raw {
-        let root = Place {
+        let root = Location {
             origin: Origin::CommandLine,
             key: String::new(),
             line: None,
@@ -123,12 +123,12 @@ impl Flags {
         let flag = |key: &str| root.child(key);
         let from_env = |name: &str| {
             let value = env(name).filter(|value| !value.is_empty())?;
-            let place = Place {
+            let location = Location {
                 origin: Origin::Environment,
                 key: name.to_owned(),
                 line: None,
             };
-            Some(Typed { value, place })
+            Some(Spanned { value, location })
         };
         let or_env = |field: Field<String>, name| match field {
             Field::Absent => from_env(name).map_or(Field::Absent, Field::Given),
@@ -153,7 +153,7 @@ impl Flags {
 
         let instance = Instance {
             name: "default".into(),
-            place: root.clone(),
+            location: root.clone(),
             url: or_env(Field::from(self.upstream, flag("url")), URL),
             allow_insecure: Field::from(Some(self.allow_insecure), flag("allow_insecure")),
             address: Field::Absent,
@@ -172,7 +172,7 @@ impl Flags {
         };
         let client = Client {
             name: "default".into(),
-            place: root.clone(),
+            location: root.clone(),
             instance: Field::Absent,
             id,
             secret,
@@ -196,7 +196,7 @@ impl Flags {
             )
         };
         let store = Store {
-            place: flag("store"),
+            location: flag("store"),
             kind: Field::from(
                 self.store_path.as_ref().map(|_| "file".to_owned()),
                 flag("store_path"),
@@ -228,7 +228,7 @@ impl Flags {
             trace_endpoint: Field::Absent,
             trace_sample: Field::Absent,
             store,
-            place: root,
+            location: root,
         }
     }
 }
@@ -236,7 +236,7 @@ impl Flags {
 /// An instance as flags of its own name it: `--url`, and beside it `--allow-insecure` and
 /// `--ca-file`.
 pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) -> Instance {
-    let root = Place {
+    let root = Location {
         origin: Origin::CommandLine,
         key: String::new(),
         line: None,
@@ -258,7 +258,7 @@ pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) 
         idle_timeout: Field::Absent,
         header_timeout: Field::Absent,
         resolve_ttl_max: Field::Absent,
-        place: root,
+        location: root,
     }
 }
 
@@ -295,7 +295,7 @@ pub(super) fn warn_of_ignored(
         .collect();
     for name in [URL, CLIENT_ID, CLIENT_SECRET] {
         if !named.contains(&name) && env(name).is_some_and(|value| !value.is_empty()) {
-            let place = Place {
+            let location = Location {
                 origin: Origin::Environment,
                 key: name.to_owned(),
                 line: None,
@@ -306,7 +306,7 @@ pub(super) fn warn_of_ignored(
                 _ => "unset it, or write its value in the file, as an instance's `url`",
             };
             let problem = "it is set and does not count, for there is a configuration file";
-            report.warning(place.fault(problem, remedy));
+            report.warning(location.fault(problem, remedy));
         }
     }
 }

@@ -3,28 +3,28 @@
 use std::net::SocketAddr;
 
 use super::fault::Report;
-use super::parse::Surroundings;
-use super::place::{Field, Typed};
+use super::location::{Field, Spanned};
+use super::parse::LoadContext;
 use crate::socket::Address;
 
 /// The address as it counts: a relative path from the configuration's directory, with its mode.
-pub(super) fn settle(
+pub(super) fn parse(
     address: Address,
     mode: Field<String>,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Address {
     let given = mode.given();
     match address {
         Address::Unix { path, mode } => Address::Unix {
-            path: surroundings.path(&path),
+            path: context.path(&path),
             mode: given
-                .map_or(Some(mode), |typed| self::mode(&typed, report))
+                .map_or(Some(mode), |spanned| self::mode(&spanned, report))
                 .unwrap_or(mode),
         },
         tcp @ Address::Tcp(_) => {
-            if let Some(typed) = given {
-                report.fault(typed.place.fault(
+            if let Some(spanned) = given {
+                report.fault(spanned.location.fault(
                     "only a unix socket has a mode",
                     "remove it, or write \"unix:\" and a path as the address",
                 ));
@@ -35,21 +35,21 @@ pub(super) fn settle(
 }
 
 /// Permissions as they are written for `chmod`.
-fn mode(typed: &Typed<String>, report: &mut Report) -> Option<u32> {
-    let digits = typed.value.trim_start_matches("0o");
+fn mode(spanned: &Spanned<String>, report: &mut Report) -> Option<u32> {
+    let digits = spanned.value.trim_start_matches("0o");
     let mode = u32::from_str_radix(digits, 8).ok();
     let fits = |mode: &u32| *mode <= 0o777 && !digits.starts_with('+');
     if let Some(mode) = mode.filter(fits) {
         if mode & 0o600 == 0o600 {
             return Some(mode);
         }
-        report.fault(typed.place.fault(
+        report.fault(spanned.location.fault(
             "its own user could not use the socket",
             "write a mode that begins with 6 or 7, like \"0660\"",
         ));
         return None;
     }
-    report.fault(typed.place.fault(
+    report.fault(spanned.location.fault(
         "this is no mode of a file",
         "write it as for chmod, in quotes, like \"0660\": user, group, others",
     ));

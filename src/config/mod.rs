@@ -19,10 +19,10 @@ mod kubernetes;
 mod listener;
 mod listener_address;
 mod listener_tls;
+mod location;
 mod names;
 mod nearest;
 mod parse;
-mod place;
 mod policy;
 mod raw;
 mod redis;
@@ -47,8 +47,8 @@ use crate::secret::Secret;
 use crate::socket::Address;
 use crate::{oauth, proxy, token, upstream};
 use fault::Report;
-use parse::Surroundings;
-use place::Place;
+use location::Location;
+use parse::LoadContext;
 use watch::Files;
 
 /// The variable that names the file, if no flag does.
@@ -152,8 +152,8 @@ pub struct Admin {
 /// # Errors
 /// Every fault of it.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
-    let surroundings = Surroundings::of(directory(path), env);
-    let fit = surroundings.note(path);
+    let context = LoadContext::of(directory(path), env);
+    let fit = context.note(path);
     let path = Arc::new(path.to_owned());
     let text = fit
         .map_err(|unfit| (None, unfit.to_string()))
@@ -172,17 +172,17 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             if text.starts_with(credentials::BYTE_ORDER_MARK) {
                 text.drain(..credentials::BYTE_ORDER_MARK.len_utf8());
             }
-            settle(Text(path, Secret::from(text)), &surroundings)
+            parse_text(Text(path, Secret::from(text)), &context)
         }
         Err((line, problem)) => {
-            let place = Place {
+            let location = Location {
                 origin: Origin::File(path),
                 key: String::new(),
                 line,
             };
             let mut report = Report::default();
-            report.fault(place.fault(problem, "name a TOML file that this user can read"));
-            conclude(None, &surroundings, report)
+            report.fault(location.fault(problem, "name a TOML file that this user can read"));
+            conclude(None, &context, report)
         }
     }
 }
@@ -208,8 +208,8 @@ pub fn read(
     text: Secret,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Faults> {
-    let surroundings = Surroundings::of(directory(path), env);
-    settle(Text(Arc::new(path.to_owned()), text), &surroundings)
+    let context = LoadContext::of(directory(path), env);
+    parse_text(Text(Arc::new(path.to_owned()), text), &context)
 }
 
 /// One instance, one client and one listener, from flags and, for what is not among them, the
@@ -220,8 +220,8 @@ pub fn read(
 /// Every fault of it.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let raw = flags.into_raw(env);
-    let surroundings = Surroundings::of(Path::new(""), env);
-    conclude(Some(raw), &surroundings, Report::default())
+    let context = LoadContext::of(Path::new(""), env);
+    conclude(Some(raw), &context, Report::default())
 }
 
 /// An instance that is named on the command line, for what needs nothing but that.
@@ -234,24 +234,24 @@ pub fn instance(
     ca_file: Option<&Path>,
 ) -> Result<Arc<upstream::Instance>, Faults> {
     let raw = flags::instance(url, allow_insecure, ca_file);
-    let surroundings = Surroundings::of(Path::new(""), &|_| None);
+    let context = LoadContext::of(Path::new(""), &|_| None);
     let mut report = Report::default();
-    let parsed = instance::parse(raw, &surroundings, &mut report);
-    report.conclude(&surroundings.files.take())?;
+    let parsed = instance::parse(raw, &context, &mut report);
+    report.conclude(&context.files.take())?;
     match parsed {
         Some(parsed) => Ok(parsed.instance),
         None => unreachable!("what is not settled is reported"),
     }
 }
 
-fn settle(text: Text, surroundings: &Surroundings<'_>) -> Result<Config, Faults> {
+fn parse_text(text: Text, context: &LoadContext<'_>) -> Result<Config, Faults> {
     let origin = Origin::File(Arc::clone(&text.0));
     let mut report = Report::default();
     let raw = raw::read(text.1.expose(), &origin, &mut report);
     if let Some(raw) = &raw {
-        flags::warn_of_ignored(raw, surroundings.env, &mut report);
+        flags::warn_of_ignored(raw, context.env, &mut report);
     }
-    let config = conclude(raw, surroundings, report)?;
+    let config = conclude(raw, context, report)?;
     let text = Some(text);
     Ok(Config { text, ..config })
 }
@@ -262,11 +262,11 @@ fn directory(path: &Path) -> &Path {
 
 fn conclude(
     raw: Option<raw::Raw>,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     mut report: Report,
 ) -> Result<Config, Faults> {
-    let config = raw.and_then(|raw| parse::parse(raw, surroundings, &mut report));
-    let files = surroundings.files.take();
+    let config = raw.and_then(|raw| parse::parse(raw, context, &mut report));
+    let files = context.files.take();
     let warnings = report.conclude(&files)?;
     match config {
         Some(config) => Ok(Config {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use super::effective::Given;
 use super::fault::Report;
 use super::file::Unfit;
+use super::location::{Field, Location, Spanned};
 use super::names::Names;
 use super::nearest::{listed, nearest};
-use super::place::{Field, Place, Typed};
 use super::raw::{Listener as RawListener, Raw};
 use super::watch::Files;
 use super::{Admin, Client, Config, Server, app, client, instance, listener, listener_address};
@@ -30,7 +30,7 @@ const KUBERNETES_GRACE: Duration = Duration::from_secs(30);
 const MOST_THREADS: u32 = 1024;
 
 /// What a configuration may refer to outside of itself.
-pub(super) struct Surroundings<'a> {
+pub(super) struct LoadContext<'a> {
     /// The directory from which relative paths count; empty: the working directory.
     pub(super) base: &'a Path,
     /// The environment.
@@ -40,13 +40,9 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Settles all of it. `None` only if something was reported.
-pub(super) fn parse(
-    raw: Raw,
-    surroundings: &Surroundings<'_>,
-    report: &mut Report,
-) -> Option<Config> {
-    let given = Given::of(&raw, surroundings);
-    let root = raw.place;
+pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) -> Option<Config> {
+    let given = Given::of(&raw, context);
+    let root = raw.location;
     let instance_names: Names = raw.instances.iter().map(|raw| raw.name.clone()).collect();
     let client_names: Names = raw.clients.iter().map(|raw| raw.name.clone()).collect();
     let app_names: Names = raw.apps.iter().map(|raw| raw.name.clone()).collect();
@@ -55,20 +51,20 @@ pub(super) fn parse(
         apps: &app_names,
     };
     let places = Places {
-        instances: places(raw.instances.iter().map(|raw| (&raw.name, &raw.place))),
-        clients: places(raw.clients.iter().map(|raw| (&raw.name, &raw.place))),
+        instances: places(raw.instances.iter().map(|raw| (&raw.name, &raw.location))),
+        clients: places(raw.clients.iter().map(|raw| (&raw.name, &raw.location))),
     };
     demand(&instance_names, &client_names, &root, report);
 
     let mut instances = BTreeMap::new();
     for raw in raw.instances {
-        if let Some(parsed) = instance::parse(raw, surroundings, report) {
+        if let Some(parsed) = instance::parse(raw, context, report) {
             instances.insert(parsed.instance.name.clone(), parsed);
         }
     }
     let mut clients = BTreeMap::new();
     for raw in raw.clients {
-        let client = client::parse(raw, &instance_names, &instances, surroundings, report);
+        let client = client::parse(raw, &instance_names, &instances, context, report);
         if let Some(client) = client {
             clients.insert(client.name.clone(), client);
         }
@@ -76,14 +72,14 @@ pub(super) fn parse(
     one_pool_each(&clients, &instances, &places, report);
 
     let admin_place = match &raw.admin {
-        Field::Given(typed) => typed.place.clone(),
+        Field::Given(spanned) => spanned.location.clone(),
         _ => root.child("admin").child("address"),
     };
     let admin = raw.admin.or(ADMIN.into());
     let admin = Admin {
-        address: listener_address::settle(admin, raw.admin_mode, surroundings, report),
+        address: listener_address::parse(admin, raw.admin_mode, context, report),
         hosts: match raw.admin_hosts.given() {
-            Some(typed) => listener::hosts(&typed.value, &typed.place, report),
+            Some(spanned) => listener::hosts(&spanned.value, &spanned.location, report),
             None => Vec::new(),
         },
     };
@@ -93,7 +89,7 @@ pub(super) fn parse(
         targets,
         &admin,
         &admin_place,
-        surroundings,
+        context,
         report,
     );
     refuse_loops(&instances, &listeners, &places, report);
@@ -103,12 +99,12 @@ pub(super) fn parse(
             "write a loopback address unless something outside scrapes it",
         ));
     }
-    let apps = app::parse(raw.apps, &client_names, &listeners, surroundings, report);
+    let apps = app::parse(raw.apps, &client_names, &listeners, context, report);
     let policy = Arc::new(policy::parse(raw.deny, raw.sessions, report));
     warn_of_unused(&clients, &listeners, &apps, &places, report);
-    let store = store::parse(raw.store, surroundings, report);
+    let store = store::parse(raw.store, context, report);
     let drain_place = match &raw.drain {
-        Field::Given(typed) => Some(typed.place.clone()),
+        Field::Given(spanned) => Some(spanned.location.clone()),
         _ => None,
     };
     let server = Server {
@@ -122,17 +118,17 @@ pub(super) fn parse(
         .ok()?,
         drain: raw.drain.or(DRAIN),
     };
-    if let Some(place) = drain_place
+    if let Some(location) = drain_place
         && server.drain > KUBERNETES_GRACE
     {
-        report.warning(place.fault(
+        report.warning(location.fault(
             "Kubernetes kills after 30 s by default, before this is over",
             "write at most \"30s\", or raise terminationGracePeriodSeconds above it",
         ));
     }
     let access_log = raw.access_log.or(true);
     let log_user_agent = raw.log_user_agent.or(false);
-    let trace = trace::parse(raw.trace_endpoint, raw.trace_sample, surroundings, report);
+    let trace = trace::parse(raw.trace_endpoint, raw.trace_sample, context, report);
     let instances = instances
         .into_iter()
         .map(|(name, parsed)| (name, parsed.instance));
@@ -159,7 +155,7 @@ pub(super) fn parse(
 /// `owner` is the place of the table that refers.
 pub(super) fn reference(
     field: Field<String>,
-    owner: &Place,
+    owner: &Location,
     kind: &'static str,
     names: &Names,
     report: &mut Report,
@@ -179,27 +175,27 @@ pub(super) fn reference(
                 None
             }
         },
-        Field::Given(typed) => {
-            if let Some(name) = names.find(&typed.value) {
+        Field::Given(spanned) => {
+            if let Some(name) = names.find(&spanned.value) {
                 return Some(name.clone());
             }
-            let remedy = match (nearest(&typed.value, all()), names.all()) {
+            let remedy = match (nearest(&spanned.value, all()), names.all()) {
                 (Some(meant), _) => format!("write {meant:?}"),
                 (None, []) => format!("add [{kind}.NAME] with this name"),
                 (None, _) => format!("write one of {}", listed(all())),
             };
             let problem = format!("there is no [{kind}.NAME] of this name");
-            report.fault(typed.place.fault(problem, remedy));
+            report.fault(spanned.location.fault(problem, remedy));
             None
         }
     }
 }
 
-impl<'a> Surroundings<'a> {
-    /// Surroundings of which nothing has been read yet.
-    pub(super) fn of(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Surroundings<'a> {
+impl<'a> LoadContext<'a> {
+    /// LoadContext of which nothing has been read yet.
+    pub(super) fn of(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> LoadContext<'a> {
         let files = RefCell::default();
-        Surroundings { base, env, files }
+        LoadContext { base, env, files }
     }
 
     /// A path as it counts for this process.
@@ -217,18 +213,18 @@ impl<'a> Surroundings<'a> {
         Ok(path)
     }
 
-    /// As [`Surroundings::to_read`] for the file that `typed` names; reports it, with `remedy`, if it
+    /// As [`LoadContext::to_read`] for the file that `spanned` names; reports it, with `remedy`, if it
     /// must not be read.
     pub(super) fn readable(
         &self,
-        typed: &Typed<PathBuf>,
+        spanned: &Spanned<PathBuf>,
         remedy: &str,
         report: &mut Report,
     ) -> Option<PathBuf> {
-        let path = self.to_read(&typed.value);
+        let path = self.to_read(&spanned.value);
         path.map_err(|unfit| {
             let remedy = self.file_remedy(remedy);
-            report.fault(typed.place.fault(unfit.to_string(), remedy));
+            report.fault(spanned.location.fault(unfit.to_string(), remedy));
         })
         .ok()
     }
@@ -252,9 +248,9 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-impl fmt::Debug for Surroundings<'_> {
+impl fmt::Debug for LoadContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Surroundings")
+        f.debug_struct("LoadContext")
             .field("base", &self.base)
             .finish_non_exhaustive()
     }
@@ -262,20 +258,20 @@ impl fmt::Debug for Surroundings<'_> {
 
 /// Where each named table stands.
 struct Places {
-    instances: BTreeMap<Arc<str>, Place>,
-    clients: BTreeMap<Arc<str>, Place>,
+    instances: BTreeMap<Arc<str>, Location>,
+    clients: BTreeMap<Arc<str>, Location>,
 }
 
 fn places<'a>(
-    tables: impl Iterator<Item = (&'a Arc<str>, &'a Place)>,
-) -> BTreeMap<Arc<str>, Place> {
+    tables: impl Iterator<Item = (&'a Arc<str>, &'a Location)>,
+) -> BTreeMap<Arc<str>, Location> {
     tables
-        .map(|(name, place)| (name.clone(), place.clone()))
+        .map(|(name, location)| (name.clone(), location.clone()))
         .collect()
 }
 
 /// There must be an instance and a client.
-fn demand(instances: &Names, clients: &Names, root: &Place, report: &mut Report) {
+fn demand(instances: &Names, clients: &Names, root: &Location, report: &mut Report) {
     if instances.all().is_empty() && !report.blames("instance") {
         report.fault(root.child("instance").fault(
             "there is none, so there is nowhere to send to",
@@ -319,46 +315,49 @@ fn one_pool_each(
 
 fn listeners(
     mut raw: Vec<RawListener>,
-    root: &Place,
+    root: &Location,
     targets: listener::Targets<'_>,
     admin: &Admin,
-    admin_place: &Place,
-    surroundings: &Surroundings<'_>,
+    admin_place: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Vec<Listener> {
     if raw.is_empty() && !report.blames("listener") {
-        let place = root.child("listener").child("local");
-        raw.push(RawListener::local(place, listener::DEFAULT_ADDRESS.into()));
+        let location = root.child("listener").child("local");
+        raw.push(RawListener::local(
+            location,
+            listener::DEFAULT_ADDRESS.into(),
+        ));
     }
     let mut taken: Vec<(String, Address)> = Vec::new();
     let mut listeners = Vec::new();
     for mut raw in raw {
-        if let Field::Given(typed) = &mut raw.address {
-            let (address, mode) = (typed.value.clone(), std::mem::take(&mut raw.mode));
-            typed.value = listener_address::settle(address, mode, surroundings, report);
+        if let Field::Given(spanned) = &mut raw.address {
+            let (address, mode) = (spanned.value.clone(), std::mem::take(&mut raw.mode));
+            spanned.value = listener_address::parse(address, mode, context, report);
         }
-        if let Field::Given(typed) = &raw.address {
+        if let Field::Given(spanned) = &raw.address {
             let clash = taken
                 .iter()
-                .find(|(_, address)| listener_address::clash(address, &typed.value));
+                .find(|(_, address)| listener_address::clash(address, &spanned.value));
             if let Some((other, _)) = clash {
-                report.fault(typed.place.fault(
+                report.fault(spanned.location.fault(
                     format!("[listener.{}] already listens there", other.escape_debug()),
-                    another(&typed.value),
+                    another(&spanned.value),
                 ));
             }
-            if listener_address::clash(&admin.address, &typed.value) {
+            if listener_address::clash(&admin.address, &spanned.value) {
                 report.fault(admin_place.fault(
                     format!(
                         "[listener.{}] already listens there",
                         raw.name.escape_debug()
                     ),
-                    format!("{}; the default is \"{ADMIN}\"", another(&typed.value)),
+                    format!("{}; the default is \"{ADMIN}\"", another(&spanned.value)),
                 ));
             }
-            taken.push((raw.name.to_string(), typed.value.clone()));
+            taken.push((raw.name.to_string(), spanned.value.clone()));
         }
-        listeners.extend(listener::parse(raw, targets, surroundings, report));
+        listeners.extend(listener::parse(raw, targets, context, report));
     }
     listeners
 }
@@ -385,8 +384,8 @@ fn refuse_loops(
             ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
         };
         if let Some(listener) = listeners.iter().find(is_at) {
-            let place = places.instances[&instance.name].child("url");
-            report.fault(place.fault(
+            let location = places.instances[&instance.name].child("url");
+            report.fault(location.fault(
                 format!(
                     "[listener.{}] listens there: requests would come back to this proxy",
                     listener.name.escape_debug()
@@ -412,9 +411,10 @@ fn warn_of_unused(
     report: &mut Report,
 ) {
     let used: HashSet<_> = clients.values().map(|client| &client.instance).collect();
-    for (name, place) in &places.instances {
+    for (name, location) in &places.instances {
         if !used.contains(name) {
-            report.warning(place.fault("no client uses it", "remove it, or name it in a client"));
+            report
+                .warning(location.fault("no client uses it", "remove it, or name it in a client"));
         }
     }
     let by_listeners = listeners.iter().flat_map(|listener| {
@@ -423,9 +423,9 @@ fn warn_of_unused(
     });
     let by_apps = apps.values().filter_map(|app| app.client.as_ref());
     let used: HashSet<_> = by_listeners.chain(by_apps).collect();
-    for (name, place) in &places.clients {
+    for (name, location) in &places.clients {
         if !used.contains(name) {
-            report.warning(place.fault(
+            report.warning(location.fault(
                 "no listener, route or app uses it, and yet it will hold a token",
                 "remove it, or name it in a listener",
             ));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::fault::{Origin, Report};
-use super::place::{Field, Place, Typed};
+use super::location::{Field, Location, Spanned};
 use super::table::{Lines, Table};
 use crate::outgoing::addresses::Target;
 use crate::secret::Secret;
@@ -113,7 +113,7 @@ pub(super) const STORE: &[&str] = &[
 /// All of it.
 #[derive(Debug)]
 pub(super) struct Raw {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) instances: Vec<Instance>,
     pub(super) clients: Vec<Client>,
     pub(super) listeners: Vec<Listener>,
@@ -136,7 +136,7 @@ pub(super) struct Raw {
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) name: Arc<str>,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) url: Field<String>,
     pub(super) allow_insecure: Field<bool>,
     pub(super) address: Field<Vec<Target>>,
@@ -158,7 +158,7 @@ pub(super) struct Instance {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) name: Arc<str>,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) instance: Field<String>,
     pub(super) id: Sources,
     pub(super) secret: Sources,
@@ -175,7 +175,7 @@ pub(super) struct Client {
 /// `[store]`.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) kind: Field<String>,
     pub(super) path: Field<PathBuf>,
     /// It may have a password in it.
@@ -192,7 +192,7 @@ pub(super) struct Store {
 /// The ways in which an id or a secret is given; one is right.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    pub(super) given: Vec<Typed<Source>>,
+    pub(super) given: Vec<Spanned<Source>>,
     /// One more is reported already.
     pub(super) faulty: bool,
 }
@@ -214,7 +214,7 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) name: Arc<str>,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) address: Field<Address>,
     pub(super) mode: Field<String>,
     pub(super) client: Field<String>,
@@ -234,7 +234,7 @@ pub(super) struct Listener {
 /// `tls` of a listener.
 #[derive(Debug)]
 pub(super) struct Tls {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) cert_file: Field<PathBuf>,
     pub(super) key_file: Field<PathBuf>,
     pub(super) client_ca_file: Field<PathBuf>,
@@ -243,7 +243,7 @@ pub(super) struct Tls {
 /// An item of `route`.
 #[derive(Debug)]
 pub(super) struct Route {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) prefix: Field<String>,
     pub(super) client: Field<String>,
     pub(super) strip: Field<bool>,
@@ -253,7 +253,7 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) name: Arc<str>,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) key: Sources,
     pub(super) certificate: Field<String>,
     pub(super) client: Field<String>,
@@ -269,15 +269,15 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         // the message says what is expected, and nothing of what is there
-        let mut place = lines.place();
-        place.line = error.span().map(|span| lines.line(span.start));
+        let mut location = lines.location();
+        location.line = error.span().map(|span| lines.line(span.start));
         let problem = format!("this is not TOML: {}", error.message().replace('\n', ", "));
-        report.fault(place.fault(problem, "mend the line; text and durations stand in quotes"));
+        report.fault(location.fault(problem, "mend the line; text and durations stand in quotes"));
     }
     if !errors.is_empty() {
         return None;
     }
-    let file = Table::new(document.get_ref(), &lines, lines.place(), TABLES, report);
+    let file = Table::new(document.get_ref(), &lines, lines.location(), TABLES, report);
     let instances = file.named("instance", INSTANCE, report);
     let clients = file.named("client", CLIENT, report);
     let listeners = file.named("listener", LISTENER, report);
@@ -289,11 +289,11 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
     let trace = file.table("trace", TRACE, report);
     let store = file.table("store", STORE, report);
     let store_place = match &store {
-        Some(table) => table.place.clone(),
-        None => file.place.child("store"),
+        Some(table) => table.location.clone(),
+        None => file.location.child("store"),
     };
     Some(Raw {
-        place: file.place,
+        location: file.location,
         instances: each(instances, report, instance),
         clients: each(clients, report, client),
         listeners: each(listeners, report, listener),
@@ -310,7 +310,7 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         trace_endpoint: key(&trace, "endpoint", report),
         trace_sample: key(&trace, "sample", report),
         store: Store {
-            place: store_place,
+            location: store_place,
             kind: key(&store, "kind", report),
             path: key(&store, "path", report),
             url: key(&store, "url", report),
@@ -350,7 +350,7 @@ fn key<T: super::value::Value>(
 fn instance(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Instance {
     Instance {
         name,
-        place: table.place.clone(),
+        location: table.location.clone(),
         url: table.get("url", report),
         allow_insecure: table.get("allow_insecure", report),
         address: table.get("address", report),
@@ -384,7 +384,7 @@ fn client(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Client {
     let pool = table.table("pool", POOL, report);
     Client {
         name,
-        place: table.place.clone(),
+        location: table.location.clone(),
         instance: table.get("instance", report),
         id,
         secret,
@@ -402,7 +402,7 @@ fn client(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Client {
 fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener {
     Listener {
         name,
-        place: table.place.clone(),
+        location: table.location.clone(),
         address: table.get("address", report),
         mode: table.get("mode", report),
         client: table.get("client", report),
@@ -417,7 +417,7 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
             cert_file: table.get("cert_file", report),
             key_file: table.get("key_file", report),
             client_ca_file: table.get("client_ca_file", report),
-            place: table.place,
+            location: table.location,
         }),
         allow_unauthenticated: table.get("allow_unauthenticated", report),
         upgrades: table.get("upgrades", report),
@@ -431,7 +431,7 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
 
 fn route(table: &Table<'_>, report: &mut Report) -> Route {
     Route {
-        place: table.place.clone(),
+        location: table.location.clone(),
         prefix: table.get("prefix", report),
         client: table.get("client", report),
         strip: table.get("strip", report),
@@ -444,7 +444,7 @@ fn app(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> App {
     key.add(table.get("key_env", report), Source::Variable);
     App {
         name,
-        place: table.place.clone(),
+        location: table.location.clone(),
         key,
         certificate: table.get("certificate", report),
         client: table.get("client", report),
@@ -456,10 +456,10 @@ fn app(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> App {
 
 impl Listener {
     /// The one that there is if none is configured.
-    pub(super) fn local(place: Place, address: Address) -> Listener {
+    pub(super) fn local(location: Location, address: Address) -> Listener {
         Listener {
             name: "local".into(),
-            address: Field::from(Some(address), place.child("address")),
+            address: Field::from(Some(address), location.child("address")),
             mode: Field::Absent,
             client: Field::Absent,
             routes: Vec::new(),
@@ -473,7 +473,7 @@ impl Listener {
             min_body_rate: Field::Absent,
             max_connections: Field::Absent,
             trusted_proxies: Field::Absent,
-            place,
+            location,
         }
     }
 }
@@ -484,9 +484,9 @@ impl Sources {
         match field {
             Field::Absent => {}
             Field::Faulty => self.faulty = true,
-            Field::Given(typed) => self.given.push(Typed {
-                value: source(typed.value),
-                place: typed.place,
+            Field::Given(spanned) => self.given.push(Spanned {
+                value: source(spanned.value),
+                location: spanned.location,
             }),
         }
     }

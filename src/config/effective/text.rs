@@ -52,8 +52,8 @@ fn inline(value: &Value) -> String {
 fn in_order<'a>(table: &'a Value, keys: &[&str]) -> Vec<(&'a str, &'a Value)> {
     let entries = table.as_object().into_iter().flat_map(Map::iter);
     let mut entries: Vec<_> = entries.map(|(key, value)| (&**key, value)).collect();
-    let place = |key: &str| keys.iter().position(|known| *known == key);
-    entries.sort_by_key(|(key, _)| place(key).unwrap_or(keys.len()));
+    let location = |key: &str| keys.iter().position(|known| *known == key);
+    entries.sort_by_key(|(key, _)| location(key).unwrap_or(keys.len()));
     entries
 }
 

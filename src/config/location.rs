@@ -5,7 +5,7 @@ use super::flags;
 
 /// Where a key or a table stands.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub(super) origin: Origin,
     /// The path of keys that leads there, or the variable's name.
     pub(super) key: String,
@@ -14,9 +14,9 @@ pub(super) struct Place {
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Typed<T> {
+pub(super) struct Spanned<T> {
     pub(super) value: T,
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
 /// What was found under a key.
@@ -28,18 +28,18 @@ pub(super) enum Field<T> {
     /// Something that is reported already, so that its absence need not be.
     Faulty,
     /// A value of the right type.
-    Given(Typed<T>),
+    Given(Spanned<T>),
 }
 
-impl Place {
+impl Location {
     /// The place of a key in the table that stands here.
-    pub(super) fn child(&self, key: &str) -> Place {
+    pub(super) fn child(&self, key: &str) -> Location {
         let key = if is_bare(key) {
             key.to_owned()
         } else {
             format!("{key:?}")
         };
-        Place {
+        Location {
             origin: self.origin.clone(),
             key: if self.key.is_empty() {
                 key
@@ -86,24 +86,24 @@ impl Place {
 
 impl<T> Field<T> {
     /// A value from elsewhere than a file, if there is one.
-    pub(super) fn from(value: Option<T>, place: Place) -> Field<T> {
+    pub(super) fn from(value: Option<T>, location: Location) -> Field<T> {
         match value {
-            Some(value) => Field::Given(Typed { value, place }),
+            Some(value) => Field::Given(Spanned { value, location }),
             None => Field::Absent,
         }
     }
 
     /// The value with its place, if there is one.
-    pub(super) fn given(self) -> Option<Typed<T>> {
+    pub(super) fn given(self) -> Option<Spanned<T>> {
         match self {
-            Field::Given(typed) => Some(typed),
+            Field::Given(spanned) => Some(spanned),
             Field::Absent | Field::Faulty => None,
         }
     }
 
     /// The value, or else `default`.
     pub(super) fn or(self, default: T) -> T {
-        self.given().map_or(default, |typed| typed.value)
+        self.given().map_or(default, |spanned| spanned.value)
     }
 
     /// The value, or else `default`; a value that is not `sound` is a fault.
@@ -116,11 +116,11 @@ impl<T> Field<T> {
         report: &mut Report,
     ) -> T {
         match self.given() {
-            Some(typed) if !sound(&typed.value) => {
-                report.fault(typed.place.fault(problem, remedy));
+            Some(spanned) if !sound(&spanned.value) => {
+                report.fault(spanned.location.fault(problem, remedy));
                 default
             }
-            Some(typed) => typed.value,
+            Some(spanned) => spanned.value,
             None => default,
         }
     }

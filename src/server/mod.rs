@@ -6,8 +6,8 @@
 //! token. Starting is taking the first configuration's place from nothing: there is one way in
 //! which parts come to be (`draft`), and it changes nothing before all of them can be had.
 
-mod draft;
-pub mod handover;
+mod assembly;
+pub mod handoff;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use self::handoff::{IncomingHandoff, OutgoingHandoff};
 use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, Past, View};
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
@@ -29,15 +30,14 @@ use crate::oauth::client;
 use crate::proxy::Listening;
 use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
-use crate::proxy::plan::Client;
+use crate::proxy::listener_state::Client;
 use crate::socket::{Address, Socket};
-use crate::store::{self, handoff};
+use crate::store;
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
 use crate::trace::{self, Tracer};
 use crate::upstream::{self, Upstream};
-use draft::Made;
-use handover::{Inheritance, Legacy};
+use assembly::NewParts;
 
 /// The admin address's name among sockets that are handed over.
 const ADMIN: &str = "admin";
@@ -140,7 +140,7 @@ struct Open {
 }
 
 /// Starts the server on the current runtime. It serves as soon as this returns; whether it holds a
-/// token yet is told by the admin address. What it can use of `inheritance` it takes over, and the
+/// token yet is told by the admin address. What it can use of `incoming` it takes over, and the
 /// files of unix sockets stay their owner's until [`Running::own_files`].
 ///
 /// # Errors
@@ -148,10 +148,10 @@ struct Open {
 pub async fn start(
     config: Config,
     clock: Arc<dyn Clock>,
-    mut inheritance: Inheritance,
+    mut incoming: IncomingHandoff,
 ) -> Result<Running, StartError> {
     let asked = &config.admin.address;
-    let (admin_socket, admin_is_kept) = inheritance.open(ADMIN, asked, "admin.address")?;
+    let (admin_socket, admin_is_kept) = incoming.open(ADMIN, asked, "admin.address")?;
     let admin = admin_socket.address(asked);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let draining = Arc::new(AtomicBool::new(false));
@@ -189,14 +189,14 @@ pub async fn start(
         connections: TaskTracker::new(),
         tasks: JoinSet::new(),
     };
-    let made = draft::make(&running, &running.config, &mut inheritance)?;
-    for name in inheritance.sockets.left() {
+    let new = assembly::assemble(&running, &running.config, &mut incoming)?;
+    for name in incoming.sockets.left() {
         warn!(
             socket = name,
             "nothing is configured for a socket that was handed over: closed"
         );
     }
-    running.carry_out(made);
+    running.apply(new);
     running.taken_over();
     view.export_tokens();
     running
@@ -259,14 +259,14 @@ impl Running {
 
     fn exchange(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
         reload::keep_tls(&self.config, &mut config);
-        let nothing = &mut Inheritance::default();
-        let made = draft::make(self, &config, nothing)?;
+        let nothing = &mut IncomingHandoff::default();
+        let new = assembly::assemble(self, &config, nothing)?;
         let needs_restart = reload::needs_restart(&self.config, &config);
         config.admin.address = self.config.admin.address.clone();
         config.server.threads = self.config.server.threads;
         config.trace.clone_from(&self.config.trace);
         self.config = config;
-        self.carry_out(made);
+        self.apply(new);
         Ok(needs_restart)
     }
 
@@ -316,7 +316,7 @@ impl Running {
     /// connection on which nothing is under way may have one more request within `patience`.
     pub async fn leave(mut self, patience: Duration) -> usize {
         for open in &self.parts.listeners {
-            open.listening.has_heir();
+            open.listening.has_successor();
             open.listening.wind_down();
         }
         self.admin_closed.notify_one();
@@ -360,8 +360,8 @@ impl Running {
     ///
     /// # Errors
     /// The system's.
-    pub fn legacy(&self) -> io::Result<Legacy> {
-        let mut legacy = Legacy::default();
+    pub fn handoff(&self) -> io::Result<OutgoingHandoff> {
+        let mut handoff = OutgoingHandoff::default();
         let listeners = self.parts.listeners.iter();
         let listeners =
             listeners.map(|open| (&*open.name, &open.asked, &open.socket, open.is_kept));
@@ -369,19 +369,19 @@ impl Running {
         let admin = (ADMIN, asked, &self.admin_socket, self.admin_is_kept);
         for (name, asked, socket, is_kept) in [admin].into_iter().chain(listeners) {
             if let Some(socket) = socket.upgrade() {
-                legacy.socket(name, asked, is_kept, socket.as_fd().try_clone_to_owned()?);
+                handoff.socket(name, asked, is_kept, socket.as_fd().try_clone_to_owned()?);
             }
         }
         for client in self.config.clients.values() {
             let status = self.parts.clients[&client.name].slot.status();
             let record = status.record(&client.oauth.client_id, &*self.clock);
             let instance = self.config.instances[&client.instance].origin();
-            match handoff::seal(stored(client, &instance), &record) {
-                Ok(sealed) => legacy.token(&client.name, &sealed),
+            match store::handoff::seal(stored(client, &instance), &record) {
+                Ok(sealed) => handoff.token(&client.name, &sealed),
                 Err(error) => warn!(client = %client.name, "its token is not handed over: {error}"),
             }
         }
-        Ok(legacy)
+        Ok(handoff)
     }
 
     /// Whether the files of the unix sockets are removed at the end, but for the service manager's.
@@ -406,16 +406,16 @@ impl Running {
     }
 
     /// Puts into effect what was made for the configuration in force.
-    fn carry_out(&mut self, made: Made) {
+    fn apply(&mut self, new: NewParts) {
         // those that have ended
         while self.tasks.try_join_next().is_some() {}
 
-        for (engine, orders) in made.orders {
+        for (engine, orders) in new.orders {
             // an engine runs for as long as its sender, which is in hand
             let _ = engine.send(orders.into());
         }
         // in their order, and before the first connection's own lines
-        for (listener, open) in self.config.listeners.iter().zip(&made.parts.listeners) {
+        for (listener, open) in self.config.listeners.iter().zip(&new.parts.listeners) {
             let mut before = self.parts.listeners.iter();
             if !before.any(|kept| Arc::ptr_eq(&kept.listening, &open.listening)) {
                 let (name, client) = (&listener.name, &listener.client);
@@ -423,18 +423,18 @@ impl Running {
                 info!(listener = %name, address = %open.address, scheme, %client, "listening");
             }
         }
-        for task in made.tasks {
+        for task in new.tasks {
             self.tasks.spawn(task);
         }
-        for (listening, plan) in made.plans {
-            listening.follow(plan);
+        for (listening, state) in new.states {
+            listening.follow(state);
         }
-        for address in made.modes {
+        for address in new.modes {
             if let Err(error) = address.apply_mode() {
                 warn!(%address, "the socket keeps its mode: {error}");
             }
         }
-        let gone = std::mem::replace(&mut self.parts, made.parts).listeners;
+        let gone = std::mem::replace(&mut self.parts, new.parts).listeners;
         for open in gone {
             let mut now = self.parts.listeners.iter();
             if !now.any(|kept| Arc::ptr_eq(&kept.listening, &open.listening)) {
@@ -524,7 +524,7 @@ fn stored<'a>(client: &'a config::Client, instance: &'a str) -> store::Client<'a
     }
 }
 
-impl Inheritance {
+impl IncomingHandoff {
     /// The socket for `name` at `address`: the one that was handed over, or a new one; and whether
     /// the service manager keeps it open too. `what` is the key that asks for it.
     fn open(

@@ -62,7 +62,7 @@ enum Asked {
 
 /// What a process starts with.
 #[derive(Debug, Default)]
-pub struct Inheritance {
+pub struct IncomingHandoff {
     /// Open sockets.
     pub sockets: Inherited,
     /// What was left of clients by name, sealed.
@@ -71,22 +71,22 @@ pub struct Inheritance {
 
 /// What a process leaves.
 #[derive(Debug, Default)]
-pub struct Legacy(Vec<(Message, Option<OwnedFd>)>);
+pub struct OutgoingHandoff(Vec<(Message, Option<OwnedFd>)>);
 
 /// One end of the pair.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
-impl From<Inherited> for Inheritance {
-    fn from(sockets: Inherited) -> Inheritance {
-        Inheritance {
+impl From<Inherited> for IncomingHandoff {
+    fn from(sockets: Inherited) -> IncomingHandoff {
+        IncomingHandoff {
             sockets,
-            ..Inheritance::default()
+            ..IncomingHandoff::default()
         }
     }
 }
 
-impl Legacy {
+impl OutgoingHandoff {
     pub(super) fn socket(&mut self, name: &str, asked: &Address, kept: bool, socket: OwnedFd) {
         let asked = match asked.clone() {
             Address::Tcp(address) => Asked::Tcp(address),
@@ -153,8 +153,8 @@ impl Channel {
     ///
     /// # Errors
     /// If the new one ends first, or takes longer than `patience`.
-    pub fn hand_over(&self, legacy: Legacy, patience: Duration) -> io::Result<()> {
-        for (message, socket) in legacy.0 {
+    pub fn hand_off(&self, handoff: OutgoingHandoff, patience: Duration) -> io::Result<()> {
+        for (message, socket) in handoff.0 {
             self.send(&message, socket.as_ref())?;
         }
         self.send(&Message::End, None)?;
@@ -178,7 +178,7 @@ impl Channel {
     ///
     /// # Errors
     /// If the other end is none of this program's, or gone.
-    pub fn take_over(&self) -> io::Result<Inheritance> {
+    pub fn take_over(&self) -> io::Result<IncomingHandoff> {
         if sockopt::socket_type(&self.0).ok() != Some(SocketType::SEQPACKET) {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
@@ -186,7 +186,7 @@ impl Channel {
             ));
         }
         sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
-        let mut inheritance = Inheritance::default();
+        let mut incoming = IncomingHandoff::default();
         loop {
             match self.receive()? {
                 Some((Message::Socket { name, asked, kept }, Some(socket))) => {
@@ -194,12 +194,12 @@ impl Channel {
                         Asked::Tcp(address) => Address::Tcp(address),
                         Asked::Unix { path, mode } => Address::Unix { path, mode },
                     };
-                    inheritance.sockets.add(name, asked, kept, socket);
+                    incoming.sockets.add(name, asked, kept, socket);
                 }
                 Some((Message::Token { client, sealed }, _)) => {
-                    inheritance.tokens.insert(client, sealed.into_bytes());
+                    incoming.tokens.insert(client, sealed.into_bytes());
                 }
-                Some((Message::End, _)) => return Ok(inheritance),
+                Some((Message::End, _)) => return Ok(incoming),
                 Some(_) => return Err(unexpected()),
                 None => return Err(ErrorKind::UnexpectedEof.into()),
             }
@@ -278,12 +278,12 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let bound = socket.local_addr().unwrap();
         let asked = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let mut legacy = Legacy::default();
-        legacy.socket("local", &asked, true, socket.into());
+        let mut handoff = OutgoingHandoff::default();
+        handoff.socket("local", &asked, true, socket.into());
         let sealed = format!("{{\"long\":\"{}\"}}", "x".repeat(128 * 1024));
-        legacy.token("catalog", sealed.as_bytes());
+        handoff.token("catalog", sealed.as_bytes());
         let giving = thread::spawn(move || {
-            old.hand_over(legacy, PATIENCE).unwrap();
+            old.hand_off(handoff, PATIENCE).unwrap();
             old.let_go().unwrap();
         });
         let mut inherited = new.take_over().unwrap();
@@ -299,10 +299,12 @@ mod tests {
     fn a_successor_that_ends_is_noticed() {
         let (old, new) = Channel::pair().unwrap();
         drop(new);
-        assert!(old.hand_over(Legacy::default(), PATIENCE).is_err());
+        assert!(old.hand_off(OutgoingHandoff::default(), PATIENCE).is_err());
         let (old, new) = Channel::pair().unwrap();
         let ending = thread::spawn(move || Channel(new).take_over().map(drop));
-        let error = old.hand_over(Legacy::default(), PATIENCE).unwrap_err();
+        let error = old
+            .hand_off(OutgoingHandoff::default(), PATIENCE)
+            .unwrap_err();
         ending.join().unwrap().unwrap();
         assert_eq!(error.to_string(), "it ended");
     }
@@ -310,7 +312,7 @@ mod tests {
     #[test]
     fn a_successor_that_hangs_is_given_up() {
         let (old, _new) = Channel::pair().unwrap();
-        let error = old.hand_over(Legacy::default(), Duration::from_millis(50));
+        let error = old.hand_off(OutgoingHandoff::default(), Duration::from_millis(50));
         assert_eq!(error.unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 
