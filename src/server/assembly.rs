@@ -1,7 +1,7 @@
-//! What a configuration needs: made anew, or taken over from what runs where it is the same.
+//! Builds the parts of a configuration, and reuses running parts that did not change.
 //!
-//! What is made here changes nothing before it is put into effect, and is dropped if a part of it
-//! cannot be made.
+//! Building changes nothing that runs. The new parts are applied afterwards, or dropped if one of
+//! them cannot be built.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,25 +35,25 @@ use crate::upstream::Upstream;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What was made: the parts, and what has to be done for them to be in effect.
+/// The new parts, and the changes that put them into effect.
 #[derive(Default)]
 pub(super) struct NewParts {
     pub(super) parts: Parts,
-    /// What works for new parts in the background.
+    /// The background tasks of new parts.
     pub(super) tasks: Vec<Task>,
-    /// What engines that go on are told.
+    /// The orders for engines that keep running.
     pub(super) orders: Vec<(Control, Orders)>,
-    /// What listeners that stay open do from now on.
+    /// The new states of listeners that stay open.
     pub(super) states: Vec<(Arc<Listening>, Arc<ListenerState>)>,
-    /// The sockets that stay open and get another mode.
+    /// The addresses of open sockets whose mode changes.
     pub(super) modes: Vec<Address>,
 }
 
-/// Makes what `config` needs to take the place of what is in force in `running`, with what it can
-/// use of `incoming`.
+/// Builds the parts by which `config` replaces the configuration in `running`, using the sockets
+/// and tokens of `incoming`.
 ///
 /// # Errors
-/// [`StartError`] says which part cannot be made and why.
+/// [`StartError`] names the part that cannot be built and the cause.
 pub(super) fn assemble(
     running: &Running,
     config: &Config,
@@ -72,7 +72,7 @@ pub(super) fn assemble(
     Ok(assembly.new)
 }
 
-/// A configuration's parts in the making.
+/// An assembly in progress.
 struct Assembly<'a> {
     running: &'a Running,
     config: &'a Config,
@@ -81,7 +81,7 @@ struct Assembly<'a> {
 }
 
 impl Assembly<'_> {
-    /// The instances: each keeps its addresses and what is known of them, unless it changed.
+    /// Builds the instances. An unchanged one is reused; a changed one keeps its known addresses.
     fn instances(&mut self) -> Result<(), StartError> {
         for (name, instance) in &self.config.instances {
             let old = self.running.parts.instances.get(name);
@@ -108,7 +108,7 @@ impl Assembly<'_> {
         Ok(())
     }
 
-    /// The clients, each with an engine: the one that it has, as long as its token fits.
+    /// Builds the clients. A client keeps its engine as long as its token remains valid for it.
     fn clients(&mut self) -> Result<(), StartError> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
@@ -229,7 +229,7 @@ impl Assembly<'_> {
         Ok(store)
     }
 
-    /// What the process before this one has left of a client.
+    /// The predecessor's token and pool of a client, if it handed them off.
     fn initial(&mut self, client: &config::Client) -> Option<Record> {
         let sealed = self.incoming.tokens.remove(&*client.name)?;
         let instance = self.config.instances[&client.instance].origin();
@@ -237,7 +237,7 @@ impl Assembly<'_> {
         handoff::open(stored(client, &instance), &sealed, now)
     }
 
-    /// The apps: each goes on counting where it stands, unless its limits changed.
+    /// Builds the apps. An app keeps its counts unless its limits changed.
     fn apps(&mut self) {
         let running = self.running;
         let parts = &mut self.new.parts;
@@ -255,7 +255,8 @@ impl Assembly<'_> {
         parts.apps = Arc::new(Apps::new(apps));
     }
 
-    /// The listeners: a socket stays open for whoever is to listen on its address.
+    /// Builds the listeners. A socket stays open if a listener of the new configuration uses its
+    /// address.
     fn listeners(&mut self) -> Result<(), StartError> {
         for listener in &self.config.listeners {
             let open = self.listener(listener)?;
@@ -264,7 +265,7 @@ impl Assembly<'_> {
         Ok(())
     }
 
-    /// A listener's routes, the longest prefix first.
+    /// A listener's routes, longest prefix first.
     fn routes(&self, listener: &Listener) -> Vec<Route> {
         let clients = &self.new.parts.clients;
         let route = |route: &proxied::Route| Route {
@@ -277,7 +278,7 @@ impl Assembly<'_> {
         routes
     }
 
-    /// The app that all are who connect to `listener`.
+    /// The app of every caller of `listener`, if set.
     fn app_of(&self, listener: &Listener) -> Option<Arc<App>> {
         let app = self.new.parts.apps.named(listener.app.as_ref()?)?;
         Some(Arc::clone(app))
@@ -300,7 +301,7 @@ impl Assembly<'_> {
             log_user_agent: self.config.log_user_agent,
             tracer: self.running.tracer.clone(),
         });
-        // port 0 is another one for each listener
+        // each listener with port 0 has a port of its own
         let mut open = self.running.parts.listeners.iter();
         let open = open.find(|open| {
             let chosen = open.asked.tcp().is_some_and(|asked| asked.port() == 0);
@@ -342,7 +343,7 @@ impl Assembly<'_> {
     }
 }
 
-/// Counts token requests in the metrics.
+/// Records token requests in metrics and traces.
 #[derive(Debug)]
 struct Metered {
     client: Arc<str>,
