@@ -1,4 +1,4 @@
-//! `[app.NAME]`: a program that may call, how it says who it is, and what it may do.
+//! `[app.NAME]`: a program that may call, how it authenticates, and what it may call.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::proxy::config::{App, Listener};
 use crate::proxy::limit::Limits;
 use crate::secret::Secret;
 
-/// The shortest key, in bytes: one that cannot be guessed in a lifetime.
+/// The shortest key, in bytes, so that a key cannot be guessed.
 const SHORTEST_KEY: usize = 16;
 
-/// Settles the apps. `clients` are all the clients' names.
+/// Parses the apps. `clients` are the names of all clients.
 pub(super) fn parse(
     raw: Vec<raw::App>,
     clients: &Names,
@@ -40,7 +40,7 @@ pub(super) fn parse(
         .collect()
 }
 
-/// An app is told by its key, so no two have the same.
+/// Reports apps that share a key, since a key identifies one app.
 fn one_key_each(apps: &[(Location, App)], report: &mut Report) {
     let mut owners: HashMap<&str, &App> = HashMap::with_capacity(apps.len());
     for (location, app) in apps {
@@ -118,7 +118,7 @@ fn app(
     })
 }
 
-/// The key that the app shows, if it has one.
+/// The app's key, if it has one.
 fn key(
     sources: Sources,
     app: &Location,

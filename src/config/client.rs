@@ -15,13 +15,13 @@ use crate::token::{budget, schedule};
 
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 const WAIT_FOR_TOKEN: Duration = Duration::from_secs(10);
-/// Collibra's: 5 tokens, and one more a minute.
+/// Collibra's pool: 5 tokens, refilled by one per minute.
 const POOL: budget::Config = budget::Config {
     capacity: 5,
     refill: Duration::from_secs(60),
 };
 
-/// Settles a client. `names` are all the instances' names, `instances` those that are sound.
+/// Parses a client. `names` are the names of all instances, `instances` the valid ones.
 pub(super) fn parse(
     raw: raw::Client,
     names: &Names,
@@ -49,8 +49,8 @@ pub(super) fn parse(
         ),
         refill: raw.pool_refill.above_zero_or(POOL.refill, report),
     };
-    // nothing is refilled in the mirror while a request is under way, so a request has to end
-    // long before the next token comes
+    // the mirrored pool is not refilled during a request, so the request must end long before the
+    // next refill
     let token_timeout = raw
         .token_timeout
         .above_zero_or(TOKEN_TIMEOUT.min(pool.refill / 6), report);

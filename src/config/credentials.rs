@@ -1,4 +1,4 @@
-//! A client's id and secret: from the one source that is given for each.
+//! A client's id and secret, each from the one source that is configured.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use super::raw::{Source, Sources};
 use crate::client_id::ClientId;
 use crate::secret::Secret;
 
-/// Nothing that holds an id or a secret is larger than this.
+/// The largest file that may hold an id or a secret.
 const LARGEST: u64 = 64 * 1024;
 
-/// Where both are to be found.
+/// The sources of both.
 pub(super) fn location(id: &Sources, secret: &Sources, context: &LoadContext<'_>) -> Credentials {
     let only = |sources: &Sources| match &sources.given[..] {
         [one] => Some(one.value.clone()),
@@ -34,7 +34,7 @@ pub(super) fn location(id: &Sources, secret: &Sources, context: &LoadContext<'_>
     }
 }
 
-/// The client's id. `client` is the place of its table.
+/// Reads the client's id. `client` is the location of its table.
 pub(super) fn id(
     sources: Sources,
     client: &Location,
@@ -61,10 +61,10 @@ pub(super) fn id(
     }
 }
 
-/// What may stand before a text in UTF-8 (RFC 3629, section 6).
+/// The byte order mark that may precede UTF-8 text (RFC 3629, section 6).
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The client's secret. `client` is the place of its table.
+/// Reads the client's secret. `client` is the location of its table.
 pub(super) fn secret(
     sources: Sources,
     client: &Location,
@@ -103,7 +103,7 @@ pub(super) fn secret(
     }
 }
 
-/// What a file holds, a line break at its end included.
+/// Reads a file, including a line break at its end.
 pub(super) fn secret_in_file(
     spanned: &Spanned<PathBuf>,
     context: &LoadContext<'_>,
@@ -112,7 +112,7 @@ pub(super) fn secret_in_file(
     secret_file(&spanned.value, &spanned.location, context, report)
 }
 
-/// As [`file`], for a file that not every user should read.
+/// Reads a file that other users should not be able to read.
 pub(super) fn secret_file(
     path: &Path,
     location: &Location,
@@ -125,7 +125,7 @@ pub(super) fn secret_file(
     text
 }
 
-/// Warns of a file that systemd copied for the service (systemd.exec(5), Credentials).
+/// Warns if systemd copied the file for the service (systemd.exec(5), Credentials).
 fn warn_if_copied(
     path: &Path,
     location: &Location,
@@ -147,7 +147,7 @@ fn warn_if_copied(
     }
 }
 
-/// The form in which a registration is answered; what else it has is of no matter here.
+/// The response to a registration; other fields are ignored.
 #[derive(Deserialize)]
 struct Both {
     client_id: String,
@@ -270,8 +270,7 @@ fn both(
     None
 }
 
-/// A small file's text. A byte order mark at its beginning, which some editors put there, is cut
-/// and reported.
+/// Reads a small file as text. Removes and reports a byte order mark, which some editors add.
 pub(super) fn read(
     path: &Path,
     location: &Location,
@@ -296,7 +295,7 @@ pub(super) fn read(
     Ok(text)
 }
 
-/// Warns of a file with a secret that every user can read.
+/// Warns if every user can read a file with a secret.
 #[cfg(unix)]
 pub(super) fn warn_if_readable_by_all(
     path: &Path,

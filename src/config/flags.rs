@@ -84,7 +84,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Those that were given, as they are written.
+    /// The names of the flags that were given.
     #[must_use]
     pub fn given(&self) -> Vec<&'static str> {
         [
@@ -112,8 +112,8 @@ impl Flags {
         .collect()
     }
 
-    /// As a file with one instance, one client and one listener would have it. An empty variable
-    /// counts as none, and a flag goes before a variable.
+    /// Converts the flags to the raw configuration that an equivalent file would have. An empty
+    /// variable counts as unset, and a flag overrides a variable.
     pub(super) fn into_raw(self, env: &dyn Fn(&str) -> Option<String>) -> Raw {
         let root = Location {
             origin: Origin::CommandLine,
@@ -233,8 +233,7 @@ impl Flags {
     }
 }
 
-/// An instance as flags of its own name it: `--url`, and beside it `--allow-insecure` and
-/// `--ca-file`.
+/// An instance given by the flags `--url`, `--allow-insecure` and `--ca-file`.
 pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) -> Instance {
     let root = Location {
         origin: Origin::CommandLine,
@@ -266,7 +265,7 @@ fn inline(text: String) -> Source {
     Source::Inline(Secret::from(text))
 }
 
-/// The flag for `key`, whatever table it would stand in: `pool_refill` is `--pool-refill`.
+/// The flag for `key` of any table: `pool_refill` is `--pool-refill`.
 pub(super) fn name(key: &str) -> String {
     match key {
         "url" => "--upstream".to_owned(),
@@ -277,7 +276,7 @@ pub(super) fn name(key: &str) -> String {
     }
 }
 
-/// Warns of a variable that would count without a file, and with one does not.
+/// Warns about a variable that is ignored because a configuration file is used.
 pub(super) fn warn_of_ignored(
     raw: &Raw,
     env: &dyn Fn(&str) -> Option<String>,

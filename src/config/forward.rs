@@ -1,10 +1,10 @@
-//! Which forward proxy leads to an instance: that of its keys, or else that of the environment, as
-//! other programs on the same machine use it.
+//! The forward proxies of an instance: from its keys, or else from the environment, by the
+//! conventions of other programs.
 //!
-//! A key settles it, whatever the environment says. Without one the variables `https_proxy` and
-//! `HTTPS_PROXY` count (`http_proxy`, `HTTP_PROXY` for an `http://` instance), then `all_proxy` and
-//! `ALL_PROXY`, unless `no_proxy` or `NO_PROXY` names the host; this machine itself is never
-//! reached through the environment's proxy. An empty variable is none.
+//! A key overrides the environment. Without one the variables `https_proxy` and `HTTPS_PROXY` apply
+//! (`http_proxy`, `HTTP_PROXY` for an `http://` instance), then `all_proxy` and `ALL_PROXY`, unless
+//! `no_proxy` or `NO_PROXY` matches the host. The environment's proxy is never used for this
+//! machine itself. An empty variable counts as unset.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ use super::parse::LoadContext;
 use crate::outgoing::tunnel::{InvalidProxy, Proxy};
 use crate::secret::Secret;
 
-/// What is written for no proxy at all.
+/// The value for no proxy.
 const DIRECT: &str = "direct";
 const REMEDY: &str = "write one like \"http://proxy.corp:3128\", or \"direct\" for none";
 
-/// The keys of an instance that say it.
+/// An instance's keys for its forward proxies.
 #[derive(Debug)]
 pub(super) struct Keys {
     pub(super) proxy: Field<Secret>,
@@ -31,7 +31,7 @@ pub(super) struct Keys {
     pub(super) credentials_file: Field<PathBuf>,
 }
 
-/// The proxies of an instance.
+/// The forward proxies of an instance.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     /// For the API.
@@ -40,7 +40,7 @@ pub(super) struct Proxies {
     pub(super) token: Option<Proxy>,
 }
 
-/// Settles both.
+/// Parses both.
 pub(super) fn parse(
     keys: Keys,
     url: Option<&Url>,
@@ -67,7 +67,7 @@ pub(super) fn parse(
     proxies
 }
 
-/// The proxy that `key` says, or else `environment`.
+/// The proxy from `key`, or else `environment`.
 fn of_key(
     key: Field<Secret>,
     credentials: &Option<Spanned<Secret>>,
@@ -157,7 +157,7 @@ fn from_environment(
     if is_loopback(url) || spared.is_some_and(|list| is_spared(url, &list)) {
         return None;
     }
-    // other programs take a proxy's name for its URL
+    // other programs accept a URL without a scheme
     let value = Secret::from(value);
     let text = value.expose();
     let parsed = match Proxy::parse(text) {
@@ -186,8 +186,8 @@ fn from_environment(
     }
 }
 
-/// Whether `list` names the host of `url`: it itself, a domain above it (with a dot before it or
-/// without), an address, a range of addresses, or `*` for all; each perhaps with a port.
+/// Returns whether `list` matches the host of `url`. An entry is a host, a parent domain (with or
+/// without a leading dot), an address, a range of addresses, or `*` for all; each may have a port.
 fn is_spared(url: &Url, list: &str) -> bool {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
@@ -241,7 +241,7 @@ mod tests {
         )
     }
 
-    /// The proxies for the API and for tokens, and the warnings that say `proxy`.
+    /// Returns the proxies for the API and for tokens, and how many warnings mention a proxy.
     fn parsed(keys: &str, env: &[(&str, &str)]) -> (String, String, usize) {
         let env = |name: &str| {
             let found = env.iter().find(|(key, _)| *key == name);

@@ -18,7 +18,7 @@ use crate::outgoing::tunnel;
 use crate::tls::{CaFile, Identity, Reason};
 use crate::upstream::Instance;
 
-/// An instance, and what its clients need of it.
+/// An instance, and its settings for the token requests of its clients.
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {
     pub(super) instance: Arc<Instance>,
@@ -32,7 +32,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const RESOLVE_TTL_MAX: Duration = Duration::from_secs(30);
 const URL_REMEDY: &str = "write the whole of it, like \"https://acme.collibra.com\"";
 
-/// Settles an instance.
+/// Parses an instance.
 pub(super) fn parse(
     raw: raw::Instance,
     context: &LoadContext<'_>,
@@ -67,7 +67,7 @@ pub(super) fn parse(
         credentials_file: raw.proxy_credentials_file,
     };
     let address = raw.address.given();
-    // an address is the whole way: the environment's proxy does not count
+    // with `address` there is no forward proxy, so the environment's is ignored
     let by_environment = url.as_ref().filter(|_| address.is_none());
     let proxies = forward::parse(proxies, by_environment, context, report);
     let address = address.and_then(|spanned| {
@@ -112,7 +112,7 @@ pub(super) fn parse(
     })
 }
 
-/// What is wrong with an instance's address.
+/// Returns the fault of `address`, if there is one.
 fn address_fault(
     spanned: &Spanned<Vec<Target>>,
     url: Option<&Url>,
@@ -136,7 +136,7 @@ fn address_fault(
     })
 }
 
-/// The client certificate, if one is named.
+/// Reads the client certificate, if one is configured.
 fn identity(
     (cert, key): (Field<PathBuf>, Field<PathBuf>),
     context: &LoadContext<'_>,
@@ -191,7 +191,7 @@ fn identity(
     }
 }
 
-/// The certificates that a file holds.
+/// Reads the certificates in a file.
 pub(super) fn ca_file(
     spanned: &Spanned<PathBuf>,
     context: &LoadContext<'_>,
@@ -206,7 +206,7 @@ pub(super) fn ca_file(
     read.ok()
 }
 
-/// The instance's address: a scheme, a host, perhaps a port, and nothing else.
+/// Parses the instance's URL: a scheme, a host and an optional port, nothing else.
 fn base(spanned: &Spanned<String>, allow_insecure: bool, report: &mut Report) -> Option<Url> {
     match validate_url(&spanned.value, allow_insecure, &spanned.location) {
         Ok(url) => {
@@ -259,7 +259,7 @@ fn validate_url(text: &str, allow_insecure: bool, location: &Location) -> Result
     Ok(url)
 }
 
-/// Whether it is this machine.
+/// Returns whether the host is this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

@@ -1,4 +1,4 @@
-//! `[store]` of the kind `kubernetes`: the two objects, and the way to the API server.
+//! `[store]` of the kind `kubernetes`: the Secret, the Lease, and access to the API server.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use super::raw;
 use crate::store::kubernetes::Config;
 use crate::store::kubernetes::access::{self, Access, Problem};
 
-/// The Secret's name, unless it is said otherwise.
+/// The default name of the Secret.
 const SECRET: &str = "collibra-auth-proxy-token";
 
-/// The Lease's name, unless it is said otherwise.
+/// The default name of the Lease.
 const LEASE: &str = "collibra-auth-proxy-token";
 
 const NAME_REMEDY: &str = "write lower-case letters, digits, `-` and `.`, up to 253";
 
 const NAMESPACE_REMEDY: &str = "write lower-case letters, digits and `-`, up to 63";
 
-/// Settles them. `None` only if something was reported.
+/// Parses the store's settings. `None` only if a fault was reported.
 pub(super) fn parse(
     raw: raw::Store,
     context: &LoadContext<'_>,
@@ -68,8 +68,8 @@ pub(super) fn parse(
     })
 }
 
-/// The way to the server: the file that is named, the pod's own, or that of `KUBECONFIG`; and where
-/// that is settled. `None` only if something was reported.
+/// The access to the API server, from the configured file, the pod's service account or
+/// `KUBECONFIG`, and its source. `None` only if a fault was reported.
 fn access(
     kubeconfig: Field<PathBuf>,
     store: &Location,

@@ -1,4 +1,4 @@
-//! `[listener.NAME]`: an address on which apps are served.
+//! `[listener.NAME]`: an address that accepts apps' connections.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -15,7 +15,7 @@ use super::{listener_tls, raw};
 use crate::proxy::config::{Listener, Route};
 use crate::socket::Address;
 
-/// Where the listener is that nobody configured.
+/// The address of the default listener.
 pub(super) const DEFAULT_ADDRESS: SocketAddr =
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -24,16 +24,16 @@ const MAX_HEADER_BYTES: u32 = 65_536;
 const MIN_BODY_RATE: u32 = 240;
 const MAX_CONNECTIONS: u32 = 10_000;
 
-/// What a listener may refer to.
+/// The names that a listener may refer to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Targets<'a> {
-    /// All the clients' names.
+    /// The names of all clients.
     pub(super) clients: &'a Names,
-    /// All the apps' names.
+    /// The names of all apps.
     pub(super) apps: &'a Names,
 }
 
-/// Settles a listener, whose address is settled already.
+/// Parses a listener whose address is already parsed.
 pub(super) fn parse(
     raw: raw::Listener,
     targets: Targets<'_>,
@@ -172,7 +172,7 @@ fn routes(raw: Vec<raw::Route>, clients: &Names, report: &mut Report) -> Vec<Rou
     routes
 }
 
-/// A prefix of paths: whole segments, without the slash at its end.
+/// Parses a path prefix: whole segments, without a trailing slash.
 fn prefix(text: &str) -> Result<&str, (&'static str, &'static str)> {
     let in_a_prefix = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     let prefix = text.trim_end_matches('/');
@@ -209,7 +209,7 @@ fn default_hosts(address: Option<&Address>) -> Vec<String> {
     hosts
 }
 
-/// Values of `Host`, each in the one form in which it is compared.
+/// Parses values of `Host`, each normalized for comparison.
 pub(super) fn hosts(given: &[String], location: &Location, report: &mut Report) -> Vec<String> {
     let mut hosts = Vec::new();
     for (index, text) in given.iter().enumerate() {
@@ -225,7 +225,7 @@ pub(super) fn hosts(given: &[String], location: &Location, report: &mut Report) 
     hosts
 }
 
-/// Networks, or single addresses.
+/// Parses networks or single addresses.
 fn networks(spanned: &Spanned<Vec<String>>, report: &mut Report) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (index, text) in spanned.value.iter().enumerate() {
@@ -241,7 +241,7 @@ fn networks(spanned: &Spanned<Vec<String>>, report: &mut Report) -> Vec<IpNet> {
     networks
 }
 
-/// A value of `Host`, in the one form in which it is compared.
+/// Normalizes a value of `Host` for comparison.
 fn host(text: &str) -> Result<String, &'static str> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     if let Ok(ip) = bare.unwrap_or(text).parse::<Ipv6Addr>() {

@@ -1,4 +1,4 @@
-//! Where something listens: what was typed as an address and as the mode of a socket's file.
+//! The address of a listener and the mode of its socket file.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,8 @@ use super::location::{Field, Spanned};
 use super::parse::LoadContext;
 use crate::socket::Address;
 
-/// The address as it counts: a relative path from the configuration's directory, with its mode.
+/// Resolves the address: a relative socket path starts from the configuration's directory, and gets
+/// its mode.
 pub(super) fn parse(
     address: Address,
     mode: Field<String>,
@@ -34,7 +35,7 @@ pub(super) fn parse(
     }
 }
 
-/// Permissions as they are written for `chmod`.
+/// Parses permissions as `chmod` takes them.
 fn mode(spanned: &Spanned<String>, report: &mut Report) -> Option<u32> {
     let digits = spanned.value.trim_start_matches("0o");
     let mode = u32::from_str_radix(digits, 8).ok();
@@ -56,7 +57,7 @@ fn mode(spanned: &Spanned<String>, report: &mut Report) -> Option<u32> {
     None
 }
 
-/// Whether both cannot be listened on at once.
+/// Returns whether two addresses cannot both be listened on.
 pub(super) fn clash(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => ports_clash(*one, *other),
@@ -67,7 +68,7 @@ pub(super) fn clash(one: &Address, other: &Address) -> bool {
 fn ports_clash(one: SocketAddr, other: SocketAddr) -> bool {
     let same_family = one.is_ipv4() == other.is_ipv4();
     let one_covers_other = one.ip().is_unspecified() || other.ip().is_unspecified();
-    // port 0 is another one each time
+    // the system chooses a different port for each port 0
     one.port() == other.port()
         && one.port() != 0
         && (one.ip() == other.ip() || (same_family && one_covers_other))

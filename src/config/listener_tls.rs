@@ -1,4 +1,4 @@
-//! `tls` of `[listener.NAME]`: what a listener shows, and whose certificates it takes.
+//! `tls` of `[listener.NAME]`: its certificate, and the authorities of client certificates.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::proxy::config::{Tls, TlsError};
 use crate::tls::{self, CaFile};
 
-/// A certificate that ends sooner than this is told of.
+/// A certificate that expires sooner than this causes a warning.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 const CERT_REMEDY: &str =
@@ -21,7 +21,7 @@ const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
 
 const UNUSABLE_KEY: &str = "the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA";
 
-/// Settles what a listener shows over TLS.
+/// Parses a listener's TLS settings.
 pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Report) -> Option<Tls> {
     let cert = demand(
         raw.cert_file,
@@ -45,7 +45,7 @@ pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Repor
         Err(error) => {
             let mut problem = error.to_string();
             let (location, remedy) = match error {
-                // the library's only word for a key that it cannot use
+                // the library has only this error for an unusable key
                 TlsError::Unusable(rustls::Error::General(_)) => {
                     problem = UNUSABLE_KEY.to_owned();
                     (key.location, KEY_REMEDY)
@@ -85,7 +85,7 @@ pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Repor
     Some(tls)
 }
 
-/// Whether the validity of the first certificate at `path` has not begun.
+/// Returns whether the first certificate at `path` is not yet valid.
 fn is_too_early(path: &Path) -> bool {
     let chain = CaFile::read(path);
     let begins = chain
@@ -97,7 +97,7 @@ fn is_too_early(path: &Path) -> bool {
         .is_some_and(|(begins, now)| begins > now.as_second())
 }
 
-/// The authorities of callers' certificates.
+/// Reads the authorities of client certificates.
 fn authorities(
     spanned: &Spanned<PathBuf>,
     context: &LoadContext<'_>,
@@ -111,7 +111,7 @@ fn authorities(
     read.ok()
 }
 
-/// A file that must be named.
+/// Returns a file name that is required.
 fn demand(
     field: Field<PathBuf>,
     table: &Location,

@@ -1,5 +1,5 @@
-//! From what was typed to what each part of the program is told. Goes on after a fault, so that
-//! every one is reported.
+//! Turns the raw configuration into settings. Continues after a fault, so that all faults are
+//! reported.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -25,21 +25,21 @@ use crate::socket::Address;
 const ADMIN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9902);
 const DRAIN: Duration = Duration::from_secs(20);
-/// How long Kubernetes waits between SIGTERM and SIGKILL, if nobody says otherwise.
+/// Kubernetes' default time between SIGTERM and SIGKILL.
 const KUBERNETES_GRACE: Duration = Duration::from_secs(30);
 const MOST_THREADS: u32 = 1024;
 
-/// What a configuration may refer to outside of itself.
+/// The context in which a configuration is read: its directory, the environment and the files read.
 pub(super) struct LoadContext<'a> {
-    /// The directory from which relative paths count; empty: the working directory.
+    /// The directory from which relative paths start; empty for the working directory.
     pub(super) base: &'a Path,
     /// The environment.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    /// The files that were read.
+    /// The files read so far.
     pub(super) files: RefCell<Files>,
 }
 
-/// Settles all of it. `None` only if something was reported.
+/// Parses all tables. `None` only if a fault was reported.
 pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) -> Option<Config> {
     let given = Given::of(&raw, context);
     let root = raw.location;
@@ -50,9 +50,9 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
         clients: &client_names,
         apps: &app_names,
     };
-    let places = Places {
-        instances: places(raw.instances.iter().map(|raw| (&raw.name, &raw.location))),
-        clients: places(raw.clients.iter().map(|raw| (&raw.name, &raw.location))),
+    let locations = Locations {
+        instances: locations(raw.instances.iter().map(|raw| (&raw.name, &raw.location))),
+        clients: locations(raw.clients.iter().map(|raw| (&raw.name, &raw.location))),
     };
     demand(&instance_names, &client_names, &root, report);
 
@@ -69,7 +69,7 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
             clients.insert(client.name.clone(), client);
         }
     }
-    one_pool_each(&clients, &instances, &places, report);
+    one_pool_each(&clients, &instances, &locations, report);
 
     let admin_place = match &raw.admin {
         Field::Given(spanned) => spanned.location.clone(),
@@ -92,7 +92,7 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
         context,
         report,
     );
-    refuse_loops(&instances, &listeners, &places, report);
+    refuse_loops(&instances, &listeners, &locations, report);
     if !admin.address.is_local() {
         report.warning(admin_place.fault(
             "health, metrics and status can be seen beyond this machine; none shows a secret",
@@ -101,7 +101,7 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
     }
     let apps = app::parse(raw.apps, &client_names, &listeners, context, report);
     let policy = Arc::new(policy::parse(raw.deny, raw.sessions, report));
-    warn_of_unused(&clients, &listeners, &apps, &places, report);
+    warn_of_unused(&clients, &listeners, &apps, &locations, report);
     let store = store::parse(raw.store, context, report);
     let drain_place = match &raw.drain {
         Field::Given(spanned) => Some(spanned.location.clone()),
@@ -151,8 +151,8 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
     })
 }
 
-/// The name that `field` refers to: one of `names`, or the only one there is if nothing is said.
-/// `owner` is the place of the table that refers.
+/// Resolves `field` to one of `names`; if it is absent, to the only one there is. `owner` is the
+/// location of the referring table.
 pub(super) fn reference(
     field: Field<String>,
     owner: &Location,
@@ -165,7 +165,7 @@ pub(super) fn reference(
         Field::Faulty => None,
         Field::Absent => match names.all() {
             [only] => Some(only.clone()),
-            // that there is none at all is reported once, and not by each who misses it
+            // a missing table is reported once, not by each reference
             [] => None,
             _ => {
                 report.fault(owner.child(kind).fault(
@@ -192,29 +192,30 @@ pub(super) fn reference(
 }
 
 impl<'a> LoadContext<'a> {
-    /// LoadContext of which nothing has been read yet.
+    /// Returns a context without any files read.
     pub(super) fn of(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> LoadContext<'a> {
         let files = RefCell::default();
         LoadContext { base, env, files }
     }
 
-    /// A path as it counts for this process.
+    /// Resolves a path.
     pub(super) fn path(&self, path: &Path) -> PathBuf {
         self.base.join(path)
     }
 
-    /// The path of a file that is about to be read: the configuration changes with its content.
+    /// Resolves the path of a file to be read, and watches it: a change of the file changes the
+    /// configuration.
     ///
     /// # Errors
-    /// [`Unfit`] says why it must not be read.
+    /// [`Unfit`] if the file must not be read.
     pub(super) fn to_read(&self, path: &Path) -> Result<PathBuf, Unfit> {
         let path = self.path(path);
         self.note(&path)?;
         Ok(path)
     }
 
-    /// As [`LoadContext::to_read`] for the file that `spanned` names; reports it, with `remedy`, if it
-    /// must not be read.
+    /// As [`LoadContext::to_read`] for the file in `spanned`; reports a fault with `remedy` if the
+    /// file must not be read.
     pub(super) fn readable(
         &self,
         spanned: &Spanned<PathBuf>,
@@ -229,15 +230,15 @@ impl<'a> LoadContext<'a> {
         .ok()
     }
 
-    /// Takes note of a file that is about to be read.
+    /// Watches a file that is about to be read.
     ///
     /// # Errors
-    /// [`Unfit`] says why it must not be read.
+    /// [`Unfit`] if the file must not be read.
     pub(super) fn note(&self, path: &Path) -> Result<(), Unfit> {
         self.files.borrow_mut().note(path)
     }
 
-    /// `remedy`, and from where relative paths count.
+    /// Extends `remedy` by the directory from which relative paths start.
     pub(super) fn file_remedy(&self, remedy: &str) -> String {
         let base = if self.base.as_os_str().is_empty() {
             "the working directory".to_owned()
@@ -256,13 +257,13 @@ impl fmt::Debug for LoadContext<'_> {
     }
 }
 
-/// Where each named table stands.
-struct Places {
+/// Returns the location of each named table.
+struct Locations {
     instances: BTreeMap<Arc<str>, Location>,
     clients: BTreeMap<Arc<str>, Location>,
 }
 
-fn places<'a>(
+fn locations<'a>(
     tables: impl Iterator<Item = (&'a Arc<str>, &'a Location)>,
 ) -> BTreeMap<Arc<str>, Location> {
     tables
@@ -270,7 +271,7 @@ fn places<'a>(
         .collect()
 }
 
-/// There must be an instance and a client.
+/// Reports a missing instance or client.
 fn demand(instances: &Names, clients: &Names, root: &Location, report: &mut Report) {
     if instances.all().is_empty() && !report.blames("instance") {
         report.fault(root.child("instance").fault(
@@ -286,21 +287,21 @@ fn demand(instances: &Names, clients: &Names, root: &Location, report: &mut Repo
     }
 }
 
-/// Two clients with one id would drink from one pool, each counting for itself.
+/// Reports two clients with the same id: they share a pool, but each counts only its own requests.
 fn one_pool_each(
     clients: &BTreeMap<Arc<str>, Client>,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
-    places: &Places,
+    locations: &Locations,
     report: &mut Report,
 ) {
     let mut in_order: Vec<&Client> = clients.values().collect();
-    in_order.sort_by_key(|client| places.clients[&client.name].line);
+    in_order.sort_by_key(|client| locations.clients[&client.name].line);
     let mut owners: BTreeMap<_, &Client> = BTreeMap::new();
     for client in in_order {
         let authority = &instances[&client.instance].instance.authority;
         let pool = (authority, &client.oauth.client_id);
         if let Some(first) = owners.get(&pool) {
-            report.fault(places.clients[&client.name].fault(
+            report.fault(locations.clients[&client.name].fault(
                 format!(
                     "it has the same instance and id as [client.{}], and so the same pool of tokens",
                     first.name.escape_debug()
@@ -362,11 +363,11 @@ fn listeners(
     listeners
 }
 
-/// An instance must not be one of the listeners. A name that leads to one is not looked up here.
+/// Reports an instance whose address is one of the listeners. A name is not resolved here.
 fn refuse_loops(
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     listeners: &[Listener],
-    places: &Places,
+    locations: &Locations,
     report: &mut Report,
 ) {
     let direct = instances
@@ -384,7 +385,7 @@ fn refuse_loops(
             ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
         };
         if let Some(listener) = listeners.iter().find(is_at) {
-            let location = places.instances[&instance.name].child("url");
+            let location = locations.instances[&instance.name].child("url");
             report.fault(location.fault(
                 format!(
                     "[listener.{}] listens there: requests would come back to this proxy",
@@ -407,11 +408,11 @@ fn warn_of_unused(
     clients: &BTreeMap<Arc<str>, Client>,
     listeners: &[Listener],
     apps: &BTreeMap<Arc<str>, Arc<App>>,
-    places: &Places,
+    locations: &Locations,
     report: &mut Report,
 ) {
     let used: HashSet<_> = clients.values().map(|client| &client.instance).collect();
-    for (name, location) in &places.instances {
+    for (name, location) in &locations.instances {
         if !used.contains(name) {
             report
                 .warning(location.fault("no client uses it", "remove it, or name it in a client"));
@@ -423,7 +424,7 @@ fn warn_of_unused(
     });
     let by_apps = apps.values().filter_map(|app| app.client.as_ref());
     let used: HashSet<_> = by_listeners.chain(by_apps).collect();
-    for (name, location) in &places.clients {
+    for (name, location) in &locations.clients {
         if !used.contains(name) {
             report.warning(location.fault(
                 "no listener, route or app uses it, and yet it will hold a token",

@@ -5,11 +5,11 @@ use super::location::{Field, Location, Spanned};
 use crate::proxy::policy::pattern::Pattern;
 use crate::proxy::policy::{Policy, Sessions};
 
-/// The API by which clients are registered and deleted: whoever may call it with the shared token
-/// can end every other app's access.
+/// The API that registers and deletes clients: a caller with the shared token could end the access
+/// of every other app.
 const DENY: [&str; 1] = ["/rest/auth/v1/**"];
 
-/// Settles the policy.
+/// Parses the policy.
 pub(super) fn parse(
     deny: Field<Vec<String>>,
     sessions: Field<String>,
@@ -28,7 +28,7 @@ pub(super) fn parse(
     }
 }
 
-/// Reads a list of patterns; those that are none are reported.
+/// Parses a list of patterns, and reports invalid ones.
 pub(super) fn patterns(texts: &[String], location: &Location, report: &mut Report) -> Vec<Pattern> {
     let mut patterns = Vec::new();
     for (index, text) in texts.iter().enumerate() {

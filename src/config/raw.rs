@@ -1,4 +1,4 @@
-//! The configuration as it was typed: every key of the right type, nothing decided yet.
+//! The raw configuration: every key has the right type, but no value is checked yet.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ pub(super) const STORE: &[&str] = &[
     "kubeconfig",
 ];
 
-/// All of it.
+/// The raw configuration.
 #[derive(Debug)]
 pub(super) struct Raw {
     pub(super) location: Location,
@@ -178,7 +178,7 @@ pub(super) struct Store {
     pub(super) location: Location,
     pub(super) kind: Field<String>,
     pub(super) path: Field<PathBuf>,
-    /// It may have a password in it.
+    /// May contain a password.
     pub(super) url: Field<Secret>,
     pub(super) password_file: Field<PathBuf>,
     pub(super) key_prefix: Field<String>,
@@ -189,24 +189,24 @@ pub(super) struct Store {
     pub(super) kubeconfig: Field<PathBuf>,
 }
 
-/// The ways in which an id or a secret is given; one is right.
+/// The sources given for an id or a secret; exactly one is valid.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     pub(super) given: Vec<Spanned<Source>>,
-    /// One more is reported already.
+    /// A further source is faulty and already reported.
     pub(super) faulty: bool,
 }
 
-/// One way in which an id or a secret is given.
+/// A source of an id or a secret.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
-    /// As it is. An id too is held as a secret until it is known to be an id.
+    /// The value itself. An id is also treated as a secret until it is validated.
     Inline(Secret),
     /// The content of a file.
     File(PathBuf),
     /// The value of a variable.
     Variable(String),
-    /// A member of a JSON file, which has both.
+    /// A member of a JSON file that has both.
     Json(PathBuf),
 }
 
@@ -262,13 +262,13 @@ pub(super) struct App {
     pub(super) max_in_flight: Field<u32>,
 }
 
-/// Reads a file's text. Unknown keys and wrong types are reported, and so is every fault of the
-/// syntax; with one of those there is nothing to go on with.
+/// Reads a file's text. Reports unknown keys, wrong types and every syntax error; after a syntax
+/// error there is no result.
 pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<Raw> {
     let lines = Lines::of(origin, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        // the message says what is expected, and nothing of what is there
+        // the message names what is expected, and quotes nothing
         let mut location = lines.location();
         location.line = error.span().map(|span| lines.line(span.start));
         let problem = format!("this is not TOML: {}", error.message().replace('\n', ", "));
@@ -455,7 +455,7 @@ fn app(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> App {
 }
 
 impl Listener {
-    /// The one that there is if none is configured.
+    /// The default listener.
     pub(super) fn local(location: Location, address: Address) -> Listener {
         Listener {
             name: "local".into(),
@@ -479,7 +479,7 @@ impl Listener {
 }
 
 impl Sources {
-    /// Takes note of a way that was used, if it was.
+    /// Adds a source if it is given.
     pub(super) fn add<T>(&mut self, field: Field<T>, source: impl FnOnce(T) -> Source) {
         match field {
             Field::Absent => {}

@@ -1,4 +1,4 @@
-//! `[store]` of the kind `redis`: the server, and who logs in there.
+//! `[store]` of the kind `redis`: the server and the login.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use super::{credentials, instance, raw};
 use crate::secret::Secret;
 use crate::store::redis::{Config, Server, Trust};
 
-/// What every key begins with, unless it is said otherwise.
+/// The default prefix of every key.
 const KEY_PREFIX: &str = "collibra-auth-proxy";
 
 const PORT: u16 = 6379;
@@ -21,7 +21,7 @@ const SENTINEL_PORT: u16 = 26_379;
 
 const URL_REMEDY: &str = "write one like \"rediss://redis.example:6379\", \"unix:///run/redis/redis.sock\", \"rediss+sentinel://a.example,b.example/primary\" or \"rediss+cluster://a.example,b.example\"";
 
-/// What an url says.
+/// The parts of a URL.
 struct Address {
     server: Server,
     user: Option<String>,
@@ -29,7 +29,7 @@ struct Address {
     database: u32,
 }
 
-/// Settles them. `None` only if something was reported.
+/// Parses the store's settings. `None` only if a fault was reported.
 pub(super) fn parse(
     raw: raw::Store,
     context: &LoadContext<'_>,
@@ -103,7 +103,7 @@ pub(super) fn parse(
     })
 }
 
-/// What the url says; it may hold a password, so nothing of it is ever quoted.
+/// Parses the URL. It may contain a password, so no part of it is ever quoted.
 fn address(spanned: &Spanned<Secret>, report: &mut Report) -> Option<Address> {
     match parse_address(spanned.value.expose()) {
         Ok(address) => Some(address),
@@ -135,7 +135,7 @@ fn parse_address(text: &str) -> Result<Address, &'static str> {
         }
     }
     let host = match url.host() {
-        // of other schemes than the web's no address is made out
+        // for non-web schemes the library returns an IPv4 address as a domain
         Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
         Some(Host::Ipv4(ip)) => ip.to_string(),
         Some(Host::Ipv6(ip)) => ip.to_string(),
@@ -165,7 +165,7 @@ fn parse_address(text: &str) -> Result<Address, &'static str> {
     })
 }
 
-/// Sentinels and what they call the primary, or nodes of a cluster.
+/// Parses sentinels and their name for the primary, or the nodes of a cluster.
 fn several(scheme: &str, rest: &str) -> Result<Address, &'static str> {
     let (tls, port) = match scheme {
         "redis+sentinel" => (None, SENTINEL_PORT),
@@ -225,7 +225,7 @@ fn several(scheme: &str, rest: &str) -> Result<Address, &'static str> {
     })
 }
 
-/// A socket's path, and perhaps `?db=` and `?user=`.
+/// Parses a socket's path, with optional `?db=` and `?user=`.
 fn socket(url: &Url) -> Result<Address, &'static str> {
     if url.host().is_some() || url.path().len() < 2 {
         return Err("it names no socket: a path has three slashes before it");
@@ -264,7 +264,7 @@ fn decoded(text: &str) -> Result<String, &'static str> {
         .map_err(|_| "it is not UTF-8 once its %-signs are read")
 }
 
-/// What works and should not be.
+/// Reports two passwords, and warns about settings that work but are unsafe.
 fn warn(url: &Spanned<Secret>, address: &Address, has_file: bool, report: &mut Report) {
     if address.password.is_some() && has_file {
         report.fault(url.location.fault(

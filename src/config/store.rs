@@ -11,14 +11,14 @@ use super::parse::LoadContext;
 use super::{raw, redis};
 use crate::store::Config;
 
-/// The kinds that there are.
+/// The kinds of stores.
 const KINDS: [&str; 4] = ["memory", "file", "redis", "kubernetes"];
 
-/// Settles where tokens are kept.
+/// Parses the settings of the store.
 pub(super) fn parse(raw: raw::Store, context: &LoadContext<'_>, report: &mut Report) -> Config {
     let kind = match &raw.kind {
         Field::Absent => "memory",
-        // whether the other keys fit it cannot be told
+        // without a valid kind the other keys cannot be checked
         Field::Faulty => return Config::Memory,
         Field::Given(spanned) if KINDS.contains(&spanned.value.as_str()) => spanned.value.as_str(),
         Field::Given(spanned) => {
@@ -103,7 +103,7 @@ fn unknown(spanned: &Spanned<String>, report: &mut Report) {
     report.fault(spanned.location.fault("there is no such store", remedy));
 }
 
-/// Whether there is something other than a directory.
+/// Returns whether the path exists and is not a directory.
 fn stands_in_the_way(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }

@@ -1,4 +1,4 @@
-//! A table of the file while it is read: typed keys, unknown keys, tables within.
+//! Reads a table of the file: typed keys, unknown keys, nested tables.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::location::{Field, Location, Spanned};
 use super::nearest::{listed, nearest};
 use super::value::{Value, wrong_type};
 
-/// Where the lines of a file end, for turning offsets into lines.
+/// The positions of a file's line breaks, which turn offsets into line numbers.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     origin: &'a Origin,
@@ -17,7 +17,7 @@ pub(super) struct Lines<'a> {
     breaks: Vec<usize>,
 }
 
-/// A table whose keys are known, and read one by one.
+/// A table with known keys, which are read one by one.
 #[derive(Debug)]
 pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
@@ -27,7 +27,7 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// The lines of `text`.
+    /// Finds the lines of `text`.
     pub(super) fn of(origin: &'a Origin, text: &str) -> Lines<'a> {
         let bytes = text.bytes().enumerate();
         let breaks = bytes.filter_map(|(at, byte)| (byte == b'\n').then_some(at));
@@ -37,7 +37,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The place at which nothing is said yet: the file itself.
+    /// Returns the location of the file itself.
     pub(super) fn location(&self) -> Location {
         Location {
             origin: self.origin.clone(),
@@ -46,14 +46,14 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The line, counted from 1, at `offset`.
+    /// Returns the line, counted from 1, at `offset`.
     pub(super) fn line(&self, offset: usize) -> usize {
         self.breaks.partition_point(|&at| at < offset) + 1
     }
 }
 
 impl<'a> Table<'a> {
-    /// A table that may have the keys `known`; others are reported.
+    /// Returns a table with the keys `known`; reports all others.
     pub(super) fn new(
         entries: &'a DeTable<'a>,
         lines: &'a Lines<'a>,
@@ -82,7 +82,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The value of `key`.
+    /// Reads the value of `key`.
     pub(super) fn get<T: Value>(&self, key: &'static str, report: &mut Report) -> Field<T> {
         let Some((location, value)) = self.entry(key) else {
             return Field::Absent;
@@ -96,7 +96,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The table `key`, with the keys `known`.
+    /// Reads the table `key`, with the keys `known`.
     pub(super) fn table(
         &self,
         key: &'static str,
@@ -114,7 +114,7 @@ impl<'a> Table<'a> {
         Some(Table::new(entries, self.lines, location, known, report))
     }
 
-    /// The tables in `key`, each with its name: `[key.NAME]`.
+    /// Reads the tables in `key` with their names: `[key.NAME]`.
     pub(super) fn named(
         &self,
         key: &'static str,
@@ -151,7 +151,7 @@ impl<'a> Table<'a> {
         tables
     }
 
-    /// The tables in the list `key`, each with the keys `known`.
+    /// Reads the tables in the list `key`, each with the keys `known`.
     pub(super) fn tables(
         &self,
         key: &'static str,
@@ -199,7 +199,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Names go into metrics, addresses and logs: plain ones only.
+/// Returns whether a name is plain, since names appear in metrics, addresses and logs.
 fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name

@@ -1,4 +1,4 @@
-//! `[trace]`, and the variables of OpenTelemetry that take its place.
+//! `[trace]`, and OpenTelemetry's variables that override it.
 
 use url::Url;
 
@@ -7,14 +7,14 @@ use super::location::{Field, Location};
 use super::parse::LoadContext;
 use crate::trace::Config;
 
-/// The collector's base URL (OpenTelemetry's name, as are the others).
+/// OpenTelemetry's variable for the collector's base URL.
 const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-/// The whole URL for spans.
+/// Its variable for the URL of traces.
 const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-/// `true` turns all of it off.
+/// Its variable that disables telemetry if `true`.
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 
-/// The path of spans below the collector's base URL.
+/// The path of traces below the collector's base URL.
 const PATH: &str = "v1/traces";
 
 /// Validates the table: `None` without a collector.
@@ -57,7 +57,7 @@ pub(super) fn parse(
     })
 }
 
-/// The URL, where it stands, and whether it is the base of the signals' URLs.
+/// The URL, its location, and whether it is a base URL.
 fn from_environment(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Location, bool)> {
     if env(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return None;

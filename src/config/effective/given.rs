@@ -1,4 +1,4 @@
-//! Where files, variables and secrets were named: what the validated configuration no longer knows.
+//! The sources of files, variables and secrets, which the validated configuration does not keep.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use crate::config::raw::{Raw, Source, Sources};
 use crate::outgoing::tunnel::Proxy;
 use crate::secret::Secret;
 
-/// The keys that name files, variables and secrets, each by its path.
+/// The keys that name files, variables and secrets, by their paths.
 #[derive(Clone, Default)]
 pub(in crate::config) struct Given(Vec<(Vec<String>, Value)>);
 
-/// Two configurations that mean the same look the same.
+/// The sources are ignored when configurations are compared.
 impl fmt::Debug for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Given")
@@ -25,7 +25,7 @@ impl fmt::Debug for Given {
 }
 
 impl Given {
-    /// What `raw` names.
+    /// Returns the sources in `raw`.
     pub(in crate::config) fn of(raw: &Raw, context: &LoadContext<'_>) -> Given {
         let mut given = Collector {
             context,
@@ -70,7 +70,7 @@ impl Given {
         Given(given.found)
     }
 
-    /// Adds them to the tree of the configuration.
+    /// Adds the sources to the tree of the configuration.
     pub(super) fn add_to(&self, root: &mut Value) {
         for (path, value) in &self.0 {
             let at = path.iter().fold(&mut *root, |table, key| &mut table[key]);
@@ -118,7 +118,7 @@ impl Table<'_, '_> {
         }
     }
 
-    /// A forward proxy whose credentials, if it has any, come from a file.
+    /// Adds a forward proxy, unless its URL contains credentials.
     fn proxy(&mut self, key: &str, field: &Field<Secret>) {
         let Field::Given(Spanned { value, .. }) = field else {
             return;
@@ -130,7 +130,7 @@ impl Table<'_, '_> {
         }
     }
 
-    /// An id, a secret or a key, as it is given.
+    /// Adds the source of an id, a secret or a key.
     fn source(&mut self, key: &str, sources: &Sources, is_secret: bool) {
         let [Spanned { value, location }] = &sources.given[..] else {
             return;
@@ -147,12 +147,12 @@ impl Table<'_, '_> {
     }
 }
 
-/// The name of the variable in which a value was found that no configuration names.
+/// The variable at `location`, if a value comes from the environment.
 fn variable(location: &Location) -> Option<&str> {
     (location.origin == Origin::Environment).then_some(&location.key)
 }
 
-/// A server's URL, with its password left out.
+/// Returns a server's URL without its password.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return REDACTED.to_owned();
