@@ -107,13 +107,13 @@ impl StoreMetrics {
     pub fn operation(&self, operation: Operation, outcome: StoreOutcome, took: Duration) {
         self.shared.counts[operation as usize][outcome as usize].inc();
         self.shared.duration.observe(took.as_secs_f64());
-        let is_away = matches!(outcome, StoreOutcome::Error | StoreOutcome::Timeout);
-        if !is_away {
+        let is_unavailable = matches!(outcome, StoreOutcome::Error | StoreOutcome::Timeout);
+        if !is_unavailable {
             let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             self.shared.latency.store(took.max(1), Ordering::Relaxed);
         }
-        let was_away = std::mem::replace(&mut *locked(&self.unavailable), is_away);
-        match (was_away, is_away) {
+        let was_unavailable = std::mem::replace(&mut *locked(&self.unavailable), is_unavailable);
+        match (was_unavailable, is_unavailable) {
             (false, true) => self.shared.change(|users| users.unavailable += 1),
             (true, false) => self.shared.change(|users| users.unavailable -= 1),
             _ => {}
@@ -123,10 +123,10 @@ impl StoreMetrics {
 
 impl Drop for StoreMetrics {
     fn drop(&mut self) {
-        let was_away = *locked(&self.unavailable);
+        let was_unavailable = *locked(&self.unavailable);
         self.shared.change(|users| {
             users.all -= 1;
-            users.unavailable -= usize::from(was_away);
+            users.unavailable -= usize::from(was_unavailable);
         });
     }
 }
