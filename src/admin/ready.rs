@@ -61,7 +61,7 @@ fn paragraph(client: &ClientReport) -> String {
             writeln!(text, "; next request at {at} (in {seconds} s)")
         }
         (Some(_), Some(_)) => writeln!(text, "; the next request is due now"),
-        _ => writeln!(text, "; a request is under way"),
+        _ => writeln!(text, "; a request is in flight"),
     });
     let written = written.and_then(|()| match &client.failure {
         None => Ok(()),

@@ -42,7 +42,7 @@ From this machine only:
 /api/config                  the configuration in force, without its secrets, as JSON
 /api/clients/NAME/renew      POST: request a new token for a client, if its pool allows it
 /api/log-level?level=LEVEL   POST: change what is logged
-/drain                       POST: finish what is under way and exit
+/drain                       POST: finish requests in flight and exit
 ";
 
 /// The headers of every response. The page loads only its own style and script, and reads only this

@@ -1,4 +1,4 @@
-//! `drain`: has a running proxy finish what is under way and exit, and waits until it is gone.
+//! `drain`: asks a running proxy to finish requests in flight and exit, and waits until it has exited.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock};
 /// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Have a running proxy finish what is under way and exit, and wait until it is gone
+/// Have a running proxy finish requests in flight and exit, and wait until it has exited
 ///
 /// It does what SIGTERM does: no new connections, readyz says "draining", what is under way may
 /// finish for as long as server.drain says, and the proxy exits with status 0.
@@ -58,7 +58,7 @@ async fn drain(admin: &AdminClient, clock: &dyn Clock, timeout: Duration) -> any
         if deadline.since(clock.now()) <= INTERVAL {
             let timeout = humantime::format_duration(timeout);
             bail!(
-                "the proxy at {address} still finishes what is under way after {timeout}; it goes on until its server.drain is over"
+                "the proxy at {address} is still draining after {timeout}; it continues until its server.drain is over"
             );
         }
         tokio::time::sleep(INTERVAL).await;

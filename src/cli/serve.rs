@@ -216,7 +216,7 @@ async fn serve(
             (id, serves) = served(&mut successor) => {
                 match serves {
                     Ok(channel) => break End::Succeeded(id, channel),
-                    Err(error) => error!(process = id, "the successor does not serve, going on: {error}"),
+                    Err(error) => error!(process = id, "the successor did not start to serve, so this process continues: {error}"),
                 }
                 successor = None;
                 continue;
@@ -233,11 +233,11 @@ async fn serve(
                 continue;
             }
             _ = signals.hangup.recv(), if reading.is_none() => {
-                info!("SIGHUP: reading the configuration again");
+                info!("SIGHUP: reloading the configuration");
                 reloader.said.clear();
             }
             changed = reloader.files.changed(), if reading.is_none() => {
-                info!(?changed, "files have changed: reading the configuration again");
+                info!(?changed, "files changed: reloading the configuration");
             }
         }
         manager.reloading();
@@ -250,17 +250,15 @@ async fn serve(
             if let Some(successor) = successor {
                 successor.stop();
             }
-            info!(reason, drain_seconds, "finishing what is under way");
-            manager.stopping(&format!(
-                "finishing what is under way, for at most {drain_seconds} s"
-            ));
+            info!(
+                reason,
+                drain_seconds, "draining: finishing requests in flight"
+            );
+            manager.stopping(&format!("draining, for at most {drain_seconds} s"));
             Box::pin(running.drain(drain))
         }
         End::Succeeded(id, channel) => {
-            info!(
-                process = id,
-                drain_seconds, "a successor serves: finishing what is under way"
-            );
+            info!(process = id, drain_seconds, "a successor serves: draining");
             manager.succeeded_by(id);
             running.own_files(false);
             // a successor that has ended already cannot be helped: it owned the sockets
@@ -277,7 +275,7 @@ async fn serve(
     if cut > 0 {
         warn!(
             connections = cut,
-            "the time to drain is over: cut what was still under way"
+            "the drain timed out: connections were cut"
         );
     }
     info!("stopped");
@@ -289,7 +287,9 @@ fn succeed(program: &Program, running: &Running) -> Option<Successor> {
     let started = running
         .handoff()
         .and_then(|handoff| program.succeed(handoff))
-        .inspect_err(|error| error!("no successor can be started, going on: {error}"));
+        .inspect_err(|error| {
+            error!("cannot start a successor, so this process continues: {error}")
+        });
     let successor = started.ok()?;
     info!(process = successor.id(), "SIGUSR2: a successor starts");
     Some(successor)
@@ -426,9 +426,9 @@ fn take_over(
     match reloaded {
         Ok(_) if changes.is_empty() => info!("configuration unchanged"),
         Ok(needs_restart) => {
-            info!(changes = changes.join(", "), "configuration taken over");
+            info!(changes = changes.join(", "), "configuration applied");
             for key in needs_restart {
-                warn!(key, "this change takes effect at the next start");
+                warn!(key, "this change needs a restart");
             }
         }
         Err(e) => error!("{REFUSED}: {e}"),

@@ -75,7 +75,7 @@ pub struct Flags {
     /// A directory to keep tokens in, over restarts and for all processes of this machine
     #[arg(long, value_name = "DIR")]
     pub store_path: Option<PathBuf>,
-    /// How long what is under way may take to finish after SIGTERM [default: 20s]
+    /// How long requests in flight may take to finish after SIGTERM [default: 20s]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub drain: Option<Duration>,
     /// Worker threads; 0: one per core [default: 0]

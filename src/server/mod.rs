@@ -193,7 +193,7 @@ pub async fn start(
     for name in incoming.sockets.left() {
         warn!(
             socket = name,
-            "nothing is configured for a socket that was handed over: closed"
+            "closed a socket of the handoff, because nothing is configured for it"
         );
     }
     running.apply(new);
@@ -374,7 +374,7 @@ impl Running {
             let instance = self.config.instances[&client.instance].origin();
             match store::handoff::seal(stored(client, &instance), &record) {
                 Ok(sealed) => handoff.token(&client.name, &sealed),
-                Err(error) => warn!(client = %client.name, "its token is not handed over: {error}"),
+                Err(error) => warn!(client = %client.name, "its token was not handed off: {error}"),
             }
         }
         Ok(handoff)

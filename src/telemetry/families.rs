@@ -86,35 +86,35 @@ impl Families {
         Families {
             build_info: to.int_gauge(
                 "build_info",
-                "The version that runs; always 1.",
+                "The running version; always 1.",
                 &["version"],
             ),
             reload_success: to.add(Gauge::with_opts(options(
                 "config_reload_success_timestamp_seconds",
-                "When a configuration was last taken over, in Unix time.",
+                "When a configuration was last applied, in Unix time.",
             ))),
             reload_failed: to.add(IntGauge::with_opts(options(
                 "config_reload_failed",
-                "Whether the configuration that was read last was refused (1) or not (0).",
+                "Whether the last configuration read was refused (1) or not (0).",
             ))),
             token_usable: to.int_gauge(
                 "token_usable",
-                "Whether the client holds a token that may be sent (1) or not (0).",
+                "Whether the client holds a usable token (1) or not (0).",
                 &["client"],
             ),
             token_expiry: to.gauge(
                 "token_expiry_timestamp_seconds",
-                "When the client's token ends, in Unix time; 0 if there never was one.",
+                "When the client's token expires, in Unix time; 0 if there never was one.",
                 &["client"],
             ),
             token_issued: to.gauge(
                 "token_issued_timestamp_seconds",
-                "When the client's token was asked for, in Unix time; 0 if there never was one.",
+                "When the client's token was requested, in Unix time; 0 if there never was one.",
                 &["client"],
             ),
             token_generation: to.gauge(
                 "token_generation",
-                "Which token of the client it is, counted from 1; 0 if there never was one.",
+                "The generation of the client's token, counted from 1; 0 if there never was one.",
                 &["client"],
             ),
             token_next_request: to.gauge(
@@ -124,27 +124,27 @@ impl Families {
             ),
             token_failures: to.int_gauge(
                 "token_consecutive_failures",
-                "How many token requests have failed in a row; 0 after a success.",
+                "Consecutive failed token requests; 0 after a success.",
                 &["client"],
             ),
             token_waiters: to.int_gauge(
                 "token_waiters",
-                "Requests that wait for a token.",
+                "Requests waiting for a token.",
                 &["client"],
             ),
             token_requests: to.int_counter(
                 "token_requests_total",
-                "Requests to the token endpoint, by how they ended.",
+                "Requests to the token endpoint, by outcome.",
                 &["client", "outcome"],
             ),
             token_rejected: to.int_counter(
                 "token_rejected_total",
-                "Calls that the API answered with 401, although their token should be live.",
+                "API calls answered with 401 although their token should be valid.",
                 &["client"],
             ),
             replays: to.int_counter(
                 "replays_total",
-                "What became of calls that the API answered with 401.",
+                "API calls answered with 401, by the outcome of their replay.",
                 &["client", "outcome"],
             ),
             token_request_duration: to.histogram(
@@ -155,59 +155,59 @@ impl Families {
             ),
             token_pool_available: to.gauge(
                 "token_pool_available",
-                "How many tokens the issuer's pool still holds for the client, as mirrored here.",
+                "Tokens left in the client's pool at the issuer, as mirrored here.",
                 &["client"],
             ),
             token_pool_capacity: to.int_gauge(
                 "token_pool_capacity",
-                "How many tokens the client's pool holds when it is full.",
+                "Capacity of the client's pool, in tokens.",
                 &["client"],
             ),
             requests: to.int_counter(
                 "requests_total",
-                "Requests that have ended, by the status that the caller got or the side that cut them (client_closed, upstream_reset), and whether the response was the instance's or the proxy's own.",
+                "Completed requests, by the status sent to the caller or the side that cut them (client_closed, upstream_reset), and by the source of the response: the instance or the proxy.",
                 &["client", "app", "method", "code", "source"],
             ),
             request_duration: to.histogram(
                 "request_duration_seconds",
-                "From a request's head to the last byte of its response.",
+                "Time from a request's head to the last byte of its response.",
                 &["client", "app"],
                 &CALL_BUCKETS,
             ),
             upstream_duration: to.histogram(
                 "upstream_duration_seconds",
-                "How long the instance took to begin its response.",
+                "Time until the instance sent the head of its response.",
                 &["client", "app"],
                 &CALL_BUCKETS,
             ),
             upstream_errors: to.int_counter(
                 "upstream_errors_total",
-                "Calls that failed on the way to the API or broke off there, by the kind of failure.",
+                "API calls that failed to reach the instance or broke off, by kind.",
                 &["client", "kind"],
             ),
             upstream_connections: to.int_counter(
                 "upstream_connections_total",
-                "Connections to the API that requests asked for: made, reused or failed.",
+                "Connections for API calls: made, reused or failed.",
                 &["client", "outcome"],
             ),
             requests_in_flight: to.int_gauge(
                 "requests_in_flight",
-                "Requests being served now.",
+                "Requests in flight.",
                 &["client", "app"],
             ),
             request_bytes: to.int_counter(
                 "request_bytes_total",
-                "Bytes of request bodies that were read from callers.",
+                "Bytes of request bodies read from callers.",
                 &["client", "app"],
             ),
             response_bytes: to.int_counter(
                 "response_bytes_total",
-                "Bytes of response bodies that were sent to callers.",
+                "Bytes of response bodies sent to callers.",
                 &["client", "app"],
             ),
             app_in_flight: to.int_gauge(
                 "app_in_flight",
-                "Requests of the app that are being served now, at all clients.",
+                "Requests of the app in flight, over all clients.",
                 &["app"],
             ),
             app_in_flight_max: to.int_gauge(
@@ -217,47 +217,47 @@ impl Families {
             ),
             app_rate_max: to.gauge(
                 "app_rate_max",
-                "The app's requests_per_second, if it has any.",
+                "The app's requests_per_second, if it has one.",
                 &["app"],
             ),
             connections: to.int_gauge(
                 "connections",
-                "Connections from callers that are open now.",
+                "Open connections from callers.",
                 &["listener"],
             ),
             connections_max: to.int_gauge(
                 "connections_max",
-                "The most connections that the listener may have open.",
+                "The listener's max_connections.",
                 &["listener"],
             ),
             certificate_expiry: to.gauge(
                 "certificate_expiry_timestamp_seconds",
-                "When a certificate expires, in Unix time: a listener's own, an instance's as it was last shown, or the one shown to an instance.",
+                "When a certificate expires, in Unix time: a listener's, an instance's as last presented, or the client certificate for an instance.",
                 &["kind", "name"],
             ),
             refused: to.int_counter(
                 "refused_total",
-                "Requests that the proxy answered itself, by the reason it gave.",
+                "Requests that the proxy refused, by reason.",
                 &["listener", "reason", "app"],
             ),
             local_tokens: to.int_counter(
                 "local_tokens_total",
-                "Local tokens given, to apps that asked for a token or logged in.",
+                "Local tokens issued to apps that requested a token or logged in.",
                 &["app"],
             ),
             store_up: to.int_gauge(
                 "store_up",
-                "Whether the stores of this kind could be used when they were last asked (1) or not (0).",
+                "Whether all stores of this kind were available at their last operation (1) or not (0).",
                 &["store"],
             ),
             store_operations: to.int_counter(
                 "store_operations_total",
-                "What stores were asked for, by what came of it.",
+                "Store operations, by outcome.",
                 &["store", "operation", "outcome"],
             ),
             store_operation_duration: to.histogram(
                 "store_operation_duration_seconds",
-                "How long the store took to answer.",
+                "Time until the store answered.",
                 &["store"],
                 &STORE_BUCKETS,
             ),

@@ -101,7 +101,7 @@ fn a_pooled_connection_never_serves_another_instance() {
     let mut change = |client: &str, proxied| {
         std::fs::write(&path, text(client, proxied)).unwrap();
         proxy.process.signal("HUP");
-        let said = |line: &str| line.contains("configuration taken over").then_some(());
+        let said = |line: &str| line.contains("configuration applied").then_some(());
         proxy.process.err.wait_for_nth("a reload", reloads, said);
         reloads += 1;
     };

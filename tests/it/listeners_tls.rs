@@ -137,7 +137,7 @@ fn a_renewed_certificate_is_shown_to_new_connections_and_no_other_ends() {
 
     std::fs::copy(&renewed.cert, &files.cert).unwrap();
     proxy.process.err.wait_for("the take-over", |line| {
-        message(line, "configuration taken over").map(|_| ())
+        message(line, "configuration applied").map(|_| ())
     });
     until("the other certificate", || {
         Client::new(&second, HTTP_1, None)

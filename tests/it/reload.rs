@@ -14,7 +14,7 @@ use crate::support::proxy::message;
 use crate::support::wait::now;
 use crate::support::{Connection, Proxy, Simulator, until};
 
-const TAKEN_OVER: &str = "configuration taken over";
+const TAKEN_OVER: &str = "configuration applied";
 const REFUSED: &str = "configuration refused: the one before stays in force";
 
 /// A simulated Collibra with the clients `one` and `two`, whose secrets are `first` and `second`.

@@ -191,7 +191,7 @@ fn the_command_drain_ends_the_proxy_and_waits_for_it() {
     refuses_connections(&proxy);
     let ended = process::run(&mut drain("500ms"));
     assert_eq!(ended.status, 1);
-    assert!(ended.err.contains("still finishes"), "{}", ended.err);
+    assert!(ended.err.contains("is still draining"), "{}", ended.err);
     let ready = crate::support::http::get(proxy.admin, "/readyz");
     assert_eq!(
         (ready.status, ready.text().as_str()),

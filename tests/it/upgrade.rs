@@ -78,7 +78,7 @@ fn upgrade(proxy: &mut Proxy) -> Grandchild {
 fn serves(proxy: &Proxy) -> Grandchild {
     proxy.process.signal("USR2");
     let successor = proxy.process.err.wait_for("a successor", |line| {
-        message(line, "a successor serves: finishing what is under way")?["process"].as_u64()
+        message(line, "a successor serves: draining")?["process"].as_u64()
     });
     Grandchild(successor)
 }
@@ -171,7 +171,7 @@ fn a_successor_that_cannot_start_changes_nothing() {
     std::fs::write(&path, "faulty").unwrap();
     proxy.process.signal("USR2");
     proxy.process.err.wait_for("a failure", |line| {
-        line.contains("the successor does not serve, going on: it ended (exit status: 78)")
+        line.contains("the successor did not start to serve, so this process continues: it ended (exit status: 78)")
             .then_some(())
     });
     assert_eq!(crate::support::http::get(proxy.admin, "/livez").status, 200);

@@ -122,7 +122,7 @@ impl Running {
         let mut text = String::new();
         while now() - begin < START {
             said.read_to_string(&mut text).unwrap();
-            if text.contains("configuration taken over") {
+            if text.contains("configuration applied") {
                 return Ok(now() - begin);
             }
             std::thread::sleep(Duration::from_millis(1));

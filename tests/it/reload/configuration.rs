@@ -306,7 +306,7 @@ fn what_needs_a_restart_is_named_and_the_rest_is_applied() {
     proxy.process.signal("HUP");
     for key in ["server.threads", "admin.address"] {
         proxy.process.err.wait_for(key, |line| {
-            let line = message(line, "this change takes effect at the next start")?;
+            let line = message(line, "this change needs a restart")?;
             (line["key"] == key).then_some(())
         });
     }
