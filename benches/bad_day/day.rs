@@ -1,4 +1,4 @@
-//! The day: what goes wrong when, and what the proxy must say of it.
+//! The schedule: what goes wrong when, and what the proxy must report of it.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -20,6 +20,9 @@ const SOON: Duration = Duration::from_secs(15);
 /// The pause between two looks at what it says.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// What the log says of a configuration that is refused.
+const REFUSED: &str = "configuration refused";
+
 /// How many callers are stuck at the admin address, and how many hold connections of the listener
 /// while descriptors are short.
 const STUCK: usize = 200;
@@ -28,7 +31,7 @@ const HOLDERS: usize = 200;
 /// How many files more than it has the proxy may open while descriptors are short.
 const ROOM: u64 = 24;
 
-/// A part of the day.
+/// A part of the run.
 pub(crate) struct Step {
     /// What is wrong during it.
     pub(crate) name: &'static str,
@@ -40,7 +43,7 @@ pub(crate) struct Step {
     pub(crate) megabytes: f64,
 }
 
-/// What became of the day.
+/// The outcome of the run.
 pub(crate) struct Day {
     /// Its steps.
     pub(crate) steps: Vec<Step>,
@@ -50,8 +53,8 @@ pub(crate) struct Day {
     pub(crate) broken: Vec<String>,
 }
 
-/// The day in progress.
-struct Clock<'r> {
+/// A run in progress.
+struct Run<'r> {
     rig: &'r Rig,
     begin: Instant,
     length: Duration,
@@ -59,7 +62,7 @@ struct Clock<'r> {
     broken: Vec<String>,
 }
 
-impl Clock<'_> {
+impl Run<'_> {
     /// Waits for the end of the current step, and begins another.
     async fn step(&mut self, name: &'static str) {
         self.until(1.0).await;
@@ -160,18 +163,18 @@ impl Clock<'_> {
     }
 }
 
-/// Goes through the day.
+/// Goes through all steps in `length`.
 pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
     let silent = rig.dns_is_silent.clone();
     let mut redis = rig.redis.take();
-    let mut day = Clock {
+    let mut day = Run {
         rig,
         begin: now(),
         length: length / STEPS,
         steps: Vec::new(),
         broken: Vec::new(),
     };
-    let rig = &*day.rig;
+    let rig = day.rig;
     let [first, second] = &rig.relays;
     let dns = |is_silent| {
         silent
@@ -251,9 +254,14 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
         lost >= dropped,
         format!("{lost} lines are said to be lost of {dropped}"),
     );
-    for line in ["calls of the API fail", "the API answers again"] {
-        day.logs(line).await;
-    }
+    day.logs("calls of the API fail").await;
+    let over = day.logs("the API answers again").await;
+    let told = lasted(&over).unwrap_or_default();
+    let whole = outage.end - outage.start;
+    day.hold(
+        told.abs_diff(whole) <= Duration::from_secs(2),
+        format!("the outage of {whole:?} is said to have lasted {told:?}"),
+    );
     if silent.is_some() {
         day.logs("the name cannot be resolved").await;
     }
@@ -329,6 +337,16 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
     day.logs("cannot accept a connection").await;
     day.until(0.9).await;
     drop(holders);
+    // a file that cannot be opened for want of descriptors has not changed
+    let warnings = rig.proxy.log.warnings();
+    let refused = warnings
+        .iter()
+        .filter(|(line, _)| line.starts_with(REFUSED));
+    let refused: usize = refused.map(|(_, count)| count).sum();
+    day.hold(
+        refused == 1,
+        format!("a configuration was refused {refused} times so far, not once"),
+    );
     rig.proxy.limit_open_files(before);
     drop(stuck);
 
@@ -343,4 +361,11 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
         outage,
         broken: day.broken,
     }
+}
+
+/// How long the outage lasted whose end a line of the log tells.
+fn lasted(line: &serde_json::Value) -> Option<Duration> {
+    let (_, rest) = line["message"].as_str()?.split_once(", ")?;
+    let (lasted, _) = rest.split_once(" after")?;
+    humantime::parse_duration(lasted).ok()
 }

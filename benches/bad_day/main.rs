@@ -52,6 +52,10 @@ async fn main() -> ExitCode {
     let end = support::now();
     let calls = load.end().await;
     let probed = probing.end();
+    println!("warnings and errors in the log:");
+    for (message, count) in rig.proxy.log.warnings() {
+        println!("{count:>6} {message}");
+    }
     let is_kept = report::report(day, &calls, &probed, end);
     ExitCode::from(u8::from(!is_kept))
 }

@@ -192,6 +192,22 @@ impl Log {
             .cloned()
     }
 
+    /// Its warnings and errors so far, each with how often it was written, the first one first.
+    pub(crate) fn warnings(&self) -> Vec<(String, usize)> {
+        let mut warnings: Vec<(String, usize)> = Vec::new();
+        for line in &self.0.0.lock().unwrap().lines {
+            let message = line["message"].as_str().unwrap_or_default();
+            if line["level"] == "INFO" {
+                continue;
+            }
+            match warnings.iter_mut().find(|(known, _)| known == message) {
+                Some((_, count)) => *count += 1,
+                None => warnings.push((message.to_owned(), 1)),
+            }
+        }
+        warnings
+    }
+
     fn wait_for(&self, message: &str) -> Value {
         let start = now();
         loop {

@@ -1,4 +1,4 @@
-//! What the day happens to: a simulated Collibra behind two addresses, a name server, a Redis server,
+//! The setup: a simulated Collibra behind two addresses, a name server, a Redis server,
 //! files, and the proxy.
 
 use std::fs;
@@ -21,9 +21,10 @@ const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 53, 1, 1), Ipv4Addr::new(12
 /// Where the name server is.
 const NAME_SERVER: &str = "127.53.1.53";
 
-/// A minute of Collibra's takes this long at least: a token must outlive a wrong secret.
-const SHORTEST_LIFE: u64 = 60;
+/// A token's life in Collibra's time, and the shortest in real time, in seconds: a token must outlive
+/// the step with a wrong secret.
 const LIFE: u64 = 300;
+const SHORTEST_LIFE: u64 = 60;
 
 /// All of it.
 pub(crate) struct Rig {
@@ -42,11 +43,14 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Starts all of it for a day of so many minutes.
+    /// Starts all of it for a run of so many minutes.
     pub(crate) async fn start(minutes: u64) -> Rig {
-        // every duration of Collibra's is divided by it
+        // it divides every duration of Collibra's
         let most = (LIFE / SHORTEST_LIFE).min(15 / minutes).max(1);
-        let speed = (1..=most).rev().find(|n| LIFE % n == 0).unwrap_or(1);
+        let speed = (1..=most)
+            .rev()
+            .find(|n| LIFE.is_multiple_of(*n))
+            .unwrap_or(1);
         let (simulator, server) =
             process::simulator(&["--speed", &speed.to_string(), "--lifetime", "300s"]);
         let [first, second] = ADDRESSES.map(IpAddr::from);
