@@ -1,8 +1,8 @@
-//! An hour of Collibra's time in a minute: 500 requests a second from 100 connections through the
+//! An hour of simulated time in a minute: 500 requests a second from 100 connections through the
 //! proxy, while its token lives for 5 s and is renewed in time.
 //!
-//! Promises: no failure, no 401, no 429, and no more tokens than half of their life calls for.
-//! `cargo bench --bench hour -- --for 10` takes 10 s; the exit status is 1 if a promise is broken.
+//! Checks: no failure, no 401, no 429, and no more tokens than a renewal at half of their lifetime
+//! needs. `cargo bench --bench hour -- --for 10` takes 10 s; the exit status is 1 if a check fails.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
@@ -21,7 +21,7 @@ use support::{CLIENT_ID, now};
 const CONNECTIONS: u32 = 100;
 const A_SECOND: u32 = 500;
 
-/// What one connection saw.
+/// The results of one connection.
 #[derive(Default)]
 struct Seen {
     latencies: Vec<Duration>,
@@ -69,8 +69,8 @@ async fn main() -> ExitCode {
     report(seconds, seen, &state(origin).await, processor, resident)
 }
 
-/// Sends one request every `every`, however late the last answer came; a latency counts from when
-/// the request was meant to be sent.
+/// Sends one request every `every`, even if the last response was late. Latency is counted from
+/// when the request was due.
 async fn caller(address: SocketAddr, first: Instant, every: Duration, end: Instant) -> Seen {
     let request = http::get(address, "/rest/2.0/application/info", "");
     let mut seen = Seen::default();

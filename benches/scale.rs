@@ -1,10 +1,10 @@
-//! Fleets of 1 to 10,000 proxies, a day each, in virtual time: with a shared store and without, and
-//! the largest of them once more with all that can happen to it.
+//! Simulates a day of fleets of 1 to 10,000 proxies in virtual time, with and without a shared
+//! store, and a day with every fault for the largest one.
 //!
-//! Promises: a fleet that shares, and to which nothing happens, is never refused a token for the
-//! pool's sake and never without one, and is not refused one on its bad day either. `cargo bench --bench
-//! scale` prints the tables of `docs/fleet.md`; `-- --plot docs/fleet.svg` draws its figure;
-//! `-- --largest 1000` is quicker. The exit status is 1 if a promise is broken.
+//! Checks: a fleet with a shared store is never refused a token because of the pool, and without
+//! faults it is never without one. `cargo bench --bench scale` prints the tables of
+//! `docs/fleet.md`; `-- --plot docs/fleet.svg` draws its figure; `-- --largest 1000` is faster. The
+//! exit status is 1 if a check fails.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         (with.join().unwrap(), without)
     });
     println!("a day on which nothing happens\n");
-    println!("|  | with a shared store | | | | | | each for itself | | |");
+    println!("|  | with a shared store | | | | | | without | | |");
     println!("|---|---|---|---|---|---|---|---|---|---|");
     println!(
         "| proxies | tokens/h | 429/h | without a token | store: operations/s | in the worst second | kB/s | tokens/h | 429/h | without a token |"
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!kept))
 }
 
-/// A day of each size, on which nothing happens.
+/// A day without faults for each size.
 fn days(sizes: &[usize], sharing: bool) -> Vec<Hour> {
     let of_size = |size: &usize| {
         let begun = now();
@@ -144,7 +144,7 @@ fn point((size, day): (&usize, &Hour)) -> Point {
     }
 }
 
-/// What follows `name` on the command line.
+/// The value of the argument `name`.
 fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|word| word != name).nth(1)
 }

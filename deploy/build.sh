@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Builds the program as packages and images have it, and prints its path: profile `dist`, optimised by
-# the profile of a training run (deploy/train.sh).
+# Builds the program for packages and images, and prints its path: profile `dist`, optimised with the
+# profile of a training run (deploy/train.sh).
 #
 #   deploy/build.sh [--plain]
 #
-# The training wants curl, openssl and rustc's own llvm-profdata (rustup component add llvm-tools).
-# Without one of them, or with --plain, it is a `dist` build without a profile, and that is said.
-# CARGO_BUILD may name another command than `cargo build --locked`.
+# The training needs curl, openssl and rustc's own llvm-profdata (rustup component add llvm-tools).
+# Without one of them, or with --plain, it makes a `dist` build without a profile, and says so.
+# CARGO_BUILD replaces the command `cargo build --locked`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly name=collibra-auth-proxy
-# bash splits the command itself
+# let bash split the command
 read -ra build <<<"${CARGO_BUILD:-cargo build --locked}"
 
 say() {
@@ -21,7 +21,7 @@ say() {
 host=$(rustc -vV | sed -n 's/^host: //p')
 llvm=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 
-# rustc's own, or one of the same LLVM: another does not read its files
+# rustc's own, or one of the same LLVM version: others cannot read its files
 find_profdata() {
     local own
     own=$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-profdata
@@ -45,8 +45,8 @@ train() {
     rm -rf "$work"
     mkdir -p "$work"
     say 'building the program that counts what it runs'
-    # what is counted is counted before link-time optimisation, so that can be left out. With a target
-    # build scripts are not counted.
+    # instrumentation happens before link-time optimisation, so LTO can be off. With a target, build
+    # scripts are not instrumented.
     RUSTFLAGS="-Cprofile-generate=$work" "${build[@]}" --profile dist --target "$host" \
         --target-dir target/counting --config 'profile.dist.lto = "off"' >&2 || return
     say 'the training run'
@@ -60,7 +60,7 @@ if [[ ${1:-} != --plain ]]; then
     profile=$(train) || profile=''
     [[ -n $profile ]] || say 'going on without a training run: this build is some percent slower'
 fi
-# other flags are another target directory, so that one kind of build does not undo the other's
+# builds with other flags use another target directory, so that they do not invalidate each other
 if [[ -n $profile ]]; then
     RUSTFLAGS="-Cprofile-use=$profile" "${build[@]}" --profile dist --target "$host" \
         --target-dir target/trained >&2

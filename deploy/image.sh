@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The container image by buildah, without a daemon and without a base image from elsewhere: what
-# deploy/Dockerfile makes, from this Debian machine's packages.
+# Builds the container image with buildah, without a daemon or a foreign base image: the same image as
+# deploy/Dockerfile, from this Debian machine's packages.
 #
 #   deploy/image.sh "$(deploy/build.sh)" collibra-auth-proxy:0.1.0 [ARCHITECTURE]
 #
-# Where no overlay file system is to be had: STORAGE_DRIVER=vfs. Not as root: within `buildah unshare`.
+# Without an overlay file system set STORAGE_DRIVER=vfs. Without root run it in `buildah unshare`.
 set -euo pipefail
 
 if (($# < 2)); then
@@ -28,7 +28,7 @@ chmod 0755 "$root"
 
 container=$(buildah from --arch "$architecture" scratch)
 buildah copy --quiet --chown 0:0 "$container" "$root" / >/dev/null
-# what the Dockerfile says too; a test compares
+# the same as in the Dockerfile; a test compares them
 buildah config \
     --user 65532:65532 \
     --workingdir / \

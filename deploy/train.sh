@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The training run: drives a program that counts what it runs, over plain HTTP, TLS and HTTP/2, with an
-# app and rules, small and large bodies, both ways.
+# The training run: drives an instrumented build over plain HTTP, TLS and HTTP/2, with an app and
+# rules, small and large bodies, in both directions.
 #
 #   deploy/train.sh PROGRAM DIRECTORY [REQUESTS]
 #
-# What it counted is a .profraw file in DIRECTORY afterwards. Wants curl and openssl.
+# Writes a .profraw file to DIRECTORY. Needs curl and openssl.
 set -euo pipefail
 
 program=$(realpath "$1") profiles=$(realpath "$2") requests=${3:-10000}
@@ -17,12 +17,12 @@ finish() {
 }
 trap finish EXIT
 
-# The simulated Collibra and what speaks HTTP/2 for it are the same program; they do not count.
+# The simulated Collibra and its HTTP/2 front are the same program, without instrumentation.
 aside() {
     LLVM_PROFILE_FILE=/dev/null "$program" "$@"
 }
 
-# The first match of an expression in a log, once it is there.
+# Waits for the first match of an expression in a log.
 wait_for() {
     local expression=$1 log=$2 found
     for _ in {1..300}; do
@@ -35,7 +35,7 @@ wait_for() {
     exit 1
 }
 
-# Where the listener of this name is.
+# The address of the listener with this name.
 address_of() {
     wait_for ".*\"listening\".*\"listener\":\"$1\",\"address\":\"\([^\"]*\)\".*" "$2"
 }
@@ -93,12 +93,16 @@ address = "127.0.0.1:0"
 [server]
 threads = 1
 EOF
+# with the credentials of that proxy's own client, a local token of it would count as a loop
+printf 'another' >"$work/secret-http2"
+cp "$work/secret" "$work/secret-plain"
+cp "$work/secret" "$work/secret-tls"
 for upstream in plain tls http2; do
     cat >>"$work/trained.toml" <<EOF
 [client.$upstream]
 instance = "$upstream"
 client_id = "$client"
-client_secret_file = "secret"
+client_secret_file = "secret-$upstream"
 [listener.$upstream]
 address = "127.0.0.1:0"
 client = "$upstream"
@@ -120,6 +124,6 @@ for upstream in tls http2 plain; do
     call --parallel --parallel-max 10 --data-binary "@$work/body" "$url/_bytes?[1-100]"
     call --parallel --parallel-max 10 "$url/_bytes/100000?[1-200]"
 done
-# it writes what it counted when it ends by itself
+# the profile is written on a normal exit
 kill -TERM "$trained"
 wait "$trained"

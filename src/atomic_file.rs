@@ -1,15 +1,15 @@
-//! A file that only its owner may read, replaced as a whole: at any moment it is the old one or the
-//! new one, whatever happens to the process or the machine.
+//! A file readable by its owner only and replaced atomically, even if the process or the machine
+//! crashes.
 //!
-//! Content goes to a temporary file beside it first, which then takes its place. The temporary has
-//! one name for each file, so that what a killed process left is found and removed by the next.
+//! Content goes to a temporary file beside it, which is then renamed. Each file has one fixed
+//! temporary name, so that the next process finds and removes what a killed one left.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// A file's successor in the making. Nothing is left of it if it is dropped.
+/// A replacement that is not in place yet. Dropping it discards it.
 #[derive(Debug)]
 pub struct Pending {
     path: PathBuf,
@@ -19,8 +19,8 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Begins a successor of `path`, mode 0600, in `temporary` of the same directory. What stands
-    /// there is removed.
+    /// Starts a replacement of `path` with mode 0600, in the file `temporary` of the same
+    /// directory. An existing one is removed.
     ///
     /// # Errors
     /// The system's, about the temporary file or its directory.
@@ -39,10 +39,11 @@ impl Pending {
         })
     }
 
-    /// Lets the successor be read by whoever may read `old`: its mode, its owner and its group.
+    /// Gives the replacement the mode, owner and group of `old`, so that the same users can read
+    /// it.
     ///
     /// # Errors
-    /// The system's; only the superuser gives a file away.
+    /// The system's; only root may give a file away.
     pub fn like(&self, old: &Metadata) -> io::Result<()> {
         let made = self.file.metadata()?;
         if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
@@ -52,11 +53,10 @@ impl Pending {
             .set_permissions(Permissions::from_mode(old.mode() & 0o777))
     }
 
-    /// Writes `bytes` and puts the file in place, so that they outlive a power cut. Gives what the
-    /// file is now.
+    /// Writes `bytes` and renames the file into place, durably. Returns the new file's metadata.
     ///
     /// # Errors
-    /// The system's; what stood at the path stands there still.
+    /// The system's; the old file then stays in place.
     pub fn put(mut self, bytes: &[u8]) -> io::Result<Metadata> {
         self.file.write_all(bytes)?;
         self.file.sync_all()?;
@@ -71,13 +71,13 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.done {
-            // what is left of it is in nobody's way
+            // a leftover is harmless
             let _ = fs::remove_file(&self.temporary);
         }
     }
 }
 
-/// Removes a file, for good, if it is there.
+/// Removes a file durably, if it exists.
 ///
 /// # Errors
 /// The system's.
@@ -94,7 +94,8 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Without this a power cut could bring back what a name stood for; not every file system can.
+/// Without this, a power failure could restore the old directory entry. Not every file system
+/// supports it.
 fn sync_directory(path: &Path) {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

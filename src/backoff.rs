@@ -1,8 +1,8 @@
-//! Exponential back-off between `base` and `cap`, spread by jitter.
+//! Exponential backoff between `base` and `cap`, with jitter.
 
 use std::time::Duration;
 
-/// The shape of a back-off.
+/// The parameters of a backoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The longest delay after the first failure.
@@ -12,9 +12,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The delay after `failures` failures in a row (the first is 1), `jitter` in `[0, 1)`: the
-    /// upper half of the exponential delay, so that it is never below half of it and never above
-    /// [`Backoff::cap`].
+    /// The delay after `failures` consecutive failures (the first is 1), with `jitter` in `[0, 1)`.
+    /// It is in the upper half of the exponential delay, and never above [`Backoff::cap`].
     #[must_use]
     pub fn delay(&self, failures: u32, jitter: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);

@@ -16,9 +16,9 @@ pub fn is_accepted(hosts: &[String], host: &str) -> bool {
 /// Whether a browser says that another site's page sent this: any `Origin` whose host is not
 /// `accepted`, or a `Sec-Fetch-Site` of another site (Fetch Metadata).
 ///
-/// What asks for an upgrade must come from the very address that it was sent to: Chromium sends no
-/// `Sec-Fetch-Site` with the opening of a WebSocket, so that nothing else tells a page of this
-/// machine's port 3000 from one of ours.
+/// An upgrade must come from exactly the address that it is sent to. Chromium sends no
+/// `Sec-Fetch-Site` when it opens a WebSocket, so nothing else distinguishes a page on port 3000 of
+/// this machine from one of this listener's.
 #[must_use]
 pub fn is_cross_site(accepted: impl Fn(&str) -> bool, headers: &HeaderMap) -> bool {
     let upgrade = headers.contains_key(UPGRADE);

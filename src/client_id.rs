@@ -1,20 +1,20 @@
-//! The identifier that Collibra gave a registered client.
+//! The id that Collibra assigned to a registered client.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A client identifier: one or more visible ASCII characters or spaces (RFC 6749, appendix A.1).
-/// It is no secret, but it is long; shown by [`fmt::Display`].
+/// A client id: one or more visible ASCII characters or spaces (RFC 6749, appendix A.1). It is not
+/// a secret, but long; print it with [`fmt::Display`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(Arc<str>);
 
-/// Why a text is no client identifier.
+/// Why a text is not a client id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidClientId {
     /// It is empty.
     #[error("the client id is empty")]
     Empty,
-    /// It has a character that RFC 6749 does not allow.
+    /// It contains a character that RFC 6749 does not allow.
     #[error(
         "the client id has a character that is not printable ASCII, at position {0}; copy the id from the OAuth settings page again"
     )]
@@ -22,8 +22,8 @@ pub enum InvalidClientId {
 }
 
 impl ClientId {
-    /// Takes a client identifier as a file, a variable or the configuration gives it; white space
-    /// at both ends is cut.
+    /// Parses a client id from a file, a variable or the configuration. Whitespace at both ends is
+    /// trimmed.
     ///
     /// # Errors
     /// [`InvalidClientId`] if nothing is left or a character is not allowed.
@@ -38,7 +38,7 @@ impl ClientId {
         }
     }
 
-    /// The identifier as it stands.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,9 +1,9 @@
-//! Time as an argument: a monotonic [`Instant`] that goes on while the machine is suspended, and
-//! the [`Clock`] that reads it.
+//! Time as an argument: a monotonic [`Instant`] that includes suspends, and the [`Clock`] that
+//! reads it.
 //!
-//! A token's life is counted by its issuer, who does not sleep when this machine does. The
-//! standard library's `Instant` stands still during a suspend on Linux, so an expiry kept in it
-//! would be late by as long as the lid was closed.
+//! A token's lifetime is counted by its issuer, which does not sleep when this machine does. The
+//! standard library's `Instant` stops during a suspend on Linux, so an expiry based on it would be
+//! late by the time the machine slept.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -23,7 +23,7 @@ impl Instant {
     /// The clock's origin.
     pub const ORIGIN: Instant = Instant(Duration::ZERO);
 
-    /// Time from `earlier` to this moment; zero if `earlier` is later.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Instant) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -46,8 +46,8 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// How far the origin lies before the system's own: a token from a store may have been asked for
-/// before this machine was started, and that moment must have a place on this clock.
+/// How far the origin lies before boot. A stored token may have been requested before this machine
+/// booted, and that moment must be representable.
 const BEFORE_BOOT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The longest wait by a timer that a suspend stops.
@@ -56,22 +56,21 @@ pub(crate) const SLICE: Duration = Duration::from_secs(1);
 /// A wait, as [`Clock::sleep_until`] returns it.
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where the time comes from.
+/// A source of time.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The monotonic clock.
+    /// Reads the monotonic clock.
     fn now(&self) -> Instant;
 
-    /// The wall clock, for what is shown or stored; it may step.
+    /// Reads the wall clock, for display and storage; it may step.
     fn wall(&self) -> SystemTime;
 
-    /// Waits until `at`, or for a while: look at the clock again afterwards. Tokio's timers stand
-    /// still while the machine is suspended and this clock does not, so a wait by them is cut into
-    /// slices of a second.
+    /// Waits until `at`, or less: read the clock again afterwards. Tokio's timers stop while the
+    /// machine is suspended and this clock does not, so such a wait is cut into slices of a second.
     fn sleep_until(&self, at: Instant) -> Sleep {
         Box::pin(tokio::time::sleep(at.since(self.now()).min(SLICE)))
     }
 
-    /// The wall-clock time of `at`, as far as it can be told now.
+    /// The wall-clock time of `at`, as far as it is known now.
     fn wall_at(&self, at: Instant) -> SystemTime {
         let now = self.now();
         if at >= now {
@@ -90,7 +89,7 @@ impl Clock for SystemClock {
     fn now(&self) -> Instant {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         const CONTINUOUS: rustix::time::ClockId = rustix::time::ClockId::Boottime;
-        // elsewhere (macOS, the BSDs) the monotonic clock counts suspends as well
+        // elsewhere (macOS, the BSDs) the monotonic clock includes suspends too
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         const CONTINUOUS: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 
@@ -164,7 +163,7 @@ pub fn timers() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
-/// Tokio's clock, which tests can pause and move: a virtual one.
+/// Tokio's clock, which tests can pause and advance.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokioClock(tokio::time::Instant);
@@ -191,8 +190,8 @@ impl Clock for TokioClock {
     }
 }
 
-/// A clock that stands until it is moved, for tests that need real sockets beside it: with
-/// those, Tokio's paused clock runs ahead on its own.
+/// A clock that stands still until it is moved, for tests with real sockets. With those, Tokio's
+/// paused clock advances on its own.
 #[cfg(test)]
 #[derive(Clone, Debug)]
 pub(crate) struct ManualClock {

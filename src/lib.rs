@@ -2,11 +2,11 @@
 //!
 //! # The map
 //!
-//! A file imports only from floors below its own; a test holds the code against this picture.
+//! A file imports only from lower floors; a test checks every import.
 //!
 //! ```text
-//! 6  cli            one file a command: what was typed -> a call -> an exit status
-//! 5  app            the one composition root: a Config -> a running server; another in its place
+//! 6  cli            one file per command: arguments -> a call -> an exit status
+//! 5  app            the composition root: a Config -> a running server, and its replacement
 //! 4  config         a file or flags -> each module's own Config; collects every fault
 //! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
 //!                   (one request, top to bottom), examine, inject, replay, respond
@@ -27,7 +27,7 @@
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
 //!
-//! **A token's journey**: [`config`] -> [`secret`] -> [`token::schedule`] (is one due?) ->
+//! **A token's path**: [`config`] -> [`secret`] -> [`token::schedule`] (is a request due?) ->
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
@@ -37,21 +37,22 @@
 //! token, [`upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
 //! the access log, the metrics.
 //!
-//! **A change's**, while the proxy runs: [`config::watch`] (a file says something else) -> the
-//! configuration is read as at the start -> [`config::reload`] (what is different?) -> [`app`] makes
-//! what is new -> orders to [`token::service`], a plan to [`proxy::listener`].
+//! **A change of the configuration**: [`config::watch`] (a file changed) -> the configuration is
+//! read as at the start -> [`config::reload`] (what is different?) -> [`app`] builds the new parts ->
+//! new settings for [`token::service`], a plan for [`proxy::listener`].
 //!
-//! **A successor's**: SIGUSR2 -> `cli::successor` starts it -> [`app::handover`] gives it the sockets
-//! ([`socket::inherited`]) and the tokens ([`store::handed`]) -> it serves -> the old one drains.
+//! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`app::handover`] hands off
+//! the sockets ([`socket::inherited`]) and the tokens ([`store::handoff`]) -> the new process serves
+//! -> the old one drains.
 //!
-//! # What stays true
+//! # Invariants
 //!
 //! - A request never goes upstream without a usable token, and a token goes nowhere else.
-//! - A failed renewal never drops a token that is still good, and never ends the loop.
-//! - No token request is made that the mirrored pool does not allow.
-//! - On a request's way no lock is taken for the token and nothing is formatted: one arc-swap load,
-//!   a header value made when the token came.
-//! - A request ends by the configuration by which it began; a faulty one changes nothing.
+//! - A failed renewal never drops a token that is still valid, and never ends the loop.
+//! - No token request exceeds the mirrored pool.
+//! - A request takes no lock for the token and formats nothing: one arc-swap load of a header value
+//!   that was built when the token came.
+//! - A request keeps the configuration with which it began; a faulty one changes nothing.
 //! - Nothing prints a secret.
 
 pub mod admin;

@@ -1,14 +1,14 @@
-//! What the system may show others of this process, neither a core file nor its memory, and how
-//! many files it may open.
+//! Protects this process's memory and environment from other processes, and raises its limit of
+//! open files.
 //!
-//! Secrets and tokens lie in memory, and where a secret came by the environment it stands in
-//! `/proc/PID/environ` for as long as the process lives. [`close`] has the kernel keep both from
-//! every other user and from debuggers, and leave no core file behind. A kernel that refuses (a
-//! container's seccomp profile may) is no reason not to serve.
+//! Secrets and tokens are in memory, and a secret passed by an environment variable stays readable
+//! in `/proc/PID/environ`. [`close`] makes the kernel hide both from other users and from
+//! debuggers, and disables core files. The program serves even if the kernel refuses, as in some
+//! containers with a seccomp profile.
 
 use std::io;
 
-/// What the kernel refused to close.
+/// A protection that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Open {
     /// Debuggers of the same user, and readers of `/proc`, can see into the process.
@@ -23,8 +23,8 @@ pub enum Open {
     CoreFile(io::Error),
 }
 
-/// Closes this process to other eyes; gives what is left open.
-#[must_use = "whoever runs the program should be told"]
+/// Applies the protections; returns those that failed.
+#[must_use = "the operator should be told"]
 pub fn close() -> Vec<Open> {
     let core_file = no_core_file().map_err(Open::CoreFile);
     let memory = no_view_of_memory().map_err(Open::Memory);
@@ -34,8 +34,8 @@ pub fn close() -> Vec<Open> {
         .collect()
 }
 
-/// Raises the limit of open files to what the process may have (setrlimit(2), `RLIMIT_NOFILE`: the
-/// soft limit to the hard one). Gives the limit that then holds.
+/// Raises the soft limit of open files to the hard limit (setrlimit(2), `RLIMIT_NOFILE`). Returns
+/// the limit in force.
 pub fn raise_open_files() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -62,8 +62,8 @@ fn no_core_file() -> io::Result<()> {
     Ok(setrlimit(Resource::Core, none)?)
 }
 
-/// A process that is not dumpable gives its `/proc` files to root and cannot be traced by another
-/// process of its user (prctl(2), `PR_SET_DUMPABLE`).
+/// Makes the process not dumpable (prctl(2), `PR_SET_DUMPABLE`): its `/proc` files then belong to
+/// root, and other processes of its user cannot trace it.
 #[cfg(target_os = "linux")]
 fn no_view_of_memory() -> io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -71,7 +71,7 @@ fn no_view_of_memory() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Elsewhere there is no such call, and no `/proc` either.
+/// Other systems have neither this call nor `/proc`.
 #[cfg(not(target_os = "linux"))]
 fn no_view_of_memory() -> io::Result<()> {
     Ok(())

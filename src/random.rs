@@ -1,9 +1,8 @@
-//! Randomness as an argument: jitter is a number that the caller hands in.
+//! Randomness as an argument: the caller passes jitter as a number.
 
-/// A source of numbers in `[0, 1)`, by which delays are spread so that a fleet does not move in
-/// step.
+/// A source of numbers in `[0, 1)` that spread delays, so that a fleet does not act in step.
 pub trait Jitter: Send + 'static {
-    /// The next number, in `[0, 1)`.
+    /// Returns the next number, in `[0, 1)`.
     fn next(&mut self) -> f64;
 }
 
@@ -21,8 +20,7 @@ impl Jitter for ThreadJitter {
     }
 }
 
-/// A number that no other call gives, for telling requests apart. Not for secrets: it can be
-/// guessed.
+/// Returns a number that identifies a request. Not for secrets: it is guessable.
 #[must_use]
 #[expect(
     clippy::disallowed_methods,

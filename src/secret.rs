@@ -1,24 +1,24 @@
-//! Text that must never be seen: redacted when printed, wiped from memory when dropped.
+//! Text that must never be shown: redacted when printed, wiped from memory when dropped.
 //!
-//! Only what stands in a [`Secret`] is wiped. What is made of one to be sent cannot be: the value of a
-//! header, the form of a token request and the answer to it, and what TLS and HTTP libraries copy on
-//! the way. `crate::process` keeps those from other eyes as long as the process lives.
+//! Only the text in a [`Secret`] is wiped. Copies made for sending cannot be: header values, the
+//! token request's form and its response, and buffers of the TLS and HTTP libraries.
+//! `crate::process` hides those from other processes.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// A client secret, an access token, a key: its text is given only by [`Secret::expose`].
+/// A client secret, an access token or a key. Only [`Secret::expose`] reveals the text.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
-/// Why a text cannot be a secret. Never quotes it.
+/// Why a text is not a secret. Never quotes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSecret {
     /// It is empty.
     #[error("the secret is empty")]
     Empty,
-    /// It has a control character in it, most often a line break.
+    /// It contains a control character, most often a line break.
     #[error(
         "the secret has a control character (a line break?) in its middle; it should be one line"
     )]
@@ -26,11 +26,11 @@ pub enum InvalidSecret {
 }
 
 impl Secret {
-    /// Takes a secret as a file, a variable or the configuration gives it. A line break at its
-    /// end is cut; spaces are kept, for they may belong to it.
+    /// Parses a secret from a file, a variable or the configuration. A line break at its end is
+    /// removed; spaces are kept, because they may belong to it.
     ///
     /// # Errors
-    /// [`InvalidSecret`] if nothing is left or it has a control character in it.
+    /// [`InvalidSecret`] if nothing is left or it contains a control character.
     pub fn parse(text: &str) -> Result<Secret, InvalidSecret> {
         let text = text.trim_end_matches(['\r', '\n']);
         if text.is_empty() {
@@ -42,14 +42,15 @@ impl Secret {
         Ok(Secret(text.into()))
     }
 
-    /// The text, for the one place that must have it.
+    /// The text, for the one place that needs it.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }
 
-/// Takes as long wherever two secrets of one length differ.
+/// Compares in constant time: wherever two secrets of the same length differ, it takes equally
+/// long.
 impl PartialEq for Secret {
     fn eq(&self, other: &Secret) -> bool {
         let (one, other) = (self.expose().as_bytes(), other.expose().as_bytes());

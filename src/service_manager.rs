@@ -1,11 +1,11 @@
-//! Tells the service manager that started the process how it is: sd_notify(3), the protocol of
-//! systemd's `Type=notify`, which others speak too.
+//! Notifies the service manager of the process's state: sd_notify(3), the protocol of systemd's
+//! `Type=notify`, which others support too.
 //!
-//! Ready means that the process listens. That it holds a token is not waited for: an issuer that
-//! is away must not fail a start, and a request waits for its token anyway.
+//! Ready means that the process is listening. It does not wait for a token: an unreachable issuer
+//! must not fail the start, and requests wait for the token anyway.
 //!
-//! Promises: without a service manager nothing is sent; one that cannot be reached is no reason to
-//! end, and holds nothing up for more than a second.
+//! Guarantees: without a service manager nothing is sent. An unreachable one neither ends the
+//! process nor delays it by more than a second.
 
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -14,24 +14,25 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tracing::debug;
 
-/// How long a message may wait for room in the service manager's queue.
+/// How long a message may wait for space in the service manager's queue.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The watchdog is told after this part of its time (sd_watchdog_enabled(3) recommends half).
+/// The divisor of the watchdog's timeout at which it is notified (sd_watchdog_enabled(3) recommends
+/// half).
 const SHARE: u32 = 2;
 
 /// The service manager, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceManager {
-    /// Where it listens.
+    /// The address of its socket.
     socket: Option<SocketAddr>,
-    /// How long it lets this process be silent.
+    /// The watchdog's timeout.
     watchdog: Option<Duration>,
 }
 
 impl ServiceManager {
-    /// The one that `environment` names (`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`) to the
-    /// process of this id.
+    /// The service manager that `environment` names (`NOTIFY_SOCKET`, `WATCHDOG_USEC`,
+    /// `WATCHDOG_PID`) for this process id.
     #[must_use]
     pub fn of(environment: impl Fn(&str) -> Option<String>, process: u32) -> ServiceManager {
         let socket = environment("NOTIFY_SOCKET").filter(|name| !name.is_empty());
@@ -41,36 +42,37 @@ impl ServiceManager {
         ServiceManager {
             socket: socket.and_then(|name| {
                 address(&name)
-                    .inspect_err(|error| debug!("NOTIFY_SOCKET is no address: {error}"))
+                    .inspect_err(|error| debug!("NOTIFY_SOCKET is not an address: {error}"))
                     .ok()
             }),
             watchdog: watchdog.filter(|time| *time > 0).map(Duration::from_micros),
         }
     }
 
-    /// The process serves; `status` is a line for people.
+    /// Reports that the process serves; `status` is a line for humans.
     pub fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={}", line(status)));
     }
 
-    /// It reads its configuration again; [`ServiceManager::ready`] ends that.
+    /// Reports that it reloads its configuration, until [`ServiceManager::ready`].
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let now = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
     }
 
-    /// It finishes what is under way, and then ends; `status` is a line for people.
+    /// Reports that it is shutting down; `status` is a line for humans.
     pub fn stopping(&self, status: &str) {
         self.tell(&format!("STOPPING=1\nSTATUS={}", line(status)));
     }
 
-    /// From now on the process of this id is the service, and this one is not.
+    /// Reports that the process with this id replaces this one.
     pub fn succeeded_by(&self, successor: u32) {
         self.tell(&format!("MAINPID={successor}"));
     }
 
-    /// Tells the watchdog, if there is one for this process, that the runtime turns; does not end.
+    /// Notifies the watchdog, if there is one for this process, for as long as the runtime is
+    /// alive. Never returns.
     pub async fn keep_watchdog_quiet(self) {
         let Some(patience) = self.watchdog else {
             return std::future::pending().await;
@@ -85,7 +87,7 @@ impl ServiceManager {
     fn tell(&self, message: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = send(socket, message) {
-            debug!("the service manager cannot be told: {error}");
+            debug!("the service manager cannot be notified: {error}");
         }
     }
 }
@@ -97,7 +99,7 @@ fn send(socket: &SocketAddr, message: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A path, or after an `@` a name in the abstract namespace.
+/// Parses a path, or `@` and a name in the abstract namespace.
 fn address(name: &str) -> io::Result<SocketAddr> {
     match name.strip_prefix('@') {
         Some(name) => abstract_address(name),
@@ -117,7 +119,7 @@ fn abstract_address(_: &str) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The protocol's messages are lines.
+/// Makes `text` one line, because the protocol's messages are lines.
 fn line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

@@ -1,11 +1,11 @@
 //! Whom to trust: the system's root certificates, and those of a file besides. A server whose very
 //! certificate stands in the file is trusted too, whether or not it is fit to be an authority.
 //!
-//! Every connection that this program opens for itself verifies the other side by these; there is
-//! no switch that turns verification off.
+//! Every connection that this program opens verifies the server with these; verification cannot be
+//! switched off.
 //!
-//! A file is read once, when the configuration is ([`CaFile`]): what it holds later counts only
-//! once the configuration is read again, and then for every part of the program at once.
+//! A file is read once, together with the configuration ([`CaFile`]). A later content applies only
+//! after a reload, and then to every part of the program at once.
 
 mod own_certificate;
 
@@ -22,13 +22,13 @@ use secrecy::zeroize::Zeroizing;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// HTTP/2 by its name in ALPN (RFC 9113, section 3.2).
+/// The ALPN name of HTTP/2 (RFC 9113, section 3.2).
 pub const H2: &[u8] = b"h2";
 
 /// The certificates of a PEM file, as they were when it was read: at least one, each fit to be a
 /// root. Equal to another that has the same path and content.
 ///
-/// A clone is the same: it is told to be equal without a look at the certificates.
+/// Clones compare equal without comparing certificates.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CaFile(Arc<Certificates>);
 
@@ -42,7 +42,7 @@ impl CaFile {
     /// Reads `path`.
     ///
     /// # Errors
-    /// [`Error`] if the file cannot be read or holds no certificates that can be used.
+    /// [`Error`] if the file cannot be read or has no usable certificate.
     pub fn read(path: &Path) -> Result<CaFile, Error> {
         let certificates = certificates(path)?;
         let mut trial = RootCertStore::empty();
@@ -57,7 +57,7 @@ impl CaFile {
         })))
     }
 
-    /// What it held.
+    /// The certificates.
     #[must_use]
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.0.certificates
@@ -75,8 +75,8 @@ impl fmt::Debug for CaFile {
 
 /// The system's root certificates and those of `ca_file`.
 ///
-/// On Linux the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` say where the system's are, if set.
-/// System certificates that cannot be read are left out: `ca_file` alone may do.
+/// On Linux, `SSL_CERT_FILE` and `SSL_CERT_DIR` locate the system's certificates, if set.
+/// Unreadable system certificates are skipped: `ca_file` alone may suffice.
 ///
 /// # Errors
 /// [`Error`] if there is no root certificate at all.
@@ -104,7 +104,7 @@ pub fn client_config(ca_file: Option<&CaFile>) -> Result<rustls::ClientConfig, E
     config_of_client(ca_file, None)
 }
 
-/// As [`client_config`], with a client certificate for a server that asks for one.
+/// As [`client_config`], with a client certificate for servers that ask for one.
 ///
 /// # Errors
 /// As [`roots`].
@@ -135,8 +135,8 @@ pub fn config_of_client(
         .map_err(|_| fault(Reason::Mismatch))
 }
 
-/// A certificate and its key, by which this program shows to a server who it is; they fit
-/// together. Equal to another of the same content.
+/// A matching certificate and key that identify this program to a server. Two are equal if they
+/// have the same content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity(Arc<Pair>);
 
@@ -148,11 +148,10 @@ struct Pair {
 }
 
 impl Identity {
-    /// Reads a PEM file with a certificate, and those that lead from it to its authority, and one
-    /// with its key.
+    /// Reads a PEM file with a certificate and its chain, and one with its key.
     ///
     /// # Errors
-    /// [`Error`] names the file that is at fault; that of the certificate if the two do not fit.
+    /// [`Error`] names the file at fault: the certificate's if the two do not match.
     pub fn read(certificate: &Path, key: &Path) -> Result<Identity, Error> {
         let certificates = certificates(certificate)?;
         let pem = std::fs::read(key).map_err(|e| Error::of(key, Reason::Unreadable(e)))?;
@@ -177,7 +176,7 @@ impl Identity {
         })))
     }
 
-    /// The certificate, then those that lead to its authority.
+    /// The certificate, followed by its chain.
     #[must_use]
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.0.certificates
@@ -189,7 +188,7 @@ impl Identity {
         &self.0.key
     }
 
-    /// When the certificate ends, in seconds since 1970; `None` if it does not say.
+    /// When the certificate expires, in seconds since 1970, if it says so.
     #[must_use]
     pub fn ends(&self) -> Option<i64> {
         let (_, certificate) = X509Certificate::from_der(self.0.certificates.first()?).ok()?;
@@ -205,13 +204,13 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// `pem` without a byte order mark: a mark hides the first line from the parser.
+/// `pem` without a byte order mark, which would hide the first line from the parser.
 #[must_use]
 pub fn text_of(pem: &[u8]) -> &[u8] {
     pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem)
 }
 
-/// When `certificate` expires; `None` if it does not say.
+/// When `certificate` expires, if it says so.
 #[must_use]
 pub fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -219,7 +218,7 @@ pub fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// When the validity of `certificate` begins, in seconds since 1970; `None` if it does not say.
+/// When the validity of `certificate` starts, in seconds since 1970, if it says so.
 #[must_use]
 pub fn begins(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -237,7 +236,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(certificates)
 }
 
-/// What to do about a certificate that is not accepted for `reason`.
+/// What to do about a certificate that is rejected for `reason`.
 #[must_use]
 pub fn certificate_advice(reason: &CertificateError) -> &'static str {
     use CertificateError::{
@@ -254,45 +253,45 @@ pub fn certificate_advice(reason: &CertificateError) -> &'static str {
         Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
             "check this machine's clock, then the certificate"
         }
-        _ => "whoever runs that host must mend it",
+        _ => "that host's operator must fix it",
     }
 }
 
-/// Why there are no root certificates to verify by. Permanent until a person mends it.
+/// Why there is no usable trust anchor. Permanent until the file or the system is fixed.
 #[derive(Debug)]
 pub struct Error {
-    /// The file at fault, if one is.
+    /// The file at fault, if any.
     pub path: Option<PathBuf>,
-    /// What is wrong with it.
+    /// What is wrong.
     pub reason: Reason,
 }
 
-/// What is wrong with certificates. Never quotes their file's name or content.
+/// What is wrong with the certificates. Never quotes a file's name or content.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
     /// The file cannot be read.
     #[error("the file cannot be read: {0}")]
     Unreadable(#[source] std::io::Error),
-    /// The file has no certificate.
+    /// The file contains no certificate.
     #[error(
         "there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----"
     )]
     Empty,
-    /// What the file has is damaged.
-    #[error("the file has a certificate that cannot be read; it should be PEM, unaltered")]
+    /// The file's content is damaged.
+    #[error("the file has a damaged certificate; it should be unmodified PEM")]
     NotCertificates,
-    /// The file has no private key that can be used.
-    #[error("there is no private key in the file that can be used; it should be PEM, unencrypted")]
+    /// The file contains no usable private key.
+    #[error("the file has no usable private key; it should be unencrypted PEM")]
     NotAKey,
-    /// A certificate and a key are not of one pair.
-    #[error("the certificate and the key do not belong together")]
+    /// The certificate and the key do not match.
+    #[error("the certificate and the key do not match")]
     Mismatch,
-    /// The system has none, and no file was given.
+    /// The system has no root certificates, and no file was given.
     #[error(
         "the system has no root certificates; install its package ca-certificates, or set ca_file"
     )]
     NoRoots,
-    /// The cryptography offers no version of TLS; a fault of the build.
+    /// The cryptography library supports no version of TLS; a defect of the build.
     #[error("this build has no usable version of TLS")]
     Provider,
 }
@@ -410,7 +409,7 @@ mod tests {
             (CertificateError::NotValidForName, "url"),
             (CertificateError::Expired, "clock"),
             (CertificateError::NotValidYet, "clock"),
-            (CertificateError::Revoked, "whoever runs"),
+            (CertificateError::Revoked, "operator"),
         ] {
             assert!(certificate_advice(&reason).contains(advice), "{reason}");
         }

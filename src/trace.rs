@@ -77,11 +77,11 @@ pub struct EndedRequest<'a> {
     pub at: SystemTime,
     /// The path.
     pub path: &'a str,
-    /// The status that the caller was sent; 0: none.
+    /// The status sent to the caller; 0 if none.
     pub status: u16,
     /// The host of the instance.
     pub instance: &'a str,
-    /// The listener's name.
+    /// The names that it accepts.
     pub listener: &'a str,
     /// The client's name.
     pub client: &'a str,

@@ -1,4 +1,4 @@
-//! What is typed after `cargo bench --bench compare --`.
+//! The arguments of `cargo bench --bench compare --`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(crate) enum Part {
     /// Processor time per request.
     Cpu,
-    /// How long answers take at a fixed rate.
+    /// The latency of responses at a fixed rate.
     Latency,
     /// Start-up time and memory.
     Footprint,
@@ -20,24 +20,24 @@ pub(crate) enum Part {
     Growth,
 }
 
-/// The arguments, read.
+/// The parsed arguments.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     /// The parts to run with their names, in the order of [`PARTS`].
     pub(crate) parts: Vec<(&'static str, Part)>,
-    /// Whether what they find goes into the document: if all of them run, or it is asked for.
+    /// Whether to write the results into the document: if all parts run, or on request.
     pub(crate) writes: bool,
-    /// How often each measurement is repeated, in turn with the others.
+    /// How often each measurement is repeated, alternating with the others.
     pub(crate) rounds: usize,
     /// How long one measurement takes.
     pub(crate) span: Duration,
-    /// The names of the proxies to compare; empty: all that can be had.
+    /// The names of the proxies to compare; all available ones if empty.
     pub(crate) peers: Vec<String>,
-    /// Builds of this program; empty: cargo's, and the `dist` build if there is one.
+    /// Builds of this program; if empty, cargo's, and the `dist` build if it exists.
     pub(crate) programs: Vec<PathBuf>,
 }
 
-/// The parts by their names, in the order in which they run.
+/// The parts and their names, in the order in which they run.
 pub(crate) const PARTS: [(&str, Part); 6] = [
     ("cpu", Part::Cpu),
     ("latency", Part::Latency),
@@ -51,10 +51,10 @@ const USAGE: &str = "cargo bench --bench compare -- [--only PART,...] [--peers N
                      [--rounds N] [--seconds N] [--program PATH]... [--write]";
 
 impl Arguments {
-    /// Reads the command line.
+    /// Parses the command line.
     ///
     /// # Errors
-    /// What is wrong with it, and how it is used.
+    /// What is wrong with it, and the usage.
     pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let mut arguments = Arguments {
             parts: PARTS.to_vec(),

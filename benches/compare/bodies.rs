@@ -1,4 +1,4 @@
-//! Bodies of 100 MB, down and up: how fast, at what cost, and how much memory meanwhile.
+//! Bodies of 100 MB, down and up: throughput, cost, and memory meanwhile.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,13 +11,13 @@ use crate::support::http::{content_length, head_end, status};
 use crate::support::now;
 use crate::{Bench, Section};
 
-/// No read or write may take longer.
+/// The timeout of a read or write.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is read or written at once.
+/// The size of a read or write.
 const CHUNK: usize = 64 * 1024;
 
-/// The way of a body.
+/// The direction of a body.
 #[derive(Clone, Copy)]
 enum Way {
     Down,
@@ -26,14 +26,14 @@ enum Way {
 
 const WAYS: [(Way, &str); 2] = [(Way::Down, "down"), (Way::Up, "up")];
 
-/// A value for each round.
+/// One value per round.
 #[derive(Clone, Debug, Default)]
 struct Row {
     /// MB a second.
     speed: Vec<f64>,
     /// Processor time in milliseconds.
     cost: Vec<f64>,
-    /// By how much memory rose at most, in MB.
+    /// The largest increase of memory, in MB.
     memory: Vec<f64>,
 }
 
@@ -127,7 +127,7 @@ fn upload(address: SocketAddr) -> io::Result<()> {
     while left > 0 {
         let now = left.min(CHUNK);
         if let Err(error) = stream.write_all(&chunk[..now]) {
-            // an answer that came before the body's end says why
+            // a response before the end of the body says why
             let (status, ..) = head(&mut stream).map_err(|_| error)?;
             let sent = LARGE - left;
             return Err(io::Error::other(format!(
@@ -142,13 +142,13 @@ fn upload(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// The head of an answer: its status, the length of its body, and how much of that has come.
+/// Reads a response's head: its status, the length of its body, and how much of that has arrived.
 fn head(stream: &mut TcpStream) -> io::Result<(u16, usize, usize)> {
     let mut answer = Vec::new();
     let mut chunk = vec![0; CHUNK];
     loop {
         if let Some(end) = head_end(&answer) {
-            // none has a body without one
+            // every response of this benchmark has a length
             let length = content_length(&answer[..end]).unwrap_or(0);
             return Ok((status(&answer)?, length, answer.len() - end));
         }

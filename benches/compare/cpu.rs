@@ -9,15 +9,15 @@ use crate::{Bench, Section, drive};
 pub(crate) struct Case {
     name: &'static str,
     setup: Setup,
-    /// Kept connections of callers.
+    /// Keep-alive connections of callers.
     connections: usize,
-    /// The case in which nginx is what the others are compared to.
+    /// The case of nginx that the others are compared to.
     base: usize,
 }
 
 const CONNECTIONS: usize = 50;
 
-/// Kept connections.
+/// Keep-alive connections.
 pub(crate) const KEPT: [Case; 4] = [
     Case {
         name: "TLS",
@@ -48,7 +48,7 @@ pub(crate) const KEPT: [Case; 4] = [
     },
 ];
 
-/// An origin that closes its connection with each answer.
+/// An origin that closes its connection after each response.
 pub(crate) const CLOSED: [Case; 1] = [Case {
     name: "TLS, closed with each answer",
     setup: Setup::to(Upstream::Closing),
@@ -56,7 +56,7 @@ pub(crate) const CLOSED: [Case; 1] = [Case {
     base: 0,
 }];
 
-/// One proxy in one case: a value for each round, `NaN` where it failed.
+/// The results of one proxy in one case: one value per round, `NaN` if it failed.
 #[derive(Clone, Debug, Default)]
 struct Row {
     /// Microseconds per request.

@@ -1,4 +1,4 @@
-//! One proxy, driven as fast as it answers.
+//! Drives one proxy as fast as it answers.
 
 use std::io;
 
@@ -6,21 +6,21 @@ use crate::load::Load;
 use crate::peers::{PATH, Peer, Running, Setup};
 use crate::{Bench, WARM_UP};
 
-/// What one run came to.
+/// The result of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Driven {
     /// Processor time per request, in microseconds.
     pub(crate) cost: f64,
     /// Requests a second.
     pub(crate) rate: f64,
-    /// Resident memory in the end, in MB.
+    /// Resident memory at the end, in MB.
     pub(crate) memory: f64,
 }
 
-/// Starts `peer` on the proxy's processor and drives it over so many `connections`.
+/// Starts `peer` on the proxy's processor and drives it over `connections`.
 ///
 /// # Errors
-/// It does not start, or a request fails.
+/// The proxy does not start, or a request fails.
 pub(crate) fn peer(
     bench: &Bench,
     peer: &Peer,
@@ -31,7 +31,7 @@ pub(crate) fn peer(
     running_proxy(bench, &running, setup, connections)
 }
 
-/// Drives a proxy that runs.
+/// Drives a running proxy.
 ///
 /// # Errors
 /// A request fails.

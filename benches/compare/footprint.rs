@@ -7,19 +7,19 @@ use crate::numbers::{Table, middle};
 use crate::peers::{PATH, Peer, Setup, Upstream};
 use crate::{Bench, Section};
 
-/// Connections of callers, all with a request under way at once, so that each needs one to the
+/// Connections of callers, all with a request in flight at once, so that each needs one to the
 /// origin.
 const CONNECTIONS: usize = 1_000;
 
-/// How often each of them asks.
+/// How many requests each connection sends.
 const REQUESTS: usize = 3;
 
-/// A value for each round.
+/// One value per round.
 #[derive(Clone, Debug, Default)]
 struct Row {
-    /// From the process's start to its first answer, in milliseconds.
+    /// From the process's start to its first response, in milliseconds.
     start: Vec<f64>,
-    /// Resident memory after that answer, in MB.
+    /// Resident memory after that response, in MB.
     idle: Vec<f64>,
     /// Resident memory with all connections open, in MB.
     busy: Vec<f64>,

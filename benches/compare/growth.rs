@@ -12,16 +12,16 @@ const CONNECTIONS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 const APPS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 const CLIENTS: [usize; 4] = [1, 10, 100, 1_000];
 
-/// Connections of callers where something else grows.
+/// Connections of callers while something else grows.
 const SOME: usize = 50;
 
-/// What one size of one series came to, a value for each round.
+/// The results for one size of one series: one value per round.
 #[derive(Clone, Debug, Default)]
 struct Point {
     cost: Vec<f64>,
     rate: Vec<f64>,
     memory: Vec<f64>,
-    /// Milliseconds from the start to the first answer.
+    /// Milliseconds from the start to the first response.
     start: Vec<f64>,
     /// Processor time until then, in milliseconds.
     start_cost: Vec<f64>,
@@ -43,7 +43,7 @@ impl Point {
     }
 }
 
-/// Measures all of it.
+/// Runs all measurements.
 pub(crate) fn run(bench: &Bench) -> Section {
     let parts = [
         connections(bench),
@@ -61,7 +61,7 @@ pub(crate) fn run(bench: &Bench) -> Section {
     Section { text, panels }
 }
 
-/// nginx and the builds of this program, as far as they are compared.
+/// nginx and the builds of this program that are compared.
 fn compared(bench: &Bench) -> Vec<&Peer> {
     let peers = bench.peers.iter();
     peers

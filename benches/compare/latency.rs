@@ -1,4 +1,4 @@
-//! How long answers take at a fixed rate, well below what any of the proxies can do.
+//! The latency of responses at a fixed rate, well below the capacity of any proxy.
 
 use std::net::SocketAddr;
 
@@ -11,10 +11,10 @@ use crate::{Bench, Section, WARM_UP};
 const RATE: u32 = 2_000;
 const CONNECTIONS: usize = 50;
 
-/// The row without a proxy: what the origin and the load take by themselves, without TLS.
+/// The row without a proxy: the origin and the load alone, without TLS.
 const DIRECT: &str = "none";
 
-/// The median and the 99th percentile in microseconds, one for each round.
+/// The median and the 99th percentile in microseconds, one per round.
 #[derive(Clone, Debug, Default)]
 struct Row {
     p50: Vec<f64>,

@@ -1,5 +1,5 @@
-//! Callers on kept connections, in one thread that costs as little as it can: the processor that
-//! they share with the origin is the one that is not measured.
+//! Callers on keep-alive connections, in one thread that costs as little as possible. It shares the
+//! processor that is not measured with the origin.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -16,13 +16,13 @@ use rustix::time::{
 use crate::support::http::{content_length, head_end};
 use crate::support::now;
 
-/// What a read may bring at once.
+/// The size of a read.
 const BUFFER: usize = 256 * 1024;
 
-/// No answer is waited for longer.
+/// The timeout of a response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the timer is called among the connections, which are numbered from 0.
+/// The timer's id in epoll; connections are numbered from 0.
 const TIMER: u64 = u64::MAX;
 
 /// Connections to a proxy.
@@ -33,26 +33,26 @@ pub(crate) struct Load {
     buffer: Vec<u8>,
 }
 
-/// One connection, and how much of an answer it has.
+/// One connection, and the state of its response.
 struct Caller {
     stream: TcpStream,
-    /// The answer's head, as long as it is not whole.
+    /// The response's head until it is complete.
     head: Vec<u8>,
-    /// What is still to come of its body; `None`: the head is not whole.
+    /// The missing bytes of its body; `None` until the head is complete.
     left: Option<usize>,
 }
 
-/// What came of a measurement.
+/// The result of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answered {
-    /// Whole answers, each with status 200.
+    /// Complete responses, each with status 200.
     pub(crate) count: u64,
-    /// How long it took.
+    /// The duration.
     pub(crate) span: Duration,
 }
 
 impl Load {
-    /// Opens `connections` to `address`, for `request`.
+    /// Opens `connections` to `address` that send `request`.
     pub(crate) fn open(
         address: SocketAddr,
         connections: usize,
@@ -80,11 +80,11 @@ impl Load {
         })
     }
 
-    /// A closed loop for `span`: each connection sends a request as soon as the last is answered.
-    /// What is under way in the end is waited for.
+    /// Runs a closed loop for `span`: each connection sends a request as soon as the last is
+    /// answered. Waits for the requests in flight at the end.
     ///
     /// # Errors
-    /// A connection that ends, an answer that is not 200, or none for ten seconds.
+    /// A connection that ends, a response that is not 200, or none for ten seconds.
     pub(crate) fn closed_loop(&mut self, span: Duration) -> io::Result<Answered> {
         let begin = now();
         for caller in &mut self.callers {
@@ -111,9 +111,9 @@ impl Load {
         Ok(Answered { count, span })
     }
 
-    /// `rate` requests a second for `span`, evenly, each on whichever connection is free. Gives how
-    /// long each answer took from the moment at which its request was due, so that a proxy that
-    /// holds up the callers does not hide behind them; ascending.
+    /// Sends `rate` requests a second for `span`, evenly, each on a free connection. Returns the
+    /// latencies in ascending order, counted from when each request was due. A proxy that delays
+    /// its callers then cannot hide behind them.
     ///
     /// # Errors
     /// As for [`Load::closed_loop`].
@@ -157,7 +157,7 @@ impl Load {
             for event in events.drain(..) {
                 if event.data.u64() == TIMER {
                     let mut expirations = [0; 8];
-                    // it may have been read already
+                    // the timer may have been read already
                     let _ = rustix::io::read(&timer, &mut expirations);
                     continue;
                 }
@@ -184,7 +184,7 @@ impl Load {
 }
 
 impl Caller {
-    /// Reads what is there; gives whether the answer is whole with it.
+    /// Reads what is available; returns whether the response is complete.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let read = match self.stream.read(buffer) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -201,7 +201,9 @@ impl Caller {
                 };
                 if !self.head.starts_with(b"HTTP/1.1 200") {
                     let head = String::from_utf8_lossy(&self.head[..end]).into_owned();
-                    return Err(io::Error::other(format!("not 200 OK: {head}")));
+                    return Err(io::Error::other(format!(
+                        "the response is not 200 OK: {head}"
+                    )));
                 }
                 let came = self.head.len() - end;
                 let length = content_length(&self.head[..end])?;
@@ -218,7 +220,7 @@ impl Caller {
                 self.left = Some(left);
                 Ok(false)
             }
-            None => Err(io::Error::other("more came than the answer is long")),
+            None => Err(io::Error::other("the response is longer than announced")),
         }
     }
 }

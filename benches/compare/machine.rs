@@ -1,4 +1,4 @@
-//! The machine: which processors the two sides get, and what it is.
+//! The machine, and which processors the two sides get.
 
 use std::fs;
 use std::io;
@@ -7,17 +7,17 @@ use std::process::Command;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The processors, by their numbers.
+/// The processors' numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Processors {
-    /// For the proxy: one, unless a measurement says otherwise.
+    /// The proxy's: one, unless a measurement says otherwise.
     pub(crate) proxy: usize,
-    /// For the load and the origin.
+    /// The load's and the origin's.
     pub(crate) load: usize,
 }
 
 impl Processors {
-    /// The first and the last that this process may use: on a machine of one, they are the same.
+    /// The first and the last one that this process may use; the same if there is only one.
     pub(crate) fn choose() -> io::Result<Processors> {
         let allowed = sched_getaffinity(None)?;
         let mut numbers = (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number));
@@ -29,7 +29,7 @@ impl Processors {
     }
 }
 
-/// Runs `action` on these processors alone; a process that it starts inherits them.
+/// Runs `action` on these processors only; a process that it starts inherits them.
 pub(crate) fn on<T>(processors: &[usize], action: impl FnOnce() -> T) -> T {
     let before = sched_getaffinity(None).unwrap();
     sched_setaffinity(None, &set(processors)).unwrap();
@@ -38,7 +38,7 @@ pub(crate) fn on<T>(processors: &[usize], action: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Keeps this thread, and what it starts from now on, on these processors.
+/// Restricts this thread, and what it starts from now on, to these processors.
 pub(crate) fn stay_on(processors: &[usize]) {
     sched_setaffinity(None, &set(processors)).unwrap();
 }
@@ -51,7 +51,7 @@ fn set(processors: &[usize]) -> CpuSet {
     set
 }
 
-/// Lets this process and those that it starts open as many files as the system allows.
+/// Raises the limit of open files for this process and those that it starts.
 pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -61,15 +61,15 @@ pub(crate) fn raise_file_limit() {
     setrlimit(Resource::Nofile, raised).unwrap();
 }
 
-/// How many callers a proxy can have, each with a connection to the origin too: at most 10,000.
+/// How many callers a proxy can have, each with a connection to the origin: at most 10,000.
 pub(crate) fn most_connections() -> usize {
-    /// What a process opens besides, and connections that end while others begin.
+    /// Other open files of a process, and connections that end while others begin.
     const OTHERS: u64 = 1_000;
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from((files - OTHERS) / 2).map_or(10_000, |most| most.min(10_000))
 }
 
-/// The day, as `date` says it.
+/// The date, from `date`.
 pub(crate) fn today() -> String {
     let output = Command::new("date").arg("+%Y-%m-%d").output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().to_owned()

@@ -1,10 +1,10 @@
-//! This program beside other proxies that attach a header: nginx, HAProxy, Envoy's credential
-//! injector and Go's ReverseProxy, as far as they can be had.
+//! Compares this program with other proxies that attach a header: nginx, HAProxy, Envoy's
+//! credential injector and Go's ReverseProxy, as far as they are available.
 //!
-//! `cargo bench --bench compare` runs all of it; `-- --only cpu --rounds 3 --peers nginx,proxy`
-//! some. The proxy has one processor to itself, the load and the origin another. Every measurement
-//! is repeated in rounds, in turn with the others, and compared to nginx in the same round: what
-//! else the machine does then meets all of them.
+//! `cargo bench --bench compare` runs everything; `-- --only cpu --rounds 3 --peers nginx,proxy` a
+//! part. The proxy has one processor to itself, the load and the origin another. Every measurement
+//! is repeated in rounds, alternating with the others, and compared to nginx in the same round.
+//! Other activity on the machine then affects all of them.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
@@ -36,16 +36,16 @@ use origin::Origin;
 use peers::Peer;
 use section::Section;
 
-/// How long a proxy is driven before it is measured.
+/// How long a proxy is driven before a measurement.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What all parts have in common.
+/// The context of all parts.
 struct Bench {
     arguments: Arguments,
     processors: Processors,
     origin: Origin,
     peers: Vec<Peer>,
-    /// The machine, the versions and the day, in a line of Markdown.
+    /// The machine, the versions and the date, in a line of Markdown.
     measured_on: String,
 }
 

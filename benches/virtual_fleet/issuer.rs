@@ -1,4 +1,4 @@
-//! The simulated token endpoint: one pool, written down independently of the program's mirror.
+//! The simulated token endpoint: one pool, written independently of the program's mirror.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ const CAPACITY: f64 = 5.0;
 const REFILL: Duration = Duration::from_secs(60);
 const LIFETIME: Duration = Duration::from_secs(299);
 
-/// How long the program waits for an answer (`token_timeout`).
+/// The program's timeout of a token request (`token_timeout`).
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Collibra's token endpoint, for one client.
@@ -29,22 +29,22 @@ struct Books {
     weather: Endpoint,
     level: f64,
     at: Duration,
-    /// When each token ends.
+    /// When each token expires.
     ends: Vec<Duration>,
     under_way: u32,
     seen: Asked,
 }
 
-/// What the endpoint saw.
+/// The endpoint's counters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
-    /// All requests that reached it, or were meant to.
+    /// Requests that reached it, or were meant to.
     pub(crate) requests: u64,
-    /// Tokens given, or lost on their way.
+    /// Tokens that were issued, including those lost in transit.
     pub(crate) tokens: u64,
     /// 429s because the pool was empty.
     pub(crate) refused: u64,
-    /// The most requests under way at a time.
+    /// The most concurrent requests.
     pub(crate) at_a_time: u32,
 }
 
@@ -68,12 +68,12 @@ impl Issuer {
         locked(&self.books).weather = weather;
     }
 
-    /// What was seen since this was last called.
+    /// The counts since the last call.
     pub(super) fn take(&self) -> Asked {
         std::mem::take(&mut locked(&self.books).seen)
     }
 
-    /// Whether a token lives.
+    /// Returns whether a token is valid.
     pub(super) fn accepts(&self, access_token: &str) -> bool {
         let number: Option<usize> = access_token.strip_prefix('t').and_then(|n| n.parse().ok());
         let books = locked(&self.books);
@@ -146,7 +146,7 @@ impl TokenEndpoint for Issuer {
     }
 }
 
-/// A request; it also ends with the proxy that sent it.
+/// A request in flight; it also ends with the proxy that sent it.
 struct UnderWay<'a>(&'a Issuer);
 
 impl Drop for UnderWay<'_> {

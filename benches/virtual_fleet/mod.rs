@@ -1,13 +1,13 @@
-//! A fleet of proxies in virtual time, in one thread: the program's own engine
-//! (`token::service`, with schedule, budget and cache), as many of them as one likes, against a
-//! simulated token endpoint and a simulated store.
+//! A fleet of proxies in virtual time, in one thread: the program's own engine (`token::service`,
+//! with schedule, budget and cache), any number of times, with a simulated token endpoint and
+//! store.
 //!
-//! Only the two ports of the engine are simulated, and the clock: what decides, what holds the lease
-//! and what is kept is the code that runs in `serve`. Every proxy has a request each minute; it
-//! is served if there is a token in hand, and the endpoint is asked whether that lives.
+//! Only the engine's two ports and the clock are simulated. The decisions, the lease and the stored
+//! record are handled by the code that runs in `serve`. Every proxy gets one request a minute,
+//! which is served if there is a token; the endpoint checks that it is valid.
 //!
-//! Promises, of each run: no dead token is ever used, and what is in hand never goes back to an older
-//! one. Whether a request is ever refused for the pool's sake is told.
+//! Checked in each run: no expired token is ever used, and no proxy returns to an older token. The
+//! report says whether the pool ever refused a request.
 
 mod clock;
 mod cost;
@@ -29,39 +29,39 @@ use proxy::{Proxy, World};
 use server::Server;
 pub(crate) use weather::{Blow, Event, HOURS, a_bad_day};
 
-/// A proxy has one request in so many seconds.
+/// The seconds between two requests to a proxy.
 const EVERY: usize = 60;
 
-/// All proxies are started within so long.
+/// The time within which all proxies start.
 const START: Duration = Duration::from_secs(10);
 
-/// What is simulated.
+/// The simulation's parameters.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) proxies: usize,
-    /// By a store that all share; otherwise each keeps its own token.
+    /// Whether all share a store; otherwise each has its own token.
     pub(crate) sharing: bool,
     pub(crate) hours: usize,
-    /// What happens, in order.
+    /// The events, in order.
     pub(crate) events: Vec<Event>,
     pub(crate) seed: u64,
 }
 
-/// What an hour showed.
+/// The results of an hour.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hour {
     pub(crate) asked: issuer::Asked,
     /// Requests to the proxies.
     pub(crate) requests: u64,
-    /// Those of them for which there was no token.
+    /// Requests without a token.
     pub(crate) without_token: u64,
-    /// What the store had to do, in all.
+    /// The store's total load.
     pub(crate) store: Load,
-    /// The same, in the second with the most operations.
+    /// The load of the second with the most operations.
     pub(crate) worst: Load,
 }
 
-/// Runs what is planned; gives each hour.
+/// Runs the plan; returns the results of each hour.
 pub(crate) fn run(plan: &Plan) -> Vec<Hour> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -75,7 +75,7 @@ struct Fleet {
     world: Arc<World>,
     proxies: Vec<Proxy>,
     numbers: Numbers,
-    /// What befalls the proxies that next have the right to ask, one after the other.
+    /// The blows for the next lease holders, one after the other.
     traps: VecDeque<Blow>,
 }
 
@@ -130,7 +130,7 @@ impl Fleet {
         hours
     }
 
-    /// Waits until the simulation has run for `end`; who walks into a trap meanwhile is caught.
+    /// Runs the simulation until `end`, and applies traps to lease holders.
     async fn until(&mut self, end: Duration) {
         loop {
             let left = end.saturating_sub(self.world.clock.passed());
@@ -141,7 +141,7 @@ impl Fleet {
             let Ok(asker) = tokio::time::timeout(left, server.asker()).await else {
                 return;
             };
-            // its request is under way by then
+            // its request is in flight by then
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.traps.pop_front();
             let Some(proxy) = self.proxies.iter().find(|proxy| proxy.is(asker)) else {
@@ -179,7 +179,7 @@ impl Fleet {
                 }
             }
             (Blow::TokenRefused, _) => self.proxies.iter().for_each(Proxy::is_refused),
-            // what befalls a store befalls nobody where there is none
+            // events of the store do not affect a fleet without one
             (_, None) => {}
         }
     }

@@ -11,7 +11,7 @@ use collibra_auth_proxy::client_id::ClientId;
 use collibra_auth_proxy::clock::Clock;
 use collibra_auth_proxy::store::memory::MemoryStore;
 use collibra_auth_proxy::token::budget;
-use collibra_auth_proxy::token::cache::TokenCell;
+use collibra_auth_proxy::token::cache::TokenSlot;
 use collibra_auth_proxy::token::ports::{Outcome, TokenStore};
 use collibra_auth_proxy::token::schedule;
 use collibra_auth_proxy::token::service::{Control, Observer, Parts, TokenService};
@@ -33,18 +33,18 @@ const CONFIG: schedule::Config = schedule::Config {
     },
 };
 
-/// What all proxies have in common.
+/// The context of all proxies.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) clock: VirtualClock,
     pub(super) issuer: Arc<Issuer>,
-    /// What they share a token by, if they share one.
+    /// The server of the shared store, if there is one.
     pub(super) server: Option<Arc<Server>>,
-    /// How many processes there have been.
+    /// How many processes were started.
     pub(super) processes: AtomicUsize,
 }
 
-/// A place in the fleet.
+/// A proxy's place in the fleet.
 #[derive(Clone)]
 pub(super) struct Proxy {
     world: Arc<World>,
@@ -54,13 +54,13 @@ pub(super) struct Proxy {
 
 struct Process {
     who: usize,
-    cell: Arc<TokenCell>,
+    slot: Arc<TokenSlot>,
     running: AbortHandle,
     dead: Arc<AtomicBool>,
     gate: Arc<Gate>,
-    /// The youngest token that a request was given.
+    /// The newest token that a request was given.
     youngest: u64,
-    /// What would end the engine if it were dropped.
+    /// Dropping it would end the engine.
     _control: Control,
 }
 
@@ -73,7 +73,7 @@ impl Proxy {
         }
     }
 
-    /// Whether its process is the one that the store calls `who`.
+    /// Returns whether its process has this name in the store.
     pub(super) fn is(&self, who: usize) -> bool {
         locked(&self.process)
             .as_ref()
@@ -88,7 +88,7 @@ impl Proxy {
         });
     }
 
-    /// Ends the process in order, after `wait`, and starts another `pause` later.
+    /// Shuts the process down after `wait`, and starts another `pause` later.
     pub(super) fn restart_after(&self, wait: Duration, pause: Duration) {
         let proxy = self.clone();
         tokio::spawn(async move {
@@ -101,7 +101,7 @@ impl Proxy {
         });
     }
 
-    /// `kill -9`: it gives nothing up.
+    /// `kill -9`: the process releases nothing.
     pub(super) fn kill(&self) {
         if let Some(process) = locked(&self.process).take() {
             process.dead.store(true, Ordering::Relaxed);
@@ -109,7 +109,7 @@ impl Proxy {
         }
     }
 
-    /// Stands still for `span`: neither its engine nor its requests go on.
+    /// Stops for `span`: neither its engine nor its requests continue.
     pub(super) fn stop_for(&self, span: Duration) {
         let Some(gate) = locked(&self.process).as_ref().map(|p| Arc::clone(&p.gate)) else {
             return;
@@ -124,31 +124,32 @@ impl Proxy {
         });
     }
 
-    /// The API refuses the token in hand, to the first request that has it, within a second.
+    /// The API rejects the current token at its next use, within a second.
     pub(super) fn is_refused(&self) {
         let held = locked(&self.process).as_ref().map(|process| {
-            let token = process.cell.usable(self.world.clock.now());
+            let token = process.slot.usable(self.world.clock.now());
             let generation = token.and_then(|held| held.as_ref().map(|token| token.generation()));
-            (Arc::clone(&process.cell), generation)
+            (Arc::clone(&process.slot), generation)
         });
-        let Some((cell, Some(generation))) = held else {
+        let Some((slot, Some(generation))) = held else {
             return;
         };
         let after = self.numbers.between(Duration::ZERO, Duration::from_secs(1));
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            cell.reject(generation);
+            slot.reject(generation);
         });
     }
 
-    /// A request comes: whether there is a token for it. `None` if nobody is there.
+    /// Sends a request; returns whether there was a token for it, or `None` if no process is
+    /// running.
     pub(super) fn request(&self) -> Option<bool> {
         let mut process = locked(&self.process);
         let process = process.as_mut()?;
         if process.gate.closed.load(Ordering::Relaxed) {
             return None;
         }
-        let held = process.cell.usable(self.world.clock.now());
+        let held = process.slot.usable(self.world.clock.now());
         let Some(token) = held.as_ref().and_then(|held| held.as_ref()) else {
             return Some(false);
         };
@@ -174,7 +175,7 @@ impl Proxy {
             None => Arc::new(MemoryStore),
         };
         let (control, orders) = mpsc::unbounded_channel();
-        let (service, cell) = TokenService::new(Parts {
+        let (service, slot) = TokenService::new(Parts {
             client: "catalog".into(),
             client_id: ClientId::parse("simulated").unwrap(),
             config: CONFIG,
@@ -192,7 +193,7 @@ impl Proxy {
         };
         *locked(&self.process) = Some(Process {
             who,
-            cell,
+            slot,
             running: tokio::spawn(engine).abort_handle(),
             dead,
             gate,
@@ -202,21 +203,21 @@ impl Proxy {
     }
 }
 
-/// Counts nothing: the endpoint does.
+/// Counts nothing, because the endpoint does.
 struct Nobody;
 
 impl Observer for Nobody {
     fn token_request(&self, _duration: Duration, _outcome: Result<(), Outcome>) {}
 }
 
-/// Whether a process stands still.
+/// Whether a process is stopped.
 #[derive(Default)]
 struct Gate {
     closed: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
-/// An engine that does nothing while its gate is closed, whatever it waited for.
+/// An engine that is suspended while its gate is closed.
 struct Stoppable<F> {
     engine: Pin<Box<F>>,
     gate: Arc<Gate>,

@@ -1,5 +1,5 @@
-//! The simulated server that a fleet shares: it carries out one operation after the other, takes its
-//! time for each, and fails as it is told to.
+//! The simulated server that a fleet shares: it executes one operation at a time, takes time for
+//! each, and fails on demand.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,48 +13,48 @@ use super::clock::{Numbers, VirtualClock, locked};
 use super::cost::{Cost, Ledger};
 use super::weather::Store as Weather;
 
-/// How long a proxy waits for an answer.
+/// The timeout of a proxy's call.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// What nobody is told of is looked at by nobody for so long: most of it is replaced by then, and the
-/// simulation is the quicker.
+/// The delay before a change without a notification is published. Most such changes are replaced by
+/// then, which makes the simulation faster.
 const UNSEEN: Duration = Duration::from_millis(400);
 
-/// The way to the server and back.
+/// The latency to the server and back.
 const WAY: (Duration, Duration) = (Duration::from_micros(300), Duration::from_millis(2));
 
-/// The longest time from one look at the server to the next.
-const LOOK: Duration = Duration::from_millis(11_550);
+/// The longest polling interval.
+const POLL: Duration = Duration::from_millis(11_550);
 
-/// The same while the server is away.
-pub(super) const LOOK_ALONE: Duration = Duration::from_millis(1_250);
+/// The same while the server is unavailable.
+pub(super) const POLL_UNSUBSCRIBED: Duration = Duration::from_millis(1_250);
 
-/// Who is told of a change reads it within this.
-const TOLD: Duration = Duration::from_millis(20);
+/// The delay within which a notified proxy reads.
+const NOTIFIED: Duration = Duration::from_millis(20);
 
-/// So many read in a second, at most, what they were told of.
-const READERS: u32 = 4_000;
+/// The most reads per second that a notification causes.
+const MAX_READS_PER_SECOND: u32 = 4_000;
 
-/// The proxies look in as many groups, one after the other: a wake-up each is dear.
+/// The number of groups of proxies that are woken together, because every wake-up is expensive.
 const GROUPS: usize = 64;
 
-/// What is kept is remembered for so long, so that the store can go back to it.
+/// How long old records are remembered, so that the store can roll back.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// What there is to be seen of the server.
+/// The server's state as a poll sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    Away,
-    /// It is there, and what it keeps has this stamp.
-    Here(u64),
+pub(super) enum Version {
+    Unavailable,
+    /// It is available, and its record has this version.
+    Content(u64),
 }
 
-impl Seen {
-    /// Whether who has seen `before` has not seen this. What was read may be younger than what is
-    /// shown.
-    pub(super) fn is_news_to(self, before: Seen) -> bool {
+impl Version {
+    /// Returns whether this is news for a proxy that has observed `before`. A read may have
+    /// returned a newer version than the published one.
+    pub(super) fn is_news_to(self, before: Version) -> bool {
         match (self, before) {
-            (Seen::Here(there), Seen::Here(before)) => there > before,
+            (Version::Content(there), Version::Content(before)) => there > before,
             _ => self != before,
         }
     }
@@ -64,18 +64,18 @@ impl Seen {
 pub(super) struct Server {
     pub(super) clock: VirtualClock,
     pub(super) numbers: Numbers,
-    /// What each group has been shown last, and which change that was.
-    shown: Vec<watch::Sender<(u64, Seen)>>,
+    /// The last state published to each group, and its change number.
+    shown: Vec<watch::Sender<(u64, Version)>>,
     pub(super) kept: Mutex<Kept>,
-    /// Is told of each lease that is taken.
+    /// Notified of each new lease.
     pub(super) taken: Notify,
 }
 
-/// Who may ask.
+/// The lease holder.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Holder {
     pub(super) member: usize,
-    /// Which of all leases it is.
+    /// The lease's number.
     pub(super) lease: u64,
     pub(super) until: Duration,
 }
@@ -83,16 +83,16 @@ pub(super) struct Holder {
 pub(super) struct Kept {
     pub(super) weather: Weather,
     pub(super) record: Option<Record>,
-    pub(super) stamp: u64,
-    /// How often there was something to be seen.
+    pub(super) version: u64,
+    /// The number of published changes.
     changes: u64,
     before: VecDeque<(Duration, Option<Record>)>,
-    /// Who may ask, and until when.
+    /// The lease holder and its lease's expiry.
     pub(super) holder: Option<Holder>,
     pub(super) leases: u64,
-    /// When what it has to do now will be done.
+    /// When its current work will be done.
     busy_until: Duration,
-    /// The members by when each came.
+    /// The members in the order in which they joined.
     pub(super) members: Vec<usize>,
     pub(super) ledger: Ledger,
 }
@@ -103,12 +103,12 @@ impl Server {
             clock,
             numbers: Numbers::of(seed),
             shown: (0..GROUPS)
-                .map(|_| watch::Sender::new((0, Seen::Here(0))))
+                .map(|_| watch::Sender::new((0, Version::Content(0))))
                 .collect(),
             kept: Mutex::new(Kept {
                 weather: Weather::Fair,
                 record: None,
-                stamp: 0,
+                version: 0,
                 changes: 0,
                 before: VecDeque::new(),
                 holder: None,
@@ -122,26 +122,26 @@ impl Server {
     }
 
     pub(super) fn becomes(self: &Arc<Server>, weather: Weather) {
-        let stamp = {
+        let version = {
             let mut kept = locked(&self.kept);
             kept.weather = weather;
-            kept.stamp
+            kept.version
         };
         let there = match weather {
-            Weather::Fair => Seen::Here(stamp),
-            Weather::Away | Weather::BlackHole => Seen::Away,
+            Weather::Fair => Version::Content(version),
+            Weather::Away | Weather::BlackHole => Version::Unavailable,
         };
         let within = match weather {
-            Weather::Fair => LOOK_ALONE,
+            Weather::Fair => POLL_UNSUBSCRIBED,
             // the connection breaks
-            Weather::Away => TOLD,
-            Weather::BlackHole => LOOK,
+            Weather::Away => NOTIFIED,
+            Weather::BlackHole => POLL,
         };
         self.show(there, within);
     }
 
-    /// What the group of `who` is shown.
-    pub(super) fn view(&self, who: usize) -> watch::Receiver<(u64, Seen)> {
+    /// The published state for the group of `who`.
+    pub(super) fn view(&self, who: usize) -> watch::Receiver<(u64, Version)> {
         self.shown[who % GROUPS].subscribe()
     }
 
@@ -155,7 +155,7 @@ impl Server {
         self.replace(before.and_then(|(_, record)| record), false);
     }
 
-    /// Who has the right to ask, now or as soon as somebody has.
+    /// Waits for a lease holder, the current or the next one.
     pub(super) async fn asker(&self) -> usize {
         loop {
             let taken = self.taken.notified();
@@ -167,47 +167,47 @@ impl Server {
         }
     }
 
-    /// What it had to do, each second.
+    /// The work done in each second.
     pub(super) fn ledger(&self) -> Ledger {
         std::mem::take(&mut locked(&self.kept).ledger)
     }
 
-    /// Puts `record` in place of what is kept; everybody is told, or sees it at a look.
-    pub(super) fn replace(self: &Arc<Server>, record: Option<Record>, is_told: bool) -> Seen {
+    /// Replaces the record; everyone is notified, or notices by polling.
+    pub(super) fn replace(self: &Arc<Server>, record: Option<Record>, notifies: bool) -> Version {
         let now = self.clock.passed();
-        let stamp = {
+        let version = {
             let mut kept = locked(&self.kept);
             let before = std::mem::replace(&mut kept.record, record);
             kept.before.push_back((now, before));
             while kept.before.len() > 1 && kept.before[0].0 + REMEMBERED < now {
                 kept.before.pop_front();
             }
-            kept.stamp += 1;
-            kept.stamp
+            kept.version += 1;
+            kept.version
         };
-        if is_told {
+        if notifies {
             let members = locked(&self.kept).members.len();
             let members = u32::try_from(members).unwrap_or(u32::MAX);
-            let turns = Duration::from_secs(1) * members / READERS;
-            self.show(Seen::Here(stamp), turns.max(TOLD));
+            let turns = Duration::from_secs(1) * members / MAX_READS_PER_SECOND;
+            self.show(Version::Content(version), turns.max(NOTIFIED));
         } else {
             let server = Arc::clone(self);
             tokio::spawn(async move {
                 tokio::time::sleep(UNSEEN).await;
                 let is_to_be_seen = {
                     let kept = locked(&server.kept);
-                    kept.stamp == stamp && kept.weather == Weather::Fair
+                    kept.version == version && kept.weather == Weather::Fair
                 };
                 if is_to_be_seen {
-                    server.show(Seen::Here(stamp), LOOK);
+                    server.show(Version::Content(version), POLL);
                 }
             });
         }
-        Seen::Here(stamp)
+        Version::Content(version)
     }
 
-    /// All look within so long, and see this, or what came later.
-    fn show(self: &Arc<Server>, there: Seen, within: Duration) {
+    /// Publishes this state, or a later one, to all groups within that time.
+    fn show(self: &Arc<Server>, there: Version, within: Duration) {
         let change = {
             let mut kept = locked(&self.kept);
             kept.changes += 1;
@@ -231,7 +231,7 @@ impl Server {
         });
     }
 
-    /// Has the server do something that costs as much as `cost`.
+    /// Executes an operation with this cost.
     pub(super) async fn work(&self, cost: &Cost) -> Result<(), StoreError> {
         let now = self.clock.passed();
         let answered = {
@@ -257,7 +257,7 @@ impl Server {
                 return Err(away());
             }
         }
-        // what was under way when the server went away is lost
+        // an operation in progress is lost when the server becomes unavailable
         match locked(&self.kept).weather {
             Weather::Fair => Ok(()),
             Weather::Away | Weather::BlackHole => Err(away()),
@@ -272,5 +272,5 @@ impl fmt::Debug for Server {
 }
 
 pub(super) fn away() -> StoreError {
-    StoreError::Away("simulated to be away".to_owned())
+    StoreError::Unavailable("simulated to be unavailable".to_owned())
 }

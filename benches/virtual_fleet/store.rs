@@ -1,37 +1,37 @@
-//! One proxy's way to the shared server: what `src/store/redis.rs` does, without the sockets.
+//! One proxy's connection to the shared server: what `src/store/redis.rs` does, without sockets.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use collibra_auth_proxy::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+use collibra_auth_proxy::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 
 use super::clock::locked;
 use super::cost::{self, Cost};
-use super::server::{Holder, LOOK_ALONE, Seen, Server, away};
+use super::server::{Holder, POLL_UNSUBSCRIBED, Server, Version, away};
 use super::weather::Store as Weather;
 
-/// A member of the fleet, as its store.
+/// A member of the fleet as a store.
 #[derive(Debug)]
 pub(super) struct Member(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     server: Arc<Server>,
-    /// Its name, a number that no other process has had.
+    /// Its unique number.
     who: usize,
-    /// Whether the process is dead: it tells nobody anything any more.
+    /// Whether the process is dead: it then sends nothing.
     dead: Arc<AtomicBool>,
     eyes: Mutex<Eyes>,
 }
 
 #[derive(Debug)]
 struct Eyes {
-    /// What was there at the last look.
-    looked: Option<Seen>,
-    /// What the engine has seen.
-    seen: Seen,
+    /// The state found by the last poll.
+    latest: Option<Version>,
+    /// The state that the engine has observed.
+    observed: Version,
 }
 
 impl Member {
@@ -45,8 +45,8 @@ impl Member {
             who,
             dead: Arc::clone(dead),
             eyes: Mutex::new(Eyes {
-                looked: None,
-                seen: Seen::Away,
+                latest: None,
+                observed: Version::Unavailable,
             }),
         }))
     }
@@ -54,7 +54,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // the server forgets it 15 s after its last sign of life: here at once
+        // the real server drops it 15 s after its last heartbeat; here it happens at once
         let mut kept = locked(&self.0.server.kept);
         if kept.weather == Weather::Fair
             && let Ok(place) = kept.members.binary_search(&self.0.who)
@@ -66,26 +66,26 @@ impl Drop for Member {
 
 impl Inner {
     async fn run(&self, cost: &Cost) -> Result<(), StoreError> {
-        let seen = {
+        let observed = {
             let mut eyes = locked(&self.eyes);
-            let seen = std::mem::replace(&mut eyes.seen, Seen::Away);
-            if eyes.looked == Some(Seen::Away) {
+            let observed = std::mem::replace(&mut eyes.observed, Version::Unavailable);
+            if eyes.latest == Some(Version::Unavailable) {
                 return Err(away());
             }
-            seen
+            observed
         };
         self.server.work(cost).await?;
-        locked(&self.eyes).seen = seen;
+        locked(&self.eyes).observed = observed;
         Ok(())
     }
 
-    fn saw(&self, seen: Seen) {
+    fn observed(&self, observed: Version) {
         let mut eyes = locked(&self.eyes);
-        eyes.looked = Some(seen);
-        eyes.seen = seen;
+        eyes.latest = Some(observed);
+        eyes.observed = observed;
     }
 
-    async fn publish(&self, lease: u64, record: &Record, is_told: bool) -> Result<(), StoreError> {
+    async fn publish(&self, lease: u64, record: &Record, notifies: bool) -> Result<(), StoreError> {
         self.run(&cost::READ).await?;
         self.run(&cost::PUBLISH).await?;
         let (generation, is_lost) = {
@@ -97,10 +97,10 @@ impl Inner {
             )
         };
         if is_lost || generation > record.generation {
-            return Err(StoreError::Overtaken("simulated".to_owned()));
+            return Err(StoreError::Conflict("simulated".to_owned()));
         }
-        let is_told = is_told || record.generation > generation;
-        self.saw(self.server.replace(Some(record.clone()), is_told));
+        let notifies = notifies || record.generation > generation;
+        self.observed(self.server.replace(Some(record.clone()), notifies));
         Ok(())
     }
 }
@@ -109,14 +109,14 @@ impl Inner {
 impl TokenStore for Member {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
         if let Err(problem) = self.0.run(&cost::READ).await {
-            self.0.saw(Seen::Away);
+            self.0.observed(Version::Unavailable);
             return Err(problem);
         }
-        let (record, stamp) = {
+        let (record, version) = {
             let kept = locked(&self.0.server.kept);
-            (kept.record.clone(), kept.stamp)
+            (kept.record.clone(), kept.version)
         };
-        self.0.saw(Seen::Here(stamp));
+        self.0.observed(Version::Content(version));
         Ok(record)
     }
 
@@ -147,49 +147,49 @@ impl TokenStore for Member {
     async fn changed(&self) {
         let server = &self.0.server;
         let mut view = server.view(self.0.who);
-        let (looked, seen) = {
+        let (latest, observed) = {
             let eyes = locked(&self.0.eyes);
-            (eyes.looked, eyes.seen)
+            (eyes.latest, eyes.observed)
         };
-        if looked.is_some_and(|looked| looked != seen) {
+        if latest.is_some_and(|latest| latest != observed) {
             return;
         }
         let mut is_shown = false;
         loop {
-            if !view.borrow_and_update().1.is_news_to(seen) {
+            if !view.borrow_and_update().1.is_news_to(observed) {
                 if view.changed().await.is_err() {
                     std::future::pending().await
                 }
                 is_shown = true;
                 continue;
             }
-            if seen == Seen::Away && !is_shown {
-                // by its own next look
-                let after = server.numbers.between(Duration::ZERO, LOOK_ALONE);
+            if observed == Version::Unavailable && !is_shown {
+                // by its own next poll
+                let after = server.numbers.between(Duration::ZERO, POLL_UNSUBSCRIBED);
                 tokio::time::sleep(after).await;
             }
             let there = view.borrow_and_update().1;
-            locked(&self.0.eyes).looked = Some(there);
-            if there.is_news_to(seen) {
+            locked(&self.0.eyes).latest = Some(there);
+            if there.is_news_to(observed) {
                 return;
             }
             is_shown = false;
         }
     }
 
-    fn rank(&self) -> Rank {
+    fn membership(&self) -> Membership {
         let kept = locked(&self.0.server.kept);
         match kept.members.binary_search(&self.0.who) {
-            Ok(before) => Rank::Among {
+            Ok(before) => Membership::Member {
                 before: u32::try_from(before).unwrap_or(u32::MAX),
                 all: u32::try_from(kept.members.len()).unwrap_or(u32::MAX),
             },
-            Err(_) => Rank::Unknown,
+            Err(_) => Membership::Unknown,
         }
     }
 }
 
-/// The right to ask.
+/// The held lease.
 #[derive(Debug)]
 struct Held {
     inner: Arc<Inner>,
@@ -200,8 +200,8 @@ struct Held {
 #[async_trait]
 impl Lease for Held {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        let is_told = std::mem::replace(&mut self.has_published, true);
-        self.inner.publish(self.lease, record, is_told).await
+        let notifies = std::mem::replace(&mut self.has_published, true);
+        self.inner.publish(self.lease, record, notifies).await
     }
 }
 

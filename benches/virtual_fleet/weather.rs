@@ -1,4 +1,4 @@
-//! What befalls a fleet, and when.
+//! The events of a fleet, and when they happen.
 
 use std::time::Duration;
 
@@ -10,79 +10,78 @@ pub(crate) enum Endpoint {
     Fair,
     /// It answers 500 and takes nothing from the pool.
     Failing,
-    /// It answers rightly, after 8 s.
+    /// It answers correctly after 8 s.
     Slow,
-    /// It takes a token from the pool and does not answer.
+    /// It takes a token from the pool and never answers.
     Hanging,
     /// It answers 429, whatever the pool holds.
     Forging,
-    /// Nobody can connect to it.
+    /// It is unreachable.
     Away,
 }
 
 /// How the store behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Store {
-    /// It answers within some milliseconds, one after another.
+    /// It answers within milliseconds, one call after another.
     #[default]
     Fair,
-    /// Nobody can connect to it.
+    /// It is unreachable.
     Away,
-    /// It takes what it is sent, and does not answer.
+    /// It accepts all bytes and never answers.
     BlackHole,
 }
 
-/// What happens once.
+/// A single event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blow {
-    /// The endpoint behaves so from now on.
+    /// The endpoint behaves like this from now on.
     Endpoint(Endpoint),
-    /// The store behaves so from now on.
+    /// The store behaves like this from now on.
     Store(Store),
-    /// The store loses all that it keeps, the lock included.
+    /// The store loses all content, including the lock.
     StoreForgets,
-    /// What the store keeps is again what it was five minutes ago.
+    /// The store rolls back by five minutes.
     StoreGoesBack,
-    /// The proxy that next has the right to ask is killed over it, and started again 10 s later.
+    /// The next lease holder is killed during its request, and restarted 10 s later.
     KillAsker,
-    /// The proxy that next has the right to ask stands still over it for 90 s, longer than its
-    /// right lasts.
+    /// The next lease holder is stopped during its request for 90 s, longer than its lease.
     StopAsker,
-    /// All are restarted one after the other within so long; each is away for 2 s.
+    /// All are restarted one after the other within that time; each is down for 2 s.
     Roll(Duration),
-    /// All are killed at once, and started again within 10 s.
+    /// All are killed at once, and restarted within 10 s.
     PowerCut,
-    /// The API refuses the token in hand: each proxy notices by its next request.
+    /// The API rejects the current token: each proxy notices at its next request.
     TokenRefused,
 }
 
-/// One thing that happens, so long after the start.
+/// An event and its time after the start.
 pub(crate) type Event = (Duration, Blow);
 
-/// A day on which everything happens once, each in an hour of its own; what each hour has.
+/// A day with every event once, each in its own hour; describes the hours.
 pub(crate) const HOURS: [&str; 24] = [
     "nothing",
     "the endpoint answers 500 for 2 minutes",
     "the endpoint answers after 8 s, for 10 minutes",
     "the endpoint does not answer for 2 minutes",
     "the endpoint answers 429 to everything for 2 minutes",
-    "the endpoint cannot be reached for 2 minutes",
+    "the endpoint is unreachable for 2 minutes",
     "the endpoint answers 500 for 10 minutes",
     "nothing",
-    "the store is away for 2 minutes",
-    "the store is away for 10 minutes",
-    "the store takes everything and answers nothing for 2 minutes",
-    "the store loses everything",
-    "the store goes back by 5 minutes",
-    "the store and the endpoint are away for 2 minutes",
+    "the store is unavailable for 2 minutes",
+    "the store is unavailable for 10 minutes",
+    "the store accepts data but never answers for 2 minutes",
+    "the store loses all data",
+    "the store rolls back by 5 minutes",
+    "the store and the endpoint are unavailable for 2 minutes",
     "all are restarted, one after the other within the hour",
-    "five are killed (`kill -9`) while they ask for a token",
-    "three are stopped for 90 s while they ask for a token",
+    "five are killed (`kill -9`) during their token request",
+    "three are stopped for 90 s during their token request",
     "all are killed at once and come back within 10 s",
     "nothing",
-    "the API refuses the token in hand",
+    "the API rejects the current token",
     "the endpoint does not answer for 10 minutes",
-    "the store takes everything and answers nothing for 10 minutes",
+    "the store accepts data but never answers for 10 minutes",
     "the endpoint answers 500 for 2 minutes during a restart of all within 10 minutes",
     "nothing",
 ];

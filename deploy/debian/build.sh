@@ -3,7 +3,7 @@
 #
 #   deploy/debian/build.sh [--no-build]
 #
-# Wants cargo-deb (cargo install --locked cargo-deb). --no-build takes target/dist as it is.
+# Needs cargo-deb (cargo install --locked cargo-deb). --no-build uses the existing target/dist.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -13,12 +13,12 @@ extra=target/debian/extra
 
 [[ ${1:-} == --no-build ]] || deploy/build.sh >/dev/null
 
-# the commands that the help lists, below those that are given
+# the subcommands that the help of a command lists
 commands() {
     "$binary" "$@" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z-]\{1,\}\).*/\1/p' | grep -vx help || true
 }
 
-# a page for a command, and one for each below it
+# a page for a command, and one for each subcommand
 pages() {
     local words=("$@") page command
     page=$(IFS=-; echo "${words[*]:+-${words[*]}}")

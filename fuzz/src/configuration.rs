@@ -1,4 +1,4 @@
-//! The text of a configuration file.
+//! Fuzz target: the text of a configuration file.
 
 use std::path::Path;
 use std::str;
@@ -6,10 +6,10 @@ use std::str;
 use collibra_auth_proxy::config::{self, Config, Fault};
 use toml::de::{DeTable, DeValue};
 
-/// Reads `input` as a configuration.
+/// Parses `input` as a configuration.
 ///
 /// # Panics
-/// If what is said of it quotes a value, or if it is accepted without being sound.
+/// If a message quotes a value, or if an invalid configuration is accepted.
 pub fn check(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else {
         return;
@@ -19,14 +19,14 @@ pub fn check(input: &[u8]) {
     }
     let text = super::planted(text);
     let mut seen = Seen::default();
-    // a text that is no TOML is told so by what should stand there, and has no names to quote
+    // a TOML syntax error names what was expected, and quotes no key
     if let Ok(document) = DeTable::parse(&text) {
         seen.table(document.get_ref());
     }
     if seen.names_canary || seen.leads_outside {
         return;
     }
-    // relative paths count from a directory that is not there
+    // relative paths are resolved in a directory that does not exist
     let path = Path::new("/nonexistent/proxy.toml");
     let said: Vec<String> = match config::read(path, super::secret(&text), &env) {
         Ok(config) => {
@@ -36,7 +36,7 @@ pub fn check(input: &[u8]) {
             config.warnings.iter().map(Fault::to_string).collect()
         }
         Err(faults) => {
-            assert!(faults.iter().count() > 0, "refused without a word");
+            assert!(faults.iter().count() > 0, "refused without a fault");
             let each = faults.iter().map(|fault| format!("{fault:?}"));
             each.chain([faults.to_string()]).collect()
         }
@@ -84,14 +84,14 @@ fn assert_sound(config: &Config) {
     }
 }
 
-/// What a document holds that bears on what may be said of it.
+/// What in a document affects which messages are allowed.
 #[derive(Default)]
 struct Seen {
-    /// A key has the canary in it; keys may be quoted.
+    /// A key contains the canary; keys may be quoted.
     names_canary: bool,
-    /// It stands as a value elsewhere than under `client_secret`, where it is no secret.
+    /// It is a value of another key than `client_secret`, where it is not a secret.
     shows_canary: bool,
-    /// A file is named that may be there: what it holds is not for this to read.
+    /// It names a file that may exist: do not read it.
     leads_outside: bool,
 }
 

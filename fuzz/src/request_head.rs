@@ -1,11 +1,11 @@
-//! The head of a request, as it comes from a caller.
+//! Fuzz target: the head of a caller's request.
 
 use collibra_auth_proxy::proxy::{head, target};
 
-/// Judges `input` as a head, and what stands between the first two spaces as its target.
+/// Parses `input` as a head, and the text between its first two spaces as a target.
 ///
 /// # Panics
-/// If it is let through and can be read in more than one way.
+/// If an accepted head can be read in more than one way.
 pub fn check(input: &[u8]) {
     if head::check(input).is_ok() {
         assert_one_end_of_line(input);
@@ -28,7 +28,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// Whoever ends a line at LF reads the same lines as who ends it at CRLF, and as who ends it at CR.
+/// Asserts that a parser that ends lines at LF, at CRLF or at CR reads the same lines.
 fn assert_one_end_of_line(head: &[u8]) {
     let text: Vec<u8> = head.to_vec();
     let ends = text.windows(2).filter(|pair| pair == b"\r\n").count();
@@ -44,7 +44,7 @@ fn assert_one_length(head: &[u8]) {
     assert!(!has("content-length") || !has("transfer-encoding"));
 }
 
-/// No server finds other segments in it, however often it decodes them one by one.
+/// Asserts that no server finds other segments in it, even if it decodes them repeatedly.
 fn assert_plain(target: &[u8]) {
     let path = target.split(|byte| *byte == b'?').next();
     let path = std::str::from_utf8(path.unwrap_or_default()).expect("it is judged as text");

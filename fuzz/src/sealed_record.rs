@@ -1,7 +1,7 @@
-//! What lies in a store: bytes that anybody may have written.
+//! Fuzz target: a stored record, which anyone with access to the store may have written.
 //!
-//! The clear part of a record has a digest, which anybody can make, though no fuzzer will hit on it:
-//! so each input that looks like a record is opened once more with the digest that belongs to it.
+//! The clear part of a record has a digest. Anyone can compute it, but no fuzzer will find it by
+//! chance. So each input that resembles a record is also opened with its correct digest.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 const INSTANCE: &str = "https://acme.example";
 
-/// What the sound records of the corpus have: generation, token, the moment at which it was asked
-/// for, and its life. Nothing else was ever sealed with [`KEY`] that may be believed.
+/// Generation, token, request time and lifetime of the valid records in the corpus. Nothing else
+/// was ever sealed with [`KEY`].
 const SEALED: (u64, &str, u64, Duration) = (
     7,
     "an.access-token",
@@ -22,7 +22,7 @@ const SEALED: (u64, &str, u64, Duration) = (
     Duration::from_secs(299),
 );
 
-/// One may count up from it for ever.
+/// The highest generation that leaves room to count up.
 const MOST_GENERATIONS: u64 = 1 << 53;
 
 static KEY: LazyLock<Key> = LazyLock::new(|| {
@@ -47,7 +47,7 @@ static FOREIGN: LazyLock<Key> = LazyLock::new(|| {
 /// Opens `input`.
 ///
 /// # Panics
-/// If that gives a token that was not sealed, a record that cannot be, or none without a flaw.
+/// If it returns a token that was not sealed, an impossible record, or nothing and no flaw.
 pub fn check(input: &[u8]) {
     check_as_it_stands(input);
     if let Some(mended) = mended(input) {
@@ -84,7 +84,7 @@ fn check_as_it_stands(bytes: &[u8]) {
 
 fn judge(opened: &Opened) {
     let Some(record) = &opened.record else {
-        assert!(opened.flaw.is_some(), "nothing, and nothing wrong");
+        assert!(opened.flaw.is_some(), "neither a record nor a flaw");
         return;
     };
     assert!(record.generation <= MOST_GENERATIONS);
@@ -109,7 +109,7 @@ fn judge(opened: &Opened) {
     assert!(!format!("{opened:?}").contains(SEALED.1), "{opened:?}");
 }
 
-/// What is sealed opens as it was.
+/// Asserts that a sealed record opens unchanged.
 fn assert_sealed_again(record: &Record) {
     let bytes = record::seal(&KEY, record).expect("there is randomness");
     assert!(bytes.len() <= record::LARGEST);
@@ -127,7 +127,7 @@ fn assert_sealed_again(record: &Record) {
     assert_eq!(tokens[0], tokens[1]);
 }
 
-/// `input` with the digest of its own clear part, if it has one.
+/// Returns `input` with the digest of its own clear part, if it has one.
 fn mended(input: &[u8]) -> Option<Vec<u8>> {
     let mut document: Value = serde_json::from_slice(input).ok()?;
     let number = |path| document.pointer(path).and_then(Value::as_u64);

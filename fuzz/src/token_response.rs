@@ -1,5 +1,5 @@
-//! An answer of the token endpoint: a status, header lines, an empty line and a body, each line of
-//! the head ended by a line feed.
+//! Fuzz target: a response of the token endpoint. The input is a status, header lines, an empty
+//! line and a body; each line of the head ends with a line feed.
 
 use std::str;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use collibra_auth_proxy::oauth::{AuthMethod, Config};
 use collibra_auth_proxy::token::ports::{Grant, Outcome, RequestError};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// No message is longer, in characters: two quotations of 200 and the words around them.
+/// The longest message in characters: two quotations of 200 and the text around them.
 const LONGEST_MESSAGE: usize = 800;
 
 static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
@@ -32,11 +32,11 @@ static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
     })
 });
 
-/// Reads `input` as an answer.
+/// Parses `input` as a response.
 ///
 /// # Panics
-/// If that gives a token that cannot be used, a failure of the wrong kind, or a message that shows
-/// the client's secret or cannot be shown.
+/// If it returns an unusable token, a failure of the wrong kind, or a message that contains the
+/// client's secret or unprintable characters.
 pub fn check(input: &[u8]) {
     if super::spells_canary(input) {
         return;
@@ -81,12 +81,15 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
 }
 
 fn judge_grant(grant: &Grant, status: StatusCode) {
-    assert!(status.is_success(), "a token by {status}");
+    assert!(
+        status.is_success(),
+        "a token in a response with status {status}"
+    );
     let token = grant.access_token.expose();
     assert!(!token.is_empty() && token.len() <= MAX_BODY);
     assert!(
         token.bytes().all(|byte| byte.is_ascii_graphic()),
-        "a token that no header can hold: {token:?}"
+        "a token that is invalid in a header: {token:?}"
     );
     let life = grant.expires_in;
     assert!(!life.is_zero() && life <= super::DAY, "{life:?}");

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::drain::Caller;
+use super::local::Caller;
 use super::routes::TEXT;
 use super::view::View;
 use crate::browser;

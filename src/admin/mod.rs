@@ -5,14 +5,15 @@
 //! reached: an outage that the tokens in hand outlive is none for the apps.
 //!
 //! Promises: everything here can be read by anyone who can connect, but by no web page (`guard`), so
-//! nothing here is a token, a secret or a key; nothing here changes anything but `POST /drain`, which ends the process and is
-//! for programs of this machine only; a slow or silent caller is let go.
+//! nothing here is a token, a secret or a key; nothing here changes anything but the POST routes, which
+//! are for programs of this machine only, as is the configuration; a slow or silent caller is let go.
 
+mod actions;
 mod connection;
-mod drain;
 mod events;
 mod guard;
 pub mod history;
+mod local;
 mod page;
 mod ready;
 pub mod report;
@@ -21,5 +22,6 @@ mod routes;
 mod server;
 mod view;
 
+pub use actions::{LogLevel, Renewing};
 pub use server::serve;
 pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, Past, Refused, View};

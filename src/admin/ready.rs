@@ -99,7 +99,7 @@ pub(crate) fn outage(client: &ClientReport, api: &ApiReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::view::Refused;
-    use super::super::view::tests::{cell, holds, refused, view};
+    use super::super::view::tests::{holds, refused, slot, view};
     use super::*;
     use crate::clock::Clock;
     use crate::outgoing::dial::Kind;
@@ -111,14 +111,14 @@ mod tests {
     #[test]
     fn says_what_each_client_holds_what_comes_next_and_why() {
         let (view, clock) = view();
-        let cell = cell(&view);
+        let slot = slot(&view);
         insta::assert_snapshot!(verbose(&view.report()), @r"
         catalog: has no token yet; the next request is due now
         not ready: no usable token for catalog
         ");
 
         let asked = clock.now();
-        cell.publish(holds(asked));
+        slot.publish(holds(asked));
         clock.advance(Duration::from_secs(20));
         insta::assert_snapshot!(verbose(&view.report()), @r"
         catalog: holds token 7 until 2027-01-15T08:05:00Z (280 s left); next request at 2027-01-15T08:02:30Z (in 130 s)
@@ -126,7 +126,7 @@ mod tests {
         ");
 
         clock.advance(Duration::from_secs(280));
-        cell.publish(refused(holds(asked), clock.now()));
+        slot.publish(refused(holds(asked), clock.now()));
         insta::assert_snapshot!(verbose(&view.report()), @r"
         catalog: has no usable token: token 7 ended at 2027-01-15T08:05:00Z; next request at 2027-01-15T08:06:00Z (in 60 s)
           last failure: rate_limited at 2027-01-15T08:05:00Z (3 in a row): acme.collibra.com says that the pool is empty
@@ -139,7 +139,7 @@ mod tests {
             Kind::Connect,
             "acme.collibra.com refused the connection",
         );
-        cell.publish(Status {
+        slot.publish(Status {
             store_problem: Some("redis://redis:6379 does not answer".into()),
             ..holds(clock.now())
         });
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_refused_configuration_is_told_until_a_sound_one_comes() {
         let (view, clock) = view();
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         let refused = Refused {
             since: clock.now(),
             faults: vec!["proxy.toml:3: a.b: this key is unknown; write `c`".to_owned()],
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_process_that_drains_is_not_ready_whatever_it_holds() {
         let (view, clock) = view();
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         assert_eq!(brief(&view.report()), "ready\n");
         view.draining.store(true, Ordering::Relaxed);
         assert!(!view.report().ready);

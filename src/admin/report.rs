@@ -10,8 +10,8 @@ use super::view::{AppView, Certificate, ClientView, View};
 use crate::client_id::ClientId;
 use crate::clock::Instant;
 use crate::telemetry::{Label, TokenRequest};
-use crate::token::cache::{Failure, Next, Status};
-use crate::token::ports::Rank;
+use crate::token::cache::{Failure, NextAttempt, Status};
+use crate::token::ports::Membership;
 use crate::token::token::Token;
 use crate::upstream::health::Summary;
 
@@ -60,7 +60,7 @@ pub struct RefusedReport {
 /// One client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClientReport {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: String,
     /// The URL of its instance.
     pub instance: String,
@@ -157,9 +157,9 @@ pub struct TokenReport {
     /// differs from the client's own until the first token of the new client is there.
     #[serde(default)]
     pub client_id: String,
-    /// Which token of this client it is, counted from 1.
+    /// The generation: the client's tokens are numbered from 1.
     pub generation: u64,
-    /// When it was asked for.
+    /// When it was requested.
     pub issued: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
@@ -167,7 +167,7 @@ pub struct TokenReport {
     pub seconds_left: u64,
 }
 
-/// What comes next for a client.
+/// When a client's next token request is due.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NextReport {
     /// What.
@@ -199,7 +199,7 @@ pub struct FailureReport {
     pub at: Timestamp,
     /// How long ago.
     pub seconds_ago: u64,
-    /// How many failures in a row, this one included.
+    /// Consecutive failures, this one included.
     pub in_a_row: u32,
 }
 
@@ -270,7 +270,7 @@ pub struct CertificateReport {
 /// One app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AppReport {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: String,
     /// The name of its client; null if it has that of its listener or route.
     pub client: Option<String>,
@@ -301,7 +301,7 @@ pub struct AppReport {
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerReport {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: String,
     /// Where it listens.
     pub address: String,
@@ -363,17 +363,17 @@ impl View {
             next,
             failure,
             pool,
-            doubted,
+            rejected,
             store_problem,
             ..
-        } = client.cell.status();
+        } = client.slot.status();
         let totals = self.metrics.client_totals(&client.name);
         ClientReport {
             name: client.name.to_string(),
             instance: client.instance.clone(),
             client_id: client.client_id.to_string(),
             token: token.map(|token| TokenReport {
-                rejected: doubted,
+                rejected,
                 ..self.token(&token, issued_to.as_ref(), now)
             }),
             next: self.next(next, now),
@@ -396,9 +396,9 @@ impl View {
                     .metrics
                     .store_latency(client.store_kind)
                     .map(|latency| hundredths(latency.as_secs_f64() * 1e3)),
-                replicas: match client.store.rank() {
-                    Rank::Among { all, .. } => Some(all),
-                    Rank::Alone | Rank::Unknown => None,
+                replicas: match client.store.membership() {
+                    Membership::Member { all, .. } => Some(all),
+                    Membership::Single | Membership::Unknown => None,
                 },
             }),
             token_requests: self.token_requests(&client.name),
@@ -484,14 +484,14 @@ impl View {
         }
     }
 
-    fn next(&self, next: Next, now: Instant) -> NextReport {
+    fn next(&self, next: NextAttempt, now: Instant) -> NextReport {
         match next {
-            Next::Answer => NextReport {
+            NextAttempt::InFlight => NextReport {
                 kind: NextKind::Answer,
                 at: None,
                 in_seconds: None,
             },
-            Next::Request(at) => {
+            NextAttempt::At(at) => {
                 let wait = at.since(now);
                 NextReport {
                     kind: NextKind::Request,
@@ -538,182 +538,4 @@ fn timestamp(at: SystemTime) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::view::tests::{CANARY, cell, holds, refused, view};
-    use super::*;
-    use crate::clock::Clock;
-    use crate::outgoing::dial::Kind;
-    use crate::telemetry::{Ended, InFlight, MethodLabel, Source};
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    #[test]
-    fn the_uptime_does_not_follow_the_wall_clock() {
-        let (view, clock) = view();
-        let mut view = Arc::into_inner(view).unwrap();
-        view.started += Duration::from_secs(3_600);
-        clock.advance(Duration::from_secs(160));
-        assert_eq!(view.report().uptime_seconds, 160);
-    }
-
-    #[test]
-    fn the_form_that_programs_rely_on() {
-        let (view, clock) = view();
-        let asked = clock.now();
-        clock.advance(Duration::from_millis(160_400));
-        let failed = refused(holds(asked), clock.now() - Duration::from_secs(10));
-        cell(&view).publish(failed);
-        let lineage = view.metrics.app("lineage");
-        lineage.local_token();
-        InFlight::new(lineage.traffic("catalog")).count(&Ended {
-            method: MethodLabel::Get,
-            status: 200,
-            cut: None,
-            source: Source::Instance,
-            duration: Duration::from_millis(9),
-            upstream: None,
-            request_bytes: 0,
-            response_bytes: 0,
-            trace_id: None,
-        });
-        let _open = view.metrics.listener("local").connection();
-        let api = Arc::clone(&view.parts.load().clients[0].api);
-        for _ in 0..3 {
-            api.answered(clock.now());
-        }
-        let refused = "acme.collibra.com refused the connection";
-        api.failed(
-            clock.now() - Duration::from_secs(20),
-            Kind::Connect,
-            refused,
-        );
-
-        let json = serde_json::to_string_pretty(&view.report()).unwrap();
-        assert!(!json.contains(CANARY));
-        insta::assert_snapshot!(json, @r#"
-        {
-          "version": "0.0.0",
-          "at": "2027-01-15T08:02:40Z",
-          "started": "2027-01-15T08:00:00Z",
-          "uptime_seconds": 160,
-          "ready": true,
-          "draining": false,
-          "refused_configuration": null,
-          "clients": [
-            {
-              "name": "catalog",
-              "instance": "https://acme.collibra.com",
-              "client_id": "urn:sys:env:1:i:2",
-              "token": {
-                "usable": true,
-                "rejected": false,
-                "client_id": "urn:sys:env:1:i:2",
-                "generation": 7,
-                "issued": "2027-01-15T08:00:00Z",
-                "expires": "2027-01-15T08:05:00Z",
-                "seconds_left": 139
-              },
-              "next": {
-                "kind": "request",
-                "at": "2027-01-15T08:03:30Z",
-                "in_seconds": 50
-              },
-              "failure": {
-                "outcome": "rate_limited",
-                "message": "acme.collibra.com says that the pool is empty",
-                "at": "2027-01-15T08:02:30Z",
-                "seconds_ago": 10,
-                "in_a_row": 3
-              },
-              "pool": {
-                "available": 0.17,
-                "capacity": 5
-              },
-              "requests": {
-                "total": 1,
-                "in_flight": 0,
-                "failed": 0,
-                "rejected": 0,
-                "lately": {
-                  "requests": 0,
-                  "failed": 0,
-                  "p50_milliseconds": null,
-                  "p95_milliseconds": null
-                }
-              },
-              "store": {
-                "kind": "redis",
-                "problem": null,
-                "latency_milliseconds": null,
-                "replicas": 3
-              },
-              "token_requests": [],
-              "api": {
-                "answered": 3,
-                "failed": 1,
-                "failing_since": "2027-01-15T08:02:20Z",
-                "failing_seconds": 20,
-                "last_failure": {
-                  "kind": "connect",
-                  "message": "acme.collibra.com refused the connection",
-                  "at": "2027-01-15T08:02:20Z",
-                  "seconds_ago": 20
-                }
-              }
-            }
-          ],
-          "apps": [
-            {
-              "name": "lineage",
-              "client": null,
-              "requests": 1,
-              "local_tokens": 1,
-              "failed": 0,
-              "in_flight": 0,
-              "max_in_flight": 32,
-              "rate": 0.0,
-              "max_rate": null,
-              "last_seen": null
-            }
-          ],
-          "listeners": [
-            {
-              "name": "local",
-              "address": "127.0.0.1:8080",
-              "client": "catalog",
-              "connections": 1,
-              "max_connections": 10000
-            }
-          ],
-          "certificates": []
-        }
-        "#);
-        let read: StatusReport = serde_json::from_str(&json).unwrap();
-        assert_eq!(read, view.report());
-    }
-
-    #[test]
-    fn a_client_without_a_token_is_told_apart_from_one_with_a_dead_one() {
-        let (view, clock) = view();
-        assert_eq!(view.report().clients[0].token, None);
-        cell(&view).publish(holds(clock.now()));
-        assert!(view.report().ready);
-        clock.advance(Duration::from_secs(298));
-        let report = view.report();
-        let token = report.clients[0].token.as_ref().unwrap();
-        assert_eq!((token.usable, token.seconds_left), (false, 2));
-        assert!(!report.ready);
-    }
-
-    #[test]
-    fn a_request_under_way_has_no_time() {
-        let (view, clock) = view();
-        cell(&view).publish(Status {
-            next: Next::Answer,
-            ..holds(clock.now())
-        });
-        let next = serde_json::to_value(&view.report().clients[0].next).unwrap();
-        let expected = serde_json::json!({"kind": "answer", "at": null, "in_seconds": null});
-        assert_eq!(next, expected);
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use flate2::write::GzEncoder;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::drain;
+use super::actions;
 use super::events;
 use super::guard::guard;
 use super::page::{DOCUMENTS, page};
@@ -37,7 +37,12 @@ const PATHS: &str = "\
 /livez        whether the process turns
 /readyz       whether every client holds a usable token; /readyz?verbose says more
 /metrics      for Prometheus
-/drain        POST, from this machine: finish what is under way and exit
+
+From this machine only:
+/api/config                  the configuration in force, without its secrets, as JSON
+/api/clients/NAME/renew      POST: request a new token for a client, if its pool allows it
+/api/log-level?level=LEVEL   POST: change what is logged
+/drain                       POST: finish what is under way and exit
 ";
 
 /// For every answer. The page loads its own style and script and nothing else, and reads nothing
@@ -62,7 +67,13 @@ pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
         .route("/api/status", get(status))
         .route("/api/history", get(history))
         .route("/api/events", get(events::events))
-        .route("/drain", post(drain::drain))
+        .route("/api/config", get(actions::config))
+        .route("/api/clients/{name}/renew", post(actions::renew))
+        .route(
+            "/api/log-level",
+            get(actions::log_level).post(actions::set_log_level),
+        )
+        .route("/drain", post(actions::drain))
         .route("/", get(status_page))
         .merge(documents())
         .fallback(not_found)
@@ -185,10 +196,11 @@ async fn not_found() -> impl IntoResponse {
 }
 
 async fn not_allowed(uri: Uri) -> impl IntoResponse {
-    let text = if uri.path() == "/drain" {
-        "only POST: this ends the proxy\n"
-    } else {
-        "only GET and HEAD: nothing is changed by this path\n"
+    let text = match uri.path() {
+        "/drain" => "only POST: this ends the proxy\n",
+        "/api/log-level" => "only GET, HEAD and POST\n",
+        path if path.ends_with("/renew") => "only POST: this requests a new token\n",
+        _ => "only GET and HEAD: nothing is changed by this path\n",
     };
     (StatusCode::METHOD_NOT_ALLOWED, [(CONTENT_TYPE, TEXT)], text)
 }
@@ -206,10 +218,12 @@ async fn with_headers(mut response: Response) -> Response {
 mod tests {
     use super::super::serve;
     use super::super::view::Parts;
-    use super::super::view::tests::{CANARY, cell, holds, refused, view};
+    use super::super::view::tests::{CANARY, holds, refused, slot, view};
     use super::*;
     use crate::clock::{Clock, ManualClock};
     use crate::socket::Socket;
+    use crate::token::cache::{NextAttempt, Status};
+    use crate::token::service::{NotNow, Order};
     use std::net::SocketAddr;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
@@ -274,17 +288,17 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_token_and_not_the_issuer() {
         let (address, view, clock) = served().await;
-        let cell = cell(&view);
+        let slot = slot(&view);
         let not_ready = (503, "not ready: no usable token for catalog\n".to_owned());
         assert_eq!(get(address, "/readyz").await, not_ready);
         assert_eq!(get(address, "/livez").await, (200, "ok\n".to_owned()));
 
         let asked = clock.now();
-        cell.publish(holds(asked));
+        slot.publish(holds(asked));
         assert_eq!(get(address, "/readyz").await, (200, "ready\n".to_owned()));
 
         clock.advance(Duration::from_secs(200));
-        cell.publish(refused(holds(asked), clock.now()));
+        slot.publish(refused(holds(asked), clock.now()));
         assert_eq!(
             get(address, "/readyz").await.0,
             200,
@@ -299,7 +313,7 @@ mod tests {
         );
         assert_eq!(get(address, "/livez").await.0, 200);
 
-        cell.publish(holds(clock.now()));
+        slot.publish(holds(clock.now()));
         view.draining.store(true, Ordering::Relaxed);
         let draining = (503, "not ready: draining\n".to_owned());
         assert_eq!(get(address, "/readyz").await, draining);
@@ -308,8 +322,8 @@ mod tests {
     #[tokio::test]
     async fn verbose_says_why() {
         let (address, view, clock) = served().await;
-        let cell = cell(&view);
-        cell.publish(refused(holds(clock.now()), clock.now()));
+        let slot = slot(&view);
+        slot.publish(refused(holds(clock.now()), clock.now()));
         for query in ["verbose", "verbose=1", "a=b&verbose"] {
             let (status, text) = get(address, &format!("/readyz?{query}")).await;
             assert_eq!(status, 200);
@@ -321,7 +335,7 @@ mod tests {
     #[tokio::test]
     async fn metrics_and_status_are_of_this_moment() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         let (head, text) = exchange(address, "GET", "/metrics").await;
         assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
         assert!(text.contains("collibra_auth_proxy_token_usable{client=\"catalog\"} 1\n"));
@@ -338,7 +352,7 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_is_sent_the_status_and_the_history() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         view.sample();
         view.sample();
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -388,7 +402,7 @@ mod tests {
     #[tokio::test]
     async fn every_answer_is_closed_to_other_sites_and_shows_no_token() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         for path in [
             "/",
             "/status.css",
@@ -421,7 +435,7 @@ mod tests {
     #[tokio::test]
     async fn a_page_that_makes_its_name_lead_here_reads_nothing() {
         let (address, view, clock) = served().await;
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         let foreign = |target| async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let head = format!(
@@ -484,5 +498,99 @@ mod tests {
         assert!(head.starts_with("http/1.1 202 "), "{head}");
         assert_eq!(text, "draining\n");
         view.drain.notified().await;
+    }
+
+    /// Puts an engine in place that answers every order by `answer`.
+    fn with_engine(view: &View, answer: Result<(), NotNow>) {
+        let (engine, mut orders) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Order::Renew { reply, .. }) = orders.recv().await {
+                reply.send(answer).unwrap();
+            }
+        });
+        view.parts.rcu(|parts| {
+            let mut parts = Parts::clone(parts);
+            parts.clients[0].engine = engine.clone();
+            parts
+        });
+    }
+
+    #[tokio::test]
+    async fn a_renewal_is_begun_or_refused_with_the_time_to_try_again() {
+        let (address, view, clock) = served().await;
+        let renew = || exchange(address, "POST", "/api/clients/catalog/renew");
+        let (head, text) = renew().await;
+        assert!(head.starts_with("http/1.1 409 "), "{head}");
+        assert_eq!(text, "the client is no longer configured\n");
+
+        with_engine(&view, Ok(()));
+        slot(&view).publish(holds(clock.now()));
+        let (head, text) = renew().await;
+        assert!(head.starts_with("http/1.1 202 "), "{head}");
+        assert_eq!(text, r#"{"client":"catalog","generation":7}"#);
+
+        let retry_after = Duration::from_millis(17_200);
+        with_engine(&view, Err(NotNow::Pool { retry_after }));
+        let (head, text) = renew().await;
+        assert!(head.starts_with("http/1.1 429 "), "{head}");
+        assert!(head.contains("retry-after: 18\r\n"), "{head}");
+        assert!(text.contains("no request for another 18 s"), "{text}");
+
+        slot(&view).publish(Status {
+            next: NextAttempt::InFlight,
+            ..holds(clock.now())
+        });
+        let (head, text) = renew().await;
+        assert!(head.starts_with("http/1.1 409 "), "{head}");
+        assert!(text.contains("already in flight"), "{text}");
+
+        let (head, text) = exchange(address, "POST", "/api/clients/none/renew").await;
+        assert!(head.starts_with("http/1.1 404 "), "{head}");
+        assert!(text.ends_with("there is catalog\n"), "{text}");
+        let (head, text) = exchange(address, "GET", "/api/clients/catalog/renew").await;
+        assert!(head.starts_with("http/1.1 405 "), "{head}");
+        assert!(text.starts_with("only POST"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_is_for_this_machine_is_not_for_a_web_page() {
+        let (address, view, _clock) = served().await;
+        view.parts.rcu(|parts| Parts {
+            config: serde_json::json!({"server": {"threads": 2}}),
+            ..Parts::clone(parts)
+        });
+        with_engine(&view, Ok(()));
+        for (method, path) in [
+            ("GET", "/api/config"),
+            ("POST", "/api/clients/catalog/renew"),
+            ("POST", "/api/log-level?level=debug"),
+            ("POST", "/drain"),
+        ] {
+            for sign in [
+                "Origin: http://127.0.0.1:9902\r\n",
+                "Sec-Fetch-Site: same-origin\r\n",
+                "Forwarded: for=192.0.2.1\r\n",
+            ] {
+                let (head, text) = exchange_with(address, method, path, sign).await;
+                assert!(head.starts_with("http/1.1 403 "), "{path} {sign}: {head}");
+                assert!(text.starts_with("only a program of this machine"), "{text}");
+            }
+        }
+        let (head, text) = exchange(address, "GET", "/api/config").await;
+        assert!(head.contains("content-type: application/json"), "{head}");
+        assert_eq!(text, r#"{"server":{"threads":2}}"#);
+        // nothing logs in this process
+        let (status, text) = get(address, "/api/log-level").await;
+        assert_eq!((status, &*text), (200, r#"{"level":"off"}"#));
+        for (query, expected) in [
+            ("?level=loud", "\"loud\" is no log level"),
+            ("?level=debug", "logging has not been started"),
+            ("", "say which level"),
+        ] {
+            let path = format!("/api/log-level{query}");
+            let (head, text) = exchange(address, "POST", &path).await;
+            assert!(head.starts_with("http/1.1 400 "), "{query}: {head}");
+            assert!(text.starts_with(expected), "{text}");
+        }
     }
 }

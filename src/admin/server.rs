@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connections, Guarded};
-use super::drain::Caller;
+use super::local::Caller;
 use super::reserve::{Reserve, is_shortage};
 use super::routes::routes;
 use super::view::View;

@@ -13,8 +13,9 @@ use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::socket::Address;
 use crate::telemetry::{AppLevels, CertificateKind, ClientLevels, Expiry, Metrics, TokenTimes};
-use crate::token::cache::{Next, TokenCell};
+use crate::token::cache::{NextAttempt, TokenSlot};
 use crate::token::ports::TokenStore;
+use crate::token::service::Control;
 use crate::upstream::health::ApiHealth;
 
 /// What is shown, as the composition root put it together.
@@ -68,6 +69,8 @@ pub struct Parts {
     pub hosts: Vec<String>,
     /// The certificates that the configuration names.
     pub certificates: Vec<Certificate>,
+    /// The configuration itself, without its secrets.
+    pub config: serde_json::Value,
 }
 
 /// A certificate, as far as it is shown.
@@ -84,14 +87,16 @@ pub struct Certificate {
 /// A client, as it is shown.
 #[derive(Clone, Debug)]
 pub struct ClientView {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The URL of its instance.
     pub instance: String,
     /// Its identifier at Collibra.
     pub client_id: ClientId,
     /// Where its token is.
-    pub cell: Arc<TokenCell>,
+    pub slot: Arc<TokenSlot>,
+    /// What renews it.
+    pub engine: Control,
     /// The kind of store in which it is kept.
     pub store_kind: &'static str,
     /// That store.
@@ -103,7 +108,7 @@ pub struct ClientView {
 /// An app, as it is shown.
 #[derive(Clone, Debug)]
 pub struct AppView {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The name of its client, if it has one of its own.
     pub client: Option<Arc<str>>,
@@ -116,7 +121,7 @@ pub struct AppView {
 /// A listener, as it is shown.
 #[derive(Clone, Debug)]
 pub struct ListenerView {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// Where it listens.
     pub address: Address,
@@ -166,7 +171,7 @@ impl View {
 
     fn client_levels(&self, client: &ClientView) -> ClientLevels {
         let clock = &self.clock;
-        let status = client.cell.status();
+        let status = client.slot.status();
         let now = clock.now();
         let held = status.token.as_ref().map(|token| TokenTimes {
             generation: token.generation(),
@@ -174,8 +179,8 @@ impl View {
             expires: clock.wall_at(token.expires()),
         });
         let next_request = match status.next {
-            Next::Answer => now,
-            Next::Request(at) => at,
+            NextAttempt::InFlight => now,
+            NextAttempt::At(at) => at,
         };
         ClientLevels {
             usable: status.token.is_some_and(|token| token.is_usable(now)),
@@ -206,7 +211,7 @@ impl View {
             let sample = ClientSample {
                 totals: self.metrics.client_totals(&client.name),
                 tokens: self.metrics.client(&client.name).tokens_total(),
-                pool: client.cell.status().pool.available(now),
+                pool: client.slot.status().pool.available(now),
             };
             history.add_client(&client.name, sample);
         }
@@ -245,7 +250,7 @@ pub(super) mod tests {
     use crate::telemetry::metrics::Format;
     use crate::token::budget::{self, Budget};
     use crate::token::cache::{Failure, Status};
-    use crate::token::ports::{Lease, Outcome, Rank, Record, RequestError, StoreError};
+    use crate::token::ports::{Lease, Membership, Outcome, Record, RequestError, StoreError};
     use crate::token::token::Token;
     use async_trait::async_trait;
     use std::time::Duration;
@@ -266,8 +271,8 @@ pub(super) mod tests {
 
         async fn changed(&self) {}
 
-        fn rank(&self) -> Rank {
-            Rank::Among { before: 1, all: 3 }
+        fn membership(&self) -> Membership {
+            Membership::Member { before: 1, all: 3 }
         }
     }
 
@@ -293,6 +298,7 @@ pub(super) mod tests {
             }],
             hosts: Vec::new(),
             certificates: Vec::new(),
+            config: serde_json::Value::Null,
         };
         let view = Arc::new(View {
             version: "0.0.0",
@@ -315,16 +321,17 @@ pub(super) mod tests {
             name: name.into(),
             instance: "https://acme.collibra.com".to_owned(),
             client_id: ClientId::parse("urn:sys:env:1:i:2").unwrap(),
-            cell: Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL))),
+            slot: Arc::new(TokenSlot::empty(clock.now(), Budget::full(POOL))),
+            engine: tokio::sync::mpsc::unbounded_channel().0,
             store_kind: "redis",
             store: Arc::new(Fleet),
             api: Arc::new(ApiHealth::new("acme".into())),
         }
     }
 
-    /// The cell of the one client.
-    pub(in crate::admin) fn cell(view: &View) -> Arc<TokenCell> {
-        Arc::clone(&view.parts.load().clients[0].cell)
+    /// The slot of the one client.
+    pub(in crate::admin) fn slot(view: &View) -> Arc<TokenSlot> {
+        Arc::clone(&view.parts.load().clients[0].slot)
     }
 
     const POOL: budget::Config = budget::Config {
@@ -351,11 +358,11 @@ pub(super) mod tests {
         Status {
             token: Some(Arc::new(token)),
             issued_to: ClientId::parse("urn:sys:env:1:i:2").ok(),
-            next: Next::Request(now + Duration::from_secs(150)),
+            next: NextAttempt::At(now + Duration::from_secs(150)),
             failure: None,
             pool: taken_once(now),
-            doubted: false,
-            considered: 0,
+            rejected: false,
+            last_rejection_seen: 0,
             store_problem: None,
         }
     }
@@ -363,7 +370,7 @@ pub(super) mod tests {
     /// The same client after an attempt at `now` was refused with a 429.
     pub(in crate::admin) fn refused(status: Status, now: Instant) -> Status {
         Status {
-            next: Next::Request(now + Duration::from_secs(60)),
+            next: NextAttempt::At(now + Duration::from_secs(60)),
             failure: Some(Failure {
                 at: now,
                 error: RequestError {
@@ -388,7 +395,7 @@ pub(super) mod tests {
             line.unwrap().to_owned()
         };
         assert_eq!(line("token_usable"), "0");
-        cell(&view).publish(holds(clock.now()));
+        slot(&view).publish(holds(clock.now()));
         assert_eq!(line("token_usable"), "1");
         assert_eq!(line("token_generation"), "7");
         assert_eq!(line("token_issued_timestamp_seconds"), "1800000000");

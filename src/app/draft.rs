@@ -24,10 +24,10 @@ use crate::proxy::replay::Replay;
 use crate::proxy::respond::Reason;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store::{self, handed, observed::Observed};
+use crate::store::{self, handoff, metered::MeteredStore};
 use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
-use crate::token::cache::TokenCell;
+use crate::token::cache::TokenSlot;
 use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
 use crate::trace::Tracer;
@@ -113,16 +113,16 @@ impl Draft<'_> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
             metrics.declare::<Outcome, Replay, Kind>();
-            let (cell, engine) = self.engine(client, &metrics)?;
+            let (slot, engine) = self.engine(client, &metrics)?;
             let upstream = Arc::clone(&self.made.parts.instances[&client.instance]);
             let before = self.running.parts.clients.get(name);
             let is_warmed = before.is_some_and(|before| {
-                Arc::ptr_eq(&before.upstream, &upstream) && Arc::ptr_eq(&before.cell, &cell)
+                Arc::ptr_eq(&before.upstream, &upstream) && Arc::ptr_eq(&before.slot, &slot)
             });
             if !is_warmed {
                 let warming = Upstream::keep_warm(
                     Arc::downgrade(&upstream),
-                    cell.subscribe(),
+                    slot.subscribe(),
                     Arc::clone(&self.running.clock),
                 );
                 self.made.tasks.push(Box::pin(warming));
@@ -130,7 +130,7 @@ impl Draft<'_> {
             let parts = &mut self.made.parts;
             let client = Client {
                 name: Arc::clone(name),
-                cell,
+                slot,
                 wait_for_token: client.wait_for_token,
                 upstream,
                 own: Credentials::new(
@@ -149,12 +149,12 @@ impl Draft<'_> {
         &mut self,
         client: &config::Client,
         metrics: &Arc<ClientMetrics>,
-    ) -> Result<(Arc<TokenCell>, Control), StartError> {
+    ) -> Result<(Arc<TokenSlot>, Control), StartError> {
         let running = self.running;
         let before = running.parts.clients.get(&client.name);
         if let Some(before) = before {
             let was = &running.config.clients[&client.name];
-            let kept = (Arc::clone(&before.cell), before.engine.clone());
+            let kept = (Arc::clone(&before.slot), before.engine.clone());
             let store_changed = running.config.store != self.config.store;
             match config::reload::engine(was, client) {
                 Engine::Kept(None) if !store_changed => {
@@ -179,7 +179,7 @@ impl Draft<'_> {
                 Engine::Replaced => {}
             }
         }
-        let (service, cell) = TokenService::new(token::service::Parts {
+        let (service, slot) = TokenService::new(token::service::Parts {
             client: Arc::clone(&client.name),
             client_id: client.oauth.client_id.clone(),
             config: client.schedule,
@@ -197,7 +197,7 @@ impl Draft<'_> {
         });
         let (engine, orders) = mpsc::unbounded_channel();
         self.made.tasks.push(Box::pin(service.run(orders)));
-        Ok((cell, engine))
+        Ok((slot, engine))
     }
 
     fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
@@ -222,7 +222,8 @@ impl Draft<'_> {
             cause,
         })?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        let store: Arc<dyn TokenStore> = Arc::new(Observed::new(store, metrics, Arc::clone(clock)));
+        let store: Arc<dyn TokenStore> =
+            Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
         let stores = &mut self.made.parts.stores;
         stores.insert(Arc::clone(&client.name), Arc::clone(&store));
         Ok(store)
@@ -233,7 +234,7 @@ impl Draft<'_> {
         let sealed = self.inheritance.tokens.remove(&*client.name)?;
         let instance = self.config.instances[&client.instance].origin();
         let now = self.running.clock.wall();
-        handed::open(stored(client, &instance), &sealed, now)
+        handoff::open(stored(client, &instance), &sealed, now)
     }
 
     /// The apps: each goes on counting where it stands, unless its limits changed.

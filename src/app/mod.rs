@@ -31,7 +31,7 @@ use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::plan::Client;
 use crate::socket::{Address, Socket};
-use crate::store::{self, handed};
+use crate::store::{self, handoff};
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
 use crate::trace::{self, Tracer};
@@ -58,7 +58,7 @@ pub enum StartError {
         address: Address,
         /// Which part of the configuration asks for it.
         what: String,
-        /// The system's reason.
+        /// The operating system's error.
         cause: io::Error,
     },
     /// The token endpoint's client cannot be made.
@@ -373,10 +373,10 @@ impl Running {
             }
         }
         for client in self.config.clients.values() {
-            let status = self.parts.clients[&client.name].cell.status();
+            let status = self.parts.clients[&client.name].slot.status();
             let record = status.record(&client.oauth.client_id, &*self.clock);
             let instance = self.config.instances[&client.instance].origin();
-            match handed::seal(stored(client, &instance), &record) {
+            match handoff::seal(stored(client, &instance), &record) {
                 Ok(sealed) => legacy.token(&client.name, &sealed),
                 Err(error) => warn!(client = %client.name, "its token is not handed over: {error}"),
             }
@@ -412,7 +412,7 @@ impl Running {
 
         for (engine, orders) in made.orders {
             // an engine runs for as long as its sender, which is in hand
-            let _ = engine.send(orders);
+            let _ = engine.send(orders.into());
         }
         // in their order, and before the first connection's own lines
         for (listener, open) in self.config.listeners.iter().zip(&made.parts.listeners) {
@@ -481,7 +481,8 @@ impl Running {
             name: Arc::clone(&client.name),
             instance: config.instances[&client.instance].origin(),
             client_id: client.oauth.client_id.clone(),
-            cell: Arc::clone(&self.parts.clients[&client.name].cell),
+            slot: Arc::clone(&self.parts.clients[&client.name].slot),
+            engine: self.parts.clients[&client.name].engine.clone(),
             store_kind: config.store.kind(),
             store: Arc::clone(&self.parts.stores[&client.name]),
             api: Arc::clone(self.parts.clients[&client.name].upstream.health()),
@@ -508,6 +509,7 @@ impl Running {
             listeners: listeners.map(listener).collect(),
             hosts: config.admin.hosts.clone(),
             certificates: self.certificates(),
+            config: config::effective::tree(config),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::admin_client::{AdminAddress, AdminClient, Answer};
 use crate::admin::report::StatusReport;
 use crate::clock::{Clock, SystemClock};
 
-/// The pause between two looks.
+/// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Have a running proxy finish what is under way and exit, and wait until it is gone

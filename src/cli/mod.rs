@@ -22,14 +22,18 @@ pub mod clients;
 pub mod completions;
 pub mod demo;
 pub mod drain;
+pub mod log_level;
 mod loops;
 pub mod man;
+pub mod renew;
 pub mod serve;
 pub mod simulate;
 pub mod source;
 pub mod status;
 mod status_table;
 mod successor;
+mod table;
+mod terminal;
 pub mod wait;
 
 /// The exit status for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
@@ -80,6 +84,8 @@ enum Command {
     Status(status::Args),
     /// Wait until a running proxy is ready
     Wait(wait::Args),
+    Renew(renew::Args),
+    LogLevel(log_level::Args),
     Drain(drain::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -134,6 +140,8 @@ pub fn main() -> ExitCode {
         Command::Clients(args) => on_a_runtime(clients::run(args)),
         Command::Status(args) => on_a_runtime(status::run(args)),
         Command::Wait(args) => on_a_runtime(wait::run(args)),
+        Command::Renew(args) => on_a_runtime(renew::run(args)),
+        Command::LogLevel(args) => on_a_runtime(log_level::run(args)),
         Command::Drain(args) => on_a_runtime(drain::run(args)),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
@@ -175,7 +183,7 @@ fn on_a_runtime(
         .block_on(command)
 }
 
-/// Writes to standard output.
+/// Prints to standard output.
 fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

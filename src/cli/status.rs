@@ -8,7 +8,8 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use super::admin_client::{AdminAddress, AdminClient};
-use super::status_table::render;
+use super::status_table::{render, screen};
+use super::terminal::{Screen, Wish, width};
 use crate::admin::report::StatusReport;
 use crate::telemetry::printable::clean;
 
@@ -18,20 +19,21 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Clears a terminal and goes to its upper left corner (ECMA-48, ED and CUP).
-const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
-
-/// Show what a running proxy is doing: its clients, tokens, pools and listeners
+/// Show what a running proxy is doing: its clients, tokens, pools, apps and listeners
+///
+/// OK and P95 are of the last five minutes: the share of requests that did not fail, and the duration
+/// that 95 % of them stayed within. On a terminal lines are cut to its width; a pipe gets them whole,
+/// or cut to COLUMNS if that is set.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     address: AdminAddress,
 
-    /// Print the answer of /api/status as it is
+    /// Print the answer of /api/status as it is; its fields are stable
     #[arg(long)]
     json: bool,
 
-    /// Look again every second, until interrupted
+    /// Look again every second, until interrupted: on a terminal like top, the busiest apps first
     #[arg(long)]
     watch: bool,
 }
@@ -42,15 +44,14 @@ pub struct Args {
 /// If nothing answers there, or something else does.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let admin = AdminClient::new(&args.address)?;
-    let redraw = args.watch && io::stdout().is_terminal();
+    if args.watch && !args.json && io::stdout().is_terminal() {
+        watch(&admin).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut first = true;
     loop {
         let text = look(&admin, args.json).await?;
-        let before = match (redraw, first || args.json) {
-            (true, _) => CLEAR,
-            (false, true) => "",
-            (false, false) => "\n",
-        };
+        let before = if first || args.json { "" } else { "\n" };
         match print(before, &text) {
             // whoever read this has seen enough
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
@@ -65,13 +66,44 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Shows one screen after the other, until a person or a signal ends it. A proxy that stops answering
+/// is waited for: it may be restarting.
+async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
+    let (_, mut seen) = report(admin).await?;
+    let mut notice = None;
+    let lost = "the terminal cannot be used";
+    let mut terminal = Screen::enter().context(lost)?;
+    let mut looks = tokio::time::interval(INTERVAL);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // the first look is taken already
+    looks.tick().await;
+    loop {
+        let lines = screen(&seen, notice.as_deref(), terminal.size());
+        terminal.draw(&lines).context(lost)?;
+        let next = async {
+            looks.tick().await;
+            report(admin).await
+        };
+        tokio::select! {
+            wish = terminal.wish() => match wish.context(lost)? {
+                Wish::Quit => return Ok(()),
+                Wish::Redraw => {}
+            },
+            looked = next => match looked {
+                Ok((_, report)) => (seen, notice) = (report, None),
+                Err(error) => notice = Some(error.to_string()),
+            },
+        }
+    }
+}
+
 /// One answer, in the form asked for, with a line break at its end.
 async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
     let (text, report) = report(admin).await?;
     if json {
         Ok(format!("{}\n", text.trim_end()))
     } else {
-        Ok(render(&report))
+        Ok(render(&report, width()))
     }
 }
 

@@ -1,12 +1,142 @@
-//! The status as tables for people: a pure function of the report.
+//! The status for people: pure functions of the report, and of the width of the screen.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
-use crate::admin::report::{ClientReport, NextKind, StatusReport};
-use crate::telemetry::printable::clean;
+use jiff::Timestamp;
 
-/// The tables: clients, what failed last and why, apps, listeners.
-pub(super) fn render(report: &StatusReport) -> String {
+use super::table::{Column, cut, fit, text, wrap};
+use super::terminal::Size;
+use crate::admin::report::{AppReport, ClientReport, NextKind, StatusReport};
+
+/// A certificate that expires within so many days is told of.
+const SOON: i64 = 14;
+
+const CLIENTS: [Column; 11] = [
+    Column::new("CLIENT").cut(),
+    Column::new("TOKEN"),
+    Column::new("LEFT").least(6),
+    Column::new("NEXT").least(6),
+    Column::new("POOL"),
+    Column::new("OK 5m"),
+    Column::new("P95 5m"),
+    Column::new("REQUESTS").spare(1),
+    Column::new("IN FLIGHT").spare(2),
+    Column::new("GENERATION").spare(3),
+    Column::new("LAST ERROR").cut().least(16),
+];
+
+const APPS: [Column; 8] = [
+    Column::new("APP").cut(),
+    Column::new("CLIENT").spare(2).cut(),
+    Column::new("REQ/S"),
+    Column::new("IN FLIGHT"),
+    Column::new("FAILED"),
+    Column::new("REQUESTS"),
+    Column::new("LAST SEEN").least(10),
+    Column::new("LOCAL TOKENS").spare(3),
+];
+
+const LISTENERS: [Column; 4] = [
+    Column::new("LISTENER").cut(),
+    Column::new("ADDRESS").cut(),
+    Column::new("CLIENT").cut(),
+    Column::new("CONNECTIONS"),
+];
+
+/// All there is: clients, what is wrong and why, apps, listeners. No line is wider than `width`.
+pub(super) fn render(report: &StatusReport, width: Option<usize>) -> String {
+    let mut parts = vec![vec![fitted(&title(report), width)]];
+    if !report.clients.is_empty() {
+        let rows = report
+            .clients
+            .iter()
+            .map(|client| self::client(client, report));
+        parts.push(fit(&CLIENTS, rows, width));
+    }
+    parts.extend(problems(report).map(|problem| wrap(&problem, width)));
+    if !report.apps.is_empty() {
+        let rows = report.apps.iter().map(|app| self::app(app, report));
+        parts.push(fit(&APPS, rows, width));
+    }
+    if !report.listeners.is_empty() {
+        parts.push(listeners(report, width));
+    }
+    let parts: Vec<String> = parts.iter().map(|lines| text(lines)).collect();
+    parts.join("\n")
+}
+
+/// One screen, whatever there is: first the clients, those with a problem before the others, then the
+/// apps, the busiest first. With a `notice` the report is an old one.
+pub(super) fn screen(report: &StatusReport, notice: Option<&str>, size: Size) -> Vec<String> {
+    let width = Some(size.columns);
+    let title = match notice {
+        None => title(report),
+        Some(_) => format!(
+            "collibra-auth-proxy {}, last seen at {}",
+            report.version,
+            clock_of(report)
+        ),
+    };
+    let mut lines = vec![
+        fitted(&title, width),
+        fitted(notice.unwrap_or_default(), width),
+    ];
+    // the last line tells of keys, and of what is left out
+    let last = size.rows.saturating_sub(1);
+    let room = |lines: &[String]| last.saturating_sub(lines.len());
+
+    let mut clients: Vec<&ClientReport> = report.clients.iter().collect();
+    clients.sort_by_key(|client| is_well(client));
+    let table = fit(&CLIENTS, clients.iter().map(|c| client(c, report)), width);
+    let clients_left = add(&mut lines, table, last.saturating_sub(1));
+    let told = (room(&lines) / 4).max(1);
+    let problems = problems(report).flat_map(|problem| wrap(&problem, width));
+    lines.extend(problems.take(told));
+
+    let mut apps: Vec<&AppReport> = report.apps.iter().collect();
+    apps.sort_by(|a, b| {
+        b.rate
+            .total_cmp(&a.rate)
+            .then_with(|| Reverse(a.requests).cmp(&Reverse(b.requests)))
+    });
+    let mut apps_left = 0;
+    if !apps.is_empty() && room(&lines) > 2 {
+        lines.push(String::new());
+        let most = room(&lines);
+        let table = fit(&APPS, apps.iter().map(|a| app(a, report)), width);
+        apps_left = add(&mut lines, table, most);
+    }
+    let table = listeners(report, width);
+    if table.len() > 1 && room(&lines) > table.len() {
+        lines.push(String::new());
+        lines.extend(table);
+    }
+    lines.truncate(last);
+    lines.resize(last, String::new());
+    let mut keys = "q quits".to_owned();
+    for (left, what) in [(clients_left, "clients"), (apps_left, "apps")] {
+        if left > 0 {
+            keys.push_str(&format!(", {left} more {what}"));
+        }
+    }
+    lines.push(fitted(&keys, width));
+    lines
+}
+
+/// Adds the table's first lines, `most` at the most; returns how many rows are left out.
+fn add(lines: &mut Vec<String>, table: Vec<String>, most: usize) -> usize {
+    let shown = table.len().min(most);
+    let left = table.len() - shown;
+    lines.extend(table.into_iter().take(shown));
+    left
+}
+
+fn fitted(line: &str, width: Option<usize>) -> String {
+    width.map_or_else(|| line.to_owned(), |width| cut(line, width))
+}
+
+fn title(report: &StatusReport) -> String {
     let state = if report.draining {
         "draining"
     } else if report.ready {
@@ -14,284 +144,207 @@ pub(super) fn render(report: &StatusReport) -> String {
     } else {
         "not ready"
     };
-    let mut text = format!(
-        "collibra-auth-proxy {}, up {}: {state}\n",
-        report.version,
-        duration(report.uptime_seconds)
-    );
-    if let Some(refused) = &report.refused_configuration {
+    let up = duration(report.uptime_seconds);
+    format!("collibra-auth-proxy {}, up {up}: {state}", report.version)
+}
+
+/// What is wrong now, a sentence each.
+fn problems(report: &StatusReport) -> impl Iterator<Item = String> {
+    let failures = report.clients.iter().filter_map(|client| {
+        let failure = client.failure.as_ref()?;
+        let ago = duration(failure.seconds_ago);
+        let name = &client.name;
+        let message = &failure.message;
+        Some(format!("{name}, token request failed {ago} ago: {message}"))
+    });
+    let refused = report.refused_configuration.iter().flat_map(|refused| {
         let ago = duration(refused.seconds_ago);
-        text.push_str(&format!(
-            "\nconfiguration refused for {ago}, the one before stays in force:\n"
-        ));
-        for fault in &refused.faults {
-            text.push_str(&format!("  {fault}\n"));
-        }
-    }
-    if !report.clients.is_empty() {
-        text.push('\n');
-        text.push_str(&table(
-            &[
-                "CLIENT",
-                "TOKEN",
-                "LEFT",
-                "NEXT REQUEST",
-                "POOL",
-                "REQUESTS",
-                "IN FLIGHT",
-                "API, 5 MIN",
-                "LAST FAILURE",
-            ],
-            report.clients.iter().map(client),
-        ));
-    }
-    for client in &report.clients {
-        if let Some(failure) = &client.failure {
-            let ago = duration(failure.seconds_ago);
-            text.push_str(&format!(
-                "\n{}, {ago} ago: {}\n",
-                client.name, failure.message
-            ));
-        }
-    }
-    for client in &report.clients {
-        let api = client.api.as_ref();
-        if let Some((api, seconds)) = api.and_then(|api| Some((api, api.failing_seconds?))) {
-            let (name, instance) = (&client.name, &client.instance);
-            let last = api.last_failure.as_ref().map_or("", |last| &*last.message);
-            text.push_str(&format!(
-                "\n{name}: calls of {instance} have been failing for {}: {last}\n",
-                duration(seconds)
-            ));
-        }
-    }
-    for client in &report.clients {
-        let problem = client.store.as_ref().and_then(|s| s.problem.as_deref());
-        if let Some(problem) = problem {
-            let name = &client.name;
-            text.push_str(&format!("\n{name} goes on without its store: {problem}\n"));
-        }
-    }
-    if !report.apps.is_empty() {
-        text.push('\n');
-        text.push_str(&table(
-            &["APP", "CLIENT", "REQUESTS", "LOCAL TOKENS"],
-            report.apps.iter().map(|app| {
-                [
-                    app.name.clone(),
-                    app.client.clone().unwrap_or_else(|| "-".to_owned()),
-                    app.requests.to_string(),
-                    app.local_tokens.to_string(),
-                ]
-            }),
-        ));
-    }
-    if !report.listeners.is_empty() {
-        text.push('\n');
-        text.push_str(&table(
-            &["LISTENER", "ADDRESS", "CLIENT", "CONNECTIONS"],
-            report.listeners.iter().map(|listener| {
-                [
-                    listener.name.clone(),
-                    listener.address.clone(),
-                    listener.client.clone(),
-                    listener.connections.to_string(),
-                ]
-            }),
-        ));
-    }
-    text
+        let title = format!("configuration refused for {ago}, the one before stays in force:");
+        let faults = refused.faults.iter().cloned();
+        std::iter::once(title).chain(faults)
+    });
+    let outages = report.clients.iter().filter_map(|client| {
+        let api = client.api.as_ref()?;
+        let lasting = duration(api.failing_seconds?);
+        let (name, instance) = (&client.name, &client.instance);
+        let last = api.last_failure.as_ref();
+        let last = last.map_or("", |last| &*last.message);
+        Some(format!(
+            "{name}: calls of {instance} have been failing for {lasting}: {last}"
+        ))
+    });
+    let stores = report.clients.iter().filter_map(|client| {
+        let problem = client.store.as_ref()?.problem.as_deref()?;
+        let name = &client.name;
+        Some(format!("{name} goes on without its store: {problem}"))
+    });
+    let certificates = report.certificates.iter().filter_map(|certificate| {
+        let (kind, name) = (&certificate.kind, &certificate.name);
+        let when = match certificate.days_left {
+            days if days < 0 => "has expired".to_owned(),
+            days if days < SOON => format!("expires in {days} days"),
+            _ => return None,
+        };
+        Some(format!("the certificate of {kind} {name} {when}"))
+    });
+    let tokens = failures.chain(outages).chain(stores);
+    refused.chain(tokens).chain(certificates)
+}
+
+fn is_well(client: &ClientReport) -> bool {
+    let has_store = client.store.as_ref().is_none_or(|s| s.problem.is_none());
+    let api = client.api.as_ref();
+    let has_api = api.is_none_or(|api| api.failing_seconds.is_none());
+    client.is_usable() && client.failure.is_none() && has_store && has_api
 }
 
 /// A client's row.
-fn client(client: &ClientReport) -> [String; 9] {
+fn client(client: &ClientReport, report: &StatusReport) -> [String; 11] {
     let (token, left) = match &client.token {
-        None => ("none yet".to_owned(), "-".to_owned()),
-        Some(token) if token.usable => (
-            format!("{}, usable", token.generation),
-            duration(token.seconds_left),
-        ),
-        Some(token) => (format!("{}, ended", token.generation), "-".to_owned()),
+        None => ("none yet", "-".to_owned()),
+        Some(token) if token.usable => ("usable", duration(token.seconds_left)),
+        Some(_) => ("expired", "-".to_owned()),
     };
+    let generation = client.token.as_ref().map_or(0, |token| token.generation);
     let next = match (client.next.kind, client.next.in_seconds) {
-        (NextKind::Answer, _) => "under way".to_owned(),
+        (NextKind::Answer, _) => "in flight".to_owned(),
         (NextKind::Request, None | Some(0)) => "now".to_owned(),
-        (NextKind::Request, Some(seconds)) => format!("in {}", duration(seconds)),
+        (NextKind::Request, Some(seconds)) => duration(seconds),
     };
-    let failure = match &client.failure {
-        None => "-".to_owned(),
-        Some(failure) if failure.in_a_row > 1 => {
-            format!("{}, {} in a row", failure.outcome, failure.in_a_row)
-        }
-        Some(failure) => failure.outcome.clone(),
-    };
-    let api = client.api.as_ref();
-    let api = match api.and_then(|api| Some((api.failed, api.failed_share()?))) {
-        None => "-".to_owned(),
-        Some((0, _)) => "ok".to_owned(),
-        Some((_, share)) => format!("{share} failed"),
-    };
+    let pool = &client.pool;
+    let lately = &client.requests.lately;
     [
         client.name.clone(),
-        token,
+        token.to_owned(),
         left,
         next,
-        format!("{:.1} of {}", client.pool.available, client.pool.capacity),
+        format!("{:.1}/{}", pool.available, pool.capacity),
+        success(lately.requests, lately.failed),
+        milliseconds(lately.p95_milliseconds),
         client.requests.total.to_string(),
         client.requests.in_flight.to_string(),
-        api,
-        failure,
+        generation.to_string(),
+        last_error(client, report),
     ]
 }
 
-fn duration(seconds: u64) -> String {
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+/// The share of requests that did not fail. A hundred percent is said only if none did.
+fn success(requests: u64, failed: u64) -> String {
+    if requests == 0 {
+        return "-".to_owned();
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share to the hundredth of a percent"
+    )]
+    let share = 100.0 * (1.0 - failed as f64 / requests as f64);
+    if failed == 0 {
+        "100%".to_owned()
+    } else {
+        format!("{:.2}%", (share * 100.0).floor() / 100.0)
+    }
 }
 
-/// Columns as wide as their widest cell, two spaces apart. A cell has what a terminal shows, and
-/// nothing that it obeys.
-pub(super) fn table<const N: usize>(
-    heads: &[&str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> String {
-    let mut lines = vec![heads.map(str::to_owned)];
-    lines.extend(rows.map(|row| row.map(|cell| clean(&cell).into_owned())));
-    let widths: [usize; N] = std::array::from_fn(|column| {
-        let cells = lines.iter().map(|line| line[column].chars().count());
-        cells.max().unwrap_or(0)
-    });
-    let mut text = String::new();
-    for line in &lines {
-        let mut padded = String::new();
-        for (cell, width) in line.iter().zip(widths) {
-            padded.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(padded.trim_end());
-        text.push('\n');
+fn milliseconds(value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(value) if value < 10.0 => format!("{value:.1}ms"),
+        Some(value) if value < 1_000.0 => format!("{value:.0}ms"),
+        Some(value) => format!("{:.1}s", value / 1_000.0),
     }
-    text
+}
+
+/// What failed last, a token request or a call of the API, and how often or how long ago.
+fn last_error(client: &ClientReport, report: &StatusReport) -> String {
+    if let Some(failure) = &client.failure {
+        let outcome = &failure.outcome;
+        return match failure.in_a_row {
+            0 | 1 => outcome.clone(),
+            in_a_row => format!("{outcome} x{in_a_row}"),
+        };
+    }
+    let mut requests = client.token_requests.iter();
+    let request = requests.find(|request| request.outcome != "ok");
+    let request = request.map(|request| (request.at, &request.outcome));
+    let call = client
+        .api
+        .as_ref()
+        .and_then(|api| api.last_failure.as_ref());
+    let call = call.map(|call| (call.at, &call.kind));
+    match request.max(call) {
+        None => "-".to_owned(),
+        Some((at, what)) => format!("{what}, {} ago", age(at, report)),
+    }
+}
+
+/// An app's row.
+fn app(app: &AppReport, report: &StatusReport) -> [String; 8] {
+    let of = |value: String, most: Option<String>| match most {
+        None => value,
+        Some(most) => format!("{value}/{most}"),
+    };
+    [
+        app.name.clone(),
+        app.client.clone().unwrap_or_else(|| "-".to_owned()),
+        of(
+            format!("{:.1}", app.rate),
+            app.max_rate.map(|most| most.to_string()),
+        ),
+        of(
+            app.in_flight.to_string(),
+            app.max_in_flight.map(|most| most.to_string()),
+        ),
+        app.failed.to_string(),
+        app.requests.to_string(),
+        match app.last_seen {
+            None => "never".to_owned(),
+            Some(at) => format!("{} ago", age(at, report)),
+        },
+        app.local_tokens.to_string(),
+    ]
+}
+
+fn listeners(report: &StatusReport, width: Option<usize>) -> Vec<String> {
+    let rows = report.listeners.iter().map(|listener| {
+        let connections = match listener.max_connections {
+            0 => listener.connections.to_string(),
+            most => format!("{}/{most}", listener.connections),
+        };
+        [
+            listener.name.clone(),
+            listener.address.clone(),
+            listener.client.clone(),
+            connections,
+        ]
+    });
+    fit(&LISTENERS, rows, width)
+}
+
+/// The proxy's own time when the report was made.
+fn now(report: &StatusReport) -> Timestamp {
+    let up = jiff::SignedDuration::from_secs(report.uptime_seconds.try_into().unwrap_or(i64::MAX));
+    report.started.saturating_add(up).unwrap_or(report.started)
+}
+
+fn clock_of(report: &StatusReport) -> String {
+    now(report).strftime("%H:%M:%S UTC").to_string()
+}
+
+/// How long before the report something was.
+fn age(at: Timestamp, report: &StatusReport) -> String {
+    let seconds = now(report).duration_since(at).as_secs().max(0);
+    duration(seconds.unsigned_abs())
+}
+
+/// The two largest units, as nobody reads more.
+fn duration(seconds: u64) -> String {
+    let coarse = match seconds {
+        0..3_600 => seconds,
+        3_600..86_400 => seconds - seconds % 60,
+        _ => seconds - seconds % 3_600,
+    };
+    humantime::format_duration(Duration::from_secs(coarse)).to_string()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn report(ready: bool, draining: bool, clients: serde_json::Value) -> StatusReport {
-        let listeners = json!([{
-            "name": "local", "address": "127.0.0.1:8080", "client": "catalog", "connections": 12
-        }]);
-        serde_json::from_value(json!({
-            "version": "0.1.0", "started": "2027-01-15T08:00:00Z", "uptime_seconds": 11_524,
-            "ready": ready, "draining": draining, "clients": clients, "listeners": listeners,
-            "apps": [{ "name": "lineage", "client": null, "requests": 48_000, "local_tokens": 2 }],
-        }))
-        .unwrap()
-    }
-
-    fn holds(name: &str) -> serde_json::Value {
-        json!({
-            "name": name, "instance": "https://acme.collibra.com", "client_id": "urn:1",
-            "token": {
-                "usable": true, "generation": 128, "seconds_left": 212,
-                "issued": "2027-01-15T11:10:36Z", "expires": "2027-01-15T11:15:36Z",
-            },
-            "next": {"kind": "request", "at": "2027-01-15T11:13:06Z", "in_seconds": 62},
-            "failure": null,
-            "pool": {"available": 4.04, "capacity": 5},
-            "requests": {"total": 48_211, "in_flight": 3},
-            "api": {
-                "answered": 900, "failed": 0, "failing_since": null, "failing_seconds": null,
-                "last_failure": null,
-            },
-        })
-    }
-
-    #[test]
-    fn a_proxy_in_good_health() {
-        let report = report(true, false, json!([holds("catalog")]));
-        insta::assert_snapshot!(render(&report), @r"
-        collibra-auth-proxy 0.1.0, up 3h 12m 4s: ready
-
-        CLIENT   TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  API, 5 MIN  LAST FAILURE
-        catalog  128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          ok          -
-
-        APP      CLIENT  REQUESTS  LOCAL TOKENS
-        lineage  -       48000     2
-
-        LISTENER  ADDRESS         CLIENT   CONNECTIONS
-        local     127.0.0.1:8080  catalog  12
-        ");
-    }
-
-    #[test]
-    fn a_proxy_in_trouble() {
-        let mut failing = holds("a-client-with-a-long-name");
-        failing["token"]["usable"] = json!(false);
-        failing["next"]["in_seconds"] = json!(0);
-        failing["pool"]["available"] = json!(0.0);
-        failing["failure"] = json!({
-            "outcome": "rate_limited", "in_a_row": 3, "seconds_ago": 75,
-            "at": "2027-01-15T11:10:49Z",
-            "message": "acme.collibra.com says that the pool is empty; who else uses this client?",
-        });
-        failing["store"] =
-            json!({"kind": "redis", "problem": "redis://redis:6379 does not answer"});
-        failing["api"] = json!({
-            "answered": 30, "failed": 10, "failing_since": "2027-01-15T11:09:00Z",
-            "failing_seconds": 184,
-            "last_failure": {
-                "kind": "connect", "at": "2027-01-15T11:12:00Z", "seconds_ago": 4,
-                "message": "acme.collibra.com refused the connection; check the instance's url",
-            },
-        });
-        let mut fresh = holds("dev");
-        fresh["api"] = json!(null);
-        fresh["token"] = json!(null);
-        fresh["next"] = json!({"kind": "answer", "at": null, "in_seconds": null});
-        let report = report(false, false, json!([failing, fresh, holds("catalog")]));
-        insta::assert_snapshot!(render(&report), @r"
-        collibra-auth-proxy 0.1.0, up 3h 12m 4s: not ready
-
-        CLIENT                     TOKEN        LEFT    NEXT REQUEST  POOL      REQUESTS  IN FLIGHT  API, 5 MIN     LAST FAILURE
-        a-client-with-a-long-name  128, ended   -       now           0.0 of 5  48211     3          25.0 % failed  rate_limited, 3 in a row
-        dev                        none yet     -       under way     4.0 of 5  48211     3          -              -
-        catalog                    128, usable  3m 32s  in 1m 2s      4.0 of 5  48211     3          ok             -
-
-        a-client-with-a-long-name, 1m 15s ago: acme.collibra.com says that the pool is empty; who else uses this client?
-
-        a-client-with-a-long-name: calls of https://acme.collibra.com have been failing for 3m 4s: acme.collibra.com refused the connection; check the instance's url
-
-        a-client-with-a-long-name goes on without its store: redis://redis:6379 does not answer
-
-        APP      CLIENT  REQUESTS  LOCAL TOKENS
-        lineage  -       48000     2
-
-        LISTENER  ADDRESS         CLIENT   CONNECTIONS
-        local     127.0.0.1:8080  catalog  12
-        ");
-    }
-
-    #[test]
-    fn a_refused_configuration_stands_first() {
-        let mut report = report(true, false, json!([]));
-        report.refused_configuration = serde_json::from_value(json!({
-            "since": "2027-01-15T11:10:49Z", "seconds_ago": 75,
-            "faults": ["proxy.toml:3: a.b: this key is unknown; write `c`"],
-        }))
-        .unwrap();
-        let text = render(&report);
-        insta::assert_snapshot!(text.split("\nAPP").next().unwrap(), @r"
-        collibra-auth-proxy 0.1.0, up 3h 12m 4s: ready
-
-        configuration refused for 1m 15s, the one before stays in force:
-          proxy.toml:3: a.b: this key is unknown; write `c`
-        ");
-    }
-
-    #[test]
-    fn a_proxy_without_clients_on_its_way_out() {
-        let text = render(&report(false, true, json!([])));
-        assert!(text.starts_with("collibra-auth-proxy 0.1.0, up 3h 12m 4s: draining\n\nAPP"));
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use anyhow::bail;
 use super::admin_client::{AdminAddress, AdminClient};
 use crate::clock::{Clock, SystemClock};
 
-/// The pause between two looks.
+/// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Wait until a running proxy is ready: until every client holds a usable token

@@ -260,7 +260,7 @@ fn both(
             return None;
         }
     };
-    // the parser's own message may quote what it met
+    // the parser's own message may quote its input
     let problem = match serde_json::from_str(&text) {
         Ok(credentials) => return Some(credentials),
         Err(error) if error.is_data() => {

@@ -387,10 +387,10 @@ mod tests {
             |cert, key| format!("client_cert_file = \"{cert}\"\nclient_key_file = \"{key}\"");
         for (keys, expected) in [
             (pair("own.pem", "own.key"), ""),
-            (pair("own.pem", "other.key"), "do not belong together"),
+            (pair("own.pem", "other.key"), "do not match"),
             (
                 pair("own.pem", "own.pem"),
-                "instance.acme.client_key_file: there is no private key",
+                "instance.acme.client_key_file: the file has no usable private key",
             ),
             (
                 pair("own.key", "own.key"),

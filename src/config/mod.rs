@@ -8,6 +8,7 @@
 mod app;
 mod client;
 mod credentials;
+pub mod effective;
 mod fault;
 mod file;
 mod flags;
@@ -70,7 +71,7 @@ pub struct Config {
     pub server: Server,
     /// Where it is watched.
     pub admin: Admin,
-    /// Where tokens are kept.
+    /// Where tokens are stored.
     pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
@@ -84,6 +85,8 @@ pub struct Config {
     pub files: Files,
     /// The text of its own file, unless it was made from flags.
     pub text: Option<Text>,
+    /// Where its files, variables and secrets are named, for [`effective`].
+    given: effective::Given,
 }
 
 /// A file's path and text. The text may hold a secret.
@@ -93,7 +96,7 @@ pub struct Text(Arc<PathBuf>, Secret);
 /// One registered application, and how its token is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The name of its instance, which is in [`Config::instances`].
     pub instance: Arc<str>,

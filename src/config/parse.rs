@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::effective::Given;
 use super::fault::Report;
 use super::file::Unfit;
 use super::names::Names;
@@ -44,6 +45,7 @@ pub(super) fn parse(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> Option<Config> {
+    let given = Given::of(&raw, surroundings);
     let root = raw.place;
     let instance_names: Names = raw.instances.iter().map(|raw| raw.name.clone()).collect();
     let client_names: Names = raw.clients.iter().map(|raw| raw.name.clone()).collect();
@@ -149,6 +151,7 @@ pub(super) fn parse(
         warnings: Vec::new(),
         files: Files::default(),
         text: None,
+        given,
     })
 }
 

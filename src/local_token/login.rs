@@ -1,19 +1,18 @@
-//! The session login as old programs meet it here: a user's name and password are sent to
-//! `/rest/2.0/auth/sessions` before anything else, and what comes back is a cookie and a token
-//! against forged requests. Pure.
+//! The session login that old programs perform, answered by the proxy. They send a user's name and
+//! password to `/rest/2.0/auth/sessions` first, and get a cookie and a CSRF token. Pure.
 
 use serde::{Deserialize, Serialize};
 
-use super::request::{Shown, basic};
+use super::request::{Credentials, basic};
 use crate::secret::Secret;
 
-/// The cookie that holds the session, by the name that Collibra's has.
+/// The session cookie, named like Collibra's.
 pub const COOKIE: &str = "JSESSIONID";
 
-/// What is answered to a login.
+/// The response to a login.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Opened<'a> {
+pub struct SessionResponse<'a> {
     csrf_token: &'a str,
 }
 
@@ -23,20 +22,20 @@ struct Login {
     password: String,
 }
 
-impl<'a> Opened<'a> {
-    /// An answer with the token that the program will send back as `X-CSRF-TOKEN`. Nothing is
-    /// decided by it: pages of other sites are kept out by other means.
+impl<'a> SessionResponse<'a> {
+    /// Returns a response with the token that the program will send back as `X-CSRF-TOKEN`. The
+    /// token protects nothing: requests from other sites are refused by other checks.
     #[must_use]
-    pub fn new(csrf_token: &'a str) -> Opened<'a> {
-        Opened { csrf_token }
+    pub fn new(csrf_token: &'a str) -> SessionResponse<'a> {
+        SessionResponse { csrf_token }
     }
 }
 
-/// The name and password of a login: in its JSON body, or in the header `Authorization`.
+/// Reads a login's name and password from its JSON body or its `Authorization` header.
 #[must_use]
-pub fn read(authorization: Option<&[u8]>, body: &[u8]) -> Vec<Shown> {
+pub fn read(authorization: Option<&[u8]>, body: &[u8]) -> Vec<Credentials> {
     match serde_json::from_slice::<Login>(body) {
-        Ok(login) => vec![Shown {
+        Ok(login) => vec![Credentials {
             name: login.username,
             secret: Secret::from(login.password),
         }],
@@ -52,7 +51,7 @@ pub fn sessions<'a>(cookies: impl IntoIterator<Item = &'a str>) -> impl Iterator
     named.filter_map(|(name, value)| (name == COOKIE).then_some(value.trim_matches('"')))
 }
 
-/// The header `Set-Cookie` of a session that lasts `seconds`, sent back over TLS only if `secure`.
+/// The `Set-Cookie` header of a session that lasts `seconds`, restricted to TLS if `secure`.
 #[must_use]
 pub fn set_cookie(token: &Secret, seconds: u64, secure: bool) -> String {
     let value = token.expose();
@@ -60,7 +59,7 @@ pub fn set_cookie(token: &Secret, seconds: u64, secure: bool) -> String {
     format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
-/// The header `Set-Cookie` that ends a session.
+/// The `Set-Cookie` header that deletes a session.
 #[must_use]
 pub fn unset_cookie() -> String {
     format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")

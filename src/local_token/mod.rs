@@ -1,10 +1,10 @@
-//! Local tokens: what apps get here when they ask for an access token or log in, in place of
-//! Collibra's.
+//! Local tokens: what apps get from the proxy, instead of Collibra's tokens, when they request a
+//! token or log in.
 //!
-//! A local token says who its bearer is, until when, and is signed with a key that is derived from
-//! the credential which the app showed. So nothing is kept: it is good after a restart and at
-//! every replica that knows the same credential, a rotation of the client does not end an app's,
-//! and a change of the app's key does. At Collibra it is worth nothing.
+//! A local token names its bearer and its expiry. Its signing key is derived from the credential
+//! that the app presented, so nothing is stored. The token is valid after a restart, and at every
+//! replica that knows the same credential. A rotation of the client does not invalidate it; a
+//! change of the app's key does. Collibra does not accept it.
 
 pub mod login;
 pub mod request;
@@ -21,35 +21,35 @@ pub use revoked::Revoked;
 
 use crate::secret::Secret;
 
-/// Whom a local token stands for.
+/// The bearer of a local token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject<'a> {
     /// An app, by its name in the configuration.
     App(&'a str),
-    /// Whoever has the own credentials of the client of this name.
+    /// A caller with the credentials of the client of this name.
     Client(&'a str),
-    /// Nobody in particular: there are no apps.
+    /// Any caller: no apps are configured.
     Anyone,
 }
 
-/// What the local tokens of one credential are signed with.
+/// The key that signs the local tokens of one credential.
 #[derive(Clone)]
 pub struct Key(hmac::Key);
 
-/// A local token as it was shown; nothing of it is true before [`Shown::holds`] says so.
+/// A local token as presented. Trust none of it before [`UnverifiedToken::is_valid`].
 #[derive(Clone, Copy)]
-pub struct Shown<'a> {
+pub struct UnverifiedToken<'a> {
     signed: &'a str,
     mac: &'a str,
     subject: Subject<'a>,
     expires: SystemTime,
 }
 
-/// What every local token begins with, so that it is told from an app's key at a glance.
+/// The prefix of every local token, which tells it from an app's key.
 const PREFIX: &str = "cap1.";
 
 impl Key {
-    /// The key of those who show `credential`.
+    /// Derives the key of callers that present `credential`.
     #[must_use]
     pub fn of(credential: &Secret) -> Key {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"collibra-auth-proxy local token 1")
@@ -87,10 +87,10 @@ impl fmt::Debug for Key {
     }
 }
 
-impl<'a> Shown<'a> {
-    /// Takes `text` apart, if it has the form of a local token.
+impl<'a> UnverifiedToken<'a> {
+    /// Parses `text`, if it has the form of a local token.
     #[must_use]
-    pub fn parse(text: &'a str) -> Option<Shown<'a>> {
+    pub fn parse(text: &'a str) -> Option<UnverifiedToken<'a>> {
         let (signed, mac) = text.rsplit_once('.')?;
         let mut parts = signed.strip_prefix(PREFIX)?.split('.');
         let (kind, name) = (parts.next()?, parts.next()?);
@@ -104,7 +104,7 @@ impl<'a> Shown<'a> {
         // earlier versions gave none
         let _nonce = parts.next();
         let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
-        parts.next().is_none().then_some(Shown {
+        parts.next().is_none().then_some(UnverifiedToken {
             signed,
             mac,
             subject,
@@ -112,15 +112,15 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// Whom it says that it stands for.
+    /// The bearer that it claims.
     #[must_use]
     pub fn subject(&self) -> Subject<'a> {
         self.subject
     }
 
-    /// Whether it was signed with `key` and is still good at `now`.
+    /// Returns whether it was signed with `key` and has not expired at `now`.
     #[must_use]
-    pub fn holds(&self, key: &Key, now: SystemTime) -> bool {
+    pub fn is_valid(&self, key: &Key, now: SystemTime) -> bool {
         now < self.expires && self.is_signed(key)
     }
 
@@ -156,11 +156,11 @@ mod tests {
             Subject::Anyone,
         ] {
             let token = key("k").sign(subject, at(1_000), 7);
-            let shown = Shown::parse(token.expose()).unwrap();
+            let shown = UnverifiedToken::parse(token.expose()).unwrap();
             assert_eq!(shown.subject(), subject);
-            assert!(shown.holds(&key("k"), at(999)));
-            assert!(!shown.holds(&key("k"), at(1_000)), "it has ended");
-            assert!(!shown.holds(&key("other"), at(999)));
+            assert!(shown.is_valid(&key("k"), at(999)));
+            assert!(!shown.is_valid(&key("k"), at(1_000)), "it has ended");
+            assert!(!shown.is_valid(&key("other"), at(999)));
         }
     }
 
@@ -169,15 +169,15 @@ mod tests {
         let signed = "cap1.a.lineage.1000";
         let mac = URL_SAFE_NO_PAD.encode(hmac::sign(&key("k").0, signed.as_bytes()));
         let text = format!("{signed}.{mac}");
-        let shown = Shown::parse(&text).unwrap();
-        assert!(shown.holds(&key("k"), at(999)));
+        let shown = UnverifiedToken::parse(&text).unwrap();
+        assert!(shown.is_valid(&key("k"), at(999)));
     }
 
     #[test]
     fn a_clients_own_is_told_from_an_apps() {
         let of_client = |subject| {
             let token = key("k").sign(subject, at(1_000), 0);
-            Shown::parse(token.expose())
+            UnverifiedToken::parse(token.expose())
                 .unwrap()
                 .is_of_client(&key("k"))
         };
@@ -185,7 +185,7 @@ mod tests {
         assert!(!of_client(Subject::App("lineage")));
         assert!(!of_client(Subject::Anyone));
         let token = key("other").sign(Subject::Client("catalog"), at(1_000), 0);
-        let shown = Shown::parse(token.expose()).unwrap();
+        let shown = UnverifiedToken::parse(token.expose()).unwrap();
         assert!(!shown.is_of_client(&key("k")));
     }
 
@@ -197,13 +197,12 @@ mod tests {
             for other in ['a', 'c', 'n', '0', '9', '.', '-', 'A'] {
                 let mut forged = token.to_owned();
                 forged.replace_range(at_byte..=at_byte, &other.to_string());
-                let Some(shown) = Shown::parse(&forged) else {
+                let Some(presented) = UnverifiedToken::parse(&forged) else {
                     continue;
                 };
-                // the last digit of base64 has bits that count for nothing, which the decoder
-                // wants to be zero
-                let holds = shown.holds(&key("k"), at(0));
-                assert_eq!(holds, forged == token, "{forged}");
+                // the last base64 digit has unused bits, which the decoder requires to be zero
+                let valid = presented.is_valid(&key("k"), at(0));
+                assert_eq!(valid, forged == token, "{forged}");
             }
         }
     }
@@ -222,7 +221,7 @@ mod tests {
             "cap2.a.lineage.1000.AAAA",
             "eyJhbGciOiJub25lIn0.e30.",
         ] {
-            assert!(Shown::parse(text).is_none(), "{text}");
+            assert!(UnverifiedToken::parse(text).is_none(), "{text}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! The token endpoint as apps meet it here: the client credentials grant (RFC 6749, section 4.4),
-//! read from a request and answered. Pure.
+//! The token endpoint that the proxy serves to apps: parses and answers a client credentials grant
+//! (RFC 6749, section 4.4). Pure.
 
 use std::time::Duration;
 
@@ -10,53 +10,53 @@ use url::form_urlencoded;
 
 use crate::secret::Secret;
 
-/// A name and a secret, as an app showed them.
+/// A name and a secret, as an app presented them.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct Credentials {
     /// `client_id`: an app's name or the client's id.
     pub name: String,
     /// `client_secret`: the app's key or the client's secret.
     pub secret: Secret,
 }
 
-/// A request for a token.
+/// A parsed token request.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// The credentials; from the two forms in which they may be written, the right one first.
-    pub credentials: Vec<Shown>,
-    /// Whether they came in the header `Authorization`.
+pub struct TokenRequest {
+    /// The credentials in the two possible encodings, the standard one first.
+    pub credentials: Vec<Credentials>,
+    /// Whether they came in the `Authorization` header.
     pub by_header: bool,
 }
 
 /// Why a token request is refused (RFC 6749, section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The request lacks something, has it twice, or cannot be read; what, in words.
+pub enum TokenRequestError {
+    /// The request lacks a parameter, repeats one, or cannot be parsed; the text says which.
     InvalidRequest(&'static str),
-    /// Nobody is known by these credentials.
+    /// The credentials are unknown.
     InvalidClient {
-        /// Whether they came in the header, which the answer then has to ask for.
+        /// Whether they came in the header; the response then needs a challenge.
         by_header: bool,
     },
-    /// Another grant than that of client credentials.
+    /// The grant type is not client credentials.
     UnsupportedGrantType,
     /// Too many were asked for in a short time; the next one is due after this.
     TooMany(Duration),
 }
 
-/// A granted token (RFC 6749, section 5.1).
+/// A token response (RFC 6749, section 5.1).
 #[derive(Serialize)]
-pub struct Granted<'a> {
+pub struct TokenResponse<'a> {
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u64,
 }
 
-impl<'a> Granted<'a> {
-    /// `token`, good for `expires_in` seconds.
+impl<'a> TokenResponse<'a> {
+    /// A response with `token`, valid for `expires_in` seconds.
     #[must_use]
-    pub fn new(token: &'a Secret, expires_in: u64) -> Granted<'a> {
-        Granted {
+    pub fn new(token: &'a Secret, expires_in: u64) -> TokenResponse<'a> {
+        TokenResponse {
             access_token: token.expose(),
             token_type: "Bearer",
             expires_in,
@@ -64,16 +64,16 @@ impl<'a> Granted<'a> {
     }
 }
 
-impl Refused {
+impl TokenRequestError {
     /// The value of `error`.
     #[must_use]
     pub fn error(self) -> &'static str {
         match self {
-            Refused::InvalidRequest(_) => "invalid_request",
-            Refused::InvalidClient { .. } => "invalid_client",
-            Refused::UnsupportedGrantType => "unsupported_grant_type",
+            TokenRequestError::InvalidRequest(_) => "invalid_request",
+            TokenRequestError::InvalidClient { .. } => "invalid_client",
+            TokenRequestError::UnsupportedGrantType => "unsupported_grant_type",
             // RFC 8628, section 3.5, has the one word for it
-            Refused::TooMany(_) => "slow_down",
+            TokenRequestError::TooMany(_) => "slow_down",
         }
     }
 
@@ -81,34 +81,36 @@ impl Refused {
     #[must_use]
     pub fn description(self) -> &'static str {
         match self {
-            Refused::InvalidRequest(what) => what,
-            Refused::InvalidClient { .. } => {
+            TokenRequestError::InvalidRequest(what) => what,
+            TokenRequestError::InvalidClient { .. } => {
                 "No app has this name and key, and they are not the client's own id and secret."
             }
-            Refused::UnsupportedGrantType => "This endpoint knows client_credentials only.",
-            Refused::TooMany(_) => {
+            TokenRequestError::UnsupportedGrantType => {
+                "This endpoint supports only client_credentials."
+            }
+            TokenRequestError::TooMany(_) => {
                 "Too many tokens were asked for; keep one until it expires, and come again after the seconds that Retry-After says."
             }
         }
     }
 }
 
-/// Reads a token request: the headers `Authorization` and `Content-Type`, and its body.
+/// Parses a token request: the `Authorization` and `Content-Type` headers, and the body.
 ///
 /// # Errors
-/// [`Refused`] if it is none.
+/// [`TokenRequestError`] if it is not valid.
 pub fn read(
     authorization: Option<&[u8]>,
     content_type: Option<&[u8]>,
     body: &[u8],
-) -> Result<Asked, Refused> {
+) -> Result<TokenRequest, TokenRequestError> {
     let form = b"application/x-www-form-urlencoded";
     let is_form = content_type.is_some_and(|value| {
         let kind = value.split(|b| *b == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(form)
     });
     if !is_form {
-        return Err(Refused::InvalidRequest(
+        return Err(TokenRequestError::InvalidRequest(
             "The body must be a form: Content-Type: application/x-www-form-urlencoded.",
         ));
     }
@@ -118,16 +120,16 @@ pub fn read(
     }
     match parameters.grant_type.as_deref() {
         Some("client_credentials") => {}
-        Some(_) => return Err(Refused::UnsupportedGrantType),
+        Some(_) => return Err(TokenRequestError::UnsupportedGrantType),
         None => {
-            return Err(Refused::InvalidRequest(
+            return Err(TokenRequestError::InvalidRequest(
                 "The parameter grant_type is missing.",
             ));
         }
     }
     let by_header = authorization.is_some();
     let in_body = match (parameters.client_id, parameters.client_secret) {
-        (Some(name), Some(secret)) => Some(Shown { name, secret }),
+        (Some(name), Some(secret)) => Some(Credentials { name, secret }),
         _ => None,
     };
     let credentials = match (authorization, in_body) {
@@ -136,8 +138,8 @@ pub fn read(
             in_header
                 .retain(|shown| (&shown.name, &shown.secret) == (&in_body.name, &in_body.secret));
             if in_header.is_empty() {
-                return Err(Refused::InvalidRequest(
-                    "The credentials in the header are not those in the body; one place is right.",
+                return Err(TokenRequestError::InvalidRequest(
+                    "The credentials in the header and in the body differ; send them in one place.",
                 ));
             }
             in_header
@@ -145,21 +147,21 @@ pub fn read(
         (Some(header), None) => basic(header),
         (None, in_body) => in_body.into_iter().collect(),
     };
-    Ok(Asked {
+    Ok(TokenRequest {
         credentials,
         by_header,
     })
 }
 
-/// The name and secret of a header `Authorization: Basic`: as RFC 6749, section 2.3.1, has it,
-/// each encoded for a form, and then as it stands (RFC 7617), which many programs send.
+/// The name and secret in an `Authorization: Basic` header: form-urlencoded as in RFC 6749, section
+/// 2.3.1, then verbatim (RFC 7617), as many programs send them.
 #[must_use]
-pub fn basic(header: &[u8]) -> Vec<Shown> {
+pub fn basic(header: &[u8]) -> Vec<Credentials> {
     let Some(as_it_stands) = basic_pair(header) else {
         return Vec::new();
     };
     let encoded = |text: &str| text.contains(['%', '+']);
-    let Shown { name, secret } = &as_it_stands;
+    let Credentials { name, secret } = &as_it_stands;
     if !encoded(name) && !encoded(secret.expose()) {
         return vec![as_it_stands];
     }
@@ -169,14 +171,14 @@ pub fn basic(header: &[u8]) -> Vec<Shown> {
         text.ok().map(std::borrow::Cow::into_owned)
     };
     let decoded = decode(name).zip(decode(secret.expose()));
-    let decoded = decoded.map(|(name, secret)| Shown {
+    let decoded = decoded.map(|(name, secret)| Credentials {
         name,
         secret: secret.into(),
     });
     decoded.into_iter().chain([as_it_stands]).collect()
 }
 
-fn basic_pair(header: &[u8]) -> Option<Shown> {
+fn basic_pair(header: &[u8]) -> Option<Credentials> {
     let (scheme, rest) = header.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
@@ -184,7 +186,7 @@ fn basic_pair(header: &[u8]) -> Option<Shown> {
     let pair = STANDARD.decode(rest.trim_ascii()).ok()?;
     let pair = Secret::from(String::from_utf8(pair).ok()?);
     let (name, secret) = pair.expose().split_once(':')?;
-    Some(Shown {
+    Some(Credentials {
         name: name.to_owned(),
         secret: secret.to_owned().into(),
     })
@@ -198,8 +200,8 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// Takes one; without a value it counts as left out (section 3.1).
-    fn take(&mut self, name: &str, value: &str) -> Result<(), Refused> {
+    /// Sets a parameter; an empty value counts as missing (section 3.1).
+    fn take(&mut self, name: &str, value: &str) -> Result<(), TokenRequestError> {
         if value.is_empty() {
             return Ok(());
         }
@@ -208,12 +210,12 @@ impl Parameters {
             "grant_type" => self.grant_type.replace(value).is_some(),
             "client_id" => self.client_id.replace(value).is_some(),
             "client_secret" => self.client_secret.replace(value.into()).is_some(),
-            // parameters that are not known are ignored (section 3.2)
+            // unknown parameters are ignored (section 3.2)
             _ => false,
         };
         if twice {
-            return Err(Refused::InvalidRequest(
-                "A parameter is there more than once.",
+            return Err(TokenRequestError::InvalidRequest(
+                "A parameter is repeated.",
             ));
         }
         Ok(())
@@ -231,7 +233,7 @@ mod tests {
         format!("Basic {}", STANDARD.encode(pair)).into_bytes()
     }
 
-    fn pairs(asked: &[Shown]) -> Vec<(&str, &str)> {
+    fn pairs(asked: &[Credentials]) -> Vec<(&str, &str)> {
         asked
             .iter()
             .map(|shown| (shown.name.as_str(), shown.secret.expose()))
@@ -294,7 +296,7 @@ mod tests {
     #[test]
     fn a_grant_is_written_as_the_standard_has_it() {
         let token = Secret::from("cap1.x".to_owned());
-        let written = serde_json::to_string(&Granted::new(&token, 3_600)).unwrap();
+        let written = serde_json::to_string(&TokenResponse::new(&token, 3_600)).unwrap();
         assert_eq!(
             written,
             r#"{"access_token":"cap1.x","token_type":"Bearer","expires_in":3600}"#

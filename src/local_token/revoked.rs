@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
-use super::Shown;
+use super::UnverifiedToken;
 
 /// Over how many maps the tokens are spread: to add one copies one map.
 const SHARDS: usize = 64;
@@ -33,7 +33,7 @@ impl Default for Revoked {
 
 impl Revoked {
     /// Ends `token`, which holds at `now`.
-    pub fn revoke(&self, token: &Shown<'_>, now: SystemTime) {
+    pub fn revoke(&self, token: &UnverifiedToken<'_>, now: SystemTime) {
         let Some(mark) = mark(token) else { return };
         self.shard(mark).rcu(|kept| {
             let alive = kept.iter().filter(|(_, expires)| **expires > now);
@@ -52,7 +52,7 @@ impl Revoked {
 
     /// Whether `token` was ended.
     #[must_use]
-    pub fn contains(&self, token: &Shown<'_>) -> bool {
+    pub fn contains(&self, token: &UnverifiedToken<'_>) -> bool {
         mark(token).is_some_and(|mark| self.shard(mark).load().contains_key(&mark))
     }
 
@@ -63,7 +63,7 @@ impl Revoked {
     }
 }
 
-fn mark(token: &Shown<'_>) -> Option<Mark> {
+fn mark(token: &UnverifiedToken<'_>) -> Option<Mark> {
     token.mac.as_bytes().first_chunk().copied()
 }
 
@@ -88,8 +88,8 @@ mod tests {
         let revoked = Revoked::default();
         let (one, other) = (token(1, 1_000), token(2, 1_000));
         let (one, other) = (
-            Shown::parse(one.expose()).unwrap(),
-            Shown::parse(other.expose()).unwrap(),
+            UnverifiedToken::parse(one.expose()).unwrap(),
+            UnverifiedToken::parse(other.expose()).unwrap(),
         );
         assert!(!revoked.contains(&one));
         revoked.revoke(&one, at(0));
@@ -104,9 +104,9 @@ mod tests {
         let last = token(2 * many, 9_999);
         for nonce in 0..2 * many {
             let token = token(nonce, 1_000);
-            revoked.revoke(&Shown::parse(token.expose()).unwrap(), at(0));
+            revoked.revoke(&UnverifiedToken::parse(token.expose()).unwrap(), at(0));
         }
-        let last = Shown::parse(last.expose()).unwrap();
+        let last = UnverifiedToken::parse(last.expose()).unwrap();
         revoked.revoke(&last, at(0));
         let kept = || {
             let maps = revoked.0.iter().map(|map| map.load().len());
@@ -119,15 +119,15 @@ mod tests {
         );
         for nonce in 0..8 {
             let token = token(10 * many + nonce, 9_999);
-            revoked.revoke(&Shown::parse(token.expose()).unwrap(), at(0));
+            revoked.revoke(&UnverifiedToken::parse(token.expose()).unwrap(), at(0));
         }
         assert!(revoked.contains(&last));
         // what has expired is forgotten
         for nonce in 0..many {
             let token = token(3 * many + nonce, 3_000);
-            revoked.revoke(&Shown::parse(token.expose()).unwrap(), at(2_000));
+            revoked.revoke(&UnverifiedToken::parse(token.expose()).unwrap(), at(2_000));
         }
         let expired = token(0, 1_000);
-        assert!(!revoked.contains(&Shown::parse(expired.expose()).unwrap()));
+        assert!(!revoked.contains(&UnverifiedToken::parse(expired.expose()).unwrap()));
     }
 }

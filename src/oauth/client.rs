@@ -15,11 +15,11 @@ use super::request::TokenRequest;
 use super::response::{self, Answer, MAX_BODY};
 use crate::clock::Clock;
 use crate::outgoing::addresses::Addresses;
-use crate::outgoing::client::{self, Failure, Silence};
+use crate::outgoing::client::{self, Failure, NoResponse};
 use crate::outgoing::via::{self, VIA};
 use crate::token::ports::{Grant, Outcome, RequestError, TokenEndpoint};
 
-/// One client at its token endpoint.
+/// Requests tokens for one client.
 pub struct TokenClient {
     http: client::Client,
     config: Config,
@@ -28,13 +28,14 @@ pub struct TokenClient {
     clock: Arc<dyn Clock>,
 }
 
-/// Why there is no client for the token endpoint; permanent until the configuration changes.
+/// Why no client could be built; permanent until the configuration changes.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The token endpoint's address cannot be used. Never quotes it, for it may hold a password.
+    /// The token endpoint's address is unusable. Never quotes it, because it may contain a
+    /// password.
     #[error("the token endpoint's URL {0}")]
     Url(&'static str),
-    /// There is no HTTP client for it.
+    /// The HTTP client could not be built.
     #[error(transparent)]
     Http(#[from] client::BuildError),
 }
@@ -126,12 +127,17 @@ fn unsendable(_: http::Error) -> RequestError {
 }
 
 /// A request without an answer, as the engine reckons with it.
-fn failure(Failure { silence, message }: Failure) -> RequestError {
+fn failure(
+    Failure {
+        no_response,
+        message,
+    }: Failure,
+) -> RequestError {
     RequestError {
-        outcome: match silence {
-            Silence::Unreached => Outcome::Connect,
-            Silence::Late => Outcome::Timeout,
-            Silence::Lost => Outcome::ConnectionLost,
+        outcome: match no_response {
+            NoResponse::Unreached => Outcome::Connect,
+            NoResponse::TimedOut => Outcome::Timeout,
+            NoResponse::Broken => Outcome::ConnectionLost,
         },
         retry_after: None,
         message,
@@ -142,10 +148,10 @@ fn check_url(url: &Url) -> Result<(), BuildError> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(BuildError::Url("should begin with https://"));
     }
-    // the HTTP client would send them in place of the client's own credentials
+    // the HTTP client would send them instead of the client's own credentials
     if !url.username().is_empty() || url.password().is_some() {
         return Err(BuildError::Url(
-            "has a user name or password in it; leave them out, for the client shows its own",
+            "has a user name or password in it; leave them out, because the client sends its own",
         ));
     }
     // RFC 6749, section 3.2

@@ -1,5 +1,5 @@
-//! Who is asked, for messages; and how an answer may be quoted in one: without the client's
-//! secret, which an answer could repeat.
+//! The issuer's name in messages, and how to quote its responses: without the client's secret,
+//! which a response could repeat.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::local_token;
 use crate::outgoing::{authority, quotation::Quotation};
 use crate::secret::Secret;
 
-/// The token endpoint as messages speak of it.
+/// The token endpoint, for messages.
 #[derive(Clone)]
 pub struct Issuer {
     url: reqwest::Url,
@@ -19,34 +19,34 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// The issuer that `config` names.
+    /// Returns the issuer of `config`.
     #[must_use]
     pub fn new(config: &Config) -> Issuer {
         Issuer {
             url: config.token_url.clone(),
             authority: authority(&config.token_url),
-            quotation: Quotation::without(unspeakable(config)),
+            quotation: Quotation::without(secret_forms(config)),
             local: local_token::Key::of(&config.client_secret),
         }
     }
 
-    /// Its host, and its port if that is not the scheme's own: all that is shown of its address.
+    /// The host, and the port unless it is the default. Messages show no more of the address.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Where `location` of a redirect points: host and port only.
+    /// The host and port that a redirect's `location` points to.
     #[must_use]
     pub fn redirect_target(&self, location: &str) -> Option<String> {
-        // before it is taken apart: the host may have a part of the secret, the path another
+        // before parsing: the host may contain one part of the secret and the path another
         let target = self.url.join(&self.quotation.redact(location)).ok()?;
         target.host_str()?;
         Some(self.quote(&authority(&target)))
     }
 
-    /// `text` from an answer, fit for a message: at most 200 printable characters, the secret
-    /// replaced by `[redacted]` in whatever form it was sent.
+    /// Quotes `text` from a response in a message: at most 200 printable characters, with the
+    /// secret in all its forms replaced by `[redacted]`.
     #[must_use]
     pub fn quote(&self, text: &str) -> String {
         self.quotation.quote(text)
@@ -55,11 +55,11 @@ impl Issuer {
     /// Whether `token` is a local token of this proxy, or of another that holds the same client.
     #[must_use]
     pub fn is_own(&self, token: &Secret) -> bool {
-        let shown = local_token::Shown::parse(token.expose());
+        let shown = local_token::UnverifiedToken::parse(token.expose());
         shown.is_some_and(|shown| shown.is_of_client(&self.local))
     }
 
-    /// How an answer may be quoted.
+    /// How to quote a response.
     #[must_use]
     pub fn quotation(&self) -> &Quotation {
         &self.quotation
@@ -74,14 +74,14 @@ impl fmt::Debug for Issuer {
     }
 }
 
-fn unspeakable(config: &Config) -> Vec<Secret> {
+fn secret_forms(config: &Config) -> Vec<Secret> {
     let raw = config.client_secret.expose();
     let encoded = request::form_urlencode(raw);
     let forms = [
         raw.to_owned(),
-        // as an address has it in its host
+        // as the host of a URL
         raw.to_ascii_lowercase(),
-        // the same bytes as other encoders write them
+        // the same bytes in other encoders' spelling
         encoded.replace('+', "%20"),
         lower_hex(&encoded),
         lower_hex(&encoded.replace('+', "%20")),
@@ -93,7 +93,7 @@ fn unspeakable(config: &Config) -> Vec<Secret> {
     forms.into_iter().map(Secret::from).collect()
 }
 
-/// Percent-encoded text with its hexadecimal digits in lower case.
+/// Percent-encoded text with lower-case hexadecimal digits.
 fn lower_hex(encoded: &str) -> String {
     let mut digits_left = 0;
     encoded
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(named, None);
         let named = target("Canary/44", "https://Canary/44");
         assert_eq!(named, None);
-        // what an address may be written like
+        // spellings that a URL parser accepts
         for location in ["https://%43anary-44.example", "https://Can\tary-44.example"] {
             let named = target("Canary-44", location);
             assert_eq!(named.as_deref(), Some("[redacted].example"), "{location}");

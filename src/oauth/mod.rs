@@ -1,11 +1,11 @@
-//! The token endpoint's client: one request a call, by RFC 6749, section 4.4, with every answer
-//! turned into a token or a failure that the engine can reckon with.
+//! The token endpoint's client: one request per call (RFC 6749, section 4.4). Every response
+//! becomes a token or a failure whose cost the engine can account for.
 //!
 //! [`request`] says what is sent, [`response`] what an answer means (pure), [`client`] carries it
 //! over the wire, [`issuer`] is who is asked and how an answer may be quoted.
 //!
-//! Promises: no retry, no redirect, no cookie, no proxy but [`Config::proxy`]; an end within
-//! [`Config::timeout`]; no secret in any message or `Debug`.
+//! Guarantees: no retry, redirect or cookie, and no proxy but [`Config::proxy`]. A request ends
+//! within [`Config::timeout`]. No message and no `Debug` contains a secret.
 
 pub mod client;
 pub mod issuer;
@@ -21,12 +21,12 @@ use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::tls::{CaFile, Identity};
 
-/// Where a client's tokens come from, and how it shows who it is.
+/// Where a client gets its tokens, and how it authenticates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The token endpoint.
     pub token_url: reqwest::Url,
-    /// The client's identifier.
+    /// The client's id.
     pub client_id: ClientId,
     /// The client's secret.
     pub client_secret: Secret,
@@ -34,15 +34,15 @@ pub struct Config {
     pub auth_method: AuthMethod,
     /// `scope`, sent only if set.
     pub scope: Option<String>,
-    /// The longest time for one request, from its start to the end of its answer.
+    /// The timeout of one request, including the response body.
     pub timeout: Duration,
-    /// The longest time for name resolution, connection and TLS together.
+    /// The timeout of name resolution, connection and TLS together.
     pub connect_timeout: Duration,
-    /// Certificates accepted besides the system's.
+    /// Trusted authorities besides the system's.
     pub ca_file: Option<CaFile>,
-    /// What is shown to the token endpoint if it asks who calls.
+    /// The client certificate, for a token endpoint that asks for one.
     pub identity: Option<Identity>,
-    /// The forward proxy through which it is reached.
+    /// The forward proxy to the token endpoint.
     pub proxy: Option<tunnel::Proxy>,
     /// Where to connect instead of the URL's host; empty: nowhere else.
     pub address: Vec<Target>,
@@ -65,7 +65,7 @@ impl Config {
 /// How a client authenticates at the token endpoint (RFC 6749, section 2.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AuthMethod {
-    /// `client_secret_basic`: in `Authorization`, each form-urlencoded.
+    /// `client_secret_basic`: in the `Authorization` header, both parts form-urlencoded.
     #[default]
     ClientSecretBasic,
     /// `client_secret_post`: in the body.
@@ -74,11 +74,11 @@ pub enum AuthMethod {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! What the tests of this module begin with.
+    //! Shared by the tests of this module.
 
     use super::*;
 
-    /// A client at `https://acme.example`.
+    /// A client of `https://acme.example`.
     pub(crate) fn config(id: &str, secret: &str) -> Config {
         Config {
             token_url: "https://acme.example/rest/oauth/v2/token".parse().unwrap(),

@@ -1,4 +1,4 @@
-//! What is sent: the form and the proof of who asks (RFC 6749, sections 2.3.1 and 4.4.2).
+//! Builds the token request: the form and the credentials (RFC 6749, sections 2.3.1 and 4.4.2).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,7 +10,7 @@ use super::{AuthMethod, Config};
 use crate::client_id::ClientId;
 use crate::secret::Secret;
 
-/// A token request, ready to be sent any number of times.
+/// A token request that can be sent repeatedly.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     authorization: Option<HeaderValue>,
@@ -18,8 +18,8 @@ pub struct TokenRequest {
 }
 
 impl TokenRequest {
-    /// The request that `config` describes. Its credentials go into the header or into the form,
-    /// never into both (RFC 6749, section 2.3).
+    /// Builds the request for `config`. The credentials go into the header or the form, never into
+    /// both (RFC 6749, section 2.3).
     #[must_use]
     pub fn new(config: &Config) -> TokenRequest {
         let mut form = String::from("grant_type=client_credentials");
@@ -42,21 +42,21 @@ impl TokenRequest {
         }
     }
 
-    /// The value of `Authorization`, if the credentials are sent there; marked sensitive.
+    /// The `Authorization` header, marked sensitive, if the credentials go there.
     #[must_use]
     pub fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
 
-    /// The body, of the type `application/x-www-form-urlencoded`.
+    /// The body, of type `application/x-www-form-urlencoded`.
     #[must_use]
     pub fn form(&self) -> &Secret {
         &self.form
     }
 }
 
-/// `text` in `application/x-www-form-urlencoded` (RFC 6749, appendix B): a space is `+`; letters,
-/// digits and `*-._` stand for themselves; the rest is percent-encoded UTF-8.
+/// Encodes `text` as `application/x-www-form-urlencoded` (RFC 6749, appendix B): a space becomes
+/// `+`, letters, digits and `*-._` are kept, the rest is percent-encoded UTF-8.
 #[must_use]
 pub fn form_urlencode(text: &str) -> String {
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -64,15 +64,15 @@ pub fn form_urlencode(text: &str) -> String {
         .remove(b'-')
         .remove(b'.')
         .remove(b'_')
-        // kept here and turned into `+` below, where no other `+` is left
+        // kept here and turned into `+` below: no other `+` is left
         .remove(b' ');
     utf8_percent_encode(text, ENCODED)
         .to_string()
         .replace(' ', "+")
 }
 
-/// The credentials of `client_secret_basic`: id and secret form-urlencoded *each*, joined by a
-/// colon, in Base64. Unencoded, an id with a colon in it would be cut at that colon.
+/// The credentials of `client_secret_basic`: id and secret, *each* form-urlencoded, joined by a
+/// colon, in Base64. An unencoded id with a colon would be split at it.
 #[must_use]
 pub fn basic_credentials(id: &ClientId, secret: &Secret) -> Secret {
     let id = form_urlencode(id.as_str());

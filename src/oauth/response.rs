@@ -1,7 +1,7 @@
-//! What an answer means: a token, or a failure that the engine can reckon with. Pure, for it reads
-//! what comes from outside.
+//! Interprets the response: a token, or a failure whose cost the engine can account for. Pure,
+//! because it parses untrusted input.
 //!
-//! Promises: never a token that cannot be sent; never a guessed lifetime; no secret in a message.
+//! Guarantees: never a token that cannot be sent, never a guessed lifetime, no secret in a message.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,26 +17,26 @@ use super::issuer::Issuer;
 use crate::secret::Secret;
 use crate::token::ports::{Grant, Outcome, RequestError};
 
-/// The largest body that is read: a token's answer has 1 to 4 KiB.
+/// The largest body: a token response has 1 to 4 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// No token is kept for longer, whatever its answer says.
+/// The longest lifetime of a token, whatever the response says.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// `Retry-After` is not heeded beyond this: a mistyped date must not end all attempts.
+/// The longest `Retry-After`: a mistyped date must not stop all attempts.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// What to do about a token request that does not leave the proxy.
 const LOOP: &str = "requests for the instance lead back to the proxy; set the instance's url (COLLIBRA_URL) to Collibra's own address, or its address if that name leads to the proxy on this machine";
 
-/// An HTTP answer, whole.
+/// A complete HTTP response.
 #[derive(Clone, Copy)]
 pub struct Answer<'a> {
     /// Its status.
     pub status: StatusCode,
     /// Its headers.
     pub headers: &'a HeaderMap,
-    /// Its body, or the first [`MAX_BODY`] bytes and some more of one that is longer.
+    /// The body, or the first [`MAX_BODY`] bytes of a longer one and a few more.
     pub body: &'a [u8],
 }
 
@@ -49,10 +49,10 @@ impl fmt::Debug for Answer<'_> {
     }
 }
 
-/// Reads what `issuer` answered; `now` is the wall clock, for a date in `Retry-After`.
+/// Interprets the response of `issuer`; `now` is the wall-clock time, for dates in `Retry-After`.
 ///
 /// # Errors
-/// [`RequestError`] for all that is no usable token: see [`Outcome`].
+/// [`RequestError`] for anything but a usable token: see [`Outcome`].
 pub fn parse(answer: Answer<'_>, issuer: &Issuer, now: SystemTime) -> Result<Grant, RequestError> {
     let (outcome, message) = if answer.status.is_success() {
         match grant(answer, issuer) {
@@ -83,7 +83,7 @@ pub fn parse(answer: Answer<'_>, issuer: &Issuer, now: SystemTime) -> Result<Gra
     })
 }
 
-/// The token in a success (RFC 6749, section 5.1), or what is wrong with it.
+/// The token in a success response (RFC 6749, section 5.1), or what is wrong with it.
 fn grant(answer: Answer<'_>, issuer: &Issuer) -> Result<Grant, String> {
     let mut fields = object(answer, issuer)?;
     let access_token = match fields.remove("access_token") {
@@ -100,18 +100,18 @@ fn grant(answer: Answer<'_>, issuer: &Issuer) -> Result<Grant, String> {
         return Err("`access_token` is empty".to_owned());
     }
     if !access_token.expose().bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("`access_token` has characters that no bearer token can have".to_owned());
+        return Err("`access_token` has characters that a bearer token must not have".to_owned());
     }
     match fields.get("token_type") {
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
         Some(Value::String(kind)) => {
             return Err(format!(
-                "`token_type` is `{}`; only Bearer can be used",
+                "`token_type` is `{}`; only Bearer is supported",
                 issuer.quote(kind)
             ));
         }
         Some(_) => return Err("`token_type` is not a string".to_owned()),
-        // RFC 6749, section 5.1, requires it, and the client credentials grant knows no other
+        // required by RFC 6749, section 5.1, but the client credentials grant has no other type
         None => {}
     }
     Ok(Grant {
@@ -120,7 +120,7 @@ fn grant(answer: Answer<'_>, issuer: &Issuer) -> Result<Grant, String> {
     })
 }
 
-/// The JSON object that the body is, or what it is instead.
+/// The JSON object in the body, or what the body is instead.
 fn object(answer: Answer<'_>, issuer: &Issuer) -> Result<Map<String, Value>, String> {
     let body = match decoded(answer) {
         Ok(body) => body,
@@ -141,16 +141,16 @@ fn object(answer: Answer<'_>, issuer: &Issuer) -> Result<Map<String, Value>, Str
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err("its body is JSON, but not an object".to_owned()),
         Err(_) if is_html(answer) => Err(
-            "its body is HTML, not JSON; the instance's url or token_path is wrong, or a login or error page stands in between"
+            "its body is HTML, not JSON; the instance's url or token_path is wrong, or a login or error page answers instead"
                 .to_owned(),
         ),
-        Err(error) if error.is_eof() => Err("its body is JSON, but cut short".to_owned()),
+        Err(error) if error.is_eof() => Err("its body is truncated JSON".to_owned()),
         Err(_) => Err("its body is not JSON".to_owned()),
     }
 }
 
-/// The body without its encoding, up to a little more than [`MAX_BODY`]; or the encoding that cannot
-/// be undone. Some gateways send gzip although it was not asked for.
+/// Decodes the body, up to a little more than [`MAX_BODY`], or returns the unsupported encoding.
+/// Some gateways send gzip unrequested.
 fn decoded(answer: Answer<'_>) -> Result<Cow<'_, [u8]>, &str> {
     let encoding = header(answer.headers, &CONTENT_ENCODING).unwrap_or_default();
     if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
@@ -173,8 +173,8 @@ fn decoded(answer: Answer<'_>) -> Result<Cow<'_, [u8]>, &str> {
     }
 }
 
-/// The text of a body. A byte order mark is passed over, which JSON parsers may do (RFC 8259,
-/// section 8.1). Bytes that are not UTF-8 count as Latin-1: the token itself is ASCII.
+/// The text of a body, without a byte order mark (RFC 8259, section 8.1). Bytes that are not UTF-8
+/// are read as Latin-1: the token itself is ASCII.
 fn text_of(body: &[u8]) -> Cow<'_, str> {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     match std::str::from_utf8(body) {
@@ -183,14 +183,13 @@ fn text_of(body: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// `expires_in`, in seconds of which a fraction is cut: a number, or, as some servers write it, a
-/// string of digits.
-/// Absent is no licence to guess: a token used for too long fails in the app's hands.
+/// `expires_in` in whole seconds: a number or, as some servers write it, a string of digits. A
+/// missing value is not guessed: a token used for too long fails in the app's hands.
 fn lifetime(value: Option<&Value>) -> Result<Duration, String> {
     const NOT_A_NUMBER: &str = "`expires_in` is not a number of seconds";
 
     let seconds = match value {
-        None => return Err("it has no `expires_in`, so the token's life is unknown".to_owned()),
+        None => return Err("it has no `expires_in`, so the token's lifetime is unknown".to_owned()),
         Some(Value::String(digits)) if is_digits(digits) => {
             digits.parse().unwrap_or(MAX_LIFETIME.as_secs())
         }
@@ -199,19 +198,19 @@ fn lifetime(value: Option<&Value>) -> Result<Duration, String> {
             (None, Some(seconds)) if seconds < 0.0 => {
                 return Err(format!("`expires_in` is negative ({number})"));
             }
-            // saturates above the cap
+            // saturates above the maximum
             (None, Some(seconds)) => seconds as u64,
             _ => return Err(NOT_A_NUMBER.to_owned()),
         },
         Some(_) => return Err(NOT_A_NUMBER.to_owned()),
     };
     match seconds {
-        0 => Err("`expires_in` is 0: the token has already ended".to_owned()),
+        0 => Err("`expires_in` is 0: the token has already expired".to_owned()),
         _ => Ok(Duration::from_secs(seconds).min(MAX_LIFETIME)),
     }
 }
 
-/// What an answer that is no success means.
+/// What an error response means.
 fn refusal(answer: Answer<'_>, issuer: &Issuer) -> (Outcome, String) {
     let host = issuer.authority();
     let status = answer.status.as_u16();
@@ -222,7 +221,7 @@ fn refusal(answer: Answer<'_>, issuer: &Issuer) -> (Outcome, String) {
         return (
             Outcome::ServerError,
             format!(
-                "{host} answered the token request with a redirect ({status}){target}, which is not followed; the instance's url or token_path is probably wrong, or a login page stands in between"
+                "{host} answered the token request with a redirect ({status}){target}, which is not followed; the instance's url or token_path is probably wrong, or a login page answers instead"
             ),
         );
     }
@@ -240,19 +239,19 @@ fn refusal(answer: Answer<'_>, issuer: &Issuer) -> (Outcome, String) {
         .as_ref()
         .and_then(|fields| fields.get("error"))
         .and_then(Value::as_str);
-    let (outcome, advice) = judge(status, named);
+    let (outcome, advice) = classify(status, named);
     (
         outcome,
         format!("{host} answered the token request with {status}{detail}: {advice}"),
     )
 }
 
-/// The meaning of a status, with `error` of its body, and what to do about it.
-fn judge(status: u16, error: Option<&str>) -> (Outcome, &'static str) {
+/// What a status with the body's `error` means, and what to do about it.
+fn classify(status: u16, error: Option<&str>) -> (Outcome, &'static str) {
     match (status, error) {
         (429, _) => (
             Outcome::RateLimited,
-            "the client's pool of tokens is empty; if this goes on, another program asks for tokens with the same client: let it use this proxy",
+            "the client's token pool is empty; if this continues, another program uses the same client: point it at this proxy",
         ),
         (401, _) | (400, Some("invalid_client")) => (
             Outcome::InvalidClient,
@@ -264,7 +263,7 @@ fn judge(status: u16, error: Option<&str>) -> (Outcome, &'static str) {
         ),
         (403, _) => (
             Outcome::InvalidRequest,
-            "it refuses the request; a network policy, such as a list of allowed addresses, may stand in the way",
+            "it refuses the request; a network policy, such as an IP allowlist, may block it",
         ),
         (404 | 405 | 410, _) => (
             Outcome::InvalidRequest,
@@ -272,30 +271,30 @@ fn judge(status: u16, error: Option<&str>) -> (Outcome, &'static str) {
         ),
         (407, _) => (
             Outcome::InvalidRequest,
-            "an HTTP proxy in between wants credentials of its own",
+            "an HTTP proxy on the way requires its own credentials",
         ),
         (408 | 425, _) => (
             Outcome::ServerError,
-            "it did not take the request in time; if this goes on, check the network on the way there",
+            "it did not receive the request in time; if this continues, check the network path",
         ),
         (400..500, _) => (
             Outcome::InvalidRequest,
-            "it refuses the request as it stands; check the client's registration, auth_method and scope",
+            "it refuses the request; check the client's registration, auth_method and scope",
         ),
         _ => (
             Outcome::ServerError,
-            "it failed, or what stands before it did; if this goes on, check Collibra's status",
+            "it failed, or a gateway before it did; if this continues, check Collibra's status",
         ),
     }
 }
 
-/// The JSON object in the body of a refusal, if it is one.
+/// The JSON object in an error response's body, if there is one.
 fn error_body(answer: Answer<'_>) -> Option<Map<String, Value>> {
     let body = decoded(answer).ok().filter(|body| body.len() <= MAX_BODY)?;
     serde_json::from_str(&text_of(&body)).ok()
 }
 
-/// `error` and `error_description` (RFC 6749, section 5.2), fit for a message.
+/// `error` and `error_description` (RFC 6749, section 5.2), for a message.
 fn oauth_error(fields: &Map<String, Value>, issuer: &Issuer) -> Option<String> {
     let text = |name| fields.get(name).and_then(Value::as_str);
     let quoted = match (text("error"), text("error_description")) {
@@ -313,7 +312,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
         let date = httpdate::parse_http_date(text).ok()?;
-        // what has passed allows an attempt at once
+        // a date in the past allows an attempt at once
         date.duration_since(now).unwrap_or_default()
     };
     Some(wait.min(MAX_RETRY_AFTER))

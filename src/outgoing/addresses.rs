@@ -28,7 +28,7 @@ use crate::clock::timers;
 /// How long the first answer waits for the one of the other family (RFC 8305, section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// The shortest time between two look-ups.
+/// The shortest time between two lookups.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long an address that DNS no longer names is still tried, after all others.
@@ -439,7 +439,7 @@ fn assemble(targets: &[Target], ips: &[Vec<IpAddr>]) -> Vec<SocketAddr> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // a panic elsewhere leaves nothing half done in here
+    // a panic elsewhere leaves nothing inconsistent here
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,6 +1,6 @@
-//! The HTTP client: one request on a connection of its own, one answer, nothing kept. Requests come
-//! minutes apart, and a connection kept that long is one that the other side may close just when the
-//! next request is on its way.
+//! The HTTP client for the program's own requests. Each has a connection of its own, which is not kept:
+//! requests are minutes apart, and the server may close a kept connection just when the next request
+//! is sent.
 
 use std::error::Error;
 use std::io;
@@ -25,17 +25,17 @@ use crate::tls;
 
 const AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
 
-/// A connection may take this share of the whole time at most, whatever is configured: one that
-/// took all of it could not be told from an answer that never came.
+/// The largest part of the timeout that connecting may take, whatever is configured. If it took all of
+/// it, a failed connection would look like a missing response.
 const CONNECT_SHARE: f64 = 0.9;
 
-/// How long the addresses of a client of its own are used without another look-up.
+/// How long a client with addresses of its own uses them without another lookup.
 const TTL_MAX: Duration = Duration::from_secs(30);
 
-/// Why there is no HTTP client; permanent until the configuration changes.
+/// Why the HTTP client could not be built; permanent until the configuration changes.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// There is nothing to verify certificates by.
+    /// No certificate authority is available.
     #[error(transparent)]
     Tls(#[from] tls::Error),
     /// The host cannot be sent as `Host`.
@@ -52,41 +52,42 @@ pub struct Client {
     timeout: Duration,
 }
 
-/// A request that brought no whole answer.
+/// A request without a complete response.
 #[derive(Debug)]
 pub struct Failure {
-    /// Whether the other side can have seen the request.
-    pub silence: Silence,
+    /// Whether the server may have seen the request.
+    pub no_response: NoResponse,
     /// What failed, on what, why, and what to do.
     pub message: String,
 }
 
-/// Why there was no answer.
+/// Why there was no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
-    /// There was no connection: the other side has not seen the request.
+pub enum NoResponse {
+    /// The connection failed: the server has not seen the request.
     Unreached,
-    /// It took too long.
-    Late,
-    /// The connection broke, or what came is no HTTP.
-    Lost,
+    /// The timeout passed.
+    TimedOut,
+    /// The connection broke, or the response is not HTTP.
+    Broken,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
     /// Its header fields.
     pub headers: HeaderMap,
-    /// Its body, or what came of it if it is a refusal. Longer than the limit: there is more of it.
+    /// Its body; of an error response, as much as arrived. If it is longer than the limit, it was cut
+    /// off.
     pub body: Vec<u8>,
 }
 
 impl Client {
-    /// A client that connects by `route`, with an end to each request within `timeout`. `authority` is
-    /// the server's, as `Host` has it. Shares the `addresses` of another part of the program if they
-    /// are those of the route. Opens no connection.
+    /// Creates a client that connects by `route` and whose requests end within `timeout`. `authority`
+    /// is sent as `Host`. Uses the shared `addresses` if they are those of the route. Opens no
+    /// connection.
     ///
     /// # Errors
     /// [`BuildError`] if the certificates or the host cannot be used.
@@ -117,8 +118,7 @@ impl Client {
     /// request, `quotation` how they quote causes.
     ///
     /// # Errors
-    /// [`Failure`] if no whole answer came. A refusal is known by its status, whatever became of its
-    /// body.
+    /// [`Failure`] without a complete response. Of an error response the status is enough.
     pub async fn send(
         &self,
         request: Request<Bytes>,
@@ -141,12 +141,12 @@ impl Client {
             (Some(answer), None) => Ok(answer),
             (Some(answer), Some(_)) if !answer.status.is_success() => Ok(answer),
             (_, Some(failure)) => Err(failure),
-            // an exchange that ends well has an answer
+            // unreachable: a finished exchange has a response
             (None, None) => Err(self.late(what)),
         }
     }
 
-    /// The exchange on a connection. What has come of the answer is in `answer`, however it ends.
+    /// Sends the request on `transport`. `answer` receives as much of the response as arrives.
     async fn exchange(
         &self,
         transport: super::dial::Transport,
@@ -159,7 +159,7 @@ impl Client {
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         let (mut sender, connection) = http1::handshake(TokioIo::new(transport)).await?;
-        // ends with this exchange
+        // aborts the connection at the end of the exchange
         let mut driver = JoinSet::new();
         driver.spawn(connection);
         let response = sender.send_request(request.map(Full::new)).await?;
@@ -183,9 +183,9 @@ impl Client {
     fn late(&self, what: &str) -> Failure {
         let (host, limit) = (&self.authority, humantime::format_duration(self.timeout));
         Failure {
-            silence: Silence::Late,
+            no_response: NoResponse::TimedOut,
             message: format!(
-                "{host} gave no whole answer to {what} within {limit}; if this goes on, check the network on the way there and that host's status"
+                "{host} did not answer {what} completely within {limit}; if this continues, check the network path to it and that host's status"
             ),
         }
     }
@@ -193,9 +193,9 @@ impl Client {
     fn lost(&self, error: &hyper::Error, what: &str, quotation: &Quotation) -> Failure {
         let (host, cause) = (&self.authority, quotation.quote(&root_cause(error)));
         Failure {
-            silence: Silence::Lost,
+            no_response: NoResponse::Broken,
             message: format!(
-                "{host} gave no whole HTTP answer to {what} ({cause}); if this goes on, check what stands between here and there, and that host's status"
+                "{host} did not answer {what} with a complete HTTP response ({cause}); if this continues, check the network path to it and that host's status"
             ),
         }
     }
@@ -203,12 +203,13 @@ impl Client {
 
 fn unreached(error: &DialError, quotation: &Quotation) -> Failure {
     Failure {
-        silence: Silence::Unreached,
+        no_response: NoResponse::Unreached,
         message: quotation.redact(&error.to_string()),
     }
 }
 
-/// The last cause of `error`. `io::Error` leaves what it wraps out of its `source`, so it is opened.
+/// Returns the innermost cause of `error`. `io::Error` omits what it wraps from its `source`, so it is
+/// unwrapped.
 fn root_cause(error: &hyper::Error) -> String {
     let mut last: &(dyn Error + 'static) = error;
     loop {

@@ -38,14 +38,14 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// second connection costs the server a handshake.
 const HANDSHAKE_DELAY: Duration = Duration::from_secs(1);
 
-/// The share of the time for a connection that a forward proxy may take: its answer, or that there
-/// was none, can then be reported before the whole is given up.
+/// The share of the connect timeout that a forward proxy may use. Its answer, or its silence, can
+/// then be reported before the whole attempt times out.
 const PROXY_SHARE: f64 = 0.9;
 
-/// What is read ahead below TLS: a record (RFC 8446, section 5.1).
+/// The read-ahead below TLS: one record (RFC 8446, section 5.1).
 const READ_BUFFER: usize = 16 * 1024;
 
-/// How an idle connection is probed, so that one that a firewall has forgotten is noticed.
+/// The TCP keepalive of an idle connection, which detects one that a firewall has dropped.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
@@ -69,15 +69,15 @@ pub struct Route<'a> {
     pub tls: bool,
     /// Whether HTTP/2 is offered over TLS.
     pub http2: bool,
-    /// Certificates accepted besides the system's.
+    /// Trusted authorities besides the system's.
     pub ca_file: Option<&'a CaFile>,
     /// What is shown to a server that asks who calls.
     pub identity: Option<&'a Identity>,
-    /// The forward proxy on the way there, and the key that names it.
+    /// The forward proxy on the way, and the key that configures it.
     pub proxy: Option<(&'a tunnel::Proxy, &'static str)>,
     /// Where to connect in place of the host: no forward proxy counts then. Empty: nowhere else.
     pub address: &'a [Target],
-    /// The longest time for name resolution, connection and TLS together.
+    /// The timeout of name resolution, connection and TLS together.
     pub connect_timeout: Duration,
 }
 
@@ -127,7 +127,7 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Which protocols a connection may speak.
+/// The protocols that a connection may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocols {
     /// HTTP/2 if the server offers it.
@@ -194,7 +194,7 @@ impl Dialer {
                 config.alpn_protocols.insert(0, H2.to_vec());
             }
             let connector = |config| TlsConnector::from(Arc::new(config));
-            // a host that is no name of a server cannot be resolved either
+            // a host that is not a valid server name cannot be resolved either
             let name = ServerName::try_from(route.host.to_owned());
             name.ok().map(|name| Tls {
                 name,
@@ -412,7 +412,7 @@ impl Dialer {
             Protocols::Any => &tls.any,
             Protocols::Http1 => &tls.http1,
         };
-        // records are read in small pieces
+        // TLS records are read in small pieces
         let tcp = BufReader::with_capacity(READ_BUFFER, tcp);
         let handshake = connector.connect(tls.name.clone(), tcp).await;
         let stream = handshake.map_err(|cause| DialError::Tls {

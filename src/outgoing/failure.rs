@@ -24,7 +24,7 @@ pub enum DialError {
         problem: String,
         /// Where the name is written.
         written: &'static str,
-        /// Whether it was a matter of time.
+        /// Whether it timed out.
         timeout: bool,
     },
     /// No address accepted a connection.
@@ -37,7 +37,7 @@ pub enum DialError {
         /// Where the address is written.
         written: &'static str,
     },
-    /// It took too long.
+    /// The request timed out.
     #[error(
         "no connection to {host} within {limit}; a firewall may drop it: check {written} and the way out of this network",
         limit = humantime::format_duration(*.limit)
@@ -50,16 +50,16 @@ pub enum DialError {
         /// Where the address is written.
         written: &'static str,
     },
-    /// The forward proxy cannot be reached.
+    /// The forward proxy is unreachable.
     #[error("cannot connect to the proxy {proxy} ({cause}); check {key}")]
     NoProxy {
         /// The proxy.
         proxy: String,
-        /// What happened, in words.
+        /// What happened.
         cause: String,
         /// The key that names it.
         key: &'static str,
-        /// Whether it was a matter of time.
+        /// Whether it timed out.
         timeout: bool,
     },
     /// The forward proxy did not connect to the server.
@@ -91,7 +91,7 @@ impl DialError {
         }
     }
 
-    /// Whether it was a matter of time.
+    /// Whether it timed out.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         match self {
@@ -106,7 +106,7 @@ impl DialError {
         }
     }
 
-    /// Whether another attempt would end the same way.
+    /// Returns whether another attempt would fail the same way.
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
@@ -131,7 +131,7 @@ pub enum Kind {
     Tls,
     /// The connection broke.
     Reset,
-    /// It took too long.
+    /// The request timed out.
     Timeout,
     /// It broke the rules of HTTP.
     Protocol,

@@ -18,7 +18,7 @@ mod resolve;
 pub mod tunnel;
 pub mod via;
 
-/// The host of `url`, and its port if that is not the scheme's own: all that is shown of it.
+/// The host of `url`, and the port unless it is the default. Messages show no more of it.
 #[must_use]
 pub fn authority(url: &url::Url) -> String {
     let host = url.host_str().unwrap_or("");

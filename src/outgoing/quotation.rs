@@ -1,35 +1,34 @@
-//! How an answer may be quoted in a message: short, printable, and without the secrets that it
-//! could repeat.
+//! Quotes responses in messages: short, printable, and without the secrets that they could repeat.
 
 use crate::secret::Secret;
 use crate::telemetry::printable::is_printable;
 
-/// The longest quotation from an answer, in characters.
+/// The longest quotation, in characters.
 const MAX_QUOTE: usize = 200;
 const REDACTED: &str = "[redacted]";
 
-/// Quotes from answers, all but what is unspeakable.
+/// Quotes text with secrets redacted.
 #[derive(Clone, Debug)]
 pub struct Quotation {
-    /// Forms in which an answer could repeat a secret, the longest first, so that none is replaced
+    /// The forms in which a response could repeat a secret, longest first, so that none is replaced
     /// in part.
-    unspeakable: Vec<Secret>,
+    secrets: Vec<Secret>,
 }
 
 impl Quotation {
-    /// Quotes everything but `unspeakable`: each secret, in every form in which it was sent.
+    /// Redacts `secrets`: each secret in every form in which it was sent.
     #[must_use]
-    pub fn without(mut unspeakable: Vec<Secret>) -> Quotation {
-        unspeakable.retain(|secret| !secret.expose().is_empty());
-        unspeakable.sort_by(|a, b| {
+    pub fn without(mut secrets: Vec<Secret>) -> Quotation {
+        secrets.retain(|secret| !secret.expose().is_empty());
+        secrets.sort_by(|a, b| {
             let (a, b) = (a.expose(), b.expose());
             b.len().cmp(&a.len()).then_with(|| a.cmp(b))
         });
-        unspeakable.dedup();
-        Quotation { unspeakable }
+        secrets.dedup();
+        Quotation { secrets }
     }
 
-    /// `text` from an answer, fit for a message: at most 200 printable characters, secrets
+    /// Quotes `text` from a response in a message: at most 200 printable characters, secrets
     /// replaced by `[redacted]`.
     #[must_use]
     pub fn quote(&self, text: &str) -> String {
@@ -41,7 +40,7 @@ impl Quotation {
                 c => is_printable(c).then_some(c),
             })
             .collect();
-        // again: what was taken out may have stood within the secret
+        // again: the removed characters may have been inside the secret
         let printable = self.redact(&printable);
         let printable = printable.trim();
         match printable.char_indices().nth(MAX_QUOTE) {
@@ -50,13 +49,11 @@ impl Quotation {
         }
     }
 
-    /// `text` with every secret replaced by `[redacted]`.
+    /// Replaces every secret in `text` by `[redacted]`.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
-        self.unspeakable
-            .iter()
-            .fold(text.to_owned(), |text, secret| {
-                text.replace(secret.expose(), REDACTED)
-            })
+        self.secrets.iter().fold(text.to_owned(), |text, secret| {
+            text.replace(secret.expose(), REDACTED)
+        })
     }
 }

@@ -52,7 +52,7 @@ pub(super) enum Problem {
     NoRecords,
     /// No name server answered within this time.
     Silent(Duration),
-    /// Anything else, in words.
+    /// Anything else, described.
     Other(String),
 }
 

@@ -1,10 +1,10 @@
-//! The way through a forward proxy: CONNECT (RFC 9110, section 9.3.6).
+//! Tunnels through a forward proxy with CONNECT (RFC 9110, section 9.3.6).
 //!
-//! The proxy is told the other side's name and port and passes bytes from then on. It resolves the
-//! name; TLS is spoken through it, end to end, and it sees neither a path nor a token.
+//! The proxy gets the server's name and port and then relays bytes. It resolves the name. TLS is
+//! end to end: the proxy sees neither a path nor a token.
 //!
-//! Promises: what the proxy answers is never quoted, its status apart; its credentials are shown to
-//! nobody else, and not printed.
+//! Guarantees: of the proxy's response only the status is quoted. Its credentials are sent to the
+//! proxy only, and never printed.
 
 use std::fmt;
 use std::io;
@@ -20,13 +20,13 @@ use url::{Host, Url};
 
 use crate::secret::Secret;
 
-/// No proxy's answer has a larger head than this, in bytes.
+/// The largest head of a proxy's response, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
 
-/// The port of a proxy whose URL has none.
+/// The default port of a proxy's URL.
 const PORT: u16 = 80;
 
-/// A forward proxy. Equal to another that is reached in the same way, with the same credentials.
+/// A forward proxy. Two are equal if they have the same address and credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     host: String,
@@ -34,31 +34,31 @@ pub struct Proxy {
     credentials: Option<Secret>,
 }
 
-/// Why a text names no proxy that can be used. Never quotes it.
+/// Why a text is not a usable proxy. Never quotes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProxy {
-    /// It is no URL.
-    #[error("this is no proxy's URL")]
+    /// It is not a URL.
+    #[error("this is not a proxy's URL")]
     NotAUrl,
-    /// It is spoken to in another way than plain HTTP.
-    #[error("a proxy is spoken to over http:// only; what goes through it has TLS of its own")]
+    /// Its scheme is not plain HTTP.
+    #[error("only an http:// proxy is supported; the tunnelled traffic has its own TLS")]
     Scheme,
     /// It has a path, a query or a fragment.
     #[error("it has more than a scheme, credentials, a host and a port")]
     TooMuch,
 }
 
-/// Credentials that are not of the form `user:password`.
+/// The credentials are not of the form `user:password`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is not of the form user:password, on one line")]
 pub struct InvalidCredentials;
 
 impl Proxy {
-    /// The proxy at `url`, like `http://proxy.corp:3128`; the credentials in it, if any, are
+    /// Parses the URL of a proxy, like `http://proxy.corp:3128`. Credentials in it are
     /// percent-decoded.
     ///
     /// # Errors
-    /// [`InvalidProxy`] says why it cannot be used.
+    /// [`InvalidProxy`] says why it is unusable.
     pub fn parse(url: &str) -> Result<Proxy, InvalidProxy> {
         let url = Url::parse(url.trim()).map_err(|_| InvalidProxy::NotAUrl)?;
         if url.scheme() != "http" {
@@ -85,10 +85,10 @@ impl Proxy {
         })
     }
 
-    /// It, with the credentials in `text`, which is `user:password` and perhaps a line break.
+    /// Adds the credentials in `text`: `user:password`, with an optional line break.
     ///
     /// # Errors
-    /// [`InvalidCredentials`] if it is of another form.
+    /// [`InvalidCredentials`] if it has another form.
     pub fn with_credentials(self, text: &str) -> Result<Proxy, InvalidCredentials> {
         let credentials = Secret::parse(text).map_err(|_| InvalidCredentials)?;
         if !credentials.expose().contains(':') {
@@ -100,34 +100,34 @@ impl Proxy {
         })
     }
 
-    /// Whether it is told who asks.
+    /// Returns whether it has credentials.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
         self.credentials.is_some()
     }
 
-    /// Its user and password, if it is told them.
+    /// The user and password, if it has any.
     #[must_use]
     pub fn credentials(&self) -> Option<(&str, &str)> {
         self.credentials.as_ref()?.expose().split_once(':')
     }
 
-    /// Its name or IP address (no brackets).
+    /// The name or IP address, without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Its port.
+    /// The port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Has it connect `stream`, which leads to it, with `host` at `port`.
+    /// Opens a tunnel on `stream`, a connection to the proxy, to `host` at `port`.
     ///
     /// # Errors
-    /// [`Error`] says what the proxy did instead.
+    /// [`Error`] says what the proxy answered instead.
     pub async fn connect(
         &self,
         mut stream: TcpStream,
@@ -141,7 +141,7 @@ impl Proxy {
             read_head(&mut stream).await
         };
         let problem = match asking.await {
-            Ok(head) => match judge(&head, self.has_credentials()) {
+            Ok(head) => match check_response(&head, self.has_credentials()) {
                 Ok(()) => return Ok(stream),
                 Err(problem) => problem,
             },
@@ -150,7 +150,7 @@ impl Proxy {
         Err(self.error(target, problem))
     }
 
-    /// That it was given up, after `limit`, while it was to connect with `host` at `port`.
+    /// The error of a tunnel to `host` at `port` that was given up after `limit`.
     #[must_use]
     pub fn late(&self, host: &str, port: u16, limit: Duration) -> Error {
         self.error(authority(host, port), Problem::Late(limit))
@@ -175,7 +175,7 @@ impl Proxy {
     }
 }
 
-/// Host and port, as in an address: no credentials.
+/// Host and port, without credentials.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&authority(&self.host, self.port))
@@ -191,7 +191,7 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// Why a proxy did not connect; which one, and with whom it should have.
+/// A proxy failed to connect; names the proxy and the server.
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy {proxy} did not connect to {target}: {problem}")]
 pub struct Error {
@@ -200,16 +200,16 @@ pub struct Error {
     problem: Problem,
 }
 
-/// What a proxy did instead of connecting.
+/// How a proxy failed to connect.
 #[derive(Debug, thiserror::Error)]
 enum Problem {
-    #[error("it wants credentials (407); put them in its URL or in proxy_credentials_file")]
+    #[error("it requires credentials (407); put them in its URL or in proxy_credentials_file")]
     WantsCredentials,
     #[error("it does not accept the credentials (407)")]
     RefusesCredentials,
     #[error("it answered {0}{advice}", advice = advice(*.0))]
     Refused(StatusCode),
-    #[error("it gave no HTTP answer; is that port a proxy's?")]
+    #[error("it did not answer with HTTP; is that port a proxy's?")]
     NotHttp,
     #[error("its answer is too large")]
     TooLarge,
@@ -217,12 +217,12 @@ enum Problem {
     Closed,
     #[error("the connection to it broke: {0}")]
     Broken(io::Error),
-    #[error("it gave no answer within {limit}", limit = humantime::format_duration(*.0))]
+    #[error("it did not answer within {limit}", limit = humantime::format_duration(*.0))]
     Late(Duration),
 }
 
 impl Error {
-    /// Whether it took too long, or says that the other side did.
+    /// Returns whether the proxy timed out, or reports that the server did.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(
@@ -231,7 +231,7 @@ impl Error {
         )
     }
 
-    /// Whether the same proxy would say the same again.
+    /// Returns whether the same proxy would fail the same way again.
     #[must_use]
     pub fn is_final(&self) -> bool {
         match &self.problem {
@@ -254,9 +254,9 @@ impl From<io::Error> for Problem {
 
 fn advice(status: StatusCode) -> &'static str {
     if status.is_client_error() {
-        "; whoever runs it must allow that host and port"
+        "; its operator must allow that host and port"
     } else if status.is_server_error() {
-        "; it cannot reach that host, or is in trouble itself"
+        "; it cannot reach that host, or has failed itself"
     } else {
         ""
     }
@@ -271,8 +271,7 @@ pub(super) fn authority(host: &str, port: u16) -> String {
     }
 }
 
-/// Reads up to the empty line that ends a head, and nothing of what follows it: that is the other
-/// side's.
+/// Reads up to the empty line that ends a head, and nothing after it: later bytes are the server's.
 async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
@@ -296,7 +295,7 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Where the head ends, if it does; `seen` bytes of it were looked through before.
+/// Where the head ends, if it does; the first `seen` bytes have been searched before.
 fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
     let from = seen.saturating_sub(3);
     let mut windows = head[from..].windows(4);
@@ -305,8 +304,8 @@ fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
         .map(|at| from + at + 4)
 }
 
-/// Whether the answer opens the tunnel.
-fn judge(head: &[u8], had_credentials: bool) -> Result<(), Problem> {
+/// Checks that the response opens the tunnel.
+fn check_response(head: &[u8], had_credentials: bool) -> Result<(), Problem> {
     let status = head
         .strip_prefix(b"HTTP/1.")
         .and_then(|rest| rest.get(1..5)?.strip_prefix(b" "))
@@ -328,7 +327,8 @@ mod tests {
 
     use super::*;
 
-    /// A proxy that gives `answer`, then what came after the head of the request; and the request.
+    /// Runs a proxy that sends `answer`. Returns what the client read after the head, and the
+    /// proxy's request.
     async fn ask(proxy: &str, answer: &'static [u8]) -> (Result<String, Error>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -372,7 +372,7 @@ mod tests {
             (
                 b"HTTP/1.1 407 No\r\n\r\n".as_slice(),
                 "does not accept the credentials (407)",
-                "wants credentials (407)",
+                "requires credentials (407)",
             ),
             (
                 b"HTTP/1.1 403 canary\r\n\r\n",
@@ -386,8 +386,8 @@ mod tests {
             ),
             (
                 b"SSH-2.0-canary\r\n\r\n",
-                "no HTTP answer",
-                "no HTTP answer",
+                "did not answer with HTTP",
+                "did not answer with HTTP",
             ),
             (
                 b"HTTP/1.1 200 OK\r\n",

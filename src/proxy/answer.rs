@@ -1,5 +1,5 @@
-//! An answer of the proxy's own: a status, headers and a JSON body, as a response to a request or
-//! as bytes where there is none that could be answered.
+//! A response of the proxy's own: a status, headers and a JSON body. It is sent as the response to
+//! a request, or as bytes where no request could be read.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
@@ -11,10 +11,10 @@ use super::caller::{Caller, CallerError};
 use super::inject::REQUEST_ID;
 use crate::upstream::session::Chunk;
 
-/// The header that marks an answer as the proxy's own, and says why it is.
+/// The header that marks a response as the proxy's own and gives the reason.
 const HEADER: &str = "X-Collibra-Auth-Proxy";
 
-/// An answer.
+/// A response of the proxy's own.
 #[derive(Debug)]
 pub(super) struct Answer {
     status: StatusCode,
@@ -23,15 +23,15 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// An answer with `body` as JSON; `reason` is the value of [`HEADER`].
+    /// Returns a response with `body` as JSON; `reason` is the value of [`HEADER`].
     pub(super) fn json(status: StatusCode, reason: &'static str, body: &impl Serialize) -> Answer {
-        // structs of texts and numbers cannot fail to be written
+        // serializing strings and numbers cannot fail
         let body = serde_json::to_vec(body).unwrap_or_default();
         Answer::with_body(status, reason, body.into())
             .with(CONTENT_TYPE.as_str(), "application/json".to_owned())
     }
 
-    /// An answer without a body.
+    /// Returns a response without a body.
     pub(super) fn empty(status: StatusCode, reason: &'static str) -> Answer {
         Answer::with_body(status, reason, Bytes::new())
     }
@@ -48,7 +48,7 @@ impl Answer {
         }
     }
 
-    /// The same with one more header.
+    /// Adds a header.
     pub(super) fn with(mut self, name: &'static str, value: String) -> Answer {
         self.fields.push((name, value));
         self
@@ -68,7 +68,7 @@ impl Answer {
         caller: &mut Caller,
         id: Option<&HeaderValue>,
     ) -> Result<(), CallerError> {
-        // values that this program makes can be sent
+        // the head contains only valid values
         let head = self.head(id).map_err(|_| CallerError::Gone)?;
         let no_body = self.body.is_empty() || *caller.method() == Method::HEAD;
         caller.write_head(Box::new(head), no_body).await?;
@@ -92,8 +92,8 @@ impl Answer {
         Ok(head)
     }
 
-    /// The whole of it as bytes, for a connection on which there is no request that could be
-    /// answered; it closes the connection.
+    /// The whole response as bytes, for a connection on which no request could be read. It closes
+    /// the connection.
     pub(super) fn raw(&self) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {}\r\n", self.status);
         for (name, value) in &self.fields {

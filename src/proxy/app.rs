@@ -1,4 +1,4 @@
-//! The apps, as requests meet them: found by what they show, held to their limits.
+//! The apps: found by their credentials, and held to their limits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::telemetry::AppMetrics;
 #[derive(Debug)]
 pub struct App {
     config: Arc<config::App>,
-    /// Its client, if it has one of its own.
+    /// Its own client, if it has one.
     client: Option<Arc<Client>>,
-    /// What its local tokens are signed with, if it has a key.
+    /// The key that signs its local tokens, if it has a key.
     signing: Option<local_token::Key>,
     limiter: Arc<Limiter>,
     /// Of the local tokens that it is given.
@@ -30,23 +30,23 @@ pub struct App {
 /// How many local tokens an app is given in a second.
 const TOKENS_PER_SECOND: f64 = 20.0;
 
-/// All apps. With none, nobody has to say who they are.
+/// All apps. If there are none, callers need not authenticate.
 #[derive(Debug, Default)]
 pub struct Apps {
-    /// In the order of their names.
+    /// Ordered by name.
     all: Vec<Arc<App>>,
     by_key: HashMap<KeyDigest, Arc<App>>,
-    /// Of several that share a name on their certificates, the first.
+    /// If several apps share a certificate name, the first.
     by_certificate: HashMap<Box<str>, Arc<App>>,
 }
 
-/// A key's SHA-256. Keys are looked up by it: how long that takes depends on the digest of what
-/// was shown, which says nothing about what would have been right.
+/// The SHA-256 of a key. Apps are looked up by it: the time of a lookup depends on the digest of
+/// the presented key, which reveals nothing about the right one.
 type KeyDigest = [u8; SHA256_OUTPUT_LEN];
 
 impl App {
-    /// An app with its client, if it has one of its own, and its figures. It goes on counting
-    /// where `before` stands, if that has the same limits.
+    /// Returns an app with its own client, if any, and its metrics. It continues the counts of
+    /// `before` if the limits are the same.
     #[must_use]
     pub fn new(
         config: Arc<config::App>,
@@ -98,14 +98,14 @@ impl App {
         self.tokens.admit(now)
     }
 
-    /// Lets a request through at `now`, or says which limit it meets.
+    /// Admits a request at `now`, or returns the limit that it exceeds.
     pub(super) fn admit(&self, now: Instant) -> Result<Admitted, Exceeded> {
         self.limiter.admit(now)
     }
 }
 
 impl Apps {
-    /// All of `apps`. Of two with one key, which the configuration rules out, one is found by it.
+    /// Indexes `apps`. The configuration rules out two apps with one key.
     #[must_use]
     pub fn new(apps: impl IntoIterator<Item = App>) -> Apps {
         let mut all: Vec<Arc<App>> = apps.into_iter().map(Arc::new).collect();
@@ -128,31 +128,30 @@ impl Apps {
         }
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no apps.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// The app of this name.
+    /// The app with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<App>> {
         let found = self.all.binary_search_by(|app| (**app.name()).cmp(name));
         found.ok().map(|at| &self.all[at])
     }
 
-    /// The app that has this key.
+    /// The app with this key.
     pub(super) fn with_key(&self, key: &[u8]) -> Option<&Arc<App>> {
         self.by_key.get(&key_digest(key))
     }
 
-    /// The app of this name, if this is its key.
+    /// The app with this name, if this is its key.
     pub(super) fn with_name_and_key(&self, name: &str, key: &[u8]) -> Option<&Arc<App>> {
         self.with_key(key).filter(|app| **app.name() == *name)
     }
 
-    /// The app that one of these names on a certificate belongs to; of several, the first in the
-    /// order of their names.
+    /// The app that has one of these certificate names; of several, the first by name.
     pub(super) fn on_certificate(&self, names: &[String]) -> Option<&Arc<App>> {
         let apps = names.iter();
         let apps = apps.filter_map(|name| self.by_certificate.get(name.as_str()));

@@ -1,4 +1,4 @@
-//! One request of a caller, and the response to it, over HTTP/1 or HTTP/2 alike.
+//! A caller's request and its response, over HTTP/1 or HTTP/2.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,41 +17,41 @@ use super::overhead::Progress;
 use super::pace::Pace;
 use crate::upstream::session::{Chunk, is_http11};
 
-/// How much of a response is taken from the instance at a time while the caller has room for it, in
-/// bytes.
+/// The size in bytes of the pieces of a response that are read from the instance while the caller
+/// has room for them.
 const PORTION: usize = 16 * 1024;
 
-/// One request of a caller.
+/// A request of a caller.
 pub(super) enum Caller {
     Http1(Box<HttpSession>),
     Http2(Box<Stream>),
 }
 
-/// A request over HTTP/2.
+/// An HTTP/2 request.
 pub(super) struct Stream {
     head: RequestHeader,
     body: RecvStream,
     respond: SendResponse<Bytes>,
-    /// Once the head of a response was sent.
+    /// Set once the response's head is sent.
     sending: Option<SendStream<Bytes>>,
-    /// How fast the caller takes the response.
+    /// The rate at which the caller reads the response.
     pace: Pace,
-    /// Whether the response is complete.
+    /// Returns whether the response is complete.
     is_ended: bool,
     sent: u64,
     progress: Arc<Progress>,
 }
 
-/// Why a caller's request cannot be served to its end.
+/// Why a caller's request cannot be completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CallerError {
-    /// It has closed its connection, or reset its stream.
+    /// It closed its connection or reset its stream.
     #[error("the caller has closed the connection")]
     Gone,
     /// Its body cannot be read.
     #[error("the caller's body cannot be read")]
     Malformed,
-    /// Its body comes too slowly, or it takes the response too slowly.
+    /// It sends its body, or reads the response, too slowly.
     #[error("the caller is slower than min_body_rate")]
     TooSlow,
 }
@@ -69,7 +69,8 @@ impl CallerError {
 }
 
 impl Stream {
-    /// A request whose head was read, and whose caller takes the response at `pace`.
+    /// Returns a request whose head was read; `pace` limits how slowly its caller may read the
+    /// response.
     pub(super) fn new(
         head: RequestHeader,
         body: RecvStream,
@@ -96,7 +97,7 @@ impl Stream {
         }
     }
 
-    /// Waits until the caller has room for a part of the response: how much, in bytes.
+    /// Waits until the caller has room for a part of the response; returns how many bytes.
     async fn room(&mut self, wanted: usize) -> Result<usize, CallerError> {
         let (Some(sending), pace) = (&mut self.sending, &mut self.pace) else {
             return Ok(wanted);
@@ -170,7 +171,7 @@ impl Caller {
         }
     }
 
-    /// The head of the request, to be changed.
+    /// The head of the request, mutably.
     pub(super) fn head_mut(&mut self) -> &mut RequestHeader {
         match self {
             Caller::Http1(session) => session.req_header_mut(),
@@ -178,7 +179,7 @@ impl Caller {
         }
     }
 
-    /// Whether the request has a body.
+    /// Returns whether the request has a body.
     pub(super) fn has_body(&mut self) -> bool {
         match self {
             Caller::Http1(session) => !session.is_body_empty(),
@@ -186,7 +187,7 @@ impl Caller {
         }
     }
 
-    /// Whether nothing of the request is left to read.
+    /// Returns whether the request was read completely.
     pub(super) fn is_body_done(&mut self) -> bool {
         match self {
             Caller::Http1(session) => session.is_body_done(),
@@ -194,7 +195,8 @@ impl Caller {
         }
     }
 
-    /// Whether the caller waits for a 100 before it sends the body (RFC 9110, section 10.1.1).
+    /// Returns whether the caller waits for a 100 before it sends the body (RFC 9110, section
+    /// 10.1.1).
     pub(super) fn expects_continue(&self) -> bool {
         let head = self.head();
         let expects = head.headers.get(EXPECT);
@@ -202,7 +204,7 @@ impl Caller {
             && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     }
 
-    /// Reads a part of the body; `None` at its end. May be given up and called again.
+    /// Reads a part of the body; `None` at its end. Cancel safe.
     ///
     /// # Errors
     /// [`CallerError`].
@@ -224,8 +226,7 @@ impl Caller {
         }
     }
 
-    /// Ends when the caller gives the request up. Call it once the body is read. May be given up and
-    /// called again.
+    /// Waits until the caller gives the request up. Call it once the body is read. Cancel safe.
     pub(super) async fn gone(&mut self) -> CallerError {
         match self {
             Caller::Http1(session) => match session.read_body_or_idle(true).await {
@@ -244,7 +245,7 @@ impl Caller {
         }
     }
 
-    /// Sends an interim response (1xx other than 101), unless the caller knows none.
+    /// Sends an interim response (1xx other than 101), unless the caller's HTTP version has none.
     ///
     /// # Errors
     /// [`CallerError`].
@@ -267,7 +268,7 @@ impl Caller {
         }
     }
 
-    /// Asks for the body.
+    /// Sends a 100, which asks for the body.
     ///
     /// # Errors
     /// [`CallerError`].
@@ -278,7 +279,7 @@ impl Caller {
         }
     }
 
-    /// Sends the head of the response; with `is_last`, there is no body.
+    /// Sends the head of the response; with `is_last` there is no body.
     ///
     /// # Errors
     /// [`CallerError`].
@@ -312,17 +313,17 @@ impl Caller {
         }
     }
 
-    /// Waits until the caller takes more of the body: nothing is read from the instance before.
+    /// Waits until the caller has room for more of the body. Do not read from the instance before.
     ///
     /// # Errors
     /// [`CallerError`].
     pub(super) async fn ready(&mut self) -> Result<(), CallerError> {
         match self {
-            // what it does not take waits in the system
+            // the kernel buffers what the caller does not read
             Caller::Http1(_) => Ok(()),
             Caller::Http2(stream) => {
                 stream.room(PORTION).await?;
-                // the connection's window is for the streams that have something to send
+                // reserve the connection's window only for streams with data to send
                 if let Some(sending) = &mut stream.sending {
                     sending.reserve_capacity(0);
                 }
@@ -331,7 +332,7 @@ impl Caller {
         }
     }
 
-    /// Sends a part of the body; with `is_last`, it is the end of it.
+    /// Sends a part of the body; with `is_last` it is the last.
     ///
     /// # Errors
     /// [`CallerError`].
@@ -343,7 +344,7 @@ impl Caller {
         let is_empty = part.as_slice().is_empty();
         match self {
             Caller::Http1(session) => {
-                // to chunked coding an empty part would be the end
+                // in chunked coding an empty part would end the body
                 if !is_empty {
                     let written = session.write_body(part.as_slice()).await;
                     written.map_err(|e| CallerError::of(&e))?;
@@ -360,23 +361,23 @@ impl Caller {
         }
     }
 
-    /// Has the caller see that the response was cut.
+    /// Makes the truncation of the response visible to the caller.
     pub(super) fn abort(&mut self) {
         match self {
-            // its connection is closed without the response's end
+            // close the connection without the end of the response
             Caller::Http1(session) => session.set_server_keepalive(None),
             Caller::Http2(stream) => stream.reset(Reason::INTERNAL_ERROR),
         }
     }
 
-    /// Has the response say that the connection ends with it.
+    /// Makes the response announce the end of the connection.
     pub(super) fn close_after(&mut self) {
         if let Caller::Http1(session) = self {
             session.set_server_keepalive(None);
         }
     }
 
-    /// How much of a body was sent, in bytes.
+    /// The bytes of the body sent so far.
     pub(super) fn body_bytes_sent(&self) -> u64 {
         match self {
             Caller::Http1(session) => u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX),
@@ -389,7 +390,7 @@ impl Caller {
         &self.head().method
     }
 
-    /// The version of HTTP that the caller speaks.
+    /// The caller's HTTP version.
     pub(super) fn version(&self) -> Version {
         self.head().version
     }

@@ -12,72 +12,71 @@ pub use super::tls::{Error as TlsError, Tls};
 use crate::secret::Secret;
 use crate::socket::Address;
 
-/// An address on which apps are served.
+/// An address that accepts apps' connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
-    /// Where it listens.
+    /// The address it listens on.
     pub address: Address,
-    /// The name of the client whose token is attached, unless a route or an app has another.
+    /// The name of the client whose token is attached, unless a route or an app has its own.
     pub client: Arc<str>,
-    /// What begins with a prefix and goes elsewhere.
+    /// The routes by path prefix.
     pub routes: Vec<Route>,
-    /// The app that all who connect here are.
+    /// The app of every caller of this listener, if set.
     pub app: Option<Arc<str>>,
     /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
     pub hosts: Vec<String>,
     /// The proxies before it whose word on a caller's address is logged.
     pub trusted_proxies: Vec<IpNet>,
-    /// What it shows over TLS; none: it is plain.
+    /// The certificate and TLS settings; plain text if `None`.
     pub tls: Option<Tls>,
-    /// Whether a WebSocket may be opened.
+    /// Whether WebSockets are allowed.
     pub upgrades: bool,
-    /// The longest time for the head of a request, from its first byte to its last; for the first
-    /// byte of a connection; and for a TLS handshake.
+    /// The longest time for a request's head, from its first to its last byte, for the first byte
+    /// of a connection, and for a TLS handshake.
     pub header_timeout: Duration,
     /// The largest head of a request, in bytes.
     pub max_header_bytes: usize,
-    /// How fast a caller has to send a body and to take an answer, in bytes per second; none: it
-    /// may take its time.
+    /// The lowest rate in bytes per second at which a caller may send a body and read a response;
+    /// `None` for any.
     pub min_body_rate: Option<NonZeroU32>,
-    /// How many connections are served at once; further ones wait to be accepted.
+    /// The most concurrent connections; further ones wait to be accepted.
     pub max_connections: usize,
 }
 
 impl Listener {
-    /// The scheme by which it is called.
+    /// The URL scheme.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
 }
 
-/// Requests whose path begins alike, and whose client is another than their listener's.
+/// Requests by path prefix that use another client than their listener's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
-    /// What the path begins with, whole segments of it: it begins with a slash and does not end
-    /// with one.
+    /// The prefix in whole segments; it starts with a slash and does not end with one.
     pub prefix: Arc<str>,
     /// The name of the client whose token is attached.
     pub client: Arc<str>,
-    /// Whether the prefix is cut before the request goes on.
+    /// Whether the prefix is removed from the forwarded path.
     pub strip: bool,
 }
 
-/// A program that calls Collibra through the proxy, and says who it is.
+/// A program that calls Collibra through the proxy and authenticates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
-    /// What it shows; an app without one is known by its certificate or its socket.
+    /// Its key; an app without one is identified by its certificate or socket.
     pub key: Option<Secret>,
-    /// The name on its certificate.
+    /// The name in its certificate.
     pub certificate: String,
-    /// The name of its client, whatever its listener's.
+    /// The name of its own client, whatever its listener's.
     pub client: Option<Arc<str>>,
-    /// What it may do; `None`: all that is not denied.
+    /// What it may call; `None` for everything that is not denied.
     pub allow: Option<Vec<Pattern>>,
-    /// How much of it.
+    /// Its rate and concurrency limits.
     pub limits: Limits,
 }

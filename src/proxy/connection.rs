@@ -1,7 +1,8 @@
-//! One HTTP/1 connection of a caller: its requests, one after the other.
+//! An HTTP/1 connection of a caller, which serves its requests one after the other.
 //!
-//! A head is read here, whole, before pingora parses it: so it has one deadline, from its first byte
-//! on, and one size, and what pingora's parser is lenient about can be judged by its bytes.
+//! This module reads each head completely before pingora parses it. So a head has one deadline,
+//! from its first byte on, and one size limit, and its bytes can be checked where pingora's parser
+//! is lenient.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,31 +24,31 @@ use super::stream::CallerStream;
 use crate::clock::timers;
 use crate::telemetry::ListenerMetrics;
 
-/// What is read at a time while a head is awaited, in bytes.
+/// The size of a read while waiting for a head, in bytes.
 const READ_SIZE: usize = 4096;
 
-/// How long the last bytes of a connection may take to leave.
+/// How long sending the last bytes of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How long, and how much, is read from a caller that is being closed on while it still sends: to
-/// close with bytes unread would reset the connection, and the response with it.
+/// How long, and how much, to read from a caller that is still sending when its connection is
+/// closed. Closing with unread bytes would reset the connection and lose the response.
 const LINGER: Duration = Duration::from_secs(1);
 const MOST_DISCARDED: usize = 1024 * 1024;
 
-/// What begins every HTTP/2 connection (RFC 9113, section 3.4).
+/// The start of every HTTP/2 connection (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// What became of a wait for a head.
+/// The result of waiting for a head.
 enum Awaited {
-    /// It is complete: so many bytes of what was read.
+    /// A complete head, with its length in the buffer.
     Head(usize),
-    /// The caller has closed the connection, or it was idle for too long.
+    /// The caller closed the connection, or it was idle for too long.
     Ended,
-    /// It will not be read.
+    /// The head is refused.
     Refused(Refusal),
 }
 
-/// Serves the requests that come over `stream`, from `peer`, until it ends.
+/// Serves the requests on `stream`, from `peer`, until it ends.
 pub(super) async fn serve(
     stream: CallerStream,
     peer: &Peer,
@@ -72,7 +73,7 @@ pub(super) async fn serve(
         }
         let judged = head::check(&read[..end]);
         let mut session = HttpSession::new(stream);
-        // each wait has its own limit, in the exchange
+        // the exchange limits each wait
         session.set_read_timeout(None);
         session.set_pipelining_enabled(true);
         // not after an interim response: the final one decides
@@ -104,8 +105,8 @@ pub(super) async fn serve(
     }
 }
 
-/// Reads into `read` until it begins with a complete head. Before its first byte a connection is
-/// idle, and may be told to make room for others.
+/// Reads into `read` until it starts with a complete head. Before the first byte the connection is
+/// idle, and may be closed to make room for others.
 async fn await_head(
     stream: &mut Stream,
     read: &mut BytesMut,
@@ -149,7 +150,7 @@ async fn await_head(
             Some(at) => match tokio::time::timeout_at(at, reading).await {
                 Ok(received) => received,
                 Err(_) if has_begun => return Awaited::Refused(Refusal::SlowHeader),
-                // a caller that has asked nothing is answered nothing
+                // a caller that sent nothing gets no response
                 Err(_) => return Awaited::Ended,
             },
         };
@@ -160,8 +161,8 @@ async fn await_head(
     }
 }
 
-/// Cuts the empty lines before a request, which servers ignore (RFC 9112, section 2.2); whether there
-/// were any.
+/// Removes empty lines before a request, which servers ignore (RFC 9112, section 2.2); returns
+/// whether there were any.
 fn skip_empty_lines(read: &mut BytesMut) -> bool {
     let before = read.len();
     while read.starts_with(b"\r\n") {
@@ -170,12 +171,12 @@ fn skip_empty_lines(read: &mut BytesMut) -> bool {
     read.len() < before
 }
 
-/// Reads what there is; 0 at the end, and where the connection broke.
+/// Reads the available bytes; returns 0 at the end, or if the connection broke.
 async fn fill(stream: &mut Stream, read: &mut BytesMut) -> usize {
     stream.read_buf(read).await.unwrap_or(0)
 }
 
-/// Answers what cannot be taken as a request, and closes the connection.
+/// Answers bytes that are not a valid request, and closes the connection.
 async fn refuse(mut stream: Stream, refusal: &Refusal, metrics: &ListenerMetrics) {
     metrics.refused(refusal.reason(), "");
     let answer = respond::answer(refusal).raw();
@@ -183,7 +184,7 @@ async fn refuse(mut stream: Stream, refusal: &Refusal, metrics: &ListenerMetrics
     close(stream, true).await;
 }
 
-/// Closes a connection; with `linger`, its caller may still be sending.
+/// Closes a connection; with `linger` its caller may still be sending.
 async fn close(mut stream: Stream, linger: bool) {
     let farewell = async {
         // a caller that is gone misses nothing

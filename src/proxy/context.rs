@@ -1,4 +1,4 @@
-//! What is known of one request on its way, from its head to its line in the access log.
+//! The state of one request, from its head to its access log line.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,42 +15,42 @@ use crate::telemetry::{AppMetrics, InFlight, Label};
 use crate::token::token::Token;
 use crate::trace::{EndedRequest, RequestSpan, TRACEPARENT};
 
-/// What is known of one request on its way.
+/// The state of one request.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// What is done with it.
+    /// The plan in force when its head was complete.
     pub(super) plan: Arc<Plan>,
-    /// Who sent it, as far as that is known.
+    /// Its caller, as far as it is known.
     pub(super) caller: Caller,
     /// The name of the app that its sender claims to be, and did not prove to be.
     pub(super) claimed_app: Option<Arc<str>>,
     /// The client whose token it gets.
     pub(super) client: Arc<Client>,
-    /// The prefix that was cut from its path.
+    /// The prefix that was removed from its path.
     pub(super) stripped: Option<Arc<str>>,
-    /// By what it is found again in other logs, once its head was looked at.
+    /// Its id in logs, once its head was examined.
     pub(super) id: Option<HeaderValue>,
     /// When its head was complete.
     pub(super) started: Instant,
     /// When it was sent to the instance, the last time.
     pub(super) sent: Option<Instant>,
-    /// How long the instance took to answer with a head.
+    /// How long the instance took to send the head of its response.
     pub(super) upstream: Option<Duration>,
-    /// Which token went with it.
+    /// The generation of its token.
     pub(super) generation: Option<u64>,
-    /// Why it is answered here.
+    /// Why the proxy answered it itself.
     pub(super) refusal: Option<Refusal>,
-    /// Whether it was sent a second time, after a 401.
+    /// Whether it was sent again after a 401.
     pub(super) replayed: bool,
     /// Its share of its app's limits.
     pub(super) admitted: Option<Admitted>,
-    /// Its span, while there are traces.
+    /// Its span, if tracing is on.
     pub(super) span: Option<Box<RequestSpan>>,
     in_flight: Option<InFlight>,
 }
 
 impl Context {
-    /// A request whose head was complete at `started`.
+    /// Returns the state of a request whose head was complete at `started`.
     pub(super) fn new(plan: Arc<Plan>, started: Instant) -> Context {
         let client = Arc::clone(&plan.client);
         Context {
@@ -72,14 +72,14 @@ impl Context {
         }
     }
 
-    /// Its client is this one.
+    /// Sets the client.
     pub(super) fn lead_to(&mut self, client: &Arc<Client>) {
         if !Arc::ptr_eq(&self.client, client) {
             self.client = Arc::clone(client);
         }
     }
 
-    /// It was sent by `caller`, who may have a client of its own.
+    /// Sets the caller, and its own client if it has one.
     pub(super) fn comes_from(&mut self, caller: Caller) {
         if let Caller::App(app) = &caller
             && let Some(client) = app.client()
@@ -89,7 +89,7 @@ impl Context {
         self.caller = caller;
     }
 
-    /// The name of the app that sent it, if one did.
+    /// The name of the app that sent it, if any.
     pub(super) fn app(&self) -> Option<&Arc<str>> {
         match &self.caller {
             Caller::App(app) => Some(app.name()),
@@ -97,7 +97,7 @@ impl Context {
         }
     }
 
-    /// The figures of whoever sent it.
+    /// The metrics of its caller.
     pub(super) fn app_metrics(&self) -> &AppMetrics {
         match &self.caller {
             Caller::App(app) => app.metrics(),
@@ -105,7 +105,7 @@ impl Context {
         }
     }
 
-    /// Begins the request's span, if there are traces.
+    /// Starts the request's span, if tracing is on.
     pub(super) fn begin_span(&mut self, head: &RequestHeader, clock: &dyn Clock) {
         if let Some(tracer) = &self.plan.tracer {
             let span = tracer.request(&head.method, &head.headers, clock.wall());
@@ -113,7 +113,7 @@ impl Context {
         }
     }
 
-    /// The id of the trace that has the request's span.
+    /// The id of the trace with the request's span.
     pub(super) fn trace_id(&self) -> Option<[u8; 16]> {
         self.span.as_ref().map(|span| span.trace_id())
     }
@@ -121,7 +121,7 @@ impl Context {
     /// Makes the span the parent of what the instance does.
     pub(super) fn inject_span(&self, head: &mut RequestHeader) {
         if let Some(value) = self.span.as_ref().and_then(|span| span.traceparent()) {
-            // a field that cannot be set leaves the instance without a parent
+            // if the field cannot be set, the instance has no parent span
             let _ = head.insert_header(TRACEPARENT, value);
         }
     }
@@ -151,7 +151,7 @@ impl Context {
         });
     }
 
-    /// The guard that counts the request as in flight. From here on its app and client stay.
+    /// The guard that counts the request as in flight. Its app and client no longer change.
     pub(super) fn in_flight(&mut self) -> &InFlight {
         let in_flight = self.in_flight.take();
         let begin = || InFlight::new(self.app_metrics().traffic(&self.client.name));
@@ -159,13 +159,13 @@ impl Context {
         self.in_flight.insert(in_flight)
     }
 
-    /// The answer's last bytes go out. Whoever has them may send the next request at once, and must
-    /// not meet a limit by this one.
+    /// Releases its share of the app's limits before the last bytes are sent: a caller that has
+    /// them may send its next request at once.
     pub(super) fn ends(&mut self) {
         self.admitted = None;
     }
 
-    /// The request is sent at `now`, with `token`.
+    /// Records that the request is sent at `now` with `token`.
     pub(super) fn goes_out(&mut self, token: &Token, now: Instant) {
         self.generation = Some(token.generation());
         self.sent = Some(now);

@@ -1,6 +1,6 @@
-//! A request's head on its way in: whether it can be read in one way, whose it is, where it leads,
-//! and whether that is allowed. What is found out on the way is noted in its [`Context`], so that
-//! the log and the metrics tell it of a refused request too.
+//! Examines a request's head: whether it is unambiguous, who sent it, which client it uses, and
+//! whether it is allowed. The results go into its [`Context`], so that the log and the metrics have
+//! them for a refused request too.
 
 use std::sync::Arc;
 
@@ -12,24 +12,25 @@ use super::hop_by_hop;
 use super::identify::{Caller, Door, Known};
 use super::local::Endpoint;
 use super::plan::{Client, Plan, Route};
-use super::policy::{self, Denied, Readings};
+use super::policy::{self, Denied, PathReadings};
 use super::respond::Refusal;
 use super::target::{self, Malformed};
 use crate::browser;
 use crate::clock::Clock;
 use crate::outgoing::via;
 
-/// What is to be done with a request that is in order.
+/// How to handle an accepted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// It goes to the instance.
+pub(super) enum Disposition {
+    /// Forward it to the instance.
     Forward,
-    /// It is answered here.
+    /// Answer it here.
     Answer(Endpoint),
 }
 
-/// Examines a request whose sender showed a certificate with these names, if any. Its target
-/// becomes what is sent on: the path of an absolute one, and without a prefix that is cut.
+/// Examines a request whose caller showed a certificate with these names, if any. Its target
+/// becomes the one to forward: without the authority of an absolute target, and without a stripped
+/// prefix.
 ///
 /// # Errors
 /// [`Refusal`] says why it is not served.
@@ -38,7 +39,7 @@ pub(super) fn examine(
     request: &mut RequestHeader,
     certificate: &[String],
     clock: &dyn Clock,
-) -> Result<Next, Refusal> {
+) -> Result<Disposition, Refusal> {
     let plan = Arc::clone(&context.plan);
     let plan = &*plan;
     let absolute = check_form(plan, request)?;
@@ -53,7 +54,7 @@ pub(super) fn examine(
         return Err(Refusal::Method);
     }
     let path = request.uri.path();
-    let paths = Readings::of(path).map_err(Refusal::Malformed)?;
+    let paths = PathReadings::of(path).map_err(Refusal::Malformed)?;
 
     let door = Door {
         app: plan.app.as_ref(),
@@ -63,11 +64,11 @@ pub(super) fn examine(
     let token_path = &client.upstream.instance().token_path;
     if let Some(endpoint) = Endpoint::of(&request.method, &paths, token_path, plan.policy.sessions)
     {
-        // whoever is known already needs to show nothing
+        // a caller that is already identified need not send credentials
         if let Some(app) = door.app(&plan.apps) {
             context.comes_from(Caller::App(app));
         }
-        return Ok(Next::Answer(endpoint));
+        return Ok(Disposition::Answer(endpoint));
     }
     let known = Known {
         apps: &plan.apps,
@@ -90,7 +91,7 @@ pub(super) fn examine(
         let admitted = app.admit(clock.now()).map_err(Refusal::AppLimit)?;
         context.admitted = Some(admitted);
     }
-    Ok(Next::Forward)
+    Ok(Disposition::Forward)
 }
 
 /// Whether the request may go on although its body names `method` in place of its own.
@@ -105,7 +106,7 @@ pub(super) fn judge_method(
     if target::is_forbidden(&method) {
         return Err(Refusal::Method);
     }
-    let paths = Readings::of(request.uri.path()).map_err(Refusal::Malformed)?;
+    let paths = PathReadings::of(request.uri.path()).map_err(Refusal::Malformed)?;
     check_policy(context, &[method], &paths)
 }
 
@@ -113,7 +114,7 @@ pub(super) fn judge_method(
 fn check_policy(
     context: &Context,
     methods: &[Method],
-    paths: &Readings<'_>,
+    paths: &PathReadings<'_>,
 ) -> Result<(), Refusal> {
     if let Some(denied) = context.plan.policy.denied(methods, paths) {
         return Err(Refusal::Denied(denied));
@@ -128,8 +129,8 @@ fn check_policy(
     Ok(())
 }
 
-/// Whether the head can be read in one way only and comes from a program, not from a page. An
-/// absolute target becomes its path; if it names an instance, its client is given.
+/// Checks that the head is unambiguous and sent by a program, not a page. An absolute target
+/// becomes its path; if it names an instance, that instance's client is returned.
 fn check_form<'a>(
     plan: &'a Plan,
     request: &mut RequestHeader,
@@ -150,7 +151,7 @@ fn check_form<'a>(
         named.is_some() || browser::is_accepted(hosts, host)
     };
     let path = target::check_target(request.raw_path(), is_ours).map_err(Refusal::Malformed)?;
-    // an absolute target's authority, just checked, stands for Host (RFC 9112, section 3.2.2)
+    // an absolute target's authority, checked above, replaces Host (RFC 9112, section 3.2.2)
     if path.is_none() && !host_is_accepted {
         return Err(Refusal::Host {
             listener: plan.listener.name.to_string(),
@@ -166,11 +167,11 @@ fn check_form<'a>(
     Ok(named)
 }
 
-/// Leads the request where its path says, and cuts the prefix where it is to be cut. Every reading of
-/// the path has to lead there: the instance may read it in any of these ways.
+/// Selects the client by the path, and strips the route's prefix. Every reading of the path must
+/// lead to the same route, because the instance may use any of them.
 fn route(plan: &Plan, context: &mut Context, request: &mut RequestHeader) -> Result<(), Refusal> {
     let ambiguous = || Refusal::Malformed(Malformed::Route);
-    let paths = Readings::of(request.uri.path()).map_err(Refusal::Malformed)?;
+    let paths = PathReadings::of(request.uri.path()).map_err(Refusal::Malformed)?;
     let route = plan.route(paths.likely());
     let client =
         |route: Option<&Route>| Arc::as_ptr(route.map_or(&plan.client, |route| &route.client));
@@ -184,12 +185,12 @@ fn route(plan: &Plan, context: &mut Context, request: &mut RequestHeader) -> Res
     if !route.strip {
         return Ok(());
     }
-    // what is cut has to stand there as it is written
+    // the prefix to strip must appear literally
     let rest = request.raw_path().strip_prefix(route.prefix.as_bytes());
     let rest = rest.filter(|rest| matches!(rest.first(), None | Some(b'/' | b'?')));
     let rest = rest.ok_or_else(ambiguous)?;
     let rest = [b"/".as_slice(), rest.strip_prefix(b"/").unwrap_or(rest)].concat();
-    // what follows the prefix was no start of a path, and is one now
+    // the rest was not the start of a path before, so check it as one
     target::check_target(&rest, |_| false).map_err(Refusal::Malformed)?;
     let set = request.set_raw_path(&rest);
     set.map_err(|_| Refusal::Malformed(Malformed::TargetForm))?;

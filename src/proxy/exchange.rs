@@ -1,9 +1,6 @@
-//! One request, from its head to its line in the log. This is the file to read first.
+//! Serves one request, from its head to its access log line. Read this file first.
 //!
-//! [`serve`] is the walk: examine the head, hold a token, connect, send, read the response's head,
-//! pass the response on. A connection that cannot be made, one that turns out to be closed and a 401
-//! to the token each lead round the same loop once more; everything that is answered here leaves by
-//! one way, as a [`Stop`].
+//! [`serve`] is the whole path: examine the head, wait for a token, connect, send, read the response's head, pass the response on. Three cases repeat the loop once: a connection that cannot be opened, one that turns out to be closed, and a 401 to the token. Every response of the proxy's own ends it as a [`Stop`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,10 +14,10 @@ use tokio::time::{timeout, timeout_at};
 
 use super::caller::{Caller, CallerError};
 use super::context::Context;
-use super::examine::{self, Next};
+use super::examine::{self, Disposition};
 use super::form_method::{FormMethod, NoMethod};
 use super::hop_by_hop;
-use super::inject::{self, Destination, REQUEST_ID, Way};
+use super::inject::{self, ClientView, Destination, REQUEST_ID};
 use super::listener::Listening;
 use super::local::{self, Endpoint};
 use super::peer::Peer;
@@ -40,21 +37,21 @@ use crate::upstream::session::{
     Again, Broken, Chunk, InstanceSession, LATE_HEAD, SILENT, has_no_body, limited,
 };
 
-/// How long the instance may take for its answer to `Expect: 100-continue` before the caller is asked
-/// for its body all the same (RFC 9110, section 10.1.1).
+/// How long to wait for the instance's answer to `Expect: 100-continue` before asking the caller
+/// for its body anyway (RFC 9110, section 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What becomes of the caller's connection.
+/// What happens to the caller's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// It may have another request.
+    /// It may send another request.
     Keep,
-    /// It ends.
+    /// It closes.
     Close,
 }
 
-/// Serves the request of `caller`, which came from `peer`; `malformed` is what is wrong with its head
-/// as bytes.
+/// Serves the request of `caller`, which came from `peer`; `malformed` is what is wrong with the
+/// bytes of its head.
 pub(super) async fn serve(
     caller: &mut Caller,
     peer: &Peer,
@@ -75,7 +72,7 @@ pub(super) async fn serve(
         cut: None,
     };
     let served = match malformed {
-        // where the next request begins is anybody's guess
+        // the start of the next request is unknown
         Some(why) => Err(Refusal::Malformed(why).into()),
         None => exchange.run(peer).await,
     };
@@ -97,7 +94,7 @@ pub(super) async fn serve(
     after
 }
 
-/// A request under way.
+/// A request in progress.
 struct Exchange<'a> {
     caller: &'a mut Caller,
     listening: &'a Listening,
@@ -106,29 +103,29 @@ struct Exchange<'a> {
     body: Body,
     /// Its body, if that is a form.
     form: Option<FormMethod>,
-    /// The status that the caller was sent; 0: none yet.
+    /// The status sent to the caller; 0 if none yet.
     status: u16,
     /// Which side ended it early.
     cut: Option<Cut>,
 }
 
-/// What happens first while a request's body goes one way and its response comes the other.
+/// The next event while a request's body goes one way and its response comes the other.
 enum Event<T> {
-    /// The instance has sent what was waited for.
+    /// The instance sent what was awaited.
     Instance(T),
-    /// The caller has sent a part of the body, or its end.
+    /// The caller sent a part of the body, or its end.
     Body(Option<Bytes>),
-    /// The caller has given up, or what it sends cannot be read.
+    /// The caller gave up, or its body is invalid.
     Caller(CallerError),
 }
 
 impl Exchange<'_> {
     async fn run(&mut self, peer: &Peer) -> Result<After, Stop> {
-        // may it go on, and as whom?
+        // is it allowed, and who sent it?
         self.context.id = inject::request_id(self.caller.head());
         let head = self.caller.head_mut();
         let next = examine::examine(self.context, head, &peer.certificate_names, self.clock)?;
-        if let Next::Answer(endpoint) = next {
+        if let Disposition::Answer(endpoint) = next {
             return self.answer(endpoint).await;
         }
         self.form = FormMethod::of(self.caller.method(), &self.caller.head().headers);
@@ -138,7 +135,7 @@ impl Exchange<'_> {
             && self.body.is_done()
             && hop_by_hop::asks_for_websocket(self.caller.head());
 
-        // send it, and again where that is called for
+        // send it, and again if needed
         let mut is_retried = false;
         let instance = loop {
             let mut instance = self.connect(is_upgrade, is_retried).await?;
@@ -161,7 +158,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Answers a request that asks this proxy for a local token or a session.
+    /// Answers a request for a local token or a session.
     async fn answer(&mut self, endpoint: Endpoint) -> Result<After, Stop> {
         let answered = local::answer(endpoint, self.caller, self.context, self.listening).await?;
         let answer = answered?;
@@ -171,10 +168,10 @@ impl Exchange<'_> {
         Ok(After::Keep)
     }
 
-    /// Waits until there is a token that may be sent.
+    /// Waits for a usable token.
     async fn hold_token(&self) -> Result<(), Refusal> {
         let client = &self.context.client;
-        if client.cell.usable(self.clock.now()).is_none() {
+        if client.slot.usable(self.clock.now()).is_none() {
             self.wait_for_token().await?;
         }
         Ok(())
@@ -183,11 +180,11 @@ impl Exchange<'_> {
     async fn wait_for_token(&self) -> Result<Arc<Token>, Refusal> {
         let client = &self.context.client;
         let _waiting = client.metrics.waits();
-        let waited = client.cell.wait(self.clock, client.wait_for_token).await;
+        let waited = client.slot.wait(self.clock, client.wait_for_token).await;
         waited.map_err(Refusal::from)
     }
 
-    /// A connection to the instance, a new one if it has to be `fresh`.
+    /// Returns a connection to the instance; a new one with `fresh`.
     async fn connect(&self, is_upgrade: bool, fresh: bool) -> Result<InstanceSession, Refusal> {
         let protocols = if is_upgrade {
             Protocols::Http1
@@ -211,10 +208,10 @@ impl Exchange<'_> {
     ) -> Result<Result<(), Broken>, Stop> {
         let client = Arc::clone(&self.context.client);
         let now = self.clock.now();
-        let held = client.cell.usable(now);
+        let held = client.slot.usable(now);
         let token = match held.as_deref().and_then(Option::as_ref) {
             Some(token) => Arc::clone(token),
-            // it expired while the connection was made
+            // the token expired while connecting
             None => self.wait_for_token().await?,
         };
         drop(held);
@@ -240,7 +237,7 @@ impl Exchange<'_> {
         self.await_head(instance).await
     }
 
-    /// Sends what was read of the body before.
+    /// Sends the part of the body that was read earlier.
     async fn send_kept(&self, instance: &mut InstanceSession) -> Result<(), Broken> {
         for part in self.body.kept.iter().flatten() {
             instance.write_body(part.clone()).await?;
@@ -251,14 +248,14 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Reads the head of the response while the body is sent. The inner result is the instance's.
+    /// Reads the head of the response while sending the body. The inner result is the instance's.
     async fn await_head(
         &mut self,
         instance: &mut InstanceSession,
     ) -> Result<Result<(), Broken>, Stop> {
         let client = Arc::clone(&self.context.client);
         let limits = client.upstream.instance();
-        // interim responses of HTTP/2 are not seen: the body is asked for here
+        // HTTP/2 hides interim responses from this code, so it asks for the body itself
         let patience = if instance.is_http2() {
             Duration::ZERO
         } else {
@@ -284,13 +281,13 @@ impl Exchange<'_> {
                     if let Some(judged) = self.judge_head(instance).await? {
                         return Ok(judged);
                     }
-                    // the next head is another
+                    // the next head starts anew
                     before = received.as_ref().map(Received::get);
                     late = timers() + limits.header_timeout;
                     silent = silence();
                     continue;
                 }
-                // why the body could not be sent says more than that no response followed
+                // why the body could not be sent is more informative than the missing response
                 Ok(Event::Instance(Err(broken))) => {
                     let says_more = unsent.filter(|_| broken.again == Again::Never);
                     return Ok(Err(says_more.unwrap_or(broken)));
@@ -303,7 +300,7 @@ impl Exchange<'_> {
                         return Ok(Err(Broken::silent(SILENT)));
                     }
                     if late <= now {
-                        // one that has not begun may take its time
+                        // a head that has not started may take its time
                         if received.as_ref().map(Received::get) > before {
                             return Ok(Err(Broken::silent(LATE_HEAD)));
                         }
@@ -320,7 +317,7 @@ impl Exchange<'_> {
             self.judge_body(read.as_ref())?;
             reading = match self.send(read, instance).await {
                 Ok(()) => self.body.reading(),
-                // it may have answered all the same
+                // it may have answered anyway
                 Err(broken) => {
                     unsent = Some(broken);
                     Reading::Nothing
@@ -330,8 +327,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Looks at a head that was read. An interim one is passed on, and the next one is to be read
-    /// (`None`).
+    /// Examines a received head. An interim one is passed on; `None` means that the next one must
+    /// be read.
     async fn judge_head(
         &mut self,
         instance: &InstanceSession,
@@ -351,7 +348,7 @@ impl Exchange<'_> {
         }
         if head.status == StatusCode::CONTINUE && self.caller.expects_continue() {
             if self.body.state != BodyState::Announced {
-                // the caller has been asked already
+                // the caller was already asked
                 return Ok(None);
             }
             self.body.state = BodyState::Due;
@@ -363,7 +360,7 @@ impl Exchange<'_> {
         Ok(None)
     }
 
-    /// Waits for the instance, while the caller is read from.
+    /// Waits for the instance while reading from the caller.
     async fn event<T>(&mut self, reading: Reading, instance: impl Future<Output = T>) -> Event<T> {
         let caller = &mut *self.caller;
         let Body { state, pace, .. } = &mut self.body;
@@ -404,7 +401,7 @@ impl Exchange<'_> {
         named.try_for_each(|method| examine::judge_method(self.context, self.caller.head(), method))
     }
 
-    /// Sends what was read of the body to the instance.
+    /// Sends a received part of the body to the instance.
     async fn send(
         &mut self,
         read: Option<Bytes>,
@@ -414,7 +411,7 @@ impl Exchange<'_> {
         let is_last = match &read {
             Some(part) => {
                 self.body.came(part);
-                // a length that is reached needs no other end
+                // a body of known length needs no other end
                 self.caller.is_body_done()
             }
             None => true,
@@ -434,7 +431,7 @@ impl Exchange<'_> {
         limited(limit, sending).await
     }
 
-    /// Whether the request goes once more, with another token, because the instance answered 401.
+    /// Returns whether to send the request once more, with another token, after a 401.
     async fn is_replayed(&mut self, instance: &InstanceSession) -> bool {
         let Some((head, generation)) = instance.head().zip(self.context.generation) else {
             return false;
@@ -445,12 +442,12 @@ impl Exchange<'_> {
             body_at_hand: self.body.is_at_hand(),
         };
         let next = replay::decide(&self.context.client, self.clock, head.status, asked).await;
-        let again = next == replay::Next::SendAgain;
+        let again = next == replay::ReplayDecision::SendAgain;
         self.context.replayed |= again;
         again
     }
 
-    /// Whether the request may be sent once more after it broke off.
+    /// Returns whether to send the request once more after it broke off.
     fn may_go_again(&self, broken: &Broken) -> bool {
         let may = match broken.again {
             Again::Never => false,
@@ -465,7 +462,7 @@ impl Exchange<'_> {
         may && self.body.is_at_hand()
     }
 
-    /// The head of the response as the caller gets it.
+    /// The head of the response as sent to the caller.
     fn response_head(
         &mut self,
         instance: &InstanceSession,
@@ -481,7 +478,7 @@ impl Exchange<'_> {
         {
             head.insert_header(REQUEST_ID, id.clone())?;
         }
-        let way = Way {
+        let way = ClientView {
             scheme: self.context.plan.listener.scheme(),
             host: request.headers.get(HOST),
             prefix: self.context.stripped.as_deref().unwrap_or_default(),
@@ -490,7 +487,7 @@ impl Exchange<'_> {
         Ok(Some(head))
     }
 
-    /// Sends the response to the caller, and takes the connection to the instance back.
+    /// Sends the response to the caller, and returns the connection to the pool.
     async fn pass_on(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
         let head = self.response_head(&instance).map_err(internal)?;
         let Some(head) = head else {
@@ -519,7 +516,7 @@ impl Exchange<'_> {
                     left = left.map(|left| left.saturating_sub(part.as_slice().len()));
                     if left == Some(0) {
                         self.context.ends();
-                        // over HTTP/2 the stream has an end of its own, which is awaited
+                        // over HTTP/2 the stream has its own end, which must be awaited
                         is_ended = !is_http2;
                     }
                     self.caller.write_body(part, is_ended).await?;
@@ -539,27 +536,27 @@ impl Exchange<'_> {
             self.judge_body(read.as_ref())?;
             reading = match self.send(read, &mut instance).await {
                 Ok(()) => self.body.reading(),
-                // the response goes on
+                // the response continues
                 Err(_) => Reading::Nothing,
             };
         }
         let (upstream, now) = (&self.context.client.upstream, self.clock.now());
         upstream.health().answered(now);
         if !self.body.is_done() {
-            // it was answered without the rest
+            // the response came without the rest of the body
             return Ok(After::Close);
         }
         upstream.release(instance, now).await;
         Ok(After::Keep)
     }
 
-    /// The instance's response begins.
+    /// Records that the instance's response starts.
     fn note_response(&mut self) {
         let now = self.clock.now();
         self.context.upstream = self.context.sent.map(|sent| now.since(sent));
     }
 
-    /// Passes bytes both ways, for the connection has become a tunnel (101), until either side ends.
+    /// Relays bytes both ways after a 101, until either side ends.
     async fn tunnel(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
         let head = self.response_head(&instance).map_err(internal)?;
         let Some(head) = head else {
@@ -597,15 +594,15 @@ impl Exchange<'_> {
         client.upstream.health().failed(now, kind, problem);
     }
 
-    /// Has the response tell the caller that its connection ends, if it does.
+    /// Makes the response announce the end of the connection, if it ends.
     fn say_farewell(&mut self) {
         if self.listening.is_ending() {
             self.caller.close_after();
         }
     }
 
-    /// Ends the request: whatever stopped it is answered, or seen by the caller. What becomes of the
-    /// connection, and what the log says.
+    /// Ends the request: sends the refusal, or makes a truncated response visible to the caller.
+    /// Returns what happens to the connection, and the log's outcome.
     async fn conclude(&mut self, served: Result<After, Stop>) -> (After, Option<String>) {
         self.context.ends();
         let stop = match served {
@@ -647,7 +644,7 @@ impl Exchange<'_> {
     }
 }
 
-/// The next event within `limit`, if there is one.
+/// Waits for the next event, within `limit` if there is one.
 async fn limited_event<T>(
     limit: Option<Duration>,
     event: impl Future<Output = Event<Result<T, Broken>>>,
@@ -661,7 +658,7 @@ async fn limited_event<T>(
     }
 }
 
-/// How long the body of a response is, if its head says so.
+/// The length of the response's body, if its head has it.
 fn length(head: &ResponseHeader) -> Option<usize> {
     head.headers
         .get(CONTENT_LENGTH)?

@@ -1,36 +1,36 @@
-//! The head of a request as it came, byte by byte: what its parser is lenient about is judged here.
+//! Checks the bytes of a request's head where the parser is lenient.
 //!
-//! pingora's parser ends a line at a bare LF, and takes `Content-Length` off a request that has
-//! `Transfer-Encoding` too, before any hook could see it. Whoever stands before this proxy may read
-//! such a head otherwise (RFC 9112, sections 2.2 and 6.3), so both are refused. Pure; one pass.
+//! pingora's parser accepts a bare LF as a line end, and removes `Content-Length` from a request
+//! that also has `Transfer-Encoding` before any hook could see it. An intermediary may read such a
+//! head differently (RFC 9112, sections 2.2 and 6.3), so both are refused. Pure; one pass.
 
 use super::target::Malformed;
 
-/// Where the head ends that `read` begins with, its empty line included; `None` if it is not complete.
-/// `scanned` bytes of it have been looked at before, and it is moved on.
+/// Where the head at the start of `read` ends, its empty line included; `None` if it is incomplete.
+/// The first `scanned` bytes were searched before; it is updated.
 pub fn end(read: &[u8], scanned: &mut usize) -> Option<usize> {
     while let Some(found) = memchr::memchr(b'\n', read.get(*scanned..)?) {
         let after = *scanned + found + 1;
         match read.get(after..)? {
-            // a bare LF is refused, but it is an end to the parser
+            // a bare LF is refused, but the parser ends a line at it
             [b'\n', ..] => return Some(after + 1),
             [b'\r', b'\n', ..] => return Some(after + 2),
             [] | [b'\r'] => return None,
             _ => *scanned = after,
         }
     }
-    // a line that goes on is not looked at twice
+    // do not search an incomplete line twice
     *scanned = read.len();
     None
 }
 
-/// Whether what has come of a head can never become one: it is refused at once then.
+/// Returns whether the received part can never become a valid head: it is refused at once then.
 #[must_use]
 pub fn is_hopeless(read: &[u8]) -> bool {
     let mut fields = [httparse::EMPTY_HEADER; 256];
     match httparse::Request::new(&mut fields).parse(read) {
         Ok(_) => false,
-        // a target with spaces is mended by the parser that reads the whole
+        // the parser of the complete head accepts a target with spaces
         Err(httparse::Error::Token | httparse::Error::Version) => {
             memchr::memmem::find(read, b" HTTP/").is_none()
         }
@@ -38,18 +38,18 @@ pub fn is_hopeless(read: &[u8]) -> bool {
     }
 }
 
-/// Checks a complete head, its empty line included. Empty lines before it are skipped, as every
-/// server should (RFC 9112, section 2.2).
+/// Checks a complete head, its empty line included. Skips empty lines before it, as every server
+/// should (RFC 9112, section 2.2).
 ///
 /// # Errors
-/// [`Malformed`] says what can be read in more than one way.
+/// [`Malformed`] says what is ambiguous.
 pub fn check(head: &[u8]) -> Result<(), Malformed> {
     let mut lines = head
         .split_inclusive(|byte| *byte == b'\n')
         .skip_while(|line| *line == b"\r\n");
     let (mut length, mut coding) = (false, false);
     let first = whole(lines.next().unwrap_or_default())?;
-    // the parser would cut a fragment off, and what is judged must be what was asked for
+    // the parser would remove a fragment, and the checked target must be the requested one
     let target = first.iter().position(|byte| *byte == b' ');
     if target.is_some_and(|at| first[at..].contains(&b'#')) {
         return Err(Malformed::TargetForm);
@@ -69,7 +69,7 @@ pub fn check(head: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// A line without its end, which is CRLF and the only one in it.
+/// Removes the line end, which must be CRLF and the only one.
 fn whole(line: &[u8]) -> Result<&[u8], Malformed> {
     match line.strip_suffix(b"\r\n") {
         Some(line) if !line.contains(&b'\r') => Ok(line),

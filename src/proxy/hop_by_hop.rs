@@ -1,6 +1,5 @@
-//! The header fields that concern one connection only (RFC 9110, section 7.6.1): they are removed
-//! from requests and responses, on every protocol, and so is every field that `Connection` names.
-//! Pure.
+//! Hop-by-hop fields (RFC 9110, section 7.6.1): removed from requests and responses in every
+//! protocol, together with all fields that `Connection` names. Pure.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
@@ -9,11 +8,11 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::target::Malformed;
 use crate::upstream::session::has_no_body;
 
-/// How many fields `Connection` may name. No program names more, and each costs a look-up.
+/// The most fields that `Connection` may name. No real program names more, and each costs a lookup.
 const MOST_NAMED: usize = 9;
 
-/// Whether `name` concerns one connection only. A message's framing (`Transfer-Encoding`, `Trailer`)
-/// does too; trailers are not passed on, so the field that announces them is not either.
+/// Returns whether `name` is a hop-by-hop field. This includes the framing (`Transfer-Encoding`,
+/// `Trailer`): trailers are not passed on, so neither is the field that announces them.
 pub(super) fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -30,11 +29,10 @@ pub(super) fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Checks what the `Connection` fields of a request name.
+/// Checks the fields that a request's `Connection` names.
 ///
 /// # Errors
-/// [`Malformed::Connection`] if that is no field name, too many, or a field by which the request is
-/// judged.
+/// [`Malformed::Connection`] for an invalid name, too many, or a field that the request's checks depend on.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Malformed> {
     let mut named = 0;
     for token in tokens(headers) {
@@ -56,7 +54,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// The fields of `headers` that `is_unwanted`, and those that `Connection` names.
+/// The fields of `headers` that are unwanted or that `Connection` names.
 pub(super) fn unwanted(headers: &HeaderMap, is_unwanted: impl Fn(&str) -> bool) -> Vec<HeaderName> {
     let mut unwanted: Vec<HeaderName> = Vec::new();
     let mut names_others = false;
@@ -73,17 +71,17 @@ pub(super) fn unwanted(headers: &HeaderMap, is_unwanted: impl Fn(&str) -> bool) 
     unwanted
 }
 
-/// Prepares a response to a request by `method` for a caller that speaks `version`: removes what
-/// concerns the instance's connection only, and frames it anew.
+/// Prepares a response to a request with `method` for a caller of HTTP `version`: removes
+/// hop-by-hop fields and sets the framing.
 ///
 /// # Errors
-/// If a field cannot be set; never with the values that are set here.
+/// If a field cannot be set; impossible with the values set here.
 pub(super) fn clean_response(
     response: &mut ResponseHeader,
     method: &Method,
     version: Version,
 ) -> pingora::Result<()> {
-    // the version is the sender's own (RFC 9110, section 2.5)
+    // each hop sends its own version (RFC 9110, section 2.5)
     response.set_version(Version::HTTP_11);
     let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
     let kept = |name: &str| is_upgrade && matches!(name, "connection" | "upgrade");
@@ -103,7 +101,7 @@ pub(super) fn clean_response(
             }
         }
         (Some(length), more) => {
-            // all are the same (RFC 9110, section 8.6): the session has seen to that
+            // the session has checked that all are equal (RFC 9110, section 8.6)
             let first = length.as_bytes().split(|byte| *byte == b',').next();
             let first = first.unwrap_or_default().trim_ascii();
             if more.is_some() || first.len() != length.len() {
@@ -117,27 +115,27 @@ pub(super) fn clean_response(
     Ok(())
 }
 
-/// Whether a response's transfer coding can be taken off it: there is none, or it is chunked alone.
+/// Returns whether the response's transfer coding can be removed: none, or only chunked.
 pub(super) fn is_coding_known(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
-/// Has a request ask for a WebSocket, as its sender did.
+/// Sets the fields that request a WebSocket, as the caller did.
 ///
 /// # Errors
-/// If a field cannot be set; never with the values that are set here.
+/// If a field cannot be set; impossible with the values set here.
 pub(super) fn ask_for_websocket(request: &mut RequestHeader) -> pingora::Result<()> {
     request.insert_header(CONNECTION, "Upgrade")?;
     request.insert_header(UPGRADE, "websocket")
 }
 
-/// Whether a request asks for a WebSocket (RFC 6455, section 4.1).
+/// Returns whether a request asks for a WebSocket (RFC 6455, section 4.1).
 pub(super) fn asks_for_websocket(request: &RequestHeader) -> bool {
     request.version == Version::HTTP_11 && is_websocket(&request.headers)
 }
 
-/// Whether `Upgrade` names WebSocket.
+/// Returns whether `Upgrade` names WebSocket.
 pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     let upgrade = headers.get(UPGRADE);
     upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
@@ -151,7 +149,7 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .filter(|token| !token.is_empty())
 }
 
-/// Whether `byte` may stand in a token (RFC 9110, section 5.6.2).
+/// Returns whether `byte` is allowed in a token (RFC 9110, section 5.6.2).
 fn is_token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -1,8 +1,7 @@
-//! An HTTP/2 connection of a caller: each of its requests is served like all others.
+//! An HTTP/2 connection of a caller, which serves each request like any other.
 //!
-//! Streams at once, the size of heads, what waits to be sent and what is reset are bounded, and a
-//! flood of frames that are for nothing ends the connection. One on which nothing is asked for ends
-//! as an idle one of HTTP/1 does.
+//! It bounds concurrent streams, the size of heads, unsent data and resets, and ends on a flood of
+//! useless frames. An unused connection ends like an idle HTTP/1 one.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -29,28 +28,28 @@ use super::pace::Pace;
 use super::peer::Peer;
 use super::stream::CallerStream;
 
-/// How many requests may be under way at once.
+/// The most concurrent requests.
 const STREAMS: u32 = 100;
 
-/// How many streams that the caller has given up are remembered, and how many that were at fault:
-/// one more ends the connection.
+/// The most remembered streams that the caller reset, and the most with errors: one more ends the
+/// connection.
 const RESETS: usize = 64;
 
-/// What may wait to be sent, per stream, in bytes.
+/// The most unsent bytes per stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// What small DATA frames may cost before they are read, in bytes: the connection's window (RFC 9113,
-/// section 6.9.2) in frames of one byte. So the window bounds them, and a stream of small messages is
-/// none too many.
+/// The budget in bytes for small DATA frames that are not read yet: the connection's window (RFC
+/// 9113, section 6.9.2) in frames of one byte. So the window is the limit, and a stream of small
+/// messages is never refused.
 const DATA_FRAME_BUDGET: usize = 65_535 * 256;
 
-/// After so many requests that cannot be read the connection is ended.
+/// After how many invalid requests the connection ends.
 const MALFORMED: usize = 32;
 
-/// How long a connection that is ending may take to be told so and to confirm it.
+/// How long a connection may take to acknowledge its end.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a connection does next.
+/// The next event of a connection.
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly every event is a request, and none is kept"
@@ -58,14 +57,14 @@ const LINGER: Duration = Duration::from_secs(1);
 enum Event {
     /// A request.
     Request(Request<RecvStream>, SendResponse<Bytes>),
-    /// It sends frames that are for nothing.
+    /// The caller sends a flood of useless frames.
     Flood,
     /// It has ended.
     Closed,
 }
 
-/// Serves the requests of one connection until it ends, or until the listener does and the last of
-/// them is answered.
+/// Serves the requests of one connection until it ends, or until its listener closes and the last
+/// request is answered.
 pub(super) async fn serve(
     stream: CallerStream,
     peer: &Peer,
@@ -84,7 +83,7 @@ pub(super) async fn serve(
     let mut requests = JoinSet::new();
     let mut ending = pin!(listening.ending());
     registered.begins();
-    // the first request is due as soon as that of an HTTP/1 connection
+    // the first request has the same deadline as on an HTTP/1 connection
     let mut patience = limits.header_timeout;
     let mut malformed = 0;
     let mut is_ending = false;
@@ -154,11 +153,11 @@ pub(super) async fn serve(
         }
     }
     drop(connection);
-    // each notices, and writes its line to the log
+    // each request notices the end and writes its log line
     while requests.join_next().await.is_some() {}
 }
 
-/// Drives the connection until there is something to do.
+/// Drives the connection until its next event.
 async fn next(
     connection: &mut Connection<CallerStream, Bytes>,
     is_flood: impl Fn() -> bool,
@@ -188,7 +187,7 @@ fn options(max_header_bytes: usize) -> Builder {
     options
 }
 
-/// A request as all others are served; `None` if it cannot be read, which its sender is told.
+/// Returns a request like any other; `None` if it is invalid, after answering it with 400.
 fn caller(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
@@ -207,9 +206,9 @@ fn caller(
     Some(Caller::Http2(Box::new(stream)))
 }
 
-/// Makes a request's target what it is in HTTP/1, a path with its query, and its authority the
-/// `Host` that it stands for (RFC 9113, section 8.3.1). `None` if there is none, or if both are given
-/// and differ, or if the target could end a line of HTTP/1.
+/// Converts a request's target to the HTTP/1 form: a path with its query, and the authority as
+/// `Host` (RFC 9113, section 8.3.1). `None` if there is no authority, if it differs from `Host`, or
+/// if the target could end a line of HTTP/1.
 fn to_origin_form(request: &mut RequestHeader) -> Option<()> {
     let is_delimiter = |byte: &u8| matches!(byte, 0 | b'\n' | b'\r' | b' ');
     if request.raw_path().iter().any(is_delimiter) {

@@ -1,5 +1,5 @@
-//! Who a caller is: the app whose socket it came by, whose certificate it showed, or whose key or
-//! local token it sends. What it shows ends here.
+//! Identifies the caller: by its socket, its certificate, its key or a local token. Its credentials
+//! are not forwarded.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,31 +9,31 @@ use http::header::{AUTHORIZATION, COOKIE};
 
 use super::app::{App, Apps};
 use super::plan::Client;
-use crate::local_token::request::{self, Shown};
+use crate::local_token::request::{self, Credentials};
 use crate::local_token::{self, Revoked, Subject, login};
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Caller {
-    /// Whoever reaches the listener: there are no apps.
+    /// Anyone who reaches the listener: there are no apps.
     Anyone,
     /// An app.
     App(Arc<App>),
-    /// Whoever has the client's own id and secret.
+    /// A caller with the client's own id and secret.
     Owner,
 }
 
-/// What is known of a caller before it says anything.
+/// What a connection reveals about its caller before any request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Door<'a> {
-    /// The app that everybody is who comes by this listener.
+    /// The app of every caller of this listener, if set.
     pub(super) app: Option<&'a Arc<App>>,
-    /// The names on the certificate that it showed, which was verified.
+    /// The names in its verified certificate.
     pub(super) certificate: &'a [String],
 }
 
 impl Door<'_> {
-    /// Who comes by it, if that is settled by it.
+    /// The app that the connection identifies, if it does.
     pub(super) fn app(&self, apps: &Apps) -> Option<Arc<App>> {
         let by_certificate = || apps.on_certificate(self.certificate);
         self.app.or_else(by_certificate).map(Arc::clone)
@@ -82,18 +82,18 @@ impl Known<'_> {
     }
 
     /// Whom a local token stands for, if it holds.
-    fn by_local_token(&self, token: &local_token::Shown<'_>) -> Option<Caller> {
+    fn by_local_token(&self, token: &local_token::UnverifiedToken<'_>) -> Option<Caller> {
         if self.revoked.contains(token) {
             return None;
         }
         match token.subject() {
             Subject::App(name) => {
                 let app = self.apps.named(name)?;
-                let holds = token.holds(app.signing()?, self.now);
+                let holds = token.is_valid(app.signing()?, self.now);
                 holds.then(|| Caller::App(Arc::clone(app)))
             }
             Subject::Client(name) if name == &*self.client.name => token
-                .holds(&self.client.own.signing, self.now)
+                .is_valid(&self.client.own.signing, self.now)
                 .then_some(Caller::Owner),
             Subject::Client(_) | Subject::Anyone => None,
         }
@@ -111,7 +111,7 @@ impl Known<'_> {
     /// The app that a request with these `headers` claims to come from, though it does not prove it.
     pub(super) fn claimed(&self, headers: &HeaderMap) -> Option<Arc<str>> {
         let shown = headers.get_all(AUTHORIZATION).iter();
-        let pairs: Vec<Shown> = shown.flat_map(|it| request::basic(it.as_bytes())).collect();
+        let pairs: Vec<Credentials> = shown.flat_map(|it| request::basic(it.as_bytes())).collect();
         claimed_by(self.apps, &pairs).or_else(|| {
             let mut tokens = shown_tokens(headers);
             tokens.find_map(|token| match token.subject() {
@@ -122,9 +122,9 @@ impl Known<'_> {
     }
 }
 
-/// Who has one of these pairs of a name and a key, or of the client's id and secret.
-pub(super) fn by_pair(apps: &Apps, client: &Client, shown: &[Shown]) -> Option<Caller> {
-    shown.iter().find_map(|Shown { name, secret }| {
+/// Identifies the caller with one of these pairs of name and key, or the client's id and secret.
+pub(super) fn by_pair(apps: &Apps, client: &Client, shown: &[Credentials]) -> Option<Caller> {
+    shown.iter().find_map(|Credentials { name, secret }| {
         let app = apps.with_name_and_key(name, secret.expose().as_bytes());
         let is_owner = || client.own.id.as_str() == name && client.own.secret == *secret;
         match app {
@@ -135,7 +135,7 @@ pub(super) fn by_pair(apps: &Apps, client: &Client, shown: &[Shown]) -> Option<C
 }
 
 /// The app that one of these pairs of a name and a key names.
-pub(super) fn claimed_by(apps: &Apps, shown: &[Shown]) -> Option<Arc<str>> {
+pub(super) fn claimed_by(apps: &Apps, shown: &[Credentials]) -> Option<Arc<str>> {
     shown.iter().find_map(|shown| known_name(apps, &shown.name))
 }
 
@@ -158,12 +158,12 @@ fn sessions(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     login::sessions(cookies.filter_map(|line| line.to_str().ok()))
 }
 
-fn shown_token(text: &str) -> Option<local_token::Shown<'_>> {
-    local_token::Shown::parse(text)
+fn shown_token(text: &str) -> Option<local_token::UnverifiedToken<'_>> {
+    local_token::UnverifiedToken::parse(text)
 }
 
 /// What of a request has the form of a local token.
-fn shown_tokens(headers: &HeaderMap) -> impl Iterator<Item = local_token::Shown<'_>> {
+fn shown_tokens(headers: &HeaderMap) -> impl Iterator<Item = local_token::UnverifiedToken<'_>> {
     let bearers = headers.get_all(AUTHORIZATION).into_iter();
     let bearers = bearers.filter_map(|value| std::str::from_utf8(bearer(value.as_bytes())?).ok());
     bearers.chain(sessions(headers)).filter_map(shown_token)

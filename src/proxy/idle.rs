@@ -1,5 +1,5 @@
-//! The connections of a listener that are between two requests: which have been so for how long, so
-//! that those can be closed that have been idle for too long, or make room for others.
+//! Tracks the idle connections of a listener, to close those that are idle for too long or must
+//! make room for others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ struct Open {
     connections: HashMap<u64, Arc<State>>,
 }
 
-/// One open connection; dropping it takes it off the list.
+/// An open connection; dropping it removes it from the list.
 #[derive(Debug)]
 pub(super) struct Registered {
     shared: Arc<Shared>,
@@ -38,7 +38,7 @@ pub(super) struct Registered {
 
 #[derive(Debug)]
 struct State {
-    /// When it became idle, in milliseconds of the clock; or [`BUSY`], or [`CLOSING`].
+    /// When it became idle, in milliseconds of the clock, or [`BUSY`], or [`CLOSING`].
     since: AtomicU64,
     /// Its first request has not come yet.
     is_new: AtomicBool,
@@ -49,7 +49,7 @@ const BUSY: u64 = 0;
 const CLOSING: u64 = u64::MAX;
 
 impl Idle {
-    /// No connection yet.
+    /// Returns an empty list.
     pub(super) fn new(clock: Arc<dyn Clock>) -> Idle {
         Idle(Arc::new(Shared {
             open: Mutex::default(),
@@ -58,7 +58,7 @@ impl Idle {
         }))
     }
 
-    /// A connection has been opened.
+    /// Adds an open connection.
     pub(super) fn register(&self) -> Registered {
         let state = Arc::new(State {
             since: AtomicU64::new(BUSY),
@@ -77,16 +77,16 @@ impl Idle {
         }
     }
 
-    /// Closes the connections that have been idle for `span`.
+    /// Closes the connections that were idle for `span`.
     pub(super) fn close_older_than(&self, span: Duration) {
         let now = millis(self.0.clock.now());
         let span = u64::try_from(span.as_millis()).unwrap_or(CLOSING);
         self.close_where(|since, _| now.saturating_sub(since) >= span);
     }
 
-    /// Closes all that are idle, and those that become so.
+    /// Closes all idle connections, and those that become idle later.
     pub(super) fn close_all(&self) {
-        // before the look at each: one that becomes idle meanwhile sees it
+        // before checking each: one that becomes idle meanwhile sees it
         self.0.is_closed.store(true, Ordering::SeqCst);
         self.close_where(|_, _| true);
     }
@@ -98,7 +98,7 @@ impl Idle {
         self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
-    /// Closes the `most` that have been idle for longest; how many that are.
+    /// Closes the `most` connections that were idle for longest; returns their number.
     pub(super) fn close_longest(&self, most: usize) -> usize {
         let open = lock(&self.0.open);
         let mut idle: Vec<(u64, &Arc<State>)> = open
@@ -127,7 +127,7 @@ impl Idle {
 }
 
 impl State {
-    /// Has the connection close that has been idle since then, unless it no longer is.
+    /// Tells the connection to close, unless it is no longer idle since then.
     fn tell(&self, since: u64) -> bool {
         let told = self
             .since
@@ -140,8 +140,8 @@ impl State {
 }
 
 impl Registered {
-    /// Waits for `next`, idle meanwhile; `None` if the connection is to be closed instead. One that
-    /// `is_new` may wait for its first request even if the others have to close.
+    /// Waits for `next` while the connection is idle; `None` if it must close instead. With
+    /// `is_new` it may wait for its first request even while others must close.
     pub(super) async fn idle<T>(&self, is_new: bool, next: impl Future<Output = T>) -> Option<T> {
         self.begins();
         if !is_new && self.is_closed() {
@@ -157,28 +157,28 @@ impl Registered {
         }
     }
 
-    /// The connection is idle from now on.
+    /// Marks the connection as idle.
     pub(super) fn begins(&self) {
         let now = millis(self.shared.clock.now());
         self.state.since.store(now, Ordering::SeqCst);
     }
 
-    /// It no longer is.
+    /// Marks the connection as busy.
     pub(super) fn ends(&self) {
         self.state.is_new.store(false, Ordering::Relaxed);
         self.state.since.store(BUSY, Ordering::SeqCst);
     }
 
-    /// Whether no connection may be idle any more.
+    /// Returns whether no connection may be idle any more.
     pub(super) fn is_closed(&self) -> bool {
         self.shared.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Ends when the connection, which is idle, is to be closed.
+    /// Waits until the idle connection must close.
     pub(super) async fn told_to_close(&self) {
         loop {
             self.state.close.notified().await;
-            // or else it was told in an earlier pause, at whose end it was too late
+            // otherwise it was told in an earlier pause, and too late
             if self.state.since.load(Ordering::SeqCst) == CLOSING {
                 return;
             }
@@ -193,7 +193,7 @@ impl Drop for Registered {
 }
 
 fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
-    // a panic elsewhere leaves nothing half done in here
+    // a panic elsewhere leaves nothing inconsistent here
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

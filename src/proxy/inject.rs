@@ -1,4 +1,4 @@
-//! What goes up and what comes back: the headers that are exchanged on the way.
+//! Rewrites the headers of requests and responses.
 
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, HOST, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
@@ -14,20 +14,20 @@ use crate::browser::host_of_authority;
 use crate::outgoing::via::{self, VIA};
 use crate::upstream::Instance;
 
-/// By what a request is found again in other logs.
+/// The header with a request's id in other logs.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
-/// The longest that is accepted from a caller.
+/// The longest id that is accepted from a caller.
 const LONGEST_REQUEST_ID: usize = 128;
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Destination<'a> {
     /// The value of `Host`.
     pub(super) host: &'a HeaderValue,
-    /// The same, as HTTP/2 has it.
+    /// The same for HTTP/2.
     pub(super) authority: &'a Authority,
-    /// Whether HTTP/2 is spoken there.
+    /// Whether it uses HTTP/2.
     pub(super) is_http2: bool,
     /// Whether the request asks for a WebSocket.
     pub(super) is_upgrade: bool,
@@ -35,9 +35,9 @@ pub(super) struct Destination<'a> {
     pub(super) has_body: bool,
 }
 
-/// The head of a request as the instance gets it: with the client's token in place of whatever the
-/// app sent, the instance's host, nothing of the app's session or of the way it came, and framed for
-/// the protocol that is spoken there.
+/// Builds the head of a request for the instance. It has the client's token instead of the app's
+/// credentials, the instance's host, and the framing of its protocol. It has nothing of the app's
+/// session or connection.
 ///
 /// # Errors
 /// If its target cannot be sent over HTTP/2.
@@ -48,7 +48,7 @@ pub(super) fn outgoing(
 ) -> Result<Box<RequestHeader>> {
     let mut request = Box::new(request.clone());
     let is_unwanted = |name: &str| is_unwanted(name) || (to.is_http2 && name == "expect");
-    // first: what `Connection` names must not include what is set below
+    // first: `Connection` must not remove fields that are set below
     for name in hop_by_hop::unwanted(&request.headers, is_unwanted) {
         request.remove_header(&name);
     }
@@ -81,7 +81,7 @@ pub(super) fn outgoing(
     Ok(request)
 }
 
-/// Whether the field `name` of a request is not sent to the instance.
+/// Returns whether the request field `name` is not forwarded.
 fn is_unwanted(name: &str) -> bool {
     match name.strip_prefix("x-") {
         None => {
@@ -153,8 +153,8 @@ fn is_told_by_a_proxy_as_x(rest: &str) -> bool {
     ) || BEGINNINGS.iter().any(|start| rest.starts_with(start))
 }
 
-/// By what a request is told in the log and to its sender: the id that the sender gave it, if that
-/// is plain and short, or one of its own.
+/// The request's id in the log and in the response: the caller's if it is plain and short,
+/// otherwise a new one.
 pub(crate) fn request_id(request: &RequestHeader) -> Option<HeaderValue> {
     let is_plain = |id: &&HeaderValue| {
         let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
@@ -166,26 +166,26 @@ pub(crate) fn request_id(request: &RequestHeader) -> Option<HeaderValue> {
     }
 }
 
-/// By what way an app called the proxy.
+/// How the app addressed the proxy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way<'a> {
+pub(crate) struct ClientView<'a> {
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
     /// The value of `Host`.
     pub(crate) host: Option<&'a HeaderValue>,
-    /// What was cut from the path.
+    /// The prefix that was stripped from the path.
     pub(crate) prefix: &'a str,
 }
 
-/// Makes a response the proxy's: no cookie of the shared identity, no promise of HTTPS for this
-/// host, and a redirect within the instance leads back by the `way` that the app came.
+/// Rewrites the headers of a response: removes cookies of the shared session and HSTS, and turns
+/// redirects within the instance back to the address in `way`.
 ///
 /// # Errors
 /// If a header cannot be set.
 pub(crate) fn incoming(
     response: &mut ResponseHeader,
     instance: &Instance,
-    way: Way<'_>,
+    way: ClientView<'_>,
 ) -> Result<()> {
     response.remove_header(&SET_COOKIE);
     response.remove_header(&STRICT_TRANSPORT_SECURITY);
@@ -200,9 +200,9 @@ pub(crate) fn incoming(
     }
 }
 
-/// A location on the instance as one on the proxy.
-fn turned_back(location: &str, instance: &Instance, way: Way<'_>) -> Option<String> {
-    let Way {
+/// Converts a location on the instance to one on the proxy.
+fn turned_back(location: &str, instance: &Instance, way: ClientView<'_>) -> Option<String> {
+    let ClientView {
         scheme,
         host,
         prefix,
@@ -219,7 +219,7 @@ fn turned_back(location: &str, instance: &Instance, way: Way<'_>) -> Option<Stri
     let (authority, path) = rest.split_at(end);
     let own_port = |authority: &str| match authority.rsplit_once(':') {
         Some((_, port)) if !port.is_empty() && !port.ends_with(']') => port.parse().ok(),
-        // the scheme's own, which the instance's authority leaves out too
+        // the default port, which the instance's authority omits too
         _ => None::<u16>,
     };
     let default = own_port(&instance.authority).is_none();
@@ -355,7 +355,7 @@ mod tests {
             response.append_header(name, value).unwrap();
         }
         let host = HeaderValue::from_static("localhost:8080");
-        let way = Way {
+        let way = ClientView {
             scheme: "https",
             host: Some(&host),
             prefix: "",
@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn a_location_gets_the_prefix_back_that_was_cut() {
         let host = HeaderValue::from_static("localhost");
-        let way = Way {
+        let way = ClientView {
             scheme: "https",
             host: Some(&host),
             prefix: "/dev",
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn another_sites_location_is_left_alone() {
         let host = HeaderValue::from_static("localhost:8080");
-        let way = Way {
+        let way = ClientView {
             scheme: "https",
             host: Some(&host),
             prefix: "",

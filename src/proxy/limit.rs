@@ -1,5 +1,5 @@
-//! What one app may ask for: so many requests a second, so many at once. Each app has limits of
-//! its own, so that none takes from another. Takes no lock; the time is an argument.
+//! An app's limits: requests per second and concurrent requests. Each app has its own, so that none
+//! affects another. Lock-free; the time is an argument.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,16 +10,16 @@ use crate::clock::Instant;
 /// The limits of an app.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
-    /// Requests a second, above 0; as many as a second allows may come at once.
+    /// Requests per second, above 0. A second's worth may come at once.
     pub requests_per_second: Option<f64>,
-    /// Requests under way at once, above 0.
+    /// Concurrent requests, above 0.
     pub max_in_flight: Option<usize>,
 }
 
-/// Which limit was met.
+/// The limit that was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exceeded {
-    /// `requests_per_second`; the next request is let through after this.
+    /// `requests_per_second`; the next request is admitted after this time.
     Rate(Duration),
     /// `max_in_flight`.
     InFlight,
@@ -29,12 +29,12 @@ pub enum Exceeded {
 #[derive(Debug)]
 pub(super) struct Limiter {
     limits: Limits,
-    /// When the next request would be due if all came evenly (GCRA), in nanoseconds of the clock.
+    /// When the next request would be due at an even rate (GCRA), in nanoseconds of the clock.
     due: AtomicU64,
     in_flight: AtomicUsize,
 }
 
-/// A request that was let through; dropping it ends it.
+/// An admitted request; dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Admitted(Arc<Limiter>);
 
@@ -55,15 +55,15 @@ impl Limiter {
         })
     }
 
-    /// What it holds requests against.
+    /// The limits.
     pub(super) fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Lets a request through at `now`, or says which limit it meets.
+    /// Admits a request at `now`, or returns the limit that it exceeds.
     pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<Admitted, Exceeded> {
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        // counted from here on; given back when dropped
+        // counted from here on; released on drop
         let admitted = Admitted(Arc::clone(self));
         if self.limits.max_in_flight.is_some_and(|most| before >= most) {
             return Err(Exceeded::InFlight);
@@ -76,7 +76,7 @@ impl Limiter {
 
     fn draw(&self, now: Instant, rate: f64) -> Result<(), Exceeded> {
         let interval = nanos(Duration::from_secs_f64(1.0 / rate));
-        // what may come at once is a second's worth, and always one
+        // a second's worth may come at once, and always at least one
         let tolerance = nanos(Duration::from_secs(1)).max(interval);
         let now = nanos(now.since(Instant::ORIGIN));
         let mut due = self.due.load(Ordering::Relaxed);

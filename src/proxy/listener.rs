@@ -1,10 +1,10 @@
-//! Accepts connections and serves each, until told to stop.
+//! Accepts connections and serves them until told to stop.
 //!
-//! What is done with requests can be exchanged meanwhile ([`Listening::follow`]): the socket and every
-//! connection stay open, and the next request of each is served as the new plan says.
+//! The plan for requests can be replaced meanwhile ([`Listening::follow`]): the socket and all
+//! connections stay open, and the next request on each follows the new plan.
 //!
-//! At `max_connections`, and when no file descriptor is left, the connection that has been idle for
-//! longest is closed to make room.
+//! At `max_connections`, and when the file descriptors are used up, the connection that was idle
+//! for longest is closed to make room.
 
 use std::fs::File;
 use std::num::NonZeroU32;
@@ -34,31 +34,31 @@ use crate::socket::{Accepted, Socket};
 /// How many local tokens all callers that are no app may ask for in a second.
 const STRANGERS_PER_SECOND: f64 = 100.0;
 
-/// How long a connection is kept between two requests.
+/// The keep-alive time between two requests.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// How often connections are looked over for such.
+/// How often idle connections are checked.
 const KEEP_ALIVE_CHECK: Duration = Duration::from_secs(5);
 
-/// What is read ahead below TLS: a record (RFC 8446, section 5.1).
+/// The read-ahead below TLS: one record (RFC 8446, section 5.1).
 const READ_BUFFER: usize = 16 * 1024;
 
-/// After a failed accept the next try waits so long.
+/// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often a failed accept is reported at most.
+/// The shortest time between two reports of failed accepts.
 const REPORT_PAUSE: Duration = Duration::from_secs(60);
 
-/// How many such pauses a connection that makes room for another may take to close.
+/// How many such pauses a connection may take to close when it makes room.
 const SHED_PATIENCE: u32 = 20;
 
-/// How many idle connections make room at once when no file descriptor is left.
+/// How many idle connections are closed at once when the file descriptors are used up.
 const SHED_AT_ONCE: usize = 16;
 
-/// How long a connection that was just opened may take for its request, once its listener is gone.
+/// How long a newly opened connection may wait for its request after its listener closed.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The limits on a connection, as they were when it was accepted.
+/// The limits of a connection, as of its accept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) header_timeout: Duration,
@@ -66,14 +66,14 @@ pub(super) struct Limits {
     pub(super) min_body_rate: Option<NonZeroU32>,
 }
 
-/// A listener while it runs: what is done with the connections that its socket accepts.
+/// A running listener.
 #[derive(Debug)]
 pub struct Listening {
-    /// What is done with the next request.
+    /// The plan for the next request.
     pub(super) plan: ArcSwap<Plan>,
-    /// The clock by which tokens expire and requests are timed.
+    /// The clock for token expiry and request times.
     pub(super) clock: Arc<dyn Clock>,
-    /// Each connection is to end after its request.
+    /// Whether each connection ends after its request.
     ending: AtomicBool,
     /// Of the local tokens that callers ask for who are no app.
     pub(super) strangers: Arc<Limiter>,
@@ -81,12 +81,12 @@ pub struct Listening {
     permits: Arc<Semaphore>,
     max_connections: AtomicUsize,
     closed: watch::Sender<bool>,
-    /// Whether another process will accept those who wait when this one accepts nothing more.
+    /// Whether another process will accept the callers that wait when this one stops.
     has_heir: AtomicBool,
 }
 
 impl Listening {
-    /// A listener that serves requests as `plan` says; `clock` tells when tokens expire.
+    /// Returns a listener that serves requests by `plan`; `clock` decides when tokens expire.
     #[must_use]
     pub fn new(plan: Arc<Plan>, clock: Arc<dyn Clock>) -> Listening {
         let max_connections = plan.listener.max_connections;
@@ -103,15 +103,14 @@ impl Listening {
         }
     }
 
-    /// Serves every further request as `plan` says. Connections that are open keep their limits on
-    /// the heads of requests.
+    /// Serves later requests by `plan`. Open connections keep their limits for heads.
     pub fn follow(&self, plan: Arc<Plan>) {
         self.limit(plan.listener.max_connections);
         self.plan.store(plan);
     }
 
     /// Serves `socket` until [`Listening::close`] or [`Listening::retire`] is called, then closes
-    /// it. Connections go on in tasks that `connections` knows of.
+    /// it. Connections run as tasks in `connections`.
     pub async fn serve(self: Arc<Self>, socket: Arc<Socket>, connections: TaskTracker) {
         let mut closed = self.closed.subscribe();
         let mut failures = Failures::default();
@@ -146,21 +145,20 @@ impl Listening {
         if self.has_heir.load(Ordering::Relaxed) {
             return;
         }
-        // the kernel has told these callers already that they are connected
+        // for the kernel these callers are already connected
         let waiting = || std::future::poll_fn(|cx| Poll::Ready(socket.poll_accept(cx)));
         while let Poll::Ready(Ok(stream)) = waiting().await {
             self.admit(stream, None, &connections);
         }
     }
 
-    /// The socket stays open elsewhere: who waits at it when this listener is closed is left to
-    /// the process that accepts there next.
+    /// The socket stays open in another process: callers waiting at it when this listener closes
+    /// are left to that process.
     pub fn has_heir(&self) {
         self.has_heir.store(true, Ordering::Relaxed);
     }
 
-    /// Accepts nothing more, and ends every connection that is between two requests; the others
-    /// end after theirs.
+    /// Stops accepting, and closes every idle connection; the others close after their request.
     pub fn close(&self) {
         self.wind_down();
         self.idle.close_all();
@@ -178,26 +176,26 @@ impl Listening {
         });
     }
 
-    /// As [`Listening::close`], but gently: a connection that was just opened may still have its
-    /// one request. Takes a second.
+    /// As [`Listening::close`], but a newly opened connection may still send one request. Takes a
+    /// second.
     pub async fn retire(&self) {
         self.wind_down();
         tokio::time::sleep(LINGER).await;
         self.idle.close_all();
     }
 
-    /// Accepts nothing more. Every connection may have one more request, at whose end it is closed.
+    /// Stops accepting. Every connection may have one more request and then closes.
     pub fn wind_down(&self) {
         self.closed.send_replace(true);
         self.ending.store(true, Ordering::SeqCst);
     }
 
-    /// Whether each connection is to end after its request.
+    /// Returns whether each connection ends after its request.
     pub(super) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// Ends once each connection is to end after its request.
+    /// Waits until each connection must end after its request.
     pub(super) async fn ending(&self) {
         let mut closed = self.closed.subscribe();
         if closed.wait_for(|closed| *closed).await.is_err() {
@@ -205,7 +203,8 @@ impl Listening {
         }
     }
 
-    /// A permit for one more connection. If there is none, the longest idle one makes room.
+    /// Returns a permit for one more connection. If there is none, closes the one that was idle for
+    /// longest.
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some(permit);
@@ -214,8 +213,8 @@ impl Listening {
         let freed = Arc::clone(&self.permits).acquire_owned();
         tokio::pin!(freed);
         loop {
-            // a connection may become idle while all are busy; one that was told to close may have
-            // had a request just then
+            // all may be busy and one become idle later; or one that was told to close has just got
+            // a request
             if patience == 0 && self.idle.close_longest(1) == 1 {
                 patience = SHED_PATIENCE;
             }
@@ -226,7 +225,7 @@ impl Listening {
         }
     }
 
-    /// Makes room where none is left, and tells a caller who waits in vain by closing on it.
+    /// Makes room if there are no descriptors, and closes on a caller that would wait in vain.
     fn failed(&self, failures: &mut Failures, error: &std::io::Error, socket: &Socket) {
         let shed = self.idle.close_longest(SHED_AT_ONCE);
         if shed == 0 && failures.spare.take().is_some() {
@@ -276,7 +275,7 @@ impl Listening {
         });
     }
 
-    /// Serves at most `most` connections at once from now on, or as soon as enough have ended.
+    /// Limits concurrent connections to `most`, as soon as enough have ended.
     fn limit(&self, most: usize) {
         let before = self.max_connections.swap(most, Ordering::Relaxed);
         self.permits.add_permits(most.saturating_sub(before));
@@ -309,7 +308,7 @@ async fn serve(
 
 /// Connections that could not be accepted.
 struct Failures {
-    /// A file descriptor held back: with it a caller can be accepted, and so be told.
+    /// A reserved file descriptor, used to accept a caller and turn it away.
     spare: Option<File>,
     count: usize,
     reported: Option<Instant>,
@@ -335,8 +334,8 @@ impl Failures {
     }
 }
 
-/// What an accepted connection runs over. A caller that does not speak TLS where it should, or takes
-/// too long, is let go without a word.
+/// Performs the TLS handshake, if any. A caller that does not speak TLS, or is too slow, is dropped
+/// silently.
 async fn shake_hands(
     stream: Accepted,
     tls: Option<TlsAcceptor>,
@@ -348,7 +347,7 @@ async fn shake_hands(
     let Some(tls) = tls else {
         return Some(Transport::Plain(stream));
     };
-    // records are read in small pieces
+    // TLS records are read in small pieces
     let stream = BufReader::with_capacity(READ_BUFFER, stream);
     match tokio::time::timeout(patience, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),

@@ -1,6 +1,5 @@
-//! Requests that are answered here with a local token: those for an access token, and session
-//! logins. So an app that does either calls the proxy in place of Collibra and nothing else
-//! changes for it; no password and no token request travels on.
+//! Answers token requests and session logins with a local token. An app that uses either only
+//! changes its URL, and neither a password nor a token request reaches Collibra.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,42 +14,42 @@ use super::context::Context;
 use super::identify::{Caller, Known, by_pair, claimed_by};
 use super::limit::Exceeded;
 use super::listener::Listening;
-use super::policy::{Readings, Sessions, session_call};
+use super::policy::{PathReadings, Sessions, session_call};
 use super::respond::{ApiError, Refusal};
-use crate::local_token::request::{self, Granted, Refused, Shown};
+use crate::local_token::request::{self, Credentials, TokenRequestError, TokenResponse};
 use crate::local_token::{Key, Subject, login};
 use crate::secret::Secret;
 use crate::telemetry::Label;
 
-/// How long a local token is good for.
+/// The lifetime of a local token.
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 
 /// How long a session is, if no logout ends it: as long as a query of Collibra's may run by default. A
 /// response that has begun goes on beyond it.
 const SESSION_LIFE: Duration = Duration::from_secs(8 * 3_600);
 
-/// The largest body that is read, in bytes: a name, a secret and little else.
+/// The largest body in bytes: a name, a secret and little else.
 const LARGEST_BODY: usize = 16 * 1024;
 
-/// The longest time for it.
+/// The timeout for reading the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a request that is answered here asks for.
+/// What a request asks for that is answered here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// An access token (RFC 6749, section 4.4.2).
     Token,
     /// A session.
     OpenSession,
-    /// A session's end.
+    /// The end of a session.
     EndSession,
 }
 
 impl Endpoint {
-    /// What of this a request asks for, if it does.
+    /// The endpoint that a request addresses, if any.
     pub(super) fn of(
         method: &Method,
-        paths: &Readings<'_>,
+        paths: &PathReadings<'_>,
         token_path: &str,
         sessions: Sessions,
     ) -> Option<Endpoint> {
@@ -68,7 +67,7 @@ impl Endpoint {
         }
     }
 
-    /// Its name in the answer's header and the access log.
+    /// Its name in the response's header and the access log.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Endpoint::Token => "local-token",
@@ -80,7 +79,7 @@ impl Endpoint {
 /// Answers the request.
 ///
 /// # Errors
-/// If the caller is gone before its request is read.
+/// If the caller is gone before its request was read.
 pub(super) async fn answer(
     endpoint: Endpoint,
     connection: &mut Connection,
@@ -103,10 +102,10 @@ pub(super) async fn answer(
                 .and_then(|asked| {
                     let signed = sign(context, &asked.credentials, TOKEN_LIFE, listening);
                     signed.map_err(|unsigned| match unsigned {
-                        Unsigned::Unknown => Refused::InvalidClient {
+                        Unsigned::Unknown => TokenRequestError::InvalidClient {
                             by_header: asked.by_header,
                         },
-                        Unsigned::TooMany(wait) => Refused::TooMany(wait),
+                        Unsigned::TooMany(wait) => TokenRequestError::TooMany(wait),
                     })
                 })
                 .map_or_else(|refused| refusal(context, refused), granted))
@@ -150,7 +149,7 @@ enum Unsigned {
 /// A local token for whoever showed these credentials.
 fn sign(
     context: &mut Context,
-    shown: &[Shown],
+    shown: &[Credentials],
     life: Duration,
     listening: &Listening,
 ) -> Result<Secret, Unsigned> {
@@ -175,7 +174,7 @@ fn admit(context: &Context, listening: &Listening) -> Result<(), Duration> {
 }
 
 /// Settles who showed these credentials, unless that is settled. Gives whether a token is theirs.
-fn identify(context: &mut Context, shown: &[Shown]) -> bool {
+fn identify(context: &mut Context, shown: &[Credentials]) -> bool {
     if matches!(context.caller, Caller::App(_)) {
         return true;
     }
@@ -189,7 +188,7 @@ fn identify(context: &mut Context, shown: &[Shown]) -> bool {
 }
 
 /// A local token for the caller of the request.
-fn signed(context: &Context, shown: &[Shown], expires: SystemTime) -> Secret {
+fn signed(context: &Context, shown: &[Credentials], expires: SystemTime) -> Secret {
     let of_shown = || {
         let nothing = Secret::from(String::new());
         Key::of(shown.first().map_or(&nothing, |shown| &shown.secret))
@@ -197,7 +196,7 @@ fn signed(context: &Context, shown: &[Shown], expires: SystemTime) -> Secret {
     let nonce = u64::try_from(crate::random::unique() >> 64).unwrap_or_default();
     let token = match &context.caller {
         Caller::App(app) => {
-            // an app without a key is known by its certificate or socket, whatever it shows
+            // an app without a key is identified by its certificate or socket, whatever it sends
             let key = app.signing().cloned().unwrap_or_else(of_shown);
             key.sign(Subject::App(app.name()), expires, nonce)
         }
@@ -215,21 +214,21 @@ fn signed(context: &Context, shown: &[Shown], expires: SystemTime) -> Secret {
 }
 
 fn granted(token: Secret) -> Answer {
-    let granted = Granted::new(&token, TOKEN_LIFE.as_secs());
+    let granted = TokenResponse::new(&token, TOKEN_LIFE.as_secs());
     Answer::json(StatusCode::OK, Endpoint::Token.reason(), &granted)
         .with("Pragma", "no-cache".to_owned())
 }
 
 fn opened(token: &Secret, over_tls: bool) -> Answer {
     let csrf_token = format!("{:032x}", crate::random::unique());
-    let opened = login::Opened::new(&csrf_token);
+    let opened = login::SessionResponse::new(&csrf_token);
     let cookie = login::set_cookie(token, SESSION_LIFE.as_secs(), over_tls);
     Answer::json(StatusCode::OK, Endpoint::OpenSession.reason(), &opened)
         .with(SET_COOKIE.as_str(), cookie)
 }
 
-/// The answer to a token request that is refused: in the form of RFC 6749, and in Collibra's too.
-fn refusal(context: &mut Context, refused: Refused) -> Answer {
+/// The response to a refused token request, in the format of RFC 6749 and in Collibra's.
+fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
     #[derive(Serialize)]
     struct Body<'a> {
         error: &'a str,
@@ -239,8 +238,8 @@ fn refusal(context: &mut Context, refused: Refused) -> Answer {
     }
 
     let (refusal, by_header) = match refused {
-        Refused::InvalidClient { by_header } => (Refusal::UnknownApp, by_header),
-        Refused::TooMany(wait) => (Refusal::TokenLimit(wait), false),
+        TokenRequestError::InvalidClient { by_header } => (Refusal::UnknownApp, by_header),
+        TokenRequestError::TooMany(wait) => (Refusal::TokenLimit(wait), false),
         _ => (Refusal::Body(refused.description()), false),
     };
     let body = Body {
@@ -269,7 +268,7 @@ fn refusal(context: &mut Context, refused: Refused) -> Answer {
     }
 }
 
-/// The request's body; `None` if it is too large or too slow.
+/// Reads the request's body; `None` if it is too large or too slow.
 async fn read_body(connection: &mut Connection) -> Result<Option<Vec<u8>>, CallerError> {
     let mut body = Vec::new();
     if !connection.has_body() {

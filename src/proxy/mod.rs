@@ -1,4 +1,4 @@
-//! The data path: what happens to a request between its listener and Collibra.
+//! The data path: handles a request between its listener and Collibra.
 //!
 //! A request's walk: [`listener`] accepts a connection, `transport` is TLS or not, `connection` (HTTP/1)
 //! or `http2` reads heads from it, and `exchange` serves each request from its head to its line in the
@@ -8,10 +8,10 @@
 //! on. `caller` and [`crate::upstream::session`] are the two sides, whatever version of HTTP each speaks. What is
 //! not forwarded is answered by `local`, with a local token, or by [`respond`], with a refusal.
 //!
-//! Promises: nothing goes to the instance without a usable token, and a token goes nowhere else;
-//! bodies are streamed both ways, never buffered; a response has no total deadline, and one that
-//! breaks off upstream breaks off downstream; what changes while a request is served counts for the
-//! next one.
+//! Guarantees: nothing is sent to the instance without a usable token, and a token goes nowhere
+//! else. Bodies are streamed in both directions, never buffered. A response has no total deadline,
+//! and one that is truncated upstream is truncated downstream. A change of the configuration
+//! applies to the next request.
 //!
 //! Only this module and [`crate::upstream`] know pingora and h2.
 

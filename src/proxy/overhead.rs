@@ -1,25 +1,25 @@
-//! Whether an HTTP/2 connection is a flood: how many bytes of frames it sends beside what they are
-//! for.
+//! Detects HTTP/2 floods: counts the bytes of frames that a connection sends beyond useful data.
 //!
-//! A stream of small messages is told from a flood by its progress: bytes of bodies, both ways, and
-//! requests pay for the frames that carry them. What is left, acknowledgements nobody asked for,
-//! priorities, pings, windows for nothing, is overhead. Of that a connection may send so much at
-//! once, and a little for every second.
+//! A stream of small messages differs from a flood by its progress: bytes of bodies, in both
+//! directions, and requests pay for the frames that carry them. The rest is overhead: unrequested
+//! acknowledgements, priorities, pings, useless window updates. A connection may send a burst of
+//! it, and a little more every second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Instant;
 
-/// The overhead that may come at once, in bytes: some 15,000 frames.
+/// The allowed burst of overhead, in bytes: some 15,000 frames.
 const BURST: u64 = 256 * 1024;
 
-/// The overhead that a second earns, in bytes.
+/// The overhead allowed per second, in bytes.
 const PER_SECOND: u64 = 1024;
 
-/// What a request earns, in bytes, beside its head: the frames with which it is reset, say.
+/// The overhead allowed per request beyond its head, in bytes: for example, the frames that reset
+/// it.
 const PER_REQUEST: u64 = 256;
 
-/// What a connection has moved that is of use.
+/// The useful bytes that a connection has moved.
 #[derive(Debug, Default)]
 pub(super) struct Progress(AtomicU64);
 
@@ -27,15 +27,15 @@ pub(super) struct Progress(AtomicU64);
 #[derive(Debug)]
 pub(super) struct Overhead {
     began: Instant,
-    /// What one head may have, in bytes.
+    /// The largest head, in bytes.
     largest_head: u64,
     requests: u64,
 }
 
 impl Progress {
-    /// So many bytes of a body were moved.
+    /// Records progress of so many body bytes.
     pub(super) fn moved(&self, bytes: usize) {
-        // a frame of one byte has a head of nine, and some windows may be small
+        // a frame of one byte has a header of nine, and some window updates may be small
         let earned = u64::try_from(bytes).unwrap_or(0).saturating_mul(2) + 64;
         self.0.fetch_add(earned, Ordering::Relaxed);
     }
@@ -46,7 +46,8 @@ impl Progress {
 }
 
 impl Overhead {
-    /// That of a connection that began at `now`; a request's head has at most `largest_head` bytes.
+    /// Returns the overhead of a connection that started at `now`; a head has at most
+    /// `largest_head` bytes.
     pub(super) fn new(now: Instant, largest_head: usize) -> Overhead {
         Overhead {
             began: now,
@@ -55,12 +56,12 @@ impl Overhead {
         }
     }
 
-    /// A request has begun.
+    /// Records the start of a request.
     pub(super) fn request(&mut self) {
         self.requests += 1;
     }
 
-    /// Whether what the connection has `received` by `now` is a flood.
+    /// Returns whether `received` bytes by `now` are a flood.
     pub(super) fn is_flood(&self, received: u64, progress: &Progress, now: Instant) -> bool {
         let per_request = self.largest_head.saturating_add(PER_REQUEST);
         let seconds = now.since(self.began).as_secs();

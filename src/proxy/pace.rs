@@ -1,4 +1,5 @@
-//! Whether a caller is too slow: how long it has us wait, against how many bytes it moves.
+//! Enforces a minimum rate: compares how long a caller makes the proxy wait with how many bytes it
+//! moves.
 //!
 //! Only time in which this proxy waits for the caller counts; time in which it waits for the
 //! instance never does. A caller begins with five seconds of credit. Waiting uses it up, and each
@@ -15,29 +16,29 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::clock::timers;
 
-/// What a caller begins with.
+/// The initial credit.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The same until the first byte of a body whose length is not known: the caller may have to compute it.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 
-/// The most that a caller can have earned.
+/// The largest credit.
 const MOST: Duration = Duration::from_secs(300);
 
-/// One direction's pace.
+/// The rate of one direction.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// The least rate, in bytes per second; none: any.
+    /// The minimum rate in bytes per second; `None` for any.
     rate: Option<NonZeroU32>,
-    /// How long may still be waited, counted from `since` if that is set.
+    /// The remaining credit, counted from `since` if that is set.
     credit: Duration,
-    /// When the wait began that is going on.
+    /// When the current wait began.
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pace {
-    /// One that must not fall below `rate`.
+    /// Returns a direction that must not fall below `rate`.
     pub(crate) fn of(rate: Option<NonZeroU32>) -> Pace {
         Pace {
             rate,
@@ -60,13 +61,13 @@ impl Pace {
         self.credit = self.credit.min(GRACE);
     }
 
-    /// Begins anew.
+    /// Starts over.
     pub(crate) fn reset(&mut self) {
         self.credit = GRACE;
         self.since = None;
     }
 
-    /// The caller has moved `bytes`.
+    /// Records that the caller moved `bytes`.
     pub(crate) fn moved(&mut self, bytes: u64) {
         if let Some(rate) = self.rate {
             let earned = u128::from(bytes) * 1000 / u128::from(rate.get());
@@ -75,7 +76,7 @@ impl Pace {
         }
     }
 
-    /// The wait, if there was one, is over.
+    /// Ends the current wait, if any.
     pub(crate) fn resume(&mut self) {
         if let Some(since) = self.since.take() {
             self.credit = self.credit.saturating_sub(timers() - since);
@@ -89,7 +90,7 @@ impl Pace {
         }
         let end = *self.since.get_or_insert_with(timers) + self.credit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        // one that was set for less is left to ring: most waits are over before
+        // an earlier timer is left to fire: most waits end before
         if timer.deadline() > end {
             timer.as_mut().reset(end);
         }
@@ -113,7 +114,7 @@ mod tests {
         Pace::of(NonZeroU32::new(240))
     }
 
-    /// Waits for the caller for `seconds`; whether it is too slow by then.
+    /// Waits for the caller for `seconds`; returns whether it is too slow by then.
     async fn waits(pace: &mut Pace, seconds: u64) -> bool {
         let exhausted = poll_fn(|cx| pace.wait(cx));
         let slow = timeout(Duration::from_secs(seconds), exhausted).await;

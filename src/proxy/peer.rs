@@ -1,4 +1,4 @@
-//! Who is at the other end of an app's connection, as far as the connection itself tells.
+//! The other end of an app's connection, as far as the connection identifies it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// The other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// Whether it speaks TLS.
+    /// Whether it uses TLS.
     pub tls: bool,
     /// Its address; none over a unix socket.
     pub address: Option<SocketAddr>,
@@ -22,7 +22,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// One that speaks TLS and has shown `certificate`, verified, or none.
+    /// Returns a TLS peer with this verified certificate, if any.
     pub(super) fn with_tls(certificate: Option<&CertificateDer<'_>>) -> Peer {
         Peer {
             tls: true,
@@ -33,7 +33,7 @@ impl Peer {
 }
 
 fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
-    // verified, so it can be read
+    // verified, so it can be parsed
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
         return Arc::default();
     };

@@ -1,5 +1,5 @@
-//! What is done with the requests of one listener: whom they come from, which clients' tokens they
-//! get, and what is forwarded at all.
+//! The plan for a listener's requests: who may call, which clients' tokens are used, and what is
+//! forwarded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::client_id::ClientId;
 use crate::local_token::{self, Revoked};
 use crate::secret::Secret;
 use crate::telemetry::{AppMetrics, ClientMetrics, ListenerMetrics};
-use crate::token::cache::TokenCell;
+use crate::token::cache::TokenSlot;
 use crate::token::service::Control;
 use crate::trace::Tracer;
 use crate::upstream::Upstream;
@@ -19,19 +19,19 @@ use crate::upstream::Upstream;
 /// A client, as a request needs it.
 #[derive(Debug)]
 pub struct Client {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
     /// Its token.
-    pub cell: Arc<TokenCell>,
-    /// How long a request waits when there is no token.
+    pub slot: Arc<TokenSlot>,
+    /// How long a request waits for a token.
     pub wait_for_token: Duration,
-    /// Where its instance is.
+    /// The connections to its instance.
     pub upstream: Arc<Upstream>,
-    /// Its own credentials, by which an app may say that it is the client's owner.
+    /// Its own credentials, which identify a caller as the client's owner.
     pub own: Credentials,
-    /// Its figures.
+    /// Its metrics.
     pub metrics: Arc<ClientMetrics>,
-    /// Keeps its engine running for as long as a request may need it.
+    /// Keeps its engine running as long as a request may need it.
     pub engine: Control,
 }
 
@@ -42,31 +42,31 @@ pub struct Credentials {
     pub id: ClientId,
     /// Its secret.
     pub secret: Secret,
-    /// What the local tokens of those are signed with who show both.
+    /// The key that signs local tokens for callers with these credentials.
     pub signing: local_token::Key,
 }
 
-/// What is done with the requests of one listener. A request keeps the plan that was in place when
-/// its head was complete, to its end.
+/// The plan for a listener's requests. A request keeps the plan that was in force when its head was
+/// complete.
 #[derive(Debug)]
 pub struct Plan {
     /// The listener.
     pub listener: Listener,
-    /// The client whose token is attached, unless a route or an app has another.
+    /// The client whose token is attached, unless a route or an app has its own.
     pub client: Arc<Client>,
-    /// The routes, the longest prefix first.
+    /// The routes, longest prefix first.
     pub routes: Vec<Route>,
-    /// Those who may call.
+    /// The apps that may call.
     pub apps: Arc<Apps>,
-    /// The app that all who connect here are.
+    /// The app of every caller of this listener, if set.
     pub app: Option<Arc<App>>,
-    /// The figures of callers that are no app.
+    /// The metrics of callers that are not apps.
     pub nobody: Arc<AppMetrics>,
     /// The local tokens that were ended by a logout.
     pub revoked: Arc<Revoked>,
     /// What they may call.
     pub policy: Arc<Policy>,
-    /// The listener's figures.
+    /// The listener's metrics.
     pub metrics: Arc<ListenerMetrics>,
     /// Whether each request is logged.
     pub access_log: bool,
@@ -76,19 +76,19 @@ pub struct Plan {
     pub tracer: Option<Arc<Tracer>>,
 }
 
-/// Where requests go whose path begins alike.
+/// A route by path prefix.
 #[derive(Debug)]
 pub struct Route {
-    /// What the path begins with: with a slash, and not ending with one.
+    /// The prefix: it starts with a slash and does not end with one.
     pub prefix: Arc<str>,
-    /// Whose token they get.
+    /// The client whose token is attached.
     pub client: Arc<Client>,
-    /// Whether the prefix is cut.
+    /// Whether the prefix is stripped.
     pub strip: bool,
 }
 
 impl Credentials {
-    /// The credentials `id` and `secret`.
+    /// Returns the credentials `id` and `secret`.
     #[must_use]
     pub fn new(id: ClientId, secret: Secret) -> Credentials {
         let signing = local_token::Key::of(&secret);
@@ -101,7 +101,7 @@ impl Credentials {
 }
 
 impl Plan {
-    /// The route of a path, as it was read, if it has one.
+    /// The route of a path, in the form it was read, if there is one.
     pub(super) fn route(&self, path: &str) -> Option<&Route> {
         let mut routes = self.routes.iter();
         routes.find(|route| {
@@ -110,7 +110,8 @@ impl Plan {
         })
     }
 
-    /// The client whose instance is `host`: the listener's own before those of its routes.
+    /// The client whose instance is `host`: the listener's own is checked before those of its
+    /// routes.
     pub(super) fn client_at(&self, host: &str) -> Option<&Arc<Client>> {
         let routed = self.routes.iter().map(|route| &route.client);
         let mut clients = std::iter::once(&self.client).chain(routed);

@@ -1,41 +1,41 @@
-//! Which requests are forwarded. Everybody's token may do everything at Collibra, so what an app
-//! may do is settled here. Pure.
+//! Decides which requests are forwarded. Every token may do everything at Collibra, so an app's
+//! permissions are enforced here. Pure.
 //!
-//! A request is judged by every method and every path that a server may read in it: what is denied
-//! is denied if one reading is, what is allowed has to be allowed in all of them.
+//! A request is checked with every method and path that a server may read in it. It is denied if
+//! any reading is denied, and allowed only if all readings are allowed.
 
 pub mod pattern;
 mod reading;
 
 use http::{HeaderMap, Method};
 use pattern::{Case, Pattern};
-pub(super) use reading::Readings;
+pub(super) use reading::PathReadings;
 
-/// What is done with session logins (`/rest/2.0/auth/sessions`).
+/// The handling of session logins (`/rest/2.0/auth/sessions`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sessions {
-    /// Opening and ending one is answered here; no session at Collibra is opened or ended.
+    /// Opening and closing is answered here; no session at Collibra is affected.
     #[default]
     Local,
     /// They are refused.
     Deny,
-    /// They are forwarded. A login ends the session that the same user has elsewhere.
+    /// They are forwarded. A login ends the same user's session elsewhere.
     Pass,
 }
 
-/// What holds for every app.
+/// The policy for all apps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// What is never forwarded, without regard to case.
+    /// Patterns that are never forwarded, compared case-insensitively.
     pub deny: Vec<Pattern>,
-    /// What is done with session logins.
+    /// The handling of session logins.
     pub sessions: Sessions,
 }
 
 /// Why a request is not forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// It is below the token endpoint: a request there would draw from the pool.
+    /// It is below the token endpoint and would draw from the pool.
     TokenEndpoint,
     /// It would open or end a session at Collibra.
     Sessions,
@@ -48,10 +48,10 @@ pub enum Denied {
     },
 }
 
-/// The API of session logins.
+/// The path of the session API.
 const SESSIONS: &str = "/rest/2.0/auth/sessions";
 
-/// The headers by which some servers are told another method than the request line's.
+/// Headers that override the request's method on some servers.
 const OVERRIDES: [&str; 3] = [
     "x-http-method-override",
     "x-http-method",
@@ -59,8 +59,8 @@ const OVERRIDES: [&str; 3] = [
 ];
 
 impl Policy {
-    /// What forbids the request, if anything does; `methods` are those of [`methods`].
-    pub(super) fn denied(&self, methods: &[Method], paths: &Readings<'_>) -> Option<Denied> {
+    /// Why the request is denied, if it is; `methods` are those of [`methods`].
+    pub(super) fn denied(&self, methods: &[Method], paths: &PathReadings<'_>) -> Option<Denied> {
         if self.denies_session_call(methods, paths) {
             return Some(Denied::Sessions);
         }
@@ -72,19 +72,19 @@ impl Policy {
         Some(Denied::Pattern(pattern.to_string()))
     }
 
-    fn denies_session_call(&self, methods: &[Method], paths: &Readings<'_>) -> bool {
+    fn denies_session_call(&self, methods: &[Method], paths: &PathReadings<'_>) -> bool {
         let is_one = || paths.any(|path| is_at_or_below(path, SESSIONS));
         match self.sessions {
             Sessions::Pass => false,
             Sessions::Deny => is_one(),
-            // to look at one opens and ends none
+            // reading a session neither opens nor ends one
             Sessions::Local => !methods.iter().all(Method::is_safe) && is_one(),
         }
     }
 }
 
-/// Whether some pattern allows each of `methods` on each reading of the path.
-pub(super) fn allows(allow: &[Pattern], methods: &[Method], paths: &Readings<'_>) -> bool {
+/// Returns whether some pattern allows each of `methods` on each reading of the path.
+pub(super) fn allows(allow: &[Pattern], methods: &[Method], paths: &PathReadings<'_>) -> bool {
     methods.iter().all(|method| {
         paths.all(|path| {
             let mut patterns = allow.iter();
@@ -93,7 +93,7 @@ pub(super) fn allows(allow: &[Pattern], methods: &[Method], paths: &Readings<'_>
     })
 }
 
-/// Whether `path`, as it was read, is `prefix` or lies below it, without regard to case.
+/// Returns whether a read `path` is `prefix` or below it, case-insensitively.
 pub(super) fn is_at_or_below(path: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('/').as_bytes();
     let path = path.as_bytes();
@@ -102,13 +102,13 @@ pub(super) fn is_at_or_below(path: &str, prefix: &str) -> bool {
         && matches!(path.get(prefix.len()), None | Some(b'/'))
 }
 
-/// What of the session API the request is for, if it is: the path below it.
+/// The path below the session API, if the request is for it.
 pub(super) fn session_call(path: &str) -> Option<&str> {
     is_at_or_below(path, SESSIONS).then(|| path[SESSIONS.len()..].trim_matches('/'))
 }
 
-/// Every method that a server may read in a request: its own, and those that headers or the query
-/// name in its place. `None` if one of these is no method.
+/// Every method that a server may read in a request: its own, and those of override headers or the
+/// query. `None` if one of them is not a method.
 pub(super) fn methods(
     method: &Method,
     headers: &HeaderMap,
@@ -120,7 +120,7 @@ pub(super) fn methods(
             methods.push(read_method(value.as_bytes())?);
         }
     }
-    // most queries do not have the word in them
+    // most queries do not contain the parameter
     let may_have = |query: &&str| {
         let mut words = query.as_bytes().windows(6);
         query.contains('%') || words.any(|word| word.eq_ignore_ascii_case(b"method"))
@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn denied(policy: &Policy, method: Method, path: &str) -> Option<Denied> {
-        policy.denied(&[method], &Readings::of(path).unwrap())
+        policy.denied(&[method], &PathReadings::of(path).unwrap())
     }
 
     #[test]
@@ -208,7 +208,8 @@ mod tests {
     #[test]
     fn what_is_allowed_has_to_be_so_in_every_reading() {
         let allow = ["GET /rest/2.0/**".parse().unwrap()];
-        let allows = |method, path: &str| allows(&allow, &[method], &Readings::of(path).unwrap());
+        let allows =
+            |method, path: &str| allows(&allow, &[method], &PathReadings::of(path).unwrap());
         assert!(allows(Method::GET, "/rest/2.0/assets"));
         assert!(allows(Method::HEAD, "/rest/2.0/assets"));
         assert!(allows(Method::GET, "/rest/2.0"));

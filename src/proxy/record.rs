@@ -17,7 +17,7 @@ use crate::telemetry::{Cut, Ended, Label as _, Source};
 /// How a request ended.
 #[derive(Debug)]
 pub(super) struct Sent {
-    /// The status that the caller was sent; 0: none.
+    /// The status sent to the caller; 0 if none.
     pub(super) status: u16,
     /// Which side ended the exchange early.
     pub(super) cut: Option<Cut>,

@@ -1,8 +1,8 @@
-//! What is done when the API answers 401 to a token that should be live: another token for all,
-//! and the request once more.
+//! Handles a 401 from the API to a token that should be valid: gets another token for all, and
+//! sends the request once more.
 //!
-//! A request is sent again if its body is at hand (none, or up to 64 KiB), once at most, and only for
-//! a 401: the API has then done nothing with it, so that even a POST may be sent again.
+//! A request is sent again only if its body is at hand (none, or up to 64 KiB), at most once, and
+//! only for a 401. The API has done nothing then, so that even a POST may be repeated.
 
 use http::StatusCode;
 
@@ -13,33 +13,33 @@ use crate::telemetry::Label;
 /// A request that was answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unauthorized {
-    /// Which token went with it.
+    /// The generation of its token.
     pub(super) generation: u64,
-    /// Whether it was its second way.
+    /// Whether it was sent a second time.
     pub(super) replayed: bool,
-    /// Whether all of its body that was read is still there.
+    /// Whether the whole body read so far is still in memory.
     pub(super) body_at_hand: bool,
 }
 
-/// What to do with the answer.
+/// How to handle the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum ReplayDecision {
     /// Pass it on.
     Pass,
     /// Drop it and send the request again: there is another token.
     SendAgain,
 }
 
-/// How the replay of a request ended, as the metrics name it.
+/// The result of a replay, as named in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replay {
-    /// The request was sent again, and answered other than with 401.
+    /// The request was sent again, and the response was not a 401.
     Ok,
-    /// It was sent again, and answered with 401 again.
+    /// It was sent again, and the response was a 401 again.
     Unauthorized,
-    /// It was not sent again, for its body was too large to keep.
+    /// It was not sent again, because its body was too large to keep.
     TooLarge,
-    /// It was not sent again, for there was no other token.
+    /// It was not sent again, because there was no other token.
     NoToken,
 }
 
@@ -61,39 +61,39 @@ impl Label for Replay {
     }
 }
 
-/// Decides on an answer with `status`; waits for another token if it takes one.
+/// Decides about a response with `status`; waits for another token if needed.
 pub(super) async fn decide(
     client: &Client,
     clock: &dyn Clock,
     status: StatusCode,
     asked: Unauthorized,
-) -> Next {
+) -> ReplayDecision {
     let metrics = &client.metrics;
     if status != StatusCode::UNAUTHORIZED {
-        client.cell.accept(asked.generation);
+        client.slot.accept(asked.generation);
         if asked.replayed {
             metrics.replay(Replay::Ok);
         }
-        return Next::Pass;
+        return ReplayDecision::Pass;
     }
     metrics.token_rejected();
     if asked.replayed || !asked.body_at_hand {
-        // the next requests are to have another token all the same
-        client.cell.reject(asked.generation);
+        // later requests get another token nevertheless
+        client.slot.reject(asked.generation);
         metrics.replay(if asked.replayed {
             Replay::Unauthorized
         } else {
             Replay::TooLarge
         });
-        return Next::Pass;
+        return ReplayDecision::Pass;
     }
     let newer = client
-        .cell
+        .slot
         .replace(asked.generation, clock, client.wait_for_token)
         .await;
     if newer.is_none() {
         metrics.replay(Replay::NoToken);
-        return Next::Pass;
+        return ReplayDecision::Pass;
     }
-    Next::SendAgain
+    ReplayDecision::SendAgain
 }

@@ -1,5 +1,5 @@
-//! The body of a request on its way to the instance: what is expected of it, how fast it comes, and a
-//! copy for as long as it is small, so that the request can be sent again.
+//! The body of a request on its way to the instance: its state, its rate, and a copy while it is
+//! small, so that the request can be sent again.
 
 use std::num::NonZeroU32;
 
@@ -9,33 +9,33 @@ use http::header::CONTENT_LENGTH;
 use super::caller::Caller;
 use super::pace::Pace;
 
-/// The largest body of a request that is kept, in bytes.
+/// The largest body that is kept, in bytes.
 const LARGEST_KEPT: usize = 64 * 1024;
 
-/// The request's body on its way.
+/// A request's body on its way.
 pub(super) struct Body {
     pub(super) state: BodyState,
-    /// What was read of it, for as long as that is little.
+    /// The parts read so far, while they are small.
     pub(super) kept: Option<Vec<Bytes>>,
-    /// How much has come, in bytes.
+    /// The bytes read so far.
     pub(super) bytes: usize,
-    /// How fast it comes.
+    /// The rate at which the caller sends it.
     pub(super) pace: Pace,
 }
 
-/// What is expected of a request's body.
+/// The state of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyState {
-    /// The caller sends it once it is asked for it.
+    /// The caller sends it after a 100.
     Announced,
     /// The caller is sending it.
     Due,
-    /// There is none, or it has come whole.
+    /// There is none, or it is complete.
     Done,
 }
 
 impl Body {
-    /// That of the request of `caller`, who has to send it at `rate`.
+    /// Returns the body of `caller`'s request, which must be sent at `rate`.
     pub(super) fn of(caller: &mut Caller, rate: Option<NonZeroU32>) -> Body {
         let state = if !caller.has_body() {
             BodyState::Done
@@ -56,12 +56,12 @@ impl Body {
         }
     }
 
-    /// Whether nothing more of it will come.
+    /// Returns whether no more of it will come.
     pub(super) fn is_done(&self) -> bool {
         self.state == BodyState::Done
     }
 
-    /// What is read from the caller next.
+    /// What to read from the caller next.
     pub(super) fn reading(&self) -> Reading {
         if self.is_done() {
             Reading::End
@@ -70,12 +70,12 @@ impl Body {
         }
     }
 
-    /// Whether all that was read of it is still there.
+    /// Returns whether all parts read so far are still in memory.
     pub(super) fn is_at_hand(&self) -> bool {
         self.kept.is_some()
     }
 
-    /// A part of it has come.
+    /// Records a received part.
     pub(super) fn came(&mut self, part: &Bytes) {
         if self.bytes == 0 {
             self.pace.starts();
@@ -91,12 +91,12 @@ impl Body {
     }
 }
 
-/// What is read from the caller while the instance is waited for.
+/// What to read from the caller while waiting for the instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     /// The body.
     Body,
-    /// That it has gone, for its body has come whole.
+    /// Its disconnect: the body is complete.
     End,
     /// Nothing: the instance takes no more of the body.
     Nothing,

@@ -1,8 +1,8 @@
-//! Every answer that the proxy makes itself: one table of what was refused, with which status,
-//! under which reason, and what it says to the person who reads it.
+//! Every response that the proxy makes itself: a table of refusals with their status, reason and
+//! text.
 //!
-//! `X-Collibra-Auth-Proxy: REASON` tells such an answer from Collibra's own; the body has the shape
-//! that Collibra's clients parse.
+//! `X-Collibra-Auth-Proxy: REASON` distinguishes it from Collibra's responses. The body has the
+//! format that Collibra's clients parse.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ use crate::token::cache::NoToken;
 use crate::token::ports::Outcome;
 use crate::upstream::connections::ConnectError;
 
-/// Why a request is answered here and not by Collibra.
+/// Why the proxy answers a request itself.
 #[derive(Clone, Debug)]
 pub enum Refusal {
     /// The head is not HTTP.
     Unreadable,
-    /// HTTP/2 without TLS, which is not spoken here.
+    /// HTTP/2 without TLS, which is not supported.
     Http2WithoutTls,
-    /// What a request that is answered here has in its body: what is wrong with it, in words.
+    /// A request that is answered here has an invalid body; the text says why.
     Body(&'static str),
-    /// The request can be read in more than one way.
+    /// The request is ambiguous.
     Malformed(Malformed),
     /// It has passed this process before.
     Loop,
@@ -43,30 +43,30 @@ pub enum Refusal {
     SlowBody,
     /// `Host` is not on the listener's list.
     Host {
-        /// The listener's name.
+        /// The names that it accepts.
         listener: String,
         /// The names that it answers to.
         accepted: String,
     },
     /// A web page of another site sent it.
     CrossSite,
-    /// There are apps, and this is none of them.
+    /// Apps are configured, and the caller is none of them.
     UnknownApp,
-    /// It is not to be forwarded.
+    /// The policy does not forward it.
     Denied(Denied),
-    /// The app's own limit.
+    /// It exceeds the app's own limit.
     AppLimit(Exceeded),
     /// Local tokens are asked for too often; the next one is due after this.
     TokenLimit(Duration),
-    /// There is no token to send.
+    /// There is no usable token.
     NoToken(NoToken),
-    /// Collibra could not be reached, or broke off.
+    /// Collibra was unreachable, or the connection broke.
     Upstream {
         /// What went wrong.
         problem: String,
         /// The kind of it.
         kind: Kind,
-        /// Whether it was a matter of time: 504, else 502.
+        /// Whether it timed out: 504, else 502.
         timeout: bool,
     },
 }
@@ -91,7 +91,7 @@ impl From<ConnectError> for Refusal {
     }
 }
 
-/// The kinds of refusal, as callers, the log and the metrics name them.
+/// The kinds of refusals, as named in responses, the log and the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is described at the refusal")]
 pub enum Reason {
@@ -206,13 +206,13 @@ impl Refusal {
         )
     }
 
-    /// When to come again, in whole seconds, rounded up.
+    /// When to retry, in whole seconds, rounded up.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Refusal::NoToken(no_token) => no_token.retry_after,
             Refusal::AppLimit(Exceeded::Rate(wait)) | Refusal::TokenLimit(wait) => *wait,
-            // when one of the others ends is not known
+            // when one of the other requests ends is unknown
             Refusal::AppLimit(Exceeded::InFlight) => Duration::from_secs(1),
             _ => return None,
         };
@@ -220,127 +220,127 @@ impl Refusal {
         Some(rounded_up.as_secs().max(1))
     }
 
-    /// What is the matter, and what to do about it.
-    fn words(&self) -> Words {
+    /// What is wrong, and what to do about it.
+    fn text(&self) -> ErrorText {
         match self {
-            Refusal::Unreadable => Words::new(
+            Refusal::Unreadable => ErrorText::new(
                 "The request could not be read",
                 "The request's head is not valid HTTP/1.1.",
-                "Look at the program that sent it, or at what stands between it and this proxy.",
+                "Check the program that sent it, and any proxy between it and this one.",
             ),
-            Refusal::Http2WithoutTls => Words::new(
-                "HTTP/2 is spoken over TLS only",
-                "The connection began with HTTP/2, but this listener has no TLS.",
-                "Use HTTP/1.1, or give the listener a certificate (tls) and call it by https://.",
+            Refusal::Http2WithoutTls => ErrorText::new(
+                "HTTP/2 requires TLS",
+                "The connection started with HTTP/2, but this listener has no TLS.",
+                "Use HTTP/1.1, or give the listener a certificate (tls) and use https://.",
             ),
-            Refusal::Body(why) => Words::new(
-                "The request's body is not what is expected here",
+            Refusal::Body(why) => ErrorText::new(
+                "The request's body is not valid here",
                 why,
-                "Send it as to Collibra: a form to the token endpoint, JSON to a login.",
+                "Send what Collibra expects: a form to the token endpoint, JSON to a login.",
             ),
-            Refusal::Malformed(why) => Words::new(
+            Refusal::Malformed(why) => ErrorText::new(
                 "The request is ambiguous",
                 why.explain(),
-                "Send it in one of the forms that every server reads alike.",
+                "Send it in a form that every server reads the same way.",
             ),
-            Refusal::Loop => Words::new(
+            Refusal::Loop => ErrorText::new(
                 "The request came back to this proxy",
                 "What the proxy sends to Collibra arrives at the proxy itself, directly or by way of another proxy.",
                 "Set the instance's url (COLLIBRA_URL) to Collibra's own address. Where /etc/hosts or DNS gives that name to the proxy, set the instance's address too.",
             ),
-            Refusal::Method => Words::new(
+            Refusal::Method => ErrorText::new(
                 "Method not allowed",
                 "TRACE, TRACK and CONNECT are never forwarded.",
                 "Call the API with GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS.",
             ),
-            Refusal::SlowHeader => Words::new(
+            Refusal::SlowHeader => ErrorText::new(
                 "The request came too slowly",
                 "Its head did not arrive within the listener's header_timeout.",
                 "Send the head at once, or raise header_timeout of the listener.",
             ),
-            Refusal::LargeHeader => Words::new(
+            Refusal::LargeHeader => ErrorText::new(
                 "The request's head is too large",
                 "Its request line and headers together exceed the listener's max_header_bytes.",
                 "Send fewer or shorter headers, or raise max_header_bytes of the listener.",
             ),
-            Refusal::SlowBody => Words::new(
+            Refusal::SlowBody => ErrorText::new(
                 "The request came too slowly",
                 "Its body came more slowly than the listener's min_body_rate allows.",
                 "Send the body as fast as the network takes it, or lower min_body_rate of the listener; 0 turns it off.",
             ),
-            Refusal::Host { listener, accepted } => Words::new(
+            Refusal::Host { listener, accepted } => ErrorText::new(
                 "Not a host of this proxy",
-                "The Host header names a host that this listener does not answer to.",
+                "The Host header names a host that this listener does not accept.",
                 &format!(
                     "Call it by one of these names: {accepted}; or add the name to hosts of listener.{listener}."
                 ),
             ),
-            Refusal::CrossSite => Words::new(
+            Refusal::CrossSite => ErrorText::new(
                 "A page of another site may not use this proxy",
                 "The browser says that another site's page sent this request.",
                 "Programs need no Origin header; a page must be served from one of the listener's hosts.",
             ),
-            Refusal::UnknownApp => Words::new(
-                "Say who you are",
-                "This proxy serves known apps only, and the request is from none of them.",
-                "Send the app's name and key as Basic, or the key as Bearer, or a token that this proxy gave for them.",
+            Refusal::UnknownApp => ErrorText::new(
+                "Authentication required",
+                "This proxy serves configured apps only, and the request has no valid credentials of one.",
+                "Send the app's name and key as Basic, the key as Bearer, or a token that this proxy issued to the app.",
             ),
-            Refusal::AppLimit(which) => Words::new(
+            Refusal::AppLimit(which) => ErrorText::new(
                 "Too many requests of this app",
                 match which {
                     Exceeded::Rate(_) => "The app's requests_per_second is used up.",
                     Exceeded::InFlight => {
-                        "As many requests of the app are under way as its max_in_flight allows."
+                        "The app has as many requests in flight as its max_in_flight allows."
                     }
                 },
-                "Come again after the seconds that Retry-After says, or raise the app's limit.",
+                "Retry after the seconds in Retry-After, or raise the app's limit.",
             ),
-            Refusal::TokenLimit(_) => Words::new(
+            Refusal::TokenLimit(_) => ErrorText::new(
                 "Too many token requests and logins",
                 "An app gets 20 local tokens a second; all callers of a listener that are no app get 100 together, refused ones included.",
                 "Keep the token or the session until it expires, and come again after the seconds that Retry-After says.",
             ),
-            Refusal::Denied(Denied::TokenEndpoint) => Words::new(
+            Refusal::Denied(Denied::TokenEndpoint) => ErrorText::new(
                 "This is not forwarded to the token endpoint",
                 "Requests there are not forwarded: they would use up the pool that all programs share.",
-                "POST to the token endpoint's path itself gives a token for this proxy; or leave it out, for the proxy attaches Collibra's to every call.",
+                "POST to exactly the token endpoint's path to get a token for this proxy, or omit the request: the proxy attaches Collibra's token to every call.",
             ),
-            Refusal::Denied(Denied::Sessions) => Words::new(
-                "No session is opened or ended at Collibra",
-                "All programs share one user there; a login would end the session of another.",
-                "Leave the login out: the proxy attaches an access token to every call.",
+            Refusal::Denied(Denied::Sessions) => ErrorText::new(
+                "No session is opened or closed at Collibra",
+                "All programs share one user there; a login would end another program's session.",
+                "Omit the login: the proxy attaches an access token to every call.",
             ),
-            Refusal::Denied(Denied::Pattern(pattern)) => Words::new(
+            Refusal::Denied(Denied::Pattern(pattern)) => ErrorText::new(
                 "This is denied",
                 &format!("It matches {pattern:?} of policy.deny."),
-                "Do this at Collibra itself, or have policy.deny changed.",
+                "Do this at Collibra directly, or change policy.deny.",
             ),
-            Refusal::Denied(Denied::NotAllowed { app }) => Words::new(
+            Refusal::Denied(Denied::NotAllowed { app }) => ErrorText::new(
                 "The app may not do this",
                 &format!("No pattern in allow of app.{app} matches this method and path."),
-                &format!("Have a pattern added to allow of app.{app}, if it should."),
+                &format!("Add a pattern to allow of app.{app}, if it should be allowed."),
             ),
             Refusal::NoToken(NoToken {
                 reason,
                 store_problem,
                 ..
-            }) => Words::new(
-                "There is no access token at present",
+            }) => ErrorText::new(
+                "There is no access token at the moment",
                 &match (reason, store_problem) {
                     (Some((_, why)), _) => format!("The last token request failed: {why}"),
                     (None, Some(why)) => format!(
-                        "The store by which a fleet shares its token is away, and others of the fleet ask for themselves meanwhile: {why}"
+                        "The fleet's shared store is unavailable, and other proxies of the fleet make requests meanwhile: {why}"
                     ),
                     (None, None) => {
-                        "The first token has been asked for and has not come yet.".to_owned()
+                        "The first token was requested and has not arrived yet.".to_owned()
                     }
                 },
-                "Come again after the seconds that Retry-After says; nothing was sent to Collibra.",
+                "Retry after the seconds in Retry-After; nothing was sent to Collibra.",
             ),
-            Refusal::Upstream { problem, .. } => Words::new(
+            Refusal::Upstream { problem, .. } => ErrorText::new(
                 "Collibra could not be reached",
                 &capitalised(problem),
-                "See whether the instance is up and the proxy can reach it: collibra-auth-proxy check --live.",
+                "Check whether the instance is up and reachable: collibra-auth-proxy check --live.",
             ),
         }
     }
@@ -354,12 +354,12 @@ fn capitalised(problem: &str) -> String {
     format!("{sentence}.")
 }
 
-/// The schemes by which an app may say who it is (RFC 9110, section 11.6.1).
+/// The authentication schemes for apps (RFC 9110, section 11.6.1).
 pub(super) const CHALLENGE: &str = "Basic realm=\"collibra-auth-proxy\", charset=\"UTF-8\"";
 
-/// The answer that tells of `refusal`.
+/// Builds the response for `refusal`.
 pub(super) fn answer(refusal: &Refusal) -> Answer {
-    let words = refusal.words();
+    let words = refusal.text();
     let error = ApiError {
         status_code: refusal.status().as_u16(),
         error_code: refusal.reason().label(),
@@ -388,15 +388,15 @@ pub(super) struct ApiError<'a> {
     pub(super) help_message: &'a str,
 }
 
-struct Words {
+struct ErrorText {
     title: String,
     user: String,
     help: String,
 }
 
-impl Words {
-    fn new(title: &str, user: &str, help: &str) -> Words {
-        Words {
+impl ErrorText {
+    fn new(title: &str, user: &str, help: &str) -> ErrorText {
+        ErrorText {
             title: title.to_owned(),
             user: user.to_owned(),
             help: help.to_owned(),

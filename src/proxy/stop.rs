@@ -6,12 +6,12 @@ use crate::outgoing::dial::Kind;
 use crate::telemetry::{Cut, Label};
 use crate::upstream::session::Broken;
 
-/// Why a request is not served to its end by the instance.
+/// Why the instance does not complete a request.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// It is answered here.
+    /// Answer it here.
     Refused(Refusal),
-    /// Its caller is gone, or too slow; no answer would reach it.
+    /// Its caller is gone or too slow; no response would reach it.
     Caller(CallerError),
     /// The response broke off after its head was sent.
     Cut(Broken),
@@ -85,7 +85,7 @@ impl From<Broken> for Stop {
     }
 }
 
-/// A header could not be set, which no value that this program sets can cause.
+/// A header could not be set; impossible with the values that this program sets.
 pub(super) fn internal(_: Box<pingora::Error>) -> Stop {
     Broken::invalid("its head cannot be passed on").into()
 }

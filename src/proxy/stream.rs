@@ -1,8 +1,7 @@
-//! The bytes of a caller's connection: what is written is collected into few packets, and a caller
-//! that does not take it at the listener's `min_body_rate` is cut.
+//! The byte stream of a caller's connection. Writes are combined into few packets, and a caller
+//! that does not read at the listener's `min_body_rate` is cut.
 //!
-//! Reading has no limits here: a head's are those of [`super::connection`], a body's those of
-//! [`super::exchange`].
+//! Reads are not limited here: [`super::connection`] limits heads, [`super::exchange`] bodies.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
@@ -17,25 +16,25 @@ use super::pace::Pace;
 use super::transport::Transport;
 use crate::upstream::io::{Received, pingora_io};
 
-/// What is collected before it is sent, in bytes: a short response, head and body, leaves in one
-/// packet. Nothing is held back for long: the buffer is flushed at the end of a response and
-/// whenever the caller is read from.
+/// The size of the write buffer, in bytes: a short response, head and body, is one packet. The
+/// buffer is flushed at the end of a response and before every read, so nothing is delayed for
+/// long.
 const WRITE_BUFFER: usize = 1460;
 
-/// The bytes of a caller's connection.
+/// The byte stream of a caller's connection.
 pub(super) struct CallerStream {
     inner: BufWriter<Transport>,
-    /// How fast the caller takes what is sent to it.
+    /// The rate at which the caller reads.
     pace: Pace,
-    /// The bytes that its system had confirmed when its pace was last looked at.
+    /// The bytes that its system had acknowledged at the last check.
     confirmed: Option<u64>,
-    /// The bytes that its socket has taken, for where nothing is confirmed.
+    /// The bytes that its socket accepted, for systems without this figure.
     written: u64,
     received: Received,
 }
 
 impl CallerStream {
-    /// The bytes of `transport`, whose caller has to take what it is sent at `min_rate`.
+    /// Returns a stream over `transport` whose caller must read at `min_rate`.
     pub(super) fn new(transport: Transport, min_rate: Option<NonZeroU32>) -> CallerStream {
         CallerStream {
             inner: BufWriter::with_capacity(WRITE_BUFFER, transport),
@@ -46,13 +45,14 @@ impl CallerStream {
         }
     }
 
-    /// Counts what this connection receives.
+    /// The counter of received bytes.
     pub(super) fn received(&self) -> Received {
         self.received.clone()
     }
 
-    /// The result of a write. While it is pending the caller uses up its credit; once that is gone
-    /// and its system has confirmed nothing more, the connection is cut.
+    /// Applies the minimum rate to the result of a write. While the write is pending the caller
+    /// uses up its credit. When that is gone and its system has acknowledged nothing more, the
+    /// connection is cut.
     fn paced<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -112,7 +112,7 @@ impl AsyncRead for CallerStream {
         let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
         if polled.is_ready() && buf.filled().len() > before {
             this.received.add(buf, before);
-            // a new request, or more of one: credit that was earned earlier does not count for it
+            // a new request, or more of one: credit that was earned earlier does not count
             this.pace.reset();
             this.confirmed = None;
         }

@@ -1,7 +1,7 @@
-//! The head of a request, before anything is done with it: is there exactly one way to read it?
+//! Checks that a request's head has exactly one reading.
 //!
-//! What two servers could read differently is refused with 400: this proxy attaches a token, and
-//! whoever gets a request past it in another reading than its own acts with that token. Pure.
+//! An ambiguous head is refused with 400. The proxy attaches a token: a caller whose request the
+//! instance reads differently would act with that token, past the policy. Pure.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::browser::host_of_authority;
 
-/// Why a request is refused as it stands.
+/// Why a request is refused as malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// The request line's target is not a path, or has a fragment.
@@ -19,21 +19,21 @@ pub enum Malformed {
     /// The path starts with two slashes.
     DoubleSlash,
     /// The path has an encoded dot, slash, backslash or control character, a bare backslash, or is
-    /// no UTF-8.
+    /// not UTF-8.
     AmbiguousPath,
-    /// A path segment is dots with `;parameters`.
+    /// A path segment consists of dots with `;parameters`.
     DotParameters,
-    /// No `Host`, or more than one, or one that is no host.
+    /// `Host` is missing, repeated or invalid.
     Host,
-    /// `Content-Length` or `Transfer-Encoding` can be read in more than one way.
+    /// `Content-Length` or `Transfer-Encoding` is ambiguous.
     Framing,
-    /// A header name with an underscore, which some servers take for a hyphen.
+    /// A header name has an underscore, which some servers read as a hyphen.
     Underscore,
-    /// `Connection` names what is no field, too many fields, or one by which the request is judged.
+    /// `Connection` names an invalid field, too many fields, or one that the checks depend on.
     Connection,
-    /// A path whose readings lead to different clients.
+    /// The readings of the path lead to different clients.
     Route,
-    /// A line of the head ends otherwise than with CRLF, or has a CR in its middle.
+    /// A line of the head does not end with CRLF, or contains a CR.
     LineEnd,
 }
 
@@ -68,19 +68,20 @@ impl Malformed {
     }
 }
 
-/// Methods that are never forwarded: they echo the token or turn the proxy into a tunnel.
+/// Returns whether a method is never forwarded: it echoes the token or turns the proxy into a
+/// tunnel.
 #[must_use]
 pub fn is_forbidden(method: &Method) -> bool {
     let name = method.as_str();
     let forbidden = ["TRACE", "TRACK", "CONNECT"];
-    // names are case-sensitive (RFC 9110, section 9.1), but not to every server
+    // names are case-sensitive (RFC 9110, section 9.1), but not on every server
     matches!(name.len(), 5 | 7) && forbidden.iter().any(|it| name.eq_ignore_ascii_case(it))
 }
 
 /// Checks header names and framing.
 ///
 /// # Errors
-/// [`Malformed`] says what can be read in more than one way.
+/// [`Malformed`] says what is ambiguous.
 pub fn check_headers(version: Version, headers: &HeaderMap) -> Result<(), Malformed> {
     if headers.keys().any(|name| name.as_str().contains('_')) {
         return Err(Malformed::Underscore);
@@ -103,11 +104,11 @@ pub fn check_headers(version: Version, headers: &HeaderMap) -> Result<(), Malfor
     Ok(())
 }
 
-/// The one `Host` of a request, in lower case, and without its port. `:authority` (HTTP/2) stands
-/// for it where there is one.
+/// The one `Host` of a request, in lower case and without its port. HTTP/2's `:authority` replaces
+/// it if present.
 ///
 /// # Errors
-/// [`Malformed::Host`] if there is none, more than one, or it is no host.
+/// [`Malformed::Host`] if it is missing, repeated or invalid.
 pub fn host<'a>(headers: &'a HeaderMap) -> Result<Cow<'a, str>, Malformed> {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(value), None) = (hosts.next(), hosts.next()) else {
@@ -117,9 +118,9 @@ pub fn host<'a>(headers: &'a HeaderMap) -> Result<Cow<'a, str>, Malformed> {
     host_of_authority(text).ok_or(Malformed::Host)
 }
 
-/// Checks the target as it stands in the request line, which is how it is sent on (its `Uri`
-/// shows `/` for a target in none of the known forms). `Ok(Some(uri))` is what to send instead: the
-/// path of an absolute target whose host `is_ours` accepts.
+/// Checks the target as it is in the request line, which is also how it is forwarded. (Its `Uri`
+/// shows `/` for a target of an unknown form.) `Ok(Some(uri))` replaces it: the path of an absolute
+/// target whose host `is_ours` accepts.
 ///
 /// # Errors
 /// [`Malformed`] says what is wrong.
@@ -127,7 +128,7 @@ pub fn check_target(
     target: &[u8],
     is_ours: impl FnOnce(&str) -> bool,
 ) -> Result<Option<Uri>, Malformed> {
-    // the target goes on as it stands, while what is judged ends at a fragment
+    // the target is forwarded unmodified, but the checks stop at a fragment
     if target.contains(&b'#') {
         return Err(Malformed::TargetForm);
     }
@@ -158,9 +159,9 @@ fn check_path(bytes: &[u8]) -> Result<(), Malformed> {
     if bytes.get(1) == Some(&b'/') {
         return Err(Malformed::DoubleSlash);
     }
-    // the path is judged as text: in another coding it could be read as another path
+    // the path is checked as text: in another encoding it could be read differently
     let path = std::str::from_utf8(bytes).map_err(|_| Malformed::AmbiguousPath)?;
-    // nearly every path has none of these and is done here
+    // nearly every path has none of these
     if !bytes.iter().any(|b| matches!(b, b'%' | b';' | b'\\')) {
         return Ok(());
     }
@@ -176,7 +177,7 @@ fn check_path(bytes: &[u8]) -> Result<(), Malformed> {
             return Err(Malformed::AmbiguousPath);
         }
     }
-    // overlong forms of dots and slashes are no UTF-8, nor is what is not text at all
+    // overlong forms of dots and slashes are not UTF-8, and neither is binary data
     if percent_decode_str(path).decode_utf8().is_err() {
         return Err(Malformed::AmbiguousPath);
     }
@@ -192,7 +193,7 @@ fn check_path(bytes: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// The byte that `%XX` at the start of `text` stands for.
+/// The byte that `%XX` at the start of `text` encodes.
 fn code(text: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
     text.strip_prefix(b"%")?;

@@ -1,7 +1,7 @@
-//! What a listener shows over TLS, and whose certificates it takes from its callers.
+//! A listener's TLS: its certificate, and the client certificates that it accepts.
 //!
-//! The files are read when the configuration is. What they hold later counts once it is read
-//! again, and then for new connections; those that are open go on as they began.
+//! The files are read with the configuration. Later content applies after a reload, to new
+//! connections; open connections are not affected.
 
 use std::fmt;
 use std::path::Path;
@@ -19,8 +19,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::{CaFile, H2, Reason, text_of};
 
-/// A listener's certificate and key, and whom it lets show a certificate of theirs. Equal to
-/// another that was read from files of the same content.
+/// A listener's certificate and key, and the authority of client certificates. Two are equal if
+/// their files have the same content.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
@@ -30,7 +30,7 @@ pub struct Tls {
     expires: SystemTime,
 }
 
-/// Why there can be no TLS. Never quotes what a file holds.
+/// Why TLS cannot be set up. Never quotes a file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The certificate's file.
@@ -39,23 +39,23 @@ pub enum Error {
     /// The key's file cannot be read.
     #[error("the file cannot be read: {0}")]
     KeyUnreadable(#[source] std::io::Error),
-    /// The key's file holds no key that can be used.
+    /// The key's file contains no usable key.
     #[error("there is no private key in the file; it should be PEM, without a password")]
     NoKey,
-    /// The key is another's.
+    /// The key does not match the certificate.
     #[error("the key is not that of the certificate")]
     Mismatch,
-    /// The authorities of callers cannot be verified by.
+    /// The authority for client certificates is unusable.
     #[error("callers' certificates cannot be verified by it")]
     ClientAuthority,
-    /// The certificate or the kind of key is one that cannot be used.
+    /// The certificate, or the type of key, is unusable.
     #[error("the certificate and its key cannot be used: {0}")]
     Unusable(rustls::Error),
 }
 
 impl Tls {
-    /// Reads a certificate, first its own and then those on the way to its authority, and its key.
-    /// A caller may show a certificate issued by one of `client_ca`.
+    /// Reads a certificate with its chain, and its key. Callers may send a certificate issued by
+    /// one of `client_ca`.
     ///
     /// # Errors
     /// [`Error`] says which file is at fault and why.
@@ -77,7 +77,7 @@ impl Tls {
             Some(authorities) => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(authorities.certificates().iter().cloned());
-                // there are other ways to say who one is
+                // callers may authenticate in other ways
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                         .allow_unauthenticated()
@@ -92,7 +92,7 @@ impl Tls {
                 rustls::Error::InconsistentKeys(_) => Error::Mismatch,
                 error => Error::Unusable(error),
             })?;
-        // the strongest that both know
+        // prefer the server's order: the strongest that both support
         config.ignore_client_order = true;
         config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
         if client_ca.is_some() {
@@ -114,7 +114,7 @@ impl Tls {
         })
     }
 
-    /// When the first of its certificates ends.
+    /// When the first certificate of the chain expires.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
         self.expires
@@ -129,7 +129,7 @@ fn zeroize_on_drop(bytes: Vec<u8>) -> secrecy::zeroize::Zeroizing<Vec<u8>> {
     secrecy::zeroize::Zeroizing::new(bytes)
 }
 
-/// When the first certificate of the chain ends.
+/// When the first certificate of the chain expires.
 fn expiry(chain: &CaFile) -> Result<SystemTime, Error> {
     let ends = chain.certificates().iter().map(|der| {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;

@@ -1,4 +1,4 @@
-//! What an app's connection runs over: a TCP or unix socket, with or without TLS.
+//! The transport of an app's connection: a TCP or unix socket, optionally with TLS.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -14,17 +14,17 @@ use super::peer::Peer;
 use crate::socket::Accepted;
 use crate::tls::H2;
 
-/// The bytes below a connection.
+/// The byte stream below a connection.
 #[derive(Debug)]
 pub(crate) enum Transport {
-    /// As they are.
+    /// Without TLS.
     Plain(Accepted),
-    /// Within TLS; the handshake is done.
+    /// With TLS; the handshake is done.
     Tls(Box<TlsStream<BufReader<Accepted>>>),
 }
 
 impl Transport {
-    /// Who is at the other end.
+    /// The other end.
     pub(crate) fn peer(&self) -> Peer {
         let peer = match self {
             Transport::Plain(_) => Peer::default(),
@@ -41,7 +41,7 @@ impl Transport {
         }
     }
 
-    /// Whether both sides have agreed on HTTP/2.
+    /// Returns whether HTTP/2 was negotiated.
     pub(crate) fn is_http2(&self) -> bool {
         match self {
             Transport::Plain(_) => false,
@@ -49,14 +49,14 @@ impl Transport {
         }
     }
 
-    /// How many bytes the other side's system has confirmed to have, where that is told.
+    /// The bytes that the other side's system has acknowledged, if known.
     pub(crate) fn confirmed(&self) -> Option<u64> {
         let info = get_tcp_info(self.socket().as_raw_fd()).ok()?;
         Some(info.tcpi_bytes_acked)
     }
 
-    /// Has the system forget what it holds for the other side, once this is dropped: who does not
-    /// take it would not see the end either.
+    /// Makes the system discard unsent data when this is dropped: a caller that does not read it
+    /// would not see the end either.
     pub(crate) fn cut(&self) {
         if let Accepted::Tcp(stream) = self.socket() {
             let _ = stream.set_zero_linger();

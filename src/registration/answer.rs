@@ -1,5 +1,5 @@
-//! What an answer means: what was asked for, or a failure with its message. Pure, for it reads
-//! what comes from outside.
+//! Interprets responses: the requested result, or a failure with its message. Pure, because it
+//! parses untrusted input.
 
 use std::fmt;
 
@@ -13,19 +13,19 @@ use crate::client_id::ClientId;
 use crate::outgoing::quotation::Quotation;
 use crate::secret::Secret;
 
-/// The largest body that is read, in bytes: a list of many thousand clients.
+/// The largest body in bytes: a list of many thousand clients.
 pub const MAX_BODY: usize = 8 << 20;
 
 /// The same for one client, or for a refusal: it is parsed into a map, which can take 80 times as much
 /// memory.
 const MAX_ONE: usize = 64 << 10;
 
-/// An HTTP answer, whole.
+/// A complete HTTP response.
 #[derive(Clone, Copy)]
 pub struct Answer<'a> {
-    /// Who gave it, for messages.
+    /// The server's host, for messages.
     pub host: &'a str,
-    /// What was asked for, for messages, like `the registration`.
+    /// The request, for messages, like `the registration`.
     pub what: &'a str,
     /// Its status.
     pub status: StatusCode,
@@ -33,7 +33,7 @@ pub struct Answer<'a> {
     pub headers: &'a HeaderMap,
     /// Its body.
     pub body: &'a [u8],
-    /// How it may be quoted.
+    /// How to quote the response.
     pub quotation: &'a Quotation,
 }
 
@@ -46,9 +46,9 @@ impl fmt::Debug for Answer<'_> {
     }
 }
 
-/// A client, as it is told everywhere.
+/// A client, as every operation returns it.
 #[derive(Deserialize)]
-struct Told {
+struct ClientBody {
     client_id: String,
     client_name: Option<String>,
     client_id_issued_at: Option<i64>,
@@ -57,16 +57,16 @@ struct Told {
 
 #[derive(Deserialize)]
 struct List {
-    registrations: Option<Vec<Told>>,
+    registrations: Option<Vec<ClientBody>>,
 }
 
 impl Answer<'_> {
     /// All clients (`findClients`).
     ///
     /// # Errors
-    /// [`Error`] for all that is no such list.
+    /// [`Error`] for anything but such a list.
     pub fn list(&self) -> Result<Vec<Registration>, Error> {
-        self.demand(&[StatusCode::OK])?;
+        self.require_status(&[StatusCode::OK])?;
         let list: List = self.json()?;
         let told = list.registrations.unwrap_or_default();
         told.into_iter()
@@ -77,42 +77,42 @@ impl Answer<'_> {
     /// One client (`getClient`).
     ///
     /// # Errors
-    /// [`Error`] for all that is no client.
+    /// [`Error`] for anything but a client.
     pub fn client(&self) -> Result<Registration, Error> {
-        self.demand(&[StatusCode::OK])?;
+        self.require_status(&[StatusCode::OK])?;
         self.registration(self.json()?)
     }
 
-    /// A client that has just been registered, with its secret (`registerClient`).
+    /// A newly registered client, with its secret (`registerClient`).
     ///
     /// # Errors
-    /// [`Error`] for all that is no client with a secret.
+    /// [`Error`] for anything but a client with a secret.
     pub fn registered(&self) -> Result<Registered, Error> {
-        let registered = self.may_show_a_secret(&[StatusCode::CREATED, StatusCode::OK])?;
+        let registered = self.registration_with_secret(&[StatusCode::CREATED, StatusCode::OK])?;
         match registered.secret {
             Some(_) => Ok(registered),
             None => Err(self.malformed("it has no `client_secret`")),
         }
     }
 
-    /// A client that has just been changed, with a secret if it shows one (`updateClient`).
+    /// An updated client, with a secret if the response has one (`updateClient`).
     ///
     /// # Errors
-    /// [`Error`] for all that is no client.
+    /// [`Error`] for anything but a client.
     pub fn updated(&self) -> Result<Registered, Error> {
-        self.may_show_a_secret(&[StatusCode::OK])
+        self.registration_with_secret(&[StatusCode::OK])
     }
 
-    /// That it is done (`deleteClient`).
+    /// Confirms a deletion (`deleteClient`).
     ///
     /// # Errors
-    /// [`Error`] if it is not.
+    /// [`Error`] if the client was not deleted.
     pub fn deleted(&self) -> Result<(), Error> {
-        self.demand(&[StatusCode::NO_CONTENT, StatusCode::OK])
+        self.require_status(&[StatusCode::NO_CONTENT, StatusCode::OK])
     }
 
-    fn may_show_a_secret(&self, wanted: &[StatusCode]) -> Result<Registered, Error> {
-        self.demand(wanted)?;
+    fn registration_with_secret(&self, wanted: &[StatusCode]) -> Result<Registered, Error> {
+        self.require_status(wanted)?;
         if self.body.len() > MAX_ONE {
             return Err(self.malformed("its body is larger than 64 KiB"));
         }
@@ -121,7 +121,7 @@ impl Answer<'_> {
             None | Some(Value::Null) => None,
             Some(Value::String(secret)) => {
                 let parsed = Secret::parse(Secret::from(secret).expose());
-                Some(parsed.map_err(|_| self.malformed("its `client_secret` cannot be one"))?)
+                Some(parsed.map_err(|_| self.malformed("its `client_secret` is not valid"))?)
             }
             Some(_) => return Err(self.malformed("its `client_secret` is not a string")),
         };
@@ -134,9 +134,9 @@ impl Answer<'_> {
         })
     }
 
-    fn registration(&self, told: Told) -> Result<Registration, Error> {
+    fn registration(&self, told: ClientBody) -> Result<Registration, Error> {
         let client_id = ClientId::parse(&told.client_id)
-            .map_err(|_| self.malformed("its `client_id` cannot be one"))?;
+            .map_err(|_| self.malformed("its `client_id` is not valid"))?;
         Ok(Registration {
             client_id,
             client_name: told.client_name,
@@ -149,25 +149,25 @@ impl Answer<'_> {
         if self.body.len() > MAX_BODY {
             return Err(self.malformed(&format!("its body is larger than {} MiB", MAX_BODY >> 20)));
         }
-        // the parser's own message may quote what it met
+        // the parser's own message may quote its input
         serde_json::from_slice(self.body).map_err(|error| {
             self.malformed(match error.classify() {
                 _ if self.is_html() => {
-                    "its body is HTML, not JSON; the instance's url is wrong, or a login or error page stands in between"
+                    "its body is HTML, not JSON; the instance's url is wrong, or a login or error page answers instead"
                 }
                 serde_json::error::Category::Data => NOT_A_CLIENT,
-                serde_json::error::Category::Eof => "its body is empty, or JSON cut short",
+                serde_json::error::Category::Eof => "its body is empty, or truncated JSON",
                 _ => "its body is not JSON",
             })
         })
     }
 
-    fn demand(&self, wanted: &[StatusCode]) -> Result<(), Error> {
+    fn require_status(&self, wanted: &[StatusCode]) -> Result<(), Error> {
         if wanted.contains(&self.status) {
             return Ok(());
         }
         let (host, what, status) = (self.host, self.what, self.status.as_u16());
-        let said = self.said();
+        let said = self.server_message();
         let detail = match &said {
             Some(said) => format!(" ({said})"),
             None if self.is_html() => {
@@ -175,16 +175,16 @@ impl Answer<'_> {
             }
             None => String::new(),
         };
-        let (kind, advice) = judge(self.status);
+        let (kind, advice) = classify(self.status);
         Err(Error {
             kind,
             message: format!("{host} answered {what} with {status}{detail}: {advice}"),
         })
     }
 
-    /// Why, in the server's words: the body's (RFC 7591, section 3.2.2, or the REST API's form),
-    /// or the challenge's (RFC 6750, section 3).
-    fn said(&self) -> Option<String> {
+    /// The server's own message: from the body (RFC 7591, section 3.2.2, or the REST API's form) or
+    /// the challenge (RFC 6750, section 3).
+    fn server_message(&self) -> Option<String> {
         let body = Some(self.body).filter(|body| body.len() <= MAX_ONE);
         let body: Option<Map<String, Value>> =
             body.and_then(|body| serde_json::from_slice(body).ok());
@@ -225,28 +225,28 @@ impl Answer<'_> {
 
 const NOT_A_CLIENT: &str = "its body is not what Collibra documents";
 
-/// What a status means, and what to do about it.
-fn judge(status: StatusCode) -> (Kind, &'static str) {
+/// Returns the kind of failure that a status means, and what to do about it.
+fn classify(status: StatusCode) -> (Kind, &'static str) {
     match status.as_u16() {
         400 | 422 => (
             Kind::Invalid,
-            "it refuses what was asked for; two clients cannot have the same name (`clients list` shows them)",
+            "it refuses the request; two clients cannot have the same name (`clients list` shows them)",
         ),
         401 => (
             Kind::Unauthorized,
-            "it does not accept the user, the token or the client that asks, or there is no client with this id (`clients list` shows them)",
+            "it does not accept the caller's user, token or client, or there is no client with this id (`clients list` shows them)",
         ),
         403 => (
             Kind::Forbidden,
-            "whoever asks may not do this; ask as a user who may manage OAuth applications",
+            "the caller may not do this; use a user who may manage OAuth applications",
         ),
         404 | 405 | 410 => (
             Kind::NotFound,
-            "there is no such API or no such client; check the instance's url and the client's id, and whether --platform is meant",
+            "there is no such API or no such client; check the instance's url, the client's id and --platform",
         ),
         409 => (
             Kind::Conflict,
-            "it is at odds with another client, most often because of its name (`clients list` shows them)",
+            "it conflicts with another client, most often by its name (`clients list` shows them)",
         ),
         429 => (
             Kind::RateLimited,
@@ -254,13 +254,13 @@ fn judge(status: StatusCode) -> (Kind, &'static str) {
         ),
         300..400 => (
             Kind::Refused,
-            "a redirect, which is not followed; the instance's url is probably wrong, or a login page stands in between",
+            "a redirect, which is not followed; the instance's url is probably wrong, or a login page answers instead",
         ),
         500.. => (
             Kind::Server,
-            "it failed, or what stands before it did; look with `clients list` at what was done",
+            "it failed, or a gateway before it did; check with `clients list` what was done",
         ),
-        _ => (Kind::Refused, "it refuses the request as it stands"),
+        _ => (Kind::Refused, "it refuses the request"),
     }
 }
 
@@ -322,22 +322,22 @@ mod tests {
     fn an_answer_without_what_was_asked_for_is_no_answer() {
         for (body, defect) in [
             ("", "empty"),
-            ("{", "cut short"),
+            ("{", "truncated"),
             ("no", "not JSON"),
             ("<html>", "HTML"),
             ("[]", "not what Collibra documents"),
             (r#"{"client_id":7,"client_secret":"x"}"#, "not what"),
             (
                 r#"{"client_id":"","client_secret":"x"}"#,
-                "`client_id` cannot",
+                "`client_id` is not",
             ),
             (r#"{"client_id":"a"}"#, "no `client_secret`"),
             (r#"{"client_id":"a","client_secret":7}"#, "not a string"),
-            (r#"{"client_id":"a","client_secret":""}"#, "cannot be one"),
+            (r#"{"client_id":"a","client_secret":""}"#, "is not valid"),
         ] {
             let (kind, message) = kind_and_message(201, body);
             assert_eq!(kind, Kind::Malformed, "{message}");
-            assert!(kind.may_be_done());
+            assert!(kind.may_have_succeeded());
             assert!(message.contains(defect), "{body}: {message}");
         }
     }
@@ -367,7 +367,7 @@ mod tests {
         ] {
             let (found, message) = kind_and_message(status, "");
             assert_eq!(found, kind, "{message}");
-            assert_eq!(found.may_be_done(), status == 500);
+            assert_eq!(found.may_have_succeeded(), status == 500);
             assert!(message.contains(&format!("with {status}: ")), "{message}");
         }
     }

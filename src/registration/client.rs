@@ -1,4 +1,4 @@
-//! The calls: one request each, one answer, nothing kept.
+//! The API's calls: one request and one response each, without state.
 
 use std::fmt;
 
@@ -12,10 +12,11 @@ use super::answer::{Answer, MAX_BODY};
 use super::{Authorization, Changes, Config, Error, Kind, NewClient, Registered, Registration};
 use crate::client_id::ClientId;
 use crate::outgoing;
-use crate::outgoing::client::{self, BuildError, Failure, Silence};
+use crate::outgoing::client::{self, BuildError, Failure, NoResponse};
 use crate::outgoing::quotation::Quotation;
 
-/// What stands for itself in a segment of a path (RFC 3986, section 3.3), colons included.
+/// The characters that a path segment may contain unencoded (RFC 3986, section 3.3); colons are
+/// encoded too.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -23,28 +24,28 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b':');
 
-/// The API at one instance.
+/// Calls the API of one instance.
 pub struct RegistrationClient {
     http: client::Client,
     config: Config,
     host: String,
 }
 
-/// A call, before it is made.
+/// A call to be made.
 struct Call<'a, B> {
     method: Method,
-    /// Below `/clients`: empty, or a slash and a client's id.
+    /// The path below `/clients`: empty, or a slash and a client's id.
     path: String,
-    /// For messages.
+    /// The request, for messages.
     what: &'a str,
     body: Option<&'a B>,
 }
 
 impl RegistrationClient {
-    /// The API that `config` names. Opens no connection.
+    /// Returns a client for the API that `config` describes. Opens no connection.
     ///
     /// # Errors
-    /// [`BuildError`] if the certificates cannot be used.
+    /// [`BuildError`] if the certificates are unusable.
     pub fn new(config: Config) -> Result<RegistrationClient, BuildError> {
         let host = outgoing::authority(&config.instance);
         let http = client::Client::new(&config.route(), &host, config.timeout, None)?;
@@ -57,24 +58,24 @@ impl RegistrationClient {
         &self.host
     }
 
-    /// All registered clients.
+    /// Lists all registered clients.
     ///
     /// # Errors
-    /// [`Error`] if they are not told.
+    /// [`Error`] if the call fails.
     pub async fn list(&self, by: &Authorization) -> Result<Vec<Registration>, Error> {
         let call = Call::<()> {
             method: Method::GET,
             path: String::new(),
-            what: "the question for its clients",
+            what: "the request for its clients",
             body: None,
         };
         self.carry_out(call, by, |answer| answer.list()).await
     }
 
-    /// Registers a client. Its secret is in the answer and will not be shown again.
+    /// Registers a client. The response contains its secret, which is never shown again.
     ///
     /// # Errors
-    /// [`Error`]; [`Kind::may_be_done`] tells whether there may be a client all the same.
+    /// [`Error`]; [`Kind::may_have_succeeded`] says whether the client may exist nevertheless.
     pub async fn register(&self, by: &Authorization, new: &NewClient) -> Result<Registered, Error> {
         let call = Call {
             method: Method::POST,
@@ -85,24 +86,24 @@ impl RegistrationClient {
         self.carry_out(call, by, |answer| answer.registered()).await
     }
 
-    /// What Collibra says of one client.
+    /// Reads one client.
     ///
     /// # Errors
-    /// [`Error`] if it is not told.
+    /// [`Error`] if the call fails.
     pub async fn show(&self, by: &Authorization, id: &ClientId) -> Result<Registration, Error> {
         let call = Call::<()> {
             method: Method::GET,
             path: segment(id)?,
-            what: "the question for a client",
+            what: "the request for a client",
             body: None,
         };
         self.carry_out(call, by, |answer| answer.client()).await
     }
 
-    /// Changes a client. The answer may show a secret; if so, it may be a new one.
+    /// Updates a client. If the response contains a secret, it may be a new one.
     ///
     /// # Errors
-    /// [`Error`]; [`Kind::may_be_done`] tells whether it may be changed all the same.
+    /// [`Error`]; [`Kind::may_have_succeeded`] says whether the update may have been applied nevertheless.
     pub async fn update(
         &self,
         by: &Authorization,
@@ -112,16 +113,16 @@ impl RegistrationClient {
         let call = Call {
             method: Method::PUT,
             path: segment(id)?,
-            what: "the change of a client",
+            what: "the update of a client",
             body: Some(changes),
         };
         self.carry_out(call, by, |answer| answer.updated()).await
     }
 
-    /// Deletes a client, which ends what it can do.
+    /// Deletes a client, which revokes its access.
     ///
     /// # Errors
-    /// [`Error`]; [`Kind::may_be_done`] tells whether it may be gone all the same.
+    /// [`Error`]; [`Kind::may_have_succeeded`] says whether the client may be gone nevertheless.
     pub async fn delete(&self, by: &Authorization, id: &ClientId) -> Result<(), Error> {
         let call = Call::<()> {
             method: Method::DELETE,
@@ -138,11 +139,14 @@ impl RegistrationClient {
         by: &Authorization,
         read: impl FnOnce(&Answer<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let quotation = Quotation::without(by.unspeakable());
-        let failure = |Failure { silence, message }: Failure| {
-            let kind = match silence {
-                Silence::Unreached => Kind::Unreached,
-                Silence::Late | Silence::Lost => Kind::NoAnswer,
+        let quotation = Quotation::without(by.secret_forms());
+        let failure = |Failure {
+                           no_response,
+                           message,
+                       }: Failure| {
+            let kind = match no_response {
+                NoResponse::Unreached => Kind::Unreached,
+                NoResponse::TimedOut | NoResponse::Broken => Kind::NoAnswer,
             };
             Error { kind, message }
         };
@@ -187,7 +191,7 @@ fn headers(by: &Authorization) -> Result<HeaderMap, Error> {
     Ok(headers)
 }
 
-/// The path of one client. An id that a path would swallow is none.
+/// The path of one client. `.` and `..` are rejected: a path would resolve them.
 fn segment(id: &ClientId) -> Result<String, Error> {
     match id.as_str() {
         "." | ".." => Err(unsendable("the client's id")),
@@ -198,7 +202,7 @@ fn segment(id: &ClientId) -> Result<String, Error> {
 fn unsendable(what: &str) -> Error {
     Error {
         kind: Kind::Unsendable,
-        message: format!("{what} cannot be sent as it stands; check that it was copied whole"),
+        message: format!("{what} cannot be sent; check that it was copied completely"),
     }
 }
 

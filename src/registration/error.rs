@@ -1,10 +1,10 @@
-//! How a call can fail, in the kinds that a caller goes on by differently.
+//! How a call fails, by what the caller can do about it.
 
-/// A call failed.
+/// A failed call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// How.
+    /// The kind of failure.
     pub kind: Kind,
     /// What failed, on what, and what to do.
     pub message: String,
@@ -13,37 +13,38 @@ pub struct Error {
 /// The kinds of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What was to be sent cannot be: nothing was.
+    /// The request cannot be built; nothing was sent.
     Unsendable,
-    /// There was no connection.
+    /// The connection failed.
     Unreached,
-    /// 400: the request is refused as it stands (RFC 7591, section 3.2.2).
+    /// 400: the request is invalid (RFC 7591, section 3.2.2).
     Invalid,
-    /// 401: the caller is not known, or there is no such client; Collibra tells no difference
-    /// (RFC 7592, section 2.1).
+    /// 401: the caller is unknown, or the client does not exist. Collibra does not distinguish the
+    /// two (RFC 7592, section 2.1).
     Unauthorized,
-    /// 403: the caller may not do this.
+    /// 403: the caller lacks the permission.
     Forbidden,
-    /// 404, 405, 410: there is no such API, or no such client.
+    /// 404, 405, 410: the API or the client does not exist.
     NotFound,
-    /// 409: it is at odds with another client, most often by its name.
+    /// 409: it conflicts with another client, most often by its name.
     Conflict,
     /// 429.
     RateLimited,
-    /// Any other refusal, a redirect among them.
+    /// Any other refusal, including redirects.
     Refused,
     /// 5xx.
     Server,
-    /// A success, but not as documented.
+    /// A success response that does not match the documentation.
     Malformed,
-    /// There was no whole answer.
+    /// No complete response.
     NoAnswer,
 }
 
 impl Kind {
-    /// Whether Collibra may have done what it was asked for all the same: then only looking tells.
+    /// Returns whether Collibra may have carried out the request nevertheless. Only a read can
+    /// tell.
     #[must_use]
-    pub fn may_be_done(self) -> bool {
+    pub fn may_have_succeeded(self) -> bool {
         matches!(self, Kind::Server | Kind::Malformed | Kind::NoAnswer)
     }
 }

@@ -1,12 +1,11 @@
-//! Collibra's Client Registration and Client Management API (RFC 7591, and RFC 7592 in part): to
-//! list, register, look at, change and delete registered applications.
+//! Collibra's Client Registration and Client Management API (RFC 7591, and RFC 7592 in part):
+//! lists, registers, reads, updates and deletes registered applications.
 //!
-//! [`client`] carries a call over the wire, [`answer`] is what comes back (pure), [`error`] tells
-//! the failures apart. Whoever calls brings the [`Authorization`] with each call.
+//! [`client`] makes the calls, [`answer`] interprets the responses (pure), [`error`] classifies failures. The caller passes an [`Authorization`] with each call.
 //!
-//! Promises: one call, one request; a client's secret only in a [`Secret`], whatever the answer;
-//! nothing that was sent as a secret in any message or `Debug`. Collibra's documents leave open
-//! whether a change gives a client another secret, so the answer to one is read as if it did.
+//! Guarantees: one call is one request. A client's secret is only ever in a [`Secret`]. No message
+//! and no `Debug` contains a secret that was sent. Collibra does not document whether an update
+//! changes the secret, so the response to one is read as if it did.
 
 pub mod answer;
 pub mod client;
@@ -30,22 +29,22 @@ use crate::outgoing::tunnel;
 use crate::secret::Secret;
 use crate::tls::{CaFile, Identity};
 
-/// Where the API is, and how long it may take.
+/// Where the API is, and its timeouts.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The instance, like `https://acme.collibra.com`.
     pub instance: reqwest::Url,
-    /// Which of the two places of the API is meant.
+    /// Which of the two paths of the API to use.
     pub base: Base,
-    /// The longest time for one call, from its start to the end of its answer.
+    /// The timeout of one call, including the response body.
     pub timeout: Duration,
-    /// The longest time for name resolution, connection and TLS together.
+    /// The timeout of name resolution, connection and TLS together.
     pub connect_timeout: Duration,
-    /// Certificates accepted besides the system's.
+    /// Trusted authorities besides the system's.
     pub ca_file: Option<CaFile>,
-    /// What is shown to an instance that asks who calls.
+    /// The client certificate, for an instance that asks for one.
     pub identity: Option<Identity>,
-    /// The forward proxy on the way there.
+    /// The forward proxy to the instance.
     pub proxy: Option<tunnel::Proxy>,
     /// Where to connect instead of the URL's host; empty: nowhere else.
     pub address: Vec<Target>,
@@ -64,7 +63,7 @@ impl Config {
     }
 }
 
-/// The API is served below two paths.
+/// The two paths under which the API is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Base {
     /// `/rest/auth/v1`: integration and user applications.
@@ -74,12 +73,13 @@ pub enum Base {
     Platform,
 }
 
-/// Who calls. The documents do not say how calls are authorised, so both usual ways are there.
+/// The caller's credentials. Collibra does not document how calls are authorized, so both common
+/// schemes are supported.
 #[derive(Clone)]
 pub enum Authorization {
     /// A user's name and password (RFC 7617).
     Basic {
-        /// The user's name, which has no colon in it.
+        /// The user's name, without a colon.
         user: String,
         /// The user's password.
         password: Secret,
@@ -88,57 +88,57 @@ pub enum Authorization {
     Bearer(Secret),
 }
 
-/// What can be said of a client to be registered.
+/// The attributes of a client to register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NewClient {
-    /// Its name, which no other client has.
+    /// The client's unique name.
     #[serde(rename = "client_name")]
     pub name: String,
-    /// The grants that it may use; empty: Collibra's choice.
+    /// The grants it may use; Collibra's default if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub grant_types: Vec<String>,
-    /// The Collibra software bundle that it is a part of.
+    /// The Collibra software bundle that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub software_id: Option<String>,
 }
 
-/// What can be changed about a client.
+/// The changes to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Changes {
-    /// Its name from now on; it must be said even if it stays.
+    /// The new name; required even if unchanged.
     #[serde(rename = "client_name")]
     pub name: String,
-    /// The grants that it may use from now on; empty: as they are.
+    /// The grants it may use; unchanged if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub grant_types: Vec<String>,
 }
 
-/// What Collibra says of a client. It has no secret in it.
+/// A registered client, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Registration {
-    /// Its identifier.
+    /// The client's id.
     #[serde(serialize_with = "as_text")]
     pub client_id: ClientId,
-    /// Its name, if one is told.
+    /// The name, if the response has one.
     pub client_name: Option<String>,
-    /// When it was registered, in seconds since the Unix epoch, if that is told.
+    /// When it was registered, in seconds since the Unix epoch, if the response says so.
     pub client_id_issued_at: Option<i64>,
-    /// The grants that it may use.
+    /// The grants it may use.
     pub grant_types: Vec<String>,
 }
 
-/// An answer that may show a secret, for this one time.
+/// A response that may contain a secret, which is never shown again.
 #[derive(Clone, Debug)]
 pub struct Registered {
     /// The client.
     pub registration: Registration,
-    /// Its secret; there always is one after a registration.
+    /// The secret; always present after a registration.
     pub secret: Option<Secret>,
 }
 
 impl Registered {
-    /// Id and secret, and all else that is known of the client, as JSON: the form that a
-    /// configuration reads as `credentials_file`. `None` if there is no secret.
+    /// Id, secret and all other known attributes as JSON: the format of `credentials_file` in the
+    /// configuration. `None` without a secret.
     #[must_use]
     pub fn credentials(&self) -> Option<Secret> {
         #[derive(Serialize)]
@@ -158,7 +158,7 @@ impl Registered {
 }
 
 impl Base {
-    /// The path that `/clients` follows.
+    /// The path before `/clients`.
     #[must_use]
     pub fn path(self) -> &'static str {
         match self {
@@ -169,8 +169,7 @@ impl Base {
 }
 
 impl Authorization {
-    /// The header's value, marked sensitive; `None` if there is a character in it that no header
-    /// can have.
+    /// The header value, marked sensitive; `None` if a character is not allowed in a header.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let text = match self {
             Authorization::Basic { user, password } => {
@@ -184,8 +183,8 @@ impl Authorization {
         Some(value)
     }
 
-    /// The forms in which an answer could repeat it.
-    pub(crate) fn unspeakable(&self) -> Vec<Secret> {
+    /// The forms in which a response could repeat the secret.
+    pub(crate) fn secret_forms(&self) -> Vec<Secret> {
         match self {
             Authorization::Basic { user, password } => {
                 let pair = Secret::from(format!("{user}:{}", password.expose()));

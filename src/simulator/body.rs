@@ -1,41 +1,41 @@
-//! Reading request bodies without keeping them.
+//! Reads request bodies without keeping them in memory.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
-/// The largest body that is read into memory, in bytes; all larger ones are streamed past.
+/// The largest body that is read into memory, in bytes; larger ones are only counted.
 const KEPT: usize = 4 << 20;
 
-/// Why a body cannot be used.
+/// Why a body is unusable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
-    /// The connection broke, or the body is too large to be kept.
-    #[error("the body broke off, or is larger than {KEPT} bytes")]
+    /// The connection broke, or the body is too large to keep in memory.
+    #[error("the body was truncated, or is larger than {KEPT} bytes")]
     Unread,
-    /// It is not the JSON that is wanted.
-    #[error("the body is not the JSON wanted here: {0}")]
+    /// The body is not the expected JSON.
+    #[error("the body is not the expected JSON: {0}")]
     NotJson(#[from] serde_json::Error),
 }
 
-/// What a body amounted to.
+/// The length and checksum of a body.
 #[derive(Clone, Copy)]
 pub(super) struct Drained {
-    /// Its length.
+    /// The length in bytes.
     pub(super) bytes: u64,
-    /// Its Adler-32 checksum (RFC 1950 section 8.2).
+    /// The Adler-32 checksum (RFC 1950, section 8.2).
     pub(super) adler32: u32,
 }
 
-/// Reads a body to its end and counts its bytes. A body that breaks off is counted up to there.
+/// Reads a body to its end and counts its bytes, also if it is truncated.
 pub(super) async fn count(body: Incoming) -> u64 {
     let mut bytes = 0;
     each_piece(body, |piece| bytes += piece.len() as u64).await;
     bytes
 }
 
-/// Reads a body to its end, counts it and sums it up.
+/// Reads a body to its end; returns its length and checksum.
 pub(super) async fn drain(body: Incoming) -> Drained {
     let (mut bytes, mut sum) = (0, Adler32::default());
     each_piece(body, |piece| {
@@ -49,7 +49,7 @@ pub(super) async fn drain(body: Incoming) -> Drained {
     }
 }
 
-/// Hands every piece of a body to `take`; `false` if the body broke off.
+/// Passes every piece of a body to `take`; `false` if the body was truncated.
 pub(super) async fn each_piece(mut body: Incoming, mut take: impl FnMut(Bytes)) -> bool {
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return false };
@@ -60,7 +60,7 @@ pub(super) async fn each_piece(mut body: Incoming, mut take: impl FnMut(Bytes)) 
     true
 }
 
-/// Keeps a small body.
+/// Reads a small body into memory.
 ///
 /// # Errors
 /// [`Unusable::Unread`].
@@ -80,7 +80,7 @@ pub(super) async fn json<T: DeserializeOwned>(body: Incoming) -> Result<T, Unusa
     Ok(serde_json::from_slice(&keep(body).await?)?)
 }
 
-/// Adler-32, which every language's zlib can check.
+/// Adler-32, which zlib can verify in every language.
 struct Adler32 {
     low: u32,
     high: u32,
@@ -94,7 +94,7 @@ impl Default for Adler32 {
 
 impl Adler32 {
     const MODULUS: u32 = 65_521;
-    /// So many bytes can be added before either sum could overflow (zlib's NMAX).
+    /// How many bytes can be added before a sum could overflow (zlib's NMAX).
     const STEP: usize = 5552;
 
     fn add(&mut self, bytes: &[u8]) {

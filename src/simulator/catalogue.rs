@@ -1,6 +1,6 @@
-//! The data behind the API: assets, domains and communities, files and jobs.
+//! The data behind the API: assets, domains, communities, files and jobs.
 //!
-//! It begins with a few of each, and forgets the oldest of what is created beyond a limit, so a
+//! It starts with a few of each. Beyond a limit the oldest created entries are dropped, so that a
 //! long test does not fill the memory.
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 use super::clock::Reading;
 use super::unique::Unique;
 
-/// The most assets that a simulator begins with.
+/// The most assets that a simulator starts with.
 const SEEDED: u64 = 10_000;
-/// The most entries of one kind that are kept.
+/// The most entries of one kind.
 const KEPT: usize = 50_000;
 
-/// The user to whom everything is attributed.
+/// The user shown as author of everything.
 pub(super) const USER: &str = "00000000-0000-0000-0000-000000900002";
 
 /// A kind of resource.
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Its name as `resourceType` has it.
+    /// The name in `resourceType`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Asset => "Asset",
@@ -40,7 +40,7 @@ impl Kind {
     }
 }
 
-/// Entries by identifier, in the order of their creation.
+/// A collection of entries by id, in the order of creation.
 pub(super) struct Shelf<T> {
     entries: BTreeMap<u64, (String, T)>,
     places: HashMap<String, u64>,
@@ -58,7 +58,7 @@ impl<T> Default for Shelf<T> {
 }
 
 impl<T> Shelf<T> {
-    /// Puts an entry at the end, or in the place of the one with the same identifier.
+    /// Appends an entry, or replaces the one with the same id.
     pub(super) fn put(&mut self, id: &str, entry: T) {
         let place = self.places.get(id).copied().unwrap_or(self.next);
         self.next += 1;
@@ -71,49 +71,49 @@ impl<T> Shelf<T> {
         }
     }
 
-    /// The entry with this identifier.
+    /// The entry with this id.
     pub(super) fn get_mut(&mut self, id: &str) -> Option<&mut T> {
         Some(&mut self.entries.get_mut(self.places.get(id)?)?.1)
     }
 
-    /// Removes the entry with this identifier; `false` if there is none.
+    /// Removes the entry with this id; `false` if there is none.
     pub(super) fn remove(&mut self, id: &str) -> bool {
         self.places
             .remove(id)
             .is_some_and(|place| self.entries.remove(&place).is_some())
     }
 
-    /// All entries, the oldest first.
+    /// All entries, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.entries.values().map(|(_, entry)| entry)
     }
 }
 
-/// A file that was uploaded. Its content is not kept.
+/// An uploaded file, without its content.
 #[derive(Clone)]
 pub(super) struct File {
-    /// Its identifier.
+    /// The id.
     pub(super) id: String,
-    /// Its name.
+    /// The name.
     pub(super) name: String,
-    /// Its media type.
+    /// The media type.
     pub(super) content_type: String,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(super) size: u64,
 }
 
-/// An import, export or removal that runs.
+/// An import, export or removal job.
 #[derive(Clone)]
 pub(super) struct Job {
-    /// Its identifier.
+    /// The id.
     pub(super) id: String,
-    /// What it does.
+    /// The job's type.
     pub(super) name: String,
-    /// What became of it.
+    /// Its result message.
     pub(super) message: String,
-    /// When it began, in milliseconds since the Unix epoch.
+    /// When it started, in milliseconds since the Unix epoch.
     pub(super) began: u64,
-    /// How often it was asked for.
+    /// How often it was polled.
     pub(super) polls: u32,
     /// Whether it was cancelled.
     pub(super) cancelled: bool,
@@ -125,14 +125,14 @@ pub(super) struct Catalogue {
     assets: Shelf<Value>,
     domains: Shelf<Value>,
     communities: Shelf<Value>,
-    /// Files that were uploaded.
+    /// Uploaded files.
     pub(super) files: Shelf<File>,
-    /// Jobs that were started.
+    /// Started jobs.
     pub(super) jobs: Shelf<Job>,
 }
 
 impl Catalogue {
-    /// One community, two domains, and as many assets as there are rows.
+    /// One community, two domains, and one asset per row.
     pub(super) fn seeded(rows: u64, unique: &Unique, now: Reading) -> Self {
         let mut catalogue = Self::default();
         let mut add = |kind, name: String| {
@@ -155,7 +155,7 @@ impl Catalogue {
         }
     }
 
-    /// Creates a resource from what a client sent, with everything else that one has.
+    /// Creates a resource from a client's request, and adds all other attributes.
     pub(super) fn create(
         &mut self,
         kind: Kind,

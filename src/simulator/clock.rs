@@ -1,18 +1,18 @@
-//! The simulator's only look at a clock: everything else takes `now` as an argument.
+//! The simulator's only access to a clock: everything else takes `now` as an argument.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// One look at both clocks.
+/// The time of both clocks.
 #[derive(Clone, Copy)]
 pub(super) struct Reading {
-    /// Monotonic time, which every deadline is measured by.
+    /// Monotonic time, for deadlines.
     pub(super) steady: Instant,
-    /// Wall time since the Unix epoch, which is only ever shown.
+    /// Wall-clock time since the Unix epoch, for display only.
     pub(super) wall: Duration,
 }
 
 impl Reading {
-    /// Wall time in milliseconds, the unit of the API's `createdOn` and its like.
+    /// Wall-clock time in milliseconds, the unit of `createdOn` and similar fields of the API.
     pub(super) fn millis(&self) -> u64 {
         u64::try_from(self.wall.as_millis()).unwrap_or(u64::MAX)
     }
@@ -21,7 +21,7 @@ impl Reading {
 /// Reads the clocks.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the simulator stands for another machine, so it has a clock of its own; this is the only reader"
+    reason = "the simulator stands for another machine, so it has its own clock; this is the only reader"
 )]
 pub(super) fn read() -> Reading {
     Reading {

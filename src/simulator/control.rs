@@ -1,4 +1,4 @@
-//! `/_simulator/…`: what steers the simulator. No token is needed, and no proxy forwards these.
+//! `/_simulator/…`: the control calls. They need no token, and no proxy forwards them.
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -10,13 +10,13 @@ use super::faults::{Order, Refused};
 use super::reply::{self, Payload, Reply};
 use super::world::World;
 
-/// What every control path begins with.
+/// The prefix of every control path.
 pub(super) const PREFIX: &str = "/_simulator/";
 
-/// How clients are registered, managed and given tokens here, for programs that read such things.
+/// The description of the registration, management and token endpoints, for API tools.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// What `POST /_simulator/revoke` may be sent.
+/// The body of `POST /_simulator/revoke`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revoke {

@@ -1,4 +1,4 @@
-//! Who is asking: `Authorization` headers, as a server reads them.
+//! The caller's credentials: parses `Authorization` headers.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,23 +7,23 @@ use http::header::AUTHORIZATION;
 
 use super::form;
 
-/// What the `Authorization` header of a request says.
+/// The `Authorization` header of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Authorization {
-    /// There is none.
+    /// There is no header.
     Absent,
-    /// There is more than one, which no client may send (RFC 9110 section 5.3).
+    /// There are several, which no client may send (RFC 9110, section 5.3).
     Several,
-    /// The Basic scheme, with whatever stands behind it (RFC 7617).
+    /// The Basic scheme and its value (RFC 7617).
     Basic(String),
-    /// The Bearer scheme and its token (RFC 6750 section 2.1).
+    /// The Bearer scheme and its token (RFC 6750, section 2.1).
     Bearer(String),
     /// Anything else.
     Other,
 }
 
 impl Authorization {
-    /// Reads it from a request's headers.
+    /// Parses the header of a request.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else {
@@ -46,20 +46,20 @@ impl Authorization {
     }
 }
 
-/// An identifier and its secret.
+/// An id and its secret.
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub(super) struct Pair {
-    /// The client's or the user's identifier.
+    /// The client's or the user's id.
     pub(super) id: String,
-    /// What proves it.
+    /// The secret or password.
     pub(super) secret: String,
 }
 
 impl Pair {
-    /// Reads `client_secret_basic`: both halves are form-urlencoded by themselves and then joined
-    /// by a colon (RFC 6749 section 2.3.1). An identifier whose own colons are not encoded
-    /// therefore breaks at the first of them. `None` for what cannot be read.
+    /// Parses `client_secret_basic`: id and secret, each form-urlencoded, joined by a colon (RFC
+    /// 6749, section 2.3.1). An id whose own colons are not encoded is therefore split at the first
+    /// of them. `None` if it is malformed.
     pub(super) fn from_client_secret_basic(encoded: &str) -> Option<Self> {
         let Self { id, secret } = Self::from_user_password(encoded)?;
         Some(Self {
@@ -68,7 +68,7 @@ impl Pair {
         })
     }
 
-    /// Reads a user's name and password, which are not encoded further (RFC 7617 section 2).
+    /// Parses a user's name and password, which have no further encoding (RFC 7617, section 2).
     pub(super) fn from_user_password(encoded: &str) -> Option<Self> {
         let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
         let (id, secret) = text.split_once(':')?;

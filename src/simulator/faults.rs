@@ -1,7 +1,7 @@
-//! Which fault falls upon which request.
+//! Decides which request a fault hits.
 //!
-//! Pure: it is told the time, and keeps no randomness. A `share` is spread evenly: with 0.25 it is
-//! always every fourth request that is hit.
+//! Pure: it gets the time as an argument and uses no randomness. A `share` is spread evenly: with
+//! 0.25, exactly every fourth request is hit.
 
 use std::time::{Duration, Instant};
 
@@ -11,65 +11,65 @@ use serde_json::Value;
 
 use super::body::Unusable;
 
-/// The kinds there are, as a user is told them.
+/// The kinds of faults, as listed in messages.
 pub(super) const KINDS: &str = "status:NNN, hang, reset, close, empty, html, truncate, oversized, redirect, \
      slow:MILLIS, none; for tokens also expires_in:VALUE (JSON, or the word absent), token_type:VALUE";
 
-/// Where a fault strikes.
+/// The endpoint that a fault applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Endpoint {
     /// `POST /rest/oauth/v2/token`.
     Token,
-    /// Everything else but the control calls.
+    /// Everything else except the control calls.
     Api,
 }
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Kind {
-    /// Something else happens instead of the true answer.
+    /// The fault replaces the response.
     Instead(Outage),
-    /// The request goes the usual way, and its answer is changed.
+    /// The request is processed normally and its response is changed.
     Upon(Change),
 }
 
-/// What happens instead of an answer.
+/// What replaces a response.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outage {
-    /// Another status, with an error in JSON, and so many seconds in `Retry-After`.
+    /// A status with a JSON error, and `Retry-After` in seconds.
     Status(StatusCode, Option<u64>),
-    /// No answer until the peer gives up.
+    /// No response until the peer gives up.
     Hang,
     /// A TCP reset.
     Reset,
-    /// The connection is closed without an answer.
+    /// The connection closes without a response.
     Close,
     /// 200 and an empty body.
     Empty,
     /// 200 and a login page.
     Html,
-    /// 200 and half of the promised JSON, then the connection closes.
+    /// 200 and half of the announced JSON, then the connection closes.
     Truncate,
-    /// 200 and a mebibyte of JSON.
+    /// 200 and one mebibyte of JSON.
     Oversized,
     /// 302 to another path on the same host.
     Redirect,
 }
 
-/// How a true answer is changed.
+/// How a response is changed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Change {
-    /// It is sent this much later (real time).
+    /// It is delayed by this time (real time).
     Slow(Duration),
-    /// A token comes with this `expires_in`, or with none.
+    /// The token has this `expires_in`, or none.
     ExpiresIn(Option<Value>),
-    /// A token comes with this `token_type`.
+    /// The token has this `token_type`.
     TokenType(String),
 }
 
 impl Change {
-    /// Waits if the answer is to be late.
+    /// Waits if the response is to be delayed.
     pub(super) async fn delay(&self) {
         if let Self::Slow(delay) = self {
             tokio::time::sleep(*delay).await;
@@ -78,7 +78,7 @@ impl Change {
 }
 
 impl Kind {
-    /// Reads a kind as it is typed; the outer `None` is the kind `none`.
+    /// Parses a kind; the outer `None` is the kind `none`.
     fn parse(typed: &str, retry_after: Option<u64>) -> Result<Option<Self>, Refused> {
         let unknown = || Refused::Kind(typed.to_owned());
         let (name, value) = match typed.split_once(':') {
@@ -116,7 +116,7 @@ impl Kind {
     }
 }
 
-/// What `POST /_simulator/faults` is sent.
+/// The body of `POST /_simulator/faults`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Order {
@@ -129,38 +129,38 @@ pub(super) struct Order {
     retry_after: Option<u64>,
 }
 
-/// Why an order was not taken.
+/// Why a fault was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
-    /// No such kind, or its value cannot be read.
+    /// The kind is unknown, or its value is malformed.
     #[error("unknown kind `{0}`; the kinds are {KINDS}")]
     Kind(String),
-    /// A kind that has no meaning at the API.
+    /// The kind does not apply to the API.
     #[error("`{0}` and `draws` are for the endpoint `token` only")]
     TokenOnly(String),
-    /// A token that is issued is always taken from the pool.
+    /// A kind that issues a token always takes it from the pool.
     #[error("`{0}` issues a token, so it always draws from the pool; leave `draws` out")]
     AlwaysDraws(String),
-    /// A `Retry-After` without a status to stand beside.
+    /// A `Retry-After` without a status.
     #[error("`retry_after` goes with `status:NNN` only, not with `{0}`")]
     RetryAfter(String),
-    /// A duration that cannot be read.
+    /// A malformed duration.
     #[error("`for` must be a duration such as \"30s\" or \"5m\", not `{0}`")]
     Duration(String),
-    /// A share that is none.
+    /// A share out of range.
     #[error("`share` must be more than 0 and at most 1, not {0}")]
     Share(f64),
-    /// The request's body.
+    /// An unusable body.
     #[error(transparent)]
     Body(#[from] Unusable),
 }
 
-/// A fault that has fallen upon a request.
+/// A fault that hits a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     /// What goes wrong.
     pub(super) kind: Kind,
-    /// Whether a token request still takes one from the pool.
+    /// Whether a token request still takes a token from the pool.
     pub(super) draws: bool,
 }
 
@@ -171,7 +171,7 @@ struct Active {
     due: f64,
 }
 
-/// The faults in force: at most one an endpoint.
+/// The active faults: at most one per endpoint.
 #[derive(Default)]
 pub(super) struct Faults {
     token: Option<Active>,
@@ -179,17 +179,17 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Takes an order, in place of the one in force at that endpoint.
+    /// Activates a fault, in place of the endpoint's previous one.
     ///
     /// # Errors
-    /// [`Refused`]; what was in force stays in force.
+    /// [`Refused`]; the previous fault then stays active.
     pub(super) fn set(&mut self, order: Order, speed: f64, now: Instant) -> Result<(), Refused> {
         let (endpoint, active) = order.read(speed, now)?;
         *self.at(endpoint) = active;
         Ok(())
     }
 
-    /// The fault that falls upon this request, if one does.
+    /// The fault that hits this request, if any.
     pub(super) fn strike(&mut self, endpoint: Endpoint, now: Instant) -> Option<Fault> {
         let place = self.at(endpoint);
         let active = place.as_mut()?;
@@ -198,7 +198,7 @@ impl Faults {
             return None;
         }
         active.due += active.share;
-        // a little less than one, since shares such as 0.1 do not add up exactly
+        // slightly less than one, because shares such as 0.1 do not add up exactly
         if active.due < 1.0 - 1e-9 {
             return None;
         }
@@ -206,7 +206,7 @@ impl Faults {
         Some(active.fault.clone())
     }
 
-    /// Lifts all faults.
+    /// Removes all faults.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

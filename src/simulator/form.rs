@@ -1,11 +1,11 @@
-//! `application/x-www-form-urlencoded`, decoded strictly (RFC 6749 appendix B).
+//! Strict decoding of `application/x-www-form-urlencoded` (RFC 6749, appendix B).
 
-/// A percent sign without two hexadecimal digits, or bytes that are no UTF-8.
+/// A percent sign without two hexadecimal digits, or bytes that are not UTF-8.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a % that is not followed by two hexadecimal digits, or bytes that are not UTF-8")]
 pub(super) struct Malformed;
 
-/// Decodes one name or value of a form: `+` is a space.
+/// Decodes a name or value of a form: `+` is a space.
 ///
 /// # Errors
 /// [`Malformed`], where a lenient decoder would guess.
@@ -13,7 +13,7 @@ pub(super) fn decode(text: &[u8]) -> Result<String, Malformed> {
     unescape(text, true)
 }
 
-/// Decodes one segment of a path: `+` stands for itself (RFC 3986 section 3.3).
+/// Decodes a segment of a path: `+` is a plus sign (RFC 3986, section 3.3).
 ///
 /// # Errors
 /// [`Malformed`].
@@ -21,7 +21,7 @@ pub(super) fn decode_segment(text: &str) -> Result<String, Malformed> {
     unescape(text.as_bytes(), false)
 }
 
-/// Decodes a whole form or query into its pairs, in order, repeated names included.
+/// Decodes a form or query into its pairs, in order, including repeated names.
 ///
 /// # Errors
 /// [`Malformed`].
@@ -37,7 +37,7 @@ pub(super) fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
         .collect()
 }
 
-/// The first value of `name` in a query, if the query can be read and has it.
+/// The first value of `name` in a query, if the query is well-formed and has it.
 pub(super) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
     let pairs = pairs(query?.as_bytes()).ok()?;
     pairs

@@ -1,6 +1,6 @@
-//! The authorization server's memory: clients, their pools, the tokens it gave out.
+//! The state of the authorization server: clients, their pools, and issued tokens.
 //!
-//! Pure: it is told the time, and handed the token that it is to issue.
+//! Pure: it gets the time and new tokens as arguments.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 use super::pool::Pool;
 use super::state::ClientState;
 
-/// Tokens remembered after their end, so that an old one is told from one never issued.
+/// How many expired tokens are remembered, to tell them from unknown ones.
 const REMEMBERED: usize = 65_536;
 
-/// What holds for every client, in real time (already divided by the speed).
+/// The settings of every client, in real time (already divided by the speed).
 #[derive(Clone, Copy)]
 pub(super) struct Rules {
-    /// How many tokens a full pool holds.
+    /// The capacity of a pool, in tokens.
     pub(super) capacity: u32,
-    /// How long it takes for one more.
+    /// The time in which one token refills.
     pub(super) refill: Duration,
-    /// How long a token lives.
+    /// The lifetime of a token.
     pub(super) lifetime: Duration,
 }
 
-/// What became of a token.
+/// The state of a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It opens the API.
+    /// The API accepts it.
     Live,
-    /// It was issued here and has ended.
+    /// It was issued here and has expired.
     Ended,
     /// It was not issued here.
     Unknown,
@@ -39,7 +39,7 @@ pub(super) struct Client {
     pub(super) name: String,
     /// When it was registered, in seconds since the Unix epoch.
     pub(super) registered: u64,
-    /// The grants it may use (RFC 7591 section 2).
+    /// The grants it may use (RFC 7591, section 2).
     pub(super) grant_types: Vec<String>,
     secret: String,
     pool: Pool,
@@ -53,7 +53,7 @@ struct Issued {
     ends: Instant,
 }
 
-/// The authorization server's memory.
+/// The state of the authorization server.
 pub(super) struct Issuer {
     rules: Rules,
     clients: BTreeMap<String, Client>,
@@ -62,7 +62,7 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
-    /// An issuer that knows no client yet.
+    /// Returns an issuer without clients.
     pub(super) fn new(rules: Rules) -> Self {
         let (clients, tokens, oldest_first) = Default::default();
         Self {
@@ -73,7 +73,7 @@ impl Issuer {
         }
     }
 
-    /// Adds a client, with a full pool.
+    /// Adds a client with a full pool.
     pub(super) fn add(
         &mut self,
         id: String,
@@ -94,51 +94,52 @@ impl Issuer {
         self.clients.insert(id, client);
     }
 
-    /// Removes a client and ends its tokens.
+    /// Removes a client and revokes its tokens.
     pub(super) fn remove(&mut self, id: &str, now: Instant) -> bool {
         self.revoke(Some(id), now);
         self.clients.remove(id).is_some()
     }
 
-    /// A client by its identifier.
+    /// The client with this id.
     pub(super) fn client(&self, id: &str) -> Option<&Client> {
         self.clients.get(id)
     }
 
-    /// A client by its identifier, to be changed.
+    /// The client with this id, mutably.
     pub(super) fn client_mut(&mut self, id: &str) -> Option<&mut Client> {
         self.clients.get_mut(id)
     }
 
-    /// All clients, by identifier.
+    /// All clients and their ids.
     pub(super) fn clients(&self) -> impl Iterator<Item = (&String, &Client)> {
         self.clients.iter()
     }
 
-    /// Whether `secret` is the secret of the client `id`.
+    /// Returns whether `secret` is the secret of the client `id`.
     pub(super) fn knows(&self, id: &str, secret: &str) -> bool {
         self.clients
             .get(id)
             .is_some_and(|client| client.secret == secret)
     }
 
-    /// Whether the client `id` was registered for `grant_type`.
+    /// Returns whether the client `id` may use `grant_type`.
     pub(super) fn allows(&self, id: &str, grant_type: &str) -> bool {
         let client = self.clients.get(id);
         client.is_some_and(|client| client.grant_types.iter().any(|of| of == grant_type))
     }
 
-    /// Notes that a token request in the name of `id` was refused with 400 or 401.
+    /// Counts a token request of `id` that was refused with 400 or 401.
     pub(super) fn count_refusal(&mut self, id: &str) {
         if let Some(client) = self.clients.get_mut(id) {
             client.refused += 1;
         }
     }
 
-    /// Takes one from the pool of `id` and makes `token` live. `false`: no such client (any more).
+    /// Takes a token from the pool of `id` and makes `token` valid. `false` if the client does not
+    /// exist.
     ///
     /// # Errors
-    /// When the pool is empty, how long it takes until it is not; counted, and nothing is taken.
+    /// If the pool is empty: how long until it is not. The request is counted and takes nothing.
     pub(super) fn issue(&mut self, id: &str, token: &str, now: Instant) -> Result<bool, Duration> {
         let Some(client) = self.clients.get_mut(id) else {
             return Ok(false);
@@ -162,7 +163,7 @@ impl Issuer {
         Ok(true)
     }
 
-    /// What became of a token.
+    /// The state of a token.
     pub(super) fn standing(&self, token: &str, now: Instant) -> Standing {
         match self.tokens.get(token) {
             Some(issued) if now < issued.ends => Standing::Live,
@@ -171,7 +172,7 @@ impl Issuer {
         }
     }
 
-    /// Ends the live tokens of one client, or of all, and says how many there were.
+    /// Revokes the tokens of one client or of all; returns how many were valid.
     pub(super) fn revoke(&mut self, client: Option<&str>, now: Instant) -> usize {
         let chosen = self.tokens.values_mut().filter(|issued| {
             now < issued.ends && client.is_none_or(|client| client == issued.client)
@@ -179,7 +180,7 @@ impl Issuer {
         chosen.map(|issued| issued.ends = now).count()
     }
 
-    /// Fills all pools and zeroes all counters. Live tokens stay live.
+    /// Fills all pools and resets all counters. Tokens stay valid.
     pub(super) fn reset(&mut self, now: Instant) {
         for client in self.clients.values_mut() {
             client.pool.fill(now);
@@ -187,7 +188,7 @@ impl Issuer {
         }
     }
 
-    /// Every client's counters.
+    /// The counters of every client.
     pub(super) fn state(&self, now: Instant) -> BTreeMap<String, ClientState> {
         let mut live: HashMap<&str, u64> = HashMap::new();
         for issued in self.tokens.values().filter(|issued| now < issued.ends) {

@@ -1,18 +1,17 @@
-//! A simulated Collibra, for demonstrations and for tests of anything that talks to one.
+//! A simulated Collibra for demonstrations and tests.
 //!
-//! It issues access tokens out of a small pool per client, as the real service does, refuses every
-//! request to its API that carries no live token, counts all of it, and misbehaves on demand. It
-//! stands for another party, so it uses nothing else of this crate: no misunderstanding can be
-//! shared between the two.
+//! It issues access tokens from a small pool per client, as the real service does. It refuses API
+//! requests without a valid token, counts everything, and fails on demand. It shares no code with
+//! the rest of this crate, so that the two cannot share a misunderstanding.
 //!
-//! A request's way: `server` → `token_endpoint`, `control` or `api` → `faults` decide
-//! whether it goes wrong, `outage` how → `reply`. What is remembered is in `world`; `pool`,
-//! `issuer` and `faults` are pure and are told the time, which only `clock` reads.
+//! The path of a request: `server` → `token_endpoint`, `control` or `api` → `faults` decide whether
+//! it fails and `outage` how → `reply`. `world` holds the state. `pool`, `issuer` and `faults` are
+//! pure; only `clock` reads the time.
 //!
-//! What is known of the real service is in its OpenAPI documents. Where those are silent, this is
-//! what happens here: a refused request draws nothing from the pool; a new token does not end the
-//! old one; a request that has begun goes on when its token ends; a 429 has a body like the other
-//! errors, and `Retry-After` only if [`Config::retry_after`] says so.
+//! The behaviour follows Collibra's OpenAPI documents. Where they say nothing, the simulator
+//! decides: a refused request takes nothing from the pool. A new token does not invalidate the old
+//! one. A request in progress continues when its token expires. A 429 has a body like the other
+//! errors, and `Retry-After` only with [`Config::retry_after`].
 
 mod api;
 mod body;
@@ -49,55 +48,54 @@ use self::issuer::Rules;
 pub use self::state::{ClientState, State};
 use self::world::{Settings, World};
 
-/// The identifier of the client that there is when none is configured.
+/// The id of the default client.
 pub const DEMO_CLIENT_ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
 
-/// The secret of [`DEMO_CLIENT_ID`]: well known, and full of what must be encoded.
+/// The secret of [`DEMO_CLIENT_ID`]: well known, and full of characters that need encoding.
 pub const DEMO_CLIENT_SECRET: &str = "s3cr+t/=%&x y~!*";
 
-/// The longest duration and the greatest pool that a configuration may ask for.
+/// The longest duration and the largest pool that a configuration may have.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 const GREATEST_POOL: u32 = 1_000_000;
 
-/// How a simulated Collibra is to be.
+/// The configuration of a simulated Collibra.
 #[derive(Clone)]
 pub struct Config {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 chooses a free one.
     pub listen: SocketAddr,
-    /// Serves `https` with these files, instead of `http`.
+    /// Serves `https` with these files.
     pub tls: Option<TlsFiles>,
-    /// The clients: identifier and secret.
+    /// The clients: id and secret.
     pub clients: Vec<(String, String)>,
-    /// How many tokens a client's pool holds.
+    /// The capacity of a client's pool.
     pub pool: u32,
-    /// How long it takes until there is one more in a pool, in Collibra's time.
+    /// The time in which one token refills, in simulated time.
     pub refill: Duration,
-    /// How long a token lives, in Collibra's time.
+    /// The lifetime of a token, in simulated time.
     pub lifetime: Duration,
-    /// Collibra's seconds a second: every duration is divided by it.
+    /// Simulated seconds per second: every duration is divided by it.
     pub speed: f64,
-    /// Whether a 429 says in `Retry-After` when the pool has one again (whole seconds, real time).
+    /// Whether a 429 has a `Retry-After` (whole seconds, real time).
     pub retry_after: bool,
-    /// How many rows an export has unless asked otherwise, and how many assets there are (at most
-    /// ten thousand).
+    /// The default number of rows of an export, and the number of assets (at most ten thousand).
     pub rows: u64,
-    /// Whether `PUT …/clients/{client_id}` gives the client a new secret and answers with it. The
-    /// documents leave that open.
+    /// Whether `PUT …/clients/{client_id}` changes the client's secret and returns the new one.
+    /// Collibra does not document it.
     pub update_rotates_secret: bool,
 }
 
-/// The files that `https` needs, in PEM.
+/// The PEM files for `https`.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The certificate, followed by those that lead up to its root.
+    /// The certificate and its chain.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
 }
 
 impl Default for Config {
     /// Port 9400 of this machine, `http`, one well-known client, and the pool, refill and lifetime
-    /// that Collibra documents, at its own speed.
+    /// that Collibra documents, at real speed.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9400)),
@@ -114,41 +112,41 @@ impl Default for Config {
     }
 }
 
-/// Why a simulated Collibra cannot start. All of these are permanent: the configuration has to
-/// change, or something else that holds the address has to go.
+/// Why a simulated Collibra cannot start. All are permanent until the configuration changes or the
+/// address is free.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The address that was asked for.
+        /// The configured address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A certificate or key cannot be used.
+    /// A certificate or key is unusable.
     #[error("cannot use {path} for TLS: {reason}", path = path.display())]
     Tls {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
-    /// `expires_in` counts whole seconds, so tokens must live for at least one.
+    /// `expires_in` is in whole seconds, so a token must live for at least one.
     #[error(
         "a token would live for {real:?} only: the lifetime divided by the speed must be at least \
          1 second, so choose a longer lifetime or a lower speed"
     )]
     Lifetime {
-        /// How long a token would live, in real time.
+        /// The lifetime in real time.
         real: Duration,
     },
-    /// Another setting is out of its range.
+    /// Another setting is out of range.
     #[error("{0}")]
     Range(&'static str),
 }
 
-/// A simulated Collibra that runs. Dropping it stops it.
+/// A running simulated Collibra. Dropping it stops it.
 pub struct Simulator {
     address: SocketAddr,
     world: Arc<World>,
@@ -156,11 +154,11 @@ pub struct Simulator {
     serving: JoinHandle<()>,
 }
 
-/// Starts a simulated Collibra on the current tokio runtime, whose timers and sockets must be
-/// enabled. It accepts connections as soon as this returns.
+/// Starts a simulated Collibra on the current tokio runtime, which needs timers and IO. It accepts
+/// connections once this returns.
 ///
 /// # Errors
-/// [`Error`], if the address, the files or the numbers cannot be used.
+/// [`Error`], if the address, the files or the numbers are unusable.
 pub async fn start(config: Config) -> Result<Simulator, Error> {
     let settings = settings(&config)?;
     let acceptor = config.tls.as_ref().map(tls::acceptor).transpose()?;
@@ -185,22 +183,22 @@ pub async fn start(config: Config) -> Result<Simulator, Error> {
 }
 
 impl Simulator {
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it has counted: the same as `GET /_simulator/state`.
+    /// The counters, as in `GET /_simulator/state`.
     pub fn state(&self) -> State {
         self.world.state()
     }
 
-    /// Stops it at once: requests under way are cut off. When this returns, the address is free.
+    /// Stops at once; requests in progress are cut off. The address is free when this returns.
     pub async fn shutdown(mut self) {
         if let Some(stop) = self.stop.take()
             && stop.send(()).is_ok()
         {
-            // it ends by itself now; if it panicked instead, it has ended as well
+            // it ends by itself now, or has ended with a panic
             let _ = (&mut self.serving).await;
         }
     }
@@ -212,7 +210,7 @@ impl Drop for Simulator {
     }
 }
 
-/// Turns a configuration into real time, or says what is wrong with it.
+/// Validates a configuration and converts it to real time.
 fn settings(config: &Config) -> Result<Settings, Error> {
     let speed = config.speed;
     if !(0.001..=1_000_000.0).contains(&speed) {

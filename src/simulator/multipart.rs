@@ -1,9 +1,9 @@
-//! Multipart bodies, read as they come and never kept (RFC 7578, RFC 2046 section 5.1).
+//! Multipart bodies, parsed as they arrive and never kept (RFC 7578; RFC 2046, section 5.1).
 
-/// The longest header of a part, in bytes.
+/// The largest header of a part, in bytes.
 const HEADER: usize = 16 << 10;
 
-/// A body that is not what its `Content-Type` says.
+/// The body does not match its `Content-Type`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body is not well-formed multipart/form-data")]
 pub(super) struct Malformed;
@@ -15,9 +15,9 @@ pub(super) struct Part {
     pub(super) name: String,
     /// The file's name, if it is a file.
     pub(super) file_name: Option<String>,
-    /// Its media type, if it says.
+    /// The media type, if given.
     pub(super) content_type: Option<String>,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(super) size: u64,
 }
 
@@ -29,7 +29,7 @@ enum Expect {
     Nothing,
 }
 
-/// Reads one multipart body, piece by piece.
+/// Parses a multipart body piece by piece.
 pub(super) struct Reader {
     delimiter: Vec<u8>,
     unread: Vec<u8>,
@@ -38,7 +38,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader for a body of this `Content-Type`; `None` if that is not multipart.
+    /// Returns a reader for a body of this `Content-Type`; `None` if it is not multipart.
     pub(super) fn for_content_type(content_type: &str) -> Option<Self> {
         let mut pieces = content_type.split(';').map(str::trim);
         let essence = pieces.next()?;
@@ -52,14 +52,14 @@ impl Reader {
         })?;
         Some(Self {
             delimiter: format!("\r\n--{boundary}").into_bytes(),
-            // the first delimiter may stand at the very start
+            // the first delimiter may be at the very start
             unread: b"\r\n".to_vec(),
             expect: Expect::Delimiter { in_part: false },
             parts: Vec::new(),
         })
     }
 
-    /// Takes the next piece of the body.
+    /// Parses the next piece of the body.
     ///
     /// # Errors
     /// [`Malformed`].
@@ -69,10 +69,10 @@ impl Reader {
         Ok(())
     }
 
-    /// The parts, once the body has ended.
+    /// The parts, after the end of the body.
     ///
     /// # Errors
-    /// [`Malformed`] if the last delimiter has not been seen.
+    /// [`Malformed`] if the last delimiter is missing.
     pub(super) fn finish(self) -> Result<Vec<Part>, Malformed> {
         if self.expect == Expect::Nothing {
             Ok(self.parts)
@@ -81,7 +81,7 @@ impl Reader {
         }
     }
 
-    /// Goes one step on; `false` when more is needed for that.
+    /// Parses one step; `false` if it needs more data.
     fn step(&mut self) -> Result<bool, Malformed> {
         match self.expect {
             Expect::Delimiter { in_part } => {
@@ -108,7 +108,7 @@ impl Reader {
                 Ok(true)
             }
             Expect::Header => {
-                // the line end before it still stands in front
+                // the line end before it is still at the front
                 let Some(end) = find(&self.unread, b"\r\n\r\n") else {
                     return if self.unread.len() > HEADER {
                         Err(Malformed)
@@ -148,7 +148,7 @@ impl Part {
     }
 }
 
-/// A parameter of a header value: `; name="value"`.
+/// The parameter `name` of a header value: `; name="value"`.
 fn parameter(value: &str, name: &str) -> Option<String> {
     value.split(';').find_map(|piece| {
         let (key, value) = piece.trim().split_once('=')?;
@@ -157,7 +157,7 @@ fn parameter(value: &str, name: &str) -> Option<String> {
     })
 }
 
-/// Where `needle` first stands in `haystack`. `needle` begins with a carriage return.
+/// The first position of `needle`, which starts with a carriage return, in `haystack`.
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {

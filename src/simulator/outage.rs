@@ -1,4 +1,4 @@
-//! Carrying out a fault: what goes over the wire instead of the true answer.
+//! Carries out a fault: what is sent instead of the response.
 
 use bytes::Bytes;
 use http::header::{HOST, LOCATION};
@@ -12,31 +12,31 @@ use super::reply::{self, Payload, Reply};
 use super::wire::Line;
 use super::world::World;
 
-/// The length of an `oversized` answer's padding, in bytes.
+/// The length of the padding of an `oversized` response, in bytes.
 const OVERSIZED: usize = 1 << 20;
 
 const LOGIN_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\
     <body><form method=\"post\" action=\"/signin\"><input name=\"username\">\
     <input name=\"password\" type=\"password\"><button>Sign in</button></form></body></html>\n";
 
-/// The part of a request that a fault needs.
+/// The parts of a request that a fault needs.
 pub(super) struct Hit<'a> {
-    /// Where it came in.
+    /// The endpoint it arrived at.
     pub(super) endpoint: Endpoint,
-    /// The connection it came by.
+    /// Its connection.
     pub(super) line: &'a Line,
     /// Its headers.
     pub(super) headers: &'a HeaderMap,
-    /// Its body, if that has not been read yet.
+    /// Its body, if it was not read yet.
     pub(super) body: Option<Incoming>,
 }
 
-/// Answers as the fault demands, which may be never.
+/// Sends what the fault demands, possibly nothing.
 pub(super) async fn carry_out(world: &World, outage: &Outage, hit: Hit<'_>) -> Reply {
     if let Some(unread) = hit.body
         && !matches!(outage, Outage::Hang | Outage::Reset)
     {
-        // what stays unread would turn the end of the connection into a reset
+        // unread data would turn the end of the connection into a reset
         body::count(unread).await;
     }
     match outage {
@@ -70,7 +70,7 @@ fn status_reply(
     retry_after: Option<u64>,
     endpoint: Endpoint,
 ) -> Reply {
-    let message = "This fault was ordered.";
+    let message = "This fault was requested.";
     let reply = match endpoint {
         Endpoint::Token => {
             let code = match status {

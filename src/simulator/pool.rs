@@ -1,13 +1,13 @@
-//! A client's pool of access tokens: a bucket that refills continuously.
+//! A client's token pool: a bucket that refills continuously.
 //!
-//! Pure: it is told the time, and told when to take.
+//! Pure: it gets the time as an argument.
 
 use std::time::{Duration, Instant};
 
-/// A bucket of `capacity` tokens into which one more drips every `refill`.
+/// A bucket of `capacity` tokens that refills by one every `refill`.
 ///
-/// The whole state is the moment at which the bucket will be full again, so no fraction is ever
-/// rounded and a bucket left alone is full exactly when it should be.
+/// Its state is the moment at which it will be full, so no fraction is ever rounded, and an idle
+/// bucket is full exactly in time.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     capacity: u32,
@@ -16,7 +16,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool that is full at `now`. `capacity` is at least 1 and `refill` more than nothing.
+    /// Returns a pool that is full at `now`. `capacity` is at least 1, `refill` above zero.
     pub(super) fn full(capacity: u32, refill: Duration, now: Instant) -> Self {
         Self {
             capacity,
@@ -25,10 +25,10 @@ impl Pool {
         }
     }
 
-    /// Takes one token out.
+    /// Takes one token.
     ///
     /// # Errors
-    /// When there is less than one, how long it takes until there is; nothing is taken then.
+    /// If there is less than one: how long until there is. Nothing is taken then.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let missing = self.full_at.saturating_duration_since(now);
         let bearable = self.refill * (self.capacity - 1);
@@ -39,13 +39,13 @@ impl Pool {
         Ok(())
     }
 
-    /// How many tokens it holds, fractions included, from 0 to the capacity.
+    /// The tokens available, fractions included, from 0 to the capacity.
     pub(super) fn available(&self, now: Instant) -> f64 {
         let missing = self.full_at.saturating_duration_since(now);
         f64::from(self.capacity) - missing.as_secs_f64() / self.refill.as_secs_f64()
     }
 
-    /// Fills it up.
+    /// Fills the pool.
     pub(super) fn fill(&mut self, now: Instant) {
         self.full_at = now;
     }

@@ -1,4 +1,4 @@
-//! Answers, and bodies that are made while they are sent.
+//! Responses, and bodies that are generated while they are sent.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,13 +14,13 @@ use tokio::time::Sleep;
 
 use super::wire::Line;
 
-/// An answer of the simulator.
+/// A response of the simulator.
 pub(super) type Reply = Response<Payload>;
 
-/// Makes the next piece of a body; `None` at its end.
+/// Generates the next piece of a body; `None` at its end.
 pub(super) type Producer = Box<dyn FnMut() -> Option<Bytes> + Send>;
 
-/// A body: pieces made one at a time, as fast as the peer reads.
+/// A body of pieces, generated as fast as the peer reads.
 pub(super) struct Payload {
     next: Producer,
     length: Option<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// A body that is all there.
+    /// A body that is in memory.
     pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let length = bytes.len() as u64;
@@ -38,7 +38,7 @@ impl Payload {
         Self::sized(length, Box::new(move || rest.take()))
     }
 
-    /// A body announced with a `Content-Length`.
+    /// A body with a `Content-Length`.
     pub(super) fn sized(length: u64, next: Producer) -> Self {
         Self {
             length: Some(length),
@@ -46,7 +46,7 @@ impl Payload {
         }
     }
 
-    /// A body sent in chunks, its length not announced.
+    /// A chunked body, without an announced length.
     pub(super) fn chunked(next: Producer) -> Self {
         Self {
             next,
@@ -57,13 +57,13 @@ impl Payload {
         }
     }
 
-    /// Breaks the connection off where the pieces end, instead of ending the body.
+    /// Breaks the connection after the last piece, instead of ending the body.
     pub(super) fn cut(mut self, line: Line) -> Self {
         self.cut = Some(line);
         self
     }
 
-    /// Waits this long after each piece.
+    /// Pauses this long after each piece.
     pub(super) fn paced(mut self, pause: Option<Duration>) -> Self {
         self.pause = pause;
         self
@@ -89,7 +89,7 @@ impl Body for Payload {
             }
             (None, None) => Poll::Ready(None),
             (None, Some(line)) => {
-                // hyper flushes right after this, and the wire breaks off there
+                // hyper flushes after this, and the wire breaks the connection then
                 line.close();
                 Poll::Pending
             }
@@ -106,7 +106,7 @@ impl Body for Payload {
     }
 }
 
-/// An answer of the given type and body.
+/// A response with this content type and body.
 pub(super) fn of_type(status: StatusCode, content_type: &'static str, body: Payload) -> Reply {
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
@@ -116,19 +116,19 @@ pub(super) fn of_type(status: StatusCode, content_type: &'static str, body: Payl
     reply
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
     of_type(status, "application/json", Payload::whole(body.to_string()))
 }
 
-/// An answer with nothing in it.
+/// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Reply {
     let mut reply = Response::new(Payload::whole(Bytes::new()));
     *reply.status_mut() = status;
     reply
 }
 
-/// The REST API's form of an error.
+/// An error in the REST API's format.
 pub(super) fn api_error(status: StatusCode, code: &str, message: &str) -> Reply {
     let body = json!({
         "statusCode": status.as_u16(),
@@ -140,7 +140,7 @@ pub(super) fn api_error(status: StatusCode, code: &str, message: &str) -> Reply 
     json(status, &body)
 }
 
-/// The authorization server's form of an error (RFC 6749 section 5.2).
+/// An error in the authorization server's format (RFC 6749, section 5.2).
 pub(super) fn oauth_error(status: StatusCode, code: &str, description: &str) -> Reply {
     let body = json!({
         "error": code,
@@ -150,7 +150,7 @@ pub(super) fn oauth_error(status: StatusCode, code: &str, description: &str) -> 
     not_stored(json(status, &body))
 }
 
-/// Forbids caches to keep an answer (RFC 6749 section 5.1).
+/// Forbids caching (RFC 6749, section 5.1).
 pub(super) fn not_stored(reply: Reply) -> Reply {
     with_header(reply, CACHE_CONTROL, "no-store")
 }
@@ -163,12 +163,12 @@ pub(super) fn retry_after(reply: Reply, seconds: Option<u64>) -> Reply {
     }
 }
 
-/// A wait as `Retry-After` can say it: rounded up, and never nothing.
+/// A wait in whole seconds for `Retry-After`: rounded up, at least 1.
 pub(super) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0 || wait.is_zero())
 }
 
-/// Adds a header, unless the value cannot stand in one.
+/// Adds a header, unless the value is invalid.
 pub(super) fn with_header(mut reply: Reply, name: HeaderName, value: &str) -> Reply {
     if let Ok(value) = HeaderValue::from_str(value) {
         reply.headers_mut().append(name, value);

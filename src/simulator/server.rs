@@ -1,4 +1,4 @@
-//! Sockets: listening, TLS, and one task a connection.
+//! The sockets: listening, TLS, and one task per connection.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,13 +20,13 @@ use super::wire::{Line, Stream, Wire};
 use super::world::World;
 use super::{api, control, token_endpoint};
 
-/// Connections that the kernel holds until they are accepted; it may lower this (`somaxconn`).
+/// How many connections the kernel queues until they are accepted; it may cap this (`somaxconn`).
 const BACKLOG: u32 = 4096;
 
-/// How long a TLS handshake may take.
+/// The timeout of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Binds the address, so that connections queue up from now on.
+/// Binds the address; connections queue up from then on.
 pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -37,7 +37,7 @@ pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until told to stop, or until it is dropped; connections end with it.
+/// Serves until it is told to stop or dropped; its connections end with it.
 pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -52,7 +52,7 @@ pub(super) async fn serve(
                     connections.spawn(connection(tcp, tls.clone(), world.clone()));
                 }
                 Err(error) => {
-                    // out of file descriptors, most likely: some will be free again
+                    // most likely out of file descriptors: some will become free
                     tracing::warn!(%error, "the simulator cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }

@@ -1,36 +1,36 @@
-//! What the simulator tells of itself at `GET /_simulator/state`.
+//! The counters that `GET /_simulator/state` returns.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Everything counted since the start, or since the last `POST /_simulator/reset`.
+/// All counts since the start, or since the last `POST /_simulator/reset`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct State {
-    /// Every client, by its identifier.
+    /// Every client, by its id.
     pub clients: BTreeMap<String, ClientState>,
-    /// Requests to the API, those that were refused included; no token requests, no control calls.
+    /// API requests, including refused ones; without token requests and control calls.
     pub requests: u64,
-    /// Requests to the API that carried no live token.
+    /// API requests without a valid token.
     pub unauthorized: u64,
-    /// Requests to the token endpoint, whatever became of them.
+    /// Requests to the token endpoint, whatever their result.
     pub token_requests: u64,
-    /// Requests, to either endpoint, that a fault fell upon.
+    /// Requests to either endpoint that a fault hit.
     pub faulted: u64,
-    /// Simulated seconds a second.
+    /// Simulated seconds per second.
     pub speed: f64,
 }
 
-/// One client's part of [`State`].
+/// One client's counters.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ClientState {
-    /// Tokens given out; a token whose answer a fault then spoiled counts.
+    /// Issued tokens, including those whose response a fault changed.
     pub issued: u64,
-    /// Token requests answered 429 because the pool was empty; 429s made by a fault do not count.
+    /// Token requests that got 429 because the pool was empty; 429s of a fault do not count.
     pub rate_limited: u64,
-    /// Token requests in this client's name answered 400 or 401.
+    /// Token requests of this client that got 400 or 401.
     pub refused: u64,
     /// Tokens in the pool, fractions included.
     pub pool_available: f64,

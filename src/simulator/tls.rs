@@ -1,4 +1,4 @@
-//! TLS for the simulator, from a certificate and a key in PEM files.
+//! TLS with a certificate and a key from PEM files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 
 use super::{Error, TlsFiles};
 
-/// Reads the files and makes an acceptor of them: TLS 1.2 and 1.3, HTTP/1.1.
+/// Reads the files and builds an acceptor: TLS 1.2 and 1.3, HTTP/1.1.
 pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, Error> {
     let unusable = |path: &Path, reason: &dyn std::fmt::Display| Error::Tls {
         path: path.to_owned(),

@@ -1,7 +1,7 @@
-//! `POST /rest/oauth/v2/token`: the client credentials grant (RFC 6749 section 4.4).
+//! `POST /rest/oauth/v2/token`: the client credentials grant (RFC 6749, section 4.4).
 //!
-//! Who asks is settled before what is asked for, and the pool comes last, so that only a request
-//! that is in order draws from it.
+//! It authenticates the client first, then checks the request. The pool comes last, so that only a
+//! valid request takes a token.
 
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
@@ -37,14 +37,14 @@ pub(super) async fn answer(world: &World, line: &Line, request: Request<Incoming
         draws: false,
     }) = &fault
     {
-        // an outage does not look at the request, so it does not matter whether that is in order
+        // an outage does not depend on whether the request is valid
         return outage::carry_out(world, outage, hit(Some(body))).await;
     }
     let issued = process(world, &head, body).await;
     match (issued, fault.map(|fault| fault.kind)) {
         (Ok(_), Some(Kind::Instead(outage))) => outage::carry_out(world, &outage, hit(None)).await,
         (issued, Some(Kind::Upon(change))) => {
-            // late, but the token's life has begun
+            // delayed, but the token's lifetime has started
             change.delay().await;
             issued.map_or_else(Refusal::into_reply, |token| {
                 granted(world, &token, Some(&change))
@@ -67,7 +67,7 @@ async fn process(world: &World, head: &Parts, body: Incoming) -> Result<String, 
     issue(world, &client)
 }
 
-/// Why a request was refused.
+/// Why a request is refused.
 enum Refusal {
     Method,
     Malformed(&'static str),
@@ -84,13 +84,13 @@ impl Refusal {
             Self::Method => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "invalid_request",
-                "A token is asked for with POST.",
+                "A token request must use POST.",
             ),
             Self::Malformed(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),
             Self::InvalidClient { .. } => (
                 StatusCode::UNAUTHORIZED,
                 "invalid_client",
-                "The client is unknown, or this is not its secret.",
+                "The client is unknown, or its secret is wrong.",
             ),
             Self::UnsupportedGrantType => (
                 StatusCode::BAD_REQUEST,
@@ -105,12 +105,12 @@ impl Refusal {
             Self::InvalidScope => (
                 StatusCode::BAD_REQUEST,
                 "invalid_scope",
-                "A client has all of its scopes; ask for none.",
+                "A client always has all of its scopes; omit the parameter.",
             ),
             Self::RateLimited { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_requests",
-                "The client's pool of tokens is empty.",
+                "The client's token pool is empty.",
             ),
         };
         let reply = reply::oauth_error(status, code, description);
@@ -125,7 +125,7 @@ impl Refusal {
     }
 }
 
-/// Finds out which client asks, and whether it asks for something that there is.
+/// Authenticates the client and validates its request.
 fn admit(world: &World, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
     if !is_form(headers) {
         return Err(Refusal::Malformed(
@@ -161,7 +161,7 @@ fn is_form(headers: &HeaderMap) -> bool {
         .eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-/// The request's parameters; one sent without a value counts as not sent (RFC 6749 section 3.2).
+/// The request's parameters; one without a value counts as missing (RFC 6749, section 3.2).
 #[derive(Default)]
 struct Form {
     grant_type: Option<String>,
@@ -183,14 +183,14 @@ impl Form {
                 _ => continue,
             };
             if field.is_some() {
-                return Err(Refusal::Malformed("A parameter is given twice."));
+                return Err(Refusal::Malformed("A parameter is repeated."));
             }
             *field = Some(value).filter(|value| !value.is_empty());
         }
         Ok(form)
     }
 
-    /// The credentials, and whether they came in the header (RFC 6749 section 2.3.1).
+    /// The credentials, and whether they came in the header (RFC 6749, section 2.3.1).
     fn credentials(&self, headers: &HeaderMap) -> Result<(Pair, bool), Refusal> {
         let of_the_form = (self.client_id.as_ref(), self.client_secret.as_ref());
         match (Authorization::of(headers), of_the_form) {
@@ -203,7 +203,7 @@ impl Form {
             )),
             (Authorization::Absent, _) => Err(Refusal::InvalidClient { by_header: false }),
             (Authorization::Several, _) | (_, (_, Some(_))) => Err(Refusal::Malformed(
-                "A client authenticates in one way only.",
+                "A client must authenticate in one way only.",
             )),
             (Authorization::Basic(encoded), (claimed, None)) => {
                 let pair = Pair::from_client_secret_basic(&encoded);

@@ -1,7 +1,7 @@
-//! Values that look like a server's: access tokens, identifiers, client secrets.
+//! Generates values in a server's format: access tokens, ids, client secrets.
 //!
-//! They are unique within one run and differ between runs. They guard nothing but simulated data,
-//! so the standard library's randomly keyed hasher is enough of a source.
+//! They are unique within one run and differ between runs. They protect only simulated data, so the
+//! standard library's randomly keyed hasher is a sufficient source.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// A source of unique values, keyed anew at each start.
+/// A source of unique values, with a new key at each start.
 #[derive(Default)]
 pub(super) struct Unique {
     key: RandomState,
@@ -27,7 +27,7 @@ impl Unique {
         STANDARD.encode(self.bytes::<36>())
     }
 
-    /// An identifier in the form of a version 4 UUID.
+    /// An id in the form of a version 4 UUID.
     pub(super) fn uuid(&self) -> String {
         let [mut high, mut low] = [0_u64; 2];
         let bytes = self.bytes::<16>();

@@ -1,7 +1,7 @@
-//! A connection that a request's handler can break off.
+//! A connection that a request's handler can break.
 //!
-//! hyper flushes a connection only after everything it had buffered is written, so that is where
-//! an order to break off is obeyed: whatever was sent before it still leaves.
+//! hyper flushes a connection only after it has written all of its buffer. The wire breaks the
+//! connection then, so that everything before is still sent.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,29 +17,29 @@ const GO_ON: u8 = 0;
 const CLOSE: u8 = 1;
 const RESET: u8 = 2;
 
-/// A handler's handle on the connection that its request came by.
+/// A handler's control of its connection.
 #[derive(Clone, Default)]
 pub(super) struct Line(Arc<AtomicU8>);
 
 impl Line {
-    /// Closes the connection as soon as what was sent has left. Over TLS no `close_notify` is sent.
+    /// Closes the connection once everything is sent. Over TLS no `close_notify` is sent.
     pub(super) fn close(&self) {
         self.0.store(CLOSE, Ordering::Release);
     }
 
-    /// Answers the peer with a TCP reset instead of an end (`SO_LINGER` 0).
+    /// Resets the TCP connection instead of closing it (`SO_LINGER` 0).
     pub(super) fn reset(&self) {
         self.0.store(RESET, Ordering::Release);
     }
 }
 
-/// A TCP or TLS connection that obeys its [`Line`].
+/// A TCP or TLS connection that its [`Line`] controls.
 pub(super) struct Wire {
     stream: Stream,
     line: Line,
 }
 
-/// What is below the wire.
+/// The underlying stream.
 pub(super) enum Stream {
     /// Plain HTTP.
     Plain(TcpStream),
@@ -48,7 +48,7 @@ pub(super) enum Stream {
 }
 
 impl Wire {
-    /// Puts a connection under the orders of `line`.
+    /// Puts a connection under the control of `line`.
     pub(super) fn new(stream: Stream, line: Line) -> Self {
         Self { stream, line }
     }
@@ -61,7 +61,7 @@ impl Wire {
         }
         Err(io::Error::new(
             io::ErrorKind::ConnectionAborted,
-            "broken off as ordered",
+            "broken on request",
         ))
     }
 

@@ -1,4 +1,4 @@
-//! Everything that the simulator remembers, and what it was told at its start.
+//! All of the simulator's state and settings.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,29 +10,29 @@ use super::issuer::{Issuer, Rules};
 use super::state::State;
 use super::unique::Unique;
 
-/// What was decided at the start, in real time.
+/// The settings, in real time.
 pub(super) struct Settings {
-    /// Simulated seconds a second.
+    /// Simulated seconds per second.
     pub(super) speed: f64,
     /// Pool and lifetime, already divided by the speed.
     pub(super) rules: Rules,
-    /// What `expires_in` says: the lifetime in whole seconds, rounded down.
+    /// The value of `expires_in`: the lifetime in whole seconds, rounded down.
     pub(super) expires_in: u64,
-    /// Whether a 429 says when to come back.
+    /// Whether a 429 has a `Retry-After`.
     pub(super) retry_after: bool,
-    /// How many rows an export has unless it is asked for another number.
+    /// The default number of rows of an export.
     pub(super) rows: u64,
-    /// Whether this is served over TLS.
+    /// Whether the server uses TLS.
     pub(super) tls: bool,
-    /// Whether a `PUT` on a client gives it a new secret.
+    /// Whether a `PUT` on a client changes its secret.
     pub(super) update_rotates_secret: bool,
 }
 
-/// Everything that connections share. No lock is held while waiting.
+/// The state that connections share. No lock is held while waiting.
 pub(super) struct World {
-    /// What was decided at the start.
+    /// The settings.
     pub(super) settings: Settings,
-    /// Where new tokens and identifiers come from.
+    /// The source of new tokens and ids.
     pub(super) unique: Unique,
     issuer: Mutex<Issuer>,
     faults: Mutex<Faults>,
@@ -44,7 +44,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A world in which nothing has happened yet.
+    /// Returns a world without history.
     pub(super) fn new(settings: Settings) -> Self {
         let unique = Unique::default();
         let catalogue = Catalogue::seeded(settings.rows, &unique, clock::read());
@@ -61,7 +61,7 @@ impl World {
         }
     }
 
-    /// The time.
+    /// The current time.
     pub(super) fn now(&self) -> Reading {
         clock::read()
     }
@@ -71,12 +71,12 @@ impl World {
         lock(&self.issuer)
     }
 
-    /// The faults in force.
+    /// The active faults.
     pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {
         lock(&self.faults)
     }
 
-    /// Assets, files, jobs.
+    /// Assets, files and jobs.
     pub(super) fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
         lock(&self.catalogue)
     }
@@ -90,19 +90,19 @@ impl World {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a request to the API without a live token.
+    /// Counts an API request without a valid token.
     pub(super) fn count_unauthorized(&self) {
         self.unauthorized.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The fault that falls upon this request, counted if one does.
+    /// The fault that hits this request, if any; it is counted.
     pub(super) fn strike(&self, endpoint: Endpoint) -> Option<Fault> {
         let fault = self.faults().strike(endpoint, self.now().steady)?;
         self.faulted.fetch_add(1, Ordering::Relaxed);
         Some(fault)
     }
 
-    /// Lifts faults, zeroes counters and fills pools. Live tokens stay live.
+    /// Removes faults, resets counters and fills pools. Tokens stay valid.
     pub(super) fn reset(&self) {
         self.faults().clear();
         self.issuer().reset(self.now().steady);
@@ -131,7 +131,7 @@ impl World {
     }
 }
 
-/// A panic while a lock was held leaves nothing half done here, so it is passed over.
+/// Locks a mutex even if it is poisoned: a panic leaves nothing inconsistent here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
-//! Sockets that another process opened for this one: the service manager (`LISTEN_FDS`,
-//! sd_listen_fds(3)), or the process whose place this one takes.
+//! Sockets opened by another process: the service manager (`LISTEN_FDS`, sd_listen_fds(3)), or the
+//! predecessor of this process.
 //!
-//! While nobody accepts, the kernel keeps callers waiting at such a socket: none is refused.
+//! While nobody accepts, the kernel queues callers at such a socket: none is refused.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use rustix::net::SocketAddrUnix;
 
 use super::{Address, Socket};
 
-/// Sockets that nobody has taken yet.
+/// Inherited sockets that are not in use yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    sockets: Vec<Offer>,
+    sockets: Vec<OpenSocket>,
 }
 
 #[derive(Debug)]
-struct Offer {
+struct OpenSocket {
     name: String,
-    /// The address by which it was opened, where that is known; its port may be 0.
+    /// The address it was opened with, if known; its port may be 0.
     asked: Option<Address>,
     /// Whether the service manager keeps it open too.
     is_kept: bool,
@@ -29,13 +29,13 @@ struct Offer {
 }
 
 impl Inherited {
-    /// Those of the service manager, named by `names` (`LISTEN_FDNAMES`), for `process`
-    /// (`LISTEN_PID`): without one they are another's, whose environment this process was given
-    /// (sd_listen_fds(3)). Call it once, and before the runtime has threads: it takes the variables
-    /// out of the environment.
+    /// Takes the service manager's sockets, named by `names` (`LISTEN_FDNAMES`), for `process`
+    /// (`LISTEN_PID`). Without `process` they belong to another process, whose environment this one
+    /// inherited (sd_listen_fds(3)). Call it once, before the runtime starts threads: it removes
+    /// the variables from the environment.
     ///
     /// # Errors
-    /// If one of them is no stream socket.
+    /// If one of them is not a stream socket.
     pub fn from_service_manager(
         process: Option<&str>,
         names: Option<&str>,
@@ -52,7 +52,7 @@ impl Inherited {
                 Ok(socket) => socket.map(OwnedFd::from),
                 Err(_) => offered.take_unix_listener(index)?.map(OwnedFd::from),
             };
-            inherited.sockets.extend(socket.map(|socket| Offer {
+            inherited.sockets.extend(socket.map(|socket| OpenSocket {
                 name,
                 asked: None,
                 is_kept: true,
@@ -62,10 +62,10 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Adds the socket of a process whose place is taken: what it was for, the address by which it
-    /// was opened, and whether the service manager keeps it open too.
+    /// Adds a predecessor's socket: its name, the address it was opened with, and whether the
+    /// service manager keeps it open too.
     pub fn add(&mut self, name: String, asked: Address, is_kept: bool, socket: OwnedFd) {
-        self.sockets.push(Offer {
+        self.sockets.push(OpenSocket {
             name,
             asked: Some(asked),
             is_kept,
@@ -73,32 +73,32 @@ impl Inherited {
         });
     }
 
-    /// The socket for `name` at `address`, if there is one, and whether the service manager keeps
-    /// it open too.
+    /// Takes the socket for `name` at `address`, if there is one. Also returns whether the service
+    /// manager keeps it open too.
     ///
     /// # Errors
-    /// If it cannot be used.
+    /// If it is unusable.
     pub fn take(&mut self, name: &str, address: &Address) -> io::Result<Option<(Socket, bool)>> {
         let mut sockets = self.sockets.iter();
-        let Some(index) = sockets.position(|offer| offer.is_for(name, address)) else {
+        let Some(index) = sockets.position(|open| open.is_for(name, address)) else {
             return Ok(None);
         };
-        let offer = self.sockets.swap_remove(index);
-        let socket = Socket::adopt(offer.socket, address)?;
-        Ok(Some((socket, offer.is_kept)))
+        let open = self.sockets.swap_remove(index);
+        let socket = Socket::adopt(open.socket, address)?;
+        Ok(Some((socket, open.is_kept)))
     }
 
-    /// The names of those that nobody took.
+    /// The names of the sockets that were not taken.
     pub fn left(&self) -> impl Iterator<Item = &str> {
-        self.sockets.iter().map(|offer| offer.name.as_str())
+        self.sockets.iter().map(|open| open.name.as_str())
     }
 }
 
-impl Offer {
+impl OpenSocket {
     fn is_for(&self, name: &str, address: &Address) -> bool {
         match &self.asked {
             Some(asked) => {
-                // port 0 is another one for each
+                // with port 0, several sockets have the same address
                 let chosen = address.tcp().is_some_and(|address| address.port() == 0);
                 asked.is_at(address) && (!chosen || self.name == name)
             }
@@ -132,7 +132,7 @@ mod tests {
 
     fn manager(name: &str, socket: impl Into<OwnedFd>) -> Inherited {
         Inherited {
-            sockets: vec![Offer {
+            sockets: vec![OpenSocket {
                 name: name.to_owned(),
                 asked: None,
                 is_kept: true,

@@ -1,8 +1,8 @@
-//! Where this program listens: a TCP address or a unix socket, opened and closed alike.
+//! Listening sockets: a TCP address or a unix socket, opened and closed alike.
 //!
-//! A unix socket is a file. One that a process left behind is replaced, one that somebody still
-//! listens on is not; it has its mode before anybody can connect; and it is removed once it is
-//! closed, unless it is another's by then.
+//! A unix socket is a file. A stale one is replaced; one that a process still listens on is not. It
+//! has its mode before anyone can connect. It is removed when it is closed, unless another process
+//! has replaced it.
 
 pub mod inherited;
 
@@ -22,59 +22,59 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 
-/// What a unix socket's path begins with where an address is written.
+/// The prefix of a unix socket's path in an address.
 pub const UNIX: &str = "unix:";
 
-/// How many connections the kernel holds for us until they are accepted.
+/// How many connections the kernel queues until they are accepted.
 const BACKLOG: u32 = 4096;
 
-/// What may wait in the system's buffer of a connection beyond what is on its way, in bytes. Without
-/// it a caller that takes nothing has the system hold 4 MB for it.
+/// The most unsent bytes that the kernel buffers per connection beyond those in flight. Otherwise
+/// it buffers 4 MB for a caller that does not read.
 const UNSENT: u32 = 128 * 1024;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// An IP address and a port; port 0 is one that the system chooses.
+    /// An IP address and a port; the system chooses for port 0.
     Tcp(SocketAddr),
     /// A unix socket.
     Unix {
-        /// The file.
+        /// The socket's path.
         path: PathBuf,
         /// Its permissions, like `0o660`.
         mode: u32,
     },
 }
 
-/// An open socket that accepts connections.
+/// An open listening socket.
 #[derive(Debug)]
 pub enum Socket {
     /// On an IP address.
     Tcp(TcpListener),
-    /// On a file, which is removed when this is dropped, if it is its own.
+    /// On a file, which is removed on drop if this process owns it.
     Unix(UnixListener, SocketFile),
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 #[derive(Debug)]
 pub enum Accepted {
-    /// From anywhere.
+    /// TCP.
     Tcp(TcpStream),
-    /// From this machine.
+    /// A unix socket, so from this machine.
     Unix(UnixStream),
 }
 
-/// The file of a unix socket that this process listens on. It is removed by who owns it.
+/// The file of a unix socket, removed by its owner.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and number, by which it is told from another's of the same name.
+    /// Device and inode, which identify the file if another replaced it.
     identity: (u64, u64),
     is_owned: AtomicBool,
 }
 
 impl Address {
-    /// The IP address and the port, if it has them.
+    /// The IP address and port, if any.
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -83,14 +83,14 @@ impl Address {
         }
     }
 
-    /// Whether only this machine reaches it.
+    /// Returns whether only this machine can connect.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.tcp()
             .is_none_or(|address| address.ip().to_canonical().is_loopback())
     }
 
-    /// Whether both are one place, whatever the mode.
+    /// Returns whether both are the same address, whatever the mode.
     #[must_use]
     pub fn is_at(&self, other: &Address) -> bool {
         match (self, other) {
@@ -112,7 +112,7 @@ impl Address {
             && (here == there || (by_any && is_of_this_machine(there)))
     }
 
-    /// Gives the file of a unix socket the mode that is said here.
+    /// Applies the mode to the unix socket's file.
     ///
     /// # Errors
     /// If the system does not allow it.
@@ -132,7 +132,7 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// As it is written in the configuration: `127.0.0.1:8080`, `unix:/run/x.sock`.
+/// Formats it as in the configuration: `127.0.0.1:8080`, `unix:/run/x.sock`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -143,10 +143,10 @@ impl fmt::Display for Address {
 }
 
 impl Socket {
-    /// Opens it.
+    /// Opens the socket.
     ///
     /// # Errors
-    /// If the address cannot be bound; [`ErrorKind::AddrInUse`] if somebody listens there.
+    /// If the address cannot be bound; [`ErrorKind::AddrInUse`] if another process listens there.
     pub fn bind(address: &Address) -> io::Result<Socket> {
         match address {
             Address::Tcp(address) => bind_tcp(*address).map(Socket::Tcp),
@@ -156,11 +156,11 @@ impl Socket {
         }
     }
 
-    /// One that was opened by another process, at `address`. The file of a unix socket stays the
+    /// Adopts a socket opened by another process at `address`. A unix socket's file remains the
     /// other's.
     ///
     /// # Errors
-    /// If it does not accept connections of the kind that the address has.
+    /// If it does not accept connections of the address's kind.
     fn adopt(socket: OwnedFd, address: &Address) -> io::Result<Socket> {
         let kind = (
             rustix::net::sockopt::socket_type(&socket)?,
@@ -189,19 +189,19 @@ impl Socket {
             }
             _ => Err(io::Error::new(
                 ErrorKind::InvalidInput,
-                "the socket that was handed over does not accept connections of this kind",
+                "the inherited socket does not accept connections of this kind",
             )),
         }
     }
 
-    /// Whether the file of a unix socket is removed when this is dropped.
+    /// Sets whether a unix socket's file is removed on drop.
     pub fn own_file(&self, is_owned: bool) {
         if let Socket::Unix(_, file) = self {
             file.is_owned.store(is_owned, Ordering::Relaxed);
         }
     }
 
-    /// The address that it has, which is `asked` but for a port that the system chose.
+    /// The bound address: `asked`, with the port that the system chose.
     #[must_use]
     pub fn address(&self, asked: &Address) -> Address {
         match self {
@@ -212,15 +212,15 @@ impl Socket {
         }
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     ///
     /// # Errors
-    /// The system's, mostly that the process has no descriptor left.
+    /// The system's, mostly that no file descriptor is left.
     pub async fn accept(&self) -> io::Result<Accepted> {
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// The next connection, if one is waiting.
+    /// Polls for the next connection.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         Poll::Ready(match self {
             Socket::Tcp(socket) => ready!(socket.poll_accept(cx)).map(|(s, _)| Accepted::Tcp(s)),
@@ -241,9 +241,9 @@ impl Accepted {
         }
     }
 
-    /// Whether the caller is on this machine: over a unix socket, or from a loopback address.
+    /// Returns whether the caller is on this machine: a unix socket or a loopback address.
     #[must_use]
-    pub fn is_from_here(&self) -> bool {
+    pub fn is_local_peer(&self) -> bool {
         match self {
             Accepted::Tcp(_) => {
                 let peer = self.peer();
@@ -266,7 +266,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
-    // what is accepted has this of the socket that accepts
+    // accepted sockets inherit this option
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(address)?;
@@ -274,8 +274,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
-    make_room(path)?;
-    // made under another name and moved: at its own it has its mode, and replaces what was left
+    clear_path(path)?;
+    // created under another name and renamed: it then has its mode from the start, and replaces a
+    // stale one
     let new = path.with_file_name(format!(".{}.new", std::process::id()));
     let _ = std::fs::remove_file(&new);
     let socket = UnixSocket::new_stream()?;
@@ -298,15 +299,15 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     opened
 }
 
-/// Whether a socket may be put at `path`: nothing is there, or a socket that nobody listens on.
-fn make_room(path: &Path) -> io::Result<()> {
+/// Checks that a socket may be created at `path`: there is nothing, or a stale socket.
+fn clear_path(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(io::Error::new(
                 ErrorKind::AlreadyExists,
-                "there is a file of this name that is no socket",
+                "a file of this name exists that is not a socket",
             ));
         }
         Ok(_) => {}
@@ -315,7 +316,7 @@ fn make_room(path: &Path) -> io::Result<()> {
     let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&probe, &SocketAddrUnix::new(path)?) {
         Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(()),
-        // a full queue is somebody's too
+        // a full queue also means that a process listens
         Ok(()) | Err(Errno::AGAIN) => Err(Errno::ADDRINUSE.into()),
         Err(error) => Err(error.into()),
     }
@@ -448,7 +449,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         UnixStream::connect(path(&address)).await.unwrap();
 
-        // another's of the same name is left alone
+        // another process's socket of the same name is left alone
         std::fs::remove_file(path(&address)).unwrap();
         let other = std::os::unix::net::UnixListener::bind(path(&address)).unwrap();
         drop(socket);
@@ -462,7 +463,7 @@ mod tests {
         let address = at(folder.path(), "notes.txt");
         std::fs::write(path(&address), "mine").unwrap();
         let error = Socket::bind(&address).unwrap_err();
-        assert!(error.to_string().contains("no socket"), "{error}");
+        assert!(error.to_string().contains("not a socket"), "{error}");
         assert_eq!(std::fs::read(path(&address)).unwrap(), b"mine");
     }
 

@@ -1,13 +1,14 @@
-//! The store in a directory: the processes of one host share a token by it, and a restart finds it
-//! again.
+//! The store in a directory: shared by the processes of one host, and kept across restarts.
 //!
-//! A client has one file, replaced as a whole, and a lock file beside it. The lock is the kernel's
-//! (`flock`): it is gone when its process is, however that ends. A process that stands still with the
-//! lock (`SIGSTOP`, a frozen container) loses it once it has had it for its time, by the clock of a
-//! process that waits for it: that one puts another file in its place, and what the old one locks no
-//! longer counts. The files are
-//! named for instance and client id, and not for the name that the configuration gives a client:
-//! whoever has the same id at the same instance drinks from the same pool, whatever it is called.
+//! Each client has one file, replaced as a whole, and a lock file. The kernel releases the lock
+//! (`flock`) when the process ends, in whatever way.
+//!
+//! A process that stands still (`SIGSTOP`, a frozen container) loses the lock after the lease time,
+//! by the clock of a waiting process. The waiting process replaces the lock file, and the old
+//! file's lock no longer counts.
+//!
+//! The files are named after instance and client id, not after the client's name in the
+//! configuration: every process with that id uses the same pool.
 
 mod disk;
 
@@ -26,19 +27,18 @@ use crate::clock::{Clock, Instant};
 use crate::store::key::Key;
 use crate::store::{locked, random_name, record};
 use crate::token::ports::{Lease, Record, StoreError, TokenStore};
-use disk::{Content, Disk, Lock, Stamp};
+use disk::{Content, Disk, FileVersion, Lock};
 
-/// How often the file is looked at. Asking for its state costs some microseconds, works on every
-/// file system, also where another host writes, and needs nothing of the system to be set up;
-/// a notification by the kernel has none of these, and what it would save is a fifth of a second
-/// of the two minutes and a half for which a token has been good when the next one comes.
+/// The polling interval. Reading a file's metadata takes microseconds, works on every file system,
+/// even if another host writes, and needs no setup. Kernel notifications do not, and would save a
+/// fifth of a second of the two and a half minutes until a renewed token is needed.
 const POLL: Duration = Duration::from_millis(200);
 
-/// One client's token, kept in a directory.
+/// One client's token, stored in a directory.
 #[derive(Debug)]
 pub struct FileStore(Arc<Inner>);
 
-/// The directory cannot be used.
+/// The directory is unusable.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the store's directory {} cannot be used: {cause}; create it, owned by this program's user, mode 0700, or name another",
@@ -47,16 +47,16 @@ pub struct FileStore(Arc<Inner>);
 pub struct Unusable {
     /// The directory.
     pub directory: PathBuf,
-    /// The system's reason.
+    /// The operating system's error.
     pub cause: io::Error,
 }
 
 impl FileStore {
-    /// The store of `client`, which is its name in messages, in `directory`. That is made if there
-    /// is none.
+    /// Returns the store of `client`, its name in messages, in `directory`. Creates the directory
+    /// if it does not exist.
     ///
     /// # Errors
-    /// [`Unusable`] if it cannot be made or is no directory.
+    /// [`Unusable`] if it cannot be created or is not a directory.
     pub fn new(
         directory: PathBuf,
         client: &str,
@@ -77,8 +77,8 @@ impl FileStore {
             key,
             disk,
             clock,
-            seen: Mutex::default(),
-            looked: Mutex::new(Instant::ORIGIN),
+            observed: Mutex::default(),
+            polled: Mutex::new(Instant::ORIGIN),
             held: Mutex::default(),
             reported: Mutex::default(),
             exposure_reported: AtomicBool::new(false),
@@ -89,14 +89,14 @@ impl FileStore {
 #[async_trait]
 impl TokenStore for FileStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
-        let (stamp, content) = self.0.blocking(|inner| inner.disk.read()).await?;
-        // only now, for a reader who has given up has not seen it; and also if it cannot be read,
-        // for trying again before it changes brings nothing
-        *locked(&self.0.seen) = stamp;
+        let (version, content) = self.0.blocking(|inner| inner.disk.read()).await?;
+        // only now: a cancelled reader has observed nothing. Also after a failed read, because
+        // retrying before the file changes is useless
+        *locked(&self.0.observed) = version;
         let Some(content) = content? else {
             return Ok(None);
         };
-        let (record, news) = self.0.judge(&content);
+        let (record, news) = self.0.inspect(&content);
         for problem in news {
             warn!(client = %self.0.client, file = %self.0.disk.record().display(), "{problem}");
         }
@@ -110,16 +110,16 @@ impl TokenStore for FileStore {
     }
 
     async fn changed(&self) {
-        // taken once: a reader beside this one must not make it miss what it has not seen
-        let seen = *locked(&self.0.seen);
+        // read once: a concurrent reader must not hide a change from this waiter
+        let observed = *locked(&self.0.observed);
         loop {
-            // counted from the last look, whoever's it was, so that a caller who gives up and
-            // comes again neither looks more often nor never
-            let due = *locked(&self.0.looked) + POLL;
+            // counted from the last poll, whoever made it: a caller that gives up and retries polls
+            // neither more often nor never
+            let due = *locked(&self.0.polled) + POLL;
             tokio::time::sleep(due.since(self.0.clock.now())).await;
-            let stamp = self.0.blocking(|inner| inner.disk.stamp()).await;
-            *locked(&self.0.looked) = self.0.clock.now();
-            if stamp.is_ok_and(|stamp| stamp != seen) {
+            let version = self.0.blocking(|inner| inner.disk.version()).await;
+            *locked(&self.0.polled) = self.0.clock.now();
+            if version.is_ok_and(|version| version != observed) {
                 return;
             }
         }
@@ -132,11 +132,11 @@ struct Inner {
     key: Key,
     disk: Disk,
     clock: Arc<dyn Clock>,
-    /// What was read or written last.
-    seen: Mutex<Stamp>,
-    /// When a change was last looked for.
-    looked: Mutex<Instant>,
-    /// Who has the lock, and since when that is known.
+    /// The version that was last read or written.
+    observed: Mutex<FileVersion>,
+    /// When the file was last polled.
+    polled: Mutex<Instant>,
+    /// The lock's owner, and since when it is known.
     held: Mutex<Option<(String, Instant)>>,
     /// The digest of the content whose flaw was reported last.
     reported: Mutex<Option<Vec<u8>>>,
@@ -144,7 +144,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Does `work` where it may block.
+    /// Runs `work` on a thread that may block.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Inner>,
         work: impl FnOnce(&Inner) -> T + Send + 'static,
@@ -152,12 +152,12 @@ impl Inner {
         let inner = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || work(&inner)).await;
         done.map_err(|_ended| {
-            let problem = "the work on its files was ended by an internal error or a shutdown";
-            StoreError::Away(problem.to_owned())
+            let problem = "the file operation was aborted by an internal error or a shutdown";
+            StoreError::Unavailable(problem.to_owned())
         })
     }
 
-    /// Takes the lock, which nobody has for longer than `length`.
+    /// Acquires the lock, unless another process has held it for less than `length`.
     fn lock(&self, length: Duration) -> Result<Option<Lock>, StoreError> {
         let me = random_name()?;
         if let Some(lock) = self.disk.lock(&me)? {
@@ -184,18 +184,19 @@ impl Inner {
         if lock.is_some() {
             warn!(
                 client = %self.client, file = %self.disk.record().display(),
-                "a process held the lock beside this file beyond its end, so that it was taken over; see which of those that share the file is stopped or frozen"
+                "a process held this file's lock beyond its lease, so the lock was taken over; find the stopped or frozen process among those that share the file"
             );
         }
         Ok(lock)
     }
 
-    /// What `content` holds, and what is to be said of it: each thing once, for it is read often.
-    fn judge(&self, content: &Content) -> (Option<Record>, Vec<String>) {
+    /// Decodes `content`. Also returns new problems to report, each once, because the file is read
+    /// often.
+    fn inspect(&self, content: &Content) -> (Option<Record>, Vec<String>) {
         let mut news = Vec::new();
         if content.exposed && !self.exposure_reported.swap(true, Ordering::Relaxed) {
             let problem =
-                "other users of this machine can read or write what is stored; chmod it 0600";
+                "other users of this machine can read or write the stored record; chmod it 0600";
             news.push(problem.to_owned());
         }
         let opened = record::open(&self.key, &content.bytes, self.clock.wall());
@@ -204,7 +205,7 @@ impl Inner {
                 .as_ref()
                 .to_vec();
             if locked(&self.reported).replace(digest.clone()) != Some(digest) {
-                news.push(format!("what is stored cannot be used as it is: {flaw}"));
+                news.push(format!("the stored record is not usable as it is: {flaw}"));
             }
         }
         (opened.record, news)
@@ -216,14 +217,14 @@ impl Inner {
         let before = content?.map(|content| content.bytes).unwrap_or_default();
         let place = self.disk.record().display();
         let next = record::supersede(&self.key, record, &before, now, place)?;
-        // what is written here need not be read again
-        *locked(&self.seen) = self.disk.replace(lock, &next.bytes)?;
+        // a version written here need not be read again
+        *locked(&self.observed) = self.disk.replace(lock, &next.bytes)?;
         Ok(())
     }
 }
 
-/// The lock, which is given up after the lease's length, when this is dropped, or when the process
-/// ends, whatever comes first.
+/// The held lock. It is released after the lease's length, when this is dropped, or when the
+/// process ends.
 #[derive(Debug)]
 struct FileLease {
     inner: Arc<Inner>,
@@ -251,11 +252,11 @@ impl FileLease {
 impl Lease for FileLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
         let Some(lock) = locked(&self.held).clone() else {
-            let problem = "the right to ask has run out before the token was there to be kept";
-            return Err(StoreError::Overtaken(problem.to_owned()));
+            let problem = "the lease expired before the token could be stored";
+            return Err(StoreError::Conflict(problem.to_owned()));
         };
         let record = record.clone();
-        // the work holds the lock too, so that it ends under it even if nobody waits any more
+        // the task holds the lock too, so that a cancelled write still ends under it
         self.inner
             .blocking(move |inner| inner.publish(&lock, &record))
             .await?
@@ -269,7 +270,7 @@ impl Drop for FileLease {
     }
 }
 
-/// The instance's host, for people, and the client's fingerprint.
+/// The instance's host, for humans, and the client's fingerprint.
 fn file_name(key: &Key) -> String {
     let instance = key.instance();
     let authority = instance

@@ -1,4 +1,4 @@
-//! Whose a record is, and what its token is sealed with.
+//! The key that seals a client's token, and the identity of a record.
 
 use ring::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use ring::{digest, hkdf};
@@ -6,7 +6,7 @@ use ring::{digest, hkdf};
 use crate::client_id::ClientId;
 use crate::secret::Secret;
 
-/// What a client's token is sealed with, and whose it is.
+/// Identifies a client and seals its token.
 #[derive(Debug)]
 pub struct Key {
     pub(super) sealing: LessSafeKey,
@@ -15,8 +15,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of the client `client_id` of `instance`, which is an address like
-    /// `https://acme.collibra.com`, written alike by every sharer.
+    /// Derives the key of the client `client_id` of `instance`, an address like
+    /// `https://acme.collibra.com`. All processes that share the client must use the same text.
     #[must_use]
     pub fn new(instance: &str, client_id: &ClientId, client_secret: &Secret) -> Key {
         let info = framed(&[instance.as_bytes(), client_id.as_str().as_bytes()]);
@@ -41,8 +41,8 @@ impl Key {
         &self.instance
     }
 
-    /// 16 hexadecimal digits that stand for instance and client id, whatever the secret: a part of
-    /// the name under which a record is kept.
+    /// Returns 16 hexadecimal digits that identify instance and client id, independent of the
+    /// secret. They are part of the stored record's name.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let statement = self.statement(b"collibra-auth-proxy store client", &[]);
@@ -51,8 +51,8 @@ impl Key {
         start.map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What is said of this client by `parts` for `purpose`, as bytes that no other client, parts
-    /// or purpose give.
+    /// Encodes `parts` as a statement about this client for `purpose`. No other client, parts or
+    /// purpose produce the same bytes.
     pub(super) fn statement(&self, purpose: &[u8], parts: &[&[u8]]) -> Vec<u8> {
         let mut all = vec![
             purpose,
@@ -64,7 +64,7 @@ impl Key {
     }
 }
 
-/// `parts`, each after its length: no two lists of parts give the same bytes.
+/// Prefixes each part with its length, so that no two lists of parts produce the same bytes.
 fn framed(parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in parts {
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(ours.len(), 16);
         assert_eq!(ours, key("https://a.example", "id", "other").fingerprint());
         assert_ne!(ours, key("https://b.example", "id", "s").fingerprint());
-        // the border between the two counts
+        // the boundary between the two parts counts
         assert_ne!(ours, key("https://a.exampl", "eid", "s").fingerprint());
     }
 

@@ -1,28 +1,28 @@
-//! The store in Kubernetes itself: the proxies of a cluster share a token by a Secret and a Lease.
+//! The store in a Kubernetes Secret and Lease, shared by the proxies of a cluster.
 //!
-//! **Who asks.** One process at a time has its name in the Lease, in an annotation for each client.
-//! The Lease is replaced only as it was read (`resourceVersion`), so of several that try one wins.
-//! A name that has stood there unchanged for its time, by the clock of whoever looks, may be
-//! replaced: no clocks are compared. What is kept is replaced in the same way, and only by who
-//! still has its name there after reading it: a process that was stopped meanwhile changes nothing,
-//! and a generation never goes back.
+//! **Lease.** One process at a time has its name in an annotation of the Lease, one annotation per
+//! client. The Lease is replaced only in the version that was read (`resourceVersion`), so one of
+//! several processes wins. A name that stays unchanged for the lease time, by the clock of the
+//! process that reads it, may be replaced: clocks are never compared. The Secret is replaced in the
+//! same way, and only by a process that still has its name in the Lease after reading the Secret. A
+//! process that stood still meanwhile changes nothing, and a generation never decreases.
 //!
-//! **Who is told.** Each process watches the Secret, and reads it every half a minute in any case; a
-//! watch that did not tell what such a reading finds is begun anew.
+//! **Notifications.** Each process watches the Secret, and also reads it once a minute. A watch
+//! that missed what such a read finds is restarted.
 //!
-//! **Who goes on alone.** The four that came first have a seat in the Lease (`roster`).
+//! **Membership.** The first four processes register in the Lease (`heartbeats`) and continue
+//! without the store.
 //!
-//! **What lies there.** One key in the Secret for each client, sealed by
-//! [`record`](crate::store::record), named by a digest over instance and client id. Both objects
-//! are the operator's: this program creates none, because the right to create cannot be narrowed to
-//! a name.
+//! **Content.** One key in the Secret per client, named by a digest of instance and client id and
+//! sealed by [`record`](crate::store::record). The operator creates both objects: the permission to
+//! create cannot be limited to a name.
 
 pub mod access;
 mod api;
+mod heartbeats;
 mod object;
-mod roster;
 mod shared;
-mod watching;
+mod watcher;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,24 +34,24 @@ use tokio::task::AbortHandle;
 use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::store::key::Key;
-use crate::store::shared::{self as common, Identity, Kept, Seen, Sight};
+use crate::store::shared::{self as common, Entry, MemberId, Version, VersionTracker};
 use crate::store::{locked, random_name};
-use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 use access::Access;
 use api::{Api, Kind, Replaced};
 use object::annotate;
 use shared::Shared;
-use watching::Watching;
+use watcher::Watcher;
 
-/// How often an object that changes while it is replaced is read again.
+/// How often a replacement is retried after a conflict.
 const TRIES: u32 = 8;
 
 /// Where the objects are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The way to the API server.
+    /// How to reach the API server.
     pub access: Access,
-    /// The namespace of both.
+    /// The namespace of both objects.
     pub namespace: String,
     /// The Secret's name.
     pub secret: String,
@@ -59,35 +59,35 @@ pub struct Config {
     pub lease: String,
 }
 
-/// One client's token, kept in a cluster.
+/// One client's token, stored in a cluster.
 #[derive(Debug)]
 pub struct KubernetesStore {
     shared: Arc<Shared>,
-    watching: AbortHandle,
+    watcher: AbortHandle,
 }
 
 impl KubernetesStore {
-    /// The store of `client`, which is its name in messages. Returns at once, whether the server
-    /// can be reached or not. Call it on a runtime.
+    /// Returns the store of `client`, its name in messages. Connects in the background, so it
+    /// returns at once. Call it on a runtime.
     #[must_use]
     pub fn new(config: &Config, client: &str, key: Key, clock: Arc<dyn Clock>) -> KubernetesStore {
         let fingerprint = key.fingerprint();
         let data = format!("token-{fingerprint}");
         let place = format!("the Secret {} with {data}", config.secret);
         let shared = Arc::new(Shared {
-            identity: Identity::new(&key),
-            kept: Kept::new(client, key, Arc::clone(&clock), place),
+            member: MemberId::new(&key),
+            entry: Entry::new(client, key, Arc::clone(&clock), place),
             data,
             holder: format!("collibra-auth-proxy/holder-{fingerprint}"),
             members: format!("collibra-auth-proxy/members-{fingerprint}"),
             api: Api::new(config, clock),
-            doubt: Notify::new(),
-            sight: Sight::new(),
-            rank: Mutex::new(Rank::Unknown),
+            recheck: Notify::new(),
+            tracker: VersionTracker::new(),
+            membership: Mutex::new(Membership::Unknown),
             held: Mutex::default(),
         });
-        let watching = tokio::spawn(Watching::new(Arc::clone(&shared)).run()).abort_handle();
-        KubernetesStore { shared, watching }
+        let watcher = tokio::spawn(Watcher::new(Arc::clone(&shared)).run()).abort_handle();
+        KubernetesStore { shared, watcher }
     }
 }
 
@@ -107,16 +107,16 @@ impl KubernetesStore {
                 let shared = Arc::clone(shared);
                 return Ok(Some(Box::new(KubernetesLease { shared, owner })));
             }
-            breathe().await;
+            jittered_pause().await;
         }
-        // so many others want it that one of them will have it
+        // so many others compete that one of them will get it
         Ok(None)
     }
 }
 
 impl Drop for KubernetesStore {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.watcher.abort();
     }
 }
 
@@ -124,42 +124,42 @@ impl Drop for KubernetesStore {
 impl TokenStore for KubernetesStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
         let shared = &self.shared;
-        // whoever fails here has seen nothing
-        shared.sight.risks();
-        let doubt = shared.doubt();
+        // if this call fails or is cancelled, the server's return must count as a change
+        shared.tracker.invalidate();
+        let guard = shared.recheck_unless_settled();
         let fetched = shared.api.get(Kind::Secret).await;
-        doubt.settle(&fetched);
+        guard.settle(&fetched);
         let content = fetched.map(|secret| shared.content(&secret));
-        shared.sight.saw(match &content {
-            Ok(content) => Seen::Content(content.clone()),
-            Err(_) => Seen::Away,
+        shared.tracker.observed(match &content {
+            Ok(content) => Version::Content(content.clone()),
+            Err(_) => Version::Unavailable,
         });
         Ok(content?.and_then(|content| shared.open(&content)))
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let doubt = self.shared.doubt();
+        let guard = self.shared.recheck_unless_settled();
         let taken = self.take(length).await;
-        doubt.settle(&taken);
+        guard.settle(&taken);
         taken
     }
 
     async fn changed(&self) {
-        self.shared.sight.changed().await;
+        self.shared.tracker.changed().await;
     }
 
     async fn leave(&self) {
-        self.watching.abort();
-        // otherwise its seat expires
+        self.watcher.abort();
+        // if this fails, the standby place expires
         let _ = self.shared.leave().await;
     }
 
-    fn rank(&self) -> Rank {
-        *locked(&self.shared.rank)
+    fn membership(&self) -> Membership {
+        *locked(&self.shared.membership)
     }
 }
 
-/// The right to ask. It is given up when this is dropped; if that fails, it ends by itself.
+/// The held lease. Dropping it releases it; if that fails, it expires.
 #[derive(Debug)]
 struct KubernetesLease {
     shared: Arc<Shared>,
@@ -169,10 +169,10 @@ struct KubernetesLease {
 #[async_trait]
 impl Lease for KubernetesLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        let doubt = self.shared.doubt();
+        let guard = self.shared.recheck_unless_settled();
         let shared = &*self.shared;
-        let published = common::publish(shared, &shared.kept, &self.owner, record).await;
-        doubt.settle(&published);
+        let published = common::publish(shared, &shared.entry, &self.owner, record).await;
+        guard.settle(&published);
         published
     }
 }
@@ -188,12 +188,12 @@ impl Drop for KubernetesLease {
     }
 }
 
-/// Lets others by who replace the same object.
-async fn breathe() {
+/// Pauses so that others can replace the same object.
+async fn jittered_pause() {
     let pause = Duration::from_millis(40).mul_f64(ThreadJitter.next());
     tokio::time::sleep(pause).await;
 }
 
-fn spread(span: Duration) -> Duration {
+fn jittered(span: Duration) -> Duration {
     span.mul_f64(0.75 + 0.5 * ThreadJitter.next())
 }

@@ -1,4 +1,4 @@
-//! The store that keeps nothing.
+//! The store without persistence.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::token::ports::{Lease, Record, StoreError, TokenStore};
 
-/// Keeps nothing: every process is alone and starts anew.
+/// Stores nothing: every process is alone and starts without a token.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryStore;
 

@@ -1,24 +1,19 @@
-//! Where a client's token and pool are kept, and who of those that share them asks for the next:
-//! [`memory`] keeps nothing, [`mod@file`] keeps them for the processes of one host,
-//! [`mod@redis`] and `kubernetes` (a feature of the build) for the proxies of a fleet.
+//! Stores for a client's token and pool; a store also decides which of the processes that share a
+//! client requests the next token.
 //!
-//! [`observed`] counts what each is asked for; [`handed`] has what a process left to its successor.
+//! [`memory`] stores nothing. [`mod@file`] serves the processes of one host. [`mod@redis`] and `kubernetes` (a cargo feature) serve the proxies of a fleet. [`metered`] counts the operations of any store. [`handoff`] passes a process's state on to its successor. `shared` is what the server-backed stores have in common. [`record`] is the stored form, [`key`] the key that seals it.
 //!
-//! `shared` is what they have in common: a store is one file of calls besides.
-//!
-//! [`record`] is what is kept, as bytes, wherever that is; [`key`] is what it is sealed with.
-//!
-//! Promises: no store holds a token in the clear, or anything of a secret; what lies in a store is
-//! believed no further than [`record::open`] does, whoever wrote it; what cannot be read counts as
-//! not being there, and is reported once.
+//! Guarantees: no store holds a token in the clear, or any part of a secret. Stored data is trusted
+//! only as far as [`record::open`] validates it, whoever wrote it. Undecodable data counts as
+//! absent and is reported once.
 
 pub mod file;
-pub mod handed;
+pub mod handoff;
 pub mod key;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod memory;
-pub mod observed;
+pub mod metered;
 pub mod record;
 pub mod redis;
 mod shared;
@@ -34,26 +29,26 @@ use crate::secret::Secret;
 use crate::tls;
 use crate::token::ports::{StoreError, TokenStore};
 
-/// Where tokens are kept.
+/// Where tokens are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Config {
-    /// In the process, as long as it lives.
+    /// In the process only.
     #[default]
     Memory,
-    /// In a directory, which the processes of one host can share.
+    /// In a directory, shared by the processes of one host.
     File {
-        /// The directory; it is made if there is none.
+        /// The directory; created if it does not exist.
         directory: PathBuf,
     },
-    /// On a server, which the proxies of a fleet share.
+    /// On a Redis or Valkey server, shared by the proxies of a fleet.
     Redis(redis::Config),
-    /// In a cluster, whose proxies share it.
+    /// In Kubernetes, shared by the proxies of a cluster.
     #[cfg(feature = "kubernetes")]
     Kubernetes(kubernetes::Config),
 }
 
 impl Config {
-    /// The kind of store, by its name in the configuration and in metrics.
+    /// The kind of store, as named in the configuration and in metrics.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -66,35 +61,35 @@ impl Config {
     }
 }
 
-/// Whose token is kept.
+/// The client whose token is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
-    /// Its name in the configuration, for messages.
+    /// The client's name in the configuration, for messages.
     pub name: &'a str,
-    /// Its instance's address, like `https://acme.collibra.com`: scheme and authority as an URL
-    /// parser gives them, so that all who share the client have the same.
+    /// The instance's address, like `https://acme.collibra.com`. Scheme and authority are
+    /// normalized by the URL parser, so that all processes that share the client use the same text.
     pub instance: &'a str,
-    /// Its id there.
+    /// The client's id at the instance.
     pub id: &'a ClientId,
-    /// Its secret, under which the token is sealed.
+    /// The client's secret, which seals the token.
     pub secret: &'a Secret,
 }
 
-/// Why there is no store. Permanent until a person mends it.
+/// Why a store could not be built. Permanent until the configuration or the environment is fixed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The directory cannot be used.
+    /// The directory is unusable.
     #[error(transparent)]
     File(#[from] file::Unusable),
-    /// There is no certificate to verify the server by.
+    /// No certificate authority is available to verify the server.
     #[error("the store's server: {0}")]
     Redis(#[from] tls::Error),
 }
 
-/// The store of one client, as `config` has it. Call it on a runtime.
+/// Builds the store of one client. Call it on a runtime.
 ///
 /// # Errors
-/// [`BuildError`] says what cannot be used and what to do.
+/// [`BuildError`] says what is unusable and what to do.
 pub fn build(
     config: &Config,
     client: Client<'_>,
@@ -121,11 +116,11 @@ pub fn build(
     }
 }
 
-/// A name that nobody else has.
+/// Returns a unique random name.
 fn random_name() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).map_err(|_| {
-        StoreError::Away("the system gives no random numbers to tell processes apart by".to_owned())
+        StoreError::Unavailable("the system has no random numbers for a unique name".to_owned())
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -1,23 +1,23 @@
-//! What is kept of a client, as bytes that may lie anywhere: a JSON document with a clear part
-//! (generation and pool) and a sealed one (the token).
+//! A client's stored record: a JSON document with a clear part (generation and pool) and a sealed
+//! part (the token).
 //!
-//! The token is sealed with ChaCha20-Poly1305 under a key that HKDF-SHA-256 derives from the
-//! client's secret, which every sharer has and nobody else; the seal is bound to the instance, the
-//! client's id, the generation and the token's life. The clear part does not depend on the secret,
-//! because the pool belongs to the client's id and outlives a rotation; a digest ties it to
-//! instance and id and shows damage. It is no defence against whoever may write here: what such a
-//! hand can do is bounded by what [`open`] believes.
+//! The token is sealed with ChaCha20-Poly1305, under a key that HKDF-SHA-256 derives from the
+//! client's secret. Only the processes that share the client know that secret. The seal is bound to
+//! the instance, the client id, the generation and the token's lifetime.
 //!
-//! While a secret is rotated some sharers have the new one and some the old one, and neither can
-//! open what the other sealed. **The rule:** nobody throws away a token that they cannot open. Who
-//! writes keeps beside their own what is sealed with other secrets ([`seal_beside`]), as long as it
-//! lives by what it says of itself, and the two youngest at most; who reads takes whichever opens.
-//! Each token keeps the generation that it was sealed with. So both sides go on with their own
-//! token, count generations together, and share one pool; and a process with a wrong secret costs
-//! the others nothing that lies here.
+//! The clear part does not depend on the secret: the pool belongs to the client id and outlives a
+//! rotation. A digest ties it to instance and id and detects damage. The digest does not stop an
+//! attacker who can write to the store; [`open`] limits what such a record can do.
 //!
-//! Promises: [`open`] never panics, gives no token but one that was sealed for this client with
-//! this secret, and believes no time further ahead than a day.
+//! During a rotation some processes have the new secret and some the old one, and neither can open
+//! the other's token. **The rule:** nobody discards a token that they cannot open. A writer keeps
+//! up to two tokens that other secrets sealed, the newest ones, until they expire by their own
+//! metadata ([`seal_beside`]). A reader takes the first that opens. Each token keeps the generation
+//! it was sealed with. So both sides continue with their own token, number generations together,
+//! and share one pool. A process with a wrong secret destroys nothing.
+//!
+//! Guarantees: [`open`] never panics. It returns only tokens that were sealed for this client with
+//! this secret. It ignores times more than a day ahead.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -34,67 +34,67 @@ use super::key::Key;
 use crate::secret::Secret;
 use crate::token::ports::{Record, StoreError, StoredPool, StoredToken};
 
-/// The version of the document that is written, and the only one that is read.
+/// The document's version; no other is read.
 pub const VERSION: u32 = 1;
 
-/// No document is larger, in bytes: a token has at most 64 KiB, and a third more in base64.
+/// The largest document in bytes: a token of at most 64 KiB, one third more in base64, and the
+/// rest.
 pub const LARGEST: usize = 128 * 1024;
 
-/// The longest life of a token, and how far ahead a time may lie.
+/// The longest lifetime of a token, and the furthest a time may be ahead, in milliseconds.
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
-/// So many tokens that were sealed with other secrets are kept: one of a rotation that is under
-/// way, and one of a process that is wrong altogether.
+/// How many tokens of other secrets are kept: one for a rotation in progress, and one for a process
+/// with a wrong secret.
 const MOST_OTHERS: usize = 2;
 
-/// No client comes to so many tokens. A forged generation above it would leave no room to count
-/// up.
+/// The highest plausible generation. A forged one above it would leave no room to count up.
 const MOST_GENERATIONS: u64 = 1 << 53;
 
-/// What came of opening a document.
+/// The result of opening a document.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// What it holds for this client, as far as that can be read and believed.
+    /// The record for this client, as far as it could be read and validated.
     pub record: Option<Record>,
-    /// What is wrong with it, if anything is.
+    /// What is wrong with the document, if anything.
     pub flaw: Option<Flaw>,
 }
 
-/// What is wrong with a document; the message says what to do.
+/// A flaw in a document; the message says what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// It is no document of this program.
+    /// The document is not one of this program.
     #[error(
         "it is damaged, or something else wrote it; it will be replaced, and if this comes back, see what else writes there"
     )]
     Damaged,
-    /// It has another version.
+    /// The document has another version.
     #[error(
         "another version of this program wrote it; run the same version everywhere, and it will be replaced"
     )]
     Version,
-    /// Its clear part is not this client's as it was written.
+    /// The clear part is not this client's, or was changed.
     #[error(
-        "it was written for another instance or client id, or it is damaged; it will be replaced, and if this comes back, give each client a place of its own"
+        "it was written for another instance or client id, or it is damaged; it will be replaced, and if this comes back, store each client in its own place"
     )]
     Client,
-    /// Its token does not open.
+    /// The token cannot be opened.
     #[error(
-        "its token was sealed with another client secret, or it is damaged; after a rotation of the secret this is to be expected, and otherwise see that all who share the client have the same secret"
+        "its token was sealed with another client secret, or it is damaged; this is normal after a rotation of the secret; otherwise see that all proxies that share the client have the same secret"
     )]
     Token,
-    /// It has a number that cannot be.
+    /// A number is implausible.
     #[error(
-        "it has a generation, a lifetime or a time more than a day ahead that cannot be, which is not believed; see that the clocks of all who share the client are right, and what else writes there"
+        "it has an implausible generation or lifetime, or a time more than a day ahead, which is ignored; see that the clocks of all proxies that share the client are right, and what else writes there"
     )]
     Absurd,
 }
 
-/// The document that keeps `record`. Times are kept in milliseconds, rounded so that a token lives
-/// no longer and a pool holds no more.
+/// Seals `record` as a document. Times are in milliseconds, rounded so that a token lives no longer
+/// and a pool holds no more.
 ///
 /// # Errors
-/// [`StoreError`] if the system gives no random numbers.
+/// [`StoreError`] if the system has no random numbers.
 pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
     let mut others = Vec::new();
     let mut token = None;
@@ -119,11 +119,11 @@ pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
         others,
     };
     serde_json::to_vec(&document)
-        .map_err(|e| StoreError::Away(format!("it cannot be written: {e}")))
+        .map_err(|e| StoreError::Unavailable(format!("the record cannot be encoded: {e}")))
 }
 
-/// As [`seal`], in place of the document `before`: what lives in that at `now` and was sealed with
-/// other secrets is kept, as far as there is room for it.
+/// As [`seal`], and keeps tokens of `before` that other secrets sealed and that are valid at `now`,
+/// as far as they fit.
 ///
 /// # Errors
 /// As [`seal`].
@@ -149,41 +149,41 @@ pub fn seal_beside(
     Ok(bytes)
 }
 
-/// What takes the place of a document.
+/// The bytes that replace a document.
 #[derive(Debug)]
-pub struct Successor {
-    /// Its bytes.
+pub struct Replacement {
+    /// The new document.
     pub bytes: Vec<u8>,
-    /// Whether its token is a newer one.
+    /// Whether its token is newer.
     pub is_newer: bool,
 }
 
-/// As [`seal_beside`], unless what `before` keeps at `place` is of a greater generation: that never
-/// goes back.
+/// As [`seal_beside`], unless `before`, stored at `place`, has a higher generation: it never
+/// decreases.
 ///
 /// # Errors
-/// As [`seal`]; [`StoreError::Overtaken`] if it would go back.
+/// As [`seal`]; [`StoreError::Conflict`] if the generation would decrease.
 pub fn supersede(
     key: &Key,
     record: &Record,
     before: &[u8],
     now: SystemTime,
     place: impl fmt::Display,
-) -> Result<Successor, StoreError> {
+) -> Result<Replacement, StoreError> {
     let kept = open(key, before, now).record;
     let (kept, generation) = (kept.map_or(0, |kept| kept.generation), record.generation);
     if kept > generation {
-        return Err(StoreError::Overtaken(format!(
+        return Err(StoreError::Conflict(format!(
             "{place} has token {kept} already, which is newer than token {generation}"
         )));
     }
-    Ok(Successor {
+    Ok(Replacement {
         bytes: seal_beside(key, record, before, now)?,
         is_newer: generation > kept,
     })
 }
 
-/// What `bytes` keep for the client of `key`, at `now`.
+/// Opens `bytes` for the client of `key`, at `now`.
 #[must_use]
 pub fn open(key: &Key, bytes: &[u8], now: SystemTime) -> Opened {
     let document = match read(key, bytes) {
@@ -197,7 +197,7 @@ pub fn open(key: &Key, bytes: &[u8], now: SystemTime) -> Opened {
     };
     let horizon = milliseconds(now).saturating_add(DAY);
     let mut flaw = None;
-    // brought nearer instead, a time that is read again and again would stay ahead for ever
+    // clamping instead would keep a time ahead for ever, because it is read again and again
     let mut believed = |at: u64| {
         if at > horizon {
             flaw = Some(Flaw::Absurd);
@@ -237,7 +237,7 @@ pub fn open(key: &Key, bytes: &[u8], now: SystemTime) -> Opened {
     }
 }
 
-/// The document. A field that is not known is damage: what is added comes with a new version.
+/// The document. An unknown field is damage: additions come with a new version.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -247,7 +247,7 @@ struct Document {
     check: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<Sealed>,
-    /// Tokens of other generations or secrets: the writer's own first, then the youngest.
+    /// Tokens of other generations or secrets: the writer's own first, then the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     others: Vec<Other>,
 }
@@ -260,7 +260,7 @@ struct Pool {
     not_before: u64,
 }
 
-/// The token: when it was asked for in Unix milliseconds, its life in milliseconds, and itself.
+/// The token, when it was requested in Unix milliseconds, and its lifetime in milliseconds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sealed {
@@ -270,7 +270,8 @@ struct Sealed {
     sealed: String,
 }
 
-/// A token and its generation, where that is not the document's or another secret sealed it.
+/// A token with its own generation, where that differs from the document's or another secret sealed
+/// it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Other {
@@ -301,14 +302,15 @@ impl Other {
         }
     }
 
-    /// Whether it lives at `now`, by what it says of itself: nobody here can tell otherwise.
+    /// Returns whether the token is valid at `now` by its own metadata, which cannot be verified
+    /// here.
     fn lives(&self, now: u64) -> bool {
         let soon = now.saturating_add(DAY);
         self.lifetime <= DAY && self.asked <= soon && now < self.asked.saturating_add(self.lifetime)
     }
 }
 
-/// What every version has.
+/// The part that every version has.
 #[derive(Deserialize)]
 struct Versioned {
     version: u64,
@@ -332,7 +334,7 @@ fn read(key: &Key, bytes: &[u8]) -> Result<Document, Flaw> {
     Ok(document)
 }
 
-/// What the document `before` holds that lives and does not open with `key`, the youngest first.
+/// The valid tokens of the document `before` that `key` cannot open, newest first.
 fn others(key: &Key, before: &[u8], now: u64) -> Vec<Other> {
     let Ok(document) = read(key, before) else {
         return Vec::new();
@@ -349,7 +351,7 @@ fn others(key: &Key, before: &[u8], now: u64) -> Vec<Other> {
     kept
 }
 
-/// What ties the clear part to the client.
+/// The digest that ties the clear part to the client.
 fn check(key: &Key, generation: u64, pool: &Pool) -> String {
     let statement = key.statement(
         b"collibra-auth-proxy store clear part",
@@ -370,16 +372,16 @@ fn seal_token(key: &Key, generation: u64, token: &StoredToken) -> Result<Sealed,
     let mut nonce = [0; NONCE_LEN];
     let mut text = Zeroizing::new(token.access_token.expose().as_bytes().to_vec());
     let aad = Aad::from(bound(key, generation, asked, lifetime));
-    // a random nonce may be used some 2^32 times under one key, and each stands for a token
-    // request: eight thousand years at one a minute
+    // a random nonce is safe about 2^32 times under one key, and each stands for a token request:
+    // eight thousand years at one a minute
     let tag = SystemRandom::new().fill(&mut nonce).and_then(|()| {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let sealing = &key.sealing;
         sealing.seal_in_place_separate_tag(nonce, aad, &mut text)
     });
     let tag = tag.map_err(|_| {
-        let problem = "the token cannot be sealed: the system gives no random numbers";
-        StoreError::Away(problem.to_owned())
+        let problem = "the token cannot be sealed: the system has no random numbers";
+        StoreError::Unavailable(problem.to_owned())
     })?;
     Ok(Sealed {
         asked,
@@ -416,7 +418,7 @@ fn open_token(
     })
 }
 
-/// What the seal of a token holds together.
+/// The data that a token's seal is bound to.
 fn bound(key: &Key, generation: u64, asked: u64, lifetime: u64) -> Vec<u8> {
     key.statement(
         b"collibra-auth-proxy store token",
@@ -439,7 +441,7 @@ fn milliseconds_up(at: SystemTime) -> u64 {
     down.saturating_add(u64::from(at > time(down)))
 }
 
-/// The moment `at`; also of the largest number, which is half a thousand million years away.
+/// The time `at`; even u64::MAX is representable, 585 million years away.
 fn time(at: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(at)
 }

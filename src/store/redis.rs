@@ -1,26 +1,26 @@
-//! The store in a Redis or Valkey server: the proxies of a fleet share a token by it.
+//! The store in a Redis or Valkey server, shared by the proxies of a fleet.
 //!
-//! **Who asks.** One process at a time holds the lock, a key with a random owner and an end by the
-//! server's clock. What is kept is replaced in one step on the server, and only by the lock's owner
-//! and in place of what it has read: a process that was stopped beyond its lock's end changes
-//! nothing, and a generation never goes back.
+//! **Lease.** One process at a time holds the lock, a key with a random owner and an expiry by the
+//! server's clock. The record is replaced in one step on the server: only by the lock's owner, and
+//! only if it still is the one that was read. A process that stood still beyond its lock's expiry
+//! changes nothing, and a generation never decreases.
 //!
-//! **Who is told.** The server tells each process that a token came, or that none did, and what it
-//! keeps now is read soon after: the later, the more there are, so that they do not all come at once.
-//! Beside that each looks every 11 s, which is its sign of life too. Where a user may not subscribe to
-//! channels it looks once a second.
+//! **Notifications.** The server notifies every process that a token came, or that a request
+//! failed. The processes then read the record within a delay that grows with their number, so that
+//! they do not all read at once. Each also polls every 11 s, which is its heartbeat too. If the
+//! user may not subscribe to channels, it polls every second.
 //!
-//! **Who goes on alone.** At each look a process announces itself; the server orders the living by
-//! when each first came. When the server goes away every process knows how many came before it, and
-//! the engine settles by that who may still ask ([`Rank`]).
+//! **Membership.** Each heartbeat registers the process, and the server orders the live ones by
+//! when they joined. When the server becomes unavailable, every process knows how many joined
+//! before it. The engine decides by that which ones may still request tokens ([`Membership`]).
 //!
-//! **What lies there.** One record for each client, sealed by [`record`](super::record), under a key made of the
-//! prefix and a digest over instance and client id; see `scripts.rs` for the names. It expires an
-//! hour after the last time in it is past.
+//! **Content.** One record per client, sealed by [`record`](super::record), under a key made of the
+//! prefix and a digest of instance and client id; `scripts.rs` has the names. It expires an hour
+//! after the last time in it.
 //!
-//! **Which server.** One that is named, the primary that sentinels name, or the primary of a cluster
-//! that has the client's keys, which lie in one slot. It is looked for again whenever a connection is
-//! made; one on which a server turns out to be the wrong one is left.
+//! **Servers.** A named server, the primary that sentinels report, or the cluster's primary for the
+//! client's keys, which share one slot. It is looked up whenever a connection is made. A connection
+//! to a server that turns out to be the wrong one is closed.
 
 mod bounded;
 mod link;
@@ -40,98 +40,99 @@ use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::secret::Secret;
 use crate::store::key::Key;
-use crate::store::record::Successor;
-use crate::store::shared::{self, Identity, Kept, Replace, Seen, Sight, lost};
+use crate::store::record::Replacement;
+use crate::store::shared::{
+    self, CompareAndSwap, Entry, MemberId, Version, VersionTracker, lease_lost,
+};
 use crate::store::{locked, random_name};
 use crate::tls::{self, CaFile};
-use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 use link::Link;
 use notices::{Notice, Notices};
 use scripts::{Keys, Scripts};
 
-/// How often the server is looked at, on average, if it does not say that something changed.
-const LOOK: Duration = Duration::from_secs(11);
+/// The polling interval while notifications work.
+const POLL: Duration = Duration::from_secs(11);
 
-/// The same if it says nothing of changes, or cannot be reached.
-const LOOK_ALONE: Duration = Duration::from_secs(1);
+/// The same without notifications, or while the server is unavailable.
+const POLL_UNSUBSCRIBED: Duration = Duration::from_secs(1);
 
-/// So many processes read in a second, at most, what they were told of.
-const READERS: u32 = 4_000;
+/// The most reads per second that a notification causes in the whole fleet.
+const MAX_READS_PER_SECOND: u32 = 4_000;
 
-/// The shortest time from one look to the next, whatever the server says.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The shortest pause between two polls.
+const MIN_POLL_PAUSE: Duration = Duration::from_millis(20);
 
-/// After such a silence a process no longer counts as one of those who share a client; longer than
-/// from one look to the next.
-const SILENCE: Duration = Duration::from_secs(15);
+/// How long a member may be silent before it is dropped; longer than the polling interval.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a record is kept beyond the last time in it.
-const REST: Duration = Duration::from_secs(3600);
+const RETENTION: Duration = Duration::from_secs(3600);
 
-/// A record is kept no longer than this, whatever its times.
-const LONGEST: Duration = Duration::from_secs(48 * 3600);
+/// The longest time for which a record is kept, whatever its times.
+const MAX_RETENTION: Duration = Duration::from_secs(48 * 3600);
 
-/// Where the server is and how it is spoken to.
+/// How to reach the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The server.
     pub server: Server,
-    /// The user to log in as; without one, the server's default user.
+    /// The user to log in as; the server's default user if `None`.
     pub user: Option<String>,
     /// Its password.
     pub password: Option<Secret>,
-    /// The number of the database.
+    /// The database number.
     pub database: u32,
-    /// What every key begins with.
+    /// The prefix of every key.
     pub key_prefix: String,
 }
 
-/// Where a server is.
+/// The server's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Server {
-    /// In the clear.
+    /// Plain TCP.
     Tcp {
         /// A name or an address.
         host: String,
         /// The port.
         port: u16,
     },
-    /// By TLS, verified.
+    /// Verified TLS.
     Tls {
-        /// A name or an address, which the certificate must have.
+        /// A name or an address, which the certificate must match.
         host: String,
         /// The port.
         port: u16,
-        /// What to trust besides the system's roots.
+        /// Authorities to trust besides the system's.
         ca_file: Option<CaFile>,
     },
-    /// On this machine.
+    /// A unix socket.
     Unix {
-        /// The socket.
+        /// The socket's path.
         path: PathBuf,
     },
-    /// The primary that sentinels name.
+    /// The primary that sentinels report.
     Sentinel {
-        /// The sentinels, each with its port.
+        /// The sentinels and their ports.
         nodes: Vec<(String, u16)>,
-        /// What they call the primary.
+        /// The primary's name at the sentinels.
         primary: String,
-        /// Whether sentinels and servers are spoken to by TLS.
+        /// TLS for the connections to sentinels and servers.
         tls: Option<Trust>,
     },
-    /// The primary of a cluster that has the client's keys.
+    /// The cluster's primary for the client's keys.
     Cluster {
-        /// Some of its nodes, each with its port.
+        /// Some of the nodes and their ports.
         nodes: Vec<(String, u16)>,
-        /// Whether they are spoken to by TLS.
+        /// TLS for the connections to the nodes.
         tls: Option<Trust>,
     },
 }
 
-/// What to trust besides the system's roots.
+/// What to trust besides the system's authorities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// Authorities.
+    /// The authorities.
     pub ca_file: Option<CaFile>,
 }
 
@@ -162,19 +163,19 @@ fn listed(nodes: &[(String, u16)]) -> String {
     nodes.collect::<Vec<_>>().join(",")
 }
 
-/// One client's token, kept on a server.
+/// One client's token, stored on a server.
 #[derive(Debug)]
 pub struct RedisStore {
     inner: Arc<Inner>,
-    watching: AbortHandle,
+    watcher: AbortHandle,
 }
 
 impl RedisStore {
-    /// The store of `client`, which is its name in messages. Returns at once, whether the server
-    /// can be reached or not. Call it on a runtime.
+    /// Returns the store of `client`, its name in messages. Connects in the background, so it
+    /// returns at once. Call it on a runtime.
     ///
     /// # Errors
-    /// [`tls::Error`] if there is no certificate to verify the server by.
+    /// [`tls::Error`] if no certificate authority is available to verify the server.
     pub fn new(
         config: &Config,
         client: &str,
@@ -184,23 +185,23 @@ impl RedisStore {
         let keys = Keys::new(&config.key_prefix, &key);
         let (link, notices) = Link::new(config, &keys)?;
         let inner = Arc::new(Inner {
-            identity: Identity::new(&key),
-            kept: Kept::new(client, key, clock, keys.record.clone()),
+            member: MemberId::new(&key),
+            entry: Entry::new(client, key, clock, keys.record.clone()),
             keys,
             scripts: Scripts::new(),
             link,
-            sight: Sight::new(),
-            rank: Mutex::new(Rank::Unknown),
+            tracker: VersionTracker::new(),
+            membership: Mutex::new(Membership::Unknown),
             problem: Mutex::default(),
         });
-        let watching = tokio::spawn(Arc::clone(&inner).watch(notices)).abort_handle();
-        Ok(RedisStore { inner, watching })
+        let watcher = tokio::spawn(Arc::clone(&inner).watch(notices)).abort_handle();
+        Ok(RedisStore { inner, watcher })
     }
 }
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.watcher.abort();
     }
 }
 
@@ -208,13 +209,13 @@ impl Drop for RedisStore {
 impl TokenStore for RedisStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
         let fetched = self.inner.fetch().await;
-        // only now, for a reader who has given up has not seen it
-        self.inner.sight.saw(match &fetched {
-            Ok((_, stamp)) => Seen::Content(stamp.clone()),
-            Err(_) => Seen::Away,
+        // only now: a cancelled reader has observed nothing
+        self.inner.tracker.observed(match &fetched {
+            Ok((_, version)) => Version::Content(version.clone()),
+            Err(_) => Version::Unavailable,
         });
         let (content, _) = fetched?;
-        Ok(content.and_then(|content| self.inner.kept.open(&content)))
+        Ok(content.and_then(|content| self.inner.entry.open(&content)))
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
@@ -240,135 +241,135 @@ impl TokenStore for RedisStore {
     }
 
     async fn changed(&self) {
-        self.inner.sight.changed().await;
+        self.inner.tracker.changed().await;
     }
 
     async fn leave(&self) {
-        self.watching.abort();
+        self.watcher.abort();
         let inner = &self.inner;
         let left = inner.link.run(async |server| {
             let mut leave = inner.scripts.leave.key(&inner.keys.members);
-            leave.key(&inner.keys.seen).arg(inner.identity.name());
+            leave.key(&inner.keys.seen).arg(inner.member.name());
             leave.arg(&inner.keys.channel);
             leave.invoke_async::<()>(server).await
         });
-        // otherwise its place expires
+        // if this fails, the membership expires
         let _ = left.await;
     }
 
-    fn rank(&self) -> Rank {
-        *locked(&self.inner.rank)
+    fn membership(&self) -> Membership {
+        *locked(&self.inner.membership)
     }
 }
 
 #[derive(Debug)]
 struct Inner {
-    identity: Identity,
-    kept: Kept,
+    member: MemberId,
+    entry: Entry,
     keys: Keys,
     scripts: Scripts,
     link: Link,
-    /// By the stamp of what is kept.
-    sight: Sight<String>,
-    rank: Mutex<Rank>,
-    /// Why the server could not be used when it was last looked at.
+    /// By the version of the record.
+    tracker: VersionTracker<String>,
+    membership: Mutex<Membership>,
+    /// Why the server was unavailable at the last poll.
     problem: Mutex<String>,
 }
 
 impl Inner {
-    /// Looks at the server for as long as the store is in use.
+    /// Polls the server while the store is in use.
     async fn watch(self: Arc<Inner>, notices: Arc<Notices>) {
         loop {
             notices.take();
-            let came = self.look().await;
+            let came = self.heartbeat().await;
             let now = match &came {
-                Ok(stamp) => Seen::Content(stamp.clone()),
-                Err(_) => Seen::Away,
+                Ok(version) => Version::Content(version.clone()),
+                Err(_) => Version::Unavailable,
             };
             if let Err(e) = &came {
                 *locked(&self.problem) = e.to_string();
             }
-            self.sight.look_is(now);
-            let next = match came.is_ok() && self.link.listens() {
-                true => LOOK.mul_f64(0.95 + 0.1 * ThreadJitter.next()),
-                false => LOOK_ALONE.mul_f64(0.75 + 0.5 * ThreadJitter.next()),
+            self.tracker.polled(now);
+            let next = match came.is_ok() && self.link.is_subscribed() {
+                true => POLL.mul_f64(0.95 + 0.1 * ThreadJitter.next()),
+                false => POLL_UNSUBSCRIBED.mul_f64(0.75 + 0.5 * ThreadJitter.next()),
             };
             let next = tokio::time::sleep(next);
             match came {
-                Ok(_) => self.listen(&notices, next).await,
+                Ok(_) => self.follow_notices(&notices, next).await,
                 Err(_) => next.await,
             }
         }
     }
 
-    /// Takes in what the server tells, until the next look is due, or is called for.
-    async fn listen(&self, notices: &Notices, next: tokio::time::Sleep) {
-        tokio::time::sleep(PAUSE).await;
+    /// Handles notifications until the next poll is due or requested.
+    async fn follow_notices(&self, notices: &Notices, next: tokio::time::Sleep) {
+        tokio::time::sleep(MIN_POLL_PAUSE).await;
         tokio::pin!(next);
         loop {
             let notice = tokio::select! {
                 () = &mut next => return,
                 notice = notices.next() => notice,
             };
-            let Notice::Kept(stamp) = notice else {
+            let Notice::Version(version) = notice else {
                 return;
             };
-            tokio::time::sleep(self.turn()).await;
-            // what was told meanwhile is newer
-            let stamp = match notices.take() {
-                Some(Notice::Look) => return,
-                Some(Notice::Kept(newer)) => newer,
-                None => stamp,
+            tokio::time::sleep(self.read_delay()).await;
+            // later notifications are newer
+            let version = match notices.take() {
+                Some(Notice::Poll) => return,
+                Some(Notice::Version(newer)) => newer,
+                None => version,
             };
-            self.sight.look_is(Seen::Content(stamp));
+            self.tracker.polled(Version::Content(version));
         }
     }
 
-    /// When it is this process's turn to read what all were told of.
-    fn turn(&self) -> Duration {
-        let all = match *locked(&self.rank) {
-            Rank::Among { all, .. } => all,
-            Rank::Alone | Rank::Unknown => 1,
+    /// How long this process waits before it reads what everyone was notified of.
+    fn read_delay(&self) -> Duration {
+        let all = match *locked(&self.membership) {
+            Membership::Member { all, .. } => all,
+            Membership::Single | Membership::Unknown => 1,
         };
-        let longest = Duration::from_secs(1) * all / READERS;
+        let longest = Duration::from_secs(1) * all / MAX_READS_PER_SECOND;
         longest.mul_f64(ThreadJitter.next())
     }
 
-    /// Looks once, and gives a sign of life.
-    async fn look(&self) -> Result<String, StoreError> {
-        let silence = milliseconds(SILENCE);
-        let (stamp, before, all): (String, u32, u32) = self
+    /// Polls the record's version and sends a heartbeat.
+    async fn heartbeat(&self) -> Result<String, StoreError> {
+        let timeout = milliseconds(MEMBER_TIMEOUT);
+        let (version, before, all): (String, u32, u32) = self
             .link
             .run(async |server| {
-                let mut look = self.scripts.look.key(&self.keys.record);
-                look.key(&self.keys.members).key(&self.keys.seen);
-                look.arg(self.identity.name()).arg(silence);
-                look.arg(&self.keys.channel);
-                look.invoke_async(server).await
+                let mut heartbeat = self.scripts.heartbeat.key(&self.keys.record);
+                heartbeat.key(&self.keys.members).key(&self.keys.seen);
+                heartbeat.arg(self.member.name()).arg(timeout);
+                heartbeat.arg(&self.keys.channel);
+                heartbeat.invoke_async(server).await
             })
             .await?;
-        *locked(&self.rank) = Rank::Among { before, all };
-        Ok(stamp)
+        *locked(&self.membership) = Membership::Member { before, all };
+        Ok(version)
     }
 
-    /// Has `command` carried out, unless it is known that it cannot be: the engine is not kept
-    /// waiting for what the next look finds out.
+    /// Runs `command`, unless the last poll found the server unavailable: the engine does not wait
+    /// for what the next poll will find out.
     async fn run<T>(
         &self,
         command: impl AsyncFnOnce(&mut redis::aio::MultiplexedConnection) -> redis::RedisResult<T>,
     ) -> Result<T, StoreError> {
-        let seen = self.sight.risks();
-        if self.sight.is_away() {
-            return Err(StoreError::Away(locked(&self.problem).clone()));
+        let seen = self.tracker.invalidate();
+        if self.tracker.is_unavailable() {
+            return Err(StoreError::Unavailable(locked(&self.problem).clone()));
         }
         let done = self.link.run(command).await;
         if done.is_ok() {
-            self.sight.has_seen(seen);
+            self.tracker.restore(seen);
         }
         done
     }
 
-    /// What is kept, and its stamp.
+    /// The record and its version.
     async fn fetch(&self) -> Result<(Option<Vec<u8>>, String), StoreError> {
         let fetched = self.run(async |server| {
             let read = self.scripts.read.key(&self.keys.record);
@@ -391,53 +392,53 @@ impl Inner {
 /// One publication.
 struct Publication<'a> {
     inner: &'a Inner,
-    /// How long the record is of use.
-    rest: Duration,
-    /// The others are told, also if there is no newer token in it.
-    is_told: bool,
+    /// How long the record stays useful.
+    retention: Duration,
+    /// Whether to notify the others even without a newer token.
+    notifies: bool,
 }
 
-impl Replace for Publication<'_> {
-    /// The stamp of what is kept.
-    type Before = String;
+impl CompareAndSwap for Publication<'_> {
+    /// The version of the record.
+    type Loaded = String;
 
-    async fn before(&self, _owner: &str) -> Result<(String, Vec<u8>), StoreError> {
-        // whether the lock is still this process's is asked in the same step as what is replaced
-        let (before, stamp) = self.inner.fetch().await?;
-        Ok((stamp, before.unwrap_or_default()))
+    async fn load(&self, _owner: &str) -> Result<(String, Vec<u8>), StoreError> {
+        // the server checks the lock's owner in the same step that replaces the record
+        let (before, version) = self.inner.fetch().await?;
+        Ok((version, before.unwrap_or_default()))
     }
 
-    async fn replace(
+    async fn swap(
         &self,
         owner: &str,
         before: String,
-        next: &Successor,
+        next: &Replacement,
     ) -> Result<bool, StoreError> {
         let inner = self.inner;
-        let channel = match self.is_told || next.is_newer {
+        let channel = match self.notifies || next.is_newer {
             true => inner.keys.channel.as_str(),
             false => "",
         };
-        let (became, stamp): (String, String) = inner
+        let (became, version): (String, String) = inner
             .run(async |server| {
                 let mut publish = inner.scripts.publish.key(&inner.keys.lock);
                 publish.key(&inner.keys.record).arg(owner).arg(&before);
-                publish.arg(&next.bytes).arg(milliseconds(self.rest));
+                publish.arg(&next.bytes).arg(milliseconds(self.retention));
                 publish.arg(channel).invoke_async(server).await
             })
             .await?;
         match became.as_str() {
             "kept" => {
-                inner.sight.saw(Seen::Content(stamp));
+                inner.tracker.observed(Version::Content(version));
                 Ok(true)
             }
-            "lost" => Err(lost()),
+            "lost" => Err(lease_lost()),
             _changed => Ok(false),
         }
     }
 }
 
-/// The lock. It is given up when this is dropped, and ends by the server's clock in any case.
+/// The held lock. Dropping it releases it; it expires by the server's clock in any case.
 #[derive(Debug)]
 struct RedisLease {
     inner: Arc<Inner>,
@@ -448,16 +449,16 @@ struct RedisLease {
 #[async_trait]
 impl Lease for RedisLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        // what came of a request is told; that it is booked the others need not know before they
-        // ask themselves, and all of a large fleet would read it at once
-        let is_told = std::mem::replace(&mut self.has_published, true);
+        // only a request's result is announced: the others need not know of its booking before they
+        // make a request themselves, and a large fleet would read it all at once
+        let notifies = std::mem::replace(&mut self.has_published, true);
         let inner = &*self.inner;
         let publication = Publication {
             inner,
-            rest: use_of(record, inner.kept.clock.wall()),
-            is_told,
+            retention: retention_of(record, inner.entry.clock.wall()),
+            notifies,
         };
-        shared::publish(&publication, &inner.kept, &self.owner, record).await
+        shared::publish(&publication, &inner.entry, &self.owner, record).await
     }
 }
 
@@ -468,17 +469,17 @@ impl Drop for RedisLease {
         };
         let inner = Arc::clone(&self.inner);
         let owner = std::mem::take(&mut self.owner);
-        // if it fails, the lock ends by itself
+        // if this fails, the lock expires
         runtime.spawn(async move { inner.unlock(&owner).await });
     }
 }
 
-/// How long `record` is of use to anyone from `now` on, and some time more.
-fn use_of(record: &Record, now: SystemTime) -> Duration {
+/// How long `record` stays useful from `now` on, plus a margin.
+fn retention_of(record: &Record, now: SystemTime) -> Duration {
     let token = record.token.as_ref();
     let end = token.map_or(now, |token| token.asked + token.lifetime);
     let last = end.max(record.pool.full_at).max(record.pool.not_before);
-    (last.duration_since(now).unwrap_or_default() + REST).min(LONGEST)
+    (last.duration_since(now).unwrap_or_default() + RETENTION).min(MAX_RETENTION)
 }
 
 fn milliseconds(span: Duration) -> u64 {

@@ -1,6 +1,6 @@
-//! What all stores have in common, whatever they talk to: what is kept of a client and how its flaws
-//! are reported ([`Kept`]), what of it the engine has seen ([`Sight`]), how it is replaced under a
-//! lease ([`publish`]), and the name by which a process takes part ([`Identity`]).
+//! What the server-backed stores have in common: a client's stored [`Entry`], the
+//! [`VersionTracker`] of its content, compare-and-swap under a lease ([`publish`]), and a process's
+//! name in the fleet ([`MemberId`]).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -11,29 +11,29 @@ use tracing::warn;
 
 use super::key::Key;
 use super::locked;
-use super::record::{self, Successor};
+use super::record::{self, Replacement};
 use crate::clock::Clock;
 use crate::token::ports::{Record, StoreError};
 
-/// How often what changes while it is replaced is read again.
+/// How often a compare-and-swap is retried.
 const TRIES: u32 = 8;
 
-/// A client, and what is kept of it.
+/// A client's stored entry.
 #[derive(Debug)]
-pub(super) struct Kept {
-    /// Its name in the configuration.
+pub(super) struct Entry {
+    /// The client's name in the configuration.
     pub(super) client: Box<str>,
     pub(super) key: Key,
     pub(super) clock: Arc<dyn Clock>,
-    /// Where it is kept, for people.
+    /// Where the entry is, for messages.
     pub(super) place: String,
     /// The digest of the content whose flaw was reported last.
     reported: Mutex<Option<digest::Digest>>,
 }
 
-impl Kept {
-    pub(super) fn new(client: &str, key: Key, clock: Arc<dyn Clock>, place: String) -> Kept {
-        Kept {
+impl Entry {
+    pub(super) fn new(client: &str, key: Key, clock: Arc<dyn Clock>, place: String) -> Entry {
+        Entry {
             client: client.into(),
             key,
             clock,
@@ -42,7 +42,7 @@ impl Kept {
         }
     }
 
-    /// What `bytes` hold. What is wrong with them is said once, for they are read often.
+    /// Decodes `bytes`. A flaw is reported once per content, because it is read often.
     pub(super) fn open(&self, bytes: &[u8]) -> Option<Record> {
         let opened = record::open(&self.key, bytes, self.clock.wall());
         if let Some(flaw) = opened.flaw {
@@ -51,14 +51,14 @@ impl Kept {
             if before.is_none_or(|before| before.as_ref() != digest.as_ref()) {
                 warn!(
                     client = %self.client, place = %self.place,
-                    "what is stored cannot be used as it is: {flaw}"
+                    "the stored record is not usable as it is: {flaw}"
                 );
             }
         }
         opened.record
     }
 
-    /// What takes the place of `before` when `record` is kept.
+    /// Returns the bytes that replace `before` when `record` is stored.
     ///
     /// # Errors
     /// As [`record::supersede`].
@@ -66,78 +66,78 @@ impl Kept {
         &self,
         record: &Record,
         before: &[u8],
-    ) -> Result<Successor, StoreError> {
+    ) -> Result<Replacement, StoreError> {
         record::supersede(&self.key, record, before, self.clock.wall(), &self.place)
     }
 }
 
-/// What a store has to be able to do for [`publish`].
-pub(super) trait Replace {
-    /// What was read, as far as it takes to replace nothing else.
-    type Before;
+/// A store that can replace its content atomically, for [`publish`].
+pub(super) trait CompareAndSwap {
+    /// Identifies the content that was loaded, so that only it is replaced.
+    type Loaded;
 
-    /// What is kept, and its bytes, if `owner` still has the right to ask.
+    /// Loads the content, if `owner` still holds the lease.
     ///
     /// # Errors
-    /// [`StoreError::Overtaken`] if another has it.
-    async fn before(&self, owner: &str) -> Result<(Self::Before, Vec<u8>), StoreError>;
+    /// [`StoreError::Conflict`] if another process holds it.
+    async fn load(&self, owner: &str) -> Result<(Self::Loaded, Vec<u8>), StoreError>;
 
-    /// Puts `next` in the place of `before`, under the same right. Whether it still was there.
+    /// Replaces the content identified by `before`, under the same lease. Returns whether it was
+    /// still in place.
     ///
     /// # Errors
-    /// As [`Replace::before`].
-    async fn replace(
+    /// As [`CompareAndSwap::load`].
+    async fn swap(
         &self,
         owner: &str,
-        before: Self::Before,
-        next: &Successor,
+        before: Self::Loaded,
+        next: &Replacement,
     ) -> Result<bool, StoreError>;
 }
 
-/// Keeps `record`, if `owner` has the right to ask, and nothing newer is kept.
+/// Stores `record`, if `owner` holds the lease and nothing newer is stored.
 ///
 /// # Errors
-/// [`StoreError::Overtaken`] if not, and otherwise [`StoreError::Away`].
+/// [`StoreError::Conflict`] if not, otherwise [`StoreError::Unavailable`].
 pub(super) async fn publish(
-    store: &impl Replace,
-    kept: &Kept,
+    store: &impl CompareAndSwap,
+    entry: &Entry,
     owner: &str,
     record: &Record,
 ) -> Result<(), StoreError> {
     for _ in 0..TRIES {
-        let (before, bytes) = store.before(owner).await?;
-        let next = kept.supersede(record, &bytes)?;
-        if store.replace(owner, before, &next).await? {
+        let (before, bytes) = store.load(owner).await?;
+        let next = entry.supersede(record, &bytes)?;
+        if store.swap(owner, before, &next).await? {
             return Ok(());
         }
     }
-    Err(StoreError::Away(format!(
-        "something else writes to {} all the time; find it and give it another place",
-        kept.place
+    Err(StoreError::Unavailable(format!(
+        "another program keeps writing to {}; find it and make it write elsewhere",
+        entry.place
     )))
 }
 
-/// The right to ask is another's by now.
-pub(super) fn lost() -> StoreError {
-    StoreError::Overtaken("the lease expired and another replica holds it".to_owned())
+/// The error of a process whose lease expired.
+pub(super) fn lease_lost() -> StoreError {
+    StoreError::Conflict("the lease expired and another replica holds it".to_owned())
 }
 
-/// The name by which a process takes part in a fleet. It is made of the machine's name and the
-/// process's number, so that a container that is started again in its place has the same one, and
-/// with it the place of the process before it.
+/// A process's name in a fleet, derived from the machine's name and the process id. A restarted
+/// container gets the same name, and with it its predecessor's place.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct MemberId {
     name: String,
     client: String,
     nth: u32,
 }
 
-/// Which names are in use in this process: one for each store of a client.
+/// The names in use in this process: one for each store of a client.
 static IN_USE: Mutex<BTreeSet<(String, u32)>> = Mutex::new(BTreeSet::new());
 
-impl Identity {
-    /// A name for a store of the client that `key` stands for.
-    pub(super) fn new(key: &Key) -> Identity {
+impl MemberId {
+    /// Returns a name for a store of the client of `key`.
+    pub(super) fn new(key: &Key) -> MemberId {
         let client = key.fingerprint();
         let nth = {
             let mut in_use = locked(&IN_USE);
@@ -154,7 +154,7 @@ impl Identity {
         context.update(format!("{process} {nth}").as_bytes());
         let digest = context.finish();
         let name = digest.as_ref().iter().take(16);
-        Identity {
+        MemberId {
             name: name.map(|byte| format!("{byte:02x}")).collect(),
             client,
             nth,
@@ -167,76 +167,77 @@ impl Identity {
     }
 }
 
-impl Drop for Identity {
+impl Drop for MemberId {
     fn drop(&mut self) {
         locked(&IN_USE).remove(&(std::mem::take(&mut self.client), self.nth));
     }
 }
 
-/// What was there at a look.
+/// A version of the stored content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Seen<T> {
-    /// The server could not be used.
-    Away,
-    /// What is kept is this, or is told from all else by this.
+pub(super) enum Version<T> {
+    /// The server was unavailable.
+    Unavailable,
+    /// The content, or a value that identifies it.
     Content(T),
 }
 
-/// What was seen, by whom.
+/// Compares the server's latest version with the one that the engine has observed.
 #[derive(Debug)]
-pub(super) struct Sight<T> {
-    /// What was there last.
-    looked: watch::Sender<Option<Seen<T>>>,
-    /// What was there when the engine last read or wrote.
-    seen: Mutex<Seen<T>>,
+pub(super) struct VersionTracker<T> {
+    /// The latest version found by polling or notifications.
+    latest: watch::Sender<Option<Version<T>>>,
+    /// The version that the engine last read or wrote.
+    observed: Mutex<Version<T>>,
 }
 
-impl<T: Clone + PartialEq> Sight<T> {
-    pub(super) fn new() -> Sight<T> {
-        Sight {
-            looked: watch::Sender::new(None),
-            seen: Mutex::new(Seen::Away),
+impl<T: Clone + PartialEq> VersionTracker<T> {
+    pub(super) fn new() -> VersionTracker<T> {
+        VersionTracker {
+            latest: watch::Sender::new(None),
+            observed: Mutex::new(Version::Unavailable),
         }
     }
 
-    /// A look has found `now`.
-    pub(super) fn look_is(&self, now: Seen<T>) {
-        self.looked.send_if_modified(|last| {
+    /// Polling found `now`.
+    pub(super) fn polled(&self, now: Version<T>) {
+        self.latest.send_if_modified(|last| {
             let differs = last.as_ref() != Some(&now);
             *last = Some(now);
             differs
         });
     }
 
-    /// The engine has seen `now`: no change of it need be told.
-    pub(super) fn saw(&self, now: Seen<T>) {
-        *locked(&self.seen) = now.clone();
-        self.looked.send_replace(Some(now));
+    /// The engine has observed `now`: it need not be notified of it.
+    pub(super) fn observed(&self, now: Version<T>) {
+        *locked(&self.observed) = now.clone();
+        self.latest.send_replace(Some(now));
     }
 
-    /// The engine begins what may fail, or be given up: that the server is there after all is a
-    /// change to it from now on. Gives what it had seen, for [`Sight::has_seen`] if all goes well.
-    pub(super) fn risks(&self) -> Seen<T> {
-        std::mem::replace(&mut *locked(&self.seen), Seen::Away)
+    /// Forgets the observed version before an operation that may fail or time out. If it does, the
+    /// server's return must count as a change. Returns the version, for [`VersionTracker::restore`]
+    /// after a success.
+    pub(super) fn invalidate(&self) -> Version<T> {
+        std::mem::replace(&mut *locked(&self.observed), Version::Unavailable)
     }
 
-    /// The engine has seen no more than this.
-    pub(super) fn has_seen(&self, before: Seen<T>) {
-        *locked(&self.seen) = before;
+    /// Restores the observed version.
+    pub(super) fn restore(&self, before: Version<T>) {
+        *locked(&self.observed) = before;
     }
 
-    /// Whether the last look found the server away.
-    pub(super) fn is_away(&self) -> bool {
-        *self.looked.borrow() == Some(Seen::Away)
+    /// Returns whether the last poll found the server unavailable.
+    pub(super) fn is_unavailable(&self) -> bool {
+        *self.latest.borrow() == Some(Version::Unavailable)
     }
 
-    /// Ends once a look has found what the engine has not seen.
+    /// Waits until the latest version differs from the observed one.
     pub(super) async fn changed(&self) {
-        let mut looked = self.looked.subscribe();
-        // taken once: a reader beside this one must not make it miss what it has not seen
-        let seen = locked(&self.seen).clone();
-        let differs = |now: &Option<Seen<T>>| now.as_ref().is_some_and(|now| *now != seen);
-        if looked.wait_for(differs).await.is_err() {
+        let mut latest = self.latest.subscribe();
+        // read once: a concurrent reader must not hide a change from this waiter
+        let observed = locked(&self.observed).clone();
+        let differs = |now: &Option<Version<T>>| now.as_ref().is_some_and(|now| *now != observed);
+        if latest.wait_for(differs).await.is_err() {
             std::future::pending().await
         }
     }
@@ -255,12 +256,12 @@ mod tests {
 
     #[test]
     fn a_successor_has_the_name_of_the_one_before_and_no_two_at_once_have_one() {
-        let first = Identity::new(&key("of this test"));
-        let second = Identity::new(&key("of this test"));
+        let first = MemberId::new(&key("of this test"));
+        let second = MemberId::new(&key("of this test"));
         assert_ne!(first.name(), second.name());
         let name = first.name().to_owned();
         drop(first);
-        assert_eq!(Identity::new(&key("of this test")).name(), name);
+        assert_eq!(MemberId::new(&key("of this test")).name(), name);
         assert!(name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit()));
     }
 }

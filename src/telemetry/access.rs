@@ -4,6 +4,8 @@
 //! A line looks as if `tracing` had made it, with the target `access`, and costs a tenth: nothing
 //! is allocated, and a second's time stamp is made once.
 
+mod switch;
+
 use std::fmt;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +22,9 @@ use super::requests::Cut;
 /// The longest `User-Agent` that is logged, in bytes; the rest is cut.
 const LONGEST_USER_AGENT: usize = 256;
 
+pub use switch::is_on;
+pub(super) use switch::show;
+
 /// The process's access log, once logging has been started at a level that shows it.
 static LOG: OnceLock<AccessLog> = OnceLock::new();
 
@@ -28,7 +33,7 @@ static LOG: OnceLock<AccessLog> = OnceLock::new();
 pub struct Record {
     /// The wall-clock time at which the request ended.
     pub at: SystemTime,
-    /// The listener's name.
+    /// The names that it accepts.
     pub listener: Arc<str>,
     /// The address that the connection came from; none over a unix socket.
     pub peer: Option<SocketAddr>,
@@ -42,7 +47,7 @@ pub struct Record {
     pub claimed_app: Option<Arc<str>>,
     /// The id that finds the request in other logs.
     pub request_id: Option<RequestId>,
-    /// The id of the trace that has the request's span.
+    /// The id of the trace with the request's span.
     pub trace_id: Option<[u8; 16]>,
     /// The request's method.
     pub method: Method,
@@ -79,12 +84,6 @@ pub enum RequestId {
     Generated(u128),
 }
 
-/// Whether the process writes an access log: if not, making a [`Record`] is wasted.
-#[must_use]
-pub fn is_on() -> bool {
-    LOG.get().is_some()
-}
-
 /// Adds `record` to the process's access log, if it has one. Never waits: a record that finds the
 /// log's queue full is dropped and counted.
 pub fn write(record: Record) {
@@ -94,8 +93,9 @@ pub fn write(record: Record) {
 }
 
 /// Makes `log` the process's own; the first one stays.
-pub(super) fn start(log: AccessLog) {
+pub(super) fn start(log: AccessLog, is_shown: bool) {
     let _ = LOG.set(log);
+    show(is_shown);
 }
 
 /// Hands records to the thread that writes `Lines`.

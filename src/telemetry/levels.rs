@@ -32,9 +32,9 @@ pub struct ClientLevels {
 /// A token's number and life, by the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenTimes {
-    /// Which token of this client it is, counted from 1.
+    /// The generation: the client's tokens are numbered from 1.
     pub generation: u64,
-    /// When it was asked for.
+    /// When it was requested.
     pub issued: SystemTime,
     /// When it expires.
     pub expires: SystemTime,

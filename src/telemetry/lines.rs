@@ -119,7 +119,7 @@ pub(super) fn write_to(
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // a panic elsewhere leaves nothing half done in here
+        // a panic elsewhere leaves nothing inconsistent here
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::Subscriber;
 use tracing::field::Field;
@@ -18,7 +19,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::access::{self, AccessLog, Form};
 use super::families::log_lines_dropped;
@@ -42,6 +43,17 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("trace", LevelFilter::TRACE),
 ];
 
+/// The process's log level, once logging has been started.
+static CHOSEN: OnceLock<Chosen> = OnceLock::new();
+
+/// A log level that can be changed.
+struct Chosen {
+    level: Mutex<LevelFilter>,
+    filter: Handle,
+}
+
+type Handle = reload::Handle<Targets, Registry>;
+
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -60,6 +72,9 @@ pub enum Error {
     /// Something else in the process logs already.
     #[error("logging has already been started in this process")]
     Started,
+    /// Nothing logs in this process.
+    #[error("logging has not been started in this process")]
+    NotStarted,
     /// The system gives no thread to write the lines.
     #[error("no thread for the log: {0}")]
     Thread(io::ErrorKind),
@@ -103,16 +118,59 @@ pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     };
     let (lines, writing) = lines::write_to(Stderr, form, log_lines_dropped(), report)
         .map_err(|error| Error::Thread(error.kind()))?;
-    let subscriber = subscriber(level, form, lines.clone());
+    let (subscriber, filter) = subscriber(level, form, lines.clone());
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Started)?;
-    // the crate itself speaks through tracing: what comes through `log` is a library's
-    let libraries = level.min(LevelFilter::INFO).as_log();
-    tracing_log::LogTracer::init_with_filter(libraries).map_err(|_| Error::Started)?;
+    tracing_log::LogTracer::init_with_filter(of_libraries(level)).map_err(|_| Error::Started)?;
     std::panic::set_hook(Box::new(log_panic));
-    if level >= LevelFilter::INFO {
-        access::start(AccessLog(lines));
-    }
+    access::start(AccessLog(lines), level >= LevelFilter::INFO);
+    let level = Mutex::new(level);
+    let _ = CHOSEN.set(Chosen { level, filter });
     Ok(writing)
+}
+
+/// The name of the process's log level; `off` before logging has been started.
+#[must_use]
+pub fn level() -> &'static str {
+    let chosen = CHOSEN.get();
+    let level = chosen.map(|chosen| *chosen.level.lock().unwrap_or_else(PoisonError::into_inner));
+    name_of(level.unwrap_or(LevelFilter::OFF))
+}
+
+/// Changes the process's log level, by its name. Returns its name as [`level`] does.
+///
+/// # Errors
+/// [`Error`] if there is no such level, or the process does not log.
+pub fn set_level(name: &str) -> Result<&'static str, Error> {
+    let to = parse(Some(name))?;
+    let Chosen { level, filter } = CHOSEN.get().ok_or(Error::NotStarted)?;
+    let mut level = level.lock().unwrap_or_else(PoisonError::into_inner);
+    let (before, after) = (name_of(*level), name_of(to));
+    let announce = || tracing::info!(before, after, "log level changed");
+    if *level >= LevelFilter::INFO {
+        announce();
+    }
+    filter
+        .reload(self::filter(to))
+        .map_err(|_| Error::NotStarted)?;
+    // reloading sets it to the program's own level
+    log::set_max_level(of_libraries(to));
+    access::show(to >= LevelFilter::INFO);
+    if *level < LevelFilter::INFO {
+        announce();
+    }
+    *level = to;
+    Ok(after)
+}
+
+/// The level of what comes through `log`. The crate itself speaks through `tracing`, so that is what
+/// libraries say.
+fn of_libraries(level: LevelFilter) -> log::LevelFilter {
+    level.min(LevelFilter::INFO).as_log()
+}
+
+fn name_of(level: LevelFilter) -> &'static str {
+    let named = LEVELS.iter().find(|(_, known)| *known == level);
+    named.map_or("off", |(name, _)| name)
 }
 
 /// Standard error without the standard library's lock, so that a write that hangs holds up nobody
@@ -171,7 +229,12 @@ fn filter(level: LevelFilter) -> Targets {
         .with_target("kube_client", LevelFilter::OFF)
 }
 
-fn subscriber<W>(level: LevelFilter, form: Form, writer: W) -> impl Subscriber + Send + Sync
+/// What makes lines, and the handle on its filter.
+fn subscriber<W>(
+    level: LevelFilter,
+    form: Form,
+    writer: W,
+) -> (impl Subscriber + Send + Sync, Handle)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -186,7 +249,9 @@ where
             .with_span_list(false)
             .boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter(level)))
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let lines = tracing_subscriber::registry().with(lines.with_filter(filter));
+    (lines, handle)
 }
 
 /// Writes a field as text. Names and messages may come from elsewhere, so that nothing in them may
@@ -236,7 +301,7 @@ pub(super) mod tests {
     where
         W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
     {
-        subscriber(LevelFilter::INFO, form, writer)
+        subscriber(LevelFilter::INFO, form, writer).0
     }
 
     #[derive(Clone, Default)]
@@ -263,7 +328,7 @@ pub(super) mod tests {
         };
         let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
         let (lines, writing) = lines::write_to(sink.clone(), form, dropped, |_| {}).unwrap();
-        tracing::subscriber::with_default(subscriber(level, form, lines), act);
+        tracing::subscriber::with_default(subscriber(level, form, lines).0, act);
         drop(writing);
         let bytes = sink.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()

@@ -19,7 +19,7 @@ pub enum Operation {
     Publish,
 }
 
-/// What became of it.
+/// Its result message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
     /// It was done.

@@ -47,7 +47,7 @@ pub(super) struct Exemplar {
 pub struct Ended {
     /// The request's method.
     pub method: MethodLabel,
-    /// The status that the caller was sent; 0: none.
+    /// The status sent to the caller; 0 if none.
     pub status: u16,
     /// Which side ended it early.
     pub cut: Option<Cut>,

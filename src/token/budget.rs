@@ -1,23 +1,23 @@
-//! The issuer's pool of tokens, mirrored: how many requests may still be made, and when the next.
+//! The issuer's token pool, mirrored: how many requests are allowed, and when the next one is.
 //!
-//! A token bucket, kept as the moment at which it is full again. Where the issuer's book-keeping
-//! is unknown the mirror takes the lower figure: nothing is refilled while a request is under way,
-//! for the issuer may book it as late as it answers. Pure: it takes `now`.
+//! A token bucket, represented by the moment at which it will be full. How the issuer accounts is
+//! unknown, so the mirror is conservative: nothing refills while a request is in flight, because
+//! the issuer may charge it as late as the response. Pure: `now` is an argument.
 
 use std::time::Duration;
 
 use crate::clock::Instant;
 
-/// The pool's size and pace.
+/// The pool's size and refill rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How many tokens a full pool holds; at least 1.
+    /// The capacity in tokens; at least 1.
     pub capacity: u32,
-    /// How long it takes for one more to come; above zero.
+    /// The time in which one token refills; above zero.
     pub refill: Duration,
 }
 
-/// The longest time that a 429 may hold requests back, in refill intervals: an hour at one a
+/// The longest time for which a 429 may block requests, in refill intervals: an hour at one token a
 /// minute.
 pub const LONGEST_HOLD: u32 = 60;
 
@@ -25,14 +25,14 @@ pub const LONGEST_HOLD: u32 = 60;
 #[derive(Clone, Debug)]
 pub struct Budget {
     config: Config,
-    /// When the pool is full, if nothing more is taken.
+    /// When the pool will be full if nothing more is taken.
     full_at: Instant,
-    /// No request before this, whatever the pool holds: the issuer said so.
+    /// No request before this, whatever the pool holds, because the issuer said so.
     not_before: Instant,
 }
 
 impl Budget {
-    /// A pool that is full.
+    /// Returns a full pool.
     #[must_use]
     pub fn full(config: Config) -> Budget {
         Budget {
@@ -42,51 +42,52 @@ impl Budget {
         }
     }
 
-    /// Its size and pace.
+    /// The pool's size and refill rate.
     #[must_use]
     pub fn config(&self) -> Config {
         self.config
     }
 
-    /// What it holds at `now`, in tokens; between 0 and the capacity.
+    /// The tokens available at `now`, between 0 and the capacity.
     #[must_use]
     pub fn available(&self, now: Instant) -> f64 {
         let missing = self.full_at.since(now).as_secs_f64() / self.config.refill.as_secs_f64();
         (f64::from(self.config.capacity) - missing).max(0.0)
     }
 
-    /// The earliest moment at which a request may be made: now or earlier means at once.
+    /// The earliest time of the next request; in the past if one is allowed now.
     #[must_use]
     pub fn ready_at(&self) -> Instant {
         self.holds_at(1)
     }
 
-    /// The earliest moment at which it holds `tokens`, if nothing more is taken; at most as many as
-    /// its capacity.
+    /// The earliest time at which the pool holds `tokens` (at most its capacity), if nothing more
+    /// is taken.
     #[must_use]
     pub fn holds_at(&self, tokens: u32) -> Instant {
         let still_missing = self.config.capacity.saturating_sub(tokens);
         (self.full_at - self.config.refill * still_missing).max(self.not_before)
     }
 
-    /// Takes one for a request that is sent now. Call it only once [`Budget::ready_at`] has come.
+    /// Takes one token for a request that is sent now. Call it only once [`Budget::ready_at`] has
+    /// passed.
     pub fn take(&mut self, now: Instant) {
         debug_assert!(self.ready_at() <= now, "a request that the pool forbids");
         self.full_at = self.full_at.max(now) + self.config.refill;
     }
 
-    /// The request sent at `sent` was answered, or given up, at `now`: what was refilled meanwhile
-    /// is not counted.
+    /// Ends the request sent at `sent`: it was answered or abandoned at `now`. Tokens refilled in
+    /// between do not count.
     pub fn settle(&mut self, sent: Instant, now: Instant) {
         self.full_at = (self.full_at + now.since(sent)).min(self.empty_at(now));
     }
 
-    /// The request took nothing after all.
+    /// Returns the token of a request that cost nothing.
     pub fn give_back(&mut self) {
         self.full_at = self.full_at - self.config.refill;
     }
 
-    /// The pool's size or pace is another from `now` on: as many are missing as before.
+    /// Changes the pool's size or rate at `now`; as many tokens are missing as before.
     pub fn resize(&mut self, config: Config, now: Instant) {
         let missing = self.full_at.since(now).div_duration_f64(self.config.refill);
         let missing = config.refill.mul_f64(missing);
@@ -94,15 +95,15 @@ impl Budget {
         self.full_at = (now + missing).min(self.empty_at(now));
     }
 
-    /// When it is full, and the moment before which no request may be made: for a store.
+    /// For a store: when the pool will be full, and the time before which no request may be made.
     #[must_use]
     pub fn times(&self) -> (Instant, Instant) {
         (self.full_at, self.not_before)
     }
 
-    /// What another process booked: the later times hold. A time that is further off than anyone
-    /// can have booked (clocks may differ by a refill interval) is not believed at all: if it were
-    /// cut, it would be cut anew at every look, and never pass.
+    /// Merges the pool as another process stored it; the later times win. A time beyond what anyone
+    /// can have booked is ignored (clocks may differ by one refill interval). Clamping it instead
+    /// would push it forward at every read, and it would never pass.
     pub fn restore(&mut self, full_at: Instant, not_before: Instant, now: Instant) {
         let slack = self.config.refill;
         let empty = self.empty_at(now);
@@ -114,7 +115,7 @@ impl Budget {
         }
     }
 
-    /// The issuer says that the pool is empty: no request for one refill interval, or for
+    /// The issuer reports an empty pool: blocks requests for one refill interval, or for
     /// `retry_after` if that is longer.
     pub fn rate_limited(&mut self, now: Instant, retry_after: Option<Duration>) {
         self.full_at = self.empty_at(now);

@@ -1,5 +1,5 @@
-//! The one token of a client, where every request finds it: an arc-swap cell, and a watch on what
-//! the engine is doing for those who must wait.
+//! A client's one token, read by every request through an arc-swap, and a watch on the engine's
+//! state for requests that must wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,97 +15,96 @@ use crate::token::budget::Budget;
 use crate::token::ports::{Outcome, Record, RequestError, StoredPool, StoredToken};
 use crate::token::token::Token;
 
-/// A client's token, and what is being done about it. Written by the engine's loop alone, but for
-/// what the API made of it.
+/// A client's token and the state of its renewal. Only the engine's loop writes it, except for the
+/// API's verdicts on tokens.
 #[derive(Debug)]
-pub struct TokenCell {
+pub struct TokenSlot {
     current: ArcSwapOption<Token>,
     status: watch::Sender<Status>,
-    /// The youngest generation that the API refused; 0: none.
+    /// The newest generation that the API rejected; 0 if none.
     rejected: AtomicU64,
-    /// How often in a row it was refused, with no good answer in between.
+    /// Consecutive rejections of that generation.
     in_a_row: AtomicU32,
-    /// The youngest generation that the API accepted; 0: none.
+    /// The newest generation that the API accepted; 0 if none.
     accepted: AtomicU64,
-    judgement: Notify,
+    verdict_change: Notify,
 }
 
-/// After so many refusals in a row, with no good answer in between, a token that the API accepted
-/// before is dead for everyone: it was revoked. One that was never accepted may be refused for what
-/// the callers ask, so it is passed on, and with it the API's own answer.
-pub(crate) const DEAD: u32 = 5;
+/// After so many consecutive rejections a token that the API accepted before counts as revoked. A
+/// token that was never accepted may be rejected because of what the callers request. The proxy
+/// then passes the API's 401 on.
+pub(crate) const REVOKED_AFTER: u32 = 5;
 
-/// What the API made of the tokens that it was sent.
+/// The API's verdicts on the tokens that it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Refusals {
-    /// The youngest generation that was refused; 0: none.
+pub struct Rejections {
+    /// The newest generation that was rejected; 0 if none.
     pub generation: u64,
-    /// How often in a row it was refused, with no good answer in between.
+    /// Consecutive rejections of that generation.
     pub in_a_row: u32,
-    /// The youngest generation that was accepted; 0: none.
+    /// The newest generation that was accepted; 0 if none.
     pub accepted: u64,
 }
 
-/// What the engine is doing for a client.
+/// The state of a client's renewal.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The token in hand, if there ever was one; look at its times before you call it usable.
+    /// The latest token, if there ever was one. It may have expired: check its times.
     pub token: Option<Arc<Token>>,
-    /// The client that it was issued to: the one before, while another's first token is on its
-    /// way.
+    /// The client that the token was issued to. After a change of client it is the previous one
+    /// until the new client's first token.
     pub issued_to: Option<ClientId>,
-    /// What comes next.
-    pub next: Next,
+    /// When the next attempt is due.
+    pub next: NextAttempt,
     /// The last failure, if the last attempt failed.
     pub failure: Option<Failure>,
     /// The mirrored pool.
     pub pool: Budget,
-    /// Whether the token in hand was refused by the API and is not sent while a new one is being
-    /// asked for.
-    pub doubted: bool,
-    /// Up to which generation refusals by the API have been considered.
-    pub considered: u64,
-    /// Why the store cannot be used, while it cannot.
+    /// Whether the API rejected the token. It is not sent while a new one is requested.
+    pub rejected: bool,
+    /// The newest generation whose rejection was handled.
+    pub last_rejection_seen: u64,
+    /// Why the store is unavailable, if it is.
     pub store_problem: Option<Arc<str>>,
 }
 
-/// What comes next for a client.
+/// When a client's next token request is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// A token request is under way.
-    Answer,
-    /// The next token request is due then.
-    Request(Instant),
+pub enum NextAttempt {
+    /// A request is in flight.
+    InFlight,
+    /// The next request is due then.
+    At(Instant),
 }
 
-/// A failed attempt, as it is told to people.
+/// A failed attempt, as reported to operators.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// When it failed.
     pub at: Instant,
-    /// How, and why.
+    /// How and why it failed.
     pub error: RequestError,
-    /// How many failures in a row, this one included.
+    /// Consecutive failures, this one included.
     pub in_a_row: u32,
 }
 
-/// There is no token to send, and none came in time.
+/// There is no usable token, and none came in time.
 #[derive(Clone, Debug)]
 pub struct NoToken {
-    /// When the next attempt is due, from now; zero while one is under way.
+    /// When the next attempt is due, from now; zero while one is in flight.
     pub retry_after: Duration,
-    /// Why there is none, if an attempt has failed.
+    /// Why there is none, if an attempt failed.
     pub reason: Option<(Outcome, String)>,
-    /// Why the store cannot be used, while it cannot.
+    /// Why the store is unavailable, if it is.
     pub store_problem: Option<Arc<str>>,
 }
 
 impl Status {
-    /// What a process leaves of the client `id` to its successor: the pool, and the token in hand
-    /// unless it was refused or is another client's.
+    /// The state that a process hands to its successor for the client `id`: the pool, and the
+    /// token, unless the API rejected it or it belongs to another client.
     #[must_use]
     pub fn record(&self, id: &ClientId, clock: &dyn Clock) -> Record {
-        let is_good = self.issued_to.as_ref() == Some(id) && !self.doubted;
+        let is_good = self.issued_to.as_ref() == Some(id) && !self.rejected;
         let token = self.token.as_ref().filter(|_| is_good);
         let (full_at, not_before) = self.pool.times();
         Record {
@@ -124,26 +123,26 @@ impl Status {
     }
 }
 
-impl TokenCell {
-    /// A cell without a token, whose first request is due at `now`.
+impl TokenSlot {
+    /// Returns an empty slot whose first request is due at `now`.
     #[must_use]
-    pub fn empty(now: Instant, pool: Budget) -> TokenCell {
-        TokenCell {
+    pub fn empty(now: Instant, pool: Budget) -> TokenSlot {
+        TokenSlot {
             current: ArcSwapOption::empty(),
             status: watch::Sender::new(Status {
                 token: None,
                 issued_to: None,
-                next: Next::Request(now),
+                next: NextAttempt::At(now),
                 failure: None,
                 pool,
-                doubted: false,
-                considered: 0,
+                rejected: false,
+                last_rejection_seen: 0,
                 store_problem: None,
             }),
             rejected: AtomicU64::new(0),
             in_a_row: AtomicU32::new(0),
             accepted: AtomicU64::new(0),
-            judgement: Notify::new(),
+            verdict_change: Notify::new(),
         }
     }
 
@@ -157,11 +156,11 @@ impl TokenCell {
         }
     }
 
-    /// Waits for a token that may be sent, at most for `patience`. Ends early when the next
-    /// attempt is due only after that.
+    /// Waits up to `patience` for a usable token. Returns early if the next attempt is due only
+    /// after that.
     ///
     /// # Errors
-    /// [`NoToken`] says when to come again and why there is none.
+    /// [`NoToken`] says when to retry and why there is no token.
     pub async fn wait(&self, clock: &dyn Clock, patience: Duration) -> Result<Arc<Token>, NoToken> {
         let deadline = clock.now() + patience;
         let mut status = self.status.subscribe();
@@ -169,12 +168,12 @@ impl TokenCell {
             let now = clock.now();
             let seen = status.borrow_and_update().clone();
             let token = seen.token.filter(|token| token.is_usable(now));
-            if let Some(token) = token.filter(|_| !seen.doubted) {
+            if let Some(token) = token.filter(|_| !seen.rejected) {
                 return Ok(token);
             }
             let next = match seen.next {
-                Next::Answer => now,
-                Next::Request(at) => at,
+                NextAttempt::InFlight => now,
+                NextAttempt::At(at) => at,
             };
             let give_up = || NoToken {
                 retry_after: next.since(now),
@@ -194,7 +193,7 @@ impl TokenCell {
         }
     }
 
-    /// The API refused the token of this generation.
+    /// Records that the API rejected the token of this generation.
     pub fn reject(&self, generation: u64) {
         let before = self.rejected.fetch_max(generation, Ordering::Relaxed);
         if generation > before {
@@ -202,26 +201,25 @@ impl TokenCell {
         } else if generation == before {
             self.in_a_row.fetch_add(1, Ordering::Relaxed);
         }
-        self.judgement.notify_one();
+        self.verdict_change.notify_one();
     }
 
-    /// The API accepted the token of this generation: it answered with anything but a 401. Takes no
-    /// lock, and writes only if that is news. Without these calls no token is ever taken for dead.
+    /// Records that the API accepted the token of this generation: any response but a 401. Takes no
+    /// lock, and writes only on a change. A token is never considered revoked without these calls.
     pub fn accept(&self, generation: u64) {
         if self.accepted.load(Ordering::Relaxed) < generation {
             self.accepted.fetch_max(generation, Ordering::Relaxed);
         }
         if self.in_a_row.load(Ordering::Relaxed) > 0
             && generation >= self.rejected.load(Ordering::Relaxed)
-            && self.in_a_row.swap(0, Ordering::Relaxed) >= DEAD
+            && self.in_a_row.swap(0, Ordering::Relaxed) >= REVOKED_AFTER
         {
-            self.judgement.notify_one();
+            self.verdict_change.notify_one();
         }
     }
 
-    /// The API refused the token of this generation: waits for a newer one, at most for
-    /// `patience`. `None` if none is to be had for that: the attempt failed, or the last refusal
-    /// was too short a time ago.
+    /// The API rejected the token of this generation: waits up to `patience` for a newer one.
+    /// Returns `None` if the attempt failed or the last rejection was too recent.
     pub async fn replace(
         &self,
         generation: u64,
@@ -231,7 +229,8 @@ impl TokenCell {
         let mut status = self.status.subscribe();
         self.reject(generation);
         let newer = status.wait_for(|seen| {
-            let decided = seen.considered >= generation && seen.next != Next::Answer;
+            let decided =
+                seen.last_rejection_seen >= generation && seen.next != NextAttempt::InFlight;
             let now = clock.now();
             decided
                 || seen
@@ -245,21 +244,21 @@ impl TokenCell {
         is_newer.then_some(token)
     }
 
-    /// What the engine is doing.
+    /// The state of the renewal.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
-    /// A receiver that is told of every change.
+    /// A receiver that is notified of every change.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
-    /// Puts a new status in place, its token first, so that who is woken finds it.
+    /// Publishes a status, the token first, so that a woken request finds it.
     pub(crate) fn publish(&self, status: Status) {
-        let sent = status.token.as_ref().filter(|_| !status.doubted);
+        let sent = status.token.as_ref().filter(|_| !status.rejected);
         let held = self.current.load().as_ref().map(|token| token.generation());
         if held != sent.map(|token| token.generation()) {
             self.current.store(sent.cloned());
@@ -267,19 +266,19 @@ impl TokenCell {
         self.status.send_replace(status);
     }
 
-    /// What the API made of the tokens that it was sent.
-    pub(crate) fn refusals(&self) -> Refusals {
-        Refusals {
+    /// The API's verdicts so far.
+    pub(crate) fn rejections(&self) -> Rejections {
+        Rejections {
             generation: self.rejected.load(Ordering::Relaxed),
             in_a_row: self.in_a_row.load(Ordering::Relaxed),
             accepted: self.accepted.load(Ordering::Relaxed),
         }
     }
 
-    /// Ends when the API has refused a token, or accepted one that was taken for dead, since this
-    /// was last awaited.
-    pub(crate) async fn judged(&self) {
-        self.judgement.notified().await;
+    /// Waits until the API rejects a token, or accepts one that counted as revoked, since the last
+    /// call.
+    pub(crate) async fn verdict_changed(&self) {
+        self.verdict_change.notified().await;
     }
 }
 
@@ -300,15 +299,15 @@ mod tests {
         Arc::new(Token::new(&secret, 1, now, Duration::from_secs(299)).unwrap())
     }
 
-    fn status(token: Option<Arc<Token>>, next: Next) -> Status {
+    fn status(token: Option<Arc<Token>>, next: NextAttempt) -> Status {
         Status {
             token,
             issued_to: None,
             next,
             failure: None,
             pool: Budget::full(POOL),
-            doubted: false,
-            considered: 0,
+            rejected: false,
+            last_rejection_seen: 0,
             store_problem: None,
         }
     }
@@ -316,17 +315,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn everyone_who_waits_is_woken_by_one_token() {
         let clock = TokioClock::start();
-        let cell = Arc::new(TokenCell::empty(clock.now(), Budget::full(POOL)));
+        let slot = Arc::new(TokenSlot::empty(clock.now(), Budget::full(POOL)));
         let waiting: Vec<_> = (0..100)
             .map(|_| {
-                let cell = Arc::clone(&cell);
-                tokio::spawn(async move { cell.wait(&clock, Duration::from_secs(10)).await })
+                let slot = Arc::clone(&slot);
+                tokio::spawn(async move { slot.wait(&clock, Duration::from_secs(10)).await })
             })
             .collect();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        cell.publish(status(
+        slot.publish(status(
             Some(token(clock.now())),
-            Next::Request(clock.now() + Duration::from_secs(150)),
+            NextAttempt::At(clock.now() + Duration::from_secs(150)),
         ));
         for one in waiting {
             assert_eq!(one.await.unwrap().unwrap().generation(), 1);
@@ -336,9 +335,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn patience_ends_and_says_when_to_come_again() {
         let clock = TokioClock::start();
-        let cell = TokenCell::empty(clock.now(), Budget::full(POOL));
-        cell.publish(status(None, Next::Answer));
-        let gone = cell.wait(&clock, Duration::from_secs(10)).await;
+        let slot = TokenSlot::empty(clock.now(), Budget::full(POOL));
+        slot.publish(status(None, NextAttempt::InFlight));
+        let gone = slot.wait(&clock, Duration::from_secs(10)).await;
         assert_eq!(gone.unwrap_err().retry_after, Duration::ZERO);
         assert_eq!(clock.now().since(Instant::ORIGIN).as_secs(), 10);
     }
@@ -346,25 +345,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_an_attempt_beyond_their_patience() {
         let clock = TokioClock::start();
-        let cell = TokenCell::empty(clock.now(), Budget::full(POOL));
+        let slot = TokenSlot::empty(clock.now(), Budget::full(POOL));
         let next = clock.now() + Duration::from_secs(60);
-        cell.publish(status(None, Next::Request(next)));
-        let gone = cell
+        slot.publish(status(None, NextAttempt::At(next)));
+        let gone = slot
             .wait(&clock, Duration::from_secs(10))
             .await
             .unwrap_err();
         assert_eq!(gone.retry_after, Duration::from_secs(60));
-        assert_eq!(clock.now(), Instant::ORIGIN, "it was told at once");
+        assert_eq!(clock.now(), Instant::ORIGIN, "the answer came at once");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_dead_token_is_not_handed_out() {
         let clock = TokioClock::start();
-        let cell = TokenCell::empty(clock.now(), Budget::full(POOL));
-        cell.publish(status(Some(token(clock.now())), Next::Answer));
-        assert!(cell.usable(clock.now()).is_some());
+        let slot = TokenSlot::empty(clock.now(), Budget::full(POOL));
+        slot.publish(status(Some(token(clock.now())), NextAttempt::InFlight));
+        assert!(slot.usable(clock.now()).is_some());
         tokio::time::sleep(Duration::from_secs(297)).await;
-        assert!(cell.usable(clock.now()).is_none());
-        assert!(cell.wait(&clock, Duration::from_secs(1)).await.is_err());
+        assert!(slot.usable(clock.now()).is_none());
+        assert!(slot.wait(&clock, Duration::from_secs(1)).await.is_err());
     }
 }

@@ -1,12 +1,12 @@
-//! The token engine: when to ask for a token, whether the pool allows it, and the one token that
-//! every request takes.
+//! The token engine: decides when to request a token, within the issuer's pool, and publishes the
+//! one token that every request uses.
 //!
-//! Pure where it decides: [`renewal`] says what to do, [`schedule`] when, [`budget`] whether the
-//! pool allows it, and none of them has a clock, a socket or a file. The loop that carries the
-//! decisions out is [`service`]; what it publishes is read from [`cache`].
+//! The decisions are pure, without a clock, a socket or a file: [`renewal`] decides what to do,
+//! [`schedule`] when, [`budget`] whether the pool allows it. [`service`] is the loop that carries
+//! the decisions out. Requests read the token from [`cache`].
 //!
-//! Promises: never more requests than the mirrored pool allows; never two at once for one client;
-//! a token that is still good is kept whatever fails; there is always a next attempt.
+//! Guarantees: the engine never exceeds the mirrored pool and never has two requests in flight for
+//! one client. A failure never drops a token that is still valid. There is always a next attempt.
 
 pub mod budget;
 pub mod cache;

@@ -1,6 +1,5 @@
-//! What the engine needs from outside, and the words in which it is told how that went: whoever
-//! issues tokens ([`TokenEndpoint`]), and a place where a token outlives the process
-//! ([`TokenStore`]).
+//! The engine's interfaces to the outside and their results: the issuer ([`TokenEndpoint`]), and
+//! the store that lets a token outlive the process ([`TokenStore`]).
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -10,60 +9,56 @@ use async_trait::async_trait;
 use crate::secret::Secret;
 use crate::telemetry::Label;
 
-/// An access token as the issuer gave it (RFC 6749, section 5.1).
+/// An access token as issued (RFC 6749, section 5.1).
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// `access_token`.
     pub access_token: Secret,
-    /// `expires_in`: its life, counted from the moment the request was sent; above zero.
+    /// `expires_in`: the lifetime, counted from the moment the request was sent; above zero.
     pub expires_in: Duration,
 }
 
-/// Whoever issues tokens. One call is one request on the wire: an implementation never retries,
-/// for the engine must see, and book, every attempt.
+/// The issuer of tokens. One call is one request on the wire. An implementation must not retry: the
+/// engine has to charge every attempt to the pool.
 #[async_trait]
 pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
-    /// Asks once for a token (RFC 6749, section 4.4.2).
+    /// Requests one token (RFC 6749, section 4.4.2).
     ///
     /// # Errors
-    /// [`RequestError`] says how it failed and when the issuer wants to be asked again. An
-    /// implementation ends within a bound of its own.
+    /// [`RequestError`] says why it failed and when the issuer accepts the next request. An implementation enforces its own timeout.
     async fn request_token(&self) -> Result<Grant, RequestError>;
 }
 
-/// A token request that brought no token. Its message is for people and holds no secret.
+/// A failed token request. The message is for operators and contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct RequestError {
-    /// What kind of failure it was.
+    /// The kind of failure.
     pub outcome: Outcome,
-    /// `Retry-After`, if the answer had one (RFC 9110, section 10.2.3).
+    /// `Retry-After`, if the response had one (RFC 9110, section 10.2.3).
     pub retry_after: Option<Duration>,
-    /// What failed, on what, and what to do, in a sentence.
+    /// What failed, on what, and what to do, in one sentence.
     pub message: String,
 }
 
-/// The kinds of failure of a token request; their names are the values of the metrics' label
-/// `outcome`.
+/// How a token request failed. The names are the values of the metrics' label `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// 429: the pool is empty.
     RateLimited,
     /// The issuer does not accept the client's id and secret.
     InvalidClient,
-    /// The issuer refuses the request as it stands: other than 401, 408, 425 and 429, a status of
-    /// the 400 class.
+    /// The issuer refuses the request itself: a 4xx status other than 401, 408, 425 and 429.
     InvalidRequest,
-    /// No answer in time.
+    /// No response within the timeout.
     Timeout,
-    /// The issuer was not reached: name resolution, connection, TLS. It saw no request.
+    /// The issuer was not reached (name resolution, connection, TLS) and saw no request.
     Connect,
     /// The connection broke after the request was sent.
     ConnectionLost,
-    /// The issuer, or what stands before it, failed or points elsewhere: 408, 425, and the
-    /// classes of 500 and 300.
+    /// The issuer, or a gateway before it, failed or redirected: 408, 425, 5xx and 3xx.
     ServerError,
-    /// A success that holds no usable token.
+    /// A success response without a usable token.
     Malformed,
     /// The request came back to the proxy, or to another of its fleet.
     Loop,
@@ -71,15 +66,15 @@ pub enum Outcome {
 
 /// What a failed request may have cost at the issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Draw {
-    /// Nothing: it never arrived.
-    Nothing,
-    /// Nothing, if a refusal is free. Collibra does not say.
+pub enum Cost {
+    /// Nothing: the request never arrived.
+    None,
+    /// Nothing, provided that refusals are free. Collibra does not document it.
     Refused,
-    /// Perhaps a token: count it.
-    Perhaps,
-    /// The pool is empty, whatever was thought of it.
-    Empty,
+    /// Possibly a token, so charge it to the pool.
+    Possible,
+    /// The pool is empty, whatever the mirror says.
+    PoolEmpty,
 }
 
 impl Label for Outcome {
@@ -111,7 +106,7 @@ impl Label for Outcome {
 }
 
 impl Outcome {
-    /// Whether asking again unchanged cannot help: a person must mend the credentials or the
+    /// Returns whether a retry cannot help until someone fixes the credentials or the
     /// configuration.
     #[must_use]
     pub fn is_permanent(self) -> bool {
@@ -121,16 +116,16 @@ impl Outcome {
         )
     }
 
-    /// What it may have cost.
+    /// What the request may have cost.
     #[must_use]
-    pub fn draw(self) -> Draw {
+    pub fn cost(self) -> Cost {
         match self {
-            Outcome::RateLimited => Draw::Empty,
-            Outcome::Connect | Outcome::Loop => Draw::Nothing,
+            Outcome::RateLimited => Cost::PoolEmpty,
+            Outcome::Connect | Outcome::Loop => Cost::None,
             Outcome::InvalidClient | Outcome::InvalidRequest | Outcome::ServerError => {
-                Draw::Refused
+                Cost::Refused
             }
-            Outcome::Timeout | Outcome::ConnectionLost | Outcome::Malformed => Draw::Perhaps,
+            Outcome::Timeout | Outcome::ConnectionLost | Outcome::Malformed => Cost::Possible,
         }
     }
 }
@@ -141,110 +136,108 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What is kept of a client where restarts and replicas find it. Times are by the wall clock, for
-/// no other is shared.
+/// A client's stored state, shared by restarts and replicas. Times are wall-clock times: no other
+/// clock is shared.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Counts up with every token of the client; 0: there never was one.
+    /// The number of the client's latest token; 0 if there never was one.
     pub generation: u64,
-    /// The youngest token that could be opened: that of this generation, or an older one if this
-    /// generation's was sealed with another secret. `None` if there is none.
+    /// The newest token that this process can decrypt. It is older than `generation` if that
+    /// generation's token was sealed with another secret.
     pub token: Option<StoredToken>,
     /// The mirrored pool.
     pub pool: StoredPool,
 }
 
-/// A token as it is kept.
+/// A stored token.
 #[derive(Clone, Debug)]
 pub struct StoredToken {
-    /// Which token of the client it is; at most the record's generation.
+    /// The token's own generation; at most the record's.
     pub generation: u64,
     /// The access token.
     pub access_token: Secret,
-    /// When it was asked for.
+    /// When it was requested.
     pub asked: SystemTime,
-    /// How long it lives from then.
+    /// Its lifetime from then.
     pub lifetime: Duration,
 }
 
-/// The mirrored pool as it is kept.
+/// The mirrored pool as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredPool {
-    /// When it is full, if nothing more is taken.
+    /// When the pool will be full if nothing more is taken.
     pub full_at: SystemTime,
     /// No request before this.
     pub not_before: SystemTime,
 }
 
-/// Where a client's token and pool are kept, and who may ask for the next one is settled. All who
-/// share a client share its store: the processes of one host, or the replicas of a fleet.
+/// Where a client's token and pool are stored, and which replica may request the next token. All
+/// processes that share a client share its store: those of one host, or the replicas of a fleet.
 ///
-/// A store that fails is no reason to have no token: the engine goes on with what it has in hand.
+/// A store failure is no reason to be without a token: the engine continues with its current one.
 #[async_trait]
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
-    /// What is kept; `None` if nothing is, or nothing that can be read.
+    /// Reads the stored record; `None` if there is none or it cannot be decoded.
     ///
     /// # Errors
-    /// [`StoreError`] if the store cannot be reached or used.
+    /// [`StoreError`] if the store is unavailable.
     async fn read(&self) -> Result<Option<Record>, StoreError>;
 
-    /// Takes the right to ask for a token, which one process has at a time, for at most `length`.
-    /// `None` if another has it.
+    /// Acquires the lease, the exclusive right to request a token, for at most `length`. Returns
+    /// `None` if another process holds it.
     ///
     /// # Errors
     /// As [`TokenStore::read`].
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError>;
 
-    /// Ends when what is kept may have changed since it was last read, or the store has gone away
-    /// or come back since.
+    /// Returns once the stored record may have changed since the last read, or the store's
+    /// availability has.
     async fn changed(&self);
 
-    /// This process shares the client no longer: its place among those who go on without the store
-    /// is free for another. Ends within a bound; what fails is left to expire.
+    /// Leaves the fleet: another process may take this one's place on standby. It returns within a
+    /// bounded time. If it fails, the place expires.
     async fn leave(&self) {}
 
-    /// Which of those who share the client this process is, as far as the store knew when it was
-    /// last there. It is asked for when the store is away, to settle who goes on without it.
-    fn rank(&self) -> Rank {
-        Rank::Alone
+    /// The process's position in the fleet, as last reported by the store. While the store is
+    /// unavailable, it decides which replicas may still request tokens.
+    fn membership(&self) -> Membership {
+        Membership::Single
     }
 }
 
-/// Which of those who share a client a process is.
+/// A process's position among those that share a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rank {
-    /// The only one, or one of the few of one host, which need not make room for each other.
-    Alone,
-    /// One of a fleet.
-    Among {
-        /// So many came before it.
+pub enum Membership {
+    /// The only process, or one of a few on one host, which need no coordination.
+    Single,
+    /// One replica of a fleet.
+    Member {
+        /// How many replicas joined earlier.
         before: u32,
-        /// So many there are, this one included.
+        /// How many replicas there are, this one included.
         all: u32,
     },
-    /// One of a fleet of which nothing is known: it has never found the store.
+    /// The size of the fleet is unknown because the store was never reached.
     Unknown,
 }
 
-/// The right to ask, held. Dropping it gives it up.
+/// A held lease. Dropping it releases it.
 #[async_trait]
 pub trait Lease: fmt::Debug + Send + Sync {
-    /// Keeps `record` in place of what is kept; a record of a lower generation never replaces one
-    /// of a higher.
+    /// Replaces the stored record. A lower generation never replaces a higher one.
     ///
     /// # Errors
-    /// [`StoreError::Away`] if it cannot be kept, [`StoreError::Overtaken`] if the right was lost
-    /// meanwhile or a higher generation is kept.
+    /// [`StoreError::Unavailable`] if the record cannot be written, [`StoreError::Conflict`] if the lease was lost or a higher generation is stored.
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError>;
 }
 
-/// A store that did not do what it was to. Its message is for people and holds no secret.
+/// A failed store operation. The message is for operators and contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached or used now.
+    /// The store cannot be reached or used now.
     #[error("{0}")]
-    Away(String),
-    /// It works, but another took the right to ask meanwhile, or has kept a newer token.
+    Unavailable(String),
+    /// The store works, but another process took the lease or stored a newer token.
     #[error("{0}")]
-    Overtaken(String),
+    Conflict(String),
 }

@@ -1,30 +1,28 @@
-//! The renewal of one client's token: the whole decision, without a clock, a socket or a file.
+//! The renewal of one client's token: all of its decisions, without a clock, a socket or a file.
 //!
-//! What happened goes in ([`Event`]), one [`Action`] comes out. The loop in
-//! [`service`](crate::token::service) carries the action out and reports what came of it as the next
-//! event, and decides nothing. [`Schedule`] answers one question for this machine: when the next
-//! request is due.
+//! An [`Event`] goes in, one [`Action`] comes out. The loop in [`service`](crate::token::service)
+//! carries the action out and reports the result as the next event; it decides nothing.
+//! [`Schedule`] only answers when the next request is due.
 //!
-//! **With the store**, a request goes through five actions: take the lease, read, publish (the
-//! request is booked before it is sent, so that a process that dies over it does not forget what it
-//! may have cost), ask, publish.
+//! **With the store**, a request takes five actions: acquire the lease, read, publish, request,
+//! publish. The first publication books the request before it is sent. If the process dies during
+//! the request, its possible cost is not forgotten.
 //!
-//! **Without the store**, a request is sent only within this process's share of the pool. A store
-//! counts as usable only while all of it works: one that can be read but not written books nothing
-//! for anybody. Whatever failed is tried again by this machine's own timer ([`Renewal::probe_at`]),
-//! whether or not the store tells that it is back: reading, if reading failed, and otherwise the
-//! whole way from the lease to the publication.
+//! **Without the store**, a process sends requests only within its share of the pool. A store is
+//! usable only if all of it works: one that can be read but not written books nothing for anyone.
+//! The machine retries what failed on its own timer ([`Renewal::probe_at`]), whether or not the
+//! store reports that it is back. If reading failed it retries the read, otherwise the whole
+//! sequence from the lease to the publication.
 //!
 //! Invariants, asserted at each step:
 //!
-//! 1. A request is sent only if it is booked in the store, or if the store cannot be used and the
-//!    share allows it; and never while another one is under way.
-//! 2. The generation never goes back.
+//! 1. A request is sent only if it is booked in the store, or if the store is unavailable and this
+//!    process's share allows it. There is never a second request in flight.
+//! 2. The generation never decreases.
 //! 3. Nothing is published without the lease, and no lease is held while the machine waits.
-//! 4. Every wait has an end, and while the store cannot be used it is at most `LONGEST_PROBE` of
-//!    the refill interval away.
-//! 5. A token that the API refuses for everyone, or that has expired, is not offered
-//!    ([`Renewal::offered`]).
+//! 4. Every wait ends. While the store is unavailable it ends within `LONGEST_PROBE` of the refill
+//!    interval.
+//! 5. A token that has expired or was revoked is not offered ([`Renewal::offered`]).
 //! 6. A change of the store's state is noted once.
 
 mod event;
@@ -35,54 +33,54 @@ use std::time::Duration;
 
 use crate::client_id::ClientId;
 use crate::clock::Instant;
-use crate::token::cache::{DEAD, Failure, Next, Status};
+use crate::token::cache::{Failure, NextAttempt, REVOKED_AFTER, Status};
 use crate::token::ports::{Grant, Outcome, Record, RequestError, StoreError};
 use crate::token::schedule::{Config, Schedule};
-use crate::token::service::Change;
+use crate::token::service::{Change, NotNow};
 use crate::token::token::Token;
 
-pub use event::{Action, Event, Note, Seen, StoreState};
+pub use event::{Action, Ahead, Context, Event, Note, StoreState};
 
-/// The shortest pause before a store that cannot be used is tried again, for pools of any pace.
+/// The shortest pause before an unavailable store is retried, for pools of any rate.
 const SHORTEST_PROBE: Duration = Duration::from_millis(300);
 
-/// How often a store that cannot be used is tried again if this process needs it, as a share of the
-/// refill interval: 2 s of a minute.
+/// How often an unavailable store is retried if this process needs it, as a divisor of the refill
+/// interval: every 2 s at one a minute.
 const PROBE: u32 = 30;
 
-/// The same while a good token is in hand and none is due: 15 s of a minute.
+/// The same while the token is valid and no renewal is due: every 15 s at one a minute.
 const LONGEST_PROBE: u32 = 4;
 
-/// The machine.
+/// The state machine of one client's renewal.
 #[derive(Clone, Debug)]
 pub struct Renewal {
     client_id: ClientId,
     schedule: Schedule,
     token: Option<Arc<Token>>,
-    /// The client that the token in hand was issued to.
+    /// The client that the token was issued to.
     issued_to: Option<ClientId>,
-    /// The token in hand, and what is known of generations, is another client's: the one before.
-    of_another: bool,
-    /// The highest generation that is known of, here or in the store.
+    /// The token and the generations belong to the previous client.
+    is_previous_clients: bool,
+    /// The highest known generation, here or in the store.
     generation: u64,
     failure: Option<Failure>,
-    /// The API refused the token in hand, and a new one is being asked for.
+    /// The API rejected the token, and a new one is being requested.
     is_replacing: bool,
-    /// The API refuses the token in hand for everyone.
-    is_dead: bool,
-    /// Up to which generation refusals by the API have been considered.
-    considered: u64,
+    /// The API rejects the token for all callers.
+    is_revoked: bool,
+    /// The newest generation whose rejection was handled.
+    last_rejection_seen: u64,
     store: StoreState,
-    /// Why the last write failed, while reading worked; kept while the store is away.
+    /// Why the last write failed although reading worked. Kept while the store is unavailable.
     unwritten: Option<Arc<str>>,
-    /// When a store that cannot be used was last tried, and the jitter of the next try.
+    /// When an unavailable store was last retried, and the jitter of the next retry.
     probed: (Instant, f64),
     phase: Phase,
     holds_lease: bool,
     notes: Vec<Note>,
 }
 
-/// What is under way.
+/// The action in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Waiting,
@@ -90,35 +88,35 @@ enum Phase {
     Leasing(Why),
     /// The request is published before it is sent.
     Booking,
-    /// The request is under way, and was booked in the store.
+    /// The request is in flight.
     Asking {
         is_booked: bool,
     },
-    /// What is in hand is published.
-    Keeping,
+    /// The result is published.
+    Storing,
 }
 
-/// Why the store is read, or the lease taken.
+/// Why the store is read, or the lease requested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Why {
     /// The engine starts.
     Start,
-    /// What is kept may have changed.
-    KeepUp,
-    /// A request is due, or the whole way is tried again.
+    /// The stored record may have changed.
+    Sync,
+    /// A request is due, or the whole sequence is retried.
     Renew,
-    /// What is kept is older than what is in hand.
+    /// The stored record is older than the local state.
     Restore,
-    /// Another has the right to ask by now.
-    Lost,
-    /// A write failed for this reason: can the store be read at all?
+    /// Another process holds the lease by now.
+    LostLease,
+    /// A write failed for this reason: is the store readable at all?
     Diagnose(Arc<str>),
-    /// The store is away and a request is due: one more look before it is sent.
-    LastLook,
+    /// The store is unavailable and a request is due: one last read before it is sent.
+    FinalCheck,
 }
 
 impl Renewal {
-    /// A machine without a token. Give it [`Event::Started`] first.
+    /// Returns a machine without a token. Its first event must be [`Event::Started`].
     #[must_use]
     pub fn new(config: Config, client_id: ClientId, now: Instant) -> Renewal {
         Renewal {
@@ -126,12 +124,12 @@ impl Renewal {
             schedule: Schedule::new(config, now),
             token: None,
             issued_to: None,
-            of_another: false,
+            is_previous_clients: false,
             generation: 0,
             failure: None,
             is_replacing: false,
-            is_dead: false,
-            considered: 0,
+            is_revoked: false,
+            last_rejection_seen: 0,
             store: StoreState::Usable,
             unwritten: None,
             probed: (now, 0.0),
@@ -141,68 +139,91 @@ impl Renewal {
         }
     }
 
-    /// What to do, now that `event` has happened.
+    /// Handles `event` and returns the next action.
     ///
-    /// An event is the answer to the action before it, or one of those that end a wait.
-    pub fn on(&mut self, event: Event, seen: &Seen) -> Action {
+    /// The event is the result of the previous action, or it ends a wait.
+    pub fn on(&mut self, event: Event, context: &Context) -> Action {
         let before = self.generation;
         if self.store != StoreState::Usable {
-            self.schedule.store_away(seen.rank, seen.now);
+            self.schedule
+                .store_unavailable(context.membership, context.now);
         }
         if self.phase == Phase::Waiting {
-            self.consider(seen);
+            self.handle_rejection(context);
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Waiting);
         let action = match (phase, event) {
-            (Phase::Reading(why), Event::Read(Ok(record))) => self.was_read(why, record, seen),
+            (Phase::Reading(why), Event::Read(Ok(record))) => self.on_read(why, record, context),
             (Phase::Reading(why), Event::Read(Err(error))) => {
-                self.cannot_be_read(&why, &error, seen)
+                self.on_read_failed(&why, &error, context)
             }
-            (Phase::Leasing(why), Event::Leased(leased)) => self.was_leased(&why, leased, seen),
-            (Phase::Booking, Event::Published(published)) => self.was_booked(published, seen),
-            (Phase::Keeping, Event::Published(published)) => self.was_kept(published, seen),
+            (Phase::Leasing(why), Event::Leased(leased)) => self.on_leased(&why, leased, context),
+            (Phase::Booking, Event::Published(published)) => self.on_booked(published, context),
+            (Phase::Storing, Event::Published(published)) => self.on_stored(published, context),
             (Phase::Asking { is_booked }, Event::Answered(answer)) => {
-                self.was_answered(is_booked, answer, seen)
+                self.on_answered(is_booked, answer, context)
             }
             (Phase::Waiting, Event::Started(left)) => {
                 if let Some(record) = left {
-                    self.take_over(&record, seen);
+                    self.adopt(&record, context);
                 }
                 self.read(Why::Start)
             }
-            (Phase::Waiting, Event::Changed) => self.read(Why::KeepUp),
+            (Phase::Waiting, Event::Changed) => self.read(Why::Sync),
             (Phase::Waiting, Event::Configured(config, client_id, change)) => {
-                self.configured(config, client_id, change, seen)
+                self.configured(config, client_id, change, context)
             }
             (Phase::Waiting, Event::Stopped) => Action::Leave,
-            (Phase::Waiting, Event::Time | Event::Judged) => self.wait(seen),
+            (Phase::Waiting, Event::Time | Event::VerdictChanged) => self.wait(context),
             (phase, event) => {
                 debug_assert!(false, "{event:?} while {phase:?}");
-                self.wait(seen)
+                self.wait(context)
             }
         };
-        self.judge(seen);
-        self.check(before, &action, seen);
+        self.update_revoked(context);
+        self.check(before, &action, context);
         action
     }
 
-    /// Whether the lease is still needed.
+    /// Makes the next request due at `now`, because an operator wants the token of this `generation`
+    /// replaced. Call it only between [`Action::WaitUntil`] and the next event, which may be
+    /// [`Event::Time`].
+    ///
+    /// # Errors
+    /// [`NotNow`] if no request is allowed now, or the token was replaced meanwhile.
+    pub fn renew_now(&mut self, generation: u64, now: Instant) -> Result<(), NotNow> {
+        debug_assert_eq!(self.phase, Phase::Waiting);
+        let held = self.token.as_ref().map_or(0, |token| token.generation());
+        if held != generation {
+            return Err(NotNow::InFlight);
+        }
+        let in_pool = self.schedule.pool().ready_at().since(now);
+        self.schedule.renew_now(now).map_err(|retry_after| {
+            if in_pool.is_zero() {
+                NotNow::Share { retry_after }
+            } else {
+                NotNow::Pool { retry_after }
+            }
+        })
+    }
+
+    /// Returns whether the lease is still needed.
     #[must_use]
     pub fn holds_lease(&self) -> bool {
         self.holds_lease
     }
 
-    /// What people are to be told of since this was last called.
+    /// Takes the notes for operators since the last call.
     pub fn notes(&mut self) -> impl Iterator<Item = Note> + use<> {
         std::mem::take(&mut self.notes).into_iter()
     }
 
-    /// What the engine is doing: the one place where a [`Status`] is made.
+    /// The state of the renewal. Every [`Status`] is built here.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
         let is_asking = match &self.phase {
-            // a renewal is over once its token is kept
-            Phase::Booking | Phase::Asking { .. } | Phase::Keeping => true,
+            // a renewal ends once its token is stored
+            Phase::Booking | Phase::Asking { .. } | Phase::Storing => true,
             Phase::Reading(Why::Renew) | Phase::Leasing(Why::Renew) => {
                 self.schedule.next_with_store() <= now
             }
@@ -212,56 +233,57 @@ impl Renewal {
             token: self.token.clone(),
             issued_to: self.issued_to.clone(),
             next: match is_asking {
-                true => Next::Answer,
-                false => Next::Request(self.schedule.next_chance(now)),
+                true => NextAttempt::InFlight,
+                false => NextAttempt::At(self.schedule.next_chance(now)),
             },
             failure: self.failure.clone(),
             pool: self.schedule.pool().clone(),
-            doubted: self.is_replacing || self.is_dead,
-            considered: self.considered,
+            rejected: self.is_replacing || self.is_revoked,
+            last_rejection_seen: self.last_rejection_seen,
             store_problem: self.store.problem().cloned(),
         }
     }
 
-    /// The token that requests may take at `now`.
+    /// The token that requests may use at `now`.
     #[must_use]
     pub fn offered(&self, now: Instant) -> Option<&Arc<Token>> {
         let is_good = |token: &&Arc<Token>| token.is_usable(now);
-        let is_doubted = self.is_replacing || self.is_dead;
-        self.token.as_ref().filter(is_good).filter(|_| !is_doubted)
+        let is_rejected = self.is_replacing || self.is_revoked;
+        self.token.as_ref().filter(is_good).filter(|_| !is_rejected)
     }
 
-    /// Whether what changes while nothing happens has changed: when to come again.
+    /// Returns whether only peers make requests, so that the next chance of a token moves with
+    /// time.
     #[must_use]
-    pub fn is_outranked(&self, now: Instant) -> bool {
+    pub fn awaits_peers(&self, now: Instant) -> bool {
         self.schedule.next_chance(now) != self.schedule.next_request()
     }
 
-    // --- what is under way has come to an end
+    // --- results of actions
 
-    fn was_read(&mut self, why: Why, record: Option<Record>, seen: &Seen) -> Action {
+    fn on_read(&mut self, why: Why, record: Option<Record>, context: &Context) -> Action {
         let before = self.generation;
-        let was_away = matches!(self.store, StoreState::Away(_));
+        let was_away = matches!(self.store, StoreState::Unavailable(_));
         if let Why::Diagnose(problem) = &why {
             self.unwritten = Some(Arc::clone(problem));
         }
-        self.store_is(
+        self.set_store_state(
             match &self.unwritten {
                 None => StoreState::Usable,
                 Some(problem) => StoreState::Unwritable(Arc::clone(problem)),
             },
-            seen,
+            context,
         );
         if let Some(record) = &record {
-            self.take_over(record, seen);
+            self.adopt(record, context);
         }
         let is_usable = self.store == StoreState::Usable;
-        let is_older = self.is_newer_than(record.as_ref(), seen.now);
+        let is_older = self.is_newer_than(record.as_ref(), context.now);
         match why {
-            Why::Start | Why::KeepUp | Why::LastLook => {
-                if why == Why::KeepUp && is_usable && self.generation == before {
-                    // no token came of it: another asks, or has asked in vain
-                    self.schedule.yielded(seen.now, seen.jitter);
+            Why::Start | Why::Sync | Why::FinalCheck => {
+                if why == Why::Sync && is_usable && self.generation == before {
+                    // no token came: a peer is requesting one, or has failed to
+                    self.schedule.deferred_to_peer(context.now, context.jitter);
                 }
                 if !is_usable && was_away {
                     return self.lease(Why::Renew);
@@ -269,106 +291,112 @@ impl Renewal {
                 if is_usable && is_older && why != Why::Start {
                     return self.lease(Why::Restore);
                 }
-                self.wait(seen)
+                self.wait(context)
             }
             Why::Renew => {
-                if self.schedule.next_with_lease() <= seen.now {
-                    self.schedule.book(seen.now);
-                    return self.publish(Phase::Booking, seen);
+                if self.schedule.next_with_lease() <= context.now {
+                    self.schedule.book(context.now);
+                    return self.publish(Phase::Booking, context);
                 }
-                self.has_considered(seen);
+                self.mark_rejections_seen(context);
                 if is_older || !is_usable {
-                    return self.publish(Phase::Keeping, seen);
+                    return self.publish(Phase::Storing, context);
                 }
-                self.wait(seen)
+                self.wait(context)
             }
-            Why::Restore if is_older => self.publish(Phase::Keeping, seen),
-            Why::Restore | Why::Lost => self.wait(seen),
-            Why::Diagnose(_) => self.go_on_without(seen),
+            Why::Restore if is_older => self.publish(Phase::Storing, context),
+            Why::Restore | Why::LostLease => self.wait(context),
+            Why::Diagnose(_) => self.proceed_without_store(context),
         }
     }
 
-    fn cannot_be_read(&mut self, why: &Why, error: &StoreError, seen: &Seen) -> Action {
-        self.store_is(StoreState::Away(error.to_string().into()), seen);
+    fn on_read_failed(&mut self, why: &Why, error: &StoreError, context: &Context) -> Action {
+        self.set_store_state(StoreState::Unavailable(error.to_string().into()), context);
         match why {
-            Why::Renew | Why::Diagnose(_) | Why::LastLook => self.go_on_without(seen),
-            Why::Start | Why::KeepUp | Why::Restore | Why::Lost => self.wait(seen),
+            Why::Renew | Why::Diagnose(_) | Why::FinalCheck => self.proceed_without_store(context),
+            Why::Start | Why::Sync | Why::Restore | Why::LostLease => self.wait(context),
         }
     }
 
-    fn was_leased(&mut self, why: &Why, leased: Result<bool, StoreError>, seen: &Seen) -> Action {
+    fn on_leased(
+        &mut self,
+        why: &Why,
+        leased: Result<bool, StoreError>,
+        context: &Context,
+    ) -> Action {
         match leased {
             Ok(true) => {
                 self.holds_lease = true;
                 self.read(why.clone())
             }
-            Ok(false) | Err(StoreError::Overtaken(_)) => {
-                self.probed = (seen.now, seen.jitter);
+            Ok(false) | Err(StoreError::Conflict(_)) => {
+                self.probed = (context.now, context.jitter);
                 if *why == Why::Renew {
-                    // the holder's token comes by the store; this is for a holder that dies
-                    self.schedule.yielded(seen.now, seen.jitter);
+                    // the store announces the holder's token; this covers a holder that dies
+                    self.schedule.deferred_to_peer(context.now, context.jitter);
                 }
-                self.wait(seen)
+                self.wait(context)
             }
-            Err(StoreError::Away(problem)) => self.read(Why::Diagnose(problem.into())),
+            Err(StoreError::Unavailable(problem)) => self.read(Why::Diagnose(problem.into())),
         }
     }
 
-    fn was_booked(&mut self, published: Result<(), StoreError>, seen: &Seen) -> Action {
+    fn on_booked(&mut self, published: Result<(), StoreError>, context: &Context) -> Action {
         match published {
             Ok(()) => {
-                self.has_written(seen);
+                self.on_written(context);
                 self.ask(true)
             }
-            Err(StoreError::Away(problem)) => {
+            Err(StoreError::Unavailable(problem)) => {
                 self.holds_lease = false;
-                self.schedule.unbooked(seen.now);
+                self.schedule.unbook(context.now);
                 self.read(Why::Diagnose(problem.into()))
             }
-            Err(StoreError::Overtaken(why)) => {
-                self.schedule.withdrawn(seen.now, seen.jitter);
-                self.has_considered(seen);
-                self.is_overtaken(why)
+            Err(StoreError::Conflict(why)) => {
+                self.schedule.cancelled(context.now, context.jitter);
+                self.mark_rejections_seen(context);
+                self.on_conflict(why)
             }
         }
     }
 
-    fn was_kept(&mut self, published: Result<(), StoreError>, seen: &Seen) -> Action {
+    fn on_stored(&mut self, published: Result<(), StoreError>, context: &Context) -> Action {
         self.holds_lease = false;
         match published {
             Ok(()) => {
-                self.has_written(seen);
-                self.wait(seen)
+                self.on_written(context);
+                self.wait(context)
             }
-            Err(StoreError::Away(problem)) => self.read(Why::Diagnose(problem.into())),
-            Err(StoreError::Overtaken(why)) => self.is_overtaken(why),
+            Err(StoreError::Unavailable(problem)) => self.read(Why::Diagnose(problem.into())),
+            Err(StoreError::Conflict(why)) => self.on_conflict(why),
         }
     }
 
-    fn was_answered(
+    fn on_answered(
         &mut self,
         is_booked: bool,
         answer: Result<Grant, RequestError>,
-        seen: &Seen,
+        context: &Context,
     ) -> Action {
-        let now = seen.now;
+        let now = context.now;
         let asked = self.schedule.asked().unwrap_or(now);
         let took = now.since(asked);
-        match answer.and_then(|grant| self.token_of(asked, &grant)) {
+        match answer.and_then(|grant| self.token_from(asked, &grant)) {
             Ok((token, lifetime)) => {
                 self.schedule
-                    .granted(now, lifetime, token.usable_until(), seen.jitter);
-                self.holds(Arc::clone(&token));
-                self.notes.push(Note::Received { token, took });
+                    .granted(now, lifetime, token.usable_until(), context.jitter);
+                self.install(Arc::clone(&token));
+                let ahead = self.ahead(now);
+                self.notes.push(Note::Received { token, took, ahead });
             }
-            Err(error) => self.has_failed(error, took, seen),
+            Err(error) => self.on_request_failed(error, took, context),
         }
-        // whatever was refused while this was under way was answered by it
-        self.has_considered(seen);
+        // the answer settles every rejection that arrived while the request was in flight
+        self.mark_rejections_seen(context);
         if is_booked {
-            return self.publish(Phase::Keeping, seen);
+            return self.publish(Phase::Storing, context);
         }
-        self.wait(seen)
+        self.wait(context)
     }
 
     fn configured(
@@ -376,31 +404,31 @@ impl Renewal {
         config: Config,
         client_id: ClientId,
         change: Change,
-        seen: &Seen,
+        context: &Context,
     ) -> Action {
-        let now = seen.now;
+        let now = context.now;
         self.schedule.reconfigure(config, now);
         self.client_id = client_id;
-        // the store may be another one: nothing is known of it
+        // the store may be another one, of which nothing is known
         self.unwritten = None;
-        self.store_is(StoreState::Usable, seen);
+        self.set_store_state(StoreState::Usable, context);
         match change {
             Change::Nothing => {}
             Change::Credentials => self.schedule.credentials_changed(now),
             Change::Client => {
                 self.schedule.client_changed(now);
-                self.of_another = true;
+                self.is_previous_clients = true;
             }
         }
-        self.wait(seen)
+        self.wait(context)
     }
 
     // --- what to do next
 
-    /// Begins what is due, or waits for it.
-    fn wait(&mut self, seen: &Seen) -> Action {
+    /// Starts what is due, or waits for it.
+    fn wait(&mut self, context: &Context) -> Action {
         self.holds_lease = false;
-        let now = seen.now;
+        let now = context.now;
         let next = self.schedule.next_request();
         if self.store == StoreState::Usable {
             if next <= now {
@@ -410,20 +438,20 @@ impl Renewal {
         }
         let probe = self.probe_at(now);
         if next <= now || probe <= now {
-            self.probed = (now, seen.jitter);
+            self.probed = (now, context.jitter);
             return match self.store {
-                StoreState::Away(_) if next <= now => self.read(Why::LastLook),
-                StoreState::Away(_) => self.read(Why::KeepUp),
+                StoreState::Unavailable(_) if next <= now => self.read(Why::FinalCheck),
+                StoreState::Unavailable(_) => self.read(Why::Sync),
                 _ => self.lease(Why::Renew),
             };
         }
-        // from then on the store is tried more often
+        // the store is retried more often from then on
         let wanted = self.schedule.next_with_store();
         let soon = Some(wanted).filter(|at| *at > now).unwrap_or(probe);
         Action::WaitUntil(next.min(probe).min(soon))
     }
 
-    /// When a store that cannot be used is tried again.
+    /// When an unavailable store is retried.
     #[must_use]
     pub fn probe_at(&self, now: Instant) -> Instant {
         let refill = self.schedule.pool().config().refill;
@@ -433,14 +461,14 @@ impl Renewal {
         last + pause.max(SHORTEST_PROBE).mul_f64(1.0 - jitter / 2.0)
     }
 
-    /// The store cannot be used: asks within this process's share, or waits.
-    fn go_on_without(&mut self, seen: &Seen) -> Action {
-        if self.schedule.next_request() <= seen.now {
-            self.schedule.ask(seen.now);
+    /// The store is unavailable: requests a token within this process's share, or waits.
+    fn proceed_without_store(&mut self, context: &Context) -> Action {
+        if self.schedule.next_request() <= context.now {
+            self.schedule.ask(context.now);
             return self.ask(false);
         }
-        self.has_considered(seen);
-        self.wait(seen)
+        self.mark_rejections_seen(context);
+        self.wait(context)
     }
 
     fn read(&mut self, why: Why) -> Action {
@@ -458,26 +486,28 @@ impl Renewal {
         Action::Ask
     }
 
-    fn publish(&mut self, phase: Phase, seen: &Seen) -> Action {
+    fn publish(&mut self, phase: Phase, context: &Context) -> Action {
         self.phase = phase;
-        Action::Publish(Box::new(self.record(seen)))
+        Action::Publish(Box::new(self.record(context)))
     }
 
-    fn is_overtaken(&mut self, why: String) -> Action {
+    fn on_conflict(&mut self, why: String) -> Action {
         self.holds_lease = false;
         self.notes.push(Note::NotStored(why));
-        self.read(Why::Lost)
+        self.read(Why::LostLease)
     }
 
-    // --- what is known
+    // --- state
 
-    fn store_is(&mut self, state: StoreState, seen: &Seen) {
+    fn set_store_state(&mut self, state: StoreState, context: &Context) {
         if state != StoreState::Usable {
-            self.probed = (seen.now, seen.jitter);
-            self.schedule.store_away(seen.rank, seen.now);
+            self.probed = (context.now, context.jitter);
+            self.schedule
+                .store_unavailable(context.membership, context.now);
         } else {
             let may_ask = self.holds_lease;
-            self.schedule.store_back(seen.now, may_ask, seen.jitter);
+            self.schedule
+                .store_recovered(context.now, may_ask, context.jitter);
         }
         let is_new = std::mem::discriminant(&state) != std::mem::discriminant(&self.store);
         self.store = state.clone();
@@ -486,57 +516,57 @@ impl Renewal {
         }
     }
 
-    /// A publication has succeeded: all of the store works.
-    fn has_written(&mut self, seen: &Seen) {
+    /// A publication succeeded, so all of the store works.
+    fn on_written(&mut self, context: &Context) {
         self.unwritten = None;
         if self.store != StoreState::Usable {
-            self.store_is(StoreState::Usable, seen);
+            self.set_store_state(StoreState::Usable, context);
         }
     }
 
-    /// The API refused a token: if it is the one in hand, a new one is asked for, as far as that is
+    /// The API rejected a token. If it is the current one, requests a new one as soon as that is
     /// allowed.
-    fn consider(&mut self, seen: &Seen) {
-        let refused = seen.refusals.generation;
-        if refused <= self.considered {
+    fn handle_rejection(&mut self, context: &Context) {
+        let refused = context.rejections.generation;
+        if refused <= self.last_rejection_seen {
             return;
         }
-        self.considered = refused;
+        self.last_rejection_seen = refused;
         let held = self.token.as_ref().map(|token| token.generation());
         if held == Some(refused) {
-            self.is_replacing = self.schedule.rejected(seen.now);
-            let next = self.schedule.next_chance(seen.now).since(seen.now);
-            self.notes.push(Note::Refused {
+            self.is_replacing = self.schedule.rejected(context.now);
+            let next = self.schedule.next_chance(context.now).since(context.now);
+            self.notes.push(Note::Rejected {
                 generation: refused,
                 next,
             });
         }
     }
 
-    /// Whether the API refuses the token in hand for everyone.
-    fn judge(&mut self, seen: &Seen) {
-        let refusals = seen.refusals;
+    /// Updates whether the API rejects the current token for all callers.
+    fn update_revoked(&mut self, context: &Context) {
+        let rejections = context.rejections;
         let generation = self.token.as_ref().map_or(0, |token| token.generation());
-        let is_dead = refusals.generation == generation
-            && refusals.accepted == generation
-            && refusals.in_a_row >= DEAD;
-        if is_dead && !self.is_dead {
-            self.notes.push(Note::Dead { generation });
+        let is_revoked = rejections.generation == generation
+            && rejections.accepted == generation
+            && rejections.in_a_row >= REVOKED_AFTER;
+        if is_revoked && !self.is_revoked {
+            self.notes.push(Note::Revoked { generation });
         }
-        self.is_dead = is_dead;
+        self.is_revoked = is_revoked;
     }
 
-    /// All refusals so far are answered, or cannot be for now.
-    fn has_considered(&mut self, seen: &Seen) {
-        self.considered = self.considered.max(seen.refusals.generation);
+    /// All rejections so far are handled, or cannot be for now.
+    fn mark_rejections_seen(&mut self, context: &Context) {
+        self.last_rejection_seen = self.last_rejection_seen.max(context.rejections.generation);
         self.is_replacing = false;
     }
 
-    fn has_failed(&mut self, error: RequestError, took: Duration, seen: &Seen) {
-        let now = seen.now;
-        let surprise = self
+    fn on_request_failed(&mut self, error: RequestError, took: Duration, context: &Context) {
+        let now = context.now;
+        let cause = self
             .schedule
-            .failed(now, error.outcome, error.retry_after, seen.jitter);
+            .failed(now, error.outcome, error.retry_after, context.jitter);
         let in_a_row = self.schedule.failures();
         let usable_until = self.token.as_ref().map(|token| token.usable_until());
         self.notes.push(Note::Failed {
@@ -545,7 +575,7 @@ impl Renewal {
             in_a_row,
             next: self.schedule.next_chance(now).since(now),
             left: usable_until.map_or(Duration::ZERO, |end| end.since(now)),
-            surprise,
+            cause,
         });
         self.failure = Some(Failure {
             at: now,
@@ -554,7 +584,7 @@ impl Renewal {
         });
     }
 
-    fn token_of(
+    fn token_from(
         &self,
         asked: Instant,
         grant: &Grant,
@@ -569,19 +599,19 @@ impl Renewal {
         Ok((Arc::new(token), grant.expires_in))
     }
 
-    fn holds(&mut self, token: Arc<Token>) {
+    fn install(&mut self, token: Arc<Token>) {
         self.generation = self.generation.max(token.generation());
         self.token = Some(token);
         self.issued_to = Some(self.client_id.clone());
-        self.of_another = false;
+        self.is_previous_clients = false;
         self.failure = None;
     }
 
-    /// Asserts what the head of this file promises.
-    fn check(&self, generation_before: u64, action: &Action, seen: &Seen) {
+    /// Asserts the invariants that the module's documentation lists.
+    fn check(&self, generation_before: u64, action: &Action, context: &Context) {
         debug_assert!(
             self.generation >= generation_before,
-            "a generation went back"
+            "the generation decreased"
         );
         let is_usable = self.store == StoreState::Usable;
         match action {
@@ -589,7 +619,7 @@ impl Renewal {
                 let is_booked = self.phase == Phase::Asking { is_booked: true };
                 debug_assert!(is_booked && self.holds_lease || !is_usable, "{self:?}");
                 debug_assert!(
-                    self.schedule.asked() == Some(seen.now) || is_booked,
+                    self.schedule.asked() == Some(context.now) || is_booked,
                     "{self:?}"
                 );
             }
@@ -598,7 +628,7 @@ impl Renewal {
                 debug_assert!(!self.holds_lease && self.phase == Phase::Waiting);
                 let refill = self.schedule.pool().config().refill;
                 let longest = (refill / LONGEST_PROBE).max(SHORTEST_PROBE);
-                debug_assert!(is_usable || at.since(seen.now) <= longest, "{self:?}");
+                debug_assert!(is_usable || at.since(context.now) <= longest, "{self:?}");
                 debug_assert!(*at < Instant::ORIGIN + Duration::MAX, "{self:?}");
             }
             Action::Read | Action::Lease | Action::Leave => {}
@@ -607,6 +637,13 @@ impl Renewal {
             self.schedule.asked().is_none() || self.is_asking(),
             "{self:?}"
         );
+    }
+
+    fn ahead(&self, now: Instant) -> Ahead {
+        Ahead {
+            next: self.schedule.next_chance(now).since(now),
+            pool: self.schedule.pool().available(now),
+        }
     }
 
     fn is_asking(&self) -> bool {

@@ -1,162 +1,161 @@
-//! When to ask for a token: a state machine that never looks at a clock.
+//! When to request a token: a state machine without a clock.
 //!
-//! Events go in ([`Schedule::granted`], [`Schedule::failed`]), the next step comes out
-//! ([`Schedule::next`]), always with the time at which it is due. Every delay is a share of the
-//! token's life or of the pool's refill interval, none is a number of seconds, so an issuer whose
-//! tokens live for 3 seconds is served like one whose tokens live for 5 minutes.
+//! Events go in ([`Schedule::granted`], [`Schedule::failed`]); the next step and its time come out
+//! ([`Schedule::next`]). Every delay is a share of the token's lifetime or of the pool's refill
+//! interval, never a number of seconds. Tokens that live for 3 seconds are handled like tokens that
+//! live for 5 minutes.
 //!
-//! How a failure is followed up depends on what it may have cost:
+//! The retry delay depends on what the failed request may have cost:
 //!
-//! - nothing, or a plain refusal: exponential back-off from a 60th to a 5th of the refill interval
-//!   (1 s to 12 s at one a minute), and ever more often as the token in hand nears its end;
-//! - perhaps a token (no answer, a broken answer): as above, but while a token is in hand, what the
-//!   pool still allows is spread evenly over the token's remaining life;
-//! - a 429: at least one refill interval, or as long as the issuer asks; while a token is in hand,
-//!   as many intervals as fit are spread over its remaining life;
-//! - an error that only a person can mend: one refill interval.
+//! - nothing, or a plain refusal: exponential backoff from 1/60 to 1/5 of the refill interval (1 s
+//!   to 12 s at one a minute), more often as the current token nears expiry;
+//! - possibly a token (no response, a broken response): the same backoff, but while there is a
+//!   token, the requests that the pool still allows are spread evenly over its remaining lifetime;
+//! - a 429: at least one refill interval, or as long as the issuer asks; while there is a token, as
+//!   many intervals as fit are spread over its remaining lifetime;
+//! - an error that needs a person to fix it: one refill interval.
 //!
-//! Whatever it was, one attempt falls on the last moment at which it may bring a token before the
-//! one in hand ends, and none is under way then that could take as long as the one before it.
+//! One attempt is always scheduled at the last moment that can still replace the token before it
+//! expires. No attempt that could still be in flight then, judged by the duration of the previous
+//! one, starts before it.
 //!
-//! New credentials are tried at once, and what was waited for because of the old ones is not waited
-//! for; but the pool belongs to the client's id, and is as full as it was while that is the same.
+//! New credentials are tried at once, without waiting out the delays of the old ones. The pool
+//! belongs to the client's id, so it stays as it was while the id is the same.
 //!
-//! Where the pool will be full, what is refilled further is lost: the renewal is brought forward a
-//! little. With tokens of 299 s and a pool of 5 and one a minute that makes 26 an hour at most, and
-//! leaves the token in hand, whenever an outage begins, half of its life and time to spare for one
-//! more request: an outage of half a life, 149.5 s, is not noticed, whatever it answers, if the pool
-//! was full and a request takes less than a second. What remains: while others are thought to drink
-//! from the pool (below) a token in hand has 140 s left at its renewal, and where an earlier outage
-//! emptied the pool 146 s; there it is a second or two less than these.
+//! Refills of a full pool are wasted, so the renewal then comes slightly early (3.5 %). With tokens
+//! of 299 s and a pool of 5 at one a minute this makes at most 26 requests an hour. At any moment
+//! the current token has half of its lifetime left, plus the time of one more request. So an outage
+//! of half a lifetime, 149.5 s, goes unnoticed, if the pool was full and a request takes less than
+//! a second. Two cases leave less, by a second or two: while the pool is contended (below), a token
+//! has 140 s left at its renewal; after an outage that emptied the pool, 146 s.
 //!
-//! A 429 that the mirrored pool did not expect says that others take tokens of this client. The next
-//! renewals then come as late as leaves time for two refused ones, so that there is more for all.
+//! An unexpected 429 means that other programs take tokens of this client. The next renewals then
+//! come later, as late as leaves time for two refused requests, so that everyone gets more.
 //!
-//! While the store is away nobody tells who else asks. Each of a fleet then knows how many came
-//! before it: the first ones, as many as the pool bears, keep to their even share of it and wait
-//! until the token in hand nears its end; the others do not ask at all. One that knows nothing of
-//! the fleet, because it never found the store, takes itself for one of the first ones until a 429
-//! tells otherwise.
+//! While the store is unavailable, the replicas cannot coordinate. Each knows how many joined
+//! before it. The first few, as many as the pool bears, limit themselves to an equal share of it
+//! and wait until their token nears expiry. The others make no requests. A replica that never
+//! reached the store assumes that it is one of the first until it gets a 429.
 //!
-//! While another process of a fleet asks, or has just asked in vain, this one waits as after a failure
-//! of its own that cost nothing: however many they are, together they ask about as often as one
-//! would, and do not all look at the store in the same moment.
+//! While another replica is requesting a token, or has just failed to get one, this one backs off
+//! as after a free failure of its own. A fleet of any size then sends about as many requests as one
+//! process, and its replicas do not all read the store at the same time.
 //!
-//! A token that the API refuses is replaced at once, but at most once in a refill interval: an API
-//! that refuses everything for a while must not empty the pool.
+//! A token that the API rejects is replaced at once, but at most once per refill interval: an API
+//! that rejects everything must not empty the pool.
 
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::clock::Instant;
 use crate::token::budget::{self, Budget};
-use crate::token::ports::{Draw, Outcome, Rank};
+use crate::token::ports::{Cost, Membership, Outcome};
 
 /// When a client's token is renewed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
-    /// The share of a token's life after which it is renewed; above 0, below 1.
+    /// The share of a token's lifetime after which it is renewed; above 0, below 1.
     pub refresh_at: f64,
-    /// By what share of that time the renewal is brought forward, at most; 0 to 1.
+    /// The largest share of that time by which jitter brings the renewal forward; 0 to 1.
     pub refresh_jitter: f64,
-    /// The issuer's limit, mirrored.
+    /// The mirrored pool.
     pub pool: budget::Config,
 }
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A token request is due and allowed: book it with [`Schedule::ask`], send it, and tell how
-    /// it went.
+    /// A token request is due and allowed. Book it with [`Schedule::ask`], send it, and report the
+    /// result.
     Ask,
-    /// Come again then.
+    /// Nothing is due before then.
     WaitUntil(Instant),
 }
 
-/// What a 429 says that the mirrored pool did not expect.
+/// Why the issuer sent a 429 that the mirrored pool did not predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surprise {
-    /// Other programs take tokens of this client.
-    OthersDrink,
-    /// Requests that were refused used up the pool too; they are counted from now on.
-    RefusalsCount,
+pub enum RateLimitCause {
+    /// Other programs use this client.
+    PoolContended,
+    /// Refused requests used up the pool too; they are charged from now on.
+    RefusalsCharged,
 }
 
-/// The refresh state machine of one client.
+/// The renewal state machine of one client.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     config: Config,
     budget: Budget,
-    /// When the request under way was sent.
+    /// When the request in flight was sent.
     asked: Option<Instant>,
-    /// Until when the token in hand may be sent.
+    /// The last moment at which the current token may be sent.
     usable_until: Option<Instant>,
-    /// When the next request is wanted; the budget may put it off.
+    /// When the next request is wanted; the budget may delay it.
     due: Instant,
     /// Failures since the last token.
     failures: u32,
-    /// How often since the last token another process asked instead.
-    yields: u32,
-    /// No request before this: another process asks, or has just asked in vain.
-    yielded_until: Instant,
-    /// Refusals since the last token that were not booked.
+    /// How often this process deferred to a peer since the last token.
+    deferrals: u32,
+    /// No request before this: a peer is requesting a token, or has just failed to.
+    deferred_until: Instant,
+    /// Refused requests since the last token that were not charged.
     free_refusals: u32,
-    /// Whether a refused request is known to use up the pool.
-    refusals_count: bool,
-    /// For how many renewals others are still thought to take tokens of this client.
-    crowded: u32,
-    /// When a token was last replaced because the API refused it.
+    /// Whether refused requests are known to use up the pool.
+    refusals_charged: bool,
+    /// For how many more renewals the pool counts as contended.
+    contended: u32,
+    /// When a token was last replaced because the API rejected it.
     replaced: Option<Instant>,
-    /// What is left to this process of a fleet while the store cannot be used.
+    /// How this replica continues while the store is unavailable.
     without_store: Option<WithoutStore>,
 }
 
-/// How one of a fleet goes on without a store.
+/// How a replica continues without the store.
 #[derive(Clone, Copy, Debug)]
 struct WithoutStore {
-    /// The rank that the share follows from.
-    rank: Rank,
-    share: Share,
-    /// So many may ask, this process or others.
-    askers: u32,
-    /// From then on others may have asked as well.
+    /// The position in the fleet that `standby` follows from.
+    membership: Membership,
+    standby: Standby,
+    /// How many replicas may make requests, this one or others.
+    requesters: u32,
+    /// From then on peers may have made requests too.
     since: Instant,
-    /// No renewal before this. It counts only while the store cannot be used: once it is back, the
-    /// renewal is due when it would have been.
+    /// No renewal before this. It applies only while the store is unavailable; afterwards the
+    /// renewal is due at its usual time.
     not_before: Instant,
 }
 
-/// What is left of the pool to one of a fleet that has no store.
+/// Whether a replica may make requests without the store.
 #[derive(Clone, Copy, Debug)]
-enum Share {
-    /// One of `of` who ask.
-    Part {
+enum Standby {
+    /// It is one of `of` replicas that may.
+    Active {
         of: u32,
-        /// The next request is within the share from then on.
+        /// When the next request is within its share of the pool.
         ready_at: Instant,
-        /// How many they are is not known.
-        is_a_guess: bool,
+        /// The number of replicas is a guess.
+        is_estimate: bool,
     },
-    /// Nothing: others ask.
-    Nothing,
+    /// It makes no requests; others do.
+    Inactive,
 }
 
-/// So many of a fleet ask for themselves without a store, at most: a token that lives for five
-/// minutes, at one a minute, is no more than that.
-const MOST_ASKERS: u32 = 4;
+/// The most replicas that make requests without the store. For tokens of five minutes and a refill
+/// of one a minute the pool bears no more.
+const MAX_REQUESTERS: u32 = 4;
 
-/// After how many renewals without a surprise the pool is thought to be this proxy's own again.
-const CROWDED_RENEWALS: u32 = 3;
+/// After how many renewals without an unexpected 429 the pool no longer counts as contended.
+const CONTENDED_RENEWALS: u32 = 3;
 
-/// Where the pool will be full the renewal comes at this share of its time. At the defaults, where a
-/// token is renewed after 0.458 to 0.483 of 299 s, it makes 25 to 26 tokens an hour.
+/// The factor by which the renewal comes early if the pool will be full. By default a token is
+/// renewed after 0.458 to 0.483 of 299 s, which makes 25 to 26 tokens an hour.
 const EARLY: f64 = 0.965;
 
-/// No renewal is put off beyond this share of a token's life.
+/// The share of a token's lifetime beyond which no renewal is delayed.
 const LATEST_REFRESH: f64 = 0.8;
 
 impl Schedule {
-    /// A schedule without a token, whose first request is due at `now`.
+    /// Returns a schedule without a token, whose first request is due at `now`.
     #[must_use]
     pub fn new(config: Config, now: Instant) -> Schedule {
         Schedule {
@@ -166,17 +165,17 @@ impl Schedule {
             usable_until: None,
             due: now,
             failures: 0,
-            yields: 0,
-            yielded_until: Instant::ORIGIN,
+            deferrals: 0,
+            deferred_until: Instant::ORIGIN,
             free_refusals: 0,
-            refusals_count: false,
-            crowded: 0,
+            refusals_charged: false,
+            contended: 0,
             replaced: None,
             without_store: None,
         }
     }
 
-    /// What to do at `now`.
+    /// Returns what to do at `now`.
     #[must_use]
     pub fn next(&self, now: Instant) -> Step {
         let at = self.next_request();
@@ -187,146 +186,151 @@ impl Schedule {
         }
     }
 
-    /// Books the request that [`Step::Ask`] calls for: it must now be sent, and
-    /// [`Schedule::granted`] or [`Schedule::failed`] be called before anything else.
+    /// Books the request that [`Step::Ask`] calls for. Send it now, and call [`Schedule::granted`]
+    /// or [`Schedule::failed`] before anything else.
     pub fn ask(&mut self, now: Instant) {
         self.book(now);
         let refill = self.config.pool.refill;
-        if let Some(Share::Part { of, ready_at, .. }) = self.share() {
+        if let Some(Standby::Active { of, ready_at, .. }) = self.standby() {
             *ready_at = now + refill * *of;
         }
     }
 
-    /// Books a request that is sent only once the store has it too. If the store refuses, call
-    /// [`Schedule::withdrawn`] or [`Schedule::unbooked`]. Otherwise as [`Schedule::ask`].
+    /// Books a request that is sent only after the store has recorded it. If that fails, call
+    /// [`Schedule::cancelled`] or [`Schedule::unbook`]; otherwise continue as after
+    /// [`Schedule::ask`].
     pub fn book(&mut self, now: Instant) {
         debug_assert!(self.asked.is_none(), "two requests at a time");
         self.budget.take(now);
         self.asked = Some(now);
     }
 
-    /// The request that was booked is not sent: the store could not keep it.
-    pub fn unbooked(&mut self, now: Instant) {
+    /// Releases the booked request: it is not sent because the store could not record it.
+    pub fn unbook(&mut self, now: Instant) {
         self.settle(now);
         self.budget.give_back();
     }
 
-    /// The request that was booked is not sent after all: another process asks. `jitter` in
-    /// `[0, 1)`.
-    pub fn withdrawn(&mut self, now: Instant, jitter: f64) {
-        self.unbooked(now);
-        self.yielded(now, jitter);
+    /// Releases the booked request: it is not sent because a peer is requesting a token. `jitter`
+    /// in `[0, 1)`.
+    pub fn cancelled(&mut self, now: Instant, jitter: f64) {
+        self.unbook(now);
+        self.deferred_to_peer(now, jitter);
     }
 
-    /// When the next request will be made, if none is under way; at the end of time if none will.
+    /// When the next request is sent, if none is in flight; the end of time if never.
     #[must_use]
     pub fn next_request(&self) -> Instant {
         let with_store = self.next_with_store();
         match self.without_store {
             None => with_store,
-            Some(without) => match without.share {
-                Share::Part { ready_at, .. } => with_store.max(ready_at).max(without.not_before),
-                Share::Nothing => Instant::ORIGIN + Duration::MAX,
+            Some(without) => match without.standby {
+                Standby::Active { ready_at, .. } => {
+                    with_store.max(ready_at).max(without.not_before)
+                }
+                Standby::Inactive => Instant::ORIGIN + Duration::MAX,
             },
         }
     }
 
-    /// When the next request would be made if the store could be used.
+    /// When the next request would be sent if the store were available.
     #[must_use]
     pub fn next_with_store(&self) -> Instant {
-        self.next_with_lease().max(self.yielded_until)
+        self.next_with_lease().max(self.deferred_until)
     }
 
-    /// The same once this process has the right to ask: no other one is asking then.
+    /// The same while this process holds the lease: no peer can be requesting a token then.
     #[must_use]
     pub fn next_with_lease(&self) -> Instant {
         self.due.max(self.budget.ready_at())
     }
 
-    /// When the request that is booked or under way was booked.
+    /// When the request that is booked or in flight was booked.
     #[must_use]
     pub fn asked(&self) -> Option<Instant> {
         self.asked
     }
 
-    /// When it is worth looking for a token again, as seen at `now`: when the next request will be
-    /// made, or a quarter of the refill interval later while others have to.
+    /// When a new token may arrive, as seen at `now`: at the next request, or after a quarter of
+    /// the refill interval if only peers make requests.
     #[must_use]
     pub fn next_chance(&self, now: Instant) -> Instant {
         match self.without_store {
-            Some(without) if matches!(without.share, Share::Nothing) => {
+            Some(without) if matches!(without.standby, Standby::Inactive) => {
                 now + self.config.pool.refill / 4
             }
             _ => self.next_request(),
         }
     }
 
-    /// The store cannot be used, of which this process is the one that `rank` says. Call it again
-    /// while it cannot be: a rank that became known changes the share.
-    pub fn store_away(&mut self, rank: Rank, now: Instant) {
-        if self.without_store.is_some_and(|known| known.rank == rank) {
+    /// The store is unavailable, and this process has that position in the fleet. Call it again
+    /// while that lasts: a position that becomes known changes the standby.
+    pub fn store_unavailable(&mut self, membership: Membership, now: Instant) {
+        if self
+            .without_store
+            .is_some_and(|known| known.membership == membership)
+        {
             return;
         }
         let pool = self.config.pool;
-        let askers = (pool.capacity - 1).clamp(1, MOST_ASKERS);
-        let mut share = match rank {
-            Rank::Alone => return,
-            Rank::Among { before, all } if before < askers => Share::Part {
-                of: all.clamp(1, askers),
-                // those before this one may ask as well
+        let requesters = (pool.capacity - 1).clamp(1, MAX_REQUESTERS);
+        let mut standby = match membership {
+            Membership::Single => return,
+            Membership::Member { before, all } if before < requesters => Standby::Active {
+                of: all.clamp(1, requesters),
+                // replicas that joined earlier may make requests as well
                 ready_at: self.budget.holds_at(before + 1),
-                is_a_guess: false,
+                is_estimate: false,
             },
-            Rank::Among { .. } => Share::Nothing,
-            Rank::Unknown => Share::Part {
-                of: askers,
-                // it may be about to come
+            Membership::Member { .. } => Standby::Inactive,
+            Membership::Unknown => Standby::Active {
+                of: requesters,
+                // the store may be about to answer
                 ready_at: now + pool.refill / 12,
-                is_a_guess: true,
+                is_estimate: true,
             },
         };
         let before = self.without_store;
-        if let (Share::Part { of, ready_at, .. }, Some(before)) = (&mut share, before) {
-            *ready_at = (*ready_at).max(match before.share {
-                Share::Part { ready_at, .. } => ready_at,
-                // the one whose place this is may have asked a moment ago
-                Share::Nothing => now + pool.refill * *of,
+        if let (Standby::Active { of, ready_at, .. }, Some(before)) = (&mut standby, before) {
+            *ready_at = (*ready_at).max(match before.standby {
+                Standby::Active { ready_at, .. } => ready_at,
+                // the replica whose place this was may have made a request a moment ago
+                Standby::Inactive => now + pool.refill * *of,
             });
         }
-        let askers = match rank {
-            Rank::Among { all, .. } => all.clamp(1, askers),
-            Rank::Alone | Rank::Unknown => askers,
+        let requesters = match membership {
+            Membership::Member { all, .. } => all.clamp(1, requesters),
+            Membership::Single | Membership::Unknown => requesters,
         };
         let in_hand = self.usable_until.map_or(now, |end| end - pool.refill);
         self.without_store = Some(WithoutStore {
-            rank,
-            share,
-            askers,
+            membership,
+            standby,
+            requesters,
             since: before.map_or(in_hand.max(now), |before| before.since),
             not_before: before.map_or(Instant::ORIGIN, |before| before.not_before),
         });
         if before.is_none() {
-            self.put_off();
+            self.defer_renewal();
         }
     }
 
-    /// The store is back. If there is no token in hand, one that others have is waited for for up
-    /// to a 30th of the refill interval, 2 s of a minute, unless this process `may_ask` already.
-    /// `jitter` in `[0, 1)`.
-    pub fn store_back(&mut self, now: Instant, may_ask: bool, jitter: f64) {
+    /// The store is available again. Without a token, waits up to 1/30 of the refill interval (2 s
+    /// at one a minute) for a peer's, unless this process `may_ask` already. `jitter` in `[0, 1)`.
+    pub fn store_recovered(&mut self, now: Instant, may_ask: bool, jitter: f64) {
         let Some(without) = self.without_store.take() else {
             return;
         };
-        self.count_the_others(&without, now);
-        self.yields = 0;
-        self.yielded_until = Instant::ORIGIN;
+        self.charge_for_peers(&without, now);
+        self.deferrals = 0;
+        self.deferred_until = Instant::ORIGIN;
         if !may_ask && self.left(now).is_zero() {
             let longest = self.config.pool.refill / 30;
             self.due = self.due.max(now + longest.mul_f64(1.0 - jitter / 2.0));
         }
     }
 
-    /// A token came that lives for `lifetime` from when it was asked for and may be sent until
+    /// A token was issued. It lives for `lifetime` from its request and may be sent until
     /// `usable_until`. `jitter` in `[0, 1)`.
     pub fn granted(
         &mut self,
@@ -339,8 +343,7 @@ impl Schedule {
         self.adopted(asked, lifetime, usable_until, jitter);
     }
 
-    /// A token is taken over that another process asked for at `asked`; otherwise as
-    /// [`Schedule::granted`].
+    /// A peer's token, requested at `asked`, was adopted; otherwise as [`Schedule::granted`].
     pub fn adopted(
         &mut self,
         asked: Instant,
@@ -351,11 +354,11 @@ impl Schedule {
         let refresh_at = self.config.refresh_at * (1.0 - self.config.refresh_jitter * jitter);
         self.due = asked + lifetime.mul_f64(refresh_at.clamp(0.0, 1.0));
         let early = asked + lifetime.mul_f64((EARLY * refresh_at).clamp(0.0, 1.0));
-        if self.crowded == 0 && self.budget.times().0 <= early {
+        if self.contended == 0 && self.budget.times().0 <= early {
             self.due = early;
         }
-        if self.crowded > 0 {
-            self.crowded -= 1;
+        if self.contended > 0 {
+            self.contended -= 1;
             let refill = self.config.pool.refill;
             let late = usable_until - refill * 2 - refill / 3;
             self.due = self
@@ -364,43 +367,43 @@ impl Schedule {
         }
         self.usable_until = Some(usable_until);
         self.failures = 0;
-        self.yields = 0;
-        self.yielded_until = Instant::ORIGIN;
+        self.deferrals = 0;
+        self.deferred_until = Instant::ORIGIN;
         self.free_refusals = 0;
-        self.put_off();
+        self.defer_renewal();
     }
 
-    /// Another process is asking, or has just asked: what is due is put off by the back-off that
-    /// follows a failure that cost nothing. The other's token is told of when it comes; this is for
-    /// one that does not come. `jitter` in `[0, 1)`.
-    pub fn yielded(&mut self, now: Instant, jitter: f64) {
-        self.yields = self.yields.saturating_add(1);
+    /// A peer is requesting a token, or has just done so: delays what is due by the backoff of a
+    /// free failure. The store announces the peer's token; this covers a peer that gets none.
+    /// `jitter` in `[0, 1)`.
+    pub fn deferred_to_peer(&mut self, now: Instant, jitter: f64) {
+        self.deferrals = self.deferrals.saturating_add(1);
         let backoff = self.backoff();
-        let pace = backoff.delay(self.yields, jitter);
+        let pace = backoff.delay(self.deferrals, jitter);
         let left = self.left(now);
         let wait = if left.is_zero() {
             pace
         } else {
             pace.min((left / 4).max(backoff.base))
         };
-        self.yielded_until = self.yielded_until.max(now + wait);
+        self.deferred_until = self.deferred_until.max(now + wait);
     }
 
-    /// What another process knows of the pool: when it is full again, and until when the issuer
-    /// wants no request.
+    /// Merges a peer's view of the pool: when it will be full, and until when the issuer wants no
+    /// request.
     pub fn restore_pool(&mut self, full_at: Instant, not_before: Instant, now: Instant) {
         self.budget.restore(full_at, not_before, now);
     }
 
-    /// The request brought no token. `jitter` in `[0, 1)`. Says so if a 429 came that the mirrored
-    /// pool did not expect.
+    /// The request failed. Returns the cause if it was a 429 that the mirrored pool did not
+    /// predict. `jitter` in `[0, 1)`.
     pub fn failed(
         &mut self,
         now: Instant,
         outcome: Outcome,
         retry_after: Option<Duration>,
         jitter: f64,
-    ) -> Option<Surprise> {
+    ) -> Option<RateLimitCause> {
         let took = now.since(self.settle(now));
         self.failures = self.failures.saturating_add(1);
         let refill = self.config.pool.refill;
@@ -412,14 +415,14 @@ impl Schedule {
         } else {
             backoff.delay(self.failures, jitter)
         };
-        let mut surprise = None;
-        let delay = match self.draw(outcome) {
-            draw @ (Draw::Nothing | Draw::Refused) => {
+        let mut cause = None;
+        let delay = match self.cost(outcome) {
+            cost @ (Cost::None | Cost::Refused) => {
                 self.budget.give_back();
-                if let Some(Share::Part { ready_at, .. }) = self.share() {
+                if let Some(Standby::Active { ready_at, .. }) = self.standby() {
                     *ready_at = now;
                 }
-                self.free_refusals += u32::from(draw == Draw::Refused);
+                self.free_refusals += u32::from(cost == Cost::Refused);
                 let last_chance = self.last_chance(now);
                 let left = self.left(now);
                 if outcome.is_permanent() && !last_chance.is_zero() {
@@ -427,48 +430,48 @@ impl Schedule {
                 } else if outcome.is_permanent() || left.is_zero() {
                     pace
                 } else {
-                    // what costs nothing may be tried often before the token in hand ends
+                    // free attempts may be frequent before the token expires
                     pace.min((left / 4).max(backoff.base / 2))
                 }
             }
-            Draw::Perhaps => pace.max(self.even_share(now)),
-            Draw::Empty => {
-                surprise = Some(self.explain_429());
-                if let Some(share) = self.share()
-                    && let Share::Part {
-                        is_a_guess: true, ..
-                    } = share
+            Cost::Possible => pace.max(self.even_spacing(now)),
+            Cost::PoolEmpty => {
+                cause = Some(self.rate_limit_cause());
+                if let Some(standby) = self.standby()
+                    && let Standby::Active {
+                        is_estimate: true, ..
+                    } = standby
                 {
-                    *share = Share::Nothing;
+                    *standby = Standby::Inactive;
                 }
                 self.budget.rate_limited(now, retry_after);
                 let intervals = self.last_chance(now).div_duration_f64(refill).floor();
                 if intervals >= 1.0 {
                     self.last_chance(now).div_f64(intervals)
                 } else {
-                    // a fleet that was refused together does not come again together
+                    // replicas that were refused together must not retry together
                     refill + (refill / 10).mul_f64(jitter)
                 }
             }
         };
         let asked_to = retry_after.unwrap_or_default();
-        // none may be under way at the last chance
+        // no request may be in flight at the last chance
         let last_chance = self.last_chance(now);
         let would_miss = (last_chance.saturating_sub(took)..last_chance).contains(&delay);
         let delay = if would_miss { last_chance } else { delay };
         self.due = now + delay.max(asked_to);
-        self.yielded_until = Instant::ORIGIN;
-        surprise
+        self.deferred_until = Instant::ORIGIN;
+        cause
     }
 
-    /// The API refused the token in hand. Whether a new one is asked for at once because of it; if
-    /// not, one will be as soon as that is allowed again.
+    /// The API rejected the current token. Returns whether a new one is requested at once; if not,
+    /// one is requested as soon as that is allowed.
     pub fn rejected(&mut self, now: Instant) -> bool {
         let refill = self.config.pool.refill;
         let earliest = self.replaced.map_or(now, |at| (at + refill).max(now));
-        self.due_at_once(now);
+        self.clear_deferrals(now);
         self.due = self.due.min(earliest);
-        // what the pool and the share allow is not to be remembered: a share ends with the outage
+        // do not remember what the pool and the standby allow now: a standby ends with the outage
         let is_allowed = self.next_request() <= now;
         if is_allowed {
             self.replaced = Some(now);
@@ -476,29 +479,46 @@ impl Schedule {
         is_allowed
     }
 
-    /// Tokens are renewed by another `config` from `now` on; the request that is due stays so.
+    /// Makes a request due at `now`, if the pool and the share allow it: an operator wants the token
+    /// replaced.
+    ///
+    /// # Errors
+    /// How long until one is allowed. Then nothing has changed.
+    pub fn renew_now(&mut self, now: Instant) -> Result<(), Duration> {
+        let mut wanted = self.clone();
+        wanted.due = now;
+        wanted.clear_deferrals(now);
+        let wait = wanted.next_chance(now).since(now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        *self = wanted;
+        Ok(())
+    }
+
+    /// Applies another `config` from `now` on; the request that is due stays due.
     pub fn reconfigure(&mut self, config: Config, now: Instant) {
         self.budget.resize(config.pool, now);
         self.config = config;
     }
 
-    /// The same client asks with other credentials from `now` on: at once, whatever became of the
-    /// old ones, as far as the pool allows.
+    /// The client's credentials changed at `now`: requests a token at once, as far as the pool
+    /// allows, however the old credentials failed.
     pub fn credentials_changed(&mut self, now: Instant) {
         self.due = now;
-        self.due_at_once(now);
+        self.clear_deferrals(now);
         self.failures = 0;
     }
 
-    /// Another client asks from `now` on, at once: it has a pool of its own, of which nothing is
-    /// taken yet.
+    /// Another client is used from `now` on: requests a token at once, from that client's own, full
+    /// pool.
     pub fn client_changed(&mut self, now: Instant) {
         *self = Schedule {
             usable_until: self.usable_until,
             without_store: self.without_store,
             ..Schedule::new(self.config, now)
         };
-        self.due_at_once(now);
+        self.clear_deferrals(now);
     }
 
     /// The mirrored pool.
@@ -507,18 +527,18 @@ impl Schedule {
         &self.budget
     }
 
-    /// Failures in a row.
+    /// Consecutive failures.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// All that decides what comes next, as seen at `now`, for telling states apart.
+    /// Everything that determines the next steps, as seen at `now`, to tell states apart.
     #[cfg(test)]
     pub(crate) fn digest(&self, now: Instant, into: &mut Vec<i64>) {
         let ahead = |at: Instant| i64::try_from(at.since(now).as_millis()).unwrap_or(i64::MAX);
         let (full_at, not_before) = self.budget.times();
-        into.extend([full_at, not_before, self.due, self.yielded_until].map(ahead));
+        into.extend([full_at, not_before, self.due, self.deferred_until].map(ahead));
         let ago = |at: Instant| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX);
         into.push(self.asked.map_or(-1, ago));
         into.push(self.usable_until.map_or(-1, ahead));
@@ -526,26 +546,25 @@ impl Schedule {
             self.replaced
                 .map_or(-1, |at| ahead(at + self.config.pool.refill)),
         );
-        into.extend([self.failures.min(6), self.yields.min(6)].map(i64::from));
-        into.extend([self.free_refusals.min(1), self.crowded].map(i64::from));
-        into.push(i64::from(self.refusals_count));
+        into.extend([self.failures.min(6), self.deferrals.min(6)].map(i64::from));
+        into.extend([self.free_refusals.min(1), self.contended].map(i64::from));
+        into.push(i64::from(self.refusals_charged));
         let Some(without) = &self.without_store else {
             return into.push(-2);
         };
-        into.push(match without.rank {
-            Rank::Alone | Rank::Unknown => -1,
-            Rank::Among { before, all } => i64::from(before * 8 + all),
+        into.push(match without.membership {
+            Membership::Single | Membership::Unknown => -1,
+            Membership::Member { before, all } => i64::from(before * 8 + all),
         });
         into.extend([without.not_before, without.since].map(ahead));
-        into.push(i64::from(without.askers));
-        into.push(match without.share {
-            Share::Nothing => -1,
-            Share::Part { ready_at, .. } => ahead(ready_at),
+        into.push(i64::from(without.requesters));
+        into.push(match without.standby {
+            Standby::Inactive => -1,
+            Standby::Active { ready_at, .. } => ahead(ready_at),
         });
     }
 
-    /// How what cost nothing is followed up: after a 60th of the refill interval, and then less and
-    /// less often, up to a 5th of it.
+    /// The backoff after a free failure: from 1/60 to 1/5 of the refill interval.
     fn backoff(&self) -> Backoff {
         let refill = self.config.pool.refill;
         Backoff {
@@ -554,43 +573,43 @@ impl Schedule {
         }
     }
 
-    /// What a request that failed so may have cost, as far as is known by now.
-    fn draw(&self, outcome: Outcome) -> Draw {
-        match outcome.draw() {
-            Draw::Refused if self.refusals_count => Draw::Perhaps,
-            draw => draw,
+    /// What a request with this `outcome` may have cost, as far as is known by now.
+    fn cost(&self, outcome: Outcome) -> Cost {
+        match outcome.cost() {
+            Cost::Refused if self.refusals_charged => Cost::Possible,
+            cost => cost,
         }
     }
 
-    /// Closes the request under way; gives the time it was sent.
+    /// Ends the request in flight; returns when it was sent.
     fn settle(&mut self, now: Instant) -> Instant {
         let asked = self.asked.take().unwrap_or(now);
         self.budget.settle(asked, now);
         asked
     }
 
-    /// Without a store the token in hand is renewed as late as leaves a refill interval for it.
-    fn put_off(&mut self) {
+    /// Without a store, delays the renewal until one refill interval before the token expires.
+    fn defer_renewal(&mut self) {
         let refill = self.config.pool.refill;
         if let (Some(without), Some(end)) = (&mut self.without_store, self.usable_until) {
             without.not_before = end - refill;
         }
     }
 
-    /// Nobody knows what the others took from the pool while the store could not be used: as much as
-    /// their shares allowed, for all that is known.
-    fn count_the_others(&mut self, without: &WithoutStore, now: Instant) {
+    /// Charges the mirror for requests that peers may have made while the store was unavailable.
+    /// Their number is unknown, so it assumes the most that their shares allowed.
+    fn charge_for_peers(&mut self, without: &WithoutStore, now: Instant) {
         if now < without.since {
             return;
         }
         let refill = self.config.pool.refill;
-        let others = match without.share {
-            Share::Part { .. } => without.askers - 1,
-            Share::Nothing => without.askers,
+        let others = match without.standby {
+            Standby::Active { .. } => without.requesters - 1,
+            Standby::Inactive => without.requesters,
         };
         let times = now
             .since(without.since)
-            .div_duration_f64(refill * without.askers);
+            .div_duration_f64(refill * without.requesters);
         let most = self.config.pool.capacity;
         let taken = (f64::from(others) * (1.0 + times.floor())).min(f64::from(most));
         let full_at = self.budget.times().0.max(without.since) + refill.mul_f64(taken);
@@ -598,24 +617,24 @@ impl Schedule {
             .restore(full_at.min(now + refill * most), Instant::ORIGIN, now);
     }
 
-    /// What put the request off no longer holds: it is not for the token in hand that it is made.
-    fn due_at_once(&mut self, now: Instant) {
-        self.yielded_until = Instant::ORIGIN;
+    /// Clears the delays that protect the current token: the next request does not renew it.
+    fn clear_deferrals(&mut self, now: Instant) {
+        self.deferred_until = Instant::ORIGIN;
         if let Some(without) = &mut self.without_store {
             without.not_before = Instant::ORIGIN;
             without.since = without.since.min(now);
         }
     }
 
-    fn share(&mut self) -> Option<&mut Share> {
+    fn standby(&mut self) -> Option<&mut Standby> {
         self.without_store
             .as_mut()
-            .map(|without| &mut without.share)
+            .map(|without| &mut without.standby)
     }
 
-    /// The spacing by which the attempts that the pool allows until the token in hand ends are
-    /// spread evenly; zero if there is no token to be saved.
-    fn even_share(&self, now: Instant) -> Duration {
+    /// The interval that spreads the requests allowed until the token expires evenly; zero without
+    /// a usable token.
+    fn even_spacing(&self, now: Instant) -> Duration {
         let refill = self.config.pool.refill;
         let left = self.left(now);
         if left.is_zero() {
@@ -628,27 +647,27 @@ impl Schedule {
         self.last_chance(now).div_f64(attempts.floor())
     }
 
-    /// How long the token in hand may still be sent; zero if there is none.
+    /// How long the current token may still be sent; zero without one.
     fn left(&self, now: Instant) -> Duration {
         let left = self.usable_until.map(|end| end.since(now));
         left.unwrap_or_default()
     }
 
-    /// How long it is until the last moment at which an attempt may bring a token before the one in
-    /// hand ends: a 40th of the refill interval before that, 1.5 s at one a minute. Zero if it is
-    /// past, or if there is no token to be saved.
+    /// The time left until the last attempt that can still replace the token before it expires.
+    /// That is 1/40 of the refill interval earlier, 1.5 s at one a minute. Zero if it has passed or
+    /// there is no usable token.
     fn last_chance(&self, now: Instant) -> Duration {
         self.left(now).saturating_sub(self.config.pool.refill / 40)
     }
 
-    /// Why a request that the mirrored pool allowed was refused for the pool's sake.
-    fn explain_429(&mut self) -> Surprise {
-        if self.free_refusals > 0 && !self.refusals_count {
-            self.refusals_count = true;
-            Surprise::RefusalsCount
+    /// Why the issuer refused a request that the mirrored pool allowed.
+    fn rate_limit_cause(&mut self) -> RateLimitCause {
+        if self.free_refusals > 0 && !self.refusals_charged {
+            self.refusals_charged = true;
+            RateLimitCause::RefusalsCharged
         } else {
-            self.crowded = CROWDED_RENEWALS;
-            Surprise::OthersDrink
+            self.contended = CONTENDED_RENEWALS;
+            RateLimitCause::PoolContended
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The schedule against a modelled issuer, in virtual time: days of random faults in milliseconds,
-//! with what must hold checked at every step.
+//! with the invariants checked at every step.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::clock::Instant;
 use crate::telemetry::Label;
 use crate::token::budget;
 use crate::token::ports::Outcome;
-use crate::token::schedule::{Config, Schedule, Step, Surprise};
+use crate::token::schedule::{Config, RateLimitCause, Schedule, Step};
 
 const REFILL: f64 = 60.0;
 const CAPACITY: f64 = 5.0;
@@ -28,14 +28,14 @@ const CONFIG: Config = Config {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Weather {
     Fair,
-    /// Every request fails so, and draws from the pool if it is told to.
+    /// Every request fails like this, and takes a token if `draws`.
     Failing {
         outcome: Outcome,
         draws: bool,
     },
 }
 
-/// An issuer written down independently of the mirror: a level that rises with time.
+/// An issuer written independently of the mirror: a level that rises with time.
 #[derive(Debug)]
 struct Issuer {
     level: f64,
@@ -54,26 +54,26 @@ impl Issuer {
     }
 }
 
-/// What a run showed.
+/// The result of a run.
 #[derive(Debug, Default)]
 struct Record {
     tokens: u32,
     unexpected_429: u32,
     learned: u32,
     sent: Vec<f64>,
-    /// (from, to) without a usable token, after the first one came.
+    /// (from, to) without a usable token, after the first one.
     gaps: Vec<(f64, f64)>,
-    /// When each token came.
+    /// When each token was issued.
     came: Vec<f64>,
 }
 
-/// Runs the schedule for `until` seconds; `weather(now)` tells how the issuer behaves.
+/// Runs the schedule for `until` seconds; `weather(now)` says how the issuer behaves.
 fn run(until: f64, weather: impl FnMut(f64) -> Weather, random: impl FnMut() -> f64) -> Record {
     run_disturbed(until, weather, random, 0.0)
 }
 
-/// As [`run`]; a share of `disturbed` of all waits is cut short, by the API that refuses the token
-/// in hand or by a restart that takes over what the store has.
+/// As [`run`], but a share of `disturbed` of all waits is cut short: the API rejects the token, an operator
+/// wants a new one, or the process restarts and adopts the stored state.
 fn run_disturbed(
     until: f64,
     mut weather: impl FnMut(f64) -> Weather,
@@ -101,9 +101,13 @@ fn run_disturbed(
                 );
                 if random() >= disturbed {
                     now += wait;
-                } else if random() < 0.5 {
+                } else if random() < 0.4 {
                     now += wait * random();
                     schedule.rejected(at(now));
+                } else if random() < 0.4 {
+                    now += wait * random();
+                    let allowed = schedule.renew_now(at(now)).is_ok();
+                    assert_eq!(allowed, schedule.next(at(now)) == Step::Ask);
                 } else {
                     now += wait * random();
                     schedule = restarted(&schedule, held, at(now), random());
@@ -149,7 +153,7 @@ fn run_disturbed(
                         record.came.push(answered);
                     }
                     Err(outcome) => {
-                        let surprise = schedule.failed(at(answered), outcome, None, random());
+                        let cause = schedule.failed(at(answered), outcome, None, random());
                         let forged = matches!(
                             weather(now),
                             Weather::Failing {
@@ -159,7 +163,8 @@ fn run_disturbed(
                         );
                         if outcome == Outcome::RateLimited && !forged {
                             record.unexpected_429 += 1;
-                            record.learned += u32::from(surprise == Some(Surprise::RefusalsCount));
+                            record.learned +=
+                                u32::from(cause == Some(RateLimitCause::RefusalsCharged));
                         }
                     }
                 }
@@ -170,8 +175,8 @@ fn run_disturbed(
     record
 }
 
-/// The schedule of a process that takes over what another one left in the store: the pool, and the
-/// token that was asked for at `held`, if it still lives.
+/// The schedule of a restarted process: it adopts the pool from the store, and the token requested
+/// at `held` if that has not expired.
 fn restarted(before: &Schedule, held: Option<Instant>, now: Instant, jitter: f64) -> Schedule {
     let mut schedule = Schedule::new(CONFIG, now);
     let (full_at, not_before) = before.pool().times();
@@ -183,13 +188,13 @@ fn restarted(before: &Schedule, held: Option<Instant>, now: Instant, jitter: f64
     schedule
 }
 
-/// A small generator of numbers in `[0, 1)`, so that a failing case can be run again.
+/// A seeded generator of numbers in `[0, 1)`, so that a failing case can be repeated.
 fn numbers(seed: u64) -> impl FnMut() -> f64 {
     let mut generator = fastrand::Rng::with_seed(seed);
     move || generator.f64()
 }
 
-/// Weather that changes every few minutes, drawn from `seed`.
+/// Weather that changes every few minutes, generated from `seed`.
 fn changing(
     seed: u64,
     kinds: &'static [Outcome],
@@ -216,7 +221,7 @@ fn changing(
     }
 }
 
-/// Requests in any stretch of time stay within the pool's size and pace.
+/// Asserts that the requests in any period stay within the pool's size and rate.
 fn assert_within_the_pool(sent: &[f64], what: &str) {
     for (i, from) in sent.iter().enumerate() {
         for (n, to) in sent[i..].iter().enumerate().take(40) {
@@ -247,7 +252,7 @@ fn an_hour_of_fair_weather_takes_24_to_26_tokens() {
     }
 }
 
-/// Half of a life is 149.5 s.
+/// Half of a lifetime is 149.5 s.
 #[test]
 fn half_a_life_of_any_fault_is_not_noticed_from_a_steady_state() {
     for &outcome in Outcome::ALL {
@@ -297,8 +302,7 @@ fn after_an_outage_that_cost_nothing_a_token_is_back_within_15_s() {
     }
 }
 
-/// Thirty days with outages of the `kinds`, up to `longest` seconds each, and minutes or hours
-/// between them.
+/// Thirty days with outages of these `kinds`, up to `longest` seconds each, minutes or hours apart.
 fn a_month(seed: u64, kinds: &[Outcome], longest: f64, disturbed: f64) -> Record {
     let mut random = numbers(seed);
     let (mut from, mut to, mut kind) = (0.0, 0.0, kinds[0]);
@@ -328,8 +332,8 @@ fn a_month_of_outages_below_two_minutes_is_never_noticed() {
     }
 }
 
-/// One upon the other, so that the pool is not always full. Without forged 429s, after which
-/// renewals come later for a while.
+/// Outages follow each other closely, so the pool is not always full. Forged 429s are left out:
+/// after one, renewals come later for a while.
 #[test]
 fn nor_is_a_month_of_outages_below_nearly_half_a_life() {
     let kinds: Vec<Outcome> = Outcome::ALL
@@ -346,8 +350,8 @@ fn nor_is_a_month_of_outages_below_nearly_half_a_life() {
     }
 }
 
-/// Restarts and refusals by the API, thousands in a month, among outages of a minute: never a 429
-/// that was not forged, and never without a token.
+/// Thousands of restarts and rejected tokens in a month, among outages of a minute: no 429 that was
+/// not forged, and never without a token.
 #[test]
 fn a_month_of_restarts_and_refused_tokens_never_runs_the_pool_dry() {
     for seed in 0..300 {
@@ -360,8 +364,8 @@ fn a_month_of_restarts_and_refused_tokens_never_runs_the_pool_dry() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// What may have cost a token is counted: whatever happens, no 429 comes that the issuer was
-    /// not told to forge, and no request is sent that the pool forbids.
+    /// Possible costs are charged: whatever happens, the only 429s are forged ones, and no request
+    /// exceeds the pool.
     #[test]
     fn a_day_of_costly_faults_never_runs_the_pool_dry(seed in any::<u64>()) {
         let record = run(DAY, changing(seed, MAY_DRAW, |_| true), numbers(!seed));
@@ -369,7 +373,7 @@ proptest! {
         assert_within_the_pool(&record.sent, "costly faults");
     }
 
-    /// Faults of every kind, at an issuer that charges nothing for a refusal.
+    /// Faults of every kind, at an issuer whose refusals are free.
     #[test]
     fn a_day_of_all_faults_with_free_refusals(seed in any::<u64>()) {
         let all = Outcome::ALL;
@@ -377,13 +381,14 @@ proptest! {
         prop_assert_eq!(record.unexpected_429, 0);
     }
 
-    /// An issuer that charges for refusals surprises once, and never again.
+    /// An issuer that charges for refusals causes one surprise, and no second one.
     #[test]
     fn a_day_at_an_issuer_that_charges_for_refusals(seed in any::<u64>()) {
         let kinds = &[Outcome::ServerError, Outcome::InvalidClient, Outcome::Malformed];
         let record = run(DAY, changing(seed, kinds, |_| true), numbers(!seed));
         prop_assert!(record.learned <= 1);
-        // the very first outage may run the issuer's pool dry before the first 429 tells
+        // the first outage may empty the issuer's pool before the first 429 shows that refusals
+        // cost
         prop_assert!(record.unexpected_429 <= 2, "{}", record.unexpected_429);
     }
 }

@@ -1,4 +1,5 @@
-//! One access token: its life and the header value that is made once and attached to every call.
+//! One access token: its lifetime, and the header value that is built once and attached to every
+//! call.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,11 +9,11 @@ use http::HeaderValue;
 use crate::clock::Instant;
 use crate::secret::Secret;
 
-/// A token stops being sent this share of its life before it ends, so that a call on its way at
-/// the end still arrives with a live one: 3 s of 5 minutes.
+/// The share of its lifetime before expiry at which a token is no longer sent: 3 s of 5 minutes. A
+/// call in transit then still arrives with a valid token.
 const TRANSIT_SHARE: f64 = 0.01;
 
-/// An access token, ready to be attached.
+/// An access token, ready to be attached to requests.
 #[derive(Clone)]
 pub struct Token {
     authorization: HeaderValue,
@@ -22,14 +23,14 @@ pub struct Token {
     usable_until: Instant,
 }
 
-/// A text that cannot be sent as a bearer token (RFC 6750, section 2.1).
+/// The text cannot be sent as a bearer token (RFC 6750, section 2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the access token is empty or has characters that a bearer token cannot have")]
 pub struct NotABearerToken;
 
 impl Token {
-    /// A token asked for at `asked`, from which its `lifetime` counts: the issuer's clock started
-    /// later, so it ends no earlier than this says.
+    /// Returns a token requested at `asked`. Its `lifetime` counts from then. The issuer's clock
+    /// started later, so the token expires no earlier than computed here.
     ///
     /// # Errors
     /// [`NotABearerToken`] if `access_token` is empty or has anything but visible ASCII in it.
@@ -56,7 +57,7 @@ impl Token {
         })
     }
 
-    /// The same token under another generation.
+    /// Returns the same token under another generation.
     #[must_use]
     pub(crate) fn renumbered(&self, generation: u64) -> Token {
         Token {
@@ -65,44 +66,44 @@ impl Token {
         }
     }
 
-    /// The value of `Authorization`: `Bearer` and the token.
+    /// The value of the `Authorization` header: `Bearer` and the token.
     #[must_use]
     pub fn authorization(&self) -> &HeaderValue {
         &self.authorization
     }
 
-    /// The access token itself, to be kept in a store.
+    /// The bare access token, for a store.
     #[must_use]
     pub fn access_token(&self) -> &str {
         let value = self.authorization.to_str().unwrap_or_default();
         value.strip_prefix("Bearer ").unwrap_or_default()
     }
 
-    /// Which token of this client it is, counted from 1.
+    /// The generation: the client's tokens are numbered from 1.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// When it was asked for.
+    /// When the token was requested.
     #[must_use]
     pub fn issued(&self) -> Instant {
         self.issued
     }
 
-    /// When it ends.
+    /// When the token expires.
     #[must_use]
     pub fn expires(&self) -> Instant {
         self.expires
     }
 
-    /// Until when it may be sent: shortly before it ends.
+    /// The last moment at which the token may be sent, shortly before it expires.
     #[must_use]
     pub fn usable_until(&self) -> Instant {
         self.usable_until
     }
 
-    /// Whether it may be sent at `now`.
+    /// Returns whether the token may be sent at `now`.
     #[must_use]
     pub fn is_usable(&self, now: Instant) -> bool {
         now < self.usable_until

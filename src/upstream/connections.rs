@@ -29,11 +29,11 @@ use crate::token::cache::Status;
 /// How often an instance is looked after.
 const KEEP_PAUSE: Duration = Duration::from_secs(5);
 
-/// How many requests share a connection to an instance that speaks HTTP/2.
+/// How many requests share an HTTP/2 connection to an instance.
 const STREAMS: usize = 64;
 
-/// How much of one response may be under way on such a connection, in bytes. The connection has room
-/// for that of every stream: an app that reads slowly holds up nobody else.
+/// The flow-control window of a response on such a connection, in bytes. The connection's window is
+/// large enough for every stream: an app that reads slowly blocks no other.
 const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
@@ -46,25 +46,25 @@ pub struct Upstream {
     dialer: Dialer,
     pool: Pool,
     health: Arc<ApiHealth>,
-    /// Of the certificate that the instance showed last.
+    /// The expiry of the instance's latest certificate.
     certificate: Expiry,
-    /// What the last new connection spoke: whether more may share one.
+    /// The protocol of the last new connection: whether requests may share one.
     spoken: AtomicU8,
-    /// Held while a connection is made that others may share.
+    /// Held while opening a connection that others may share.
     dialing: Mutex<()>,
-    /// Counts connections that could not be made.
+    /// Counts failed connections.
     failures: AtomicU64,
     /// The instance has asked for HTTP/1.1.
     is_http1_only: AtomicBool,
 }
 
-/// Why an instance cannot be used at all.
+/// Why an instance is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its host cannot be sent as `Host`.
+    /// Its host is not valid in `Host`.
     #[error("its host cannot be sent in a header")]
     Host,
-    /// There are no certificates to verify it by.
+    /// No certificate authority is available to verify it.
     #[error("{}", .0.reason)]
     Tls(tls::Error),
 }
@@ -87,7 +87,7 @@ pub(crate) enum ConnectError {
     },
 }
 
-/// What is known of the protocol that an instance speaks.
+/// What is known of the instance's protocol.
 const UNKNOWN: u8 = 0;
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
@@ -101,12 +101,12 @@ impl ConnectError {
         }
     }
 
-    /// Whether it was a matter of time.
+    /// Whether it timed out.
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, ConnectError::Dial(error) if error.is_timeout())
     }
 
-    /// Whether another attempt would end the same way.
+    /// Returns whether another attempt would fail the same way.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, ConnectError::Dial(error) if error.is_final())
     }
@@ -176,7 +176,7 @@ impl Upstream {
         &self.host
     }
 
-    /// The same, as HTTP/2 has it (RFC 9113, section 8.3.1).
+    /// The same for HTTP/2 (RFC 9113, section 8.3.1).
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -193,7 +193,7 @@ impl Upstream {
         now: Instant,
     ) -> Result<InstanceSession, ConnectError> {
         match self.open_or_dial(protocols, fresh, now).await {
-            // nothing was sent, so that it may be tried again
+            // nothing was sent, so it may be tried again
             Err(error) if !error.is_final() => self.open_or_dial(protocols, fresh, now).await,
             connected => connected,
         }
@@ -213,7 +213,7 @@ impl Upstream {
         if !may_share || !speaks_http2() {
             return self.dial(protocols, now).await;
         }
-        // one makes a connection, the others share it; where it fails, each tries for itself
+        // one opens a connection and the others share it; if it fails, each tries for itself
         let failures = self.failures.load(Ordering::Relaxed);
         let dialing = self.dialing.lock().await;
         if let Some(open) = self.open(may_share, now).await {
@@ -226,7 +226,7 @@ impl Upstream {
         self.dial(protocols, now).await
     }
 
-    /// A connection that is open.
+    /// Returns an open connection.
     async fn open(&self, may_share: bool, now: Instant) -> Option<InstanceSession> {
         if may_share
             && let Some(shared) = self.pool.shared(now)
@@ -290,7 +290,7 @@ impl Upstream {
         }
     }
 
-    /// Takes a session back on which both directions have ended: its connection is kept if the
+    /// Takes back a session that has ended in both directions. Its connection is kept if the
     /// instance keeps it open and nothing is left on it.
     pub(crate) async fn release(&self, session: InstanceSession, now: Instant) {
         let InstanceSession::Http1(http1) = session else {
@@ -303,13 +303,13 @@ impl Upstream {
         }
     }
 
-    /// The instance wants HTTP/1.1 from now on.
+    /// Switches to HTTP/1.1, as the instance asked.
     pub(crate) fn prefer_http1(&self) {
         self.is_http1_only.store(true, Ordering::Relaxed);
     }
 
-    /// Opens a connection whenever `token` becomes another one and none is open: the first request
-    /// does not wait for a TLS handshake. Ends once nobody has the upstream any more.
+    /// Opens a connection whenever `token` changes and none is open: the first request then needs
+    /// no TLS handshake. Ends when the upstream is dropped.
     pub async fn keep_warm(
         upstream: Weak<Upstream>,
         mut token: watch::Receiver<Status>,
@@ -338,7 +338,7 @@ impl Upstream {
         if !self.pool.is_empty() {
             return;
         }
-        // a failure is told to the first request
+        // the first request reports a failure
         if let Ok(InstanceSession::Http1(http1)) = self.dial(Protocols::Any, clock.now()).await {
             let stream = http1.session.into_inner();
             self.pool
@@ -367,7 +367,7 @@ impl Upstream {
     }
 }
 
-/// Begins HTTP/2 on a connection on which both sides have agreed on it.
+/// Starts HTTP/2 on a connection that negotiated it.
 async fn begin_http2(stream: Stream) -> pingora::Result<ConnectionRef> {
     let mut settings = H2HandshakeSettings::new();
     settings.max_streams = STREAMS;
@@ -405,7 +405,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A server that speaks TLS by a certificate of its own, and that certificate.
+    /// A TLS server with its own certificate, and that certificate.
     async fn server() -> (SocketAddr, tempfile::NamedTempFile) {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());

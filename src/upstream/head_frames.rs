@@ -1,19 +1,19 @@
-//! How long the head of a response has been coming in over HTTP/2. h2 waits for a whole header block,
-//! however long it takes, and every stream of the connection waits with it; so the frames are
-//! followed here, below it (RFC 9113, sections 4.1 and 4.3).
+//! Measures how long the head of an HTTP/2 response takes. h2 waits for a complete header block,
+//! however long that takes, and blocks every stream of the connection. So the frames are parsed
+//! here, below it (RFC 9113, sections 4.1 and 4.3).
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A frame's head, in bytes.
+/// The size of a frame's header, in bytes.
 const HEAD: usize = 9;
 
-/// Kinds of frames that are parts of a header block.
+/// Types of frames that carry header blocks.
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 
-/// The flag of its last part.
+/// The flag of a header block's last frame.
 const END_HEADERS: u8 = 4;
 
 /// The frames that a connection receives.
@@ -21,16 +21,16 @@ const END_HEADERS: u8 = 4;
 pub(super) struct HeadFrames {
     limit: Duration,
     head: [u8; HEAD],
-    /// How much of the frame's head has come.
+    /// The received bytes of the frame's header.
     have: usize,
-    /// How much of its content is still to come.
+    /// The missing bytes of its payload.
     left: usize,
-    /// Since when a header block has been coming in, or a frame of a kind not known yet.
+    /// Since when a header block, or a frame of unknown type, is incomplete.
     since: Option<Instant>,
 }
 
 impl HeadFrames {
-    /// None has come yet; a header block may take as long as `limit`.
+    /// Returns the initial state; a header block may take as long as `limit`.
     pub(super) fn new(limit: Duration) -> HeadFrames {
         HeadFrames {
             limit,
@@ -41,7 +41,7 @@ impl HeadFrames {
         }
     }
 
-    /// Follows what has come at `now`; whether a header block takes too long.
+    /// Parses `bytes` received at `now`; returns whether a header block takes too long.
     pub(super) fn are_late(&mut self, mut bytes: &[u8], now: Instant) -> bool {
         while !bytes.is_empty() {
             if self.have == HEAD && self.left > 0 {
@@ -83,7 +83,7 @@ mod tests {
         bytes
     }
 
-    /// Whether it is late at some byte, if one comes each second.
+    /// Returns whether it is too late at some byte, if one arrives each second.
     fn drips(bytes: &[u8], limit: u64) -> bool {
         let mut frames = HeadFrames::new(Duration::from_secs(limit));
         let start = clock::timers();

@@ -283,7 +283,7 @@ impl ApiHealth {
     }
 
     fn lock(&self) -> MutexGuard<'_, Trouble> {
-        // a panic elsewhere leaves nothing half done in here
+        // a panic elsewhere leaves nothing inconsistent here
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

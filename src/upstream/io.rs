@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::ReadBuf;
 
-/// How many bytes a connection has received.
+/// Counts the bytes that a connection has received.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received(Arc<AtomicU64>);
 
@@ -16,7 +16,7 @@ impl Received {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Adds what `buf` has beyond its first `before` bytes.
+    /// Adds the bytes of `buf` after its first `before`.
     pub(crate) fn add(&self, buf: &ReadBuf<'_>, before: usize) {
         let n = buf.filled().len() - before;
         self.0

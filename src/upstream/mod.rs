@@ -28,38 +28,38 @@ use crate::outgoing::dial::{Route, URL};
 use crate::outgoing::tunnel;
 use crate::tls::{CaFile, Identity};
 
-/// One Collibra environment.
+/// A Collibra environment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
-    /// Its name in the configuration.
+    /// The client's name in the configuration.
     pub name: Arc<str>,
-    /// Whether it is spoken to over TLS, its certificate verified.
+    /// Whether TLS is used, with the certificate verified.
     pub tls: bool,
-    /// A DNS name or an IP address (no brackets).
+    /// A DNS name or an IP address, without brackets.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// The value of `Host`: `host`, and the port unless it is the scheme's own.
+    /// The value of `Host`: `host`, and the port unless it is the default.
     pub authority: String,
-    /// The token endpoint's path, which is never forwarded.
+    /// The path of the token endpoint, which is never forwarded.
     pub token_path: String,
-    /// Certificates accepted besides the system's.
+    /// Trusted authorities besides the system's.
     pub ca_file: Option<CaFile>,
-    /// What is shown to it if it asks who calls.
+    /// The client certificate, for an instance that asks for one.
     pub identity: Option<Identity>,
-    /// The forward proxy through which the API is reached.
+    /// The forward proxy to the API.
     pub proxy: Option<tunnel::Proxy>,
     /// Where to connect instead of its host; empty: nowhere else.
     pub address: Vec<Target>,
-    /// Whether HTTP/2 is spoken if it offers that.
+    /// Whether HTTP/2 is used if the instance offers it.
     pub http2: bool,
-    /// The longest time for a connection, TLS included.
+    /// The timeout of a connection, TLS included.
     pub connect_timeout: Duration,
-    /// The longest silence inside a response; `None`: no limit.
+    /// The longest pause within a response; `None` for no limit.
     pub idle_timeout: Option<Duration>,
-    /// The longest time for the head of a response once it has begun.
+    /// The longest time from the first to the last byte of a response's head.
     pub header_timeout: Duration,
-    /// How long an address is used before the name is looked up again, at most.
+    /// The longest time for which a resolved address is used.
     pub resolve_ttl_max: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Instance {
         }
     }
 
-    /// Its address, like `https://acme.collibra.com`.
+    /// The address, like `https://acme.collibra.com`.
     #[must_use]
     pub fn origin(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };

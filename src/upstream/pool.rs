@@ -1,5 +1,4 @@
-//! The open connections to one instance: those of HTTP/1 that are idle, and those of HTTP/2, which
-//! many requests share.
+//! The open connections to one instance: idle HTTP/1 connections, and shared HTTP/2 connections.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,22 +11,22 @@ use super::io::Received;
 use super::stream::is_quiet;
 use crate::clock::Instant;
 
-/// How long a connection is kept without use: below the 60 s after which load balancers commonly
-/// end it.
+/// How long an unused connection is kept: less than the 60 s after which load balancers commonly
+/// close it.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 
-/// How many idle connections of HTTP/1 are kept.
+/// The most idle HTTP/1 connections.
 const MOST_IDLE: usize = 1024;
 
 /// The open connections to one instance.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    /// The most recently used last.
+    /// The most recently used one last.
     http1: Mutex<Vec<Idle>>,
     http2: Mutex<Vec<Shared>>,
 }
 
-/// An idle connection of HTTP/1.
+/// An idle HTTP/1 connection.
 #[derive(Debug)]
 pub(super) struct Idle {
     pub(super) stream: Stream,
@@ -43,7 +42,7 @@ struct Shared {
 }
 
 impl Pool {
-    /// The idle connection of HTTP/1 that was used last, if one can still be used.
+    /// Takes the most recently used idle HTTP/1 connection that is still usable.
     pub(super) fn take(&self) -> Option<Idle> {
         loop {
             let mut idle = lock(&self.http1).pop()?;
@@ -53,7 +52,7 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection on which nothing is under way, from `now` on.
+    /// Adds a connection that is idle from `now` on.
     pub(super) fn put(
         &self,
         stream: Stream,
@@ -72,7 +71,7 @@ impl Pool {
         }
     }
 
-    /// A connection of HTTP/2 that has room for one more request at `now`.
+    /// An HTTP/2 connection that has room for one more request at `now`.
     pub(super) fn shared(&self, now: Instant) -> Option<ConnectionRef> {
         let mut shared = lock(&self.http2);
         shared.retain(|shared| !shared.is_gone());
@@ -83,7 +82,7 @@ impl Pool {
         Some(free.connection.clone())
     }
 
-    /// Keeps a connection of HTTP/2, which is in use at `now`.
+    /// Adds an HTTP/2 connection, which is in use at `now`.
     pub(super) fn share(&self, connection: ConnectionRef, address: SocketAddr, now: Instant) {
         lock(&self.http2).push(Shared {
             connection,
@@ -92,8 +91,7 @@ impl Pool {
         });
     }
 
-    /// Closes the connections that were idle for too long at `now`, and those that the instance has
-    /// closed.
+    /// Closes the connections that are idle for too long at `now`, or closed by the instance.
     pub(super) fn prune(&self, now: Instant) {
         lock(&self.http1)
             .retain_mut(|idle| now.since(idle.since) < KEEP_IDLE && is_quiet(&mut idle.stream));
@@ -103,14 +101,14 @@ impl Pool {
         });
     }
 
-    /// Closes the idle connections to other addresses than these, and sends no further request on
-    /// those that are in use.
+    /// Closes the idle connections to all other addresses, and sends no more requests on those in
+    /// use.
     pub(super) fn keep_only(&self, addresses: &[SocketAddr]) {
         lock(&self.http1).retain(|idle| addresses.contains(&idle.address));
         lock(&self.http2).retain(|shared| addresses.contains(&shared.address));
     }
 
-    /// Whether there is no connection that could be used.
+    /// Returns whether there is no usable connection.
     pub(super) fn is_empty(&self) -> bool {
         lock(&self.http1).is_empty() && lock(&self.http2).is_empty()
     }
@@ -131,6 +129,6 @@ impl std::fmt::Debug for Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // a panic elsewhere leaves nothing half done in here
+    // a panic elsewhere leaves nothing inconsistent here
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

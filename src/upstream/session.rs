@@ -1,4 +1,4 @@
-//! One request to an instance and its response, over HTTP/1.1 or HTTP/2 alike.
+//! A request to an instance and its response, over HTTP/1.1 or HTTP/2.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,9 +16,9 @@ use tokio::time::timeout;
 use super::io::Received;
 use crate::outgoing::dial::{Kind, in_words};
 
-/// One request to an instance and its response. The order of calls: [`write_head`], then any number
-/// of [`write_body`] and one [`finish`] if there is a body; beside them [`read_head`] until its
-/// status is final, then [`read_body`] until it gives nothing.
+/// A request to an instance and its response. Order of calls: [`write_head`]; if there is a body,
+/// any number of [`write_body`] and one [`finish`]; concurrently [`read_head`] until its status is
+/// final, then [`read_body`] until it returns `None`.
 ///
 /// [`write_head`]: InstanceSession::write_head
 /// [`write_body`]: InstanceSession::write_body
@@ -51,7 +51,7 @@ pub(crate) enum Chunk<'a> {
     Owned(Bytes),
 }
 
-/// Why a request to an instance, or its response, broke off. Never quotes what was received.
+/// Why a request or its response broke off. Never quotes received data.
 #[derive(Debug)]
 pub(crate) struct Broken {
     /// What happened, in words, and what to do.
@@ -67,12 +67,12 @@ pub(crate) struct Broken {
 pub(crate) enum Again {
     /// Not at all.
     Never,
-    /// If its method is idempotent (RFC 9110, section 9.2.2): the connection was a kept one, which
-    /// the instance may have closed before it saw the request.
+    /// If its method is idempotent (RFC 9110, section 9.2.2): the connection was reused, and the
+    /// instance may have closed it before it saw the request.
     IfIdempotent,
-    /// In any case: the instance says that it has not looked at it (RFC 9113, section 8.7).
+    /// Always: the instance says that it has not processed it (RFC 9113, section 8.7).
     Always,
-    /// In any case, over HTTP/1.1: the instance wants that (RFC 9113, section 7).
+    /// Always, over HTTP/1.1: the instance requires it (RFC 9113, section 7).
     OverHttp1,
 }
 
@@ -85,7 +85,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// Its bytes, copied if they are in a buffer.
+    /// The bytes, copied if they are borrowed.
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Chunk::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
@@ -95,7 +95,7 @@ impl Chunk<'_> {
 }
 
 impl InstanceSession {
-    /// A session on a connection of HTTP/1.
+    /// Returns a session on an HTTP/1 connection.
     pub(crate) fn http1(
         stream: Stream,
         received: Received,
@@ -130,7 +130,7 @@ impl InstanceSession {
         matches!(self, InstanceSession::Http2 { .. })
     }
 
-    /// How many bytes its connection has received; `None` if it is shared with other requests.
+    /// The received bytes of its connection; `None` if other requests share it.
     pub(crate) fn received(&self) -> Option<Received> {
         match self {
             InstanceSession::Http1(http1) => Some(http1.received.clone()),
@@ -138,7 +138,7 @@ impl InstanceSession {
         }
     }
 
-    /// Sends the head of a request. Over HTTP/2 its URI is absolute and it has no `Host`.
+    /// Sends the head of a request. Over HTTP/2 its URI is absolute and there is no `Host`.
     ///
     /// # Errors
     /// [`Broken`].
@@ -158,7 +158,7 @@ impl InstanceSession {
         }
     }
 
-    /// Sends a part of its body. An empty one is nothing: to chunked coding it would be the end.
+    /// Sends a part of the body. Ignores an empty one, which would end a chunked body.
     ///
     /// # Errors
     /// [`Broken`].
@@ -178,7 +178,7 @@ impl InstanceSession {
         }
     }
 
-    /// Ends its body.
+    /// Ends the body.
     ///
     /// # Errors
     /// [`Broken`].
@@ -194,8 +194,7 @@ impl InstanceSession {
         }
     }
 
-    /// Reads the head of a response, which may be an interim one (1xx); call it again then. May be
-    /// given up and called again.
+    /// Reads the head of a response. If it is an interim one (1xx), call it again. Cancel safe.
     ///
     /// # Errors
     /// [`Broken`].
@@ -212,7 +211,7 @@ impl InstanceSession {
         }
     }
 
-    /// The head that was read last.
+    /// The last head that was read.
     pub(crate) fn head(&self) -> Option<&ResponseHeader> {
         match self {
             InstanceSession::Http1(http1) => http1.session.resp_header(),
@@ -220,7 +219,7 @@ impl InstanceSession {
         }
     }
 
-    /// Reads a piece of the response's body; `None` at its end. May be given up and called again.
+    /// Reads a piece of the response's body; `None` at its end. Cancel safe.
     ///
     /// # Errors
     /// [`Broken`].
@@ -237,7 +236,7 @@ impl InstanceSession {
         }
     }
 
-    /// Whether the response is complete.
+    /// Returns whether the response is complete.
     pub(crate) fn is_complete(&mut self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.is_body_done(),
@@ -245,7 +244,7 @@ impl InstanceSession {
         }
     }
 
-    /// Whether the connection has become a tunnel (101).
+    /// Returns whether the connection has become a tunnel (101).
     pub(crate) fn is_upgraded(&self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.was_upgraded(),
@@ -253,7 +252,7 @@ impl InstanceSession {
         }
     }
 
-    /// Sends what follows as it is: the connection has become a tunnel.
+    /// Switches the request's body to raw bytes: the connection has become a tunnel.
     pub(crate) fn write_as_tunnel(&mut self) {
         if let InstanceSession::Http1(http1) = self {
             http1.session.maybe_upgrade_body_writer();
@@ -263,7 +262,7 @@ impl InstanceSession {
 
 impl Http1 {
     fn broken(&self, error: &Error) -> Broken {
-        // nothing of a response has come: a kept connection may have been closed meanwhile
+        // without any response a reused connection may have been closed earlier
         let is_stale = self.is_reused
             && (matches!(error.retry, RetryType::ReusedOnly)
                 || matches!(error.etype(), ErrorType::WriteError));
@@ -299,7 +298,7 @@ impl Broken {
         Broken::of(error, again)
     }
 
-    /// That the instance was silent for longer than is allowed.
+    /// The error of an instance that was silent for too long.
     pub(crate) fn silent(what: &str) -> Broken {
         Broken {
             problem: what.to_owned(),
@@ -308,7 +307,7 @@ impl Broken {
         }
     }
 
-    /// That the instance answered something that cannot be passed on.
+    /// The error of a response that cannot be passed on.
     pub(crate) fn invalid(what: &str) -> Broken {
         Broken {
             problem: format!("{what}; check what stands between here and Collibra"),
@@ -376,7 +375,7 @@ pub(crate) const SILENT: &str = "Collibra was silent for longer than idle_timeou
 pub(crate) const LATE_HEAD: &str =
     "the head of the response took longer than header_timeout; check Collibra's status";
 
-/// What the instance does within `limit`, if there is one.
+/// Waits for the instance within `limit`, if there is one.
 pub(crate) async fn limited<T>(
     limit: Option<Duration>,
     doing: impl Future<Output = Result<T, Broken>>,
@@ -390,14 +389,14 @@ pub(crate) async fn limited<T>(
     }
 }
 
-/// Whether a response to a request with `method` has no body, whatever its fields say (RFC 9110,
-/// sections 9.3.2, 15.3.5 and 15.4.5).
+/// Returns whether a response to `method` has no body, whatever its fields say (RFC 9110, sections
+/// 9.3.2, 15.3.5 and 15.4.5).
 pub(crate) fn has_no_body(method: &http::Method, status: StatusCode) -> bool {
     *method == http::Method::HEAD
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Whether `version` knows chunked coding and interim responses.
+/// Returns whether `version` supports chunked coding and interim responses.
 pub(crate) fn is_http11(version: Version) -> bool {
     version >= Version::HTTP_11
 }

@@ -1,4 +1,4 @@
-//! The bytes of a connection to an instance: TCP, with or without TLS on top.
+//! The byte stream of a connection to an instance: TCP, optionally with TLS.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -17,11 +17,11 @@ use crate::clock;
 use crate::outgoing::dial::Transport;
 use crate::tls::H2;
 
-/// The bytes of a connection to an instance.
+/// The byte stream of a connection to an instance.
 pub(super) struct InstanceStream {
     inner: Transport,
     received: Received,
-    /// Over HTTP/2.
+    /// Set for HTTP/2.
     frames: Option<HeadFrames>,
 }
 
@@ -40,7 +40,7 @@ impl InstanceStream {
         stream
     }
 
-    /// Whether both sides have agreed on HTTP/2.
+    /// Returns whether HTTP/2 was negotiated.
     pub(super) fn is_http2(&self) -> bool {
         match &self.inner {
             Either::Left(_) => false,
@@ -48,13 +48,13 @@ impl InstanceStream {
         }
     }
 
-    /// Counts what this connection receives.
+    /// The counter of received bytes.
     pub(super) fn received(&self) -> Received {
         self.received.clone()
     }
 }
 
-/// Whether an idle connection can still be used: it is open, and nothing came unasked.
+/// Returns whether an idle connection is usable: it is open, and nothing arrived unrequested.
 pub(super) fn is_quiet(stream: &mut Stream) -> bool {
     let mut byte = [0; 1];
     let mut cx = Context::from_waker(Waker::noop());

@@ -246,7 +246,7 @@ fn a_name_server_that_is_silent_is_told() {
 
 #[test]
 fn an_outage_of_the_api_is_seen_by_everybody() {
-    // at an address of its own, so that no other test takes the port meanwhile
+    // a fixed address, so that no other test takes the port meanwhile
     let simulator = Simulator::at("127.9.8.6:0", &[]);
     let address = simulator.address.to_string();
     let pool = "pool = { capacity = 5, refill = \"1s\" }";
@@ -317,7 +317,7 @@ fn an_outage_of_the_api_is_seen_by_everybody() {
     );
     assert!(!logged.contains("ConnectRefused"), "{logged}");
 
-    // it knows no token that was given out before
+    // it knows none of the earlier tokens
     let _simulator = Simulator::at(&address, &[]);
     until("the first success", || {
         (proxy.get("/x").status == 200).then_some(())

@@ -1,5 +1,5 @@
-//! The admin address answers probes whatever its other callers do, and although the callers of the
-//! proxy hold every file descriptor.
+//! The admin address answers probes even if its other callers stall, and even if the proxy's
+//! callers use up the file descriptors.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::support::wait::now;
 use crate::support::{PATIENCE, Proxy, Simulator, http, pair};
 
-/// How soon a probe is answered.
+/// How soon most probes are answered.
 const SOON: Duration = Duration::from_millis(100);
 
-/// How late a busy machine may be with some. Silent callers are let go after twice as long.
+/// How late a probe may be answered on a busy machine. Silent callers are cut after twice as long.
 const LATEST: Duration = Duration::from_secs(5);
 
-/// Probes one after the other: each is answered, and a quarter soon at least.
+/// Sends probes one after the other: each must be answered, and a quarter of them soon.
 fn is_alive(admin: SocketAddr) {
     let took = (0..20).map(|_| {
         let start = now();
@@ -27,7 +27,7 @@ fn is_alive(admin: SocketAddr) {
     assert!(took[took.len() / 4] < SOON, "{took:?}");
 }
 
-/// Lets this process open as many files as it may.
+/// Raises this process's limit of open files.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -48,7 +48,7 @@ fn a_thousand_stuck_callers_do_not_starve_a_probe() {
     for nth in 0..1_000 {
         let mut caller = TcpStream::connect(proxy.admin).unwrap();
         if nth % 2 == 0 {
-            // asks for megabytes and reads nothing
+            // requests megabytes and reads nothing
             caller.write_all(request.as_bytes()).unwrap();
         }
         stuck.push(caller);
@@ -58,7 +58,7 @@ fn a_thousand_stuck_callers_do_not_starve_a_probe() {
     assert_eq!(http::get(proxy.admin, "/metrics").status, 200);
 }
 
-/// A proxy that may open `hard` files, of which it is given `soft` at first.
+/// Starts a proxy with a hard limit of `hard` open files and a soft limit of `soft`.
 fn limited(simulator: &Simulator, soft: u32, hard: u32) -> Proxy {
     let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\"");
     let wrapper = ["sh", "-c", &script, "sh"];
@@ -71,7 +71,7 @@ fn a_probe_is_answered_while_callers_hold_every_descriptor() {
     let simulator = Simulator::start();
     let proxy = limited(&simulator, FILES, FILES);
     proxy.has_token();
-    // the kernel connects them all; the proxy accepts as many as it can
+    // the kernel accepts them all; the proxy takes as many as it can
     let _held: Vec<TcpStream> = (0..2 * FILES)
         .map(|_| TcpStream::connect(proxy.address).unwrap())
         .collect();
@@ -79,7 +79,7 @@ fn a_probe_is_answered_while_callers_hold_every_descriptor() {
         line.contains("cannot accept a connection").then_some(())
     });
     is_alive(proxy.admin);
-    // more than the reserve, all held, do not lock the next one out
+    // more silent callers than the reserve do not lock out the next one
     let mut held = Vec::new();
     for _ in 0..40 {
         let mut probe = TcpStream::connect(proxy.admin).unwrap();

@@ -1,5 +1,5 @@
-//! Apps are known by what they show, and do what they may do: keys, local tokens, sessions, what
-//! is allowed, how much, and for which client.
+//! Apps authenticate with keys, local tokens or sessions, and are limited by rules, rates and
+//! routes.
 
 mod allowed;
 mod doors;
@@ -11,7 +11,7 @@ mod routes;
 use crate::support::http::{self, Answer};
 use crate::support::{Proxy, Simulator};
 
-/// Two apps: one that may do everything, and one that may read.
+/// Two apps: one with all permissions, and one that may read.
 const APPS: &str = r#"
 [app.lineage]
 key_env = "LINEAGE_KEY"
@@ -20,13 +20,13 @@ key_env = "READER_KEY"
 allow = ["GET /rest/2.0/**", "POST /graphql/**"]
 "#;
 
-/// The key of `lineage`. It has what a form would encode.
+/// The key of `lineage`, with characters that a form would encode.
 const KEY: &str = "lin+eage%20key/0123456789";
 
 /// The key of `reader`.
 const READER_KEY: &str = "reader-key-0123456789";
 
-/// A simulated Collibra, and a proxy that holds a token for [`APPS`], with more tables.
+/// A simulated Collibra, and a proxy that holds a token for [`APPS`] and more tables.
 fn known_apps(more: &str) -> (Simulator, Proxy) {
     let simulator = Simulator::start();
     let proxy = Proxy::configured(&simulator.url(), "", &format!("{APPS}{more}"))
@@ -37,14 +37,14 @@ fn known_apps(more: &str) -> (Simulator, Proxy) {
     (simulator, proxy)
 }
 
-/// The header of a name and key.
+/// The Basic header of a name and key.
 fn basic(name: &str, key: &str) -> String {
     use base64::Engine;
     let pair = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{key}"));
     format!("Authorization: Basic {pair}\n")
 }
 
-/// `METHOD path` with header lines, and no body.
+/// Sends `METHOD path` with header lines, and no body.
 fn call(proxy: &Proxy, line: &str, headers: &str) -> Answer {
     let length = match line.split(' ').next() {
         Some("GET" | "HEAD" | "DELETE") => "",
@@ -55,7 +55,7 @@ fn call(proxy: &Proxy, line: &str, headers: &str) -> Answer {
     ))
 }
 
-/// A token request with this form, and header lines.
+/// Sends a token request with this form and header lines.
 fn ask_for_token(proxy: &Proxy, headers: &str, form: &str) -> Answer {
     let length = form.len();
     proxy.ask(&format!(
@@ -64,7 +64,7 @@ fn ask_for_token(proxy: &Proxy, headers: &str, form: &str) -> Answer {
     ))
 }
 
-/// A login with this name and password.
+/// Logs in with this name and password.
 fn log_in(proxy: &Proxy, name: &str, password: &str) -> Answer {
     let body = serde_json::json!({ "username": name, "password": password }).to_string();
     let line = "POST /rest/2.0/auth/sessions HTTP/1.1";

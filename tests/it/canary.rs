@@ -1,5 +1,5 @@
-//! Nothing that the program prints, answers or shows has the secret or a token in it, nor what an app
-//! showed of its own, at whatever level it logs and whatever goes wrong.
+//! No output of the program, and no page, contains the secret, a token or an app's credentials, at
+//! any log level and in any failure.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -11,7 +11,7 @@ use crate::support::{Origin, PATIENCE, Proxy, file, http, process};
 const SECRET: &str = "cAnArY+secret/= &x";
 const SECRET_AS_FORM: &str = "cAnArY%2Bsecret%2F%3D+%26x";
 
-/// An origin whose API answers what the path asks for.
+/// An origin whose responses depend on the path.
 fn origin() -> Origin {
     Origin::start(|request, stream| {
         let answer: &[u8] = match request.target() {
@@ -30,7 +30,7 @@ fn origin() -> Origin {
     })
 }
 
-/// A request of an app that shows all that is its own: in its query, headers and body.
+/// A request of an app that has its credentials everywhere: in the query, headers and body.
 fn shown(first: &str, more: &str) -> String {
     let basic = STANDARD.encode("app:cAnArY-password");
     let body = "field=cAnArY-body";
@@ -49,7 +49,7 @@ fn shown(first: &str, more: &str) -> String {
     )
 }
 
-/// Uses the proxy in every way; gives all that it answered.
+/// Uses every feature of the proxy; returns all responses.
 fn use_all(proxy: &Proxy) -> String {
     let mut heard = String::new();
     let mut hear = |answer: http::Answer| heard += &format!("{answer:?} {}\n", answer.text());
@@ -94,7 +94,7 @@ fn use_all(proxy: &Proxy) -> String {
     ] {
         hear(proxy.ask(request));
     }
-    // a caller that breaks off in the middle
+    // a caller that aborts its request
     let mut connection = proxy.connect();
     let begun = shown("POST /ok", "").replace("\n\nfield=", "\nX: y\n\nfield=");
     connection.send(&proxy.bytes(&begun)[..begun.len() - 8]);
@@ -119,7 +119,7 @@ fn use_all(proxy: &Proxy) -> String {
     heard
 }
 
-/// What the other commands print, and what the system shows of the process.
+/// The output of the other commands, and what the system shows of the process.
 fn shown_beside(proxy: &Proxy, secret: &std::path::Path) -> String {
     let admin = proxy.admin.to_string();
     let secret = secret.to_str().unwrap();

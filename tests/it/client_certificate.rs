@@ -1,5 +1,5 @@
-//! An instance that asks who calls is shown the client certificate, by the API's connections and the
-//! token endpoint's; a new one is taken over while the proxy runs.
+//! The client certificate is sent to an instance that asks for it, for API calls and token
+//! requests. A new certificate is loaded while the proxy runs.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +9,7 @@ use crate::support::origin::{After, Rules};
 use crate::support::process::{command, run};
 use crate::support::{Origin, Proxy, until};
 
-/// An origin, certified by `authority`, that takes no connection but from those that `clients`
-/// certified.
+/// An origin with a certificate of `authority` that accepts only clients certified by `clients`.
 fn origin(authority: &Authority, clients: &Authority) -> Origin {
     let server = authority.server_for("localhost", clients);
     let rules = Rules {
@@ -36,7 +35,7 @@ fn url(origin: &Origin) -> String {
     format!("https://localhost:{}", origin.address.port())
 }
 
-/// Checks the configuration for `origin`; gives the exit status and what was said.
+/// Checks the configuration for `origin`; returns the exit status and the output.
 fn check(origin: &Origin, keys: &str) -> (i32, String) {
     let text = format!(
         "[instance.acme]\nurl = \"{}\"\n{keys}\n\
@@ -62,7 +61,7 @@ fn it_is_shown_to_the_api_and_the_token_endpoint() {
     assert!(origin.accepted() < 10, "{} connections", origin.accepted());
     let (status, said) = check(&origin, &keys(&authority, &shown));
     assert_eq!(status, 0, "{said}");
-    // without it nothing is to be had there
+    // without a client certificate the origin refuses everything
     let without = format!("ca_file = {:?}", authority.ca_file());
     let (status, said) = check(&origin, &without);
     assert_eq!(status, 1, "{said}");

@@ -1,5 +1,5 @@
-//! `clients`: the life of a client at Collibra by commands, which never show its secret, and its
-//! rotation, which no app notices.
+//! `clients`: manages a client at Collibra without ever showing its secret, and rotates it without
+//! a failed request.
 
 mod commands;
 mod killed;
@@ -32,7 +32,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// One whose client has a `credentials_file`.
+    /// Sets up a client with a `credentials_file`.
     fn new() -> Rig {
         let rig = Rig::bare();
         let both = json!({ "client_id": ONE, "client_secret": FIRST });
@@ -42,7 +42,7 @@ impl Rig {
         rig
     }
 
-    /// One whose client has a file for the id and one for the secret.
+    /// Sets up a client with separate files for id and secret.
     fn with_two_files() -> Rig {
         let rig = Rig::bare();
         rig.write("id", ONE);
@@ -69,7 +69,7 @@ impl Rig {
         std::fs::set_permissions(self.path(name), private).unwrap();
     }
 
-    /// Writes a configuration for the instance at `url`, with the keys `credentials` of its client.
+    /// Writes a configuration for the instance at `url`, with the `credentials` keys of its client.
     fn configure(&self, name: &str, url: &str, credentials: &str) {
         let text = format!(
             "[instance.acme]\nurl = \"{url}\"\n[client.catalog]\n{credentials}\n\
@@ -78,14 +78,14 @@ impl Rig {
         self.write(name, &text);
     }
 
-    /// A proxy by the configuration, which holds a token.
+    /// Starts a proxy with the configuration; it holds a token.
     fn proxy(&self) -> Proxy {
         let proxy = Proxy::by_file(&self.path("proxy.toml")).start();
         proxy.has_token();
         proxy
     }
 
-    /// The words of a subcommand at the simulator, asked for by its administrator.
+    /// The arguments of a subcommand at the simulator, as its administrator.
     fn by_admin(&self, words: &[&str]) -> Vec<String> {
         let password = self.path("password");
         let who = ["--user", "admin", "--password-file", text(&password)];
@@ -95,14 +95,14 @@ impl Rig {
         words.map(|word| (*word).to_owned()).collect()
     }
 
-    /// Everyone who is registered, as `clients list --json` tells.
+    /// All registered clients, from `clients list --json`.
     fn clients(&self) -> Vec<Value> {
         let ended = clients(self.by_admin(&["list", "--json"]));
         assert_eq!(ended.status, 0, "{}", ended.err);
         serde_json::from_str(&ended.out).unwrap()
     }
 
-    /// The credentials in force, as JSON.
+    /// The current credentials, as JSON.
     fn credentials(&self) -> Value {
         if self.path("both.json").exists() {
             let text = std::fs::read_to_string(self.path("both.json")).unwrap();
@@ -112,7 +112,7 @@ impl Rig {
         json!({ "client_id": read("id"), "client_secret": read("secret") })
     }
 
-    /// The names of all files but those that were there from the beginning.
+    /// The names of new files.
     fn left_behind(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.files.path()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -124,7 +124,7 @@ impl Rig {
             .collect()
     }
 
-    /// That one client is left, whose credentials are in force, and no trace of a rotation.
+    /// Asserts that one client is left, with the current credentials, and nothing of a rotation.
     fn assert_one_client(&self) {
         let all = self.clients();
         assert_eq!(all.len(), 1, "{all:?}");
@@ -136,7 +136,7 @@ impl Rig {
 const CREDENTIALS_FILE: &str = "credentials_file = \"both.json\"";
 const TWO_FILES: &str = "client_id_file = \"id\"\nclient_secret_file = \"secret\"";
 
-/// Runs `clients` with `words` to its end.
+/// Runs `clients` with these arguments.
 fn clients<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Ended {
     process::run(process::command(["clients"]).args(words))
 }
@@ -145,12 +145,12 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// How a file may be read and written, and by whom.
+/// The mode of a file.
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// A program of the Python environment that `tests/run` makes.
+/// A program of the Python environment that `tests/run` creates.
 fn python(name: &str) -> PathBuf {
     let path = top().join("target/python/bin").join(name);
     let shown = path.display();
@@ -165,8 +165,8 @@ fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The program with `words` at a terminal, where `typed` is typed once `prompt` is shown; `shown`
-/// says whether the terminal shows what is typed.
+/// Runs the program with these arguments at a terminal and types `typed` after `prompt`; `shown`
+/// says whether the terminal echoes it.
 fn at_a_terminal<S: AsRef<OsStr>>(
     (shown, prompt, typed): (bool, &str, &str),
     words: impl IntoIterator<Item = S>,

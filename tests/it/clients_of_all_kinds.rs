@@ -1,4 +1,4 @@
-//! Old ways and odd ways of speaking HTTP that real programs have: each gets its own answer, whole.
+//! Old and unusual uses of HTTP by real programs: each gets its own complete response.
 
 use crate::support::origin::After;
 use crate::support::{Origin, Proxy, pair};
@@ -14,7 +14,7 @@ fn http_1_0_is_served_and_its_connection_closed() {
     assert_eq!(answer.json()["query"], "x=1");
     connection.is_closed();
 
-    // a body without a length ends with the connection: such a caller knows no chunks
+    // a body without a length ends with the connection: this caller does not support chunks
     let mut connection = proxy.connect();
     connection.send(proxy.bytes("GET /_bytes/100000?chunked=1 HTTP/1.0\nHost: {host}\n\n"));
     let answer = connection.answer("GET");
@@ -91,7 +91,7 @@ fn a_caller_that_waits_to_be_asked_for_its_body_is_asked() {
         (200, &5.into())
     );
 
-    // who is refused is not asked first
+    // a refused caller gets no 100
     let mut connection = proxy.connect();
     let head = head.replace("/_bytes", "/rest/auth/v1/clients");
     connection.send(proxy.bytes(&head));
@@ -129,7 +129,7 @@ fn answers_without_a_body_have_none() {
         if request.starts_with("HEAD /_bytes") {
             assert_eq!(answer.header("content-length"), Some("12345"));
         }
-        // what follows on the connection is the next answer
+        // what follows on the connection is the next response
         assert_eq!(
             connection.get(proxy.address, "/echo?after=1").json()["query"],
             "after=1"

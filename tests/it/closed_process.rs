@@ -1,6 +1,7 @@
-//! The process keeps to itself: nobody of its user reads its memory or environment, no core file
-//! holds a secret, no flag takes one; and it asks for nothing: any user will do, without a home, on
-//! a file system that cannot be written to, under a kernel that refuses what it asks for.
+//! The process protects itself and needs little. No process of its user reads its memory or
+//! environment, no core file contains a secret, and no flag takes one. It runs as any user, without
+//! a home directory, on a read-only file system, and under a kernel that refuses its hardening
+//! calls.
 
 use std::process::{Command, Output, Stdio};
 
@@ -9,10 +10,10 @@ use crate::support::process::{self, Ended};
 use crate::support::simulator::CLIENT_SECRET;
 use crate::support::{Proxy, Simulator, file, http};
 
-/// A user that no passwd file knows, as which root runs what needs no rights.
+/// A user without a passwd entry, for tests that run as root.
 const NOBODY: &str = "65532";
 
-/// What runs a program as an unprivileged user: nothing, where we are one.
+/// The command that runs a program as an unprivileged user; empty if this process is one.
 fn unprivileged() -> Vec<&'static str> {
     if is_root() {
         vec![
@@ -51,7 +52,7 @@ fn nobody_of_its_user_reads_its_memory_or_its_environment() {
     proxy.has_token();
     let of = |pid: u32, name: &str| format!("/proc/{pid}/{name}");
 
-    // such a reader does read those of a process that is open
+    // the reader does work on a process that is not protected
     let wrapper = unprivileged();
     let mut sleeper = Command::new(wrapper[0])
         .args(&wrapper[1..])
@@ -84,7 +85,7 @@ fn nobody_of_its_user_reads_its_memory_or_its_environment() {
         assert!(!read.contains(CLIENT_SECRET), "{name}: {read}");
     }
     assert!(!proxy.process.err.all().contains("refuses"));
-    // it still reads what is its own
+    // it still reads its own files
     assert!(proxy.metric("process_open_fds").is_some_and(|n| n > 3.0));
 }
 
@@ -127,14 +128,14 @@ fn it_runs_as_any_user_without_a_home_on_a_file_system_that_cannot_be_written() 
     assert_eq!(http::get(proxy.admin, "/readyz").status, 200);
 }
 
-/// As a container's profile may have it: every call fails with EPERM.
+/// Like a strict seccomp profile: every such call fails with EPERM.
 #[test]
 fn a_kernel_that_refuses_is_a_warning_only() {
     if !cfg!(target_arch = "x86_64") {
         println!("left out: the filter is written for x86-64");
         return;
     }
-    // no python3 of a user's own: its environment is empty, its start a script of its own
+    // python3 with an empty environment and no user settings
     let (_folder, script) = file("refuse.py", REFUSE.as_bytes());
     let simulator = Simulator::start();
     let wrapper = ["/usr/bin/env", "python3", script.to_str().unwrap()];

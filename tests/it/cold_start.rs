@@ -1,5 +1,5 @@
-//! A cold start asks for one token, however many apps wait for it; and when none comes, each is
-//! told so, in time, and nothing goes to the API.
+//! A cold start requests one token, however many apps wait for it. If there is none, each app is
+//! told so in time, and nothing is sent to the API.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ fn a_wrong_secret_is_told_at_once_and_by_name() {
 #[test]
 fn an_empty_pool_is_told_with_the_time_to_come_again() {
     let simulator = Simulator::with(&["--pool", "1", "--retry-after"]);
-    // another program takes what there is
+    // another program empties the pool
     let first = Proxy::to(&simulator.url()).start();
     first.has_token();
     let proxy = Proxy::to(&simulator.url()).start();

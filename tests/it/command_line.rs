@@ -1,4 +1,4 @@
-//! What helps at a terminal: completions for each shell, a manual page for each command.
+//! Completions for each shell, and a manual page for each command.
 
 use std::io::ErrorKind;
 use std::process::Command;
@@ -22,8 +22,8 @@ fn every_shell_can_complete_the_commands() {
     assert_eq!(said(&["completions", "tea"]).status, 2);
 }
 
-/// What a shell offers for the last of `words`, by the script that this program writes for it; `None`
-/// if there is no such shell here.
+/// The completions that a shell offers for the last of `words`, with the script that this program
+/// generates; `None` if the shell is not installed.
 fn offered(shell: &str, words: &[&str]) -> Option<String> {
     let (folder, script) = file("completions", said(&["completions", shell]).out.as_bytes());
     let asked = match shell {

@@ -1,5 +1,5 @@
-//! A wrong configuration is told whole, by file, line, key and remedy, without a secret in it; and
-//! what cannot start takes no token.
+//! `check` reports every fault of a configuration by file, line, key and remedy, without a secret.
+//! A proxy that cannot start requests no token.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::support::process::{Ended, command, run};
 use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::{Proxy, Simulator, file};
 
-/// Every line has a fault, but for comments and the heads of tables.
+/// Every line except comments and table headers has a fault.
 const FAULTY: &str = r#"
 [instance.acme]
 url = "http://canary-1.example"
@@ -30,7 +30,7 @@ hosts = ["*"]
 threads = 1
 "#;
 
-/// The lines at which it says something, and a word of what it says.
+/// The reported lines, and a word of each message.
 const SAID: &[(usize, &str, &str)] = &[
     (3, "instance.acme.url", "https://"),
     (4, "instance.acme.conect_timeout", "connect_timeout"),
@@ -208,7 +208,7 @@ fn the_samples_are_sound() {
     ] {
         std::fs::write(secrets.path().join(name), content).unwrap();
     }
-    // the folder that a Kubernetes secret would be mounted at, and what an administrator puts down
+    // the folder where a Kubernetes secret would be mounted, with the administrator's files
     let folder = secrets.path().to_str().unwrap();
     let in_place = [
         ("/run/secrets/collibra", folder),
@@ -236,7 +236,7 @@ fn the_samples_are_sound() {
         check.arg(copy);
         check.env("COLLIBRA_CLIENT_ID", CLIENT_ID);
         check.env("COLLIBRA_CLIENT_SECRET", CLIENT_SECRET);
-        // where there is no pod around it
+        // outside of a pod
         check.env("KUBECONFIG", secrets.path().join("kubeconfig"));
         check.env_remove("KUBERNETES_SERVICE_HOST");
         let ended = run(&mut check);

@@ -1,5 +1,5 @@
-//! curl, the real one, with the habits that it has by itself: asking before it uploads, chunks,
-//! forms, HTTP/1.0, compressed answers.
+//! The real curl with its default behaviour: `Expect` before uploads, chunks, forms, HTTP/1.0,
+//! compressed responses.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::support::{Origin, Proxy, file, pair};
 
-/// Runs curl with `args` for `path` at the proxy; gives what it printed.
+/// Runs curl with `args` for `path` at the proxy; returns its output.
 fn curl(proxy: &Proxy, args: &[&str], path: &str, input: Option<&Path>) -> String {
     let url = format!("http://{}{path}", proxy.address);
     let input = input.map_or(Stdio::null(), |path| fs::File::open(path).unwrap().into());
     let output = Command::new("curl")
-        // no settings of whoever runs this, and no proxy of theirs
+        // no settings and no proxy of the user who runs this
         .args([
             "--disable",
             "--noproxy",
@@ -38,7 +38,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
-/// Three mebibytes, more than what curl sends without asking first.
+/// Three mebibytes, more than curl sends without `Expect`.
 fn three_mebibytes() -> (tempfile::TempDir, String) {
     let (folder, path) = file("upload.bin", &b"0123456789abcdef".repeat(3 << 16));
     (folder, path.to_str().unwrap().to_owned())
@@ -166,7 +166,7 @@ fn an_error_of_the_proxys_own_fails_curl_with_its_status() {
     assert_eq!(curl(&proxy, &args, "/x", None), "403");
 }
 
-/// CRC-32 as gzip has it (RFC 1952, section 8).
+/// The CRC-32 of gzip (RFC 1952, section 8).
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {

@@ -1,6 +1,6 @@
-//! What `deploy` holds is exact: every object that its Kustomize files and its Helm chart come to is
-//! one that Kubernetes takes, keeps to the restricted profile, and starts the program with a
-//! configuration that it accepts; and so are the files for a host.
+//! The files in `deploy` are correct: every object that Kustomize and the Helm chart render is
+//! valid for Kubernetes, complies with the restricted profile, and starts the program with a valid
+//! configuration. So are the files for a host.
 
 mod build;
 mod chart;
@@ -20,7 +20,7 @@ fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Python with what the tests need.
+/// The Python interpreter with the tests' packages.
 fn python() -> PathBuf {
     let python = top().join("target/python/bin/python");
     assert!(
@@ -39,7 +39,7 @@ fn run(command: &mut Command) -> Output {
         .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"))
 }
 
-/// What a program that has to succeed prints.
+/// The output of a program that must succeed.
 fn printed(command: &mut Command) -> String {
     let output = run(command);
     let error = String::from_utf8_lossy(&output.stderr);

@@ -1,5 +1,5 @@
-//! What the documents tell people to type works as it is written there, against a simulated
-//! Collibra, on a network of its own, so that it may take the ports that it names.
+//! The commands in the documents work as written, against a simulated Collibra. They run in their
+//! own network namespace, so that they can use the documented ports.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use collibra_auth_proxy::telemetry::Label as _;
 
 use crate::support::process::run;
 
-/// Commands that cannot be run here: the beginning of a block, and why.
+/// Commands that cannot run here: the start of a block, and the reason.
 const NOT_RUN: &[(&str, &str)] = &[
     ("kubectl create secret", "there is no cluster here"),
     ("kubectl create namespace", "there is no cluster here"),
@@ -76,8 +76,8 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// One script of all that a document has to run, in order, in one shell, stopped by the first that
-/// fails; how many blocks that is.
+/// Joins a document's commands into one script that stops at the first failure; also returns their
+/// number.
 fn script(path: &Path) -> (String, usize) {
     let mut script = "set -euo pipefail\n".to_owned();
     let mut count = 0;
@@ -108,8 +108,8 @@ fn script(path: &Path) -> (String, usize) {
     (script, count)
 }
 
-/// Runs a script where nothing can be written but what is temporary, in a folder that goes away, and
-/// no network is but its own; what it started ends with it.
+/// Runs a script in a sandbox: only temporary files are writable, and the network is its own. Its
+/// processes end with it.
 fn assert_runs(script: &str) {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path().to_str().unwrap();
@@ -120,7 +120,7 @@ fn assert_runs(script: &str) {
     command
         .args(["--unshare-user", "--unshare-net", "--unshare-pid"])
         .args(["--die-with-parent", "--ro-bind", "/", "/"])
-        // systemd-analyze wants /tmp, whatever TMPDIR says
+        // systemd-analyze needs /tmp, whatever TMPDIR says
         .args(["--proc", "/proc", "--dev", "/dev", "--bind", "/tmp", "/tmp"])
         .args(["--bind", here, here])
         .args(["--clearenv", "--setenv", "PATH", &path])
@@ -138,7 +138,7 @@ fn every_command_in_the_guides_works() {
     for path in documents() {
         let (script, of_this) = script(&path);
         if of_this > 0 {
-            // files of the project are named from its top
+            // files of the project are named relative to its root
             let script = script.replace(" deploy/", " \"$TOP\"/deploy/");
             assert_runs(&script);
         }
@@ -164,7 +164,7 @@ fn a_command_that_fails_is_found() {
     let (script, _) = script(&top().join("docs/apps.md"));
     let call = "localhost:8080/rest/2.0/assets?limit=1\n";
     assert!(script.contains(call));
-    // refused by the proxy, in the middle of all that works
+    // the one command that the proxy refuses
     let denied = "localhost:8080/rest/auth/v1/clients --fail-with-body\n";
     let denied = script
         .replace(call, denied)

@@ -126,7 +126,7 @@ fn a_redis_whose_answer_has_no_end_is_left() {
     let simulator = Simulator::start();
     let store = format!("kind = \"redis\"\nurl = \"redis://{}\"", redis.address);
     let proxy = with_store(&simulator, &store);
-    says(&proxy, "sends more than 1 MiB as one value");
+    says(&proxy, "sent a value larger than 1 MiB");
     let most = proxy.process.memory_kib("VmHWM");
     let before = before();
     assert!(most < before + GROWTH, "{before} KiB -> {most} KiB");
@@ -164,10 +164,7 @@ fn a_kubernetes_whose_answers_have_no_end_takes_no_memory() {
     );
     let simulator = Simulator::start();
     let proxy = with_store(&simulator, &store);
-    says(
-        &proxy,
-        "answers with something that is no object of Kubernetes",
-    );
+    says(&proxy, "does not answer with a Kubernetes object");
     let most = proxy.process.memory_kib("VmHWM");
     let before = before();
     assert!(most < before + GROWTH, "{before} KiB -> {most} KiB");

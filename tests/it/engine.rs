@@ -1,5 +1,5 @@
-//! Eight minutes of Collibra in eight seconds: the token is renewed at half of its life, no request
-//! ever lacks one, and the pool is never overdrawn.
+//! Eight minutes of simulated time in eight seconds: the token is renewed at half of its lifetime,
+//! no request is without one, and the pool is never exceeded.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn tokens_are_renewed_at_half_of_their_life_and_no_app_notices() {
     let issued = simulator.of_client("issued");
     assert!((3..=6).contains(&issued), "{state}");
 
-    // a token lives for 5 s here, and is renewed after half of that, brought forward by a 20th
+    // a token lives for 5 s here and is renewed at half of that, minus 5 % jitter
     let received = |nth| {
         let token = |line: &str| message(line, "token received");
         let (line, at) = proxy.process.err.wait_for_nth("a token", nth, token);

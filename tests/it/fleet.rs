@@ -1,10 +1,10 @@
-//! A fleet of proxies shares one client by a server: it takes no more tokens than one proxy alone,
-//! whatever happens to its members, to the server, and to what lies there.
+//! A fleet of proxies shares one client through a store. It requests no more tokens than one proxy,
+//! whatever happens to its members, to the server and to the stored record.
 //!
-//! Real processes, at 60 times Collibra's speed: a token lives for 5 s, and the pool of 5 gains one
-//! a second. The same promises are kept by a real Redis server, by a stand-in for a cluster's API
-//! server, and, where `KUBECONFIG` names one, by a real cluster:
-//! `cargo test --test it kubernetes -- --ignored`.
+//! Real processes, at 60 times real speed: a token lives for 5 s, and the pool of 5 refills at one
+//! a second. The same tests run with a real Redis server, with a stand-in for the Kubernetes API
+//! server, and, if `KUBECONFIG` is set, with a real cluster: `cargo test --test it kubernetes --
+//! --ignored`.
 
 mod available;
 mod away;
@@ -22,7 +22,7 @@ use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::{Proxy, Simulator};
 use server::{Kind, Server};
 
-/// A test of each promise, by whatever is shared.
+/// Declares one test per promise for a kind of store.
 macro_rules! promises {
     ($kind:ident: $($file:ident::$promise:ident),* $(,)?) => {
         $(#[test] fn $promise() { super::$file::$promise(super::Kind::$kind); })*
@@ -36,7 +36,7 @@ macro_rules! promises {
     };
 }
 
-/// A test of each promise that any server can be asked to see kept.
+/// Promises that any server can be tested for.
 macro_rules! promises_of_members {
     ($($how:ident)+) => {
         promises!($($how)+:
@@ -58,7 +58,7 @@ macro_rules! promises_of_members {
     };
 }
 
-/// A test of each promise that takes a server which can be done harm to.
+/// Promises whose tests disturb the server.
 macro_rules! promises_whatever_happens_to_the_server {
     ($kind:ident) => {
         promises!($kind:
@@ -81,27 +81,27 @@ mod kubernetes {
     promises_whatever_happens_to_the_server!(Kubernetes);
 }
 
-/// Each makes a Secret and a Lease of its own there, and deletes them.
+/// Each test creates its own Secret and Lease there, and deletes them.
 #[cfg(feature = "kubernetes")]
 mod kubernetes_cluster {
     promises_of_members!(ignored Cluster);
 }
 
-/// A minute of Collibra's time.
+/// A simulated minute.
 const MINUTE: Duration = Duration::from_secs(1);
 
-/// A simulated Collibra, 60 times as fast.
+/// A simulated Collibra at 60 times real speed.
 fn collibra() -> Simulator {
     Simulator::with(&["--speed", "60", "--lifetime", "300s"])
 }
 
-/// The configuration of a member of a fleet.
+/// The configuration of a fleet's member.
 struct Member<'a> {
     simulator: &'a Simulator,
     /// `[store]`.
     store: String,
     secret: &'a str,
-    /// How long a minute of Collibra's takes.
+    /// The duration of a simulated minute.
     minute: Duration,
 }
 
@@ -124,12 +124,12 @@ impl Member<'_> {
         }
     }
 
-    /// Starts it; it may not have a token yet.
+    /// Starts it, possibly without a token yet.
     fn start(&self) -> Proxy {
         Proxy::by_text(&self.text()).start()
     }
 
-    /// Its configuration.
+    /// The configuration.
     fn text(&self) -> String {
         let Member {
             simulator,
@@ -163,7 +163,7 @@ access = false
     }
 }
 
-/// `size` members, started at once; each serves, with or without a token.
+/// Starts `size` members at once; each serves, with or without a token.
 fn fleet(member: &Member<'_>, size: usize) -> Vec<Proxy> {
     std::thread::scope(|scope| {
         let starting: Vec<_> = (0..size).map(|_| scope.spawn(|| member.start())).collect();
@@ -171,7 +171,7 @@ fn fleet(member: &Member<'_>, size: usize) -> Vec<Proxy> {
     })
 }
 
-/// A fleet on a server, each member with the token that it shares with the others.
+/// Starts a fleet on a server; each member holds the shared token.
 fn sharing(kind: Kind, size: usize) -> (Simulator, Server, Vec<Proxy>) {
     let (simulator, server) = (collibra(), Server::start(kind));
     let proxies = fleet(&Member::sharing(&simulator, &server), size);
@@ -181,12 +181,12 @@ fn sharing(kind: Kind, size: usize) -> (Simulator, Server, Vec<Proxy>) {
     (simulator, server, proxies)
 }
 
-/// Waits until a proxy holds a token that may be sent.
+/// Waits until a proxy holds a usable token.
 fn holds(proxy: &Proxy) {
     proxy.metric_becomes(r#"collibra_auth_proxy_token_usable{client="catalog"}"#, 1.0);
 }
 
-/// The generation of the token that a proxy holds.
+/// The generation of a proxy's token.
 fn generation(proxy: &Proxy) -> u64 {
     let metric = r#"collibra_auth_proxy_token_generation{client="catalog"}"#;
     proxy.metric(metric).unwrap() as u64

@@ -1,5 +1,5 @@
-//! The way through a forward proxy: for the API, for tokens, or for both; TLS goes through it end to
-//! end, and what it does instead of connecting is told.
+//! Forward proxies: for the API, for token requests, or for both. TLS is end to end, and failures
+//! of the proxy are reported.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::support::{Origin, Proxy, Simulator};
 /// `me:pass word`, as Basic credentials.
 const CREDENTIALS: &str = "Proxy-Authorization: Basic bWU6cGFzcyB3b3Jk";
 
-/// A TLS origin that says its name in each answer.
+/// A TLS origin that returns its name.
 fn origin(authority: &Authority, name: &'static str) -> Origin {
     let server = authority.server("localhost");
     let rules = Rules {
@@ -61,7 +61,7 @@ fn the_api_goes_through_the_one_and_tokens_through_the_other() {
             assert_eq!(!asked.is_empty(), used, "{asked:?}");
             assert!(asked.iter().all(|asked| *asked == line), "{asked:?}");
         }
-        // one connection each, kept; more where the last was not yet back in the pool
+        // kept connections; more than one if the last was not back in the pool yet
         assert!(forwards[0].asked().len() < 10, "{:?}", forwards[0].asked());
         assert_eq!(origin.requests().len(), 20);
     }
@@ -105,7 +105,7 @@ fn a_pooled_connection_never_serves_another_instance() {
         proxy.process.err.wait_for_nth("a reload", reloads, said);
         reloads += 1;
     };
-    // one listener, one pool of connections: each in turn, through the proxy and past it
+    // one listener and one connection pool, alternating between the proxy and the direct path
     let mut served = [0, 0];
     for (client, proxied) in [
         ("b", true),
@@ -147,7 +147,7 @@ fn the_environments_proxy_is_used_and_finds_the_instance_by_its_name() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
         Ok(After::Keep)
     });
-    // no look-up finds this name
+    // this name does not resolve
     let forward = Forward::new(Manner::Leads(origin.address));
     let start = |keys: &str, spared: &str| {
         let keys = format!("{}\n{keys}", ca(&authority));
@@ -234,9 +234,9 @@ fn what_the_proxy_does_instead_is_told() {
             "answered 504 Gateway Timeout",
         ),
         (says("HTTP/1.1 200 canary"), 502, "closed the connection"),
-        (says("canary\r\n\r\n"), 502, "no HTTP answer"),
+        (says("canary\r\n\r\n"), 502, "did not answer with HTTP"),
         (Manner::Says(large), 502, "too large"),
-        (Manner::Silent, 504, "no answer within"),
+        (Manner::Silent, 504, "did not answer within"),
     ] {
         let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         let forward = Forward::new(manner);
@@ -266,7 +266,7 @@ fn a_proxy_that_refuses_tokens_is_told_of_those_who_wait_for_one() {
             Manner::Says(b"HTTP/1.1 403 canary\r\n\r\n".to_vec()),
             "answered 403 Forbidden",
         ),
-        (Manner::Silent, "no answer within"),
+        (Manner::Silent, "did not answer within"),
     ] {
         let forward = Forward::new(manner);
         let keys = format!(
@@ -327,7 +327,7 @@ fn check_goes_the_same_ways_and_says_so() {
     );
 }
 
-/// What `check --live` says of a file, and its exit status.
+/// The output and exit status of `check --live` for a file.
 fn checked(path: &Path) -> (i32, String) {
     let ended = run(command(["check", "--live", "--config"]).arg(path));
     (ended.status, ended.out + &ended.err)

@@ -1,5 +1,5 @@
-//! What the fuzz targets hold the program to, held for every file of their corpora: what fuzzing
-//! once found stays found, without a fuzzer.
+//! The fuzz targets' invariants, checked for every file of their corpora without a fuzzer: what
+//! fuzzing found once stays fixed.
 
 use std::fs;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn configurations() {
     hold("configuration", fuzz::configuration::check);
 }
 
-/// Calls `check` with each file of the corpus of `target`; the output of a failure names the file.
+/// Calls `check` with each file in the corpus of `target`; a failure's output names the file.
 fn hold(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")

@@ -1,9 +1,9 @@
-//! Hostile requests, to the byte: a table of what is sent, what is answered and what Collibra may
-//! have seen of it; and thousands of mutations of that table. Whatever is sent, three things hold:
-//! never are two requests understood where one was answered, none arrives without exactly the one
-//! token, and no byte of one caller comes in the answer to another.
+//! Hostile requests, byte for byte: a table of requests, responses and what Collibra may see of
+//! them, and thousands of mutations. Three invariants hold for any input. Two requests are never
+//! understood where one was answered. No request arrives without exactly the one token. No byte of
+//! one caller appears in another's response.
 //!
-//! To add a case: a line in one of the tables in `hostile/`, and how it reads there.
+//! To add a case, add a line to one of the tables in `hostile/`, and what it expects.
 
 mod allowed;
 pub(crate) mod case;
@@ -21,7 +21,7 @@ mod targets;
 
 use case::Case;
 
-/// Every case there is.
+/// All cases.
 pub(crate) fn cases() -> Vec<Case> {
     let tables = [
         framing::CASES,

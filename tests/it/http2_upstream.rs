@@ -1,4 +1,4 @@
-//! An instance that offers HTTP/2 is spoken to by it, and every promise holds as over HTTP/1.1.
+//! An instance that offers HTTP/2 is called with it, with the same guarantees as over HTTP/1.1.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -165,7 +165,7 @@ fn a_connection_that_ends_under_many_has_no_post_taken_twice() {
                         assert_eq!((taken, answer.text()), (1, id));
                         answered.fetch_add(1, Ordering::SeqCst);
                     } else {
-                        // the connection went without a word of what had become of it
+                        // the connection ended without a reason
                         answer.assert_refused(502, "upstream");
                         assert!(taken <= 1, "{taken} times");
                     }

@@ -1,12 +1,12 @@
-//! What an app sends arrives as the client's, and what comes back is the proxy's: the headers that
-//! are exchanged, and everything else as it was.
+//! A request arrives with the client's token, and its response is the proxy's: the right headers
+//! are replaced, and everything else is unchanged.
 
 use serde_json::{Value, json};
 
 use crate::support::origin::After;
 use crate::support::{Origin, Proxy, pair};
 
-/// What the simulator tells of a request with these header lines.
+/// What the simulator received with these header lines.
 fn echo(proxy: &Proxy, lines: &str) -> Value {
     let answer = proxy.ask(&format!("GET /echo HTTP/1.1\nHost: {{host}}\n{lines}\n"));
     assert_eq!(answer.status, 200, "{lines}: {}", answer.text());

@@ -1,5 +1,5 @@
-//! What the store does with an API server beyond what every store does: whatever the server answers,
-//! and however it is reached.
+//! The Kubernetes store beyond the common contract: all responses of the API server, and all ways
+//! to reach it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use collibra_auth_proxy::secret::Secret;
 use collibra_auth_proxy::store::key::Key;
 use collibra_auth_proxy::store::kubernetes::access::kubeconfig;
 use collibra_auth_proxy::store::kubernetes::{Config, KubernetesStore};
-use collibra_auth_proxy::token::ports::{Lease, Rank, TokenStore};
+use collibra_auth_proxy::token::ports::{Lease, Membership, TokenStore};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -38,7 +38,7 @@ async fn kept(store: &KubernetesStore) -> Option<u64> {
     Some(store.read().await.unwrap()?.token.unwrap().generation)
 }
 
-/// Waits until the right to ask is free, and the server well enough to give it.
+/// Waits until the lease is free and the server can grant it.
 async fn free_lease(store: &KubernetesStore) -> Box<dyn Lease> {
     let freed = async {
         loop {
@@ -53,14 +53,14 @@ async fn free_lease(store: &KubernetesStore) -> Box<dyn Lease> {
 
 async fn has_rank(store: &KubernetesStore) {
     let ranked = async {
-        while store.rank() == Rank::Unknown {
+        while store.membership() == Membership::Unknown {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(PATIENCE, ranked).await.unwrap();
 }
 
-/// Waits until the store tells that its server can be used.
+/// Waits until the store reports that its server is available.
 async fn is_back(store: &KubernetesStore) {
     let back = async {
         while store.read().await.is_err() {
@@ -106,7 +106,7 @@ async fn whatever_the_server_does_what_is_kept_arrives() {
     }
 }
 
-/// A watch that tells nothing, and one whose events are cut, are made up for by reading.
+/// Polling makes up for a watch that reports nothing, and for one whose events are truncated.
 #[tokio::test]
 async fn a_watch_that_tells_nothing_is_made_up_for() {
     let server = Kubernetes::start();
@@ -196,8 +196,8 @@ async fn a_server_that_refuses_says_what_to_grant() {
         (StatusCode::FORBIDDEN, "bind it to a Role"),
         (StatusCode::NOT_FOUND, "create it, empty"),
         (StatusCode::UNAUTHORIZED, "does not accept the token"),
-        (StatusCode::INTERNAL_SERVER_ERROR, "see what its log says"),
-        (StatusCode::UNPROCESSABLE_ENTITY, "create it anew"),
+        (StatusCode::INTERNAL_SERVER_ERROR, "check its log"),
+        (StatusCode::UNPROCESSABLE_ENTITY, "create it again"),
     ] {
         server.does(Faults {
             status: Some(status),
@@ -213,7 +213,7 @@ async fn a_server_that_refuses_says_what_to_grant() {
     server.does(Faults::default());
     is_back(&store).await;
     timeout(PATIENCE, async {
-        while store.rank() != (Rank::Among { before: 0, all: 1 }) {
+        while store.membership() != (Membership::Member { before: 0, all: 1 }) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -311,7 +311,7 @@ fn nothing_that_is_secret_is_said_whatever_the_server_answers() {
         } else {
             1.0
         };
-        // whoever looks reads the Secret anew
+        // the watcher re-reads the Secret
         server.edit_secret(|secret| secret["metadata"]["labels"] = json!({}));
         proxy.metric_becomes("collibra_auth_proxy_store_up{store=\"kubernetes\"}", up);
     }
@@ -323,14 +323,14 @@ fn nothing_that_is_secret_is_said_whatever_the_server_answers() {
     }
 }
 
-/// By a service account's files at the place where a pod has them.
+/// With a service account's files where a pod has them.
 #[test]
 fn a_pod_needs_no_more_than_its_service_account() {
     let (simulator, server) = (Simulator::start(), Kubernetes::with_tokens_by_tls());
     let account = server.service_account();
     let mounted = account.display().to_string();
     let port = server.port().to_string();
-    // most often a link to /run
+    // /var/run is mostly a link to /run
     let run = std::path::Path::new("/var/run").canonicalize().unwrap();
     let place = run.join("secrets/kubernetes.io/serviceaccount");
     let proxy = Proxy::by_text(&configuration(&simulator, ""))
@@ -355,7 +355,7 @@ fn a_pod_needs_no_more_than_its_service_account() {
     assert_eq!(kept.len(), 1);
 }
 
-/// The tests for a real cluster, in a process of their own, against the stand-in: as an operator they
+/// Runs the tests for a real cluster in their own process against the stand-in. As an operator they
 /// create what they need, and leave nothing behind.
 #[test]
 fn what_is_run_against_a_real_cluster_runs_here_too() {

@@ -1,4 +1,4 @@
-//! HTTP/2 from apps: the same promises as over HTTP/1, and an end to what is sent to wear it out.
+//! HTTP/2 from apps: the same guarantees as over HTTP/1, and protection against exhaustion.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ fn what_is_under_way_ends_well_when_the_proxy_ends() {
         let (head, mut body) = response.await.unwrap().into_parts();
         assert_eq!(head.status, StatusCode::OK);
         served.proxy.process.signal("TERM");
-        // told to go away, the client opens nothing more
+        // after GOAWAY the client opens no more streams
         let another = tokio::time::timeout(PATIENCE, async {
             while let Ok(next) = requests.clone().ready().await {
                 requests = next;
@@ -142,7 +142,7 @@ fn an_answer_that_is_not_taken_is_cut() {
             .unwrap();
         let mut body = response.await.unwrap().into_body();
         let mut length = 0;
-        // the window that it came in by is never opened again
+        // the window that it came in through is never reopened
         let cut = tokio::time::timeout(PATIENCE, async {
             loop {
                 match body.data().await {
@@ -155,7 +155,7 @@ fn an_answer_that_is_not_taken_is_cut() {
         assert!(cut.await.unwrap().is_reset());
         drop(body);
         assert!(length < 70_000, "{length}");
-        // others on the connection go on
+        // other streams on the connection continue
         let (status, ..) = exchange(&mut requests, get(&served.uri("/echo")), Bytes::new()).await;
         assert_eq!(status, StatusCode::OK);
     });
@@ -242,7 +242,7 @@ fn floods_are_bounded() {
     served.serves();
     let before = served.proxy.process.memory_kib("VmRSS");
 
-    // streams that are given up as soon as they are opened
+    // streams that are cancelled as soon as they are opened
     let mut resets = served.frames();
     resets.greet();
     for nth in 0..20_000_u32 {
@@ -255,7 +255,7 @@ fn floods_are_bounded() {
     }
     resets.ends();
 
-    // pings whose answers are not read
+    // pings whose replies are not read
     let mut pings = served.frames();
     pings.greet();
     pings.gives_up_after(Duration::from_secs(3));
@@ -267,7 +267,7 @@ fn floods_are_bounded() {
     served.serves();
     drop(pings);
 
-    // more streams than are allowed, whose answers are not taken
+    // more streams than allowed, whose responses are not read
     let mut many = served.frames();
     many.greet();
     for nth in 0..1_000_u32 {

@@ -125,7 +125,7 @@ fn a_renewed_certificate_is_shown_to_new_connections_and_no_other_ends() {
     let mut open = Client::new(&first, HTTP_1, None).open(proxy.address);
     assert_eq!(get(&mut open, &proxy, "/echo").status, 200);
 
-    // a key that is another's is refused, and the old pair goes on
+    // a key that does not match is refused, and the old pair stays in use
     let renewed = second.files("localhost");
     std::fs::copy(&renewed.key, &files.key).unwrap();
     proxy.process.signal("HUP");

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::support::process::{self, Process};
 use crate::support::{Connection, PATIENCE, Simulator, until};
 
-/// A configuration with a listener and the admin address on sockets in its directory, and `more`.
+/// A configuration with a listener and the admin address on unix sockets in its directory, and
+/// `more`.
 fn configured(simulator: &Simulator, folder: &Path, more: &str) -> std::path::PathBuf {
     let text = format!(
         r#"
@@ -125,7 +126,7 @@ fn a_reload_keeps_the_socket_and_its_connections_and_changes_the_mode() {
     until("the other mode", || {
         (mode(&socket) == Some(0o640)).then_some(())
     });
-    // the connection is still there, and meets what now counts
+    // the connection remains open, and the new settings apply to it
     connection.send(request);
     connection.answer(request).assert_refused(421, "host");
     assert!(!connection.is_silent_for(Duration::from_millis(1)) || socket.exists());

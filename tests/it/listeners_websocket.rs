@@ -1,4 +1,4 @@
-//! WebSockets pass where the listener says so, with the token; elsewhere they are ordinary
+//! WebSockets pass with the token if the listener allows upgrades; otherwise they are ordinary
 //! requests.
 
 use std::io::{Read, Write};
@@ -14,8 +14,8 @@ use tungstenite::{Message, WebSocket, client};
 use crate::support::http;
 use crate::support::{Origin, PATIENCE, Proxy};
 
-/// An instance that gives a token and opens a WebSocket on every other path: what it gets it sends
-/// back. Tells of each the `Authorization` it was opened with, and at its end how it ended.
+/// An instance that issues a token and opens an echoing WebSocket on every other path. Reports each
+/// socket's `Authorization`, and how it ended.
 fn echo_server() -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

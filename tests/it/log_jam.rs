@@ -1,5 +1,4 @@
-//! A log that nobody reads holds up no call, no probe and no end of the process. Lost lines are
-//! counted.
+//! A log that nobody reads delays no call, no probe and no shutdown. Lost lines are counted.
 
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use crate::support::process::Process;
 use crate::support::proxy::message;
 use crate::support::{Connection, Origin, Proxy, http, until};
 
-/// The end of the process waits a second for the log; a busy machine takes its time for the rest.
+/// The shutdown waits a second for the log; a busy machine needs time for the rest.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What is said once the log is read again.
+/// The message once the log is read again.
 const LOST: &str = "log lines were lost: standard error was not read fast enough";
 
 const DROPPED: &str = "collibra_auth_proxy_log_lines_dropped_total";
@@ -23,7 +22,7 @@ fn origin() -> Origin {
     })
 }
 
-/// Has `calls` calls answered, over eight connections.
+/// Sends `calls` requests over eight connections.
 fn call(proxy: &Proxy, calls: usize) {
     const CONNECTIONS: usize = 8;
     std::thread::scope(|scope| {
@@ -68,7 +67,7 @@ fn calls_and_probes_are_answered_while_nobody_reads_the_log() {
     );
 }
 
-/// A proxy that nobody reads the log of, and a call that its instance has not answered.
+/// A proxy whose log nobody reads, with a request in flight.
 fn stuck() -> (Origin, Gate, Proxy, Connection) {
     let gate = Gate::default();
     let held = gate.clone();

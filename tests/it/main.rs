@@ -1,10 +1,12 @@
-//! The integration tests, one binary: each module holds one promise of the program or of its
+//! The integration tests, in one binary. Each module tests one promise of the program or of its
 //! source.
 
-// each is said to be a test once more for clippy, which allows `unwrap` in what is marked so
+// `#[cfg(test)]` again for clippy, which then allows `unwrap`
 
 #[cfg(test)]
 mod access_log;
+#[cfg(test)]
+mod act;
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
@@ -67,6 +69,8 @@ mod listeners_unix;
 #[cfg(test)]
 mod listeners_websocket;
 #[cfg(test)]
+mod log_fields;
+#[cfg(test)]
 mod log_jam;
 #[cfg(test)]
 mod loops;
@@ -98,6 +102,8 @@ mod streaming;
 mod support;
 #[cfg(test)]
 mod systemd;
+#[cfg(test)]
+mod terminal;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

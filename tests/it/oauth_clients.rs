@@ -1,5 +1,5 @@
-//! Programs with their own client-credentials code work unmodified by changing one URL, and the
-//! pool at Collibra never sees them.
+//! Programs with their own client-credentials code work by changing one URL, and never use
+//! Collibra's pool.
 
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +10,7 @@ use crate::support::{Proxy, Simulator, made};
 
 const KEY: &str = "lin+eage%20key/0123456789";
 
-/// A client of one language.
+/// An OAuth library.
 #[derive(Clone, Copy, Debug)]
 enum Client {
     /// requests-oauthlib
@@ -20,7 +20,7 @@ enum Client {
 }
 
 impl Client {
-    /// Its run against `proxy` with these credentials, sent in this way.
+    /// Starts it against `proxy` with these credentials, sent this way.
     fn start(self, proxy: &Proxy, id: &str, secret: &str, way: &str) -> Child {
         let mut command = match self {
             Client::Python => {
@@ -37,7 +37,7 @@ impl Client {
         command
             .arg(format!("http://{}", proxy.address))
             .args([id, secret, way])
-            // it would have TLS even to this machine
+            // the library would require TLS even for loopback
             .env("OAUTHLIB_INSECURE_TRANSPORT", "1")
             .env("NO_PROXY", "*")
             .stdin(Stdio::null())
@@ -48,7 +48,7 @@ impl Client {
     }
 }
 
-/// What a run saw.
+/// The output of a run.
 fn seen(run: Child) -> Value {
     let output = run.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -72,7 +72,7 @@ fn they_work_in_both_ways_with_an_apps_key_and_with_the_clients_own() {
     for client in [Client::Python, Client::Node] {
         for (id, secret) in [("lineage", KEY), (CLIENT_ID, CLIENT_SECRET)] {
             for way in ["header", "body"] {
-                // a program that sends them unencoded in the header cannot have a colon in its id
+                // a program that sends them unencoded cannot have a colon in its id
                 if matches!(client, Client::Python) && way == "header" && id.contains(':') {
                     continue;
                 }

@@ -10,14 +10,14 @@ use crate::support::certificate::Authority;
 use crate::support::proxy::message;
 use crate::support::{Proxy, Simulator, pair};
 
-/// The client's run, started.
+/// Starts the client.
 fn start(proxy: &Proxy) -> std::process::Child {
     command(&format!("http://{}", proxy.address))
         .spawn()
         .unwrap()
 }
 
-/// The client's run against `base`.
+/// The command that runs the client against `base`.
 fn command(base: &str) -> Command {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = top.join("target/python/bin/python");
@@ -37,7 +37,7 @@ fn command(base: &str) -> Command {
     command
 }
 
-/// What it saw.
+/// The output of a run.
 fn seen(run: std::process::Child) -> Value {
     let output = run.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -49,7 +49,7 @@ fn assert_all_seen(seen: &Value) {
     assert_seen(seen, 200);
 }
 
-/// That it saw all that it should, and this status for its session.
+/// Asserts that a run was successful, with this status for its session.
 fn assert_seen(seen: &Value, session: u16) {
     assert_eq!(
         *seen,
@@ -95,7 +95,7 @@ fn it_works_as_an_app_by_its_key_and_by_its_certificate() {
     let by_key = command(&format!("http://{}", proxy.address))
         .args(["lineage", "lineage-key-0123456789"])
         .spawn();
-    // it sends no credentials with the question for its session
+    // it sends no credentials when it asks for its session
     assert_seen(&seen(by_key.unwrap()), 401);
     let tls = proxy.process.err.wait_for("the TLS listener", |line| {
         let told = message(line, "listening")?;

@@ -1,5 +1,5 @@
-//! Every answer that the proxy makes itself: its status, its mark, its form; and that what is
-//! refused never reaches Collibra.
+//! Every response that the proxy makes itself: status, reason and body. Refused requests never
+//! reach Collibra.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
     assert_eq!(simulator.count("requests"), 0);
 }
 
-/// Both lengths at once: it is refused, and the connection ends, as RFC 9112, section 6.3, wants it.
+/// Both lengths at once: the request is refused and the connection closed (RFC 9112, section 6.3).
 #[test]
 fn a_length_beside_chunks_smuggles_nothing() {
     let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -171,7 +171,7 @@ fn a_head_must_come_in_time_and_be_of_a_size() {
         answer.assert_refused(408, "slow-header");
         connection.is_closed();
     }
-    // one byte after the other does not help
+    // sending byte by byte does not help
     let mut connection = proxy.connect();
     for byte in proxy.bytes(&format!("GET /x HTTP/1.1\nX: {}", "x".repeat(1000))) {
         if connection.try_send([byte]).is_err()
@@ -186,7 +186,7 @@ fn a_head_must_come_in_time_and_be_of_a_size() {
 
 #[test]
 fn an_instance_that_is_gone_is_told() {
-    // at an address of its own, so that no other test takes the port
+    // a fixed address, so that no other test takes the port
     let simulator = Simulator::at("127.9.8.6:0", &[]);
     let proxy = Proxy::to(&simulator.url()).start();
     proxy.has_token();
@@ -204,7 +204,7 @@ fn an_instance_that_falls_silent_is_told_after_idle_timeout() {
     proxy.has_token();
     let answer = proxy.get("/_sleep/600000");
     answer.assert_refused(504, "upstream");
-    // a body that falls silent is cut
+    // a body that stalls is cut
     let answer = proxy.get("/_bytes/10?piece=5&pause=600000");
     assert_eq!((answer.status, answer.whole), (200, false));
 }

@@ -1,4 +1,5 @@
-//! What the proxy was made from changes while it runs: it follows, and no request is lost.
+//! Configuration and credentials change while the proxy runs: it applies them without losing a
+//! request.
 
 mod configuration;
 mod credentials;
@@ -38,8 +39,8 @@ impl Files {
         self
     }
 
-    /// The configuration: the instance `url`, the client of the files `id` and `secret`, and what
-    /// `rest` says.
+    /// Writes the configuration: the instance `url`, the client of the files `id` and `secret`, and
+    /// `rest`.
     fn configure(&self, url: &str, rest: &str) -> &Files {
         let text = format!(
             r#"
@@ -58,7 +59,7 @@ address = "127.0.0.1:0"
         self.write("proxy.toml", &text)
     }
 
-    /// A proxy by the configuration, which holds a token.
+    /// Starts a proxy with the configuration; it holds a token.
     fn serve(&self) -> Proxy {
         let proxy = Proxy::by_file(&self.path("proxy.toml")).start();
         proxy.has_token();
@@ -66,7 +67,7 @@ address = "127.0.0.1:0"
     }
 }
 
-/// The client `one` at a simulator of its own.
+/// The client `one` at its own simulator.
 fn one() -> (Simulator, Files, Proxy) {
     let simulator = simulator();
     let files = Files::new();
@@ -75,13 +76,13 @@ fn one() -> (Simulator, Files, Proxy) {
     (simulator, files, proxy)
 }
 
-/// Waits for the nth line that says `said`.
+/// Waits for the nth log line that contains `said`.
 fn said(proxy: &Proxy, said: &str, nth: usize) {
     let printed = &proxy.process.err;
     printed.wait_for_nth(said, nth, |line| message(line, said));
 }
 
-/// How many lines say `said`.
+/// How many log lines contain `said`.
 fn times_said(proxy: &Proxy, said: &str) -> usize {
     let printed = proxy.process.err.all();
     printed
@@ -90,7 +91,7 @@ fn times_said(proxy: &Proxy, said: &str) -> usize {
         .count()
 }
 
-/// Apps that call about 200 times a second, half of them on connections of their own.
+/// Apps that send about 200 calls a second, half of them on new connections.
 struct Apps {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -130,7 +131,7 @@ impl Apps {
         }
     }
 
-    /// Waits for `more` answers.
+    /// Waits for `more` responses.
     fn answered(&self, more: usize) {
         let enough = self.answered.load(Ordering::Relaxed) + more;
         until("the apps' answers", || {
@@ -140,7 +141,7 @@ impl Apps {
         });
     }
 
-    /// Ends them; not one of them has lost a call.
+    /// Stops them, and asserts that no call failed.
     fn lost_nothing(self) {
         self.stop.store(true, Ordering::Relaxed);
         for app in self.threads {

@@ -1,6 +1,6 @@
-//! A fleet of 200 proxies, in virtual time, on a day on which everything happens to it: never more
-//! requests than the pool bears, never a dead token, and no longer without one than what happened
-//! calls for. `cargo bench --bench scale` does the same with 10,000.
+//! A fleet of 200 proxies, in virtual time, on a day with every fault. It never exceeds the pool,
+//! never uses an expired token, and is not without one for longer than the faults explain. `cargo
+//! bench --bench scale` does the same with 10,000.
 
 #[path = "../../benches/virtual_fleet/mod.rs"]
 mod virtual_fleet;
@@ -23,8 +23,8 @@ fn share_without_token(hour: &Hour) -> f64 {
     hour.without_token as f64 / hour.requests as f64
 }
 
-/// The hours with a fault that lasts for longer than the token in hand, and the share of them in
-/// which there is none at the most: ten minutes less half of a life, and a minute to come back.
+/// The hours with a fault longer than a token's lifetime, and the largest share of them without a
+/// token: ten minutes minus half a lifetime, plus a minute to recover.
 const LONG: [usize; 4] = [6, 9, 20, 21];
 const LONGEST: f64 = (600.0 - 143.0 + 60.0) / 3_600.0;
 
@@ -34,7 +34,7 @@ fn a_fleet_that_shares_takes_what_one_proxy_takes_whatever_happens_to_it() {
         let what = format!("hour {nth}, {}: {hour:?}", HOURS[nth]);
         assert_eq!(hour.asked.refused, 0, "{what}");
         assert!((20..=36).contains(&hour.asked.tokens), "{what}");
-        // by one who is asked at a time, or by those four who go on without the store
+        // by one lease holder at a time, or by the four that continue without the store
         assert!(hour.asked.at_a_time <= 4, "{what}");
         let without_token = share_without_token(hour);
         if LONG.contains(&nth) {
@@ -42,7 +42,7 @@ fn a_fleet_that_shares_takes_what_one_proxy_takes_whatever_happens_to_it() {
         } else {
             assert_eq!(hour.without_token, 0, "{what}");
         }
-        // a fleet does not fall upon the store, nor upon the endpoint
+        // the fleet floods neither the store nor the endpoint
         let proxies = PROXIES as u64;
         assert!(hour.worst.operations <= 10 * proxies, "{what}");
         assert!(hour.worst.processor.as_millis() < 1_000, "{what}");

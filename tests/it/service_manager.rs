@@ -1,4 +1,4 @@
-//! The service manager that started the proxy is told how it is, as systemd's `Type=notify` wants.
+//! The proxy notifies the service manager of its state, as for systemd's `Type=notify`.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -36,7 +36,7 @@ impl Manager {
 #[test]
 fn it_is_told_of_the_start_a_reload_and_the_end() {
     let simulator = Simulator::start();
-    // no token is to be had: ready means that it listens
+    // without a token: ready means that it listens
     simulator.fault("token", "hang");
     let manager = Manager::new();
     let mut proxy = Proxy::to(&simulator.url())
@@ -116,7 +116,7 @@ fn it_is_told_who_takes_the_place_of_the_proxy() {
     let successor = Grandchild(successor.parse().unwrap());
     // systemd waits for the end of its own children only
     assert_ne!(successor.parent(), proxy.process.id().to_string());
-    // the same addresses, ready again; that the old process ends is nobody's business
+    // the same addresses, ready again; the end of the old process is not reported
     assert_eq!(manager.told(), ready);
     until("the end of the old process", || {
         (!proxy.process.runs()).then_some(())

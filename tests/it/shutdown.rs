@@ -1,4 +1,4 @@
-//! Asked to end, the proxy finishes what is under way, takes nothing new, and ends in time.
+//! On shutdown the proxy finishes requests in flight, accepts no new ones, and exits in time.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use crate::support::origin::{After, Gate};
 use crate::support::process::{self, Process};
 use crate::support::{Connection, Origin, Proxy, Simulator, pair, until};
 
-/// Far more than an end takes, far less than any drain in these tests.
+/// Far longer than a shutdown, far shorter than any drain in these tests.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A proxy, and 50 requests at an origin that holds them until the gate is opened.
+/// A proxy, and 50 requests at an origin that holds them until the gate opens.
 fn fifty_under_way(drain: &str) -> (Origin, Gate, Proxy, Vec<Connection>) {
     let gate = Gate::default();
     let held = gate.clone();
@@ -45,7 +45,7 @@ fn what_is_under_way_is_finished_and_nothing_new_is_taken() {
         let (_origin, gate, mut proxy, connections) = fifty_under_way("10m");
         proxy.process.signal(signal);
         refuses_connections(&proxy);
-        assert!(proxy.process.runs(), "it waits for what is under way");
+        assert!(proxy.process.runs(), "it waits for requests in flight");
         gate.open();
         for mut connection in connections {
             let answer = connection.answer("GET");
@@ -130,7 +130,7 @@ fn idle_connections_hold_nothing_up() {
     let mut used = proxy.connect();
     assert_eq!(used.get(proxy.address, "/x").status, 200);
     let mut unused = proxy.connect();
-    // accepted for sure: callers are taken in turn
+    // callers are accepted in order, so this one was
     assert_eq!(proxy.get("/x").status, 200);
     proxy.process.signal("TERM");
     used.is_closed();
@@ -151,7 +151,7 @@ fn a_second_signal_ends_it_at_once() {
 fn a_cold_start_does_not_hold_the_end_up() {
     let simulator = Simulator::start();
     simulator.fault("token", "hang");
-    // without a caller, and with one that waits for the token
+    // without a caller, and with one that waits for a token
     for callers in 0..2 {
         let mut proxy = Proxy::to(&simulator.url())
             .flag("--drain", "1s")

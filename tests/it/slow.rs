@@ -1,5 +1,5 @@
-//! Callers that are slow on purpose, or large: they are ended in bounded time, they cost little,
-//! and others do not notice them.
+//! Callers that are deliberately slow, or large: they are cut in bounded time, cost little, and do
+//! not affect others.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,12 +11,12 @@ use crate::support::origin::{After, Gate};
 use crate::support::wait::now;
 use crate::support::{Origin, PATIENCE, Proxy, pair, until};
 
-/// As many callers as slowhttptest has.
+/// As many callers as slowhttptest uses.
 const CALLERS: usize = 300;
 
 const OPEN: &str = "collibra_auth_proxy_connections{listener=\"local\"}";
 
-/// Whether the other side has ended the connection; does not wait.
+/// Returns whether the other side has closed the connection; does not wait.
 fn is_ended(stream: &TcpStream) -> bool {
     let mut byte = [0; 4096];
     stream.set_nonblocking(true).unwrap();
@@ -29,8 +29,8 @@ fn is_ended(stream: &TcpStream) -> bool {
     }
 }
 
-/// Has `callers` do `more` every 200 ms, until all are ended; meanwhile a good caller is served.
-/// Gives how long it took, and the good caller's 99th percentile.
+/// Lets `callers` do `more` every 200 ms until all are cut, while a good caller is served. Returns
+/// how long it took, and the good caller's 99th percentile.
 fn until_all_are_ended(
     proxy: &Proxy,
     mut callers: Vec<TcpStream>,
@@ -66,7 +66,7 @@ fn callers(proxy: &Proxy, start: &str) -> Vec<TcpStream> {
     (0..CALLERS).map(connect).collect()
 }
 
-/// A proxy with short deadlines; a good caller is held to no time, for the machine may be busy.
+/// A proxy with short deadlines. The good caller has no deadline, because the machine may be busy.
 fn impatient() -> (crate::support::Simulator, Proxy) {
     let simulator = crate::support::Simulator::start();
     let keys = "header_timeout = \"1s\"\nmin_body_rate = 4096\n";
@@ -126,10 +126,10 @@ fn a_body_in_chunks_may_begin_late() {
 #[test]
 fn slow_readers_are_cut() {
     let simulator = crate::support::Simulator::start();
-    // what their systems have taken in counts for them, and is over soon at this rate
+    // data buffered by the callers' systems counts for them, and is soon used up at this rate
     let proxy = Proxy::configured(&simulator.url(), "", "min_body_rate = 10000000").start();
     proxy.has_token();
-    // more than the systems at both ends hold
+    // more than the systems on both ends buffer
     let ask = "GET /_bytes/64000000 HTTP/1.1\nHost: {host}\n\n";
     let mut readers: Vec<Connection> = (0..20).map(|_| proxy.connect()).collect();
     for reader in &mut readers {
@@ -166,7 +166,7 @@ fn who_waits_for_the_instance_is_not_slow() {
     let mut connection = proxy.connect();
     let request = "POST /slow HTTP/1.1\nHost: {host}\nContent-Length: 3\n\nabc";
     connection.send(proxy.bytes(request));
-    // longer than the five seconds that a caller has
+    // longer than the five seconds of grace
     assert!(connection.is_silent_for(Duration::from_secs(7)));
     first.open();
     assert_eq!(connection.head().status, 200);
@@ -194,7 +194,7 @@ fn large_heads_cost_little() {
             }
             Ok(())
         };
-        // it may be refused before it has said all
+        // it may be refused before it has sent everything
         let _ = send();
     }
     let refused = "collibra_auth_proxy_refused_total{listener=\"local\",reason=\"large-header\"}";

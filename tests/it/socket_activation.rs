@@ -1,4 +1,4 @@
-//! A service manager opens the sockets, and keeps them while the proxy is away.
+//! A service manager opens the sockets, and keeps them while the proxy is down.
 
 use std::net::TcpStream;
 
@@ -6,8 +6,8 @@ use crate::support::process::Grandchild;
 use crate::support::proxy::message;
 use crate::support::{Connection, PATIENCE, Proxy, Simulator, until};
 
-/// As much of a service manager as it takes: opens a socket, runs the program twice with it, says
-/// the process's id each time, and ends as the second does.
+/// A minimal service manager: opens a socket, runs the program twice with it, prints each process
+/// id, and exits when the second does.
 const MANAGER: &str = r#"
 import os, socket, sys
 opened = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -34,7 +34,7 @@ fn started(proxy: &Proxy, nth: usize) -> Grandchild {
 #[test]
 fn sockets_for_nobody_in_particular_are_left_alone() {
     let simulator = Simulator::start();
-    // another program's, whose environment this one was given: descriptor 3 is no socket
+    // descriptor 3 belongs to another program, whose environment was inherited, and is not a socket
     let script = "exec 3</dev/null; LISTEN_FDS=1 LISTEN_FDNAMES=local exec \"$@\"";
     let proxy = Proxy::to(&simulator.url())
         .by(&["sh", "-c", script, "sh"])
@@ -62,7 +62,7 @@ fn a_restart_refuses_no_caller() {
     );
     assert!(first.signal("TERM"));
     kept.is_closed();
-    // from now on nobody accepts until the second process does
+    // nobody accepts from now until the second process
     let mut callers: Vec<Connection> = (0..50).map(|_| proxy.connect()).collect();
     let request = proxy.bytes("GET /rest/2.0/application/info HTTP/1.1\nHost: {host}\n\n");
     for caller in &mut callers {
@@ -84,7 +84,7 @@ fn a_restart_refuses_no_caller() {
 #[test]
 fn the_first_call_starts_the_service_and_is_answered() {
     let simulator = Simulator::start();
-    // closed before it is opened anew; nobody else is given its port so soon
+    // closed before it is opened again; no other process gets its port that soon
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
@@ -94,7 +94,7 @@ fn the_first_call_starts_the_service_and_is_answered() {
         &address.to_string(),
         "--fdname",
         "local",
-        // these alone of the environment
+        // only these variables of the environment
         "--setenv",
         "COLLIBRA_CLIENT_ID",
         "--setenv",

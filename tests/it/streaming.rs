@@ -1,5 +1,5 @@
-//! Bodies flow through: of any size in little memory, piece by piece as they come, and what breaks
-//! off at one end breaks off at the other.
+//! Bodies are streamed: of any size with little memory, piece by piece, and a body that is
+//! truncated on one side is truncated on the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +8,16 @@ use std::time::Duration;
 use crate::support::origin::After;
 use crate::support::{Origin, Proxy, pair, until};
 
-/// What is sent through with its length announced, in bytes.
+/// The size of a body with an announced length, in bytes.
 const LARGE: u64 = 2 << 30;
 
-/// What is sent through in chunks, in bytes.
+/// The size of a chunked body, in bytes.
 const LARGE_IN_CHUNKS: u64 = 256 << 20;
 
-/// What the proxy's memory may grow by meanwhile, in KiB.
+/// How much the proxy's memory may grow meanwhile, in KiB.
 const GROWTH: u64 = 16 << 10;
 
-/// Looks at the proxy's memory until `transfer` is done; gives the growth of its peak, in KiB.
+/// Watches the proxy's memory until `transfer` ends; returns the growth of its peak, in KiB.
 fn growth(proxy: &Proxy, transfer: impl FnOnce() + Send) -> u64 {
     let before = proxy.process.memory_kib("VmRSS");
     let done = AtomicBool::new(false);
@@ -30,7 +30,7 @@ fn growth(proxy: &Proxy, transfer: impl FnOnce() + Send) -> u64 {
             }
             peak
         });
-        // also when it panics, or the watch would never end
+        // also on a panic, or the watch would never end
         let _end = OnDrop(&done);
         transfer();
         drop(_end);
@@ -66,7 +66,7 @@ fn a_large_download_takes_little_memory() {
                     n => received += n,
                 }
             }
-            // chunks bring their own lines along
+            // chunks add their own lines
             assert!(received >= size, "{received}");
         });
         println!("{size} bytes down {query}: {grown} KiB more");
@@ -121,13 +121,13 @@ fn a_body_that_breaks_off_upstream_breaks_off_here() {
         assert!(!answer.whole, "{query}: it ended as if it were whole");
         assert!(answer.body.len() <= sent, "{query}: {}", answer.body.len());
     }
-    // the raw bytes, to be sure of it: no last chunk
+    // the raw bytes show it: no last chunk
     let mut connection = proxy.connect();
     connection.send(proxy.bytes("GET /_bytes/9?chunked=1&cut=5 HTTP/1.1\nHost: {host}\n\n"));
     let raw = String::from_utf8(connection.rest()).unwrap();
     assert!(raw.starts_with("HTTP/1.1 200"), "{raw}");
     assert!(!raw.ends_with("0\r\n\r\n"), "{raw}");
-    // and the next call is none the worse
+    // and the next call is not affected
     assert_eq!(proxy.get("/_bytes/9").text(), "012345678");
 }
 
@@ -155,7 +155,7 @@ fn a_body_that_breaks_off_here_breaks_off_upstream() {
 fn a_slow_answer_comes_piece_by_piece() {
     let (_simulator, proxy) = pair();
     let mut connection = proxy.connect();
-    // after each of the three pieces it would take ten minutes
+    // with a pause after each of the three pieces it would take ten minutes
     let request = "GET /_bytes/15?piece=5&pause=600000 HTTP/1.1\nHost: {host}\n\n";
     connection.send(proxy.bytes(request));
     assert_eq!(connection.head().status, 200);
@@ -175,7 +175,7 @@ fn a_slow_request_goes_up_piece_by_piece() {
     let head = "POST /_bytes HTTP/1.1\nHost: {host}\nContent-Length: 10\n\n";
     connection.send(proxy.bytes(head));
     connection.send("01234");
-    // the instance has the request long before its end is written
+    // the instance has the request long before its end is sent
     until("the request at the simulator", || {
         (simulator.count("requests") == 1).then(|| begun.store(true, Ordering::SeqCst))
     });

@@ -1,5 +1,5 @@
-//! The house's order, held against the source itself: which module may know which (the floors),
-//! and what every file looks like. `CONTRIBUTING.md` says it in words.
+//! The rules of the source: which module may import which (the floors), and the form of every file.
+//! `CONTRIBUTING.md` describes them.
 
 mod floors;
 mod paths;
@@ -7,10 +7,10 @@ mod paths;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// No file is longer, its tests included where they stand in it.
+/// The maximum length of a file, including its tests.
 const MAX_LINES: usize = 700;
 
-/// A file of the project: its path from the top, with `/`, and its text.
+/// A file of the project: its path from the root, with `/`, and its text.
 struct File {
     path: String,
     text: String,
@@ -58,7 +58,7 @@ fn the_changelog_has_a_place_for_what_is_unreleased() {
     );
 }
 
-/// What is wrong with the look of a file.
+/// The faults in the form of a file.
 fn look(file: &File) -> Vec<String> {
     let mut faults = Vec::new();
     if !file.text.starts_with("//!") {
@@ -74,7 +74,7 @@ fn look(file: &File) -> Vec<String> {
             file.path
         ));
     }
-    // put together here, so that this file does not hold them
+    // concatenated, so that this file does not contain them
     for mark in [concat!("TO", "DO"), concat!("FIX", "ME")] {
         if file.text.contains(mark) {
             faults.push(format!(
@@ -86,7 +86,7 @@ fn look(file: &File) -> Vec<String> {
     faults
 }
 
-/// The places in which code (no comment, no string) has an identifier that begins with one of
+/// The places in code (not comments or strings) with an identifier that starts with one of
 /// `crates`.
 fn named(file: &File, crates: &[&str]) -> Vec<String> {
     let code = paths::code_only(&file.text);

@@ -1,5 +1,5 @@
-//! An instance's certificate is verified, by the system's authorities and by `ca_file`; and its
-//! connections are kept.
+//! An instance's certificate is verified with the system's authorities and `ca_file`, and its
+//! connections are reused.
 
 use crate::support::certificate::{Authority, Files};
 use crate::support::origin::{After, Certify, Rules};
@@ -21,7 +21,7 @@ fn simulator_with(files: &Files) -> (Simulator, String) {
     (simulator, url)
 }
 
-/// A TLS origin that answers everything alike, certified by `certify`.
+/// A TLS origin with one response for everything, certified by `certify`.
 fn origin(certify: Box<Certify>) -> (Origin, String) {
     let rules = Rules {
         tls: Some(certify),
@@ -47,7 +47,7 @@ fn an_instance_certified_by_ca_file_is_served() {
     let told = proxy.get("/echo").json();
     let host = url.strip_prefix("https://").unwrap();
     assert_eq!(told["headers"]["host"], serde_json::json!([host]));
-    // what is on the instance is turned back to where the app came in, which is http
+    // a location on the instance leads back to the app's scheme, http
     let answer = proxy.get(&format!("/_status/302?location={url}/x"));
     let location = format!("http://{}/x", proxy.address);
     assert_eq!(answer.header("location"), Some(location.as_str()));
@@ -79,7 +79,7 @@ fn a_server_whose_own_certificate_is_in_ca_file_is_served() {
 fn an_unknown_authority_is_refused_and_named() {
     let authority = Authority::new();
     let (_simulator, url) = simulator_of(&authority, "localhost");
-    // long enough for what was logged to be known to requests, shorter than the next attempt
+    // long enough for the failure to reach requests, shorter than the next attempt
     let proxy = Proxy::to(&url).flag("--wait-for-token", "500ms").start();
     let failure = |said: &str| {
         said.contains("token request failed")
@@ -119,7 +119,7 @@ fn the_api_is_verified_for_itself() {
         let (authority, stranger) = (Authority::new(), Authority::new());
         let honest = authority.server("localhost");
         let other = if known { &authority } else { &stranger }.server(name);
-        // the token's connection is certified as it should be, all others are not
+        // the token's connection has the right certificate, all others have not
         let certify = move |nth| {
             if nth == 1 {
                 honest.clone()
@@ -150,6 +150,6 @@ fn connections_are_kept() {
         assert_eq!(proxy.get("/x").status, 200);
     }
     assert_eq!(origin.requests().len(), 50);
-    // one for the token, one for the API; more where the last was not yet back in the pool
+    // one for the token, one for the API; more if the last was not back in the pool yet
     assert!(origin.accepted() < 25, "{} connections", origin.accepted());
 }

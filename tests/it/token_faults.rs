@@ -1,9 +1,9 @@
-//! The token endpoint fails, in every way that is known, for two minutes of Collibra's time: from
-//! a steady state no app notices; after a cold start apps are told so, and service is back as soon
-//! as the pool allows.
+//! The token endpoint fails, in every known way, for two simulated minutes. From a steady state no
+//! app notices. After a cold start apps are told, and service is restored as soon as the pool
+//! allows.
 //!
-//! Real processes on real sockets, at 60 times Collibra's speed. Run with `--nocapture` to see how
-//! long it took in each case until there was a token again.
+//! Real processes on real sockets, at 60 times real speed. `--nocapture` prints how long each case
+//! took until there was a token again.
 
 mod front;
 mod load;
@@ -21,47 +21,47 @@ use tokio::time::Instant;
 use self::load::{Got, Load};
 use self::rig::{Counted, Log, Proxy, Rig};
 
-/// A minute of Collibra's time.
+/// A simulated minute.
 const COLLIBRA_MINUTE: Duration = Duration::from_secs(1);
 const FAULT: Duration = Duration::from_secs(2);
 
 /// What scheduling on a busy machine may add to any bound.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// Cases under way at once, over all tests of this file.
+/// The number of concurrent cases, over all tests of this file.
 static AT_ONCE: Semaphore = Semaphore::const_new(8);
 
-/// Right before a token is renewed, which is when it is between 2.29 s and 2.41 s old.
+/// Just before a token is renewed, at an age between 2.29 s and 2.41 s.
 const BEFORE_RENEWAL: Duration = Duration::from_millis(2_200);
 
-/// Ages of a token, in real time, at which a fault begins. By each the renewal falls into the
-/// fault, and the pool is full again when it does.
+/// Ages of a token, in real time, at which a fault begins. For each of them the renewal falls into
+/// the fault, and the pool is full again by then.
 const PHASES: [Duration; 3] = [
     Duration::from_millis(800),
     Duration::from_millis(1_200),
     BEFORE_RENEWAL,
 ];
 
-/// What a fault may have cost, and so when the next attempt is due at the latest.
+/// The possible cost of a fault, which determines the latest next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cost {
     /// Nothing.
     Nothing,
-    /// Perhaps a token, so attempts are rationed.
+    /// Possibly a token, so attempts are spread out.
     Perhaps,
     /// Nothing, but the issuer asked for a pause.
     Pause,
-    /// It is no fault: the answer can be used.
+    /// It is not a fault: the response is usable.
     None,
 }
 
 impl Cost {
-    /// How soon after the fault's end a token is there at the latest.
+    /// How soon after the fault's end there must be a token.
     fn bound(self) -> Duration {
         match self {
             Cost::Nothing => COLLIBRA_MINUTE / 4,
             Cost::Perhaps => COLLIBRA_MINUTE,
-            // the pause, its jitter
+            // the pause and its jitter
             Cost::Pause => COLLIBRA_MINUTE * 11 / 10,
             Cost::None => Duration::ZERO,
         }
@@ -71,12 +71,12 @@ impl Cost {
 #[derive(Clone, Debug)]
 struct Fault {
     name: &'static str,
-    /// What the simulator is told; nothing for a fault of the front.
+    /// The simulator's fault; `None` for a fault of the front.
     order: Option<Value>,
     cost: Cost,
 }
 
-/// The wrong certificate, which the simulator itself cannot show.
+/// The wrong certificate, which the simulator itself cannot send.
 const CERTIFICATE: &str = "certificate";
 
 fn faults() -> Vec<Fault> {
@@ -107,7 +107,7 @@ fn faults() -> Vec<Fault> {
         kind("expires_in:0", Cost::Perhaps),
         kind("expires_in:-1", Cost::Perhaps),
         kind("expires_in:absent", Cost::Perhaps),
-        // what a token lives for here, as a string
+        // the lifetime of a token here, as a string
         kind("expires_in:\"5\"", Cost::None),
         kind("token_type:mac", Cost::Perhaps),
         Fault {
@@ -154,7 +154,7 @@ async fn steady(fault: Fault, phase: Duration) -> Report {
         (Some(order), _) => rig.simulator.order(order, true).await,
         (None, front) => front.as_ref().unwrap().go_wrong(FAULT),
     }
-    // beyond the end of the token that was there when it began
+    // until after the previous token has expired
     tokio::time::sleep_until(now() + FAULT + COLLIBRA_MINUTE * 6 / 5).await;
 
     let tally = load.end().await;
@@ -174,14 +174,14 @@ async fn steady(fault: Fault, phase: Duration) -> Report {
         });
     } else {
         report.check(failed, || "the fault fell upon nothing".to_owned());
-        // the old token is usable all the while, as the answers show: this is no longer urgent
+        // the old token stays usable, as the responses show, so this is not urgent
         let bound = fault.cost.bound().max(COLLIBRA_MINUTE);
         report.back(&proxy, begin + FAULT, bound).await;
     }
     report
 }
 
-/// With the fault there before the proxy is.
+/// With the fault before the proxy starts.
 async fn cold(fault: Fault) -> Report {
     let mut report = Report::default();
     let rig = Rig::start(fault.name == CERTIFICATE).await;
@@ -226,7 +226,7 @@ async fn cold(fault: Fault) -> Report {
     report
 }
 
-/// An issuer whose refusals cost a token each: a cold start into them, and then a second time.
+/// An issuer whose refusals cost a token each: a cold start during refusals, and a second time.
 async fn charging(kind: &str) -> Report {
     let mut report = Report::default();
     let rig = Rig::start(false).await;
@@ -252,8 +252,7 @@ async fn charging(kind: &str) -> Report {
     report
 }
 
-/// What a case showed: how long it took until there was a token again, and what was not as
-/// promised.
+/// The result of a case: how long it took until there was a token again, and broken promises.
 #[derive(Debug, Default)]
 struct Report {
     back: Vec<Duration>,
@@ -267,7 +266,7 @@ impl Report {
         }
     }
 
-    /// Never a dead token upstream, never a request beyond the pool.
+    /// Asserts that no expired token was sent and the pool was not exceeded.
     fn counts(&mut self, counted: &Counted, rate_limited: u64) {
         let kept = counted.unauthorized == 0
             && counted.rate_limited <= rate_limited
@@ -275,7 +274,7 @@ impl Report {
         self.check(kept, || format!("{counted:?}"));
     }
 
-    /// A token comes within `bound` after `end`.
+    /// Asserts that a token comes within `bound` after `end`.
     async fn back(&mut self, proxy: &Proxy, end: Instant, bound: Duration) {
         let came = |log: &Log| log.back_after(end).is_some();
         proxy.logged(bound + COLLIBRA_MINUTE, came).await;
@@ -287,7 +286,7 @@ impl Report {
         });
     }
 
-    /// Apps are served, and what they get before is what they are promised.
+    /// Asserts that apps are served again, and got the promised response before.
     async fn served_again(&mut self, proxy: &str) {
         let http = http_client();
         let patience = now() + COLLIBRA_MINUTE * 5;
@@ -302,7 +301,7 @@ impl Report {
     }
 }
 
-/// Runs cases, several at once, prints their figures and fails if any promise was broken.
+/// Runs cases, several at once, prints their figures, and fails if any promise was broken.
 async fn run<F>(cases: impl IntoIterator<Item = (String, F)>)
 where
     F: Future<Output = Report> + Send + 'static,
@@ -323,7 +322,7 @@ where
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
-/// A client that keeps its connections; it speaks plain HTTP only.
+/// A client with keep-alive connections; plain HTTP only.
 fn http_client() -> reqwest::Client {
     static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -104,10 +104,12 @@ fn each_request_has_one_span_below_its_callers() {
             (line["path"] == "/followed").then(|| line["trace_id"].as_str().unwrap().to_owned())
         });
     assert_eq!(logged, TRACE);
-    let openmetrics =
-        "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\n\r\n";
+    let openmetrics = format!(
+        "GET /metrics HTTP/1.1\r\nHost: {}\r\nAccept: application/openmetrics-text\r\n\r\n",
+        proxy.admin
+    );
     let mut scrape = http::Connection::open(proxy.admin);
-    scrape.send(openmetrics);
+    scrape.send(&openmetrics);
     let scraped = scrape.answer("GET").text();
     assert!(scraped.contains(" # {trace_id=\""), "{scraped}");
 

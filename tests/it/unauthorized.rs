@@ -1,4 +1,4 @@
-//! A 401 from the API is answered by another token, for all, and the request is sent once more.
+//! After a 401 from the API, one new token is requested for all, and the request is sent once more.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -98,12 +98,12 @@ fn an_api_that_refuses_everything_costs_two_tokens_and_its_answers_pass() {
     assert_eq!(proxy.get("/rest/2.0/application/info").status, 200);
 }
 
-/// A minute of Collibra's time, twenty times as fast.
+/// A simulated minute, at twenty times real speed.
 const MINUTE: Duration = Duration::from_secs(3);
 
 #[test]
 fn in_a_minute_of_401s_no_request_is_sent_more_than_once_again() {
-    // what each request's answers were, by its method and number
+    // the responses of each request, by its method and number
     let answers: Arc<Mutex<HashMap<String, Vec<u16>>>> = Arc::default();
     let storm = Arc::new(AtomicBool::new(false));
     let (seen, refuses) = (Arc::clone(&answers), Arc::clone(&storm));
@@ -176,7 +176,7 @@ fn in_a_minute_of_401s_no_request_is_sent_more_than_once_again() {
         refused > again,
         "{refused} were refused, {again} sent again"
     );
-    // the one before, one at once, and one for each minute since
+    // the previous one, one at once, and one for each minute since
     let allowed = 2.0 + spent.div_duration_f64(MINUTE).ceil();
     let tokens = origin.tokens().len();
     assert!(tokens as f64 <= allowed, "{tokens} tokens in {spent:?}");

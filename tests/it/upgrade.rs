@@ -1,4 +1,4 @@
-//! A new process takes the place of the old one, and nobody notices.
+//! A new process replaces the old one without a failed request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::support::proxy::message;
 use crate::support::wait::now;
 use crate::support::{Connection, PATIENCE, Proxy, Simulator, file, until};
 
-/// Callers without a pause, half of them with a connection for each call.
+/// Callers without a pause, half of them with a new connection per call.
 struct Callers {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -44,7 +44,7 @@ impl Callers {
         }
     }
 
-    /// Waits for `more` answers.
+    /// Waits for `more` responses.
     fn answered(&self, more: usize) {
         let enough = self.answered.load(Ordering::Relaxed) + more;
         until("the callers' answers", || {
@@ -53,7 +53,7 @@ impl Callers {
         });
     }
 
-    /// Ends them; not one has lost a call. Gives how many were answered.
+    /// Stops them, and asserts that no call failed. Returns the number of responses.
     fn lost_nothing(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -63,7 +63,7 @@ impl Callers {
     }
 }
 
-/// Has a successor take the proxy's place; gives it when the old process is gone.
+/// Replaces the proxy by a successor; returns it when the old process is gone.
 fn upgrade(proxy: &mut Proxy) -> Grandchild {
     proxy.process.signal("USR2");
     let successor = proxy.process.err.wait_for("a successor", |line| {
@@ -74,7 +74,7 @@ fn upgrade(proxy: &mut Proxy) -> Grandchild {
     successor
 }
 
-/// As [`upgrade`], as soon as the successor serves.
+/// As [`upgrade`], but returns as soon as the successor serves.
 fn serves(proxy: &Proxy) -> Grandchild {
     proxy.process.signal("USR2");
     let successor = proxy.process.err.wait_for("a successor", |line| {
@@ -89,7 +89,7 @@ fn is_gone(proxy: &mut Proxy) {
     });
 }
 
-/// Ends the successor, and says how the old process ended.
+/// Stops the successor; returns the old process's exit status.
 fn end(mut proxy: Proxy, successor: &Grandchild) -> i32 {
     assert!(successor.signal("TERM"), "it runs");
     proxy.process.ended_within(PATIENCE)
@@ -113,7 +113,7 @@ fn no_call_and_no_token_is_lost_by_an_upgrade_and_a_reload() {
     let answered = callers.lost_nothing();
     println!("{answered} calls in {:?}", begun.elapsed());
     simulator.assert_one_token_and_none_unauthorized();
-    // the admin address is the successor's now, with what it counted
+    // the admin address now belongs to the successor
     assert_eq!(
         crate::support::http::get(proxy.admin, "/readyz").status,
         200
@@ -241,7 +241,7 @@ fn told_to_end_it_takes_a_successor_that_starts_along() {
     });
     let successor = Grandchild(successor);
     proxy.process.signal("TERM");
-    // whichever of the two came first
+    // in either order
     let status = || (!successor.signal("TERM")).then_some(());
     until("the end of the successor", status);
     assert!(proxy.process.ended_within(Duration::from_secs(30)) <= 1);

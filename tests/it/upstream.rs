@@ -1,12 +1,12 @@
-//! The way to the instance: a name with several addresses, connections that the instance ends, an
-//! instance that comes back.
+//! The connection to the instance: a name with several addresses, connections closed by the
+//! instance, and an instance that comes back.
 
 use crate::support::origin::After;
 use crate::support::{Origin, Proxy, Simulator, until};
 
 #[test]
 fn a_name_of_which_one_address_does_not_answer_works() {
-    // localhost may be ::1 as well, and nothing listens there
+    // localhost may also be ::1, where nothing listens
     let simulator = Simulator::start();
     let url = format!("http://localhost:{}", simulator.address.port());
     let proxy = Proxy::to(&url).start();
@@ -49,7 +49,7 @@ fn a_kept_connection_that_the_instance_ended_loses_no_request() {
 
 #[test]
 fn a_post_is_never_sent_twice() {
-    // the origin takes the request and goes away, on a kept connection
+    // the origin receives the request and closes, on a kept connection
     let origin = Origin::start(|request, stream| {
         if request.method() == "POST" {
             return Ok(After::Close);
@@ -70,7 +70,7 @@ fn a_post_is_never_sent_twice() {
 
 #[test]
 fn an_instance_that_was_restarted_is_served_again() {
-    // at an address of its own, so that no other test takes the port meanwhile
+    // a fixed address, so that no other test takes the port meanwhile
     let simulator = Simulator::at("127.9.8.7:0", &[]);
     let address = simulator.address.to_string();
     let proxy = Proxy::to(&simulator.url())
@@ -79,7 +79,7 @@ fn an_instance_that_was_restarted_is_served_again() {
     assert_eq!(proxy.get("/x").status, 200);
     simulator.kill();
     proxy.get("/x").assert_refused(502, "upstream");
-    // it knows no token that was given out before
+    // it knows none of the earlier tokens
     let _simulator = Simulator::at(&address, &[]);
     until("the first success", || {
         (proxy.get("/x").status == 200).then_some(())

@@ -1,4 +1,4 @@
-//! Web pages are kept out: a listener on localhost answers to its own names only, and to no page of
+//! Web pages have no access: a listener on localhost accepts only its own names, and no page of
 //! another site.
 
 use crate::support::pair;

@@ -1,4 +1,4 @@
-//! Envoy's credential injector, which fetches its token as this program does.
+//! Envoy's credential injector, which requests its own tokens as this program does.
 
 use std::fs;
 use std::net::SocketAddr;

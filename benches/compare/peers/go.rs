@@ -7,7 +7,7 @@ use std::process::Command;
 use super::{Setup, Upstream};
 use crate::origin::Origin;
 
-/// The program's text.
+/// The program's source.
 pub(crate) const SOURCE: &str = include_str!("reverse_proxy.go");
 
 pub(super) fn command(

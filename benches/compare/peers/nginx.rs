@@ -1,4 +1,4 @@
-//! nginx: one process for one thread, without a master.
+//! nginx: one process with one thread, without a master.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ pub(super) fn command(folder: &Path, setup: Setup, origin: &Origin, listen: Sock
         true => "https",
         false => "http",
     };
-    // its workers are another user's otherwise, who cannot see into the folder
+    // otherwise its workers run as another user, who cannot read the folder
     let user = match rustix::process::geteuid().is_root() {
         true => "user root;",
         false => "",
@@ -29,7 +29,7 @@ pub(super) fn command(folder: &Path, setup: Setup, origin: &Origin, listen: Sock
         true => format!("{here}/access.log"),
         false => "off".to_owned(),
     };
-    // with less than a sixteenth of them free, nginx closes some that are in use
+    // nginx closes connections in use if fewer than a sixteenth are free
     let sockets = 4 * machine::most_connections();
     let (token, ca_file) = (&origin.token, origin.ca_file().display());
     let config = format!(

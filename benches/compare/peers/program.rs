@@ -13,13 +13,13 @@ use crate::machine;
 use crate::origin::Origin;
 use crate::support::CLIENT_SECRET;
 
-/// The configuration, in the proxy's folder.
+/// The configuration file in the proxy's folder.
 const FILE: &str = "proxy.toml";
 
-/// What every app may do.
+/// The rules of every app.
 const RULES: &str = r#"["GET /rest/2.0/**", "POST /graphql/**", "GET /rest/jobs/*"]"#;
 
-/// What one app may do from a reload on.
+/// The rules of one app after a reload.
 const OTHER_RULES: &str = r#"["GET /rest/2.0/**", "POST /graphql/**", "GET /rest/2.0/jobs/*"]"#;
 
 pub(super) fn command(
@@ -97,7 +97,7 @@ pub(super) fn key(nth: usize) -> String {
     format!("the-key-of-bench-app-{nth}")
 }
 
-/// Gives the first app another rule.
+/// Changes the first app's rules.
 pub(super) fn change_a_rule(folder: &Path) {
     let file = folder.join(FILE);
     let config = fs::read_to_string(&file).unwrap();

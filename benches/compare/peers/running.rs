@@ -1,4 +1,4 @@
-//! A proxy, or the origin, while it runs.
+//! A running proxy or origin.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,17 +17,17 @@ use crate::support::http;
 use crate::support::now;
 use crate::support::process::Process;
 
-/// How long a proxy may take to serve, and to end.
+/// The timeout of a proxy's start and end.
 const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(5);
 
 /// A process that serves.
 pub(crate) struct Running {
-    /// It, and those that it started.
+    /// The process and its children.
     pub(crate) process: Process,
-    /// Where.
+    /// Its address.
     pub(crate) address: SocketAddr,
-    /// From its start to its first answer.
+    /// The time from its start to its first response.
     pub(crate) started_in: Duration,
     setup: Setup,
     begin: Instant,
@@ -35,11 +35,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts `command` on `processors`; waits until a request to `address` is answered. What it
-    /// writes goes to the file `output` in `folder`.
+    /// Starts `command` on `processors`, and waits until a request to `address` is answered. Its
+    /// output goes to the file `output` in `folder`.
     ///
     /// # Errors
-    /// That it does not serve, with the end of what it wrote.
+    /// If it does not serve, with the end of its output.
     pub(crate) fn start(
         folder: TempDir,
         mut command: Command,
@@ -74,7 +74,7 @@ impl Running {
             }
             if process.0.try_wait().is_ok_and(|ended| ended.is_some()) || now() - begin > START {
                 return Err(format!(
-                    "it does not serve; it said {}",
+                    "it does not serve; its output: {}",
                     last_words(&output)
                 ));
             }
@@ -82,7 +82,7 @@ impl Running {
         }
     }
 
-    /// The end of what it wrote.
+    /// The end of its output.
     pub(crate) fn last_words(&self) -> String {
         last_words(&self.folder.path().join("output"))
     }
@@ -108,11 +108,10 @@ impl Running {
         Err("not every client has a token".to_owned())
     }
 
-    /// How long this program takes from SIGHUP until a configuration with another rule is in
-    /// force.
+    /// How long this program takes from SIGHUP until a configuration with another rule is in force.
     ///
     /// # Errors
-    /// It does not take it over.
+    /// It does not load it.
     pub(crate) fn reload(&self) -> Result<Duration, String> {
         program::change_a_rule(self.folder.path());
         let output = self.folder.path().join("output");
@@ -128,10 +127,10 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Err(format!("the configuration is not taken over: {text}"))
+        Err(format!("the configuration was not loaded: {text}"))
     }
 
-    /// Checks that what is forwarded has the token: a proxy that attaches none does less.
+    /// Checks that forwarded requests have the token: a proxy that attaches none does less work.
     pub(super) fn attaches(&self, token: &str) -> Result<(), String> {
         let request = self.setup.request(self.address, AUTHORIZATION);
         let answer = call(self.address, &request);
@@ -143,7 +142,7 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Ends it gently: nginx takes its worker with it only then.
+    /// Ends it gently, because nginx stops its worker only then.
     fn drop(&mut self) {
         let pid = Pid::from_child(&self.process.0);
         let _ = kill_process(pid, Signal::TERM);
@@ -161,13 +160,13 @@ fn last_words(output: &Path) -> String {
     format!("{last:#?}")
 }
 
-/// An address of the loopback that nothing listens at.
+/// A loopback address without a listener.
 pub(crate) fn free_address() -> SocketAddr {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     free.local_addr().unwrap()
 }
 
-/// Sends `request` on a connection of its own; gives the status and the body.
+/// Sends `request` on a new connection; returns the status and the body.
 fn call(address: SocketAddr, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

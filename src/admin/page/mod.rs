@@ -336,7 +336,7 @@ fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::{CANARY, cell, holds, refused, view};
+    use super::super::view::tests::{CANARY, holds, refused, slot, view};
     use super::*;
     use crate::clock::Clock;
     use crate::token::cache::Status;
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn without_a_script_it_says_the_same_as_text() {
         let (view, clock) = view();
-        cell(&view).publish(Status {
+        slot(&view).publish(Status {
             store_problem: Some("redis://redis:6379 does not answer".into()),
             ..refused(holds(clock.now()), clock.now())
         });
@@ -379,7 +379,7 @@ mod tests {
         if let Some(failure) = &mut status.failure {
             failure.error.message = evil.to_owned();
         }
-        cell(&view).publish(status);
+        slot(&view).publish(status);
         let html = page(&view.report());
         assert!(html.contains(&escape(evil)), "{html}");
         assert!(!html.contains("<script>"));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::loops::Names;
 use super::source::Source;
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, effective};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel::Proxy;
 use crate::socket::Address;
@@ -23,6 +23,10 @@ pub struct Args {
     /// each client out of its pool unless the store has a good one, and call the API with it once
     #[arg(long)]
     pub live: bool,
+    /// Print the configuration as a file with every key and the value that counts, in place of the
+    /// summary; a secret is shown as where it comes from
+    #[arg(long, conflicts_with = "live")]
+    pub print: bool,
     /// The path that --live calls
     #[arg(long, value_name = "PATH", requires = "live", default_value = client::PROBE, value_parser = client::probe)]
     pub probe: String,
@@ -41,6 +45,10 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.source.load()?;
     let mut out = io::stdout();
+    if args.print {
+        print(&config, &mut out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let loops = Names::configured(&config).loops().await;
     if !loops.is_empty() {
         for found in loops {
@@ -53,6 +61,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration as a file, the warnings as its comments.
+fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    for warning in &config.warnings {
+        writeln!(out, "# warning: {warning}")?;
+    }
+    out.write_all(effective::toml(config).as_bytes())
 }
 
 /// One line for each warning, instance, client and listener.
@@ -182,6 +198,7 @@ mod tests {
                 config: Some("/none.toml".into()),
                 ..Source::default()
             },
+            print: false,
             live: false,
             probe: client::PROBE.to_owned(),
         };

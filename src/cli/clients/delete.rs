@@ -1,24 +1,24 @@
-//! `clients delete`: a client's end.
+//! `clients delete`: deletes a client.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use anyhow::{Context, bail};
 
 use super::authority::Anyone;
-use super::site::Where;
+use super::site::SiteArgs;
 use super::{print, print_json};
 use crate::cli::Usage;
 use crate::client_id::ClientId;
 use crate::telemetry::printable::clean;
 
-/// Delete a client: its tokens end, and it gets no more
+/// Delete a client: its tokens are revoked, and it gets no new ones
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
     /// The client's id
     #[arg(value_parser = ClientId::parse)]
     id: ClientId,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 
@@ -30,20 +30,20 @@ pub(super) struct Args {
     by: Anyone,
 
     #[command(flatten)]
-    at: Where,
+    at: SiteArgs,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// If it is not deleted, or nobody says yes.
+/// If the client is not deleted, or the user does not confirm.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     if !args.yes && !io::stdin().is_terminal() {
-        let missing = "there is no terminal to ask whether that is meant: give --yes";
+        let missing = "there is no terminal to ask for confirmation: give --yes";
         return Err(Usage(missing.to_owned()).into());
     }
-    let site = args.at.settle(args.by.client.as_deref())?;
-    let by = args.by.settle(&site)?.authorization().await?;
+    let site = args.at.resolve(args.by.client.as_deref())?;
+    let by = args.by.resolve(&site)?.authorization().await?;
     if !args.yes {
         let client = site.api.show(&by, &args.id).await?;
         let name = client.client_name.as_deref().map_or("-".into(), clean);
@@ -57,8 +57,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let deleted = site.api.delete(&by, &args.id).await;
     match deleted {
-        Err(error) if error.kind.may_be_done() => {
-            return Err(error).context("it may be deleted all the same: look with `clients list`");
+        Err(error) if error.kind.may_have_succeeded() => {
+            return Err(error).context("it may be deleted nevertheless: check with `clients list`");
         }
         deleted => deleted?,
     }

@@ -1,8 +1,8 @@
-//! A Secret of Kubernetes as the place of a client's credentials: `client_id` and `client_secret`, as
-//! the manifests mount them.
+//! A Kubernetes Secret as the destination of a client's credentials: `client_id` and
+//! `client_secret`, as the manifests mount them.
 //!
-//! Promises: nothing that is there is replaced, and before a client is registered the server has said
-//! that it would create the Secret. What it says in its answers is not passed on.
+//! Guarantees: an existing Secret is never replaced. Before a client is registered, a dry run
+//! checks that the server would create the Secret. No message quotes the server.
 
 use std::time::Duration;
 
@@ -19,17 +19,17 @@ use kube::core::Request;
 use crate::registration::Registered;
 use crate::store::kubernetes::access::{self, Access};
 
-/// How long a call may take, with whatever program logs in for it.
+/// The timeout of a call, including the login program.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Names a Secret.
+/// The name of a Secret.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
     namespace: String,
     name: String,
 }
 
-/// A Secret that is not there yet, and may be created.
+/// A Secret that does not exist yet and may be created.
 #[derive(Debug)]
 pub(super) struct NewSecret {
     access: Access,
@@ -37,7 +37,7 @@ pub(super) struct NewSecret {
 }
 
 impl Name {
-    /// Reads `NAMESPACE/NAME`.
+    /// Parses `NAMESPACE/NAME`.
     ///
     /// # Errors
     /// What to write instead.
@@ -61,7 +61,7 @@ impl Name {
         })
     }
 
-    /// For people.
+    /// The Secret, for messages.
     pub(super) fn describe(&self) -> String {
         format!(
             "the Secret {} in the namespace {}",
@@ -71,10 +71,10 @@ impl Name {
 }
 
 impl NewSecret {
-    /// Has the server try it out.
+    /// Checks with a dry run that the Secret can be created.
     ///
     /// # Errors
-    /// Why it would not be created, and what to do.
+    /// Why it cannot be created, and what to do.
     pub(super) async fn prepare(name: &Name) -> anyhow::Result<NewSecret> {
         let env = |variable: &str| {
             let set = std::env::var(variable).ok();
@@ -92,10 +92,10 @@ impl NewSecret {
         Ok(new)
     }
 
-    /// Creates it with the credentials of `registered`; nothing happens if that has no secret.
+    /// Creates the Secret with the credentials of `registered`; does nothing if there is no secret.
     ///
     /// # Errors
-    /// If it is not created, or may not be.
+    /// If it cannot be created.
     pub(super) async fn put(&self, registered: &Registered) -> anyhow::Result<()> {
         if registered.secret.is_none() {
             return Ok(());
@@ -107,7 +107,7 @@ impl NewSecret {
         self.name.describe()
     }
 
-    /// Creates it; without `registered` that is tried out only.
+    /// Creates it; a dry run without `registered`.
     async fn create(&self, registered: Option<&Registered>) -> anyhow::Result<()> {
         let parameters = PostParams {
             dry_run: registered.is_none(),
@@ -119,8 +119,10 @@ impl NewSecret {
         let sent = async {
             let client = self.access.client().await?;
             let sent = client.send(request.map(Body::from)).await;
-            // its words may be those of the program that logs in
-            sent.map_err(|_| anyhow!("it cannot be reached; see that `kubectl get secrets` works"))
+            // the error may quote the login program
+            sent.map_err(|_| {
+                anyhow!("it cannot be reached; check that `kubectl get secrets` works")
+            })
         };
         let answer = match tokio::time::timeout(PATIENCE, sent).await {
             Ok(answer) => answer,
@@ -131,14 +133,14 @@ impl NewSecret {
             Ok(answer) => answer.status(),
             Err(error) if registered.is_none() => return Err(error.context(access.to_string())),
             Err(error) => bail!(
-                "{access}: {error:#}; {name} may be there all the same, with credentials that are of no use: look, and delete it then"
+                "{access}: {error:#}; {name} may exist nevertheless, with useless credentials: check, and delete it if so"
             ),
         };
         match status {
             StatusCode::CREATED | StatusCode::OK => Ok(()),
-            StatusCode::CONFLICT => bail!(
-                "{name} is there already; name another, or delete it if what it holds is of no more use"
-            ),
+            StatusCode::CONFLICT => {
+                bail!("{name} already exists; name another, or delete it if it is no longer needed")
+            }
             StatusCode::NOT_FOUND => {
                 bail!(
                     "{access} has no namespace {}; create it",
@@ -146,13 +148,13 @@ impl NewSecret {
                 )
             }
             StatusCode::FORBIDDEN => bail!(
-                "{access} does not let this user create secrets in the namespace {}; bind it to a Role with that verb, or let another run this",
+                "{access} does not let this user create secrets in the namespace {}; bind it to a Role with that verb, or run this as another user",
                 self.name.namespace
             ),
             StatusCode::UNAUTHORIZED => {
                 bail!("{access} does not accept the token or the certificate; renew it")
             }
-            status => bail!("{access} answers {status} to create {name}; see what its log says"),
+            status => bail!("{access} answers {status} to create {name}; check its log"),
         }
     }
 
@@ -182,7 +184,7 @@ impl NewSecret {
     }
 }
 
-/// Where kubectl keeps its configuration, if it does.
+/// The path of kubectl's configuration, if it exists.
 fn of_kubectl() -> Option<String> {
     let path = std::path::Path::new(&std::env::var_os("HOME")?).join(".kube/config");
     path.exists().then(|| path.to_str().map(str::to_owned))?

@@ -1,7 +1,7 @@
-//! `clients list`: everyone who is registered.
+//! `clients list`: lists all registered clients.
 
 use super::authority::Anyone;
-use super::site::Where;
+use super::site::SiteArgs;
 use super::{print, print_json, rows};
 
 /// List all clients
@@ -15,16 +15,16 @@ pub(super) struct Args {
     by: Anyone,
 
     #[command(flatten)]
-    at: Where,
+    at: SiteArgs,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// If they are not told.
+/// If the call fails.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let site = args.at.settle(args.by.client.as_deref())?;
-    let by = args.by.settle(&site)?.authorization().await?;
+    let site = args.at.resolve(args.by.client.as_deref())?;
+    let by = args.by.resolve(&site)?.authorization().await?;
     let clients = site.api.list(&by).await?;
     if args.json {
         print_json(&clients)

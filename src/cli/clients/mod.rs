@@ -1,8 +1,7 @@
-//! `clients`: the life of registered applications, from their registration to their end.
+//! `clients`: manages registered applications from registration to deletion.
 //!
-//! `site` says where they are, `authority` who asks, `target` where a secret goes; each subcommand
-//! has a file. Nothing here prints a secret but what `target` lets through, and that only when it
-//! was asked for.
+//! `site` selects the instance, `authority` the caller's credentials, `target` the destination of a
+//! secret. Each subcommand has its own file. Only `target` prints secrets, and only on request.
 
 mod authority;
 mod delete;
@@ -21,21 +20,21 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::status_table::table;
+use super::table::table;
 use crate::registration::Registration;
 use crate::telemetry::printable::escape_json;
 
-/// Register clients at Collibra, look at them, change, rotate and delete them
+/// Register clients at Collibra, list, change, rotate and delete them
 ///
-/// A client is a registered application: an id and a secret, with which tokens are taken. Its
-/// secret is shown once, when it is registered, and is never printed unless you ask for that.
+/// A client is a registered application: an id and a secret, which get tokens. Its secret is shown
+/// once, at registration, and is never printed unless you ask for it.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
 }
 
-// each says what it does at its `Args`
+// the help texts are at each subcommand's `Args`
 #[derive(Subcommand)]
 enum Command {
     List(list::Args),
@@ -46,10 +45,10 @@ enum Command {
     Rotate(rotate::Args),
 }
 
-/// Carries the subcommand out.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// What it says: the configuration's faults, what Collibra refused, what cannot be written.
+/// Faults of the configuration, refusals by Collibra, or a destination that cannot be written.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List(args) => list::run(args).await?,
@@ -62,18 +61,18 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes to standard output.
+/// Prints to standard output.
 fn print(text: &str) -> anyhow::Result<()> {
     super::write_out(text.as_bytes())
 }
 
-/// Writes JSON to standard output, for scripts.
+/// Prints JSON to standard output, for scripts.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let json = serde_json::to_string_pretty(value)?;
     print(&format!("{}\n", escape_json(&json)))
 }
 
-/// Clients as a table for people.
+/// Formats clients as a table.
 fn rows(clients: &[Registration]) -> String {
     table(
         &["ID", "NAME", "REGISTERED", "GRANTS"],

@@ -1,27 +1,27 @@
-//! `clients register`: a new client, whose secret goes where it was told to.
+//! `clients register`: registers a client and stores its secret.
 
 use anyhow::Context;
 
 use super::authority::Anyone;
-use super::site::Where;
+use super::site::SiteArgs;
 use super::target::{Output, lines};
 use super::{print, print_json};
 use crate::registration::NewClient;
 
-/// Register a client and keep its credentials
+/// Register a client and store its credentials
 ///
-/// Its secret is shown once, in the answer to this. So it has to be said where it goes before
-/// anything is registered.
+/// Its secret is shown once, in the response. So you must say where it goes before anything is
+/// registered.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
-    /// A name that no other client has, and that tells what it is for
+    /// A unique name that tells what the client is for
     name: String,
 
-    /// A grant that it may use; may be given several times [default: Collibra's]
+    /// A grant that it may use; repeatable [default: Collibra's]
     #[arg(long = "grant-type", value_name = "GRANT")]
     grant_types: Vec<String>,
 
-    /// The Collibra software bundle that it is a part of
+    /// The Collibra software bundle that it belongs to
     #[arg(long, value_name = "ID")]
     software_id: Option<String>,
 
@@ -36,20 +36,20 @@ pub(super) struct Args {
     by: Anyone,
 
     #[command(flatten)]
-    at: Where,
+    at: SiteArgs,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// If it is not registered, or its secret cannot be kept.
+/// If the client is not registered, or its secret cannot be stored.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let target = args
         .output
         .prepare("the client's secret is shown once and would be lost")
         .await?;
-    let site = args.at.settle(args.by.client.as_deref())?;
-    let by = args.by.settle(&site)?.authorization().await?;
+    let site = args.at.resolve(args.by.client.as_deref())?;
+    let by = args.by.resolve(&site)?.authorization().await?;
     let new = NewClient {
         name: args.name,
         grant_types: args.grant_types,
@@ -57,10 +57,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let registered = match site.api.register(&by, &new).await {
         Ok(registered) => registered,
-        Err(error) if error.kind.may_be_done() => {
+        Err(error) if error.kind.may_have_succeeded() => {
             let host = site.api.host();
             let advice = format!(
-                "{} may be registered at {host} all the same, with a secret that is lost: look with `clients list`, and delete it before you try again",
+                "{} may be registered at {host} nevertheless, with a lost secret: check with `clients list`, and delete it before you retry",
                 new.name
             );
             return Err(error).context(advice);
@@ -68,15 +68,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     };
     let said = target.describe();
-    let told = match target.take(&registered).await {
+    let told = match target.store(&registered).await {
         Ok(told) => told,
         Err(error) => {
-            // without its secret it is of no use to anyone
+            // nobody can use the client without its secret
             let id = &registered.registration.client_id;
             let left = match site.api.delete(&by, id).await {
                 Ok(()) => format!("{} was deleted again", new.name),
                 Err(deleting) => format!(
-                    "{} stays behind without its secret, for it cannot be deleted ({deleting}): delete {id} yourself",
+                    "{} remains without its secret, because deleting it failed ({deleting}): delete {id} yourself",
                     new.name
                 ),
             };

@@ -1,7 +1,7 @@
-//! `clients show`: one client.
+//! `clients show`: shows one client.
 
 use super::authority::Anyone;
-use super::site::Where;
+use super::site::SiteArgs;
 use super::{print, print_json, rows};
 use crate::client_id::ClientId;
 
@@ -20,16 +20,16 @@ pub(super) struct Args {
     by: Anyone,
 
     #[command(flatten)]
-    at: Where,
+    at: SiteArgs,
 }
 
-/// Carries it out.
+/// Runs the command.
 ///
 /// # Errors
-/// If it is not told.
+/// If the call fails.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let site = args.at.settle(args.by.client.as_deref())?;
-    let by = args.by.settle(&site)?.authorization().await?;
+    let site = args.at.resolve(args.by.client.as_deref())?;
+    let by = args.by.resolve(&site)?.authorization().await?;
     let client = site.api.show(&by, &args.id).await?;
     if args.json {
         print_json(&client)

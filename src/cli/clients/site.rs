@@ -1,4 +1,4 @@
-//! Where clients are registered: an instance of the configuration, or one named by its URL.
+//! The instance whose clients are managed: one of the configuration, or one given by its URL.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::config::{self, Config};
 use crate::registration::{self, Base, RegistrationClient};
 use crate::upstream::Instance;
 
-/// How long one call may take.
+/// The timeout of one call.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The options that say where.
+/// The options that select the instance.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Where")]
-pub(super) struct Where {
+pub(super) struct SiteArgs {
     /// The configuration file (TOML) [env: COLLIBRA_AUTH_PROXY_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub(super) struct Where {
     #[arg(long, value_name = "NAME", conflicts_with = "url")]
     instance: Option<String>,
 
-    /// The instance by its address, like https://acme.collibra.com, without a configuration
+    /// The address of an instance, like https://acme.collibra.com, without a configuration
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     url: Option<String>,
 
@@ -35,11 +35,11 @@ pub(super) struct Where {
     #[arg(long, value_name = "FILE", requires = "url")]
     ca_file: Option<PathBuf>,
 
-    /// With --url: accept http:// to another machine, though secrets travel unencrypted
+    /// With --url: accept http:// to another machine, although secrets travel unencrypted
     #[arg(long, requires = "url")]
     allow_insecure: bool,
 
-    /// Clients of the platform, below /rest/auth/v1/platform
+    /// The platform's clients, below /rest/auth/v1/platform
     #[arg(long)]
     platform: bool,
 }
@@ -47,7 +47,7 @@ pub(super) struct Where {
 /// An instance, and the configuration that it comes from.
 #[derive(Debug)]
 pub(super) struct Site {
-    /// The configuration, if there is one.
+    /// The configuration, if any.
     pub(super) config: Option<Config>,
     /// The instance.
     pub(super) instance: Arc<Instance>,
@@ -55,13 +55,12 @@ pub(super) struct Site {
     pub(super) api: RegistrationClient,
 }
 
-impl Where {
-    /// Settles it; `client` is a client of the configuration whose instance is meant if nothing
-    /// else is said.
+impl SiteArgs {
+    /// Selects the instance; by default that of `client`, a client of the configuration.
     ///
     /// # Errors
     /// [`Usage`], or the faults of the configuration.
-    pub(super) fn settle(&self, client: Option<&str>) -> anyhow::Result<Site> {
+    pub(super) fn resolve(&self, client: Option<&str>) -> anyhow::Result<Site> {
         let (config, instance) = match &self.url {
             Some(url) => {
                 let ca_file = self.ca_file.as_deref();
@@ -97,7 +96,7 @@ impl Where {
     /// The path of the configuration.
     ///
     /// # Errors
-    /// [`Usage`] if none is named.
+    /// [`Usage`] if none is given.
     pub(super) fn config_path(&self) -> anyhow::Result<PathBuf> {
         let named = || environment(config::FILE_VARIABLE).filter(|path| !path.is_empty());
         let path = self.config.clone().or_else(|| named().map(PathBuf::from));
@@ -127,13 +126,13 @@ impl Where {
         let mut each = instances.values();
         match (each.next(), each.next()) {
             (Some(only), None) => Ok(Arc::clone(only)),
-            _ => Err(Usage(format!("say which with --instance: {}", all())).into()),
+            _ => Err(Usage(format!("choose one with --instance: {}", all())).into()),
         }
     }
 }
 
 impl Site {
-    /// A client of the configuration.
+    /// Looks up a client of the configuration.
     ///
     /// # Errors
     /// [`Usage`] if there is no such client, or no configuration.

@@ -1,5 +1,5 @@
-//! Where a secret goes that is shown only once. It is settled, and made ready, before anything is
-//! asked that brings one: what has nowhere to go would be lost.
+//! The destination of a secret that is shown only once. It is chosen and prepared before the
+//! request that returns the secret, which would be lost without one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,57 +16,57 @@ use crate::cli::Usage;
 use crate::registration::{Registered, Registration};
 use crate::secret::Secret;
 
-/// The options that say where.
+/// The options that choose the destination.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Where the secret goes")]
+#[command(next_help_heading = "Destination of the secret")]
 pub(super) struct Output {
-    /// A new file for the credentials, mode 0600, as credentials_file of the configuration reads it;
+    /// A new file for the credentials, mode 0600, usable as credentials_file in the configuration;
     /// or kubernetes:NAMESPACE/NAME, a new Secret with the keys client_id and client_secret
     #[arg(
         long,
         value_name = "FILE",
         conflicts_with = "show_secret",
-        value_parser = PathBufValueParser::new().try_map(Place::parse)
+        value_parser = PathBufValueParser::new().try_map(Destination::parse)
     )]
-    output: Option<Place>,
+    output: Option<Destination>,
 
     /// Print the secret to standard output
     #[arg(long)]
     show_secret: bool,
 }
 
-/// Where a secret is to go.
+/// The destination of a secret.
 #[derive(Clone, Debug)]
-enum Place {
+enum Destination {
     File(PathBuf),
     #[cfg(feature = "kubernetes")]
     Kubernetes(Name),
 }
 
-impl Place {
-    fn parse(typed: PathBuf) -> Result<Place, &'static str> {
+impl Destination {
+    fn parse(typed: PathBuf) -> Result<Destination, &'static str> {
         let name = typed.to_str().and_then(|t| t.strip_prefix("kubernetes:"));
         match name {
-            None => Ok(Place::File(typed)),
+            None => Ok(Destination::File(typed)),
             #[cfg(feature = "kubernetes")]
-            Some(name) => Name::parse(name).map(Place::Kubernetes),
+            Some(name) => Name::parse(name).map(Destination::Kubernetes),
             #[cfg(not(feature = "kubernetes"))]
             Some(_) => Err("this program was built without Kubernetes; name a file"),
         }
     }
 }
 
-/// A place that is ready to take a secret.
+/// A destination that is prepared to take a secret.
 #[derive(Debug)]
 pub(super) enum Target {
     /// A file.
     File {
         /// Its path.
         path: PathBuf,
-        /// What will be put there.
+        /// The new file before it is renamed into place.
         pending: Pending,
     },
-    /// A Secret of Kubernetes.
+    /// A Kubernetes Secret.
     #[cfg(feature = "kubernetes")]
     Kubernetes(NewSecret),
     /// Standard output.
@@ -74,21 +74,20 @@ pub(super) enum Target {
 }
 
 impl Output {
-    /// Makes the place ready. `why` says what is lost without one.
+    /// Prepares the destination. `why` says what is lost without one.
     ///
     /// # Errors
-    /// [`Usage`] if none is named; otherwise that it cannot be written.
+    /// [`Usage`] if none is given; otherwise that it cannot be written.
     pub(super) async fn prepare(&self, why: &str) -> anyhow::Result<Target> {
         match &self.output {
-            Some(Place::File(path)) => Target::file(path),
+            Some(Destination::File(path)) => Target::file(path),
             #[cfg(feature = "kubernetes")]
-            Some(Place::Kubernetes(name)) => {
+            Some(Destination::Kubernetes(name)) => {
                 Ok(Target::Kubernetes(NewSecret::prepare(name).await?))
             }
             None if self.show_secret => Ok(Target::Terminal),
             None => {
-                let choice =
-                    "give --output FILE to keep it there, or --show-secret to have it printed";
+                let choice = "give --output FILE to store it there, or --show-secret to print it";
                 Err(Usage(format!("{why}: {choice}; nothing was done")).into())
             }
         }
@@ -99,7 +98,7 @@ impl Target {
     fn file(path: &Path) -> anyhow::Result<Target> {
         if fs::symlink_metadata(path).is_ok() {
             bail!(
-                "{} is there already; name another file, or move it away if its secret is of no more use",
+                "{} already exists; name another file, or move it away if its secret is no longer needed",
                 path.display()
             );
         }
@@ -109,12 +108,12 @@ impl Target {
         })
     }
 
-    /// Puts the credentials where they belong; nothing happens if `registered` has no secret.
-    /// Gives what may be printed: with the secret only if this is where it goes.
+    /// Stores the credentials; does nothing if `registered` has no secret. Returns what may be
+    /// printed, with the secret only if it goes to the terminal.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub(super) async fn take(self, registered: &Registered) -> anyhow::Result<Value> {
+    /// If the destination cannot be written.
+    pub(super) async fn store(self, registered: &Registered) -> anyhow::Result<Value> {
         let told = serde_json::to_value(&registered.registration)?;
         let Some(credentials) = registered.credentials() else {
             return Ok(told);
@@ -133,7 +132,7 @@ impl Target {
         }
     }
 
-    /// Where the secret went, for people.
+    /// The destination, for messages.
     pub(super) fn describe(&self) -> String {
         match self {
             Target::File { path, .. } => format!("its credentials are in {}", path.display()),
@@ -144,7 +143,7 @@ impl Target {
     }
 }
 
-/// A client for people, with the secret if `told` has it.
+/// Formats a client for the terminal, with the secret if `told` has it.
 pub(super) fn lines(told: &Value, registration: &Registration) -> String {
     let mut text = super::rows(std::slice::from_ref(registration));
     if let Some(secret) = told["client_secret"].as_str() {
@@ -153,10 +152,10 @@ pub(super) fn lines(told: &Value, registration: &Registration) -> String {
     text
 }
 
-/// Begins a file for credentials.
+/// Starts a file for credentials.
 ///
 /// # Errors
-/// That its directory cannot be written, and what to do.
+/// If its directory cannot be written; says what to do.
 pub(super) fn begin(path: &Path) -> anyhow::Result<Pending> {
     Pending::begin(path, &beside(path, "tmp")).with_context(|| {
         format!(
@@ -166,17 +165,17 @@ pub(super) fn begin(path: &Path) -> anyhow::Result<Pending> {
     })
 }
 
-/// Puts `content` in place.
+/// Writes `content` and renames the file into place.
 ///
 /// # Errors
-/// That it cannot be written.
+/// If it cannot be written.
 pub(super) fn put(pending: Pending, path: &Path, content: &Secret) -> anyhow::Result<()> {
     let put = pending.put(content.expose().as_bytes());
     put.with_context(|| format!("{} cannot be written", path.display()))?;
     Ok(())
 }
 
-/// `path` with another ending behind its own.
+/// Appends `ending` to `path`.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(".");

@@ -1,4 +1,4 @@
-//! The demo's apps: programs that call the API over and over, as exporters and lineage jobs do.
+//! The demo's apps: programs that call the API repeatedly, as exporters and lineage jobs do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
 /// How long an app pauses between two calls.
 const PAUSE: Duration = Duration::from_millis(150);
 
-/// No call of the demo takes longer than this, unless something is wrong.
+/// The timeout of a demo call; reached only if something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where an app's tokens come from.
+/// How an app gets its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tokens {
-    /// It fetches its own and keeps it until it ends, as well-made programs do.
+    /// It requests its own token and uses it until it expires, as well-behaved programs do.
     Own,
-    /// It has none: the proxy attaches one.
-    TheProxys,
+    /// The proxy attaches one.
+    FromProxy,
 }
 
-/// Starts the apps of `board` against `base` (no slash at its end). They stop when the set is
-/// dropped.
+/// Starts the apps of `board` against `base`, which has no trailing slash. They stop when the set
+/// is dropped.
 pub(super) fn start(base: &str, tokens: Tokens, board: &Arc<Board>, apps: usize) -> JoinSet<()> {
     let mut running = JoinSet::new();
     for index in 0..apps {
@@ -50,7 +50,7 @@ struct App {
     base: String,
     tokens: Tokens,
     http: Client,
-    /// The token in hand and when it ends.
+    /// The current token and its expiry.
     held: Option<(String, Instant)>,
 }
 
@@ -62,7 +62,7 @@ struct Granted {
 
 impl App {
     async fn run(mut self, index: usize, board: Arc<Board>) {
-        // the apps of one machine do not all call at the same moment
+        // start the apps at different moments
         tokio::time::sleep(PAUSE.mul_f64(index as f64 / 8.0)).await;
         loop {
             let call = self.call().await;
@@ -89,9 +89,9 @@ impl App {
         }
     }
 
-    /// The token to send, fetched if the one in hand has ended.
+    /// The token to send; requests a new one if the current one has expired.
     async fn token(&mut self) -> Result<Option<String>, Call> {
-        if self.tokens == Tokens::TheProxys {
+        if self.tokens == Tokens::FromProxy {
             return Ok(None);
         }
         if let Some((token, ends)) = &self.held

@@ -1,19 +1,19 @@
-//! What happened to each app of the demo so far.
+//! The results of the demo's apps so far.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-/// How many of its last calls an app shows.
-pub(super) const STRIP: usize = 24;
+/// How many recent calls an app shows on a wide screen.
+pub(super) const STRIP: usize = 60;
 
-/// How one call of an app ended.
+/// How an app's call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
-    /// With the answer it wanted.
+    /// Successfully.
     Answered,
-    /// With a 429: no token for it, or the answer itself.
+    /// With a 429, for the token or the call itself.
     RateLimited,
-    /// In any other way.
+    /// With any other failure.
     Failed,
 }
 
@@ -23,13 +23,13 @@ pub(super) struct Board {
     apps: Vec<Mutex<App>>,
 }
 
-/// One app's calls.
+/// One app's results.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct App {
     pub(super) answered: u64,
     pub(super) rate_limited: u64,
     pub(super) failed: u64,
-    /// The last calls, the newest last.
+    /// The recent calls, newest last.
     pub(super) strip: VecDeque<Call>,
 }
 
@@ -40,7 +40,7 @@ impl Board {
         }
     }
 
-    /// Notes how a call of the app with this index ended.
+    /// Records how a call of this app ended.
     pub(super) fn note(&self, app: usize, call: Call) {
         let Ok(mut app) = self.apps[app].lock() else {
             return;
@@ -56,7 +56,7 @@ impl Board {
         app.strip.push_back(call);
     }
 
-    /// All apps as they stand.
+    /// The current results of all apps.
     pub(super) fn apps(&self) -> Vec<App> {
         self.apps
             .iter()
@@ -66,13 +66,13 @@ impl Board {
 }
 
 impl App {
-    /// Calls that did not bring what the app wanted.
+    /// The calls that failed.
     pub(super) fn lost(&self) -> u64 {
         self.rate_limited + self.failed
     }
 }
 
-/// One side's apps together.
+/// The sum over one side's apps.
 pub(super) fn total(apps: &[App]) -> App {
     apps.iter().fold(App::default(), |sum, app| App {
         answered: sum.answered + app.answered,

@@ -1,11 +1,12 @@
-//! `demo`: a simulated Collibra, the proxy and some apps in one process, side by side with the
-//! same apps that each fetch a token of their own.
+//! `demo`: a simulated Collibra, the proxy and some apps in one process, next to the same apps that
+//! each request their own tokens.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::terminal::{Screen, Wish};
 use crate::app::handover::Inheritance;
 use crate::app::{self, Running};
 use crate::clock::{Clock, SystemClock};
@@ -19,33 +20,33 @@ mod view;
 
 use apps::Tokens;
 use board::{Board, total};
-use view::{Scene, Side};
+use view::{Addresses, Scene, Side};
 
 /// How often the table is redrawn.
 const FRAME: Duration = Duration::from_millis(125);
 
-/// How often a pipe gets a line.
+/// How often a line is written to a pipe.
 const LINE: Duration = Duration::from_secs(1);
 
-/// Collibra's pool, in its own time.
+/// The refill interval of Collibra's pool, in simulated time.
 const REFILL: Duration = Duration::from_secs(60);
 
-/// Watch what the proxy does for you, without a Collibra: everything in one process.
+/// Watch what the proxy does for you, without a Collibra: everything in one process
 ///
-/// Two simulated Collibras stand side by side, each with a pool of 5 tokens, refilled at one a
-/// minute. On the left some apps each fetch a token of their own, on the right the same apps call
+/// Two simulated Collibras run side by side, each with a pool of 5 tokens that refills at one a
+/// minute. On the left, some apps each request their own tokens. On the right, the same apps call
 /// through the proxy. Exits with 1 if an app behind the proxy saw a failure or a 429.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How long to watch
+    /// How long to run
     #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     length: Duration,
 
-    /// How many apps stand on each side
+    /// How many apps run on each side
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     apps: u16,
 
-    /// Seconds at Collibra that pass in one second here
+    /// Simulated seconds per real second
     #[arg(long, value_name = "N", default_value_t = 20.0)]
     speed: f64,
 }
@@ -57,7 +58,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let apps = usize::from(args.apps);
     let left = Stage::set(&args, Tokens::Own, apps).await?;
-    let right = Stage::set(&args, Tokens::TheProxys, apps).await?;
+    let right = Stage::set(&args, Tokens::FromProxy, apps).await?;
     let started = SystemClock.now();
     let scene = || Scene {
         elapsed: SystemClock.now().since(started).min(args.length),
@@ -65,19 +66,22 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         speed: args.speed,
         own: left.look("each for itself"),
         proxied: right.look("behind the proxy"),
+        addresses: right.addresses(),
     };
 
     let mut out = io::stdout();
-    let on_a_terminal = out.is_terminal();
-    let mut tick = tokio::time::interval(if on_a_terminal { FRAME } else { LINE });
+    let mut screen = out.is_terminal().then(Screen::enter).transpose()?;
+    let mut tick = tokio::time::interval(if screen.is_some() { FRAME } else { LINE });
     tick.tick().await;
-    let mut drawn = 0;
+    if screen.is_none() {
+        let lines = view::addresses(&scene().addresses);
+        writeln!(out, "{}", lines.join("\n"))?;
+    }
     let interrupted = loop {
         let now = scene();
-        if on_a_terminal {
-            drawn = redraw(&mut out, &view::table(&now), drawn)?;
-        } else {
-            writeln!(out, "{}", view::line(&now))?;
+        match &mut screen {
+            Some(screen) => screen.draw(&view::table(&now, screen.size()))?,
+            None => writeln!(out, "{}", view::line(&now))?,
         }
         if now.elapsed >= args.length {
             break false;
@@ -85,19 +89,26 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tokio::select! {
             _ = tick.tick() => {}
             () = tokio::time::sleep(args.length.saturating_sub(now.elapsed)) => {}
-            _ = tokio::signal::ctrl_c() => break true,
+            is_over = is_over(&mut screen) => if is_over? {
+                break true;
+            },
         }
     };
 
     let last = scene();
+    if let Some(screen) = screen {
+        let size = screen.size();
+        drop(screen);
+        writeln!(out, "{}", view::sides(&last, size).join("\n"))?;
+    }
     write!(out, "\n{}", view::summary(&last))?;
     let lost = total(&last.proxied.apps).lost();
     let held = lost == 0 && last.proxied.rate_limited == 0;
     let nothing_happened = total(&last.proxied.apps).answered == 0;
     let verdict = if held && !nothing_happened {
-        "\nBehind the proxy no call was lost and no 429 came. Put it before your own apps: collibra-auth-proxy serve --help"
+        "\nBehind the proxy no call failed and none got a 429.\nPut it before your own apps: collibra-auth-proxy serve --help"
     } else {
-        "\nAn app behind the proxy lost a call or a 429 came: that should never be. Please report it."
+        "\nAn app behind the proxy saw a failure or a 429, which should never happen.\nPlease report it."
     };
     writeln!(out, "{verdict}")?;
     left.clear().await;
@@ -109,22 +120,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Draws `lines` over the `drawn` lines that stand there; gives how many stand there now.
-fn redraw(out: &mut impl Write, lines: &[String], drawn: usize) -> io::Result<usize> {
-    let mut frame = String::new();
-    if drawn > 0 {
-        frame.push_str(&format!("\x1b[{drawn}A\r"));
+/// Returns whether the viewer quits; returns early if the screen must be redrawn.
+async fn is_over(screen: &mut Option<Screen>) -> io::Result<bool> {
+    match screen {
+        Some(screen) => Ok(screen.wish().await? == Wish::Quit),
+        None => tokio::signal::ctrl_c().await.map(|()| true),
     }
-    for line in lines {
-        frame.push_str(line);
-        frame.push('\n');
-    }
-    out.write_all(frame.as_bytes())?;
-    out.flush()?;
-    Ok(lines.len())
 }
 
-/// One side: its Collibra, its apps, and the proxy between them if there is one.
+/// One side: its Collibra, its apps, and the proxy between them, if any.
 struct Stage {
     collibra: Simulator,
     proxy: Option<Running>,
@@ -143,7 +147,7 @@ impl Stage {
         .await?;
         let mut base = format!("http://{}", collibra.address());
         let mut proxy = None;
-        if tokens == Tokens::TheProxys {
+        if tokens == Tokens::FromProxy {
             let running = app::start(
                 proxy_config(&base, args.speed)?,
                 Arc::new(SystemClock),
@@ -172,6 +176,16 @@ impl Stage {
             tokens: client.map_or(0, |c| c.issued),
             rate_limited: client.map_or(0, |c| c.rate_limited),
             pool: client.map_or(0.0, |c| c.pool_available),
+        }
+    }
+
+    /// Where the proxy's status page and its listener are.
+    fn addresses(&self) -> Addresses {
+        let proxy = self.proxy.as_ref();
+        let listeners = proxy.map(Running::listeners).unwrap_or_default();
+        Addresses {
+            admin: proxy.map(|proxy| proxy.admin().to_string()),
+            listener: listeners.first().map(|(_, address)| address.to_string()),
         }
     }
 

@@ -259,7 +259,7 @@ fn stores() {
     let text = |store: &str| with("", "", "") + "[store]\n" + store;
     insta::assert_snapshot!(report(&text("kind = \"files\"\npath = \"a\"")), @r#"proxy.toml:12: store.kind: there is no such store; write "file""#);
     #[cfg(feature = "kubernetes")]
-    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:11: store.kubeconfig: this is no pod, and no kubeconfig file is named: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set; write the path of a kubeconfig file");
+    insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:11: store.kubeconfig: this is not a pod, and no kubeconfig file is named: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set; write the path of a kubeconfig file");
     #[cfg(not(feature = "kubernetes"))]
     insta::assert_snapshot!(report(&text("kind = \"kubernetes\"")), @"proxy.toml:11: store.kind: this program was built without the feature `kubernetes`; take a build that has it, or another kind of store");
     insta::assert_snapshot!(report(&text("kind = \"file\"")), @r#"proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`"#);

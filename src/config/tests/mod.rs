@@ -2,6 +2,7 @@
 
 mod apps;
 mod canary;
+mod effective;
 mod faults;
 mod flags;
 mod listeners;

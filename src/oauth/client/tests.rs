@@ -1,4 +1,4 @@
-//! The client against small servers of every temper, over real sockets. Time is only ever a bound.
+//! The client against misbehaving servers over real sockets. Time is only ever an upper bound.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -19,23 +19,23 @@ use crate::token::ports::Outcome;
 
 const TOKEN: &str = r#"{"access_token":"abc","token_type":"Bearer","expires_in":299}"#;
 
-/// What a server does once it has read a request.
+/// What a server does after it has read a request.
 #[derive(Clone)]
 enum Then {
     /// Sends this and closes.
     Send(String),
     /// Closes with a reset.
     Reset,
-    /// Sends this and then nothing more, the connection kept open.
+    /// Sends this and keeps the connection open.
     Hang(String),
-    /// Sends this and then bytes without end.
+    /// Sends this and then endless bytes.
     Flood(String),
 }
 
-/// A server on a port of its own; ends with its owner.
+/// A server on its own port; stops when dropped.
 struct Server {
     address: SocketAddr,
-    /// One per connection: the request that came by it.
+    /// One per connection: the request it carried.
     requests: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
@@ -66,7 +66,7 @@ impl Server {
                     None => serve(stream, &then, note).await,
                     Some(tls) => match tls.accept(stream).await {
                         Ok(stream) => serve(stream, &then, note).await,
-                        // a client that does not trust the certificate ends the handshake
+                        // a client that distrusts the certificate aborts the handshake
                         Err(_) => continue,
                     },
                 }
@@ -90,7 +90,7 @@ impl Drop for Server {
     }
 }
 
-/// Reads a request, notes it, answers.
+/// Reads a request, records it, answers.
 async fn serve<S, N>(mut stream: S, then: &Then, note: N)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -116,7 +116,7 @@ where
         Then::Reset => {}
         Then::Hang(answer) => {
             stream.write_all(answer.as_bytes()).await.unwrap();
-            // until the client has had enough
+            // until the client closes the connection
             let _ = stream.read(&mut [0; 1]).await;
         }
         Then::Flood(answer) => {
@@ -150,7 +150,7 @@ async fn ask(config: &Config) -> Result<Grant, RequestError> {
     result
 }
 
-/// Asks a server that does `then`: how it failed, over one connection.
+/// The failure of a request to a server that does `then`, over one connection.
 async fn failure(then: Then) -> RequestError {
     let timeout = match then {
         Then::Hang(_) => Duration::from_secs(1),
@@ -333,7 +333,7 @@ async fn a_port_where_nobody_listens_is_no_request() {
 #[tokio::test]
 async fn a_tls_handshake_that_hangs_is_no_request() {
     let (millis, long) = (Duration::from_millis, Duration::from_secs(30));
-    // the second: a time for the whole that is shorter than the time for a connection
+    // second case: the overall timeout is shorter than the connect timeout
     for (connect_timeout, timeout, within) in [
         (millis(200), long, "200ms"),
         (long, millis(4_000), "3s 600ms"),

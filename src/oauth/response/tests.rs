@@ -1,4 +1,4 @@
-//! Every answer there is, by table; and bytes that no table has.
+//! Every kind of response as a table, and random bytes.
 
 use http::HeaderValue;
 use proptest::prelude::*;
@@ -68,7 +68,7 @@ fn lenient_where_the_meaning_is_plain() {
             let body = format!(
                 r#" {{"scope":null,"token_type":"{token_type}","expires_in":{expires_in},"access_token":"t"}} "#
             );
-            // a wrong Content-Type does not make a good token bad
+            // a wrong Content-Type does not invalidate a good token
             let grant = ask(201, &[("content-type", "text/html")], &body).unwrap();
             assert_eq!(grant.expires_in.as_secs(), seconds, "{expires_in}");
         }
@@ -111,8 +111,8 @@ fn a_success_without_a_usable_token_says_what_is_wrong() {
         (" \r\n".into(), "its body is empty"),
         ("<!DOCTYPE html><p>Log in".into(), "is HTML, not JSON"),
         ("\n <html>".into(), "is HTML, not JSON"),
-        (GOOD[..40].into(), "cut short"),
-        ("{".into(), "cut short"),
+        (GOOD[..40].into(), "truncated"),
+        ("{".into(), "truncated"),
         ("access_token=t".into(), "not JSON"),
         (format!("{GOOD}{GOOD}"), "not JSON"),
         ("[1]".into(), "not an object"),
@@ -141,10 +141,10 @@ fn a_success_without_a_usable_token_says_what_is_wrong() {
             r#"{"access_token":"t","token_type":"Bearer"}"#.into(),
             "no `expires_in`",
         ),
-        (expires("0"), "already ended"),
-        (expires("\"0\""), "already ended"),
-        (expires("0.0"), "already ended"),
-        (expires("0.9"), "already ended"),
+        (expires("0"), "already expired"),
+        (expires("\"0\""), "already expired"),
+        (expires("0.0"), "already expired"),
+        (expires("0.9"), "already expired"),
         (expires("-1"), "negative (-1)"),
         (expires("-0.5"), "negative"),
         (expires("\"-1\""), "not a number"),
@@ -269,7 +269,7 @@ fn every_status_has_its_outcome() {
             InvalidClient,
             "id and secret",
         ),
-        (403, String::new(), InvalidRequest, "allowed addresses"),
+        (403, String::new(), InvalidRequest, "IP allowlist"),
         (404, String::new(), InvalidRequest, "token_path"),
         (405, String::new(), InvalidRequest, "token_path"),
         (407, String::new(), InvalidRequest, "proxy"),
@@ -371,7 +371,7 @@ fn printing_an_answer_shows_nothing_of_its_body() {
     assert!(!format!("{granted:?}").contains("canary"));
 }
 
-/// JSON near enough to an answer that its fields are reached.
+/// JSON close enough to a response that its fields are parsed.
 fn nearly_an_answer() -> impl Strategy<Value = Vec<u8>> {
     let value = prop_oneof![
         Just("\"Bearer\"".to_owned()),

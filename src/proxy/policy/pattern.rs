@@ -1,20 +1,20 @@
-//! Patterns over methods and paths, like `GET /rest/2.0/**`.
+//! Patterns of methods and paths, like `GET /rest/2.0/**`.
 //!
-//! A path is matched segment by segment: `*` stands for any characters within one, `**` for any
-//! number of whole segments, none included; so `/graphql/**` matches `/graphql` too. Without a
-//! method, all methods match; `GET` matches `HEAD` as well, which asks for less.
+//! A path is matched segment by segment: `*` matches any characters within a segment, `**` any
+//! number of whole segments, including none; so `/graphql/**` also matches `/graphql`. Without a
+//! method, all methods match; `GET` also matches `HEAD`, which asks for less.
 
 use std::fmt;
 use std::str::FromStr;
 
 use http::Method;
 
-/// Requests by method and path.
+/// A pattern for requests.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// As it was written.
+    /// The original text.
     text: String,
-    /// Empty: all.
+    /// Empty for all.
     methods: Vec<Method>,
     segments: Vec<Segment>,
 }
@@ -27,28 +27,28 @@ enum Segment {
     One(String),
 }
 
-/// Whether upper and lower case are told apart in paths.
+/// Whether paths are compared case-sensitively.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// They are.
+    /// Case-sensitive.
     Counts,
-    /// They are not (ASCII letters only).
+    /// Case-insensitive (ASCII only).
     Ignored,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPattern {
     /// It has no path.
     #[error("its path does not begin with a slash")]
     NoPath,
-    /// What stands before the path is no list of methods.
+    /// The text before the path is not a list of methods.
     #[error("what stands before the path is no method")]
     Method,
-    /// It has something that the path of a request never has once it is read.
+    /// It has a character that a read path never contains.
     #[error("its path has a character that is never matched")]
     Character,
-    /// `**` beside other characters.
+    /// `**` next to other characters.
     #[error("`**` stands beside other characters of its segment")]
     Stars,
 }
@@ -73,7 +73,7 @@ impl InvalidPattern {
 }
 
 impl Pattern {
-    /// Whether a request with `method` matches, whose path reads `path`.
+    /// Returns whether a request with `method` and the read `path` matches.
     #[must_use]
     pub fn matches(&self, method: &Method, path: &str, case: Case) -> bool {
         self.matches_method(method) && self.matches_path(path, case)
@@ -87,7 +87,7 @@ impl Pattern {
     fn matches_path(&self, path: &str, case: Case) -> bool {
         let mut rest = path.split('/').filter(|segment| !segment.is_empty());
         let mut at = 0;
-        // where to go on if this fails: what follows the last `**`, one segment later
+        // where to continue after a mismatch: after the last `**`, one segment later
         let mut retry = None;
         loop {
             match self.segments.get(at) {
@@ -122,11 +122,11 @@ impl Pattern {
     }
 }
 
-/// Whether `text` is `wanted`, in which `*` stands for any bytes.
+/// Returns whether `text` matches `wanted`, in which `*` matches any bytes.
 fn matches_segment(wanted: &[u8], text: &[u8], case: Case) -> bool {
     let same = |a: u8, b: u8| a == b || (case == Case::Ignored && a.eq_ignore_ascii_case(&b));
     let (mut at, mut read) = (0, 0);
-    // where to go on if this fails: what follows the last star, one byte later
+    // where to continue after a mismatch: after the last star, one byte later
     let mut retry = None;
     loop {
         match (wanted.get(at), text.get(read)) {
@@ -302,7 +302,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plainest way to say it: one star at a time, every split tried.
+        /// Compared with the simplest implementation: one star at a time, trying every split.
         #[test]
         fn stars_match_as_by_trying_every_split(
             wanted in proptest::collection::vec("[ab*]{1,4}|\\*\\*", 0..5),

@@ -8,31 +8,30 @@ use percent_encoding::percent_decode_str;
 
 use crate::proxy::target::Malformed;
 
-/// A path that goes back more often than this is refused: no program needs to, and each time gives
-/// another reading.
+/// The most `..` segments of a path. No real program needs more, and each adds a reading.
 const MOST_STEPS_BACK: usize = 16;
 
-/// The ways in which a path may be read. Nearly every path has one.
+/// The readings of a path. Nearly every path has one.
 #[derive(Debug)]
-pub(in crate::proxy) struct Readings<'a> {
-    /// As most servers read it.
+pub(in crate::proxy) struct PathReadings<'a> {
+    /// The reading of most servers.
     likely: Cow<'a, str>,
-    /// As others might.
+    /// The readings of others.
     others: Vec<String>,
     /// As servers might that compare without regard to case: what is denied is denied in these too.
     folded: Vec<String>,
 }
 
-impl<'a> Readings<'a> {
-    /// Reads `path`, which has passed the checks of a target. Costs nothing for a path that can be
-    /// read in one way only.
+impl<'a> PathReadings<'a> {
+    /// Reads `path`, which has passed the target's checks. Free of cost for a path with one
+    /// reading.
     ///
     /// # Errors
-    /// [`Malformed`] if what it encodes is no text, or if it goes back too often.
-    pub(in crate::proxy) fn of(path: &'a str) -> Result<Readings<'a>, Malformed> {
+    /// [`Malformed`] if it decodes to something that is not text, or has too many `..`.
+    pub(in crate::proxy) fn of(path: &'a str) -> Result<PathReadings<'a>, Malformed> {
         if is_plain(path) {
             let likely = Cow::Borrowed(path);
-            return Ok(Readings {
+            return Ok(PathReadings {
                 likely,
                 others: Vec::new(),
                 folded: Vec::new(),
@@ -53,19 +52,19 @@ impl<'a> Readings<'a> {
         let likely = resolved(&once, Names::AsTheyAre);
         others.retain(|other| *other != likely);
         let likely = Cow::Owned(likely);
-        Ok(Readings {
+        Ok(PathReadings {
             likely,
             others,
             folded,
         })
     }
 
-    /// As most servers read it.
+    /// The reading of most servers.
     pub(in crate::proxy) fn likely(&self) -> &str {
         &self.likely
     }
 
-    /// Whether `holds` for one reading at least.
+    /// Returns whether `holds` for at least one reading.
     pub(in crate::proxy) fn any(&self, holds: impl Fn(&str) -> bool) -> bool {
         let mut others = self.others.iter().chain(&self.folded);
         holds(&self.likely) || others.any(|other| holds(other))
@@ -77,8 +76,8 @@ impl<'a> Readings<'a> {
     }
 }
 
-/// Whether a path can be read in one way only: it has nothing encoded, no parameters, and neither
-/// doubled slashes nor dots beside one.
+/// Returns whether a path has only one reading: no percent-encoding, no parameters, no doubled
+/// slashes, and no dots next to a slash.
 fn is_plain(path: &str) -> bool {
     let mut before = b'x';
     for byte in path.bytes() {
@@ -91,7 +90,7 @@ fn is_plain(path: &str) -> bool {
 }
 
 fn decoded(path: &str) -> Result<Cow<'_, str>, Malformed> {
-    // other than UTF-8 would be read by one server as this and by another as that
+    // servers would read other encodings differently
     let decoded = percent_decode_str(path).decode_utf8();
     decoded.map_err(|_| Malformed::AmbiguousPath)
 }
@@ -122,9 +121,9 @@ fn plain_letters(c: char) -> String {
     }
 }
 
-/// The readings of a path that is decoded: its end and, for a server that resolves no dots, every
-/// place that it passes on its way; each with names as they are, and without the dots and spaces
-/// around them that some servers cut.
+/// The readings of a decoded path: its resolved form, and for a server that resolves no dots, every
+/// prefix on its way. Each with names unchanged, and without the dots and spaces around them that
+/// some servers remove.
 fn ways(path: &str) -> Result<Vec<String>, Malformed> {
     let backwards = path.split(['/', '\\']).filter(|name| *name == "..");
     if backwards.count() > MOST_STEPS_BACK {
@@ -176,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_plain_path_is_read_as_it_stands() {
-        let readings = Readings::of("/rest/2.0/assets").unwrap();
+        let readings = PathReadings::of("/rest/2.0/assets").unwrap();
         assert!(matches!(readings.likely, Cow::Borrowed("/rest/2.0/assets")));
         assert!(readings.others.is_empty());
     }
@@ -198,7 +197,7 @@ mod tests {
             ("/a%20/b...", "/a /b...", &["/a/b"]),
             ("/a/..%20/b", "/a/.. /b", &["/a", "/b"]),
         ] {
-            let readings = Readings::of(path).unwrap();
+            let readings = PathReadings::of(path).unwrap();
             assert_eq!(readings.likely, likely, "{path}");
             assert_eq!(readings.others, others, "{path}");
         }
@@ -215,7 +214,7 @@ mod tests {
             "/rest\u{ff0f}token",
             "/x/\u{ff0e}\u{ff0e}/rest/token",
         ] {
-            let readings = Readings::of(path).unwrap();
+            let readings = PathReadings::of(path).unwrap();
             assert!(readings.any(|path| path == "/rest/token"), "{readings:?}");
         }
         for (letter, plain) in [('\u{131}', "i"), ('\u{130}', "i"), ('\u{df}', "ss")] {
@@ -225,7 +224,7 @@ mod tests {
             assert_eq!(plain_letters(other), other.to_string());
         }
         // what is allowed is allowed as it is written
-        let readings = Readings::of("/Stra%C3%9Fe").unwrap();
+        let readings = PathReadings::of("/Stra%C3%9Fe").unwrap();
         assert!(readings.all(|path| path == "/Stra\u{df}e"), "{readings:?}");
         assert!(readings.any(|path| path == "/Strasse"), "{readings:?}");
     }
@@ -233,8 +232,8 @@ mod tests {
     #[test]
     fn a_path_that_goes_back_and_back_is_refused() {
         let path = |times: usize| format!("/a{}", "/..".repeat(times));
-        assert!(Readings::of(&path(16)).is_ok());
-        let refused = Readings::of(&path(17)).unwrap_err();
+        assert!(PathReadings::of(&path(16)).is_ok());
+        let refused = PathReadings::of(&path(17)).unwrap_err();
         assert_eq!(refused, Malformed::AmbiguousPath);
     }
 
@@ -242,7 +241,7 @@ mod tests {
     fn what_is_no_text_is_refused() {
         for path in ["/a/%c0%ae%c0%ae/b", "/a/%ff", "/a/%25ff"] {
             assert_eq!(
-                Readings::of(path).unwrap_err(),
+                PathReadings::of(path).unwrap_err(),
                 Malformed::AmbiguousPath,
                 "{path}"
             );

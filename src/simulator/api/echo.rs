@@ -1,4 +1,4 @@
-//! Any other path: the request is told back, so that a test sees what arrived.
+//! Any other path: the response describes the request, so that a test sees what arrived.
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
@@ -8,9 +8,9 @@ use super::Call;
 use crate::simulator::body;
 use crate::simulator::reply::{self, Reply};
 
-/// Answers with method, path, query and headers, all values of a name in one list and without
-/// `Authorization`, and with the body's length and Adler-32 checksum. The answer itself carries a
-/// `Set-Cookie` and a `Strict-Transport-Security`, as the real service's do.
+/// Returns method, path, query and headers, with all values of a name in one list and without
+/// `Authorization`, and the body's length and Adler-32 checksum. The response has a `Set-Cookie`
+/// and a `Strict-Transport-Security` header, like the real service's.
 pub(super) async fn answer(call: Call<'_>) -> Reply {
     let (head, body) = (call.head, body::drain(call.body).await);
     let mut headers = Map::new();
@@ -34,7 +34,7 @@ pub(super) async fn answer(call: Call<'_>) -> Reply {
     with_session(reply::json(StatusCode::OK, &told))
 }
 
-/// Adds what the real service adds to its answers, and a proxy should take off again.
+/// Adds the headers that the real service adds and a proxy should remove.
 pub(super) fn with_session(reply: Reply) -> Reply {
     let cookie = "JSESSIONID=5851B3A5B2D14E5D9C0F; Path=/; Secure; HttpOnly";
     let reply = reply::with_header(reply, SET_COOKIE, cookie);

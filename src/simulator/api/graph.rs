@@ -1,4 +1,4 @@
-//! GraphQL and the catalog API, as far as a client sees plausible data.
+//! GraphQL and the catalog API, with enough plausible data for clients.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -8,13 +8,13 @@ use super::{Call, body};
 use crate::simulator::catalogue::Kind;
 use crate::simulator::reply::{self, Reply};
 
-/// A GraphQL request; anything beside the query is taken as it is.
+/// A GraphQL request; members other than the query are ignored.
 #[derive(Deserialize)]
 struct Request {
     query: String,
 }
 
-/// `POST /graphql` and `POST /graphql/knowledgeGraph/v1`: whatever is asked, the first ten assets.
+/// `POST /graphql` and `POST /graphql/knowledgeGraph/v1`: the first ten assets, whatever the query.
 pub(super) async fn query(call: Call<'_>) -> Reply {
     let world = call.world;
     let request: Request = match body::json(call.body).await {

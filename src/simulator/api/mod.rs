@@ -1,6 +1,6 @@
-//! Everything behind a token: the REST API, GraphQL, and what tests of a proxy need.
+//! Everything that requires a token: the REST API, GraphQL, and endpoints for tests of a proxy.
 //!
-//! A request is counted, its token judged, a fault may fall upon it, and only then is it answered.
+//! A request is counted and its token checked. Then a fault may hit it. Only then is it answered.
 
 mod echo;
 mod graph;
@@ -43,7 +43,7 @@ impl Call<'_> {
         self.head.headers.get(name)?.to_str().ok()
     }
 
-    /// The method that is meant: HEAD is answered as GET, and POST may stand for another.
+    /// The effective method: HEAD is answered as GET, and POST may stand for another.
     fn method(&self) -> &str {
         let overridden = self.header("x-http-method-override");
         match (self.head.method.as_str(), overridden) {
@@ -124,13 +124,13 @@ async fn route(call: Call<'_>, segments: &[&str]) -> Reply {
     }
 }
 
-/// Why a request is not let in.
+/// Why a request is not authorized.
 struct Refused {
     code: &'static str,
     message: &'static str,
 }
 
-/// Judges who is calling; `None`: let in.
+/// Checks the caller's credentials; `None` if they are accepted.
 fn judge(world: &World, head: &Parts, by_password_too: bool) -> Option<Refused> {
     let refused = |code, message| Some(Refused { code, message });
     match Authorization::of(&head.headers) {
@@ -142,13 +142,14 @@ fn judge(world: &World, head: &Parts, by_password_too: bool) -> Option<Refused> 
         Authorization::Basic(encoded) if by_password_too && registration::is_admin(&encoded) => {
             None
         }
-        Authorization::Absent => refused("missingToken", "There is no access token."),
+        Authorization::Absent => refused("missingToken", "The access token is missing."),
         Authorization::Several => refused("severalTokens", "There are several access tokens."),
-        _ => refused("notBearer", "An access token is wanted, as Bearer."),
+        _ => refused("notBearer", "A Bearer access token is required."),
     }
 }
 
-/// Refuses, after reading the body unless the client waits to be asked for it (RFC 9110 10.1.1).
+/// Refuses a request; reads its body first unless the client waits for a 100 (RFC 9110, section
+/// 10.1.1).
 async fn refuse(call: Call<'_>, refused: Refused) -> Reply {
     let waits = call.header("expect").is_some();
     if !waits && call.head.method != Method::GET {
@@ -162,12 +163,12 @@ async fn refuse(call: Call<'_>, refused: Refused) -> Reply {
     reply::with_header(reply, WWW_AUTHENTICATE, challenge)
 }
 
-/// The answer for a body that cannot be used.
+/// The response for an unusable body.
 fn unusable(why: &impl std::fmt::Display) -> Reply {
     reply::api_error(StatusCode::BAD_REQUEST, "invalidRequest", &why.to_string())
 }
 
-/// The answer for something that is not there.
+/// The response for something that does not exist.
 fn missing(what: &str) -> Reply {
     let message = format!("There is no {what} with this identifier.");
     reply::api_error(StatusCode::NOT_FOUND, "notFound", &message)

@@ -1,4 +1,4 @@
-//! What tests of a proxy need: bodies of any length, sleeps, statuses.
+//! Endpoints for tests of a proxy: bodies of any length, delays, statuses.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::Call;
 use crate::simulator::body;
 use crate::simulator::reply::{self, Payload, Producer, Reply};
 
-/// The byte at `i` of every body made here is the hexadecimal digit `i % 16`.
+/// The byte at `i` of every generated body is the hexadecimal digit `i % 16`.
 static PATTERN: [u8; 1 << 17] = pattern();
 
 const fn pattern() -> [u8; 1 << 17] {
@@ -25,7 +25,7 @@ const fn pattern() -> [u8; 1 << 17] {
     bytes
 }
 
-/// Makes `length` bytes, `piece` at a time (at most 128 KiB), without ever copying one.
+/// Generates `length` bytes, `piece` at a time (at most 128 KiB), without copying.
 pub(super) fn producer(length: u64, piece: usize) -> Producer {
     let mut sent = 0;
     Box::new(move || {
@@ -37,8 +37,8 @@ pub(super) fn producer(length: u64, piece: usize) -> Producer {
     })
 }
 
-/// `GET /_bytes/{n}`: n bytes. `chunked=1`: without announcing the length; `cut=M`: breaks off
-/// after M; `piece=N` and `pause=MILLIS`: N bytes at a time, with a pause after each.
+/// `GET /_bytes/{n}`: n bytes. `chunked=1` omits the length, `cut=M` breaks off after M bytes,
+/// `piece=N` and `pause=MILLIS` send N bytes at a time with a pause after each.
 pub(super) fn send(call: &Call<'_>, length: &str) -> Reply {
     let number = |name| call.query(name).map(|value| value.parse::<u64>());
     let read = || {
@@ -73,7 +73,7 @@ pub(super) fn send(call: &Call<'_>, length: &str) -> Reply {
     reply::of_type(StatusCode::OK, "application/octet-stream", body)
 }
 
-/// `POST /_bytes`: reads the body to its end and says how long it was.
+/// `POST /_bytes`: reads the body to its end and returns its length.
 pub(super) async fn receive(call: Call<'_>) -> Reply {
     let mut received = 0_u64;
     let whole = body::each_piece(call.body, |piece| received += piece.len() as u64).await;
@@ -96,7 +96,7 @@ pub(super) async fn sleep(millis: &str) -> Reply {
     }
 }
 
-/// `/_status/{code}`: that status, with an error in JSON; `location=URL` adds a `Location`.
+/// `/_status/{code}`: that status, with a JSON error; `location=URL` adds a `Location`.
 pub(super) async fn status(call: Call<'_>, code: &str) -> Reply {
     let location = call.query("location");
     body::count(call.body).await;
@@ -104,7 +104,7 @@ pub(super) async fn status(call: Call<'_>, code: &str) -> Reply {
     let Some(code) = code.and_then(|code: u16| StatusCode::from_u16(code).ok()) else {
         return super::unusable(&"a status is a number from 200 to 599");
     };
-    let reply = reply::api_error(code, "askedFor", "This status was asked for.");
+    let reply = reply::api_error(code, "askedFor", "This status was requested.");
     match location {
         Some(location) => reply::with_header(reply, LOCATION, &location),
         None => reply,

@@ -1,8 +1,8 @@
-//! Registration and management of clients, under `/rest/auth/v1` and `/rest/auth/v1/platform`
-//! (RFC 7591, and RFC 7592 in part).
+//! Registration and management of clients, under `/rest/auth/v1` and `/rest/auth/v1/platform` (RFC
+//! 7591, and RFC 7592 in part).
 //!
-//! A live token opens it, and so does the one user that there is: `admin`, password `admin`. What a
-//! caller may send and what comes back is also told in `openapi.json`.
+//! Callers need a valid token, or the only user's credentials: `admin`, password `admin`.
+//! `openapi.json` describes requests and responses.
 
 use http::StatusCode;
 use http::header::{ALLOW, WWW_AUTHENTICATE};
@@ -16,22 +16,23 @@ use crate::simulator::issuer::Client;
 use crate::simulator::reply::{self, Reply};
 use crate::simulator::world::World;
 
-/// What client identifiers begin with: the simulated environment.
+/// The prefix of client ids: the simulated environment.
 const ENVIRONMENT: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000";
 
-/// The fields of a client that a caller may set; unknown ones are passed over (RFC 7591 2).
+/// The attributes of a client that a caller may set; unknown ones are ignored (RFC 7591, section
+/// 2).
 #[derive(Deserialize)]
 struct Writeable {
     client_name: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
     grant_types: Option<Vec<String>>,
-    /// Nothing is made of it here, but it has to be a string.
+    /// Unused, but it must be a string.
     #[serde(default, deserialize_with = "not_null")]
     #[serde(rename = "software_id")]
     _software_id: Option<String>,
 }
 
-/// What is there must be of its type: the documents know no null.
+/// Rejects null, which the documents do not allow.
 fn not_null<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     T: Deserialize<'de>,
@@ -40,7 +41,7 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
-/// Whether a path is one of these, and the segment that names a client (empty: all of them).
+/// The segment that names a client, if the path is one of these; empty for all clients.
 pub(super) fn client_of<'a>(segments: &[&'a str]) -> Option<&'a str> {
     let rest = segments.strip_prefix(&["rest", "auth", "v1"])?;
     match rest.strip_prefix(&["platform"]).unwrap_or(rest) {
@@ -50,7 +51,7 @@ pub(super) fn client_of<'a>(segments: &[&'a str]) -> Option<&'a str> {
     }
 }
 
-/// Whether Basic credentials are the administrator's.
+/// Returns whether Basic credentials are the administrator's.
 pub(super) fn is_admin(encoded: &str) -> bool {
     Pair::from_user_password(encoded)
         .is_some_and(|pair| pair.id == "admin" && pair.secret == "admin")
@@ -176,13 +177,14 @@ fn told(id: &str, client: &Client) -> Value {
     })
 }
 
-/// An error of a registration (RFC 7591 section 3.2.2).
+/// A registration error (RFC 7591, section 3.2.2).
 fn invalid(description: &str) -> Reply {
     let body = json!({ "error": "invalid_client_metadata", "error_description": description });
     reply::not_stored(reply::json(StatusCode::BAD_REQUEST, &body))
 }
 
-/// A client that is not there is answered like a token that is not valid (RFC 7592 section 2.1).
+/// The response for an unknown client, which is the same as for an invalid token (RFC 7592, section
+/// 2.1).
 fn unknown_client() -> Reply {
     let refused = reply::api_error(
         StatusCode::UNAUTHORIZED,

@@ -1,4 +1,4 @@
-//! Assets, domains and communities, and the search over them.
+//! Assets, domains and communities, and their search.
 
 use http::StatusCode;
 use http::header::LOCATION;
@@ -9,7 +9,7 @@ pub(super) use crate::simulator::catalogue::Kind;
 use crate::simulator::catalogue::USER;
 use crate::simulator::reply::{self, Reply};
 
-/// The most results of one page, which is also what a page has when nothing is asked for.
+/// The most results per page, also the default.
 const PAGE: usize = 1000;
 
 /// `/rest/2.0/assets`, `…/domains` and `…/communities`.
@@ -145,7 +145,7 @@ fn remove(call: &Call<'_>, kind: Kind, id: &str) -> Reply {
         return missing(kind.name());
     }
     match kind {
-        // this one answers with the job that does it
+        // this removal returns the job that does it
         Kind::Domain => transfers::started(call.world, "Domain removal", String::new()),
         Kind::Asset | Kind::Community => reply::empty(StatusCode::NO_CONTENT),
     }

@@ -1,4 +1,4 @@
-//! The application, its user and the current session.
+//! The application info, the user and the current session.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -29,13 +29,13 @@ pub(super) fn application(call: &Call<'_>) -> Reply {
     reply::json(StatusCode::OK, &told)
 }
 
-/// `GET /rest/2.0/users/current`: the system user that stands for an application.
+/// `GET /rest/2.0/users/current`: the system user that represents an application.
 pub(super) fn user() -> Reply {
     reply::json(StatusCode::OK, &current_user())
 }
 
-/// `/rest/2.0/auth/sessions`: a session is opened, told and ended, though a token is needed for
-/// each, and nothing depends on it.
+/// `/rest/2.0/auth/sessions`: opens, shows and ends a session. Each call needs a token, and nothing
+/// depends on the session.
 pub(super) async fn answer(call: Call<'_>, rest: &[&str]) -> Reply {
     match (call.method(), rest) {
         ("POST", []) => {

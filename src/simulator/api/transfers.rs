@@ -1,6 +1,6 @@
-//! Large bodies: files up and down, imports, exports, and the jobs that stand for them.
+//! Large bodies: file uploads and downloads, imports, exports, and their jobs.
 //!
-//! Nothing of an upload is kept, and nothing of a download exists before it is sent.
+//! Uploads are not kept, and downloads are generated while they are sent.
 
 use std::fmt::Write;
 
@@ -16,14 +16,14 @@ use crate::simulator::multipart::{Malformed, Part, Reader};
 use crate::simulator::reply::{self, Payload, Producer, Reply};
 use crate::simulator::world::World;
 
-/// How often a job is told to be running before it is told to be done.
+/// How often a job reports that it is running before it is done.
 const RUNNING_POLLS: u32 = 2;
 
-/// How much of an export is made at a time, in bytes.
+/// The size of an export's pieces, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// `/rest/2.0/files`. A download has the name and the length of what was uploaded, and another
-/// content: the pattern of `/_bytes`.
+/// `/rest/2.0/files`. A download has the uploaded file's name and length, but generated content:
+/// the pattern of `/_bytes`.
 pub(super) async fn files(call: Call<'_>, rest: &[&str]) -> Reply {
     let world = call.world;
     let file = |id: &str| world.catalogue().files.get_mut(id).cloned();
@@ -60,9 +60,9 @@ pub(super) async fn import(call: Call<'_>, kind: &str) -> Reply {
     }
 }
 
-/// `POST /rest/2.0/outputModule/export/{json,csv,xml}`, streamed; with `-job` or `-file` behind the
-/// format a job or a file stands for it, and that file has as many bytes as there are rows. `rows=N`
-/// sets the number of rows.
+/// `POST /rest/2.0/outputModule/export/{json,csv,xml}`, streamed. With `-job` or `-file` after the
+/// format it returns a job or a file instead, and that file has as many bytes as there are rows.
+/// `rows=N` sets the number of rows.
 pub(super) async fn export(call: Call<'_>, format: &str) -> Reply {
     let world = call.world;
     let rows = match call.query("rows").map(|rows| rows.parse()).transpose() {
@@ -96,7 +96,7 @@ pub(super) async fn export(call: Call<'_>, format: &str) -> Reply {
     reply::of_type(StatusCode::OK, table.content_type, body)
 }
 
-/// `/rest/2.0/jobs`: a job runs for the first two times that it is asked for, and then is done.
+/// `/rest/2.0/jobs`: a job is running for the first two polls, and then done.
 pub(super) async fn jobs(call: Call<'_>, rest: &[&str]) -> Reply {
     let now = call.world.now().millis();
     match (call.method(), rest) {
@@ -129,7 +129,7 @@ pub(super) async fn jobs(call: Call<'_>, rest: &[&str]) -> Reply {
     }
 }
 
-/// Starts a job and tells it.
+/// Starts a job and returns it.
 pub(super) fn started(world: &World, name: &str, message: String) -> Reply {
     let (id, began) = (world.unique.uuid(), world.now().millis());
     let job = Job {
@@ -178,7 +178,7 @@ fn told(job: &Job, now: u64) -> Value {
     })
 }
 
-/// Reads a multipart body past; its parts, and the length of the whole.
+/// Parses a multipart body without keeping it; returns its parts and total length.
 async fn read_parts(content_type: &str, body: Incoming) -> Result<(Vec<Part>, u64), Malformed> {
     let Some(mut reader) = Reader::for_content_type(content_type) else {
         body::count(body).await;
@@ -240,7 +240,7 @@ fn download(file: &File) -> Reply {
     )
 }
 
-/// How a table is written.
+/// The format of a table.
 struct Table {
     content_type: &'static str,
     head: &'static str,
@@ -287,7 +287,7 @@ static XML: Table = Table {
 };
 
 impl Table {
-    /// Writes a table of so many rows, numbered from 1, a piece at a time.
+    /// Generates a table of so many rows, numbered from 1, piece by piece.
     fn producer(&'static self, rows: u64) -> Producer {
         let (mut written, mut ended) = (0, false);
         Box::new(move || {

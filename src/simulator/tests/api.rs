@@ -1,4 +1,4 @@
-//! The API, the registration of clients, and starting and stopping.
+//! The API, the registration of clients, and start and stop.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Faults, as they arrive at the other end of the connection.
+//! Faults, as the client sees them.
 
 use std::io::ErrorKind;
 use std::time::Duration;

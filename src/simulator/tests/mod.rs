@@ -19,13 +19,13 @@ const ENCODED_ID: &str = "urn%3Asys%3Aenv%3A2eeadf60-1a11-5170-7e57-000000000000
 const ENCODED_SECRET: &str = "s3cr%2Bt%2F%3D%25%26x+y%7E%21*";
 const GRANT: &str = "grant_type=client_credentials";
 
-/// A simulator on a free port of its own.
+/// Starts a simulator on its own free port.
 async fn simulator(config: Config) -> Simulator {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     start(Config { listen, ..config }).await.unwrap()
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -43,7 +43,7 @@ impl Answer {
     }
 }
 
-/// Sends bytes on a connection of their own and reads until it ends, however it ends.
+/// Sends bytes on a new connection and reads until it ends, in whatever way.
 async fn exchange(address: SocketAddr, bytes: &[u8]) -> (Vec<u8>, std::io::Result<usize>) {
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(bytes).await.unwrap();
@@ -92,7 +92,7 @@ async fn send(simulator: &Simulator, line: &str, headers: &[&str], body: &str) -
     }
 }
 
-/// The names of a JSON object's fields, in the order of the alphabet.
+/// The names of a JSON object's fields, sorted.
 fn fields(json: &Value) -> Vec<&str> {
     let mut fields: Vec<&str> = json
         .as_object()
@@ -109,7 +109,7 @@ fn basic(id: &str, secret: &str) -> String {
     )
 }
 
-/// Asks for a token as a client should.
+/// Requests a token as a client should.
 async fn ask(simulator: &Simulator) -> Answer {
     let form = "Content-Type: application/x-www-form-urlencoded";
     let basic = basic(ENCODED_ID, ENCODED_SECRET);
@@ -122,7 +122,7 @@ async fn ask(simulator: &Simulator) -> Answer {
     .await
 }
 
-/// A header with a live token.
+/// A header with a valid token.
 async fn bearer(simulator: &Simulator) -> String {
     let token = ask(simulator).await.json();
     format!(

@@ -158,7 +158,7 @@ async fn speed_divides_every_duration() {
     })
     .await;
     let answer = ask(&simulator).await;
-    // 1.495 seconds, told as 1
+    // 1.495 seconds, reported as 1
     assert_eq!(answer.json()["expires_in"], 1);
     assert_eq!(simulator.state().clients[DEMO_CLIENT_ID].live_tokens, 1);
     tokio::time::sleep(Duration::from_millis(1500)).await;

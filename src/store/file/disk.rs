@@ -1,4 +1,4 @@
-//! One client's files: the record, replaced as a whole, and the lock beside it. All of it blocks.
+//! One client's files: the record, replaced as a whole, and the lock file. All operations block.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,33 +11,33 @@ use crate::atomic_file::Pending;
 use crate::store::record::LARGEST;
 use crate::token::ports::StoreError;
 
-/// A link is not followed out of the directory, and a pipe is not waited for.
+/// Does not follow symlinks out of the directory and does not wait for pipes.
 const PLAINLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
-/// How often a lock file that is replaced under our hands is tried again.
+/// How often locking is retried if the lock file is replaced meanwhile.
 const TRIES: u32 = 3;
 
-/// Where a client's files lie.
+/// The paths of a client's files.
 #[derive(Debug)]
 pub(super) struct Disk {
     directory: PathBuf,
     record: PathBuf,
     lock: PathBuf,
-    /// A lock in the making, which takes the place of one that is held beyond its end.
+    /// A new lock file that replaces one held beyond its lease.
     next_lock: PathBuf,
     temporary: PathBuf,
 }
 
-/// Which state of the record's file was seen. It is replaced and never written into, so another
-/// content is another file.
+/// Identifies the content of the record's file. The file is replaced and never written in place, so
+/// new content is a new file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Stamp {
-    /// There is none.
+pub(super) enum FileVersion {
+    /// There is no file.
     #[default]
     Absent,
-    /// It cannot be told.
+    /// It cannot be determined.
     Unknown,
-    /// This one.
+    /// This file.
     Present {
         device: u64,
         inode: u64,
@@ -46,21 +46,22 @@ pub(super) enum Stamp {
     },
 }
 
-/// A record's file as it was read.
+/// The record's file as read.
 #[derive(Debug)]
 pub(super) struct Content {
-    /// All of it; a file that is too large is cut behind [`LARGEST`], where it opens no more.
+    /// The content; a file that is too large is truncated after [`LARGEST`], so that it does not
+    /// open.
     pub(super) bytes: Vec<u8>,
-    /// Whether other users may read or write it.
+    /// Whether other users can read or write it.
     pub(super) exposed: bool,
 }
 
-/// The lock, held until this is dropped or the process ends, however it ends.
+/// The lock, held until this is dropped or the process ends, in whatever way.
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
 impl Disk {
-    /// The files of the client that is called `name`, in `directory`.
+    /// Returns the paths of the client called `name` in `directory`.
     pub(super) fn new(directory: PathBuf, name: &str) -> Disk {
         Disk {
             record: directory.join(format!("{name}.json")),
@@ -71,16 +72,16 @@ impl Disk {
         }
     }
 
-    /// The record's file.
+    /// The record's path.
     pub(super) fn record(&self) -> &Path {
         &self.record
     }
 
-    /// Makes the directory, closed to others, if there is none. Gives whether other users may read
-    /// it or write into it.
+    /// Creates the directory, closed to other users, if it does not exist. Returns whether other
+    /// users can read or write it.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system's.
     pub(super) fn prepare(&self) -> io::Result<bool> {
         DirBuilder::new()
             .recursive(true)
@@ -89,8 +90,8 @@ impl Disk {
         Ok(is_exposed(&fs::metadata(&self.directory)?))
     }
 
-    /// The record's file, if there is one, and which it is, even if it cannot be read.
-    pub(super) fn read(&self) -> (Stamp, Result<Option<Content>, StoreError>) {
+    /// Reads the record's file and its version; the version also if reading fails.
+    pub(super) fn read(&self) -> (FileVersion, Result<Option<Content>, StoreError>) {
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags(flags())
@@ -98,7 +99,7 @@ impl Disk {
         let file = match opened {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::NotFound && self.directory.is_dir() => {
-                return (Stamp::Absent, Ok(None));
+                return (FileVersion::Absent, Ok(None));
             }
             Err(e) => {
                 let is_link = fs::symlink_metadata(&self.record).is_ok_and(|m| m.is_symlink());
@@ -107,29 +108,32 @@ impl Disk {
                 } else {
                     self.fault("read", &self.record, &e)
                 };
-                return (self.stamp(), Err(fault));
+                return (self.version(), Err(fault));
             }
         };
         match file.metadata() {
-            Ok(metadata) => (stamp(&metadata), self.content(file, &metadata).map(Some)),
-            Err(e) => (Stamp::Unknown, Err(self.fault("read", &self.record, &e))),
+            Ok(metadata) => (version(&metadata), self.content(file, &metadata).map(Some)),
+            Err(e) => (
+                FileVersion::Unknown,
+                Err(self.fault("read", &self.record, &e)),
+            ),
         }
     }
 
-    /// Which record's file there is now.
-    pub(super) fn stamp(&self) -> Stamp {
+    /// The current version of the record's file.
+    pub(super) fn version(&self) -> FileVersion {
         match fs::symlink_metadata(&self.record) {
-            Ok(metadata) => stamp(&metadata),
-            Err(e) if e.kind() == ErrorKind::NotFound => Stamp::Absent,
-            Err(_) => Stamp::Unknown,
+            Ok(metadata) => version(&metadata),
+            Err(e) if e.kind() == ErrorKind::NotFound => FileVersion::Absent,
+            Err(_) => FileVersion::Unknown,
         }
     }
 
-    /// Takes the lock and writes `owner` into it, a text that nobody else writes; `None` if another
-    /// has it.
+    /// Acquires the lock and writes the unique text `owner` into it; `None` if another process
+    /// holds it.
     ///
     /// # Errors
-    /// [`StoreError`] if there is no way to take it.
+    /// [`StoreError`] if it cannot be acquired.
     pub(super) fn lock(&self, owner: &str) -> Result<Option<Lock>, StoreError> {
         for _ in 0..TRIES {
             let Some(lock) = self.lock_file(&self.lock)? else {
@@ -140,10 +144,10 @@ impl Disk {
                 return Ok(Some(lock));
             }
         }
-        Err(StoreError::Away(self.lost()))
+        Err(StoreError::Unavailable(self.lock_lost()))
     }
 
-    /// Who has the lock, by the text that was written into it. Empty if that cannot be told.
+    /// The lock's owner, as written into it; empty if it cannot be read.
     pub(super) fn owner(&self) -> String {
         let mut owner = String::new();
         let opened = OpenOptions::new()
@@ -151,18 +155,17 @@ impl Disk {
             .custom_flags(flags())
             .open(&self.lock);
         if let Ok(file) = opened {
-            // what is no text is nobody's
+            // a file that is not text has no owner
             let _ = file.take(256).read_to_string(&mut owner);
         }
         owner
     }
 
-    /// Takes the lock from the process that wrote `before` into it, and holds it beyond its end:
-    /// another file takes its place, so that the old one no longer counts. `None` if another process
-    /// has done so already.
+    /// Takes the lock over from the owner `before`, which holds it beyond its lease: a new file
+    /// replaces it, so that the old one no longer counts. `None` if another process was faster.
     ///
     /// # Errors
-    /// [`StoreError`] if there is no way to take it.
+    /// [`StoreError`] if it cannot be taken over.
     pub(super) fn take_over(&self, before: &str, owner: &str) -> Result<Option<Lock>, StoreError> {
         let Some(lock) = self.lock_file(&self.next_lock)? else {
             return Ok(None);
@@ -176,7 +179,7 @@ impl Disk {
         Ok(self.is_in_place(&lock).then_some(lock))
     }
 
-    /// The file at `path`, locked; `None` if another has locked it.
+    /// Opens and locks the file at `path`; `None` if another process has locked it.
     fn lock_file(&self, path: &Path) -> Result<Option<Lock>, StoreError> {
         let fault = |e: &io::Error| self.fault("locked", path, e);
         let file = OpenOptions::new()
@@ -202,21 +205,20 @@ impl Disk {
         signed.map_err(|e| self.fault("written", &self.lock, &e))
     }
 
-    /// Replaces the record's file, which is wholly the old or wholly the new one at any moment,
-    /// whatever happens to the process or the machine. Gives which it is now.
+    /// Replaces the record's file atomically, even if the process or the machine crashes. Returns
+    /// its new version.
     ///
     /// # Errors
-    /// [`StoreError::Overtaken`] if `lock` is no longer the one that counts, and otherwise
-    /// [`StoreError::Away`].
-    pub(super) fn replace(&self, lock: &Lock, bytes: &[u8]) -> Result<Stamp, StoreError> {
+    /// [`StoreError::Conflict`] if `lock` no longer counts, otherwise [`StoreError::Unavailable`].
+    pub(super) fn replace(&self, lock: &Lock, bytes: &[u8]) -> Result<FileVersion, StoreError> {
         if !self.is_in_place(lock) {
-            return Err(StoreError::Overtaken(self.lost()));
+            return Err(StoreError::Conflict(self.lock_lost()));
         }
-        // a temporary that is there is left from a process that was killed, for only the lock's
-        // holder has one
+        // only the lock's holder has a temporary file, so an existing one is left from a killed
+        // process
         Pending::begin(&self.record, &self.temporary)
             .and_then(|pending| pending.put(bytes))
-            .map(|metadata| stamp(&metadata))
+            .map(|metadata| version(&metadata))
             .map_err(|e| self.fault("written", &self.record, &e))
     }
 
@@ -234,7 +236,7 @@ impl Disk {
         })
     }
 
-    /// Whether the file that is locked is still the one that others would lock.
+    /// Returns whether the locked file is still the one that others would lock.
     fn is_in_place(&self, lock: &Lock) -> bool {
         let ours = lock.0.metadata().map(|m| (m.dev(), m.ino())).ok();
         let there = fs::symlink_metadata(&self.lock).map(|m| (m.dev(), m.ino()));
@@ -243,17 +245,17 @@ impl Disk {
 
     fn no_file(&self) -> StoreError {
         let path = self.record.display();
-        StoreError::Away(format!("{path} is not a file; remove it"))
+        StoreError::Unavailable(format!("{path} is not a file; remove it"))
     }
 
-    fn lost(&self) -> String {
+    fn lock_lost(&self) -> String {
         let path = self.lock.display();
         format!(
-            "{path} was replaced while it was locked: this process stood still beyond the end of its lock, or the file was removed, and then leave it where it is"
+            "{path} was replaced while it was locked: this process stood still beyond its lease, or the file was removed; if it was removed, leave it where it is"
         )
     }
 
-    /// `path` cannot be dealt with because of `e`.
+    /// The error for an operation on `path` that failed with `e`.
     fn fault(&self, dealt_with: &str, path: &Path, e: &io::Error) -> StoreError {
         let directory = self.directory.display();
         let remedy = match e.kind() {
@@ -261,26 +263,26 @@ impl Disk {
                 format!("create the directory {directory}, owned by this program's user, mode 0700")
             }
             ErrorKind::PermissionDenied => {
-                format!("let {directory} and the files in it belong to this program's user")
+                format!("make this program's user the owner of {directory} and its files")
             }
             ErrorKind::ReadOnlyFilesystem => format!("mount {directory} for writing"),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                format!("make room in {directory}")
+                format!("free space in {directory}")
             }
             ErrorKind::Unsupported => {
-                format!("use a file system that can lock files in place of that of {directory}")
+                format!("move {directory} to a file system that can lock files")
             }
-            _ => format!("see what is wrong with the file system of {directory}"),
+            _ => format!("check the file system of {directory}"),
         };
-        StoreError::Away(format!(
+        StoreError::Unavailable(format!(
             "{} cannot be {dealt_with}: {e}; {remedy}",
             path.display()
         ))
     }
 }
 
-fn stamp(metadata: &Metadata) -> Stamp {
-    Stamp::Present {
+fn version(metadata: &Metadata) -> FileVersion {
+    FileVersion::Present {
         device: metadata.dev(),
         inode: metadata.ino(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),

@@ -1,5 +1,5 @@
-//! Two stores on one directory are as two processes: the kernel's lock belongs to the open file,
-//! not to the process.
+//! Two stores on one directory behave like two processes: the kernel's lock belongs to the open
+//! file, not to the process.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,10 +17,10 @@ use crate::token::ports::{StoredPool, StoredToken};
 
 const INSTANCE: &str = "https://acme.example:8443";
 const LENGTH: Duration = Duration::from_secs(60);
-/// Longer than it takes to notice a change, and shorter than patience.
+/// Longer than noticing a change takes, and shorter than the tests' timeouts.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A directory that is still to be made, in one that goes away with the test.
+/// A directory that does not exist yet, in one that is removed with the test.
 fn place() -> (TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("state/proxy");
@@ -63,7 +63,7 @@ async fn publish(store: &FileStore, generation: u64) {
     lease.publish(&record(generation)).await.unwrap();
 }
 
-/// The token that is read, if there is one.
+/// The token that is stored, if any.
 async fn token(store: &FileStore) -> Option<String> {
     let token = store.read().await.unwrap()?.token?;
     Some(token.access_token.expose().to_owned())
@@ -125,7 +125,7 @@ async fn a_lease_runs_out() {
     };
     timeout(SOON, taken).await.unwrap();
     let error = held.publish(&record(1)).await.unwrap_err();
-    assert!(error.to_string().contains("run out"), "{error}");
+    assert!(error.to_string().contains("lease expired"), "{error}");
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_lower_generation_replaces_none_and_an_equal_one_does() {
     assert!(error.contains("newer than token 4"), "{error}");
     assert_eq!(token(&store).await.as_deref(), Some("token-5"));
 
-    // what was sealed with another secret is outnumbered like any other
+    // a token sealed with another secret is superseded like any other
     let rotated = store_of(&directory, "id", "rotated");
     drop(held);
     let mut held = lease(&rotated).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_change_by_another_is_told() {
     let (one, other) = (store(&directory), store(&directory));
     for generation in 1..4 {
         assert!(token(&one).await.is_none() || generation > 1);
-        // before it is waited for, and while it is
+        // once before the wait, once during it
         if generation == 2 {
             publish(&other, generation).await;
             timeout(SOON, one.changed()).await.unwrap();
@@ -195,7 +195,7 @@ async fn whoever_gives_up_waiting_and_comes_again_misses_nothing() {
     let (one, other) = (store(&directory), store(&directory));
     assert!(token(&one).await.is_none());
     publish(&other, 1).await;
-    // shorter than the time between two looks
+    // shorter than the polling interval
     let told = async { while timeout(POLL / 10, one.changed()).await.is_err() {} };
     timeout(SOON, told).await.unwrap();
 }
@@ -271,7 +271,7 @@ async fn what_cannot_be_used_is_reported_once_and_replaced() {
             bytes: bytes.to_owned(),
             exposed,
         };
-        store.0.judge(&content).1
+        store.0.inspect(&content).1
     };
     assert_eq!(news(b"garbage", false).len(), 1);
     assert_eq!(news(b"garbage", false), [""; 0]);
@@ -319,7 +319,7 @@ async fn a_directory_that_cannot_be_used_is_named_with_what_to_do() {
         "{error}"
     );
     drop(held);
-    // and once it is there again, so is the store
+    // once it exists again, the store works again
     fs::create_dir(&directory).unwrap();
     publish(&store, 1).await;
 
@@ -346,7 +346,7 @@ async fn a_lock_that_was_taken_away_no_longer_counts() {
     second.publish(&record(1)).await.unwrap();
 }
 
-/// As by a process that was stopped: its lease does not end by itself.
+/// As by a stopped process, whose lease does not end by itself.
 #[tokio::test]
 async fn a_lock_that_is_held_beyond_its_end_is_taken_over() {
     let (_root, directory) = place();
@@ -373,7 +373,7 @@ async fn a_lock_that_is_held_beyond_its_end_is_taken_over() {
     second.publish(&record(2)).await.unwrap();
 
     let lost = stopped.publish(&record(3)).await.unwrap_err();
-    assert!(matches!(lost, StoreError::Overtaken(_)), "{lost}");
+    assert!(matches!(lost, StoreError::Conflict(_)), "{lost}");
     assert_eq!(token(&other).await.as_deref(), Some("token-2"));
     drop(stopped);
     assert!(

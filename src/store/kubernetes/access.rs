@@ -1,11 +1,10 @@
-//! How the API server is reached: from inside the cluster by the pod's service account, or from
-//! anywhere by a kubeconfig file.
+//! How to reach the API server: as a pod by its service account, or by a kubeconfig file.
 //!
-//! It is of use beyond the store: [`find`] gives the way that this process has, [`Access::client`] a
-//! client for it, [`Access::namespace`] where that client is at home.
+//! It is also used outside the store. [`find`] returns the access of this process,
+//! [`Access::client`] a client, [`Access::namespace`] the client's default namespace.
 //!
-//! Promises: nothing is contacted, and no program is run, before [`Access::client`]; no message and
-//! no `Debug` quotes a file's content.
+//! Guarantees: no server is contacted, and no program is run, before [`Access::client`]. No message
+//! and no `Debug` quotes a file's content.
 
 use std::fmt;
 use std::io;
@@ -21,25 +20,26 @@ use kube::config::{
 use ring::digest::{Context, Digest, SHA256};
 use secrecy::zeroize::Zeroizing;
 
-/// By what the API server's log tells this program from others.
+/// Identifies this program in the API server's log.
 const USER_AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
 
-/// How long it may take to connect.
+/// The connect timeout.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// Where the API server is and who asks there. Equal to another whose files held the same.
+/// The API server's address and credentials. Two values are equal if their files have the same
+/// content.
 #[derive(Clone)]
 pub struct Access {
     config: Arc<kube::Config>,
     digest: Digest,
 }
 
-/// Why the server cannot be reached by what is there. Says what to do; quotes nothing.
+/// Why there is no usable access. Says what to do; quotes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// Neither a pod nor a kubeconfig file.
     #[error(
-        "this is no pod, and no kubeconfig file is named: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set"
+        "this is not a pod, and no kubeconfig file is named: KUBERNETES_SERVICE_HOST and KUBECONFIG are not set"
     )]
     Nowhere,
     /// The file, or one that it names, cannot be read.
@@ -50,16 +50,16 @@ pub enum Problem {
         /// Why.
         cause: std::io::Error,
     },
-    /// Its content does not do.
+    /// Its content is unusable.
     #[error("{0}")]
     Unusable(&'static str),
 }
 
-/// The way of this process: its pod's, or that of the kubeconfig files in `KUBECONFIG`. `env` reads
-/// its environment, `path` settles from where a relative path counts.
+/// Returns the access of this process: its pod's, or that of the kubeconfig files in `KUBECONFIG`.
+/// `env` reads environment variables, `path` resolves relative paths.
 ///
 /// # Errors
-/// [`Problem`] says what cannot be used.
+/// [`Problem`] says what is unusable.
 pub fn find(
     env: impl Fn(&str) -> Option<String>,
     path: impl Fn(&Path) -> io::Result<PathBuf>,
@@ -74,7 +74,7 @@ pub fn find(
     kubeconfig(&paths.map_err(unreadable)?)
 }
 
-/// The way of a pod, by its service account's files and the variables that Kubernetes sets.
+/// Returns a pod's access, from its service account's files and the variables that Kubernetes sets.
 ///
 /// # Errors
 /// [`Problem`] says what is missing.
@@ -95,18 +95,19 @@ fn not_in_cluster(error: InClusterError) -> Problem {
         InClusterError::ParseCertificates(_) => Problem::Unusable(NO_AUTHORITY),
         InClusterError::ReadEnvironmentVariable(_)
         | InClusterError::ParseClusterPort(_)
-        | InClusterError::ParseClusterUrl(_) => {
-            Problem::Unusable("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are no address")
-        }
+        | InClusterError::ParseClusterUrl(_) => Problem::Unusable(
+            "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not an address",
+        ),
     }
 }
 
-/// The way that the current context of the kubeconfig files `paths` names, merged as kubectl does.
+/// Returns the access of the current context of the kubeconfig files `paths`, merged as kubectl
+/// does.
 ///
-/// A proxy counts only if the file names it. A program that logs in is never given a terminal.
+/// A proxy is used only if the file names it. A login program never gets a terminal.
 ///
 /// # Errors
-/// [`Problem`] says what cannot be used.
+/// [`Problem`] says what is unusable.
 pub fn kubeconfig(paths: &[PathBuf]) -> Result<Access, Problem> {
     let mut merged = Kubeconfig::default();
     let mut parts = Vec::new();
@@ -121,7 +122,7 @@ pub fn kubeconfig(paths: &[PathBuf]) -> Result<Access, Problem> {
         return Err(Problem::Unusable(NO_SERVER));
     }
     if !names_a_proxy(&merged) {
-        // the environment's, which is for other ways
+        // the library took it from the environment, which is meant for other connections
         config.proxy_url = None;
     }
     if let Some(exec) = &mut config.auth_info.exec {
@@ -130,7 +131,7 @@ pub fn kubeconfig(paths: &[PathBuf]) -> Result<Access, Problem> {
     Access::new(config, parts)
 }
 
-/// A kubeconfig file cannot be read, for this `cause`.
+/// The error for a kubeconfig file that cannot be read.
 #[must_use]
 pub fn unreadable(cause: io::Error) -> Problem {
     Problem::Unreadable {
@@ -139,11 +140,11 @@ pub fn unreadable(cause: io::Error) -> Problem {
     }
 }
 
-const NO_SERVER: &str = "its cluster's server is no http:// or https:// address";
+const NO_SERVER: &str = "its cluster's server is not an http:// or https:// address";
 
-const NO_AUTHORITY: &str = "the server's certificate-authority, or the service account's ca.crt, holds no certificate that can be used";
+const NO_AUTHORITY: &str = "the server's certificate-authority, or the service account's ca.crt, has no usable certificate";
 
-/// Whether the cluster of the current context has a `proxy-url`.
+/// Returns whether the cluster of the current context has a `proxy-url`.
 fn names_a_proxy(file: &Kubeconfig) -> bool {
     let contexts = file.contexts.iter();
     let context = { contexts }.find(|context| Some(&context.name) == file.current_context.as_ref());
@@ -161,17 +162,17 @@ fn read(path: impl AsRef<Path>, what: &'static str) -> Result<Zeroizing<Vec<u8>>
 }
 
 impl Access {
-    /// `parts`: what was read for it.
+    /// Builds the access; `parts` are the contents it was made from.
     fn new(
         mut config: kube::Config,
         mut parts: Vec<Zeroizing<Vec<u8>>>,
     ) -> Result<Access, Problem> {
         config.connect_timeout = Some(CONNECT);
-        // whoever asks knows better whether it is worth another try
+        // the caller decides whether to retry
         config.default_retry = false;
         let user = &config.auth_info;
         if let Some(token) = &user.token_file {
-            // it is renewed there, and that changes nothing
+            // it is renewed in place, which is no change
             read(token, "the token's file")?;
         }
         for (file, what) in [
@@ -193,7 +194,7 @@ impl Access {
             digest.update(part);
         }
         let digest = digest.finish();
-        // without the program that logs in, which is none of a configuration's business
+        // without the login program, which validation must not run
         let mut trial = config.clone();
         (trial.auth_info.exec, trial.auth_info.auth_provider) = (None, None);
         trial.rustls_client_config().map_err(no_tls)?;
@@ -201,16 +202,15 @@ impl Access {
         Ok(Access { config, digest })
     }
 
-    /// A client for it, which renews its token from where that stands. It belongs to the runtime that
-    /// this is called on.
+    /// Returns a client, which re-reads its token from the file. It belongs to the calling runtime.
     ///
     /// # Errors
-    /// [`Problem`] if a file has changed for the worse, or if the program that logs in fails.
+    /// [`Problem`] if a file became unusable, or if the login program fails.
     pub async fn client(&self) -> Result<kube::Client, Problem> {
         let mut config = (*self.config).clone();
         let agent = HeaderValue::from_static(USER_AGENT);
         config.headers.push((http::header::USER_AGENT, agent));
-        // it reads files, and runs the program
+        // it reads files and runs the login program
         let made = tokio::task::spawn_blocking(move || kube::Client::try_from(config)).await;
         made.map_err(|_| LOGIN)?.map_err(|error| match error {
             kube::Error::Auth(AuthError::ReadTokenFile(cause, _)) => Problem::Unreadable {
@@ -222,19 +222,20 @@ impl Access {
         })
     }
 
-    /// The namespace that goes with it: the pod's, the context's, or else `default`.
+    /// The default namespace: the pod's, the context's, or `default`.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.config.default_namespace
     }
 
-    /// Whether the server is taken for what it says it is, because the kubeconfig file wants it so.
+    /// Returns whether the server's certificate is not verified, because the kubeconfig file says
+    /// so.
     #[must_use]
     pub fn is_unverified(&self) -> bool {
         self.config.accept_invalid_certs
     }
 
-    /// Whether another program logs in, which takes its time.
+    /// Returns whether an external program logs in, which takes time.
     #[must_use]
     pub fn runs_a_program(&self) -> bool {
         let user = &self.config.auth_info;
@@ -242,13 +243,13 @@ impl Access {
     }
 }
 
-/// Whether an object can have this name (RFC 1123, section 2.1, as Kubernetes has it).
+/// Returns whether an object can have this name (RFC 1123, section 2.1, as Kubernetes applies it).
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// Whether a namespace can have this name.
+/// Returns whether a namespace can have this name.
 #[must_use]
 pub fn is_namespace(name: &str) -> bool {
     name.len() <= 63 && is_label(name)
@@ -261,16 +262,16 @@ fn is_label(label: &str) -> bool {
         && label.bytes().last().is_some_and(plain)
 }
 
-/// As kubectl has it, the program's words may be secrets.
+/// not quoted, as in kubectl: the program's output may contain secrets
 const LOGIN: Problem = Problem::Unusable(
-    "the program that the kubeconfig's user logs in by fails; run it by hand, as this user, and see what it says",
+    "the kubeconfig's login program fails; run it by hand, as this user, and read its output",
 );
 
 fn unusable(error: KubeconfigError) -> Problem {
     let data = |what, error| match error {
         LoadDataError::ReadFile(cause, _) => Problem::Unreadable { what, cause },
         LoadDataError::DecodeBase64(_) => {
-            Problem::Unusable("something in it that ends in -data is no base64")
+            Problem::Unusable("a field in it that ends in -data is not base64")
         }
         LoadDataError::NoBase64DataOrFile => Problem::Unusable(
             "its user has one of client-certificate and client-key without the other",
@@ -286,7 +287,7 @@ fn unusable(error: KubeconfigError) -> Problem {
         }
         KubeconfigError::LoadClientCertificate(e) => return data("its client-certificate", e),
         KubeconfigError::LoadClientKey(e) => return data("its client-key", e),
-        KubeconfigError::Parse(_) => "the file is no kubeconfig file in YAML or JSON",
+        KubeconfigError::Parse(_) => "the file is not a kubeconfig file in YAML or JSON",
         KubeconfigError::CurrentContextNotSet | KubeconfigError::LoadContext(_) => {
             "the file has no current context"
         }
@@ -313,7 +314,7 @@ fn no_tls(error: kube::Error) -> Problem {
             "no certificate authority is named, and the system has none"
         }
         kube::Error::RustlsTls(RustlsTlsError::InvalidServerName(_)) => {
-            "its tls-server-name is no name"
+            "its tls-server-name is not a name"
         }
         kube::Error::RustlsTls(_) => {
             "its client-certificate and client-key cannot be used: both are PEM, and belong together"
@@ -337,7 +338,7 @@ impl Eq for Access {}
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = &self.config.cluster_url;
-        // without whoever may stand before the host
+        // without any user information before the host
         let scheme = url.scheme_str().unwrap_or_default();
         write!(f, "{scheme}://{}", url.host().unwrap_or_default())?;
         url.port_u16().map_or(Ok(()), |port| write!(f, ":{port}"))
@@ -390,7 +391,7 @@ mod tests {
         assert_eq!(access.to_string(), "https://k.example:6443");
         assert!(!access.is_unverified() && !access.runs_a_program());
         assert_eq!(access, found(&file).unwrap());
-        // a second file adds what the first has not
+        // a second file adds what the first lacks
         let other = super::tests::file("{token: k4n4ri}", "    insecure-skip-tls-verify: true\n");
         let both = kubeconfig(&[file.path().to_owned(), other.path().to_owned()]).unwrap();
         assert!(!both.is_unverified() && both != access);
@@ -405,8 +406,8 @@ mod tests {
         let (_, other) = certificate();
         let pair = format!("{{client-certificate-data: {cert}, client-key-data: {other}}}");
         for (user, cluster, problem) in [
-            ("{client-key-data: k4n4ri}", "", "no base64"),
-            ("[k4n4ri]", "", "no kubeconfig"),
+            ("{client-key-data: k4n4ri}", "", "not base64"),
+            ("[k4n4ri]", "", "not a kubeconfig"),
             ("{tokenFile: /nonexistent}", "", "cannot be read"),
             ("{client-key: /nonexistent}", "", "cannot be read"),
             (
@@ -420,7 +421,7 @@ mod tests {
                 "    certificate-authority-data: azRuNHJp\n",
                 "authority",
             ),
-            ("{}", "    server: k4n4ri\n", "no kubeconfig"),
+            ("{}", "    server: k4n4ri\n", "not a kubeconfig"),
         ] {
             let error = found(&file(user, cluster)).unwrap_err();
             let error = format!("{error} {error:?}");

@@ -1,13 +1,11 @@
-//! The API server's calls that the store makes: read and replace one object by its name, and watch
-//! it.
+//! The API server's calls that the store needs: read, replace and watch one object by name.
 //!
-//! The way there, who asks, and how a call is written are the library's. What is answered is read
-//! here: objects are kept as the server gave them, so that what this program does not know of stays
-//! in them when they are replaced; none is read beyond [`LARGEST`]; and none is shown in a log, where
-//! the library puts what it cannot read.
+//! The library connects, authenticates and encodes the calls. Responses are decoded here. Objects
+//! stay as the server sent them, so that unknown fields survive a replacement. No response is read
+//! beyond [`LARGEST`], and none is logged; the library would log what it cannot decode.
 //!
-//! Promises: every call ends within [`DEADLINE`], or [`DEADLINE_OF_A_PROGRAM`]; an object is replaced
-//! only if it still is the one that was read; nothing that the server says is passed on.
+//! Guarantees: every call ends within [`DEADLINE`], or [`DEADLINE_OF_A_PROGRAM`]. An object is
+//! replaced only in the version that was read. No message quotes the server.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -31,53 +29,54 @@ use super::object::version;
 use crate::clock::{Clock, Instant};
 use crate::token::ports::StoreError;
 
-/// How long a call may take, connecting included.
+/// The timeout of a call, connecting included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
-/// The same where another program logs in, before a call now and then.
+/// The same if an external program logs in, which it may do before a call.
 const DEADLINE_OF_A_PROGRAM: Duration = Duration::from_secs(15);
 
-/// How long a watch lasts before it is begun anew, in seconds.
+/// The duration of a watch, in seconds.
 const WATCH: u32 = 240;
 
-/// The version from which a watch goes on: any, so that it begins with what is there. The Secret's own
-/// may be one that the server has forgotten, for it grows old while others change.
+/// The version that a watch starts from: any, so that it begins with the current object. The
+/// Secret's own version may have been compacted by the server, because it ages while other objects
+/// change.
 const ANY: &str = "0";
 
-/// A client whose certificate ends is made anew so long before.
+/// How long before its certificate expires a client is replaced.
 const EARLY: Duration = Duration::from_secs(60);
 
-/// For so long a server that is too busy is left alone at most, whatever it says.
+/// The longest time for which an overloaded server is spared, whatever its `Retry-After`.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// The largest object, or change of one, that is read, in bytes. Ours have some KiB; what is parsed can
 /// take 80 times as much memory.
 const LARGEST: usize = 512 << 10;
 
-/// What can be named.
+/// The kinds of objects.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Secret,
     Lease,
 }
 
-/// What comes of replacing an object.
+/// The result of a replacement.
 #[derive(Debug)]
 pub(super) enum Replaced {
-    /// It was.
+    /// The object was replaced.
     Done,
-    /// Another replaced it first.
+    /// Another process replaced it first.
     Conflict,
 }
 
-/// The server, and the two objects there.
+/// The API server, with the two objects.
 pub(super) struct Api {
     config: Config,
     clock: Arc<dyn Clock>,
     deadline: Duration,
-    /// Made for the first call; again if its certificate ends, or if it is not accepted.
+    /// Made for the first call; replaced if its certificate expires or is rejected.
     client: Mutex<Option<kube::Client>>,
-    /// Until when the server wants to be left alone.
+    /// The time before which the server wants no calls.
     quiet_until: std::sync::Mutex<Option<Instant>>,
 }
 
@@ -95,7 +94,7 @@ impl Api {
         }
     }
 
-    /// The object of this kind.
+    /// Reads the object of this kind.
     pub(super) async fn get(&self, kind: Kind) -> Result<Value, StoreError> {
         self.call("get", kind, async {
             let request = self.path(kind).get(self.name(kind), &GetParams::default());
@@ -108,7 +107,7 @@ impl Api {
         .await
     }
 
-    /// Has `object`, as it was read and then changed, take the place of what was read.
+    /// Replaces an object by `object`, which was read and then changed.
     pub(super) async fn replace(&self, kind: Kind, object: &Value) -> Result<Replaced, StoreError> {
         self.call("update", kind, async {
             let parameters = PostParams::default();
@@ -124,7 +123,7 @@ impl Api {
         .await
     }
 
-    /// The object of this kind as it is, and its changes from now on.
+    /// Watches the object of this kind: its current state, and its changes.
     pub(super) async fn watch(&self, kind: Kind) -> Result<Watch, StoreError> {
         self.call("watch", kind, async {
             let field = format!("metadata.name={}", self.name(kind));
@@ -150,12 +149,12 @@ impl Api {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         if self.is_left_alone() {
-            return Err(StoreError::Away(self.too_busy(verb, kind)));
+            return Err(StoreError::Unavailable(self.too_busy(verb, kind)));
         }
         let ended = tokio::time::timeout(self.deadline, call).await;
         ended.unwrap_or_else(|_elapsed| {
-            Err(StoreError::Away(format!(
-                "{} does not answer within {} s (to {verb} {}); see that it runs and that nothing on the way swallows what is sent",
+            Err(StoreError::Unavailable(format!(
+                "{} does not answer within {} s (to {verb} {}); see that it runs and that no network policy drops the packets",
                 self.config.access,
                 self.deadline.as_secs(),
                 self.described(kind),
@@ -213,8 +212,9 @@ impl Api {
             }
         }
         let made = self.config.access.client().await;
-        let client =
-            made.map_err(|problem| StoreError::Away(format!("{}: {problem}", self.config.access)))?;
+        let client = made.map_err(|problem| {
+            StoreError::Unavailable(format!("{}: {problem}", self.config.access))
+        })?;
         *held = Some(client.clone());
         Ok(client)
     }
@@ -236,8 +236,8 @@ impl Api {
     }
 
     fn strange(&self) -> StoreError {
-        StoreError::Away(format!(
-            "{} answers with something that is no object of Kubernetes; check its address",
+        StoreError::Unavailable(format!(
+            "{} does not answer with a Kubernetes object; check its address",
             self.config.access
         ))
     }
@@ -248,8 +248,8 @@ impl Api {
         loop {
             // its words may be a program's
             if cause.is::<AuthError>() {
-                return StoreError::Away(format!(
-                    "{server}: the program that the kubeconfig's user logs in by fails; run it by hand, as this user, and see what it says"
+                return StoreError::Unavailable(format!(
+                    "{server}: the kubeconfig's login program fails; run it by hand, as this user, and read its output"
                 ));
             }
             match cause.source() {
@@ -257,7 +257,7 @@ impl Api {
                 None => break,
             }
         }
-        StoreError::Away(format!(
+        StoreError::Unavailable(format!(
             "{server} cannot be reached: {cause}; check its address, its certificate and the network policies",
         ))
     }
@@ -273,9 +273,9 @@ impl Api {
         }
         let (server, name) = (&self.config.access, self.described(kind));
         let namespace = &self.config.namespace;
-        StoreError::Away(match status {
+        StoreError::Unavailable(match status {
             StatusCode::NOT_FOUND => format!(
-                "{server} has no {name} in the namespace {namespace}; create it, empty, by the manifests of the deployment, for this program may not"
+                "{server} has no {name} in the namespace {namespace}; create it, empty, with the deployment's manifests: this program may not create it"
             ),
             StatusCode::FORBIDDEN => format!(
                 "{server} does not let this user {verb} the {name} in the namespace {namespace}; bind it to a Role with the verbs get, update and watch for that name"
@@ -285,17 +285,17 @@ impl Api {
             ),
             StatusCode::TOO_MANY_REQUESTS => self.too_busy(verb, kind),
             StatusCode::UNPROCESSABLE_ENTITY => format!(
-                "{server} does not take the {name} as it is kept there (422): an immutable one, or one that is full; delete it, and create it anew, empty"
+                "{server} rejects the update of the {name} (422): it is immutable or full; delete it and create it again, empty"
             ),
             status => {
-                format!("{server} answers {status} to {verb} the {name}; see what its log says")
+                format!("{server} answers {status} to {verb} the {name}; check its log")
             }
         })
     }
 
     fn too_busy(&self, verb: &str, kind: Kind) -> String {
         let (server, name) = (&self.config.access, self.described(kind));
-        format!("{server} is too busy (429) to {verb} the {name}; it is tried again")
+        format!("{server} is too busy (429) to {verb} the {name}; it will be retried")
     }
 
     fn name(&self, kind: Kind) -> &str {

@@ -1,13 +1,13 @@
-//! The parts of an object that the store reads and changes; all else stays as it is.
+//! Accessors for the parts of an object that the store uses; the rest stays unchanged.
 
 use serde_json::{Map, Value, json};
 
-/// The version of an object.
+/// The resource version of an object.
 pub(super) fn version(object: &Value) -> Option<&str> {
     object.pointer("/metadata/resourceVersion")?.as_str()
 }
 
-/// One of its annotations.
+/// The annotation `name`.
 pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object
         .get("metadata")?
@@ -16,7 +16,7 @@ pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
         .as_str()
 }
 
-/// Has it have that annotation, or none of that name.
+/// Sets the annotation `name`, or removes it.
 pub(super) fn annotate(object: &mut Value, name: &str, value: Option<String>) {
     let annotations = members_of(&mut object["metadata"], "annotations");
     match value {
@@ -25,7 +25,7 @@ pub(super) fn annotate(object: &mut Value, name: &str, value: Option<String>) {
     };
 }
 
-/// The map `name` of `object`, made if there is none.
+/// The map `name` of `object`, created if it does not exist.
 pub(super) fn members_of<'a>(object: &'a mut Value, name: &str) -> &'a mut Map<String, Value> {
     let member = &mut object[name];
     if !member.is_object() {

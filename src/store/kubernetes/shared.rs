@@ -1,5 +1,4 @@
-//! What a store and its look at the server have in common: the two objects, and what is known of
-//! them.
+//! The state that a store shares with its watcher: the two objects, and what is known of them.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,73 +10,73 @@ use tokio::sync::Notify;
 
 use super::api::{Api, Kind, Replaced};
 use super::object::{annotate, annotation, members_of};
-use super::{TRIES, breathe, roster};
+use super::{TRIES, heartbeats, jittered_pause};
 use crate::clock::Instant;
 use crate::store::locked;
-use crate::store::record::Successor;
-use crate::store::shared::{Identity, Kept, Replace, Seen, Sight, lost};
-use crate::token::ports::{Rank, Record, StoreError};
+use crate::store::record::Replacement;
+use crate::store::shared::{CompareAndSwap, Entry, MemberId, Version, VersionTracker, lease_lost};
+use crate::token::ports::{Membership, Record, StoreError};
 
-/// Whether the server is there is in doubt until this is settled.
-pub(super) struct Doubt<'a>(&'a Notify);
+/// Makes the watcher re-read the server when dropped unsettled.
+pub(super) struct RecheckGuard<'a>(&'a Notify);
 
-impl Doubt<'_> {
-    /// A call has come to this.
+impl RecheckGuard<'_> {
+    /// Settles the guard, unless the call found the server unavailable.
     pub(super) fn settle<T>(self, end: &Result<T, StoreError>) {
-        if !matches!(end, Err(StoreError::Away(_))) {
+        if !matches!(end, Err(StoreError::Unavailable(_))) {
             std::mem::forget(self);
         }
     }
 }
 
-impl Drop for Doubt<'_> {
+impl Drop for RecheckGuard<'_> {
     fn drop(&mut self) {
         self.0.notify_one();
     }
 }
 
-/// What one store knows.
+/// The shared state of one store.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) identity: Identity,
-    pub(super) kept: Kept,
+    pub(super) member: MemberId,
+    pub(super) entry: Entry,
     /// The client's key in the Secret.
     pub(super) data: String,
-    /// The Lease's annotation with who asks for the client.
+    /// The Lease's annotation that names the lease holder.
     pub(super) holder: String,
-    /// The Lease's annotation with the seats.
+    /// The Lease's annotation with the standby list.
     pub(super) members: String,
     pub(super) api: Api,
-    /// A call has failed: whoever looks should see for themselves.
-    pub(super) doubt: Notify,
+    /// A call failed: the watcher should re-read the server.
+    pub(super) recheck: Notify,
     /// By the value of the client's key in the Secret.
-    pub(super) sight: Sight<Option<String>>,
-    pub(super) rank: Mutex<Rank>,
-    /// Who asks, and since when that is known.
+    pub(super) tracker: VersionTracker<Option<String>>,
+    pub(super) membership: Mutex<Membership>,
+    /// The lease holder, and since when it is known.
     pub(super) held: Mutex<Option<(String, Instant)>>,
 }
 
 impl Shared {
-    /// Has the server be looked at at once unless what is begun here comes to an end that is told to
-    /// [`Doubt::settle`]: whoever calls may give up before that.
-    pub(super) fn doubt(&self) -> Doubt<'_> {
-        Doubt(&self.doubt)
+    /// Returns a guard. Unless [`RecheckGuard::settle`] is called first, dropping it makes the
+    /// watcher re-read the server at once. Covers callers that time out.
+    pub(super) fn recheck_unless_settled(&self) -> RecheckGuard<'_> {
+        RecheckGuard(&self.recheck)
     }
 
-    /// The client's part of the Secret, in base64.
+    /// The client's value in the Secret, in base64.
     pub(super) fn content(&self, secret: &Value) -> Option<String> {
         let content = secret.get("data")?.get(&self.data)?.as_str()?;
         Some(content.to_owned())
     }
 
-    /// Whether another has the right to ask, which nobody takes for longer than `length`.
+    /// Returns whether another process holds the lease. No lease is longer than `length`.
     pub(super) fn is_held(&self, lease: &Value, length: Duration) -> bool {
         let mut held = locked(&self.held);
         let Some(holder) = annotation(lease, &self.holder) else {
             *held = None;
             return false;
         };
-        let now = self.kept.clock.now();
+        let now = self.entry.clock.now();
         let since = match &*held {
             Some((known, since)) if known == holder => *since,
             _ => {
@@ -90,10 +89,10 @@ impl Shared {
         now.since(since) < long
     }
 
-    /// Shows in the Lease's own fields who asked last, for people; only annotations decide.
+    /// Shows the last holder in the Lease's own fields, for humans; only annotations decide.
     pub(super) fn show(&self, lease: &mut Value, owner: &str, length: Duration) {
-        let now = jiff::Timestamp::try_from(self.kept.clock.wall()).unwrap_or_default();
-        // MicroTime: six digits, neither more nor fewer
+        let now = jiff::Timestamp::try_from(self.entry.clock.wall()).unwrap_or_default();
+        // MicroTime has exactly six digits
         let now = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
         let spec = members_of(lease, "spec");
         let before = spec.get("leaseTransitions").and_then(Value::as_i64);
@@ -109,10 +108,10 @@ impl Shared {
         spec.insert("leaseTransitions".to_owned(), json!(transitions));
     }
 
-    /// What the client's part of the Secret holds.
+    /// Decodes the client's value in the Secret.
     pub(super) fn open(&self, content: &str) -> Option<Record> {
-        // what is no base64 is no record
-        self.kept
+        // a value that is not base64 is not a record
+        self.entry
             .open(&STANDARD.decode(content).unwrap_or_default())
     }
 
@@ -121,24 +120,24 @@ impl Shared {
         holder.is_some_and(|(name, _)| name == owner)
     }
 
-    /// Gives this process's seat back.
+    /// Gives up this process's standby place.
     pub(super) async fn leave(&self) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let mut lease = self.api.get(Kind::Lease).await?;
             let text = annotation(&lease, &self.members).unwrap_or_default();
-            let Some(left) = roster::without(text, self.identity.name()) else {
+            let Some(left) = heartbeats::without(text, self.member.name()) else {
                 return Ok(());
             };
             annotate(&mut lease, &self.members, Some(left));
             if let Replaced::Done = self.api.replace(Kind::Lease, &lease).await? {
                 return Ok(());
             }
-            breathe().await;
+            jittered_pause().await;
         }
         Ok(())
     }
 
-    /// Gives back the right to ask, if `owner` still has it.
+    /// Releases the lease, if `owner` still holds it.
     pub(super) async fn give_up(&self, owner: &str) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let mut lease = self.api.get(Kind::Lease).await?;
@@ -151,51 +150,52 @@ impl Shared {
                 .get("holderIdentity")
                 .is_some_and(|holder| holder == owner)
             {
-                // not an empty one, which not every version of the server takes
+                // remove it, because not every version of the server accepts an empty one
                 spec.remove("holderIdentity");
             }
             if let Replaced::Done = self.api.replace(Kind::Lease, &lease).await? {
                 return Ok(());
             }
-            breathe().await;
+            jittered_pause().await;
         }
         Ok(())
     }
 }
 
-impl Replace for Shared {
+impl CompareAndSwap for Shared {
     /// The Secret.
-    type Before = Value;
+    type Loaded = Value;
 
-    async fn before(&self, owner: &str) -> Result<(Value, Vec<u8>), StoreError> {
+    async fn load(&self, owner: &str) -> Result<(Value, Vec<u8>), StoreError> {
         let secret = self.api.get(Kind::Secret).await?;
         if secret.get("immutable") == Some(&json!(true)) {
-            return Err(StoreError::Away(
-                "the Secret is immutable, so that nothing can be kept in it; delete it, and create it anew without that".to_owned(),
+            return Err(StoreError::Unavailable(
+                "the Secret is immutable, so no token can be stored in it; delete it and create it again without `immutable`".to_owned(),
             ));
         }
-        // in this order: whoever took the right later finds what was read here replaced
+        // in this order: a process that takes the lease later finds the content that was read here
+        // replaced
         let lease = self.api.get(Kind::Lease).await?;
         if !self.is_of(&lease, owner) {
-            return Err(lost());
+            return Err(lease_lost());
         }
         let before = self.content(&secret).unwrap_or_default();
         Ok((secret, STANDARD.decode(before).unwrap_or_default()))
     }
 
-    async fn replace(
+    async fn swap(
         &self,
         _owner: &str,
         mut secret: Value,
-        next: &Successor,
+        next: &Replacement,
     ) -> Result<bool, StoreError> {
         let content = STANDARD.encode(&next.bytes);
         members_of(&mut secret, "data").insert(self.data.clone(), json!(content));
         if let Replaced::Done = self.api.replace(Kind::Secret, &secret).await? {
-            self.sight.saw(Seen::Content(Some(content)));
+            self.tracker.observed(Version::Content(Some(content)));
             return Ok(true);
         }
-        breathe().await;
+        jittered_pause().await;
         Ok(false)
     }
 }

@@ -1,4 +1,4 @@
-//! What opens, what does not, and what is then kept.
+//! What can be opened, what cannot, and what is kept.
 
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
@@ -50,7 +50,7 @@ fn without_token() -> Record {
 
 type Parts = (u64, StoredPool, Option<(String, SystemTime, Duration)>);
 
-/// A record in a form that can be compared.
+/// A record in a comparable form.
 fn parts(record: &Record) -> Parts {
     let token = record.token.as_ref().map(|token| {
         let text = token.access_token.expose().to_owned();
@@ -59,13 +59,13 @@ fn parts(record: &Record) -> Parts {
     (record.generation, record.pool, token)
 }
 
-/// What `bytes` give: a record, in a form that can be compared, and a flaw.
+/// The record in `bytes`, in a comparable form, and the flaw.
 fn opened(key: &Key, bytes: &[u8]) -> (Option<Parts>, Option<Flaw>) {
     let opened = open(key, bytes, now());
     (opened.record.as_ref().map(parts), opened.flaw)
 }
 
-/// A document with a sound check, whatever stands in it.
+/// A document with a valid check, whatever its content.
 fn document(generation: u64, full_at: u64, not_before: u64, token: Option<Sealed>) -> Vec<u8> {
     let pool = Pool {
         full_at,
@@ -90,8 +90,8 @@ fn what_is_sealed_opens() {
     }
 }
 
-/// The document of this version, made by another hand from its description: with it, a change of
-/// the form that forgets to count up the version is found.
+/// The document of this version, built independently from its description. It detects a change of
+/// the format that forgot to increase the version.
 #[test]
 fn a_document_made_elsewhere_opens() {
     let bytes = br#"{
@@ -318,8 +318,7 @@ fn neither_token_nor_secret_can_be_seen_in_it() {
     assert!(!shown.contains("k4n4ri"), "{shown}");
 }
 
-/// `text` as it may stand in a document: as it is, backwards, in hexadecimal and in base64 at any
-/// alignment.
+/// `text` in the forms that could leak: plain, reversed, hexadecimal, and base64 at any alignment.
 fn encodings(text: &str) -> Vec<String> {
     let hex: String = text.bytes().map(|b| format!("{b:02x}")).collect();
     let mut all = vec![
@@ -329,7 +328,7 @@ fn encodings(text: &str) -> Vec<String> {
         hex,
     ];
     for skipped in 0..3 {
-        // whole groups of three bytes only, for the rest depends on what follows
+        // whole groups of three bytes only: the rest depends on what follows
         let whole = (text.len() - skipped) / 3 * 3;
         let part = &text[skipped..skipped + whole];
         all.push(STANDARD_NO_PAD.encode(part));
@@ -391,7 +390,7 @@ proptest! {
     }
 }
 
-/// Proxies with the old and the new secret, and one that is wrong altogether, take turns.
+/// Proxies with the old secret, the new one, and a wrong one take turns.
 #[test]
 fn whoever_cannot_open_a_token_keeps_it_beside_their_own() {
     let holders = ["old", "new", "wrong"].map(|secret| key(INSTANCE, CLIENT, secret));
@@ -424,7 +423,7 @@ fn whoever_cannot_open_a_token_keeps_it_beside_their_own() {
     let olds = open(old, &second, now()).record.unwrap().token.unwrap();
     assert_eq!(olds.generation, 7, "it does not pass for a newer one");
 
-    // one that has no token of its own takes nobody's
+    // a writer without a token of its own keeps everyone's
     let none = Record {
         generation: 8,
         ..without_token()
@@ -433,14 +432,14 @@ fn whoever_cannot_open_a_token_keeps_it_beside_their_own() {
     assert_eq!(token(old, &third).1.unwrap(), "old 7");
     assert_eq!(token(new, &third).1.unwrap(), "new 8");
 
-    // one's own is replaced, not kept beside
+    // a writer's own token is replaced, not kept beside
     let fourth = write(old, &record(9, "old 9"), &third);
     assert_eq!(token(old, &fourth).1.unwrap(), "old 9");
     assert_eq!(token(new, &fourth), (9, Some("new 8".to_owned()), None));
     let text = String::from_utf8(fourth.clone()).unwrap();
     assert_eq!(text.matches("\"sealed\"").count(), 2, "{text}");
 
-    // what has ended is left out, and so are all but the two youngest
+    // expired tokens are dropped, and all others but the two newest
     let later = now() + Duration::from_secs(300);
     let fifth = seal_beside(wrong, &record(10, "wrong 10"), &fourth, later).unwrap();
     assert_eq!(

@@ -1,12 +1,13 @@
-//! The connection to the server: made when it is needed, and made anew when it is broken. Which server
-//! it is, is in `primary.rs`.
+//! The connection to the server: made on demand, and replaced when it breaks. `primary.rs` finds
+//! the server.
 //!
-//! The library's own manager of connections is not used, nor its clients of sentinels and clusters: it keeps a connection whose answers do not
-//! come, as it has to for its own reasons, and a way that swallows everything would never be left;
-//! and it reads the system's certificates for every connection, by rules other than this program's.
+//! The library's connection manager and its sentinel and cluster clients are not used. The manager
+//! keeps a connection whose answers never come, so a path that swallows all packets would never be
+//! left. It also loads the system's certificates for every connection, by rules other than this
+//! program's.
 //!
-//! Promises: every operation ends within [`DEADLINE`]; nothing that the server says is passed on in
-//! its own words, which may have the password in them.
+//! Guarantees: every operation ends within [`DEADLINE`]. No message quotes the server, because its
+//! text may contain the password.
 
 use std::io;
 use std::sync::Arc;
@@ -29,27 +30,27 @@ use super::{Config, Server};
 use crate::tls;
 use crate::token::ports::StoreError;
 
-/// How long an operation may take, connecting included.
+/// The timeout of an operation, connecting included.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
-/// A connection that is there when it is needed.
+/// A connection that is made on demand.
 #[derive(Debug)]
 pub(super) struct Link {
     server: Server,
     tls: Option<Arc<rustls::ClientConfig>>,
     login: Login,
     channel: String,
-    /// A key in the slot of all keys.
+    /// A key in the slot of all of the client's keys.
     key: String,
     notices: Arc<Notices>,
-    /// Whether a connection was left because of the size of what the server sent.
+    /// Whether a connection was closed because a value was too large.
     exceeded: Arc<AtomicBool>,
-    /// Whether the server tells of changes: this user may listen.
-    listens: AtomicBool,
+    /// Whether notifications work: the user may subscribe.
+    is_subscribed: AtomicBool,
     connection: Mutex<Option<Connection>>,
 }
 
-/// Has no `Debug` of the library's: it holds the password.
+/// The login. It has no derived `Debug`: it holds the password.
 struct Login(RedisConnectionInfo);
 
 impl std::fmt::Debug for Login {
@@ -65,7 +66,7 @@ pub(super) struct Connection {
     driver: Arc<Driver>,
 }
 
-/// What carries the bytes; it ends with the last who uses the connection.
+/// The task that drives a connection; it ends with the connection's last user.
 #[derive(Debug)]
 struct Driver(AbortHandle);
 
@@ -76,10 +77,11 @@ impl Drop for Driver {
 }
 
 impl Link {
-    /// A link to the server of `config` that listens to the channel of `keys`. Connects to nothing.
+    /// Returns a link to the server of `config`, subscribed to the channel of `keys`. Does not
+    /// connect yet.
     ///
     /// # Errors
-    /// [`tls::Error`] if there is no certificate to verify the server by.
+    /// [`tls::Error`] if no certificate authority is available to verify the server.
     pub(super) fn new(config: &Config, keys: &Keys) -> Result<(Link, Arc<Notices>), tls::Error> {
         let ca_file = match &config.server {
             Server::Tls { ca_file, .. } => Some(ca_file),
@@ -109,22 +111,21 @@ impl Link {
             key: keys.record.clone(),
             notices: Arc::clone(&notices),
             exceeded: Arc::default(),
-            listens: AtomicBool::new(false),
+            is_subscribed: AtomicBool::new(false),
             connection: Mutex::new(None),
         };
         Ok((link, notices))
     }
 
-    /// Whether the server tells of changes.
-    pub(super) fn listens(&self) -> bool {
-        self.listens.load(Ordering::Relaxed)
+    /// Returns whether notifications work.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.is_subscribed.load(Ordering::Relaxed)
     }
 
-    /// Has `command` carried out. A connection on which one failed otherwise than by an answer is
-    /// left.
+    /// Runs `command`. If it fails without an answer from the server, the connection is dropped.
     ///
     /// # Errors
-    /// [`StoreError::Away`] says what failed and what to do.
+    /// [`StoreError::Unavailable`] says what failed and what to do.
     pub(super) async fn run<T>(
         &self,
         command: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
@@ -134,19 +135,19 @@ impl Link {
             let mut connection = self.connection().await?;
             used = Some(Arc::clone(&connection.driver));
             let done = command(&mut connection.commands).await;
-            done.map_err(|e| (is_answer(&e) && !is_elsewhere(&e), self.problem(&e)))
+            done.map_err(|e| (is_answer(&e) && !is_wrong_server(&e), self.problem(&e)))
         };
         let ended = tokio::time::timeout(DEADLINE, running).await;
         let (answered, problem) = match ended {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(failed)) => failed,
-            Err(_elapsed) => (false, self.silent()),
+            Err(_elapsed) => (false, self.timed_out()),
         };
         if !answered && let Some(used) = used {
             let mut held = self.connection.lock().await;
             held.take_if(|connection| Arc::ptr_eq(&connection.driver, &used));
         }
-        Err(StoreError::Away(problem))
+        Err(StoreError::Unavailable(problem))
     }
 
     async fn connection(&self) -> Result<Connection, (bool, String)> {
@@ -168,48 +169,50 @@ impl Link {
             Server::Tcp { host, port } | Server::Tls { host, port, .. } => {
                 self.open(host, *port, &self.login.0, true).await?
             }
-            Server::Sentinel { nodes, primary, .. } => self.of_sentinels(nodes, primary).await?,
-            Server::Cluster { nodes, .. } => self.of_cluster(nodes).await?,
+            Server::Sentinel { nodes, primary, .. } => {
+                self.primary_of_sentinels(nodes, primary).await?
+            }
+            Server::Cluster { nodes, .. } => self.primary_of_cluster(nodes).await?,
         };
         self.subscribe(opened).await
     }
 
-    /// A connection to the server at `host`, which tells of changes if it `listens`.
+    /// Connects to the server at `host`; with `is_subscribed`, it can receive notifications.
     pub(super) async fn open(
         &self,
         host: &str,
         port: u16,
         login: &RedisConnectionInfo,
-        listens: bool,
+        is_subscribed: bool,
     ) -> Result<Connection, String> {
         let stream = dial(host, port).await.map_err(|e| self.unreachable(&e))?;
         let Some(config) = &self.tls else {
-            return self.log_in(stream, login, listens).await;
+            return self.log_in(stream, login, is_subscribed).await;
         };
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| format!("{}: {host} can have no certificate", self.server))?;
+            .map_err(|_| format!("{}: {host} cannot have a certificate", self.server))?;
         let stream = TlsConnector::from(Arc::clone(config))
             .connect(name, stream)
             .await;
         let stream = stream.map_err(|e| self.refused(&e))?;
-        self.log_in(stream, login, listens).await
+        self.log_in(stream, login, is_subscribed).await
     }
 
     async fn log_in<S>(
         &self,
         stream: S,
         login: &RedisConnectionInfo,
-        listens: bool,
+        is_subscribed: bool,
     ) -> Result<Connection, String>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        // there is one deadline, and it is this file's
+        // this file enforces the only deadline
         let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
-        if listens {
+        if is_subscribed {
             let notices = Arc::clone(&self.notices);
             config = config.set_push_sender(move |push: PushInfo| {
-                notices.tell(&push);
+                notices.push(&push);
                 Ok::<(), ()>(())
             });
         }
@@ -221,27 +224,27 @@ impl Link {
     }
 
     async fn subscribe(&self, mut connection: Connection) -> Result<Connection, String> {
-        let listens = match connection.commands.subscribe(&self.channel).await {
+        let is_subscribed = match connection.commands.subscribe(&self.channel).await {
             Ok(()) => true,
-            // the user may not listen, so changes are seen by looking
+            // the user may not subscribe, so changes are found by polling
             Err(e) if is_answer(&e) => false,
             Err(e) => return Err(self.problem(&e)),
         };
-        self.listens.store(listens, Ordering::Relaxed);
+        self.is_subscribed.store(is_subscribed, Ordering::Relaxed);
         Ok(connection)
     }
 
-    /// A key in the slot of all keys.
+    /// A key in the slot of all of the client's keys.
     pub(super) fn key(&self) -> &str {
         &self.key
     }
 
-    /// The server, for people.
+    /// The server, for messages.
     pub(super) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// By which user it is logged in.
+    /// The login in use.
     pub(super) fn login(&self) -> &RedisConnectionInfo {
         &self.login.0
     }
@@ -261,23 +264,23 @@ impl Link {
                 tls::certificate_advice(reason)
             ),
             Some(rustls::Error::InvalidMessage(_)) => {
-                format!("{server} does not speak TLS; see whether redis:// is meant")
+                format!("{server} does not speak TLS; use redis:// if it should not")
             }
             _ => self.unreachable(e),
         }
     }
 
-    fn silent(&self) -> String {
+    fn timed_out(&self) -> String {
         let seconds = DEADLINE.as_secs();
         format!("{} does not answer within {seconds} s", self.server)
     }
 
-    /// What `e` means, in words of this program.
+    /// Describes `e` without quoting the server.
     pub(super) fn problem(&self, e: &RedisError) -> String {
         let server = &self.server;
         if self.exceeded.swap(false, Ordering::Relaxed) {
             return format!(
-                "{server} sends more than 1 MiB as one value, and was not listened to further; see whether the store's url leads to Redis"
+                "{server} sent a value larger than 1 MiB, and the connection was closed; check whether the store's url names a Redis server"
             );
         }
         if e.is_io_error() || e.is_connection_dropped() {
@@ -291,16 +294,16 @@ impl Link {
             }
             Some("NOPERM") => {
                 format!(
-                    "{server} does not let this user do what is needed; give it +@read +@write +@scripting +@pubsub +@connection +time, and the keys and channels below key_prefix"
+                    "{server} does not grant this user the permissions it needs; give it +@read +@write +@scripting +@pubsub +@connection +time, and the keys and channels below key_prefix"
                 )
             }
             Some("READONLY") => {
                 format!(
-                    "{server} is a replica; name the one that can be written to, or sentinels by redis+sentinel://"
+                    "{server} is a replica; name the primary, or the sentinels with redis+sentinel://"
                 )
             }
             Some("MOVED") if !matches!(server, Server::Cluster { .. }) => {
-                format!("{server} is part of a cluster; write redis+cluster:// in the store's url")
+                format!("{server} is part of a cluster; use redis+cluster:// in the store's url")
             }
             Some(
                 "MOVED" | "ASK" | "CLUSTERDOWN" | "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN",
@@ -312,21 +315,21 @@ impl Link {
                 "{server} answers with the error {}; this program needs Redis 6, Valkey 7 or later",
                 code.escape_debug()
             ),
-            // it may have been the library's, of an answer that it could not make out
+            // the library may have failed to parse an answer
             None => format!(
-                "{server} answers otherwise than Redis does; this program needs Redis 6, Valkey 7 or later"
+                "{server} does not answer like Redis; this program needs Redis 6, Valkey 7 or later"
             ),
         }
     }
 }
 
-/// Whether the server said so itself: the connection is as good as before.
+/// Returns whether the error is the server's answer: the connection still works.
 fn is_answer(e: &RedisError) -> bool {
     !e.is_io_error() && !e.is_connection_dropped() && e.code().is_some()
 }
 
-/// Whether another server is the right one by now.
-fn is_elsewhere(e: &RedisError) -> bool {
+/// Returns whether another server is the right one by now.
+fn is_wrong_server(e: &RedisError) -> bool {
     matches!(
         e.code(),
         Some("READONLY" | "MOVED" | "CLUSTERDOWN" | "MASTERDOWN")

@@ -1,5 +1,5 @@
-//! What a server told without being asked. Only the newest counts, so that one place holds it all,
-//! however much is told.
+//! The notifications that a Redis server pushed. Only the newest counts, so one slot holds them all,
+//! however many arrive.
 
 use std::sync::Mutex;
 
@@ -8,45 +8,45 @@ use tokio::sync::Notify;
 
 use crate::store::locked;
 
-/// What was told and not heard yet.
+/// The newest unread notification.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     newest: Mutex<Option<Notice>>,
-    came: Notify,
+    arrived: Notify,
 }
 
-/// What a server told.
+/// A notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// The stamp of what is kept now.
-    Kept(String),
-    /// Something else, like the end of the connection: it is to be looked at.
-    Look,
+    /// The version that is stored now.
+    Version(String),
+    /// Something else, such as the end of the connection: the server must be polled.
+    Poll,
 }
 
 impl Notices {
-    /// The server told this. That it is to be looked at covers whatever is told later.
-    pub(super) fn tell(&self, push: &PushInfo) {
-        let told = Notice::of(push);
+    /// Stores `push`. A pending `Poll` covers every later notification.
+    pub(super) fn push(&self, push: &PushInfo) {
+        let notice = Notice::of(push);
         let mut newest = locked(&self.newest);
-        if *newest != Some(Notice::Look) {
-            *newest = Some(told);
+        if *newest != Some(Notice::Poll) {
+            *newest = Some(notice);
         }
         drop(newest);
-        self.came.notify_one();
+        self.arrived.notify_one();
     }
 
-    /// What was told, if anything was.
+    /// Takes the unread notification, if there is one.
     pub(super) fn take(&self) -> Option<Notice> {
         locked(&self.newest).take()
     }
 
-    /// Waits until something is told.
+    /// Waits for a notification.
     pub(super) async fn next(&self) -> Notice {
         loop {
             match self.take() {
                 Some(notice) => return notice,
-                None => self.came.notified().await,
+                None => self.arrived.notified().await,
             }
         }
     }
@@ -54,13 +54,13 @@ impl Notices {
 
 impl Notice {
     fn of(push: &PushInfo) -> Notice {
-        let stamp = match (&push.kind, push.data.as_slice()) {
-            (PushKind::Message, [_channel, Value::BulkString(stamp)]) if !stamp.is_empty() => {
-                std::str::from_utf8(stamp).ok()
+        let version = match (&push.kind, push.data.as_slice()) {
+            (PushKind::Message, [_channel, Value::BulkString(version)]) if !version.is_empty() => {
+                std::str::from_utf8(version).ok()
             }
             _ => None,
         };
-        stamp.map_or(Notice::Look, |stamp| Notice::Kept(stamp.to_owned()))
+        version.map_or(Notice::Poll, |version| Notice::Version(version.to_owned()))
     }
 }
 
@@ -68,27 +68,27 @@ impl Notice {
 mod tests {
     use super::*;
 
-    fn message(stamp: &str) -> PushInfo {
+    fn message(version: &str) -> PushInfo {
         PushInfo {
             kind: PushKind::Message,
             data: vec![
                 Value::BulkString(b"channel".to_vec()),
-                Value::BulkString(stamp.as_bytes().to_vec()),
+                Value::BulkString(version.as_bytes().to_vec()),
             ],
         }
     }
 
     #[tokio::test]
-    async fn the_newest_counts_unless_the_server_is_to_be_looked_at() {
+    async fn the_newest_counts_unless_a_poll_is_pending() {
         let notices = Notices::default();
         assert_eq!(notices.take(), None);
-        notices.tell(&message("1"));
-        notices.tell(&message("2"));
-        assert_eq!(notices.next().await, Notice::Kept("2".to_owned()));
-        // an empty stamp: a member came or left
-        notices.tell(&message(""));
-        notices.tell(&message("3"));
-        assert_eq!(notices.next().await, Notice::Look);
+        notices.push(&message("1"));
+        notices.push(&message("2"));
+        assert_eq!(notices.next().await, Notice::Version("2".to_owned()));
+        // an empty version: a member came or left
+        notices.push(&message(""));
+        notices.push(&message("3"));
+        assert_eq!(notices.next().await, Notice::Poll);
         assert_eq!(notices.take(), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Which server has a client's keys, where that may change: the primary that sentinels name, or that
-//! of a cluster that has the slot.
+//! Finds the server that has a client's keys: the primary that sentinels report, or the cluster's
+//! primary for the slot.
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisConnectionInfo, RedisError, Value, cmd};
@@ -8,19 +8,19 @@ use tokio::time::timeout;
 use super::link::{Connection, DEADLINE, Link};
 
 impl Link {
-    /// A connection to the primary that one of the sentinels names, once it says so itself: in a
+    /// Connects to the primary that a sentinel reports, and checks that it is one: during a
     /// failover a sentinel may be late.
-    pub(super) async fn of_sentinels(
+    pub(super) async fn primary_of_sentinels(
         &self,
         sentinels: &[(String, u16)],
         name: &str,
     ) -> Result<Connection, String> {
-        let mut problem = format!("{}: no sentinel is named", self.server());
+        let mut problem = format!("{}: no sentinel is configured", self.server());
         for (host, port) in sentinels {
             let named = timeout(patience(sentinels), self.named(host, *port, name));
             match named
                 .await
-                .unwrap_or_else(|_| Err(self.silence(host, *port)))
+                .unwrap_or_else(|_| Err(self.no_answer(host, *port)))
             {
                 Ok((host, port)) => return self.primary_at(&host, port).await,
                 Err(why) => problem = why,
@@ -29,7 +29,7 @@ impl Link {
         Err(problem)
     }
 
-    /// What the sentinel at `host` names.
+    /// The primary that the sentinel at `host` reports.
     async fn named(&self, host: &str, port: u16, name: &str) -> Result<(String, u16), String> {
         let ask = async |login: &RedisConnectionInfo| {
             let mut sentinel = self.open(host, port, login, false).await.map_err(Err)?;
@@ -39,7 +39,7 @@ impl Link {
                 get.query_async(&mut sentinel.commands).await;
             named.map_err(Ok)
         };
-        // a sentinel has users of its own, and mostly none
+        // sentinels have users of their own, and mostly none
         let nobody = RedisConnectionInfo::default().set_skip_set_lib_name();
         let named = match ask(&nobody).await {
             Err(Ok(error)) if matches!(error.code(), Some("NOAUTH" | "NOPERM")) => {
@@ -51,7 +51,7 @@ impl Link {
         match named {
             Ok(Some(named)) => Ok(named),
             Ok(None) => Err(format!(
-                "the sentinel {host}:{port} knows no primary that is called {}; see the store's url",
+                "the sentinel {host}:{port} knows no primary named {}; see the store's url",
                 name.escape_debug()
             )),
             Err(Ok(error)) => Err(self.problem(&error)),
@@ -63,23 +63,26 @@ impl Link {
         let mut connection = self.open(host, port, self.login(), true).await?;
         let role: Result<Vec<Value>, RedisError> =
             cmd("ROLE").query_async(&mut connection.commands).await;
-        // a user who may not ask finds out at the first write
+        // a user without this permission notices at the first write
         let role = role.ok().and_then(|role| match role.first() {
             Some(Value::BulkString(role)) => Some(role.clone()),
             _ => None,
         });
         match role {
             Some(role) if role != b"master" => Err(format!(
-                "{}: {host}:{port} is no primary yet or any more; a failover is under way",
+                "{}: {host}:{port} is not the primary now; a failover is in progress",
                 self.server()
             )),
             _ => Ok(connection),
         }
     }
 
-    /// A connection to the primary that has the client's slot, as one of the nodes says.
-    pub(super) async fn of_cluster(&self, nodes: &[(String, u16)]) -> Result<Connection, String> {
-        let mut problem = format!("{}: no node is named", self.server());
+    /// Connects to the primary that has the client's slot, as a node reports it.
+    pub(super) async fn primary_of_cluster(
+        &self,
+        nodes: &[(String, u16)],
+    ) -> Result<Connection, String> {
+        let mut problem = format!("{}: no node is configured", self.server());
         for (host, port) in nodes {
             let owner = async {
                 let mut node = self.open(host, *port, self.login(), false).await?;
@@ -87,7 +90,7 @@ impl Link {
                 owner.map_err(|error| self.problem(&error))
             };
             let owner = timeout(patience(nodes), owner).await;
-            match owner.unwrap_or_else(|_| Err(self.silence(host, *port))) {
+            match owner.unwrap_or_else(|_| Err(self.no_answer(host, *port))) {
                 Ok(Some((host, port))) => return self.open(&host, port, self.login(), true).await,
                 Ok(None) => problem = format!("{}: no node has the slot now", self.server()),
                 Err(why) => problem = why,
@@ -96,7 +99,7 @@ impl Link {
         Err(problem)
     }
 
-    /// Which node has the slot, as the one at `host` has it.
+    /// The primary of the slot, as the node at `host` reports it.
     async fn owner(
         &self,
         node: &mut MultiplexedConnection,
@@ -122,7 +125,7 @@ impl Link {
                     Value::BulkString(text) => String::from_utf8(text.clone()).ok()?,
                     _ => String::new(),
                 };
-                // a node that does not know its own address is the one that was asked
+                // a node that does not know its own address means itself
                 let address = match address.as_str() {
                     "" | "?" => host.to_owned(),
                     _ => address,
@@ -133,12 +136,12 @@ impl Link {
         }))
     }
 
-    fn silence(&self, host: &str, port: u16) -> String {
+    fn no_answer(&self, host: &str, port: u16) -> String {
         format!("{}: {host}:{port} does not answer", self.server())
     }
 }
 
-/// For so long one of several is waited for, so that there is time for another.
+/// The timeout for one of several nodes, which leaves time for another.
 fn patience(nodes: &[(String, u16)]) -> std::time::Duration {
     let nodes = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     DEADLINE / nodes.saturating_add(1).max(2)

@@ -1,32 +1,32 @@
-//! What the server does in one step each, in Lua, and the names of the keys that it is done to.
+//! The Lua scripts, each executed atomically by the server, and the names of their keys.
 //!
-//! Whatever lies under the keys, and of whatever type, a script does not fail for it: something of
-//! another type, or too large, counts as a record that cannot be read, and is replaced.
+//! A script does not fail because of a key's content or type. A value of another type, or a value
+//! that is too large, counts as an undecodable record and is replaced.
 
 use redis::Script;
 
 use crate::store::key::Key;
 use crate::store::record;
 
-/// The keys of one client. The braces make them fall into one slot, so that a script may use all
-/// of them also where slots are spread over servers.
+/// The keys of one client. The braces put them into one cluster slot, so that a script may use all
+/// of them.
 #[derive(Debug)]
 pub(super) struct Keys {
     /// The record, sealed.
     pub(super) record: String,
-    /// Who asks for a token now.
+    /// The process that holds the lease.
     pub(super) lock: String,
-    /// Who shares the client, by when each was first seen.
+    /// The fleet's members, ordered by when each joined.
     pub(super) members: String,
-    /// The same, by when each was last seen.
+    /// The same, ordered by their last heartbeats.
     pub(super) seen: String,
-    /// The channel on which a change of the record is told.
+    /// The channel that announces changes of the record.
     pub(super) channel: String,
 }
 
 impl Keys {
-    /// The keys below `prefix` of the client that `key` stands for. They say which client it is by
-    /// a digest over instance and client id, so that none of both can be read from them.
+    /// Returns the keys below `prefix` of the client of `key`. They contain a digest of instance
+    /// and client id, which reveals neither.
     pub(super) fn new(prefix: &str, key: &Key) -> Keys {
         let client = format!("{prefix}:{{{}}}", key.fingerprint());
         Keys {
@@ -42,40 +42,41 @@ impl Keys {
 /// The scripts.
 #[derive(Debug)]
 pub(super) struct Scripts {
-    /// KEYS record; gives what is kept, or nil, and its stamp.
+    /// KEYS record. Returns the record, or nil, and its version.
     pub(super) read: Script,
-    /// KEYS record, members, seen; ARGV who, ms until the silent are forgotten, channel. Gives the
-    /// record's stamp, how many came before this one, and how many there are. If one of the first
-    /// has come or gone, all are told to look.
-    pub(super) look: Script,
-    /// KEYS lock; ARGV owner, ms. Gives whether it was free.
+    /// KEYS record, members, seen; ARGV name, ms after which silent members are dropped, channel.
+    /// Returns the record's version, how many members joined earlier, and how many there are. If
+    /// one of the first joined or left, everyone is told to poll.
+    pub(super) heartbeat: Script,
+    /// KEYS lock; ARGV owner, ms. Returns whether the lock was free.
     pub(super) lease: Script,
-    /// KEYS lock, record; ARGV owner, the stamp of what is replaced, record, ms until it is of no
-    /// more use, channel, or nothing if nobody is told. Gives `kept`, `lost` or `changed`, and the new
-    /// stamp, which is also what is told.
+    /// KEYS lock, record; ARGV owner, the version that is replaced, record, ms until it expires,
+    /// channel, or empty to notify nobody. Returns `kept`, `lost` or `changed`, and the new
+    /// version, which is also announced.
     pub(super) publish: Script,
     /// KEYS lock; ARGV owner.
     pub(super) unlock: Script,
-    /// KEYS members, seen; ARGV who, channel.
+    /// KEYS members, seen; ARGV name, channel.
     pub(super) leave: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Scripts {
-        let with_stamp = |body: &str| Script::new(&format!("{}{body}", stamp()));
+        let with_version = |body: &str| Script::new(&format!("{}{body}", fetch_function()));
         Scripts {
-            read: with_stamp(READ),
-            look: with_stamp(&LOOK.replace("FIRST", FIRST)),
+            read: with_version(READ),
+            heartbeat: with_version(&HEARTBEAT.replace("FIRST", FIRST)),
             lease: Script::new(LEASE),
-            publish: with_stamp(PUBLISH),
+            publish: with_version(PUBLISH),
             unlock: Script::new(UNLOCK),
             leave: Script::new(&LEAVE.replace("FIRST", FIRST)),
         }
     }
 }
 
-/// A stamp is another one for other content, and empty for none.
-fn stamp() -> String {
+/// The Lua function that reads a record and its version: it differs for different content and is
+/// empty for none.
+fn fetch_function() -> String {
     format!(
         "
 local function fetch(key)
@@ -91,7 +92,7 @@ end
     )
 }
 
-/// So many may go on without the server, at most: who comes and goes behind them is nobody's concern.
+/// How many members may continue without the server. Changes among later ones concern nobody.
 const FIRST: &str = "4";
 
 const READ: &str = "
@@ -99,7 +100,7 @@ local kept, stamp = fetch(KEYS[1])
 return {kept, stamp}
 ";
 
-const LOOK: &str = "
+const HEARTBEAT: &str = "
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function add(key, ...)
@@ -128,7 +129,7 @@ local kept, stamp = fetch(KEYS[1])
 return {stamp, rank_of(ARGV[1]), redis.call('ZCARD', KEYS[2])}
 ";
 
-// a lock that would never end, or later than any, is none of this program's making
+// a lock that never expires, or later than any lease, is not this program's
 const LEASE: &str = "
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
 local left = redis.call('PTTL', KEYS[1])
@@ -136,7 +137,7 @@ if left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV
 return 0
 ";
 
-// who may not publish can still keep: the others look by themselves
+// a user who may not publish can still store: the others find changes by polling
 const PUBLISH: &str = "
 if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return {'lost', ''} end
 local _, before = fetch(KEYS[2])

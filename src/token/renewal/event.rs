@@ -1,142 +1,157 @@
-//! What goes into the machine, and what comes out of it.
+//! The machine's inputs and outputs.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::client_id::ClientId;
 use crate::clock::Instant;
-use crate::token::cache::Refusals;
-use crate::token::ports::{Grant, Rank, Record, RequestError, StoreError};
-use crate::token::schedule::{Config, Surprise};
+use crate::token::cache::Rejections;
+use crate::token::ports::{Grant, Membership, Record, RequestError, StoreError};
+use crate::token::schedule::{Config, RateLimitCause};
 use crate::token::service::Change;
 use crate::token::token::Token;
 
-/// What the world looks like when an event comes.
+/// The circumstances of an event.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
-    /// The time.
+pub struct Context {
+    /// The monotonic time.
     pub now: Instant,
-    /// The same by the wall clock.
+    /// The wall-clock time.
     pub wall: SystemTime,
     /// Spreads delays; in `[0, 1)`.
     pub jitter: f64,
-    /// Which one of those who share the client this process is, as far as the store knows.
-    pub rank: Rank,
-    /// What the API made of the tokens that it was sent.
-    pub refusals: Refusals,
+    /// This process's position in the fleet, as far as the store knows.
+    pub membership: Membership,
+    /// The API's verdicts on the tokens that it was sent.
+    pub rejections: Rejections,
 }
 
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
-    /// The engine starts, perhaps with what the process before it has left. Comes first, and once.
+    /// The engine starts, perhaps with its predecessor's state. Always the first event, and sent
+    /// once.
     Started(Option<Record>),
-    /// The time of [`Action::WaitUntil`] has come, or less of it has passed.
+    /// The time of [`Action::WaitUntil`] has come, or a part of it has passed.
     Time,
-    /// The store tells that what is kept may have changed.
+    /// The store reports that the record may have changed.
     Changed,
-    /// The API has refused a token, or accepts one that it had refused.
-    Judged,
-    /// What came of [`Action::Read`].
+    /// The API rejected a token, or accepts one that it had rejected.
+    VerdictChanged,
+    /// The result of [`Action::Read`].
     Read(Result<Option<Record>, StoreError>),
-    /// What came of [`Action::Lease`]: whether it was granted.
+    /// The result of [`Action::Lease`]: whether the lease was granted.
     Leased(Result<bool, StoreError>),
-    /// What came of [`Action::Publish`].
+    /// The result of [`Action::Publish`].
     Published(Result<(), StoreError>),
-    /// What came of [`Action::Ask`].
+    /// The result of [`Action::Ask`].
     Answered(Result<Grant, RequestError>),
-    /// The configuration of the client has changed, and with it perhaps the store.
+    /// The client's configuration changed, and perhaps its store.
     Configured(Config, ClientId, Change),
-    /// Nobody needs the engine any more.
+    /// The engine is no longer needed.
     Stopped,
 }
 
-/// What to do now. A lease that is held is given up unless [`Renewal::holds_lease`](super::Renewal::holds_lease).
+/// What to do next. Release a held lease unless
+/// [`Renewal::holds_lease`](super::Renewal::holds_lease).
 #[derive(Debug)]
 pub enum Action {
-    /// Read what the store keeps; tell by [`Event::Read`].
+    /// Read the store; report [`Event::Read`].
     Read,
-    /// Take the right to ask; tell by [`Event::Leased`].
+    /// Acquire the lease; report [`Event::Leased`].
     Lease,
-    /// Keep this under the lease; tell by [`Event::Published`].
+    /// Store this record under the lease; report [`Event::Published`].
     Publish(Box<Record>),
-    /// Send one token request; tell by [`Event::Answered`].
+    /// Send one token request; report [`Event::Answered`].
     Ask,
-    /// Wait for any event, at most until then, and tell [`Event::Time`] if none came.
+    /// Wait for any event. Report [`Event::Time`] if none came by then.
     WaitUntil(Instant),
-    /// Tell the store that this process no longer shares the client, and end.
+    /// Leave the fleet, and end.
     Leave,
 }
 
-/// What people are told of.
+/// Something to log or count.
 #[derive(Clone, Debug)]
 pub enum Note {
-    /// A request brought a token.
+    /// A token was issued.
     Received {
         /// The token.
         token: Arc<Token>,
-        /// How long it took.
+        /// How long the request took.
         took: Duration,
+        /// What comes next.
+        ahead: Ahead,
     },
-    /// A request brought none.
+    /// A request failed.
     Failed {
         /// Why.
         error: RequestError,
-        /// How long it took.
+        /// How long the request took.
         took: Duration,
-        /// How many failures in a row, this one included.
+        /// Consecutive failures, this one included.
         in_a_row: u32,
         /// When the next attempt is due, from now.
         next: Duration,
-        /// How long the token in hand may still be sent.
+        /// How long the current token may still be sent.
         left: Duration,
-        /// What it says of the pool, if that was not expected.
-        surprise: Option<Surprise>,
+        /// Why the issuer sent an unexpected 429.
+        cause: Option<RateLimitCause>,
     },
-    /// A token was taken over from the store.
-    TakenOver {
+    /// A token was adopted from the store.
+    Adopted {
         /// The token.
         token: Arc<Token>,
         /// How long it may still be sent.
         left: Duration,
+        /// What comes next.
+        ahead: Ahead,
     },
-    /// What is in hand is not stored, for another knows better.
+    /// The local state was not stored, because the store has a newer one.
     NotStored(String),
-    /// The API answered 401 to the token in hand.
-    Refused {
+    /// The API answered 401 to the current token.
+    Rejected {
         /// Its generation.
         generation: u64,
         /// When the next attempt is due, from now.
         next: Duration,
     },
-    /// The API refuses the token in hand for everyone: it is no longer sent.
-    Dead {
+    /// The API rejects the current token for all callers; it is no longer sent.
+    Revoked {
         /// Its generation.
         generation: u64,
     },
-    /// The store is in another state now.
+    /// The store's state changed.
     Store(StoreState),
 }
 
-/// Whether the store can be used.
+/// The outlook after a new token.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    /// When the next request is due, from now.
+    pub next: Duration,
+    /// The tokens in the mirrored pool.
+    pub pool: f64,
+}
+
+/// Whether the store is usable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StoreState {
     /// It can be read and written.
     #[default]
     Usable,
-    /// It can be read and not written, for this reason.
+    /// It can be read but not written, for this reason.
     Unwritable(Arc<str>),
     /// It cannot be read, for this reason.
-    Away(Arc<str>),
+    Unavailable(Arc<str>),
 }
 
 impl StoreState {
-    /// Why it cannot be used, if it cannot.
+    /// Why the store is unusable, if it is.
     #[must_use]
     pub fn problem(&self) -> Option<&Arc<str>> {
         match self {
             StoreState::Usable => None,
-            StoreState::Unwritable(problem) | StoreState::Away(problem) => Some(problem),
+            StoreState::Unwritable(problem) | StoreState::Unavailable(problem) => Some(problem),
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Every way in which a small fleet can go, step by step, on the real machine: three replicas, two
-//! of which may go on without the store, and a store and an issuer that are modelled here.
+//! Explores every course that a small fleet can take, step by step, with the real state machine.
+//! The fleet has three replicas, two of which may continue without the store. Store and issuer are
+//! modelled.
 //!
-//! A state is what the machines hold, what they have under way, and what the store and the issuer
-//! keep, with every time relative to the present, and the replicas in no order. From each state every
-//! step is taken that is possible there: any replica's action ends, well or not, or time passes to
-//! the next thing that happens. Faults come out of a small allowance, at any state.
+//! A state consists of the machines, their actions in progress, and the records of store and
+//! issuer. All times are relative to the present, and the replicas have no order. From each state
+//! every possible step is taken: an action of a replica ends, with success or not, or time passes
+//! until the next event. Faults come from a small allowance, in any state.
 //!
-//! What must hold in every state is in [`World::verdict`]. `cargo test --release --lib explore --
-//! --ignored --nocapture` takes all faults by threes, and prints the number of states.
+//! [`World::verdict`] checks the invariants in every state. `cargo test --release --lib explore -- --ignored --nocapture` explores up to three faults, and prints the number of states.
 
 mod month;
 mod world;
@@ -17,18 +17,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use world::{Choice, How, World};
 
-/// What came of it.
+/// The result of an exploration.
 struct Explored {
     states: usize,
     deepest: usize,
-    /// All states that can be reached were.
+    /// Every reachable state was visited.
     is_closed: bool,
 }
 
 /// Takes every step from `start`, depth first, up to `most` states.
 ///
 /// # Panics
-/// Prints the steps to the first state in which something does not hold.
+/// Prints the steps to the first state that violates an invariant.
 fn explore(start: World, most: usize) -> Explored {
     let mut seen = HashSet::new();
     seen.insert(hash(&start));
@@ -69,7 +69,7 @@ fn explore(start: World, most: usize) -> Explored {
     }
 }
 
-/// The steps, for people: with the time of each, the faults, and what the last of them are.
+/// The steps for a failure message: each with its time, all faults, and the last steps in full.
 fn trace(start: &World, steps: &[Choice]) -> String {
     const LAST: usize = 40;
     let mut world = start.clone();
@@ -110,7 +110,7 @@ fn whatever_single_fault_comes_whenever_the_fleet_keeps_its_promises() {
     explored(1, 60_000);
 }
 
-/// Some minutes, optimized: `cargo test --release --lib explore -- --ignored --nocapture`.
+/// Takes some minutes, optimized: `cargo test --release --lib explore -- --ignored --nocapture`.
 #[test]
 #[ignore = "10 million states"]
 fn nor_do_two_or_three_faults_break_them() {

@@ -1,22 +1,22 @@
-//! What the store keeps and what is in hand: which of them counts, and one as the other.
+//! Merges the stored record with the local state, and converts between the two.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Note, Renewal, Seen};
+use super::{Context, Note, Renewal};
 use crate::clock::Instant;
 use crate::secret::Secret;
 use crate::token::ports::{Record, StoredPool, StoredToken};
 use crate::token::token::Token;
 
-/// By this share of its life a token has to be younger than another to count for the younger one,
-/// whatever their generations: clocks differ.
+/// By this fraction of its lifetime a token must be newer than another to win regardless of
+/// generations. Clocks differ.
 const CLEARLY: u32 = 10;
 
 impl Renewal {
-    /// Takes over the pool, the generation, and the token if it is newer than the one in hand.
-    pub(super) fn take_over(&mut self, record: &Record, seen: &Seen) {
-        let Seen { now, wall, .. } = *seen;
+    /// Adopts the stored pool and generation, and the token if it is newer than the current one.
+    pub(super) fn adopt(&mut self, record: &Record, context: &Context) {
+        let Context { now, wall, .. } = *context;
         let until = |at: SystemTime| now + at.duration_since(wall).unwrap_or_default();
         self.schedule.restore_pool(
             until(record.pool.full_at),
@@ -26,13 +26,13 @@ impl Renewal {
         let before = self.generation;
         self.generation = self.generation.max(record.generation);
         let Some(kept) = &record.token else { return };
-        // a wall clock that was set back must not lengthen a token's life
+        // a wall clock that was set back must not extend a token's lifetime
         let age = wall.duration_since(kept.asked).unwrap_or_default();
         let (issued, clearly) = (now - age, kept.lifetime / CLEARLY);
-        let held = self.token.as_ref().filter(|_| !self.of_another);
+        let held = self.token.as_ref().filter(|_| !self.is_previous_clients);
         let generation = match held {
-            // one that counted further than the others while it was cut off from the store: here or
-            // there, the younger token goes on, under a generation above both
+            // one side counted further while it was cut off from the store: the newer token wins
+            // and gets a generation above both
             Some(held)
                 if kept.generation < held.generation() && issued > held.issued() + clearly =>
             {
@@ -49,8 +49,8 @@ impl Renewal {
             }
             Some(held) if kept.generation <= held.generation() => return,
             Some(_) => kept.generation,
-            // in the store of another client generations began anew; here they go on counting
-            None if self.of_another => kept.generation.max(before + 1),
+            // another client's store numbers its tokens anew; here the generation continues
+            None if self.is_previous_clients => kept.generation.max(before + 1),
             None => kept.generation,
         };
         let token = Token::new(&kept.access_token, generation, issued, kept.lifetime);
@@ -63,34 +63,35 @@ impl Renewal {
             token.issued(),
             kept.lifetime,
             token.usable_until(),
-            seen.jitter,
+            context.jitter,
         );
-        self.notes.push(Note::TakenOver {
+        self.notes.push(Note::Adopted {
             token: Arc::clone(&token),
             left: token.usable_until().since(now),
+            ahead: self.ahead(now),
         });
-        self.holds(token);
-        self.has_considered(seen);
+        self.install(token);
+        self.mark_rejections_seen(context);
     }
 
-    /// Whether what is in hand is newer than `record`, and good.
+    /// Returns whether the current token is valid and newer than `record`.
     pub(super) fn is_newer_than(&self, record: Option<&Record>, now: Instant) -> bool {
         let kept = record.map_or(0, |record| record.generation);
         let held = self.token.as_ref().filter(|token| token.is_usable(now));
-        held.is_some_and(|held| !self.of_another && held.generation() > kept)
+        held.is_some_and(|held| !self.is_previous_clients && held.generation() > kept)
     }
 
-    /// What is kept: the token in hand, and the pool.
-    pub(super) fn record(&self, seen: &Seen) -> Record {
+    /// The record to store: the current token and the pool.
+    pub(super) fn record(&self, context: &Context) -> Record {
         let wall_at = |at: Instant| {
-            if at >= seen.now {
-                seen.wall + at.since(seen.now)
+            if at >= context.now {
+                context.wall + at.since(context.now)
             } else {
-                seen.wall - seen.now.since(at)
+                context.wall - context.now.since(at)
             }
         };
         let (full_at, not_before) = self.schedule.pool().times();
-        let token = self.token.as_ref().filter(|_| !self.of_another);
+        let token = self.token.as_ref().filter(|_| !self.is_previous_clients);
         Record {
             generation: self.generation,
             token: token.map(|token| StoredToken {

@@ -22,7 +22,7 @@ fn changed_credentials_change_nothing_about_the_pool() {
     schedule.credentials_changed(at(2.0));
     assert_eq!(schedule.next_request(), at(61.0));
 
-    // as often as anyone likes: what may have cost a token is counted all the same
+    // however often they change, possible costs are charged
     let mut schedule = holding();
     let mut sent = 1;
     for second in 1..600 {

@@ -1,4 +1,4 @@
-//! When a token is asked for next, and what failures, grants and 429s change about that.
+//! When the next token is requested, and how failures, grants and 429s change that.
 
 use super::*;
 
@@ -131,8 +131,8 @@ fn with_a_token_in_hand_the_attempts_are_spread_over_its_life() {
 #[test]
 fn a_429_is_followed_by_a_refill_interval_at_least() {
     let mut schedule = asked(CONFIG);
-    let surprise = schedule.failed(at(1.0), Outcome::RateLimited, None, 0.0);
-    assert_eq!(surprise, Some(Surprise::OthersDrink));
+    let cause = schedule.failed(at(1.0), Outcome::RateLimited, None, 0.0);
+    assert_eq!(cause, Some(RateLimitCause::PoolContended));
     assert_eq!(schedule.next_request(), at(61.0));
 }
 
@@ -172,18 +172,21 @@ fn refused_credentials_are_tried_slowly() {
 fn refusals_are_counted_once_a_429_shows_that_they_use_up_the_pool() {
     let mut schedule = asked(CONFIG);
     schedule.failed(at(0.0), Outcome::ServerError, None, 0.0);
-    assert!(schedule.pool().available(at(0.0)) > 4.9, "taken to be free");
+    assert!(
+        schedule.pool().available(at(0.0)) > 4.9,
+        "assumed to be free"
+    );
     let now = schedule.next_request();
     assert_eq!(schedule.next(now), Step::Ask);
     schedule.ask(now);
-    let surprise = schedule.failed(now, Outcome::RateLimited, None, 0.0);
-    assert_eq!(surprise, Some(Surprise::RefusalsCount));
+    let cause = schedule.failed(now, Outcome::RateLimited, None, 0.0);
+    assert_eq!(cause, Some(RateLimitCause::RefusalsCharged));
 
     let now = schedule.next_request();
     assert_eq!(schedule.next(now), Step::Ask);
     schedule.ask(now);
     schedule.failed(now, Outcome::ServerError, None, 0.0);
-    assert!(schedule.pool().available(now) < 0.1, "counted from now on");
+    assert!(schedule.pool().available(now) < 0.1, "charged from now on");
 }
 
 #[test]
@@ -253,14 +256,14 @@ fn who_yields_again_and_again_looks_less_and_less_often() {
     let mut now = schedule.next_request();
     let mut waits = Vec::new();
     for _ in 0..6 {
-        schedule.yielded(now, 0.0);
+        schedule.deferred_to_peer(now, 0.0);
         waits.push(schedule.next_request().since(now).as_secs());
         now = schedule.next_request();
     }
     assert_eq!(waits, [1, 2, 4, 8, 12, 12]);
     schedule.adopted(now, LIFETIME, now + LIFETIME, 0.0);
     now = schedule.next_request();
-    schedule.yielded(now, 0.0);
+    schedule.deferred_to_peer(now, 0.0);
     assert_eq!(schedule.next_request(), now + Duration::from_secs(1));
 }
 
@@ -269,7 +272,7 @@ fn a_fleet_that_yields_together_does_not_come_again_together() {
     let now = holding().next_request();
     let comes_at = |jitter| {
         let mut schedule = holding();
-        schedule.yielded(now, jitter);
+        schedule.deferred_to_peer(now, jitter);
         schedule.next_request()
     };
     assert_eq!(comes_at(0.0), now + Duration::from_secs(1));
@@ -280,6 +283,6 @@ fn a_fleet_that_yields_together_does_not_come_again_together() {
 fn to_yield_never_brings_a_renewal_forward() {
     let mut schedule = holding();
     let due = schedule.next_request();
-    schedule.yielded(at(1.0), 0.0);
+    schedule.deferred_to_peer(at(1.0), 0.0);
     assert_eq!(schedule.next_request(), due);
 }

@@ -1,7 +1,9 @@
-//! The engine in virtual time, seen from outside: what its cell hands out, what its endpoint is asked.
+//! The engine in virtual time, from outside: what its slot holds and how often its endpoint is
+//! asked.
 
 mod orders;
 mod partly;
+mod renew_now;
 mod without_store;
 
 use std::fmt;
@@ -18,8 +20,8 @@ use super::*;
 use crate::clock::{SLICE, TokioClock};
 use crate::secret::Secret;
 use crate::token::budget;
-use crate::token::cache::Next;
-use crate::token::ports::{Draw, StoredPool, StoredToken};
+use crate::token::cache::NextAttempt;
+use crate::token::ports::{Cost, StoredPool, StoredToken};
 
 const CONFIG: schedule::Config = schedule::Config {
     refresh_at: 0.5,
@@ -29,7 +31,7 @@ const CONFIG: schedule::Config = schedule::Config {
         refill: Duration::from_secs(60),
     },
 };
-/// The client that every engine begins with.
+/// The client that every engine starts with.
 const OLD: &str = "urn:old";
 const LIFETIME: Duration = Duration::from_secs(299);
 
@@ -45,7 +47,7 @@ impl Observer for () {
     fn token_request(&self, _duration: Duration, _outcome: Result<(), Outcome>) {}
 }
 
-/// An endpoint that answers by a function of how often it was asked, after `delay`.
+/// An endpoint that answers by its request count, after `delay`.
 struct Scripted<F> {
     script: F,
     delay: Duration,
@@ -97,28 +99,28 @@ where
     }
 }
 
-/// An engine that runs until the handle is aborted.
+/// Starts an engine that runs until the handle is aborted.
 fn engine(
     endpoint: Arc<dyn TokenEndpoint>,
     store: Arc<dyn TokenStore>,
     clock: impl Clock,
-) -> (AbortHandle, Arc<TokenCell>) {
-    let (running, cell, control) = controlled(endpoint, store, clock);
-    // what ends it here is the handle
+) -> (AbortHandle, Arc<TokenSlot>) {
+    let (running, slot, control) = controlled(endpoint, store, clock);
+    // only the handle ends the engine here
     std::mem::forget(control);
-    (running, cell)
+    (running, slot)
 }
 
-/// An engine that follows orders, until there is nobody to give them.
+/// Starts an engine that accepts orders until the sender is dropped.
 fn controlled(
     endpoint: Arc<dyn TokenEndpoint>,
     store: Arc<dyn TokenStore>,
     clock: impl Clock,
-) -> (AbortHandle, Arc<TokenCell>, Control) {
+) -> (AbortHandle, Arc<TokenSlot>, Control) {
     let (control, orders) = mpsc::unbounded_channel();
-    let (service, cell) = TokenService::new(parts(endpoint, store, clock));
+    let (service, slot) = TokenService::new(parts(endpoint, store, clock));
     let running = tokio::spawn(service.run(orders)).abort_handle();
-    (running, cell, control)
+    (running, slot, control)
 }
 
 fn parts(
@@ -139,17 +141,17 @@ fn parts(
     }
 }
 
-fn started<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenCell>, TokioClock)
+fn started<F>(script: F) -> (Arc<Scripted<F>>, Arc<TokenSlot>, TokioClock)
 where
     F: Fn(u32) -> Result<(), Outcome> + Send + Sync + 'static,
 {
     let clock = TokioClock::start();
     let endpoint = Scripted::new(script);
-    let (_, cell) = engine(endpoint.clone(), Arc::new(SharedStore::default()), clock);
-    (endpoint, cell, clock)
+    let (_, slot) = engine(endpoint.clone(), Arc::new(SharedStore::default()), clock);
+    (endpoint, slot, clock)
 }
 
-/// A store that all engines of a test share, in memory.
+/// A store in memory, shared by all engines of a test.
 #[derive(Clone, Debug, Default)]
 struct SharedStore(Arc<Shared>);
 
@@ -159,19 +161,19 @@ struct Shared {
     leased: AtomicBool,
     changed: Notify,
     away: AtomicBool,
-    /// Leases are refused with an error, whatever else works.
+    /// Leases fail, whatever else works.
     no_lease: AtomicBool,
-    /// So are publications.
+    /// Publications fail.
     no_publish: AtomicBool,
 }
 
 #[derive(Debug)]
 struct SharedLease(Arc<Shared>);
 
-/// Fails if it is told to.
+/// Returns an error if the operation is set to fail.
 fn works(fails: &AtomicBool) -> Result<(), StoreError> {
     if fails.load(Ordering::SeqCst) {
-        Err(StoreError::Away("scripted to fail".to_owned()))
+        Err(StoreError::Unavailable("scripted to fail".to_owned()))
     } else {
         Ok(())
     }
@@ -214,7 +216,7 @@ impl Drop for SharedLease {
     }
 }
 
-/// A clock that goes on while the machine is suspended, when timers do not.
+/// A clock that continues during suspend, while timers do not.
 #[derive(Clone, Debug)]
 struct Suspendable(TokioClock, Arc<Mutex<Duration>>);
 
@@ -233,20 +235,20 @@ async fn after_a_suspend_of_ten_minutes_a_new_token_is_there_within_a_second_or_
     let clock = Suspendable(TokioClock::start(), Arc::default());
     let endpoint = Scripted::new(|_| Ok(()));
     let store = Arc::new(SharedStore::default());
-    let (_, cell) = engine(endpoint.clone(), store, clock.clone());
+    let (_, slot) = engine(endpoint.clone(), store, clock.clone());
     let patience = Duration::from_secs(10);
-    cell.wait(&clock, patience).await.unwrap();
+    slot.wait(&clock, patience).await.unwrap();
     tokio::time::sleep(Duration::from_millis(10_300)).await;
 
     *clock.1.lock().unwrap() = Duration::from_secs(600);
-    assert!(cell.usable(clock.now()).is_none(), "no dead token");
+    assert!(slot.usable(clock.now()).is_none(), "no expired token");
     let woken = clock.now();
-    assert_eq!(cell.wait(&clock, patience).await.unwrap().generation(), 2);
+    assert_eq!(slot.wait(&clock, patience).await.unwrap().generation(), 2);
     let took = clock.now().since(woken);
     assert!(took <= SLICE + endpoint.delay, "{took:?}");
 }
 
-/// Over a store that is away, and one that has something older.
+/// With a store that is unavailable, and one that has an older token.
 #[tokio::test(start_paused = true)]
 async fn what_the_process_before_has_left_is_taken_over_and_brought_to_the_store() {
     let clock = TokioClock::start();
@@ -267,14 +269,14 @@ async fn what_the_process_before_has_left_is_taken_over_and_brought_to_the_store
         },
     };
     let (_control, orders) = mpsc::unbounded_channel();
-    let (service, cell) = TokenService::new(Parts {
+    let (service, slot) = TokenService::new(Parts {
         initial: Some(left),
         ..parts(endpoint.clone(), Arc::new(store.clone()), clock)
     });
     tokio::spawn(service.run(orders));
-    // not when it looks at the clock anyway
+    // not only when its timer ends
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(cell.status().token.unwrap().generation(), 7);
+    assert_eq!(slot.status().token.unwrap().generation(), 7);
     store.0.away.store(false, Ordering::SeqCst);
     store.0.changed.notify_waiters();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -291,8 +293,8 @@ async fn twenty_restarts_cost_one_token() {
     let endpoint = Scripted::new(|_| Ok(()));
     let store = SharedStore::default();
     for _ in 0..20 {
-        let (running, cell) = engine(endpoint.clone(), Arc::new(store.clone()), clock);
-        let token = cell.wait(&clock, Duration::from_secs(10)).await.unwrap();
+        let (running, slot) = engine(endpoint.clone(), Arc::new(store.clone()), clock);
+        let token = slot.wait(&clock, Duration::from_secs(10)).await.unwrap();
         assert_eq!(token.generation(), 1);
         tokio::time::sleep(Duration::from_millis(200)).await;
         running.abort();
@@ -312,7 +314,7 @@ async fn a_process_that_dies_over_a_request_has_booked_it() {
         tokio::task::yield_now().await;
     }
     let asked = endpoint.asked.load(Ordering::SeqCst);
-    assert_eq!(asked, 5, "what the pool holds");
+    assert_eq!(asked, 5, "the pool's capacity");
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,8 +325,8 @@ async fn a_hundred_that_share_a_store_ask_as_one() {
     let cells: Vec<_> = (0..100)
         .map(|_| engine(endpoint.clone(), Arc::new(store.clone()), clock).1)
         .collect();
-    for cell in &cells {
-        cell.wait(&clock, Duration::from_secs(10)).await.unwrap();
+    for slot in &cells {
+        slot.wait(&clock, Duration::from_secs(10)).await.unwrap();
     }
     assert_eq!(endpoint.asked.load(Ordering::SeqCst), 1);
     for _ in 0..3600 {
@@ -341,10 +343,10 @@ async fn a_store_that_is_away_is_no_reason_to_have_no_token() {
     let endpoint = Scripted::new(|_| Ok(()));
     let store = SharedStore::default();
     store.0.away.store(true, Ordering::SeqCst);
-    let (_, cell) = engine(endpoint.clone(), Arc::new(store.clone()), clock);
-    assert!(cell.wait(&clock, Duration::from_secs(10)).await.is_ok());
+    let (_, slot) = engine(endpoint.clone(), Arc::new(store.clone()), clock);
+    assert!(slot.wait(&clock, Duration::from_secs(10)).await.is_ok());
     tokio::time::sleep(Duration::from_secs(3_600)).await;
-    assert!(cell.usable(clock.now()).is_some());
+    assert!(slot.usable(clock.now()).is_some());
     store.0.away.store(false, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(160)).await;
     let kept = store.0.record.lock().unwrap().clone().unwrap();
@@ -372,19 +374,19 @@ async fn a_wall_clock_set_back_does_not_lengthen_a_stored_life() {
         },
     });
     let endpoint = Scripted::new(|_| Err(Outcome::ServerError));
-    let (_, cell) = engine(endpoint, Arc::new(store), clock);
-    let token = cell.wait(&clock, Duration::from_secs(1)).await.unwrap();
+    let (_, slot) = engine(endpoint, Arc::new(store), clock);
+    let token = slot.wait(&clock, Duration::from_secs(1)).await.unwrap();
     assert_eq!(token.generation(), 7);
     assert!(token.expires().since(clock.now()) <= LIFETIME);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cold_start_of_500_requests_asks_once() {
-    let (endpoint, cell, clock) = started(|_| Ok(()));
+    let (endpoint, slot, clock) = started(|_| Ok(()));
     let waiting: Vec<_> = (0..500)
         .map(|_| {
-            let cell = Arc::clone(&cell);
-            tokio::spawn(async move { cell.wait(&clock, Duration::from_secs(10)).await })
+            let slot = Arc::clone(&slot);
+            tokio::spawn(async move { slot.wait(&clock, Duration::from_secs(10)).await })
         })
         .collect();
     for one in waiting {
@@ -395,7 +397,7 @@ async fn a_cold_start_of_500_requests_asks_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_renewal_keeps_the_good_token() {
-    let (_, cell, clock) = started(|nth| {
+    let (_, slot, clock) = started(|nth| {
         if nth == 1 {
             Ok(())
         } else {
@@ -403,15 +405,15 @@ async fn a_failed_renewal_keeps_the_good_token() {
         }
     });
     tokio::time::sleep(Duration::from_secs(290)).await;
-    let token = cell.usable(clock.now()).unwrap();
+    let token = slot.usable(clock.now()).unwrap();
     assert_eq!(token.as_ref().unwrap().generation(), 1);
-    assert!(cell.status().failure.unwrap().in_a_row > 5);
+    assert!(slot.status().failure.unwrap().in_a_row > 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_told_to_all_who_wait() {
-    let (_, cell, clock) = started(|_| Err(Outcome::InvalidClient));
-    let told = cell
+    let (_, slot, clock) = started(|_| Err(Outcome::InvalidClient));
+    let told = slot
         .wait(&clock, Duration::from_secs(10))
         .await
         .unwrap_err();
@@ -421,19 +423,19 @@ async fn a_failure_is_told_to_all_who_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_the_api_refuses_is_replaced_once_for_all() {
-    let (endpoint, cell, clock) = started(|_| Ok(()));
-    cell.wait(&clock, Duration::from_secs(10)).await.unwrap();
+    let (endpoint, slot, clock) = started(|_| Ok(()));
+    slot.wait(&clock, Duration::from_secs(10)).await.unwrap();
     let refused: Vec<_> = (0..200)
         .map(|_| {
-            let cell = Arc::clone(&cell);
+            let slot = Arc::clone(&slot);
             let patience = Duration::from_secs(10);
-            tokio::spawn(async move { cell.replace(1, &clock, patience).await })
+            tokio::spawn(async move { slot.replace(1, &clock, patience).await })
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(
-        cell.usable(clock.now()).is_none(),
-        "it is not sent meanwhile"
+        slot.usable(clock.now()).is_none(),
+        "it is not sent in the meantime"
     );
     for one in refused {
         assert_eq!(one.await.unwrap().unwrap().generation(), 2);
@@ -443,12 +445,12 @@ async fn a_token_that_the_api_refuses_is_replaced_once_for_all() {
 
 #[tokio::test(start_paused = true)]
 async fn the_next_refusal_within_a_refill_interval_is_passed_on() {
-    let (endpoint, cell, clock) = started(|_| Ok(()));
+    let (endpoint, slot, clock) = started(|_| Ok(()));
     let patience = Duration::from_secs(10);
-    cell.wait(&clock, patience).await.unwrap();
-    assert!(cell.replace(1, &clock, patience).await.is_some());
-    assert!(cell.replace(2, &clock, patience).await.is_none());
-    assert!(cell.usable(clock.now()).is_some(), "it goes on being sent");
+    slot.wait(&clock, patience).await.unwrap();
+    assert!(slot.replace(1, &clock, patience).await.is_some());
+    assert!(slot.replace(2, &clock, patience).await.is_none());
+    assert!(slot.usable(clock.now()).is_some(), "it is still sent");
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!(
         endpoint.asked.load(Ordering::SeqCst),
@@ -459,7 +461,7 @@ async fn the_next_refusal_within_a_refill_interval_is_passed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_is_sent_again_if_no_other_is_to_be_had() {
-    let (_, cell, clock) = started(|nth| {
+    let (_, slot, clock) = started(|nth| {
         if nth == 1 {
             Ok(())
         } else {
@@ -467,43 +469,43 @@ async fn a_refused_token_is_sent_again_if_no_other_is_to_be_had() {
         }
     });
     let patience = Duration::from_secs(10);
-    cell.wait(&clock, patience).await.unwrap();
-    assert!(cell.replace(1, &clock, patience).await.is_none());
-    assert!(cell.usable(clock.now()).is_some());
+    slot.wait(&clock, patience).await.unwrap();
+    assert!(slot.replace(1, &clock, patience).await.is_none());
+    assert!(slot.usable(clock.now()).is_some());
 }
 
-/// Revoked, while the token endpoint cannot be reached.
+/// Revoked, while the token endpoint is unreachable.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_the_api_refuses_for_everyone_is_not_sent_again() {
     let is_up = Arc::new(AtomicBool::new(true));
     let up = Arc::clone(&is_up);
-    let (_, cell, clock) = started(move |_| match up.load(Ordering::SeqCst) {
+    let (_, slot, clock) = started(move |_| match up.load(Ordering::SeqCst) {
         true => Ok(()),
         false => Err(Outcome::ConnectionLost),
     });
     let patience = Duration::from_secs(10);
-    cell.wait(&clock, patience).await.unwrap();
-    cell.accept(1);
+    slot.wait(&clock, patience).await.unwrap();
+    slot.accept(1);
     is_up.store(false, Ordering::SeqCst);
     for _ in 0..5 {
-        assert!(cell.replace(1, &clock, patience).await.is_none());
+        assert!(slot.replace(1, &clock, patience).await.is_none());
     }
     tokio::time::sleep(Duration::from_millis(1)).await;
     for _ in 0..100 {
-        assert!(cell.usable(clock.now()).is_none());
+        assert!(slot.usable(clock.now()).is_none());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let told = cell.wait(&clock, Duration::from_secs(1)).await.unwrap_err();
+    let told = slot.wait(&clock, Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(told.reason.unwrap().0, Outcome::ConnectionLost);
 
     is_up.store(true, Ordering::SeqCst);
     let patience = Duration::from_secs(60);
-    assert_eq!(cell.wait(&clock, patience).await.unwrap().generation(), 2);
+    assert_eq!(slot.wait(&clock, patience).await.unwrap().generation(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_among_good_answers_changes_nothing() {
-    let (_, cell, clock) = started(|nth| {
+    let (_, slot, clock) = started(|nth| {
         if nth == 1 {
             Ok(())
         } else {
@@ -511,18 +513,18 @@ async fn a_refusal_among_good_answers_changes_nothing() {
         }
     });
     let patience = Duration::from_secs(10);
-    cell.wait(&clock, patience).await.unwrap();
+    slot.wait(&clock, patience).await.unwrap();
     for _ in 0..100 {
-        cell.accept(1);
-        assert!(cell.replace(1, &clock, patience).await.is_none());
+        slot.accept(1);
+        assert!(slot.replace(1, &clock, patience).await.is_none());
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(cell.usable(clock.now()).is_some());
+        assert!(slot.usable(clock.now()).is_some());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_the_api_accepts_again_is_sent_again() {
-    let (_, cell, clock) = started(|nth| {
+    let (_, slot, clock) = started(|nth| {
         if nth == 1 {
             Ok(())
         } else {
@@ -530,32 +532,32 @@ async fn a_token_that_the_api_accepts_again_is_sent_again() {
         }
     });
     let patience = Duration::from_secs(10);
-    cell.wait(&clock, patience).await.unwrap();
-    cell.accept(1);
+    slot.wait(&clock, patience).await.unwrap();
+    slot.accept(1);
     for _ in 0..5 {
-        cell.reject(1);
+        slot.reject(1);
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(cell.usable(clock.now()).is_none());
-    // a call that was under way
-    cell.accept(1);
+    assert!(slot.usable(clock.now()).is_none());
+    // a request that was in flight
+    slot.accept(1);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert!(cell.usable(clock.now()).is_some());
+    assert!(slot.usable(clock.now()).is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_an_older_token_costs_nothing() {
-    let (endpoint, cell, clock) = started(|_| Ok(()));
+    let (endpoint, slot, clock) = started(|_| Ok(()));
     tokio::time::sleep(Duration::from_secs(200)).await;
     assert_eq!(
-        cell.usable(clock.now())
+        slot.usable(clock.now())
             .unwrap()
             .as_ref()
             .unwrap()
             .generation(),
         2
     );
-    let newer = cell
+    let newer = slot
         .replace(1, &clock, Duration::from_secs(1))
         .await
         .unwrap();
@@ -565,12 +567,12 @@ async fn a_refusal_of_an_older_token_costs_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_request_is_a_failure_like_any_other() {
-    let (_, cell, clock) = started(|nth| if nth == 1 { panic!("scripted") } else { Ok(()) });
-    let token = cell.wait(&clock, Duration::from_secs(10)).await.unwrap();
+    let (_, slot, clock) = started(|nth| if nth == 1 { panic!("scripted") } else { Ok(()) });
+    let token = slot.wait(&clock, Duration::from_secs(10)).await.unwrap();
     assert_eq!(token.generation(), 1);
 }
 
-/// Four seeds of 24 hours each: the whole engine, looked at every second as an app would.
+/// Four seeds of 24 hours each: the whole engine, checked every second as an app would.
 #[tokio::test(start_paused = true)]
 async fn a_day_of_random_faults_never_hands_out_a_dead_token() {
     for seed in 0..4 {
@@ -579,7 +581,7 @@ async fn a_day_of_random_faults_never_hands_out_a_dead_token() {
         let issued = Arc::new(Mutex::new(Vec::new()));
         let clock = TokioClock::start();
         let record = Arc::clone(&issued);
-        let (endpoint, cell, _) = started(move |_| {
+        let (endpoint, slot, _) = started(move |_| {
             let mut random = random.lock().unwrap();
             let mut faulty = faulty.lock().unwrap();
             if random.u32(..8) == 0 {
@@ -590,7 +592,7 @@ async fn a_day_of_random_faults_never_hands_out_a_dead_token() {
             } else {
                 Ok(())
             };
-            let booked = outcome.map_or_else(|o| o.draw() == Draw::Perhaps, |()| true);
+            let booked = outcome.map_or_else(|o| o.cost() == Cost::Possible, |()| true);
             if booked {
                 record.lock().unwrap().push(clock.now());
             }
@@ -600,13 +602,13 @@ async fn a_day_of_random_faults_never_hands_out_a_dead_token() {
         for _ in 0..24 * 3600 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = clock.now();
-            if let Some(token) = cell.usable(now) {
+            if let Some(token) = slot.usable(now) {
                 let token = token.as_ref().unwrap();
-                assert!(token.expires() > now, "a dead token");
+                assert!(token.expires() > now, "an expired token");
                 assert!(token.generation() >= last_generation, "an older token");
                 last_generation = token.generation();
             }
-            if let Next::Request(at) = cell.status().next {
+            if let NextAttempt::At(at) = slot.status().next {
                 assert!(at.since(now) <= Duration::from_secs(3_600), "no next step");
             }
         }

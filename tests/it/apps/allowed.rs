@@ -60,7 +60,7 @@ fn another_method_in_a_header_or_the_query_is_judged_as_well() {
         call(&proxy, &line, &shown).assert_refused(403, "denied");
     }
     assert_eq!(simulator.count("requests"), before);
-    // who may do all of it, may do it in this way
+    // an app that may do all of it may use this form
     let headers = format!("{}X-HTTP-Method-Override: PATCH\n", basic("lineage", KEY));
     assert_eq!(call(&proxy, "POST /echo", &headers).status, 200);
 }
@@ -81,7 +81,7 @@ fn what_is_denied_is_denied_to_every_app() {
     let headers = format!("{shown}X-HTTP-Method-Override: DELETE\n");
     call(&proxy, "POST /rest/2.0/assets/1", &headers).assert_refused(403, "denied");
     assert_eq!(simulator.count("requests"), before);
-    // the list is the operator's: client management is not on this one
+    // the deny list is the operator's: it does not have client management here
     let answer = call(&proxy, "GET /rest/auth/v1/clients", &shown);
     assert_ne!(answer.header("x-collibra-auth-proxy"), Some("denied"));
 }

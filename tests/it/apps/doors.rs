@@ -1,11 +1,11 @@
-//! An app that is known by the door it comes through: its certificate, or a socket of its own.
+//! Apps that are identified by their connection: a client certificate, or their own socket.
 
 use super::*;
 use crate::support::certificate::Authority;
 use crate::support::tls::Client;
 use crate::support::{Connection, until};
 
-/// Three apps: by a certificate with the app's name, by one with another, and by a key.
+/// Three apps: identified by a certificate with its name, by one with another name, and by a key.
 const CERTIFIED: &str = r#"
 [app.lineage]
 key_env = "LINEAGE_KEY"
@@ -43,10 +43,10 @@ fn an_app_is_known_by_its_certificate() {
     let mut reader = as_whom(Some((&apps, "reader.internal")));
     assert_eq!(asked(&mut reader, "GET /rest/2.0/assets", "").status, 200);
     asked(&mut reader, "GET /graphql", "").assert_refused(403, "denied");
-    // it is what its certificate says, whatever else it shows
+    // the certificate identifies it, whatever else it presents
     let shown = format!("Authorization: Bearer {KEY}\r\n");
     asked(&mut reader, "GET /graphql", &shown).assert_refused(403, "denied");
-    // the name of the app itself does where no other is written
+    // by default the certificate's name is the app's name
     let mut lineage = as_whom(Some((&apps, "lineage")));
     assert_eq!(asked(&mut lineage, "GET /graphql", "").status, 200);
 
@@ -56,7 +56,7 @@ fn an_app_is_known_by_its_certificate() {
     asked(&mut without, "GET /rest/2.0/assets", "").assert_refused(401, "unknown-app");
     assert_eq!(asked(&mut without, "GET /graphql", &shown).status, 200);
 
-    // a program with its own client-credentials code needs to show nothing that is right
+    // a program with its own client-credentials code may present anything
     let form = "grant_type=client_credentials&client_id=x&client_secret=y";
     let length = form.len();
     let request = format!(
@@ -72,7 +72,7 @@ fn an_app_is_known_by_its_certificate() {
         asked(&mut reader, "GET /rest/2.0/assets", &shown).status,
         200
     );
-    // and what it got is good at its own door only
+    // the token is valid only on connections of that kind
     asked(&mut without, "GET /rest/2.0/assets", &shown).assert_refused(401, "unknown-app");
     simulator.assert_one_token_and_none_unauthorized();
 }
@@ -97,7 +97,7 @@ fn an_app_is_known_by_a_socket_of_its_own() {
     };
     assert_eq!(asked(&mut reader, "GET /rest/2.0/assets", "").status, 200);
     asked(&mut reader, "GET /rest/catalog/1.0", "").assert_refused(403, "denied");
-    // beside it, everybody else has to say who they are
+    // other callers still have to authenticate
     call(&proxy, "GET /rest/2.0/assets", "").assert_refused(401, "unknown-app");
     let counted = "collibra_auth_proxy_requests_total{app=\"reader\",client=\"catalog\",code=\"200\",method=\"GET\"}";
     assert_eq!(proxy.metric(counted), Some(1.0));

@@ -1,4 +1,4 @@
-//! Who an app is.
+//! How apps authenticate.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn an_app_is_known_by_its_name_and_key_or_by_its_key() {
     let (simulator, proxy) = known_apps("");
     for shown in [
         basic("lineage", KEY),
-        // as RFC 6749, section 2.3.1, would have it
+        // as in RFC 6749, section 2.3.1
         basic("lineage", "lin%2Beage%2520key%2F0123456789"),
         basic("reader", READER_KEY),
         format!("Authorization: Bearer {KEY}\n"),

@@ -1,4 +1,4 @@
-//! How much an app may ask for, and that no other suffers by it.
+//! An app's limits, and that no other app is affected.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -63,7 +63,7 @@ fn one_call_after_the_other_never_meets_a_limit_of_one() {
         .start();
     proxy.has_token();
     let shown = basic("single", KEY);
-    // on one connection the proxy would be done with a call before it reads the next
+    // on one connection the proxy would finish a call before it reads the next
     let mut connections = [proxy.connect(), proxy.connect()];
     for nth in 0..400 {
         let (line, status) = match nth % 3 {

@@ -1,4 +1,4 @@
-//! An app that asks for a token, or logs in, gets one of the proxy's own.
+//! An app that requests a token, or logs in, gets a local token.
 
 use super::*;
 
@@ -49,7 +49,7 @@ fn an_app_gets_a_token_for_its_key_in_both_ways() {
     ] {
         let token = token_of(&ask_for_token(&proxy, &headers, form));
         assert_eq!(with(&proxy, &token, "GET /rest/2.0/assets").status, 200);
-        // it stands for the app, with what the app may do
+        // it stands for the app, with the app's permissions
         with(&proxy, &token, "GET /rest/catalog/1.0").assert_refused(403, "denied");
     }
     simulator.assert_one_token_and_none_unauthorized();
@@ -130,7 +130,7 @@ fn a_token_is_good_after_a_restart_and_at_a_replica_and_not_for_another_app() {
     assert_eq!(with(&replica, &token, "GET /rest/2.0/assets").status, 200);
     let forged = token.replace(".reader.", ".lineage.");
     with(&replica, &forged, "GET /rest/2.0/assets").assert_refused(401, "unknown-app");
-    // at Collibra it is worth nothing
+    // Collibra does not accept it
     let direct = http::get(simulator.address, "/rest/2.0/assets");
     assert_eq!(direct.status, 401);
 }

@@ -1,4 +1,4 @@
-//! Which client's token a request gets.
+//! The client whose token a request gets.
 
 use super::*;
 use crate::support::Origin;
@@ -35,7 +35,7 @@ address = "127.0.0.1:0"
     proxy
 }
 
-/// The target that the simulator was asked for.
+/// The target that the simulator received.
 fn arrives(proxy: &Proxy, target: &str) -> String {
     let answer = proxy.get(target);
     assert_eq!(answer.status, 200, "{target}: {}", answer.text());

@@ -1,4 +1,4 @@
-//! The commands do what they say, at the simulated Collibra: list, register, show, update, delete.
+//! The commands at the simulated Collibra: list, register, show, update, delete.
 
 use serde_json::{Value, json};
 
@@ -66,11 +66,11 @@ fn a_client_is_registered_looked_at_changed_and_deleted() {
         assert_eq!(ok(&changed)["client_name"], "weekly export");
         let again = run(&["update", id, "--name", "weekly export", "--show-secret"]);
         assert!(
-            again.out.starts_with("changed; the answer has no secret"),
+            again.out.starts_with("updated; the response has no secret"),
             "{}",
             again.out
         );
-        // what was kept is what a configuration reads
+        // a configuration can use the stored credentials
         rig.configure(
             "new.toml",
             &rig.simulator.url(),
@@ -97,7 +97,7 @@ fn a_client_is_registered_looked_at_changed_and_deleted() {
         assert_eq!(
             run_check(text(&config)).status,
             1,
-            "its secret is of no more use"
+            "its secret is no longer needed"
         );
     }
 }
@@ -113,7 +113,7 @@ fn without_a_place_for_the_secret_nothing_is_registered() {
     failed(
         &ended,
         2,
-        "give --output FILE to keep it there, or --show-secret",
+        "give --output FILE to store it there, or --show-secret",
     );
     failed(
         &clients(rig.by_admin(&["update", ONE, "--name", "n"])),
@@ -122,7 +122,7 @@ fn without_a_place_for_the_secret_nothing_is_registered() {
     );
     let there = rig.path("both.json");
     let ended = clients(rig.by_admin(&["register", "nightly", "--output", text(&there)]));
-    failed(&ended, 1, "is there already");
+    failed(&ended, 1, "already exists");
     let nowhere = rig.path("none/new.json");
     let ended = clients(rig.by_admin(&["register", "nightly", "--output", text(&nowhere)]));
     failed(
@@ -171,8 +171,8 @@ fn whoever_may_ask_is_told_apart_from_whoever_may_not() {
         2,
         "give --password-file, or set COLLIBRA_PASSWORD",
     );
-    failed(&by("X", "", &["--user", "a:b"]), 2, "no colon");
-    failed(&by("X", "", &[]), 2, "say who asks");
+    failed(&by("X", "", &["--user", "a:b"]), 2, "contain a colon");
+    failed(&by("X", "", &[]), 2, "give credentials");
     failed(&by("X", "", &["--client", "catalog"]), 2, "give --config");
     failed(&clients(["list"]), 2, "say where");
     failed(

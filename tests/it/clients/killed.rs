@@ -1,5 +1,5 @@
-//! A rotation is killed at each of its steps, and run again: one client is left, which works, and
-//! apps have noticed nothing.
+//! A rotation is killed at each of its steps and run again: one working client is left, and no app
+//! noticed.
 
 use super::load::Load;
 use super::relay::{Point, Relay};
@@ -22,11 +22,11 @@ const fn after(what: &'static str, nth: usize) -> Point {
     }
 }
 
-/// Kills a rotation at each of `points` of one rig, one after the other.
+/// Kills a rotation at each of `points`, one after the other.
 fn killed_at(rig: &Rig, credentials: &str, points: &[Point]) {
     let proxies = [rig.proxy(), rig.proxy()];
     let collibra = Relay::to(rig.simulator.address);
-    // what is asked of the second proxy comes after the same question to the first
+    // the second proxy is queried after the first
     let admin = Relay::to(proxies[1].admin);
     let url = format!("http://{}", collibra.address);
     rig.configure("rotate.toml", &url, credentials);
@@ -72,7 +72,7 @@ fn killed_at(rig: &Rig, credentials: &str, points: &[Point]) {
         let orphaned = point.what == "register" && point.carried_out;
         let named = ended
             .out
-            .contains("was registered before, but its secret is lost");
+            .contains("was registered earlier, but its secret is lost");
         assert_eq!(named, orphaned, "{point:?}: {}", ended.out);
     }
     load.answered(20);
@@ -86,7 +86,7 @@ fn killed_until_the_successor_is_registered() {
     let points = [
         before("status", 1),
         after("list", 1),
-        // here it is written down that there will be a successor
+        // before this the rotation's state is written
         before("status", 2),
         before("list", 2),
         before("register", 1),
@@ -98,7 +98,7 @@ fn killed_until_the_successor_is_registered() {
 #[test]
 fn killed_until_the_successor_is_in_place() {
     let points = [
-        // here its credentials are kept
+        // before this the successor's credentials are stored
         before("list", 3),
         before("token", 1),
         after("token", 1),
@@ -111,9 +111,9 @@ fn killed_until_the_successor_is_in_place() {
 #[test]
 fn killed_until_the_old_client_is_deleted() {
     let points = [
-        // here the credentials are in place
+        // before this the new credentials are in place
         before("list", 4),
-        // here the old ones are still in use at one proxy
+        // before this one proxy still uses the old ones
         before("status", 3),
         after("status", 3),
         before("delete", 1),

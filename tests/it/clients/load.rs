@@ -1,4 +1,4 @@
-//! Apps that call through proxies, so many times a second altogether, whatever happens.
+//! Apps that call through proxies at a fixed total rate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio::time::MissedTickBehavior;
 use crate::support::wait::now;
 use crate::support::{PATIENCE, until};
 
-/// How many callers there are for each proxy.
+/// The number of callers per proxy.
 const CALLERS: u32 = 10;
 
-/// The apps, at work.
+/// Running apps.
 pub(super) struct Load {
     runtime: tokio::runtime::Runtime,
     callers: JoinSet<Vec<String>>,
@@ -24,17 +24,17 @@ pub(super) struct Load {
     began: Instant,
 }
 
-/// What came of it.
+/// Their results.
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) answered: u64,
     pub(super) a_second: f64,
-    /// What was no answer of the instance, in words.
+    /// Failures, described.
     pub(super) lost: Vec<String>,
 }
 
 impl Load {
-    /// Calls each of `proxies` `a_second` times.
+    /// Calls each of `proxies` `a_second` times per second.
     pub(super) fn begin(proxies: &[SocketAddr], a_second: u32) -> Load {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -60,7 +60,7 @@ impl Load {
         }
     }
 
-    /// Waits for `more` answers.
+    /// Waits for `more` responses.
     pub(super) fn answered(&self, more: u64) {
         let enough = self.answered.load(Ordering::Relaxed) + more;
         until("the apps' answers", || {
@@ -68,7 +68,7 @@ impl Load {
         });
     }
 
-    /// Lets them finish what they are at.
+    /// Stops the apps after their current calls.
     pub(super) fn end(self) -> Tally {
         self.stop.send_replace(true);
         let lost = self.runtime.block_on(self.callers.join_all());
@@ -115,7 +115,7 @@ async fn caller(
     }
 }
 
-/// No TLS is spoken here, but the library wants to know how it would be.
+/// TLS is not used here, but the library needs a configuration.
 fn no_tls() -> rustls::ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     rustls::ClientConfig::builder_with_provider(provider)

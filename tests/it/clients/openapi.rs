@@ -1,5 +1,5 @@
-//! The simulated Collibra keeps to the OpenAPI document that it publishes, whatever it is sent; and
-//! its answers have the shapes that are known of the real one's.
+//! The simulated Collibra complies with the OpenAPI document that it publishes, and its responses
+//! have the known shapes of the real ones.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -10,10 +10,10 @@ use super::{FIRST, ONE, python, top};
 use crate::support::process::Process;
 use crate::support::{Simulator, http};
 
-/// Has schemathesis ask for what `more` selects, for so many seconds.
+/// Runs schemathesis with `more` arguments, for `seconds`.
 fn schemathesis(simulator: &Simulator, seconds: &str, more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
-    // it takes all the time that it can get, and other tests measure theirs
+    // it uses all the processor time it can get, and other tests measure theirs
     let mut run = Command::new("nice");
     run.current_dir(&folder)
         .args(["-n", "19"])
@@ -41,13 +41,13 @@ fn it_keeps_to_its_own_document_whatever_it_is_sent() {
     let pool = ["--pool", "100000", "--refill", "1ms", "--client", &client];
     let simulator = Simulator::with(&pool);
     let token = ["--include-path", "/rest/oauth/v2/token"];
-    // first, for the other run deletes the client
+    // first, because the other run deletes the client
     let phases = ["--phases", "coverage,fuzzing"];
     schemathesis(&simulator, "6", &[token, phases].concat());
     schemathesis(&simulator, "14", &["--include-path-regex", "/clients"]);
 }
 
-/// One exchange with the simulator, as its administrator.
+/// Sends one request to the simulator as its administrator.
 fn ask(simulator: &Simulator, line: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let mut connection = http::Connection::open(simulator.address);

@@ -1,5 +1,5 @@
-//! What stands between a rotation and those whom it asks: it passes everything on, and holds one
-//! request of the test's choice, before it is carried out or after it, for ever.
+//! A relay between a rotation and its servers. It passes everything on, and holds one chosen
+//! request for ever, before or after it takes effect.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,12 +14,12 @@ pub(super) struct Relay {
     shared: Arc<Shared>,
 }
 
-/// A request, and whether it is held before or after it is carried out.
+/// A request, and whether it is held before or after it takes effect.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Point {
-    /// What it asks for: `list`, `register`, `delete`, `token`, `probe`, `status`.
+    /// Its type: `list`, `register`, `delete`, `token`, `probe`, `status`.
     pub(super) what: &'static str,
-    /// Which of these, counted from 1.
+    /// Its number among those of its type, from 1.
     pub(super) nth: usize,
     pub(super) carried_out: bool,
 }
@@ -38,7 +38,7 @@ struct State {
 }
 
 impl Relay {
-    /// One in front of `target`.
+    /// Starts one in front of `target`.
     pub(super) fn to(target: SocketAddr) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -51,14 +51,14 @@ impl Relay {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let served = Arc::clone(&served);
-                // who asks may be killed over it
+                // the sender may be killed meanwhile
                 std::thread::spawn(move || drop(served.connection(stream)));
             }
         });
         Relay { address, shared }
     }
 
-    /// Holds `point` of what comes from now on.
+    /// Holds the request `point` from now on.
     pub(super) fn hold(&self, point: Point) {
         let mut state = self.shared.state.lock().unwrap();
         *state = State {
@@ -77,7 +77,7 @@ impl Relay {
         assert!(state.is_held, "{what} was not asked for: {:?}", state.seen);
     }
 
-    /// Lets everything pass again.
+    /// Passes everything again.
     pub(super) fn pass(&self) {
         *self.shared.state.lock().unwrap() = State::default();
     }
@@ -101,7 +101,7 @@ impl Shared {
         caller.write_all(&answer)
     }
 
-    /// The point at which this request is held, if it is the one.
+    /// Returns the point if this request is the one to hold.
     fn take_note(&self, what: &'static str) -> Option<Point> {
         let mut state = self.state.lock().unwrap();
         state.seen.push(what);
@@ -110,14 +110,14 @@ impl Shared {
         hold.filter(|point| point.what == what && point.nth == nth)
     }
 
-    /// Tells that the request is held, until who asked is gone.
+    /// Reports that the request is held, and waits until its sender is gone.
     fn keep(&self, mut caller: TcpStream) -> std::io::Result<()> {
         self.state.lock().unwrap().is_held = true;
         self.held.notify_all();
         caller.read_to_end(&mut Vec::new()).map(|_| ())
     }
 
-    /// One connection a request: the answer, to its end.
+    /// Forwards one request on a new connection; returns the response.
     fn carry_out(&self, request: &Request) -> std::io::Result<Vec<u8>> {
         let mut lines = request.head.split("\r\n");
         let first = lines.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A client is replaced by a successor: no request is lost, and one client is left.
+//! A rotation replaces a client by a successor: no request is lost, and one client is left.
 
 use serde_json::json;
 
@@ -11,12 +11,12 @@ use crate::support::process::{self, Ended, Process};
 use crate::support::proxy::Proxy;
 use crate::support::{PATIENCE, until};
 
-/// Rotates by the configuration `proxy.toml`, for `proxies` and with `more` words.
+/// Runs a rotation with the configuration `proxy.toml`, for `proxies` and with `more` arguments.
 fn rotate(rig: &Rig, proxies: &[&Proxy], more: &[&str]) -> Ended {
     process::run(&mut command(rig, proxies, more))
 }
 
-/// The command for that.
+/// The command of such a rotation.
 fn command(rig: &Rig, proxies: &[&Proxy], more: &[&str]) -> std::process::Command {
     let config = rig.path("proxy.toml");
     let mut words = vec!["rotate", "--client", "catalog", "--config", text(&config)];
@@ -39,7 +39,7 @@ fn under_500_requests_a_second_through_two_proxies_none_is_lost() {
     load.answered(500);
     let tally = load.end();
     assert_eq!(tally.lost, [""; 0]);
-    // far below it the machine was too busy for this to show anything
+    // a much lower rate means that the machine was too busy for a valid result
     assert!(tally.a_second > 100.0, "{tally:?}");
     eprintln!("{} answers, {:.0} a second", tally.answered, tally.a_second);
 
@@ -123,7 +123,7 @@ fn it_can_be_done_again_and_names_do_not_grow() {
         let name = rig.clients()[0]["client_name"].as_str().unwrap().to_owned();
         assert_eq!(name.len(), "one (2027-01-15 08:00:00)".len(), "{name}");
         assert!(name.starts_with("one ("), "{name}");
-        // names tell seconds apart
+        // names differ by the second
         let before = jiff::Timestamp::now().as_second();
         until("the next second", || {
             (jiff::Timestamp::now().as_second() > before).then_some(())
@@ -138,7 +138,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let ended = rotate(&rig, &[&proxy], &["--dry-run"]);
     assert_eq!(ended.status, 0, "{}", ended.err);
     for said in [
-        "register a successor called one (",
+        "register a successor named one (",
         "call /rest/2.0/users/current",
         "both.json",
         &proxy.admin.to_string(),
@@ -183,11 +183,7 @@ fn what_is_not_in_order_stops_it_before_anything_is_changed() {
         rig.simulator.url()
     ));
     let ended = rotate(&rig, &[], &["--no-running-proxy"]);
-    assert!(
-        ended.err.contains("name it with credentials_file"),
-        "{}",
-        ended.err
-    );
+    assert!(ended.err.contains("set credentials_file"), "{}", ended.err);
 }
 
 #[test]
@@ -199,7 +195,7 @@ fn a_proxy_that_does_not_follow_keeps_the_old_client_and_going_back_works() {
     let ended = rotate(&rig, &[&proxy], &["--timeout", "1s"]);
     assert_eq!(ended.status, 1, "{}", ended.out);
     for said in [
-        "still uses the old client; does it read the same file?",
+        "still uses the old client; check that it reads the same file",
         "to go on: run the same command again",
         "to go back: put what",
         "both.json.old",
@@ -210,7 +206,7 @@ fn a_proxy_that_does_not_follow_keeps_the_old_client_and_going_back_works() {
     assert_eq!(rig.clients().len(), 2);
     assert_eq!(mode(&rig.path("both.json.old")), 0o600);
 
-    // back, as it says; the successor is an orphan then, which the next run finds
+    // revert as the message says; the successor is then an orphan, which the next run finds
     std::fs::rename(rig.path("both.json.old"), rig.path("both.json")).unwrap();
     let ended = rotate(&rig, &[], &["--no-running-proxy"]);
     assert_eq!(ended.status, 0, "{}", ended.err);
@@ -241,7 +237,7 @@ fn whoever_interrupts_it_is_told_where_it_stands() {
             said.contains("where it stands: the successor's credentials are in"),
             "{said}"
         );
-        // back again, so that it waits for the proxy once more
+        // revert again, so that it waits for the proxy once more
         std::fs::rename(rig.path("both.json.old"), rig.path("both.json")).unwrap();
     }
 }
@@ -265,7 +261,7 @@ fn a_successor_that_works_nowhere_is_not_put_in_place() {
     let ended = rotate(&sound, &[], &probe);
     assert_eq!(ended.status, 1, "{}", ended.out);
     assert!(
-        ended.err.contains("name another path with --probe"),
+        ended.err.contains("choose another path with --probe"),
         "{}",
         ended.err
     );
@@ -302,7 +298,7 @@ fn a_refused_registration_leaves_no_trace() {
     let ended = rotate(&rig, &[], &["--no-running-proxy"]);
     assert_eq!(ended.status, 1);
     assert!(
-        ended.err.contains("whoever asks may not do this"),
+        ended.err.contains("the caller may not do this"),
         "{}",
         ended.err
     );

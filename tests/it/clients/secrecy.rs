@@ -1,5 +1,5 @@
-//! A secret is in the file that it was sent to and nowhere else; a password and a token are seen by
-//! whom they are meant for.
+//! A secret is in its destination file and nowhere else. Passwords and tokens are sent only to
+//! their recipients.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ const TOKEN: &str = "cAnArY-token";
 /// `admin:cAnArY-password` in Base64.
 const BASIC: &str = "YWRtaW46Y0FuQXJZLXBhc3N3b3Jk";
 
-/// A Collibra that shows its secret whenever it can, and repeats what it was sent when it refuses.
+/// A Collibra that returns secrets whenever it can, and echoes requests that it refuses.
 fn origin(gate: &Gate) -> Origin {
     let gate = gate.clone();
     Origin::start(move |request, stream| {
@@ -54,7 +54,7 @@ fn origin(gate: &Gate) -> Origin {
     })
 }
 
-/// The names of the files below `folder` in which `canary` stands.
+/// The names of the files below `folder` that contain `canary`.
 fn files_with(folder: &Path, canary: &str) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
     let with = entries.filter(|e| std::fs::read_to_string(e.path()).unwrap().contains(canary));

@@ -1,4 +1,4 @@
-//! The credentials of a new client go into a Secret of Kubernetes, and nowhere else.
+//! The credentials of a new client are stored in a Kubernetes Secret, and nowhere else.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +8,7 @@ use crate::support::Proxy;
 use crate::support::kubernetes::{Faults, Kubernetes};
 use crate::support::process::{Ended, command, run};
 
-/// Registers a client whose credentials go to `place`, by the kubeconfig file `by`.
+/// Registers a client with its credentials at `place`, with the kubeconfig file `by`.
 fn register(rig: &Rig, place: &str, by: &str) -> Ended {
     let words = rig.by_admin(&["register", "nightly", "--output", place]);
     let mut command = command(["--log-level", "trace", "clients"]);
@@ -59,7 +59,7 @@ fn before_it_is_known_that_it_can_be_kept_nothing_is_registered() {
     let (all, few) = (server.operator_kubeconfig(), server.kubeconfig());
     let none = rig.path("none");
     for (place, by, said) in [
-        ("kubernetes:test/token", &all, "is there already"),
+        ("kubernetes:test/token", &all, "already exists"),
         ("kubernetes:other/catalog", &all, "has no namespace other"),
         ("kubernetes:test/catalog", &few, "bind it to a Role"),
         ("kubernetes:test/catalog", &none, "set KUBECONFIG to"),

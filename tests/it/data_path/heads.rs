@@ -121,7 +121,7 @@ fn leads_back(proxy: &Proxy, locations: &[(String, &str)]) {
     for (location, expected) in locations {
         let answer = proxy.get(&format!("/x?{location}"));
         let said = answer.header("location").unwrap_or_default();
-        // a path alone leads to the proxy as well
+        // a path without a host leads to the proxy as well
         let relative = said.starts_with('/') && !said.starts_with("//");
         let said = if relative {
             format!("{back}{said}")

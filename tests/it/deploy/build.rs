@@ -1,4 +1,4 @@
-//! How the program is built for packages and images.
+//! The build for packages and images.
 
 use std::fs;
 use std::process::Command;
@@ -26,7 +26,7 @@ fn packages_and_images_have_the_dist_build() {
 #[test]
 fn the_training_run_reaches_every_kind_of_upstream() {
     let profiles = tempfile::tempdir().unwrap();
-    // it fails with the first call that does
+    // it fails at the first call that does
     printed(
         Command::new(top().join("deploy/train.sh"))
             .arg(env!("CARGO_BIN_EXE_collibra-auth-proxy"))

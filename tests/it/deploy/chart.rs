@@ -11,7 +11,7 @@ use super::objects::{Objects, list};
 use super::{python, run, top};
 use crate::support::file;
 
-/// What Helm makes of the chart at `path` with `values`.
+/// Runs Helm on the chart at `path` with `values`.
 fn helm(path: &str, values: &Value, more: &[&str]) -> Output {
     let (_folder, values) = file("values.json", values.to_string().as_bytes());
     run(Command::new(python())
@@ -21,7 +21,7 @@ fn helm(path: &str, values: &Value, more: &[&str]) -> Output {
         .args(more))
 }
 
-/// The objects that come of it.
+/// The rendered objects.
 fn rendered(path: &str, values: &Value, more: &[&str]) -> Objects {
     let output = helm(path, values, more);
     let error = String::from_utf8_lossy(&output.stderr);
@@ -31,7 +31,7 @@ fn rendered(path: &str, values: &Value, more: &[&str]) -> Objects {
 
 const CHART: &str = "deploy/helm/collibra-auth-proxy";
 
-/// Every store, with what can be turned on.
+/// Every store, with all options on.
 fn gateways() -> [Value; 4] {
     let redis = json!({"url": "rediss://redis.collibra.svc:6379", "existingSecret": "redis"});
     [
@@ -147,7 +147,7 @@ fn values_that_cannot_be_meant_are_refused() {
         (json!({"store": {"kind": "redis"}}), "/store/redis/url"),
         (json!({"apps": {"named": {"a b": {}}}}), "'a b'"),
         (json!({"apps": {"named": {"a": {"alow": []}}}}), "alow"),
-        // each gateway without a store that it shares takes tokens of its own
+        // gateways without a shared store would request tokens of their own
         (json!({"replicas": 3}), "/replicas"),
         (
             json!({"autoscaling": {"enabled": true}}),

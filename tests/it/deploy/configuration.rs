@@ -1,4 +1,4 @@
-//! The configuration that a pod mounts, as the program itself judges it, with the pod's secrets in
+//! The configuration that a pod mounts, checked by the program itself, with the pod's secrets in
 //! place.
 
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::objects::{Objects, list};
 use crate::support::process::{command, run};
 
-/// Every file that the manifests mount of a secret, with content that will do.
+/// Every file of a secret that the manifests mount, with valid content.
 const SECRETS: &[&str] = &[
     "collibra/client_id",
     "collibra/client_secret",
@@ -18,7 +18,7 @@ const SECRETS: &[&str] = &[
     "redis/password",
 ];
 
-/// An API server that nobody asks.
+/// An API server that is never contacted.
 const KUBECONFIG: &str = r#"
 apiVersion: v1
 kind: Config
@@ -28,8 +28,8 @@ clusters: [{ name: here, cluster: { server: "http://127.0.0.1:1" } }]
 users: [{ name: me, user: { token: none } }]
 "#;
 
-/// Fails unless the proxy accepts the configuration with what its container mounts, calls itself
-/// by the Service's names, and is probed where it listens.
+/// Asserts that the proxy accepts the configuration with its container's mounts, accepts the
+/// Service's names as hosts, and is probed where it listens.
 pub(crate) fn assert_accepted(objects: &Objects) {
     let text = text(objects);
     assert_mounted(objects, &text);
@@ -45,7 +45,7 @@ pub(crate) fn assert_accepted(objects: &Objects) {
     assert_eq!(checked.0, 0, "{}", checked.1);
 }
 
-/// The configuration file that the rendering holds.
+/// The configuration file in the rendered objects.
 fn text(objects: &Objects) -> String {
     let data = &objects.one("ConfigMap")["data"];
     data["collibra-auth-proxy.toml"]
@@ -54,20 +54,20 @@ fn text(objects: &Objects) -> String {
         .to_owned()
 }
 
-/// The status and the words of `check` for a configuration.
+/// The exit status and output of `check` for a configuration.
 fn check(text: &str) -> (i32, String) {
     let root = tempfile::tempdir().unwrap();
     for name in SECRETS {
         let path = root.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // apps with one key for two would be refused
+        // two apps with the same key would be refused
         fs::write(path, format!("0123456789abcdef {name}\n")).unwrap();
     }
     let here = |text: &str, path: &str| text.replace(path, root.path().to_str().unwrap());
     let text = here(&here(text, "/run/secrets"), "/var/lib/collibra-auth-proxy");
     let path = root.path().join("collibra-auth-proxy.toml");
     fs::write(&path, text).unwrap();
-    // what a pod's service account is, outside of one
+    // a pod's service account, outside of a pod
     let kubeconfig = root.path().join("kubeconfig");
     fs::write(&kubeconfig, KUBECONFIG).unwrap();
     let mut check = command(["check", "--config"]);
@@ -75,8 +75,8 @@ fn check(text: &str) -> (i32, String) {
     (ended.status, ended.out + &ended.err)
 }
 
-/// Fails unless all that the configuration names is in a directory that the container mounts: what
-/// is written to alone for writing.
+/// Asserts that all files of the configuration are in mounted directories, and those that are
+/// written in writable ones.
 fn assert_mounted(objects: &Objects, text: &str) {
     let proxy = objects.proxy();
     let mounted = |path: &Path, read_only: bool| {

@@ -1,4 +1,4 @@
-//! The files for a host: systemd's unit, the Debian package, launchd's list.
+//! The files for a host: systemd's unit, the Debian package, launchd's property list.
 
 use std::fs;
 use std::process::Command;
@@ -114,7 +114,7 @@ fn the_package_is_made_of_files_that_are_there() {
     let deb = &metadata["package"]["metadata"]["deb"];
     let assets = deb["assets"].as_array().unwrap();
     let sources = assets.iter().map(|asset| asset[0].as_str().unwrap());
-    // those below target are made by the script
+    // files below target are created by the script
     let mut found: Vec<_> = sources
         .filter(|path| !path.starts_with("target/"))
         .collect();
@@ -150,9 +150,9 @@ fn launchd_is_given_what_systemd_is() {
     let words: Vec<_> = super::objects::list(&list["ProgramArguments"]).collect();
     assert_eq!(words[1..3], ["serve", "--config"]);
     assert_eq!(list["KeepAlive"]["SuccessfulExit"], false);
-    // both wait for longer than the program drains
+    // both wait longer than the program drains
     assert_eq!(list["ExitTimeOut"], 25);
     assert_eq!(of_unit("TimeoutStopSec"), ["25s"]);
-    // 0077, which a property list can only say in decimal
+    // 0077; a property list can only express it in decimal
     assert_eq!(list["Umask"], 0o77);
 }

@@ -1,5 +1,5 @@
-//! The container image: its file system, put together as for a release, with the program run in
-//! it as the cluster would: as user 65532, nothing writable, no capability.
+//! The container image: its file system, built as for a release. The program runs in it as in a
+//! cluster: as user 65532, read-only, without capabilities.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::process::{Process, run};
 use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::{Simulator, http, until};
 
-/// The image's file system, with this test's build of the program, and its mounts beside it.
+/// The image's file system, with this test's build of the program, and its mounts.
 struct Container {
     folder: tempfile::TempDir,
 }
@@ -18,7 +18,7 @@ struct Container {
 impl Container {
     fn new() -> Container {
         let folder = tempfile::tempdir().unwrap();
-        // a debug build is huge only by what a debugger reads
+        // only debug information makes a debug build huge
         let binary = folder.path().join("collibra-auth-proxy");
         let built = env!("CARGO_BIN_EXE_collibra-auth-proxy");
         printed(Command::new("strip").arg("-o").arg(&binary).arg(built));
@@ -35,7 +35,7 @@ impl Container {
         self.folder.path().join("root")
     }
 
-    /// With a file mounted below a directory that the image has.
+    /// Mounts a file below a directory of the image.
     fn with(self, name: &str, content: &str) -> Container {
         let path = self.folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -43,7 +43,7 @@ impl Container {
         self
     }
 
-    /// The program in it.
+    /// The command that runs the program in it.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("bwrap");
         let here = |name: &str| self.folder.path().join(name);
@@ -117,7 +117,7 @@ address = "127.0.0.1:0"
 #[test]
 fn buildah_builds_it_and_runs_it() {
     let container = Container::new();
-    // images of its own, without an overlay file system, gone with the folder
+    // a private image store, without an overlay file system, deleted with the folder
     let storage = container.folder.path().join("storage");
     let settings = container.folder.path().join("storage.conf");
     let (graph, run_root) = (storage.join("graph"), storage.join("run"));
@@ -188,7 +188,7 @@ fn there_is_nothing_in_it_but_the_program_its_libraries_and_certificates() {
     );
     let certificates = fs::read_to_string(root.join("etc/ssl/certs/ca-certificates.crt")).unwrap();
     assert!(certificates.matches("BEGIN CERTIFICATE").count() > 100);
-    // the program is the smaller half of what is allowed: what stands beside it is 4 MB at most
+    // the program is most of the image: everything else has at most 4 MB
     let program = fs::metadata(root.join("usr/bin/collibra-auth-proxy"))
         .unwrap()
         .len();

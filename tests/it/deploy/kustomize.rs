@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::objects::{Objects, containers, list};
 use super::{printed, top};
 
-/// The overlay `name`.
+/// The objects of the overlay `name`.
 fn overlay(name: &str) -> Objects {
     let path = top().join("deploy/kubernetes/overlays").join(name);
     Objects::read(&printed(Command::new("kubectl").arg("kustomize").arg(path)))
@@ -54,12 +54,12 @@ fn a_gateway_is_two_that_outlast_an_eviction() {
     assert_ends_in_time(&objects);
 }
 
-/// Fails unless calls that still come at the end are served, and those under way are finished.
+/// Asserts that late calls are served during a shutdown, and that requests in flight are finished.
 pub(crate) fn assert_ends_in_time(objects: &Objects) {
     let sleep = objects.proxy()["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
     let grace = objects.pod()["terminationGracePeriodSeconds"].as_u64();
     let (sleep, grace) = (sleep.unwrap(), grace.unwrap());
-    // server.drain, which no configuration there changes
+    // server.drain, which no configuration changes here
     let drain = 20;
     assert!(sleep >= 5 && sleep + drain < grace, "{sleep} s, {grace} s");
 }
@@ -81,7 +81,7 @@ fn a_gateway_is_reached_by_apps_and_reaches_names_and_port_443() {
         from,
         [(json!("http"), by_label), (json!("admin"), monitoring)]
     );
-    // no label of the proxy's own has slipped into whom it asks for names
+    // the proxy's own labels are not added to the DNS selector
     let names = &policy["spec"]["egress"][0]["to"][0]["podSelector"];
     assert_eq!(*names, json!({"matchLabels": {"k8s-app": "kube-dns"}}));
 }
@@ -95,7 +95,7 @@ fn more_than_two_gateways_share_a_store() {
             (&scaler["minReplicas"], &scaler["maxReplicas"]),
             (&json!(2), &json!(10))
         );
-        // the autoscaler's to say; else each `kubectl apply` would set it back
+        // left to the autoscaler; otherwise each `kubectl apply` would reset it
         assert_eq!(objects.workload()["spec"]["replicas"], Value::Null);
         let target = &scaler["scaleTargetRef"]["name"];
         assert_eq!(*target, objects.workload()["metadata"]["name"]);
@@ -118,12 +118,12 @@ fn the_api_server_is_reached_with_one_store_and_for_two_objects_only() {
     assert_narrow(&objects);
 }
 
-/// Fails unless the rights are those to one Secret and one Lease, which are there.
+/// Asserts that the permissions are limited to one Secret and one Lease, which exist.
 pub(crate) fn assert_narrow(objects: &Objects) {
     let token = objects.one("Secret")["metadata"]["name"].clone();
     assert_eq!(objects.one("Lease")["metadata"]["name"], token);
     let rules: Vec<_> = list(&objects.one("Role")["rules"]).collect();
-    // as the stand-in for an API server in tests/it/support has them, where the program makes do
+    // the same as the stand-in's in tests/it/support, which suffice for the program
     let granted = [
         ("", "secrets", json!(["get", "watch", "update"])),
         (
@@ -188,7 +188,7 @@ fn one_line_puts_the_sidecar_before_all_others() {
     }
 }
 
-/// Fails unless the proxy is a native sidecar whose start is over once it holds a token.
+/// Asserts that the proxy is a native sidecar whose start is complete once it holds a token.
 pub(crate) fn assert_sidecar(objects: &Objects) {
     let first = &objects.pod()["initContainers"][0];
     assert_eq!(first["name"], "collibra-auth-proxy");
@@ -199,8 +199,8 @@ pub(crate) fn assert_sidecar(objects: &Objects) {
     );
 }
 
-/// Somebody's own kustomization, beside a copy of the sidecar's component; kustomize takes no path
-/// from elsewhere.
+/// A user's kustomization next to a copy of the sidecar component: kustomize accepts no path from
+/// elsewhere.
 struct Own {
     folder: tempfile::TempDir,
 }
@@ -262,7 +262,7 @@ fn the_guides_kustomization_is_what_it_takes() {
     let guide = fs::read_to_string(top().join("docs/start.md")).unwrap();
     let (_, after) = guide.split_once("```yaml\n").unwrap();
     let (written, _) = after.split_once("```").unwrap();
-    // the network is not to be asked for what lies here
+    // avoid the network: the content is local
     let line = written
         .lines()
         .find(|line| line.contains("github.com"))
@@ -286,11 +286,11 @@ fn the_guides_kustomization_is_what_it_takes() {
     );
 }
 
-/// As an overlay of one's own sets it, above those of this project.
+/// As a user's overlay sets it, on top of this project's.
 #[test]
 fn what_names_a_namespace_follows_the_overlay() {
     let folder = tempfile::tempdir().unwrap();
-    // kustomize takes no absolute paths
+    // kustomize rejects absolute paths
     let up = "../".repeat(folder.path().components().count() - 1);
     let top = top().canonicalize().unwrap();
     let top = top.strip_prefix("/").unwrap().display();

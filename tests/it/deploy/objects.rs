@@ -1,4 +1,4 @@
-//! Kubernetes objects as they were rendered, and what belongs to what among them.
+//! Rendered Kubernetes objects and their relations.
 
 use std::collections::BTreeMap;
 
@@ -18,20 +18,20 @@ impl Objects {
         Objects(objects)
     }
 
-    /// Those of a kind.
+    /// The objects of a kind.
     pub(crate) fn of_kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a Value> {
         let kind = kind.to_owned();
         self.0.iter().filter(move |object| object["kind"] == kind)
     }
 
-    /// The only one of a kind.
+    /// The only object of a kind.
     pub(crate) fn one(&self, kind: &str) -> &Value {
         let found: Vec<_> = self.of_kind(kind).collect();
         assert_eq!(found.len(), 1, "objects of kind {kind}");
         found[0]
     }
 
-    /// How many there are of each kind, in order.
+    /// How many objects there are of each kind, in order.
     pub(crate) fn kinds(&self) -> String {
         let mut counts = BTreeMap::<&str, usize>::new();
         for object in &self.0 {
@@ -55,7 +55,7 @@ impl Objects {
         found
     }
 
-    /// The pod of the only object with one.
+    /// The pod template of the only object with one.
     pub(crate) fn pod(&self) -> &Value {
         &self.workload()["spec"]["template"]["spec"]
     }
@@ -67,7 +67,7 @@ impl Objects {
             .expect("no container of the proxy")
     }
 
-    /// Fails unless each object is exact, the pod keeps to the policy, what is named exists, and
+    /// Asserts that each object is valid, the pod complies with the policy, references resolve, and
     /// the configuration is accepted.
     pub(crate) fn assert_sound(&self) {
         let mut faults = Vec::new();
@@ -87,7 +87,7 @@ impl Objects {
         configuration::assert_accepted(self);
     }
 
-    /// References to what is not there: ports, labels of pods, volumes.
+    /// Dangling references: ports, pod labels, volumes.
     fn strays(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let labels = &self.workload()["spec"]["template"]["metadata"]["labels"];
@@ -188,12 +188,12 @@ impl Objects {
     }
 }
 
-/// The containers of a pod, those that are started first in front.
+/// The containers of a pod, init containers first.
 pub(crate) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     list(&pod["initContainers"]).chain(list(&pod["containers"]))
 }
 
-/// The elements of an array; none if there is no array.
+/// The elements of an array; none if it is not an array.
 pub(crate) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }

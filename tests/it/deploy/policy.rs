@@ -1,12 +1,12 @@
-//! What a pod may be: Kubernetes' restricted profile
+//! The policy for pods: Kubernetes' restricted profile
 //! (<https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted>), and this
-//! house's own rules beyond it.
+//! project's additional rules.
 
 use serde_json::{Value, json};
 
 use super::objects::{containers, list};
 
-/// Kinds of volumes that the profile allows.
+/// Volume types that the profile allows.
 const VOLUMES: &[&str] = &[
     "configMap",
     "csi",
@@ -18,7 +18,7 @@ const VOLUMES: &[&str] = &[
     "secret",
 ];
 
-/// What `pod`, a pod's specification, does that it may not.
+/// The violations in a pod's specification.
 pub(crate) fn faults(pod: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     let mut hold = |kept: bool, fault: String| {
@@ -53,7 +53,7 @@ pub(crate) fn faults(pod: &Value) -> Vec<String> {
 
 fn of_container(pod: &Value, container: &Value) -> Vec<String> {
     let own = &container["securityContext"];
-    // the container's word counts, else the pod's
+    // the container's setting, else the pod's
     let effective = |key: &str| match &own[key] {
         Value::Null => pod["securityContext"][key].clone(),
         value => value.clone(),
@@ -92,7 +92,7 @@ fn of_container(pod: &Value, container: &Value) -> Vec<String> {
             list(&container["ports"]).all(|port| port["hostPort"].is_null()),
             "takes a port of the host",
         ),
-        // this house's
+        // this project's rules
         (own["readOnlyRootFilesystem"] == true, "can write its files"),
         (
             !tag.is_empty() && tag != "latest" && !tag.contains('/'),

@@ -1,4 +1,5 @@
-//! The shape of Kubernetes objects: what its API does not know, or would read otherwise, is a fault.
+//! The schema of Kubernetes objects: a field that the API does not know, or would read differently,
+//! is a fault.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What of `object` its kind does not have, or has in another form. Empty if it is exact.
+/// The fields of `object` that its kind does not have, or has in another form. Empty if it is
+/// valid.
 pub(crate) fn faults(object: &Value) -> Vec<String> {
     let of = |name: &str| object[name].as_str().unwrap_or_default().to_owned();
     let read = match (of("apiVersion").as_str(), of("kind").as_str()) {
@@ -52,13 +54,13 @@ pub(crate) fn faults(object: &Value) -> Vec<String> {
     }
 }
 
-/// `object` as it is written once it has been read as a `T`.
+/// Parses `object` as a `T` and serializes it again.
 fn again<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, String> {
     let typed: T = serde_json::from_value(object.clone()).map_err(|error| error.to_string())?;
     serde_json::to_value(typed).map_err(|error| error.to_string())
 }
 
-/// The places in which what was written differs from what was read of it.
+/// Finds the differences between the original and what was parsed.
 fn compare(written: &Value, read: &Value, place: &str, found: &mut Vec<String>) {
     match (written, read) {
         (Value::Object(written), Value::Object(read)) => {

@@ -21,7 +21,7 @@ pub(super) struct Message {
     /// Names in lower case, in any order.
     pub(super) fields: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
-    /// Whether the body came to its end.
+    /// Whether the body was complete.
     pub(super) whole: bool,
     pub(super) trailers: Vec<(String, String)>,
 }
@@ -33,7 +33,7 @@ const FLEETING: [&str; 2] = ["date", "x-request-id"];
 const SHOWN: usize = 400;
 
 impl Outcome {
-    /// The differences of `new` from this, one a line.
+    /// The differences of `new` from this, one per line.
     pub(super) fn differences(&self, new: &Outcome) -> Vec<String> {
         let summary = |outcome: &Outcome| {
             let answers = outcome.answers.iter().map(Message::summary);

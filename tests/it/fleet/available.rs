@@ -1,4 +1,4 @@
-//! Highly available Redis: the primary changes, and the fleet goes on.
+//! Highly available Redis: the primary fails over, and the fleet continues.
 
 use super::load::Load;
 use super::{MINUTE, Member, collibra, fleet, holds};
@@ -57,7 +57,7 @@ fn sentinels_name_another_primary_and_no_app_notices() {
     assert_eq!(simulator.of_client("rate_limited"), 0);
 }
 
-/// Three primaries with a replica each; the one with the slot is killed under load.
+/// Three primaries with a replica each; the one with the client's slot is killed under load.
 #[test]
 fn a_cluster_has_another_primary_for_the_slot_and_no_app_notices() {
     let mut nodes = Redis::cluster();

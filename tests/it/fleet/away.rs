@@ -1,5 +1,5 @@
-//! The server goes away, and comes back: for two minutes nobody notices; for ten as many go on as
-//! the pool bears, the others say so, and all are back with the server.
+//! The server becomes unavailable and recovers. Two minutes go unnoticed. After ten minutes as many
+//! replicas continue as the pool bears, the others report it, and all recover with the server.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use crate::support::relay::Relay;
 use crate::support::wait::now;
 use crate::support::{Proxy, Simulator};
 
-/// How soon after the server all must be back, and what a busy machine may add.
+/// How soon all must recover after the server, on a busy machine.
 const BACK: Duration = Duration::from_secs(7);
 
-/// A server that goes away in one of two ways, and a fleet of its own.
+/// A server that fails in one of two ways, and its own fleet.
 struct Rig {
     server: Server,
-    /// The way to it swallows everything; without one it ends.
+    /// Drops all data; without it the server stops.
     relay: Option<Relay>,
     simulator: Simulator,
     proxies: Vec<Proxy>,
 }
 
 impl Rig {
-    /// With a fleet for which a minute of Collibra's takes so long.
+    /// With a fleet for which a simulated minute takes that long.
     fn new(kind: Kind, swallows: bool, size: usize, minute: Duration) -> Rig {
         let server = Server::start(kind);
         let relay = swallows.then(|| Relay::to(server.port()));
@@ -37,7 +37,7 @@ impl Rig {
         };
         let proxies = fleet(&member, size);
         proxies.iter().for_each(holds);
-        // who came first is settled when each has had a look of its own at the server
+        // the order is settled once each has polled the server
         std::thread::sleep(Duration::from_millis(500));
         Rig {
             server,
@@ -62,7 +62,7 @@ impl Rig {
     }
 }
 
-/// Has a server that ends, and one that is not heard of any more, go through `how` at the same time.
+/// Runs `how` with a server that stops and with one that drops all data, at the same time.
 fn each(kind: Kind, size: usize, minute: Duration, how: impl Fn(Rig) + Sync) {
     let rigs = [false, true].map(|swallows| Rig::new(kind, swallows, size, minute));
     std::thread::scope(|scope| {
@@ -73,12 +73,12 @@ fn each(kind: Kind, size: usize, minute: Duration, how: impl Fn(Rig) + Sync) {
     });
 }
 
-/// At twelve times Collibra's speed: how soon the server is found again is a matter of seconds at any.
+/// At twelve times real speed: finding the server again takes seconds at any speed.
 pub(super) fn two_minutes_without_the_server_are_not_noticed(kind: Kind) {
     let minute = Duration::from_secs(5);
     each(kind, 4, minute, |mut rig| {
         let load = Load::begin(&rig.proxies);
-        // so that the renewal falls due meanwhile
+        // so that the renewal falls into the outage
         std::thread::sleep(minute * 3 / 2);
         rig.goes_away();
         std::thread::sleep(minute * 2);
@@ -94,7 +94,7 @@ pub(super) fn ten_minutes_without_it_leave_four_that_serve_and_the_others_say_so
         let before = rig.simulator.of_client("issued");
         let load = Load::begin(&rig.proxies);
         rig.goes_away();
-        // to the end of the token that was there
+        // until the current token has expired
         std::thread::sleep(MINUTE * 5);
         let first = load.each();
         let load = Load::begin(&rig.proxies);

@@ -1,4 +1,4 @@
-//! What the store does with a Redis server beyond what every store does.
+//! The Redis store beyond the common contract.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use collibra_auth_proxy::secret::Secret;
 use collibra_auth_proxy::store::key::Key;
 use collibra_auth_proxy::store::redis::{Config, RedisStore, Server};
 use collibra_auth_proxy::tls::CaFile;
-use collibra_auth_proxy::token::ports::{Rank, TokenStore};
+use collibra_auth_proxy::token::ports::{Membership, TokenStore};
 use tokio::time::timeout;
 
 use super::contract::{LENGTH, free_lease, kept, lease, record};
@@ -42,23 +42,23 @@ fn store(config: &Config) -> RedisStore {
 #[tokio::test]
 async fn the_gone_are_forgotten_and_the_others_move_up() {
     let redis = Redis::start();
-    assert_eq!(store(&tcp(redis.port)).rank(), Rank::Unknown);
+    assert_eq!(store(&tcp(redis.port)).membership(), Membership::Unknown);
     let mut stores = Vec::new();
     for nth in 0..3 {
         let store = store(&tcp(redis.port));
         settles(&store, nth).await;
         stores.push(store);
     }
-    // the first is gone, and after a while the others move up
+    // the first one leaves, and after a while the others move up
     drop(stores.remove(0));
     settles(&stores[0], 0).await;
     settles(&stores[1], 1).await;
-    // and when the server forgets them, each has a rank of its own again
+    // after the server loses its data, each gets a position again
     redis.say(&[b"FLUSHALL"]);
     let ranked = async {
         loop {
-            let before = stores.iter().map(|store| match store.rank() {
-                Rank::Among { before, all: 2 } => before,
+            let before = stores.iter().map(|store| match store.membership() {
+                Membership::Member { before, all: 2 } => before,
                 other => panic!("{other:?}"),
             });
             if before.sum::<u32>() == 1 {
@@ -72,7 +72,7 @@ async fn the_gone_are_forgotten_and_the_others_move_up() {
 
 async fn settles(store: &RedisStore, wanted: u32) {
     let settled = async {
-        while !matches!(store.rank(), Rank::Among { before, .. } if before == wanted) {
+        while !matches!(store.membership(), Membership::Member { before, .. } if before == wanted) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -88,7 +88,7 @@ async fn one_that_is_known_to_be_away_is_not_even_tried() {
     relay.swallow(true);
     assert!(store.read().await.is_err());
     timeout(PATIENCE, async {
-        // known to be away, it does not even try
+        // while it is known to be unavailable, no call is made
         while store.lease(LENGTH).await.is_ok() {}
     })
     .await
@@ -141,7 +141,7 @@ async fn a_server_is_spoken_to_by_tls_if_its_certificate_is_trusted() {
     assert!(!clear.is_empty());
 }
 
-/// What the README says that a user needs is enough.
+/// The permissions documented in the README are sufficient.
 #[tokio::test]
 async fn a_user_needs_no_more_than_is_documented() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
@@ -184,13 +184,13 @@ async fn a_server_that_does_not_let_one_in_is_told_of_in_words_that_hide_the_pas
     };
     for (config, problem) in [
         (as_user("me", "k4n4r0"), "does not accept user and password"),
-        (as_user("me", "k4n4ri"), "does not let this user do"),
+        (as_user("me", "k4n4ri"), "does not grant this user"),
     ] {
         let error = store(&config).read().await.unwrap_err().to_string();
         assert!(error.contains(problem), "{error}");
         assert!(!format!("{error:?}").contains("k4n4r"), "{error}");
     }
-    // what is no Redis at all
+    // a server that is not Redis
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -245,7 +245,7 @@ fn a_server_that_wants_a_password_gets_it_and_nobody_else_sees_it() {
         said += &http::get(proxy.admin, "/api/status").text();
         assert!(!said.contains(PASSWORD), "{said}");
     }
-    // the one that never found the store waits a moment before it asks for itself
+    // the replica that never reached the store waits a moment before its own request
     std::thread::sleep(Duration::from_millis(500));
     assert!(simulator.of_client("issued") <= 2 + generation(&two[0]));
 }

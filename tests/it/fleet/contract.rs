@@ -1,11 +1,11 @@
-//! What the engine counts on: the store itself against a server, without processes.
+//! The store's contract with the engine, tested against a server, without processes.
 
 use std::time::{Duration, SystemTime};
 
 use collibra_auth_proxy::clock::{Clock, SystemClock};
 use collibra_auth_proxy::secret::Secret;
 use collibra_auth_proxy::token::ports::{
-    Lease, Rank, Record, StoreError, StoredPool, StoredToken, TokenStore,
+    Lease, Membership, Record, StoreError, StoredPool, StoredToken, TokenStore,
 };
 use tokio::time::timeout;
 
@@ -16,7 +16,7 @@ use crate::support::wait::now;
 
 pub(crate) const LENGTH: Duration = Duration::from_secs(60);
 
-/// Has a promise kept on a runtime of its own.
+/// Runs a test on its own runtime.
 fn kept_by(promise: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().unwrap();
@@ -50,7 +50,7 @@ pub(super) async fn lease(store: &dyn TokenStore) -> Option<Box<dyn Lease>> {
     store.lease(LENGTH).await.unwrap()
 }
 
-/// Waits until the right to ask is free; who gives it up does not wait for the server.
+/// Waits until the lease is free: a release does not wait for the server.
 pub(super) async fn free_lease(store: &dyn TokenStore) -> Box<dyn Lease> {
     let freed = async {
         loop {
@@ -69,7 +69,7 @@ pub(super) fn what_one_keeps_the_other_reads_and_is_told_of(kind: Kind) {
         let [one, other, another] = [(); 3].map(|()| server.of_client("id"));
         assert_eq!(kept(&*other).await, None);
         assert_eq!(kept(&*another).await, None);
-        // the watch that tells of it is begun after the rank is known
+        // the watch starts after the membership is known
         settles(&*another).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut held = lease(&*one).await.unwrap();
@@ -82,7 +82,7 @@ pub(super) fn what_one_keeps_the_other_reads_and_is_told_of(kind: Kind) {
         assert_eq!(kept(&*another).await, first);
         assert_eq!(kept(&*other).await, first);
 
-        // what was read or written here is no change
+        // a version that was read or written here is no change
         for store in [&one, &other] {
             let again = timeout(Duration::from_millis(1_500), store.changed()).await;
             assert!(again.is_err());
@@ -111,7 +111,7 @@ pub(super) fn one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_
             }
         });
         let late = late.await.unwrap();
-        // its lock has ended, and another has it
+        // its lock expired, and another process holds it
         let second = free_lease(&*one).await;
         drop(late);
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -127,19 +127,19 @@ pub(super) fn who_has_lost_the_right_changes_nothing(kind: Kind) {
         let mut late = one.lease(short).await.unwrap().unwrap();
         let mut held = free_lease(&*other).await;
         let lost = late.publish(&record(9)).await;
-        assert!(matches!(lost, Err(StoreError::Overtaken(_))), "{lost:?}");
+        assert!(matches!(lost, Err(StoreError::Conflict(_))), "{lost:?}");
         assert_eq!(kept(&*other).await, None);
         held.publish(&record(2)).await.unwrap();
         held.publish(&record(3)).await.unwrap();
-        // the same generation may tell more of the pool, a lower one nothing
+        // the same generation may update the pool; a lower one changes nothing
         held.publish(&record(3)).await.unwrap();
         let lower = held.publish(&record(2)).await;
-        assert!(matches!(lower, Err(StoreError::Overtaken(_))), "{lower:?}");
+        assert!(matches!(lower, Err(StoreError::Conflict(_))), "{lower:?}");
         assert_eq!(kept(&*one).await, Some((3, "token 3".to_owned())));
     });
 }
 
-/// Six at once, for three clients that share what is written to.
+/// Six stores at once, for three clients that share the written objects.
 pub(super) fn many_writers_at_once_lose_nothing(kind: Kind) {
     const TIMES: u64 = 4;
     let server = Server::start(kind);
@@ -171,7 +171,7 @@ pub(super) fn each_knows_how_many_came_before_it(kind: Kind) {
         let mut stores = Vec::new();
         for nth in 0..3 {
             let store = server.of_client("id");
-            assert_eq!(store.rank(), Rank::Unknown);
+            assert_eq!(store.membership(), Membership::Unknown);
             assert_eq!(settles(&*store).await, nth);
             stores.push(store);
         }
@@ -191,17 +191,17 @@ pub(super) fn who_leaves_gives_its_place_to_the_next(kind: Kind) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        // sooner than a place expires
+        // sooner than a membership expires
         let soon = Duration::from_secs(12);
         timeout(soon, moved_up).await.unwrap();
     });
 }
 
-/// The rank of a store, once it has one: how many came before it.
+/// Waits for a store's membership; returns how many joined earlier.
 async fn settles(store: &dyn TokenStore) -> u32 {
     let settled = async {
         loop {
-            if let Rank::Among { before, .. } = store.rank() {
+            if let Membership::Member { before, .. } = store.membership() {
                 return before;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -216,7 +216,7 @@ pub(super) fn a_server_that_swallows_everything_holds_nobody_up(kind: Kind) {
         let relay = Relay::to(server.port());
         let store = server.of_client_by("id", Some(relay.port));
         assert_eq!(kept(&*store).await, None);
-        // what looks at the server is under way
+        // the polling has started
         settles(&*store).await;
         relay.swallow(true);
         let begin = now();

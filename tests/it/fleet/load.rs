@@ -1,4 +1,4 @@
-//! Apps of a fleet: each member is called all the time, and every answer is counted.
+//! Apps of a fleet: each member is called continuously, and every response is counted.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,32 +9,32 @@ use std::time::Duration;
 
 use crate::support::{Proxy, http};
 
-/// The pause of one app between two calls.
+/// An app's pause between two calls.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Apps at work.
+/// Running apps.
 pub(super) struct Load {
     stop: Arc<AtomicBool>,
     apps: Vec<JoinHandle<Tally>>,
 }
 
-/// What apps got.
+/// Their results.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) answers: u64,
     /// 503 `no-token` with `Retry-After`.
     pub(super) without_token: u64,
-    /// Anything else, and how often.
+    /// Any other failure, with its count.
     pub(super) failures: BTreeMap<String, u64>,
 }
 
 impl Load {
-    /// One app for each proxy.
+    /// One app per proxy.
     pub(super) fn begin<'a>(proxies: impl IntoIterator<Item = &'a Proxy>) -> Load {
         Load::every(EVERY, proxies)
     }
 
-    /// One app for each proxy, which pauses so long between two calls.
+    /// One app per proxy, with this pause between two calls.
     pub(super) fn every<'a>(pause: Duration, proxies: impl IntoIterator<Item = &'a Proxy>) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let app = |proxy: &Proxy| {
@@ -45,12 +45,12 @@ impl Load {
         Load { stop, apps }
     }
 
-    /// What they got altogether.
+    /// The results of all apps together.
     pub(super) fn end(self) -> Tally {
         self.each().into_iter().fold(Tally::default(), Tally::and)
     }
 
-    /// What each of them got.
+    /// The results of each app.
     pub(super) fn each(self) -> Vec<Tally> {
         self.stop.store(true, Ordering::Relaxed);
         let apps = self.apps.into_iter();
@@ -68,7 +68,7 @@ impl Tally {
         self
     }
 
-    /// All were answered by Collibra.
+    /// Asserts that Collibra answered every call.
     #[track_caller]
     pub(super) fn assert_all_answered(&self) {
         let failed = self.without_token > 0 || !self.failures.is_empty();

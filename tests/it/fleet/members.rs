@@ -1,4 +1,4 @@
-//! What happens to the members of a fleet: they start, run, restart, and end in the middle of it.
+//! Events of a fleet's members: they start, run, restart, and end during a request.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) fn ten_that_start_at_once_take_one_token_and_none_for_restarting(kind
     assert_eq!(simulator.count("token_requests"), 1);
     let member = Member::sharing(&simulator, &server);
     let load = Load::begin(&proxies[..1]);
-    // all but the one with the app, within less than half of a life
+    // all but the one with the app, within less than half of a lifetime
     for proxy in &mut proxies[1..] {
         *proxy = member.start();
         holds(proxy);
@@ -53,7 +53,7 @@ fn ten_that_do_not_share_run_dry() {
     run_dry(10, 4);
 }
 
-/// Some 4 GB and a machine for itself: `cargo test --test it hundred -- --ignored --nocapture`.
+/// Needs some 4 GB and an idle machine: `cargo test --test it hundred -- --ignored --nocapture`.
 #[test]
 #[ignore = "200 processes for two minutes"]
 fn a_hundred_run_for_an_hour_on_as_many_tokens_as_one_and_dry_if_they_do_not_share() {
@@ -71,12 +71,12 @@ fn twenty_run_for_an_hour_by_a_secret_and_a_lease_on_as_many_tokens_as_one() {
     assert!((22..=26).contains(&issued), "{issued}");
 }
 
-/// So many share a client for so many minutes, in which nobody notices anything; gives how many
-/// tokens were issued meanwhile.
+/// Runs `size` proxies that share a client for some simulated minutes without a failed call;
+/// returns how many tokens were issued.
 fn share(kind: Kind, size: usize, minutes: u32) -> u64 {
     let start = now();
     let (simulator, server, proxies) = sharing(kind, size);
-    // one for all, unless they took longer to start than it is new
+    // one for all, plus renewals if the start took longer than a token stays new
     let renewals = start.elapsed().div_duration_f64(MINUTE * 19 / 8) as u64;
     let asked = simulator.count("token_requests");
     assert!(asked <= 1 + renewals, "{asked} and {renewals}");
@@ -96,7 +96,7 @@ fn share(kind: Kind, size: usize, minutes: u32) -> u64 {
     issued
 }
 
-/// So many ask each for itself.
+/// Runs `size` proxies without a shared store.
 fn run_dry(size: usize, minutes: u32) {
     let simulator = collibra();
     let proxies = fleet(&Member::alone(&simulator), size);
@@ -117,18 +117,18 @@ fn run_dry(size: usize, minutes: u32) {
     assert!(refused > 10 && tally.without_token > 10, "{refused}");
 }
 
-/// The pause of each app by which a fleet is called two hundred times a second.
+/// Each app's pause for a total of two hundred calls a second.
 fn pause(size: usize) -> Duration {
     Duration::from_millis(5) * u32::try_from(size).unwrap()
 }
 
-/// Kills or stops whoever asks, in the middle of it, as often as `times`; the first proxy is let
-/// be. Gives the highest generation, how many tokens were issued, and how often the issuer refused.
+/// Kills or stops lease holders during their requests, `times` times; the first proxy is spared.
+/// Returns the highest generation, how many tokens were issued, and how often the issuer refused.
 fn hurt(kind: Kind, times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) -> (u64, u64) {
     let (simulator, server, mut proxies) = sharing(kind, 4);
     let member = Member::sharing(&simulator, &server);
     let load = Load::begin(&proxies[..1]);
-    // it takes its time, so that whoever asks is met in the middle of it; half of what is waited for
+    // slow enough to catch a lease holder during its request; half of the patience
     simulator.fault("token", "slow:80");
     let mut last = 0;
     for _ in 0..times {
@@ -148,7 +148,7 @@ fn hurt(kind: Kind, times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) ->
     (generation(&proxies[0]), simulator.of_client("issued"))
 }
 
-/// Whether a proxy's token request is under way.
+/// Returns whether a proxy's token request is in flight.
 fn asks(proxy: &Proxy) -> bool {
     let status = http::get(proxy.admin, "/api/status").json();
     status["clients"][0]["next"]["kind"] == "answer"
@@ -202,7 +202,7 @@ fn stop(kind: Kind, times: u64) {
     assert!(issued <= generation + 2 * times, "{issued} {generation}");
 }
 
-/// Moments all over a token request, and just after it.
+/// Moments spread over a token request, and just after it.
 fn points() -> impl Iterator<Item = Duration> {
     (0..).map(|nth| Duration::from_millis(nth * 37 % 110))
 }

@@ -1,4 +1,4 @@
-//! The server fails in part.
+//! The server fails partially.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use super::{MINUTE, Member, holds, sharing};
 use crate::support::Proxy;
 use crate::support::wait::now;
 
-/// How soon all are back.
+/// How soon all recover.
 const BACK: Duration = Duration::from_secs(5);
 
-/// One process was killed and started again so often that the places of those who go on without the
-/// server may be taken by processes that are gone.
+/// One process was killed and restarted so often that processes that are gone may hold the standby
+/// places.
 pub(super) fn a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all_are_back(
     kind: Kind,
 ) {
@@ -23,7 +23,7 @@ pub(super) fn a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all
         holds(&proxies[5]);
     }
     server.writes(false);
-    // beyond the end of the token that was there
+    // until after the current token has expired
     std::thread::sleep(MINUTE * 6);
     let load = Load::begin(&proxies);
     std::thread::sleep(MINUTE * 4);
@@ -50,7 +50,7 @@ pub(super) fn a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all
     assert_eq!(simulator.of_client("rate_limited"), 0);
 }
 
-/// Why the store cannot be used, as the status has it.
+/// The store's problem, from the status.
 fn problem(proxy: &Proxy) -> Option<String> {
     let status = crate::support::http::get(proxy.admin, "/api/status").json();
     let problem = status["clients"][0]["store"]["problem"].as_str()?;

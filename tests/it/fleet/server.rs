@@ -1,4 +1,4 @@
-//! What a fleet shares its token by, whatever its kind: the same promises hold for each.
+//! The servers of a shared store: the same promises hold for each kind.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) enum Kind {
     Cluster,
 }
 
-/// A running one.
+/// A running server.
 pub(super) enum Server {
     Redis(Redis),
     #[cfg(feature = "kubernetes")]
@@ -50,7 +50,7 @@ impl Server {
         }
     }
 
-    /// `[store]` of whoever shares by it.
+    /// The `[store]` table for it.
     pub(super) fn store(&self) -> String {
         match self {
             Server::Redis(redis) => format!("kind = \"redis\"\nurl = \"{}\"", redis.url()),
@@ -67,7 +67,7 @@ impl Server {
         }
     }
 
-    /// The same for whoever reaches it by another port of this machine.
+    /// The same at another port of this machine.
     pub(super) fn store_by(&self, port: u16) -> String {
         match self {
             Server::Redis(_) => format!("kind = \"redis\"\nurl = \"redis://127.0.0.1:{port}\""),
@@ -82,12 +82,12 @@ impl Server {
         }
     }
 
-    /// The store of a client, without a process.
+    /// A client's store, without a process.
     pub(super) fn of_client(&self, id: &str) -> Box<dyn TokenStore> {
         self.of_client_by(id, None)
     }
 
-    /// As [`Server::of_client`], by another port of this machine.
+    /// As [`Server::of_client`], at another port of this machine.
     pub(super) fn of_client_by(&self, id: &str, port: Option<u16>) -> Box<dyn TokenStore> {
         let secret = Secret::from("s3cret".to_owned());
         let id = ClientId::parse(id).unwrap();
@@ -123,7 +123,7 @@ impl Server {
         }
     }
 
-    /// The port of this machine at which it listens.
+    /// The local port at which it listens.
     pub(super) fn port(&self) -> u16 {
         match self {
             Server::Redis(redis) => redis.port,
@@ -143,7 +143,7 @@ impl Server {
         }
     }
 
-    /// Ends it: a Redis server with all that it has, an API server without.
+    /// Stops it: a Redis server loses its data, an API server does not.
     pub(super) fn stop(&mut self) {
         match self {
             Server::Redis(redis) => redis.stop(),
@@ -165,7 +165,7 @@ impl Server {
         }
     }
 
-    /// It can be written, or only read.
+    /// Makes it writable, or read-only.
     pub(super) fn writes(&self, works: bool) {
         match self {
             Server::Redis(redis) => {
@@ -186,7 +186,7 @@ impl Server {
         }
     }
 
-    /// The one record that it keeps, once it keeps one.
+    /// Waits for its one record.
     pub(super) fn record(&self) -> Vec<u8> {
         match self {
             Server::Redis(redis) => redis.get(":record"),
@@ -197,7 +197,7 @@ impl Server {
         }
     }
 
-    /// Has it keep `record` instead.
+    /// Replaces the record.
     pub(super) fn put(&self, record: &[u8]) {
         match self {
             Server::Redis(redis) => redis.set(":record", record),
@@ -208,7 +208,7 @@ impl Server {
         }
     }
 
-    /// Has it forget everything.
+    /// Deletes all data.
     pub(super) fn forget(&self) {
         match self {
             Server::Redis(redis) => drop(redis.say(&[b"FLUSHALL"])),
@@ -226,7 +226,7 @@ impl Server {
         }
     }
 
-    /// All that can be read there beside the record.
+    /// All readable data except the record.
     pub(super) fn everything(&self) -> String {
         match self {
             Server::Redis(redis) => String::from_utf8(redis.say(&[b"KEYS", b"*"])).unwrap(),
@@ -237,7 +237,7 @@ impl Server {
         }
     }
 
-    /// How often it was called since it was started, and how.
+    /// How often it was called since its start, by operation.
     pub(super) fn figures(&self) -> String {
         match self {
             Server::Redis(redis) => {

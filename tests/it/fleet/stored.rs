@@ -1,5 +1,5 @@
-//! What lies on the server is sealed and never trusted: whatever is put there, no app notices, no
-//! token of another is sent, and the pool is never overdrawn.
+//! The stored record is sealed and never trusted: whatever is written there, no app notices, no
+//! other client's token is sent, and the pool is never exceeded.
 
 use super::load::Load;
 use super::server::{Kind, Server};
@@ -7,7 +7,7 @@ use super::{MINUTE, Member, generation, holds, sharing};
 use crate::support::simulator::CLIENT_SECRET;
 use crate::support::until;
 
-/// What it is, and how it is done.
+/// A manipulation: its name, and what it does.
 type Mischief<'a> = (&'static str, Box<dyn Fn() + 'a>);
 
 pub(super) fn whatever_is_put_there_under_load_no_app_notices(kind: Kind) {
@@ -15,13 +15,13 @@ pub(super) fn whatever_is_put_there_under_load_no_app_notices(kind: Kind) {
     let load = Load::begin(&proxies);
     let old = server.record();
     assert!(!old.is_empty());
-    // as another tenant's proxy writes it, to a server of its own
+    // as another tenant's proxy writes it, to its own server
     let (theirs, their_server, _their_proxies) = sharing(kind, 1);
     let another = their_server.record();
     assert_ne!(theirs.address, simulator.address);
 
     let noise: Vec<u8> = (0..=255).cycle().take(4096).collect();
-    // a Secret has room for no more than 1 MiB
+    // a Secret is limited to 1 MiB
     let huge = vec![b'{'; 700 << 10];
     let mut mischief: Vec<Mischief<'_>> = vec![
         ("everything is flushed", Box::new(|| server.forget())),
@@ -58,7 +58,7 @@ pub(super) fn whatever_is_put_there_under_load_no_app_notices(kind: Kind) {
     assert!(serde_json::from_slice::<serde_json::Value>(&kept).is_ok());
 }
 
-/// What can be done to such a server alone.
+/// Manipulations that only this kind of server allows.
 fn of_its_kind(server: &Server) -> Vec<Mischief<'_>> {
     match server {
         Server::Redis(redis) => vec![
@@ -93,7 +93,7 @@ fn of_its_kind(server: &Server) -> Vec<Mischief<'_>> {
         #[cfg(feature = "kubernetes")]
         Server::Kubernetes(server) => vec![
             (
-                "both are deleted and made anew",
+                "both are deleted and created again",
                 Box::new(|| server.create_anew()),
             ),
             (
@@ -115,7 +115,7 @@ fn of_its_kind(server: &Server) -> Vec<Mischief<'_>> {
         ],
         #[cfg(feature = "kubernetes")]
         Server::Cluster(cluster) => vec![(
-            "both are deleted and made anew",
+            "both are deleted and created again",
             Box::new(|| cluster.create_anew()),
         )],
     }
@@ -141,7 +141,7 @@ pub(super) fn one_with_a_wrong_secret_costs_the_others_nothing(kind: Kind) {
     let load = Load::begin(&proxies[..1]);
     let failed =
         r#"collibra_auth_proxy_token_requests_total{client="catalog",outcome="invalid_client"}"#;
-    // right after it has tried, a restart still finds the token
+    // even right after that a restart still finds the token
     for nth in 1..=4 {
         until("another attempt", || {
             wrong

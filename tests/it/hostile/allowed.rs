@@ -1,4 +1,4 @@
-//! What an app may not do, in other spellings and by other methods: none of it reaches an origin.
+//! What an app may not do, in other spellings and with other methods: none of it reaches an origin.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,14 +8,14 @@ use crate::support::{Proxy, lenient};
 
 const KEY: &str = "reader-key-0123456789";
 
-/// What may be read, and the one thing that may be sent.
+/// An app that may read, and send one thing.
 const APP: &str = r#"
 [app.reader]
 key_env = "READER_KEY"
 allow = ["GET /rest/2.0/**", "POST /graphql/**"]
 "#;
 
-/// Ways up from a place that is allowed.
+/// Ways up from an allowed path.
 const UP: &[&str] = &[
     "../",
     "./../",
@@ -63,7 +63,7 @@ fn known() -> (Recorder, Proxy) {
     (recorder, proxy)
 }
 
-/// The status of `METHOD target` with header lines, asked as the app.
+/// Sends `METHOD target` with header lines as the app; returns the status.
 fn ask(proxy: &Proxy, line: &str, more: &str) -> u16 {
     let basic = STANDARD.encode(format!("reader:{KEY}"));
     let request = format!(
@@ -84,7 +84,7 @@ fn no_spelling_leads_out_of_what_is_allowed() {
             }
         }
     }
-    // what went on stays there in every reading
+    // forwarded requests stay within the allowed paths in every reading
     for request in recorder.requests() {
         for reading in lenient::readings(&request.target) {
             let below = lenient::at_or_below(&reading, "/rest/2.0");

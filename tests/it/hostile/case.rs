@@ -1,15 +1,15 @@
-//! How a line of the tables reads, and how it is carried out.
+//! The syntax of the tables' lines, and how they are executed.
 //!
 //! A case is `(name, sent, answer, seen)`:
-//! - *sent*: the request; a line feed stands for CRLF. `{host}` is the proxy's address, `{port}` its
-//!   port, `{origin}` the instance's address, `{m}` the case's mark, `{lf}` a bare LF, `{cr}` a bare
-//!   CR, `{e9}` the byte 0xE9, `{x*100}` a hundred times x. `{end}` at the end: the caller closes
-//!   its side.
-//! - *answer*: `200 kept`, `400 bad-request closed`: the status, the proxy's reason if the answer is
-//!   its own, and what becomes of the connection. `none closed`: no answer. A body too few of whose
-//!   bytes came has the connection wait: `none waiting`.
-//! - *seen*: what Collibra understood, `METHOD target body`, joined by ` & `; all of it, and nothing
-//!   else.
+//! - *sent*: the request; a line feed stands for CRLF. `{host}` is the proxy's address, `{port}`
+//!   its port, `{origin}` the instance's address, `{m}` the case's mark, `{lf}` a bare LF, `{cr}` a
+//!   bare CR, `{e9}` the byte 0xE9, `{x*100}` a hundred times x. `{end}` at the end: the caller
+//!   closes its side.
+//! - *answer*: `200 kept`, `400 bad-request closed`: the status, the proxy's reason if the response
+//!   is its own, and whether the connection stays open. `none closed`: no response. `none waiting`:
+//!   the body is incomplete and the proxy waits.
+//! - *seen*: the requests that Collibra parsed, `METHOD target body`, joined by ` & `; exactly
+//!   these.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::support::{Connection, Proxy};
 /// `(name, sent, answer, seen)`.
 pub(crate) type Case = (&'static str, &'static str, &'static str, &'static str);
 
-/// How long nothing comes where the proxy is to wait for more.
+/// How long nothing must arrive while the proxy waits for more.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// A proxy before an origin that records.
+/// A proxy in front of a recording origin.
 pub(super) struct Rig {
     pub(super) recorder: Recorder,
     pub(super) proxy: Proxy,
@@ -34,7 +34,7 @@ impl Rig {
         Rig::with("")
     }
 
-    /// With more keys in the listener's table.
+    /// With additional keys in the listener's table.
     pub(super) fn with(listener: &str) -> Rig {
         let recorder = Recorder::start();
         let proxy = Proxy::configured(&recorder.url(), "", listener).start();
@@ -42,7 +42,7 @@ impl Rig {
         Rig { recorder, proxy }
     }
 
-    /// What is otherwise than the case says; `None`: nothing.
+    /// Runs a case; returns how the result differs from it, if it does.
     pub(super) fn differs(&self, nth: usize, case: &Case) -> Option<String> {
         let (name, sent, answer, seen) = *case;
         let mark = recorder::mark(nth);
@@ -69,7 +69,7 @@ impl Rig {
 
     fn answer(&self, waits: bool, ends: bool, bytes: &[u8], mark: &str) -> String {
         let mut connection = self.proxy.connect();
-        // an answer may come, and the connection end, before all is sent
+        // a response may come, and the connection end, before everything is sent
         let _ = connection.try_send(bytes);
         if ends {
             connection.ends();
@@ -110,7 +110,7 @@ impl Rig {
 }
 
 impl Connection {
-    /// Sends one more request; whether it is answered. The answer must be to that one.
+    /// Sends one more request; returns whether it is answered. The response must be its own.
     pub(super) fn answers_a_probe(&mut self, host: SocketAddr, mark: &str) -> bool {
         let probe = format!("GET /probe HTTP/1.1\r\nHost: {host}\r\nX-Mark: {mark}\r\n\r\n");
         if self.try_send(probe).is_err() {
@@ -120,19 +120,20 @@ impl Connection {
             return false;
         };
         if let Some(reason) = answer.header("x-collibra-auth-proxy") {
-            // what came beyond the request was taken for the next one, and is answered before the probe
+            // bytes beyond the request were parsed as the next one, and are answered before the
+            // probe
             answer.assert_refused(answer.status, reason);
             return false;
         }
         assert_eq!(answer.status, 200, "to the probe: {answer:?}");
-        // bytes beyond the request that are a method's name make the probe another request
+        // surplus bytes that form a method's name turn the probe into another request
         let own = recorder::marks(&answer.text());
         assert!(own.iter().all(|m| m == mark), "to the probe: {own:?}");
         !own.is_empty()
     }
 }
 
-/// `text` with what its braces stand for.
+/// Replaces the placeholders in `text`.
 pub(crate) fn expand(text: &str, mark: &str, host: SocketAddr, origin: SocketAddr) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;

@@ -1,5 +1,5 @@
-//! A real browser with a real page of another site open: whatever the page tries, nothing of it
-//! reaches Collibra. Left out, and said, where there is no Chromium.
+//! A real browser with a page of another site: nothing that the page tries reaches Collibra.
+//! Skipped with a message if Chromium is not installed.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::support::origin::After;
 use crate::support::process::Process;
 use crate::support::{Origin, until};
 
-/// All that a page can do to another site without being asked, each under a path of its own.
+/// Everything that a page can do to another site without permission, each on its own path.
 const PAGE: &str = r##"<!doctype html><meta charset="utf-8"><body><script>
 const to = "http://TARGET", at = path => to + "/" + path + "-RUN";
 const done = [];
@@ -88,7 +88,7 @@ const TRIED: [&str; 22] = [
     "websocket",
 ];
 
-/// A browser that has opened `url`, for which `evil.test` is this machine.
+/// A browser that opens `url`, with `evil.test` resolved to this machine.
 fn browse(program: &Path, home: &tempfile::TempDir, url: &str) -> Process {
     let mut command = browser::command(program, home);
     command.arg("--host-resolver-rules=MAP evil.test 127.0.0.1");
@@ -105,10 +105,10 @@ fn a_page_in_a_real_browser_reaches_nothing() {
     let port = rig.proxy.address.port();
     let pages = Origin::start(move |request, stream| {
         let (name, target) = match request.target() {
-            // the page is of another site, or of another port of this machine
+            // the page is from another site, or another port of this machine
             "/cross-site" => ("cross-site", format!("127.0.0.1:{port}")),
             "/same-site" => ("same-site", format!("127.0.0.1:{port}")),
-            // it had its own name point here, once the browser had it
+            // its own name was rebound to this machine after it was loaded
             "/rebound" => ("rebound", format!("evil.test:{port}")),
             _ => ("none", String::new()),
         };
@@ -138,7 +138,7 @@ fn a_page_in_a_real_browser_reaches_nothing() {
             })
         });
         assert_eq!(read, "", "{page}");
-        // each try has reached the proxy, and gone no further
+        // each attempt reached the proxy, and went no further
         for tried in TRIED {
             let path = format!("\"/{tried}-{page}\"");
             let line = rig
@@ -154,7 +154,7 @@ fn a_page_in_a_real_browser_reaches_nothing() {
         assert_eq!(rig.recorder.count(), 0, "{page}");
     }
 
-    // the user's own visit, and what the page that is then shown does, go on
+    // the user's own visit works, and so does the page that it shows
     let home = tempfile::tempdir().unwrap();
     let _browser = browse(&program, &home, &format!("http://127.0.0.1:{port}/typed"));
     until("the user's own visit", || {

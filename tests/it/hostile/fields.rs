@@ -1,4 +1,4 @@
-//! Header lines: names, values, and how many.
+//! Header fields: names, values, and their number.
 
 use super::case::Case;
 

@@ -1,10 +1,10 @@
-//! Where a request ends: lengths, chunks, line ends, and requests hidden behind or inside others.
+//! The end of a request: lengths, chunks, line ends, and requests hidden after or inside others.
 //!
-//! Chunks are pingora's to read; it forgives a space behind a size, an empty size, and trailers that
-//! are none. Nothing comes of it, because they go on in chunks of its own making, without trailers.
-//! What comes beyond a request is the next one: two at once are answered in order (RFC 9112, section
-//! 9.3.2), and bytes that make no request get 400 and end the connection. A caller that closes its
-//! side before it has its answer is taken for gone, which frees what it holds upstream.
+//! pingora parses chunks. It tolerates a space after a size, an empty size, and invalid trailers.
+//! This is harmless, because the body is forwarded in new chunks without trailers. Bytes after a
+//! request are the next one: two requests at once are answered in order (RFC 9112, section 9.3.2),
+//! and bytes that are no request get 400 and end the connection. A caller that closes its side
+//! before its response counts as gone, which releases its upstream resources.
 
 use super::case::Case;
 

@@ -1,5 +1,5 @@
-//! What belongs to one connection only (RFC 9110, section 7.6.1), and what a caller tries to have
-//! removed or added by naming it; upgrades and expectations.
+//! Hop-by-hop fields (RFC 9110, section 7.6.1), and fields that a caller tries to remove or add
+//! with `Connection`; upgrades and expectations.
 
 use super::case::Case;
 

@@ -1,4 +1,4 @@
-//! Whom a request is for: `Host` in every odd form.
+//! The `Host` field in every unusual form.
 
 use super::case::Case;
 

@@ -1,4 +1,4 @@
-//! Methods, versions, other protocols, and bodies where none belongs.
+//! Methods, versions, other protocols, and bodies where none is expected.
 
 use super::case::Case;
 
@@ -42,7 +42,7 @@ pub(super) const CASES: &[Case] = &[
     ("of another protocol", "GET /{m} RTSP/1.0\nHost: {host}\n\n", "400 bad-request closed", ""),
     ("with a space behind", "GET /{m} HTTP/1.1 \nHost: {host}\n\n", "400 bad-request closed", ""),
     ("with words behind", "GET /{m} HTTP/1.1x\nHost: {host}\n\n", "400 bad-request closed", ""),
-    // no HTTP/1 at all
+    // not HTTP/1
     ("HTTP/2 preface", "PRI * HTTP/2.0\n\nSM\n\n{00}{00}{00}{04}{00}{00}{00}{00}{00}", "400 bad-request closed", ""),
     ("TLS hello", "{16}{03}{01}{00}{05}{01}{00}{00}{01}{00}", "400 bad-request closed", ""),
     ("SSH", "SSH-2.0-OpenSSH_9.6\n", "400 bad-request closed", ""),

@@ -1,9 +1,10 @@
-//! Requests made of the tables' by chance: spliced, bits flipped, lines doubled, swapped and dropped,
-//! nasty tokens put in. Pure: the chance is of a seed, so that a failure comes again.
+//! Random mutations of the tables' requests: spliced, with flipped bits, with lines doubled,
+//! swapped and dropped, with nasty tokens inserted. Pure: the seed determines the result, so that a
+//! failure can be repeated.
 
 use fastrand::Rng;
 
-/// What is put in, in one place or another.
+/// Tokens to insert.
 const TOKENS: &[&str] = &[
     "\r\n",
     "\n",
@@ -62,12 +63,12 @@ const TOKENS: &[&str] = &[
     "\u{ff}\u{fe}",
 ];
 
-/// One request or several changes away from some of `corpus`; `mark` is what stands for the mark in
-/// the tokens.
+/// Makes one request that is one or a few changes away from some of `corpus`; `mark` replaces the
+/// mark in the tokens.
 pub(super) fn mutate(seed: u64, corpus: &[Vec<u8>], mark: &str) -> Vec<u8> {
     let mut rng = Rng::with_seed(seed);
     let mut bytes = pick(&mut rng, corpus).clone();
-    // most are one step away: far from everything there is only refusal
+    // most have few changes: with more, nearly all are refused
     for _ in 0..rng.usize(..4).max(1) {
         match rng.u8(0..9) {
             0 => splice(&mut rng, &mut bytes, corpus),
@@ -84,7 +85,7 @@ fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
     &from[rng.usize(..from.len())]
 }
 
-/// The beginning of one and the end of another.
+/// Joins the start of one and the end of another.
 fn splice(rng: &mut Rng, bytes: &mut Vec<u8>, corpus: &[Vec<u8>]) {
     let other = pick(rng, corpus);
     bytes.truncate(rng.usize(..=bytes.len()));
@@ -100,7 +101,7 @@ fn flip(rng: &mut Rng, bytes: &mut [u8]) {
 
 fn insert(rng: &mut Rng, bytes: &mut Vec<u8>, mark: &str) {
     let token = pick(rng, TOKENS).replace("{m}", mark);
-    // a whole line does most where a line begins
+    // a whole line has most effect at the start of a line
     let starts: Vec<usize> = (1..bytes.len())
         .filter(|at| bytes[at - 1] == b'\n')
         .collect();

@@ -1,4 +1,4 @@
-//! Thousands of requests that were made of the tables' by chance, from many callers at once.
+//! Thousands of random mutations of the tables' requests, from many concurrent callers.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -16,32 +16,32 @@ use crate::support::wait::now;
 
 const SEEDS: [u64; 3] = [0x05ee_d001, 0x05ee_d002, 0x05ee_d003];
 
-/// How many are sent for all seeds.
+/// The number of requests for all seeds.
 pub(crate) const REQUESTS: usize = 20_001;
 
-/// How many connections there are at once: few enough for the tests beside this one.
+/// The number of concurrent connections: few enough for the tests that run beside this one.
 const CALLERS: usize = 24;
 
-/// A caller that has no answer by then closes its own side.
+/// A caller without a response by then closes its own side.
 const GIVES_UP: Duration = Duration::from_millis(200);
 
-/// The number whose mark stands for the caller's in what is mutated.
+/// The number whose mark is the placeholder of the caller's in mutated requests.
 const STANDS: usize = 1 << 40;
 
-/// What is added to a caller's number to have its probe's.
+/// Added to a caller's number for its probe's mark.
 const PROBE: usize = 1 << 41;
 
-/// What one caller heard.
+/// The responses to one caller.
 #[derive(Default)]
 struct Heard {
-    /// What the origin answered to what was mutated.
+    /// Responses of the origin to mutated requests.
     answered: usize,
-    /// What the proxy answered itself.
+    /// Responses of the proxy itself.
     refused: usize,
-    /// Whether an answer may be lost: the caller went before it had one, or was cut off because
-    /// of what it sent behind a request.
+    /// Whether a response may be missing: the caller left early, or was cut because of bytes after
+    /// a request.
     gave_up: bool,
-    /// What must not be.
+    /// A violated invariant.
     fault: Option<String>,
 }
 
@@ -50,7 +50,7 @@ fn no_mutation_turns_the_proxy() {
     let mut rig = Rig::with("header_timeout = \"2s\"");
     let corpus = corpus(rig.proxy.address, rig.recorder.address);
     let make = |nth: usize| request(nth, &corpus);
-    // marks that nobody was given are flipped ones of the caller's own
+    // marks that no caller has are flipped ones of the caller's own
     let given: HashSet<String> = (0..REQUESTS)
         .flat_map(|nth| [mark(nth), mark(nth + PROBE)])
         .collect();
@@ -97,7 +97,7 @@ fn no_mutation_turns_the_proxy() {
         faults.len(),
         few.join("\n")
     );
-    // those whose mark did not survive count too
+    // requests whose mark did not survive count too
     let understood = rig.recorder.requests();
     let understood = understood
         .iter()
@@ -106,7 +106,7 @@ fn no_mutation_turns_the_proxy() {
     assert!(understood <= answered + gave_up);
     rig.recorder.assert_no_faults();
 
-    // the proxy is none the worse for it
+    // the proxy still works
     assert!(rig.proxy.process.runs());
     let open = "collibra_auth_proxy_connections{listener=\"local\"}";
     rig.proxy.metric_becomes(open, 0.0);
@@ -115,11 +115,11 @@ fn no_mutation_turns_the_proxy() {
     assert_eq!(rig.proxy.get("/probe").status, 200);
     let logged = rig.proxy.process.err.all();
     assert!(!logged.contains("panicked"), "{logged}");
-    // and it was put to the test
+    // and it was really exercised
     assert!(understood > REQUESTS / 10, "{understood} were requests");
 }
 
-/// The nth request, which carries the nth mark.
+/// The nth request, with the nth mark.
 pub(crate) fn request(nth: usize, corpus: &[Vec<u8>]) -> Vec<u8> {
     let each = REQUESTS / SEEDS.len();
     let seed = SEEDS[nth / each].rotate_left(32) ^ (nth % each) as u64;
@@ -127,7 +127,7 @@ pub(crate) fn request(nth: usize, corpus: &[Vec<u8>]) -> Vec<u8> {
     with_mark(&mutated, &mark(nth))
 }
 
-/// What is mutated: the cases that are not large, those that are forwarded more often.
+/// The corpus to mutate: the small cases, with forwarded ones more often.
 pub(crate) fn corpus(host: SocketAddr, origin: SocketAddr) -> Vec<Vec<u8>> {
     let mut corpus = Vec::new();
     for (_, sent, answer, _) in cases() {
@@ -140,7 +140,7 @@ pub(crate) fn corpus(host: SocketAddr, origin: SocketAddr) -> Vec<Vec<u8>> {
     corpus
 }
 
-/// Sends `bytes`, then a probe on the same connection, and hears it to its end.
+/// Sends `bytes`, then a probe on the same connection, and reads to the end.
 fn call(proxy: SocketAddr, nth: usize, bytes: &[u8], given: &HashSet<String>) -> Heard {
     let (own, probe) = (mark(nth), mark(nth + PROBE));
     let mut line = Line::to(proxy, bytes);
@@ -180,7 +180,7 @@ fn call(proxy: SocketAddr, nth: usize, bytes: &[u8], given: &HashSet<String>) ->
     heard
 }
 
-/// A connection and all that came on it.
+/// A connection, and everything received on it.
 struct Line {
     stream: TcpStream,
     sent: String,
@@ -192,7 +192,7 @@ enum End {
     Met,
     Silent,
     Closed,
-    /// Closed with something unread, which may cost an answer on its way.
+    /// Closed with unread data, which may lose a response in transit.
     Reset,
 }
 
@@ -217,11 +217,11 @@ impl Line {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        // whoever has closed it will be heard to have
+        // a closed connection is noticed when reading
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Reads until `met`, or nothing comes for `limit`.
+    /// Reads until `met`, or until nothing arrives for `limit`.
     fn hear(&mut self, limit: Duration, met: impl Fn(&Line) -> bool) -> End {
         let start = now();
         let mut bytes = [0; 16 * 1024];
@@ -243,8 +243,8 @@ impl Line {
         }
     }
 
-    /// The whole answers so far. An answer to HEAD has a length and no body: what follows is then
-    /// nothing, or another answer.
+    /// The complete responses so far. A response to HEAD has a length and no body: what follows is
+    /// nothing, or another response.
     fn answers(&self) -> Vec<Answer> {
         let text: String = self.received.iter().copied().map(char::from).collect();
         let mut rest = text.as_str();
@@ -278,7 +278,7 @@ impl Line {
     }
 }
 
-/// `bytes` with the caller's mark in all places that stand for it.
+/// Replaces the placeholder mark in `bytes` by the caller's.
 fn with_mark(bytes: &[u8], own: &str) -> Vec<u8> {
     let stands = mark(STANDS);
     let mut marked = Vec::with_capacity(bytes.len());

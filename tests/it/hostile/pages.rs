@@ -1,12 +1,12 @@
-//! What a browser says of a page, in every combination: nothing of another site's page goes on, and
-//! no answer lets it read one.
+//! A browser's headers about a page, in every combination: requests of another site's page are not
+//! forwarded, and no response allows it to read one.
 
 use super::case::Rig;
 use crate::support::recorder::{HEADER, mark};
 
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
 
-/// Values of a header: what is sent, and whether it speaks against the request.
+/// Values of a header: the text, and whether it makes the request invalid.
 type Values = &'static [(&'static str, bool)];
 
 const HOSTS: Values = &[
@@ -41,7 +41,7 @@ const SITES: Values = &[
     ("garbage", true),
 ];
 
-/// The rule, said once more: the host first, then what the browser says.
+/// The rule, implemented independently: the host first, then the browser's headers.
 fn expected(host: bool, origin: bool, site: bool) -> (u16, Option<&'static str>) {
     match (host, origin || site) {
         (true, _) => (421, Some("host")),

@@ -1,12 +1,12 @@
-//! Denied paths in other spellings, against an origin that reads them in every lenient way: what is
-//! denied is reached by none of them, whether the proxy denies it or cannot tell.
+//! Denied paths in other spellings, against an origin with every lenient reading: none of them
+//! reaches a denied path, whether the proxy denies it or cannot tell.
 
 use super::case::Rig;
 use crate::support::lenient;
 use crate::support::recorder::DENIED;
 
-/// Ways to spell the path between `{` and `}`, which is `/rest/auth/v1/clients` or the token
-/// endpoint's; `{1}` is its first segment, `{2}` its second, `{3}` the rest.
+/// Spellings of the path between `{` and `}`: `/rest/auth/v1/clients`, or the token endpoint's.
+/// `{1}` is its first segment, `{2}` its second, `{3}` the rest.
 const SPELLINGS: &[&str] = &[
     "/{1}/{2}/{3}",
     "/{1}/{2}/{3}/",
@@ -78,7 +78,7 @@ const SPELLINGS: &[&str] = &[
     "http://{host}//{1}/{2}/{3}",
 ];
 
-/// As old programs and those behind firewalls send it: what the method is, said elsewhere.
+/// The method in other places, as old programs and those behind firewalls send it.
 const OVERRIDES: [&str; 4] = [
     "",
     "X-HTTP-Method-Override: GET\n",
@@ -136,7 +136,7 @@ fn no_spelling_reaches_what_is_denied() {
             }
         }
     }
-    // by the recorder's own judgement, and once more by ours
+    // by the recorder's check, and by this test's
     rig.recorder.assert_no_faults();
     let reached: Vec<&String> = forwarded
         .iter()
@@ -150,7 +150,7 @@ fn no_spelling_reaches_what_is_denied() {
     assert!(tried > 300 && forwarded.len() < 10, "{forwarded:?}");
 }
 
-/// What is like a denied path, and is none, goes on.
+/// A path that only resembles a denied one is forwarded.
 #[test]
 fn what_only_looks_like_it_goes_on() {
     let rig = Rig::start();

@@ -1,8 +1,8 @@
-//! What is asked for: the forms of a request's target, and paths with more than one reading.
+//! Targets: their forms, and paths with more than one reading.
 //!
-//! An absolute target that disagrees with `Host` is refused, although it should win (RFC 9112,
-//! section 3.2.2): whoever stands in between may go by the other. A space is encoded before anything
-//! is judged; what is judged is what goes on.
+//! An absolute target that disagrees with `Host` is refused, although it should take precedence
+//! (RFC 9112, section 3.2.2): an intermediary may use the other one. A space is encoded before the
+//! target is checked, and the checked target is what is forwarded.
 
 use super::case::Case;
 

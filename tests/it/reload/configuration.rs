@@ -1,4 +1,4 @@
-//! The configuration changes: what is the same in both goes on untouched.
+//! The configuration changes: unchanged parts are not interrupted.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -12,7 +12,7 @@ const FAILED: &str = "collibra_auth_proxy_config_reload_failed";
 const SUCCEEDED: &str = "collibra_auth_proxy_config_reload_success_timestamp_seconds";
 
 impl Files {
-    /// Writes another configuration, and waits until the nth one is in force.
+    /// Writes another configuration, and waits until the nth reload.
     fn reconfigure(&self, proxy: &Proxy, url: &str, rest: &str, nth: usize) {
         self.configure(url, rest);
         proxy.process.signal("HUP");
@@ -195,7 +195,7 @@ fn a_client_that_is_gone_takes_no_more_tokens() {
     until("renewals of the other", || {
         (issued("one") >= one + 3).then_some(())
     });
-    // a request may just have been under way
+    // a request may have been in flight
     assert!(issued("two") <= two + 1);
 }
 
@@ -237,7 +237,7 @@ fn a_request_under_way_ends_as_it_began() {
     let answer = slow.answer("GET");
     assert_eq!((answer.status, answer.text().as_str()), (200, "first-last"));
     slow.is_closed();
-    // a token never goes to another instance than its own
+    // a token is never sent to another instance
     assert_eq!(other.count("unauthorized"), 0);
     assert_eq!(origin.requests().len(), 1);
 }
@@ -281,7 +281,7 @@ fn listeners_may_exchange_their_addresses() {
 fn more_connections_can_be_let_in() {
     let (simulator, files, proxy) = one();
     files.reconfigure(&proxy, &simulator.url(), "max_connections = 1", 1);
-    // its request is under way: an idle connection would make room
+    // with a request in flight: an idle connection would be closed
     let mut first = proxy.connect();
     let post = format!("POST {PATH} HTTP/1.1\nHost: {{host}}\nContent-Length: 1\n\n");
     first.send(proxy.bytes(&post));

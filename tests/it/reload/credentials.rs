@@ -1,4 +1,5 @@
-//! Credentials change: the new ones are tried at once, the token in hand serves meanwhile.
+//! Credentials change: the new ones are tried at once, and the current token stays in use
+//! meanwhile.
 
 use std::os::unix::fs::symlink;
 
@@ -11,7 +12,7 @@ use crate::support::{PATIENCE, process};
 const RECEIVED: &str = "token received";
 const FAILED: &str = "invalid_client";
 
-/// Waits for the nth token request that was refused; the line names the client.
+/// Waits for the nth refused token request; the log line names the client.
 fn refused(proxy: &Proxy, nth: usize) {
     let of_the_client = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -44,7 +45,7 @@ fn another_client_takes_over_under_load() {
         (issued(&simulator, "one"), issued(&simulator, "two")),
         (1, 1)
     );
-    // the old token is not needed any more
+    // the old token is no longer needed
     simulator.revoke_client("one");
     apps.answered(200);
     apps.lost_nothing();
@@ -94,10 +95,10 @@ fn a_token_is_kept_under_the_credentials_that_brought_it() {
     });
     drop(proxy);
     let proxy = Proxy::by_file(&files.path("proxy.toml")).start();
-    said(&proxy, "token taken over from the store", 1);
+    said(&proxy, "token adopted from the store", 1);
     assert_eq!(proxy.get("/rest/2.0/application/info").status, 200);
     files.write("id", "one").write("secret", "first");
-    said(&proxy, "token taken over from the store", 2);
+    said(&proxy, "token adopted from the store", 2);
     let issued = (issued(&simulator, "one"), issued(&simulator, "two"));
     assert_eq!(issued, (1, 1), "the first one's token was kept too");
 }
@@ -168,7 +169,7 @@ fn both_may_be_in_one_file() {
     assert_eq!(issued(&simulator, "two"), 1);
 }
 
-/// Has the secret's file become a pipe that nobody writes to.
+/// Replaces the secret's file by a pipe without a writer.
 fn become_a_pipe(files: &Files) {
     let (pipe, secret) = (files.path("pipe"), files.path("secret"));
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();

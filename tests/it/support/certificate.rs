@@ -9,7 +9,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-/// An authority that no system knows.
+/// An authority that is not in the system's trust store.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
@@ -22,7 +22,7 @@ pub(crate) struct Files {
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates an authority.
     pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,12 +33,12 @@ impl Authority {
         Authority { issuer, folder }
     }
 
-    /// Its own certificate, for `ca_file`.
+    /// The path of its own certificate, for `ca_file`.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// A certificate for `name`, in files.
+    /// Issues a certificate for `name`, in files.
     pub(crate) fn files(&self, name: &str) -> Files {
         let (cert, key) = self.certify(name);
         self.write(name, &cert, &key)
@@ -58,7 +58,7 @@ impl Authority {
         Arc::new(config)
     }
 
-    /// As [`Authority::server`], for clients that `clients` has certified only.
+    /// As [`Authority::server`], and accepts only clients certified by `clients`.
     pub(crate) fn server_for(&self, name: &str, clients: &Authority) -> Arc<ServerConfig> {
         let (cert, key) = self.certify(name);
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
@@ -76,7 +76,7 @@ impl Authority {
         Arc::new(config)
     }
 
-    /// A certificate for `name` that has been valid until yesterday, in files.
+    /// Issues a certificate for `name` that expired yesterday, in files.
     pub(crate) fn expired(&self, name: &str) -> Files {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -121,7 +121,7 @@ impl Authority {
 
     pub(crate) fn certify(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        // other than its authority's: OpenSSL takes it for self-signed otherwise
+        // different from its authority's: OpenSSL considers it self-signed otherwise
         params
             .distinguished_name
             .push(rcgen::DnType::CommonName, name);

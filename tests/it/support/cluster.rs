@@ -1,4 +1,5 @@
-//! A real cluster, named by `KUBECONFIG`: a Secret and a Lease of one's own there, deleted at the end.
+//! A real cluster, named by `KUBECONFIG`, with the test's own Secret and Lease, which are deleted
+//! at the end.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,13 +19,13 @@ use tokio::runtime::Runtime;
 
 use super::until;
 
-/// The variable with the namespace, if it is another than the context's.
+/// The variable with the namespace, if not the context's.
 const NAMESPACE: &str = "COLLIBRA_AUTH_PROXY_TEST_NAMESPACE";
 
-/// How long a call may take.
+/// The timeout of a call.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A Secret and a Lease of this name; they are deleted when it is dropped.
+/// A Secret and a Lease of this name, deleted on drop.
 pub(crate) struct Cluster {
     runtime: Option<Runtime>,
     client: kube::Client,
@@ -80,13 +81,13 @@ impl Cluster {
         });
     }
 
-    /// Deletes both, and creates them anew, empty.
+    /// Deletes both, and creates them again, empty.
     pub(crate) fn create_anew(&self) {
         assert!(self.delete());
         self.create();
     }
 
-    /// Whether both were there.
+    /// Deletes both; returns whether both existed.
     fn delete(&self) -> bool {
         let (secrets, leases, name) = (self.secrets(), self.leases(), self.name.clone());
         self.run(async move {
@@ -97,7 +98,7 @@ impl Cluster {
         })
     }
 
-    /// Both, without the value of the record.
+    /// Both objects, without the record's value.
     pub(crate) fn everything(&self) -> String {
         let (secrets, leases, name) = (self.secrets(), self.leases(), self.name.clone());
         self.run(async move {
@@ -137,7 +138,7 @@ impl Cluster {
         }
     }
 
-    /// `[store]` of a proxy.
+    /// The `[store]` table of a proxy.
     pub(crate) fn store(&self) -> String {
         let (name, namespace) = (&self.name, &self.namespace);
         let kubeconfig = self.kubeconfig.display();
@@ -152,14 +153,14 @@ impl Cluster {
         secret.data.unwrap_or_default()
     }
 
-    /// The one record in the Secret, once there is one.
+    /// Waits for the one record in the Secret.
     pub(crate) fn record(&self) -> Vec<u8> {
         until("a record in the Secret", || {
             self.data().into_values().next().map(|value| value.0)
         })
     }
 
-    /// Has each record in the Secret be this.
+    /// Sets every record in the Secret.
     pub(crate) fn put(&self, record: &[u8]) {
         let value = ByteString(record.to_owned());
         let keys = self.data().into_keys();
@@ -205,7 +206,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Runs it there, from within another runtime too.
+/// Runs a future on the runtime, even from within another one.
 fn on<T: Send>(runtime: &Runtime, what: impl Future<Output = T> + Send) -> T {
     let bounded = async { tokio::time::timeout(PATIENCE, what).await.unwrap() };
     std::thread::scope(|scope| scope.spawn(|| runtime.block_on(bounded)).join().unwrap())

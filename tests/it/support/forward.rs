@@ -1,4 +1,4 @@
-//! A forward proxy that connects to where it is told to, and remembers who asked for what.
+//! A forward proxy that records its requests.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,23 +15,23 @@ pub(crate) struct Forward {
     stopped: Arc<AtomicBool>,
 }
 
-/// What it does when it is asked.
+/// Its behaviour.
 #[derive(Clone)]
 pub(crate) enum Manner {
-    /// It connects, if the head of the request has this header in it, or answers 407.
+    /// Connects if the request has this header, or answers 407.
     For(&'static str),
-    /// It connects whoever asks.
+    /// Connects for everyone.
     Open,
-    /// It connects whoever asks, for whatever, with this address.
+    /// Connects to this address, whatever the target.
     Leads(SocketAddr),
-    /// It gives this answer.
+    /// Sends this response.
     Says(Vec<u8>),
-    /// It gives none.
+    /// Sends nothing.
     Silent,
 }
 
 impl Forward {
-    /// One that does so.
+    /// Starts one with this behaviour.
     pub(crate) fn new(manner: Manner) -> Forward {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let forward = Forward {
@@ -46,7 +46,7 @@ impl Forward {
                     return;
                 }
                 let (asked, manner) = (Arc::clone(&asked), manner.clone());
-                // how a connection ends is told by what its users met
+                // its users check how a connection ends
                 std::thread::spawn(move || drop(serve(stream, &manner, &asked)));
             }
         });
@@ -58,7 +58,7 @@ impl Forward {
         format!("http://{}", self.address)
     }
 
-    /// The first lines of what was asked for so far.
+    /// The request lines so far.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -71,7 +71,7 @@ impl Drop for Forward {
     }
 }
 
-/// Whether a head has this line, whose name may be written in any case.
+/// Returns whether a head has this line; the name's case is ignored.
 fn has(head: &str, wanted: &str) -> bool {
     let (name, value) = wanted.split_once(": ").unwrap_or_default();
     head.lines().any(|line| {

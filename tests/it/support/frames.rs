@@ -99,7 +99,7 @@ impl Frames {
             .is_ok()
     }
 
-    /// Waits no longer than this for what is sent to be taken.
+    /// Limits how long a send may block.
     pub(crate) fn gives_up_after(&mut self, patience: Duration) {
         self.stream.sock.set_write_timeout(Some(patience)).unwrap();
     }
@@ -152,12 +152,12 @@ impl Frames {
         })
     }
 
-    /// Reads to the connection's end, which has to come.
+    /// Reads to the connection's end, which must come.
     pub(crate) fn ends(&mut self) {
         self.ends_within(PATIENCE);
     }
 
-    /// As [`Frames::ends`]; nothing may take longer than `patience` to come.
+    /// As [`Frames::ends`], with at most `patience` between two reads.
     pub(crate) fn ends_within(&mut self, patience: Duration) {
         loop {
             match self.receive(patience) {

@@ -13,7 +13,7 @@ use super::{PATIENCE, Proxy, Simulator};
 
 const H2: &[&str] = &["h2"];
 
-/// A TLS listener in front of the simulator, with `keys` more.
+/// A TLS listener in front of the simulator, with additional `keys`.
 pub(crate) struct Served<I = Simulator> {
     pub(crate) authority: Authority,
     pub(crate) simulator: I,
@@ -51,7 +51,7 @@ impl Served {
 }
 
 impl<I> Served<I> {
-    /// A client's side that holds to the protocol.
+    /// Connects a client that follows the protocol.
     pub(crate) async fn connect(&self) -> SendRequest<Bytes> {
         let config = Client::new(&self.authority, H2, None).config();
         let tcp = tokio::net::TcpStream::connect(self.proxy.address)
@@ -67,7 +67,7 @@ impl<I> Served<I> {
         requests.ready().await.unwrap()
     }
 
-    /// A client's side that sends what it likes.
+    /// Connects a client that sends arbitrary frames.
     pub(crate) fn frames(&self) -> Frames {
         Frames::open(&Client::new(&self.authority, H2, None), &self.proxy)
     }
@@ -76,7 +76,7 @@ impl<I> Served<I> {
         format!("https://localhost:{}{path}", self.proxy.address.port())
     }
 
-    /// That the proxy serves others.
+    /// Asserts that the proxy serves others.
     pub(crate) fn serves(&self) {
         let answer = runtime().block_on(async {
             let mut requests = self.connect().await;
@@ -95,7 +95,7 @@ pub(crate) fn get(uri: &str) -> Request<()> {
     Request::get(uri).body(()).unwrap()
 }
 
-/// A request with its body, and the answer's status, `X-Collibra-Auth-Proxy` and body.
+/// Sends a request with its body; returns the response's status, `X-Collibra-Auth-Proxy` and body.
 pub(crate) async fn exchange(
     requests: &mut SendRequest<Bytes>,
     request: Request<()>,

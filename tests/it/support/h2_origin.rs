@@ -1,5 +1,5 @@
-//! A Collibra of a few lines that speaks HTTP/2 to whoever offers it, and HTTP/1.1 to whoever does
-//! not, which is how tokens are asked for.
+//! A minimal Collibra that speaks HTTP/2 to clients that offer it, and HTTP/1.1 to others, which is
+//! how tokens are requested.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,21 +44,21 @@ pub(crate) struct Arrived {
     pub(crate) authority: String,
     pub(crate) fields: HeaderMap,
     pub(crate) body: Bytes,
-    /// Whether the body came to its end.
+    /// Whether the body was complete.
     pub(crate) whole: bool,
     pub(crate) trailers: Option<HeaderMap>,
 }
 
 impl H2Origin {
-    /// One that is certified as `localhost`. What it does with a request is told by its path:
-    /// `/stale` is a 401 to the first token; `/reset` resets the stream in place of an answer,
-    /// `/cut` in the middle of one, and `/refused` once without having looked at the request;
-    /// `/bye` is the last request that its connection takes; `/bytes/N` has N bytes; `/held` gets
-    /// its answer's head and nothing more, `/never` nothing at all; `/continue` is told to go on
-    /// before its body is read; `/early` is 413 without its body having been read; `/trailers` is
-    /// answered with some; `/status/N` is N, with a length if it is `/status/N/LENGTH` and no body.
-    /// `/probe` is answered with the mark that it carries; `/sized` says the length of its answer. All
-    /// else is 200 with the request's body.
+    /// Starts one that is certified as `localhost`. The path determines the response:
+    ///
+    /// `/stale` is a 401 to the first token. `/reset` resets the stream instead of a response,
+    /// `/cut` in the middle of one, and `/refused` once before processing. `/bye` is the last
+    /// request on its connection. `/bytes/N` has N bytes. `/held` sends only its head, `/never`
+    /// nothing. `/continue` sends a 100 before it reads the body. `/early` is a 413 before the body
+    /// is read. `/trailers` has trailers. `/status/N` is N; `/status/N/LENGTH` has a length and no
+    /// body. `/probe` returns the mark it carries. `/sized` announces its length. Everything else
+    /// is 200 with the request's body.
     pub(crate) fn new(authority: &Authority) -> H2Origin {
         let mut tls = (*authority.server("localhost")).clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -85,7 +85,7 @@ impl H2Origin {
                     };
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                         served.connection(stream).await;
-                        // closing with bytes unread resets the connection, GOAWAY and all
+                        // closing with unread bytes would reset the connection and lose the GOAWAY
                         let _ = tokio::time::timeout(PATIENCE, discard(rest)).await;
                     } else {
                         let _ = served.over_http1(stream).await;
@@ -105,7 +105,7 @@ impl H2Origin {
         format!("https://localhost:{}", self.address.port())
     }
 
-    /// The bodies of the requests for `path` so far, each with its method before it.
+    /// The bodies of the requests for `path` so far, with their methods.
     pub(crate) fn requests(&self, path: &str) -> Vec<(String, Bytes)> {
         let seen = self.all();
         let of_path = seen.into_iter().filter(|arrived| arrived.path() == path);
@@ -133,7 +133,7 @@ impl H2Origin {
         self.seen.requests.lock().unwrap().last().unwrap().clone()
     }
 
-    /// How many requests have begun to arrive.
+    /// How many requests have started to arrive.
     pub(crate) fn begun(&self) -> usize {
         self.seen.begun.load(Ordering::SeqCst)
     }
@@ -143,7 +143,7 @@ impl H2Origin {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
-    /// How many tokens it gave.
+    /// How many tokens it issued.
     pub(crate) fn tokens(&self) -> usize {
         self.seen.tokens.load(Ordering::SeqCst)
     }
@@ -266,7 +266,7 @@ impl Seen {
         match (path, bytes) {
             ("/cut", _) => {
                 let _ = out.send_data(Bytes::from_static(&[b'x'; 10_000]), false);
-                // what is sent goes out before the stream is reset
+                // data is sent before the reset
                 tokio::task::yield_now().await;
                 out.send_reset(Reason::INTERNAL_ERROR);
             }
@@ -289,14 +289,14 @@ impl Seen {
         }
     }
 
-    /// Gives a token to a POST, and says so to a GET that this is HTTP/1.1.
+    /// Issues a token for a POST, and answers a GET with the fact that this is HTTP/1.1.
     async fn over_http1(
         &self,
         mut stream: impl AsyncRead + AsyncWrite + Unpin,
     ) -> std::io::Result<()> {
         let mut request = Vec::new();
         let is_get = |request: &[u8]| request.starts_with(b"GET ");
-        // the end of a token request is that of its body
+        // a token request ends with its body
         let end = |request: &[u8]| {
             let end: &[u8] = if is_get(request) {
                 b"\r\n\r\n"
@@ -331,7 +331,7 @@ async fn discard(mut stream: TcpStream) {
     while stream.read(&mut scratch).await.is_ok_and(|n| n > 0) {}
 }
 
-/// Sends so many bytes, as the other side takes them.
+/// Sends this many bytes, as flow control allows.
 async fn send(out: &mut h2::SendStream<Bytes>, mut left: usize) {
     while left > 0 {
         out.reserve_capacity(left.min(16_384));

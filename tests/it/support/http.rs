@@ -1,4 +1,4 @@
-//! HTTP/1.1 as an app speaks it, to the byte.
+//! HTTP/1.1 from the app's side, byte for byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,18 +12,18 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
-/// A connection and what was read of it too early.
+/// A connection, and bytes that were read too early.
 pub(crate) struct Connection {
     stream: Box<dyn Wire>,
     unread: Vec<u8>,
 }
 
-/// What a connection runs over.
+/// The transport of a connection.
 pub(crate) trait Wire: Read + Write + Send {
-    /// How long a read waits.
+    /// Sets the timeout of a read.
     fn set_patience(&self, patience: Duration);
 
-    /// Closes the direction in which this side sends.
+    /// Closes the sending direction.
     fn close_sending(&self) -> std::io::Result<()>;
 }
 
@@ -64,17 +64,17 @@ pub(crate) struct Answer {
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// Whether the body came to its announced end.
+    /// Whether the body was complete.
     pub(crate) whole: bool,
 }
 
-/// `GET path` on a connection of its own.
+/// Sends `GET path` on a new connection.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     let mut connection = Connection::open(address);
     connection.get(address, path)
 }
 
-/// Sends a body by `line`, like `POST /path HTTP/1.1`, on a connection of its own.
+/// Sends a body with `line`, like `POST /path HTTP/1.1`, on a new connection.
 pub(crate) fn post(address: SocketAddr, line: &str, content_type: &str, body: &[u8]) -> Answer {
     let mut connection = Connection::open(address);
     let length = body.len();
@@ -99,7 +99,7 @@ impl Connection {
         Connection::over(stream)
     }
 
-    /// Over what is connected already.
+    /// Uses an existing stream.
     pub(crate) fn over(stream: impl Wire + 'static) -> Connection {
         stream.set_patience(PATIENCE);
         Connection {
@@ -108,27 +108,26 @@ impl Connection {
         }
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
         self.stream.flush().unwrap();
     }
 
-    /// Sends bytes as they are, unless the other side is gone.
+    /// Sends bytes unchanged, unless the other side is gone.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref())?;
         self.stream.flush()
     }
 
-    /// `GET path` and its answer.
+    /// Sends `GET path`; returns its response.
     pub(crate) fn get(&mut self, host: SocketAddr, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         self.send(&request);
         self.answer(&request)
     }
 
-    /// Reads the answer to `request`, of which the method counts; informational answers are
-    /// passed over.
+    /// Reads the response to `request`, whose method matters; skips interim responses.
     pub(crate) fn answer(&mut self, request: &str) -> Answer {
         loop {
             let mut answer = self.head();
@@ -139,7 +138,7 @@ impl Connection {
         }
     }
 
-    /// As [`Connection::answer`]; `None` if the connection ends before a head begins.
+    /// As [`Connection::answer`]; `None` if the connection ends before a head starts.
     pub(crate) fn answer_or_end(&mut self, request: &str) -> Option<Answer> {
         if self.unread.is_empty() && !self.more() {
             return None;
@@ -147,13 +146,13 @@ impl Connection {
         Some(self.answer(request))
     }
 
-    /// Closes its own side: there is nothing more to be sent.
+    /// Closes its own side: there is nothing more to send.
     pub(crate) fn ends(&mut self) {
-        // whoever has closed the connection has ended it all the same
+        // an error means that the other side has closed the connection
         let _ = self.stream.close_sending();
     }
 
-    /// Reads the head of an answer, informational or not.
+    /// Reads the head of a response, interim or final.
     pub(crate) fn head(&mut self) -> Answer {
         let head = self.take_through(b"\r\n\r\n");
         let head = String::from_utf8_lossy(&head).into_owned();
@@ -189,7 +188,7 @@ impl Connection {
         }
     }
 
-    /// A body in chunks, and whether its last chunk came.
+    /// Reads a chunked body; also returns whether its last chunk came.
     fn chunks(&mut self) -> (Vec<u8>, bool) {
         let mut body = Vec::new();
         loop {
@@ -209,13 +208,13 @@ impl Connection {
         }
     }
 
-    /// Everything up to the connection's end; a reset ends it too.
+    /// Reads up to the connection's end; a reset counts as an end.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.more() {}
         std::mem::take(&mut self.unread)
     }
 
-    /// Reads some bytes, as many as are there; none at the connection's end.
+    /// Reads the available bytes; none at the connection's end.
     pub(crate) fn some(&mut self) -> Vec<u8> {
         if self.unread.is_empty() {
             self.more();
@@ -223,7 +222,7 @@ impl Connection {
         std::mem::take(&mut self.unread)
     }
 
-    /// Whether nothing at all comes within `span`, not even the connection's end.
+    /// Returns whether nothing arrives within `span`, not even the connection's end.
     pub(crate) fn is_silent_for(&mut self, span: Duration) -> bool {
         self.stream.set_patience(span);
         let mut byte = [0];
@@ -235,7 +234,7 @@ impl Connection {
         read.is_err() && self.unread.is_empty()
     }
 
-    /// Waits for the connection's end, and that nothing comes before it.
+    /// Waits for the connection's end, and asserts that nothing precedes it.
     pub(crate) fn is_closed(&mut self) {
         let rest = self.rest();
         let rest = String::from_utf8_lossy(&rest);
@@ -252,7 +251,7 @@ impl Connection {
         }
     }
 
-    /// Where `mark` ends.
+    /// Reads until `mark`; returns where it ends.
     fn find(&mut self, mark: &[u8]) -> Option<usize> {
         loop {
             let found = self.unread.windows(mark.len()).position(|w| w == mark);
@@ -292,7 +291,7 @@ impl Connection {
     }
 }
 
-/// A TCP connection, with an end to every wait.
+/// A TCP connection whose reads and writes time out.
 pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)
         .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
@@ -320,8 +319,8 @@ impl Answer {
             .unwrap_or_else(|e| panic!("{e}: {} {:?}", self.status, self.text()))
     }
 
-    /// That this is the proxy's own answer, for `reason`, in the form that Collibra's clients
-    /// parse.
+    /// Asserts that this is the proxy's own response with this `reason`, in the form that
+    /// Collibra's clients parse.
     pub(crate) fn assert_refused(&self, status: u16, reason: &str) {
         let marked = self.header("x-collibra-auth-proxy");
         let text = self.text();

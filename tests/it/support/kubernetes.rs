@@ -1,5 +1,5 @@
-//! A stand-in for an API server, as strict as a real one: a Secret and a Lease with versions, a Role
-//! that names them, a watch; and its faults.
+//! A stand-in for an API server, as strict as a real one: a Secret and a Lease with versions, a
+//! Role for them, a watch, and faults.
 
 mod answers;
 mod rules;
@@ -23,13 +23,13 @@ use super::certificate::Authority;
 use super::until;
 use answers::{Api, LEASE, Objects, SECRET};
 
-/// Whoever shows it may do what the Role says.
+/// The token with the Role's permissions.
 const TOKEN: &str = "k4n4ri-5f2b";
 
-/// Whoever shows this one may do everything.
+/// The token with all permissions.
 const OPERATOR: &str = "k4n4ri-op3r";
 
-/// A running stand-in; it keeps what it has when it is stopped.
+/// A running stand-in; it keeps its objects while it is stopped.
 pub(crate) struct Kubernetes {
     api: Arc<Api>,
     address: SocketAddr,
@@ -38,37 +38,37 @@ pub(crate) struct Kubernetes {
     folder: tempfile::TempDir,
 }
 
-/// What it does wrong.
+/// Its faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
-    /// So many replacements are answered 409, whatever they replace.
+    /// So many replacements get 409, regardless of their version.
     pub(crate) conflicts: u32,
-    /// Every call is answered so, and every watch ended.
+    /// Every call gets this status, and every watch ends.
     pub(crate) status: Option<StatusCode>,
-    /// Watches are answered 410.
+    /// Watches get 410.
     pub(crate) gone: bool,
-    /// Watches begin well, and then say 410 and end.
+    /// Watches start well, then report 410 and end.
     pub(crate) gone_later: bool,
-    /// Watches stay open and tell nothing.
+    /// Watches stay open and report nothing.
     pub(crate) stalled: bool,
-    /// Answers and events end in their middle; what was to be replaced is.
+    /// Responses and events are truncated, but replacements take effect.
     pub(crate) cut: bool,
-    /// What is to be created is tried out well, and answered 500 then.
+    /// A dry run of a creation succeeds, and the creation gets 500.
     pub(crate) keeps_nothing: bool,
-    /// How long every answer takes.
+    /// The delay of every response.
     pub(crate) slow: Duration,
-    /// The verbs that the Role lacks, each with the object.
+    /// The verbs that the Role lacks, each with its object.
     pub(crate) forbidden: &'static [(&'static str, &'static str)],
 }
 
 impl Kubernetes {
-    /// One with an empty Secret `token` and an empty Lease `lease` in the namespace `test`, for
-    /// whoever has a bearer token.
+    /// Starts one with an empty Secret `token` and an empty Lease `lease` in the namespace `test`,
+    /// for callers with a bearer token.
     pub(crate) fn start() -> Kubernetes {
         Kubernetes::over(None, false)
     }
 
-    /// As [`Kubernetes::start`], over TLS and for whoever has a client certificate.
+    /// As [`Kubernetes::start`], over TLS and for callers with a client certificate.
     pub(crate) fn with_certificates() -> Kubernetes {
         let (own, clients) = (Authority::new(), Authority::new());
         let acceptor = TlsAcceptor::from(own.server_for("localhost", &clients));
@@ -144,7 +144,7 @@ impl Kubernetes {
         path
     }
 
-    /// Starts it after [`Kubernetes::stop`], with what it had, at the same address.
+    /// Starts it again after [`Kubernetes::stop`], with its objects and at the same address.
     pub(crate) fn go_on(&mut self) {
         let listener = std::net::TcpListener::bind(self.address).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -162,7 +162,7 @@ impl Kubernetes {
         self.runtime = Some(runtime);
     }
 
-    /// Ends it at once, with all connections.
+    /// Stops it at once, with all connections.
     pub(crate) fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(5));
@@ -174,13 +174,13 @@ impl Kubernetes {
         self.folder.path().join("config")
     }
 
-    /// A kubeconfig file for it by another port, which leads there in the clear.
+    /// A kubeconfig file for it at another port, without TLS.
     pub(crate) fn kubeconfig_by(&self, port: u16) -> PathBuf {
         let cluster = format!("server: \"http://127.0.0.1:{port}\"");
         self.write("by", &cluster, &format!("token: {TOKEN}"))
     }
 
-    /// A kubeconfig file for whoever may do everything.
+    /// A kubeconfig file with all permissions.
     pub(crate) fn operator_kubeconfig(&self) -> PathBuf {
         let cluster = format!("server: \"{}\"", self.url());
         self.write("operator", &cluster, &format!("token: {OPERATOR}"))
@@ -196,19 +196,19 @@ impl Kubernetes {
         format!("http://{}", self.address)
     }
 
-    /// Has it do so from now on.
+    /// Applies these faults from now on.
     pub(crate) fn does(&self, faults: Faults) {
         *self.api.faults.lock().unwrap() = faults;
-        // watches that are under way see it
+        // open watches notice it
         self.api.version.send_modify(|_| {});
     }
 
-    /// How often each verb was called so far.
+    /// How often each verb was called.
     pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         self.api.counts.lock().unwrap().clone()
     }
 
-    /// The Secret as it is.
+    /// The Secret.
     pub(crate) fn secret(&self) -> Value {
         self.api.objects.lock().unwrap().all[SECRET].clone()
     }
@@ -219,12 +219,12 @@ impl Kubernetes {
         self.api.objects.lock().unwrap().all.get(&path).cloned()
     }
 
-    /// The Lease as it is.
+    /// The Lease.
     pub(crate) fn lease(&self) -> Value {
         self.api.objects.lock().unwrap().all[LEASE].clone()
     }
 
-    /// Changes the Secret, as somebody with every right would.
+    /// Changes the Secret with all permissions.
     pub(crate) fn edit_secret(&self, change: impl FnOnce(&mut Value)) {
         self.edit(SECRET, change);
     }
@@ -242,7 +242,7 @@ impl Kubernetes {
         self.api.version.send_replace(objects.version);
     }
 
-    /// Deletes both, and creates them anew, empty.
+    /// Deletes both, and creates them again, empty.
     pub(crate) fn create_anew(&self) {
         let mut objects = self.api.objects.lock().unwrap();
         objects.delete(SECRET).unwrap();
@@ -253,7 +253,7 @@ impl Kubernetes {
         self.api.version.send_replace(objects.version);
     }
 
-    /// What is kept, once something is: the one value in the Secret, in base64.
+    /// Waits for the one value in the Secret, in base64.
     pub(crate) fn record(&self) -> String {
         until("a record in the Secret", || {
             let secret = self.secret();
@@ -263,7 +263,7 @@ impl Kubernetes {
         })
     }
 
-    /// Has every value in the Secret be this, in base64.
+    /// Sets every value in the Secret, in base64.
     pub(crate) fn put_record(&self, value: &str) {
         self.edit_secret(|secret| {
             let values = secret["data"].as_object_mut().into_iter();
@@ -276,7 +276,7 @@ impl Kubernetes {
 
 impl Drop for Kubernetes {
     fn drop(&mut self) {
-        // it may be dropped on another runtime, where nothing is waited for
+        // it may be dropped on another runtime, which must not block
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -1,15 +1,14 @@
-//! A request's path in every way in which some server reads it: decoded once or twice, parameters
-//! cut, dots resolved, slashes of all kinds, case, and whatever else servers forgive, one after the
-//! other in any order.
+//! All readings of a request's path by lenient servers: decoded once or twice, parameters removed,
+//! dots resolved, slashes of all kinds, case, and other tolerated forms, in any order.
 //!
-//! Nobody decodes three times; so what an earlier decoding gave is decoded once more at most.
+//! No server decodes three times, so a decoded path is decoded at most once more.
 
 use std::collections::BTreeSet;
 
-/// More readings than this are not looked for: a path of so many was not made to be read.
+/// The most readings that are examined: a path with more was not made to be read.
 const MOST: usize = 400;
 
-/// All readings of the path of `target`, in lower case; the path as it stands is one of them.
+/// All readings of the path of `target`, in lower case, including the unchanged path.
 pub(crate) fn readings(target: &str) -> BTreeSet<String> {
     let end = target.find(['?', '#']).unwrap_or(target.len());
     let first = target[..end].to_ascii_lowercase();
@@ -27,9 +26,9 @@ pub(crate) fn readings(target: &str) -> BTreeSet<String> {
     found.into_iter().map(|(path, _)| path).collect()
 }
 
-/// The readings of `target` that are `prefix` or lie below it.
+/// The readings of `target` that are `prefix` or below it.
 pub(crate) fn at_or_below(target: &str, prefix: &str) -> Vec<String> {
-    // no way makes up letters but decoding: this is quicker for nearly all
+    // only decoding creates letters: this is faster for nearly all paths
     let longest = prefix.split('/').max_by_key(|name| name.len());
     let lower = target.to_ascii_lowercase();
     if !lower.contains('%') && !lower.contains(longest.unwrap_or_default()) {
@@ -42,7 +41,7 @@ pub(crate) fn at_or_below(target: &str, prefix: &str) -> Vec<String> {
     readings(target).into_iter().filter(below).collect()
 }
 
-/// To decode comes first; it is counted.
+/// Decoding comes first; it is counted.
 const WAYS: &[fn(&str) -> String] = &[
     decoded,
     by_other_letters,
@@ -63,7 +62,7 @@ fn by_segment(path: &str, cut: impl Fn(&str) -> &str) -> String {
     kept.collect::<Vec<_>>().join("/")
 }
 
-/// Percent-decoded once, to Latin-1.
+/// Percent-decodes once, to Latin-1.
 fn decoded(path: &str) -> String {
     let mut read = String::new();
     let mut rest = path;
@@ -97,7 +96,7 @@ fn by_other_letters(path: &str) -> String {
     read
 }
 
-/// `%u002e`, as old servers have it.
+/// Decodes `%u002e`, as old servers do.
 fn decoded_by_u(path: &str) -> String {
     let mut read = path.to_owned();
     for (code, plain) in [("%u002e", "."), ("%u002f", "/"), ("%u005c", "\\")] {
@@ -106,7 +105,7 @@ fn decoded_by_u(path: &str) -> String {
     read
 }
 
-/// UTF-8 of more bytes than it takes, as bytes and in wide forms.
+/// Decodes overlong UTF-8, as bytes and in wide forms.
 fn overlong(path: &str) -> String {
     let mut read = path.to_owned();
     for (code, plain) in [

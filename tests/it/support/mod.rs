@@ -1,8 +1,8 @@
-//! The small language that the tests are written in: a simulated Collibra, a proxy in front of it,
-//! an app that speaks HTTP to the byte.
+//! The tests' own small language: a simulated Collibra, a proxy in front of it, and an app that
+//! speaks HTTP byte for byte.
 //!
-//! Whatever is started here ends when it is dropped. Everything that takes time is waited for by
-//! what can be seen of it, with a deadline that only a fault can reach.
+//! Everything that is started here ends on drop. Every wait is for something observable, with a
+//! timeout that only a failure reaches.
 
 pub(crate) mod browser;
 pub(crate) mod certificate;
@@ -36,7 +36,7 @@ pub(crate) use proxy::Proxy;
 pub(crate) use simulator::Simulator;
 pub(crate) use wait::{PATIENCE, until};
 
-/// A simulated Collibra and a proxy in front of it that holds a token.
+/// A simulated Collibra, and a proxy in front of it that holds a token.
 pub(crate) fn pair() -> (Simulator, Proxy) {
     let simulator = Simulator::start();
     let proxy = Proxy::to(&simulator.url()).start();
@@ -44,7 +44,7 @@ pub(crate) fn pair() -> (Simulator, Proxy) {
     (simulator, proxy)
 }
 
-/// A file that tests/run makes.
+/// A file created by tests/run.
 pub(crate) fn made(path: &str) -> std::path::PathBuf {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     assert!(
@@ -55,7 +55,7 @@ pub(crate) fn made(path: &str) -> std::path::PathBuf {
     path
 }
 
-/// A file's directory and its path; the file is gone when the first is dropped.
+/// Creates a file; returns its directory, which deletes it on drop, and its path.
 pub(crate) fn file(name: &str, content: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);

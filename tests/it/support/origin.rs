@@ -1,5 +1,5 @@
-//! A Collibra made of a few lines, for what the simulated one does not do: it shows what arrived
-//! to the byte, answers with bytes of the test's choice, and waits when it is told to.
+//! A minimal Collibra for what the simulator does not do: it records requests byte for byte, sends
+//! the test's bytes, and waits on demand.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -32,35 +32,35 @@ struct Shared {
 
 type Api = dyn Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync;
 
-/// How it differs from the plainest origin.
+/// How it differs from the default.
 #[derive(Default)]
 pub(crate) struct Rules {
-    /// Token requests are answered once this is open.
+    /// Token requests wait until this is open.
     pub(crate) token_gate: Option<Gate>,
-    /// It speaks TLS: the nth connection, counted from 1, by the configuration given for n.
+    /// Uses TLS: the nth connection, from 1, with the configuration returned for n.
     pub(crate) tls: Option<Box<Certify>>,
 }
 
 pub(crate) type Certify = dyn Fn(usize) -> Arc<ServerConfig> + Send + Sync;
 
-/// What becomes of a connection after an answer.
+/// What happens to a connection after a response.
 #[derive(Clone, Copy)]
 pub(crate) enum After {
-    /// It waits for the next request.
+    /// Waits for the next request.
     Keep,
-    /// It is closed, without a word.
+    /// Closes it.
     Close,
 }
 
 impl Origin {
-    /// One that answers every call of the API by `api`.
+    /// Starts one that answers every API call with `api`.
     pub(crate) fn start(
         api: impl Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync + 'static,
     ) -> Origin {
         Origin::with(Rules::default(), api)
     }
 
-    /// One with rules of its own.
+    /// Starts one with these rules.
     pub(crate) fn with(
         rules: Rules,
         api: impl Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync + 'static,
@@ -83,14 +83,14 @@ impl Origin {
                     return;
                 }
                 let served = Arc::clone(&served);
-                // how a connection ends is told by what its requests met
+                // the requests' senders check how a connection ends
                 std::thread::spawn(move || drop(served.connection(stream)));
             }
         });
         Origin { address, shared }
     }
 
-    /// One that answers every call of the API with `bytes`.
+    /// Starts one that answers every API call with `bytes`.
     pub(crate) fn answering(bytes: impl Into<Vec<u8>>) -> Origin {
         let bytes = bytes.into();
         Origin::start(move |_, stream| {
@@ -104,7 +104,7 @@ impl Origin {
         format!("http://{}", self.address)
     }
 
-    /// The calls of the API so far, whose heads and bodies have been read.
+    /// The API calls so far, completely read.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -114,7 +114,7 @@ impl Origin {
         self.shared.token_requests.lock().unwrap().clone()
     }
 
-    /// The tokens given out so far.
+    /// The tokens issued so far.
     pub(crate) fn tokens(&self) -> Vec<String> {
         self.shared.tokens.lock().unwrap().clone()
     }
@@ -186,18 +186,18 @@ impl Shared {
     }
 }
 
-/// A gate, closed until it is opened for good.
+/// A gate that is closed until it is opened for good.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// Lets all through.
+    /// Opens the gate.
     pub(crate) fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
 
-    /// Waits until it is open; no test's failure leaves a thread behind for long.
+    /// Waits until it is open, with a timeout, so that a failed test leaves no thread behind.
     pub(crate) fn pass(&self) {
         let closed = self.0.0.lock().unwrap();
         drop(self.0.1.wait_timeout_while(closed, PATIENCE, |open| !*open));

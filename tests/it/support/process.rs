@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::PATIENCE;
 use super::wait::{now, until};
 
-/// A running program; it is killed when this is dropped.
+/// A running program, killed on drop.
 pub(crate) struct Process {
     child: Child,
     /// Standard output.
@@ -18,9 +18,9 @@ pub(crate) struct Process {
     pub(crate) err: Printed,
 }
 
-/// What a program that has ended leaves behind.
+/// The result of a program that has ended.
 pub(crate) struct Ended {
-    /// The exit status; 128 and the signal's number if a signal ended it.
+    /// The exit status; 128 plus the signal's number if a signal ended it.
     pub(crate) status: i32,
     /// Standard output.
     pub(crate) out: String,
@@ -85,12 +85,12 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Whether it still runs.
+    /// Returns whether it is still running.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end, at most for `limit`, and gives its exit status.
+    /// Waits for its end, at most `limit`; returns its exit status.
     pub(crate) fn ended_within(&mut self, limit: Duration) -> i32 {
         let start = now();
         let status = until("the end of a process", || {
@@ -106,7 +106,7 @@ impl Process {
         code(status)
     }
 
-    /// Waits until it is gone, at most for `limit`, though nobody reads what it prints.
+    /// Waits until it is gone, at most `limit`, without reading its output.
     pub(crate) fn is_gone_within(&mut self, limit: Duration) {
         let start = now();
         until("a process to be gone", || {
@@ -116,7 +116,7 @@ impl Process {
         });
     }
 
-    /// The figure `name` of `/proc/PID/status`, in KiB.
+    /// The value `name` of `/proc/PID/status`, in KiB.
     pub(crate) fn memory_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status
@@ -127,11 +127,11 @@ impl Process {
     }
 }
 
-/// A process that a child of this one started; it is killed when this is dropped.
+/// A process started by a child of this one, killed on drop.
 pub(crate) struct Grandchild(pub(crate) u64);
 
 impl Grandchild {
-    /// Sends it a signal, like `TERM`; gives whether it was there.
+    /// Sends it a signal, like `TERM`; returns whether it existed.
     pub(crate) fn signal(&self, name: &str) -> bool {
         let kill = format!("kill -{name} {}", self.0);
         let mut command = Command::new("sh");
@@ -172,7 +172,7 @@ fn code(status: ExitStatus) -> i32 {
 /// A line, and when it was read.
 type Line = (String, Instant);
 
-/// What a process has printed so far, line by line.
+/// The output of a process so far, by lines.
 #[derive(Clone)]
 pub(crate) struct Printed(Arc<(Mutex<Lines>, Condvar)>);
 
@@ -202,12 +202,12 @@ impl Printed {
         printed
     }
 
-    /// Stops reading, so that the pipe fills up.
+    /// Stops reading, so that the pipe fills.
     pub(crate) fn pause(&self) {
         self.0.0.lock().unwrap().paused = true;
     }
 
-    /// Reads on.
+    /// Resumes reading.
     pub(crate) fn resume(&self) {
         self.0.0.lock().unwrap().paused = false;
         self.0.1.notify_all();
@@ -223,22 +223,22 @@ impl Printed {
         self.0.1.notify_all();
     }
 
-    /// All of it.
+    /// The whole output.
     pub(crate) fn all(&self) -> String {
         let held = self.0.0.lock().unwrap();
         let lines: Vec<&str> = held.lines.iter().map(|(line, _)| line.as_str()).collect();
         lines.join("\n")
     }
 
-    /// The first line, past or to come, in which `find` finds something.
+    /// Waits for the first line in which `find` finds something, including earlier ones.
     ///
     /// # Panics
-    /// If there is none within [`PATIENCE`], or none when the process ends.
+    /// If there is none within [`PATIENCE`] or before the process ends.
     pub(crate) fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         self.wait_for_nth(what, 1, find).0
     }
 
-    /// As [`Printed::wait_for`], for the nth such line; and when it was read.
+    /// As [`Printed::wait_for`], for the nth such line; also returns when it was read.
     pub(crate) fn wait_for_nth<T>(
         &self,
         what: &str,

@@ -22,14 +22,14 @@ pub(crate) struct Proxy {
     _files: Option<tempfile::TempDir>,
 }
 
-/// A proxy that is being put together.
+/// A proxy to be started.
 pub(crate) struct Builder {
     command: Command,
     files: Option<tempfile::TempDir>,
 }
 
 impl Proxy {
-    /// In front of the instance `url`, as the simulator's well-known client.
+    /// In front of the instance `url`, with the simulator's default client.
     pub(crate) fn to(url: &str) -> Builder {
         let mut builder = Builder::empty();
         builder.command.args([
@@ -45,8 +45,7 @@ impl Proxy {
             .variable("COLLIBRA_CLIENT_SECRET", CLIENT_SECRET)
     }
 
-    /// As [`Proxy::to`], from a file with more keys in its tables for the instance and the
-    /// listener.
+    /// As [`Proxy::to`], with additional keys in the tables of the instance and the listener.
     pub(crate) fn configured(url: &str, instance: &str, listener: &str) -> Builder {
         let text = format!(
             r#"
@@ -66,7 +65,7 @@ address = "127.0.0.1:0"
         Proxy::by_text(&text)
     }
 
-    /// By a configuration file with this text.
+    /// With this text as configuration file.
     pub(crate) fn by_text(text: &str) -> Builder {
         let (folder, path) = super::file("proxy.toml", text.as_bytes());
         let mut builder = Proxy::by_file(&path);
@@ -74,7 +73,7 @@ address = "127.0.0.1:0"
         builder
     }
 
-    /// By the configuration file at `path`.
+    /// With the configuration file at `path`.
     pub(crate) fn by_file(path: &Path) -> Builder {
         Builder::empty().file("--config", path)
     }
@@ -86,7 +85,7 @@ address = "127.0.0.1:0"
         });
     }
 
-    /// `GET path`, on a connection of its own.
+    /// Sends `GET path` on a new connection.
     pub(crate) fn get(&self, path: &str) -> Answer {
         http::get(self.address, path)
     }
@@ -96,8 +95,8 @@ address = "127.0.0.1:0"
         Connection::open(self.address)
     }
 
-    /// Sends `request` on a connection of its own, with `{host}` replaced by the proxy's address
-    /// and line feeds turned into CRLF, and reads one answer.
+    /// Sends `request` on a new connection, with `{host}` replaced by the proxy's address and line
+    /// feeds by CRLF; returns one response.
     pub(crate) fn ask(&self, request: &str) -> Answer {
         let mut connection = self.connect();
         connection.send(self.bytes(request));
@@ -154,8 +153,8 @@ impl Builder {
         self
     }
 
-    /// By `wrapper`, a program and its arguments, which runs it in its own place; in an environment
-    /// of nothing but `PATH` and what this was given.
+    /// Runs it by `wrapper`, a program and its arguments, with only `PATH` and the given variables
+    /// in the environment.
     pub(crate) fn by(mut self, wrapper: &[&str]) -> Builder {
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]).arg(self.command.get_program());
@@ -167,7 +166,7 @@ impl Builder {
         self
     }
 
-    /// As another build of the program, at `path`.
+    /// Runs another build of the program, at `path`.
     pub(crate) fn program(mut self, path: &Path) -> Builder {
         let mut command = Command::new(path);
         command.args(self.command.get_args());
@@ -193,12 +192,12 @@ impl Builder {
         self
     }
 
-    /// Starts it; it is reached from then on, with or without a token.
+    /// Starts it; it is reachable afterwards, with or without a token.
     pub(crate) fn start(self) -> Proxy {
         self.start_with_log("json")
     }
 
-    /// As [`Builder::start`], with log lines of this form: `json` or `text`.
+    /// As [`Builder::start`], with this log format: `json` or `text`.
     pub(crate) fn start_with_log(mut self, format: &str) -> Proxy {
         self.command.args(["--log-format", format]);
         let process = Process::spawn(&mut self.command);
@@ -220,7 +219,7 @@ impl Builder {
     }
 }
 
-/// A log line in JSON, if it says `said`.
+/// Parses a JSON log line, if it contains `said`.
 pub(crate) fn message(line: &str, said: &str) -> Option<Value> {
     let line: Value = serde_json::from_str(line).ok()?;
     (line["message"] == said).then_some(line)

@@ -1,8 +1,8 @@
-//! A Collibra that trusts nobody: it records what reaches it to the byte, reads it by the strict
-//! reader alone, and holds it to what must be true of every request that the proxy forwards.
+//! A Collibra that records the bytes of every request, parses it with the strict reader only, and
+//! checks what must hold for every forwarded request.
 //!
-//! Each caller puts a *mark* into what it sends ([`mark`]); the answer repeats every mark of the
-//! request, so that a caller sees whether it got its own answer.
+//! Each caller puts a *mark* into its request ([`mark`]). The response repeats every mark of the
+//! request, so that a caller can check that it got its own response.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write};
@@ -16,10 +16,10 @@ use super::strict::{self, Read, Strict};
 
 const TOKEN_PATH: &str = "/rest/oauth/v2/token";
 
-/// What is never forwarded, in no reading: the management of clients, the token endpoint.
+/// The paths that are never forwarded, in any reading: client management and the token endpoint.
 pub(crate) const DENIED: [&str; 2] = ["/rest/auth/v1", TOKEN_PATH];
 
-/// The header that marks its answers.
+/// The header that marks its responses.
 pub(crate) const HEADER: &str = "x-recorder";
 
 /// A running origin.
@@ -44,12 +44,12 @@ struct Record {
 
 /// The mark of the nth caller, for its target or a header.
 pub(crate) fn mark(nth: usize) -> String {
-    // far from every other mark, so that no flipped bit makes one of another
+    // far from every other mark, so that a flipped bit does not make another one
     let spread = (nth as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     format!("~{spread:016x}~")
 }
 
-/// Every mark in `text`, in its order.
+/// All marks in `text`, in order.
 pub(crate) fn marks(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices('~') {
@@ -85,17 +85,17 @@ impl Recorder {
         format!("http://{}", self.address)
     }
 
-    /// How many calls of the API it has understood.
+    /// The number of API calls it has parsed.
     pub(crate) fn count(&self) -> usize {
         self.shared.seen.lock().unwrap().requests.len()
     }
 
-    /// All calls of the API so far.
+    /// All API calls so far.
     pub(crate) fn requests(&self) -> Vec<Strict> {
         self.shared.seen.lock().unwrap().requests.clone()
     }
 
-    /// The calls of the API that have this mark in them.
+    /// The API calls that contain this mark.
     pub(crate) fn with_mark(&self, mark: &str) -> Vec<Strict> {
         let record = self.shared.seen.lock().unwrap();
         let of_mark = record.of_mark.get(mark).cloned().unwrap_or_default();
@@ -112,7 +112,7 @@ impl Recorder {
         faults.iter().map(why).collect()
     }
 
-    /// That nothing came which must not.
+    /// Asserts that nothing forbidden arrived.
     pub(crate) fn assert_no_faults(&self) {
         let faults = self.shared.seen.lock().unwrap().faults.clone();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -196,7 +196,7 @@ impl Shared {
         ok("text/plain", &marks.join("\n"), is_head)
     }
 
-    /// What must not be of a request that was forwarded.
+    /// The rules that a forwarded request violates.
     fn held_against(&self, request: &Strict, own: SocketAddr) -> Vec<String> {
         let mut faults = Vec::new();
         let shown = request.values("authorization");
@@ -242,7 +242,8 @@ impl Shared {
     }
 }
 
-/// The proxy's own, which no caller can make: it proves who asks.
+/// Returns whether it is the proxy's own token request, which no caller can make: it has the
+/// client's credentials.
 fn is_token_request(request: &Strict) -> bool {
     request.body == b"grant_type=client_credentials"
         && request

@@ -1,4 +1,4 @@
-//! A Redis server of one's own.
+//! A Redis server for a test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::process::Process;
 use super::until;
 
-/// A running `redis-server`, which keeps nothing beyond its life.
+/// A running `redis-server` without persistence.
 pub(crate) struct Redis {
     process: Option<Process>,
     /// The port of the loopback address at which it listens.
@@ -17,12 +17,12 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// One without a password.
+    /// Starts one without a password.
     pub(crate) fn start() -> Redis {
         Redis::with(&[])
     }
 
-    /// One with more flags.
+    /// Starts one with these flags.
     pub(crate) fn with(flags: &[&str]) -> Redis {
         let port = free_port();
         let mut redis = Redis {
@@ -35,7 +35,7 @@ impl Redis {
         redis
     }
 
-    /// A sentinel that watches the primary at `primary` under the name `main`.
+    /// Starts a sentinel for the primary at port `primary`, named `main`.
     pub(crate) fn sentinel(primary: u16) -> Redis {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sentinel.conf");
@@ -57,7 +57,7 @@ impl Redis {
         }
     }
 
-    /// A cluster of three primaries, each with a replica.
+    /// Starts a cluster of three primaries, each with a replica.
     pub(crate) fn cluster() -> Vec<Redis> {
         let flags = [
             "--cluster-enabled",
@@ -95,7 +95,7 @@ impl Redis {
         nodes
     }
 
-    /// The keys that end so.
+    /// The keys with this suffix.
     pub(crate) fn keys(&self, end: &str) -> String {
         let pattern = format!("*{end}");
         let keys = self.say(&[b"KEYS", pattern.as_bytes()]);
@@ -106,7 +106,7 @@ impl Redis {
         }
     }
 
-    /// Starts it, empty, after [`Redis::stop`].
+    /// Starts it again, empty, after [`Redis::stop`].
     pub(crate) fn go_on(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
@@ -122,7 +122,7 @@ impl Redis {
         self.process = Some(process);
     }
 
-    /// Ends it at once.
+    /// Stops it at once.
     pub(crate) fn stop(&mut self) {
         self.process = None;
     }
@@ -137,7 +137,7 @@ impl Redis {
         self.directory.path().join("redis.sock")
     }
 
-    /// What it answers to a command, as text: an array's items stand in lines of their own.
+    /// Runs a command; returns its response as text, with an array's items on separate lines.
     pub(crate) fn say(&self, words: &[&[u8]]) -> Vec<u8> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let mut command = format!("*{}\r\n", words.len()).into_bytes();
@@ -150,7 +150,7 @@ impl Redis {
         answer(&mut BufReader::new(stream))
     }
 
-    /// The one key that ends so, once there is one.
+    /// Waits for the one key with this suffix.
     pub(crate) fn key(&self, end: &str) -> Vec<u8> {
         until("a key on the server", || {
             let pattern = format!("*{end}");
@@ -159,12 +159,12 @@ impl Redis {
         })
     }
 
-    /// What the key that ends so holds.
+    /// The value of the key with this suffix.
     pub(crate) fn get(&self, end: &str) -> Vec<u8> {
         self.say(&[b"GET", &self.key(end)])
     }
 
-    /// Has the key that ends so hold `value`.
+    /// Sets the value of the key with this suffix.
     pub(crate) fn set(&self, end: &str, value: &[u8]) {
         self.say(&[b"SET", &self.key(end), value]);
     }
@@ -192,7 +192,7 @@ fn answer(from: &mut impl BufRead) -> Vec<u8> {
     }
 }
 
-/// A port that is free now; the system gives it to nobody else for a while.
+/// A free port, which the system does not reuse for a while.
 fn free_port() -> u16 {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     free.local_addr().unwrap().port()

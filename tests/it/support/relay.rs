@@ -1,11 +1,11 @@
-//! A way to a server that can be made to swallow everything, without a word to either side.
+//! A relay to a server that can be made to drop all data silently.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A running relay. Connections that were made while it swallowed never lead anywhere.
+/// A running relay. Connections made while it drops data never work.
 pub(crate) struct Relay {
     /// The port of the loopback address at which it listens.
     pub(crate) port: u16,
@@ -13,7 +13,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// One to the port `to` of the loopback address.
+    /// Starts a relay to the port `to` of the loopback address.
     pub(crate) fn to(to: u16) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -34,14 +34,13 @@ impl Relay {
         Relay { port, swallows }
     }
 
-    /// Has it swallow everything, or stop doing so.
+    /// Starts or stops dropping all data.
     pub(crate) fn swallow(&self, everything: bool) {
         self.swallows.store(everything, Ordering::SeqCst);
     }
 }
 
-/// Ends with either side. What is swallowed once is gone, and so is what comes after it on the
-/// same connection.
+/// Relays until either side ends. Once data is dropped, all later data on that connection is too.
 fn pass_on(mut from: TcpStream, mut into: TcpStream, swallows: &AtomicBool) {
     let mut bytes = [0; 4096];
     let mut broken = false;

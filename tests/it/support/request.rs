@@ -1,4 +1,4 @@
-//! A request as an origin reads it, to the byte.
+//! A request as an origin reads it, byte for byte.
 
 use std::io::{Read, Write};
 
@@ -11,13 +11,13 @@ impl<T: Read + Write> Duplex for T {}
 pub(crate) struct Request {
     /// Its head without the empty line, byte for byte (Latin-1).
     pub(crate) head: String,
-    /// Its body, out of any chunks.
+    /// The body without chunk framing.
     pub(crate) body: Vec<u8>,
-    /// Whether the body came to its end.
+    /// Whether the body was complete.
     pub(crate) whole: bool,
 }
 
-/// Reads a request; `None` at the connection's end. A body that breaks off ends the request.
+/// Reads a request; `None` at the connection's end. A truncated body ends the request.
 pub(crate) fn read(
     stream: &mut dyn Duplex,
     unread: &mut Vec<u8>,
@@ -80,7 +80,7 @@ fn skip_line(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<b
     Ok(end.map(|end| unread.drain(..end + 2)).is_some())
 }
 
-/// Moves `length` bytes over; `false` if there are fewer.
+/// Copies `length` bytes; `false` if there are fewer.
 fn take(
     stream: &mut dyn Duplex,
     unread: &mut Vec<u8>,
@@ -106,7 +106,7 @@ impl Request {
         self.head.split(' ').next().unwrap_or_default()
     }
 
-    /// Its target, as it stood.
+    /// The target, unchanged.
     pub(crate) fn target(&self) -> &str {
         self.head.split(' ').nth(1).unwrap_or_default()
     }

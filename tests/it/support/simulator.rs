@@ -1,4 +1,4 @@
-//! A simulated Collibra of one's own.
+//! A simulated Collibra for a test.
 
 use std::net::SocketAddr;
 
@@ -21,17 +21,17 @@ pub(crate) struct Simulator {
 }
 
 impl Simulator {
-    /// One with the real service's pool, at its speed.
+    /// Starts one with the real service's pool, at real speed.
     pub(crate) fn start() -> Simulator {
         Simulator::with(&[])
     }
 
-    /// One with more flags.
+    /// Starts one with more flags.
     pub(crate) fn with(flags: &[&str]) -> Simulator {
         Simulator::at("127.0.0.1:0", flags)
     }
 
-    /// One that listens at `address`.
+    /// Starts one that listens at `address`.
     pub(crate) fn at(address: &str, flags: &[&str]) -> Simulator {
         let first = ["simulate", "--listen", address];
         let args = first.iter().chain(flags);
@@ -52,49 +52,49 @@ impl Simulator {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Asks it to end and gives its exit status.
+    /// Stops it gently; returns its exit status.
     pub(crate) fn end(mut self) -> i32 {
         self.process.signal("TERM");
         self.process.ended_within(super::PATIENCE)
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub(crate) fn kill(self) {
         drop(self.process);
     }
 
-    /// What it counted.
+    /// Its counters.
     pub(crate) fn state(&self) -> Value {
         http::get(self.address, "/_simulator/state").json()
     }
 
-    /// A figure of its state.
+    /// A counter.
     pub(crate) fn count(&self, name: &str) -> u64 {
         self.state()[name].as_u64().unwrap()
     }
 
-    /// A figure of its well-known client's state.
+    /// A counter of its default client.
     pub(crate) fn of_client(&self, name: &str) -> u64 {
         self.state()["clients"][CLIENT_ID][name].as_u64().unwrap()
     }
 
-    /// Orders a fault of `kind` at the endpoint `token` or `api`.
+    /// Activates a fault of `kind` at the endpoint `token` or `api`.
     pub(crate) fn fault(&self, endpoint: &str, kind: &str) {
         let order = json!({ "endpoint": endpoint, "kind": kind });
         self.control("faults", &order.to_string());
     }
 
-    /// Ends all live tokens.
+    /// Revokes all tokens.
     pub(crate) fn revoke(&self) {
         self.control("revoke", "");
     }
 
-    /// Ends the live tokens of one client.
+    /// Revokes the tokens of one client.
     pub(crate) fn revoke_client(&self, client: &str) {
         self.control("revoke", &json!({ "client": client }).to_string());
     }
 
-    /// That exactly one token was asked for, and no request came without one.
+    /// Asserts that exactly one token was requested, and that no request came without one.
     pub(crate) fn assert_one_token_and_none_unauthorized(&self) {
         let state = self.state();
         assert_eq!(state["token_requests"], 1, "{state}");

@@ -1,33 +1,33 @@
-//! A request as the strictest of servers reads it: RFC 9112 to the letter, nothing forgiven. It is
-//! written on its own and shares no code with what the other tests or the program read with.
+//! Parses a request as the strictest server: RFC 9112 to the letter, without tolerance. Shares no
+//! code with the other readers of the tests or the program.
 
-/// A request in which nothing is left to interpretation.
+/// A request without ambiguity.
 #[derive(Clone, Debug)]
 pub(crate) struct Strict {
     pub(crate) method: String,
     /// Latin-1, so that every byte counts.
     pub(crate) target: String,
-    /// In their order; names in lower case, values in Latin-1.
+    /// In order; names in lower case, values in Latin-1.
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
-/// What the bytes at hand are.
+/// The state of the bytes so far.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// The beginning of a request; `true`: its head is complete.
+    /// The start of a request; `true` if its head is complete.
     Part(bool),
-    /// A request, and how many bytes it takes.
+    /// A request, and its length in bytes.
     Whole(Strict, usize),
 }
 
-/// Reads one request from the start of `bytes`.
+/// Parses one request from the start of `bytes`.
 ///
 /// # Errors
-/// What no strict server would take.
+/// What a strict server rejects.
 pub(crate) fn read(bytes: &[u8]) -> Result<Read, String> {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
-        // what can no longer become a head is told at once
+        // bytes that cannot become a valid head are rejected at once
         let bare = bytes.windows(2).any(|w| w[1] == b'\n' && w[0] != b'\r');
         return if bare || bytes.first() == Some(&b'\n') {
             Err("a bare LF in a head".to_owned())
@@ -120,7 +120,7 @@ fn decimal(text: &str) -> Result<usize, String> {
     number.ok_or(format!("content-length {text:?}"))
 }
 
-/// A body in chunks and how many bytes it takes; `None`: more has to come.
+/// Parses a chunked body; returns it and its length, or `None` if more must come.
 fn chunks(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
     let mut body = Vec::new();
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! An app that speaks TLS to the proxy.
+//! An app that connects to the proxy with TLS.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::http::{self, Connection};
 /// TLS over TCP, from the app's side.
 pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// How an app speaks TLS.
+/// A TLS client configuration.
 pub(crate) struct Client(Arc<ClientConfig>);
 
 impl Client {
-    /// One that trusts `authority`, offers the protocols `alpn`, and shows the certificate that
-    /// the second authority gives it.
+    /// Creates a client that trusts `authority`, offers the protocols `alpn`, and uses a
+    /// certificate of the second authority.
     pub(crate) fn new(
         authority: &Authority,
         alpn: &[&str],
@@ -45,7 +45,7 @@ impl Client {
         Client(Arc::new(config))
     }
 
-    /// Connects to the proxy as `localhost`, up to the end of the handshake.
+    /// Connects to the proxy as `localhost`, including the handshake.
     pub(crate) fn connect(&self, address: SocketAddr) -> std::io::Result<Stream> {
         let name = "localhost".try_into().unwrap();
         let tls = ClientConnection::new(Arc::clone(&self.0), name).unwrap();
@@ -56,12 +56,12 @@ impl Client {
         Ok(stream)
     }
 
-    /// As [`Client::connect`], to speak HTTP/1.1.
+    /// As [`Client::connect`], for HTTP/1.1.
     pub(crate) fn open(&self, address: SocketAddr) -> Connection {
         Connection::over(self.connect(address).unwrap())
     }
 
-    /// For use with tokio.
+    /// The configuration, for tokio.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.0)
     }

@@ -1,18 +1,18 @@
-//! Waiting for what can be seen.
+//! Waits for observable conditions.
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take that is bound to come: long enough for a machine that is busy with
-/// something else, short enough to end a test that is stuck.
+/// The timeout of anything that must happen: long enough for a busy machine, short enough to end a
+/// stuck test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a condition is looked at.
+/// The polling interval.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Looks until `look` finds something; `what` is waited for.
+/// Polls `look` until it returns something; `what` is for messages.
 ///
 /// # Panics
-/// If it does not come within [`PATIENCE`].
+/// If that takes longer than [`PATIENCE`].
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = now();
     loop {
@@ -27,7 +27,7 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The time, for deadlines and for measuring.
+/// The time, for deadlines and measurements.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test stands outside of the program and its clock"

@@ -1,10 +1,10 @@
-//! The floors: a file imports only from floors below its own, or from its own module.
+//! The floors: a file imports only from lower floors or from its own module.
 
 use super::File;
 use super::paths;
 
-/// The crate's top-level modules by floor, the lowest first. A new module is added here, on the
-/// lowest floor that its imports allow.
+/// The crate's top-level modules by floor, lowest first. Add a new module to the lowest floor that
+/// its imports allow.
 const FLOORS: [&[&str]; 7] = [
     &[
         "atomic_file",
@@ -28,14 +28,14 @@ const FLOORS: [&[&str]; 7] = [
     &["cli"],
 ];
 
-/// Modules beside the house: they import from floor 0 only, so that they share none of the
-/// program's misunderstandings, and only the top floor imports them.
+/// Modules outside the floors: they import from floor 0 only, so that they share no
+/// misunderstanding with the program. Only the top floor imports them.
 const ASIDE: &[&str] = &["simulator"];
 
-/// Files that are no module: `lib.rs` declares them all, `main.rs` uses the crate by its name.
+/// Files that are not modules: `lib.rs` declares them all, `main.rs` uses the crate by name.
 const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs"];
 
-/// Every import that goes sideways or up, and every module that stands on no floor.
+/// The imports that go sideways or up, and modules without a floor.
 pub(super) fn violations(files: &[File]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut homeless = Vec::new();
@@ -92,7 +92,7 @@ fn place(module: &str) -> Option<Place> {
     Some(Place::Floor(floor))
 }
 
-/// Why a module at `from` may not import `import`; `None`: it may.
+/// Why a module at `from` may not import `import`; `None` if it may.
 fn refusal(from: Place, import: &str) -> Option<String> {
     let Some(to) = place(import) else {
         return Some(

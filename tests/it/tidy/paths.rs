@@ -1,12 +1,12 @@
-//! Reads from a file's text which modules below the crate's root it names. Not a parser of Rust:
-//! it knows comments, strings, `crate::`, `super::` and groups in braces, which is enough here.
+//! Finds the top-level modules that a file's text names. It is not a Rust parser: it understands
+//! comments, strings, `crate::`, `super::` and groups in braces, which is sufficient here.
 
-/// The first names behind `crate::`, in order, each once; a chain of `super::` that climbs to the
-/// root counts as `crate::`.
+/// The first names after `crate::`, in order, without duplicates. A chain of `super::` that reaches
+/// the root counts as `crate::`.
 pub(super) fn from_the_crate_root(path: &str, text: &str) -> Vec<String> {
     let tokens = tokens(&code_only(text));
     let file_depth = module_depth(path);
-    // for every open brace, whether it is that of a module written in line
+    // for every open brace: whether it belongs to an inline module
     let mut braces: Vec<bool> = Vec::new();
     let mut names: Vec<String> = Vec::new();
     let mut at = 0;
@@ -62,7 +62,7 @@ pub(super) fn code_only(text: &str) -> String {
     code
 }
 
-/// Behind `crate` or the last `super`: one name, or those at the first level of a group.
+/// After `crate` or the last `super`: one name, or those at the first level of a group.
 fn take_names(tokens: &[String], names: &mut Vec<String>) {
     let mut note = |name: &String| {
         let known = name == "self" || name == "*" || names.contains(name);
@@ -114,8 +114,8 @@ fn tokens(code: &str) -> Vec<String> {
     tokens
 }
 
-/// How many `super::` lead from the file's module to the root: `src/a.rs` and `src/a/mod.rs` 1,
-/// `src/a/b.rs` 2.
+/// How many `super::` lead from the file's module to the root: 1 for `src/a.rs` and `src/a/mod.rs`,
+/// 2 for `src/a/b.rs`.
 fn module_depth(path: &str) -> usize {
     let parts = path.strip_prefix("src/").unwrap_or(path).split('/').count();
     parts - usize::from(path.ends_with("/mod.rs"))
@@ -161,7 +161,7 @@ fn string(rest: &[char]) -> usize {
     (at + 1).min(rest.len())
 }
 
-/// A character literal; 0 for a lifetime, whose quote then stands as it is.
+/// The length of a character literal; 0 for a lifetime, whose quote is kept.
 fn character(rest: &[char]) -> usize {
     match rest {
         ['\'', '\\', _, left @ ..] => 3 + until(left, |left| left[0] == '\'') + 1,
@@ -170,7 +170,7 @@ fn character(rest: &[char]) -> usize {
     }
 }
 
-/// A raw string; 0 for a raw name such as `r#type`.
+/// The length of a raw string; 0 for a raw name such as `r#type`.
 fn raw_string(rest: &[char]) -> usize {
     let hashes = until(&rest[1..], |left| left[0] != '#');
     if rest.get(1 + hashes) != Some(&'"') {

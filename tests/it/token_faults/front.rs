@@ -22,7 +22,7 @@ use tokio_rustls::LazyConfigAcceptor;
 
 use super::now;
 
-/// The front. It ends with this.
+/// A running front; it ends on drop.
 pub(super) struct Front {
     address: SocketAddr,
     ca_file: NamedTempFile,
@@ -74,12 +74,12 @@ impl Front {
         self.ca_file.path()
     }
 
-    /// Shows the wrong certificate for so long.
+    /// Sends the wrong certificate for `span`.
     pub(super) fn go_wrong(&self, span: Duration) {
         self.wrong_until.send_replace(Some(now() + span));
     }
 
-    /// Shows the right one again.
+    /// Sends the right certificate again.
     pub(super) fn mend(&self) {
         self.wrong_until.send_replace(None);
     }
@@ -112,7 +112,7 @@ async fn serve(caller: TcpStream, origin: SocketAddr, certificates: Certificates
         return;
     };
     origin.set_nodelay(true).unwrap();
-    // how it ends is the business of both ends
+    // both ends check how the connection ends
     let _ = tokio::io::copy_bidirectional(&mut caller, &mut origin).await;
 }
 

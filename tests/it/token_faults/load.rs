@@ -1,4 +1,4 @@
-//! Apps that call through the proxy, 50 times a second from 10 connections, whatever happens.
+//! Apps that send 50 calls a second through the proxy, over 10 connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,17 @@ const CALLERS: u32 = 10;
 const EVERY: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What an app got.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Got {
     Answer,
-    /// 503 `no-token`, well formed; `Retry-After` in seconds.
+    /// 503 `no-token`, well-formed; `Retry-After` in seconds.
     NoToken(u64),
-    /// Anything else, in words.
+    /// Anything else, described.
     Failure(String),
 }
 
-/// Sends one request and looks at what comes.
+/// Sends one request and classifies the response.
 pub(super) async fn call(http: &reqwest::Client, proxy: &str) -> Got {
     let url = format!("{proxy}/rest/2.0/application/info");
     let answer = match http.get(url).timeout(PATIENCE).send().await {
@@ -52,13 +52,13 @@ pub(super) async fn call(http: &reqwest::Client, proxy: &str) -> Got {
     }
 }
 
-/// The apps, at work.
+/// Running apps.
 pub(super) struct Load {
     callers: JoinSet<Tally>,
     stop: watch::Sender<bool>,
 }
 
-/// What they got altogether.
+/// The results of all apps.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) answers: u64,
@@ -78,7 +78,7 @@ impl Load {
         Load { callers, stop }
     }
 
-    /// Lets them finish what they are at.
+    /// Stops the apps after their current calls.
     pub(super) async fn end(self) -> Tally {
         self.stop.send_replace(true);
         let each = self.callers.join_all().await;

@@ -1,4 +1,4 @@
-//! A simulated Collibra and a proxy in front of it, each a process of its own, and what they say.
+//! A simulated Collibra and a proxy in front of it, each in its own process, and their output.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ const BINARY: &str = env!("CARGO_BIN_EXE_collibra-auth-proxy");
 const CLIENT_ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
 const CLIENT_SECRET: &str = "s3cr+t/=%&x y~!*";
 
-/// How long a process may take to start, however busy the machine is.
+/// The timeout of a process's start on a busy machine.
 const START: Duration = Duration::from_secs(20);
 
-/// A process that ends with this.
+/// A process that is killed on drop.
 struct Process(Child);
 
 impl Drop for Process {
@@ -32,8 +32,8 @@ impl Drop for Process {
     }
 }
 
-/// The simulated Collibra at 60 times Collibra's speed: a token lives for 5 s, and the pool of 5
-/// gains one a second.
+/// The simulated Collibra at 60 times real speed: a token lives for 5 s, and the pool of 5 refills
+/// at one a second.
 pub(super) struct Simulator {
     _process: Process,
     url: String,
@@ -41,7 +41,7 @@ pub(super) struct Simulator {
     started: Instant,
 }
 
-/// What the simulator has counted.
+/// The simulator's counters.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) requests: u64,
@@ -50,7 +50,7 @@ pub(super) struct Counted {
     pub(super) faulted: u64,
     pub(super) issued: u64,
     pub(super) rate_limited: u64,
-    /// What its pool can have issued since its start.
+    /// The most tokens that its pool can have issued since its start.
     pub(super) allowed: u64,
 }
 
@@ -67,7 +67,7 @@ impl Simulator {
         let out = child.stdout.take().unwrap();
         let process = Process(child);
         let (said, mut heard) = watch::channel(None);
-        // to its end, so that the process never writes into a closed pipe
+        // to the end, so that the process never writes to a closed pipe
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 if let Some(at) = line.find("http://") {
@@ -101,8 +101,7 @@ impl Simulator {
         self.url.strip_prefix("http://").unwrap().parse().unwrap()
     }
 
-    /// Orders a fault at the token endpoint, until further notice or for two minutes of Collibra's
-    /// time.
+    /// Activates a fault at the token endpoint, for two simulated minutes or indefinitely.
     pub(super) async fn order(&self, fault: &Value, two_minutes: bool) {
         let mut order = fault.clone();
         order["endpoint"] = json!("token");
@@ -128,19 +127,19 @@ impl Simulator {
             faulted: number(&state["faulted"]),
             issued: number(&client["issued"]),
             rate_limited: number(&client["rate_limited"]),
-            // it started a little earlier than it was heard to
+            // it started slightly before its start was noticed
             allowed: 5 + minutes.ceil() as u64,
         }
     }
 }
 
-/// What the proxy has logged.
+/// The proxy's log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Log {
     listening: Option<SocketAddr>,
-    /// When each token came.
+    /// When each token was issued.
     pub(super) received: Vec<Instant>,
-    /// When a token request failed, and how.
+    /// When and how each token request failed.
     pub(super) failed: Vec<(Instant, String)>,
 }
 
@@ -168,7 +167,7 @@ impl Log {
         Some(first.duration_since(end))
     }
 
-    /// Whether the last attempt before `end` failed.
+    /// Returns whether the last attempt before `end` failed.
     pub(super) fn is_failing_at(&self, end: Instant) -> bool {
         let before = |at: &&Instant| **at < end;
         let token = self.received.iter().rfind(before);
@@ -184,13 +183,13 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it without waiting for anything.
+    /// Starts it without waiting.
     pub(super) fn start(upstream: &str, ca_file: Option<&Path>) -> Proxy {
         let mut command = Command::new(BINARY);
         command
             .args(["serve", "--upstream", upstream, "--client-id", CLIENT_ID])
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            // what stands for a minute and for ten seconds of Collibra's time
+            // a simulated minute, and ten simulated seconds
             .args(["--pool-refill", "1s", "--wait-for-token", "160ms"])
             .args(["--threads", "1", "--log-format", "json"])
             .env("COLLIBRA_CLIENT_SECRET", CLIENT_SECRET);
@@ -226,7 +225,7 @@ impl Proxy {
         self.log.borrow().clone()
     }
 
-    /// Waits until what is logged is as wished; `None` if it is not within `patience`.
+    /// Waits until the log satisfies a condition; `None` if it does not within `patience`.
     pub(super) async fn logged(
         &self,
         patience: Duration,
@@ -238,7 +237,7 @@ impl Proxy {
     }
 }
 
-/// Both, with a front that speaks TLS if the fault is one of certificates.
+/// Simulator and proxy, with a TLS front between them if the fault is one of certificates.
 pub(super) struct Rig {
     pub(super) simulator: Simulator,
     pub(super) front: Option<Front>,
@@ -261,7 +260,7 @@ impl Rig {
         }
     }
 
-    /// The first token has come: when.
+    /// Waits for the first token; returns when it came.
     pub(super) async fn first_token(proxy: &Proxy) -> Instant {
         let log = proxy.logged(START, |log| !log.received.is_empty()).await;
         log.expect("a first token").received[0]

@@ -1,4 +1,4 @@
-{{/* The configuration file. Text goes in as JSON strings, which TOML reads alike. */}}
+{{/* The configuration file. Strings are written as JSON, which TOML reads the same way. */}}
 {{- define "collibra-auth-proxy.config" -}}
 [instance.main]
 url = {{ .Values.instance.url | toJson }}

@@ -1,4 +1,4 @@
-{{/* One name for all objects: the release's, unless that says it already. */}}
+{{/* The name of all objects: the release's, plus the chart's unless the release contains it. */}}
 {{- define "collibra-auth-proxy.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
@@ -24,7 +24,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
-{{/* What every container of the program may do: nothing. */}}
+{{/* The security context of every container: no privileges. */}}
 {{- define "collibra-auth-proxy.securityContext" -}}
 runAsNonRoot: true
 runAsUser: 65532

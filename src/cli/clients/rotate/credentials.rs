@@ -1,4 +1,4 @@
-//! A client's credentials, as a rotation finds and keeps them.
+//! A client's credentials during a rotation.
 
 use anyhow::bail;
 use serde::Deserialize;
@@ -11,22 +11,22 @@ use crate::secret::Secret;
 pub(super) struct Credentials {
     pub(super) id: ClientId,
     pub(super) secret: Secret,
-    /// As it stands in a file.
+    /// The content of the file.
     pub(super) json: Secret,
 }
 
 impl Credentials {
-    /// Those that `json` holds, as `credentials_file` has them.
+    /// Parses credentials in the format of `credentials_file`.
     ///
     /// # Errors
-    /// That it holds none. Never quotes it.
+    /// If it is not valid. Never quotes it.
     pub(super) fn parse(json: Secret) -> anyhow::Result<Credentials> {
         #[derive(Deserialize)]
-        struct Both {
+        struct IdAndSecret {
             client_id: String,
             client_secret: String,
         }
-        let Ok(both) = serde_json::from_str::<Both>(json.expose()) else {
+        let Ok(both) = serde_json::from_str::<IdAndSecret>(json.expose()) else {
             bail!("it is not JSON with client_id and client_secret");
         };
         let secret = Secret::from(both.client_secret);
@@ -37,10 +37,10 @@ impl Credentials {
         })
     }
 
-    /// Those that stand in two files.
+    /// Combines an id and a secret from two files.
     ///
     /// # Errors
-    /// If the id cannot be one.
+    /// If the id is not valid.
     pub(super) fn of(id: &str, secret: Secret) -> anyhow::Result<Credentials> {
         let id = ClientId::parse(id)?;
         let both =

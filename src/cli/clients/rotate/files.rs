@@ -1,14 +1,13 @@
-//! The files of a rotation: those that hold a client's credentials, and what lies beside them while
-//! a successor takes over.
+//! The files of a rotation: those with a client's credentials, and temporary files beside them.
 //!
-//! | file | is there |
+//! | file | exists |
 //! |---|---|
-//! | `FILE.rotation` | from the first step to the last: who is replaced, and by what name. No secret |
+//! | `FILE.rotation` | during the whole rotation: the replaced client's id and the successor's name. No secret |
 //! | `FILE.next` | from the successor's registration until its credentials are in place |
-//! | `FILE.old` | from then until the old client is deleted: the way back |
+//! | `FILE.old` | from then until the old client is deleted, as the way back |
 //!
-//! `FILE` is the client's `credentials_file`, or its `client_secret_file`. Where a rotation stands
-//! is told by these alone ([`Stage`]), and each of them changes as a whole.
+//! `FILE` is the client's `credentials_file`, or its `client_secret_file`. The progress of a
+//! rotation ([`Stage`]) follows from these files alone, and each of them changes atomically.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -20,58 +19,58 @@ use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
-use super::swap::Shared;
+use super::swap::SharedLink;
 use crate::atomic_file::{self, Pending};
 use crate::cli::clients::target::{begin, beside, put};
 use crate::config;
 use crate::secret::Secret;
 
-/// What is remembered of a rotation from its first step on; it is written once.
+/// The persistent state of a rotation; written once, at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
-    /// The id of the client that is replaced.
+    /// The id of the replaced client.
     pub(super) old: String,
     /// The name under which its successor is registered.
     pub(super) successor: String,
 }
 
-/// How far a rotation has come.
+/// The progress of a rotation.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// There is none.
+    /// No rotation is in progress.
     Fresh,
-    /// It has begun; a successor may be registered whose secret is lost.
+    /// It has started; a successor may be registered whose secret is lost.
     Begun(Journal),
     /// The successor's credentials are in `FILE.next`.
     Registered(Journal, Credentials),
-    /// They are in place, and `FILE.next` is gone or of no more use.
+    /// The successor's credentials are in place; `FILE.next` is gone or obsolete.
     Placed(Journal),
 }
 
 /// The files of one client.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// What messages call it, and the others are named after.
+    /// The file that messages name, and whose name the others extend.
     pub(super) file: PathBuf,
-    /// The id's own file, if it has one.
+    /// The separate file of the id, if any.
     id_file: Option<PathBuf>,
-    /// Both of two files lie behind one link.
-    shared: Option<Shared>,
+    /// The link behind which both files lie, if they do.
+    shared: Option<SharedLink>,
 }
 
-/// Held by a rotation; it ends with the process, however that ends.
+/// Held during a rotation; released when the process ends, in whatever way.
 #[derive(Debug)]
 pub(super) struct Lock {
     _open: File,
 }
 
 impl Files {
-    /// The files of `client`.
+    /// Returns the files of `client`.
     ///
     /// # Errors
-    /// If its credentials are in none that could be replaced.
+    /// If its credentials are not in files that can be replaced.
     pub(super) fn of(client: &config::Client) -> anyhow::Result<Files> {
-        // a link stays, and leads to the new content
+        // replace the target of a symlink, not the link
         let settled = |path: &Path| {
             fs::canonicalize(path).with_context(|| format!("{} cannot be found", path.display()))
         };
@@ -83,7 +82,7 @@ impl Files {
             }),
             config::Credentials::Files { id, secret } => {
                 let (id, secret) = (path::absolute(id)?, path::absolute(secret)?);
-                let Some(shared) = Shared::by(&[&id, &secret]) else {
+                let Some(shared) = SharedLink::by(&[&id, &secret]) else {
                     return Ok(Files {
                         file: settled(&secret)?,
                         id_file: Some(settled(&id)?),
@@ -97,16 +96,16 @@ impl Files {
                 })
             }
             config::Credentials::Elsewhere => bail!(
-                "the id and the secret of client {} are not both in files, so there is nothing to replace: move them to a file, and name it with credentials_file",
+                "the id and the secret of client {} are not both in files, so they cannot be replaced: move them to a file, and set credentials_file",
                 client.name
             ),
         }
     }
 
-    /// Keeps other rotations out of the directory.
+    /// Locks the directory against other rotations.
     ///
     /// # Errors
-    /// If one is under way.
+    /// If another rotation is in progress.
     pub(super) fn lock(&self) -> anyhow::Result<Lock> {
         let directory = self.file.parent().unwrap_or(Path::new("."));
         let name = directory.display();
@@ -114,7 +113,7 @@ impl Files {
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _open: opened }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                bail!("another rotation is under way in {name}; wait for its end")
+                bail!("another rotation is in progress in {name}; wait until it ends")
             }
             Err(e) => Err(e).with_context(|| format!("{name} cannot be locked")),
         }
@@ -132,7 +131,7 @@ impl Files {
         beside(&self.file, "old")
     }
 
-    /// Whether id and secret change one after the other.
+    /// Returns whether id and secret change one after the other.
     pub(super) fn is_pair(&self) -> bool {
         self.id_file.is_some() && self.shared.is_none()
     }
@@ -145,7 +144,7 @@ impl Files {
         }
     }
 
-    /// The credentials in force.
+    /// The current credentials.
     ///
     /// # Errors
     /// If there are none.
@@ -160,10 +159,10 @@ impl Files {
         credentials.with_context(|| self.names())
     }
 
-    /// How far the rotation has come.
+    /// The progress of the rotation.
     ///
     /// # Errors
-    /// If what lies there fits no stage.
+    /// If the files match no stage.
     pub(super) fn stage(&self) -> anyhow::Result<Stage> {
         let current = self.current()?;
         let next = match read(&self.next())? {
@@ -182,7 +181,7 @@ impl Files {
             }
             (Some(journal), Some(next)) if current.id == next.id => Ok(Stage::Placed(journal)),
             (Some(_), Some(_)) => bail!(
-                "{} holds neither the client that is replaced nor its successor: put one of them back ({} has the successor's)",
+                "{} has neither the replaced client's credentials nor its successor's: restore one of them ({} has the successor's)",
                 self.names(),
                 self.next().display()
             ),
@@ -193,19 +192,19 @@ impl Files {
         }
     }
 
-    /// That all of it can be written, before anything depends on it.
+    /// Checks that all files can be written, before anything depends on it.
     ///
     /// # Errors
-    /// What cannot.
+    /// The file that cannot.
     pub(super) fn try_out(&self) -> anyhow::Result<()> {
         for path in self.each() {
-            // dropped again
+            // dropped at once
             self.successor_of(path)?;
         }
         Ok(())
     }
 
-    /// The first step: says what is going to happen, for whoever takes it up.
+    /// Starts the rotation: writes its state, for a later run to resume.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -215,7 +214,7 @@ impl Files {
         put(begin(&path)?, &path, &Secret::from(format!("{json}\n")))
     }
 
-    /// A file for the successor's credentials, before there are any.
+    /// Starts the file for the successor's credentials, before there are any.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -223,19 +222,19 @@ impl Files {
         begin(&self.next())
     }
 
-    /// Puts `next` in the place of what is in force, which is kept beside it. One file changes as a
-    /// whole, and so do two behind one link. Two plain ones change one after the other, the secret
-    /// first: whoever reads both in between has a pair that is refused. It is there for some
-    /// microseconds, and a proxy looks for longer before it believes what it sees; after a crash in
-    /// between, the next run sets it right.
+    /// Puts `next` in place of the current credentials, and keeps those beside it. One file changes
+    /// atomically, and so do two behind one link. Two plain files change one after the other, the
+    /// secret first. For some microseconds a reader of both gets a pair that does not match. A
+    /// proxy waits longer before it uses a change. After a crash in between, the next run repairs
+    /// the pair.
     ///
     /// # Errors
-    /// If it cannot be written; running it again is safe.
+    /// If a file cannot be written; a repeated run is safe.
     pub(super) fn place(&self, next: &Credentials) -> anyhow::Result<()> {
         if !self.old().exists() {
             put(begin(&self.old())?, &self.old(), &self.current()?.json)?;
         }
-        // all that can fail early does
+        // fail early, before anything is replaced
         let successor = self.successor_of(&self.file)?;
         let id_text = Secret::from(next.id.to_string());
         match (&self.id_file, &self.shared) {
@@ -255,7 +254,7 @@ impl Files {
         self.forget_next()
     }
 
-    /// The successor's credentials are in place, or of no more use.
+    /// Removes the successor's credentials from `FILE.next`, once they are in place or obsolete.
     ///
     /// # Errors
     /// The system's.
@@ -263,7 +262,7 @@ impl Files {
         gone(&self.next())
     }
 
-    /// A rotation is over, or given up.
+    /// Ends the rotation.
     ///
     /// # Errors
     /// The system's.
@@ -286,14 +285,14 @@ impl Files {
         std::iter::once(&self.file).chain(&self.id_file)
     }
 
-    /// A successor of one of the files, to be read by whoever reads that.
+    /// Starts a replacement of one of the files, readable by the same users.
     fn successor_of(&self, path: &Path) -> anyhow::Result<Pending> {
         let pending = begin(path)?;
         fs::metadata(path)
             .and_then(|old| pending.like(&old))
             .with_context(|| {
                 format!(
-                    "{} cannot be replaced by a file of the same owner; run this as that user or as root",
+                    "{} cannot be replaced by a file of the same owner; run this as its owner or as root",
                     path.display()
                 )
             })?;
@@ -303,13 +302,13 @@ impl Files {
 
 fn stray(path: &Path) -> anyhow::Error {
     anyhow::anyhow!(
-        "{} is there, and no rotation knows of it; move it away, if it is of no more use",
+        "{} exists, but no rotation created it; move it away if it is no longer needed",
         path.display()
     )
 }
 
 fn required(path: &Path) -> anyhow::Result<Secret> {
-    read(path)?.with_context(|| format!("{} is not there", path.display()))
+    read(path)?.with_context(|| format!("{} does not exist", path.display()))
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<Secret>> {
@@ -424,7 +423,7 @@ mod tests {
         fs::write(&files.file, credentials("new").json.expose()).unwrap();
         assert_eq!(stage(&files), "placed");
         fs::write(&files.file, credentials("other").json.expose()).unwrap();
-        assert!(stage(&files).contains("holds neither"), "{}", stage(&files));
+        assert!(stage(&files).contains("has neither"), "{}", stage(&files));
     }
 
     #[test]
@@ -433,7 +432,7 @@ mod tests {
             let (directory, files) = files(false);
             let path = directory.path().join(name);
             fs::write(path, credentials("x").json.expose()).unwrap();
-            assert!(stage(&files).contains("no rotation knows of it"));
+            assert!(stage(&files).contains("no rotation created it"));
         }
     }
 

@@ -1,9 +1,7 @@
-//! `clients rotate`: a client of the configuration is replaced by a successor, and no app notices.
+//! `clients rotate`: replaces a client of the configuration by a successor, without a failed
+//! request.
 //!
-//! [`files`] tell how far it has come, so that a run takes up where the last one stopped, whatever
-//! stopped it. At each moment one client works and its credentials are in place; what is deleted is
-//! deleted only when nobody uses it any more. Nothing relies on what a change (`PUT`) does to a
-//! secret.
+//! [`files`] record the progress, so that a run resumes where the last one stopped, for whatever reason. At any moment a working client's credentials are in place. A client is deleted only once nobody uses it. Nothing depends on whether an update (`PUT`) changes a secret.
 
 mod credentials;
 mod files;
@@ -21,7 +19,7 @@ use self::credentials::Credentials;
 use self::files::{Files, Journal, Stage};
 use self::readers::Readers;
 use super::authority::{Authority, Caller};
-use super::site::{Site, Where};
+use super::site::{Site, SiteArgs};
 use super::target::put;
 use super::{print, print_json};
 use crate::cli::admin_client::{self, Target};
@@ -30,19 +28,19 @@ use crate::clock::{Clock, SystemClock};
 use crate::registration::{NewClient, Registration};
 use crate::telemetry::printable::clean;
 
-/// Replace a client of the configuration by a successor, with no request lost
+/// Replace a client of the configuration by a successor, without losing a request
 ///
 /// Registers a successor, proves that it works, puts its credentials in place of the old ones,
 /// waits until the running proxies use them, and only then deletes the old client. Whatever stops
-/// it, everything goes on working; run it again to take up where it stopped.
+/// it, everything keeps working; run it again to resume.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
-    /// The client of the configuration; it asks for itself, unless somebody else is named
+    /// The client of the configuration; by default it authorizes the calls itself
     #[arg(long, value_name = "NAME")]
     client: String,
 
-    /// The admin address of a running proxy that uses the client; may be given several times
-    /// [default: that of the configuration]
+    /// The admin address of a running proxy that uses the client; repeatable [default: that of the
+    /// configuration]
     #[arg(
         long = "admin",
         value_name = "ADDRESS",
@@ -52,27 +50,27 @@ pub(super) struct Args {
     )]
     admins: Vec<Target>,
 
-    /// No proxy runs that uses the client: wait for none
+    /// No running proxy uses the client: wait for none
     #[arg(long, conflicts_with = "admins")]
     no_running_proxy: bool,
 
-    /// How long the proxies may take until they use the successor
+    /// How long the proxies may take to switch to the successor
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
     timeout: Duration,
 
-    /// How long the old client stays when nobody uses it any more, for requests on their way
+    /// How long the old client is kept after its last use, for requests in flight
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     settle: Duration,
 
-    /// What the successor's token must open
+    /// The path that the successor's token must open
     #[arg(long, value_name = "PATH", default_value = "/rest/2.0/users/current", value_parser = path)]
     probe: String,
 
-    /// Say what would be done, and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Print the outcome as JSON, and nothing else
+    /// Print only the result, as JSON
     #[arg(long)]
     json: bool,
 
@@ -80,23 +78,23 @@ pub(super) struct Args {
     by: Caller,
 
     #[command(flatten)]
-    at: Where,
+    at: SiteArgs,
 }
 
-/// Carries it out, from wherever the last run left it.
+/// Runs the rotation, from wherever the last run stopped.
 ///
 /// # Errors
-/// What stopped it, where it stands, and how to go on or back.
+/// What stopped it, its progress, and how to resume or revert.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     args.at.config_path()?;
-    let files = Files::of(args.at.settle(Some(&args.client))?.client(&args.client)?)?;
+    let files = Files::of(args.at.resolve(Some(&args.client))?.client(&args.client)?)?;
     let _lock = files.lock()?;
-    // again: a rotation that was under way until now has changed what the files say
-    let site = args.at.settle(Some(&args.client))?;
+    // again: a rotation that was in progress until now has changed the files
+    let site = args.at.resolve(Some(&args.client))?;
     let client = site.client(&args.client)?;
     let by = match args.by.given()? {
         Some(given) => given,
-        None => match Caller::of_environment()? {
+        None => match Caller::from_environment()? {
             Some(given) => given,
             None => Authority::client(client)?,
         },
@@ -127,7 +125,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     match done {
         Ok(outcome) => outcome.print(args.json),
-        Err(error) => bail!("{error:#}\n\n{}", rotation.standing()),
+        Err(error) => bail!("{error:#}\n\n{}", rotation.recovery_advice()),
     }
 }
 
@@ -139,7 +137,7 @@ struct Rotation<'a> {
     by: Authority,
 }
 
-/// What has come of it.
+/// The result of a rotation.
 #[derive(serde::Serialize)]
 struct Outcome {
     client: String,
@@ -149,7 +147,7 @@ struct Outcome {
 }
 
 impl Rotation<'_> {
-    /// One step after the other, each from what the files say.
+    /// Runs the steps, each decided by the files.
     async fn carry_out(&mut self) -> anyhow::Result<Outcome> {
         loop {
             match self.files.stage()? {
@@ -161,9 +159,9 @@ impl Rotation<'_> {
         }
     }
 
-    /// Looks whether all is in order, and decides on a name.
+    /// Checks the preconditions and chooses the successor's name.
     async fn begin(&mut self) -> anyhow::Result<()> {
-        let (old, all) = self.look().await?;
+        let (old, all) = self.inspect().await?;
         self.files.try_out()?;
         let name = old.client_name.unwrap_or_else(|| self.args.client.clone());
         let id = &old.client_id;
@@ -179,7 +177,7 @@ impl Rotation<'_> {
         });
         for other in others {
             self.say(&format!(
-                "  note: {} ({}) has a name like it; if an earlier rotation left it behind, delete it",
+                "  note: {} ({}) has a similar name; if an earlier rotation left it, delete it",
                 other.client_id,
                 clean(other.client_name.as_deref().unwrap_or_default()),
             ))?;
@@ -190,29 +188,30 @@ impl Rotation<'_> {
         })
     }
 
-    /// That the client is registered, and used by each proxy; gives it, and all that there are.
-    async fn look(&mut self) -> anyhow::Result<(Registration, Vec<Registration>)> {
+    /// Checks that the client is registered and that each proxy uses it; returns it, and all
+    /// clients.
+    async fn inspect(&mut self) -> anyhow::Result<(Registration, Vec<Registration>)> {
         let id = self.files.current()?.id;
         self.readers.all_use(id.as_str()).await?;
         let all = self.list().await?;
         let old = all.iter().find(|client| client.client_id == id).cloned();
         let old = old.with_context(|| {
             let host = self.site.api.host();
-            format!("{id} is not among the clients of {host}; is --platform meant, or left out?")
+            format!("{id} is not a client of {host}; check whether --platform is needed")
         })?;
         Ok((old, all))
     }
 
-    /// Registers the successor, and keeps its credentials before anything else is done.
+    /// Registers the successor, and stores its credentials at once.
     async fn register(&mut self, journal: &Journal) -> anyhow::Result<()> {
-        let (old, all) = self.look().await?;
+        let (old, all) = self.inspect().await?;
         let name = &journal.successor;
         let orphan = all.iter().find(|c| c.client_name.as_ref() == Some(name));
         if let Some(orphan) = orphan {
             let id = &orphan.client_id;
             self.readers.none_uses(id.as_str()).await?;
             self.say(&format!(
-                "  successor: {id} ({}) was registered before, but its secret is lost; deleting it",
+                "  successor: {id} ({}) was registered earlier, but its secret is lost; deleting it",
                 clean(name)
             ))?;
             self.delete(id).await?;
@@ -226,9 +225,9 @@ impl Rotation<'_> {
         };
         let registered = match self.site.api.register(&by, &new).await {
             Ok(registered) => registered,
-            Err(error) if error.kind.may_be_done() => {
+            Err(error) if error.kind.may_have_succeeded() => {
                 return Err(error).context(format!(
-                    "whether the successor is registered cannot be told; the next run looks for it by its name, {}",
+                    "the successor may or may not be registered; the next run finds it by its name, {}",
                     clean(name)
                 ));
             }
@@ -244,9 +243,9 @@ impl Rotation<'_> {
             None => bail!("{id} was registered without a secret"),
         };
         if let Err(error) = kept {
-            // without its secret it is of no use to anyone; if it stays, the next run finds it
+            // nobody can use the successor without its secret; if it remains, the next run finds it
             let left = match self.delete(id).await {
-                Ok(()) => format!("the successor {id} was deleted again"),
+                Ok(()) => format!("the successor {id} was deleted"),
                 Err(deleting) => format!("the successor {id} stays behind ({deleting:#})"),
             };
             return Err(error.context(left));
@@ -263,7 +262,7 @@ impl Rotation<'_> {
         let all = self.list().await?;
         if !all.iter().any(|client| client.client_id == next.id) {
             self.say(&format!(
-                "  successor: {} is registered no more; starting anew",
+                "  successor: {} is no longer registered; starting over",
                 next.id
             ))?;
             return self.files.forget_next();
@@ -271,7 +270,7 @@ impl Rotation<'_> {
         let client = self.site.client(&self.args.client)?;
         let probe = &self.args.probe;
         proof::prove(client, next, &self.site.instance, probe).await?;
-        self.say(&format!("  proof: it got a token, and that opens {probe}"))?;
+        self.say(&format!("  proof: it got a token, which opens {probe}"))?;
         self.files.place(next)?;
         self.say(&format!(
             "  credentials: those of {} are in {}, those of {} in {}",
@@ -281,14 +280,12 @@ impl Rotation<'_> {
             self.files.old().display()
         ))?;
         if self.files.is_pair() {
-            self.say(
-                "  note: two files cannot change at once; a credentials_file in their place would",
-            )?;
+            self.say("  note: two files cannot change at once; a single credentials_file would")?;
         }
         Ok(())
     }
 
-    /// Waits for the proxies, and deletes the old client.
+    /// Waits until the proxies have switched, and deletes the old client.
     async fn finish(&mut self, journal: Journal) -> anyhow::Result<Outcome> {
         let new = self.files.current()?.id;
         let all = self.list().await?;
@@ -298,7 +295,7 @@ impl Rotation<'_> {
         };
         if !all.iter().any(is_successor) {
             bail!(
-                "{} holds {new}, which is not the successor that was registered as {}",
+                "{} has {new}, which is not the successor registered as {}",
                 self.files.names(),
                 clean(&journal.successor)
             );
@@ -340,34 +337,37 @@ impl Rotation<'_> {
         deleted.with_context(|| format!("{id} cannot be deleted"))
     }
 
-    /// What the next run would do.
+    /// Prints what the next run would do.
     async fn plan(&mut self) -> anyhow::Result<()> {
         let stage = self.files.stage()?;
         let names = self.files.names();
         let begun = match &stage {
             Stage::Fresh | Stage::Begun(_) => {
-                let (old, _) = self.look().await?;
+                let (old, _) = self.inspect().await?;
                 self.files.try_out()?;
                 let name = old.client_name.unwrap_or_else(|| self.args.client.clone());
                 let successor = match &stage {
                     Stage::Begun(journal) => journal.successor.clone(),
                     _ => name::successor(&name, SystemClock.wall()),
                 };
-                format!("register a successor called {}\n", clean(&successor))
+                format!("register a successor named {}\n", clean(&successor))
             }
             _ => String::new(),
         };
         let placed = match &stage {
             Stage::Placed(_) => String::new(),
             _ => format!(
-                "take a token of the successor, and call {} with it\nput its credentials into {names}\n",
+                "get a token for the successor, and call {} with it\nput its credentials into {names}\n",
                 self.args.probe
             ),
         };
         let waited = if self.readers.is_empty() {
             "wait for no proxy\n".to_owned()
         } else {
-            format!("wait until it is used by {}\n", self.readers.names())
+            format!(
+                "wait until these proxies use it: {}\n",
+                self.readers.names()
+            )
         };
         let old = match &stage {
             Stage::Fresh => self.files.current()?.id.to_string(),
@@ -380,8 +380,8 @@ impl Rotation<'_> {
         ))
     }
 
-    /// Where it stands after a failure, how to go on, and how to go back.
-    fn standing(&self) -> String {
+    /// Describes the progress after a failure, how to resume, and how to revert.
+    fn recovery_advice(&self) -> String {
         let journal = self.files.journal().display().to_string();
         let (next, old) = (self.files.next(), self.files.old());
         let (next, old) = (next.display(), old.display());
@@ -402,7 +402,7 @@ impl Rotation<'_> {
                 "where it stands: the successor's credentials are in {names}; {} is not deleted, unless the failure was that of its deletion, and its credentials are in {old}\n{again}\nto go back: put what {old} holds into {names}, wait until the proxies use it, then delete the successor and remove {old} and {journal}",
                 begun.old
             ),
-            Err(error) => format!("where it stands cannot be told: {error:#}"),
+            Err(error) => format!("the progress is unknown: {error:#}"),
         }
     }
 
@@ -426,7 +426,7 @@ impl Outcome {
     }
 }
 
-/// Reads a path of the API.
+/// Parses a path of the API.
 fn path(text: &str) -> Result<String, &'static str> {
     let sound = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
     sound

@@ -1,17 +1,17 @@
-//! What a successor is called: as the one before, with the time of its registration.
+//! The successor's name: the old name with the time of registration.
 
 use std::time::SystemTime;
 
 /// ` (2027-01-15 08:00:00)`, with a digit for each `0`.
 const SHAPE: &str = " (0000-00-00 00:00:00)";
 
-/// The name of a successor of `old`, registered at `now`.
+/// Returns the name of a successor of `old`, registered at `now`.
 pub(super) fn successor(old: &str, now: SystemTime) -> String {
     let at = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{}{}", base(old), at.strftime(" (%Y-%m-%d %H:%M:%S)"))
 }
 
-/// A name without the time that a rotation put behind it.
+/// Removes the time that a rotation appended to a name.
 pub(super) fn base(name: &str) -> &str {
     let Some(start) = name.len().checked_sub(SHAPE.len()) else {
         return name;

@@ -1,4 +1,4 @@
-//! The proof that a new client is good: it gets a token, and the token opens the API.
+//! Proves that a new client works: it gets a token, and the token opens the API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,17 +19,17 @@ use crate::token::ports::{Outcome, TokenEndpoint};
 use crate::token::token::Token;
 use crate::upstream::Instance;
 
-/// How often a refusal is met again before it is believed: who has just been registered may not be
-/// known everywhere at once. A refusal draws nothing from the pool.
+/// How often a refusal is retried: a new client may not be known everywhere at once. A refusal
+/// costs nothing from the pool.
 const TRIES: u32 = 5;
 
-/// The pause before the next try.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Takes one token of `new` in the way of `client`, and calls `path` with it.
+/// Requests a token with `new` as `client` does, and calls `path` with it.
 ///
 /// # Errors
-/// Which of both failed, and how.
+/// Which of the two failed, and how.
 pub(super) async fn prove(
     client: &config::Client,
     new: &Credentials,
@@ -43,7 +43,7 @@ pub(super) async fn prove(
     };
     let token = token(&config)
         .await
-        .context("the successor gets no token")?;
+        .context("the successor cannot get a token")?;
     let http = Client::new(&instance.route(), &instance.authority, TIMEOUT, None)?;
     let quotation = Quotation::without(vec![token.access_token().to_owned().into()]);
     for left in (0..TRIES).rev() {
@@ -61,7 +61,7 @@ pub(super) async fn prove(
             status if status.is_success() => return Ok(()),
             StatusCode::UNAUTHORIZED if left > 0 => tokio::time::sleep(PAUSE).await,
             status => bail!(
-                "{} answered {path} with {} to the successor's token; if a client may not call that, name another path with --probe",
+                "{} answered {path} with {} to the successor's token; if a client may not call it, choose another path with --probe",
                 instance.authority,
                 status.as_u16()
             ),

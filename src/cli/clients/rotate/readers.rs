@@ -1,4 +1,4 @@
-//! The running proxies that use a client, as their admin addresses tell.
+//! The running proxies that use a client, as reported by their admin addresses.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use crate::cli::admin_client::{AdminClient, Target};
 use crate::cli::status;
 use crate::clock::{Clock, SystemClock};
 
-/// The pause between two looks.
+/// The polling interval.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Running proxies.
 #[derive(Debug)]
 pub(super) struct Readers(Vec<AdminClient>);
 
-/// Which client a proxy uses.
+/// The client that a proxy uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Uses {
-    /// The one that is replaced: configured so, or by the token in hand.
+enum ClientInUse {
+    /// The replaced one: by its configuration, or by its current token.
     Old,
-    /// The successor, and a token of its own.
+    /// The successor, with a token of its own.
     New,
-    /// The successor, but it has no token of its own yet; with what failed last.
+    /// The successor, but without a token yet; with the last failure.
     Soon(Option<String>),
-    /// None of both.
+    /// Neither.
     Neither,
 }
 
 impl Readers {
-    /// Those at `addresses`.
+    /// Returns the proxies at `addresses`.
     ///
     /// # Errors
     /// As for [`AdminClient::at`].
@@ -45,15 +45,15 @@ impl Readers {
         names.join(", ")
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// That each of them uses `old` now.
+    /// Checks that each of them uses `old`.
     ///
     /// # Errors
-    /// Which does not answer, or uses another client.
+    /// The proxy that does not answer, or uses another client.
     pub(super) async fn all_use(&self, old: &str) -> anyhow::Result<()> {
         for reader in &self.0 {
             let (_, report) = status::report(reader).await?;
@@ -61,25 +61,25 @@ impl Readers {
             let tokens = report.clients.iter().filter_map(|c| c.token.as_ref());
             if tokens.clone().any(|token| token.client_id.is_empty()) {
                 bail!(
-                    "the proxy at {address} does not tell whose token it holds, for it is of version {}: update it first",
+                    "the proxy at {address} does not report whose token it has, because its version is {}: update it first",
                     report.version
                 );
             }
-            if uses(&report, old, "") != Uses::Old {
-                bail!("the proxy at {address} does not use {old}: leave it out, or name another");
+            if uses(&report, old, "") != ClientInUse::Old {
+                bail!("the proxy at {address} does not use {old}: leave it out, or give another");
             }
         }
         Ok(())
     }
 
-    /// That none of them uses `id`.
+    /// Checks that none of them uses `id`.
     ///
     /// # Errors
-    /// Which does, or does not answer.
+    /// The proxy that does, or does not answer.
     pub(super) async fn none_uses(&self, id: &str) -> anyhow::Result<()> {
         for reader in &self.0 {
             let (_, report) = status::report(reader).await?;
-            if uses(&report, id, "") == Uses::Old {
+            if uses(&report, id, "") == ClientInUse::Old {
                 bail!("the proxy at {} uses {id}", reader.address());
             }
         }
@@ -89,7 +89,7 @@ impl Readers {
     /// Waits until each of them has a token of `new`, and none of `old`.
     ///
     /// # Errors
-    /// What the first of them did last that is not there after `patience`.
+    /// The last state of the first proxy that has not switched after `patience`.
     pub(super) async fn take_over(
         &self,
         old: &str,
@@ -102,10 +102,10 @@ impl Readers {
                 let seen = match status::report(reader).await {
                     Ok((_, report)) => uses(&report, old, new),
                     Err(error) if SystemClock.now() >= deadline => return Err(error),
-                    // it may be restarting
-                    Err(_) => Uses::Neither,
+                    // the proxy may be restarting
+                    Err(_) => ClientInUse::Neither,
                 };
-                if seen == Uses::New {
+                if seen == ClientInUse::New {
                     break;
                 }
                 if SystemClock.now() >= deadline {
@@ -120,32 +120,34 @@ impl Readers {
     }
 }
 
-impl Uses {
+impl ClientInUse {
     fn in_words(&self) -> String {
         match self {
-            Uses::Old => "still uses the old client; does it read the same file?".to_owned(),
-            Uses::New => "uses the new client".to_owned(),
-            Uses::Soon(None) => "has no token of the new client yet".to_owned(),
-            Uses::Soon(Some(why)) => format!("gets no token of the new client: {why}"),
-            Uses::Neither => "uses neither the old client nor the new one".to_owned(),
+            ClientInUse::Old => {
+                "still uses the old client; check that it reads the same file".to_owned()
+            }
+            ClientInUse::New => "uses the new client".to_owned(),
+            ClientInUse::Soon(None) => "has no token of the new client yet".to_owned(),
+            ClientInUse::Soon(Some(why)) => format!("cannot get a token for the new client: {why}"),
+            ClientInUse::Neither => "uses neither the old client nor the new one".to_owned(),
         }
     }
 }
 
-fn uses(report: &StatusReport, old: &str, new: &str) -> Uses {
+fn uses(report: &StatusReport, old: &str, new: &str) -> ClientInUse {
     let of_old = report.clients.iter().any(|client| {
         let token = client.token.as_ref();
         client.client_id == old || token.is_some_and(|token| token.client_id == old)
     });
     if of_old {
-        return Uses::Old;
+        return ClientInUse::Old;
     }
     let Some(client) = report.clients.iter().find(|client| client.client_id == new) else {
-        return Uses::Neither;
+        return ClientInUse::Neither;
     };
     match &client.token {
-        Some(token) if token.usable && token.client_id == new => Uses::New,
-        _ => Uses::Soon(
+        Some(token) if token.usable && token.client_id == new => ClientInUse::New,
+        _ => ClientInUse::Soon(
             client
                 .failure
                 .as_ref()
@@ -180,12 +182,12 @@ mod tests {
     #[test]
     fn the_old_client_is_in_use_while_its_token_is() {
         for (configured, token_of, expected) in [
-            ("old", Some("old"), Uses::Old),
-            ("old", None, Uses::Old),
-            ("new", Some("old"), Uses::Old),
-            ("new", None, Uses::Soon(None)),
-            ("new", Some("new"), Uses::New),
-            ("other", Some("other"), Uses::Neither),
+            ("old", Some("old"), ClientInUse::Old),
+            ("old", None, ClientInUse::Old),
+            ("new", Some("old"), ClientInUse::Old),
+            ("new", None, ClientInUse::Soon(None)),
+            ("new", Some("new"), ClientInUse::New),
+            ("other", Some("other"), ClientInUse::Neither),
         ] {
             let report = report(configured, token_of);
             assert_eq!(

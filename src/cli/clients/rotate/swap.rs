@@ -1,5 +1,5 @@
-//! Files that lie behind one link to a directory, as a mounted Kubernetes secret has them: they
-//! change at once, when that link is put in the place of another.
+//! Files behind one link to a directory, as in a mounted Kubernetes Secret. They change atomically
+//! when that link is replaced.
 //!
 //! ```text
 //! id      -> ..data/id
@@ -16,21 +16,21 @@ use std::path::{Component, Path, PathBuf};
 use crate::atomic_file::{self, Pending};
 use crate::secret::Secret;
 
-/// The link behind which files lie.
+/// The link to the directory with the files.
 #[derive(Debug)]
-pub(super) struct Shared {
-    /// The directory in which it stands.
+pub(super) struct SharedLink {
+    /// The directory that contains it.
     directory: PathBuf,
-    /// Its name there.
+    /// Its name.
     name: OsString,
 }
 
-impl Shared {
-    /// The one link behind which all of `paths` lie; `None` if there is none.
-    pub(super) fn by(paths: &[&Path]) -> Option<Shared> {
-        let mut all = paths.iter().map(|path| Shared::of(path));
+impl SharedLink {
+    /// Finds the one link behind which all of `paths` lie, if there is one.
+    pub(super) fn by(paths: &[&Path]) -> Option<SharedLink> {
+        let mut all = paths.iter().map(|path| SharedLink::of(path));
         let first = all.next()??;
-        let one = |other: Option<Shared>| {
+        let one = |other: Option<SharedLink>| {
             other.is_some_and(|o| {
                 (o.directory, o.name) == (first.directory.clone(), first.name.clone())
             })
@@ -38,7 +38,7 @@ impl Shared {
         all.all(one).then_some(first)
     }
 
-    fn of(path: &Path) -> Option<Shared> {
+    fn of(path: &Path) -> Option<SharedLink> {
         let directory = path.parent()?;
         let target = fs::read_link(path).ok()?;
         let mut parts = target.components();
@@ -49,17 +49,17 @@ impl Shared {
         };
         let there = directory.join(link);
         let is_link = fs::symlink_metadata(&there).ok()?.is_symlink();
-        (is_link && there.is_dir()).then(|| Shared {
+        (is_link && there.is_dir()).then(|| SharedLink {
             directory: directory.to_owned(),
             name: link.to_owned(),
         })
     }
 
-    /// Gives the files at `changed` another content, and leaves all others behind the link as they
-    /// are: a directory with all of it takes the place of the one that is there.
+    /// Gives the files at `changed` new content and keeps all others behind the link: a new
+    /// directory with all of them replaces the old one.
     ///
     /// # Errors
-    /// The system's; nothing has changed unless it is about removing what was there before.
+    /// The system's. Nothing has changed, unless the error is about removing the old directory.
     pub(super) fn replace(&self, changed: &[(&Path, &Secret)]) -> io::Result<()> {
         let link = self.directory.join(&self.name);
         let old = fs::canonicalize(&link)?;
@@ -87,7 +87,7 @@ impl Shared {
         fs::remove_dir_all(&old)
     }
 
-    /// One of two names, which take turns.
+    /// The other one of two alternating names.
     fn another_name(&self, taken: Option<&OsStr>) -> OsString {
         let first = with(&self.name, ".a");
         if taken == Some(&first) {
@@ -98,7 +98,7 @@ impl Shared {
     }
 }
 
-/// An empty directory like `old`; what a killed process left in its place is removed.
+/// Creates an empty directory like `old`; removes what a killed process left there.
 fn make_like(old: &Path, new: &Path) -> io::Result<()> {
     if new.exists() {
         fs::remove_dir_all(new)?;
@@ -175,7 +175,7 @@ mod tests {
     fn both_change_and_the_rest_stays() {
         let (directory, id, secret) = layout();
         for (nth, name) in [(1, "..data.a"), (2, "..data.b"), (3, "..data.a")] {
-            let shared = Shared::by(&[&id, &secret]).unwrap();
+            let shared = SharedLink::by(&[&id, &secret]).unwrap();
             let (new_id, new_secret) = (format!("id {nth}"), format!("secret {nth}"));
             let changed = [
                 (id.as_path(), &Secret::from(new_id.clone())),
@@ -199,7 +199,7 @@ mod tests {
         fs::create_dir(directory.path().join("..data.a")).unwrap();
         fs::write(directory.path().join("..data.a/secret"), "half").unwrap();
         symlink("nowhere", directory.path().join("..data.tmp")).unwrap();
-        let shared = Shared::by(&[&id, &secret]).unwrap();
+        let shared = SharedLink::by(&[&id, &secret]).unwrap();
         let new = Secret::from("new".to_owned());
         shared.replace(&[(&secret, &new)]).unwrap();
         assert_eq!(
@@ -216,9 +216,9 @@ mod tests {
         let elsewhere = directory.path().join("elsewhere");
         symlink("..1/id", &elsewhere).unwrap();
         for other in [&plain, &elsewhere, &directory.path().join("none")] {
-            assert!(Shared::by(&[other]).is_none(), "{other:?}");
-            assert!(Shared::by(&[&id, other]).is_none(), "{other:?}");
+            assert!(SharedLink::by(&[other]).is_none(), "{other:?}");
+            assert!(SharedLink::by(&[&id, other]).is_none(), "{other:?}");
         }
-        assert!(Shared::by(&[&id, &secret]).is_some());
+        assert!(SharedLink::by(&[&id, &secret]).is_some());
     }
 }

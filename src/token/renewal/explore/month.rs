@@ -1,6 +1,6 @@
-//! Thirty days of the small world: every order of steps is drawn, and a fault comes every ten minutes
-//! or so: outages in part, for all or for one replica, slow and lost answers, records that are wiped
-//! or rolled back, processes that die and leave their seats behind, clocks that step.
+//! Thirty days of the small world with random steps and a fault every ten minutes or so. The
+//! faults: partial outages for all or one replica, slow and lost answers, records that are wiped or
+//! rolled back, processes that die without leaving the fleet, clocks that step.
 
 use super::world::{Choice, World};
 

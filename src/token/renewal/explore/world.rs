@@ -1,4 +1,4 @@
-//! The small world: replicas, a store and an issuer, and what can happen to them.
+//! The modelled world: replicas, a store, an issuer, and the events among them.
 
 mod digest;
 mod misfortune;
@@ -6,38 +6,38 @@ mod verdict;
 
 use std::time::{Duration, SystemTime};
 
-use super::super::{Action, Event, Note, Renewal, Seen};
+use super::super::{Action, Context, Event, Note, Renewal};
 use crate::client_id::ClientId;
 use crate::clock::Instant;
 use crate::secret::Secret;
 use crate::token::budget;
-use crate::token::cache::{DEAD, Refusals};
-use crate::token::ports::{Grant, Outcome, Rank, Record, RequestError, StoreError};
+use crate::token::cache::{REVOKED_AFTER, Rejections};
+use crate::token::ports::{Grant, Membership, Outcome, Record, RequestError, StoreError};
 use crate::token::schedule::Config;
 
 const REPLICAS: usize = 3;
-/// So many may go on without the store.
-const SEATS: usize = 2;
+/// How many replicas may continue without the store.
+const MAX_STANDBYS: usize = 2;
 /// In milliseconds, as all times here.
 const REFILL: u64 = 60_000;
 const LIFE: u64 = 300_000;
-/// One more than may ask without the store.
-const CAPACITY: u64 = SEATS as u64 + 1;
-/// After so long a seat of a process that was killed is free.
-const SEAT_EXPIRES: u64 = 15_000;
-/// So soon after a kill all seats belong to processes that live.
-const STALE: u64 = SEAT_EXPIRES + 1_000;
-/// So soon a process that was killed is started again.
+/// One more than may make requests without the store.
+const CAPACITY: u64 = MAX_STANDBYS as u64 + 1;
+/// When the standby place of a killed process expires.
+const STANDBY_EXPIRY: u64 = 15_000;
+/// When all standby places belong to live processes again, after a kill.
+const STALE: u64 = STANDBY_EXPIRY + 1_000;
+/// When a killed process is restarted.
 const RESTART: u64 = 1_000;
-/// A long outage: from a renewal beyond the end of the token before it.
+/// A long outage: from a renewal until after the previous token has expired.
 const OUTAGE: u64 = 200_000;
-/// For so long a process stands still: longer than a lease.
+/// How long a stalled process stands still: longer than a lease.
 const STALL: u64 = 70_000;
-/// After so long a change is seen that was not told.
-const LOOK: u64 = 11_000;
-/// So soon after the store all hold a token again.
+/// When a change is noticed by polling.
+const POLL: u64 = 11_000;
+/// When every replica holds a token again after the store has recovered.
 const BACK: u64 = 5_000;
-/// So soon after any other fault: the longest pause for a process that asks in vain, and some time.
+/// The same after any other fault: the longest backoff, and a margin.
 const SETTLED: u64 = 16_000;
 
 const CONFIG: Config = Config {
@@ -49,7 +49,7 @@ const CONFIG: Config = Config {
     },
 };
 
-/// What fails at the store, for all.
+/// Which operations of the store fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Fair,
@@ -62,68 +62,67 @@ pub(super) enum Mode {
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// What a replica has under way ends, so.
+    /// A replica's action ends in this way.
     End(usize, How),
-    /// Time passes until something happens.
+    /// Time passes until the next event.
     Pass,
-    /// A replica is killed, and started again soon.
+    /// A replica is killed, and restarted soon.
     Kill(usize),
-    /// A replica ends in good order, and is started again soon.
+    /// A replica shuts down, and is restarted soon.
     Restart(usize),
-    /// What a replica has under way takes longer than a lease.
+    /// A replica's action takes longer than a lease.
     Stall(usize),
-    /// The store fails for so long.
+    /// The store fails for that long.
     Set(Mode, u64),
-    /// The store fails for so long, for one replica only.
+    /// The store fails for that long, for one replica.
     SetFor(usize, Mode, u64),
-    /// What a replica has under way takes so long.
+    /// A replica's action takes that long.
     Slow(usize, u64),
-    /// A replica's clock is off by so much from now on.
+    /// A replica's clock is off by that much from now on.
     Step(usize, i64),
-    /// The store keeps what it kept before.
+    /// The store rolls back to the previous record.
     RollBack,
-    /// The store keeps nothing any more.
+    /// The store loses the record.
     Wipe,
-    /// The API refuses the token that is kept, for everyone.
+    /// The API revokes the stored token.
     Revoke,
 }
 
 /// How an action ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
-    /// As the store and the issuer have it.
+    /// As the store and the issuer decide.
     Well,
-    /// With an error; nothing was done.
+    /// With an error, and without effect.
     Failed,
-    /// With an error, but it was done.
+    /// With an error, but it took effect.
     Lost,
-    /// With what was there before the last change.
+    /// With the record before the last change.
     Stale,
 }
 
 #[derive(Clone, Debug)]
 struct Replica {
-    /// No other process has had it.
+    /// Unique to this process.
     name: u32,
     machine: Renewal,
     under_way: UnderWay,
-    /// What is under way does not end before this.
+    /// The action in progress does not end before this.
     stalled_until: u64,
-    /// Something has changed that it is told of from then on.
-    told_at: Option<u64>,
-    /// It is down until then.
+    /// When the replica is notified of a change.
+    notified_at: Option<u64>,
+    /// The replica is down until then.
     down_until: Option<u64>,
     started: u64,
     lease: Option<u32>,
-    rank: Rank,
-    refusals: Refusals,
-    /// By so much its clock is off.
+    membership: Membership,
+    rejections: Rejections,
     skew: i64,
-    /// It is told of a refusal.
-    is_judged: bool,
-    /// How often it has told of another state of the store since the last fault.
-    told_of_store: u8,
-    /// Requests that are booked nowhere but in its own pool.
+    /// A rejection has not been delivered yet.
+    has_new_verdict: bool,
+    /// How often it reported a change of the store's state since the last fault.
+    store_notes: u8,
+    /// Requests that only its own pool accounts for.
     unbooked: u32,
 }
 
@@ -136,7 +135,7 @@ enum UnderWay {
     Wait(u64),
 }
 
-/// Everything.
+/// The whole state.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     now: u64,
@@ -144,15 +143,14 @@ pub(super) struct World {
     processes: u32,
     record: Option<Record>,
     before: Option<Record>,
-    /// Who holds the lease, and its end.
+    /// The lease in force, and its end.
     holder: Option<(u32, u64)>,
     leases: u32,
-    /// Each with its process and its last sign of life.
-    seats: Vec<(u32, u64)>,
+    /// Each with its process and its last heartbeat.
+    standbys: Vec<(u32, u64)>,
     mode: (Mode, u64),
-    /// For whom the store fails; for all if for none.
+    /// The only replica for which the store fails; all if `None`.
     only: Option<usize>,
-    /// So many tokens were issued.
     issued: u64,
     /// When the issuer's pool is full.
     full_at: u64,
@@ -160,17 +158,16 @@ pub(super) struct World {
     had_faults: bool,
     /// Until when a replica may be without a token.
     excused_until: u64,
-    /// Requests of processes that died, which nobody knows of.
+    /// Requests of dead processes that no pool accounts for.
     forgotten: u32,
-    /// The youngest token that the API refuses.
+    /// The newest token that the API rejects.
     revoked: u64,
-    /// When a seat may last have belonged to a process that is gone.
-    seats_stale_until: u64,
-    /// Since when the store fails, if that was long enough after the seats were settled.
+    /// The last time at which a standby place may have belonged to a dead process.
+    standbys_stale_until: u64,
+    /// The outage began long enough after the standby places were settled.
     settled_outage: bool,
-    /// Until when the faults before this outage excuse anything.
+    /// Until when faults before this outage excuse anything.
     excused_from: u64,
-    /// What is wrong.
     problem: Option<&'static str>,
 }
 
@@ -184,7 +181,7 @@ impl World {
             before: None,
             holder: None,
             leases: 0,
-            seats: Vec::new(),
+            standbys: Vec::new(),
             mode: (Mode::Fair, 0),
             only: None,
             issued: 0,
@@ -194,7 +191,7 @@ impl World {
             excused_until: SETTLED,
             forgotten: 0,
             revoked: 0,
-            seats_stale_until: 0,
+            standbys_stale_until: 0,
             settled_outage: false,
             excused_from: 0,
             problem: None,
@@ -203,7 +200,7 @@ impl World {
             let replica = world.process();
             world.replicas.push(replica);
         }
-        world.attend();
+        world.heartbeat();
         world
     }
 
@@ -215,17 +212,17 @@ impl World {
         self.issued
     }
 
-    /// The steps that are possible.
+    /// The possible steps.
     pub(super) fn choices(&self) -> Vec<Choice> {
         let mut choices = Vec::new();
         let ready: Vec<usize> = (0..REPLICAS).filter(|nth| self.is_ready(*nth)).collect();
         if ready.is_empty() {
             choices.push(Choice::Pass);
         }
-        // the end of a wait changes nothing for others: in which order several end makes no difference
+        // the end of a wait affects no other replica, so the order of several is irrelevant
         let waiting = |nth: &&usize| matches!(self.replicas[**nth].under_way, UnderWay::Wait(_));
-        // nor are all orders gone through once nothing more can happen to a fleet that has recovered:
-        // without faults they are, from the start
+        // a recovered fleet without further faults is not explored in all orders either: the
+        // exploration without faults covers them
         let has_recovered = self.had_faults && self.faults == 0 && self.now > self.excused_until;
         let first = ready.iter().find(waiting);
         let first = first.or(ready.first().filter(|_| has_recovered));
@@ -233,7 +230,7 @@ impl World {
             Some(nth) => choices.push(Choice::End(*nth, How::Well)),
             None => choices.extend(ready.iter().map(|nth| Choice::End(*nth, How::Well))),
         }
-        // last, and so taken first: what is found has few steps before its faults
+        // faults last, so that they are taken first: a failure is found after few steps
         if self.faults > 0 && self.now > 0 {
             if self.mode.0 == Mode::Fair {
                 for mode in [Mode::Reads, Mode::Leases, Mode::Publications, Mode::All] {
@@ -263,7 +260,7 @@ impl World {
         choices
     }
 
-    /// For people.
+    /// The step for a failure message.
     pub(super) fn describe(&self, choice: &Choice) -> String {
         match choice {
             Choice::End(nth, how) => {
@@ -272,7 +269,7 @@ impl World {
                     UnderWay::Publish(record) => {
                         format!("publish generation {}", record.generation)
                     }
-                    UnderWay::Wait(_) if replica.told_at.is_some() => "wait, told".to_owned(),
+                    UnderWay::Wait(_) if replica.notified_at.is_some() => "wait, told".to_owned(),
                     what => format!("{what:?}"),
                 };
                 format!("replica {nth}: {what}: {how:?} (store: {:?})", self.mode.0)
@@ -297,7 +294,7 @@ impl World {
             }
             Choice::Kill(nth) => {
                 self.fault(RESTART + SETTLED);
-                self.seats_stale_until = self.now + STALE;
+                self.standbys_stale_until = self.now + STALE;
                 self.settled_outage = false;
                 self.forgotten += self.replicas[nth].unbooked;
                 self.replicas[nth].down_until = Some(self.now + RESTART);
@@ -307,7 +304,7 @@ impl World {
                 self.forgotten += self.replicas[nth].unbooked;
                 let name = self.replicas[nth].name;
                 if !matches!(self.mode.0, Mode::Leases | Mode::All) {
-                    self.seats.retain(|seat| seat.0 != name);
+                    self.standbys.retain(|standby| standby.0 != name);
                 }
                 self.settled_outage = false;
                 self.replicas[nth].down_until = Some(self.now + RESTART);
@@ -315,16 +312,16 @@ impl World {
             Choice::Stall(nth) => {
                 self.fault(STALL + SETTLED);
                 self.settled_outage = false;
-                self.seats_stale_until = self.now + STALL + STALE;
+                self.standbys_stale_until = self.now + STALL + STALE;
                 self.replicas[nth].stalled_until = self.now + STALL;
             }
             Choice::Set(mode, lasts) => {
                 self.excused_from = self.excused_until;
                 self.fault(lasts + BACK);
                 self.mode = (mode, self.now + lasts);
-                self.settled_outage = self.now > self.seats_stale_until.max(self.excused_from);
+                self.settled_outage = self.now > self.standbys_stale_until.max(self.excused_from);
                 if matches!(mode, Mode::Reads | Mode::All) {
-                    self.tell(self.now);
+                    self.notify(self.now);
                 }
             }
             Choice::SetFor(nth, mode, lasts) => {
@@ -344,14 +341,14 @@ impl World {
                 self.fault(SETTLED);
                 self.forgotten += 1;
                 self.record.clone_from(&self.before);
-                self.tell(self.now);
+                self.notify(self.now);
             }
             Choice::Wipe => {
                 self.fault(SETTLED);
                 self.forgotten += 1;
                 self.before = self.record.take();
                 self.holder = None;
-                self.tell(self.now);
+                self.notify(self.now);
             }
             Choice::Revoke => {
                 self.fault(REFILL + SETTLED);
@@ -361,19 +358,19 @@ impl World {
                 for replica in &mut self.replicas {
                     let held = replica.machine.token.as_ref().map(|t| t.generation());
                     if let Some(generation) = held {
-                        replica.refusals = Refusals {
+                        replica.rejections = Rejections {
                             generation,
-                            in_a_row: DEAD,
+                            in_a_row: REVOKED_AFTER,
                             accepted: generation,
                         };
-                        replica.is_judged = true;
+                        replica.has_new_verdict = true;
                     }
                 }
             }
         }
     }
 
-    /// A lease that nobody uses any more holds everybody up until it ends.
+    /// An abandoned lease blocks all replicas until it expires.
     fn excuse_for_lease(&mut self) {
         let is_used = |lease: u32| {
             let mut replicas = self.replicas.iter();
@@ -391,7 +388,7 @@ impl World {
     fn fault(&mut self, lasts: u64) {
         self.faults -= 1;
         for replica in &mut self.replicas {
-            replica.told_of_store = 0;
+            replica.store_notes = 0;
         }
         self.excused_until = self.excused_until.max(self.now + lasts);
     }
@@ -403,8 +400,8 @@ impl World {
         }
         match replica.under_way {
             UnderWay::Wait(at) => {
-                let told = replica.told_at.unwrap_or(u64::MAX);
-                at.min(told) <= self.now || replica.is_judged
+                let told = replica.notified_at.unwrap_or(u64::MAX);
+                at.min(told) <= self.now || replica.has_new_verdict
             }
             _ => true,
         }
@@ -416,7 +413,7 @@ impl World {
                 return until;
             }
             let waits = match replica.under_way {
-                UnderWay::Wait(at) => at.min(replica.told_at.unwrap_or(u64::MAX)),
+                UnderWay::Wait(at) => at.min(replica.notified_at.unwrap_or(u64::MAX)),
                 _ => self.now,
             };
             waits.max(replica.stalled_until)
@@ -428,14 +425,14 @@ impl World {
         };
         self.now = next.max(self.now + 1);
         if self.full_at <= self.now {
-            // whatever was forgotten is refilled
+            // what no pool accounted for has been refilled
             self.forgotten = 0;
         }
         if self.mode.0 != Mode::Fair && self.mode.1 <= self.now {
             let was = std::mem::replace(&mut self.mode, (Mode::Fair, 0)).0;
             self.only = None;
             if matches!(was, Mode::Reads | Mode::All) {
-                self.tell(self.now);
+                self.notify(self.now);
             }
         }
         for nth in 0..REPLICAS {
@@ -446,41 +443,41 @@ impl World {
                 self.replicas[nth] = self.process();
             }
         }
-        self.attend();
+        self.heartbeat();
     }
 
     fn process(&mut self) -> Replica {
         self.processes += 1;
         let id = ClientId::parse("id").unwrap();
         let mut machine = Renewal::new(CONFIG, id, instant(self.now));
-        let seen = Seen {
+        let context = Context {
             now: instant(self.now),
             wall: wall(self.now),
             jitter: 0.5,
-            rank: Rank::Unknown,
-            refusals: Refusals::default(),
+            membership: Membership::Unknown,
+            rejections: Rejections::default(),
         };
-        machine.on(Event::Started(None), &seen);
+        machine.on(Event::Started(None), &context);
         Replica {
             name: self.processes,
             machine,
             under_way: UnderWay::Read,
             stalled_until: 0,
-            told_at: None,
+            notified_at: None,
             down_until: None,
             started: self.now,
             lease: None,
-            rank: Rank::Unknown,
-            refusals: Refusals::default(),
+            membership: Membership::Unknown,
+            rejections: Rejections::default(),
             skew: 0,
-            is_judged: false,
-            told_of_store: 0,
+            has_new_verdict: false,
+            store_notes: 0,
             unbooked: 0,
         }
     }
 
-    /// Each gives a sign of life, takes a seat if there is one, and learns its rank.
-    fn attend(&mut self) {
+    /// Sends heartbeats, takes free standby places, and updates the positions.
+    fn heartbeat(&mut self) {
         let now = self.now;
         if self.mode.0 == Mode::All {
             return;
@@ -490,36 +487,37 @@ impl World {
             replicas.any(|r| r.name == name && r.down_until.is_none() && r.stalled_until <= now)
         };
         if self.mode.0 != Mode::Leases {
-            for seat in &mut self.seats {
-                if living(seat.0) {
-                    seat.1 = now;
+            for standby in &mut self.standbys {
+                if living(standby.0) {
+                    standby.1 = now;
                 }
             }
-            self.seats.retain(|seat| now - seat.1 < SEAT_EXPIRES);
+            self.standbys
+                .retain(|standby| now - standby.1 < STANDBY_EXPIRY);
         }
         for replica in &mut self.replicas {
             let is_up = replica.down_until.is_none() && replica.stalled_until <= now;
-            let own = |seats: &[(u32, u64)]| seats.iter().position(|s| s.0 == replica.name);
+            let own = |standbys: &[(u32, u64)]| standbys.iter().position(|s| s.0 == replica.name);
             if is_up
-                && own(&self.seats).is_none()
-                && self.seats.len() < SEATS
+                && own(&self.standbys).is_none()
+                && self.standbys.len() < MAX_STANDBYS
                 && self.mode.0 != Mode::Leases
             {
-                self.seats.push((replica.name, now));
+                self.standbys.push((replica.name, now));
             }
-            let all = self.seats.len();
-            let (before, all) = own(&self.seats).map_or((all, all + 1), |own| (own, all));
-            replica.rank = Rank::Among {
+            let all = self.standbys.len();
+            let (before, all) = own(&self.standbys).map_or((all, all + 1), |own| (own, all));
+            replica.membership = Membership::Member {
                 before: u32::try_from(before).unwrap(),
                 all: u32::try_from(all).unwrap(),
             };
         }
     }
 
-    /// All who wait are told at `at` that something has changed.
-    fn tell(&mut self, at: u64) {
+    /// Notifies all waiting replicas of a change at `at`.
+    fn notify(&mut self, at: u64) {
         for replica in &mut self.replicas {
-            replica.told_at = Some(replica.told_at.map_or(at, |told| told.min(at)));
+            replica.notified_at = Some(replica.notified_at.map_or(at, |told| told.min(at)));
         }
     }
 
@@ -528,21 +526,21 @@ impl World {
         let under_way = self.replicas[nth].under_way.clone();
         let event = match under_way {
             UnderWay::Read => Event::Read(match (mode, how) {
-                (Mode::Reads | Mode::All, _) | (_, How::Failed) => Err(away()),
+                (Mode::Reads | Mode::All, _) | (_, How::Failed) => Err(unavailable()),
                 (_, How::Stale) => Ok(self.before.clone()),
                 _ => Ok(self.record.clone()),
             }),
             UnderWay::Lease => {
                 let fails = matches!(mode, Mode::Leases | Mode::All) || how == How::Failed;
                 Event::Leased(match fails {
-                    true => Err(away()),
+                    true => Err(unavailable()),
                     false => {
                         let granted = self.lease(nth);
                         match how {
                             How::Lost => {
-                                // the store has it, and nobody knows
+                                // the store granted it, but the replica does not know
                                 self.replicas[nth].lease = None;
-                                Err(away())
+                                Err(unavailable())
                             }
                             _ => Ok(granted),
                         }
@@ -552,11 +550,11 @@ impl World {
             UnderWay::Publish(record) => {
                 let fails = matches!(mode, Mode::Publications | Mode::All) || how == How::Failed;
                 Event::Published(match fails {
-                    true => Err(away()),
+                    true => Err(unavailable()),
                     false => {
                         let published = self.publish(nth, &record);
                         match how {
-                            How::Lost => Err(away()),
+                            How::Lost => Err(unavailable()),
                             _ => published,
                         }
                     }
@@ -565,9 +563,9 @@ impl World {
             UnderWay::Ask => Event::Answered(self.answer(nth, how)),
             UnderWay::Wait(_) => {
                 let replica = &mut self.replicas[nth];
-                if std::mem::take(&mut replica.is_judged) {
-                    Event::Judged
-                } else if replica.told_at.take_if(|at| *at <= self.now).is_some() {
+                if std::mem::take(&mut replica.has_new_verdict) {
+                    Event::VerdictChanged
+                } else if replica.notified_at.take_if(|at| *at <= self.now).is_some() {
                     Event::Changed
                 } else {
                     Event::Time
@@ -588,24 +586,24 @@ impl World {
         let now = self.now;
         let mode = self.mode_of(nth);
         let replica = &mut self.replicas[nth];
-        let seen = Seen {
+        let context = Context {
             now: instant(now),
             wall: wall(now.saturating_add_signed(replica.skew)),
             jitter: 0.5,
-            rank: replica.rank,
-            refusals: replica.refusals,
+            membership: replica.membership,
+            rejections: replica.rejections,
         };
-        let action = replica.machine.on(event, &seen);
-        let of_store = |note: &Note| matches!(note, Note::Store(_));
-        let told = replica.machine.notes().filter(of_store).count();
-        replica.told_of_store += u8::try_from(told).unwrap();
+        let action = replica.machine.on(event, &context);
+        let is_store_note = |note: &Note| matches!(note, Note::Store(_));
+        let told = replica.machine.notes().filter(is_store_note).count();
+        replica.store_notes += u8::try_from(told).unwrap();
         replica.under_way = match action {
             Action::Read => UnderWay::Read,
             Action::Lease => UnderWay::Lease,
             Action::Publish(record) => UnderWay::Publish(*record),
             Action::Ask => UnderWay::Ask,
             Action::WaitUntil(at) => UnderWay::Wait(model(at)),
-            Action::Leave => unreachable!("nobody is told to end"),
+            Action::Leave => unreachable!("no replica is stopped here"),
         };
         if !replica.machine.holds_lease()
             && let Some(lease) = replica.lease.take()
@@ -630,16 +628,18 @@ impl World {
         let is_holder = self.holder.map(|(held, _)| held) == lease && lease.is_some();
         let kept = self.record.as_ref().map_or(0, |kept| kept.generation);
         if !is_holder || record.generation < kept {
-            return Err(StoreError::Overtaken("another knows better".to_owned()));
+            return Err(StoreError::Conflict(
+                "the store has a newer record".to_owned(),
+            ));
         }
         self.replicas[nth].unbooked = 0;
         let is_newer = record.generation > kept;
         self.before = self.record.replace(record.clone());
         if is_newer {
-            self.tell(self.now);
-            self.replicas[nth].told_at = None;
+            self.notify(self.now);
+            self.replicas[nth].notified_at = None;
         } else {
-            self.tell(self.now + LOOK);
+            self.notify(self.now + POLL);
         }
         Ok(())
     }
@@ -654,14 +654,15 @@ impl World {
             return Err(failed(Outcome::Connect));
         }
         self.replicas[nth].unbooked += 1;
-        let is_stranger = self.replicas[nth].rank == Rank::Unknown && self.mode.0 != Mode::Fair;
+        let is_stranger =
+            self.replicas[nth].membership == Membership::Unknown && self.mode.0 != Mode::Fair;
         if is_stranger || self.only == Some(nth) {
-            // it has never found the store, or is the only one without: nobody counts on it
+            // nobody accounts for a replica that cannot reach the store alone
             self.forgotten += 1;
         }
         if self.full_at.saturating_sub(self.now) > (CAPACITY - 1) * REFILL {
             if self.forgotten == 0 {
-                self.problem = Some("a request that the pool does not allow");
+                self.problem = Some("a request beyond the pool");
             }
             return Err(failed(Outcome::RateLimited));
         }
@@ -677,8 +678,8 @@ impl World {
     }
 }
 
-fn away() -> StoreError {
-    StoreError::Away("it fails".to_owned())
+fn unavailable() -> StoreError {
+    StoreError::Unavailable("it fails".to_owned())
 }
 
 const START: Duration = Duration::from_secs(100_000);
@@ -687,7 +688,7 @@ fn instant(at: u64) -> Instant {
     Instant::ORIGIN + START + Duration::from_millis(at)
 }
 
-/// The time of the model; 0 for all that lies before it.
+/// A time of the model; 0 for all times before its start.
 fn model(at: Instant) -> u64 {
     let since = at.since(Instant::ORIGIN + START);
     u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)

@@ -1,9 +1,9 @@
-//! A fleet whose store fails in part, in virtual time: it can be read and not written, or loses the
-//! lease alone.
+//! A fleet whose store fails in part, in virtual time: it cannot be written, or only its leases
+//! fail.
 
 use super::without_store::Fleet;
 use super::*;
-use crate::token::ports::Rank;
+use crate::token::ports::Membership;
 
 /// What fails.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,7 @@ enum Fails {
 const WAYS: [Fails; 4] = [Fails::Lease, Fails::Publish, Fails::Writes, Fails::All];
 
 impl Fails {
-    /// It fails from now on, or works again. Nobody is told: a store that is read may notice nothing.
+    /// The part fails from now on, or works again. Nobody is notified: reading may notice nothing.
     fn set(self, store: &SharedStore, fails: bool) {
         let parts = match self {
             Fails::Lease => vec![&store.0.no_lease],
@@ -31,8 +31,8 @@ impl Fails {
     }
 }
 
-/// All places among those who go on without the store are taken by processes that are gone.
-const OUTRANKED: Rank = Rank::Among { before: 4, all: 5 };
+/// All standby places are taken by processes that are gone.
+const NOT_STANDBY: Membership = Membership::Member { before: 4, all: 5 };
 
 #[tokio::test(start_paused = true)]
 async fn whatever_failed_all_hold_a_token_5_s_after_it_works_again() {
@@ -41,7 +41,7 @@ async fn whatever_failed_all_hold_a_token_5_s_after_it_works_again() {
             for lasts in [1, 5, 61, 300] {
                 let store = SharedStore::default();
                 fails.set(&store, true);
-                let fleet = Fleet::at(store, std::iter::repeat_n(OUTRANKED, size)).await;
+                let fleet = Fleet::at(store, std::iter::repeat_n(NOT_STANDBY, size)).await;
                 fleet.pass(lasts).await;
                 fails.set(&fleet.store, false);
                 fleet.pass(5).await;
@@ -60,7 +60,7 @@ async fn nor_does_the_order_matter_in_which_parts_fail_and_work_again() {
         for second in WAYS {
             let store = SharedStore::default();
             first.set(&store, true);
-            let fleet = Fleet::at(store, [OUTRANKED; 3]).await;
+            let fleet = Fleet::at(store, [NOT_STANDBY; 3]).await;
             fleet.pass(20).await;
             second.set(&fleet.store, true);
             fleet.pass(20).await;
@@ -81,31 +81,31 @@ async fn of_ten_whose_store_cannot_be_written_four_ask_and_none_is_refused() {
     for fails in [Fails::Lease, Fails::Publish, Fails::Writes] {
         let store = SharedStore::default();
         fails.set(&store, true);
-        let ranks = (0..10).map(|before| Rank::Among { before, all: 10 });
+        let ranks = (0..10).map(|before| Membership::Member { before, all: 10 });
         let fleet = Fleet::at(store, ranks).await;
         fleet.pass(15).await;
         assert_eq!(fleet.pass(585).await, 4, "{fails:?}");
         assert_eq!(fleet.refused(), 0, "{fails:?}");
         let with_token = fleet.cells.iter().filter(|c| c.status().token.is_some());
         assert_eq!(with_token.count(), 4, "{fails:?}");
-        for cell in &fleet.cells {
-            assert!(cell.status().store_problem.is_some(), "{fails:?}");
+        for slot in &fleet.cells {
+            assert!(slot.status().store_problem.is_some(), "{fails:?}");
         }
     }
 }
 
-/// A rank that is not known yet, for the store learns it while the engine asks.
+/// A position that is unknown at first: the store learns it while the engine is running.
 #[tokio::test(start_paused = true)]
 async fn a_rank_that_becomes_known_counts_before_anyone_asks() {
     let store = SharedStore::default();
     Fails::Publish.set(&store, true);
     let later: Vec<_> = (0..10)
-        .map(|_| Arc::new(Mutex::new(Rank::Unknown)))
+        .map(|_| Arc::new(Mutex::new(Membership::Unknown)))
         .collect();
     let fleet = Fleet::learning(store, &later).await;
     fleet.pass(2).await;
-    for (before, rank) in (0..).zip(&later) {
-        *rank.lock().unwrap() = Rank::Among { before, all: 10 };
+    for (before, membership) in (0..).zip(&later) {
+        *membership.lock().unwrap() = Membership::Member { before, all: 10 };
     }
     fleet.pass(20).await;
     assert_eq!(fleet.pass(580).await, 4);
@@ -127,7 +127,7 @@ async fn after_an_outage_of_4_s_the_renewal_comes_when_it_would_have() {
     }
 }
 
-/// While it is due: whoever tried it then knows.
+/// During the renewal itself: a process that tried it then knows of the outage.
 #[tokio::test(start_paused = true)]
 async fn an_outage_over_the_renewal_delays_it_no_longer_than_it_lasts() {
     for fails in WAYS {

@@ -1,11 +1,12 @@
-//! A fleet whose store goes away and comes back, in virtual time: who asks, and who is back when.
+//! A fleet whose store becomes unavailable and recovers, in virtual time: who makes requests, and
+//! who recovers when.
 
 use super::*;
-use crate::token::ports::Rank;
+use crate::token::ports::Membership;
 
-/// A store that a fleet shares and its members see by a rank each.
+/// A store shared by a fleet, each of whose members has its own position.
 #[derive(Clone, Debug)]
-struct Ranked(SharedStore, Arc<Mutex<Rank>>);
+struct Ranked(SharedStore, Arc<Mutex<Membership>>);
 
 #[async_trait]
 impl TokenStore for Ranked {
@@ -21,12 +22,18 @@ impl TokenStore for Ranked {
         self.0.changed().await;
     }
 
-    fn rank(&self) -> Rank {
+    fn membership(&self) -> Membership {
         *self.1.lock().unwrap()
     }
 }
 
-/// An issuer with a pool, which all members of a fleet ask.
+/// Returns `store` as seen by the first of a fleet of four.
+pub(super) fn first_of_four(store: SharedStore) -> Arc<dyn TokenStore> {
+    let membership = Membership::Member { before: 0, all: 4 };
+    Arc::new(Ranked(store, Arc::new(Mutex::new(membership))))
+}
+
+/// An issuer with a pool, shared by all members of a fleet.
 #[derive(Debug)]
 struct Issuer {
     clock: TokioClock,
@@ -68,12 +75,12 @@ pub(super) struct Fleet {
     issuer: Arc<Issuer>,
     pub(super) store: SharedStore,
     pub(super) clock: TokioClock,
-    pub(super) cells: Vec<Arc<TokenCell>>,
+    pub(super) cells: Vec<Arc<TokenSlot>>,
 }
 
 impl Fleet {
-    /// Members with these ranks, which start a little apart.
-    pub(super) async fn start(ranks: impl IntoIterator<Item = Rank>, away: bool) -> Fleet {
+    /// Starts members at these positions, a little apart.
+    pub(super) async fn start(ranks: impl IntoIterator<Item = Membership>, away: bool) -> Fleet {
         let store = SharedStore::default();
         store.0.away.store(away, Ordering::SeqCst);
         let fleet = Fleet::at(store, ranks).await;
@@ -81,14 +88,19 @@ impl Fleet {
         fleet
     }
 
-    /// The same at a store as it is; they have just started.
-    pub(super) async fn at(store: SharedStore, ranks: impl IntoIterator<Item = Rank>) -> Fleet {
-        let ranks = ranks.into_iter().map(|rank| Arc::new(Mutex::new(rank)));
+    /// The same with this store; all have just started.
+    pub(super) async fn at(
+        store: SharedStore,
+        ranks: impl IntoIterator<Item = Membership>,
+    ) -> Fleet {
+        let ranks = ranks
+            .into_iter()
+            .map(|membership| Arc::new(Mutex::new(membership)));
         Fleet::learning(store, &ranks.collect::<Vec<_>>()).await
     }
 
-    /// The same with ranks that may change.
-    pub(super) async fn learning(store: SharedStore, ranks: &[Arc<Mutex<Rank>>]) -> Fleet {
+    /// The same with positions that may change.
+    pub(super) async fn learning(store: SharedStore, ranks: &[Arc<Mutex<Membership>>]) -> Fleet {
         let clock = TokioClock::start();
         let issuer = Arc::new(Issuer {
             clock,
@@ -97,10 +109,10 @@ impl Fleet {
             refused: AtomicU32::new(0),
         });
         let mut cells = Vec::new();
-        for rank in ranks {
-            let ranked = Arc::new(Ranked(store.clone(), Arc::clone(rank)));
-            let (_, cell) = engine(issuer.clone(), ranked, clock);
-            cells.push(cell);
+        for membership in ranks {
+            let ranked = Arc::new(Ranked(store.clone(), Arc::clone(membership)));
+            let (_, slot) = engine(issuer.clone(), ranked, clock);
+            cells.push(slot);
             tokio::time::sleep(Duration::from_millis(7)).await;
         }
         Fleet {
@@ -112,17 +124,17 @@ impl Fleet {
     }
 
     pub(super) async fn of(size: u32) -> Fleet {
-        let ranks = (0..size).map(|before| Rank::Among { before, all: size });
+        let ranks = (0..size).map(|before| Membership::Member { before, all: size });
         Fleet::start(ranks, false).await
     }
 
-    /// The store goes away, or comes back, and all are told.
+    /// The store becomes unavailable or recovers, and all are notified.
     pub(super) fn away(&self, away: bool) {
         self.store.0.away.store(away, Ordering::SeqCst);
         self.store.0.changed.notify_waiters();
     }
 
-    /// The seconds that pass; gives how many members served at the least.
+    /// Lets seconds pass; returns the smallest number of members that served.
     pub(super) async fn pass(&self, seconds: u32) -> usize {
         let mut least = self.cells.len();
         for _ in 0..seconds {
@@ -134,7 +146,7 @@ impl Fleet {
 
     pub(super) fn serving(&self) -> usize {
         let now = self.clock.now();
-        let serving = self.cells.iter().filter(|cell| cell.usable(now).is_some());
+        let serving = self.cells.iter().filter(|slot| slot.usable(now).is_some());
         serving.count()
     }
 
@@ -179,9 +191,9 @@ async fn an_hour_without_it_leaves_as_many_as_the_pool_bears() {
         fleet.away(false);
         fleet.pass(5).await;
         assert_eq!(fleet.serving(), 30, "all are back");
-        // with a token that was there; it may be the one of the four that is due for renewal
+        // the token may be that of one of the four, and due for renewal
         let more = fleet.issued() - issued;
-        assert!(more <= 1, "{more} tokens to be back");
+        assert!(more <= 1, "{more} tokens to recover");
         assert_eq!(fleet.pass(3_600).await, 30);
         assert_eq!(fleet.refused(), 0);
     }
@@ -199,12 +211,12 @@ async fn a_small_fleet_serves_without_it() {
 
 #[tokio::test(start_paused = true)]
 async fn those_who_never_found_the_store_stand_back_once_there_are_too_many() {
-    let few = Fleet::start([Rank::Unknown; 3], true).await;
+    let few = Fleet::start([Membership::Unknown; 3], true).await;
     few.pass(1).await;
     assert_eq!(few.pass(3_600).await, 3);
     assert_eq!(few.refused(), 0);
 
-    let many = Fleet::start([Rank::Unknown; 30], true).await;
+    let many = Fleet::start([Membership::Unknown; 30], true).await;
     many.pass(3_600).await;
     assert!(many.refused() <= 30, "once each: {}", many.refused());
     assert!(many.serving() >= 4, "{}", many.serving());
@@ -226,7 +238,7 @@ async fn what_the_store_has_lost_is_put_back_and_costs_nothing() {
     assert_eq!(fleet.issued(), 1);
 }
 
-/// Whoever can write to the store has no token that opens but old ones.
+/// Whoever can write to the store has only old tokens to write.
 #[tokio::test(start_paused = true)]
 async fn an_old_token_below_a_higher_generation_replaces_none() {
     let fleet = Fleet::of(3).await;
@@ -239,8 +251,8 @@ async fn an_old_token_below_a_higher_generation_replaces_none() {
     });
     fleet.store.0.changed.notify_waiters();
     fleet.pass(5).await;
-    for cell in &fleet.cells {
-        assert_eq!(cell.status().token.unwrap().generation(), 2);
+    for slot in &fleet.cells {
+        assert_eq!(slot.status().token.unwrap().generation(), 2);
     }
     assert_eq!(fleet.pass(600).await, 3);
     let generation = fleet.cells[0].status().token.unwrap().generation();
@@ -248,7 +260,7 @@ async fn an_old_token_below_a_higher_generation_replaces_none() {
     assert_eq!(fleet.refused(), 0);
 }
 
-/// A process was stopped between taking the right to ask and asking.
+/// A process was stopped between acquiring the lease and requesting a token.
 #[tokio::test(start_paused = true)]
 async fn who_has_lost_the_right_to_ask_does_not() {
     #[derive(Debug)]
@@ -281,17 +293,17 @@ async fn who_has_lost_the_right_to_ask_does_not() {
     #[async_trait]
     impl Lease for Lost {
         async fn publish(&mut self, _record: &Record) -> Result<(), StoreError> {
-            Err(StoreError::Overtaken("scripted".to_owned()))
+            Err(StoreError::Conflict("scripted".to_owned()))
         }
     }
 
     let clock = TokioClock::start();
     let endpoint = Scripted::new(|_| Ok(()));
     let store = Arc::new(Overtaking(AtomicBool::new(true)));
-    let (_, cell) = engine(endpoint.clone(), store, clock);
+    let (_, slot) = engine(endpoint.clone(), store, clock);
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(endpoint.asked.load(Ordering::SeqCst), 0);
-    let pool = cell.status().pool;
+    let pool = slot.status().pool;
     assert!(
         pool.available(clock.now()) > 4.9,
         "nothing is booked for it"

@@ -1,4 +1,4 @@
-//! How the stand-in answers a call: who asks, whether the Role lets them, what the object comes to.
+//! The stand-in's API calls: authentication, authorization, and the resulting objects.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -20,12 +20,12 @@ pub(super) const SECRET: &str = "/api/v1/namespaces/test/secrets/token";
 /// The Lease.
 pub(super) const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/test/leases/lease";
 
-/// As many changes are remembered.
+/// The number of remembered changes.
 const REMEMBERED: usize = 64;
 
-/// What the server keeps, and how it behaves.
+/// The server's state and behaviour.
 pub(super) struct Api {
-    /// Whether a certificate says who asks, which the connection has verified.
+    /// Whether callers authenticate with a certificate, which TLS has verified.
     pub(super) by_certificate: bool,
     pub(super) objects: Mutex<Objects>,
     pub(super) faults: Mutex<Faults>,
@@ -34,14 +34,14 @@ pub(super) struct Api {
     pub(super) version: watch::Sender<u64>,
 }
 
-/// The objects by their paths, with one count of versions for all, as etcd has it.
+/// The objects by path, with one version counter for all, as in etcd.
 pub(super) struct Objects {
     pub(super) version: u64,
     pub(super) all: BTreeMap<String, Value>,
     history: VecDeque<Change>,
 }
 
-/// What became of an object.
+/// A change of an object.
 #[derive(Clone)]
 struct Change {
     version: u64,
@@ -68,7 +68,7 @@ impl Objects {
         objects
     }
 
-    /// Has the object be this, in a new version.
+    /// Stores the object in a new version.
     pub(super) fn put(&mut self, path: &str, mut object: Value) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -81,7 +81,7 @@ impl Objects {
         object
     }
 
-    /// Has it be gone.
+    /// Deletes an object.
     pub(super) fn delete(&mut self, path: &str) -> Option<Value> {
         let object = self.all.remove(path)?;
         self.version += 1;
@@ -102,7 +102,7 @@ impl Objects {
     }
 }
 
-/// An object as an operator makes it.
+/// An object as an operator creates it.
 pub(super) fn fresh(version: &str, kind: &str, name: &str) -> Value {
     let uid = format!("{:032x}", collibra_auth_proxy::random::unique());
     let mut object = json!({
@@ -120,7 +120,7 @@ pub(super) fn fresh(version: &str, kind: &str, name: &str) -> Value {
     object
 }
 
-/// Any answer.
+/// Answers any request.
 pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let faults = *api.faults.lock().unwrap();
     tokio::time::sleep(faults.slow).await;
@@ -154,7 +154,7 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request) -> Res
         (&Method::DELETE, None) => "delete",
         _ => "other",
     };
-    // a Role that names objects is asked about a watch by its selector
+    // a Role that names objects checks a watch by its field selector
     let selected = { query.get("fieldSelector") }.and_then(|s| s.strip_prefix("metadata.name="));
     let named = match (verb, selected) {
         ("watch", Some(name)) => format!("{path}/{name}"),
@@ -279,7 +279,7 @@ fn not_found() -> Refusal {
     Refusal(StatusCode::NOT_FOUND, "not found".to_owned())
 }
 
-/// A `Status`, as every refusal of an API server is one.
+/// A `Status`, the body of every error of an API server.
 fn refuse(Refusal(status, message): Refusal) -> Response {
     (status, axum::Json(status_object(status, &message))).into_response()
 }
@@ -312,14 +312,14 @@ fn replace(api: &Api, path: &str, new: Value) -> Result<Response, Refusal> {
         let problem = "somebody was faster".to_owned();
         return Err(Refusal(StatusCode::CONFLICT, problem));
     }
-    // what changes nothing makes no new version
+    // an update without a change creates no version
     if *old == new {
         return Ok(axum::Json(new).into_response());
     }
     let new = objects.put(path, new);
     api.version.send_replace(objects.version);
     match faults.cut {
-        // it is done, and nobody hears of it
+        // it is done, but the response is truncated
         true => Ok(cut_off(&new.to_string())),
         false => Ok(axum::Json(new).into_response()),
     }
@@ -349,7 +349,7 @@ fn begin_watch(
 
 type Sender = mpsc::Sender<io::Result<Bytes>>;
 
-/// The object after each change of it beyond `from`, a line each.
+/// Sends the object after each change since version `from`, one per line.
 async fn tell_changes(api: Arc<Api>, path: &str, from: u64, send: &Sender) {
     let mut last = from;
     let mut told = api.version.subscribe();
@@ -363,7 +363,7 @@ async fn tell_changes(api: Arc<Api>, path: &str, from: u64, send: &Sender) {
             let is_news = |change: &&Change| change.version > last && change.path == path;
             let news = objects.history.iter().filter(is_news);
             let mut news: Vec<_> = news.map(Change::line).collect();
-            // from any version: it begins with what is there
+            // from any version: starts with the current object
             if last == 0 {
                 let there = objects.all.get(path);
                 let added = |object| json!({"type": "ADDED", "object": object});
@@ -379,13 +379,13 @@ async fn tell_changes(api: Arc<Api>, path: &str, from: u64, send: &Sender) {
             )
         };
         let mut lines = Vec::new();
-        // what lies between is forgotten
+        // the changes in between are forgotten
         if faults.gone_later || last + 1 < oldest {
             let status = status_object(StatusCode::GONE, "too old resource version");
             lines.push(json!({"type": "ERROR", "object": status}));
         } else if !faults.stalled {
             for line in news {
-                // nobody asks for one, and everybody has to bear it
+                // bookmarks: not requested, but clients must accept them
                 let version = &line["object"]["metadata"]["resourceVersion"];
                 let metadata = json!({"resourceVersion": version});
                 let object = json!({"kind": "Secret", "apiVersion": "v1", "metadata": metadata});
@@ -416,7 +416,7 @@ async fn tell_changes(api: Arc<Api>, path: &str, from: u64, send: &Sender) {
     }
 }
 
-/// The first half of it, and then the connection ends.
+/// The first half of the text, and then the connection ends.
 fn cut_off(text: &str) -> Response {
     let (send, receive) = mpsc::channel(2);
     let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);

@@ -1,23 +1,22 @@
-//! What an API server asks of an object that is to take another's place: as Kubernetes 1.33 has it in
-//! `ValidateObjectMeta`, `ValidateSecretUpdate` and `ValidateLeaseSpec`, or stricter where versions
-//! differ.
+//! The API server's validation of an update, as in Kubernetes 1.33 (`ValidateObjectMeta`,
+//! `ValidateSecretUpdate` and `ValidateLeaseSpec`), or stricter where versions differ.
 
 use axum::http::StatusCode;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Map, Value, json};
 
-/// Why it does not.
+/// Why an update is refused.
 #[derive(Debug)]
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
-/// All annotations of an object together.
+/// The limit of an object's annotations together.
 const MOST_ANNOTATED: usize = 256 << 10;
 
-/// All that a Secret holds, decoded.
+/// The limit of a Secret's decoded data.
 const MOST_KEPT: usize = 1 << 20;
 
-/// What `new` comes to in the place of `old`: what the server does not know is not kept.
+/// The result of replacing `old` by `new`: fields that the server does not know are dropped.
 pub(super) fn update(old: &Value, mut new: Value) -> Result<Value, Refusal> {
     let malformed = |what: &str| Refusal(StatusCode::BAD_REQUEST, what.to_owned());
     for field in ["apiVersion", "kind"] {

@@ -1,13 +1,13 @@
-//! What tells a state of the world from others.
+//! The digest that tells the states of the world apart.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{REFILL, SEAT_EXPIRES, SETTLED, UnderWay, World, instant, model, wall};
-use crate::token::ports::{Rank, Record};
+use super::{REFILL, SETTLED, STANDBY_EXPIRY, UnderWay, World, instant, model, wall};
+use crate::token::ports::{Membership, Record};
 use crate::token::renewal::{Renewal, StoreState};
 
 impl World {
-    /// What tells this state from others.
+    /// The digest of this state.
     pub(in super::super) fn digest(&self) -> Vec<i64> {
         let newest = self.replicas.iter().map(|r| r.machine.generation).max();
         let newest = newest.unwrap_or(0).cast_signed();
@@ -32,8 +32,11 @@ impl World {
         let mut replicas: Vec<Vec<i64>> = Vec::new();
         for replica in &self.replicas {
             let mut of = Vec::with_capacity(48);
-            let seat = self.seats.iter().position(|seat| seat.0 == replica.name);
-            of.push(seat.map_or(-1, |seat| seat as i64));
+            let standby = self
+                .standbys
+                .iter()
+                .position(|standby| standby.0 == replica.name);
+            of.push(standby.map_or(-1, |standby| standby as i64));
             if let Some(until) = replica.down_until {
                 of.push(ahead(until));
                 replicas.push(of);
@@ -43,13 +46,13 @@ impl World {
             of.push(generation(machine.generation));
             let token = machine.token.as_ref();
             of.push(token.map_or(i64::MIN, |token| generation(token.generation())));
-            of.push(i64::from(machine.is_replacing) * 2 + i64::from(machine.is_dead));
-            of.push(generation(machine.considered).max(-3));
+            of.push(i64::from(machine.is_replacing) * 2 + i64::from(machine.is_revoked));
+            of.push(generation(machine.last_rejection_seen).max(-3));
             of.push(i64::from(machine.failure.is_some()));
             of.push(match machine.store {
                 StoreState::Usable => 0,
                 StoreState::Unwritable(_) => 1,
-                StoreState::Away(_) => 2,
+                StoreState::Unavailable(_) => 2,
             });
             of.push(i64::from(machine.unwritten.is_some()));
             of.push(ahead(model(machine.probed.0) + REFILL / 4));
@@ -63,18 +66,18 @@ impl World {
                 of_record(&Some(record.clone()), &mut of);
             }
             of.push(ahead(replica.stalled_until));
-            of.push(replica.told_at.map_or(-1, ahead));
+            of.push(replica.notified_at.map_or(-1, ahead));
             of.push(match self.holder {
                 Some((held, _)) if replica.lease == Some(held) => 2,
                 _ => i64::from(replica.lease.is_some()),
             });
-            of.push(match replica.rank {
-                Rank::Among { before, all } => i64::from(before * 8 + all),
+            of.push(match replica.membership {
+                Membership::Member { before, all } => i64::from(before * 8 + all),
                 _ => -1,
             });
-            of.push(generation(replica.refusals.generation).max(-3));
-            of.push(i64::from(replica.unbooked) * 2 + i64::from(replica.is_judged));
-            of.push(i64::from(replica.told_of_store));
+            of.push(generation(replica.rejections.generation).max(-3));
+            of.push(i64::from(replica.unbooked) * 2 + i64::from(replica.has_new_verdict));
+            of.push(i64::from(replica.store_notes));
             of.push(ahead(replica.started + SETTLED));
             replicas.push(of);
         }
@@ -83,12 +86,12 @@ impl World {
         of_record(&self.record, &mut all);
         of_record(&self.before, &mut all);
         all.push(self.holder.map_or(-1, |(_, end)| ahead(end)));
-        for (name, sign) in &self.seats {
+        for (name, sign) in &self.standbys {
             let is_living = self.replicas.iter().any(|r| r.name == *name);
             all.push(if is_living {
                 -1
             } else {
-                ahead(sign + SEAT_EXPIRES)
+                ahead(sign + STANDBY_EXPIRY)
             });
         }
         all.push(self.only.map_or(-1, |only| only as i64));
@@ -96,7 +99,7 @@ impl World {
         all.extend([i64::from(self.faults), ahead(self.excused_until)]);
         all.push(i64::from(self.forgotten.min(1)));
         all.push(generation(self.revoked).max(-3));
-        all.push(ahead(self.seats_stale_until));
+        all.push(ahead(self.standbys_stale_until));
         all.push(i64::from(self.settled_outage));
         all
     }

@@ -1,4 +1,4 @@
-//! Faults that are drawn, one after the other.
+//! Random faults, one at a time.
 
 use super::{Choice, Mode, REPLICAS, World};
 
@@ -14,8 +14,7 @@ impl World {
         self.faults = 0;
     }
 
-    /// Something that can happen now, drawn by `random`, and the faults of
-    /// [`World::choices`].
+    /// A random step or fault that is possible now, including those of [`World::choices`].
     pub(in super::super) fn misfortune(&self, random: &mut impl FnMut() -> f64) -> Choice {
         let mut below = |n: usize| (random() * n as f64) as usize;
         let nth = below(REPLICAS);

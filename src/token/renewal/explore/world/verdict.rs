@@ -1,9 +1,9 @@
-//! What must hold in every state.
+//! The invariants that hold in every state.
 
 use super::{LIFE, Mode, SETTLED, World, instant, model};
 
 impl World {
-    /// What does not hold, if anything.
+    /// The violated invariant, if any.
     pub(in super::super) fn verdict(&self) -> Option<String> {
         if let Some(problem) = self.problem {
             return Some(problem.to_owned());
@@ -15,11 +15,11 @@ impl World {
         let is_fair = self.mode.0 == Mode::Fair;
         let serving = up().filter(|r| r.machine.offered(instant(self.now)).is_some());
         if !is_fair && self.settled_outage && self.now > pool && serving.count() == 0 {
-            return Some("nobody goes on without the store".to_owned());
+            return Some("no replica continues without the store".to_owned());
         }
         for (nth, replica) in self.replicas.iter().enumerate() {
-            // for the worse and for the better, of this fault and of one that lasts
-            if replica.told_of_store > 4 {
+            // once down and once up, for this fault and for one that lasts
+            if replica.store_notes > 4 {
                 return Some(format!("replica {nth} alternates between two states"));
             }
             let is_up = replica.down_until.is_none() && replica.stalled_until <= self.now;
@@ -28,11 +28,11 @@ impl World {
                 return Some(format!("replica {nth} offers an expired token"));
             }
             if offered.is_some_and(|token| token.generation() <= self.revoked)
-                && replica.refusals.generation == self.revoked
-                && !replica.is_judged
+                && replica.rejections.generation == self.revoked
+                && !replica.has_new_verdict
                 && !self.is_ready(nth)
             {
-                return Some(format!("replica {nth} sends a token that is dead"));
+                return Some(format!("replica {nth} sends a revoked token"));
             }
             let late = replica.started + SETTLED;
             if let Some(token) = offered
@@ -44,7 +44,7 @@ impl World {
                 && model(replica.machine.schedule.next_with_lease())
                     > model(token.issued()) + LIFE / 2 + SETTLED
             {
-                return Some(format!("replica {nth} puts its renewal off"));
+                return Some(format!("replica {nth} delays its renewal"));
             }
             if is_up && offered.is_none() && self.now > excused.max(late) {
                 return Some(format!("replica {nth} has no token at {} ms", self.now));

@@ -1,4 +1,4 @@
-//! Counts what every store is asked for and what comes of it, whatever its kind.
+//! Counts the operations of a store, of any kind, by their outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use async_trait::async_trait;
 
 use crate::clock::{Clock, Instant};
 use crate::telemetry::{Operation, StoreMetrics, StoreOutcome};
-use crate::token::ports::{Lease, Rank, Record, StoreError, TokenStore};
+use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 
 /// A store whose operations are counted.
 #[derive(Debug)]
-pub struct Observed {
+pub struct MeteredStore {
     store: Arc<dyn TokenStore>,
     counts: Counts,
 }
@@ -23,39 +23,39 @@ struct Counts {
     clock: Arc<dyn Clock>,
 }
 
-impl Observed {
-    /// `store`, counted in `metrics` and timed by `clock`.
+impl MeteredStore {
+    /// Wraps `store`; its operations are counted in `metrics` and timed by `clock`.
     #[must_use]
     pub fn new(
         store: Arc<dyn TokenStore>,
         metrics: StoreMetrics,
         clock: Arc<dyn Clock>,
-    ) -> Observed {
+    ) -> MeteredStore {
         let metrics = Arc::new(metrics);
         let counts = Counts { metrics, clock };
-        Observed { store, counts }
+        MeteredStore { store, counts }
     }
 }
 
 #[async_trait]
-impl TokenStore for Observed {
+impl TokenStore for MeteredStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
-        let counted = Counted::begin(&self.counts, Operation::Read);
+        let call = MeteredCall::begin(&self.counts, Operation::Read);
         let read = self.store.read().await;
-        counted.end(outcome(&read));
+        call.end(outcome(&read));
         read
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let counted = Counted::begin(&self.counts, Operation::Lease);
+        let call = MeteredCall::begin(&self.counts, Operation::Lease);
         let lease = self.store.lease(length).await;
-        counted.end(match &lease {
+        call.end(match &lease {
             Ok(None) => StoreOutcome::Held,
             other => outcome(other),
         });
         Ok(lease?.map(|lease| {
             let counts = self.counts.clone();
-            Box::new(ObservedLease { lease, counts }) as Box<dyn Lease>
+            Box::new(MeteredLease { lease, counts }) as Box<dyn Lease>
         }))
     }
 
@@ -67,23 +67,23 @@ impl TokenStore for Observed {
         self.store.leave().await;
     }
 
-    fn rank(&self) -> Rank {
-        self.store.rank()
+    fn membership(&self) -> Membership {
+        self.store.membership()
     }
 }
 
 #[derive(Debug)]
-struct ObservedLease {
+struct MeteredLease {
     lease: Box<dyn Lease>,
     counts: Counts,
 }
 
 #[async_trait]
-impl Lease for ObservedLease {
+impl Lease for MeteredLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        let counted = Counted::begin(&self.counts, Operation::Publish);
+        let call = MeteredCall::begin(&self.counts, Operation::Publish);
         let published = self.lease.publish(record).await;
-        counted.end(outcome(&published));
+        call.end(outcome(&published));
         published
     }
 }
@@ -91,23 +91,23 @@ impl Lease for ObservedLease {
 fn outcome<T>(result: &Result<T, StoreError>) -> StoreOutcome {
     match result {
         Ok(_) => StoreOutcome::Ok,
-        Err(StoreError::Overtaken(_)) => StoreOutcome::Held,
-        Err(StoreError::Away(_)) => StoreOutcome::Error,
+        Err(StoreError::Conflict(_)) => StoreOutcome::Held,
+        Err(StoreError::Unavailable(_)) => StoreOutcome::Error,
     }
 }
 
-/// An operation under way. One that is dropped before its end was given up: the engine waits for
-/// no store for long.
-struct Counted<'a> {
+/// An operation in progress. If it is dropped before its end, the engine timed out, and it counts
+/// as a timeout.
+struct MeteredCall<'a> {
     counts: &'a Counts,
     begun: Instant,
     operation: Operation,
     outcome: StoreOutcome,
 }
 
-impl Counted<'_> {
-    fn begin(counts: &Counts, operation: Operation) -> Counted<'_> {
-        Counted {
+impl MeteredCall<'_> {
+    fn begin(counts: &Counts, operation: Operation) -> MeteredCall<'_> {
+        MeteredCall {
             counts,
             begun: counts.clock.now(),
             operation,
@@ -120,7 +120,7 @@ impl Counted<'_> {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for MeteredCall<'_> {
     fn drop(&mut self) {
         let Counts { metrics, clock } = self.counts;
         let took = clock.now().since(self.begun);
@@ -136,7 +136,7 @@ mod tests {
     use crate::telemetry::Metrics;
     use crate::telemetry::metrics::Format;
 
-    /// Answers as it is told to; not at all if it is told nothing.
+    /// Returns the scripted result; without one, never returns.
     #[derive(Debug)]
     struct Scripted(Option<Result<(), StoreError>>);
 
@@ -169,8 +169,8 @@ mod tests {
     async fn each_operation_is_counted_by_what_came_of_it() {
         let metrics = Metrics::new("0.0.0");
         let clock = Arc::new(TokioClock::start());
-        let observed = |store| Observed::new(store, metrics.store("kind"), clock.clone());
-        let memory = observed(Arc::new(MemoryStore));
+        let metered = |store| MeteredStore::new(store, metrics.store("kind"), clock.clone());
+        let memory = metered(Arc::new(MemoryStore));
         assert!(memory.read().await.is_ok());
         counted(&metrics, "read", "ok");
         let minute = Duration::from_secs(60);
@@ -187,14 +187,14 @@ mod tests {
         lease.publish(&record).await.unwrap();
         counted(&metrics, "publish", "ok");
 
-        let held = observed(Arc::new(Scripted(Some(Ok(())))));
+        let held = metered(Arc::new(Scripted(Some(Ok(())))));
         assert!(held.lease(minute).await.unwrap().is_none());
         counted(&metrics, "lease", "held");
-        let away = Err(StoreError::Away("away".to_owned()));
-        let away = observed(Arc::new(Scripted(Some(away))));
+        let away = Err(StoreError::Unavailable("away".to_owned()));
+        let away = metered(Arc::new(Scripted(Some(away))));
         assert!(away.read().await.is_err());
         counted(&metrics, "read", "error");
-        let silent = observed(Arc::new(Scripted(None)));
+        let silent = metered(Arc::new(Scripted(None)));
         assert!(tokio::time::timeout(minute, silent.read()).await.is_err());
         counted(&metrics, "read", "timeout");
         // all but the last took no time, and that took a minute

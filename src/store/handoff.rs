@@ -1,8 +1,8 @@
-//! What a process leaves to the one that takes its place: with it the successor needs no token of its
-//! own, where the store has nothing of it.
+//! The token and pool that a process hands off to its successor. The successor then needs no new
+//! token, even if the store has none.
 //!
-//! It goes from one to the other sealed, as what lies in a store does ([`record`]): a successor
-//! whose client is another, or has another secret, makes nothing of it.
+//! They are sealed like a stored record ([`record`]). A successor with another client or another
+//! secret cannot open them.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use super::key::Key;
 use super::{Client, record};
 use crate::token::ports::{Record, StoreError};
 
-/// What is handed over of a client.
+/// Seals the `record` of a client for the successor.
 ///
 /// # Errors
 /// As for [`record::seal`].
@@ -18,7 +18,7 @@ pub fn seal(client: Client<'_>, record: &Record) -> Result<Vec<u8>, StoreError> 
     record::seal(&key(client), record)
 }
 
-/// What was handed over of a client, as far as it can be read at `now`.
+/// Opens a client's handed-off record, as far as it can be read at `now`.
 #[must_use]
 pub fn open(client: Client<'_>, handed: &[u8], now: SystemTime) -> Option<Record> {
     record::open(&key(client), handed, now).record
@@ -54,7 +54,7 @@ mod tests {
         }
     }
 
-    /// What a client with the secret `b` makes of what one with the secret `a` left.
+    /// What a client with the secret `b` can read of a handoff by one with the secret `a`.
     fn handed(a: &str, b: &str) -> Record {
         let id = ClientId::parse("id").unwrap();
         let [a, b] = [a, b].map(|secret| Secret::from(secret.to_owned()));

@@ -1,0 +1,89 @@
+//! Restricts routes to programs on this machine: those that control the process or show operators' data.
+//!
+//! A local program could signal the process anyway; nobody else may control it. Remote callers are
+//! refused, and so are web pages, which can reach addresses of the machine that shows them: browsers
+//! send `Origin` with every POST (Fetch, section 3.2), and `Sec-Fetch-Site` where they know
+//! it. A request that a proxy forwards may come from anywhere. `guard` has refused foreign names before.
+
+use axum::extract::FromRequestParts;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+
+use super::routes::TEXT;
+use crate::socket::Accepted;
+
+/// Each of these headers means that the request is not from a program on this machine.
+const FROM_ELSEWHERE: [&str; 4] = ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for"];
+
+/// The caller of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    is_local_peer: bool,
+    is_over_unix: bool,
+}
+
+/// Proof that a program on this machine sent the request. A handler that takes it is unreachable for
+/// other callers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Local(());
+
+/// A refusal, ready to be sent.
+type Refusal = (StatusCode, [(HeaderName, &'static str); 1], String);
+
+impl Caller {
+    /// Returns the caller of `stream`.
+    pub(super) fn of(stream: &Accepted) -> Caller {
+        Caller {
+            is_local_peer: stream.is_local_peer(),
+            is_over_unix: matches!(stream, Accepted::Unix(_)),
+        }
+    }
+
+    /// Returns whether it uses a unix socket, which no browser opens.
+    pub(super) fn is_over_unix(self) -> bool {
+        self.is_over_unix
+    }
+
+    /// Returns whether a request with `headers` is from a program on this machine.
+    fn is_local(self, headers: &HeaderMap) -> bool {
+        let is_from_elsewhere = FROM_ELSEWHERE
+            .iter()
+            .any(|name| headers.contains_key(*name));
+        self.is_local_peer && !is_from_elsewhere
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Local {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Local, Refusal> {
+        let caller = parts.extensions.get::<Caller>();
+        if caller.is_some_and(|caller| caller.is_local(&parts.headers)) {
+            return Ok(Local(()));
+        }
+        let instead = match parts.uri.path() {
+            "/drain" => ": run collibra-auth-proxy drain beside the proxy, or send it SIGTERM",
+            _ => " and no web page: call it beside the proxy, by an IP address or localhost",
+        };
+        let text = format!("only a program of this machine may do this{instead}\n");
+        Err((StatusCode::FORBIDDEN, [(CONTENT_TYPE, TEXT)], text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_from_elsewhere_are_refused() {
+        let none = HeaderMap::new();
+        for is_local_peer in [true, false] {
+            let caller = Caller {
+                is_local_peer,
+                is_over_unix: false,
+            };
+            assert_eq!(caller.is_local(&none), is_local_peer);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `renew`: makes a running proxy request a new token for a client, and waits for it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::admin_client::{AdminAddress, AdminClient};
+use super::status::report;
+use super::write_out;
+use crate::admin::Renewing;
+use crate::admin::report::{ClientReport, FailureReport, NextKind};
+use crate::clock::{Clock, SystemClock};
+
+/// The polling interval.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// The timeout for the proxy to accept the command.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Have a running proxy request a new token for a client now, and wait for it
+///
+/// The current token stays in use until the new one arrives. The request is taken from the client's pool:
+/// if the pool has none left, or a request is in flight already, the proxy refuses and says when to
+/// try again. It works from the machine (the pod) that the proxy runs on, at its loopback address or
+/// its unix socket.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The client's name in the configuration
+    client: String,
+
+    #[command(flatten)]
+    address: AdminAddress,
+
+    /// How long to wait for the new token at most
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+/// Runs the command and prints the new token's generation.
+///
+/// # Errors
+/// If nothing answers, if the proxy refuses, if the request fails, or if no token came in time.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let admin = AdminClient::new(&args.address)?;
+    let said = renew(&admin, &SystemClock, &args.client, args.timeout).await?;
+    write_out(said.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn renew(
+    admin: &AdminClient,
+    clock: &dyn Clock,
+    client: &str,
+    timeout: Duration,
+) -> anyhow::Result<String> {
+    let deadline = clock.now() + timeout;
+    let before = look(admin, client).await?.and_then(|client| client.failure);
+    let path = utf8_percent_encode(client, NON_ALPHANUMERIC);
+    let path = format!("/api/clients/{path}/renew");
+    let answer = admin.post(&path, PATIENCE).await?;
+    let (address, status) = (admin.address(), answer.status);
+    let renewing: Renewing = match status {
+        202 => serde_json::from_str(&answer.text)
+            .with_context(|| format!("{address} accepts, and its answer cannot be read"))?,
+        403 | 404 | 409 | 429 => bail!("{address} refuses: {}", answer.text.trim_end()),
+        _ => bail!(
+            "{address} answers {status} to {path}; is this the proxy's admin address (--admin)?"
+        ),
+    };
+    loop {
+        let Some(now) = look(admin, client).await? else {
+            bail!("{client} is no longer configured");
+        };
+        if let Some(token) = now
+            .token
+            .filter(|token| token.generation > renewing.generation)
+        {
+            let left = humantime::format_duration(Duration::from_secs(token.seconds_left));
+            let generation = token.generation;
+            return Ok(format!("{client}: token {generation}, good for {left}\n"));
+        }
+        if let Some(failure) = now
+            .failure
+            .filter(|failure| is_new(failure, before.as_ref()))
+        {
+            bail!("the token request failed: {}", failure.message);
+        }
+        if deadline.since(clock.now()) <= INTERVAL {
+            let next = match (now.next.kind, now.next.in_seconds) {
+                (NextKind::Request, Some(seconds)) => format!("is made in {seconds} s"),
+                _ => "is in flight".to_owned(),
+            };
+            let timeout = humantime::format_duration(timeout);
+            bail!("no new token after {timeout}; the proxy goes on, its next request {next}");
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Returns the proxy's report on the client, if it knows it.
+async fn look(admin: &AdminClient, client: &str) -> anyhow::Result<Option<ClientReport>> {
+    let (_, report) = report(admin).await?;
+    let mut clients = report.clients.into_iter();
+    Ok(clients.find(|one| one.name == client))
+}
+
+/// Returns whether a failure came after `before`.
+fn is_new(failure: &FailureReport, before: Option<&FailureReport>) -> bool {
+    before.is_none_or(|before| (failure.at, failure.in_a_row) != (before.at, before.in_a_row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::admin_client::tests::answering;
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn status(generation: u64, failure: Value) -> (u16, String) {
+        let client = json!({
+            "name": "catalog", "instance": "https://acme.example", "client_id": "urn:1",
+            "token": {
+                "usable": true, "generation": generation, "seconds_left": 299,
+                "issued": "2027-01-15T08:00:00Z", "expires": "2027-01-15T08:05:00Z",
+            },
+            "next": {"kind": "request", "at": "2027-01-15T08:02:30Z", "in_seconds": 150},
+            "failure": failure,
+            "pool": {"available": 4.0, "capacity": 5},
+            "requests": {"total": 0, "in_flight": 0},
+        });
+        let report = json!({
+            "version": "1.0.0", "started": "2027-01-15T08:00:00Z", "uptime_seconds": 1,
+            "ready": true, "draining": false, "clients": [client], "listeners": [],
+        });
+        (200, report.to_string())
+    }
+
+    fn failed(in_a_row: u32) -> Value {
+        json!({
+            "outcome": "timeout", "message": "no answer from acme.example within 10 s",
+            "at": "2027-01-15T08:00:00Z", "seconds_ago": 0, "in_a_row": in_a_row,
+        })
+    }
+
+    fn accepted() -> (u16, String) {
+        (
+            202,
+            json!({"client": "catalog", "generation": 7}).to_string(),
+        )
+    }
+
+    async fn said(answers: Vec<(u16, String)>, timeout: Duration) -> Result<String, String> {
+        let admin = answering(answers).await;
+        let renewed = renew(&admin, &SystemClock, "catalog", timeout).await;
+        renewed.map_err(|error| error.to_string())
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn says_which_token_came() {
+        let none = || Value::Null;
+        let answers = vec![
+            status(7, none()),
+            accepted(),
+            status(7, none()),
+            status(8, none()),
+        ];
+        let said = said(answers, MINUTE).await;
+        assert_eq!(said.unwrap(), "catalog: token 8, good for 4m 59s\n");
+    }
+
+    #[tokio::test]
+    async fn a_failure_from_before_is_not_this_requests() {
+        let answers = vec![
+            status(7, failed(2)),
+            accepted(),
+            status(7, failed(2)),
+            status(7, failed(3)),
+        ];
+        let said = said(answers, MINUTE).await.unwrap_err();
+        let expected = "the token request failed: no answer from acme.example within 10 s";
+        assert_eq!(said, expected);
+    }
+
+    #[tokio::test]
+    async fn says_why_the_proxy_refuses_and_when_the_time_is_over() {
+        let refusal = (429, "the token pool allows no request\n".to_owned());
+        let refused = said(vec![status(7, Value::Null), refusal], MINUTE).await;
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.ends_with(" refuses: the token pool allows no request"),
+            "{refused}"
+        );
+        let answers = vec![status(7, Value::Null), accepted(), status(7, Value::Null)];
+        let late = said(answers, Duration::ZERO).await.unwrap_err();
+        assert!(late.contains("its next request is made in 150 s"), "{late}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The terminal: its size, and a whole screen that is given back as it was.
+//!
+//! What is drawn fits: lines are cut at the screen's edge by what draws them, so that none wraps.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::thread;
+
+use rustix::process::{Signal, getpid, kill_process};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+};
+use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// The size of a terminal that does not tell its own: that of a VT100.
+const USUAL: Size = Size {
+    columns: 80,
+    rows: 24,
+};
+
+/// Switches to the alternate screen, hides the cursor and wraps no line (xterm's private modes 1049,
+/// 25 and 7).
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+
+/// The opposite, with the usual colours.
+const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// To the upper left corner (ECMA-48, CUP).
+const HOME: &str = "\x1b[H";
+
+/// Clears the rest of the line, and of the screen (ECMA-48, EL and ED).
+const REST_OF_LINE: &str = "\x1b[K";
+const REST_OF_SCREEN: &str = "\x1b[J";
+
+/// What a terminal shows at once, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+}
+
+/// How wide lines on standard output may be. A terminal has a width; whatever reads a pipe has none,
+/// unless the variable `COLUMNS` says so, as `watch` sets it.
+pub(super) fn width() -> Option<usize> {
+    let columns = std::env::var("COLUMNS").ok();
+    let columns = columns.and_then(|columns| columns.parse().ok());
+    let columns = columns.filter(|&columns: &usize| columns > 0);
+    match io::stdout().is_terminal() {
+        true => Some(own_size().map_or(columns.unwrap_or(USUAL.columns), |size| size.columns)),
+        false => columns,
+    }
+}
+
+/// The size that the terminal at standard output says, if it says one.
+fn own_size() -> Option<Size> {
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    let size = Size {
+        columns: size.ws_col.into(),
+        rows: size.ws_row.into(),
+    };
+    (size.columns > 0 && size.rows > 0).then_some(size)
+}
+
+/// The whole screen of the terminal at standard output. It is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Screen {
+    /// How the terminal treated keys before; none if they come from elsewhere.
+    before: Option<Termios>,
+    keys: UnboundedReceiver<u8>,
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: unix::Signal,
+    resized: unix::Signal,
+}
+
+/// What a person or the system wants of a command that has the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// To end.
+    Quit,
+    /// To draw again: the size is another, or the screen was somebody else's for a while.
+    Redraw,
+}
+
+impl Screen {
+    /// Takes the screen.
+    ///
+    /// # Errors
+    /// The terminal's.
+    pub(super) fn enter() -> io::Result<Screen> {
+        let before = io::stdin()
+            .is_terminal()
+            .then(|| tcgetattr(io::stdin()))
+            .transpose()?;
+        let (pressed, keys) = unbounded_channel();
+        if before.is_some() {
+            // it ends with the process: nothing else ends a read
+            thread::spawn(move || {
+                let keys = io::stdin().lock().bytes();
+                keys.map_while(Result::ok)
+                    .all(|key| pressed.send(key).is_ok())
+            });
+        }
+        let mut screen = Screen {
+            before,
+            keys,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            resized: signal(SignalKind::window_change())?,
+        };
+        screen.take()?;
+        Ok(screen)
+    }
+
+    /// Its size now.
+    pub(super) fn size(&self) -> Size {
+        own_size().unwrap_or(USUAL)
+    }
+
+    /// Draws `lines` over what stands there, as many as fit. Each must be narrow enough.
+    pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
+        let lines = &lines[..lines.len().min(self.size().rows)];
+        let mut frame = HOME.to_owned();
+        for (nth, line) in lines.iter().enumerate() {
+            // behind a line that is as wide as the screen, its last character would be cleared, so
+            // each is cleared before; and a line break after the last one would scroll
+            frame.push_str(if nth > 0 { "\r\n" } else { "" });
+            let is_last = nth + 1 == lines.len();
+            frame.push_str(if is_last {
+                REST_OF_SCREEN
+            } else {
+                REST_OF_LINE
+            });
+            frame.push_str(line);
+        }
+        write(&frame)
+    }
+
+    /// What is wanted next.
+    pub(super) async fn wish(&mut self) -> io::Result<Wish> {
+        loop {
+            let key = tokio::select! {
+                Some(key) = self.keys.recv() => key,
+                _ = self.interrupt.recv() => return Ok(Wish::Quit),
+                _ = self.terminate.recv() => return Ok(Wish::Quit),
+                _ = self.hangup.recv() => return Ok(Wish::Quit),
+                _ = self.resized.recv() => return Ok(Wish::Redraw),
+            };
+            match key {
+                // Ctrl-C and Ctrl-D
+                b'q' | b'Q' | 0x03 | 0x04 => return Ok(Wish::Quit),
+                // Ctrl-L
+                0x0c => return Ok(Wish::Redraw),
+                // Ctrl-Z
+                0x1a => {
+                    self.give_back()?;
+                    // goes on when the shell says so
+                    kill_process(getpid(), Signal::TSTP)?;
+                    self.take()?;
+                    return Ok(Wish::Redraw);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn take(&mut self) -> io::Result<()> {
+        if let Some(before) = &self.before {
+            // keys come one by one, are not shown, and Ctrl-C is one of them
+            let mut raw = before.clone();
+            let line_by_line = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+            raw.local_modes.remove(line_by_line);
+            raw.special_codes[SpecialCodeIndex::VMIN] = 1;
+            raw.special_codes[SpecialCodeIndex::VTIME] = 0;
+            tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        }
+        write(ENTER)
+    }
+
+    fn give_back(&mut self) -> io::Result<()> {
+        write(LEAVE)?;
+        if let Some(before) = &self.before {
+            tcsetattr(io::stdin(), OptionalActions::Now, before)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // a terminal that is gone needs nothing
+        let _ = self.give_back();
+    }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
