@@ -10,12 +10,12 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::http::{self, Connection};
-use support::process::{self, Process};
+use support::process;
 use support::{CLIENT_ID, now};
 
 const CONNECTIONS: u32 = 100;
@@ -31,7 +31,7 @@ struct Seen {
 #[tokio::main]
 async fn main() -> ExitCode {
     let seconds = support::number("--for", 60);
-    let (_simulator, origin) = simulator(&["--speed", "60", "--lifetime", "300s"]);
+    let (_simulator, origin) = process::simulator(&["--speed", "60", "--lifetime", "300s"]);
     let upstream = format!("http://{origin}");
     let (proxy, address, _) = process::proxy(
         process::BINARY,
@@ -67,24 +67,6 @@ async fn main() -> ExitCode {
     let processor = proxy.processor_seconds();
     let resident = proxy.resident_megabytes();
     report(seconds, seen, &state(origin).await, processor, resident)
-}
-
-/// Starts the simulated Collibra; returns its address.
-fn simulator(arguments: &[&str]) -> (Process, SocketAddr) {
-    let mut child = Command::new(process::BINARY)
-        .args(["simulate", "--listen", "127.0.0.1:0"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let out = child.stdout.take().unwrap();
-    let address = process::listen(out, |line| {
-        let (_, url) = line.split_once("http://")?;
-        url.trim().parse().ok()
-    });
-    (Process(child), address)
 }
 
 /// Sends one request every `every`, even if the last response was late. Latency is counted from

@@ -45,6 +45,11 @@ impl Connection {
         head_end(&self.buffer).map_or(&[], |end| &self.buffer[end..])
     }
 
+    /// Whether nothing has come of the answer to the last request.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     async fn read(&mut self) -> io::Result<()> {
         match self.stream.read_buf(&mut self.buffer).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),

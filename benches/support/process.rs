@@ -93,6 +93,24 @@ impl Drop for Process {
     }
 }
 
+/// Starts the simulated Collibra; returns its address.
+pub(crate) fn simulator(arguments: &[&str]) -> (Process, SocketAddr) {
+    let mut child = Command::new(BINARY)
+        .args(["simulate", "--listen", "127.0.0.1:0"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let out = child.stdout.take().unwrap();
+    let address = listen(out, |line| {
+        let (_, url) = line.split_once("http://")?;
+        url.trim().parse().ok()
+    });
+    (Process(child), address)
+}
+
 /// Starts `binary serve`; returns its listener's address, and how long it took to report it.
 pub(crate) fn proxy(binary: &str, arguments: &[&str]) -> (Process, SocketAddr, Duration) {
     let begin = now();

@@ -4,8 +4,6 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
-
 /// The number of reserved descriptors.
 const SIZE: usize = 16;
 
@@ -35,12 +33,4 @@ impl Reserve {
     pub(super) fn spend(&mut self) -> bool {
         self.0.pop().is_some()
     }
-}
-
-/// Returns whether `error` means that the process or the system is out of descriptors.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE)
-    )
 }

@@ -19,17 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connections, Guarded};
 use super::local::Caller;
-use super::reserve::{Reserve, is_shortage};
+use super::reserve::Reserve;
 use super::routes::routes;
 use super::view::View;
 use crate::clock::{Clock, Instant};
+use crate::process::is_shortage;
 use crate::socket::{Accepted, Socket};
 
 /// The largest head of a request, in bytes.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// The pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a failed accept: a small part of what a probe may take, because several can fail
+/// in a row.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// How often failed accepts are reported.
 const REPORTS: Duration = Duration::from_secs(60);

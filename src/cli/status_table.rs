@@ -170,8 +170,9 @@ fn problems(report: &StatusReport) -> impl Iterator<Item = String> {
         let (name, instance) = (&client.name, &client.instance);
         let last = api.last_failure.as_ref();
         let last = last.map_or("", |last| &*last.message);
+        let share = api.failed_share().unwrap_or_else(|| "none".to_owned());
         Some(format!(
-            "{name}: calls of {instance} have been failing for {lasting}: {last}"
+            "{name}: calls of {instance} have been failing for {lasting}, {share} failed in 5 minutes: {last}"
         ))
     });
     let stores = report.clients.iter().filter_map(|client| {

@@ -13,7 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use secrecy::zeroize::Zeroizing;
+
+use crate::process::is_shortage;
 
 /// The largest file that is read.
 const LARGEST: u64 = 16 * 1024 * 1024;
@@ -42,6 +45,11 @@ pub(super) enum Unfit {
     /// Its file system does not answer.
     #[error("the file could not be read within 5 s: its file system does not answer")]
     Hangs,
+    /// There is no file descriptor to open it with, which says nothing about the file.
+    #[error(
+        "no file descriptor is left; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"
+    )]
+    Shortage,
 }
 
 /// Returns a fingerprint of the file at `path`; `None` if it cannot be read. Takes at most five
@@ -82,9 +90,7 @@ fn open(path: &Path) -> Result<Option<File>, Unfit> {
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let file = match opened {
         Ok(file) => file,
-        // a socket (open(2))
-        Err(error) if is_no_device(&error) => return Err(Unfit::NotRegular),
-        Err(_) => return Ok(None),
+        Err(error) => return unfit(&error).map_or(Ok(None), Err),
     };
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(Some(file)),
@@ -94,8 +100,14 @@ fn open(path: &Path) -> Result<Option<File>, Unfit> {
     }
 }
 
-fn is_no_device(error: &io::Error) -> bool {
-    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NXIO)
+/// What an error of open(2) says beyond that the file cannot be read.
+fn unfit(error: &io::Error) -> Option<Unfit> {
+    // it is a socket
+    let is_no_device = Errno::from_io_error(error) == Some(Errno::NXIO);
+    match is_shortage(error) {
+        true => Some(Unfit::Shortage),
+        false => is_no_device.then_some(Unfit::NotRegular),
+    }
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -172,6 +184,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shortage_of_descriptors_is_told_from_a_file_that_is_gone() {
+        let of = |errno: Errno| unfit(&errno.into());
+        assert_eq!(of(Errno::MFILE), Some(Unfit::Shortage));
+        assert_eq!(of(Errno::NFILE), Some(Unfit::Shortage));
+        assert_eq!(of(Errno::NXIO), Some(Unfit::NotRegular));
+        assert_eq!(of(Errno::NOENT), None);
+    }
 
     fn pipe(directory: &Path) -> std::path::PathBuf {
         let path = directory.join("pipe");

@@ -78,12 +78,20 @@ impl Files {
     }
 
     fn look_again(&self) -> Files {
-        Files(
-            self.0
-                .keys()
-                .map(|path| (path.clone(), file::fingerprint(path).unwrap_or_default()))
-                .collect(),
-        )
+        self.seen_by(file::fingerprint)
+    }
+
+    /// The files as `look` sees them now. One that cannot be opened for want of a descriptor is taken
+    /// as unchanged: it would be refused as missing.
+    fn seen_by(&self, look: impl Fn(&Path) -> Result<Option<u64>, Unfit>) -> Files {
+        let seen = |(path, before): (&PathBuf, &Option<u64>)| {
+            let content = match look(path) {
+                Err(Unfit::Shortage) => *before,
+                seen => seen.unwrap_or_default(),
+            };
+            (path.clone(), content)
+        };
+        Files(self.0.iter().map(seen).collect())
     }
 
     fn differing(&self, seen: &Files) -> Vec<PathBuf> {
@@ -132,6 +140,14 @@ mod tests {
         assert_eq!(changed_now(&files), ["a"]);
         fs::remove_file(directory.path().join("b")).unwrap();
         assert_eq!(changed_now(&files), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_for_want_of_a_descriptor_has_not_changed() {
+        let (_directory, files) = noted(&["a"]);
+        let seen = |why| files.differing(&files.seen_by(|_| Err(why))).len();
+        assert_eq!(seen(Unfit::Shortage), 0);
+        assert_eq!(seen(Unfit::Hangs), 1);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
@@ -29,6 +29,7 @@ pub use super::failure::{DialError, Kind, in_words};
 use super::resolve::Problem;
 use super::tunnel;
 use crate::clock::timers;
+use crate::process::is_shortage;
 use crate::tls::{self, CaFile, H2, Identity};
 
 /// How long an attempt may take to connect before the next one starts (RFC 8305, section 5).
@@ -41,6 +42,14 @@ const HANDSHAKE_DELAY: Duration = Duration::from_secs(1);
 /// The share of the connect timeout that a forward proxy may use. The rest leaves time to report
 /// its answer or its silence before the whole attempt times out.
 const PROXY_SHARE: f64 = 0.9;
+
+/// The share of the connect timeout for which an attempt waits for a file descriptor: listeners close
+/// idle connections meanwhile.
+const SHORTAGE_SHARE: f64 = 0.9;
+
+/// The pause before the next attempt to get one: shorter than that of a listener that is short, or
+/// callers who wait to be accepted would take every descriptor.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The read-ahead below TLS: one record (RFC 8446, section 5.1).
 const READ_BUFFER: usize = 16 * 1024;
@@ -318,7 +327,8 @@ impl Dialer {
                     }
                     Err(error) => {
                         let at = tried.iter().position(|(tried, _)| *tried == address);
-                        if let Some((_, began)) = at.map(|at| tried.swap_remove(at)) {
+                        let attempt = at.map(|at| tried.swap_remove(at));
+                        if let Some((_, began)) = attempt.filter(|_| !error.is_shortage()) {
                             self.addresses.failed(address, began, &error.to_string());
                         }
                         failures.push(error);
@@ -378,8 +388,18 @@ impl Dialer {
         connected: &Notify,
     ) -> Result<Dialed, DialError> {
         let start = timers();
-        let tcp = TcpStream::connect(address).await;
-        let mut tcp = tcp.map_err(|cause| DialError::Connect {
+        let patience = began + self.connect_timeout.mul_f64(SHORTAGE_SHARE);
+        let connect = async {
+            loop {
+                match TcpStream::connect(address).await {
+                    Err(error) if is_shortage(&error) && timers() < patience => {
+                        sleep(SHORTAGE_PAUSE).await;
+                    }
+                    connected => return connected,
+                }
+            }
+        };
+        let mut tcp = connect.await.map_err(|cause| DialError::Connect {
             host: self.authority.clone(),
             causes: vec![(address, cause)],
             written: self.written,

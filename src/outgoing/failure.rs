@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::quotation::Quotation;
 use super::tunnel;
+use crate::process::is_shortage;
 use crate::telemetry::Label;
 use crate::tls;
 
@@ -106,6 +107,11 @@ impl DialError {
         }
     }
 
+    /// Whether it says nothing about the server: this process or system has no file descriptor left.
+    pub(super) fn is_shortage(&self) -> bool {
+        matches!(self, DialError::Connect { causes, .. } if causes.iter().all(|(_, e)| is_shortage(e)))
+    }
+
     /// Returns whether another attempt would fail the same way.
     #[must_use]
     pub fn is_final(&self) -> bool {
@@ -186,6 +192,11 @@ fn explain_connect(host: &str, causes: &[(SocketAddr, io::Error)], written: &str
         };
         return format!(
             "{host} refused the connection{at}; nothing listens there, or a firewall refuses: check {written}"
+        );
+    }
+    if causes.iter().all(|(_, e)| is_shortage(e)) {
+        return format!(
+            "cannot connect to {host}: no file descriptor is left; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"
         );
     }
     let causes = list(causes);

@@ -33,7 +33,8 @@ pub struct ApiHealth {
     periods: [AtomicU64; PERIODS],
     /// Whether there is an outage.
     is_out: AtomicBool,
-    /// The last success during an outage, in microseconds since the clock's origin.
+    /// The first success after the last failure of an outage, in microseconds since the clock's
+    /// origin; 0: none.
     answered: AtomicU64,
     trouble: Mutex<Trouble>,
 }
@@ -133,7 +134,11 @@ impl ApiHealth {
     pub fn answered(&self, now: Instant) {
         self.count(now, |period| period.answered += 1);
         if self.is_out.load(Ordering::Relaxed) {
-            self.answered.store(micros(now), Ordering::Relaxed);
+            // only the first one counts: the outage lasted until then
+            let first = micros(now);
+            let _ = self
+                .answered
+                .compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -165,6 +170,7 @@ impl ApiHealth {
             message: message.to_owned(),
             at: now,
         });
+        self.answered.store(0, Ordering::Relaxed);
         if let Some(outage) = &mut trouble.outage {
             outage.failed += 1;
             outage.unsaid += 1;
@@ -176,7 +182,6 @@ impl ApiHealth {
             warned: now,
             unsaid: 0,
         });
-        self.answered.store(0, Ordering::Relaxed);
         self.is_out.store(true, Ordering::Relaxed);
         Some(Line::Begins)
     }
@@ -186,6 +191,10 @@ impl ApiHealth {
         let Trouble { outage, last } = trouble;
         let (going_on, last) = (outage.as_mut()?, last.as_ref()?);
         let answered = self.answered.load(Ordering::Relaxed);
+        if answered != 0 && answered <= micros(last.at) {
+            // counted late; kept, it would keep out the answer that ends the outage
+            self.answered.store(0, Ordering::Relaxed);
+        }
         if answered > micros(last.at) && now.since(last.at) >= CALM {
             let seconds = answered
                 .saturating_sub(micros(going_on.since))
@@ -340,6 +349,9 @@ mod tests {
         health.report(at(70));
         assert_eq!(health.summary(at(70)).since, Some(at(1)));
 
+        // an answer that was counted after the failure that followed it is no recovery
+        health.answered(at(51));
+        health.report(at(53));
         health.answered(at(55));
         health.report(at(56));
         assert!(health.summary(at(56)).since.is_some(), "not calm yet");
@@ -359,8 +371,10 @@ mod tests {
             lines.extend(line.map(|line| (second, line)));
             assert_eq!(due(second), None);
         }
-        health.answered(at(150));
-        lines.extend((150..170).filter_map(|second| Some((second, due(second)?))));
+        lines.extend((150..170).filter_map(|second| {
+            health.answered(at(second));
+            Some((second, due(second)?))
+        }));
         let over = Line::IsOver {
             failed: 150,
             lasted: Duration::from_secs(150),

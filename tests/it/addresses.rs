@@ -306,7 +306,7 @@ fn an_outage_of_the_api_is_seen_by_everybody() {
     let admin = format!("http://{}", proxy.admin);
     let table = run(&mut command(["status", "--admin", &admin])).out;
     assert!(
-        table.contains("95.2 % failed") && table.contains(&why),
+        table.contains("95.2 % failed in 5 minutes") && table.contains(&why),
         "{table}"
     );
     let logged = proxy.process.err.all();

@@ -1,12 +1,12 @@
 //! The admin address answers probes even if its other callers stall, and even if the proxy's
-//! callers use up the file descriptors.
+//! callers use up the file descriptors. Calls still reach the instance then.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::support::wait::now;
-use crate::support::{PATIENCE, Proxy, Simulator, http, pair};
+use crate::support::{Origin, PATIENCE, Proxy, Simulator, http, pair};
 
 /// How soon most probes are answered.
 const SOON: Duration = Duration::from_millis(100);
@@ -59,17 +59,17 @@ fn a_thousand_stuck_callers_do_not_starve_a_probe() {
 }
 
 /// Starts a proxy with a hard limit of `hard` open files and a soft limit of `soft`.
-fn limited(simulator: &Simulator, soft: u32, hard: u32) -> Proxy {
+fn limited(url: &str, soft: u32, hard: u32) -> Proxy {
     let script = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\"");
     let wrapper = ["sh", "-c", &script, "sh"];
-    Proxy::to(&simulator.url()).by(&wrapper).start()
+    Proxy::to(url).by(&wrapper).start()
 }
 
 #[test]
 fn a_probe_is_answered_while_callers_hold_every_descriptor() {
     const FILES: u32 = 128;
     let simulator = Simulator::start();
-    let proxy = limited(&simulator, FILES, FILES);
+    let proxy = limited(&simulator.url(), FILES, FILES);
     proxy.has_token();
     // the kernel accepts them all; the proxy takes as many as it can
     let _held: Vec<TcpStream> = (0..2 * FILES)
@@ -92,6 +92,38 @@ fn a_probe_is_answered_while_callers_hold_every_descriptor() {
         assert_eq!(&start, b"HTTP/1.1 200");
         held.push(probe);
     }
+}
+
+#[test]
+fn a_call_gets_a_connection_to_the_instance_while_callers_hold_every_descriptor() {
+    const FILES: usize = 128;
+    raise_open_files();
+    // each call needs a new connection
+    let origin =
+        Origin::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = limited(&origin.url(), FILES as u32, FILES as u32);
+    proxy.has_token();
+    let mut held = Vec::new();
+    let mut hold = |n: usize| {
+        held.extend((0..n).map(|_| TcpStream::connect(proxy.address).unwrap()));
+    };
+    hold(2 * FILES);
+    proxy.process.err.wait_for("the shortage", |line| {
+        line.contains("cannot accept a connection").then_some(())
+    });
+    for _ in 0..20 {
+        hold(FILES / 2);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let answer = proxy.get("/x");
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                });
+            }
+        });
+    }
+    let logged = proxy.process.err.all();
+    assert!(!logged.contains("an address fails"), "{logged}");
 }
 
 #[test]

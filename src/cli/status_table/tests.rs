@@ -163,7 +163,7 @@ fn an_outage_of_the_api_and_a_refused_configuration_are_told() {
         "  connect, 2s ago\n",
         "\nconfiguration refused for 1m 15s, the one before stays in force:\n",
         "\nproxy.toml:3: a.b: this key is unknown; write `c`\n",
-        "\ncatalog: calls of https://acme.collibra.com have been failing for 20s: \
+        "\ncatalog: calls of https://acme.collibra.com have been failing for 20s, 25.0 % failed in 5 minutes: \
          acme.collibra.com refused the connection\n",
     ] {
         assert!(text.contains(said), "{said}: {text}");

@@ -1,0 +1,143 @@
+//! `/livez`, ten times a second on a connection of its own each time, and what the machine itself
+//! adds to it.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::support::now;
+
+const EVERY: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the watches of the machine want to be woken, how much later than that is noted, and how
+/// many there are.
+const TICK: Duration = Duration::from_millis(5);
+const LATE: Duration = Duration::from_millis(1);
+const WATCHES: usize = 3;
+
+/// One probe.
+pub(crate) struct Probe {
+    /// When it began.
+    pub(crate) at: Instant,
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// Why it failed.
+    pub(crate) failure: Option<String>,
+}
+
+/// A time in which a thread that only sleeps was woken late.
+#[derive(Clone, Copy)]
+pub(crate) struct Delay {
+    due: Instant,
+    woken: Instant,
+}
+
+/// Probes on their way.
+pub(crate) struct Probing {
+    stop: Arc<AtomicBool>,
+    probes: JoinHandle<Vec<Probe>>,
+    watches: Vec<JoinHandle<Vec<Delay>>>,
+}
+
+/// All probes, and all delays of the machine.
+pub(crate) struct Probed {
+    /// In the order of their times.
+    pub(crate) probes: Vec<Probe>,
+    /// In the order of their times.
+    delays: Vec<Delay>,
+}
+
+impl Probing {
+    /// Starts to probe the admin address `admin`.
+    pub(crate) fn start(admin: SocketAddr) -> Probing {
+        let stop = Arc::new(AtomicBool::new(false));
+        let halt = Arc::clone(&stop);
+        let probes = thread::spawn(move || {
+            let mut probes = Vec::new();
+            while !halt.load(Ordering::Relaxed) {
+                let at = now();
+                let failure = probe(admin).err().map(|error| error.to_string());
+                let took = now() - at;
+                probes.push(Probe { at, took, failure });
+                thread::sleep(EVERY.saturating_sub(took));
+            }
+            probes
+        });
+        let watches = (0..WATCHES).map(|_| {
+            let halt = Arc::clone(&stop);
+            thread::spawn(move || watch(&halt))
+        });
+        Probing {
+            watches: watches.collect(),
+            probes,
+            stop,
+        }
+    }
+
+    /// Stops.
+    pub(crate) fn end(self) -> Probed {
+        self.stop.store(true, Ordering::Relaxed);
+        let probes = self.probes.join().unwrap();
+        let watches = self.watches.into_iter().map(|watch| watch.join().unwrap());
+        let mut delays: Vec<Delay> = watches.flatten().collect();
+        delays.sort_by_key(|delay| delay.due);
+        Probed { probes, delays }
+    }
+}
+
+impl Probed {
+    /// How much of the time of `probe` went by while a thread of this benchmark that was due to run
+    /// did not run either.
+    pub(crate) fn machine(&self, probe: &Probe) -> Duration {
+        let end = probe.at + probe.took;
+        let first = self
+            .delays
+            .partition_point(|delay| delay.due + PATIENCE < probe.at);
+        let mut total = Duration::ZERO;
+        let mut until = probe.at;
+        for delay in self.delays[first..]
+            .iter()
+            .take_while(|delay| delay.due < end)
+        {
+            let (from, to) = (delay.due.max(until), delay.woken.min(end));
+            total += to.saturating_duration_since(from);
+            until = until.max(to);
+        }
+        total
+    }
+
+    /// The longest delay of the machine in this time.
+    pub(crate) fn longest_delay(&self, from: Instant, to: Instant) -> Duration {
+        let within = self.delays.iter().filter(|d| d.due >= from && d.due < to);
+        within.map(|d| d.woken - d.due).max().unwrap_or_default()
+    }
+}
+
+fn probe(admin: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    match &status {
+        b"HTTP/1.1 200" => Ok(()),
+        other => Err(io::Error::other(String::from_utf8_lossy(other))),
+    }
+}
+
+fn watch(stop: &AtomicBool) -> Vec<Delay> {
+    let mut delays = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let due = now() + TICK;
+        thread::sleep(TICK);
+        let woken = now();
+        if woken - due > LATE {
+            delays.push(Delay { due, woken });
+        }
+    }
+    delays
+}

@@ -1,0 +1,227 @@
+//! The proxy: its process, its log, and what it says of itself.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
+
+use crate::support::now;
+use crate::support::process::{BINARY, Process};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `serve`.
+pub(crate) struct Proxy {
+    process: Process,
+    /// Its log.
+    pub(crate) log: Log,
+    /// Where apps are served.
+    pub(crate) address: SocketAddr,
+    /// Its admin address.
+    pub(crate) admin: SocketAddr,
+}
+
+/// What it says of itself in the three places where people look.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// `GET /api/status`: what the page shows.
+    pub(crate) api: Value,
+    /// `collibra-auth-proxy status`.
+    pub(crate) table: String,
+    /// `GET /readyz?verbose`.
+    pub(crate) verbose: String,
+}
+
+impl Said {
+    /// The one client.
+    pub(crate) fn client(&self) -> &Value {
+        &self.api["clients"][0]
+    }
+
+    /// Whether both texts have `text` in them.
+    pub(crate) fn have(&self, text: &str) -> bool {
+        self.table.contains(text) && self.verbose.contains(text)
+    }
+}
+
+impl Proxy {
+    /// Starts it with the configuration file `config`, by `wrapper`.
+    pub(crate) fn start(config: &Path, wrapper: &[String]) -> Proxy {
+        let words = [BINARY, "serve", "--log-format", "json", "--config"];
+        let words = wrapper.iter().map(String::as_str).chain(words);
+        let words: Vec<&str> = words.collect();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Log::read(child.stderr.take().unwrap());
+        let process = Process(child);
+        let address = |said: &str| {
+            let line = log.wait_for(said);
+            line["address"].as_str().unwrap().parse().unwrap()
+        };
+        let proxy = Proxy {
+            address: address("listening"),
+            admin: address("admin address open"),
+            log,
+            process,
+        };
+        proxy.log.wait_for("token received");
+        proxy
+    }
+
+    /// Resident memory, in MB.
+    pub(crate) fn megabytes(&self) -> f64 {
+        self.process.resident_megabytes()
+    }
+
+    /// What it says of itself.
+    pub(crate) fn said(&self) -> Said {
+        let admin = format!("http://{}", self.admin);
+        let status = Command::new(BINARY)
+            .args(["status", "--admin", &admin])
+            .output()
+            .unwrap();
+        Said {
+            api: serde_json::from_str(&self.ask("/api/status")).unwrap_or_default(),
+            table: String::from_utf8_lossy(&status.stdout).into_owned(),
+            verbose: self.ask("/readyz?verbose"),
+        }
+    }
+
+    /// A metric without labels, or with those written here.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let text = self.ask("/metrics");
+        let value = text.lines().find_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            (name == series).then(|| value.parse().ok())?
+        });
+        value.unwrap_or(f64::NAN)
+    }
+
+    /// The body of an answer of the admin address; empty if there is none.
+    fn ask(&self, path: &str) -> String {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&self.admin, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = ask().unwrap_or_default();
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+        body.unwrap_or_default().to_owned()
+    }
+
+    /// Lets it open no more than `files` files, or as many as before; gives the limit that it had.
+    pub(crate) fn limit_open_files(&self, files: Option<u64>) -> Option<u64> {
+        let id = i32::try_from(self.process.0.id()).unwrap();
+        let before = prlimit(
+            Pid::from_raw(id),
+            Resource::Nofile,
+            Rlimit {
+                current: files,
+                maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
+            },
+        );
+        before.unwrap().current
+    }
+}
+
+/// What was written to standard error, without the access log.
+#[derive(Clone)]
+pub(crate) struct Log(Arc<(Mutex<Lines>, Condvar)>);
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Value>,
+    is_paused: bool,
+}
+
+impl Log {
+    fn read(pipe: impl Read + Send + 'static) -> Log {
+        let log = Log(Arc::default());
+        let reading = log.clone();
+        std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = String::new();
+            while matches!(pipe.read_line(&mut line), Ok(n) if n > 0) {
+                let (lines, changed) = &*reading.0;
+                let held = lines.lock().unwrap();
+                let mut held = changed.wait_while(held, |lines| lines.is_paused).unwrap();
+                if !line.contains("\"target\":\"access\"")
+                    && let Ok(value) = serde_json::from_str(&line)
+                {
+                    held.lines.push(value);
+                }
+                changed.notify_all();
+                line.clear();
+            }
+        });
+        log
+    }
+
+    /// Stops reading, so that the pipe fills up; or reads on.
+    pub(crate) fn pause(&self, is_paused: bool) {
+        self.0.0.lock().unwrap().is_paused = is_paused;
+        self.0.1.notify_all();
+    }
+
+    /// The first line whose message begins with `message`.
+    pub(crate) fn find(&self, message: &str) -> Option<Value> {
+        let held = self.0.0.lock().unwrap();
+        let mut lines = held.lines.iter();
+        lines
+            .find(|line| {
+                line["message"]
+                    .as_str()
+                    .is_some_and(|m| m.starts_with(message))
+            })
+            .cloned()
+    }
+
+    /// Its warnings and errors so far, each with how often it was written, the first one first.
+    pub(crate) fn warnings(&self) -> Vec<(String, usize)> {
+        let mut warnings: Vec<(String, usize)> = Vec::new();
+        for line in &self.0.0.lock().unwrap().lines {
+            let message = line["message"].as_str().unwrap_or_default();
+            if line["level"] == "INFO" {
+                continue;
+            }
+            match warnings.iter_mut().find(|(known, _)| known == message) {
+                Some((_, count)) => *count += 1,
+                None => warnings.push((message.to_owned(), 1)),
+            }
+        }
+        warnings
+    }
+
+    fn wait_for(&self, message: &str) -> Value {
+        let start = now();
+        loop {
+            if let Some(line) = self.find(message) {
+                return line;
+            }
+            let held = self.0.0.lock().unwrap();
+            assert!(start.elapsed() < PATIENCE, "{message}: {:?}", held.lines);
+            drop(
+                self.0
+                    .1
+                    .wait_timeout(held, Duration::from_millis(100))
+                    .unwrap(),
+            );
+        }
+    }
+}
