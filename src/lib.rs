@@ -38,7 +38,7 @@
 //! the access log, the metrics.
 //!
 //! **A change of the configuration**: [`config::watch`] (a file changed) -> the configuration is
-//! read as at the start -> [`config::reload`] (what is different?) -> [`server`] builds the new parts ->
+//! read as at the start -> [`config::reload`] (what is different?) -> [`server`] builds new parts ->
 //! new settings for [`token::service`], a state for each [`proxy::listener`].
 //!
 //! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`server::handoff`] hands off

@@ -300,8 +300,8 @@ mod tests {
     use super::*;
     use crate::config::tests::read_with;
 
-    /// What is said of the pair that `keys` names, its files being `own` and its key, `other`'s key,
-    /// and `old`, which ended long ago.
+    /// Returns the messages for an instance with the certificate and key of `keys`. The files are
+    /// `own` with its key, `other`'s key, and `old`, which expired long ago.
     fn said(keys: &str) -> String {
         let directory = tempfile::tempdir().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["app.test".into()]).unwrap();

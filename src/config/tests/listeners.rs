@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What is said of a listener with `keys` in place of its address.
+/// Returns the messages for a listener with `keys` instead of its address.
 fn listener(keys: &str) -> String {
     let text = with("", "", keys).replace("address = \"127.0.0.1:8080\"\n", "");
     report(&text)

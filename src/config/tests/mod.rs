@@ -29,7 +29,7 @@ pub(super) fn read_with(
     conclude(raw, &LoadContext::of(base, env), report)
 }
 
-/// What is said about `text`: its faults, or else its warnings.
+/// Returns the messages for `text`: its faults, or else its warnings.
 fn report(text: &str) -> String {
     match read(text) {
         Err(faults) => faults.to_string(),

@@ -1,4 +1,4 @@
-//! What a sound file becomes.
+//! The settings from valid files.
 
 use super::*;
 use crate::oauth::AuthMethod;
