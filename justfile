@@ -3,6 +3,10 @@
 _list:
     @just --list --unsorted
 
+# install what the tests need
+setup:
+    tests/setup
+
 # every check, as CI runs them
 check:
     tests/run

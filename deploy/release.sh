@@ -44,7 +44,7 @@ build() {
     mkdir -p "$files"
     local folder=$name-$version-linux-$architecture
     mkdir -p "target/$folder"
-    cp "$built" LICENSE README.md CHANGELOG.md config/local.toml "target/$folder/"
+    cp --recursive "$built" LICENSE README.md CHANGELOG.md docs config "target/$folder/"
     tar --create --gzip --owner 0 --group 0 --directory target --file "$files/$folder.tar.gz" "$folder"
     cp "$(deploy/debian/build.sh --no-build)" "$files/"
     cargo cyclonedx --format json --override-filename "$name-$version-$architecture.cdx"

@@ -1,20 +1,20 @@
-//! Keeps web pages out. An address on localhost can be reached by any page that the user has
-//! open; a browser says so in headers that a page cannot forge, and by the name it was asked for
-//! (a page that rebinds its own name to 127.0.0.1 still sends that name as `Host`). Pure.
+//! Refuses requests of web pages. Any page that the user opens can reach an address on localhost.
+//! The browser reveals this in headers that a page cannot forge, and in `Host`: a page that rebinds
+//! its own name to 127.0.0.1 still sends that name. Pure.
 
 use std::borrow::Cow;
 
 use http::header::{HOST, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 
-/// Whether `host` (as [`host_of_authority`] gives it) is on the list.
+/// Returns whether `host` (as returned by [`host_of_authority`]) is accepted.
 #[must_use]
 pub fn is_accepted(hosts: &[String], host: &str) -> bool {
     hosts.iter().any(|accepted| accepted == host)
 }
 
-/// Whether a browser says that another site's page sent this: any `Origin` whose host is not
-/// `accepted`, or a `Sec-Fetch-Site` of another site (Fetch Metadata).
+/// Returns whether a browser reports that another site's page sent the request: by an `Origin`
+/// whose host is not `accepted`, or a cross-site `Sec-Fetch-Site` (Fetch Metadata).
 ///
 /// An upgrade must come from exactly the address that it is sent to. Chromium sends no
 /// `Sec-Fetch-Site` when it opens a WebSocket, so nothing else distinguishes a page on port 3000 of

@@ -64,13 +64,13 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Reads the wall clock, for display and storage; it may step.
     fn wall(&self) -> SystemTime;
 
-    /// Waits until `at`, or less: read the clock again afterwards. Tokio's timers stop while the
-    /// machine is suspended and this clock does not, so such a wait is cut into slices of a second.
+    /// Waits until `at` or shorter: read the clock again afterwards. Tokio's timers stop while the
+    /// machine is suspended and this clock does not, so a wait is cut into slices of a second.
     fn sleep_until(&self, at: Instant) -> Sleep {
         Box::pin(tokio::time::sleep(at.since(self.now()).min(SLICE)))
     }
 
-    /// The wall-clock time of `at`, as far as it is known now.
+    /// Converts `at` to wall-clock time, as currently known.
     fn wall_at(&self, at: Instant) -> SystemTime {
         let now = self.now();
         if at >= now {
@@ -89,7 +89,7 @@ impl Clock for SystemClock {
     fn now(&self) -> Instant {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         const CONTINUOUS: rustix::time::ClockId = rustix::time::ClockId::Boottime;
-        // elsewhere (macOS, the BSDs) the monotonic clock includes suspends too
+        // elsewhere (macOS, the BSDs) the monotonic clock already includes suspends
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         const CONTINUOUS: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 
@@ -109,7 +109,7 @@ impl Clock for SystemClock {
         SystemTime::now()
     }
 
-    /// By a timer of the kernel that counts suspends: an idle process is not woken before.
+    /// Uses a kernel timer that counts suspends, so that an idle process is not woken early.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn sleep_until(&self, at: Instant) -> Sleep {
         let left = at.since(self.now());
@@ -125,7 +125,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A timer that is readable after `left`, suspends included.
+/// Returns a timer that becomes readable after `left`, suspends included.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[expect(
     deprecated,
@@ -152,8 +152,8 @@ fn alarm(left: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(timer, Interest::READABLE)
 }
 
-/// The moment by the clock of tokio's timers, which stands still while the machine is suspended: for
-/// the deadlines of connections, since no peer is to blame for a closed lid.
+/// The current time of tokio's timers, which stop while the machine is suspended. Use it for
+/// deadlines of connections: a peer is not to blame for a closed lid.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the clock of timers"
@@ -190,8 +190,8 @@ impl Clock for TokioClock {
     }
 }
 
-/// A clock that stands still until it is moved, for tests with real sockets. With those, Tokio's
-/// paused clock advances on its own.
+/// A clock that only moves when told to, for tests with real sockets, where Tokio's paused clock
+/// would advance on its own.
 #[cfg(test)]
 #[derive(Clone, Debug)]
 pub(crate) struct ManualClock {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! 6  cli            one file per command: arguments -> a call -> an exit status
-//! 5  app            the composition root: a Config -> a running server, and its replacement
+//! 5  server         the composition root: a Config -> a running server, and its replacement
 //! 4  config         a file or flags -> each module's own Config; collects every fault
 //! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
 //!                   (one request, top to bottom), examine, inject, replay, respond
@@ -38,10 +38,10 @@
 //! the access log, the metrics.
 //!
 //! **A change of the configuration**: [`config::watch`] (a file changed) -> the configuration is
-//! read as at the start -> [`config::reload`] (what is different?) -> [`app`] builds the new parts ->
-//! new settings for [`token::service`], a plan for [`proxy::listener`].
+//! read as at the start -> [`config::reload`] (what is different?) -> [`server`] builds the new parts ->
+//! new settings for [`token::service`], a state for each [`proxy::listener`].
 //!
-//! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`app::handover`] hands off
+//! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`server::handoff`] hands off
 //! the sockets ([`socket::inherited`]) and the tokens ([`store::handoff`]) -> the new process serves
 //! -> the old one drains.
 //!
@@ -56,7 +56,7 @@
 //! - Nothing prints a secret.
 
 pub mod admin;
-pub mod app;
+
 pub mod atomic_file;
 pub mod backoff;
 pub mod browser;
@@ -72,6 +72,7 @@ pub mod proxy;
 pub mod random;
 pub mod registration;
 pub mod secret;
+pub mod server;
 pub mod service_manager;
 pub mod simulator;
 pub mod socket;

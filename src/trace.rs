@@ -1,9 +1,9 @@
-//! Traces: a span for each request and each token request, sent over OTLP (HTTP, protobuf).
+//! Traces: a span per request and token request, sent over OTLP (HTTP, protobuf).
 //!
-//! A request's span is a child of the caller's, as `traceparent` says (W3C Trace Context), and its own
-//! id goes to the instance in the same header. Spans are batched and sent on a thread of their own; if
-//! the collector cannot take them, they are dropped. Without a [`Config`] there is no [`Tracer`], and
-//! `traceparent` passes unchanged.
+//! A request's span is a child of the caller's, given by `traceparent` (W3C Trace Context), and its
+//! own id is sent to the instance in the same header. A separate thread sends spans in batches; if
+//! the collector fails, they are dropped. Without a [`Config`] there is no [`Tracer`], and
+//! `traceparent` is forwarded unchanged.
 //!
 //! `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_EXPORTER_OTLP_HEADERS` are honoured.
 
@@ -34,31 +34,31 @@ use crate::outgoing::quotation::Quotation;
 /// The header that carries a span from one service to the next (W3C Trace Context, section 3.2).
 pub const TRACEPARENT: &str = "traceparent";
 
-/// The longest time for one batch of spans.
+/// The timeout for sending one batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a collector that fails is reported.
+/// The interval for reporting a collector that fails.
 const REPORTS: Duration = Duration::from_secs(60);
 
-/// The name of the program in traces, unless `OTEL_SERVICE_NAME` has another.
+/// The service name, unless `OTEL_SERVICE_NAME` sets it.
 const SERVICE: &str = "collibra-auth-proxy";
 
-/// Where spans go, and how many.
+/// The collector and the sampling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The URL to which batches are posted.
+    /// The URL for posting batches.
     pub endpoint: Url,
-    /// The share of the traces that begin here and are recorded, 0 to 1. Of a trace that began
-    /// elsewhere the caller decides.
+    /// The share of traces starting here that are recorded, 0 to 1. For other traces the caller
+    /// decides.
     pub sample: f64,
 }
 
-/// Why there can be no traces.
+/// The HTTP client for the collector cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[error("spans cannot be sent: {0}")]
 pub struct BuildError(String);
 
-/// Makes spans.
+/// Creates spans.
 #[derive(Debug)]
 pub struct Tracer {
     provider: SdkTracerProvider,
@@ -70,7 +70,7 @@ pub struct Tracer {
 #[derive(Debug)]
 pub struct RequestSpan(Span);
 
-/// A request that has ended, as its span shows it. Never a query, a header value or a body.
+/// A completed request, as recorded in its span. Never a query, a header value or a body.
 #[derive(Clone, Copy, Debug)]
 pub struct EndedRequest<'a> {
     /// When it ended.
@@ -81,7 +81,7 @@ pub struct EndedRequest<'a> {
     pub status: u16,
     /// The host of the instance.
     pub instance: &'a str,
-    /// The names that it accepts.
+    /// The listener's name.
     pub listener: &'a str,
     /// The client's name.
     pub client: &'a str,
@@ -94,10 +94,10 @@ pub struct EndedRequest<'a> {
 }
 
 impl Tracer {
-    /// A tracer that sends by the current Tokio runtime.
+    /// Returns a tracer that sends on the current Tokio runtime.
     ///
     /// # Errors
-    /// [`BuildError`] if there is no HTTP client for it.
+    /// [`BuildError`] if its HTTP client cannot be built.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Tracer, BuildError> {
         let collector = outgoing::authority(&config.endpoint);
         let route = Route {
@@ -133,14 +133,14 @@ impl Tracer {
         })
     }
 
-    /// The span of a request with this head, which began `at`.
+    /// Starts the span of a request with this head, received `at`.
     #[must_use]
     pub fn request(&self, method: &Method, headers: &HeaderMap, at: SystemTime) -> RequestSpan {
         let parent = Context::new();
         let parent = self
             .propagator
             .extract_with_context(&parent, &HeaderExtractor(headers));
-        // the low-cardinality name of the conventions for HTTP spans, without a route
+        // the low-cardinality name of HTTP spans in the semantic conventions, without a route
         let name = method.as_str().to_owned();
         let builder = SpanBuilder::from_name(name)
             .with_kind(SpanKind::Server)
@@ -152,7 +152,8 @@ impl Tracer {
         RequestSpan(self.tracer.build_with_context(builder, &parent))
     }
 
-    /// Adds the span of a token request of `client`, which ended with a token, or as `failure`.
+    /// Records the span of a token request of `client`, which returned a token, or failed with
+    /// `failure`.
     pub fn token_request(
         &self,
         client: &str,
@@ -172,10 +173,10 @@ impl Tracer {
         span.end_with_timestamp(ended);
     }
 
-    /// Sends what is left, within `limit`; no span is recorded afterwards.
+    /// Sends the remaining spans within `limit`; later spans are dropped.
     pub async fn shutdown(self: Arc<Self>, limit: Duration) {
         let closing = move || self.provider.shutdown_with_timeout(limit);
-        // what could not be sent was reported
+        // failures to send are already reported
         let _ = tokio::time::timeout(limit, tokio::task::spawn_blocking(closing)).await;
     }
 }
@@ -189,7 +190,7 @@ impl RequestSpan {
         self.0.span_context().trace_id().to_bytes()
     }
 
-    /// The value of `traceparent` for what the request causes.
+    /// The value of `traceparent` for the forwarded request.
     #[must_use]
     pub fn traceparent(&self) -> Option<HeaderValue> {
         let context = self.0.span_context();
@@ -221,7 +222,7 @@ impl RequestSpan {
             let status = i64::from(request.status);
             span.set_attribute(KeyValue::new("http.response.status_code", status));
         }
-        // for a server, 4xx is the caller's fault and no error of the span
+        // on a server's span, a 4xx is the caller's error, not the span's
         if request.status == 0 || request.status >= 500 {
             let kind = match request.status {
                 0 => "no_response".to_owned(),
@@ -239,7 +240,7 @@ fn resource() -> Resource {
     let name = opentelemetry::Key::new("service.name");
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let builder = Resource::builder().with_attribute(version);
-    // without a name of its own, the library says `unknown_service`
+    // the library's default name is `unknown_service`
     let is_named = found
         .get(&name)
         .is_some_and(|name| !name.as_str().starts_with("unknown_service"));
@@ -250,20 +251,20 @@ fn resource() -> Resource {
     }
 }
 
-/// The path of a request, and its query.
+/// Returns the path and query of a request's target.
 fn path(uri: &Uri) -> Result<Uri, HttpError> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Ok(path.parse()?)
 }
 
-/// Posts batches by the runtime, and reports a collector that fails.
+/// Sends batches on the runtime, and reports a collector that fails.
 #[derive(Debug)]
 struct Sender {
     http: Arc<Client>,
     runtime: Handle,
     collector: String,
     clock: Arc<dyn Clock>,
-    /// When a failure was last reported, in seconds of the clock; 0: never.
+    /// When a failure was last reported, in seconds of the clock; 0 for never.
     reported: AtomicU64,
 }
 
@@ -273,7 +274,7 @@ impl HttpClient for Sender {
         let (mut head, body) = request.into_parts();
         head.uri = path(&head.uri)?;
         let (http, request) = (Arc::clone(&self.http), Request::from_parts(head, body));
-        // the caller's thread has no runtime
+        // the calling thread has no runtime
         let sending = self.runtime.spawn(async move {
             let quotation = Quotation::without(Vec::new());
             let sent = http.send(request, 0, "a batch of spans", &quotation).await;
@@ -291,7 +292,7 @@ impl HttpClient for Sender {
                 return Err(failure.message.into());
             }
         };
-        // what the collector says in its answer is not used
+        // the response's content is not used
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = status;
         Ok(response)
@@ -299,7 +300,7 @@ impl HttpClient for Sender {
 }
 
 impl Sender {
-    /// Reports a failure, once a minute.
+    /// Reports a failure, at most once a minute.
     fn report(&self, problem: &str) {
         let now = self.clock.now().since(Instant::ORIGIN).as_secs().max(1);
         let before = self.reported.load(Ordering::Relaxed);

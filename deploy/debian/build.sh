@@ -7,6 +7,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+cargo deb --version >/dev/null 2>&1 || {
+    echo 'cargo-deb is missing: cargo install --locked cargo-deb' >&2
+    exit 1
+}
+
 name=collibra-auth-proxy
 binary=target/dist/$name
 extra=target/debian/extra

@@ -1,5 +1,5 @@
-//! The connections of the admin address: how each progresses, which one goes first when room is
-//! needed, and how long one may refuse to take its answer.
+//! The connections of the admin address: tracks their progress, closes the longest idle one when
+//! room is needed, and limits how long a caller may leave its response unread.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSlice};
@@ -13,14 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::{AbortHandle, Id};
 use tokio::time::{Sleep, sleep};
 
-/// The open connections, each with the turn in which it last got on.
+/// The open connections, each with the turn of its last progress.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: HashMap<Id, (AbortHandle, Progress)>,
     turns: Arc<AtomicU64>,
 }
 
-/// When a connection last sent or took something, in turns shared by all connections.
+/// When a connection last sent or received bytes, in turns shared by all connections.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     at: Arc<AtomicU64>,
@@ -28,7 +28,7 @@ pub(super) struct Progress {
 }
 
 impl Connections {
-    /// For a connection that was just accepted.
+    /// Returns the progress of a connection that was just accepted.
     pub(super) fn progress(&self) -> Progress {
         let progress = Progress {
             at: Arc::default(),
@@ -38,23 +38,23 @@ impl Connections {
         progress
     }
 
-    /// `task` serves the connection with this `progress`.
+    /// Adds the connection that `task` serves, with its `progress`.
     pub(super) fn add(&mut self, task: AbortHandle, progress: Progress) {
         self.open.insert(task.id(), (task, progress));
     }
 
-    /// The task with this `id` has ended.
+    /// Removes the connection of the task with this `id`, which has ended.
     pub(super) fn remove(&mut self, id: Id) {
         self.open.remove(&id);
     }
 
-    /// How many are open.
+    /// The number of open connections.
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Cuts the connection that has stood still for longest, if there is one. Its task ends soon,
-    /// and its descriptor is free then. Gives whether there was one.
+    /// Closes the connection that has been idle longest; returns whether there was one. Its
+    /// descriptor becomes free when its task ends, shortly afterwards.
     pub(super) fn shed(&mut self) -> bool {
         let stillest = self
             .open
@@ -81,18 +81,18 @@ impl Progress {
     }
 }
 
-/// A connection that notes its progress, and fails once its caller has taken nothing for too long.
+/// A connection that records its progress, and fails once its caller has read nothing for too long.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     stream: S,
     progress: Progress,
     patience: Duration,
-    /// Ends a write that waits.
+    /// The deadline of a pending write.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guarded<S> {
-    /// Guards `stream`: a write that waits for longer than `patience` fails.
+    /// Wraps `stream`: a write that is pending for longer than `patience` fails.
     pub(super) fn new(stream: S, progress: Progress, patience: Duration) -> Guarded<S> {
         Guarded {
             stream,
@@ -102,7 +102,7 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// The result of a write; an error if the write has waited for too long.
+    /// Returns the result of a write, or an error if the write was pending for too long.
     fn written(
         &mut self,
         cx: &mut Context<'_>,

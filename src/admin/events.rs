@@ -1,8 +1,8 @@
-//! `GET /api/events`: the status once a second and the history as it grows, as server-sent events, for
-//! the page and whoever else watches.
+//! `GET /api/events`: the status every second and new points of the history, as server-sent events
+//! for the status page and other watchers.
 //!
-//! `event: status` has the form of `GET /api/status`, `event: history` that of `GET /api/history`. The
-//! first of each comes at once.
+//! `event: status` has the form of `GET /api/status`, `event: history` that of `GET /api/history`.
+//! The first of each is sent immediately.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,32 +23,32 @@ use super::history::STEP;
 use super::routes::{TEXT, costly};
 use super::view::View;
 
-/// How many callers may watch at once.
+/// The most concurrent watchers.
 const WATCHERS: usize = 16;
 
-/// The time between two events.
+/// The interval between two events.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Lets [`WATCHERS`] callers watch, until the admin address closes.
+/// Admits up to [`WATCHERS`] watchers until the admin address closes.
 #[derive(Clone, Debug)]
 pub(super) struct Watching {
     permits: Arc<Semaphore>,
     closing: CancellationToken,
 }
 
-/// One caller who watches.
+/// A watching caller.
 struct Watcher {
     view: Arc<View>,
     closing: CancellationToken,
     ticks: Interval,
-    /// Statuses sent so far.
+    /// The number of statuses sent so far.
     sent: u64,
     is_history_next: bool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Watching {
-    /// Every stream ends when `closing` is cancelled.
+    /// Returns no watchers yet; every stream ends when `closing` is cancelled.
     pub(super) fn until(closing: CancellationToken) -> Watching {
         Watching {
             permits: Arc::new(Semaphore::new(WATCHERS)),
@@ -89,7 +89,7 @@ pub(super) async fn events(
 }
 
 impl Watcher {
-    /// The next event; `None` at the end. The history follows on a status now and then.
+    /// The next event; `None` at the end. Every few statuses, the history follows.
     async fn next(&mut self) -> Option<Event> {
         let is_history = std::mem::take(&mut self.is_history_next);
         if !is_history {

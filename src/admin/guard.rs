@@ -1,8 +1,8 @@
-//! Keeps web pages away from the admin address, as from a listener: what is told there are names and
-//! ids. A page that makes its own name lead here (DNS rebinding) sends that name as `Host`.
+//! Refuses requests of web pages to the admin address, as at a listener: its responses contain
+//! names and ids. A page that points its own name here (DNS rebinding) sends that name as `Host`.
 //!
-//! An IP address is accepted whichever it is, for it cannot be made to lead elsewhere; probes and
-//! scrapes mostly use one. `/livez` tells nothing and answers to any name.
+//! Any IP address is accepted as `Host`, because nobody can point it elsewhere; probes and scrapers
+//! mostly use one. `/livez` reveals nothing and accepts any name.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::routes::TEXT;
 use super::view::View;
 use crate::browser;
 
-/// Answers a request in place of the routes if a web page may have sent it.
+/// Refuses a request that a web page may have sent, before the routes see it.
 pub(super) async fn guard(
     State(view): State<Arc<View>>,
     Extension(caller): Extension<Caller>,
@@ -33,7 +33,7 @@ pub(super) async fn guard(
         let hosts = &view.parts.load().hosts;
         let (path, headers) = (request.uri().path(), request.headers());
         let by_host = foreign_host(hosts, headers);
-        // that route has a stricter rule of its own
+        // that route has a stricter check of its own
         by_host.or_else(|| (path != "/drain").then(|| foreign_page(hosts, headers))?)
     };
     match refused {
@@ -42,10 +42,10 @@ pub(super) async fn guard(
     }
 }
 
-/// A status and what to say.
+/// The status and text of a refusal.
 type Refusal = (StatusCode, &'static str);
 
-/// Why a request is not answered whose `Host` is none of ours.
+/// Returns the refusal of a request whose `Host` is not accepted.
 fn foreign_host(hosts: &[String], headers: &HeaderMap) -> Option<Refusal> {
     // a browser sends exactly one
     let foreign = headers.get_all(HOST).iter().any(|host| {
@@ -58,9 +58,9 @@ fn foreign_host(hosts: &[String], headers: &HeaderMap) -> Option<Refusal> {
     ))
 }
 
-/// Why a request is not answered that a page of another site sent.
+/// Returns the refusal of a request that another site's page sent.
 fn foreign_page(hosts: &[String], headers: &HeaderMap) -> Option<Refusal> {
-    // a link on another site's page may lead here: that page does not see the answer
+    // another site's page may link here: it cannot read the response
     let is_link = headers
         .get("sec-fetch-dest")
         .is_some_and(|dest| dest.as_bytes() == b"document");
@@ -71,12 +71,12 @@ fn foreign_page(hosts: &[String], headers: &HeaderMap) -> Option<Refusal> {
     ))
 }
 
-/// Whether `host` is an IP address, localhost or one of `hosts`.
+/// Returns whether `host` is an IP address, localhost or one of `hosts`.
 fn is_ours(hosts: &[String], host: &str) -> bool {
     is_address(host) || host == "localhost" || browser::is_accepted(hosts, host)
 }
 
-/// Whether `host` is an IP address as it stands in `Host`.
+/// Returns whether `host` is an IP address in the form that `Host` uses.
 fn is_address(host: &str) -> bool {
     let bare = host
         .strip_prefix('[')

@@ -1,7 +1,7 @@
-//! The past, in memory: each client's traffic, latency, tokens and pool over the last 15 minutes and
-//! the last day, and what each app did in the last minute.
+//! The history, in memory: each client's traffic, latency, tokens and pool over the last 15 minutes
+//! and the last day, and each app's traffic in the last minute.
 //!
-//! A sample is taken every [`STEP`]. A client costs 13 KB, an app 300 bytes.
+//! It is sampled every [`STEP`]. A client costs 13 KB, an app 300 bytes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,36 +11,36 @@ use serde::Serialize;
 
 use crate::telemetry::{Durations, Totals, quantile};
 
-/// The time between two samples.
+/// The interval between two samples.
 pub const STEP: Duration = Duration::from_secs(5);
 
-/// How many steps the recent past has: 15 minutes.
+/// The steps of the recent history: 15 minutes.
 const RECENT: usize = 180;
 
-/// How many steps of the recent past make one of the day: 5 minutes.
+/// The recent steps in one step of the day: 5 minutes.
 const STEPS_OF_DAY: u32 = 60;
 
-/// How many steps the day has: 24 hours.
+/// The steps of the day: 24 hours.
 const DAY: usize = 288;
 
-/// How many steps the rates of the last minute look back.
+/// The steps over which the rates of the last minute are computed.
 const MINUTE: usize = 12;
 
-/// The past of all clients and apps.
+/// The history of all clients and apps.
 #[derive(Debug, Default)]
 pub(super) struct History {
     clients: BTreeMap<Arc<str>, Client>,
     apps: BTreeMap<Arc<str>, App>,
 }
 
-/// What is known of a client at the moment of a sample.
+/// A client's counters at the time of a sample.
 #[derive(Clone, Debug)]
 pub(super) struct ClientSample {
     /// Its traffic since the start.
     pub(super) totals: Totals,
-    /// How many tokens it was given since the start.
+    /// How many tokens it received since the start.
     pub(super) tokens: u64,
-    /// The level of its pool.
+    /// The tokens in its pool.
     pub(super) pool: f64,
 }
 
@@ -49,15 +49,15 @@ struct Client {
     before: ClientSample,
     recent: VecDeque<Point>,
     day: VecDeque<Point>,
-    /// The step of the day that has begun.
+    /// The incomplete step of the day.
     begun: Point,
     begun_durations: Durations,
     begun_steps: u32,
-    /// The durations of the last five minutes, a row for each step.
+    /// The durations of the last five minutes, one row per step.
     durations: VecDeque<Durations>,
 }
 
-/// One step of a client's past.
+/// One step of a client's history.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Point {
     requests: u64,
@@ -70,21 +70,21 @@ struct Point {
 
 #[derive(Debug, Default)]
 struct App {
-    /// How many requests were answered at the last samples, the latest last.
+    /// The requests answered so far at each recent sample, the latest last.
     answered: VecDeque<u64>,
     last_seen: Option<SystemTime>,
 }
 
-/// A client's past, as it is shown: a list for each figure, from the oldest step to the latest.
+/// A client's history as shown: one list per value, oldest step first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SeriesReport {
     /// The length of a step.
     pub step_seconds: u64,
-    /// The length of the last step, which may still grow; 0 without steps.
+    /// The length of the last step, which may still be incomplete; 0 without steps.
     pub last_step_seconds: u64,
     /// Requests answered.
     pub requests: Vec<u64>,
-    /// Requests that failed: were answered with a 5xx, or not at all.
+    /// Requests that failed: a 5xx, or no response.
     pub failed: Vec<u64>,
     /// The median of the durations in milliseconds; null without requests.
     pub p50_milliseconds: Vec<Option<f64>>,
@@ -92,18 +92,18 @@ pub struct SeriesReport {
     pub p95_milliseconds: Vec<Option<f64>>,
     /// Tokens received.
     pub tokens: Vec<u64>,
-    /// The level of the pool at the end of the step.
+    /// The tokens in the pool at the end of the step.
     pub pool: Vec<f64>,
 }
 
-/// The answer of `GET /api/history`.
+/// The response of `GET /api/history`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct HistoryReport {
-    /// The clients by their names.
+    /// The clients by name.
     pub clients: BTreeMap<String, ClientHistory>,
 }
 
-/// A client's past.
+/// A client's history.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClientHistory {
     /// The last 15 minutes.
@@ -129,7 +129,7 @@ pub(super) struct AppLately {
 }
 
 impl History {
-    /// Adds a step to the past of `client`.
+    /// Adds a step to the history of `client`.
     pub(super) fn add_client(&mut self, client: &Arc<str>, sample: ClientSample) {
         match self.clients.get_mut(client) {
             Some(known) => known.add(sample),
@@ -139,13 +139,13 @@ impl History {
         }
     }
 
-    /// Adds a step, which ended `at`, to the past of `app`.
+    /// Adds a step that ended `at` to the history of `app`.
     pub(super) fn add_app(&mut self, app: &Arc<str>, totals: &Totals, at: SystemTime) {
         let known = self.apps.entry(Arc::clone(app)).or_default();
         known.add(totals.answered, at);
     }
 
-    /// Forgets the clients and apps that the configuration no longer has.
+    /// Removes the clients and apps that the configuration no longer has.
     pub(super) fn keep(
         &mut self,
         has_client: impl Fn(&str) -> bool,
@@ -155,7 +155,7 @@ impl History {
         self.apps.retain(|name, _| has_app(name));
     }
 
-    /// All of it.
+    /// The whole history.
     pub(super) fn report(&self) -> HistoryReport {
         let clients = self.clients.iter();
         HistoryReport {

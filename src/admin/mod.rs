@@ -1,12 +1,12 @@
-//! The admin address: whether the process turns, whether it is ready, its numbers, and a page
-//! about both for people.
+//! The admin address: liveness, readiness, metrics, and a status page for people.
 //!
-//! Ready means that every client *holds* a token that may be sent, not that the issuer can be
-//! reached: an outage that the tokens in hand outlive is none for the apps.
+//! Ready means that every client *holds* a usable token, not that the issuer is reachable: apps do
+//! not notice an outage that the current tokens outlive.
 //!
-//! Promises: everything here can be read by anyone who can connect, but by no web page (`guard`), so
-//! nothing here is a token, a secret or a key; nothing here changes anything but the POST routes, which
-//! are for programs of this machine only, as is the configuration; a slow or silent caller is let go.
+//! Promises: anyone who can connect can read everything here, but no web page can (`guard`), so no
+//! response contains a token, a secret or a key. Only the POST routes change anything; they, and
+//! the configuration, are restricted to programs on this machine. A slow or silent caller is
+//! disconnected.
 
 mod actions;
 mod connection;

@@ -1,10 +1,10 @@
-//! The answer of `GET /readyz`, as text: short for probes, longer for people.
+//! The response of `GET /readyz` as text: short for probes, longer for people.
 
 use std::fmt::Write as _;
 
 use super::report::{ApiReport, ClientReport, RefusedReport, StatusReport};
 
-/// One line: ready, or who is not and so the process is not.
+/// One line: ready, or the clients that make the process not ready.
 pub(super) fn brief(report: &StatusReport) -> String {
     if report.draining {
         return "not ready: draining\n".to_owned();
@@ -22,7 +22,7 @@ pub(super) fn brief(report: &StatusReport) -> String {
     }
 }
 
-/// A paragraph for a refused configuration and for each client, and the line of [`brief`] below.
+/// One paragraph for a refused configuration and for each client, then the line of [`brief`].
 pub(super) fn verbose(report: &StatusReport) -> String {
     let mut text = String::new();
     if let Some(refused) = &report.refused_configuration {
@@ -84,7 +84,7 @@ fn paragraph(client: &ClientReport) -> String {
     text
 }
 
-/// What is the matter with the API, in a line.
+/// The current problem of the API, in one line.
 pub(crate) fn outage(client: &ClientReport, api: &ApiReport) -> String {
     let instance = &client.instance;
     let share = api.failed_share().unwrap_or_else(|| "none".to_owned());

@@ -1,5 +1,5 @@
-//! The answer of `GET /api/status`: a form that programs may rely on. Fields are added, never
-//! changed or taken away.
+//! The response of `GET /api/status`, a stable form for programs: fields are added, never changed
+//! or removed.
 
 use std::time::SystemTime;
 
@@ -15,28 +15,28 @@ use crate::token::ports::Membership;
 use crate::token::token::Token;
 use crate::upstream::health::Summary;
 
-/// What the proxy is doing. Times are RFC 3339 in UTC, to the second; durations whole seconds.
+/// The state of the proxy. Times are RFC 3339 in UTC, to the second; durations whole seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// This program's version.
     pub version: String,
-    /// When this was reported, by the proxy's clock.
+    /// When this report was made, by the proxy's clock.
     #[serde(default)]
     pub at: Timestamp,
     /// When the process started.
     pub started: Timestamp,
-    /// For how long it has been running.
+    /// How long it has been running.
     pub uptime_seconds: u64,
-    /// Whether every client holds a token that may be sent, and the process is not draining.
+    /// Whether every client holds a usable token and the process is not draining.
     pub ready: bool,
-    /// Whether the process finishes what is under way and then exits.
+    /// Whether the process is draining: it finishes requests in flight and then exits.
     pub draining: bool,
-    /// The configuration that was read last, if it was refused; null while there is none.
+    /// The last configuration that was read, if it was refused; null otherwise.
     #[serde(default)]
     pub refused_configuration: Option<RefusedReport>,
     /// The clients, in the order of the configuration.
     pub clients: Vec<ClientReport>,
-    /// The apps, in the order of their names; none: nobody has to say who they are.
+    /// The apps, ordered by name; if there are none, callers need not authenticate.
     #[serde(default)]
     pub apps: Vec<AppReport>,
     /// The listeners, in the order of the configuration.
@@ -46,14 +46,14 @@ pub struct StatusReport {
     pub certificates: Vec<CertificateReport>,
 }
 
-/// A configuration that was refused; the one before stays in force.
+/// A refused configuration; the one before stays in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefusedReport {
-    /// Since when there has been no sound one.
+    /// When the first faulty configuration was refused.
     pub since: Timestamp,
-    /// The same, in seconds before now.
+    /// Seconds since then.
     pub seconds_ago: u64,
-    /// What is wrong with it and what to write instead, a text each.
+    /// Its faults, each with what to write instead.
     pub faults: Vec<String>,
 }
 
@@ -66,38 +66,38 @@ pub struct ClientReport {
     pub instance: String,
     /// Its identifier at Collibra.
     pub client_id: String,
-    /// The last token, dead or alive; null if there never was one.
+    /// The last token, usable or not; null if there never was one.
     pub token: Option<TokenReport>,
-    /// What comes next.
+    /// The next token request.
     pub next: NextReport,
-    /// The last failure; null if the last attempt brought a token.
+    /// The last failure; null if the last attempt succeeded.
     pub failure: Option<FailureReport>,
     /// The issuer's pool, as mirrored here.
     pub pool: PoolReport,
-    /// What the apps did.
+    /// The requests of its apps.
     pub requests: RequestsReport,
-    /// Where the token is kept; null from a version that does not say.
+    /// The store of the token; null from a version without this field.
     #[serde(default)]
     pub store: Option<StoreReport>,
-    /// The last token requests, the latest first, at most twenty.
+    /// The last token requests, latest first, at most twenty.
     #[serde(default)]
     pub token_requests: Vec<TokenRequestReport>,
-    /// How calls of its instance's API did, whichever client's; null from a version that does not
-    /// say.
+    /// The API's health, from the calls of all clients of the instance; null from a version without
+    /// this field.
     #[serde(default)]
     pub api: Option<ApiReport>,
 }
 
-/// The API of an instance in the last five minutes.
+/// The health of an instance's API in the last five minutes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ApiReport {
-    /// Calls that were answered, whatever their status.
+    /// Calls that got a response, of any status.
     pub answered: u64,
-    /// Calls that failed on the way there, or whose response broke off.
+    /// Calls that failed to reach the instance, or whose response broke off.
     pub failed: u64,
-    /// Since when there is an outage; null if there is none.
+    /// When the current outage began; null if there is none.
     pub failing_since: Option<Timestamp>,
-    /// For how long there has been one; null if there is none.
+    /// How long the outage has lasted; null if there is none.
     pub failing_seconds: Option<u64>,
     /// The last failure since the start; null if there was none.
     pub last_failure: Option<ApiFailureReport>,
@@ -110,9 +110,9 @@ pub struct ApiFailureReport {
     pub kind: String,
     /// Why, and what to do.
     pub message: String,
-    /// When.
+    /// When it failed.
     pub at: Timestamp,
-    /// How long ago.
+    /// How long ago it failed.
     pub seconds_ago: u64,
 }
 
@@ -134,13 +134,13 @@ impl ApiReport {
 pub struct StoreReport {
     /// Its kind, by its name in the configuration.
     pub kind: String,
-    /// Why it cannot be used and what to do; null while it can.
+    /// Why it is unavailable and what to do; null while it works.
     pub problem: Option<String>,
-    /// How long stores of this kind took for the last operation that they answered; null before.
+    /// How long the last operation took that a store of this kind answered; null before the first.
     #[serde(default)]
     pub latency_milliseconds: Option<f64>,
-    /// How many proxies share the client, this one included, as the store last knew; null if it is
-    /// not one that replicas share, or has not been reached yet.
+    /// How many proxies share the client, including this one, as the store last reported; null if
+    /// replicas do not share the store, or before it is first reached.
     #[serde(default)]
     pub replicas: Option<u32>,
 }
@@ -148,67 +148,67 @@ pub struct StoreReport {
 /// A token, without the token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenReport {
-    /// Whether it may be sent now; this ends shortly before `expires`.
+    /// Whether it is usable now; this ends shortly before `expires`.
     pub usable: bool,
-    /// Whether the API rejects it (401), so that requests wait for the next one.
+    /// Whether the API rejected it (401), so that requests wait for the next one.
     #[serde(default)]
     pub rejected: bool,
-    /// The identifier of the client that it was issued to. After a change of credentials it
-    /// differs from the client's own until the first token of the new client is there.
+    /// The identifier of the client that it was issued to. After a change of credentials it differs
+    /// from the client's own until the new client's first token arrives.
     #[serde(default)]
     pub client_id: String,
     /// The generation: the client's tokens are numbered from 1.
     pub generation: u64,
     /// When it was requested.
     pub issued: Timestamp,
-    /// When it ends.
+    /// When it expires.
     pub expires: Timestamp,
-    /// How long until it ends, rounded down; 0 if it has.
+    /// How long until it expires, rounded down; 0 if it has.
     pub seconds_left: u64,
 }
 
 /// When a client's next token request is due.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NextReport {
-    /// What.
+    /// Whether it is due later or in flight.
     pub kind: NextKind,
-    /// When the request is due; null while one is under way.
+    /// When the request is due; null while one is in flight.
     pub at: Option<Timestamp>,
-    /// How long until it is due, rounded up; null while one is under way.
+    /// How long until it is due, rounded up; null while one is in flight.
     pub in_seconds: Option<u64>,
 }
 
-/// The kinds of what comes next.
+/// The states of the next token request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NextKind {
-    /// A token request will be made.
+    /// A token request is scheduled.
     Request,
-    /// A token request is under way; its answer comes next.
+    /// A token request is in flight.
     Answer,
 }
 
 /// A failed attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailureReport {
-    /// How it failed: a value of the label `outcome` of the metric `token_requests_total`.
+    /// The outcome: a value of the label `outcome` of the metric `token_requests_total`.
     pub outcome: String,
     /// Why, and what to do.
     pub message: String,
-    /// When.
+    /// When it failed.
     pub at: Timestamp,
-    /// How long ago.
+    /// How long ago it failed.
     pub seconds_ago: u64,
-    /// Consecutive failures, this one included.
+    /// Consecutive failures, including this one.
     pub in_a_row: u32,
 }
 
 /// The issuer's pool of tokens, as mirrored here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolReport {
-    /// What it held when it was last reckoned, in tokens.
+    /// The tokens in it when it was last computed.
     pub available: f64,
-    /// What it holds when it is full.
+    /// Its capacity, in tokens.
     pub capacity: u32,
 }
 
@@ -217,12 +217,12 @@ pub struct PoolReport {
 pub struct RequestsReport {
     /// Answered since the start.
     pub total: u64,
-    /// Being served now.
+    /// In flight.
     pub in_flight: u64,
-    /// Those of `total` that failed: were answered with a 5xx, or not at all.
+    /// Those of `total` that failed: a 5xx, or no response.
     #[serde(default)]
     pub failed: u64,
-    /// Those with a current token that the API answered with 401, since the start.
+    /// Requests with a current token that the API answered with 401, since the start.
     #[serde(default)]
     pub rejected: u64,
     /// The last five minutes.
@@ -246,39 +246,39 @@ pub struct LatelyReport {
 /// A token request that has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenRequestReport {
-    /// When.
+    /// When it ended.
     pub at: Timestamp,
-    /// How: a value of the label `outcome` of the metric `token_requests_total`.
+    /// Its outcome: a value of the label `outcome` of the metric `token_requests_total`.
     pub outcome: String,
     /// How long it took.
     pub milliseconds: u64,
 }
 
-/// A certificate that the configuration names, or that an instance showed.
+/// A certificate that the configuration names, or that an instance presented.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CertificateReport {
-    /// Whose it is: `listener`, `instance`, or `client` for the one shown to an instance.
+    /// Its owner: `listener`, `instance`, or `client` for the one presented to an instance.
     pub kind: String,
     /// The name of the listener or instance.
     pub name: String,
     /// When it expires.
     pub expires: Timestamp,
-    /// How long until then, in whole days, rounded down; below zero if it has expired.
+    /// How long until it expires, in whole days, rounded down; negative if it has expired.
     pub days_left: i64,
 }
 
 /// One app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AppReport {
-    /// The client's name in the configuration.
+    /// Its name in the configuration.
     pub name: String,
-    /// The name of its client; null if it has that of its listener or route.
+    /// The name of its own client; null if it uses its listener's or route's.
     pub client: Option<String>,
-    /// How many of its requests were answered since the start.
+    /// Requests answered since the start.
     pub requests: u64,
-    /// How many local tokens it was given since the start.
+    /// Local tokens issued to it since the start.
     pub local_tokens: u64,
-    /// How many of its requests failed: were answered with a 5xx, or not at all.
+    /// Its requests that failed: a 5xx, or no response.
     #[serde(default)]
     pub failed: u64,
     /// Its requests in flight.
@@ -287,13 +287,14 @@ pub struct AppReport {
     /// The most that may be in flight; null without a limit.
     #[serde(default)]
     pub max_in_flight: Option<u64>,
-    /// Requests a second, over the last minute.
+    /// Requests per second over the last minute.
     #[serde(default)]
     pub rate: f64,
-    /// The most requests a second; null without a limit.
+    /// The most requests per second; null without a limit.
     #[serde(default)]
     pub max_rate: Option<f64>,
-    /// When a request of it was last answered, to a few seconds; null if none was since the start.
+    /// When its last request was answered, to a few seconds; null if there was none since the
+    /// start.
     #[serde(default)]
     pub last_seen: Option<Timestamp>,
 }
@@ -301,21 +302,21 @@ pub struct AppReport {
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerReport {
-    /// The client's name in the configuration.
+    /// Its name in the configuration.
     pub name: String,
-    /// Where it listens.
+    /// The address it listens on.
     pub address: String,
     /// The name of the client whose token it attaches.
     pub client: String,
-    /// The connections that are open.
+    /// The open connections.
     pub connections: u64,
-    /// The most that may be open.
+    /// The most open connections.
     #[serde(default)]
     pub max_connections: usize,
 }
 
 impl View {
-    /// What the proxy is doing now.
+    /// Reports the current state of the proxy.
     #[must_use]
     pub fn report(&self) -> StatusReport {
         let now = self.clock.now();
@@ -514,14 +515,14 @@ impl View {
 }
 
 impl ClientReport {
-    /// Whether the client holds a token that may be sent.
+    /// Returns whether the client holds a usable token.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.token.as_ref().is_some_and(|token| token.usable)
     }
 }
 
-/// As finely as anyone reads it.
+/// Truncates to the precision that readers need.
 fn hundredths(level: f64) -> f64 {
     (level * 100.0).round() / 100.0
 }
@@ -530,8 +531,8 @@ fn tenths(milliseconds: f64) -> f64 {
     (milliseconds * 10.0).round() / 10.0
 }
 
-/// To the nearest second: the wall-clock time of a moment is reckoned anew for each report, and
-/// would tremble if it were shown more finely.
+/// Rounds to the nearest second: each report converts the moment to wall-clock time again, and
+/// finer values would vary between reports.
 fn timestamp(at: SystemTime) -> Timestamp {
     let exact = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
     exact.round(jiff::Unit::Second).unwrap_or(exact)

@@ -1,4 +1,4 @@
-//! What stands at which path, and the headers that every answer carries.
+//! The routes of the admin address, and the headers of every response.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::telemetry::metrics::Format;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What is told to who asks for something else.
+/// The response to an unknown path.
 const PATHS: &str = "\
 /             the status page
 /api/status   the same, as JSON
@@ -45,8 +45,8 @@ From this machine only:
 /drain                       POST: finish what is under way and exit
 ";
 
-/// For every answer. The page loads its own style and script and nothing else, and reads nothing
-/// but this address; no other site may frame it or read it.
+/// The headers of every response. The page loads only its own style and script, and reads only this
+/// address; no other site may frame it or read it.
 const HEADERS: [(HeaderName, &str); 5] = [
     (
         CONTENT_SECURITY_POLICY,
@@ -84,7 +84,7 @@ pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
         .with_state(view)
 }
 
-/// The documents of the page that are the same for everyone.
+/// The parts of the page that are the same for every caller.
 fn documents() -> Router<Arc<View>> {
     let documents = DOCUMENTS.iter();
     documents.fold(Router::new(), |router, document| {
@@ -137,8 +137,8 @@ async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Resp
     response
 }
 
-/// OpenMetrics where the scraper asks for it. Its order of preference is not looked at: Prometheus
-/// names OpenMetrics only if it wants it.
+/// Returns OpenMetrics if the scraper accepts it. Its preferences are ignored: Prometheus lists
+/// OpenMetrics only if it wants it.
 fn metrics_format(headers: &HeaderMap) -> Format {
     let asks = |value: &str| value.contains("application/openmetrics-text");
     if values(headers, &ACCEPT).any(asks) {
@@ -148,7 +148,7 @@ fn metrics_format(headers: &HeaderMap) -> Format {
     }
 }
 
-/// Whether the caller takes gzip (RFC 9110, section 12.5.3).
+/// Returns whether the caller accepts gzip (RFC 9110, section 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let codings = values(headers, &ACCEPT_ENCODING).flat_map(|value| value.split(','));
     codings.map(str::trim).any(|coding| {
@@ -177,11 +177,11 @@ async fn history(State(view): State<Arc<View>>) -> impl IntoResponse {
     Json(costly(move || view.history()).await)
 }
 
-/// How many costly answers are made at once, by all callers together.
+/// The most costly responses that are built concurrently, over all callers.
 static COSTLY: Semaphore = Semaphore::const_new(1);
 
-/// Makes an answer that grows with the configuration, off the runtime's threads: a thousand callers
-/// that ask for one hold up neither a probe nor a call.
+/// Builds a response that grows with the configuration, on a thread outside the runtime: a thousand
+/// callers that request one delay neither a probe nor a call.
 pub(super) async fn costly<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
     // the semaphore is never closed
     let turn = COSTLY.acquire().await.ok();

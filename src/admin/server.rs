@@ -1,8 +1,8 @@
-//! The server of the admin address: HTTP/1.1 over TCP or a unix socket, with an end to every wait.
+//! The server of the admin address: HTTP/1.1 over TCP or a unix socket, with a limit on every wait.
 //!
 //! A probe is answered whatever other callers do. A connection is accepted at once: at the limit,
-//! the one that has stood still for longest makes room. Where callers of the proxy hold every
-//! descriptor, a reserve has one for it.
+//! the one that has been idle longest is closed. If callers of the proxy hold every descriptor, a
+//! reserve provides one.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -36,16 +36,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// How often failed accepts are reported.
 const REPORTS: Duration = Duration::from_secs(60);
 
-/// The ends of the waits.
+/// The time limits and the connection limit.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// How long a connection may take for the head of a request, or stay silent between two.
+    /// How long a connection may take to send a request's head, or stay idle between two requests.
     head: Duration,
-    /// How long a connection may take nothing of its answer.
+    /// How long a connection may leave its response unread.
     write: Duration,
-    /// How long answers may take to leave after the shutdown.
+    /// How long responses may take to be sent after the shutdown.
     shutdown: Duration,
-    /// How many connections are open at once.
+    /// The most open connections.
     connections: usize,
 }
 
@@ -56,7 +56,7 @@ const LIMITS: Limits = Limits {
     connections: 128,
 };
 
-/// Serves `view` on `listener` until `shutdown` ends, and then for at most two seconds more.
+/// Serves `view` on `listener` until `shutdown` completes, and then for at most two seconds.
 pub async fn serve(listener: Arc<Socket>, view: Arc<View>, shutdown: impl Future<Output = ()>) {
     serve_within(LIMITS, listener, view, shutdown).await;
 }
@@ -75,7 +75,7 @@ async fn serve_within(
         .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEADER_BYTES);
     let graceful = GracefulShutdown::new();
-    // whatever is left in it when it is dropped is cut
+    // dropping it ends all remaining connections
     let mut tasks = JoinSet::new();
     let mut acceptor = Acceptor::new(&*clock);
     let mut shutdown = pin!(shutdown);
@@ -120,7 +120,7 @@ async fn serve_within(
     }
 }
 
-/// Accepts connections, also when descriptors are short.
+/// Accepts connections, even if descriptors are short.
 struct Acceptor<'c> {
     connections: Connections,
     reserve: Reserve,
@@ -138,8 +138,8 @@ impl Acceptor<'_> {
         }
     }
 
-    /// The next connection. `None` if there was no descriptor for it, and a connection was cut that
-    /// frees one once its task has ended.
+    /// The next connection. `None` if there was no descriptor for it; then a connection was closed,
+    /// whose descriptor becomes free when its task ends.
     async fn accept(&mut self, listener: &Socket) -> Option<Accepted> {
         loop {
             match listener.accept().await {
@@ -147,7 +147,7 @@ impl Acceptor<'_> {
                     self.reserve.refill();
                     return Some(stream);
                 }
-                // another thread may take the descriptor first: hence more than one
+                // another thread may take the descriptor first, so free more than one
                 Err(error) if is_shortage(&error) && self.reserve.spend() => {}
                 Err(error) => {
                     self.report(&error);
@@ -161,13 +161,13 @@ impl Acceptor<'_> {
         }
     }
 
-    /// The task with this `id` has ended, and left a descriptor.
+    /// Handles the end of the task with this `id`, which freed a descriptor.
     fn ended(&mut self, id: tokio::task::Id) {
         self.connections.remove(id);
         self.reserve.refill();
     }
 
-    /// Reports that connections cannot be accepted, once a minute.
+    /// Logs that connections cannot be accepted, once a minute.
     fn report(&mut self, error: &std::io::Error) {
         let now = self.clock.now();
         if self.reported.is_none_or(|at| now.since(at) >= REPORTS) {

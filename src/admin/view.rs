@@ -1,4 +1,4 @@
-//! What the admin address looks at: the clients' cells, the listeners, the metrics, the clock.
+//! The sources of the admin address: the clients' tokens, the listeners, the metrics, the clock.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,45 +18,45 @@ use crate::token::ports::TokenStore;
 use crate::token::service::Control;
 use crate::upstream::health::ApiHealth;
 
-/// What is shown, as the composition root put it together.
+/// The sources of everything shown. The composition root builds it.
 #[derive(Debug)]
 pub struct View {
     /// This program's version.
     pub version: &'static str,
     /// When the process started, by the wall clock.
     pub started: SystemTime,
-    /// The same on the monotonic clock, for how long it has been up.
+    /// The same on the monotonic clock, for the uptime.
     pub up_since: Instant,
-    /// The clock by which tokens live.
+    /// The clock that decides when tokens expire.
     pub clock: Arc<dyn Clock>,
-    /// The numbers.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The clients and the listeners, as they are now.
+    /// The current clients, apps and listeners.
     pub parts: ArcSwap<Parts>,
-    /// The configuration that was refused, until one is taken over.
+    /// The refused configuration, until another one is accepted.
     pub refused: ArcSwapOption<Refused>,
-    /// Whether the process finishes what is under way and then exits: it is no longer ready.
+    /// Whether the process is draining and therefore not ready.
     pub draining: Arc<AtomicBool>,
-    /// Told by a caller that the process is to drain and exit.
+    /// Notified when a caller asks the process to drain and exit.
     pub drain: Arc<Notify>,
-    /// What was, as far back as it is shown.
+    /// The history.
     pub history: Past,
 }
 
-/// A configuration that was read and not taken over; the one before stays in force.
+/// A configuration that was refused; the one before stays in force.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// When the first one was refused that nobody has mended since.
+    /// When the first faulty configuration was refused, since the last accepted one.
     pub since: Instant,
-    /// What is wrong with the last one. No value is quoted.
+    /// The faults of the last one. They quote no value.
     pub faults: Vec<String>,
 }
 
-/// The past of the clients and apps. It begins empty.
+/// The history of the clients and apps. It starts empty.
 #[derive(Debug, Default)]
 pub struct Past(Mutex<History>);
 
-/// What the configuration in force has.
+/// The parts of the configuration in force.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
     /// The clients.
@@ -65,18 +65,18 @@ pub struct Parts {
     pub apps: Vec<AppView>,
     /// The listeners.
     pub listeners: Vec<ListenerView>,
-    /// The names that the admin address answers to besides localhost and IP addresses, in lower case.
+    /// The accepted values of `Host` besides localhost and IP addresses, in lower case.
     pub hosts: Vec<String>,
     /// The certificates that the configuration names.
     pub certificates: Vec<Certificate>,
-    /// The configuration itself, without its secrets.
+    /// The configuration without its secrets.
     pub config: serde_json::Value,
 }
 
-/// A certificate, as far as it is shown.
+/// A certificate, as shown.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// Whose it is.
+    /// The kind of its owner.
     pub kind: CertificateKind,
     /// The name of the listener or instance.
     pub name: Arc<str>,
@@ -84,7 +84,7 @@ pub struct Certificate {
     pub expires: Expiry,
 }
 
-/// A client, as it is shown.
+/// A client, as shown.
 #[derive(Clone, Debug)]
 pub struct ClientView {
     /// The client's name in the configuration.
@@ -93,50 +93,49 @@ pub struct ClientView {
     pub instance: String,
     /// Its identifier at Collibra.
     pub client_id: ClientId,
-    /// Where its token is.
+    /// The slot of its token.
     pub slot: Arc<TokenSlot>,
-    /// What renews it.
+    /// Controls the engine that renews it.
     pub engine: Control,
-    /// The kind of store in which it is kept.
+    /// The kind of its store.
     pub store_kind: &'static str,
-    /// That store.
+    /// Its store.
     pub store: Arc<dyn TokenStore>,
-    /// How calls of its instance's API did.
+    /// The health of its instance's API.
     pub api: Arc<ApiHealth>,
 }
 
-/// An app, as it is shown.
+/// An app, as shown.
 #[derive(Clone, Debug)]
 pub struct AppView {
-    /// The client's name in the configuration.
+    /// Its name in the configuration.
     pub name: Arc<str>,
-    /// The name of its client, if it has one of its own.
+    /// The name of its own client, if it has one.
     pub client: Option<Arc<str>>,
-    /// Its limit of requests in flight at once.
+    /// The most requests in flight.
     pub max_in_flight: Option<u64>,
-    /// Its limit of requests a second.
+    /// The most requests per second.
     pub requests_per_second: Option<f64>,
 }
 
-/// A listener, as it is shown.
+/// A listener, as shown.
 #[derive(Clone, Debug)]
 pub struct ListenerView {
-    /// The client's name in the configuration.
+    /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Where it listens.
+    /// The address it listens on.
     pub address: Address,
     /// The name of the client whose token it attaches.
     pub client: Arc<str>,
-    /// How many connections may be open at once.
+    /// The most open connections.
     pub max_connections: usize,
 }
 
 impl View {
-    /// Has the metrics of every client's token looked up at each scrape, so that a token that
-    /// died without an event is shown as dead, and that of a client that is gone not at all. Call
-    /// it once.
+    /// Refreshes the metrics of every client's token at each scrape, so that an expired token is
+    /// shown as such and the series of a removed client end. Call it once.
     pub fn export_tokens(self: &Arc<View>) {
-        // the metrics are a part of the view: they must not keep it alive
+        // the view owns the metrics: they must not keep it alive
         let view = Arc::downgrade(self);
         self.metrics.on_scrape(move |levels| {
             let Some(view) = view.upgrade() else { return };
@@ -192,7 +191,7 @@ impl View {
         }
     }
 
-    /// Takes a sample of every client and app each [`STEP`], until the view is gone.
+    /// Samples every client and app each [`STEP`], until the view is dropped.
     pub async fn keep_history(view: Weak<View>) {
         let mut steps = interval(STEP);
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -230,13 +229,13 @@ impl View {
         self.past().report()
     }
 
-    /// The past; a panic elsewhere leaves nothing half done in it.
+    /// Locks the history; a panic elsewhere leaves nothing inconsistent in it.
     pub(super) fn past(&self) -> MutexGuard<'_, History> {
         let past = self.history.0.lock();
         past.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the process is on its way out.
+    /// Returns whether the process is draining.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Loops: an instance whose name leads to a listener of this proxy, by /etc/hosts or by DNS. The
-//! configuration itself refuses one that is an address.
+//! Loops: an instance whose name resolves to a listener of this proxy, by /etc/hosts or DNS. The
+//! configuration already refuses addresses.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use tracing::error;
 use crate::config::Config;
 use crate::socket::Address;
 
-/// How long a look-up may take; without an answer nothing is known of a loop.
+/// The timeout of a lookup; without an answer, no loop is reported.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The names of the instances, and where the proxy listens.
+/// The instances' names and the listeners' addresses.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     /// Each instance's name in the configuration, host and port.
@@ -26,9 +26,9 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Those of `config`, which listens at `listeners`.
+    /// Returns those of `config`, whose actual addresses are `listeners`.
     pub(super) fn of(config: &Config, listeners: Vec<(Arc<str>, Address)>) -> Names {
-        // a forward proxy looks the name up itself
+        // behind a forward proxy, the proxy resolves the name
         let direct = config.instances.values().filter(|i| i.proxy.is_none());
         let instances = direct.map(|i| (Arc::clone(&i.name), i.host.clone(), i.port));
         Names {
@@ -37,18 +37,18 @@ impl Names {
         }
     }
 
-    /// Those of `config` before it is served.
+    /// Returns those of `config` before it is served.
     pub(super) fn configured(config: &Config) -> Names {
         let listeners = config.listeners.iter();
         let listeners = listeners.map(|l| (Arc::clone(&l.name), l.address.clone()));
         Names::of(config, listeners.collect())
     }
 
-    /// Looks the instances up. Gives a message for each that leads to one of the listeners.
+    /// Resolves the instances. Returns a message for each that leads to a listener.
     pub(super) async fn loops(self) -> Vec<String> {
         let mut found = Vec::new();
         let instances = self.instances.into_iter();
-        // all at once
+        // concurrently
         let looking: Vec<_> = instances
             .map(|(name, host, port)| (name, host.clone(), tokio::spawn(look_up(host, port))))
             .collect();
@@ -67,7 +67,7 @@ impl Names {
         found
     }
 
-    /// Logs each loop, now and in the background.
+    /// Logs each loop, from a background task.
     pub(super) fn report(self) {
         tokio::spawn(async move {
             for found in self.loops().await {
@@ -77,10 +77,10 @@ impl Names {
     }
 }
 
-/// The addresses of `host`; none if they are not known in time.
+/// Resolves `host`; empty if it takes too long.
 async fn look_up(host: String, port: u16) -> Vec<SocketAddr> {
     let (answer, answered) = oneshot::channel();
-    // the system may take long, and a thread of the runtime would hold its end up
+    // on its own thread: the system may take long, and a thread of the runtime would delay the exit
     let looking = thread::Builder::new().spawn(move || {
         let found = (host.as_str(), port).to_socket_addrs();
         let _ = answer.send(found.map(Iterator::collect).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! `serve`: the main job.
+//! `serve`: runs the proxy.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,19 +17,19 @@ use tracing::{error, info, warn};
 use super::loops::Names;
 use super::source::{Source, environment};
 use super::successor::{Program, Successor, start_successor};
-use crate::app::handover::{Channel, Inheritance};
-use crate::app::{self, Running, StartError};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
 use crate::config::{Config, Fault, Faults, reload};
 use crate::process;
+use crate::server::handoff::{Channel, IncomingHandoff};
+use crate::server::{self, Running, StartError};
 use crate::service_manager::ServiceManager;
 use crate::socket::inherited::Inherited;
 
-/// What is said of a configuration that is not taken over.
+/// The message about a configuration that is refused.
 const REFUSED: &str = "configuration refused: the one before stays in force";
 
-/// How long the process waits at its end for tasks and threads that hang.
+/// How long the process waits for tasks and threads that hang when it exits.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Run the proxy.
@@ -47,9 +47,9 @@ pub struct Args {
     start_successor: bool,
 }
 
-/// Serves until SIGTERM, SIGINT or `POST /drain` at the admin address, then lets what is under way
-/// finish. Reads the configuration again on SIGHUP, and when one of its files changes. On SIGUSR2
-/// it starts a successor and leaves the sockets and tokens to it.
+/// Serves until SIGTERM, SIGINT or `POST /drain` at the admin address, then drains. Reloads the
+/// configuration on SIGHUP and when one of its files changes. On SIGUSR2, starts a successor and
+/// hands off the sockets and tokens.
 ///
 /// # Errors
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.
@@ -67,15 +67,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         true => Some(Channel::of_predecessor()?),
         false => None,
     };
-    let inheritance = match &predecessor {
+    let incoming = match &predecessor {
         Some(channel) => channel.take_over(),
         None => Inherited::from_service_manager(
             environment("LISTEN_PID").as_deref(),
             environment("LISTEN_FDNAMES").as_deref(),
         )
-        .map(Inheritance::from),
+        .map(IncomingHandoff::from),
     };
-    let inheritance = inheritance.context("cannot take over the sockets of another process")?;
+    let incoming = incoming.context("cannot take over the sockets of another process")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.server.threads > 0 {
         runtime.worker_threads(config.server.threads);
@@ -83,7 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let serving = async {
         let signals = Signals::kept()?;
         let reloader = Reloader::of(args.source, &config, open_files);
-        let running = app::start(config, Arc::new(SystemClock), inheritance).await?;
+        let running = server::start(config, Arc::new(SystemClock), incoming).await?;
         if let Some(predecessor) = predecessor {
             tokio::task::spawn_blocking(move || predecessor.serves()).await??;
         }
@@ -97,8 +97,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     served
 }
 
-/// Warns if the process may open fewer files than the listeners of `config` let it need: a connection
-/// takes one, and its call to the instance another.
+/// Warns if the limit of open files is too low for the listeners of `config`: a connection takes
+/// one, and its call to the instance another.
 fn warn_of_few_files(config: &Config, open_files: u64) {
     let wanted = connections(config).saturating_mul(2);
     if open_files < wanted {
@@ -110,24 +110,24 @@ fn warn_of_few_files(config: &Config, open_files: u64) {
     }
 }
 
-/// How many connections the listeners serve at once.
+/// The most connections of all listeners together.
 fn connections(config: &Config) -> u64 {
     let connections = config.listeners.iter().map(|l| l.max_connections as u64);
     connections.fold(0, u64::saturating_add)
 }
 
-/// What the process is told from outside.
+/// The signals that the process handles.
 struct Signals {
     end: EndSignals,
     hangup: Signal,
     upgrade: Signal,
 }
 
-/// The names of the signals that came and end the process.
+/// The signals that end the process, by name, as they arrive.
 struct EndSignals(UnboundedReceiver<&'static str>);
 
 impl Signals {
-    /// From here on a signal is kept for us, even one that comes while the server starts.
+    /// Registers the signals. Later ones are queued, even while the server starts.
     fn kept() -> io::Result<Signals> {
         Ok(Signals {
             end: EndSignals::kept()?,
@@ -138,8 +138,8 @@ impl Signals {
 }
 
 impl EndSignals {
-    /// They have a thread and a runtime of their own: a second signal ends the process although
-    /// every other thread is busy or stuck.
+    /// Handles the signals on a separate thread and runtime, so that a second signal ends the
+    /// process even if every other thread is busy or stuck.
     fn kept() -> io::Result<EndSignals> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -161,7 +161,7 @@ impl EndSignals {
                 let heard = came.send(name);
                 if nth > 1 || heard.is_err() {
                     tokio::time::sleep(LAST_MOMENT).await;
-                    // the process should have ended by now
+                    // the process should have exited by now
                     std::process::exit(1);
                 }
             }
@@ -172,19 +172,19 @@ impl EndSignals {
         Ok(EndSignals(signals))
     }
 
-    /// The name of the next one that comes.
+    /// The name of the next signal.
     async fn recv(&mut self) -> &'static str {
         match self.0.recv().await {
             Some(name) => name,
-            // the thread that sends them never ends
+            // the sending thread never ends
             None => std::future::pending().await,
         }
     }
 }
 
-/// Why the process is to end.
+/// Why the process ends.
 enum End {
-    /// It was told to.
+    /// A signal or the admin address asked for it.
     Asked(&'static str),
     /// A successor serves in its place.
     Succeeded(u32, Channel),
@@ -196,7 +196,7 @@ async fn serve(
     mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
     let manager = ServiceManager::of(environment, std::process::id());
-    // on a worker: it is heard of only as long as the runtime turns
+    // on a worker thread: the watchdog is notified only while the runtime works
     tokio::spawn(manager.clone().keep_watchdog_quiet());
     manager.ready(&serving(&running));
     Names::of(running.config(), running.listeners()).report();
@@ -263,7 +263,7 @@ async fn serve(
             );
             manager.succeeded_by(id);
             running.own_files(false);
-            // one that is gone again cannot be helped: the sockets were its own already
+            // a successor that has ended already cannot be helped: it owned the sockets
             if let Err(error) = channel.let_go() {
                 error!(process = id, "the successor is gone: {error}");
             }
@@ -284,18 +284,18 @@ async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts a process that is to take this one's place.
+/// Starts a successor.
 fn succeed(program: &Program, running: &Running) -> Option<Successor> {
     let started = running
-        .legacy()
-        .and_then(|legacy| program.succeed(legacy))
+        .handoff()
+        .and_then(|handoff| program.succeed(handoff))
         .inspect_err(|error| error!("no successor can be started, going on: {error}"));
     let successor = started.ok()?;
     info!(process = successor.id(), "SIGUSR2: a successor starts");
     Some(successor)
 }
 
-/// Ends when the successor serves or has failed to, if there is one.
+/// Completes when the successor serves or has failed; never, if there is none.
 async fn served(successor: &mut Option<Successor>) -> (u32, io::Result<Channel>) {
     match successor {
         Some(successor) => (successor.id(), successor.serves().await),
@@ -306,12 +306,12 @@ async fn served(successor: &mut Option<Successor>) -> (u32, io::Result<Channel>)
 /// A configuration that was read again.
 struct Read {
     config: Result<Config, Faults>,
-    /// If that is faulty: the one in force, with its files read again. A secret may have changed in
-    /// the meantime.
+    /// If the new one is faulty: the one in force with its files read again, as a secret may have
+    /// changed.
     in_force: Option<Config>,
 }
 
-/// What comes of `reading`, if something is being read.
+/// The result of `reading`; never completes without one.
 async fn next_read(reading: &mut Option<JoinHandle<Read>>) -> Result<Read, JoinError> {
     match reading {
         Some(reading) => reading.await,
@@ -319,14 +319,14 @@ async fn next_read(reading: &mut Option<JoinHandle<Read>>) -> Result<Read, JoinE
     }
 }
 
-/// Reads the configuration again, whenever there is a reason to.
+/// Reloads the configuration.
 struct Reloader {
     source: Source,
-    /// The files whose change is a reason.
+    /// The files whose change causes a reload.
     files: Files,
-    /// The faults and warnings that have been reported and still hold.
+    /// The faults and warnings that were reported and still hold.
     said: Vec<Fault>,
-    /// How many files the process may open.
+    /// The limit of open files.
     open_files: u64,
 }
 
@@ -340,7 +340,8 @@ impl Reloader {
         }
     }
 
-    /// Reads the configuration on a thread of its own: files may hang, and signals go on.
+    /// Reads the configuration on a separate thread, so that a file that hangs does not delay
+    /// signals.
     fn read(&self, running: &Running) -> JoinHandle<Read> {
         let source = self.source.clone();
         let text = running.config().text.clone();
@@ -354,8 +355,7 @@ impl Reloader {
         })
     }
 
-    /// Has the configuration that was read take the place of the one in force, if it is sound.
-    /// Gives whether it is.
+    /// Applies the configuration that was read, if it is valid. Returns whether it was applied.
     fn take_over(&mut self, read: Result<Read, JoinError>, running: &mut Running) -> bool {
         let read = match read {
             Ok(read) => read,
@@ -392,7 +392,7 @@ impl Reloader {
         }
     }
 
-    /// Reports what has not been reported yet.
+    /// Logs the messages that have not been logged before.
     fn say(&mut self, faults: &[Fault], report: impl Fn(&Fault)) {
         let said: HashSet<&Fault> = self.said.iter().collect();
         for fault in faults.iter().filter(|fault| !said.contains(fault)) {
@@ -402,7 +402,7 @@ impl Reloader {
     }
 }
 
-/// Where it serves, in a line for people.
+/// Describes the listeners in one line.
 fn serving(running: &Running) -> String {
     let listeners = running.listeners();
     let addresses = listeners.iter().map(|(_, address)| address.to_string());
@@ -414,7 +414,7 @@ fn serving(running: &Running) -> String {
     )
 }
 
-/// Has `config` take the place of the one in force, by `exchange`; gives whether it has.
+/// Applies `config` by `exchange`; returns whether that succeeded.
 fn take_over(
     running: &mut Running,
     config: Config,
@@ -436,7 +436,7 @@ fn take_over(
     is_in_force
 }
 
-/// A second signal means now.
+/// On a second signal, exits at once.
 fn stopped_at_once() -> anyhow::Result<ExitCode> {
     warn!("a second signal: stopped at once");
     Ok(ExitCode::FAILURE)

@@ -1,4 +1,4 @@
-//! `status`: what a running proxy is doing, for people or as JSON.
+//! `status`: the state of a running proxy, for people or as JSON.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -13,10 +13,10 @@ use super::terminal::{Screen, Wish, width};
 use crate::admin::report::StatusReport;
 use crate::telemetry::printable::clean;
 
-/// The pause between two looks with `--watch`.
+/// The polling interval of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an answer may take.
+/// The timeout of a response.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Show what a running proxy is doing: its clients, tokens, pools, apps and listeners
@@ -38,10 +38,10 @@ pub struct Args {
     watch: bool,
 }
 
-/// Carries the command out. That the proxy is not ready is no failure of this command.
+/// Runs the command. It succeeds even if the proxy is not ready.
 ///
 /// # Errors
-/// If nothing answers there, or something else does.
+/// If the address does not answer, or is not a proxy's.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let admin = AdminClient::new(&args.address)?;
     if args.watch && !args.json && io::stdout().is_terminal() {
@@ -53,7 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let text = look(&admin, args.json).await?;
         let before = if first || args.json { "" } else { "\n" };
         match print(before, &text) {
-            // whoever read this has seen enough
+            // the reader of the pipe has ended
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             written => written.context("cannot write to standard output")?,
         }
@@ -66,8 +66,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows one screen after the other, until a person or a signal ends it. A proxy that stops answering
-/// is waited for: it may be restarting.
+/// Shows one screen after the other until a key or a signal ends it. Continues while the proxy does
+/// not answer, since it may be restarting.
 async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
     let (_, mut seen) = report(admin).await?;
     let mut notice = None;
@@ -75,7 +75,7 @@ async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
     let mut terminal = Screen::enter().context(lost)?;
     let mut looks = tokio::time::interval(INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // the first look is taken already
+    // the first status is already here
     looks.tick().await;
     loop {
         let lines = screen(&seen, notice.as_deref(), terminal.size());
@@ -97,7 +97,7 @@ async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
     }
 }
 
-/// One answer, in the form asked for, with a line break at its end.
+/// Formats one status as requested, with a line break at its end.
 async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
     let (text, report) = report(admin).await?;
     if json {
@@ -107,10 +107,10 @@ async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
     }
 }
 
-/// The status, as it came and as it is read.
+/// The status as received and parsed.
 ///
 /// # Errors
-/// If nothing answers there, or something else does.
+/// If the address does not answer, or is not a proxy's.
 pub(super) async fn report(admin: &AdminClient) -> anyhow::Result<(String, StatusReport)> {
     let answer = admin.get("/api/status", PATIENCE).await?;
     let address = admin.address();
@@ -124,8 +124,8 @@ pub(super) async fn report(admin: &AdminClient) -> anyhow::Result<(String, Statu
     Ok((answer.text, report))
 }
 
-/// `json` with nothing in its texts that a terminal obeys. Any process may listen at that address,
-/// and what JSON escapes is there again once it is parsed.
+/// Returns `json` without any character that a terminal interprets. Any process may listen at that
+/// address, and parsing undoes JSON's escapes.
 fn cleaned(json: Value) -> Value {
     match json {
         Value::String(text) => Value::String(clean(&text).into_owned()),

@@ -1,4 +1,4 @@
-//! The status for people: pure functions of the report, and of the width of the screen.
+//! Formats the status for people. Pure functions of the report and the width of the screen.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::table::{Column, cut, fit, text, wrap};
 use super::terminal::Size;
 use crate::admin::report::{AppReport, ClientReport, NextKind, StatusReport};
 
-/// A certificate that expires within so many days is told of.
+/// A certificate that expires within this many days is listed.
 const SOON: i64 = 14;
 
 const CLIENTS: [Column; 11] = [
@@ -44,7 +44,8 @@ const LISTENERS: [Column; 4] = [
     Column::new("CONNECTIONS"),
 ];
 
-/// All there is: clients, what is wrong and why, apps, listeners. No line is wider than `width`.
+/// Formats everything: clients, problems and their causes, apps, listeners. No line is wider than
+/// `width`.
 pub(super) fn render(report: &StatusReport, width: Option<usize>) -> String {
     let mut parts = vec![vec![fitted(&title(report), width)]];
     if !report.clients.is_empty() {
@@ -66,8 +67,8 @@ pub(super) fn render(report: &StatusReport, width: Option<usize>) -> String {
     parts.join("\n")
 }
 
-/// One screen, whatever there is: first the clients, those with a problem before the others, then the
-/// apps, the busiest first. With a `notice` the report is an old one.
+/// Formats one screen: first the clients, those with a problem first, then the apps, the busiest
+/// first. A `notice` says that the report is old.
 pub(super) fn screen(report: &StatusReport, notice: Option<&str>, size: Size) -> Vec<String> {
     let width = Some(size.columns);
     let title = match notice {
@@ -82,7 +83,7 @@ pub(super) fn screen(report: &StatusReport, notice: Option<&str>, size: Size) ->
         fitted(&title, width),
         fitted(notice.unwrap_or_default(), width),
     ];
-    // the last line tells of keys, and of what is left out
+    // the last line is for keys and the number of hidden rows
     let last = size.rows.saturating_sub(1);
     let room = |lines: &[String]| last.saturating_sub(lines.len());
 
@@ -124,7 +125,7 @@ pub(super) fn screen(report: &StatusReport, notice: Option<&str>, size: Size) ->
     lines
 }
 
-/// Adds the table's first lines, `most` at the most; returns how many rows are left out.
+/// Adds the first lines of a table, at most `most`; returns how many rows are hidden.
 fn add(lines: &mut Vec<String>, table: Vec<String>, most: usize) -> usize {
     let shown = table.len().min(most);
     let left = table.len() - shown;
@@ -148,7 +149,7 @@ fn title(report: &StatusReport) -> String {
     format!("collibra-auth-proxy {}, up {up}: {state}", report.version)
 }
 
-/// What is wrong now, a sentence each.
+/// The current problems, one sentence each.
 fn problems(report: &StatusReport) -> impl Iterator<Item = String> {
     let failures = report.clients.iter().filter_map(|client| {
         let failure = client.failure.as_ref()?;
@@ -199,7 +200,7 @@ fn is_well(client: &ClientReport) -> bool {
     client.is_usable() && client.failure.is_none() && has_store && has_api
 }
 
-/// A client's row.
+/// Formats a client's row.
 fn client(client: &ClientReport, report: &StatusReport) -> [String; 11] {
     let (token, left) = match &client.token {
         None => ("none yet", "-".to_owned()),
@@ -229,7 +230,7 @@ fn client(client: &ClientReport, report: &StatusReport) -> [String; 11] {
     ]
 }
 
-/// The share of requests that did not fail. A hundred percent is said only if none did.
+/// Formats the share of requests that did not fail. Shows 100 % only if none failed.
 fn success(requests: u64, failed: u64) -> String {
     if requests == 0 {
         return "-".to_owned();
@@ -255,7 +256,7 @@ fn milliseconds(value: Option<f64>) -> String {
     }
 }
 
-/// What failed last, a token request or a call of the API, and how often or how long ago.
+/// Describes the last failure, of a token request or an API call, with its count or its age.
 fn last_error(client: &ClientReport, report: &StatusReport) -> String {
     if let Some(failure) = &client.failure {
         let outcome = &failure.outcome;
@@ -278,7 +279,7 @@ fn last_error(client: &ClientReport, report: &StatusReport) -> String {
     }
 }
 
-/// An app's row.
+/// Formats an app's row.
 fn app(app: &AppReport, report: &StatusReport) -> [String; 8] {
     let of = |value: String, most: Option<String>| match most {
         None => value,
@@ -321,7 +322,7 @@ fn listeners(report: &StatusReport, width: Option<usize>) -> Vec<String> {
     fit(&LISTENERS, rows, width)
 }
 
-/// The proxy's own time when the report was made.
+/// The proxy's time of the report.
 fn now(report: &StatusReport) -> Timestamp {
     let up = jiff::SignedDuration::from_secs(report.uptime_seconds.try_into().unwrap_or(i64::MAX));
     report.started.saturating_add(up).unwrap_or(report.started)
@@ -331,13 +332,13 @@ fn clock_of(report: &StatusReport) -> String {
     now(report).strftime("%H:%M:%S UTC").to_string()
 }
 
-/// How long before the report something was.
+/// How long before the report something happened.
 fn age(at: Timestamp, report: &StatusReport) -> String {
     let seconds = now(report).duration_since(at).as_secs().max(0);
     duration(seconds.unsigned_abs())
 }
 
-/// The two largest units, as nobody reads more.
+/// Formats a duration in its two largest units.
 fn duration(seconds: u64) -> String {
     let coarse = match seconds {
         0..3_600 => seconds,

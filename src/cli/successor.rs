@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
-use crate::app::handover::{Channel, Legacy};
+use crate::server::handoff::{Channel, OutgoingHandoff};
 
 /// The option of `serve` by which a successor is started.
 const TAKE_OVER: &str = "--take-over";
@@ -70,11 +70,11 @@ impl Program {
         command.spawn()
     }
 
-    /// Starts a successor and leaves it `legacy`.
+    /// Starts a successor and leaves it `handoff`.
     ///
     /// # Errors
     /// If it cannot be started, or if this is the first process of a container, which ends with it.
-    pub(super) fn succeed(&self, legacy: Legacy) -> io::Result<Successor> {
+    pub(super) fn succeed(&self, handoff: OutgoingHandoff) -> io::Result<Successor> {
         if std::process::id() == 1 {
             return Err(io::Error::other(
                 "a container ends with its first process, which this is; replace the container instead",
@@ -92,7 +92,7 @@ impl Program {
             }
         };
         let (told, outcome) = oneshot::channel();
-        std::thread::spawn(move || told.send(hand_over(channel, legacy, between, id)));
+        std::thread::spawn(move || told.send(hand_off(channel, handoff, between, id)));
         Ok(Successor { id, outcome })
     }
 }
@@ -113,13 +113,13 @@ pub(super) fn start_successor() -> io::Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-fn hand_over(
+fn hand_off(
     channel: Channel,
-    legacy: Legacy,
+    handoff: OutgoingHandoff,
     mut between: Child,
     successor: u32,
 ) -> io::Result<Channel> {
-    match channel.hand_over(legacy, PATIENCE) {
+    match channel.hand_off(handoff, PATIENCE) {
         Ok(()) => {
             // the successor is whose child it should be from here on
             between.kill()?;

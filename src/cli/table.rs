@@ -1,5 +1,5 @@
-//! Tables of plain text that fit a screen: what matters least is left out first, and what is still
-//! too long is cut.
+//! Plain text tables that fit the screen: first the least important columns are left out, then long
+//! cells are cut.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -8,23 +8,23 @@ use crate::telemetry::printable::clean;
 /// The spaces between two columns.
 const GAP: usize = 2;
 
-/// No column is cut to less than this.
+/// The least width to which a column is cut.
 const NARROWEST: usize = 6;
 
 /// One column of a table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
     head: &'static str,
-    /// The higher, the earlier the column is left out; 0: never.
+    /// The priority for leaving the column out, highest first; 0 for never.
     spare: u8,
     /// Whether its cells may be cut.
     is_cut: bool,
-    /// How wide it is at least, so that a table that is drawn again and again stands still.
+    /// The minimum width, so that a table does not move when it is redrawn.
     least: usize,
 }
 
 impl Column {
-    /// A column that is always there.
+    /// Returns a column that is never left out.
     pub(super) const fn new(head: &'static str) -> Column {
         Column {
             head,
@@ -34,17 +34,17 @@ impl Column {
         }
     }
 
-    /// The same, at least as wide as this.
+    /// Sets the minimum width.
     pub(super) const fn least(self, least: usize) -> Column {
         Column { least, ..self }
     }
 
-    /// The same, left out where there is no room, before those with a lower `spare`.
+    /// Lets the column be left out when space is short; higher values of `spare` go first.
     pub(super) const fn spare(self, spare: u8) -> Column {
         Column { spare, ..self }
     }
 
-    /// The same, with cells that may be cut.
+    /// Lets cells be cut.
     pub(super) const fn cut(self) -> Column {
         Column {
             is_cut: true,
@@ -53,8 +53,8 @@ impl Column {
     }
 }
 
-/// The lines of a table, its head first. `width`: the widest that a line may be. A cell has what a
-/// terminal shows, and nothing that it obeys.
+/// Returns the lines of a table, head first, each at most `width` wide. Cells must contain only
+/// printable characters.
 pub(super) fn fit<const N: usize>(
     columns: &[Column; N],
     rows: impl Iterator<Item = [String; N]>,
@@ -89,7 +89,7 @@ pub(super) fn fit<const N: usize>(
     lines.iter().map(line).collect()
 }
 
-/// Leaves columns out, and then cuts the widest, until a line fits or nothing more can be done.
+/// Leaves out columns, then cuts the widest, until a line fits or nothing more can be cut.
 fn shorten<const N: usize>(
     columns: &[Column; N],
     widths: &mut [usize; N],
@@ -117,7 +117,7 @@ fn shorten<const N: usize>(
     }
 }
 
-/// A table with all that there is, one line after the other.
+/// Returns a complete table, one row per line.
 pub(super) fn table<const N: usize>(
     heads: &[&'static str; N],
     rows: impl Iterator<Item = [String; N]>,
@@ -125,12 +125,12 @@ pub(super) fn table<const N: usize>(
     text(&fit(&heads.map(Column::new), rows, None))
 }
 
-/// Lines, each with its line break.
+/// Joins lines, each with its line break.
 pub(super) fn text(lines: &[String]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// `text`, or as much of it as fits into `width` with a mark at its end.
+/// Returns `text`, cut to `width` with a mark at its end.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -149,7 +149,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     short
 }
 
-/// `text` in lines of at most `width`, broken between words; all but the first are indented.
+/// Wraps `text` to lines of at most `width`, between words; all but the first are indented.
 pub(super) fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
     const INDENT: &str = "  ";
     let Some(width) = width else {

@@ -1,6 +1,6 @@
-//! The terminal: its size, and a whole screen that is given back as it was.
+//! The terminal: its size, and a full screen that is restored afterwards.
 //!
-//! What is drawn fits: lines are cut at the screen's edge by what draws them, so that none wraps.
+//! The code that draws cuts lines at the edge of the screen, so that none wraps.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::thread;
@@ -12,35 +12,35 @@ use rustix::termios::{
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// The size of a terminal that does not tell its own: that of a VT100.
+/// The size if the terminal does not report one: a VT100's.
 const USUAL: Size = Size {
     columns: 80,
     rows: 24,
 };
 
-/// Switches to the alternate screen, hides the cursor and wraps no line (xterm's private modes 1049,
+/// Enters the alternate screen, hides the cursor and disables wrapping (xterm's private modes 1049,
 /// 25 and 7).
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 
-/// The opposite, with the usual colours.
+/// Restores the screen, with the default colours.
 const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 
-/// To the upper left corner (ECMA-48, CUP).
+/// Moves the cursor to the upper left corner (ECMA-48, CUP).
 const HOME: &str = "\x1b[H";
 
 /// Clears the rest of the line, and of the screen (ECMA-48, EL and ED).
 const REST_OF_LINE: &str = "\x1b[K";
 const REST_OF_SCREEN: &str = "\x1b[J";
 
-/// What a terminal shows at once, in characters.
+/// The size of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) columns: usize,
     pub(super) rows: usize,
 }
 
-/// How wide lines on standard output may be. A terminal has a width; whatever reads a pipe has none,
-/// unless the variable `COLUMNS` says so, as `watch` sets it.
+/// The width for lines on standard output. A terminal has a width; a pipe has none, unless the
+/// variable `COLUMNS` sets it, as `watch` does.
 pub(super) fn width() -> Option<usize> {
     let columns = std::env::var("COLUMNS").ok();
     let columns = columns.and_then(|columns| columns.parse().ok());
@@ -51,7 +51,7 @@ pub(super) fn width() -> Option<usize> {
     }
 }
 
-/// The size that the terminal at standard output says, if it says one.
+/// The size reported by the terminal at standard output, if any.
 fn own_size() -> Option<Size> {
     let size = tcgetwinsize(io::stdout()).ok()?;
     let size = Size {
@@ -61,10 +61,10 @@ fn own_size() -> Option<Size> {
     (size.columns > 0 && size.rows > 0).then_some(size)
 }
 
-/// The whole screen of the terminal at standard output. It is given back when this is dropped.
+/// The full screen of the terminal at standard output. Dropping it restores the terminal.
 #[derive(Debug)]
 pub(super) struct Screen {
-    /// How the terminal treated keys before; none if they come from elsewhere.
+    /// The terminal's previous input mode; none if standard input is no terminal.
     before: Option<Termios>,
     keys: UnboundedReceiver<u8>,
     interrupt: unix::Signal,
@@ -73,20 +73,20 @@ pub(super) struct Screen {
     resized: unix::Signal,
 }
 
-/// What a person or the system wants of a command that has the screen.
+/// An event for a command that uses the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// To end.
+    /// The command should end.
     Quit,
-    /// To draw again: the size is another, or the screen was somebody else's for a while.
+    /// Redraw: the size changed, or another program used the screen.
     Redraw,
 }
 
 impl Screen {
-    /// Takes the screen.
+    /// Enters the full screen.
     ///
     /// # Errors
-    /// The terminal's.
+    /// The terminal's error.
     pub(super) fn enter() -> io::Result<Screen> {
         let before = io::stdin()
             .is_terminal()
@@ -94,7 +94,7 @@ impl Screen {
             .transpose()?;
         let (pressed, keys) = unbounded_channel();
         if before.is_some() {
-            // it ends with the process: nothing else ends a read
+            // it ends with the process, because a read cannot be interrupted
             thread::spawn(move || {
                 let keys = io::stdin().lock().bytes();
                 keys.map_while(Result::ok)
@@ -113,18 +113,18 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Its size now.
+    /// Its current size.
     pub(super) fn size(&self) -> Size {
         own_size().unwrap_or(USUAL)
     }
 
-    /// Draws `lines` over what stands there, as many as fit. Each must be narrow enough.
+    /// Draws `lines` over the previous ones, as many as fit. None may be wider than the screen.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let lines = &lines[..lines.len().min(self.size().rows)];
         let mut frame = HOME.to_owned();
         for (nth, line) in lines.iter().enumerate() {
-            // behind a line that is as wide as the screen, its last character would be cleared, so
-            // each is cleared before; and a line break after the last one would scroll
+            // clear each line before drawing it: clearing after a line as wide as the screen would
+            // erase its last character; and no line break after the last one, which would scroll
             frame.push_str(if nth > 0 { "\r\n" } else { "" });
             let is_last = nth + 1 == lines.len();
             frame.push_str(if is_last {
@@ -137,7 +137,7 @@ impl Screen {
         write(&frame)
     }
 
-    /// What is wanted next.
+    /// Waits for the next event.
     pub(super) async fn wish(&mut self) -> io::Result<Wish> {
         loop {
             let key = tokio::select! {
@@ -155,7 +155,7 @@ impl Screen {
                 // Ctrl-Z
                 0x1a => {
                     self.give_back()?;
-                    // goes on when the shell says so
+                    // continues when the shell resumes it
                     kill_process(getpid(), Signal::TSTP)?;
                     self.take()?;
                     return Ok(Wish::Redraw);
@@ -167,7 +167,7 @@ impl Screen {
 
     fn take(&mut self) -> io::Result<()> {
         if let Some(before) = &self.before {
-            // keys come one by one, are not shown, and Ctrl-C is one of them
+            // read keys one by one without echo, Ctrl-C included
             let mut raw = before.clone();
             let line_by_line = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
             raw.local_modes.remove(line_by_line);
@@ -189,7 +189,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // a terminal that is gone needs nothing
+        // a terminal that is gone needs no restoring
         let _ = self.give_back();
     }
 }

@@ -1,37 +1,37 @@
-//! `[app.NAME]`: a program that may call, how it says who it is, and what it may do.
+//! `[app.NAME]`: a program that may call, how it authenticates, and what it may call.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::credentials;
 use super::fault::Report;
+use super::location::{Field, Location};
 use super::names::Names;
-use super::parse::{Surroundings, reference};
-use super::place::{Field, Place};
+use super::parse::{LoadContext, reference};
 use super::policy::patterns;
 use super::raw::{self, Source, Sources};
 use crate::proxy::config::{App, Listener};
 use crate::proxy::limit::Limits;
 use crate::secret::Secret;
 
-/// The shortest key, in bytes: one that cannot be guessed in a lifetime.
+/// The shortest key, in bytes, so that a key cannot be guessed.
 const SHORTEST_KEY: usize = 16;
 
-/// Settles the apps. `clients` are all the clients' names.
+/// Parses the apps. `clients` are the names of all clients.
 pub(super) fn parse(
     raw: Vec<raw::App>,
     clients: &Names,
     listeners: &[Listener],
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> BTreeMap<Arc<str>, Arc<App>> {
     let on_listeners: HashSet<_> = listeners.iter().filter_map(|l| l.app.as_ref()).collect();
     let mut apps = Vec::with_capacity(raw.len());
     for raw in raw {
-        let place = raw.place.clone();
+        let location = raw.location.clone();
         let has_listener = on_listeners.contains(&raw.name);
-        if let Some(app) = app(raw, clients, has_listener, surroundings, report) {
-            apps.push((place, app));
+        if let Some(app) = app(raw, clients, has_listener, context, report) {
+            apps.push((location, app));
         }
     }
     one_key_each(&apps, report);
@@ -40,13 +40,13 @@ pub(super) fn parse(
         .collect()
 }
 
-/// An app is told by its key, so no two have the same.
-fn one_key_each(apps: &[(Place, App)], report: &mut Report) {
+/// Reports apps that share a key, since a key identifies one app.
+fn one_key_each(apps: &[(Location, App)], report: &mut Report) {
     let mut owners: HashMap<&str, &App> = HashMap::with_capacity(apps.len());
-    for (place, app) in apps {
+    for (location, app) in apps {
         let Some(key) = &app.key else { continue };
         if let Some(first) = owners.get(key.expose()) {
-            report.fault(place.fault(
+            report.fault(location.fault(
                 format!("it has the same key as [app.{}]", first.name.escape_debug()),
                 "give each app a key of its own",
             ));
@@ -60,14 +60,14 @@ fn app(
     raw: raw::App,
     clients: &Names,
     has_listener: bool,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<App> {
     let has_certificate = !matches!(raw.certificate, Field::Absent);
     let is_keyless = raw.key.given.is_empty() && !raw.key.faulty;
-    let key = key(raw.key, &raw.place, surroundings, report);
+    let key = key(raw.key, &raw.location, context, report);
     if is_keyless && !has_certificate && !has_listener {
-        report.fault(raw.place.child("key_file").fault(
+        report.fault(raw.location.child("key_file").fault(
             "nobody could say that they are this app",
             "write `key_file` or `key_env`; or `certificate`, the name on its client certificate; \
              or name it with `app` in a listener of its own",
@@ -75,35 +75,35 @@ fn app(
     }
     let client = match raw.client {
         Field::Absent => None,
-        given => reference(given, &raw.place, "client", clients, report),
+        given => reference(given, &raw.location, "client", clients, report),
     };
-    let allow = raw.allow.given().map(|typed| {
-        if typed.value.is_empty() {
-            report.warning(typed.place.fault(
+    let allow = raw.allow.given().map(|spanned| {
+        if spanned.value.is_empty() {
+            report.warning(spanned.location.fault(
                 "it allows nothing, so every request of this app is refused",
                 "write what it may do, like [\"GET /rest/2.0/**\"]; or leave the key out",
             ));
         }
-        patterns(&typed.value, &typed.place, report)
+        patterns(&spanned.value, &spanned.location, report)
     });
-    let requests_per_second = raw.requests_per_second.given().and_then(|typed| {
-        let sound = (0.001..=1e6).contains(&typed.value);
+    let requests_per_second = raw.requests_per_second.given().and_then(|spanned| {
+        let sound = (0.001..=1e6).contains(&spanned.value);
         if !sound {
-            report.fault(typed.place.fault(
+            report.fault(spanned.location.fault(
                 "it is out of bounds",
                 "write a number from 0.001 to 1000000, or leave the key out for no limit",
             ));
         }
-        sound.then_some(typed.value)
+        sound.then_some(spanned.value)
     });
-    let max_in_flight = raw.max_in_flight.given().and_then(|typed| {
-        if typed.value == 0 {
-            report.fault(typed.place.fault(
+    let max_in_flight = raw.max_in_flight.given().and_then(|spanned| {
+        if spanned.value == 0 {
+            report.fault(spanned.location.fault(
                 "no request of it could be served",
                 "write 1 or more, or leave the key out for no limit",
             ));
         }
-        usize::try_from(typed.value).ok()
+        usize::try_from(spanned.value).ok()
     });
     Some(App {
         certificate: raw.certificate.or(raw.name.to_string()),
@@ -118,11 +118,11 @@ fn app(
     })
 }
 
-/// The key that the app shows, if it has one.
+/// The app's key, if it has one.
 fn key(
     sources: Sources,
-    app: &Place,
-    surroundings: &Surroundings<'_>,
+    app: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
     let mut given = sources.given.into_iter();
@@ -135,8 +135,8 @@ fn key(
         return None;
     }
     let text = match &source.value {
-        Source::File(path) => credentials::secret_file(path, &source.place, surroundings, report),
-        Source::Variable(name) => credentials::variable(name, &source.place, surroundings, report),
+        Source::File(path) => credentials::secret_file(path, &source.location, context, report),
+        Source::Variable(name) => credentials::variable(name, &source.location, context, report),
         Source::Inline(_) | Source::Json(_) => None,
     }?;
     const REMEDY: &str = "make one with `openssl rand -hex 32`, or any text of one line";
@@ -145,13 +145,13 @@ fn key(
         Ok(_) => {
             report.fault(
                 source
-                    .place
+                    .location
                     .fault("the key has fewer than 16 bytes", REMEDY),
             );
             None
         }
         Err(error) => {
-            report.fault(source.place.fault(error.to_string(), REMEDY));
+            report.fault(source.location.fault(error.to_string(), REMEDY));
             None
         }
     }

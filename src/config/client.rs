@@ -6,35 +6,35 @@ use std::time::Duration;
 
 use super::fault::Report;
 use super::instance;
+use super::location::{Field, Spanned};
 use super::names::Names;
-use super::parse::{Surroundings, reference};
-use super::place::{Field, Typed};
+use super::parse::{LoadContext, reference};
 use super::{Client, credentials, raw};
 use crate::oauth::{self, AuthMethod};
 use crate::token::{budget, schedule};
 
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 const WAIT_FOR_TOKEN: Duration = Duration::from_secs(10);
-/// Collibra's: 5 tokens, and one more a minute.
+/// Collibra's pool: 5 tokens, refilled by one per minute.
 const POOL: budget::Config = budget::Config {
     capacity: 5,
     refill: Duration::from_secs(60),
 };
 
-/// Settles a client. `names` are all the instances' names, `instances` those that are sound.
+/// Parses a client. `names` are the names of all instances, `instances` the valid ones.
 pub(super) fn parse(
     raw: raw::Client,
     names: &Names,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Client> {
-    let instance = reference(raw.instance, &raw.place, "instance", names, report);
-    let kept = credentials::place(&raw.id, &raw.secret, surroundings);
-    let client_id = credentials::id(raw.id, &raw.place, surroundings, report);
-    let client_secret = credentials::secret(raw.secret, &raw.place, surroundings, report);
+    let instance = reference(raw.instance, &raw.location, "instance", names, report);
+    let kept = credentials::location(&raw.id, &raw.secret, context);
+    let client_id = credentials::id(raw.id, &raw.location, context, report);
+    let client_secret = credentials::secret(raw.secret, &raw.location, context, report);
     let auth_method = match raw.auth_method.given() {
-        Some(typed) => auth_method(&typed, report),
+        Some(spanned) => auth_method(&spanned, report),
         None => AuthMethod::default(),
     };
     let is_pool_assumed =
@@ -49,8 +49,8 @@ pub(super) fn parse(
         ),
         refill: raw.pool_refill.above_zero_or(POOL.refill, report),
     };
-    // nothing is refilled in the mirror while a request is under way, so a request has to end
-    // long before the next token comes
+    // the mirrored pool is not refilled during a request, so the request must end long before the
+    // next refill
     let token_timeout = raw
         .token_timeout
         .above_zero_or(TOKEN_TIMEOUT.min(pool.refill / 6), report);
@@ -98,12 +98,12 @@ pub(super) fn parse(
     })
 }
 
-fn auth_method(typed: &Typed<String>, report: &mut Report) -> AuthMethod {
-    match typed.value.as_str() {
+fn auth_method(spanned: &Spanned<String>, report: &mut Report) -> AuthMethod {
+    match spanned.value.as_str() {
         "client_secret_basic" => AuthMethod::ClientSecretBasic,
         "client_secret_post" => AuthMethod::ClientSecretPost,
         _ => {
-            report.fault(typed.place.fault(
+            report.fault(spanned.location.fault(
                 "there is no such method",
                 "write \"client_secret_basic\" or \"client_secret_post\"",
             ));

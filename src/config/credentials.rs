@@ -1,4 +1,4 @@
-//! A client's id and secret: from the one source that is given for each.
+//! A client's id and secret, each from the one source that is configured.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,57 +8,51 @@ use serde::Deserialize;
 
 use super::Credentials;
 use super::fault::{Origin, Report};
+use super::location::{Location, Spanned};
 use super::nearest::listed;
-use super::parse::Surroundings;
-use super::place::{Place, Typed};
+use super::parse::LoadContext;
 use super::raw::{Source, Sources};
 use crate::client_id::ClientId;
 use crate::secret::Secret;
 
-/// Nothing that holds an id or a secret is larger than this.
+/// The largest file that may hold an id or a secret.
 const LARGEST: u64 = 64 * 1024;
 
-/// Where both are to be found.
-pub(super) fn place(
-    id: &Sources,
-    secret: &Sources,
-    surroundings: &Surroundings<'_>,
-) -> Credentials {
+/// The sources of both.
+pub(super) fn location(id: &Sources, secret: &Sources, context: &LoadContext<'_>) -> Credentials {
     let only = |sources: &Sources| match &sources.given[..] {
         [one] => Some(one.value.clone()),
         _ => None,
     };
     match (only(id), only(secret)) {
-        (Some(Source::Json(path)), Some(Source::Json(_))) => {
-            Credentials::File(surroundings.path(&path))
-        }
+        (Some(Source::Json(path)), Some(Source::Json(_))) => Credentials::File(context.path(&path)),
         (Some(Source::File(id)), Some(Source::File(secret))) => Credentials::Files {
-            id: surroundings.path(&id),
-            secret: surroundings.path(&secret),
+            id: context.path(&id),
+            secret: context.path(&secret),
         },
         _ => Credentials::Elsewhere,
     }
 }
 
-/// The client's id. `client` is the place of its table.
+/// Reads the client's id. `client` is the location of its table.
 pub(super) fn id(
     sources: Sources,
-    client: &Place,
-    surroundings: &Surroundings<'_>,
+    client: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<ClientId> {
     let source = only(sources, client, "client_id", report)?;
     let text = match &source.value {
         Source::Inline(text) => Some(text.clone()),
-        Source::File(path) => file(path, &source.place, surroundings, report),
-        Source::Variable(name) => variable(name, &source.place, surroundings, report),
-        Source::Json(path) => both(path, &source.place, surroundings, report)
+        Source::File(path) => file(path, &source.location, context, report),
+        Source::Variable(name) => variable(name, &source.location, context, report),
+        Source::Json(path) => both(path, &source.location, context, report)
             .map(|credentials| Secret::from(credentials.client_id)),
     }?;
     match ClientId::parse(text.expose()) {
         Ok(id) => Some(id),
         Err(error) => {
-            report.fault(source.place.fault(
+            report.fault(source.location.fault(
                 error.to_string(),
                 "give the id that Collibra shows in Settings, OAuth applications",
             ));
@@ -67,40 +61,40 @@ pub(super) fn id(
     }
 }
 
-/// What may stand before a text in UTF-8 (RFC 3629, section 6).
+/// The byte order mark that may precede UTF-8 text (RFC 3629, section 6).
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The client's secret. `client` is the place of its table.
+/// Reads the client's secret. `client` is the location of its table.
 pub(super) fn secret(
     sources: Sources,
-    client: &Place,
-    surroundings: &Surroundings<'_>,
+    client: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
     let source = only(sources, client, "client_secret", report)?;
     let text = match &source.value {
         Source::Inline(text) => {
-            if source.place.in_file() {
-                report.warning(source.place.fault(
+            if source.location.in_file() {
+                report.warning(source.location.fault(
                     "the secret stands in the configuration, which is often copied and committed",
                     "keep it in a file and name that with `client_secret_file`",
                 ));
             }
             Some(text.clone())
         }
-        Source::File(path) => secret_file(path, &source.place, surroundings, report),
-        Source::Variable(name) => variable(name, &source.place, surroundings, report),
+        Source::File(path) => secret_file(path, &source.location, context, report),
+        Source::Variable(name) => variable(name, &source.location, context, report),
         Source::Json(path) => {
-            let both = both(path, &source.place, surroundings, report);
-            warn_if_readable_by_all(path, &source.place, surroundings, report);
-            warn_if_copied(path, &source.place, surroundings, report);
+            let both = both(path, &source.location, context, report);
+            warn_if_readable_by_all(path, &source.location, context, report);
+            warn_if_copied(path, &source.location, context, report);
             both.map(|credentials| Secret::from(credentials.client_secret))
         }
     }?;
     match Secret::parse(text.expose()) {
         Ok(secret) => Some(secret),
         Err(error) => {
-            report.fault(source.place.fault(
+            report.fault(source.location.fault(
                 error.to_string(),
                 "give the secret that Collibra showed when the application was registered",
             ));
@@ -109,51 +103,51 @@ pub(super) fn secret(
     }
 }
 
-/// What a file holds, a line break at its end included.
+/// Reads a file, including a line break at its end.
 pub(super) fn secret_in_file(
-    typed: &Typed<PathBuf>,
-    surroundings: &Surroundings<'_>,
+    spanned: &Spanned<PathBuf>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    secret_file(&typed.value, &typed.place, surroundings, report)
+    secret_file(&spanned.value, &spanned.location, context, report)
 }
 
-/// As [`file`], for a file that not every user should read.
+/// Reads a file that other users should not be able to read.
 pub(super) fn secret_file(
     path: &Path,
-    place: &Place,
-    surroundings: &Surroundings<'_>,
+    location: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    let text = file(path, place, surroundings, report);
-    warn_if_readable_by_all(path, place, surroundings, report);
-    warn_if_copied(path, place, surroundings, report);
+    let text = file(path, location, context, report);
+    warn_if_readable_by_all(path, location, context, report);
+    warn_if_copied(path, location, context, report);
     text
 }
 
-/// Warns of a file that systemd copied for the service (systemd.exec(5), Credentials).
+/// Warns if systemd copied the file for the service (systemd.exec(5), Credentials).
 fn warn_if_copied(
     path: &Path,
-    place: &Place,
-    surroundings: &Surroundings<'_>,
+    location: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) {
-    let own = (surroundings.env)("CREDENTIALS_DIRECTORY");
+    let own = (context.env)("CREDENTIALS_DIRECTORY");
     let copies = [Some("/run/credentials"), own.as_deref()];
-    let path = surroundings.path(path);
+    let path = context.path(path);
     if copies
         .into_iter()
         .flatten()
         .any(|folder| path.starts_with(folder))
     {
-        report.warning(place.fault(
+        report.warning(location.fault(
             "systemd copies this file when the service starts: a rotated secret is not seen before the next start",
             "name the file itself, readable by the service's group, or restart the service after a rotation",
         ));
     }
 }
 
-/// The form in which a registration is answered; what else it has is of no matter here.
+/// The response to a registration; other fields are ignored.
 #[derive(Deserialize)]
 struct Both {
     client_id: String,
@@ -162,10 +156,10 @@ struct Both {
 
 fn only(
     sources: Sources,
-    client: &Place,
+    client: &Location,
     what: &str,
     report: &mut Report,
-) -> Option<Typed<Source>> {
+) -> Option<Spanned<Source>> {
     let mut given = sources.given.into_iter();
     match (given.next(), given.next()) {
         (Some(one), None) if !sources.faulty => Some(one),
@@ -173,7 +167,7 @@ fn only(
             let keys: Vec<String> = [one, second]
                 .into_iter()
                 .chain(given)
-                .map(|source| source.place.fault("", "").key)
+                .map(|source| source.location.fault("", "").key)
                 .map(|key| key.rsplit('.').next().unwrap_or_default().to_owned())
                 .collect();
             report.fault(client.child(what).fault(
@@ -215,15 +209,15 @@ fn only(
 
 pub(super) fn file(
     path: &Path,
-    place: &Place,
-    surroundings: &Surroundings<'_>,
+    location: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    match read(path, place, surroundings, report) {
+    match read(path, location, context, report) {
         Ok(text) => Some(Secret::from(text.to_string())),
         Err(problem) => {
-            let remedy = surroundings.file_remedy("name a file that this user can read");
-            report.fault(place.fault(problem, remedy));
+            let remedy = context.file_remedy("name a file that this user can read");
+            report.fault(location.fault(problem, remedy));
             None
         }
     }
@@ -231,13 +225,13 @@ pub(super) fn file(
 
 pub(super) fn variable(
     name: &str,
-    place: &Place,
-    surroundings: &Surroundings<'_>,
+    location: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Secret> {
-    let value = (surroundings.env)(name);
+    let value = (context.env)(name);
     if value.is_none() {
-        report.fault(place.fault(
+        report.fault(location.fault(
             "the environment variable that it names is not set",
             "set it, or write the name of another; the name only, without `$`",
         ));
@@ -247,16 +241,16 @@ pub(super) fn variable(
 
 fn both(
     path: &Path,
-    place: &Place,
-    surroundings: &Surroundings<'_>,
+    location: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Both> {
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
-    let text = match read(path, place, surroundings, report) {
+    let text = match read(path, location, context, report) {
         Ok(text) => text,
         Err(problem) => {
-            let remedy = surroundings.file_remedy("name a file that this user can read");
-            report.fault(place.fault(problem, remedy));
+            let remedy = context.file_remedy("name a file that this user can read");
+            report.fault(location.fault(problem, remedy));
             return None;
         }
     };
@@ -272,21 +266,18 @@ fn both(
             error.column()
         ),
     };
-    report.fault(place.fault(problem, REMEDY));
+    report.fault(location.fault(problem, REMEDY));
     None
 }
 
-/// A small file's text. A byte order mark at its beginning, which some editors put there, is cut
-/// and reported.
+/// Reads a small file as text. Removes and reports a byte order mark, which some editors add.
 pub(super) fn read(
     path: &Path,
-    place: &Place,
-    surroundings: &Surroundings<'_>,
+    location: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Result<Zeroizing<String>, String> {
-    let path = surroundings
-        .to_read(path)
-        .map_err(|unfit| unfit.to_string())?;
+    let path = context.to_read(path).map_err(|unfit| unfit.to_string())?;
     let mut text = Zeroizing::new(String::new());
     let length = std::fs::File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
@@ -296,7 +287,7 @@ pub(super) fn read(
     }
     if text.starts_with(BYTE_ORDER_MARK) {
         text.drain(..BYTE_ORDER_MARK.len_utf8());
-        report.warning(place.fault(
+        report.warning(location.fault(
             "the file begins with a byte order mark, which is cut",
             "write it as UTF-8 without one",
         ));
@@ -304,20 +295,20 @@ pub(super) fn read(
     Ok(text)
 }
 
-/// Warns of a file with a secret that every user can read.
+/// Warns if every user can read a file with a secret.
 #[cfg(unix)]
 pub(super) fn warn_if_readable_by_all(
     path: &Path,
-    place: &Place,
-    surroundings: &Surroundings<'_>,
+    location: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) {
     use std::os::unix::fs::PermissionsExt;
 
-    let others_may_read = std::fs::metadata(surroundings.path(path))
+    let others_may_read = std::fs::metadata(context.path(path))
         .is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
     if others_may_read {
-        report.warning(place.fault(
+        report.warning(location.fault(
             "every user of this machine can read the file",
             "chmod o-r it; for a mounted Kubernetes secret set defaultMode: 0440 and an fsGroup",
         ));
@@ -325,4 +316,5 @@ pub(super) fn warn_if_readable_by_all(
 }
 
 #[cfg(not(unix))]
-pub(super) fn warn_if_readable_by_all(_: &Path, _: &Place, _: &Surroundings<'_>, _: &mut Report) {}
+pub(super) fn warn_if_readable_by_all(_: &Path, _: &Location, _: &LoadContext<'_>, _: &mut Report) {
+}

@@ -1,6 +1,5 @@
-//! The configuration in force, to be shown: every key with the value that counts, whether it was
-//! written, given as a flag, found in the environment or is the default. A secret is shown as where
-//! it comes from: its file or its variable.
+//! The effective configuration for display: every key with its value, whether from the file, a
+//! flag, the environment or the default. A secret is shown as its source: a file or a variable.
 
 mod given;
 mod text;
@@ -24,10 +23,10 @@ use crate::upstream::Instance;
 
 pub(super) use given::Given;
 
-/// What stands in place of a secret that is written in the configuration itself.
+/// The replacement for a secret that is written in the configuration itself.
 pub const REDACTED: &str = "<redacted>";
 
-/// The whole configuration as a tree: a table for each `[table]`, as JSON.
+/// Returns the configuration as a tree: one JSON object per table.
 #[must_use]
 pub fn tree(config: &Config) -> Value {
     let mut root = json!({
@@ -54,7 +53,7 @@ pub fn tree(config: &Config) -> Value {
     root
 }
 
-/// The whole configuration as a configuration file.
+/// Returns the configuration as a configuration file.
 #[must_use]
 pub fn toml(config: &Config) -> String {
     text::toml(&tree(config))
@@ -70,7 +69,7 @@ fn named<'a, T: 'a>(
 }
 
 fn instance(instance: &Instance, config: &Config) -> Value {
-    // each of its clients has it
+    // all of its clients share it
     let mut clients = config.clients.values();
     let of_token = clients.find(|client| client.instance == instance.name);
     let token_proxy = of_token.and_then(|client| client.oauth.proxy.as_ref());
@@ -198,11 +197,11 @@ fn store(config: &store::Config) -> Value {
     table
 }
 
-/// Traces, if any are sent. A collector's key may stand in the query of its URL.
+/// The trace settings, if traces are sent. The collector URL's query may contain a key.
 fn trace(config: &trace::Config) -> Value {
     let mut endpoint = config.endpoint.clone();
     endpoint.set_query(None);
-    // fails for URLs without a host, which this is not
+    // a URL without a host would fail, but this one has a host
     let _ = endpoint.set_password(None);
     json!({ "endpoint": endpoint.as_str(), "sample": config.sample })
 }
@@ -220,7 +219,7 @@ fn address(address: &Address) -> Value {
     table
 }
 
-/// A forward proxy, without its credentials.
+/// Returns a forward proxy without its credentials.
 fn proxy(proxy: Option<&Proxy>) -> Value {
     match proxy {
         None => json!("direct"),
@@ -233,7 +232,7 @@ fn duration(duration: Duration) -> Value {
     humantime::format_duration(duration).to_string().into()
 }
 
-/// Adds what `more` has to `table`.
+/// Adds the entries of `more` to `table`.
 fn add(table: &mut Value, more: Value) {
     if let (Some(table), Value::Object(more)) = (table.as_object_mut(), more) {
         table.extend::<Map<_, _>>(more);

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and what to write instead.
+//! The faults of a configuration: what is wrong, where, and what to write instead.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::watch::Files;
 
-/// One thing that is wrong. Its texts quote keys and names, never a value.
+/// A fault or warning. Its text quotes keys and names, never a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
-    /// Where the configuration came from.
+    /// The source of the configuration.
     pub origin: Origin,
-    /// The key, like `client.catalog.client_secret_file`, the flag or the variable; empty if the
-    /// fault is not in one.
+    /// The key, like `client.catalog.client_secret_file`, the flag or the variable; empty if none
+    /// applies.
     pub key: String,
     /// The line in the file, counted from 1.
     pub line: Option<usize>,
@@ -23,7 +23,7 @@ pub struct Fault {
     pub remedy: String,
 }
 
-/// Where a part of the configuration came from.
+/// The source of a part of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// A file.
@@ -34,7 +34,7 @@ pub enum Origin {
     Environment,
 }
 
-/// All that is wrong with a configuration; at least one fault, in the order of the file.
+/// All faults of a configuration, at least one, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
     faults: Vec<Fault>,
@@ -42,18 +42,18 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Each of them.
+    /// The faults.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.faults.iter()
     }
 
-    /// What was read: once it changes, the faults may be mended.
+    /// The files that were read. A change of one may fix the faults.
     #[must_use]
     pub fn files(&self) -> &Files {
         &self.files
     }
 
-    /// The one fault of giving `flags` although `named` names a file.
+    /// Returns the fault of giving `flags` although `named` names a file.
     #[must_use]
     pub fn flags_beside_file(named: &str, flags: &[&str]) -> Faults {
         let fault = Fault {
@@ -70,7 +70,7 @@ impl Faults {
     }
 }
 
-/// What is found while a configuration is read.
+/// Collects faults and warnings while a configuration is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) faults: Vec<Fault>,
@@ -78,17 +78,17 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Takes a fault; [`Report::conclude`] drops duplicates.
+    /// Adds a fault; [`Report::conclude`] drops duplicates.
     pub(super) fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
     }
 
-    /// Takes a warning; [`Report::conclude`] drops duplicates.
+    /// Adds a warning; [`Report::conclude`] drops duplicates.
     pub(super) fn warning(&mut self, warning: Fault) {
         self.warnings.push(warning);
     }
 
-    /// Whether something at or below `key` is at fault.
+    /// Returns whether there is a fault at or below `key`.
     pub(super) fn blames(&self, key: &str) -> bool {
         self.faults.iter().any(|fault| {
             let rest = fault.key.strip_prefix(key);
@@ -96,7 +96,7 @@ impl Report {
         })
     }
 
-    /// The warnings, if nothing is at fault in what was read from `files`.
+    /// Returns the warnings, or the faults if there are any; `files` are the files that were read.
     pub(super) fn conclude(mut self, files: &Files) -> Result<Vec<Fault>, Faults> {
         in_order(&mut self.faults);
         in_order(&mut self.warnings);
@@ -111,7 +111,7 @@ impl Report {
     }
 }
 
-/// Puts faults in the order of the file, each once.
+/// Sorts faults in the order of the file and drops duplicates.
 fn in_order(faults: &mut Vec<Fault>) {
     faults.sort_by_key(|fault| (fault.origin.clone(), fault.line));
     let mut seen = HashSet::with_capacity(faults.len());
@@ -144,7 +144,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One fault a line.
+/// One fault per line.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, fault) in self.faults.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Looking at a file without being held up by it: a pipe, a device or a file system that does not
-//! answer must not keep the program from its signals.
+//! Reads files without blocking: a pipe, a device or a file system that hangs must not delay the
+//! handling of signals.
 
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -18,28 +18,28 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::process::is_shortage;
 
-/// No configuration has larger files.
+/// The largest file that is read.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
-/// How long a file may take to be read.
+/// The longest time for reading a file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many threads may be stuck in a file system at once.
+/// The most threads that may be stuck in a file system.
 const STUCK: usize = 4;
 
-/// Those of the process.
+/// The process's reading threads.
 static READERS: LazyLock<Readers> = LazyLock::new(Readers::default);
 
-/// The key of the fingerprints, drawn anew for each process.
+/// The key of the fingerprints, random for each process.
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// Why a file is not read at all.
+/// Why a file is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfit {
-    /// Reading it may wait for ever.
+    /// Reading it may block for ever.
     #[error("it is no regular file: pipes, sockets and devices are not read")]
     NotRegular,
-    /// There is too much of it.
+    /// It is too large.
     #[error("the file is larger than 16 MiB")]
     TooLarge,
     /// Its file system does not answer.
@@ -52,11 +52,11 @@ pub(super) enum Unfit {
     Shortage,
 }
 
-/// What the file at `path` holds, as a number; `None` if it cannot be read. Takes five seconds at
-/// most.
+/// Returns a fingerprint of the file at `path`; `None` if it cannot be read. Takes at most five
+/// seconds.
 ///
 /// # Errors
-/// [`Unfit`] says why the file must not be read.
+/// [`Unfit`] if the file must not be read.
 pub(super) fn fingerprint(path: &Path) -> Result<Option<u64>, Unfit> {
     let path = path.to_owned();
     let fingerprint = READERS.within(PATIENCE, move || hash_of(&path));
@@ -81,7 +81,8 @@ fn hash_of(path: &Path) -> Result<Option<u64>, Unfit> {
     }
 }
 
-/// Opens a regular file; `None` if it cannot be opened, or is a directory: reading it says why.
+/// Opens a regular file; `None` if it cannot be opened or is a directory. Reading it then gives the
+/// error.
 fn open(path: &Path) -> Result<Option<File>, Unfit> {
     // without NONBLOCK, opening a pipe waits for its writer
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -111,15 +112,15 @@ fn unfit(error: &io::Error) -> Option<Unfit> {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that read files, one at a time unless one is stuck.
+/// Threads that read files: one, and another while one is stuck.
 #[derive(Default)]
 struct Readers {
-    /// The thread that has nothing to do.
+    /// The idle thread.
     free: Mutex<Option<Sender<Job>>>,
     stuck: Arc<AtomicUsize>,
 }
 
-/// What has become of a job.
+/// The result of a job.
 enum Progress<T> {
     UnderWay,
     Done(T),
@@ -128,7 +129,7 @@ enum Progress<T> {
 
 impl Readers {
     /// Does `work` on another thread; `None` if it takes longer than `patience`, or if too many
-    /// threads are stuck already. A thread that is stuck ends with its work.
+    /// threads are stuck already. A stuck thread ends when its work does.
     fn within<T: Send + 'static>(
         &self,
         patience: Duration,
@@ -167,7 +168,7 @@ impl Readers {
     }
 }
 
-/// Starts a thread that does jobs until their sender is gone.
+/// Starts a thread that does jobs until their sender is dropped.
 fn start() -> Option<Sender<Job>> {
     let (jobs, to_do) = channel::<Job>();
     let thread = thread::Builder::new().name("files".to_owned());
@@ -175,7 +176,7 @@ fn start() -> Option<Sender<Job>> {
     started.ok().map(|_| jobs)
 }
 
-/// A panic elsewhere leaves nothing half done in what these locks guard.
+/// Locks a mutex; a panic elsewhere leaves nothing inconsistent in it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -243,7 +244,7 @@ mod tests {
         assert!(started.load(Ordering::Relaxed) <= STUCK);
         assert_eq!(readers.within(PATIENCE, || 1), None);
 
-        // once it answers, the threads end and files are read again
+        // once it responds, the threads end and files are read again
         drop(end);
         let is_stuck = || readers.stuck.load(Ordering::Relaxed) > 0;
         for _ in 0..3_000 {

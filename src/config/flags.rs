@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::fault::{Origin, Report};
-use super::place::{Field, Place, Typed};
+use super::location::{Field, Location, Spanned};
 use super::raw::{Client, Instance, Listener, Raw, Source, Sources, Store};
 use super::value;
 use crate::secret::Secret;
@@ -84,7 +84,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Those that were given, as they are written.
+    /// The names of the flags that were given.
     #[must_use]
     pub fn given(&self) -> Vec<&'static str> {
         [
@@ -112,10 +112,10 @@ impl Flags {
         .collect()
     }
 
-    /// As a file with one instance, one client and one listener would have it. An empty variable
-    /// counts as none, and a flag goes before a variable.
+    /// Converts the flags to the raw configuration that an equivalent file would have. An empty
+    /// variable counts as unset, and a flag overrides a variable.
     pub(super) fn into_raw(self, env: &dyn Fn(&str) -> Option<String>) -> Raw {
-        let root = Place {
+        let root = Location {
             origin: Origin::CommandLine,
             key: String::new(),
             line: None,
@@ -123,12 +123,12 @@ impl Flags {
         let flag = |key: &str| root.child(key);
         let from_env = |name: &str| {
             let value = env(name).filter(|value| !value.is_empty())?;
-            let place = Place {
+            let location = Location {
                 origin: Origin::Environment,
                 key: name.to_owned(),
                 line: None,
             };
-            Some(Typed { value, place })
+            Some(Spanned { value, location })
         };
         let or_env = |field: Field<String>, name| match field {
             Field::Absent => from_env(name).map_or(Field::Absent, Field::Given),
@@ -153,7 +153,7 @@ impl Flags {
 
         let instance = Instance {
             name: "default".into(),
-            place: root.clone(),
+            location: root.clone(),
             url: or_env(Field::from(self.upstream, flag("url")), URL),
             allow_insecure: Field::from(Some(self.allow_insecure), flag("allow_insecure")),
             address: Field::Absent,
@@ -172,7 +172,7 @@ impl Flags {
         };
         let client = Client {
             name: "default".into(),
-            place: root.clone(),
+            location: root.clone(),
             instance: Field::Absent,
             id,
             secret,
@@ -196,7 +196,7 @@ impl Flags {
             )
         };
         let store = Store {
-            place: flag("store"),
+            location: flag("store"),
             kind: Field::from(
                 self.store_path.as_ref().map(|_| "file".to_owned()),
                 flag("store_path"),
@@ -228,15 +228,14 @@ impl Flags {
             trace_endpoint: Field::Absent,
             trace_sample: Field::Absent,
             store,
-            place: root,
+            location: root,
         }
     }
 }
 
-/// An instance as flags of its own name it: `--url`, and beside it `--allow-insecure` and
-/// `--ca-file`.
+/// An instance given by the flags `--url`, `--allow-insecure` and `--ca-file`.
 pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) -> Instance {
-    let root = Place {
+    let root = Location {
         origin: Origin::CommandLine,
         key: String::new(),
         line: None,
@@ -258,7 +257,7 @@ pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) 
         idle_timeout: Field::Absent,
         header_timeout: Field::Absent,
         resolve_ttl_max: Field::Absent,
-        place: root,
+        location: root,
     }
 }
 
@@ -266,7 +265,7 @@ fn inline(text: String) -> Source {
     Source::Inline(Secret::from(text))
 }
 
-/// The flag for `key`, whatever table it would stand in: `pool_refill` is `--pool-refill`.
+/// The flag for `key` of any table: `pool_refill` is `--pool-refill`.
 pub(super) fn name(key: &str) -> String {
     match key {
         "url" => "--upstream".to_owned(),
@@ -277,7 +276,7 @@ pub(super) fn name(key: &str) -> String {
     }
 }
 
-/// Warns of a variable that would count without a file, and with one does not.
+/// Warns about a variable that is ignored because a configuration file is used.
 pub(super) fn warn_of_ignored(
     raw: &Raw,
     env: &dyn Fn(&str) -> Option<String>,
@@ -295,7 +294,7 @@ pub(super) fn warn_of_ignored(
         .collect();
     for name in [URL, CLIENT_ID, CLIENT_SECRET] {
         if !named.contains(&name) && env(name).is_some_and(|value| !value.is_empty()) {
-            let place = Place {
+            let location = Location {
                 origin: Origin::Environment,
                 key: name.to_owned(),
                 line: None,
@@ -306,7 +305,7 @@ pub(super) fn warn_of_ignored(
                 _ => "unset it, or write its value in the file, as an instance's `url`",
             };
             let problem = "it is set and does not count, for there is a configuration file";
-            report.warning(place.fault(problem, remedy));
+            report.warning(location.fault(problem, remedy));
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Which forward proxy leads to an instance: that of its keys, or else that of the environment, as
-//! other programs on the same machine use it.
+//! The forward proxies of an instance: from its keys, or else from the environment, by the
+//! conventions of other programs.
 //!
-//! A key settles it, whatever the environment says. Without one the variables `https_proxy` and
-//! `HTTPS_PROXY` count (`http_proxy`, `HTTP_PROXY` for an `http://` instance), then `all_proxy` and
-//! `ALL_PROXY`, unless `no_proxy` or `NO_PROXY` names the host; this machine itself is never
-//! reached through the environment's proxy. An empty variable is none.
+//! A key overrides the environment. Without one the variables `https_proxy` and `HTTPS_PROXY` apply
+//! (`http_proxy`, `HTTP_PROXY` for an `http://` instance), then `all_proxy` and `ALL_PROXY`, unless
+//! `no_proxy` or `NO_PROXY` matches the host. The environment's proxy is never used for this
+//! machine itself. An empty variable counts as unset.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,16 +14,16 @@ use url::Url;
 use super::credentials;
 use super::fault::{Fault, Origin, Report};
 use super::instance::is_loopback;
-use super::parse::Surroundings;
-use super::place::{Field, Place, Typed};
+use super::location::{Field, Location, Spanned};
+use super::parse::LoadContext;
 use crate::outgoing::tunnel::{InvalidProxy, Proxy};
 use crate::secret::Secret;
 
-/// What is written for no proxy at all.
+/// The value for no proxy.
 const DIRECT: &str = "direct";
 const REMEDY: &str = "write one like \"http://proxy.corp:3128\", or \"direct\" for none";
 
-/// The keys of an instance that say it.
+/// An instance's keys for its forward proxies.
 #[derive(Debug)]
 pub(super) struct Keys {
     pub(super) proxy: Field<Secret>,
@@ -31,7 +31,7 @@ pub(super) struct Keys {
     pub(super) credentials_file: Field<PathBuf>,
 }
 
-/// The proxies of an instance.
+/// The forward proxies of an instance.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     /// For the API.
@@ -40,26 +40,26 @@ pub(super) struct Proxies {
     pub(super) token: Option<Proxy>,
 }
 
-/// Settles both.
-pub(super) fn settle(
+/// Parses both.
+pub(super) fn parse(
     keys: Keys,
     url: Option<&Url>,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Proxies {
     let credentials = keys
         .credentials_file
         .given()
-        .and_then(|typed| read(typed, surroundings, report));
-    let environment = url.and_then(|url| from_environment(url, surroundings.env, report));
+        .and_then(|spanned| read(spanned, context, report));
+    let environment = url.and_then(|url| from_environment(url, context.env, report));
     let mut used = false;
     let mut one = |key| of_key(key, &credentials, &environment, &mut used, report);
     let proxies = Proxies {
         api: one(keys.proxy),
         token: one(keys.token_proxy),
     };
-    if let Some(Typed { place, .. }) = credentials.filter(|_| !used) {
-        report.fault(place.fault(
+    if let Some(Spanned { location, .. }) = credentials.filter(|_| !used) {
+        report.fault(location.fault(
             "neither proxy nor token_proxy names a proxy that lacks credentials",
             "name one without credentials in its URL, or leave this key out",
         ));
@@ -67,70 +67,73 @@ pub(super) fn settle(
     proxies
 }
 
-/// The proxy that `key` says, or else `environment`.
+/// The proxy from `key`, or else `environment`.
 fn of_key(
     key: Field<Secret>,
-    credentials: &Option<Typed<Secret>>,
+    credentials: &Option<Spanned<Secret>>,
     environment: &Option<Proxy>,
     used: &mut bool,
     report: &mut Report,
 ) -> Option<Proxy> {
-    let typed = match key {
+    let spanned = match key {
         Field::Absent => return environment.clone(),
         Field::Faulty => {
             *used = true;
             return None;
         }
-        Field::Given(typed) => typed,
+        Field::Given(spanned) => spanned,
     };
-    if typed.value.expose().trim() == DIRECT {
+    if spanned.value.expose().trim() == DIRECT {
         return None;
     }
-    let proxy = match Proxy::parse(typed.value.expose()) {
+    let proxy = match Proxy::parse(spanned.value.expose()) {
         Ok(proxy) => proxy,
         Err(problem) => {
             *used = true;
-            report.fault(typed.place.fault(problem.to_string(), REMEDY));
+            report.fault(spanned.location.fault(problem.to_string(), REMEDY));
             return None;
         }
     };
     if proxy.has_credentials() {
-        report.warning(typed.place.fault(
+        report.warning(spanned.location.fault(
             "the proxy's password stands in the configuration, which is often copied and committed",
             "keep user:password in a file and name that with `proxy_credentials_file`",
         ));
         return Some(proxy);
     }
     *used = true;
-    let Some(Typed { value, place }) = credentials else {
+    let Some(Spanned { value, location }) = credentials else {
         return Some(proxy);
     };
     match proxy.with_credentials(value.expose()) {
         Ok(proxy) => Some(proxy),
         Err(problem) => {
             let remedy = "the file should hold one line, user:password";
-            report.fault(place.fault(problem.to_string(), remedy));
+            report.fault(location.fault(problem.to_string(), remedy));
             None
         }
     }
 }
 
 fn read(
-    typed: Typed<PathBuf>,
-    surroundings: &Surroundings<'_>,
+    spanned: Spanned<PathBuf>,
+    context: &LoadContext<'_>,
     report: &mut Report,
-) -> Option<Typed<Secret>> {
-    let Typed { value: path, place } = typed;
-    let read = credentials::read(&path, &place, surroundings, report);
-    credentials::warn_if_readable_by_all(&path, &place, surroundings, report);
+) -> Option<Spanned<Secret>> {
+    let Spanned {
+        value: path,
+        location,
+    } = spanned;
+    let read = credentials::read(&path, &location, context, report);
+    credentials::warn_if_readable_by_all(&path, &location, context, report);
     match read {
-        Ok(text) => Some(Typed {
+        Ok(text) => Some(Spanned {
             value: Secret::from(text.to_string()),
-            place,
+            location,
         }),
         Err(problem) => {
-            let remedy = surroundings.file_remedy("name a file that this user can read");
-            report.fault(place.fault(problem, remedy));
+            let remedy = context.file_remedy("name a file that this user can read");
+            report.fault(location.fault(problem, remedy));
             None
         }
     }
@@ -154,7 +157,7 @@ fn from_environment(
     if is_loopback(url) || spared.is_some_and(|list| is_spared(url, &list)) {
         return None;
     }
-    // other programs take a proxy's name for its URL
+    // other programs accept a URL without a scheme
     let value = Secret::from(value);
     let text = value.expose();
     let parsed = match Proxy::parse(text) {
@@ -168,7 +171,7 @@ fn from_environment(
         Err(problem) => {
             report.warning(Fault {
                 origin: Origin::Environment,
-                ..Place {
+                ..Location {
                     origin: Origin::Environment,
                     key: name.to_owned(),
                     line: None,
@@ -183,8 +186,8 @@ fn from_environment(
     }
 }
 
-/// Whether `list` names the host of `url`: it itself, a domain above it (with a dot before it or
-/// without), an address, a range of addresses, or `*` for all; each perhaps with a port.
+/// Returns whether `list` matches the host of `url`. An entry is a host, a parent domain (with or
+/// without a leading dot), an address, a range of addresses, or `*` for all; each may have a port.
 fn is_spared(url: &Url, list: &str) -> bool {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
@@ -238,8 +241,8 @@ mod tests {
         )
     }
 
-    /// The proxies for the API and for tokens, and the warnings that say `proxy`.
-    fn settled(keys: &str, env: &[(&str, &str)]) -> (String, String, usize) {
+    /// Returns the proxies for the API and for tokens, and how many warnings mention a proxy.
+    fn parsed(keys: &str, env: &[(&str, &str)]) -> (String, String, usize) {
         let env = |name: &str| {
             let found = env.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
@@ -264,36 +267,36 @@ mod tests {
 
     #[test]
     fn each_key_counts_for_itself() {
-        let none = settled("", &[]);
+        let none = parsed("", &[]);
         assert_eq!(none, both("direct", "direct", 0));
-        let api = settled("proxy = \"http://p:1\"", &[]);
+        let api = parsed("proxy = \"http://p:1\"", &[]);
         assert_eq!(api, both("p:1", "direct", 0));
-        let token = settled("token_proxy = \"http://me:pw@p:1\"", &[]);
+        let token = parsed("token_proxy = \"http://me:pw@p:1\"", &[]);
         assert_eq!(token, both("direct", "p:1", 1));
     }
 
     #[test]
     fn the_environment_counts_where_no_key_does() {
         let https = ("HTTPS_PROXY", "http://env:1");
-        assert_eq!(settled("", &[https]), both("env:1", "env:1", 0));
+        assert_eq!(parsed("", &[https]), both("env:1", "env:1", 0));
         assert_eq!(
-            settled("proxy = \"direct\"", &[https]),
+            parsed("proxy = \"direct\"", &[https]),
             both("direct", "env:1", 0)
         );
         let spared = ("no_proxy", "other.example, .example");
-        assert_eq!(settled("", &[https, spared]), both("direct", "direct", 0));
+        assert_eq!(parsed("", &[https, spared]), both("direct", "direct", 0));
         assert_eq!(
-            settled("proxy = \"http://own:2\"", &[https, spared]),
+            parsed("proxy = \"http://own:2\"", &[https, spared]),
             both("own:2", "direct", 0)
         );
         assert_eq!(
-            settled("", &[("all_proxy", "bare:3")]),
+            parsed("", &[("all_proxy", "bare:3")]),
             both("bare:3", "bare:3", 0)
         );
         let socks = ("ALL_PROXY", "socks5://env:1");
-        assert_eq!(settled("", &[socks]), both("direct", "direct", 1));
+        assert_eq!(parsed("", &[socks]), both("direct", "direct", 1));
         let http = ("http_proxy", "http://env:1");
-        assert_eq!(settled("", &[http]), both("direct", "direct", 0));
+        assert_eq!(parsed("", &[http]), both("direct", "direct", 0));
     }
 
     #[test]
@@ -343,8 +346,8 @@ mod tests {
             ),
         ] {
             let said = read(&with(keys)).unwrap_err().to_string();
-            let (place, told) = said.split_once(": ").unwrap_or_default();
-            assert!(said.contains(key), "{place} {said}");
+            let (location, told) = said.split_once(": ").unwrap_or_default();
+            assert!(said.contains(key), "{location} {said}");
             assert!(!told.contains("canary"), "{said}");
         }
     }

@@ -9,8 +9,8 @@ use url::{Host, Url};
 
 use super::credentials::warn_if_readable_by_all;
 use super::fault::{Fault, Report};
-use super::parse::Surroundings;
-use super::place::{Field, Place, Typed};
+use super::location::{Field, Location, Spanned};
+use super::parse::LoadContext;
 use super::{forward, raw};
 use crate::clock::{Clock, SystemClock};
 use crate::outgoing::addresses::Target;
@@ -18,7 +18,7 @@ use crate::outgoing::tunnel;
 use crate::tls::{CaFile, Identity, Reason};
 use crate::upstream::Instance;
 
-/// An instance, and what its clients need of it.
+/// An instance, and its settings for the token requests of its clients.
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {
     pub(super) instance: Arc<Instance>,
@@ -32,49 +32,49 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const RESOLVE_TTL_MAX: Duration = Duration::from_secs(30);
 const URL_REMEDY: &str = "write the whole of it, like \"https://acme.collibra.com\"";
 
-/// Settles an instance.
+/// Parses an instance.
 pub(super) fn parse(
     raw: raw::Instance,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Parsed> {
     let allow_insecure = raw.allow_insecure.or(false);
     let url = match raw.url {
-        Field::Given(typed) => base(&typed, allow_insecure, report),
+        Field::Given(spanned) => base(&spanned, allow_insecure, report),
         Field::Faulty => None,
         Field::Absent => {
-            let place = raw.place.child("url");
-            let remedy = if place.in_file() {
+            let location = raw.location.child("url");
+            let remedy = if location.in_file() {
                 URL_REMEDY
             } else {
                 "give --upstream with it, set COLLIBRA_URL, or name a file with --config"
             };
-            report.fault(place.fault("the instance's address is missing", remedy));
+            report.fault(location.fault("the instance's address is missing", remedy));
             None
         }
     };
     let token_path = match raw.token_path.given() {
-        Some(typed) => token_path(&typed, report),
+        Some(spanned) => token_path(&spanned, report),
         None => Some(TOKEN_PATH.to_owned()),
     };
     let ca_file = raw.ca_file.given();
-    let ca_file = ca_file.and_then(|typed| self::ca_file(&typed, surroundings, report));
+    let ca_file = ca_file.and_then(|spanned| self::ca_file(&spanned, context, report));
     let pair = (raw.client_cert_file, raw.client_key_file);
-    let identity = identity(pair, surroundings, report);
+    let identity = identity(pair, context, report);
     let proxies = forward::Keys {
         proxy: raw.proxy,
         token_proxy: raw.token_proxy,
         credentials_file: raw.proxy_credentials_file,
     };
     let address = raw.address.given();
-    // an address is the whole way: the environment's proxy does not count
+    // with `address` there is no forward proxy, so the environment's is ignored
     let by_environment = url.as_ref().filter(|_| address.is_none());
-    let proxies = forward::settle(proxies, by_environment, surroundings, report);
-    let address = address.and_then(|typed| {
-        let fault = address_fault(&typed, url.as_ref(), allow_insecure, &proxies);
+    let proxies = forward::parse(proxies, by_environment, context, report);
+    let address = address.and_then(|spanned| {
+        let fault = address_fault(&spanned, url.as_ref(), allow_insecure, &proxies);
         let is_sound = fault.is_none();
         fault.into_iter().for_each(|fault| report.fault(fault));
-        is_sound.then_some(typed.value)
+        is_sound.then_some(spanned.value)
     });
     let connect_timeout = raw.connect_timeout.above_zero_or(CONNECT_TIMEOUT, report);
     let idle_timeout = raw.idle_timeout.or(Duration::ZERO);
@@ -112,40 +112,40 @@ pub(super) fn parse(
     })
 }
 
-/// What is wrong with an instance's address.
+/// Returns the fault of `address`, if there is one.
 fn address_fault(
-    typed: &Typed<Vec<Target>>,
+    spanned: &Spanned<Vec<Target>>,
     url: Option<&Url>,
     allow_insecure: bool,
     proxies: &forward::Proxies,
 ) -> Option<Fault> {
     let is_plain = url.is_some_and(|url| url.scheme() == "http");
-    let is_remote = !typed.value.iter().all(Target::is_loopback);
+    let is_remote = !spanned.value.iter().all(Target::is_loopback);
     if is_plain && is_remote && !allow_insecure {
-        return Some(typed.place.fault(
+        return Some(spanned.location.fault(
             "http:// would send the secret and the token unencrypted to another machine",
             "write https:// in url, or `allow_insecure = true` if that is meant",
         ));
     }
     let is_unused = proxies.api.is_some() && proxies.token.is_some();
     is_unused.then(|| {
-        typed.place.fault(
+        spanned.location.fault(
             "no connection uses it: a forward proxy is told the instance's name",
             "leave it out, or write \"direct\" for proxy or token_proxy",
         )
     })
 }
 
-/// The client certificate, if one is named.
+/// Reads the client certificate, if one is configured.
 fn identity(
     (cert, key): (Field<PathBuf>, Field<PathBuf>),
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Identity> {
-    let lone = |typed: &Typed<PathBuf>, other: &str| {
+    let lone = |spanned: &Spanned<PathBuf>, other: &str| {
         let remedy = format!("name the other in {other}, or leave both out");
         let problem = "a certificate is of use with its key only";
-        typed.place.fault(problem, remedy)
+        spanned.location.fault(problem, remedy)
     };
     let (cert, key) = match (cert, key) {
         (Field::Given(cert), Field::Given(key)) => (cert, key),
@@ -160,16 +160,16 @@ fn identity(
         _ => return None,
     };
     const REMEDY: &str = "name a PEM file with your certificate, and one with its key";
-    let cert_path = surroundings.readable(&cert, REMEDY, report);
-    let key_path = surroundings.readable(&key, REMEDY, report);
+    let cert_path = context.readable(&cert, REMEDY, report);
+    let key_path = context.readable(&key, REMEDY, report);
     let (cert_path, key_path) = (cert_path?, key_path?);
-    warn_if_readable_by_all(&key.value, &key.place, surroundings, report);
+    warn_if_readable_by_all(&key.value, &key.location, context, report);
     match Identity::read(&cert_path, &key_path) {
         Ok(identity) => {
             let now = jiff::Timestamp::try_from(SystemClock.wall()).ok();
             let ended = |end: i64| now.is_some_and(|now| end <= now.as_second());
             if identity.ends().is_some_and(ended) {
-                report.warning(cert.place.fault(
+                report.warning(cert.location.fault(
                     "the certificate has expired: the instance will not accept it",
                     "renew it; the new one is taken over as soon as the file has it",
                 ));
@@ -179,39 +179,39 @@ fn identity(
         Err(error) => {
             let of_key = error.path.as_ref() == Some(&key_path);
             let same_file = key_path == cert_path;
-            let place = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
-                key.place
+            let location = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
+                key.location
             } else {
-                cert.place
+                cert.location
             };
-            let remedy = surroundings.file_remedy(REMEDY);
-            report.fault(place.fault(error.reason.to_string(), remedy));
+            let remedy = context.file_remedy(REMEDY);
+            report.fault(location.fault(error.reason.to_string(), remedy));
             None
         }
     }
 }
 
-/// The certificates that a file holds.
+/// Reads the certificates in a file.
 pub(super) fn ca_file(
-    typed: &Typed<PathBuf>,
-    surroundings: &Surroundings<'_>,
+    spanned: &Spanned<PathBuf>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<CaFile> {
     const REMEDY: &str = "name a PEM file with your authority's certificate";
-    let read = CaFile::read(&surroundings.readable(typed, REMEDY, report)?);
+    let read = CaFile::read(&context.readable(spanned, REMEDY, report)?);
     if let Err(error) = &read {
-        let remedy = surroundings.file_remedy(REMEDY);
-        report.fault(typed.place.fault(error.reason.to_string(), remedy));
+        let remedy = context.file_remedy(REMEDY);
+        report.fault(spanned.location.fault(error.reason.to_string(), remedy));
     }
     read.ok()
 }
 
-/// The instance's address: a scheme, a host, perhaps a port, and nothing else.
-fn base(typed: &Typed<String>, allow_insecure: bool, report: &mut Report) -> Option<Url> {
-    match judge(&typed.value, allow_insecure, &typed.place) {
+/// Parses the instance's URL: a scheme, a host and an optional port, nothing else.
+fn base(spanned: &Spanned<String>, allow_insecure: bool, report: &mut Report) -> Option<Url> {
+    match validate_url(&spanned.value, allow_insecure, &spanned.location) {
         Ok(url) => {
             if url.scheme() == "http" && !is_loopback(&url) {
-                report.warning(typed.place.fault(
+                report.warning(spanned.location.fault(
                     "the secret and the token travel to this host unencrypted",
                     "write https:// outside of tests",
                 ));
@@ -225,41 +225,41 @@ fn base(typed: &Typed<String>, allow_insecure: bool, report: &mut Report) -> Opt
     }
 }
 
-fn judge(text: &str, allow_insecure: bool, place: &Place) -> Result<Url, Fault> {
+fn validate_url(text: &str, allow_insecure: bool, location: &Location) -> Result<Url, Fault> {
     let url = Url::parse(text.trim())
-        .map_err(|error| place.fault(format!("this is no URL: {error}"), URL_REMEDY))?;
+        .map_err(|error| location.fault(format!("this is no URL: {error}"), URL_REMEDY))?;
     let has_host = url.host_str().is_some_and(|host| !host.is_empty());
     if !matches!(url.scheme(), "https" | "http") || !has_host {
-        return Err(place.fault(
+        return Err(location.fault(
             "this is no URL of a web server",
             format!("{URL_REMEDY}, https:// included"),
         ));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(place.fault(
+        return Err(location.fault(
             "it has a user's name or password in it",
             format!("{URL_REMEDY}; a client's id and secret belong in [client.NAME]"),
         ));
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(place.fault(
+        return Err(location.fault(
             "it has more than a scheme, a host and a port",
             "cut what follows the host: requests bring their own paths",
         ));
     }
     if url.scheme() == "http" && !allow_insecure && !is_loopback(&url) {
-        return Err(place.fault(
+        return Err(location.fault(
             "http:// would send the secret and the token unencrypted",
             format!(
                 "write https://, or {} if that is meant",
-                place.setting("allow_insecure", "true")
+                location.setting("allow_insecure", "true")
             ),
         ));
     }
     Ok(url)
 }
 
-/// Whether it is this machine.
+/// Returns whether the host is this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -277,8 +277,8 @@ fn authority(url: &Url) -> Option<String> {
     })
 }
 
-fn token_path(typed: &Typed<String>, report: &mut Report) -> Option<String> {
-    let path = &typed.value;
+fn token_path(spanned: &Spanned<String>, report: &mut Report) -> Option<String> {
+    let path = &spanned.value;
     let problem = if !path.starts_with('/') {
         "it does not begin with a slash"
     } else if path.starts_with("//") || path.len() == 1 {
@@ -288,7 +288,7 @@ fn token_path(typed: &Typed<String>, report: &mut Report) -> Option<String> {
     } else {
         return Some(path.clone());
     };
-    report.fault(typed.place.fault(
+    report.fault(spanned.location.fault(
         problem,
         format!("write a path like \"{TOKEN_PATH}\", or leave the key out"),
     ));

@@ -1,29 +1,29 @@
-//! `[store]` of the kind `kubernetes`: the two objects, and the way to the API server.
+//! `[store]` of the kind `kubernetes`: the Secret, the Lease, and access to the API server.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::fault::Report;
-use super::parse::Surroundings;
-use super::place::{Field, Place};
+use super::location::{Field, Location};
+use super::parse::LoadContext;
 use super::raw;
 use crate::store::kubernetes::Config;
 use crate::store::kubernetes::access::{self, Access, Problem};
 
-/// The Secret's name, unless it is said otherwise.
+/// The default name of the Secret.
 const SECRET: &str = "collibra-auth-proxy-token";
 
-/// The Lease's name, unless it is said otherwise.
+/// The default name of the Lease.
 const LEASE: &str = "collibra-auth-proxy-token";
 
 const NAME_REMEDY: &str = "write lower-case letters, digits, `-` and `.`, up to 253";
 
 const NAMESPACE_REMEDY: &str = "write lower-case letters, digits and `-`, up to 63";
 
-/// Settles them. `None` only if something was reported.
+/// Parses the store's settings. `None` only if a fault was reported.
 pub(super) fn parse(
     raw: raw::Store,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Config> {
     let mut name = |field: Field<String>, default: &str| {
@@ -45,16 +45,16 @@ pub(super) fn parse(
         NAMESPACE_REMEDY,
         report,
     );
-    let (place, access) = access(raw.kubeconfig, &raw.place, surroundings);
+    let (location, access) = access(raw.kubeconfig, &raw.location, context);
     let access = match access? {
         Ok(access) => access,
         Err(problem) => {
-            report.fault(place.fault(problem.to_string(), remedy(&problem)));
+            report.fault(location.fault(problem.to_string(), remedy(&problem)));
             return None;
         }
     };
     if access.is_unverified() {
-        report.warning(place.fault(
+        report.warning(location.fault(
             "the kubeconfig file says insecure-skip-tls-verify: whoever is on the way to the API server can be it, and gets this user's token",
             "name the server's authority there",
         ));
@@ -68,23 +68,23 @@ pub(super) fn parse(
     })
 }
 
-/// The way to the server: the file that is named, the pod's own, or that of `KUBECONFIG`; and where
-/// that is settled. `None` only if something was reported.
+/// The access to the API server, from the configured file, the pod's service account or
+/// `KUBECONFIG`, and its source. `None` only if a fault was reported.
 fn access(
     kubeconfig: Field<PathBuf>,
-    store: &Place,
-    surroundings: &Surroundings<'_>,
-) -> (Place, Option<Result<Access, Problem>>) {
-    let to_read = |path: &Path| surroundings.to_read(path).map_err(io::Error::other);
+    store: &Location,
+    context: &LoadContext<'_>,
+) -> (Location, Option<Result<Access, Problem>>) {
+    let to_read = |path: &Path| context.to_read(path).map_err(io::Error::other);
     match kubeconfig {
         Field::Faulty => (store.child("kubeconfig"), None),
-        Field::Given(typed) => {
-            let path = to_read(&typed.value).map_err(access::unreadable);
+        Field::Given(spanned) => {
+            let path = to_read(&spanned.value).map_err(access::unreadable);
             let access = path.and_then(|path| access::kubeconfig(&[path]));
-            (typed.place, Some(access))
+            (spanned.location, Some(access))
         }
         Field::Absent => {
-            let found = access::find(surroundings.env, to_read);
+            let found = access::find(context.env, to_read);
             (store.child("kubeconfig"), Some(found))
         }
     }

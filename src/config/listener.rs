@@ -1,4 +1,4 @@
-//! `[listener.NAME]`: an address on which apps are served.
+//! `[listener.NAME]`: an address that accepts apps' connections.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::fault::Report;
+use super::location::{Field, Location, Spanned};
 use super::names::Names;
-use super::parse::{Surroundings, reference};
-use super::place::{Field, Place, Typed};
+use super::parse::{LoadContext, reference};
 use super::{listener_tls, raw};
 use crate::proxy::config::{Listener, Route};
 use crate::socket::Address;
 
-/// Where the listener is that nobody configured.
+/// The address of the default listener.
 pub(super) const DEFAULT_ADDRESS: SocketAddr =
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -24,58 +24,59 @@ const MAX_HEADER_BYTES: u32 = 65_536;
 const MIN_BODY_RATE: u32 = 240;
 const MAX_CONNECTIONS: u32 = 10_000;
 
-/// What a listener may refer to.
+/// The names that a listener may refer to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Targets<'a> {
-    /// All the clients' names.
+    /// The names of all clients.
     pub(super) clients: &'a Names,
-    /// All the apps' names.
+    /// The names of all apps.
     pub(super) apps: &'a Names,
 }
 
-/// Settles a listener, whose address is settled already.
+/// Parses a listener whose address is already parsed.
 pub(super) fn parse(
     raw: raw::Listener,
     targets: Targets<'_>,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Listener> {
-    let client = reference(raw.client, &raw.place, "client", targets.clients, report);
+    let client = reference(raw.client, &raw.location, "client", targets.clients, report);
     let routes = routes(raw.routes, targets.clients, report);
     let app = match raw.app {
         Field::Absent => None,
-        given => reference(given, &raw.place, "app", targets.apps, report),
+        given => reference(given, &raw.location, "app", targets.apps, report),
     };
-    let is_a_socket = matches!(&raw.address, Field::Given(typed) if typed.value.tcp().is_none());
+    let is_a_socket =
+        matches!(&raw.address, Field::Given(spanned) if spanned.value.tcp().is_none());
     if app.is_some() && !is_a_socket {
-        report.warning(raw.place.child("app").fault(
+        report.warning(raw.location.child("app").fault(
             "whoever reaches this port is taken for this app",
             "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
         ));
     }
     let address = match raw.address {
-        Field::Given(typed) => {
+        Field::Given(spanned) => {
             let is_guarded = !targets.apps.all().is_empty() || raw.allow_unauthenticated.or(false);
-            if !typed.value.is_local() && !is_guarded {
-                let apps = if typed.place.in_file() {
+            if !spanned.value.is_local() && !is_guarded {
+                let apps = if spanned.location.in_file() {
                     ", add [app.NAME] so that callers must say who they are"
                 } else {
                     ""
                 };
-                report.fault(typed.place.fault(
+                report.fault(spanned.location.fault(
                     "whoever reaches this port calls Collibra with the token, and it is open \
                      beyond this machine",
                     format!(
                         "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
-                        typed.place.setting("allow_unauthenticated", "true")
+                        spanned.location.setting("allow_unauthenticated", "true")
                     ),
                 ));
             }
-            Some(typed.value)
+            Some(spanned.value)
         }
         Field::Faulty => None,
         Field::Absent => {
-            report.fault(raw.place.child("address").fault(
+            report.fault(raw.location.child("address").fault(
                 "the address to listen on is missing",
                 format!("write `address = \"{DEFAULT_ADDRESS}\"`"),
             ));
@@ -83,19 +84,19 @@ pub(super) fn parse(
         }
     };
     let hosts = match raw.hosts {
-        Field::Given(typed) => {
-            if typed.value.is_empty() {
-                report.fault(typed.place.fault(
+        Field::Given(spanned) => {
+            if spanned.value.is_empty() {
+                report.fault(spanned.location.fault(
                     "without an accepted host every request is refused",
                     "write the names under which apps reach this listener, like [\"localhost\"]",
                 ));
             }
-            hosts(&typed.value, &typed.place, report)
+            hosts(&spanned.value, &spanned.location, report)
         }
         Field::Absent | Field::Faulty => default_hosts(address.as_ref()),
     };
     let tls = match raw.tls {
-        Some(tls) => Some(listener_tls::parse(tls, surroundings, report)?),
+        Some(tls) => Some(listener_tls::parse(tls, context, report)?),
         None => None,
     };
     let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
@@ -114,7 +115,7 @@ pub(super) fn parse(
         report,
     );
     let trusted_proxies = raw.trusted_proxies.given();
-    let trusted_proxies = trusted_proxies.map(|typed| networks(&typed, report));
+    let trusted_proxies = trusted_proxies.map(|spanned| networks(&spanned, report));
     Some(Listener {
         name: raw.name,
         address: address?,
@@ -135,24 +136,24 @@ pub(super) fn parse(
 fn routes(raw: Vec<raw::Route>, clients: &Names, report: &mut Report) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for raw in raw {
-        let client = reference(raw.client, &raw.place, "client", clients, report);
+        let client = reference(raw.client, &raw.location, "client", clients, report);
         let prefix = match raw.prefix {
             Field::Faulty => None,
             Field::Absent => {
-                report.fault(raw.place.child("prefix").fault(
+                report.fault(raw.location.child("prefix").fault(
                     "it does not say which paths it is for",
                     "write what they begin with, like `prefix = \"/dev\"`",
                 ));
                 None
             }
-            Field::Given(typed) => {
-                let sound = prefix(&typed.value);
+            Field::Given(spanned) => {
+                let sound = prefix(&spanned.value);
                 if let Err((problem, remedy)) = sound {
-                    report.fault(typed.place.fault(problem, remedy));
+                    report.fault(spanned.location.fault(problem, remedy));
                 }
                 let sound = sound.ok();
                 if sound.is_some_and(|prefix| routes.iter().any(|r| *r.prefix == *prefix)) {
-                    report.fault(typed.place.fault(
+                    report.fault(spanned.location.fault(
                         "another route of this listener has the same prefix",
                         "keep one of them",
                     ));
@@ -171,7 +172,7 @@ fn routes(raw: Vec<raw::Route>, clients: &Names, report: &mut Report) -> Vec<Rou
     routes
 }
 
-/// A prefix of paths: whole segments, without the slash at its end.
+/// Parses a path prefix: whole segments, without a trailing slash.
 fn prefix(text: &str) -> Result<&str, (&'static str, &'static str)> {
     let in_a_prefix = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     let prefix = text.trim_end_matches('/');
@@ -208,8 +209,8 @@ fn default_hosts(address: Option<&Address>) -> Vec<String> {
     hosts
 }
 
-/// Values of `Host`, each in the one form in which it is compared.
-pub(super) fn hosts(given: &[String], place: &Place, report: &mut Report) -> Vec<String> {
+/// Parses values of `Host`, each normalized for comparison.
+pub(super) fn hosts(given: &[String], location: &Location, report: &mut Report) -> Vec<String> {
     let mut hosts = Vec::new();
     for (index, text) in given.iter().enumerate() {
         match host(text) {
@@ -217,21 +218,21 @@ pub(super) fn hosts(given: &[String], place: &Place, report: &mut Report) -> Vec
             Ok(host) => hosts.push(host),
             Err(remedy) => {
                 let nth = index + 1;
-                report.fault(place.fault(format!("item {nth} is no host name"), remedy));
+                report.fault(location.fault(format!("item {nth} is no host name"), remedy));
             }
         }
     }
     hosts
 }
 
-/// Networks, or single addresses.
-fn networks(typed: &Typed<Vec<String>>, report: &mut Report) -> Vec<IpNet> {
+/// Parses networks or single addresses.
+fn networks(spanned: &Spanned<Vec<String>>, report: &mut Report) -> Vec<IpNet> {
     let mut networks = Vec::new();
-    for (index, text) in typed.value.iter().enumerate() {
+    for (index, text) in spanned.value.iter().enumerate() {
         let one = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
         match text.parse().or_else(|_| one()) {
             Ok(network) => networks.push(network),
-            Err(_) => report.fault(typed.place.fault(
+            Err(_) => report.fault(spanned.location.fault(
                 format!("item {} is no network", index + 1),
                 "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"",
             )),
@@ -240,7 +241,7 @@ fn networks(typed: &Typed<Vec<String>>, report: &mut Report) -> Vec<IpNet> {
     networks
 }
 
-/// A value of `Host`, in the one form in which it is compared.
+/// Normalizes a value of `Host` for comparison.
 fn host(text: &str) -> Result<String, &'static str> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     if let Ok(ip) = bare.unwrap_or(text).parse::<Ipv6Addr>() {
@@ -268,17 +269,17 @@ mod tests {
 
     #[test]
     fn a_host_is_kept_in_the_form_in_which_it_is_compared() {
-        for (typed, kept) in [
+        for (spanned, kept) in [
             ("LocalHost", "localhost"),
             ("proxy.default.svc", "proxy.default.svc"),
             ("10.0.0.7", "10.0.0.7"),
             ("0:0::1", "[::1]"),
             ("[0:0::1]", "[::1]"),
         ] {
-            assert_eq!(host(typed).as_deref(), Ok(kept));
+            assert_eq!(host(spanned).as_deref(), Ok(kept));
         }
-        for typed in ["", "*", "a b", "http://a", "a/b", "a:80", "[::1]:80", "[a]"] {
-            assert!(host(typed).is_err(), "{typed:?}");
+        for spanned in ["", "*", "a b", "http://a", "a/b", "a:80", "[::1]:80", "[a]"] {
+            assert!(host(spanned).is_err(), "{spanned:?}");
         }
     }
 }

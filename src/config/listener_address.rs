@@ -1,30 +1,31 @@
-//! Where something listens: what was typed as an address and as the mode of a socket's file.
+//! The address of a listener and the mode of its socket file.
 
 use std::net::SocketAddr;
 
 use super::fault::Report;
-use super::parse::Surroundings;
-use super::place::{Field, Typed};
+use super::location::{Field, Spanned};
+use super::parse::LoadContext;
 use crate::socket::Address;
 
-/// The address as it counts: a relative path from the configuration's directory, with its mode.
-pub(super) fn settle(
+/// Resolves the address: a relative socket path starts from the configuration's directory, and gets
+/// its mode.
+pub(super) fn parse(
     address: Address,
     mode: Field<String>,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Address {
     let given = mode.given();
     match address {
         Address::Unix { path, mode } => Address::Unix {
-            path: surroundings.path(&path),
+            path: context.path(&path),
             mode: given
-                .map_or(Some(mode), |typed| self::mode(&typed, report))
+                .map_or(Some(mode), |spanned| self::mode(&spanned, report))
                 .unwrap_or(mode),
         },
         tcp @ Address::Tcp(_) => {
-            if let Some(typed) = given {
-                report.fault(typed.place.fault(
+            if let Some(spanned) = given {
+                report.fault(spanned.location.fault(
                     "only a unix socket has a mode",
                     "remove it, or write \"unix:\" and a path as the address",
                 ));
@@ -34,29 +35,29 @@ pub(super) fn settle(
     }
 }
 
-/// Permissions as they are written for `chmod`.
-fn mode(typed: &Typed<String>, report: &mut Report) -> Option<u32> {
-    let digits = typed.value.trim_start_matches("0o");
+/// Parses permissions as `chmod` takes them.
+fn mode(spanned: &Spanned<String>, report: &mut Report) -> Option<u32> {
+    let digits = spanned.value.trim_start_matches("0o");
     let mode = u32::from_str_radix(digits, 8).ok();
     let fits = |mode: &u32| *mode <= 0o777 && !digits.starts_with('+');
     if let Some(mode) = mode.filter(fits) {
         if mode & 0o600 == 0o600 {
             return Some(mode);
         }
-        report.fault(typed.place.fault(
+        report.fault(spanned.location.fault(
             "its own user could not use the socket",
             "write a mode that begins with 6 or 7, like \"0660\"",
         ));
         return None;
     }
-    report.fault(typed.place.fault(
+    report.fault(spanned.location.fault(
         "this is no mode of a file",
         "write it as for chmod, in quotes, like \"0660\": user, group, others",
     ));
     None
 }
 
-/// Whether both cannot be listened on at once.
+/// Returns whether two addresses cannot both be listened on.
 pub(super) fn clash(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => ports_clash(*one, *other),
@@ -67,7 +68,7 @@ pub(super) fn clash(one: &Address, other: &Address) -> bool {
 fn ports_clash(one: SocketAddr, other: SocketAddr) -> bool {
     let same_family = one.is_ipv4() == other.is_ipv4();
     let one_covers_other = one.ip().is_unspecified() || other.ip().is_unspecified();
-    // port 0 is another one each time
+    // the system chooses a different port for each port 0
     one.port() == other.port()
         && one.port() != 0
         && (one.ip() == other.ip() || (same_family && one_covers_other))

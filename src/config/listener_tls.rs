@@ -1,17 +1,17 @@
-//! `tls` of `[listener.NAME]`: what a listener shows, and whose certificates it takes.
+//! `tls` of `[listener.NAME]`: its certificate, and the authorities of client certificates.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::fault::Report;
-use super::parse::Surroundings;
-use super::place::{Field, Place, Typed};
+use super::location::{Field, Location, Spanned};
+use super::parse::LoadContext;
 use super::raw;
 use crate::clock::{Clock, SystemClock};
 use crate::proxy::config::{Tls, TlsError};
 use crate::tls::{self, CaFile};
 
-/// A certificate that ends sooner than this is told of.
+/// A certificate that expires sooner than this causes a warning.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 const CERT_REMEDY: &str =
@@ -21,55 +21,59 @@ const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
 
 const UNUSABLE_KEY: &str = "the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA";
 
-/// Settles what a listener shows over TLS.
-pub(super) fn parse(
-    raw: raw::Tls,
-    surroundings: &Surroundings<'_>,
-    report: &mut Report,
-) -> Option<Tls> {
-    let cert = demand(raw.cert_file, &raw.place, "cert_file", CERT_REMEDY, report);
-    let key = demand(raw.key_file, &raw.place, "key_file", KEY_REMEDY, report);
+/// Parses a listener's TLS settings.
+pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Report) -> Option<Tls> {
+    let cert = demand(
+        raw.cert_file,
+        &raw.location,
+        "cert_file",
+        CERT_REMEDY,
+        report,
+    );
+    let key = demand(raw.key_file, &raw.location, "key_file", KEY_REMEDY, report);
     let client_ca = match raw.client_ca_file {
         Field::Absent => Some(None),
         Field::Faulty => None,
-        Field::Given(typed) => authorities(&typed, surroundings, report).map(Some),
+        Field::Given(spanned) => authorities(&spanned, context, report).map(Some),
     };
     let (cert, key, client_ca) = (cert?, key?, client_ca?);
-    let cert_file = surroundings.readable(&cert, CERT_REMEDY, report);
-    let key_file = surroundings.readable(&key, KEY_REMEDY, report);
+    let cert_file = context.readable(&cert, CERT_REMEDY, report);
+    let key_file = context.readable(&key, KEY_REMEDY, report);
     let (cert_file, key_file) = (cert_file?, key_file?);
     let tls = match Tls::read(&cert_file, &key_file, client_ca) {
         Ok(tls) => tls,
         Err(error) => {
             let mut problem = error.to_string();
-            let (place, remedy) = match error {
-                // the library's only word for a key that it cannot use
+            let (location, remedy) = match error {
+                // the library has only this error for an unusable key
                 TlsError::Unusable(rustls::Error::General(_)) => {
                     problem = UNUSABLE_KEY.to_owned();
-                    (key.place, KEY_REMEDY)
+                    (key.location, KEY_REMEDY)
                 }
-                TlsError::Certificate(_) | TlsError::Unusable(_) => (cert.place, CERT_REMEDY),
-                TlsError::ClientAuthority => (raw.place.child("client_ca_file"), CLIENT_CA_REMEDY),
+                TlsError::Certificate(_) | TlsError::Unusable(_) => (cert.location, CERT_REMEDY),
+                TlsError::ClientAuthority => {
+                    (raw.location.child("client_ca_file"), CLIENT_CA_REMEDY)
+                }
                 TlsError::KeyUnreadable(_) | TlsError::NoKey | TlsError::Mismatch => {
-                    (key.place, KEY_REMEDY)
+                    (key.location, KEY_REMEDY)
                 }
             };
-            report.fault(place.fault(problem, surroundings.file_remedy(remedy)));
+            report.fault(location.fault(problem, context.file_remedy(remedy)));
             return None;
         }
     };
     if is_too_early(&cert_file) {
-        report.warning(cert.place.fault(
+        report.warning(cert.location.fault(
             "the certificate is not valid yet: callers that verify it refuse it",
             "check this machine's clock, or wait until the certificate is valid",
         ));
     }
     match tls.expires().duration_since(SystemClock.wall()) {
-        Err(_) => report.warning(cert.place.fault(
+        Err(_) => report.warning(cert.location.fault(
             "the certificate has expired: callers that verify it refuse it",
             "renew it; the files are read again once they change",
         )),
-        Ok(left) if left < SOON => report.warning(cert.place.fault(
+        Ok(left) if left < SOON => report.warning(cert.location.fault(
             format!(
                 "the certificate expires in {} days",
                 left.as_secs() / 86_400
@@ -81,7 +85,7 @@ pub(super) fn parse(
     Some(tls)
 }
 
-/// Whether the validity of the first certificate at `path` has not begun.
+/// Returns whether the first certificate at `path` is not yet valid.
 fn is_too_early(path: &Path) -> bool {
     let chain = CaFile::read(path);
     let begins = chain
@@ -93,28 +97,28 @@ fn is_too_early(path: &Path) -> bool {
         .is_some_and(|(begins, now)| begins > now.as_second())
 }
 
-/// The authorities of callers' certificates.
+/// Reads the authorities of client certificates.
 fn authorities(
-    typed: &Typed<PathBuf>,
-    surroundings: &Surroundings<'_>,
+    spanned: &Spanned<PathBuf>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<CaFile> {
-    let read = CaFile::read(&surroundings.readable(typed, CLIENT_CA_REMEDY, report)?);
+    let read = CaFile::read(&context.readable(spanned, CLIENT_CA_REMEDY, report)?);
     if let Err(error) = &read {
-        let remedy = surroundings.file_remedy(CLIENT_CA_REMEDY);
-        report.fault(typed.place.fault(error.reason.to_string(), remedy));
+        let remedy = context.file_remedy(CLIENT_CA_REMEDY);
+        report.fault(spanned.location.fault(error.reason.to_string(), remedy));
     }
     read.ok()
 }
 
-/// A file that must be named.
+/// Returns a file name that is required.
 fn demand(
     field: Field<PathBuf>,
-    table: &Place,
+    table: &Location,
     key: &str,
     remedy: &str,
     report: &mut Report,
-) -> Option<Typed<PathBuf>> {
+) -> Option<Spanned<PathBuf>> {
     if matches!(field, Field::Absent) {
         report.fault(table.child(key).fault("it is missing", remedy));
     }

@@ -1,9 +1,9 @@
-//! The configuration: from a TOML file, or from flags and the environment, to what each part of
-//! the program is told.
+//! The configuration: reads a TOML file, or flags and the environment, and produces the settings of
+//! each part of the program.
 //!
-//! Promises: every fault is reported, not only the first, each with its place and what to write
-//! instead; a fault or a warning never quotes a value, since any value may be a secret that was
-//! written in the wrong place; what [`load`], [`read`] and [`from_flags`] return is valid.
+//! Promises: every fault is reported, not only the first, each with its location and what to write
+//! instead. A fault or a warning never quotes a value, since any value may be a misplaced secret.
+//! The results of [`load`], [`read`] and [`from_flags`] are valid.
 
 mod app;
 mod client;
@@ -19,10 +19,10 @@ mod kubernetes;
 mod listener;
 mod listener_address;
 mod listener_tls;
+mod location;
 mod names;
 mod nearest;
 mod parse;
-mod place;
 mod policy;
 mod raw;
 mod redis;
@@ -47,45 +47,45 @@ use crate::secret::Secret;
 use crate::socket::Address;
 use crate::{oauth, proxy, token, upstream};
 use fault::Report;
-use parse::Surroundings;
-use place::Place;
+use location::Location;
+use parse::LoadContext;
 use watch::Files;
 
-/// The variable that names the file, if no flag does.
+/// The variable that names the file if no flag does.
 pub const FILE_VARIABLE: &str = "COLLIBRA_AUTH_PROXY_CONFIG";
 
-/// All that the program is told.
+/// The settings of the whole program.
 #[derive(Debug)]
 pub struct Config {
     /// The Collibra environments, by name.
     pub instances: BTreeMap<Arc<str>, Arc<upstream::Instance>>,
     /// The registered applications, by name; at least one.
     pub clients: BTreeMap<Arc<str>, Client>,
-    /// The programs that may call, by name; with none, nobody has to say who they are.
+    /// The programs that may call, by name; if there are none, callers need not authenticate.
     pub apps: BTreeMap<Arc<str>, Arc<proxy::config::App>>,
-    /// What is forwarded.
+    /// The rules for paths and session logins.
     pub policy: Arc<proxy::policy::Policy>,
-    /// Where apps are served; at least one, each with a client of [`Config::clients`].
+    /// The listeners, at least one; the client of each is in [`Config::clients`].
     pub listeners: Vec<proxy::config::Listener>,
-    /// How the process runs.
+    /// The settings of the process.
     pub server: Server,
-    /// Where it is watched.
+    /// The settings of the admin address.
     pub admin: Admin,
-    /// Where tokens are stored.
+    /// The store of the tokens.
     pub store: crate::store::Config,
     /// Whether each request is logged.
     pub access_log: bool,
     /// Whether the log shows the caller's `User-Agent`.
     pub log_user_agent: bool,
-    /// Where spans go, if anywhere.
+    /// The trace settings, if traces are sent.
     pub trace: Option<crate::trace::Config>,
-    /// What is accepted, and should be looked at.
+    /// Warnings: settings that are valid but probably wrong.
     pub warnings: Vec<Fault>,
-    /// What all of this was read from: once it changes, the configuration is to be read again.
+    /// The files that were read. A change of one calls for a reload.
     pub files: Files,
-    /// The text of its own file, unless it was made from flags.
+    /// The text of the configuration file; `None` if it was built from flags.
     pub text: Option<Text>,
-    /// Where its files, variables and secrets are named, for [`effective`].
+    /// The sources of files, variables and secrets, for [`effective`].
     given: effective::Given,
 }
 
@@ -93,67 +93,67 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Text(Arc<PathBuf>, Secret);
 
-/// One registered application, and how its token is kept.
+/// A registered application, and the handling of its token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Client {
     /// The client's name in the configuration.
     pub name: Arc<str>,
     /// The name of its instance, which is in [`Config::instances`].
     pub instance: Arc<str>,
-    /// Where its id and secret come from.
+    /// The source of its id and secret.
     pub credentials: Credentials,
-    /// How tokens are asked for.
+    /// The settings of its token requests.
     pub oauth: oauth::Config,
-    /// When they are renewed.
+    /// When its token is renewed.
     pub schedule: token::schedule::Config,
-    /// Whether the pool's size or pace is Collibra's documented one, for want of another word.
+    /// Whether Collibra's documented defaults fill in the pool's size or refill.
     pub is_pool_assumed: bool,
-    /// How long a request waits when there is no token; zero: not at all.
+    /// How long a request waits if there is no usable token; zero for not at all.
     pub wait_for_token: Duration,
 }
 
-/// Where a client's id and secret come from, as far as they can be replaced there. Relative paths
-/// are settled.
+/// The source of a client's id and secret, as far as `clients rotate` can replace them there.
+/// Relative paths are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// Both from one file.
+    /// One file with both.
     File(PathBuf),
-    /// Each from a file of its own.
+    /// A file for each.
     Files {
-        /// The id's.
+        /// The file with the id.
         id: PathBuf,
-        /// The secret's.
+        /// The file with the secret.
         secret: PathBuf,
     },
-    /// From the configuration itself, or from variables.
+    /// The configuration itself, or variables.
     Elsewhere,
 }
 
-/// How the process runs.
+/// The settings of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Worker threads; 0: one per core.
     pub threads: usize,
-    /// How long what is under way may take to finish after SIGTERM.
+    /// The drain's time limit: how long requests in flight may take after SIGTERM.
     pub drain: Duration,
 }
 
-/// Where the process is watched.
+/// The settings of the admin address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// The address of health, metrics and the status page.
+    /// The address of health checks, metrics and the status page.
     pub address: Address,
     /// Accepted values of `Host` besides localhost and IP addresses, without port, in lower case.
     pub hosts: Vec<String>,
 }
 
-/// Reads a file. Relative paths in it count from its directory; `env` reads the environment.
+/// Reads a file. Relative paths start from its directory; `env` reads the environment.
 ///
 /// # Errors
-/// Every fault of it.
+/// All its faults.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
-    let surroundings = Surroundings::of(directory(path), env);
-    let fit = surroundings.note(path);
+    let context = LoadContext::of(directory(path), env);
+    let fit = context.note(path);
     let path = Arc::new(path.to_owned());
     let text = fit
         .map_err(|unfit| (None, unfit.to_string()))
@@ -172,86 +172,86 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             if text.starts_with(credentials::BYTE_ORDER_MARK) {
                 text.drain(..credentials::BYTE_ORDER_MARK.len_utf8());
             }
-            settle(Text(path, Secret::from(text)), &surroundings)
+            parse_text(Text(path, Secret::from(text)), &context)
         }
         Err((line, problem)) => {
-            let place = Place {
+            let location = Location {
                 origin: Origin::File(path),
                 key: String::new(),
                 line,
             };
             let mut report = Report::default();
-            report.fault(place.fault(problem, "name a TOML file that this user can read"));
-            conclude(None, &surroundings, report)
+            report.fault(location.fault(problem, "name a TOML file that this user can read"));
+            conclude(None, &context, report)
         }
     }
 }
 
 impl Text {
-    /// Reads again what the files hold that this text names, whatever has become of its own file
-    /// since. For a configuration that stays in force because its successor is at fault.
+    /// Reads the files that this text names again, whatever its own file now contains. For a
+    /// configuration that stays in force because a newer one is faulty.
     ///
     /// # Errors
-    /// Every fault of it.
+    /// All its faults.
     pub fn read_files_again(self, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
         let Text(path, text) = self;
         read(&path, text, env)
     }
 }
 
-/// Reads `text` as [`load`] would if it stood in the file `path`, which itself is not looked at.
+/// Reads `text` as [`load`] reads the file at `path`, without reading that file.
 ///
 /// # Errors
-/// Every fault of it.
+/// All its faults.
 pub fn read(
     path: &Path,
     text: Secret,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Faults> {
-    let surroundings = Surroundings::of(directory(path), env);
-    settle(Text(Arc::new(path.to_owned()), text), &surroundings)
+    let context = LoadContext::of(directory(path), env);
+    parse_text(Text(Arc::new(path.to_owned()), text), &context)
 }
 
-/// One instance, one client and one listener, from flags and, for what is not among them, the
-/// variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`. Relative paths
-/// count from the working directory.
+/// Builds a configuration with one instance, one client and one listener from flags. Missing ones
+/// come from the variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`.
+/// Relative paths start from the working directory.
 ///
 /// # Errors
-/// Every fault of it.
+/// All its faults.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let raw = flags.into_raw(env);
-    let surroundings = Surroundings::of(Path::new(""), env);
-    conclude(Some(raw), &surroundings, Report::default())
+    let context = LoadContext::of(Path::new(""), env);
+    conclude(Some(raw), &context, Report::default())
 }
 
-/// An instance that is named on the command line, for what needs nothing but that.
+/// Builds an instance from the command line, for commands that need nothing else.
 ///
 /// # Errors
-/// Every fault of it.
+/// All its faults.
 pub fn instance(
     url: &str,
     allow_insecure: bool,
     ca_file: Option<&Path>,
 ) -> Result<Arc<upstream::Instance>, Faults> {
     let raw = flags::instance(url, allow_insecure, ca_file);
-    let surroundings = Surroundings::of(Path::new(""), &|_| None);
+    let context = LoadContext::of(Path::new(""), &|_| None);
     let mut report = Report::default();
-    let parsed = instance::parse(raw, &surroundings, &mut report);
-    report.conclude(&surroundings.files.take())?;
+    let parsed = instance::parse(raw, &context, &mut report);
+    report.conclude(&context.files.take())?;
     match parsed {
         Some(parsed) => Ok(parsed.instance),
-        None => unreachable!("what is not settled is reported"),
+        None => unreachable!("a fault was reported instead"),
     }
 }
 
-fn settle(text: Text, surroundings: &Surroundings<'_>) -> Result<Config, Faults> {
+fn parse_text(text: Text, context: &LoadContext<'_>) -> Result<Config, Faults> {
     let origin = Origin::File(Arc::clone(&text.0));
     let mut report = Report::default();
     let raw = raw::read(text.1.expose(), &origin, &mut report);
     if let Some(raw) = &raw {
-        flags::warn_of_ignored(raw, surroundings.env, &mut report);
+        flags::warn_of_ignored(raw, context.env, &mut report);
     }
-    let config = conclude(raw, surroundings, report)?;
+    let config = conclude(raw, context, report)?;
     let text = Some(text);
     Ok(Config { text, ..config })
 }
@@ -262,11 +262,11 @@ fn directory(path: &Path) -> &Path {
 
 fn conclude(
     raw: Option<raw::Raw>,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     mut report: Report,
 ) -> Result<Config, Faults> {
-    let config = raw.and_then(|raw| parse::parse(raw, surroundings, &mut report));
-    let files = surroundings.files.take();
+    let config = raw.and_then(|raw| parse::parse(raw, context, &mut report));
+    let files = context.files.take();
     let warnings = report.conclude(&files)?;
     match config {
         Some(config) => Ok(Config {
@@ -274,6 +274,6 @@ fn conclude(
             files,
             ..config
         }),
-        None => unreachable!("what is not settled is reported"),
+        None => unreachable!("a fault was reported instead"),
     }
 }

@@ -1,10 +1,10 @@
-//! The names of all tables of one kind, to look references up in.
+//! The names of all tables of one kind, for checking references.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Names in the order of the file. A lookup does not walk the list: 10,000 apps may each name one
-/// of 1,000 clients.
+/// Names in the order of the file. A lookup uses a hash: 10,000 apps may each name one of 1,000
+/// clients.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     in_order: Vec<Arc<str>>,

@@ -1,7 +1,7 @@
-//! The word that was probably meant.
+//! Suggests the known word for a misspelled one.
 
-/// The one of `known` that is nearest to `word`, if one is near: a letter in three may differ, or
-/// one of the two is a part of the other.
+/// Returns the word of `known` that is nearest to `word`, if one is close: at most a third of the
+/// letters differ, or one word contains the other.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase().replace('-', "_");
     known
@@ -17,7 +17,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, name)| name)
 }
 
-/// `names` for a sentence: `` `a`, `b` ``.
+/// Formats `names` for a sentence: `` `a`, `b` ``.
 pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names
         .into_iter()

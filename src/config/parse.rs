@@ -1,5 +1,5 @@
-//! From what was typed to what each part of the program is told. Goes on after a fault, so that
-//! every one is reported.
+//! Turns the raw configuration into settings. Continues after a fault, so that all faults are
+//! reported.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -12,9 +12,9 @@ use std::time::Duration;
 use super::effective::Given;
 use super::fault::Report;
 use super::file::Unfit;
+use super::location::{Field, Location, Spanned};
 use super::names::Names;
 use super::nearest::{listed, nearest};
-use super::place::{Field, Place, Typed};
 use super::raw::{Listener as RawListener, Raw};
 use super::watch::Files;
 use super::{Admin, Client, Config, Server, app, client, instance, listener, listener_address};
@@ -25,28 +25,24 @@ use crate::socket::Address;
 const ADMIN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9902);
 const DRAIN: Duration = Duration::from_secs(20);
-/// How long Kubernetes waits between SIGTERM and SIGKILL, if nobody says otherwise.
+/// Kubernetes' default time between SIGTERM and SIGKILL.
 const KUBERNETES_GRACE: Duration = Duration::from_secs(30);
 const MOST_THREADS: u32 = 1024;
 
-/// What a configuration may refer to outside of itself.
-pub(super) struct Surroundings<'a> {
-    /// The directory from which relative paths count; empty: the working directory.
+/// The context in which a configuration is read: its directory, the environment and the files read.
+pub(super) struct LoadContext<'a> {
+    /// The directory from which relative paths start; empty for the working directory.
     pub(super) base: &'a Path,
     /// The environment.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    /// The files that were read.
+    /// The files read so far.
     pub(super) files: RefCell<Files>,
 }
 
-/// Settles all of it. `None` only if something was reported.
-pub(super) fn parse(
-    raw: Raw,
-    surroundings: &Surroundings<'_>,
-    report: &mut Report,
-) -> Option<Config> {
-    let given = Given::of(&raw, surroundings);
-    let root = raw.place;
+/// Parses all tables. `None` only if a fault was reported.
+pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) -> Option<Config> {
+    let given = Given::of(&raw, context);
+    let root = raw.location;
     let instance_names: Names = raw.instances.iter().map(|raw| raw.name.clone()).collect();
     let client_names: Names = raw.clients.iter().map(|raw| raw.name.clone()).collect();
     let app_names: Names = raw.apps.iter().map(|raw| raw.name.clone()).collect();
@@ -54,36 +50,36 @@ pub(super) fn parse(
         clients: &client_names,
         apps: &app_names,
     };
-    let places = Places {
-        instances: places(raw.instances.iter().map(|raw| (&raw.name, &raw.place))),
-        clients: places(raw.clients.iter().map(|raw| (&raw.name, &raw.place))),
+    let locations = Locations {
+        instances: locations(raw.instances.iter().map(|raw| (&raw.name, &raw.location))),
+        clients: locations(raw.clients.iter().map(|raw| (&raw.name, &raw.location))),
     };
     demand(&instance_names, &client_names, &root, report);
 
     let mut instances = BTreeMap::new();
     for raw in raw.instances {
-        if let Some(parsed) = instance::parse(raw, surroundings, report) {
+        if let Some(parsed) = instance::parse(raw, context, report) {
             instances.insert(parsed.instance.name.clone(), parsed);
         }
     }
     let mut clients = BTreeMap::new();
     for raw in raw.clients {
-        let client = client::parse(raw, &instance_names, &instances, surroundings, report);
+        let client = client::parse(raw, &instance_names, &instances, context, report);
         if let Some(client) = client {
             clients.insert(client.name.clone(), client);
         }
     }
-    one_pool_each(&clients, &instances, &places, report);
+    one_pool_each(&clients, &instances, &locations, report);
 
     let admin_place = match &raw.admin {
-        Field::Given(typed) => typed.place.clone(),
+        Field::Given(spanned) => spanned.location.clone(),
         _ => root.child("admin").child("address"),
     };
     let admin = raw.admin.or(ADMIN.into());
     let admin = Admin {
-        address: listener_address::settle(admin, raw.admin_mode, surroundings, report),
+        address: listener_address::parse(admin, raw.admin_mode, context, report),
         hosts: match raw.admin_hosts.given() {
-            Some(typed) => listener::hosts(&typed.value, &typed.place, report),
+            Some(spanned) => listener::hosts(&spanned.value, &spanned.location, report),
             None => Vec::new(),
         },
     };
@@ -93,22 +89,22 @@ pub(super) fn parse(
         targets,
         &admin,
         &admin_place,
-        surroundings,
+        context,
         report,
     );
-    refuse_loops(&instances, &listeners, &places, report);
+    refuse_loops(&instances, &listeners, &locations, report);
     if !admin.address.is_local() {
         report.warning(admin_place.fault(
             "health, metrics and status can be seen beyond this machine; none shows a secret",
             "write a loopback address unless something outside scrapes it",
         ));
     }
-    let apps = app::parse(raw.apps, &client_names, &listeners, surroundings, report);
+    let apps = app::parse(raw.apps, &client_names, &listeners, context, report);
     let policy = Arc::new(policy::parse(raw.deny, raw.sessions, report));
-    warn_of_unused(&clients, &listeners, &apps, &places, report);
-    let store = store::parse(raw.store, surroundings, report);
+    warn_of_unused(&clients, &listeners, &apps, &locations, report);
+    let store = store::parse(raw.store, context, report);
     let drain_place = match &raw.drain {
-        Field::Given(typed) => Some(typed.place.clone()),
+        Field::Given(spanned) => Some(spanned.location.clone()),
         _ => None,
     };
     let server = Server {
@@ -122,17 +118,17 @@ pub(super) fn parse(
         .ok()?,
         drain: raw.drain.or(DRAIN),
     };
-    if let Some(place) = drain_place
+    if let Some(location) = drain_place
         && server.drain > KUBERNETES_GRACE
     {
-        report.warning(place.fault(
+        report.warning(location.fault(
             "Kubernetes kills after 30 s by default, before this is over",
             "write at most \"30s\", or raise terminationGracePeriodSeconds above it",
         ));
     }
     let access_log = raw.access_log.or(true);
     let log_user_agent = raw.log_user_agent.or(false);
-    let trace = trace::parse(raw.trace_endpoint, raw.trace_sample, surroundings, report);
+    let trace = trace::parse(raw.trace_endpoint, raw.trace_sample, context, report);
     let instances = instances
         .into_iter()
         .map(|(name, parsed)| (name, parsed.instance));
@@ -155,11 +151,11 @@ pub(super) fn parse(
     })
 }
 
-/// The name that `field` refers to: one of `names`, or the only one there is if nothing is said.
-/// `owner` is the place of the table that refers.
+/// Resolves `field` to one of `names`; if it is absent, to the only one there is. `owner` is the
+/// location of the referring table.
 pub(super) fn reference(
     field: Field<String>,
-    owner: &Place,
+    owner: &Location,
     kind: &'static str,
     names: &Names,
     report: &mut Report,
@@ -169,7 +165,7 @@ pub(super) fn reference(
         Field::Faulty => None,
         Field::Absent => match names.all() {
             [only] => Some(only.clone()),
-            // that there is none at all is reported once, and not by each who misses it
+            // a missing table is reported once, not by each reference
             [] => None,
             _ => {
                 report.fault(owner.child(kind).fault(
@@ -179,69 +175,70 @@ pub(super) fn reference(
                 None
             }
         },
-        Field::Given(typed) => {
-            if let Some(name) = names.find(&typed.value) {
+        Field::Given(spanned) => {
+            if let Some(name) = names.find(&spanned.value) {
                 return Some(name.clone());
             }
-            let remedy = match (nearest(&typed.value, all()), names.all()) {
+            let remedy = match (nearest(&spanned.value, all()), names.all()) {
                 (Some(meant), _) => format!("write {meant:?}"),
                 (None, []) => format!("add [{kind}.NAME] with this name"),
                 (None, _) => format!("write one of {}", listed(all())),
             };
             let problem = format!("there is no [{kind}.NAME] of this name");
-            report.fault(typed.place.fault(problem, remedy));
+            report.fault(spanned.location.fault(problem, remedy));
             None
         }
     }
 }
 
-impl<'a> Surroundings<'a> {
-    /// Surroundings of which nothing has been read yet.
-    pub(super) fn of(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Surroundings<'a> {
+impl<'a> LoadContext<'a> {
+    /// Returns a context without any files read.
+    pub(super) fn of(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> LoadContext<'a> {
         let files = RefCell::default();
-        Surroundings { base, env, files }
+        LoadContext { base, env, files }
     }
 
-    /// A path as it counts for this process.
+    /// Resolves a path.
     pub(super) fn path(&self, path: &Path) -> PathBuf {
         self.base.join(path)
     }
 
-    /// The path of a file that is about to be read: the configuration changes with its content.
+    /// Resolves the path of a file to be read, and watches it: a change of the file changes the
+    /// configuration.
     ///
     /// # Errors
-    /// [`Unfit`] says why it must not be read.
+    /// [`Unfit`] if the file must not be read.
     pub(super) fn to_read(&self, path: &Path) -> Result<PathBuf, Unfit> {
         let path = self.path(path);
         self.note(&path)?;
         Ok(path)
     }
 
-    /// As [`Surroundings::to_read`] for the file that `typed` names; reports it, with `remedy`, if it
-    /// must not be read.
+    /// As [`LoadContext::to_read`] for the file in `spanned`; reports a fault with `remedy` if the
+    /// file must not be read.
     pub(super) fn readable(
         &self,
-        typed: &Typed<PathBuf>,
+        spanned: &Spanned<PathBuf>,
         remedy: &str,
         report: &mut Report,
     ) -> Option<PathBuf> {
-        let path = self.to_read(&typed.value);
+        let path = self.to_read(&spanned.value);
         path.map_err(|unfit| {
             let remedy = self.file_remedy(remedy);
-            report.fault(typed.place.fault(unfit.to_string(), remedy));
+            report.fault(spanned.location.fault(unfit.to_string(), remedy));
         })
         .ok()
     }
 
-    /// Takes note of a file that is about to be read.
+    /// Watches a file that is about to be read.
     ///
     /// # Errors
-    /// [`Unfit`] says why it must not be read.
+    /// [`Unfit`] if the file must not be read.
     pub(super) fn note(&self, path: &Path) -> Result<(), Unfit> {
         self.files.borrow_mut().note(path)
     }
 
-    /// `remedy`, and from where relative paths count.
+    /// Extends `remedy` by the directory from which relative paths start.
     pub(super) fn file_remedy(&self, remedy: &str) -> String {
         let base = if self.base.as_os_str().is_empty() {
             "the working directory".to_owned()
@@ -252,30 +249,30 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-impl fmt::Debug for Surroundings<'_> {
+impl fmt::Debug for LoadContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Surroundings")
+        f.debug_struct("LoadContext")
             .field("base", &self.base)
             .finish_non_exhaustive()
     }
 }
 
-/// Where each named table stands.
-struct Places {
-    instances: BTreeMap<Arc<str>, Place>,
-    clients: BTreeMap<Arc<str>, Place>,
+/// Returns the location of each named table.
+struct Locations {
+    instances: BTreeMap<Arc<str>, Location>,
+    clients: BTreeMap<Arc<str>, Location>,
 }
 
-fn places<'a>(
-    tables: impl Iterator<Item = (&'a Arc<str>, &'a Place)>,
-) -> BTreeMap<Arc<str>, Place> {
+fn locations<'a>(
+    tables: impl Iterator<Item = (&'a Arc<str>, &'a Location)>,
+) -> BTreeMap<Arc<str>, Location> {
     tables
-        .map(|(name, place)| (name.clone(), place.clone()))
+        .map(|(name, location)| (name.clone(), location.clone()))
         .collect()
 }
 
-/// There must be an instance and a client.
-fn demand(instances: &Names, clients: &Names, root: &Place, report: &mut Report) {
+/// Reports a missing instance or client.
+fn demand(instances: &Names, clients: &Names, root: &Location, report: &mut Report) {
     if instances.all().is_empty() && !report.blames("instance") {
         report.fault(root.child("instance").fault(
             "there is none, so there is nowhere to send to",
@@ -290,21 +287,21 @@ fn demand(instances: &Names, clients: &Names, root: &Place, report: &mut Report)
     }
 }
 
-/// Two clients with one id would drink from one pool, each counting for itself.
+/// Reports two clients with the same id: they share a pool, but each counts only its own requests.
 fn one_pool_each(
     clients: &BTreeMap<Arc<str>, Client>,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
-    places: &Places,
+    locations: &Locations,
     report: &mut Report,
 ) {
     let mut in_order: Vec<&Client> = clients.values().collect();
-    in_order.sort_by_key(|client| places.clients[&client.name].line);
+    in_order.sort_by_key(|client| locations.clients[&client.name].line);
     let mut owners: BTreeMap<_, &Client> = BTreeMap::new();
     for client in in_order {
         let authority = &instances[&client.instance].instance.authority;
         let pool = (authority, &client.oauth.client_id);
         if let Some(first) = owners.get(&pool) {
-            report.fault(places.clients[&client.name].fault(
+            report.fault(locations.clients[&client.name].fault(
                 format!(
                     "it has the same instance and id as [client.{}], and so the same pool of tokens",
                     first.name.escape_debug()
@@ -319,55 +316,58 @@ fn one_pool_each(
 
 fn listeners(
     mut raw: Vec<RawListener>,
-    root: &Place,
+    root: &Location,
     targets: listener::Targets<'_>,
     admin: &Admin,
-    admin_place: &Place,
-    surroundings: &Surroundings<'_>,
+    admin_place: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Vec<Listener> {
     if raw.is_empty() && !report.blames("listener") {
-        let place = root.child("listener").child("local");
-        raw.push(RawListener::local(place, listener::DEFAULT_ADDRESS.into()));
+        let location = root.child("listener").child("local");
+        raw.push(RawListener::local(
+            location,
+            listener::DEFAULT_ADDRESS.into(),
+        ));
     }
     let mut taken: Vec<(String, Address)> = Vec::new();
     let mut listeners = Vec::new();
     for mut raw in raw {
-        if let Field::Given(typed) = &mut raw.address {
-            let (address, mode) = (typed.value.clone(), std::mem::take(&mut raw.mode));
-            typed.value = listener_address::settle(address, mode, surroundings, report);
+        if let Field::Given(spanned) = &mut raw.address {
+            let (address, mode) = (spanned.value.clone(), std::mem::take(&mut raw.mode));
+            spanned.value = listener_address::parse(address, mode, context, report);
         }
-        if let Field::Given(typed) = &raw.address {
+        if let Field::Given(spanned) = &raw.address {
             let clash = taken
                 .iter()
-                .find(|(_, address)| listener_address::clash(address, &typed.value));
+                .find(|(_, address)| listener_address::clash(address, &spanned.value));
             if let Some((other, _)) = clash {
-                report.fault(typed.place.fault(
+                report.fault(spanned.location.fault(
                     format!("[listener.{}] already listens there", other.escape_debug()),
-                    another(&typed.value),
+                    another(&spanned.value),
                 ));
             }
-            if listener_address::clash(&admin.address, &typed.value) {
+            if listener_address::clash(&admin.address, &spanned.value) {
                 report.fault(admin_place.fault(
                     format!(
                         "[listener.{}] already listens there",
                         raw.name.escape_debug()
                     ),
-                    format!("{}; the default is \"{ADMIN}\"", another(&typed.value)),
+                    format!("{}; the default is \"{ADMIN}\"", another(&spanned.value)),
                 ));
             }
-            taken.push((raw.name.to_string(), typed.value.clone()));
+            taken.push((raw.name.to_string(), spanned.value.clone()));
         }
-        listeners.extend(listener::parse(raw, targets, surroundings, report));
+        listeners.extend(listener::parse(raw, targets, context, report));
     }
     listeners
 }
 
-/// An instance must not be one of the listeners. A name that leads to one is not looked up here.
+/// Reports an instance whose address is one of the listeners. A name is not resolved here.
 fn refuse_loops(
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     listeners: &[Listener],
-    places: &Places,
+    locations: &Locations,
     report: &mut Report,
 ) {
     let direct = instances
@@ -385,8 +385,8 @@ fn refuse_loops(
             ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
         };
         if let Some(listener) = listeners.iter().find(is_at) {
-            let place = places.instances[&instance.name].child("url");
-            report.fault(place.fault(
+            let location = locations.instances[&instance.name].child("url");
+            report.fault(location.fault(
                 format!(
                     "[listener.{}] listens there: requests would come back to this proxy",
                     listener.name.escape_debug()
@@ -408,13 +408,14 @@ fn warn_of_unused(
     clients: &BTreeMap<Arc<str>, Client>,
     listeners: &[Listener],
     apps: &BTreeMap<Arc<str>, Arc<App>>,
-    places: &Places,
+    locations: &Locations,
     report: &mut Report,
 ) {
     let used: HashSet<_> = clients.values().map(|client| &client.instance).collect();
-    for (name, place) in &places.instances {
+    for (name, location) in &locations.instances {
         if !used.contains(name) {
-            report.warning(place.fault("no client uses it", "remove it, or name it in a client"));
+            report
+                .warning(location.fault("no client uses it", "remove it, or name it in a client"));
         }
     }
     let by_listeners = listeners.iter().flat_map(|listener| {
@@ -423,9 +424,9 @@ fn warn_of_unused(
     });
     let by_apps = apps.values().filter_map(|app| app.client.as_ref());
     let used: HashSet<_> = by_listeners.chain(by_apps).collect();
-    for (name, place) in &places.clients {
+    for (name, location) in &locations.clients {
         if !used.contains(name) {
-            report.warning(place.fault(
+            report.warning(location.fault(
                 "no listener, route or app uses it, and yet it will hold a token",
                 "remove it, or name it in a listener",
             ));

@@ -1,53 +1,55 @@
 //! `[policy]`, and patterns over methods and paths wherever they stand.
 
 use super::fault::Report;
-use super::place::{Field, Place, Typed};
+use super::location::{Field, Location, Spanned};
 use crate::proxy::policy::pattern::Pattern;
 use crate::proxy::policy::{Policy, Sessions};
 
-/// The API by which clients are registered and deleted: whoever may call it with the shared token
-/// can end every other app's access.
+/// The API that registers and deletes clients: a caller with the shared token could end the access
+/// of every other app.
 const DENY: [&str; 1] = ["/rest/auth/v1/**"];
 
-/// Settles the policy.
+/// Parses the policy.
 pub(super) fn parse(
     deny: Field<Vec<String>>,
     sessions: Field<String>,
     report: &mut Report,
 ) -> Policy {
     let deny = match deny {
-        Field::Given(typed) => patterns(&typed.value, &typed.place, report),
+        Field::Given(spanned) => patterns(&spanned.value, &spanned.location, report),
         Field::Absent | Field::Faulty => DENY.iter().filter_map(|text| text.parse().ok()).collect(),
     };
-    let sessions = sessions.given().map(|typed| self::sessions(&typed, report));
+    let sessions = sessions
+        .given()
+        .map(|spanned| self::sessions(&spanned, report));
     Policy {
         deny,
         sessions: sessions.unwrap_or_default(),
     }
 }
 
-/// Reads a list of patterns; those that are none are reported.
-pub(super) fn patterns(texts: &[String], place: &Place, report: &mut Report) -> Vec<Pattern> {
+/// Parses a list of patterns, and reports invalid ones.
+pub(super) fn patterns(texts: &[String], location: &Location, report: &mut Report) -> Vec<Pattern> {
     let mut patterns = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         match text.parse::<Pattern>() {
             Ok(pattern) => patterns.push(pattern),
             Err(error) => {
                 let problem = format!("item {} is no pattern: {error}", index + 1);
-                report.fault(place.fault(problem, error.remedy()));
+                report.fault(location.fault(problem, error.remedy()));
             }
         }
     }
     patterns
 }
 
-fn sessions(typed: &Typed<String>, report: &mut Report) -> Sessions {
-    match typed.value.as_str() {
+fn sessions(spanned: &Spanned<String>, report: &mut Report) -> Sessions {
+    match spanned.value.as_str() {
         "local" => Sessions::Local,
         "deny" => Sessions::Deny,
         "pass" => Sessions::Pass,
         _ => {
-            report.fault(typed.place.fault(
+            report.fault(spanned.location.fault(
                 "there is no such way to treat session logins",
                 "write \"local\" (answered here), \"deny\" or \"pass\"",
             ));

@@ -1,4 +1,4 @@
-//! The configuration as it was typed: every key of the right type, nothing decided yet.
+//! The raw configuration: every key has the right type, but no value is checked yet.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::fault::{Origin, Report};
-use super::place::{Field, Place, Typed};
+use super::location::{Field, Location, Spanned};
 use super::table::{Lines, Table};
 use crate::outgoing::addresses::Target;
 use crate::secret::Secret;
@@ -110,10 +110,10 @@ pub(super) const STORE: &[&str] = &[
     "kubeconfig",
 ];
 
-/// All of it.
+/// The raw configuration.
 #[derive(Debug)]
 pub(super) struct Raw {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) instances: Vec<Instance>,
     pub(super) clients: Vec<Client>,
     pub(super) listeners: Vec<Listener>,
@@ -136,7 +136,7 @@ pub(super) struct Raw {
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) name: Arc<str>,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) url: Field<String>,
     pub(super) allow_insecure: Field<bool>,
     pub(super) address: Field<Vec<Target>>,
@@ -158,7 +158,7 @@ pub(super) struct Instance {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) name: Arc<str>,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) instance: Field<String>,
     pub(super) id: Sources,
     pub(super) secret: Sources,
@@ -175,10 +175,10 @@ pub(super) struct Client {
 /// `[store]`.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) kind: Field<String>,
     pub(super) path: Field<PathBuf>,
-    /// It may have a password in it.
+    /// May contain a password.
     pub(super) url: Field<Secret>,
     pub(super) password_file: Field<PathBuf>,
     pub(super) key_prefix: Field<String>,
@@ -189,24 +189,24 @@ pub(super) struct Store {
     pub(super) kubeconfig: Field<PathBuf>,
 }
 
-/// The ways in which an id or a secret is given; one is right.
+/// The sources given for an id or a secret; exactly one is valid.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    pub(super) given: Vec<Typed<Source>>,
-    /// One more is reported already.
+    pub(super) given: Vec<Spanned<Source>>,
+    /// A further source is faulty and already reported.
     pub(super) faulty: bool,
 }
 
-/// One way in which an id or a secret is given.
+/// A source of an id or a secret.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
-    /// As it is. An id too is held as a secret until it is known to be an id.
+    /// The value itself. An id is also treated as a secret until it is validated.
     Inline(Secret),
     /// The content of a file.
     File(PathBuf),
     /// The value of a variable.
     Variable(String),
-    /// A member of a JSON file, which has both.
+    /// A member of a JSON file that has both.
     Json(PathBuf),
 }
 
@@ -214,7 +214,7 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) name: Arc<str>,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) address: Field<Address>,
     pub(super) mode: Field<String>,
     pub(super) client: Field<String>,
@@ -234,7 +234,7 @@ pub(super) struct Listener {
 /// `tls` of a listener.
 #[derive(Debug)]
 pub(super) struct Tls {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) cert_file: Field<PathBuf>,
     pub(super) key_file: Field<PathBuf>,
     pub(super) client_ca_file: Field<PathBuf>,
@@ -243,7 +243,7 @@ pub(super) struct Tls {
 /// An item of `route`.
 #[derive(Debug)]
 pub(super) struct Route {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) prefix: Field<String>,
     pub(super) client: Field<String>,
     pub(super) strip: Field<bool>,
@@ -253,7 +253,7 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) name: Arc<str>,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) key: Sources,
     pub(super) certificate: Field<String>,
     pub(super) client: Field<String>,
@@ -262,22 +262,22 @@ pub(super) struct App {
     pub(super) max_in_flight: Field<u32>,
 }
 
-/// Reads a file's text. Unknown keys and wrong types are reported, and so is every fault of the
-/// syntax; with one of those there is nothing to go on with.
+/// Reads a file's text. Reports unknown keys, wrong types and every syntax error; after a syntax
+/// error there is no result.
 pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<Raw> {
     let lines = Lines::of(origin, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        // the message says what is expected, and nothing of what is there
-        let mut place = lines.place();
-        place.line = error.span().map(|span| lines.line(span.start));
+        // the message names what is expected, and quotes nothing
+        let mut location = lines.location();
+        location.line = error.span().map(|span| lines.line(span.start));
         let problem = format!("this is not TOML: {}", error.message().replace('\n', ", "));
-        report.fault(place.fault(problem, "mend the line; text and durations stand in quotes"));
+        report.fault(location.fault(problem, "mend the line; text and durations stand in quotes"));
     }
     if !errors.is_empty() {
         return None;
     }
-    let file = Table::new(document.get_ref(), &lines, lines.place(), TABLES, report);
+    let file = Table::new(document.get_ref(), &lines, lines.location(), TABLES, report);
     let instances = file.named("instance", INSTANCE, report);
     let clients = file.named("client", CLIENT, report);
     let listeners = file.named("listener", LISTENER, report);
@@ -289,11 +289,11 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
     let trace = file.table("trace", TRACE, report);
     let store = file.table("store", STORE, report);
     let store_place = match &store {
-        Some(table) => table.place.clone(),
-        None => file.place.child("store"),
+        Some(table) => table.location.clone(),
+        None => file.location.child("store"),
     };
     Some(Raw {
-        place: file.place,
+        location: file.location,
         instances: each(instances, report, instance),
         clients: each(clients, report, client),
         listeners: each(listeners, report, listener),
@@ -310,7 +310,7 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         trace_endpoint: key(&trace, "endpoint", report),
         trace_sample: key(&trace, "sample", report),
         store: Store {
-            place: store_place,
+            location: store_place,
             kind: key(&store, "kind", report),
             path: key(&store, "path", report),
             url: key(&store, "url", report),
@@ -350,7 +350,7 @@ fn key<T: super::value::Value>(
 fn instance(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Instance {
     Instance {
         name,
-        place: table.place.clone(),
+        location: table.location.clone(),
         url: table.get("url", report),
         allow_insecure: table.get("allow_insecure", report),
         address: table.get("address", report),
@@ -384,7 +384,7 @@ fn client(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Client {
     let pool = table.table("pool", POOL, report);
     Client {
         name,
-        place: table.place.clone(),
+        location: table.location.clone(),
         instance: table.get("instance", report),
         id,
         secret,
@@ -402,7 +402,7 @@ fn client(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Client {
 fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener {
     Listener {
         name,
-        place: table.place.clone(),
+        location: table.location.clone(),
         address: table.get("address", report),
         mode: table.get("mode", report),
         client: table.get("client", report),
@@ -417,7 +417,7 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
             cert_file: table.get("cert_file", report),
             key_file: table.get("key_file", report),
             client_ca_file: table.get("client_ca_file", report),
-            place: table.place,
+            location: table.location,
         }),
         allow_unauthenticated: table.get("allow_unauthenticated", report),
         upgrades: table.get("upgrades", report),
@@ -431,7 +431,7 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
 
 fn route(table: &Table<'_>, report: &mut Report) -> Route {
     Route {
-        place: table.place.clone(),
+        location: table.location.clone(),
         prefix: table.get("prefix", report),
         client: table.get("client", report),
         strip: table.get("strip", report),
@@ -444,7 +444,7 @@ fn app(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> App {
     key.add(table.get("key_env", report), Source::Variable);
     App {
         name,
-        place: table.place.clone(),
+        location: table.location.clone(),
         key,
         certificate: table.get("certificate", report),
         client: table.get("client", report),
@@ -455,11 +455,11 @@ fn app(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> App {
 }
 
 impl Listener {
-    /// The one that there is if none is configured.
-    pub(super) fn local(place: Place, address: Address) -> Listener {
+    /// The default listener.
+    pub(super) fn local(location: Location, address: Address) -> Listener {
         Listener {
             name: "local".into(),
-            address: Field::from(Some(address), place.child("address")),
+            address: Field::from(Some(address), location.child("address")),
             mode: Field::Absent,
             client: Field::Absent,
             routes: Vec::new(),
@@ -473,20 +473,20 @@ impl Listener {
             min_body_rate: Field::Absent,
             max_connections: Field::Absent,
             trusted_proxies: Field::Absent,
-            place,
+            location,
         }
     }
 }
 
 impl Sources {
-    /// Takes note of a way that was used, if it was.
+    /// Adds a source if it is given.
     pub(super) fn add<T>(&mut self, field: Field<T>, source: impl FnOnce(T) -> Source) {
         match field {
             Field::Absent => {}
             Field::Faulty => self.faulty = true,
-            Field::Given(typed) => self.given.push(Typed {
-                value: source(typed.value),
-                place: typed.place,
+            Field::Given(spanned) => self.given.push(Spanned {
+                value: source(spanned.value),
+                location: spanned.location,
             }),
         }
     }

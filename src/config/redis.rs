@@ -1,4 +1,4 @@
-//! `[store]` of the kind `redis`: the server, and who logs in there.
+//! `[store]` of the kind `redis`: the server and the login.
 
 use std::path::PathBuf;
 
@@ -6,13 +6,13 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::fault::Report;
-use super::parse::Surroundings;
-use super::place::{Field, Typed};
+use super::location::{Field, Spanned};
+use super::parse::LoadContext;
 use super::{credentials, instance, raw};
 use crate::secret::Secret;
 use crate::store::redis::{Config, Server, Trust};
 
-/// What every key begins with, unless it is said otherwise.
+/// The default prefix of every key.
 const KEY_PREFIX: &str = "collibra-auth-proxy";
 
 const PORT: u16 = 6379;
@@ -21,7 +21,7 @@ const SENTINEL_PORT: u16 = 26_379;
 
 const URL_REMEDY: &str = "write one like \"rediss://redis.example:6379\", \"unix:///run/redis/redis.sock\", \"rediss+sentinel://a.example,b.example/primary\" or \"rediss+cluster://a.example,b.example\"";
 
-/// What an url says.
+/// The parts of a URL.
 struct Address {
     server: Server,
     user: Option<String>,
@@ -29,33 +29,33 @@ struct Address {
     database: u32,
 }
 
-/// Settles them. `None` only if something was reported.
+/// Parses the store's settings. `None` only if a fault was reported.
 pub(super) fn parse(
     raw: raw::Store,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Config> {
     let url = match raw.url {
-        Field::Given(typed) => Some(typed),
+        Field::Given(spanned) => Some(spanned),
         Field::Faulty => None,
         Field::Absent => {
-            let place = raw.place.child("url");
-            report.fault(place.fault("the server's address is missing", URL_REMEDY));
+            let location = raw.location.child("url");
+            report.fault(location.fault("the server's address is missing", URL_REMEDY));
             None
         }
     };
-    let address = url.as_ref().and_then(|typed| address(typed, report));
+    let address = url.as_ref().and_then(|spanned| address(spanned, report));
     let password_file = raw.password_file.given();
     if let (Some(url), Some(address)) = (&url, &address) {
         warn(url, address, password_file.is_some(), report);
     }
-    let from_file = password_file.map(|typed| {
-        let read = credentials::secret_in_file(&typed, surroundings, report)?;
+    let from_file = password_file.map(|spanned| {
+        let read = credentials::secret_in_file(&spanned, context, report)?;
         match Secret::parse(read.expose()) {
             Ok(password) => Some(password),
             Err(error) => {
                 let remedy = "write the password into it, on one line";
-                report.fault(typed.place.fault(error.to_string(), remedy));
+                report.fault(spanned.location.fault(error.to_string(), remedy));
                 None
             }
         }
@@ -76,8 +76,8 @@ pub(super) fn parse(
         password,
         database,
     } = address?;
-    if let Some(typed) = raw.ca_file.given() {
-        let read = instance::ca_file(&typed, surroundings, report);
+    if let Some(spanned) = raw.ca_file.given() {
+        let read = instance::ca_file(&spanned, context, report);
         match &mut server {
             Server::Tls { ca_file, .. }
             | Server::Sentinel {
@@ -88,7 +88,7 @@ pub(super) fn parse(
                 tls: Some(Trust { ca_file }),
                 ..
             } => *ca_file = read,
-            _ => report.fault(typed.place.fault(
+            _ => report.fault(spanned.location.fault(
                 "it counts only for a server that is spoken to by TLS",
                 "write rediss:// in `url`, or leave this key out",
             )),
@@ -103,18 +103,18 @@ pub(super) fn parse(
     })
 }
 
-/// What the url says; it may hold a password, so nothing of it is ever quoted.
-fn address(typed: &Typed<Secret>, report: &mut Report) -> Option<Address> {
-    match judge(typed.value.expose()) {
+/// Parses the URL. It may contain a password, so no part of it is ever quoted.
+fn address(spanned: &Spanned<Secret>, report: &mut Report) -> Option<Address> {
+    match parse_address(spanned.value.expose()) {
         Ok(address) => Some(address),
         Err(problem) => {
-            report.fault(typed.place.fault(problem, URL_REMEDY));
+            report.fault(spanned.location.fault(problem, URL_REMEDY));
             None
         }
     }
 }
 
-fn judge(text: &str) -> Result<Address, &'static str> {
+fn parse_address(text: &str) -> Result<Address, &'static str> {
     let text = text.trim();
     if let Some((scheme, rest)) = text.split_once("://")
         && scheme.contains('+')
@@ -135,7 +135,7 @@ fn judge(text: &str) -> Result<Address, &'static str> {
         }
     }
     let host = match url.host() {
-        // of other schemes than the web's no address is made out
+        // for non-web schemes the library returns an IPv4 address as a domain
         Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
         Some(Host::Ipv4(ip)) => ip.to_string(),
         Some(Host::Ipv6(ip)) => ip.to_string(),
@@ -165,7 +165,7 @@ fn judge(text: &str) -> Result<Address, &'static str> {
     })
 }
 
-/// Sentinels and what they call the primary, or nodes of a cluster.
+/// Parses sentinels and their name for the primary, or the nodes of a cluster.
 fn several(scheme: &str, rest: &str) -> Result<Address, &'static str> {
     let (tls, port) = match scheme {
         "redis+sentinel" => (None, SENTINEL_PORT),
@@ -225,7 +225,7 @@ fn several(scheme: &str, rest: &str) -> Result<Address, &'static str> {
     })
 }
 
-/// A socket's path, and perhaps `?db=` and `?user=`.
+/// Parses a socket's path, with optional `?db=` and `?user=`.
 fn socket(url: &Url) -> Result<Address, &'static str> {
     if url.host().is_some() || url.path().len() < 2 {
         return Err("it names no socket: a path has three slashes before it");
@@ -264,15 +264,15 @@ fn decoded(text: &str) -> Result<String, &'static str> {
         .map_err(|_| "it is not UTF-8 once its %-signs are read")
 }
 
-/// What works and should not be.
-fn warn(url: &Typed<Secret>, address: &Address, has_file: bool, report: &mut Report) {
+/// Reports two passwords, and warns about settings that work but are unsafe.
+fn warn(url: &Spanned<Secret>, address: &Address, has_file: bool, report: &mut Report) {
     if address.password.is_some() && has_file {
-        report.fault(url.place.fault(
+        report.fault(url.location.fault(
             "it has a password in it, and there is a `password_file` too",
             "keep one of the two",
         ));
-    } else if address.password.is_some() && url.place.in_file() {
-        report.warning(url.place.fault(
+    } else if address.password.is_some() && url.location.in_file() {
+        report.warning(url.location.fault(
             "a password stands in the configuration, which is often copied and committed",
             "keep it in a file and name that with `password_file`",
         ));
@@ -286,7 +286,7 @@ fn warn(url: &Typed<Secret>, address: &Address, has_file: bool, report: &mut Rep
         _ => false,
     };
     if in_the_clear {
-        report.warning(url.place.fault(
+        report.warning(url.location.fault(
             "the password and the keys travel to this host unencrypted; tokens are sealed",
             "write rediss:// where the server speaks TLS",
         ));

@@ -1,5 +1,4 @@
-//! What is different in a configuration that takes another's place, and what follows from it.
-//! Pure: two configurations go in, the differences come out.
+//! Compares a new configuration with the one in force, and decides what to replace. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,23 +7,23 @@ use super::{Client, Config};
 use crate::proxy::config::Listener;
 use crate::token::service::Change;
 
-/// What becomes of the engine of a client that keeps its name.
+/// Whether a client that keeps its name keeps its engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// It goes on, by other orders if there is something to order.
+    /// The engine continues, with new orders if there are any.
     Kept(Option<Change>),
-    /// It is of no more use: a token never goes to another instance than its own.
+    /// A new engine is needed: a token must never go to another instance.
     Replaced,
 }
 
-/// What becomes of the engine of `old`, when its client is to be `new`.
+/// Decides about the engine of `old` if its client becomes `new`.
 #[must_use]
 pub fn engine(old: &Client, new: &Client) -> Engine {
     let (was, is) = (&old.oauth, &new.oauth);
     if was.token_url.origin() != is.token_url.origin() {
         return Engine::Replaced;
     }
-    // a request that may take longer is no other request
+    // timeouts do not change how the client authenticates; ignore them here
     let asked_as_before = crate::oauth::Config {
         timeout: was.timeout,
         connect_timeout: was.connect_timeout,
@@ -41,8 +40,8 @@ pub fn engine(old: &Client, new: &Client) -> Engine {
     })
 }
 
-/// Where a certificate and its key are what they were, what was made of them goes on: callers can
-/// resume the sessions that they have begun.
+/// Keeps the TLS setup of a listener whose certificate and key are unchanged, so that callers can
+/// resume their sessions.
 pub fn keep_tls(old: &Config, new: &mut Config) {
     for listener in &mut new.listeners {
         let mut olds = old.listeners.iter().map(|old| &old.tls);
@@ -52,7 +51,7 @@ pub fn keep_tls(old: &Config, new: &mut Config) {
     }
 }
 
-/// The keys whose new values count from the next start on.
+/// The changed keys that apply only after a restart.
 #[must_use]
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     [
@@ -65,7 +64,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     .collect()
 }
 
-/// What is different in `new`, in words, a table each; its values are not shown.
+/// Describes the differences of `new`, one text per table, without values.
 #[must_use]
 pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     let mut found = Vec::new();

@@ -5,57 +5,53 @@ use std::path::Path;
 use super::fault::Report;
 #[cfg(feature = "kubernetes")]
 use super::kubernetes;
+use super::location::{Field, Location, Spanned};
 use super::nearest::{listed, nearest};
-use super::parse::Surroundings;
-use super::place::{Field, Place, Typed};
+use super::parse::LoadContext;
 use super::{raw, redis};
 use crate::store::Config;
 
-/// The kinds that there are.
+/// The kinds of stores.
 const KINDS: [&str; 4] = ["memory", "file", "redis", "kubernetes"];
 
-/// Settles where tokens are kept.
-pub(super) fn parse(
-    raw: raw::Store,
-    surroundings: &Surroundings<'_>,
-    report: &mut Report,
-) -> Config {
+/// Parses the settings of the store.
+pub(super) fn parse(raw: raw::Store, context: &LoadContext<'_>, report: &mut Report) -> Config {
     let kind = match &raw.kind {
         Field::Absent => "memory",
-        // whether the other keys fit it cannot be told
+        // without a valid kind the other keys cannot be checked
         Field::Faulty => return Config::Memory,
-        Field::Given(typed) if KINDS.contains(&typed.value.as_str()) => typed.value.as_str(),
-        Field::Given(typed) => {
-            unknown(typed, report);
+        Field::Given(spanned) if KINDS.contains(&spanned.value.as_str()) => spanned.value.as_str(),
+        Field::Given(spanned) => {
+            unknown(spanned, report);
             return Config::Memory;
         }
     };
-    for (owner, place) in [
-        ("file", place(&raw.path)),
-        ("redis", place(&raw.url)),
-        ("redis", place(&raw.password_file)),
-        ("redis", place(&raw.key_prefix)),
-        ("redis", place(&raw.ca_file)),
-        ("kubernetes", place(&raw.namespace)),
-        ("kubernetes", place(&raw.secret)),
-        ("kubernetes", place(&raw.lease)),
-        ("kubernetes", place(&raw.kubeconfig)),
+    for (owner, location) in [
+        ("file", location(&raw.path)),
+        ("redis", location(&raw.url)),
+        ("redis", location(&raw.password_file)),
+        ("redis", location(&raw.key_prefix)),
+        ("redis", location(&raw.ca_file)),
+        ("kubernetes", location(&raw.namespace)),
+        ("kubernetes", location(&raw.secret)),
+        ("kubernetes", location(&raw.lease)),
+        ("kubernetes", location(&raw.kubeconfig)),
     ] {
-        if let Some(place) = place.filter(|_| owner != kind) {
-            report.fault(place.fault(
+        if let Some(location) = location.filter(|_| owner != kind) {
+            report.fault(location.fault(
                 format!("it would count only with `kind = \"{owner}\"`"),
                 "write that too, or leave this key out",
             ));
         }
     }
     match kind {
-        "file" => file(raw.path, &raw.place, surroundings, report),
-        "redis" => redis::parse(raw, surroundings, report).map(Config::Redis),
+        "file" => file(raw.path, &raw.location, context, report),
+        "redis" => redis::parse(raw, context, report).map(Config::Redis),
         #[cfg(feature = "kubernetes")]
-        "kubernetes" => kubernetes::parse(raw, surroundings, report).map(Config::Kubernetes),
+        "kubernetes" => kubernetes::parse(raw, context, report).map(Config::Kubernetes),
         #[cfg(not(feature = "kubernetes"))]
         "kubernetes" => {
-            report.fault(raw.place.child("kind").fault(
+            report.fault(raw.location.child("kind").fault(
                 "this program was built without the feature `kubernetes`",
                 "take a build that has it, or another kind of store",
             ));
@@ -68,17 +64,17 @@ pub(super) fn parse(
 
 fn file(
     path: Field<std::path::PathBuf>,
-    store: &Place,
-    surroundings: &Surroundings<'_>,
+    store: &Location,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Config> {
     match path {
-        Field::Given(typed) => {
-            let directory = surroundings.path(&typed.value);
+        Field::Given(spanned) => {
+            let directory = context.path(&spanned.value);
             if stands_in_the_way(&directory) {
-                report.fault(typed.place.fault(
+                report.fault(spanned.location.fault(
                     "this is a file and no directory",
-                    surroundings.file_remedy("name a directory, which is made if there is none"),
+                    context.file_remedy("name a directory, which is made if there is none"),
                 ));
             }
             return Some(Config::File { directory });
@@ -92,22 +88,22 @@ fn file(
     None
 }
 
-fn place<T>(field: &Field<T>) -> Option<&Place> {
+fn location<T>(field: &Field<T>) -> Option<&Location> {
     match field {
-        Field::Given(typed) => Some(&typed.place),
+        Field::Given(spanned) => Some(&spanned.location),
         Field::Absent | Field::Faulty => None,
     }
 }
 
-fn unknown(typed: &Typed<String>, report: &mut Report) {
-    let remedy = match nearest(&typed.value, KINDS) {
+fn unknown(spanned: &Spanned<String>, report: &mut Report) {
+    let remedy = match nearest(&spanned.value, KINDS) {
         Some(meant) => format!("write \"{meant}\""),
         None => format!("known are {}", listed(KINDS)),
     };
-    report.fault(typed.place.fault("there is no such store", remedy));
+    report.fault(spanned.location.fault("there is no such store", remedy));
 }
 
-/// Whether there is something other than a directory.
+/// Returns whether the path exists and is not a directory.
 fn stands_in_the_way(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }

@@ -1,16 +1,15 @@
-//! A table of the file while it is read: typed keys, unknown keys, tables within.
+//! Reads a table of the file: typed keys, unknown keys, nested tables.
 
 use std::sync::Arc;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Origin, Report};
+use super::location::{Field, Location, Spanned};
 use super::nearest::{listed, nearest};
-use super::place::{Field, Place, Typed};
 use super::value::{Value, wrong_type};
 
-/// Where the lines of a file end, for turning offsets into lines.
+/// The positions of a file's line breaks, which turn offsets into line numbers.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     origin: &'a Origin,
@@ -18,17 +17,17 @@ pub(super) struct Lines<'a> {
     breaks: Vec<usize>,
 }
 
-/// A table whose keys are known, and read one by one.
+/// A table with known keys, which are read one by one.
 #[derive(Debug)]
 pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
     lines: &'a Lines<'a>,
     known: &'static [&'static str],
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
 impl<'a> Lines<'a> {
-    /// The lines of `text`.
+    /// Finds the lines of `text`.
     pub(super) fn of(origin: &'a Origin, text: &str) -> Lines<'a> {
         let bytes = text.bytes().enumerate();
         let breaks = bytes.filter_map(|(at, byte)| (byte == b'\n').then_some(at));
@@ -38,27 +37,27 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The place at which nothing is said yet: the file itself.
-    pub(super) fn place(&self) -> Place {
-        Place {
+    /// Returns the location of the file itself.
+    pub(super) fn location(&self) -> Location {
+        Location {
             origin: self.origin.clone(),
             key: String::new(),
             line: None,
         }
     }
 
-    /// The line, counted from 1, at `offset`.
+    /// Returns the line, counted from 1, at `offset`.
     pub(super) fn line(&self, offset: usize) -> usize {
         self.breaks.partition_point(|&at| at < offset) + 1
     }
 }
 
 impl<'a> Table<'a> {
-    /// A table that may have the keys `known`; others are reported.
+    /// Returns a table with the keys `known`; reports all others.
     pub(super) fn new(
         entries: &'a DeTable<'a>,
         lines: &'a Lines<'a>,
-        place: Place,
+        location: Location,
         known: &'static [&'static str],
         report: &mut Report,
     ) -> Table<'a> {
@@ -67,140 +66,140 @@ impl<'a> Table<'a> {
             if known.contains(&name) {
                 continue;
             }
-            let mut place = place.child(name);
-            place.line = Some(lines.line(key.span().start));
+            let mut location = location.child(name);
+            location.line = Some(lines.line(key.span().start));
             let remedy = match nearest(name, known.iter().copied()) {
                 Some(meant) => format!("write `{meant}`"),
                 None => format!("known here: {}", listed(known.iter().copied())),
             };
-            report.fault(place.fault("this key is unknown", remedy));
+            report.fault(location.fault("this key is unknown", remedy));
         }
         Table {
             entries,
             lines,
             known,
-            place,
+            location,
         }
     }
 
-    /// The value of `key`.
+    /// Reads the value of `key`.
     pub(super) fn get<T: Value>(&self, key: &'static str, report: &mut Report) -> Field<T> {
-        let Some((place, value)) = self.entry(key) else {
+        let Some((location, value)) = self.entry(key) else {
             return Field::Absent;
         };
         match T::read(value) {
-            Ok(value) => Field::Given(Typed { value, place }),
+            Ok(value) => Field::Given(Spanned { value, location }),
             Err((problem, remedy)) => {
-                report.fault(place.fault(problem, remedy));
+                report.fault(location.fault(problem, remedy));
                 Field::Faulty
             }
         }
     }
 
-    /// The table `key`, with the keys `known`.
+    /// Reads the table `key`, with the keys `known`.
     pub(super) fn table(
         &self,
         key: &'static str,
         known: &'static [&'static str],
         report: &mut Report,
     ) -> Option<Table<'a>> {
-        let (place, value) = self.entry(key)?;
+        let (location, value) = self.entry(key)?;
         let Some(entries) = value.as_table() else {
             let first = known.first().copied().unwrap_or_default();
-            let remedy = format!("write `{key} = {{ {first} = … }}`, or [{}]", place.key);
+            let remedy = format!("write `{key} = {{ {first} = … }}`, or [{}]", location.key);
             let (problem, remedy) = wrong_type(value, "a table", &remedy);
-            report.fault(place.fault(problem, remedy));
+            report.fault(location.fault(problem, remedy));
             return None;
         };
-        Some(Table::new(entries, self.lines, place, known, report))
+        Some(Table::new(entries, self.lines, location, known, report))
     }
 
-    /// The tables in `key`, each with its name: `[key.NAME]`.
+    /// Reads the tables in `key` with their names: `[key.NAME]`.
     pub(super) fn named(
         &self,
         key: &'static str,
         known: &'static [&'static str],
         report: &mut Report,
     ) -> Vec<(Arc<str>, Table<'a>)> {
-        let Some((place, value)) = self.entry(key) else {
+        let Some((location, value)) = self.entry(key) else {
             return Vec::new();
         };
         let remedy = format!("write [{key}.NAME] and the keys below it, with a name of your own");
         let Some(entries) = value.as_table() else {
             let (problem, remedy) = wrong_type(value, "a table of named tables", &remedy);
-            report.fault(place.fault(problem, remedy));
+            report.fault(location.fault(problem, remedy));
             return Vec::new();
         };
         let mut tables = Vec::new();
         for (name, value) in entries {
-            let place = self.at(place.child(name.get_ref()), name);
+            let location = self.at(location.child(name.get_ref()), name);
             let Some(entries) = value.get_ref().as_table() else {
                 let (problem, remedy) = wrong_type(value.get_ref(), "a named table", &remedy);
-                report.fault(place.fault(problem, remedy));
+                report.fault(location.fault(problem, remedy));
                 continue;
             };
             if !is_name(name.get_ref()) {
-                report.fault(place.fault(
+                report.fault(location.fault(
                     "the name cannot be used",
                     "name it with at most 63 letters, digits, `-` and `_`",
                 ));
             }
-            let table = Table::new(entries, self.lines, place, known, report);
+            let table = Table::new(entries, self.lines, location, known, report);
             tables.push((Arc::from(name.get_ref().as_ref()), table));
         }
-        tables.sort_by_key(|(_, table)| table.place.line);
+        tables.sort_by_key(|(_, table)| table.location.line);
         tables
     }
 
-    /// The tables in the list `key`, each with the keys `known`.
+    /// Reads the tables in the list `key`, each with the keys `known`.
     pub(super) fn tables(
         &self,
         key: &'static str,
         known: &'static [&'static str],
         report: &mut Report,
     ) -> Vec<Table<'a>> {
-        let Some((place, value)) = self.entry(key) else {
+        let Some((location, value)) = self.entry(key) else {
             return Vec::new();
         };
         let first = known.first().copied().unwrap_or_default();
         let remedy = format!("write `{key} = [ {{ {first} = … }} ]`");
         let Some(items) = value.as_array() else {
             let (problem, remedy) = wrong_type(value, "a list of tables", &remedy);
-            report.fault(place.fault(problem, remedy));
+            report.fault(location.fault(problem, remedy));
             return Vec::new();
         };
         let mut tables = Vec::new();
         for item in items {
-            let place = self.at(place.clone(), item);
+            let location = self.at(location.clone(), item);
             match item.get_ref().as_table() {
                 Some(entries) => {
-                    tables.push(Table::new(entries, self.lines, place, known, report));
+                    tables.push(Table::new(entries, self.lines, location, known, report));
                 }
                 None => {
                     let (problem, remedy) =
                         wrong_type(item.get_ref(), "a table, as each item of the list", &remedy);
-                    report.fault(place.fault(problem, remedy));
+                    report.fault(location.fault(problem, remedy));
                 }
             }
         }
         tables
     }
 
-    fn entry(&self, key: &'static str) -> Option<(Place, &'a DeValue<'a>)> {
+    fn entry(&self, key: &'static str) -> Option<(Location, &'a DeValue<'a>)> {
         debug_assert!(self.known.contains(&key), "{key} is read and not known");
         let (name, value) = self.entries.get_key_value(key)?;
-        Some((self.at(self.place.child(key), name), value.get_ref()))
+        Some((self.at(self.location.child(key), name), value.get_ref()))
     }
 
-    fn at<T>(&self, place: Place, spanned: &Spanned<T>) -> Place {
-        Place {
+    fn at<T>(&self, location: Location, spanned: &toml::Spanned<T>) -> Location {
+        Location {
             line: Some(self.lines.line(spanned.span().start)),
-            ..place
+            ..location
         }
     }
 }
 
-/// Names go into metrics, addresses and logs: plain ones only.
+/// Returns whether a name is plain, since names appear in metrics, addresses and logs.
 fn is_name(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name

@@ -1,27 +1,27 @@
-//! `[trace]`, and the variables of OpenTelemetry that take its place.
+//! `[trace]`, and OpenTelemetry's variables that override it.
 
 use url::Url;
 
 use super::fault::{Origin, Report};
-use super::parse::Surroundings;
-use super::place::{Field, Place};
+use super::location::{Field, Location};
+use super::parse::LoadContext;
 use crate::trace::Config;
 
-/// The collector's base URL (OpenTelemetry's name, as are the others).
+/// OpenTelemetry's variable for the collector's base URL.
 const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-/// The whole URL for spans.
+/// Its variable for the URL of traces.
 const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-/// `true` turns all of it off.
+/// Its variable that disables telemetry if `true`.
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 
-/// The path of spans below the collector's base URL.
+/// The path of traces below the collector's base URL.
 const PATH: &str = "v1/traces";
 
 /// Validates the table: `None` without a collector.
 pub(super) fn parse(
     endpoint: Field<String>,
     sample: Field<f64>,
-    surroundings: &Surroundings<'_>,
+    context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Config> {
     let sample = sample.sound_or(
@@ -33,15 +33,15 @@ pub(super) fn parse(
     );
     let given = match endpoint {
         Field::Faulty => return None,
-        Field::Given(typed) => Some((typed.value, typed.place, true)),
-        Field::Absent => from_environment(surroundings.env),
+        Field::Given(spanned) => Some((spanned.value, spanned.location, true)),
+        Field::Absent => from_environment(context.env),
     };
-    let (text, place, is_base) = given?;
+    let (text, location, is_base) = given?;
     let url = Url::parse(&text).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.has_host()
     });
     let Some(mut url) = url else {
-        report.fault(place.fault(
+        report.fault(location.fault(
             "this is not the URL of a collector",
             "write the base URL of its OTLP receiver for HTTP, like \"http://localhost:4318\", without a user",
         ));
@@ -57,19 +57,19 @@ pub(super) fn parse(
     })
 }
 
-/// The URL, where it stands, and whether it is the base of the signals' URLs.
-fn from_environment(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Place, bool)> {
+/// The URL, its location, and whether it is a base URL.
+fn from_environment(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Location, bool)> {
     if env(DISABLED).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return None;
     }
     [(TRACES, false), (BASE, true)]
         .into_iter()
         .find_map(|(name, is_base)| {
-            let place = Place {
+            let location = Location {
                 origin: Origin::Environment,
                 key: name.to_owned(),
                 line: None,
             };
-            env(name).map(|text| (text, place, is_base))
+            env(name).map(|text| (text, location, is_base))
         })
 }

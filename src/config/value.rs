@@ -1,5 +1,5 @@
-//! What a value of the file may be, and what to write if it is something else. A wrong value is
-//! described by its type, never quoted.
+//! The types of values, and what to write instead of a wrong one. A message gives a wrong value's
+//! type, never the value.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::outgoing::addresses::Target;
 use crate::secret::Secret;
 use crate::socket::{self, Address};
 
-/// What is wrong with a value, and what to write instead.
+/// The problem of a value, and its remedy.
 pub(super) type Wrong = (String, String);
 
-/// A type that a key's value can have.
+/// A type of values.
 pub(super) trait Value: Sized {
-    /// Reads it.
+    /// Reads a value.
     fn read(value: &DeValue<'_>) -> Result<Self, Wrong>;
 }
 
-/// No duration is longer than this: longer ones are slips, and sums of durations stay far from
-/// overflow.
+/// The longest duration. A longer one is probably a mistake, and the limit prevents overflows of
+/// sums.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A duration as people write it, like `90s` or `1h 30m`.
+/// Parses a duration like `90s` or `1h 30m`.
 ///
 /// # Errors
 /// What to write instead.
@@ -36,14 +36,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The mode of a unix socket, unless another is said: only this user connects to it.
+/// The default mode of a unix socket: only this user can connect.
 pub(super) const SOCKET_MODE: u32 = 0o600;
 
-/// The longest path of a unix socket, in bytes: what the system takes, less what the name needs
-/// under which it is made.
+/// The longest path of a unix socket, in bytes: the system's limit, less the suffix of the
+/// temporary name under which the socket is created.
 const LONGEST_SOCKET_PATH: usize = 90;
 
-/// An IP address and a port, or a unix socket.
+/// Parses an IP address and a port, or a unix socket.
 ///
 /// # Errors
 /// What to write instead.
@@ -185,7 +185,7 @@ impl Value for Vec<String> {
     }
 }
 
-/// One host and port, or a list of them.
+/// A host and port, or a list of them.
 impl Value for Vec<Target> {
     fn read(value: &DeValue<'_>) -> Result<Vec<Target>, Wrong> {
         let texts = match value.as_str() {
@@ -206,7 +206,7 @@ impl Value for Vec<Target> {
     }
 }
 
-/// Says of what type `value` is instead of `wanted`.
+/// Returns the problem that `value` is not of the type `wanted`.
 pub(super) fn wrong_type(value: &DeValue<'_>, wanted: &str, remedy: &str) -> Wrong {
     let found = match value {
         DeValue::String(_) => "a string",

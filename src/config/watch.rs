@@ -1,13 +1,12 @@
-//! The files that a configuration was made from, and whether one of them says something else by
-//! now.
+//! Detects changes of the files that a configuration was read from.
 //!
-//! They are read every three seconds instead of having the kernel tell of changes: a mounted Kubernetes
-//! secret changes by a link two directories up that is put in place of another, network file
-//! systems tell nothing of what another machine writes, and a file that is renamed over takes its
-//! watch with it. A few small files cost less than the care for all of that.
+//! Polls every three seconds instead of using the kernel's notifications. A mounted Kubernetes
+//! secret changes by a symbolic link two directories up, network file systems do not report changes
+//! of other machines, and a watch is lost when its file is replaced by a rename. Polling a few
+//! small files is cheaper than handling all of these.
 //!
-//! Of what they hold only a hash is kept, under a key that is drawn anew for each process. A file
-//! that hangs holds nothing up ([`file`]).
+//! Keeps only a hash of each file, with a random key per process. A file that hangs does not block
+//! the others ([`file`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,23 +15,23 @@ use std::time::Duration;
 
 use super::file::{self, Unfit};
 
-/// How often the files are looked at: an idle process is woken as seldom as that.
+/// The polling interval; also how often an idle process wakes up.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// When the files are looked at again after one has changed.
-const SETTLE: Duration = Duration::from_secs(1);
+/// The interval while a file is changing.
+const RECHECK: Duration = Duration::from_secs(1);
 
-/// A file that was different at as many looks is read although it does not stand still.
+/// A file that still changes after this many polls is read anyway.
 const RESTLESS: usize = 5;
 
-/// Files, and what was in each when it was looked at.
+/// Files, and the fingerprint of each when it was read.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Files(BTreeMap<PathBuf, Option<u64>>);
 
 impl Files {
-    /// Waits until a file says something else than it did, and then until it stands still: what is
-    /// half written is not to be read. Tells which ones changed. Takes one to four seconds, or seven
-    /// where a file never stands still.
+    /// Waits for a change, then until the files are stable, so that a half-written file is not
+    /// read. Returns the changed files. Takes one to four seconds after a change, or seven if a
+    /// file never becomes stable.
     pub async fn changed(&self) -> Vec<PathBuf> {
         if self.0.is_empty() {
             std::future::pending::<()>().await;
@@ -40,7 +39,7 @@ impl Files {
         let mut before = self.clone();
         let mut moving = 0;
         loop {
-            let pause = if before == *self { PAUSE } else { SETTLE };
+            let pause = if before == *self { PAUSE } else { RECHECK };
             tokio::time::sleep(pause).await;
             let known = self.clone();
             let Ok(seen) = tokio::task::spawn_blocking(move || known.look_again()).await else {
@@ -54,7 +53,7 @@ impl Files {
         }
     }
 
-    /// These and those; where a file is in both, as it was in these.
+    /// Returns the union; for a file in both, the fingerprint of `self`.
     #[must_use]
     pub fn and(mut self, those: &Files) -> Files {
         for (path, content) in &those.0 {
@@ -63,11 +62,11 @@ impl Files {
         self
     }
 
-    /// Adds a file as it is now. Call it before the file is read: what is written in between then
-    /// counts as a change.
+    /// Adds a file with its current fingerprint. Call it before reading the file, so that a later
+    /// write counts as a change.
     ///
     /// # Errors
-    /// [`Unfit`] says why it must not be read; it is added all the same.
+    /// [`Unfit`] if the file must not be read; it is added nevertheless.
     pub(super) fn note(&mut self, path: &Path) -> Result<(), Unfit> {
         if let Some(Some(_)) = self.0.get(path) {
             return Ok(());
@@ -114,7 +113,7 @@ mod tests {
     use std::fs;
     use std::io::Read;
 
-    /// A directory and the files `names` in it, noted.
+    /// Creates a directory with files `names`, and adds them.
     fn noted(names: &[&str]) -> (tempfile::TempDir, Files) {
         let directory = tempfile::tempdir().unwrap();
         let mut files = Files::default();
@@ -202,10 +201,10 @@ mod tests {
         let write = |text: &str| fs::write(&path, text).unwrap();
         write("half");
         let mut wait = std::pin::pin!(files.changed());
-        let early = tokio::time::timeout(PAUSE + SETTLE / 2, &mut wait).await;
+        let early = tokio::time::timeout(PAUSE + RECHECK / 2, &mut wait).await;
         assert!(early.is_err(), "seen once");
         write("whole");
-        let early = tokio::time::timeout(SETTLE, &mut wait).await;
+        let early = tokio::time::timeout(RECHECK, &mut wait).await;
         assert!(early.is_err(), "seen once more, as something else");
         assert_eq!(wait.await, [path]);
     }

@@ -1,8 +1,7 @@
-//! Local tokens that were ended before they expire, by a logout. They are kept in this process only,
-//! until they expire.
+//! Local tokens revoked by a logout. This process keeps them in memory until they expire.
 //!
-//! To look one up takes no lock. What is kept is bounded: beyond that, the token that expires next
-//! makes room.
+//! A lookup takes no lock. The size is bounded: at the limit, the token that expires next is
+//! dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,16 +11,16 @@ use arc_swap::ArcSwap;
 
 use super::UnverifiedToken;
 
-/// Over how many maps the tokens are spread: to add one copies one map.
+/// The number of maps over which tokens are spread, because adding one copies its map.
 const SHARDS: usize = 64;
 
-/// How many tokens a map holds at most.
+/// The most tokens per map.
 const MOST: usize = 512;
 
-/// The first characters of a token's signature, which nobody can choose.
+/// The first characters of a token's signature, which callers cannot choose.
 type Mark = [u8; 16];
 
-/// The tokens, each with the time at which it expires anyway.
+/// The revoked tokens, each with its expiry.
 #[derive(Debug)]
 pub struct Revoked([ArcSwap<HashMap<Mark, SystemTime>>; SHARDS]);
 
@@ -32,7 +31,7 @@ impl Default for Revoked {
 }
 
 impl Revoked {
-    /// Ends `token`, which holds at `now`.
+    /// Revokes `token` at `now`.
     pub fn revoke(&self, token: &UnverifiedToken<'_>, now: SystemTime) {
         let Some(mark) = mark(token) else { return };
         self.shard(mark).rcu(|kept| {
@@ -50,14 +49,14 @@ impl Revoked {
         });
     }
 
-    /// Whether `token` was ended.
+    /// Returns whether `token` is revoked.
     #[must_use]
     pub fn contains(&self, token: &UnverifiedToken<'_>) -> bool {
         mark(token).is_some_and(|mark| self.shard(mark).load().contains_key(&mark))
     }
 
     fn shard(&self, mark: Mark) -> &ArcSwap<HashMap<Mark, SystemTime>> {
-        // two characters, for one of base64 has 6 bits in which cases cluster
+        // use two characters: one base64 character holds only 6 bits, unevenly distributed here
         let nth = usize::from(mark[0]).wrapping_mul(31) + usize::from(mark[1]);
         &self.0[nth % SHARDS]
     }
@@ -122,7 +121,7 @@ mod tests {
             revoked.revoke(&UnverifiedToken::parse(token.expose()).unwrap(), at(0));
         }
         assert!(revoked.contains(&last));
-        // what has expired is forgotten
+        // expired tokens are dropped
         for nonce in 0..many {
             let token = token(3 * many + nonce, 3_000);
             revoked.revoke(&UnverifiedToken::parse(token.expose()).unwrap(), at(2_000));

@@ -1,13 +1,13 @@
 //! The addresses to which connections lead, and the health of each.
 //!
-//! A name is resolved when a connection needs it; until its records expire the answer is kept, and a
-//! name that stops resolving costs nothing while its last addresses still answer. A and AAAA are asked
-//! for at once. The first answer is used after a short delay (RFC 8305, section 3); the other is added
-//! when it comes.
+//! A name is resolved when a connection needs it, and the answer is kept until its records expire.
+//! If a name stops resolving, its last addresses are used as long as they answer. A and AAAA are
+//! queried concurrently. The first answer is used after a short delay (RFC 8305, section 3); the
+//! other is added when it arrives.
 //!
-//! An address that fails is tried last until its pause is over, and the pause doubles with each
-//! failure. Attempts that were under way together count as one failure. The address that answered last
-//! is tried first.
+//! A failed address is tried last until its backoff is over, which doubles with each failure.
+//! Attempts that were in flight together count as one failure. The address that answered last is
+//! tried first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,13 +28,13 @@ use crate::clock::timers;
 /// How long the first answer waits for the one of the other family (RFC 8305, section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// The shortest time between two lookups.
+/// The shortest interval between two lookups.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an address that DNS no longer names is still tried, after all others.
+/// How long an address that DNS no longer returns is still tried, after all others.
 const RETAIN: Duration = Duration::from_secs(120);
 
-/// How long an address that failed is tried last.
+/// The backoff: how long a failed address is tried last.
 const PAUSES: Backoff = Backoff {
     base: Duration::from_secs(1),
     cap: Duration::from_secs(60),
@@ -50,7 +50,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// The one that `text` names, like `10.1.2.3:443`, `[fd00::1]:443` or `acme.example:443`.
+    /// Parses `text`, like `10.1.2.3:443`, `[fd00::1]:443` or `acme.example:443`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Target> {
         let (host, port) = text.rsplit_once(':')?;
@@ -67,73 +67,73 @@ impl Target {
             .then_some(Target { host, port })
     }
 
-    /// Whether it is this machine.
+    /// Returns whether it is this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.ip().is_some_and(|ip| ip.to_canonical().is_loopback())
     }
 
-    /// The host's own address, if it is named by one.
+    /// The host's address, if the host is one.
     fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 }
 
-/// As it is written.
+/// The form that is parsed.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&tunnel::authority(&self.host, self.port))
     }
 }
 
-/// The addresses of some targets, which lead to one server.
+/// The addresses of one or more targets that lead to one server.
 #[derive(Debug)]
 pub struct Addresses {
     targets: Vec<Target>,
-    /// The longest time for a look-up.
+    /// The longest time for a lookup.
     limit: Duration,
-    /// How long an answer is used, at most.
+    /// The longest time for which an answer is used.
     ttl_max: Duration,
     servers: Servers,
     known: watch::Sender<Known>,
     health: Mutex<Health>,
 }
 
-/// What look-ups gave.
+/// The results of lookups.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// In the order in which they are tried.
+    /// Ordered by preference.
     current: Vec<SocketAddr>,
-    /// Those that DNS has named before, and until when they are tried.
+    /// The former addresses, and until when each is tried.
     former: Vec<(SocketAddr, Instant)>,
-    /// Why the last look-up found nothing.
+    /// Why the last lookup found nothing.
     problem: Option<Problem>,
-    /// Whether a look-up is under way.
+    /// Whether a lookup is in flight.
     pub(super) is_looking: bool,
-    /// When the next look-up is due; `None`: there has been none.
+    /// When the next lookup is due; `None` before the first.
     due: Option<Instant>,
 }
 
-/// How the addresses did.
+/// The health of the addresses.
 #[derive(Debug, Default)]
 struct Health {
-    /// The one that answered last.
+    /// The address that answered last.
     preferred: Option<SocketAddr>,
     failing: HashMap<SocketAddr, Failing>,
 }
 
-/// An address that failed last time.
+/// An address whose last attempt failed.
 #[derive(Debug)]
 struct Failing {
     at: Instant,
     in_a_row: u32,
-    /// Until when it is tried last.
+    /// When its backoff ends.
     until: Instant,
 }
 
 impl Addresses {
-    /// Those of `targets`, which are tried in this order. A look-up takes as long as `limit` at most,
-    /// and its answer is used no longer than `ttl_max`.
+    /// Returns the addresses of `targets`, tried in this order. A lookup takes at most `limit`, and
+    /// its answer is used for at most `ttl_max`.
     #[must_use]
     pub fn new(targets: Vec<Target>, limit: Duration, ttl_max: Duration) -> Arc<Addresses> {
         Addresses::with(targets, limit, ttl_max, Servers::System)
@@ -165,7 +165,7 @@ impl Addresses {
         &self.targets
     }
 
-    /// Begins with the addresses at which `other` was found, if both are of one host.
+    /// Starts with the addresses of `other`, if both have the same host.
     pub fn take_over(&self, other: &Addresses) {
         if let ([target], [known]) = (&*self.targets, &*other.targets)
             && target.host == known.host
@@ -177,20 +177,20 @@ impl Addresses {
         }
     }
 
-    /// The addresses that are valid now.
+    /// The addresses that are currently valid.
     #[must_use]
     pub fn current(&self) -> Vec<SocketAddr> {
         self.known.borrow().current.clone()
     }
 
-    /// Looks the names up and gives all addresses.
+    /// Resolves the names and returns all addresses.
     ///
     /// # Errors
-    /// Why there is none, in words.
+    /// The reason, in words, if there is no address.
     pub async fn resolve(self: &Arc<Addresses>) -> Result<Vec<SocketAddr>, String> {
         self.look_up_if_due();
         let mut known = self.known.subscribe();
-        // the sender is in hand
+        // the sender is held here
         let _ = known.wait_for(|known| !known.is_looking).await;
         let known = known.borrow();
         match &known.problem {
@@ -199,8 +199,8 @@ impl Addresses {
         }
     }
 
-    /// Looks the names up in the background, unless the last answer is still valid or a look-up is
-    /// under way.
+    /// Resolves the names in the background, unless the last answer is still valid or a lookup is
+    /// in flight.
     pub fn look_up_if_due(self: &Arc<Addresses>) {
         let now = timers();
         let names: Vec<usize> = (0..self.targets.len())
@@ -218,29 +218,29 @@ impl Addresses {
         }
     }
 
-    /// When [`Addresses::look_up_if_due`] is worth another call; `None`: never.
+    /// When to call [`Addresses::look_up_if_due`] again; `None` for never.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
         self.known.borrow().due
     }
 
-    /// Why the last look-up found nothing.
+    /// Why the last lookup found nothing.
     pub(super) fn problem(&self) -> Option<Problem> {
         self.known.borrow().problem.clone()
     }
 
-    /// Told of every change.
+    /// Subscribes to changes.
     pub(super) fn watch(&self) -> watch::Receiver<Known> {
         self.known.subscribe()
     }
 
-    /// Ends when something has changed.
+    /// Waits for a change.
     pub async fn changed(&self) {
-        // the sender is in hand
+        // the sender is held here
         let _ = self.known.subscribe().changed().await;
     }
 
-    /// The address to try next, if one is left that is not among `tried`.
+    /// The next address to try that is not in `tried`, if any.
     pub(super) fn next(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
         let now = timers();
         let known = self.known.borrow();
@@ -264,14 +264,14 @@ impl Addresses {
         last.map(|(address, _)| address)
     }
 
-    /// A connection to `address` was made.
+    /// Records a connection to `address`.
     pub(super) fn answered(&self, address: SocketAddr) {
         let mut health = lock(&self.health);
         health.failing.remove(&address);
         health.preferred = Some(address);
     }
 
-    /// An attempt that `began` then has failed at `address`; `why`, in words.
+    /// Records that an attempt at `address`, started at `began`, failed; `why` in words.
     pub(super) fn failed(&self, address: SocketAddr, began: Instant, why: &str) {
         let now = timers();
         let known = self.known.borrow();
@@ -305,7 +305,7 @@ impl Addresses {
         });
     }
 
-    /// Asks for every family of the targets with these `names`, and publishes what comes.
+    /// Queries both families of the targets with these `names`, and publishes the answers.
     async fn look_up(&self, names: &[usize]) {
         let mut asked = JoinSet::new();
         for &target in names {
@@ -322,7 +322,7 @@ impl Addresses {
         let mut valid_until = timers() + self.ttl_max;
         let mut problems = Vec::new();
         let mut first_answer: Option<Instant> = None;
-        // there is no hurry where addresses are known
+        // with known addresses, wait for both answers
         let is_urgent = self.known.borrow().current.is_empty();
         loop {
             let delay = first_answer.map(|at| at + RESOLUTION_DELAY);
@@ -346,14 +346,14 @@ impl Addresses {
                 },
                 () = delayed => {
                     self.publish(assemble(&self.targets, &ips));
-                    // the rest is published as it comes
+                    // the remaining answers are published when they arrive
                     first_answer = None;
                 }
             }
         }
         let is_silent = problems.iter().any(|p| matches!(p, Problem::Silent(_)));
         for &target in names {
-            // it would ask the same servers, on a thread that cannot be stopped
+            // the system resolver would ask the same servers, on a thread that cannot be stopped
             if ips[target].is_empty() && !is_silent {
                 ips[target] = resolve::ask_system(&self.targets[target].host).await;
             }
@@ -368,7 +368,7 @@ impl Addresses {
             });
             return;
         }
-        // that a name has no address of one family says less than what became of the other
+        // the other family's error says more than the absence of addresses in one family
         problems.sort_by_key(|problem| *problem == Problem::NoRecords);
         let problem = problems.into_iter().next().unwrap_or(Problem::NoRecords);
         if self.known.borrow().problem.is_none() {
@@ -385,7 +385,7 @@ impl Addresses {
         });
     }
 
-    /// Makes `found` the current addresses. Those before are kept as a last resort.
+    /// Publishes `found` as the current addresses. The former ones are kept as a last resort.
     fn publish(&self, found: Vec<SocketAddr>) {
         let now = timers();
         self.known.send_modify(|known| {
@@ -407,7 +407,7 @@ impl Addresses {
     }
 }
 
-/// A look-up under way. However it ends, the next one may begin.
+/// A lookup in flight. When it is dropped, the next one may start.
 struct Looking(Arc<Addresses>);
 
 impl Drop for Looking {
@@ -420,8 +420,8 @@ impl Drop for Looking {
     }
 }
 
-/// The addresses of all targets, whose names have these `ips`: target by target, and within one the
-/// families in turn (RFC 8305, section 4).
+/// Orders the addresses of all targets, given the `ips` of their names: target by target,
+/// alternating families within each (RFC 8305, section 4).
 fn assemble(targets: &[Target], ips: &[Vec<IpAddr>]) -> Vec<SocketAddr> {
     let mut all = Vec::new();
     for (target, ips) in targets.iter().zip(ips) {

@@ -1,9 +1,9 @@
-//! A new connection to a server: to the first of its addresses that answers, through a forward proxy
-//! if there is one, with TLS verified against the server's own name.
+//! Opens a connection to a server: to the first of its addresses that answers, through a forward
+//! proxy if configured, with TLS verified against the server's own name.
 //!
-//! Addresses are raced as RFC 8305 ("happy eyeballs") says: the next attempt begins when one has
-//! failed, or has not connected for 250 ms; the first whole connection, TLS included, is taken. It
-//! fails only if every address failed, or the time is over.
+//! Races the addresses as in RFC 8305 ("happy eyeballs"): the next attempt starts when one has
+//! failed or has not connected within 250 ms. The first complete connection, including TLS, wins.
+//! Dialing fails only if every address failed or the time is up.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -32,15 +32,15 @@ use crate::clock::timers;
 use crate::process::is_shortage;
 use crate::tls::{self, CaFile, H2, Identity};
 
-/// How long an attempt may take to connect before the next one begins (RFC 8305, section 5).
+/// How long an attempt may take to connect before the next one starts (RFC 8305, section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// The same for what follows, a tunnel and TLS: an address that connects seldom fails later, and a
-/// second connection costs the server a handshake.
+/// The same for a tunnel and TLS. It is longer because an address that connects rarely fails later,
+/// and a second connection costs the server a handshake.
 const HANDSHAKE_DELAY: Duration = Duration::from_secs(1);
 
-/// The share of the connect timeout that a forward proxy may use. Its answer, or its silence, can
-/// then be reported before the whole attempt times out.
+/// The share of the connect timeout that a forward proxy may use. The rest leaves time to report
+/// its answer or its silence before the whole attempt times out.
 const PROXY_SHARE: f64 = 0.9;
 
 /// The share of the connect timeout for which an attempt waits for a file descriptor: listeners close
@@ -59,39 +59,40 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 
-/// Where an instance's host and port are written.
+/// Where the configuration sets an instance's host and port.
 pub const URL: &str = "the instance's url";
 
-/// A connection: TCP, with TLS on top or without.
+/// A connection: TCP, with or without TLS.
 pub type Transport = Either<TcpStream, Box<TlsStream<BufReader<TcpStream>>>>;
 
-/// A server, and how it is reached.
+/// The route to a server.
 #[derive(Clone, Debug)]
 pub struct Route<'a> {
-    /// The server's name or IP address (no brackets), by which its certificate is verified.
+    /// The server's name or IP address (no brackets), against which its certificate is verified.
     pub host: &'a str,
     /// Its port.
     pub port: u16,
-    /// Where both are written, for messages.
+    /// The keys that set host and port, for messages.
     pub written: &'static str,
-    /// Whether TLS is spoken.
+    /// Whether to use TLS.
     pub tls: bool,
-    /// Whether HTTP/2 is offered over TLS.
+    /// Whether to offer HTTP/2 over TLS.
     pub http2: bool,
     /// Trusted authorities besides the system's.
     pub ca_file: Option<&'a CaFile>,
-    /// What is shown to a server that asks who calls.
+    /// The client certificate, if there is one.
     pub identity: Option<&'a Identity>,
-    /// The forward proxy on the way, and the key that configures it.
+    /// The forward proxy, and the key that configures it.
     pub proxy: Option<(&'a tunnel::Proxy, &'static str)>,
-    /// Where to connect in place of the host: no forward proxy counts then. Empty: nowhere else.
+    /// The addresses to connect to instead of the host, without a forward proxy; empty for the
+    /// host.
     pub address: &'a [Target],
     /// The timeout of name resolution, connection and TLS together.
     pub connect_timeout: Duration,
 }
 
 impl<'a> Route<'a> {
-    /// The straight way to the host of `url`, without HTTP/2.
+    /// Returns the direct route to the host of `url`, without HTTP/2.
     #[must_use]
     pub fn to(url: &'a Url, connect_timeout: Duration) -> Route<'a> {
         let host = url.host_str().unwrap_or_default();
@@ -109,8 +110,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Where connections lead first: the forward proxy, the addresses that are configured, or the
-    /// server itself.
+    /// The targets of the first hop: the forward proxy, the configured addresses, or the server.
     #[must_use]
     pub fn targets(&self) -> Vec<Target> {
         match self.proxy {
@@ -126,7 +126,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Where the first part of the way is written.
+    /// The key that sets the first hop.
     fn written(&self) -> &'static str {
         match self.proxy {
             Some((_, key)) => key,
@@ -136,16 +136,16 @@ impl<'a> Route<'a> {
     }
 }
 
-/// The protocols that a connection may use.
+/// The protocols to offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocols {
-    /// HTTP/2 if the server offers it.
+    /// HTTP/2 if the server supports it.
     Any,
     /// HTTP/1.1, for an upgrade.
     Http1,
 }
 
-/// Makes connections to one server.
+/// Opens connections to one server.
 pub struct Dialer {
     host: String,
     port: u16,
@@ -155,7 +155,7 @@ pub struct Dialer {
     proxy: Option<tunnel::Proxy>,
     connect_timeout: Duration,
     addresses: Arc<Addresses>,
-    /// `None`: without TLS.
+    /// `None` without TLS.
     tls: Option<Tls>,
 }
 
@@ -169,30 +169,30 @@ struct Tls {
 pub struct Dialed {
     /// The address it leads to.
     pub address: SocketAddr,
-    /// Its bytes.
+    /// Its byte stream.
     pub transport: Transport,
-    /// How long each part of it took.
+    /// The time of each step.
     pub took: Took,
 }
 
-/// How long the parts of a connection took.
+/// The time of each step of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Took {
-    /// To connect.
+    /// TCP.
     pub tcp: Duration,
-    /// For the forward proxy to connect.
+    /// The forward proxy's tunnel.
     pub tunnel: Duration,
-    /// For the TLS handshake.
+    /// The TLS handshake.
     pub tls: Duration,
 }
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Dialed, DialError>> + Send + 'a>>;
 
 impl Dialer {
-    /// Makes connections by `route`; `addresses` are those of its [`Route::targets`].
+    /// Returns a dialer for `route`; `addresses` are those of its [`Route::targets`].
     ///
     /// # Errors
-    /// [`tls::Error`] if there are no certificates to verify the server by.
+    /// [`tls::Error`] if no certificate authority is available to verify the server.
     pub fn new(route: &Route<'_>, addresses: Arc<Addresses>) -> Result<Dialer, tls::Error> {
         let tls = if route.tls {
             let mut config = tls::config_of_client(route.ca_file, route.identity)?;
@@ -229,16 +229,16 @@ impl Dialer {
         })
     }
 
-    /// The addresses of the first part of the way.
+    /// The addresses of the first hop.
     #[must_use]
     pub fn addresses(&self) -> &Arc<Addresses> {
         &self.addresses
     }
 
-    /// A new connection, within the route's `connect_timeout`.
+    /// Opens a connection within the route's `connect_timeout`.
     ///
     /// # Errors
-    /// [`DialError`] says why there is none.
+    /// [`DialError`] if every attempt failed or the time is up.
     pub async fn dial(&self, protocols: Protocols) -> Result<Dialed, DialError> {
         self.addresses.look_up_if_due();
         let began = timers();
@@ -249,14 +249,14 @@ impl Dialer {
             Ok(ended) => return ended,
             Err(_elapsed) => self.late(tried.is_empty()),
         };
-        // those that failed before are known by now
+        // earlier failures are recorded by now
         for (address, began) in tried {
             self.addresses.failed(address, began, &late.to_string());
         }
         Err(late)
     }
 
-    /// That the time was over: while the name was looked up, or later.
+    /// Returns the error for a timeout, during name resolution or later.
     fn late(&self, is_unresolved: bool) -> DialError {
         let limit = self.connect_timeout;
         if is_unresolved {
@@ -289,7 +289,7 @@ impl Dialer {
         }
     }
 
-    /// Races all addresses. Whatever is under way is in `tried`, with the moment at which it began.
+    /// Races all addresses. `tried` holds the attempts in progress and when each started.
     async fn race(
         &self,
         protocols: Protocols,
@@ -337,20 +337,20 @@ impl Dialer {
                 },
                 () = connected.notified() => next_at = next_at.max(timers() + HANDSHAKE_DELAY),
                 () = sleep_until(next_at), if next.is_some() => {}
-                // the sender is in hand
+                // the sender is held here
                 _ = known.changed(), if is_looking => {}
             }
         }
     }
 
-    /// The failure of all addresses as one.
+    /// Combines the failures of all addresses into one.
     fn conclude(&self, failures: Vec<DialError>) -> DialError {
         let mut all = Vec::new();
         let mut last = None;
         for failure in failures {
             match failure {
                 DialError::Connect { causes, .. } => all.extend(causes),
-                // it came further, and so says more
+                // it got further, so it says more
                 failure => last = Some(failure),
             }
         }
@@ -378,8 +378,8 @@ impl Dialer {
         }
     }
 
-    /// One attempt at one address, as part of a race that `began` then. Tells `connected` when what
-    /// follows TCP begins.
+    /// Makes one attempt at one address, in a race that started at `began`. Notifies `connected`
+    /// when TCP is established.
     async fn attempt(
         &self,
         address: SocketAddr,
@@ -450,7 +450,7 @@ impl Dialer {
     }
 }
 
-/// The first attempt to end, and how.
+/// Waits for the first attempt to end; returns it and its result.
 async fn first(
     attempts: &mut Vec<(SocketAddr, Attempt<'_>)>,
 ) -> (SocketAddr, Result<Dialed, DialError>) {

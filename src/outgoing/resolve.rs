@@ -1,7 +1,7 @@
-//! DNS: the addresses of a name, one query for each family.
+//! DNS: resolves a name, with one query per family.
 //!
-//! The system's settings are read anew for each query, because a laptop changes networks. A name that
-//! DNS does not know may still be known to the system (NIS, mDNS), which is asked then.
+//! Each query reads the system's settings anew, because a laptop changes networks. A name that DNS
+//! does not know is then looked up by the system, which may know it otherwise (NIS, mDNS).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::net::NetError;
 use tokio::time::{Instant, timeout};
 
-/// How often a query is sent again that was not answered. UDP loses packets.
+/// How often an unanswered query is sent again, as UDP loses packets.
 const RETRIES: usize = 2;
 
 /// A family of addresses.
@@ -27,10 +27,10 @@ pub(super) enum Family {
 /// The name servers.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Servers {
-    /// Those of the system.
+    /// The system's.
     #[default]
     System,
-    /// One, under a test's control.
+    /// A test's own.
     #[cfg(test)]
     At(std::net::SocketAddr),
 }
@@ -39,20 +39,20 @@ pub(super) enum Servers {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) addresses: Vec<IpAddr>,
-    /// The end of the records' time to live.
+    /// When the records expire.
     pub(super) valid_until: Instant,
 }
 
-/// Why a name has no address.
+/// Why a name could not be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Problem {
     /// The name does not exist.
     NoSuchName,
     /// The name has no address of this family.
     NoRecords,
-    /// No name server answered within this time.
+    /// No name server answered within this time limit.
     Silent(Duration),
-    /// Anything else, described.
+    /// Another error, described.
     Other(String),
 }
 
@@ -82,10 +82,10 @@ impl From<NetError> for Problem {
     }
 }
 
-/// Asks `servers` for the addresses of `host` in one `family`. Ends within `limit`.
+/// Queries `servers` for the addresses of `host` in one `family`. Takes at most `limit`.
 ///
 /// # Errors
-/// [`Problem`] if there is none.
+/// [`Problem`] if there are no addresses.
 pub(super) async fn ask(
     servers: &Servers,
     host: &str,
@@ -119,7 +119,7 @@ pub(super) async fn ask(
     }
 }
 
-/// The addresses of `host` as the system knows them; none if it does not.
+/// The addresses of `host` according to the system resolver; empty if there are none.
 pub(super) async fn ask_system(host: &str) -> Vec<IpAddr> {
     let found = tokio::net::lookup_host((host, 0)).await;
     found.map_or_else(
@@ -130,7 +130,7 @@ pub(super) async fn ask_system(host: &str) -> Vec<IpAddr> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! A name server under the test's control.
+    //! A name server for tests.
 
     use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
     use std::sync::{Arc, Mutex};
@@ -142,7 +142,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A resolver of the one name server at `address`.
+    /// Returns a resolver that uses only the name server at `address`.
     pub(super) fn at(address: SocketAddr) -> ResolverBuilder<TokioRuntimeProvider> {
         let mut server = NameServerConfig::udp(address.ip());
         for connection in &mut server.connections {
@@ -152,22 +152,22 @@ pub(super) mod tests {
         TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
     }
 
-    /// What a name server does with the queries of one family.
+    /// The behaviour of a name server for the queries of one family.
     #[derive(Clone, Debug)]
     pub(in crate::outgoing) enum Reply {
-        /// Answers with these, for the seconds given.
+        /// Answers with these addresses and this TTL in seconds.
         Addresses(Vec<IpAddr>, u32),
         /// Answers that the name does not exist.
         NoSuchName,
-        /// Drops them.
+        /// Drops queries.
         Nothing,
     }
 
-    /// A name server that treats every name alike.
+    /// A name server that treats every name the same.
     #[derive(Clone, Debug)]
     pub(in crate::outgoing) struct NameServer {
         pub(in crate::outgoing) address: SocketAddr,
-        /// For A and AAAA.
+        /// The behaviour for A and AAAA.
         replies: Arc<Mutex<[Reply; 2]>>,
         queries: Arc<Mutex<usize>>,
     }
@@ -194,17 +194,17 @@ pub(super) mod tests {
             server
         }
 
-        /// Replies in another way from now on.
+        /// Changes the behaviour.
         pub(in crate::outgoing) fn reply_with(&self, v4: Reply, v6: Reply) {
             *self.replies.lock().unwrap() = [v4, v6];
         }
 
-        /// How many queries have come.
+        /// The number of queries received.
         pub(in crate::outgoing) fn queries(&self) -> usize {
             *self.queries.lock().unwrap()
         }
 
-        /// The reply to a query, which has one question (RFC 1035, section 4).
+        /// Returns the response to a query, which has one question (RFC 1035, section 4).
         fn reply(&self, query: &[u8]) -> Option<Vec<u8>> {
             let mut end = 12;
             while query[end] != 0 {

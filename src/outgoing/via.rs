@@ -8,6 +8,9 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+/// [`VIA`] as it is written on the wire.
+pub const VIA_FIELD: &str = "X-Collibra-Auth-Proxy-Via";
+
 /// The header: the marks of the processes that the request has passed, with commas in between.
 pub const VIA: HeaderName = HeaderName::from_static("x-collibra-auth-proxy-via");
 

@@ -7,7 +7,7 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::config;
 use super::limit::{Admitted, Exceeded, Limiter};
-use super::plan::Client;
+use super::listener_state::Client;
 use super::policy::pattern::Pattern;
 use crate::clock::Instant;
 use crate::local_token;

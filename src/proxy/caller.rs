@@ -13,8 +13,8 @@ use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
 
+use super::min_rate::MinRate;
 use super::overhead::Progress;
-use super::pace::Pace;
 use crate::upstream::session::{Chunk, is_http11};
 
 /// The size in bytes of the pieces of a response that are read from the instance while the caller
@@ -35,7 +35,7 @@ pub(super) struct Stream {
     /// Set once the response's head is sent.
     sending: Option<SendStream<Bytes>>,
     /// The rate at which the caller reads the response.
-    pace: Pace,
+    min_rate: MinRate,
     /// Returns whether the response is complete.
     is_ended: bool,
     sent: u64,
@@ -69,13 +69,13 @@ impl CallerError {
 }
 
 impl Stream {
-    /// Returns a request whose head was read; `pace` limits how slowly its caller may read the
+    /// Returns a request whose head was read; `min_rate` limits how slowly its caller may read the
     /// response.
     pub(super) fn new(
         head: RequestHeader,
         body: RecvStream,
         respond: SendResponse<Bytes>,
-        pace: Pace,
+        min_rate: MinRate,
         progress: Arc<Progress>,
     ) -> Stream {
         Stream {
@@ -83,7 +83,7 @@ impl Stream {
             body,
             respond,
             sending: None,
-            pace,
+            min_rate,
             is_ended: false,
             sent: 0,
             progress,
@@ -99,7 +99,7 @@ impl Stream {
 
     /// Waits until the caller has room for a part of the response; returns how many bytes.
     async fn room(&mut self, wanted: usize) -> Result<usize, CallerError> {
-        let (Some(sending), pace) = (&mut self.sending, &mut self.pace) else {
+        let (Some(sending), min_rate) = (&mut self.sending, &mut self.min_rate) else {
             return Ok(wanted);
         };
         if sending.capacity() == 0 {
@@ -109,7 +109,7 @@ impl Stream {
             loop {
                 let room = sending.capacity();
                 if room > 0 {
-                    pace.resume();
+                    min_rate.resume();
                     return std::task::Poll::Ready(Ok(room));
                 }
                 match sending.poll_capacity(cx) {
@@ -118,7 +118,7 @@ impl Stream {
                         return std::task::Poll::Ready(Err(CallerError::Gone));
                     }
                     std::task::Poll::Pending => {
-                        std::task::ready!(pace.wait(cx));
+                        std::task::ready!(min_rate.wait(cx));
                         return std::task::Poll::Ready(Err(CallerError::TooSlow));
                     }
                 }
@@ -133,7 +133,7 @@ impl Stream {
             let room = self.room(data.len()).await?;
             let part = data.split_to(room);
             let is_end = is_last && data.is_empty();
-            self.pace.moved(u64::try_from(room).unwrap_or(0));
+            self.min_rate.moved(u64::try_from(room).unwrap_or(0));
             self.progress.moved(room);
             self.sent += u64::try_from(room).unwrap_or(0);
             let Some(sending) = &mut self.sending else {
@@ -307,7 +307,7 @@ impl Caller {
                 let sent = stream.respond.send_response(to_http(*head), is_last);
                 stream.sending = Some(sent.map_err(|_| CallerError::Gone)?);
                 stream.is_ended = is_last;
-                stream.pace.reset();
+                stream.min_rate.reset();
                 Ok(())
             }
         }

@@ -56,7 +56,7 @@ pub(super) async fn serve(
     listening: &Arc<Listening>,
     registered: &Registered,
 ) {
-    let metrics = Arc::clone(&listening.plan.load().metrics);
+    let metrics = Arc::clone(&listening.state.load().metrics);
     let mut stream: Stream = Box::new(stream);
     let mut read = BytesMut::new();
     let mut is_first = true;

@@ -8,7 +8,7 @@ use pingora::http::RequestHeader;
 
 use super::identify::Caller;
 use super::limit::Admitted;
-use super::plan::{Client, Plan};
+use super::listener_state::{Client, ListenerState};
 use super::respond::Refusal;
 use crate::clock::{Clock, Instant};
 use crate::telemetry::{AppMetrics, InFlight, Label};
@@ -18,8 +18,8 @@ use crate::trace::{EndedRequest, RequestSpan, TRACEPARENT};
 /// The state of one request.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// The plan in force when its head was complete.
-    pub(super) plan: Arc<Plan>,
+    /// The state in force when its head was complete.
+    pub(super) state: Arc<ListenerState>,
     /// Its caller, as far as it is known.
     pub(super) caller: Caller,
     /// The name of the app that its sender claims to be, and did not prove to be.
@@ -51,8 +51,8 @@ pub(super) struct Context {
 
 impl Context {
     /// Returns the state of a request whose head was complete at `started`.
-    pub(super) fn new(plan: Arc<Plan>, started: Instant) -> Context {
-        let client = Arc::clone(&plan.client);
+    pub(super) fn new(state: Arc<ListenerState>, started: Instant) -> Context {
+        let client = Arc::clone(&state.client);
         Context {
             caller: Caller::Anyone,
             claimed_app: None,
@@ -68,7 +68,7 @@ impl Context {
             span: None,
             in_flight: None,
             client,
-            plan,
+            state,
         }
     }
 
@@ -101,13 +101,13 @@ impl Context {
     pub(super) fn app_metrics(&self) -> &AppMetrics {
         match &self.caller {
             Caller::App(app) => app.metrics(),
-            Caller::Anyone | Caller::Owner => &self.plan.nobody,
+            Caller::Anyone | Caller::Owner => &self.state.nobody,
         }
     }
 
     /// Starts the request's span, if tracing is on.
     pub(super) fn begin_span(&mut self, head: &RequestHeader, clock: &dyn Clock) {
-        if let Some(tracer) = &self.plan.tracer {
+        if let Some(tracer) = &self.state.tracer {
             let span = tracer.request(&head.method, &head.headers, clock.wall());
             self.span = Some(Box::new(span));
         }
@@ -140,7 +140,7 @@ impl Context {
             path: head.uri.path(),
             status,
             instance: &self.client.upstream.instance().host,
-            listener: &self.plan.listener.name,
+            listener: &self.state.listener.name,
             client: &self.client.name,
             app: self.app().map(|app| &**app),
             refused: self

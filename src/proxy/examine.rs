@@ -9,9 +9,9 @@ use pingora::http::RequestHeader;
 
 use super::context::Context;
 use super::hop_by_hop;
-use super::identify::{Caller, Door, Known};
+use super::identify::{Caller, ConnectionIdentity, Known};
+use super::listener_state::{Client, ListenerState, Route};
 use super::local::Endpoint;
-use super::plan::{Client, Plan, Route};
 use super::policy::{self, Denied, PathReadings};
 use super::respond::Refusal;
 use super::target::{self, Malformed};
@@ -40,13 +40,13 @@ pub(super) fn examine(
     certificate: &[String],
     clock: &dyn Clock,
 ) -> Result<Disposition, Refusal> {
-    let plan = Arc::clone(&context.plan);
-    let plan = &*plan;
-    let absolute = check_form(plan, request)?;
+    let state = Arc::clone(&context.state);
+    let state = &*state;
+    let absolute = check_form(state, request)?;
     match absolute {
         Some(client) => context.lead_to(client),
-        None if plan.routes.is_empty() => {}
-        None => route(plan, context, request)?,
+        None if state.routes.is_empty() => {}
+        None => route(state, context, request)?,
     }
     let methods = policy::methods(&request.method, &request.headers, request.uri.query());
     let methods = methods.ok_or(Refusal::Method)?;
@@ -56,27 +56,27 @@ pub(super) fn examine(
     let path = request.uri.path();
     let paths = PathReadings::of(path).map_err(Refusal::Malformed)?;
 
-    let door = Door {
-        app: plan.app.as_ref(),
+    let identity = ConnectionIdentity {
+        app: state.app.as_ref(),
         certificate,
     };
     let client = Arc::clone(&context.client);
     let token_path = &client.upstream.instance().token_path;
-    if let Some(endpoint) = Endpoint::of(&request.method, &paths, token_path, plan.policy.sessions)
+    if let Some(endpoint) = Endpoint::of(&request.method, &paths, token_path, state.policy.sessions)
     {
         // a caller that is already identified need not send credentials
-        if let Some(app) = door.app(&plan.apps) {
+        if let Some(app) = identity.app(&state.apps) {
             context.comes_from(Caller::App(app));
         }
         return Ok(Disposition::Answer(endpoint));
     }
     let known = Known {
-        apps: &plan.apps,
+        apps: &state.apps,
         client: &client,
-        revoked: &plan.revoked,
+        revoked: &state.revoked,
         now: clock.wall(),
     };
-    let Some(caller) = known.identify(door, &request.headers) else {
+    let Some(caller) = known.identify(identity, &request.headers) else {
         context.claimed_app = known.claimed(&request.headers);
         return Err(Refusal::UnknownApp);
     };
@@ -116,7 +116,7 @@ fn check_policy(
     methods: &[Method],
     paths: &PathReadings<'_>,
 ) -> Result<(), Refusal> {
-    if let Some(denied) = context.plan.policy.denied(methods, paths) {
+    if let Some(denied) = context.state.policy.denied(methods, paths) {
         return Err(Refusal::Denied(denied));
     }
     if let Caller::App(app) = &context.caller {
@@ -132,7 +132,7 @@ fn check_policy(
 /// Checks that the head is unambiguous and sent by a program, not a page. An absolute target
 /// becomes its path; if it names an instance, that instance's client is returned.
 fn check_form<'a>(
-    plan: &'a Plan,
+    state: &'a ListenerState,
     request: &mut RequestHeader,
 ) -> Result<Option<&'a Arc<Client>>, Refusal> {
     if via::is_loop(&request.headers) {
@@ -142,19 +142,19 @@ fn check_form<'a>(
         return Err(Refusal::Method);
     }
     target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
-    let hosts = &plan.listener.hosts;
+    let hosts = &state.listener.hosts;
     let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
     let host_is_accepted = browser::is_accepted(hosts, &host);
     let mut named = None;
     let is_ours = |host: &str| {
-        named = plan.client_at(host);
+        named = state.client_at(host);
         named.is_some() || browser::is_accepted(hosts, host)
     };
     let path = target::check_target(request.raw_path(), is_ours).map_err(Refusal::Malformed)?;
     // an absolute target's authority, checked above, replaces Host (RFC 9112, section 3.2.2)
     if path.is_none() && !host_is_accepted {
         return Err(Refusal::Host {
-            listener: plan.listener.name.to_string(),
+            listener: state.listener.name.to_string(),
             accepted: hosts.join(", "),
         });
     }
@@ -169,13 +169,17 @@ fn check_form<'a>(
 
 /// Selects the client by the path, and strips the route's prefix. Every reading of the path must
 /// lead to the same route, because the instance may use any of them.
-fn route(plan: &Plan, context: &mut Context, request: &mut RequestHeader) -> Result<(), Refusal> {
+fn route(
+    state: &ListenerState,
+    context: &mut Context,
+    request: &mut RequestHeader,
+) -> Result<(), Refusal> {
     let ambiguous = || Refusal::Malformed(Malformed::Route);
     let paths = PathReadings::of(request.uri.path()).map_err(Refusal::Malformed)?;
-    let route = plan.route(paths.likely());
+    let route = state.route(paths.likely());
     let client =
-        |route: Option<&Route>| Arc::as_ptr(route.map_or(&plan.client, |route| &route.client));
-    if !paths.all(|path| client(plan.route(path)) == client(route)) {
+        |route: Option<&Route>| Arc::as_ptr(route.map_or(&state.client, |route| &route.client));
+    if !paths.all(|path| client(state.route(path)) == client(route)) {
         return Err(ambiguous());
     }
     let Some(route) = route else {

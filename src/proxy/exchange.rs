@@ -19,9 +19,9 @@ use super::form_method::{FormMethod, NoMethod};
 use super::hop_by_hop;
 use super::inject::{self, ClientView, Destination, REQUEST_ID};
 use super::listener::Listening;
+use super::listener_state::Client;
 use super::local::{self, Endpoint};
 use super::peer::Peer;
-use super::plan::Client;
 use super::record::{self, Sent};
 use super::replay::{self, Unauthorized};
 use super::request_body::{Body, BodyState, Reading};
@@ -59,10 +59,10 @@ pub(super) async fn serve(
     malformed: Option<Malformed>,
 ) -> After {
     let clock = &*listening.clock;
-    let mut context = Context::new(listening.plan.load_full(), clock.now());
+    let mut context = Context::new(listening.state.load_full(), clock.now());
     context.begin_span(caller.head(), clock);
     let mut exchange = Exchange {
-        body: Body::of(caller, context.plan.listener.min_body_rate),
+        body: Body::of(caller, context.state.listener.min_body_rate),
         caller,
         listening,
         context: &mut context,
@@ -131,7 +131,7 @@ impl Exchange<'_> {
         self.form = FormMethod::of(self.caller.method(), &self.caller.head().headers);
         let _ = self.context.in_flight();
         self.hold_token().await?;
-        let is_upgrade = self.context.plan.listener.upgrades
+        let is_upgrade = self.context.state.listener.upgrades
             && self.body.is_done()
             && hop_by_hop::asks_for_websocket(self.caller.head());
 
@@ -363,7 +363,9 @@ impl Exchange<'_> {
     /// Waits for the instance while reading from the caller.
     async fn event<T>(&mut self, reading: Reading, instance: impl Future<Output = T>) -> Event<T> {
         let caller = &mut *self.caller;
-        let Body { state, pace, .. } = &mut self.body;
+        let Body {
+            state, min_rate, ..
+        } = &mut self.body;
         let is_due = *state == BodyState::Due;
         let from_caller = async {
             match reading {
@@ -379,11 +381,11 @@ impl Exchange<'_> {
                 Ok(read) => Event::Body(read),
                 Err(error) => Event::Caller(error),
             },
-            () = poll_fn(|cx| pace.wait(cx)), if is_due && reading == Reading::Body => {
+            () = poll_fn(|cx| min_rate.wait(cx)), if is_due && reading == Reading::Body => {
                 Event::Caller(CallerError::TooSlow)
             }
         };
-        pace.resume();
+        min_rate.resume();
         event
     }
 
@@ -479,7 +481,7 @@ impl Exchange<'_> {
             head.insert_header(REQUEST_ID, id.clone())?;
         }
         let way = ClientView {
-            scheme: self.context.plan.listener.scheme(),
+            scheme: self.context.state.listener.scheme(),
             host: request.headers.get(HOST),
             prefix: self.context.stripped.as_deref().unwrap_or_default(),
         };
@@ -621,7 +623,7 @@ impl Exchange<'_> {
             }
         };
         let app = self.context.app().map_or("", |app| app);
-        self.context.plan.metrics.refused(refusal.reason(), app);
+        self.context.state.metrics.refused(refusal.reason(), app);
         self.say_farewell();
         let answer = respond::answer(&refusal);
         let is_over = refusal.ends_connection() || *self.caller.method() == Method::CONNECT;

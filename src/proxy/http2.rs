@@ -23,8 +23,8 @@ use super::caller::{Caller, Stream};
 use super::exchange;
 use super::idle::Registered;
 use super::listener::{KEEP_ALIVE, Limits, Listening};
+use super::min_rate::MinRate;
 use super::overhead::{Overhead, Progress};
-use super::pace::Pace;
 use super::peer::Peer;
 use super::stream::CallerStream;
 
@@ -128,8 +128,8 @@ pub(super) async fn serve(
                 if !is_ending {
                     patience = KEEP_ALIVE;
                 }
-                let pace = Pace::of(limits.min_body_rate);
-                let Some(caller) = caller(request, respond, pace, &progress) else {
+                let min_rate = MinRate::of(limits.min_body_rate);
+                let Some(caller) = caller(request, respond, min_rate, &progress) else {
                     malformed += 1;
                     if malformed == MALFORMED {
                         break;
@@ -143,7 +143,7 @@ pub(super) async fn serve(
                 });
             }
             Event::Flood => {
-                let name = Arc::clone(&listening.plan.load().listener.name);
+                let name = Arc::clone(&listening.state.load().listener.name);
                 info!(listener = %name, "an HTTP/2 connection was closed: it sent a flood of frames");
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 let _ = timeout(LINGER, poll_fn(|cx| connection.poll_closed(cx))).await;
@@ -191,7 +191,7 @@ fn options(max_header_bytes: usize) -> Builder {
 fn caller(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    pace: Pace,
+    min_rate: MinRate,
     progress: &Arc<Progress>,
 ) -> Option<Caller> {
     let (parts, body) = request.into_parts();
@@ -202,7 +202,7 @@ fn caller(
         return None;
     }
     let progress = Arc::clone(progress);
-    let stream = Stream::new(head, body, respond, pace, progress);
+    let stream = Stream::new(head, body, respond, min_rate, progress);
     Some(Caller::Http2(Box::new(stream)))
 }
 

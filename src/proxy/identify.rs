@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::app::{App, Apps};
-use super::plan::Client;
+use super::listener_state::Client;
 use crate::local_token::request::{self, Credentials};
 use crate::local_token::{self, Revoked, Subject, login};
 
@@ -25,14 +25,14 @@ pub(super) enum Caller {
 
 /// What a connection reveals about its caller before any request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Door<'a> {
+pub(super) struct ConnectionIdentity<'a> {
     /// The app of every caller of this listener, if set.
     pub(super) app: Option<&'a Arc<App>>,
     /// The names in its verified certificate.
     pub(super) certificate: &'a [String],
 }
 
-impl Door<'_> {
+impl ConnectionIdentity<'_> {
     /// The app that the connection identifies, if it does.
     pub(super) fn app(&self, apps: &Apps) -> Option<Arc<App>> {
         let by_certificate = || apps.on_certificate(self.certificate);
@@ -54,11 +54,15 @@ pub(super) struct Known<'a> {
 
 impl Known<'_> {
     /// Who sent a request with these `headers`; `None` if it is nobody known.
-    pub(super) fn identify(&self, door: Door<'_>, headers: &HeaderMap) -> Option<Caller> {
+    pub(super) fn identify(
+        &self,
+        identity: ConnectionIdentity<'_>,
+        headers: &HeaderMap,
+    ) -> Option<Caller> {
         if self.apps.is_empty() {
             return Some(Caller::Anyone);
         }
-        if let Some(app) = door.app(self.apps) {
+        if let Some(app) = identity.app(self.apps) {
             return Some(Caller::App(app));
         }
         let mut shown = headers.get_all(AUTHORIZATION).iter();

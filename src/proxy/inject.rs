@@ -1,8 +1,7 @@
 //! Rewrites the headers of requests and responses.
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HOST, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
-    TRANSFER_ENCODING,
+    CONTENT_LENGTH, HOST, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
 };
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri, Version};
@@ -11,7 +10,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::hop_by_hop;
 use crate::browser::host_of_authority;
-use crate::outgoing::via::{self, VIA};
+use crate::outgoing::via::{self, VIA_FIELD};
 use crate::upstream::Instance;
 
 /// The header with a request's id in other logs.
@@ -76,8 +75,9 @@ pub(super) fn outgoing(
         }
     }
     let via = via::passed_on(&request.headers);
-    request.insert_header(VIA, via)?;
-    request.insert_header(AUTHORIZATION, authorization.clone())?;
+    // as text: pingora copies a HeaderName's, and borrows this
+    request.insert_header(VIA_FIELD, via)?;
+    request.insert_header("Authorization", authorization.clone())?;
     Ok(request)
 }
 
@@ -286,7 +286,7 @@ mod tests {
             .unwrap();
         request.append_header("X-Named", "1").unwrap();
         let sent = sent(&request, false, false);
-        let via = format!("{VIA}: {}", via::own().to_str().unwrap());
+        let via = format!("{}: {}", via::VIA, via::own().to_str().unwrap());
         assert_eq!(
             fields(&sent),
             [

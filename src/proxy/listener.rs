@@ -1,7 +1,7 @@
 //! Accepts connections and serves them until told to stop.
 //!
-//! The plan for requests can be replaced meanwhile ([`Listening::follow`]): the socket and all
-//! connections stay open, and the next request on each follows the new plan.
+//! The state for requests can be replaced meanwhile ([`Listening::follow`]): the socket and all
+//! connections stay open, and the next request on each follows the new state.
 //!
 //! At `max_connections`, and when the file descriptors are used up, the connection that was idle
 //! for longest is closed to make room.
@@ -22,8 +22,8 @@ use tracing::warn;
 
 use super::idle::{Idle, Registered};
 use super::limit::Limiter;
+use super::listener_state::ListenerState;
 use super::peer::Peer;
-use super::plan::Plan;
 use super::stream::CallerStream;
 use super::tls::Tls;
 use super::transport::Transport;
@@ -69,8 +69,8 @@ pub(super) struct Limits {
 /// A running listener.
 #[derive(Debug)]
 pub struct Listening {
-    /// The plan for the next request.
-    pub(super) plan: ArcSwap<Plan>,
+    /// The state for the next request.
+    pub(super) state: ArcSwap<ListenerState>,
     /// The clock for token expiry and request times.
     pub(super) clock: Arc<dyn Clock>,
     /// Whether each connection ends after its request.
@@ -82,16 +82,16 @@ pub struct Listening {
     max_connections: AtomicUsize,
     closed: watch::Sender<bool>,
     /// Whether another process will accept the callers that wait when this one stops.
-    has_heir: AtomicBool,
+    has_successor: AtomicBool,
 }
 
 impl Listening {
-    /// Returns a listener that serves requests by `plan`; `clock` decides when tokens expire.
+    /// Returns a listener that serves requests by `state`; `clock` decides when tokens expire.
     #[must_use]
-    pub fn new(plan: Arc<Plan>, clock: Arc<dyn Clock>) -> Listening {
-        let max_connections = plan.listener.max_connections;
+    pub fn new(state: Arc<ListenerState>, clock: Arc<dyn Clock>) -> Listening {
+        let max_connections = state.listener.max_connections;
         Listening {
-            plan: ArcSwap::new(plan),
+            state: ArcSwap::new(state),
             idle: Idle::new(Arc::clone(&clock)),
             clock,
             ending: AtomicBool::new(false),
@@ -99,14 +99,14 @@ impl Listening {
             permits: Arc::new(Semaphore::new(max_connections)),
             max_connections: AtomicUsize::new(max_connections),
             closed: watch::Sender::new(false),
-            has_heir: AtomicBool::new(false),
+            has_successor: AtomicBool::new(false),
         }
     }
 
-    /// Serves later requests by `plan`. Open connections keep their limits for heads.
-    pub fn follow(&self, plan: Arc<Plan>) {
-        self.limit(plan.listener.max_connections);
-        self.plan.store(plan);
+    /// Serves later requests by `state`. Open connections keep their limits for heads.
+    pub fn follow(&self, state: Arc<ListenerState>) {
+        self.limit(state.listener.max_connections);
+        self.state.store(state);
     }
 
     /// Serves `socket` until [`Listening::close`] or [`Listening::retire`] is called, then closes
@@ -142,7 +142,7 @@ impl Listening {
             };
             self.admit(stream, permit, &connections);
         }
-        if self.has_heir.load(Ordering::Relaxed) {
+        if self.has_successor.load(Ordering::Relaxed) {
             return;
         }
         // for the kernel these callers are already connected
@@ -154,8 +154,8 @@ impl Listening {
 
     /// The socket stays open in another process: callers waiting at it when this listener closes
     /// are left to that process.
-    pub fn has_heir(&self) {
-        self.has_heir.store(true, Ordering::Relaxed);
+    pub fn has_successor(&self) {
+        self.has_successor.store(true, Ordering::Relaxed);
     }
 
     /// Stops accepting, and closes every idle connection; the others close after their request.
@@ -239,7 +239,7 @@ impl Listening {
             .reported
             .is_none_or(|at| now.since(at) >= REPORT_PAUSE);
         if is_due {
-            let listener = Arc::clone(&self.plan.load().listener.name);
+            let listener = Arc::clone(&self.state.load().listener.name);
             let count = std::mem::take(&mut failures.count);
             failures.reported = Some(now);
             warn!(%listener, count, "cannot accept a connection: {error}");
@@ -252,16 +252,16 @@ impl Listening {
         permit: Option<OwnedSemaphorePermit>,
         connections: &TaskTracker,
     ) {
-        let plan = self.plan.load();
-        let listener = &plan.listener;
+        let state = self.state.load();
+        let listener = &state.listener;
         let limits = Limits {
             header_timeout: listener.header_timeout,
             max_header_bytes: listener.max_header_bytes,
             min_body_rate: listener.min_body_rate,
         };
         let tls = listener.tls.as_ref().map(Tls::acceptor);
-        let open = plan.metrics.connection();
-        drop(plan);
+        let open = state.metrics.connection();
+        drop(state);
         let listening = Arc::clone(self);
         connections.spawn(async move {
             if let Some(transport) = shake_hands(stream, tls, limits.header_timeout).await {

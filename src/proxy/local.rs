@@ -112,7 +112,7 @@ pub(super) async fn answer(
         }
         Endpoint::OpenSession => {
             let shown = login::read(authorization, &body);
-            let over_tls = context.plan.listener.tls.is_some();
+            let over_tls = context.state.listener.tls.is_some();
             match sign(context, &shown, SESSION_LIFE, listening) {
                 Ok(token) => Ok(opened(&token, over_tls)),
                 Err(Unsigned::Unknown) => Err(Refusal::UnknownApp),
@@ -123,11 +123,11 @@ pub(super) async fn answer(
             if let Err(wait) = admit(context, listening) {
                 return Ok(Err(Refusal::TokenLimit(wait)));
             }
-            let plan = &context.plan;
+            let state = &context.state;
             let known = Known {
-                apps: &plan.apps,
+                apps: &state.apps,
                 client: &context.client,
-                revoked: &plan.revoked,
+                revoked: &state.revoked,
                 now: clock.wall(),
             };
             known.revoke(headers);
@@ -178,13 +178,13 @@ fn identify(context: &mut Context, shown: &[Credentials]) -> bool {
     if matches!(context.caller, Caller::App(_)) {
         return true;
     }
-    let plan = Arc::clone(&context.plan);
-    if let Some(caller) = by_pair(&plan.apps, &context.client, shown) {
+    let state = Arc::clone(&context.state);
+    if let Some(caller) = by_pair(&state.apps, &context.client, shown) {
         context.comes_from(caller);
         return true;
     }
-    context.claimed_app = claimed_by(&plan.apps, shown);
-    plan.apps.is_empty()
+    context.claimed_app = claimed_by(&state.apps, shown);
+    state.apps.is_empty()
 }
 
 /// A local token for the caller of the request.
@@ -258,7 +258,7 @@ fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
         answer = answer.with(RETRY_AFTER.as_str(), seconds.to_string());
     }
     let app = context.app().map_or("", |app| app);
-    context.plan.metrics.refused(refusal.reason(), app);
+    context.state.metrics.refused(refusal.reason(), app);
     context.refusal = Some(refusal);
     if by_header {
         let challenge = super::respond::CHALLENGE.to_owned();

@@ -50,17 +50,17 @@ pub(super) fn write(
     context.in_flight().count(&ended);
     let trace_id = ended.trace_id;
     context.end_span(caller.head(), clock, sent.status, sent.error.as_deref());
-    if !context.plan.access_log || !access::is_on() {
+    if !context.state.access_log || !access::is_on() {
         return;
     }
     let request = caller.head();
-    let plan = &context.plan;
-    let trusted = &plan.listener.trusted_proxies;
+    let state = &context.state;
+    let trusted = &state.listener.trusted_proxies;
     let by_proxies = peer.address.filter(|_| !trusted.is_empty());
     let user_agent = || request.headers.get(USER_AGENT).cloned();
     access::write(Record {
         at: clock.wall(),
-        listener: Arc::clone(&plan.listener.name),
+        listener: Arc::clone(&state.listener.name),
         peer: peer.address,
         forwarded: by_proxies
             .and_then(|peer| forwarded::caller(&request.headers, peer.ip(), trusted)),
@@ -71,7 +71,7 @@ pub(super) fn write(
         trace_id,
         method: request.method.clone(),
         uri: request.uri.clone(),
-        user_agent: plan.log_user_agent.then(user_agent).flatten(),
+        user_agent: state.log_user_agent.then(user_agent).flatten(),
         status: sent.status,
         bytes: ended.response_bytes,
         took,

@@ -6,7 +6,7 @@
 
 use http::StatusCode;
 
-use super::plan::Client;
+use super::listener_state::Client;
 use crate::clock::Clock;
 use crate::telemetry::Label;
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 
 use super::caller::Caller;
-use super::pace::Pace;
+use super::min_rate::MinRate;
 
 /// The largest body that is kept, in bytes.
 const LARGEST_KEPT: usize = 64 * 1024;
@@ -20,7 +20,7 @@ pub(super) struct Body {
     /// The bytes read so far.
     pub(super) bytes: usize,
     /// The rate at which the caller sends it.
-    pub(super) pace: Pace,
+    pub(super) min_rate: MinRate,
 }
 
 /// The state of a request's body.
@@ -48,10 +48,10 @@ impl Body {
             state,
             kept: Some(Vec::new()),
             bytes: 0,
-            pace: if caller.head().headers.contains_key(CONTENT_LENGTH) {
-                Pace::of(rate)
+            min_rate: if caller.head().headers.contains_key(CONTENT_LENGTH) {
+                MinRate::of(rate)
             } else {
-                Pace::with_late_start(rate)
+                MinRate::with_late_start(rate)
             },
         }
     }
@@ -78,9 +78,9 @@ impl Body {
     /// Records a received part.
     pub(super) fn came(&mut self, part: &Bytes) {
         if self.bytes == 0 {
-            self.pace.starts();
+            self.min_rate.starts();
         }
-        self.pace.moved(u64::try_from(part.len()).unwrap_or(0));
+        self.min_rate.moved(u64::try_from(part.len()).unwrap_or(0));
         self.bytes += part.len();
         if self.bytes > LARGEST_KEPT {
             self.kept = None;

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
-use super::pace::Pace;
+use super::min_rate::MinRate;
 use super::transport::Transport;
 use crate::upstream::io::{Received, pingora_io};
 
@@ -25,7 +25,7 @@ const WRITE_BUFFER: usize = 1460;
 pub(super) struct CallerStream {
     inner: BufWriter<Transport>,
     /// The rate at which the caller reads.
-    pace: Pace,
+    min_rate: MinRate,
     /// The bytes that its system had acknowledged at the last check.
     confirmed: Option<u64>,
     /// The bytes that its socket accepted, for systems without this figure.
@@ -38,7 +38,7 @@ impl CallerStream {
     pub(super) fn new(transport: Transport, min_rate: Option<NonZeroU32>) -> CallerStream {
         CallerStream {
             inner: BufWriter::with_capacity(WRITE_BUFFER, transport),
-            pace: Pace::of(min_rate),
+            min_rate: MinRate::of(min_rate),
             confirmed: None,
             written: 0,
             received: Received::default(),
@@ -59,20 +59,20 @@ impl CallerStream {
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.pace.resume();
+            self.min_rate.resume();
             return polled;
         }
         let transport = self.inner.get_ref();
         let confirmed = || transport.confirmed().unwrap_or(self.written);
         let mut before = *self.confirmed.get_or_insert_with(confirmed);
-        while self.pace.wait(cx).is_ready() {
+        while self.min_rate.wait(cx).is_ready() {
             let now = confirmed();
             if now == before {
                 transport.cut();
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
-            self.pace.resume();
-            self.pace.moved(now.saturating_sub(before));
+            self.min_rate.resume();
+            self.min_rate.moved(now.saturating_sub(before));
             before = now;
             self.confirmed = Some(now);
         }
@@ -113,7 +113,7 @@ impl AsyncRead for CallerStream {
         if polled.is_ready() && buf.filled().len() > before {
             this.received.add(buf, before);
             // a new request, or more of one: credit that was earned earlier does not count
-            this.pace.reset();
+            this.min_rate.reset();
             this.confirmed = None;
         }
         polled

@@ -1,8 +1,8 @@
-//! The access log: one line for each request. The data path hands over a [`Record`], and the log's
-//! own thread formats it.
+//! The access log: one line per request. The data path creates a [`Record`], and the log's thread
+//! formats it.
 //!
-//! A line looks as if `tracing` had made it, with the target `access`, and costs a tenth: nothing
-//! is allocated, and a second's time stamp is made once.
+//! A line looks like one from `tracing` with the target `access`, at a tenth of the cost:
+//! formatting allocates nothing and computes a timestamp once per second.
 
 mod switch;
 
@@ -19,63 +19,63 @@ use super::logging::Format;
 use super::printable::is_printable;
 use super::requests::Cut;
 
-/// The longest `User-Agent` that is logged, in bytes; the rest is cut.
+/// The longest `User-Agent` that is logged, in bytes; a longer one is truncated.
 const LONGEST_USER_AGENT: usize = 256;
 
 pub use switch::is_on;
 pub(super) use switch::show;
 
-/// The process's access log, once logging has been started at a level that shows it.
+/// The process's access log. Set when logging starts.
 static LOG: OnceLock<AccessLog> = OnceLock::new();
 
-/// One request, as the access log shows it. Never a query, a header value or a body.
+/// One request as logged. Never a query, a header value or a body.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// The wall-clock time at which the request ended.
     pub at: SystemTime,
-    /// The names that it accepts.
+    /// The listener's name.
     pub listener: Arc<str>,
-    /// The address that the connection came from; none over a unix socket.
+    /// The address of the connection's peer; none over a unix socket.
     pub peer: Option<SocketAddr>,
-    /// The caller's address as the trusted proxies before this one tell it.
+    /// The caller's address as reported by trusted proxies.
     pub forwarded: Option<IpAddr>,
     /// The client's name.
     pub client: Arc<str>,
     /// The app's name, if the caller is one.
     pub app: Option<Arc<str>>,
-    /// The name of the app that the caller says it is, and did not prove to be.
+    /// The app name that the caller claims without proof.
     pub claimed_app: Option<Arc<str>>,
-    /// The id that finds the request in other logs.
+    /// The id that identifies the request in other logs.
     pub request_id: Option<RequestId>,
     /// The id of the trace with the request's span.
     pub trace_id: Option<[u8; 16]>,
-    /// The request's method.
+    /// The method.
     pub method: Method,
-    /// The request's target, of which only the path is shown.
+    /// The target; only its path is logged.
     pub uri: Uri,
-    /// The caller's `User-Agent`, if it is to be logged.
+    /// The caller's `User-Agent`, if it is logged.
     pub user_agent: Option<HeaderValue>,
-    /// The status that the caller got; 0 if there was no response.
+    /// The status sent to the caller; 0 if there was no response.
     pub status: u16,
-    /// How many bytes of the response's body were sent.
+    /// The bytes sent of the response's body.
     pub bytes: u64,
-    /// From the request's head to the last byte of the response.
+    /// The time from the request's head to the last byte of the response.
     pub took: Duration,
-    /// How long the instance took to begin its response.
+    /// The time until the instance sent the head of its response.
     pub upstream: Option<Duration>,
-    /// The generation of the token that went with the request.
+    /// The generation of the request's token.
     pub generation: Option<u64>,
-    /// Whether the request was sent a second time, after a 401.
+    /// Whether the request was sent again after a 401.
     pub replayed: bool,
     /// Why the proxy answered it itself.
     pub refused: Option<&'static str>,
     /// Which side ended the exchange early.
     pub cut: Option<Cut>,
-    /// What went wrong.
+    /// The error message, if something failed.
     pub error: Option<String>,
 }
 
-/// The id that finds a request in other logs.
+/// The id that identifies a request in other logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestId {
     /// The caller chose it.
@@ -84,21 +84,21 @@ pub enum RequestId {
     Generated(u128),
 }
 
-/// Adds `record` to the process's access log, if it has one. Never waits: a record that finds the
-/// log's queue full is dropped and counted.
+/// Adds `record` to the process's access log, if there is one. Never waits: if the log's queue is
+/// full, the record is dropped and counted.
 pub fn write(record: Record) {
     if let Some(log) = LOG.get() {
         log.write(record);
     }
 }
 
-/// Makes `log` the process's own; the first one stays.
+/// Makes `log` the process's access log; has no effect after the first call.
 pub(super) fn start(log: AccessLog, is_shown: bool) {
     let _ = LOG.set(log);
     show(is_shown);
 }
 
-/// Hands records to the thread that writes `Lines`.
+/// Sends records to the thread that writes `Lines`.
 #[derive(Clone)]
 pub(super) struct AccessLog(pub(super) Lines);
 
@@ -128,7 +128,7 @@ impl AccessLog {
             error,
         } = record;
         self.0.record(|text| {
-            // copied, because a URI or header value may hold on to the buffer of a whole head
+            // copy, because a URI or header value may keep the buffer of a whole head alive
             let path = copied(uri.path().as_bytes(), text);
             let id = match &request_id {
                 None => Id::None,
@@ -167,7 +167,7 @@ impl AccessLog {
     }
 }
 
-/// The text of this length, if there is one, and what follows it.
+/// Splits off the text of this length, if there is one; returns it and the rest.
 fn taken(length: Option<usize>, text: &[u8]) -> (Option<&[u8]>, &[u8]) {
     match length {
         None => (None, text),
@@ -183,7 +183,7 @@ fn copied(bytes: &[u8], text: &mut Vec<u8>) -> usize {
     bytes.len()
 }
 
-/// What waits to be written. Its text lies elsewhere, and is as long as said here.
+/// An entry of the queue. Its text is stored separately, with the lengths given here.
 #[expect(
     clippy::large_enum_variant,
     reason = "most are requests, and a box would cost each an allocation"
@@ -191,11 +191,11 @@ fn copied(bytes: &[u8], text: &mut Vec<u8>) -> usize {
 pub(super) enum Entry {
     /// A whole line with its line break.
     Line(usize),
-    /// A request, to be formatted.
+    /// A request that is not formatted yet.
     Access(Access),
 }
 
-/// A [`Record`] without its texts: path, request id, user agent and error, in this order.
+/// A [`Record`] without its texts. They follow in this order: path, request id, user agent, error.
 pub(super) struct Access {
     at: SystemTime,
     listener: Arc<str>,
@@ -226,16 +226,16 @@ enum Id {
     Generated([u8; 16]),
 }
 
-/// The form of the log's lines.
+/// The format of the log's lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
     pub(super) format: Format,
-    /// Whether a terminal colours them; only text is coloured.
+    /// Whether lines have colours, for a terminal and in text only.
     pub(super) colour: bool,
 }
 
 impl Form {
-    /// Formats lines of this form.
+    /// Returns a formatter of this form.
     pub(super) fn lines(self) -> Formatter {
         Formatter {
             form: self,
@@ -243,15 +243,16 @@ impl Form {
         }
     }
 
-    /// Appends a finished `line`. In JSON, `tracing` does not escape all characters that a terminal
-    /// acts on: control characters beyond ASCII, and those that reverse the direction of writing.
+    /// Appends a finished `line`. In JSON, escapes the characters that a terminal interprets and
+    /// `tracing` leaves: control characters beyond ASCII, and those that reverse the writing
+    /// direction.
     pub(super) fn copy_line(self, line: &[u8], out: &mut Vec<u8>) {
         let is_plain = |b: &u8| (0x20..0x7f).contains(b) || *b == b'\n';
         if self.format == Format::Text || line.iter().all(is_plain) {
             out.extend_from_slice(line);
             return;
         }
-        // in JSON, such characters can stand in strings only
+        // in JSON, such characters occur within strings only
         for c in String::from_utf8_lossy(line).chars() {
             if c.is_ascii() && c != '\x7f' {
                 out.push(c as u8);
@@ -262,14 +263,15 @@ impl Form {
     }
 }
 
-/// Formats one line after the other.
+/// Formats lines.
 pub(super) struct Formatter {
     form: Form,
     stamp: Stamp,
 }
 
 impl Formatter {
-    /// Appends the line of `entry`, whose text `text` begins with; gives the rest of `text`.
+    /// Appends the line of `entry`, whose text is at the start of `text`; returns the rest of
+    /// `text`.
     pub(super) fn write<'t>(
         &mut self,
         entry: &Entry,
@@ -355,7 +357,7 @@ impl Formatter {
         text
     }
 
-    /// Begins a line of the access log.
+    /// Starts a line of the access log.
     fn begin<'l>(&mut self, at: SystemTime, out: &'l mut Vec<u8>) -> Line<'l> {
         let form = self.form;
         let (before, after): (&[u8], &[u8]) = match (form.format, form.colour) {
@@ -373,7 +375,7 @@ impl Formatter {
     }
 }
 
-/// A line in the making.
+/// A line being formatted.
 struct Line<'l> {
     form: Form,
     out: &'l mut Vec<u8>,
@@ -391,7 +393,7 @@ impl Line<'_> {
         self.out.extend_from_slice(after);
     }
 
-    /// A word that text shows without quotation marks.
+    /// Appends a value that text format shows without quotes.
     fn name(&mut self, key: &str, name: &[u8]) {
         if self.form.format == Format::Text && name.iter().all(|b| is_plain(*b)) {
             self.key(key);
@@ -401,14 +403,14 @@ impl Line<'_> {
         }
     }
 
-    /// A value that has nothing in it but what an address has.
+    /// Appends a value that consists of the characters of an address.
     fn display(&mut self, key: &str, value: &dyn fmt::Display) {
         self.key(key);
         let quote = match self.form.format {
             Format::Json => "\"",
             Format::Text => "",
         };
-        // a Vec takes everything
+        // writing to a Vec cannot fail
         let _ = write!(self.out, "{quote}{value}{quote}");
     }
 
@@ -416,7 +418,7 @@ impl Line<'_> {
         self.key(key);
         let is_plain = text.iter().all(|b| is_plain(*b));
         if self.form.format == Format::Text && !is_plain {
-            // `Debug` escapes unprintable characters too; a Vec takes everything
+            // `Debug` also escapes unprintable characters; writing to a Vec cannot fail
             let _ = write!(self.out, "{:?}", String::from_utf8_lossy(text));
             return;
         }
@@ -435,7 +437,7 @@ impl Line<'_> {
         push_decimal(number, 1, self.out);
     }
 
-    /// A span in milliseconds, to the microsecond, with at least one decimal place.
+    /// Appends a duration in milliseconds, to the microsecond, with at least one decimal place.
     fn milliseconds(&mut self, key: &str, span: Duration) {
         self.key(key);
         let micros = (span + Duration::from_nanos(500)).as_micros();
@@ -458,7 +460,7 @@ impl Line<'_> {
     }
 }
 
-/// Whether a byte stands for itself between quotation marks, in text and in JSON.
+/// Returns whether a byte needs no escape in a quoted string, in text and in JSON.
 fn is_plain(b: u8) -> bool {
     (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\'
 }
@@ -470,7 +472,7 @@ fn push_json_char(c: char, out: &mut Vec<u8>) {
         out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
     } else {
         for unit in c.encode_utf16(&mut [0; 2]) {
-            // a Vec takes everything
+            // writing to a Vec cannot fail
             let _ = write!(out, "\\u{unit:04x}");
         }
     }
@@ -498,11 +500,12 @@ fn hexadecimal(bytes: [u8; 16]) -> [u8; 32] {
     digits
 }
 
-/// Time stamps (RFC 3339, UTC, to the microsecond). Most fall into the second of the one before.
+/// Formats timestamps (RFC 3339, UTC, to the microsecond). Reuses the last one within the same
+/// second.
 #[derive(Default)]
 struct Stamp {
     second: Option<u64>,
-    /// The second, up to its decimal point.
+    /// The timestamp up to its decimal point.
     text: Vec<u8>,
 }
 
@@ -515,7 +518,7 @@ impl Stamp {
             let second = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
             let second = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
             self.text.clear();
-            // a Vec takes everything
+            // writing to a Vec cannot fail
             let _ = write!(self.text, "{}", second.strftime("%Y-%m-%dT%H:%M:%S."));
         }
         out.extend_from_slice(&self.text);

@@ -1,4 +1,4 @@
-//! The numbers of one client's token and of those who wait for it.
+//! The metrics of a client's token and of the requests waiting for it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -9,10 +9,10 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use super::families::Families;
 use super::label::Label;
 
-/// The outcome of a token request that brought a token.
+/// The outcome of a successful token request.
 const OK: &str = "ok";
 
-/// The metrics with one client's name on them, found once.
+/// The metrics with a client's name, looked up once.
 #[derive(Debug)]
 pub struct ClientMetrics {
     name: String,
@@ -25,25 +25,25 @@ pub struct ClientMetrics {
     connections_made: IntCounter,
     connections_reused: IntCounter,
     connections_failed: IntCounter,
-    /// The last token requests, the latest last.
+    /// The last token requests, latest last.
     log: Mutex<VecDeque<TokenRequest>>,
 }
 
-/// A token request that has ended.
+/// A completed token request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenRequest {
     /// When it ended.
     pub at: SystemTime,
-    /// How it ended: a value of the label `outcome` of `token_requests_total`.
+    /// Its outcome: a value of the label `outcome` of `token_requests_total`.
     pub outcome: &'static str,
     /// How long it took.
     pub took: Duration,
 }
 
-/// How many of the last token requests are kept.
+/// The number of token requests that are kept.
 const KEPT: usize = 20;
 
-/// One request that waits for a token; dropping it ends the wait.
+/// A request waiting for a token; dropping it ends the wait.
 #[derive(Debug)]
 #[must_use = "the wait is counted for as long as this is held"]
 pub struct Waiting(IntGauge);
@@ -70,8 +70,7 @@ impl ClientMetrics {
         }
     }
 
-    /// Shows every failure of a token request, every outcome of a replay and every kind of error on
-    /// the way to the API, at zero until the first.
+    /// Creates the series of every token request failure, replay outcome and API error at zero.
     pub fn declare<Failure: Label, Replay: Label, Upstream: Label>(&self) {
         let failures = Failure::ALL.iter().map(|failure| failure.label());
         for outcome in failures.chain([OK]) {
@@ -88,7 +87,7 @@ impl ClientMetrics {
         }
     }
 
-    /// A token request that took so long ended `at` this time: with a token, or with a failure.
+    /// Records a token request that ended `at` after this duration, with a token or a failure.
     pub fn token_request(&self, outcome: Result<(), impl Label>, took: Duration, at: SystemTime) {
         let outcome = outcome.map_or_else(Label::label, |()| OK);
         self.token_requests
@@ -102,28 +101,28 @@ impl ClientMetrics {
         log.push_back(TokenRequest { at, outcome, took });
     }
 
-    /// How many tokens the client was given since the start.
+    /// The number of tokens received since the start.
     #[must_use]
     pub fn tokens_total(&self) -> u64 {
         let labels = &[self.name.as_str(), OK];
         self.token_requests.with_label_values(labels).get()
     }
 
-    /// The last token requests, at most twenty, the latest first.
+    /// The last token requests, at most twenty, latest first.
     #[must_use]
     pub fn last_token_requests(&self) -> Vec<TokenRequest> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.iter().rev().copied().collect()
     }
 
-    /// A call failed on the way to the API or at it.
+    /// Records a call that failed on the way to the API or at it.
     pub fn upstream_error(&self, kind: impl Label) {
         self.upstream_errors
             .with_label_values(&[self.name.as_str(), kind.label()])
             .inc();
     }
 
-    /// A request got a connection to the API, a reused one or a new one, or `None`.
+    /// Records how a request got its connection: reused, new, or failed (`None`).
     pub fn upstream_connection(&self, is_reused: Option<bool>) {
         match is_reused {
             Some(true) => self.connections_reused.inc(),
@@ -132,25 +131,25 @@ impl ClientMetrics {
         }
     }
 
-    /// The API answered 401 to a request with the client's token.
+    /// Records that the API answered 401 to a request with the client's token.
     pub fn token_rejected(&self) {
         self.token_rejected.inc();
     }
 
-    /// How many requests with the client's token the API answered with 401 since the start.
+    /// The number of 401 responses to requests with the client's token since the start.
     #[must_use]
     pub fn token_rejected_total(&self) -> u64 {
         self.token_rejected.get()
     }
 
-    /// How the replay of such a request ended.
+    /// Records the outcome of a replay after such a 401.
     pub fn replay(&self, outcome: impl Label) {
         self.replays
             .with_label_values(&[self.name.as_str(), outcome.label()])
             .inc();
     }
 
-    /// A request waits for a token until the guard is dropped.
+    /// Records a request that waits for a token until the guard is dropped.
     pub fn waits(&self) -> Waiting {
         self.token_waiters.inc();
         Waiting(self.token_waiters.clone())

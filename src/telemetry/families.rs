@@ -1,4 +1,4 @@
-//! The list of metrics: every name, its labels, its buckets and its help, in one place.
+//! The list of metrics: the name, labels, buckets and help of each.
 
 use std::sync::LazyLock;
 
@@ -8,23 +8,22 @@ use prometheus::{
     Opts, Registry,
 };
 
-/// The first part of every name; only the standard `process_*` go without.
+/// The prefix of every name, except the standard `process_*`.
 const PREFIX: &str = "collibra_auth_proxy";
 
-/// Upper bounds, in seconds, for calls: an answer from memory at one end, an export that runs for
-/// an hour at the other.
+/// The upper bounds in seconds for calls, from a response out of memory to an export of an hour.
 pub(super) const CALL_BUCKETS: [f64; 20] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0,
     60.0, 300.0, 1_200.0, 3_600.0,
 ];
 
-/// Upper bounds, in seconds, for token requests, which end with a time-out of seconds.
+/// The upper bounds in seconds for token requests, which time out after seconds.
 const TOKEN_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Upper bounds, in seconds, for operations of a store: a file at one end, the time-out at the other.
+/// The upper bounds in seconds for store operations, from a file to a timeout.
 const STORE_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
-/// The lines that this process's log has lost. The log is there before any registry is.
+/// The dropped lines of this process's log. The log exists before any registry.
 static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::with_opts(options(
         "log_lines_dropped_total",
@@ -33,12 +32,12 @@ static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     .expect("a metric's name is well formed")
 });
 
-/// The counter of the lines that this process's log has lost, the same one each time.
+/// The counter of this process's dropped log lines, the same one each time.
 pub(super) fn log_lines_dropped() -> IntCounter {
     LOG_LINES_DROPPED.clone()
 }
 
-/// Every family of metrics, registered.
+/// All metric families.
 #[derive(Clone, Debug)]
 pub(super) struct Families {
     pub(super) build_info: IntGaugeVec,
@@ -79,10 +78,10 @@ pub(super) struct Families {
 }
 
 impl Families {
-    /// Makes every family and hands it to `registry`.
+    /// Creates every family and registers it in `registry`.
     pub(super) fn register(registry: &Registry) -> Families {
         let to = Registrar(registry);
-        // the log is the process's: every registry shows the same number
+        // the log belongs to the process: every registry shows the same counter
         to.add(Ok(log_lines_dropped()));
         Families {
             build_info: to.int_gauge(
@@ -265,7 +264,7 @@ impl Families {
         }
     }
 
-    /// Forgets the levels of the last scrape.
+    /// Removes the gauges of the last scrape.
     pub(super) fn reset_levels(&self) {
         for family in [
             &self.token_generation,
@@ -291,8 +290,8 @@ impl Families {
     }
 }
 
-/// Makes and registers. The names are constants, so an error is a slip in this file, which the
-/// first test to make the metrics finds.
+/// Creates and registers families. The names are constants, so an error is a bug in this file,
+/// which the first test to build the metrics finds.
 struct Registrar<'a>(&'a Registry);
 
 impl Registrar<'_> {

@@ -1,11 +1,11 @@
-//! Labels whose values are known beforehand.
+//! Labels with a fixed set of values.
 
-/// The values of a metric's label, declared where the thing happens that they name. Every value has
-/// a series at zero from the start, so that the first event is an increase and not a new series.
+/// The values of a metric's label, declared next to the events that they name. Every value has a
+/// series at zero from the start, so that the first event appears as an increase.
 pub trait Label: Copy + Sized + 'static {
-    /// Every value.
+    /// All values.
     const ALL: &'static [Self];
 
-    /// The value as it stands in a series.
+    /// The label's value.
     fn label(self) -> &'static str;
 }

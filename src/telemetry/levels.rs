@@ -1,5 +1,5 @@
-//! What is looked up at each scrape, because it changes without an event: a token expires, a pool
-//! refills, a certificate is replaced, an app leaves the configuration.
+//! The gauges that are set at each scrape, because they change without an event: a token expires, a
+//! pool refills, a certificate is replaced, an app is removed from the configuration.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,29 +7,29 @@ use std::time::{Duration, SystemTime};
 
 use super::families::Families;
 
-/// Takes the levels of one scrape. What is not set is not shown: the series of a client, an app or a
-/// certificate that is gone ends.
+/// Sets the gauges of one scrape. A gauge that is not set is not shown, so the series of a removed
+/// client, app or certificate end.
 #[derive(Debug)]
 pub struct Levels<'a>(pub(super) &'a Families);
 
 /// A client's token and pool.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientLevels {
-    /// Whether the token may be sent.
+    /// Whether the token is usable.
     pub usable: bool,
-    /// The token, dead or alive, if there ever was one.
+    /// The token, usable or not; `None` if there never was one.
     pub held: Option<TokenTimes>,
     /// When the next token request is due; now, while one is in flight.
     pub next_request: SystemTime,
-    /// How many token requests have failed in a row.
+    /// The number of consecutive failed token requests.
     pub failures: u32,
-    /// What the issuer's pool holds, as mirrored here, in tokens.
+    /// The tokens in the issuer's pool, as mirrored here.
     pub pool_available: f64,
-    /// What the pool holds when it is full.
+    /// The pool's capacity, in tokens.
     pub pool_capacity: u32,
 }
 
-/// A token's number and life, by the wall clock.
+/// A token's generation and lifetime, by the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenTimes {
     /// The generation: the client's tokens are numbered from 1.
@@ -40,35 +40,35 @@ pub struct TokenTimes {
     pub expires: SystemTime,
 }
 
-/// An app's limits, as far as it has any, and how near it is.
+/// An app's limits, as far as it has any, and their current use.
 #[derive(Clone, Copy, Debug)]
 pub struct AppLevels {
     /// Requests in flight.
     pub in_flight: u64,
-    /// The most that may be in flight at once.
+    /// The most requests in flight.
     pub max_in_flight: Option<u64>,
-    /// The most requests a second.
+    /// The most requests per second.
     pub requests_per_second: Option<f64>,
 }
 
-/// Whose certificate it is.
+/// The owner of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateKind {
-    /// A listener's own.
+    /// A listener.
     Listener,
-    /// An instance's, as it was last shown.
+    /// An instance; its latest certificate.
     Instance,
-    /// The one that the proxy shows to an instance.
+    /// The proxy as a TLS client of an instance.
     Client,
 }
 
-/// When a certificate expires, shared between the connections that see it and the metrics. To the
-/// second.
+/// The expiry of a certificate to the second, shared by the connections that see it and the
+/// metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Expiry(Arc<AtomicU64>);
 
 impl Expiry {
-    /// The certificate expires `at`; unknown if that is no time after 1970.
+    /// Returns the expiry `at`; unknown if that is before 1970.
     #[must_use]
     pub fn at(at: SystemTime) -> Expiry {
         let expiry = Expiry::default();
@@ -76,14 +76,14 @@ impl Expiry {
         expiry
     }
 
-    /// The certificate, which may be another one now, expires `at`.
+    /// Replaces the expiry, as the certificate may have been renewed.
     pub fn set(&self, at: SystemTime) {
         let since = at.duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since.map_or(0, |since| since.as_secs());
         self.0.store(seconds, Ordering::Relaxed);
     }
 
-    /// When it expires, if a certificate was seen.
+    /// The expiry; `None` if no certificate was seen.
     #[must_use]
     pub fn get(&self) -> Option<SystemTime> {
         let seconds = self.0.load(Ordering::Relaxed);
@@ -104,7 +104,7 @@ impl CertificateKind {
 }
 
 impl Levels<'_> {
-    /// The token and the pool of `client`.
+    /// Sets the gauges of the token and the pool of `client`.
     pub fn client(&self, client: &str, levels: &ClientLevels) {
         let (families, label) = (self.0, &[client]);
         let held = levels.held;
@@ -141,7 +141,7 @@ impl Levels<'_> {
         }
     }
 
-    /// The limits of `app`.
+    /// Sets the gauges of the limits of `app`.
     pub fn app(&self, app: &str, levels: &AppLevels) {
         let (families, label) = (self.0, &[app]);
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -156,13 +156,13 @@ impl Levels<'_> {
         }
     }
 
-    /// The most connections that `listener` may have open.
+    /// Sets the most connections of `listener`.
     pub fn listener(&self, listener: &str, connections_max: usize) {
         let max = self.0.connections_max.with_label_values(&[listener]);
         max.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
     }
 
-    /// When the certificate of `name` expires.
+    /// Sets the expiry of the certificate of `name`.
     pub fn certificate(&self, kind: CertificateKind, name: &str, expires: SystemTime) {
         let family = &self.0.certificate_expiry;
         let certificate = family.with_label_values(&[kind.label(), name]);
@@ -170,8 +170,8 @@ impl Levels<'_> {
     }
 }
 
-/// To the millisecond: the wall-clock time of a moment is computed anew for each scrape, and would
-/// differ in every one if it were more precise.
+/// Rounds to milliseconds: each scrape converts the moment to wall-clock time again, and finer
+/// values would differ each time.
 pub(super) fn unix_seconds(at: SystemTime) -> f64 {
     at.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3)

@@ -1,9 +1,9 @@
-//! The queue between the threads that log and the one that writes the log.
+//! The queue between the threads that log and the thread that writes the log.
 //!
-//! Logging costs the caller a short lock and a copy, and never a wait. The thread is woken for the
-//! first of several lines and then lingers for more, so that a busy proxy makes a few large writes
-//! and no wake-up a line. A log that cannot be written fast enough loses lines, never the program's
-//! time: a line that finds the queue full is dropped and counted.
+//! Logging costs the caller a short lock and a copy, and never waits. The first of several lines
+//! wakes the thread, which then waits briefly for more, so that a busy proxy makes few large writes
+//! and no wake-up per line. If the log is written too slowly, lines are dropped and counted instead
+//! of delaying the program.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
@@ -17,33 +17,33 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::access::{Entry, Form};
 use super::printable::clean_lines;
 
-/// How long the first line of several waits for the others.
+/// How long the first of several lines waits for the others.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// The pause before a write is repeated that a non-blocking pipe had no room for.
+/// The pause before retrying a write for which a non-blocking pipe had no room.
 const PIPE_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many bytes may wait to be written.
+/// The capacity of the queue, in bytes.
 const ROOM: usize = 4 * 1024 * 1024;
 
-/// How many of those access records may fill: a busy proxy must not crowd its warnings out.
+/// The part of it for access records, so that a busy proxy does not displace its own warnings.
 const ROOM_FOR_RECORDS: usize = ROOM / 8 * 7;
 
-/// How many bytes are written at once.
+/// The size of a write, in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// The capacity that a buffer keeps for next time. It takes more only after a jam.
+/// The capacity that a buffer keeps. Only a backlog makes it larger.
 const KEPT: usize = 256 * 1024;
 
-/// How long the process waits at its end for lines that are not written yet.
+/// How long the process waits for unwritten lines when it exits.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Where lines and access records are handed in.
+/// The sending end, for lines and access records.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Shared>);
 
-/// The thread that writes the log. Dropping this waits until the queue is empty, for a second at
-/// most. Keep it to the end of the process.
+/// The thread that writes the log. Dropping this waits until the queue is empty, for at most a
+/// second. Keep it until the process exits.
 #[must_use = "lines that are not written yet are lost without it"]
 pub struct Writing {
     shared: Arc<Shared>,
@@ -52,9 +52,9 @@ pub struct Writing {
 
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write, or it is the end.
+    /// Signals that there are entries, or that the thread should end.
     wanted: Condvar,
-    /// The thread has ended.
+    /// Signals that the thread has ended.
     ended: Condvar,
     form: Form,
     dropped: IntCounter,
@@ -63,17 +63,17 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: Batch,
-    /// Lines dropped since `waiting` was taken last.
+    /// Lines dropped since `waiting` was last taken.
     lost: u64,
     ending: bool,
     ended: bool,
 }
 
-/// What is to be written, in the order in which it came.
+/// The queued entries, in order.
 #[derive(Default)]
 struct Batch {
     entries: Vec<Entry>,
-    /// The text of the entries, one after the other.
+    /// The texts of the entries, concatenated.
     text: Vec<u8>,
 }
 
@@ -90,11 +90,12 @@ impl Batch {
     }
 }
 
-/// Starts writing to `out`, access records in the form `form`. Lost lines are added to `dropped`. Once
-/// lines are written again, `report` is called with the number of those lost; it may log.
+/// Starts writing to `out`, with access records in the form `form`. Lost lines are added to
+/// `dropped`. When writing works again, `report` is called with the number of lost lines; it may
+/// log.
 ///
 /// # Errors
-/// If the system gives no thread.
+/// If the system cannot create a thread.
 pub(super) fn write_to(
     out: impl Write + Send + 'static,
     form: Form,
@@ -123,7 +124,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls `add` if the queue has room for one more within `limit`.
+    /// Calls `add` if the queue has room for another entry within `limit`.
     fn hand_in(&self, limit: usize, add: impl FnOnce(&mut Vec<u8>) -> Entry) {
         let mut state = self.lock();
         if state.waiting.size() >= limit {
@@ -149,7 +150,7 @@ impl Shared {
         let mut is_sound = true;
         while let Some(lost) = self.take(&mut taken) {
             unreported += lost;
-            // the queue is empty now, so the report comes right behind the lines before the loss
+            // the queue is empty now, so the report follows the lines before the loss
             if is_sound && unreported > 0 {
                 report(std::mem::take(&mut unreported));
             }
@@ -175,8 +176,8 @@ impl Shared {
         }
     }
 
-    /// Waits for entries and takes them all, with the number of those lost meanwhile; `None` at the
-    /// end.
+    /// Waits for entries and takes all of them, with the number of lines lost meanwhile; `None` at
+    /// the end.
     fn take(&self, taken: &mut Batch) -> Option<u64> {
         let nothing = |state: &mut State| state.waiting.entries.is_empty() && !state.ending;
         let state = self.wanted.wait_while(self.lock(), nothing);
@@ -192,24 +193,24 @@ impl Shared {
     }
 }
 
-/// Writes whole lines; gives how many of them could not be written.
+/// Writes whole lines; returns how many could not be written.
 fn write(out: &mut impl Write, mut lines: &[u8]) -> u64 {
     while !lines.is_empty() {
         match out.write(lines) {
             Ok(0) => break,
             Ok(written) => lines = &lines[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // another process made the pipe non-blocking, which holds for all of its writers
+            // another process made the pipe non-blocking, which applies to all of its writers
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PIPE_PAUSE),
             Err(_) => break,
         }
     }
-    // there is nowhere to report it
+    // there is nowhere to report an error
     let _ = out.flush();
     lines.iter().filter(|b| **b == b'\n').count() as u64
 }
 
-/// Says that the thread has ended, even if it panicked.
+/// Signals that the thread has ended, even if it panicked.
 struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
@@ -220,7 +221,7 @@ impl Drop for Ended {
 }
 
 impl Lines {
-    /// Hands an access record in: `add` appends its text and gives the rest of it.
+    /// Queues an access record: `add` appends its text and returns the rest of it.
     pub(super) fn record(&self, add: impl FnOnce(&mut Vec<u8>) -> Entry) {
         self.0.hand_in(ROOM_FOR_RECORDS, add);
     }
@@ -235,7 +236,7 @@ impl Lines {
 }
 
 impl Write for &Lines {
-    /// Takes a whole line.
+    /// Queues a line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.line(line);
         Ok(line.len())
@@ -255,7 +256,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Writing {
-    /// Writes `text` and a line break, behind everything that was logged.
+    /// Writes `text` and a line break after everything logged before.
     pub fn say(&self, text: &dyn fmt::Display) {
         let line = format!("{}\n", clean_lines(&text.to_string()));
         self.shared.hand_in(ROOM, |text| {
@@ -281,7 +282,7 @@ impl Drop for Writing {
         if let Some(thread) = self.thread.take()
             && has_ended
         {
-            // it has written what it could, even if it panicked
+            // it has written as much as possible, even if it panicked
             let _ = thread.join();
         }
     }
@@ -299,7 +300,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{self, Receiver, Sender};
 
-    /// The longest that a sound machine takes for anything here.
+    /// The time limit of everything here on a working machine.
     const SOON: Duration = Duration::from_secs(30);
 
     const FORM: Form = Form {
@@ -307,7 +308,7 @@ mod tests {
         colour: false,
     };
 
-    /// Tells of every write, and waits to be told that it may go on.
+    /// Reports each write, and waits until the test lets it continue.
     struct Slow {
         written: Sender<Vec<u8>>,
         go_on: Receiver<()>,
@@ -315,7 +316,7 @@ mod tests {
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // the test may have seen enough
+            // the test may have ended
             let _ = self.written.send(bytes.to_vec());
             let _ = self.go_on.recv();
             Ok(bytes.len())
@@ -330,7 +331,7 @@ mod tests {
         lines: Lines,
         writing: Writing,
         dropped: IntCounter,
-        /// What was said to be lost.
+        /// The reported numbers of lost lines.
         reports: Receiver<u64>,
     }
 
@@ -387,7 +388,7 @@ mod tests {
         let (log, writes, may) = slow();
         (&log.lines).write_all(b"first\n").unwrap();
         assert_eq!(next(&writes), "first\n");
-        // nothing is taken from the queue until the write is let go
+        // the thread takes nothing from the queue until the write continues
         let line = [&[b'x'; 99][..], b"\n"].concat();
         let fit = ROOM.div_ceil(line.len() + size_of::<Entry>()) as u64;
         for _ in 0..fit + 7 {
@@ -419,7 +420,7 @@ mod tests {
         drop(may);
     }
 
-    /// Takes some bytes, and then fails until it is told that all is well.
+    /// Accepts some bytes, and then fails until it is told to work again.
     struct Broken {
         takes: usize,
         written: Sender<Vec<u8>>,

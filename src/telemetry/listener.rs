@@ -1,11 +1,11 @@
-//! The numbers of one listener: its connections, and the requests that it refused.
+//! The metrics of a listener: its connections and refused requests.
 
 use prometheus::{IntCounterVec, IntGauge};
 
 use super::families::Families;
 use super::label::Label;
 
-/// The metrics with one listener's name on them, found once.
+/// The metrics with a listener's name, looked up once.
 #[derive(Debug)]
 pub struct ListenerMetrics {
     name: String,
@@ -13,7 +13,7 @@ pub struct ListenerMetrics {
     refused: IntCounterVec,
 }
 
-/// One open connection; dropping it closes it.
+/// An open connection; dropping it marks it closed.
 #[derive(Debug)]
 #[must_use = "the connection is counted for as long as this is held"]
 pub struct Connection(IntGauge);
@@ -27,7 +27,7 @@ impl ListenerMetrics {
         }
     }
 
-    /// Shows every reason of a refusal, at zero until the first. An app's own series begin with its
+    /// Creates the series of every reason of a refusal at zero. The series of an app start at its
     /// first refusal.
     pub fn declare<Reason: Label>(&self) {
         for reason in Reason::ALL {
@@ -36,20 +36,19 @@ impl ListenerMetrics {
         }
     }
 
-    /// A connection was accepted; it is open until the guard is dropped.
+    /// Records a connection, which is open until the guard is dropped.
     pub fn connection(&self) -> Connection {
         self.connections.inc();
         Connection(self.connections.clone())
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     #[must_use]
     pub fn connections(&self) -> u64 {
         u64::try_from(self.connections.get()).unwrap_or(0)
     }
 
-    /// The proxy answered a request of `app` itself, for `reason`; the app is empty if it is not
-    /// known.
+    /// Records that the proxy refused a request of `app` for `reason`; `app` is empty if unknown.
     pub fn refused(&self, reason: impl Label, app: &str) {
         self.refused
             .with_label_values(&[self.name.as_str(), reason.label(), app])

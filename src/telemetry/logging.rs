@@ -1,8 +1,7 @@
-//! The log: one line an event on standard error, as text for people or as JSON for collectors.
+//! The log: one line per event on standard error, as text for people or as JSON for collectors.
 //!
-//! The level that a user chooses is this program's own. Libraries are held at `info` whatever it
-//! is, pingora lower still: at `debug` and `trace` they print the headers and bytes that they
-//! send, tokens among them.
+//! The chosen level applies to this program only. Libraries log at `info` at most, pingora less: at
+//! `debug` and `trace` they print the headers and bytes that they send, including tokens.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
@@ -27,13 +26,13 @@ use super::lines;
 pub use super::lines::Writing;
 use super::printable::is_printable;
 
-/// The targets that follow the chosen level: this crate's.
+/// The target that follows the chosen level: this crate.
 const OWN: &str = "collibra_auth_proxy";
 
-/// The level if none is chosen.
+/// The default level.
 const DEFAULT: LevelFilter = LevelFilter::INFO;
 
-/// What a level may be called, from least to most.
+/// The names of the levels, from least to most.
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::OFF),
     ("error", LevelFilter::ERROR),
@@ -43,7 +42,7 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("trace", LevelFilter::TRACE),
 ];
 
-/// The process's log level, once logging has been started.
+/// The process's log level. Set when logging starts.
 static CHOSEN: OnceLock<Chosen> = OnceLock::new();
 
 /// A log level that can be changed.
@@ -54,34 +53,34 @@ struct Chosen {
 
 type Handle = reload::Handle<Targets, Registry>;
 
-/// The form of a line.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Why logging did not start.
+/// Why logging did not start, or its level did not change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The level is none.
+    /// There is no such level.
     #[error("{0:?} is no log level; choose one of off, error, warn, info, debug, trace")]
     Level(String),
-    /// Something else in the process logs already.
+    /// Another part of the process already logs.
     #[error("logging has already been started in this process")]
     Started,
-    /// Nothing logs in this process.
+    /// Logging has not started.
     #[error("logging has not been started in this process")]
     NotStarted,
-    /// The system gives no thread to write the lines.
+    /// The system cannot create the thread that writes the lines.
     #[error("no thread for the log: {0}")]
     Thread(io::ErrorKind),
 }
 
 impl Format {
-    /// Text if standard error is a terminal, JSON if it is not.
+    /// Returns text if standard error is a terminal, JSON otherwise.
     #[must_use]
     pub fn default_for_stderr() -> Format {
         if io::stderr().is_terminal() {
@@ -92,21 +91,20 @@ impl Format {
     }
 }
 
-/// Starts logging to standard error, for `tracing`, for libraries that use `log`, for panics and for
-/// [`access`]. `level` is one of `off`, `error`, `warn`, `info`, `debug`, `trace`; `None` means
+/// Starts logging to standard error: for `tracing`, libraries that use `log`, panics, and
+/// [`access`]. `level` is one of `off`, `error`, `warn`, `info`, `debug`, `trace`; `None` for
 /// `info`. Call it once.
 ///
-/// Lines are written by a thread of their own, so that a request does not pay for a system call.
-/// Logging never waits: lines that find no room, because standard error is read too slowly or not at
-/// all, are dropped and counted.
+/// A separate thread writes the lines, so that a request does not pay for a system call. Logging
+/// never waits: if standard error is read too slowly or not at all, lines are dropped and counted.
 ///
 /// # Errors
-/// [`Error`] if `level` is none of these, if the process logs already, or if there is no thread.
+/// [`Error`] if `level` is invalid, if the process already logs, or if there is no thread.
 pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     let level = parse(level)?;
     let form = Form {
         format,
-        // https://no-color.org: an empty variable counts as not set
+        // https://no-color.org: an empty variable counts as unset
         colour: io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
@@ -128,7 +126,7 @@ pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     Ok(writing)
 }
 
-/// The name of the process's log level; `off` before logging has been started.
+/// The name of the process's log level; `off` before logging starts.
 #[must_use]
 pub fn level() -> &'static str {
     let chosen = CHOSEN.get();
@@ -136,10 +134,10 @@ pub fn level() -> &'static str {
     name_of(level.unwrap_or(LevelFilter::OFF))
 }
 
-/// Changes the process's log level, by its name. Returns its name as [`level`] does.
+/// Sets the process's log level by name. Returns its name as [`level`] does.
 ///
 /// # Errors
-/// [`Error`] if there is no such level, or the process does not log.
+/// [`Error`] if there is no such level, or logging has not started.
 pub fn set_level(name: &str) -> Result<&'static str, Error> {
     let to = parse(Some(name))?;
     let Chosen { level, filter } = CHOSEN.get().ok_or(Error::NotStarted)?;
@@ -152,7 +150,7 @@ pub fn set_level(name: &str) -> Result<&'static str, Error> {
     filter
         .reload(self::filter(to))
         .map_err(|_| Error::NotStarted)?;
-    // reloading sets it to the program's own level
+    // a reload resets the level of `log` to the program's own
     log::set_max_level(of_libraries(to));
     access::show(to >= LevelFilter::INFO);
     if *level < LevelFilter::INFO {
@@ -162,8 +160,7 @@ pub fn set_level(name: &str) -> Result<&'static str, Error> {
     Ok(after)
 }
 
-/// The level of what comes through `log`. The crate itself speaks through `tracing`, so that is what
-/// libraries say.
+/// The level of records from `log`. Only libraries use `log`; this crate uses `tracing`.
 fn of_libraries(level: LevelFilter) -> log::LevelFilter {
     level.min(LevelFilter::INFO).as_log()
 }
@@ -173,8 +170,8 @@ fn name_of(level: LevelFilter) -> &'static str {
     named.map_or("off", |(name, _)| name)
 }
 
-/// Standard error without the standard library's lock, so that a write that hangs holds up nobody
-/// else.
+/// Standard error without the standard library's lock, so that a write that hangs blocks no other
+/// thread.
 struct Stderr;
 
 impl Write for Stderr {
@@ -187,7 +184,7 @@ impl Write for Stderr {
     }
 }
 
-/// The standard library's own hook writes to standard error, and waits for its reader.
+/// The panic hook. The standard library's writes to standard error and would wait for its reader.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string);
     let payload = panic.payload();
@@ -213,23 +210,23 @@ fn parse(level: Option<&str>) -> Result<LevelFilter, Error> {
         .ok_or_else(|| Error::Level(given.to_owned()))
 }
 
-/// Who may say what: a list of who may speak freely, so that a library added tomorrow is quiet.
+/// Returns the filter. It lists the targets that may log freely, so that a new library is quiet.
 fn filter(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::INFO))
         .with_target(OWN, level)
-        // these speak for each caller that hangs up, odd frame, failed handshake or stray datagram, and
-        // anybody could fill the disk with that; the callers of these libraries report what matters
+        // these log each disconnect, odd frame, failed handshake or stray datagram, with which
+        // anybody could fill the disk; the code that calls these libraries reports what matters
         .with_target("pingora", LevelFilter::OFF)
         .with_target("h2", LevelFilter::OFF)
         .with_target("rustls", LevelFilter::OFF)
         .with_target("hickory", LevelFilter::OFF)
-        // it says each failure that the store tells better, and an answer that it cannot read whole:
-        // a Secret
+        // it logs failures that the store reports better, and quotes a response that it cannot
+        // parse: a Secret
         .with_target("kube_client", LevelFilter::OFF)
 }
 
-/// What makes lines, and the handle on its filter.
+/// Returns the subscriber and the handle of its filter.
 fn subscriber<W>(
     level: LevelFilter,
     form: Form,
@@ -254,10 +251,10 @@ where
     (lines, handle)
 }
 
-/// Writes a field as text. Names and messages may come from elsewhere, so that nothing in them may
-/// end the line or be acted on by a terminal.
+/// Formats a field as text. Names and messages may come from outside, so no character may end the
+/// line or be interpreted by a terminal.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
-    // metadata that `tracing-log` adds; the line has it elsewhere
+    // metadata that `tracing-log` adds; the line already has it
     if field.name().starts_with("log.") {
         return Ok(());
     }
@@ -296,7 +293,7 @@ pub(super) mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
-    /// What makes lines of this `form` at the level `info`.
+    /// Returns a subscriber of this `form` at the level `info`.
     pub(in super::super) fn subscriber_to<W>(form: Form, writer: W) -> impl Subscriber + Send + Sync
     where
         W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -318,7 +315,7 @@ pub(super) mod tests {
         }
     }
 
-    /// What is written by `act` at `level`.
+    /// Returns the output of `act` at `level`.
     fn logged(level: &str, format: Format, act: impl FnOnce()) -> String {
         let sink = Sink::default();
         let level = parse(Some(level)).unwrap();
@@ -334,7 +331,7 @@ pub(super) mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// A record as a library that uses `log` sends it.
+    /// Sends a record as a library that uses `log` does.
     fn from_log(target: &str, level: log::Level, text: &str) {
         let mut record = log::Record::builder();
         record.target(target).level(level);
@@ -377,7 +374,7 @@ pub(super) mod tests {
                     from_log(target, log::Level::Error, "canary");
                     from_log(target, log::Level::Warn, "canary");
                 }
-                // h2 speaks through tracing
+                // h2 uses tracing
                 tracing::warn!(target: "h2::proto::streams", "canary");
                 tracing::error!(target: "h2::codec::framed_read", "canary");
                 tracing::warn!(target: "hickory_resolver", "canary");

@@ -1,5 +1,5 @@
-//! The metrics as a whole: handing out each client's and each listener's share, and writing them
-//! all down for a scrape.
+//! All metrics: returns those of each client, app, listener and store, and renders them for a
+//! scrape.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,17 +16,17 @@ use super::open_metrics;
 use super::store::{SharedStore, StoreMetrics};
 use super::traffic::{AppMetrics, Totals};
 
-/// A text format of metrics.
+/// A text format for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus's own, version 0.0.4.
+    /// Prometheus' own, version 0.0.4.
     Text,
     /// OpenMetrics 1.0.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// The value of `Content-Type`.
+    /// Its value of `Content-Type`.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
@@ -47,11 +47,11 @@ pub struct Metrics {
     before_scrape: Mutex<Vec<Refresh>>,
 }
 
-/// Sets the levels of one scrape.
+/// Sets the gauges of one scrape.
 type Refresh = Box<dyn Fn(&Levels<'_>) + Send + Sync>;
 
 impl Metrics {
-    /// The metrics of a program of this `version`; those of the process (Linux only) with them.
+    /// Returns the metrics of a program of this `version`, with those of the process (Linux only).
     #[must_use]
     pub fn new(version: &str) -> Metrics {
         let registry = Registry::new();
@@ -74,7 +74,7 @@ impl Metrics {
         }
     }
 
-    /// The metrics of `client`: the same ones each time. Takes a lock, so keep what it gives.
+    /// The metrics of `client`, the same ones each time. Takes a lock, so keep the result.
     #[must_use]
     pub fn client(&self, client: &str) -> Arc<ClientMetrics> {
         let mut clients = lock(&self.clients);
@@ -84,7 +84,7 @@ impl Metrics {
         Arc::clone(made)
     }
 
-    /// The traffic of `client` since the start, of all apps.
+    /// The traffic of `client` since the start, over all apps.
     #[must_use]
     pub fn client_totals(&self, client: &str) -> Totals {
         let apps = lock(&self.apps);
@@ -98,19 +98,19 @@ impl Metrics {
         totals
     }
 
-    /// A configuration was taken over at `now`.
+    /// Records that a configuration was applied at `now`.
     pub fn config_loaded(&self, now: SystemTime) {
         self.families.reload_success.set(unix_seconds(now));
         self.families.reload_failed.set(0);
     }
 
-    /// A configuration was refused, and the one before goes on.
+    /// Records that a configuration was refused.
     pub fn config_refused(&self) {
         self.families.reload_failed.set(1);
     }
 
-    /// The metrics of `app`, empty for callers that are no app: the same ones each time. Takes a
-    /// lock, so keep what it gives.
+    /// The metrics of `app`, the same ones each time; the name is empty for callers that are not
+    /// apps. Takes a lock, so keep the result.
     #[must_use]
     pub fn app(&self, app: &str) -> Arc<AppMetrics> {
         let mut apps = lock(&self.apps);
@@ -120,7 +120,7 @@ impl Metrics {
         Arc::clone(made)
     }
 
-    /// The metrics of `listener`: the same ones each time. Takes a lock, so keep what it gives.
+    /// The metrics of `listener`, the same ones each time. Takes a lock, so keep the result.
     #[must_use]
     pub fn listener(&self, listener: &str) -> Arc<ListenerMetrics> {
         let mut listeners = lock(&self.listeners);
@@ -130,7 +130,7 @@ impl Metrics {
         Arc::clone(made)
     }
 
-    /// The metrics of stores of this `kind`, for one more client that uses one.
+    /// Returns the metrics of stores of this `kind`, for one more client that uses one.
     #[must_use]
     pub fn store(&self, kind: &str) -> StoreMetrics {
         let mut stores = lock(&self.stores);
@@ -140,15 +140,14 @@ impl Metrics {
         StoreMetrics::new(Arc::clone(shared))
     }
 
-    /// How long stores of this `kind` took for the last operation that they answered.
+    /// How long the last operation took that a store of this `kind` answered.
     #[must_use]
     pub fn store_latency(&self, kind: &str) -> Option<Duration> {
         lock(&self.stores).get(kind)?.latency()
     }
 
-    /// Has `refresh` called before every scrape, to set what changes without an event, such as
-    /// whether a token has expired. It must not call [`Metrics::on_scrape`] or
-    /// [`Metrics::render`].
+    /// Calls `refresh` before every scrape, to set the gauges that change without an event, such as
+    /// whether a token has expired. It must not call [`Metrics::on_scrape`] or [`Metrics::render`].
     pub fn on_scrape(&self, refresh: impl Fn(&Levels<'_>) + Send + Sync + 'static) {
         lock(&self.before_scrape).push(Box::new(refresh));
     }
@@ -174,11 +173,11 @@ impl Metrics {
         exemplars
     }
 
-    /// Every metric as text.
+    /// Renders all metrics as text.
     #[must_use]
     pub fn render(&self, format: Format) -> String {
         let gathered = {
-            // held until all is gathered, so that no other scrape resets the levels meanwhile
+            // held until all are gathered, so that no other scrape resets the gauges meanwhile
             let refreshes = lock(&self.before_scrape);
             self.families.reset_levels();
             for refresh in refreshes.iter() {
@@ -203,7 +202,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// A panic elsewhere leaves nothing half done in what these locks guard.
+/// Locks a mutex; a panic elsewhere leaves nothing inconsistent in it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,7 @@
-//! What the program tells about itself while it runs: numbers ([`metrics`]) and lines
-//! ([`logging`], [`access`]).
+//! Metrics ([`metrics`]) and logs ([`logging`], [`access`]).
 //!
-//! Promises: counting a request takes no lock and formats nothing; labels stay few, never a path,
-//! a token or an address; logging never waits; no log level makes a library print what it sends.
+//! Promises: counting a request takes no lock and formats nothing; labels stay few, never a path, a
+//! token or an address; logging never waits; at no log level does a library print what it sends.
 
 pub mod access;
 mod client;

@@ -1,10 +1,10 @@
-//! OpenMetrics 1.0.0, made from Prometheus's text format.
+//! Converts Prometheus' text format to OpenMetrics 1.0.0.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// Prometheus's `text` as OpenMetrics: the family of a counter is named without `_total`, the series in
-/// `exemplars` get theirs, and the end is marked.
+/// Converts Prometheus' `text`: removes `_total` from the names of counter families, adds
+/// `exemplars` to their series, and adds the end marker.
 pub(super) fn from_text(text: &str, exemplars: &HashMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut lines = text.lines().peekable();
@@ -28,8 +28,8 @@ pub(super) fn from_text(text: &str, exemplars: &HashMap<String, String>) -> Stri
     out
 }
 
-/// The series of a bucket of the histogram `name`, as the text format writes it; without a `bound` it
-/// is the last.
+/// The name of a bucket's series of the histogram `name`, as the text format writes it; `+Inf`
+/// without a `bound`.
 pub(super) fn bucket(name: &str, labels: &[(&str, &str)], bound: Option<f64>) -> String {
     let mut series = format!("{name}_bucket{{");
     for (label, value) in labels {

@@ -1,29 +1,28 @@
-//! Text from elsewhere, made fit for a terminal, a table or a log line.
+//! Makes text from outside safe for a terminal, a table or a log line.
 
 use std::borrow::Cow;
 
-/// Whether a terminal shows `c` and does nothing else: it is no control character (C0 or C1), and
-/// none that is invisible or turns the direction of the text around it (Unicode, UAX #9).
+/// Returns whether `c` is printable: neither a control character (C0 or C1), nor invisible, nor one
+/// that changes the writing direction (Unicode, UAX #9).
 #[must_use]
 pub fn is_printable(c: char) -> bool {
-    // `escape_debug` knows them; it escapes quotation marks too, for another reason
+    // `escape_debug` knows them; it also escapes quotation marks, which are printable
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().nth(1).is_none()
 }
 
-/// `text` on one line: U+FFFD stands for every character that is not printable, line breaks
-/// included.
+/// Returns `text` on one line, with U+FFFD for every unprintable character and line break.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     replaced(text, is_printable)
 }
 
-/// As [`clean`]; line breaks stay.
+/// As [`clean`], but keeps line breaks.
 #[must_use]
 pub fn clean_lines(text: &str) -> Cow<'_, str> {
     replaced(text, |c| c == '\n' || is_printable(c))
 }
 
-/// `json` with escapes in place of the characters that are not printable; line breaks stay.
+/// Returns `json` with escapes for unprintable characters; keeps line breaks.
 #[must_use]
 pub fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
@@ -31,7 +30,7 @@ pub fn escape_json(json: &str) -> String {
         if c == '\n' || is_printable(c) {
             escaped.push(c);
         } else {
-            // they can stand in strings only
+            // they occur within strings only
             for unit in c.encode_utf16(&mut [0; 2]) {
                 escaped.push_str(&format!("\\u{unit:04x}"));
             }

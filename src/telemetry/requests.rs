@@ -1,4 +1,4 @@
-//! Counting requests by method, status and source without looking anything up by name.
+//! Counts requests by method, status and source without a lookup by name.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -7,8 +7,8 @@ use http::Method;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 
-/// A request's method as a metric's label: the nine that are registered, and one for all others,
-/// so that nobody can make labels up.
+/// A request's method as a label: the nine registered methods, and one value for all others, so
+/// that callers cannot create labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum MethodLabel {
@@ -34,47 +34,47 @@ pub enum MethodLabel {
     Other,
 }
 
-/// Which side ended an exchange before it was over.
+/// The side that ended an exchange early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The caller closed its connection, or reset its stream.
+    /// The caller closed its connection or reset its stream.
     ClientClosed,
     /// The instance broke off, or was silent for longer than `idle_timeout`.
     UpstreamReset,
 }
 
-/// Whose response a caller was sent.
+/// The source of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Source {
-    /// The instance's.
+    /// The instance.
     Instance,
-    /// The proxy's own, or none at all.
+    /// The proxy, or there was no response.
     Proxy,
 }
 
-/// How many labels there are for a method.
+/// The number of method labels.
 const METHODS: usize = 10;
 const SOURCES: usize = 2;
 
-/// The statuses that have a cell each: 100 to 599. The cell after them is for all others.
+/// The statuses with their own cell: 100 to 599.
 const FIRST_CODE: u16 = 100;
 const CODES: usize = 500;
 
-/// The cells after those: any other status, and one for each [`Cut`]. Up to the last they stand for
-/// failures, as those of the 5xx do.
+/// The cells after those: any other status, and one per [`Cut`]. Except the last, they count as
+/// failures, as 5xx do.
 const OTHER: usize = CODES;
 const UPSTREAM_RESET: usize = CODES + 1;
 const CLIENT_CLOSED: usize = CODES + 2;
 const COLUMNS: usize = CODES + 3;
 
-/// The requests of one client and app: a cell for each method, source and status, filled when first
-/// used.
+/// The requests of one client and app: a counter per method, source and status, created at first
+/// use.
 pub(super) struct RequestCounts {
     family: IntCounterVec,
     client: String,
     app: String,
-    /// A row for each method and source, made when it is first used: most are not.
+    /// One row per method and source, created at first use: most are never used.
     rows: [OnceLock<Row>; METHODS * SOURCES],
 }
 
@@ -100,7 +100,7 @@ impl MethodLabel {
 }
 
 impl Cut {
-    /// Its name in the log and in the label `code`.
+    /// Its value in the log and in the label `code`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -148,7 +148,7 @@ impl RequestCounts {
         }
     }
 
-    /// Counts one request, by its status unless it was cut.
+    /// Counts a request by its status, or by its cut.
     pub(super) fn count(&self, method: MethodLabel, code: u16, cut: Option<Cut>, source: Source) {
         let column = match (cut, code.checked_sub(FIRST_CODE).map(usize::from)) {
             (Some(Cut::ClientClosed), _) => CLIENT_CLOSED,
@@ -167,7 +167,7 @@ impl RequestCounts {
             .inc();
     }
 
-    /// How many were counted.
+    /// The number of requests.
     pub(super) fn total(&self) -> u64 {
         let rows = self.rows.iter().filter_map(OnceLock::get);
         rows.flatten()
@@ -176,7 +176,7 @@ impl RequestCounts {
             .sum()
     }
 
-    /// How many of them failed: were answered with a 5xx or not at all, or were cut by the instance.
+    /// The number of failed requests: a 5xx, no response, or cut by the instance.
     pub(super) fn failed(&self) -> u64 {
         const FIRST_FAILURE: usize = 500 - FIRST_CODE as usize;
         let rows = self.rows.iter().filter_map(OnceLock::get);

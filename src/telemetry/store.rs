@@ -1,4 +1,4 @@
-//! The numbers of a kind of store: whether it can be used, and what became of what it was asked.
+//! The metrics of a kind of store: its availability, and its operations by outcome.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,56 +8,56 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGaugeVec};
 
 use super::families::Families;
 
-/// What a store is asked for.
+/// An operation of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// What is kept.
+    /// Reads the stored token.
     Read,
-    /// The right to ask for a token.
+    /// Takes the lease for a token request.
     Lease,
-    /// To keep something.
+    /// Writes a token.
     Publish,
 }
 
-/// Its result message.
+/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
-    /// It was done.
+    /// It succeeded.
     Ok,
-    /// The store works, and another has the right to ask, or a newer token is kept.
+    /// The store works, but another replica holds the lease, or the stored token is newer.
     Held,
-    /// The store cannot be reached or used.
+    /// The store is unavailable.
     Error,
-    /// It did not answer in time.
+    /// The store did not answer in time.
     Timeout,
 }
 
-/// The metrics with a store's kind on them, as one client uses it. While several clients use
-/// stores of one kind, that counts as up if it is for all of them.
+/// The metrics of a kind of store, for one client that uses one. If several clients use stores of
+/// one kind, it counts as up if it is up for all of them.
 #[derive(Debug)]
 pub struct StoreMetrics {
     shared: Arc<SharedStore>,
-    /// The last operation of this client failed.
-    away: Mutex<bool>,
+    /// Whether this client's last operation failed.
+    unavailable: Mutex<bool>,
 }
 
-/// What is counted for all clients whose stores are of one kind.
+/// The metrics shared by all clients of a kind of store.
 #[derive(Debug)]
 pub(super) struct SharedStore {
     kind: String,
     up: IntGaugeVec,
     counts: [[IntCounter; 4]; 3],
     duration: Histogram,
-    /// What the last answer took, in microseconds; 0: there was none.
+    /// The duration of the last answered operation, in microseconds; 0 for none.
     latency: AtomicU64,
     users: Mutex<Users>,
 }
 
-/// How many use it, and for how many of them it is away.
+/// The number of clients that use the kind, and for how many of them it is unavailable.
 #[derive(Debug, Default)]
 struct Users {
     all: usize,
-    away: usize,
+    unavailable: usize,
 }
 
 const OPERATIONS: [Operation; 3] = [Operation::Read, Operation::Lease, Operation::Publish];
@@ -69,7 +69,7 @@ const OUTCOMES: [StoreOutcome; 4] = [
 ];
 
 impl Operation {
-    /// Its name in metrics.
+    /// The label's value.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl Operation {
 }
 
 impl StoreOutcome {
-    /// Its name in metrics.
+    /// The label's value.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -94,28 +94,28 @@ impl StoreOutcome {
 }
 
 impl StoreMetrics {
-    /// One more client uses a store of this kind.
+    /// Returns the metrics for one more client of this kind.
     pub(super) fn new(shared: Arc<SharedStore>) -> StoreMetrics {
         shared.change(|users| users.all += 1);
         StoreMetrics {
             shared,
-            away: Mutex::new(false),
+            unavailable: Mutex::new(false),
         }
     }
 
-    /// The store was asked for `operation`, and this came of it after so long.
+    /// Records the outcome of an `operation` and its duration.
     pub fn operation(&self, operation: Operation, outcome: StoreOutcome, took: Duration) {
         self.shared.counts[operation as usize][outcome as usize].inc();
         self.shared.duration.observe(took.as_secs_f64());
-        let is_away = matches!(outcome, StoreOutcome::Error | StoreOutcome::Timeout);
-        if !is_away {
+        let is_unavailable = matches!(outcome, StoreOutcome::Error | StoreOutcome::Timeout);
+        if !is_unavailable {
             let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             self.shared.latency.store(took.max(1), Ordering::Relaxed);
         }
-        let was_away = std::mem::replace(&mut *locked(&self.away), is_away);
-        match (was_away, is_away) {
-            (false, true) => self.shared.change(|users| users.away += 1),
-            (true, false) => self.shared.change(|users| users.away -= 1),
+        let was_unavailable = std::mem::replace(&mut *locked(&self.unavailable), is_unavailable);
+        match (was_unavailable, is_unavailable) {
+            (false, true) => self.shared.change(|users| users.unavailable += 1),
+            (true, false) => self.shared.change(|users| users.unavailable -= 1),
             _ => {}
         }
     }
@@ -123,10 +123,10 @@ impl StoreMetrics {
 
 impl Drop for StoreMetrics {
     fn drop(&mut self) {
-        let was_away = *locked(&self.away);
+        let was_unavailable = *locked(&self.unavailable);
         self.shared.change(|users| {
             users.all -= 1;
-            users.away -= usize::from(was_away);
+            users.unavailable -= usize::from(was_unavailable);
         });
     }
 }
@@ -148,23 +148,23 @@ impl SharedStore {
         }
     }
 
-    /// How long the last operation took that the store answered.
+    /// The duration of the last answered operation.
     pub(super) fn latency(&self) -> Option<Duration> {
         let micros = self.latency.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
-    /// Of a store that nobody uses it is not said whether it is up.
+    /// Ends the series of a kind that is no longer used.
     fn change(&self, change: impl FnOnce(&mut Users)) {
         let mut users = locked(&self.users);
         change(&mut users);
         let label = &[self.kind.as_str()];
         if users.all == 0 {
-            // a series that is not there is taken back already
+            // the series may already be removed
             let _ = self.up.remove_label_values(label);
         } else {
             let up = self.up.with_label_values(label);
-            up.set(i64::from(users.away == 0));
+            up.set(i64::from(users.unavailable == 0));
         }
     }
 }

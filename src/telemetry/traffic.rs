@@ -1,4 +1,4 @@
-//! The numbers of one app: its requests, by client, and the local tokens that it was given.
+//! The metrics of an app: its requests by client, and its local tokens.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,17 +12,16 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use super::families::{CALL_BUCKETS, Families};
 use super::requests::{Cut, MethodLabel, RequestCounts, Source};
 
-/// The metrics with one app's name on them, found once. The name is empty for callers that are no
-/// app.
+/// The metrics with an app's name, looked up once. The name is empty for callers that are not apps.
 pub struct AppMetrics {
     name: String,
     families: Families,
-    /// An app has few clients, most often one, and each is added once.
+    /// An app has few clients, mostly one, and each is added once.
     traffic: ArcSwap<Vec<Arc<Traffic>>>,
     local_tokens: IntCounter,
 }
 
-/// The metrics with the names of one app and one client on them.
+/// The metrics with the names of an app and a client.
 pub struct Traffic {
     client: String,
     requests: RequestCounts,
@@ -35,54 +34,54 @@ pub struct Traffic {
     exemplars: Mutex<BTreeMap<usize, Exemplar>>,
 }
 
-/// A request that stands for its bucket: its trace and its duration.
+/// The exemplar of a bucket: a request's trace and duration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exemplar {
     pub(super) trace_id: [u8; 16],
     pub(super) seconds: f64,
 }
 
-/// A request that has ended, as it is counted.
+/// A completed request, as counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
     /// The request's method.
     pub method: MethodLabel,
     /// The status sent to the caller; 0 if none.
     pub status: u16,
-    /// Which side ended it early.
+    /// The side that ended it early.
     pub cut: Option<Cut>,
-    /// Whose response it was.
+    /// The source of its response.
     pub source: Source,
-    /// From the request's head to the last byte of the response.
+    /// The time from the request's head to the last byte of the response.
     pub duration: Duration,
-    /// How long the instance took to begin its response, if it was asked.
+    /// The time until the instance sent the head of its response, if the request was forwarded.
     pub upstream: Option<Duration>,
-    /// The length of the request's body as far as it was read.
+    /// The bytes read of the request's body.
     pub request_bytes: u64,
-    /// The length of the response's body as far as it was sent.
+    /// The bytes sent of the response's body.
     pub response_bytes: u64,
-    /// The id of the trace that has its span, if there is one.
+    /// The id of the trace with its span, if there is one.
     pub trace_id: Option<[u8; 16]>,
 }
 
-/// Traffic since the start, of one client or one app.
+/// The traffic of a client or an app since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// How many requests were answered.
+    /// The number of requests.
     pub answered: u64,
-    /// How many of them failed: were answered with a 5xx or not at all, or were cut by the instance.
+    /// The number of failed requests: a 5xx, no response, or cut by the instance.
     pub failed: u64,
-    /// How many are in flight.
+    /// The number of requests in flight.
     pub in_flight: u64,
-    /// How many took how long.
+    /// The distribution of the durations.
     pub durations: Durations,
 }
 
-/// How many requests took how long: a count for each bucket, the last of which has no upper bound.
+/// A distribution of durations: a count per bucket, the last without an upper bound.
 pub type Durations = [u64; CALL_BUCKETS.len() + 1];
 
-/// The duration in seconds that the share `quantile` (0 to 1) of the requests stayed below,
-/// interpolated within its bucket as Prometheus's `histogram_quantile` does; `None` without requests.
+/// The duration in seconds below which the share `quantile` (0 to 1) of the requests stayed,
+/// interpolated within its bucket as by Prometheus' `histogram_quantile`; `None` without requests.
 #[must_use]
 pub fn quantile(durations: &Durations, quantile: f64) -> Option<f64> {
     let total: u64 = durations.iter().sum();
@@ -101,7 +100,7 @@ pub fn quantile(durations: &Durations, quantile: f64) -> Option<f64> {
     None
 }
 
-/// One request in flight; dropping it ends the request.
+/// A request in flight; dropping it ends the request.
 #[derive(Debug)]
 #[must_use = "the request is counted for as long as this is held"]
 pub struct InFlight(Arc<Traffic>);
@@ -116,7 +115,7 @@ impl AppMetrics {
         }
     }
 
-    /// The app's traffic on `client`. Takes no lock and formats nothing once the pair was seen.
+    /// The app's traffic on `client`. Takes no lock and formats nothing after the first call.
     #[must_use]
     pub fn traffic(&self, client: &str) -> Arc<Traffic> {
         let find = |all: &[Arc<Traffic>]| {
@@ -137,12 +136,12 @@ impl AppMetrics {
         find(&self.traffic.load()).unwrap_or(made)
     }
 
-    /// The proxy gave it a local token.
+    /// Records that the proxy issued it a local token.
     pub fn local_token(&self) {
         self.local_tokens.inc();
     }
 
-    /// Its traffic since the start, on all clients.
+    /// Its traffic since the start, over all clients.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
@@ -152,14 +151,14 @@ impl AppMetrics {
         totals
     }
 
-    /// How many requests of it are in flight.
+    /// The number of its requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         let traffic = self.traffic.load();
         traffic.iter().map(|traffic| traffic.in_flight()).sum()
     }
 
-    /// How many local tokens it was given since the start.
+    /// The number of local tokens issued to it since the start.
     #[must_use]
     pub fn local_tokens_total(&self) -> u64 {
         self.local_tokens.get()
@@ -170,7 +169,7 @@ impl AppMetrics {
         &self.name
     }
 
-    /// Its traffic on each client that it used.
+    /// Its traffic on each client.
     pub(super) fn all_traffic(&self) -> Arc<Vec<Arc<Traffic>>> {
         self.traffic.load_full()
     }
@@ -191,7 +190,7 @@ impl Traffic {
         }
     }
 
-    /// The exemplars, each with the upper bound of its bucket; `None` for the last.
+    /// The exemplars, each with the upper bound of its bucket; `None` for the last bucket.
     pub(super) fn exemplars(&self) -> Vec<(Option<f64>, Exemplar)> {
         let exemplars = self
             .exemplars
@@ -209,7 +208,7 @@ impl Traffic {
         &self.client
     }
 
-    /// Adds to `totals` what was counted since the start.
+    /// Adds the counts since the start to `totals`.
     pub(super) fn add_to(&self, totals: &mut Totals) {
         totals.answered += self.requests.total();
         totals.failed += self.requests.failed();
@@ -224,21 +223,21 @@ impl Traffic {
         totals.durations[CALL_BUCKETS.len()] += duration.get_histogram().get_sample_count() - below;
     }
 
-    /// How many requests are in flight.
+    /// The number of requests in flight.
     pub(super) fn in_flight(&self) -> u64 {
         u64::try_from(self.in_flight.get()).unwrap_or(0)
     }
 }
 
 impl InFlight {
-    /// A request begins.
+    /// Records the start of a request.
     pub fn new(traffic: Arc<Traffic>) -> InFlight {
         traffic.in_flight.inc();
         InFlight(traffic)
     }
 
-    /// Counts the request, which has ended. Formats nothing once its method and status have been
-    /// seen, and takes no lock unless it is traced.
+    /// Counts a completed request. Formats nothing after the first one with its method and status,
+    /// and takes no lock unless it is traced.
     pub fn count(&self, ended: &Ended) {
         let Traffic {
             requests,
@@ -315,7 +314,7 @@ mod tests {
         let two = durations(&[(0, 90), (11, 10)]);
         assert_eq!(quantile(&two, 0.9), Some(0.005));
         assert_eq!(quantile(&two, 0.95), Some(1.25));
-        // beyond the last bound there is no more to say
+        // the last bucket has no upper bound to interpolate to
         assert_eq!(
             quantile(&durations(&[(CALL_BUCKETS.len(), 1)]), 0.5),
             Some(3_600.0)

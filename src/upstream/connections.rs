@@ -1,7 +1,7 @@
-//! The connections to an instance: one that is open already, or a new one to an address that is looked
-//! up in the background.
+//! The connections to an instance: open ones, and new ones to addresses that are resolved in the
+//! background.
 //!
-//! Behind a forward proxy it is the proxy that is looked up; the instance's name is resolved there.
+//! Behind a forward proxy, the proxy's name is resolved here and the instance's by the proxy.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -26,14 +26,14 @@ use crate::telemetry::Expiry;
 use crate::tls;
 use crate::token::cache::Status;
 
-/// How often an instance is looked after.
+/// The interval of the background maintenance of an instance.
 const KEEP_PAUSE: Duration = Duration::from_secs(5);
 
-/// How many requests share an HTTP/2 connection to an instance.
+/// The most concurrent requests on an HTTP/2 connection to an instance.
 const STREAMS: usize = 64;
 
 /// The flow-control window of a response on such a connection, in bytes. The connection's window is
-/// large enough for every stream: an app that reads slowly blocks no other.
+/// large enough for all streams, so that an app that reads slowly does not block another.
 const STREAM_WINDOW: u32 = 512 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
@@ -54,14 +54,14 @@ pub struct Upstream {
     dialing: Mutex<()>,
     /// Counts failed connections.
     failures: AtomicU64,
-    /// The instance has asked for HTTP/1.1.
+    /// The instance asked for HTTP/1.1.
     is_http1_only: AtomicBool,
 }
 
 /// Why an instance is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its host is not valid in `Host`.
+    /// Its host is not a valid value of `Host`.
     #[error("its host cannot be sent in a header")]
     Host,
     /// No certificate authority is available to verify it.
@@ -69,10 +69,10 @@ pub enum Error {
     Tls(tls::Error),
 }
 
-/// Why there is no connection to an instance.
+/// Why no connection to an instance is available.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// None could be made.
+    /// No new connection could be opened.
     #[error(transparent)]
     Dial(#[from] DialError),
     /// The instance did not answer the start of HTTP/2.
@@ -82,18 +82,18 @@ pub(crate) enum ConnectError {
     Http2 {
         /// The instance.
         host: String,
-        /// What it did.
+        /// What went wrong.
         cause: &'static str,
     },
 }
 
-/// What is known of the instance's protocol.
+/// The known protocol of the instance.
 const UNKNOWN: u8 = 0;
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
 
 impl ConnectError {
-    /// What failed.
+    /// The kind of failure.
     pub(crate) fn kind(&self) -> Kind {
         match self {
             ConnectError::Dial(error) => error.kind(),
@@ -101,7 +101,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether it timed out.
+    /// Returns whether it timed out.
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, ConnectError::Dial(error) if error.is_timeout())
     }
@@ -113,11 +113,11 @@ impl ConnectError {
 }
 
 impl Upstream {
-    /// An instance whose addresses are not known yet, unless it is named by one. Needs
-    /// [`Upstream::keep`] to run.
+    /// Returns an instance whose addresses are not known yet, unless its host is an address.
+    /// [`Upstream::keep`] must run.
     ///
     /// # Errors
-    /// [`Error`] if requests could not be sent to it.
+    /// [`Error`] if the instance is unusable.
     pub fn new(instance: Arc<Instance>) -> Result<Upstream, Error> {
         let host = HeaderValue::try_from(&instance.authority).map_err(|_| Error::Host)?;
         let authority = Authority::try_from(&*instance.authority).map_err(|_| Error::Host)?;
@@ -139,26 +139,26 @@ impl Upstream {
         })
     }
 
-    /// The addresses of the first part of the way.
+    /// The addresses of the first hop.
     #[must_use]
     pub fn addresses(&self) -> &Arc<Addresses> {
         self.dialer.addresses()
     }
 
-    /// How calls of its API did lately.
+    /// The health of its API.
     #[must_use]
     pub fn health(&self) -> &Arc<ApiHealth> {
         &self.health
     }
 
-    /// When the certificate expires that the instance showed last.
+    /// The expiry of the certificate that the instance last presented.
     #[must_use]
     pub fn certificate(&self) -> &Expiry {
         &self.certificate
     }
 
-    /// Begins with what is known from `other`, which was the same instance before a change: its
-    /// addresses, if both have one name, and how its API did.
+    /// Starts with the addresses, if the name is the same, and the API's health from `other`, the
+    /// same instance before a change.
     pub fn take_over(&mut self, other: &Upstream) {
         self.addresses().take_over(other.addresses());
         self.health = Arc::clone(&other.health);
@@ -176,13 +176,13 @@ impl Upstream {
         &self.host
     }
 
-    /// The same for HTTP/2 (RFC 9113, section 8.3.1).
+    /// The same for HTTP/2 as `:authority` (RFC 9113, section 8.3.1).
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// A connection for one request at `now`: one that is open, unless it has to be `fresh`, or a new
-    /// one. A dial that fails for what may be a passing reason is repeated once.
+    /// Returns a connection for one request at `now`: an open one, unless it must be `fresh`, or a
+    /// new one. A failed dial is retried once if the cause may be temporary.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -193,7 +193,7 @@ impl Upstream {
         now: Instant,
     ) -> Result<InstanceSession, ConnectError> {
         match self.open_or_dial(protocols, fresh, now).await {
-            // nothing was sent, so it may be tried again
+            // nothing was sent, so retrying is safe
             Err(error) if !error.is_final() => self.open_or_dial(protocols, fresh, now).await,
             connected => connected,
         }
@@ -213,7 +213,8 @@ impl Upstream {
         if !may_share || !speaks_http2() {
             return self.dial(protocols, now).await;
         }
-        // one opens a connection and the others share it; if it fails, each tries for itself
+        // one request opens the connection and the others share it; if it fails, each tries for
+        // itself
         let failures = self.failures.load(Ordering::Relaxed);
         let dialing = self.dialing.lock().await;
         if let Some(open) = self.open(may_share, now).await {
@@ -290,8 +291,8 @@ impl Upstream {
         }
     }
 
-    /// Takes back a session that has ended in both directions. Its connection is kept if the
-    /// instance keeps it open and nothing is left on it.
+    /// Takes back a session that has ended in both directions. Keeps its connection if the instance
+    /// keeps it open and no bytes are left on it.
     pub(crate) async fn release(&self, session: InstanceSession, now: Instant) {
         let InstanceSession::Http1(http1) = session else {
             return;
@@ -303,13 +304,13 @@ impl Upstream {
         }
     }
 
-    /// Switches to HTTP/1.1, as the instance asked.
+    /// Switches to HTTP/1.1, as the instance asked for.
     pub(crate) fn prefer_http1(&self) {
         self.is_http1_only.store(true, Ordering::Relaxed);
     }
 
-    /// Opens a connection whenever `token` changes and none is open: the first request then needs
-    /// no TLS handshake. Ends when the upstream is dropped.
+    /// Opens a connection whenever `token` changes and none is open, so that the first request
+    /// needs no TLS handshake. Ends when the upstream is dropped.
     pub async fn keep_warm(
         upstream: Weak<Upstream>,
         mut token: watch::Receiver<Status>,
@@ -346,9 +347,9 @@ impl Upstream {
         }
     }
 
-    /// Keeps what is known of the instance true, as `clock` tells the time: looks its name up before
-    /// the last answer expires, closes connections that are not used or lead to an address that it
-    /// no longer has, and tells of an outage. Ends once nobody has the upstream any more.
+    /// Maintains the instance by `clock`: resolves its name before the last answer expires, closes
+    /// connections that are idle for too long or lead to an address that is no longer valid, and
+    /// logs outages. Ends when the upstream is dropped.
     pub async fn keep(upstream: Weak<Upstream>, clock: Arc<dyn Clock>) {
         while let Some(this) = upstream.upgrade() {
             let addresses = Arc::clone(this.addresses());
@@ -405,7 +406,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A TLS server with its own certificate, and that certificate.
+    /// Starts a TLS server with its own certificate; returns both.
     async fn server() -> (SocketAddr, tempfile::NamedTempFile) {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());

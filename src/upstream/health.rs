@@ -1,8 +1,8 @@
-//! How calls of an instance's API did in the last five minutes, and whether there is an outage.
+//! The health of an instance's API: calls of the last five minutes, and outages.
 //!
-//! A call that ends well costs one atomic addition; everything else is done for calls that fail, and
-//! by [`ApiHealth::report`], which is called every few seconds. The log has a warning at the first
-//! failure, then one a minute with a count, and a line when the outage is over.
+//! A successful call costs one atomic addition. Failed calls and [`ApiHealth::report`], called
+//! every few seconds, do the rest. The log gets a warning at the first failure, one per minute with
+//! a count, and a line when the outage is over.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,32 +14,32 @@ use crate::clock::Instant;
 use crate::outgoing::dial::Kind;
 use crate::telemetry::Label;
 
-/// How many periods are remembered, and how long one is: five minutes in all.
+/// The number and the length of the periods: five minutes in all.
 const PERIODS: usize = 60;
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// How often an outage that goes on is warned of.
+/// The interval of warnings during an outage.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// How long after the last failure an outage is over, if calls were answered since.
+/// How long after its last failure an outage ends, if calls have succeeded since.
 const CALM: Duration = Duration::from_secs(5);
 
-/// How calls of one instance's API did lately.
+/// The health of one instance's API.
 #[derive(Debug)]
 pub struct ApiHealth {
     instance: Arc<str>,
-    /// A period's number, its calls that were answered and those that failed, as [`Period`] packs
-    /// them. Each period has its place by its number.
+    /// A period's number, successful and failed calls, packed by [`Period`]. The number determines
+    /// the index.
     periods: [AtomicU64; PERIODS],
     /// Whether there is an outage.
     is_out: AtomicBool,
-    /// When the first call after the last failure of an outage was answered, in microseconds since
-    /// the clock's origin; 0: none was.
+    /// The first success after the last failure of an outage, in microseconds since the clock's
+    /// origin; 0: none.
     answered: AtomicU64,
     trouble: Mutex<Trouble>,
 }
 
-/// What went wrong, under a lock that no call takes which ends well.
+/// The failures, under a lock that no successful call takes.
 #[derive(Debug, Default)]
 struct Trouble {
     outage: Option<Outage>,
@@ -50,19 +50,19 @@ struct Trouble {
 struct Outage {
     since: Instant,
     failed: u64,
-    /// When it was last warned of, and how many calls failed since.
+    /// When the last warning was logged, and how many calls failed since.
     warned: Instant,
     unsaid: u64,
 }
 
-/// What the log says of an outage.
+/// An event of an outage for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
     /// The first call failed.
     Begins,
-    /// So many calls failed since the last line.
+    /// This many calls failed since the last line.
     GoesOn { failed: u64 },
-    /// So many calls failed in all; how long the outage lasted.
+    /// The outage is over: how many calls failed in all, and how long it lasted.
     IsOver { failed: u64, lasted: Duration },
 }
 
@@ -71,27 +71,27 @@ enum Line {
 pub struct LastError {
     /// What failed.
     pub kind: Kind,
-    /// What failed, on what, why, and what to do.
+    /// The message: what failed, on what, why, and what to do.
     pub message: String,
-    /// When.
+    /// When it failed.
     pub at: Instant,
 }
 
-/// How calls did in the last five minutes.
+/// The calls of the last five minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Calls that were answered, whatever their status.
+    /// Calls that got a response, of any status.
     pub answered: u64,
     /// Calls that failed.
     pub failed: u64,
-    /// Since when there is an outage, if there is one.
+    /// When the current outage began, if there is one.
     pub since: Option<Instant>,
     /// The last error since the start.
     pub last: Option<LastError>,
 }
 
 /// The calls of one period. Packed into 64 bits: 24 for its number, which repeats after two years,
-/// and 20 for either count, which are full at a million.
+/// and 20 for each count, which stops at a million.
 #[derive(Clone, Copy)]
 struct Period {
     number: u64,
@@ -118,7 +118,7 @@ impl Period {
 }
 
 impl ApiHealth {
-    /// Nothing is known yet of `instance`, which is its name in the configuration.
+    /// Returns the health of `instance`, its name in the configuration, before any call.
     #[must_use]
     pub fn new(instance: Arc<str>) -> ApiHealth {
         ApiHealth {
@@ -130,7 +130,7 @@ impl ApiHealth {
         }
     }
 
-    /// A call was answered to its end at `now`.
+    /// Records a call whose response was complete at `now`.
     pub fn answered(&self, now: Instant) {
         self.count(now, |period| period.answered += 1);
         if self.is_out.load(Ordering::Relaxed) {
@@ -142,12 +142,12 @@ impl ApiHealth {
         }
     }
 
-    /// A call failed at `now`, for this reason.
+    /// Records a call that failed at `now`, with its error.
     pub fn failed(&self, now: Instant, kind: Kind, message: &str) {
         self.say(self.note(now, kind, message), kind, message);
     }
 
-    /// Warns of an outage that goes on, and tells when it is over. Call it every few seconds.
+    /// Logs an outage that continues or is over. Call it every few seconds.
     pub fn report(&self, now: Instant) {
         if !self.is_out.load(Ordering::Relaxed) {
             return;
@@ -161,7 +161,7 @@ impl ApiHealth {
         }
     }
 
-    /// Takes note of a failure; what the log should say of it.
+    /// Records a failure; returns an event for the log.
     fn note(&self, now: Instant, kind: Kind, message: &str) -> Option<Line> {
         self.count(now, |period| period.failed += 1);
         let mut trouble = self.lock();
@@ -186,7 +186,7 @@ impl ApiHealth {
         Some(Line::Begins)
     }
 
-    /// What the log should say at `now` of an outage that began before.
+    /// Returns the event for the log at `now` during an outage.
     fn due(&self, trouble: &mut Trouble, now: Instant) -> Option<Line> {
         let Trouble { outage, last } = trouble;
         let (going_on, last) = (outage.as_mut()?, last.as_ref()?);
@@ -237,7 +237,7 @@ impl ApiHealth {
         }
     }
 
-    /// How calls did up to `now`.
+    /// Reports the calls up to `now`.
     #[must_use]
     pub fn summary(&self, now: Instant) -> Summary {
         let current = number(now);
@@ -392,7 +392,7 @@ mod tests {
             health.note(at(500), Kind::Connect, "refused"),
             Some(Line::Begins)
         );
-        // what failed last is told though nobody calls any more
+        // the last error is reported even without further calls
         health.note(at(501), Kind::Connect, "refused");
         assert_eq!(due(560), Some(Line::GoesOn { failed: 1 }));
         assert_eq!(due(700), None);

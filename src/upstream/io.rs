@@ -1,12 +1,12 @@
-//! What every connection that pingora serves has in common: the count of its bytes, and the traits
-//! that pingora asks for.
+//! The parts that all connections share: a counter of received bytes, and the traits that pingora
+//! requires.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::ReadBuf;
 
-/// Counts the bytes that a connection has received.
+/// Counts the received bytes of a connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received(Arc<AtomicU64>);
 
@@ -24,8 +24,8 @@ impl Received {
     }
 }
 
-/// Implements what pingora asks of a connection beyond reading and writing. Of all that, this program
-/// uses the shutdown and the number by which pingora tells connections apart.
+/// Implements pingora's traits for a connection besides reading and writing. Of these, this program
+/// uses only the shutdown and the id of a connection.
 macro_rules! pingora_io {
     ($stream:ty, |$this:ident| $fd:expr) => {
         #[async_trait::async_trait]

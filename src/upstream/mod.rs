@@ -1,14 +1,14 @@
 //! An instance, and the connections to it.
 //!
-//! [`connections`] gives a connection for a request: an open one (`pool`), or a new one by
-//! [`crate::outgoing::dial`]. [`session`] is one request and its response on a
-//! connection, over HTTP/1.1 or HTTP/2 alike; `stream` and `head_frames` are the bytes below it.
-//! [`health`] is how calls did lately.
+//! [`connections`] returns a connection for a request: an open one from `pool`, or a new one from
+//! [`crate::outgoing::dial`]. [`session`] is a request and its response on a connection, over
+//! HTTP/1.1 or HTTP/2; `stream` and `head_frames` are the bytes below it. [`health`] tracks the
+//! results of calls.
 //!
-//! Promises: a connection leads to the instance that it was made for, whose certificate was verified;
-//! a kept one is used only while nothing has come on it unasked.
+//! Promises: a connection leads to its instance, whose certificate was verified; an idle one is
+//! reused only if nothing arrived on it unrequested.
 //!
-//! Only this module and `proxy` know pingora and h2.
+//! Only this module and `proxy` use pingora and h2.
 
 pub mod connections;
 mod head_frames;
@@ -31,9 +31,9 @@ use crate::tls::{CaFile, Identity};
 /// A Collibra environment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
-    /// The client's name in the configuration.
+    /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Whether TLS is used, with the certificate verified.
+    /// Whether it uses TLS. Its certificate is verified.
     pub tls: bool,
     /// A DNS name or an IP address, without brackets.
     pub host: String,
@@ -49,7 +49,7 @@ pub struct Instance {
     pub identity: Option<Identity>,
     /// The forward proxy to the API.
     pub proxy: Option<tunnel::Proxy>,
-    /// Where to connect instead of its host; empty: nowhere else.
+    /// The addresses to connect to instead of the host; empty for the host.
     pub address: Vec<Target>,
     /// Whether HTTP/2 is used if the instance offers it.
     pub http2: bool,
@@ -64,7 +64,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The way to its API.
+    /// The route to its API.
     #[must_use]
     pub fn route(&self) -> Route<'_> {
         Route {

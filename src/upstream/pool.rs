@@ -71,7 +71,7 @@ impl Pool {
         }
     }
 
-    /// An HTTP/2 connection that has room for one more request at `now`.
+    /// Returns an HTTP/2 connection with room for one more request at `now`.
     pub(super) fn shared(&self, now: Instant) -> Option<ConnectionRef> {
         let mut shared = lock(&self.http2);
         shared.retain(|shared| !shared.is_gone());

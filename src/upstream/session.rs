@@ -45,24 +45,24 @@ pub(crate) struct Http1 {
 /// A piece of a response's body.
 #[derive(Debug)]
 pub(crate) enum Chunk<'a> {
-    /// In the connection's own buffer.
+    /// Borrowed from the connection's buffer.
     Borrowed(&'a [u8]),
-    /// Received as it is.
+    /// An owned buffer, as received.
     Owned(Bytes),
 }
 
 /// Why a request or its response broke off. Never quotes received data.
 #[derive(Debug)]
 pub(crate) struct Broken {
-    /// What happened, in words, and what to do.
+    /// What happened and what to do.
     pub(crate) problem: String,
-    /// The kind of it.
+    /// The kind of failure.
     pub(crate) kind: Kind,
     /// Whether and how the request may be sent again.
     pub(crate) again: Again,
 }
 
-/// Whether a request that broke off may be sent again, provided that its body is at hand.
+/// Whether a request that broke off may be sent again if its body is still available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
     /// Not at all.
@@ -70,7 +70,7 @@ pub(crate) enum Again {
     /// If its method is idempotent (RFC 9110, section 9.2.2): the connection was reused, and the
     /// instance may have closed it before it saw the request.
     IfIdempotent,
-    /// Always: the instance says that it has not processed it (RFC 9113, section 8.7).
+    /// Always: the instance reports that it has not processed it (RFC 9113, section 8.7).
     Always,
     /// Always, over HTTP/1.1: the instance requires it (RFC 9113, section 7).
     OverHttp1,
@@ -110,7 +110,7 @@ impl InstanceSession {
         }))
     }
 
-    /// A session on a connection of HTTP/2.
+    /// Returns a session on an HTTP/2 connection.
     pub(super) fn http2(session: Http2Session, is_reused: bool) -> InstanceSession {
         InstanceSession::Http2 {
             session: Box::new(session),
@@ -118,7 +118,7 @@ impl InstanceSession {
         }
     }
 
-    /// Whether its connection has served a request before.
+    /// Returns whether its connection has served a request before.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.is_reused,
@@ -130,7 +130,7 @@ impl InstanceSession {
         matches!(self, InstanceSession::Http2 { .. })
     }
 
-    /// The received bytes of its connection; `None` if other requests share it.
+    /// The number of received bytes of its connection; `None` if other requests share it.
     pub(crate) fn received(&self) -> Option<Received> {
         match self {
             InstanceSession::Http1(http1) => Some(http1.received.clone()),
@@ -211,7 +211,7 @@ impl InstanceSession {
         }
     }
 
-    /// The last head that was read.
+    /// The last head read.
     pub(crate) fn head(&self) -> Option<&ResponseHeader> {
         match self {
             InstanceSession::Http1(http1) => http1.session.resp_header(),
@@ -262,7 +262,7 @@ impl InstanceSession {
 
 impl Http1 {
     fn broken(&self, error: &Error) -> Broken {
-        // without any response a reused connection may have been closed earlier
+        // if no response has started, a reused connection may have been closed before the request
         let is_stale = self.is_reused
             && (matches!(error.retry, RetryType::ReusedOnly)
                 || matches!(error.etype(), ErrorType::WriteError));
@@ -298,7 +298,7 @@ impl Broken {
         Broken::of(error, again)
     }
 
-    /// The error of an instance that was silent for too long.
+    /// Returns the error of an instance that was silent for too long.
     pub(crate) fn silent(what: &str) -> Broken {
         Broken {
             problem: what.to_owned(),
@@ -307,7 +307,7 @@ impl Broken {
         }
     }
 
-    /// The error of a response that cannot be passed on.
+    /// Returns the error of a response that cannot be forwarded.
     pub(crate) fn invalid(what: &str) -> Broken {
         Broken {
             problem: format!("{what}; check what stands between here and Collibra"),
@@ -317,8 +317,8 @@ impl Broken {
     }
 }
 
-/// What kind of error it is. Over HTTP/2 every stream of a connection ends with the reason for which
-/// the connection did.
+/// Classifies an error. Over HTTP/2, every stream of a connection ends with the connection's
+/// reason.
 fn kind(error: &Error) -> Kind {
     let http2 = error.root_cause().downcast_ref::<h2::Error>();
     let is_timeout = matches!(
@@ -339,7 +339,7 @@ fn kind(error: &Error) -> Kind {
     }
 }
 
-/// pingora's type for a body that ends too early.
+/// pingora's error type for a body that ends too early.
 const PREMATURE_END: &str = "PrematureBodyEnd";
 
 fn io_error(error: &Error) -> Option<&io::Error> {
@@ -350,7 +350,7 @@ fn io_error(error: &Error) -> Option<&io::Error> {
     cause.downcast_ref::<io::Error>().or(http2)
 }
 
-/// What went wrong, in words, without what the other side sent.
+/// Describes an error without quoting the other side.
 fn problem(error: &Error, kind: Kind) -> String {
     let cause = match (io_error(error), error.etype()) {
         (Some(io), _) => in_words(io),

@@ -26,8 +26,7 @@ pub(super) struct InstanceStream {
 }
 
 impl InstanceStream {
-    /// The bytes of `transport`. Over HTTP/2 the head of a response may take as long as
-    /// `header_timeout`.
+    /// Wraps `transport`. Over HTTP/2, the head of a response may take as long as `header_timeout`.
     pub(super) fn new(transport: Transport, header_timeout: Duration) -> InstanceStream {
         let mut stream = InstanceStream {
             inner: transport,

@@ -150,13 +150,13 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// A program of the Python environment that `tests/run` creates.
+/// A program of the Python environment that `tests/setup` creates.
 fn python(name: &str) -> PathBuf {
     let path = top().join("target/python/bin").join(name);
     let shown = path.display();
     assert!(
         path.exists(),
-        "{shown} is missing: run tests/run, which makes it"
+        "{shown} is missing: run tests/setup, which makes it"
     );
     path
 }

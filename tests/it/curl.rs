@@ -28,7 +28,7 @@ fn curl(proxy: &Proxy, args: &[&str], path: &str, input: Option<&Path>) -> Strin
         .arg(url)
         .stdin(input)
         .output()
-        .expect("curl cannot be run: it belongs to what tests/run installs");
+        .expect("curl cannot be run: it belongs to what tests/setup installs");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "curl {args:?} {path}: {error}");
     String::from_utf8(output.stdout).unwrap()

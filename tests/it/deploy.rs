@@ -25,7 +25,7 @@ fn python() -> PathBuf {
     let python = top().join("target/python/bin/python");
     assert!(
         python.exists(),
-        "{} is missing: run tests/run, which makes it",
+        "{} is missing: run tests/setup, which makes it",
         python.display()
     );
     python

@@ -32,7 +32,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
     ("deploy/debian/build.sh", "a release build, an installation"),
     ("cd /etc/collibra-auth-proxy", "there is no systemd here"),
-    ("docker buildx", "there is no Docker here"),
+    ("docker build", "there is no Docker here"),
     (
         "deploy/image.sh",
         "a build for images; tests/it/deploy tries what is done with it",
@@ -184,17 +184,60 @@ fn every_reason_has_its_section() {
     }
 }
 
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    // a line of a block may look like a heading
+    let prose: String = text.split("```").step_by(2).collect();
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = title
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
+
 #[test]
 fn every_file_that_is_named_is_there() {
-    for path in documents().into_iter().chain([top().join("README.md")]) {
+    let own = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    ];
+    for path in documents()
+        .into_iter()
+        .chain(own.map(|name| top().join(name)))
+    {
         let text = fs::read_to_string(&path).unwrap();
         for link in text.split("](").skip(1) {
-            let target = link.split([')', '#']).next().unwrap();
-            if target.is_empty() || target.contains("://") {
+            let link = link.split(')').next().unwrap();
+            if link.contains("://") {
                 continue;
             }
-            let named = path.parent().unwrap().join(target);
-            assert!(named.exists(), "{}: {target}", path.display());
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let named = match target {
+                "" => path.clone(),
+                _ => path.parent().unwrap().join(target),
+            };
+            assert!(named.exists(), "{}: {link}", path.display());
+            let there = anchor.is_empty() || anchors(&named).iter().any(|known| known == anchor);
+            assert!(there, "{}: {link}: no such heading", path.display());
         }
+    }
+}
+
+#[test]
+fn the_readme_is_short_and_names_every_page() {
+    let text = fs::read_to_string(top().join("README.md")).unwrap();
+    let words = text.split_whitespace().count();
+    assert!(words <= 1200, "README.md has {words} words");
+    for path in documents() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(text.contains(&format!("](docs/{name}")), "{name}");
     }
 }

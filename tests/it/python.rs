@@ -23,7 +23,7 @@ fn command(base: &str) -> Command {
     let python = top.join("target/python/bin/python");
     assert!(
         python.exists(),
-        "{} is missing: run tests/run, which makes it",
+        "{} is missing: run tests/setup, which makes it",
         python.display()
     );
     let mut command = Command::new(python);

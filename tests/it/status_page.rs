@@ -144,7 +144,7 @@ fn assert_quiet(browser: &mut Browser, admin: SocketAddr) {
 #[test]
 fn it_shows_what_is_and_says_when_it_cannot() {
     let Some(program) = chromium() else {
-        println!("left out: there is no Chromium here (tests/run installs it)");
+        println!("left out: there is no Chromium here (tests/setup installs it)");
         return;
     };
     let mut browser = Browser::start(&program);

@@ -1,4 +1,4 @@
-//! What `check --live` tries of a client: its store, a token, its pool, and one call with the token.
+//! `check --live` for a client: its store, a token, its pool, and one API call with the token.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use crate::token::budget::{self, Budget};
 use crate::token::ports::{Outcome, Record, StoredPool, TokenEndpoint};
 use crate::upstream::Instance;
 
-/// How long a store may take to be looked into.
+/// The timeout of reading a store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the call may take.
+/// The timeout of the API call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A token of the store that lives for less is left alone.
+/// A stored token with a shorter remaining lifetime is not used.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// What is called if nothing else is asked for: every user of Collibra may.
+/// The default path to call: every Collibra user may.
 pub(super) const PROBE: &str = "/rest/2.0/application/info";
 
-/// A client, where it belongs, and how it is tried.
+/// A client, and how to try it.
 pub(super) struct Trial<'a> {
     pub(super) instance: &'a Instance,
     pub(super) client: &'a Client,
@@ -44,10 +44,11 @@ pub(super) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Tries the client, without a token if its instance cannot be `reached`; whether all went well.
+    /// Tries the client, without a token if its instance was not `reached`. Returns whether every
+    /// step succeeded.
     ///
     /// # Errors
-    /// Only if `out` cannot be written to.
+    /// Only if writing to `out` fails.
     pub(super) async fn run(&self, reached: bool, out: &mut impl Write) -> io::Result<bool> {
         let name = &self.client.name;
         match reached {
@@ -81,7 +82,7 @@ impl Trial<'_> {
         Ok(all_well && called.is_some())
     }
 
-    /// Looks into the store, and changes nothing there.
+    /// Reads the store without changing it.
     async fn look(&self) -> Found<Option<Record>> {
         let client = self.client;
         let kept = store::Client {
@@ -107,7 +108,7 @@ impl Trial<'_> {
         Ok((read, said))
     }
 
-    /// The store's token, and that it cost nothing, if it is good for a while.
+    /// Returns the stored token, with a note that it cost nothing, if it lives long enough.
     fn kept(&self, record: Option<&Record>) -> Option<((Secret, u32), String)> {
         let token = record?.token.as_ref()?;
         let left = (token.asked + token.lifetime).duration_since(self.clock.wall());
@@ -117,7 +118,7 @@ impl Trial<'_> {
         Some(((token.access_token.clone(), 0), said))
     }
 
-    /// Takes one token out of the pool. Its text is never shown.
+    /// Requests one token out of the pool. The token itself is never printed.
     async fn ask(&self, record: Option<&Record>) -> Found<(Secret, u32)> {
         let ready = record.map(|record| self.ready_in(record));
         if let Some(wait) = ready.filter(|wait| !wait.is_zero()) {
@@ -152,7 +153,7 @@ impl Trial<'_> {
         }
     }
 
-    /// What is left in the pool after `cost` was taken.
+    /// The tokens left in the pool after `cost`.
     fn pool(&self, record: Option<&Record>, cost: u32) -> String {
         let capacity = self.client.schedule.pool.capacity;
         match record {
@@ -168,7 +169,7 @@ impl Trial<'_> {
         }
     }
 
-    /// How long until a token may be asked for.
+    /// How long until a token request is allowed.
     fn ready_in(&self, record: &Record) -> Duration {
         self.budget(record).ready_at().since(self.clock.now())
     }
@@ -185,7 +186,7 @@ impl Trial<'_> {
         budget
     }
 
-    /// Calls the API once with `token`; the body of the response is left unread.
+    /// Calls the API once with `token`, without reading the response's body.
     async fn call(&self, token: &Secret) -> Found<()> {
         let instance = self.instance;
         let http = HttpClient::new(&instance.route(), &instance.authority, CALL_TIMEOUT, None);
@@ -214,7 +215,7 @@ impl Trial<'_> {
     }
 }
 
-/// What to do about an answer to the call, if it is none that can be used.
+/// Returns what to do about a response to the call, unless the call succeeded.
 fn advice(status: StatusCode) -> Option<&'static str> {
     Some(match status.as_u16() {
         200..=299 => return None,
@@ -234,7 +235,7 @@ fn advice(status: StatusCode) -> Option<&'static str> {
     })
 }
 
-/// The budget's size, for people: assumed if nobody said otherwise.
+/// Formats the pool's size for people; marks a default.
 pub(super) fn pool(config: budget::Config, is_assumed: bool) -> String {
     let assumed = if is_assumed {
         " (a guess: Collibra's own; set pool if yours is another)"
@@ -248,7 +249,7 @@ pub(super) fn pool(config: budget::Config, is_assumed: bool) -> String {
     )
 }
 
-/// Reads a path to call.
+/// Parses a path to call.
 ///
 /// # Errors
 /// What to write instead.

@@ -1,5 +1,5 @@
-//! `check --live`: each instance is found, reached and verified; then each of its clients is tried.
-//! Says what each step found, and after one that failed what to do.
+//! `check --live`: resolves, reaches and verifies each instance, then tries each of its clients.
+//! Prints the result of each step, and what to do after a failure.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use crate::outgoing::addresses::Addresses;
 use crate::outgoing::dial::{DialError, Dialed, Dialer, Protocols};
 use crate::upstream::Instance;
 
-/// Tries out all of `config`, with a call of `probe` for each client; true if every step succeeded.
+/// Tries all of `config`, with a call of `probe` for each client. Returns whether every step
+/// succeeded.
 ///
 /// # Errors
-/// Only if `out` cannot be written to.
+/// Only if writing to `out` fails.
 pub(super) async fn run(
     config: &Config,
     probe: &str,
@@ -46,7 +47,7 @@ pub(super) async fn run(
     Ok(all_well)
 }
 
-/// A step's result and what to say of it, or why it failed and what to do.
+/// A step's result and a text about it, or the cause of its failure and what to do.
 pub(super) type Found<T> = Result<(T, String), String>;
 
 pub(super) fn step<T>(out: &mut impl Write, name: &str, found: Found<T>) -> io::Result<Option<T>> {
@@ -62,7 +63,7 @@ pub(super) fn step<T>(out: &mut impl Write, name: &str, found: Found<T>) -> io::
     }
 }
 
-/// Connects to `instance` as the proxy does, and says what each step found.
+/// Connects to `instance` as the proxy does, and prints the result of each step.
 async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> io::Result<bool> {
     let route = instance.route();
     let limit = instance.connect_timeout;
@@ -121,7 +122,7 @@ async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> 
     Ok(true)
 }
 
-/// What a handshake found.
+/// Describes a handshake.
 fn verified(session: &ClientConnection, took: Duration, clock: &dyn Clock) -> String {
     let version = session
         .protocol_version()
@@ -139,7 +140,7 @@ fn verified(session: &ClientConnection, took: Duration, clock: &dyn Clock) -> St
     format!("{version} in {}, {certificate}", milliseconds(took))
 }
 
-/// Whose certificate it is, and until when.
+/// Describes a certificate: its name and its expiry.
 fn describe(der: &[u8], clock: &dyn Clock) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let end = certificate.validity().not_after.timestamp();
@@ -177,7 +178,8 @@ mod tests {
         (well, String::from_utf8(out).unwrap())
     }
 
-    /// A server that gives `answer` to three connections, of which the first asks nothing.
+    /// Starts a server that sends `answer` on three connections, the first of which sends no
+    /// request.
     fn serve(answer: &'static str) -> SocketAddr {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

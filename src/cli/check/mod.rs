@@ -1,4 +1,4 @@
-//! `check`: reads the configuration, says what is in it, and with `--live` tries it out.
+//! `check`: reads the configuration, prints a summary, and with `--live` tries it.
 
 mod client;
 mod live;
@@ -30,18 +30,17 @@ pub struct Args {
     /// The path that --live calls
     #[arg(long, value_name = "PATH", requires = "live", default_value = client::PROBE, value_parser = client::probe)]
     pub probe: String,
-    // last: its flags have a heading of their own, under which any that followed would stand
+    // last: its flags have a heading of their own, which would include any flags that follow
     /// The configuration's source.
     #[command(flatten)]
     pub source: Source,
 }
 
-/// Writes to standard output what is configured, and what each step of `--live` found. The exit
-/// status is 0, or 1 if a step failed.
+/// Prints a summary to standard output, and the result of each step of `--live`. The exit status is
+/// 0, or 1 if a step failed.
 ///
 /// # Errors
-/// [`crate::config::Faults`] if the configuration is wrong; an I/O error if nothing can be
-/// written.
+/// [`crate::config::Faults`] if the configuration is wrong; an I/O error if writing fails.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = args.source.load()?;
     let mut out = io::stdout();
@@ -63,7 +62,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The configuration as a file, the warnings as its comments.
+/// Prints the configuration as a file, with the warnings as comments.
 fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for warning in &config.warnings {
         writeln!(out, "# warning: {warning}")?;
@@ -71,7 +70,7 @@ fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
     out.write_all(effective::toml(config).as_bytes())
 }
 
-/// One line for each warning, instance, client and listener.
+/// Prints one line per warning, instance, client and listener.
 fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for warning in &config.warnings {
         writeln!(out, "warning: {warning}")?;
@@ -121,7 +120,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "the configuration is sound")
 }
 
-/// Where it is connected to, if that is configured.
+/// The configured addresses of an instance, if there are any.
 fn at(address: &[Target]) -> String {
     let listed: Vec<String> = address.iter().map(Target::to_string).collect();
     if listed.is_empty() {
@@ -130,7 +129,7 @@ fn at(address: &[Target]) -> String {
     format!(" at {}", listed.join(", "))
 }
 
-/// How an address is called: by its scheme, or as a unix socket.
+/// The URL of an address, or its unix socket.
 fn url(scheme: &str, address: &Address) -> String {
     match (address, scheme) {
         (Address::Tcp(address), _) => format!("{scheme}://{address}"),
@@ -139,7 +138,7 @@ fn url(scheme: &str, address: &Address) -> String {
     }
 }
 
-/// The way there, if it is not the straight one.
+/// The forward proxy, if there is one.
 fn through(proxy: Option<&Proxy>) -> String {
     proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"))
 }
@@ -149,7 +148,7 @@ mod tests {
     use super::*;
     use crate::config::{Flags, from_flags};
 
-    /// A configuration for the instance at `url`.
+    /// Returns a configuration for the instance at `url`.
     pub(super) fn config(url: &str) -> Config {
         let flags = Flags {
             upstream: Some(url.to_owned()),

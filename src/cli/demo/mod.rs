@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::terminal::{Screen, Wish};
-use crate::app::handover::Inheritance;
-use crate::app::{self, Running};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Faults, Flags};
+use crate::server::handoff::IncomingHandoff;
+use crate::server::{self, Running};
 use crate::simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Simulator};
 use crate::socket::Address;
 
@@ -148,10 +148,10 @@ impl Stage {
         let mut base = format!("http://{}", collibra.address());
         let mut proxy = None;
         if tokens == Tokens::FromProxy {
-            let running = app::start(
+            let running = server::start(
                 proxy_config(&base, args.speed)?,
                 Arc::new(SystemClock),
-                Inheritance::default(),
+                IncomingHandoff::default(),
             )
             .await?;
             base = format!("http://{}", running.listeners()[0].1);

@@ -1,4 +1,4 @@
-//! Tests: what people see of a proxy, at any size of the screen.
+//! The output of the status at any size of the screen.
 
 use super::*;
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ fn failing(name: &str) -> Value {
     client
 }
 
-/// With 100 apps, of which the last ones call most.
+/// Returns a report with 100 apps, of which the last ones are the busiest.
 fn busy() -> StatusReport {
     let mut report = report(true, false, json!([holds("catalog"), failing("dev")]));
     let app = report.apps[0].clone();

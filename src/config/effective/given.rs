@@ -1,4 +1,4 @@
-//! Where files, variables and secrets were named: what the validated configuration no longer knows.
+//! The sources of files, variables and secrets, which the validated configuration does not keep.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use super::REDACTED;
 use crate::config::fault::Origin;
-use crate::config::parse::Surroundings;
-use crate::config::place::{Field, Place, Typed};
+use crate::config::location::{Field, Location, Spanned};
+use crate::config::parse::LoadContext;
 use crate::config::raw::{Raw, Source, Sources};
 use crate::outgoing::tunnel::Proxy;
 use crate::secret::Secret;
 
-/// The keys that name files, variables and secrets, each by its path.
+/// The keys that name files, variables and secrets, by their paths.
 #[derive(Clone, Default)]
 pub(in crate::config) struct Given(Vec<(Vec<String>, Value)>);
 
-/// Two configurations that mean the same look the same.
+/// The sources are ignored when configurations are compared.
 impl fmt::Debug for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Given")
@@ -25,10 +25,10 @@ impl fmt::Debug for Given {
 }
 
 impl Given {
-    /// What `raw` names.
-    pub(in crate::config) fn of(raw: &Raw, surroundings: &Surroundings<'_>) -> Given {
+    /// Returns the sources in `raw`.
+    pub(in crate::config) fn of(raw: &Raw, context: &LoadContext<'_>) -> Given {
         let mut given = Collector {
-            surroundings,
+            context,
             found: Vec::new(),
         };
         for instance in &raw.instances {
@@ -64,13 +64,13 @@ impl Given {
         store.file("password_file", &raw.store.password_file);
         store.file("ca_file", &raw.store.ca_file);
         store.file("kubeconfig", &raw.store.kubeconfig);
-        if let Field::Given(typed) = &raw.store.url {
-            store.put("url", json!(without_password(typed.value.expose())));
+        if let Field::Given(spanned) = &raw.store.url {
+            store.put("url", json!(without_password(spanned.value.expose())));
         }
         Given(given.found)
     }
 
-    /// Adds them to the tree of the configuration.
+    /// Adds the sources to the tree of the configuration.
     pub(super) fn add_to(&self, root: &mut Value) {
         for (path, value) in &self.0 {
             let at = path.iter().fold(&mut *root, |table, key| &mut table[key]);
@@ -80,7 +80,7 @@ impl Given {
 }
 
 struct Collector<'a> {
-    surroundings: &'a Surroundings<'a>,
+    context: &'a LoadContext<'a>,
     found: Vec<(Vec<String>, Value)>,
 }
 
@@ -107,20 +107,20 @@ impl Table<'_, '_> {
     }
 
     fn value(&mut self, key: &str, field: &Field<bool>) {
-        let value = matches!(field, Field::Given(typed) if typed.value);
+        let value = matches!(field, Field::Given(spanned) if spanned.value);
         self.put(key, json!(value));
     }
 
     fn file(&mut self, key: &str, field: &Field<PathBuf>) {
-        if let Field::Given(typed) = field {
-            let path = self.collector.surroundings.path(&typed.value);
+        if let Field::Given(spanned) = field {
+            let path = self.collector.context.path(&spanned.value);
             self.put(key, json!(path.display().to_string()));
         }
     }
 
-    /// A forward proxy whose credentials, if it has any, come from a file.
+    /// Adds a forward proxy, unless its URL contains credentials.
     fn proxy(&mut self, key: &str, field: &Field<Secret>) {
-        let Field::Given(Typed { value, .. }) = field else {
+        let Field::Given(Spanned { value, .. }) = field else {
             return;
         };
         if let Ok(proxy) = Proxy::parse(value.expose())
@@ -130,14 +130,13 @@ impl Table<'_, '_> {
         }
     }
 
-    /// An id, a secret or a key, as it is given.
+    /// Adds the source of an id, a secret or a key.
     fn source(&mut self, key: &str, sources: &Sources, is_secret: bool) {
-        let [Typed { value, place }] = &sources.given[..] else {
+        let [Spanned { value, location }] = &sources.given[..] else {
             return;
         };
-        let path =
-            |path: &PathBuf| json!(self.collector.surroundings.path(path).display().to_string());
-        match (value, variable(place)) {
+        let path = |path: &PathBuf| json!(self.collector.context.path(path).display().to_string());
+        match (value, variable(location)) {
             (Source::File(file), _) => self.put(&format!("{key}_file"), path(file)),
             (Source::Json(file), _) => self.put("credentials_file", path(file)),
             (Source::Variable(name), _) => self.put(&format!("{key}_env"), json!(name)),
@@ -148,12 +147,12 @@ impl Table<'_, '_> {
     }
 }
 
-/// The name of the variable in which a value was found that no configuration names.
-fn variable(place: &Place) -> Option<&str> {
-    (place.origin == Origin::Environment).then_some(&place.key)
+/// The variable at `location`, if a value comes from the environment.
+fn variable(location: &Location) -> Option<&str> {
+    (location.origin == Origin::Environment).then_some(&location.key)
 }
 
-/// A server's URL, with its password left out.
+/// Returns a server's URL without its password.
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return REDACTED.to_owned();

@@ -1,13 +1,13 @@
-//! A tree as a TOML document, its keys in the order in which the reference has them.
+//! Formats a tree as a TOML document, with its keys in the order of the reference.
 
 use serde_json::{Map, Value};
 
 use crate::config::raw;
 
-/// The tables that have names of their own below them.
+/// The tables that contain named tables.
 const NAMED: [&str; 4] = ["instance", "client", "listener", "app"];
 
-/// The document. Tables have headings, what lies deeper stands in braces.
+/// Returns the document. Tables have headings; deeper levels are inline tables.
 pub(super) fn toml(tree: &Value) -> String {
     let mut text = String::new();
     for (table, value) in in_order(tree, raw::TABLES) {
@@ -33,7 +33,7 @@ fn heading(text: &mut String, name: &str, table: &Value, keys: &[&str]) {
     }
 }
 
-/// A value on one line. JSON writes strings, numbers and truth values as TOML does.
+/// Formats a value on one line. JSON writes strings, numbers and booleans as TOML does.
 fn inline(value: &Value) -> String {
     let joined = |items: Vec<String>| items.join(", ");
     match value {
@@ -42,18 +42,18 @@ fn inline(value: &Value) -> String {
             let pair = |(key, value): (&String, &Value)| format!("{key} = {}", inline(value));
             format!("{{ {} }}", joined(table.iter().map(pair).collect()))
         }
-        // the one character that JSON leaves as it is and TOML does not allow
+        // the one character that JSON leaves unescaped and TOML does not allow
         Value::String(_) => value.to_string().replace('\u{7f}', "\\u007f"),
         _ => value.to_string(),
     }
 }
 
-/// The entries of a table, those of `keys` first and in their order.
+/// The entries of a table: first those of `keys`, in that order.
 fn in_order<'a>(table: &'a Value, keys: &[&str]) -> Vec<(&'a str, &'a Value)> {
     let entries = table.as_object().into_iter().flat_map(Map::iter);
     let mut entries: Vec<_> = entries.map(|(key, value)| (&**key, value)).collect();
-    let place = |key: &str| keys.iter().position(|known| *known == key);
-    entries.sort_by_key(|(key, _)| place(key).unwrap_or(keys.len()));
+    let location = |key: &str| keys.iter().position(|known| *known == key);
+    entries.sort_by_key(|(key, _)| location(key).unwrap_or(keys.len()));
     entries
 }
 

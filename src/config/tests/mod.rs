@@ -26,7 +26,7 @@ pub(super) fn read_with(
     let origin = Origin::File(Arc::new("proxy.toml".into()));
     let mut report = Report::default();
     let raw = raw::read(text, &origin, &mut report);
-    conclude(raw, &Surroundings::of(base, env), report)
+    conclude(raw, &LoadContext::of(base, env), report)
 }
 
 /// What is said about `text`: its faults, or else its warnings.

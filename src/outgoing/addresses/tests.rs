@@ -1,4 +1,4 @@
-//! Look-ups by a name server under the test's control, and the order in which addresses are tried.
+//! Lookups against the tests' own name server, and the order in which addresses are tried.
 
 use std::net::Ipv4Addr;
 
@@ -18,7 +18,7 @@ fn fixed(texts: &[&str]) -> Arc<Addresses> {
     Addresses::new(targets(texts), LIMIT, LIMIT)
 }
 
-/// The addresses of `acme.example:443`, told by `server`.
+/// Returns the addresses of `acme.example:443`, as `server` resolves them.
 fn asking(server: &NameServer) -> Arc<Addresses> {
     let servers = Servers::At(server.address);
     Addresses::with(targets(&["acme.example:443"]), LIMIT, LIMIT, servers)
@@ -36,7 +36,7 @@ fn at(ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, 443)
 }
 
-/// All addresses in the order in which a call tries them.
+/// Returns all addresses in the order in which a call tries them.
 fn order(addresses: &Addresses) -> Vec<SocketAddr> {
     let mut tried = Vec::new();
     while let Some(next) = addresses.next(&tried) {
@@ -138,7 +138,7 @@ async fn an_address_that_is_no_longer_named_is_the_last_resort() {
     assert_eq!(addresses.resolve().await.unwrap(), [at(v4(2))]);
     assert_eq!(order(&addresses), [at(v4(2)), at(v4(1))]);
 
-    // a name that stops resolving costs nothing
+    // a name that stops resolving does not lose its addresses
     server.reply_with(Reply::NoSuchName, Reply::NoSuchName);
     tokio::time::sleep_until(addresses.due().unwrap()).await;
     assert_eq!(addresses.resolve().await.unwrap(), [at(v4(2))]);
@@ -164,13 +164,13 @@ async fn a_failing_address_is_tried_last_until_its_pause_is_over() {
     assert_eq!(order(&addresses), [two, one]);
     advance(Duration::from_millis(1_001)).await;
     assert_eq!(order(&addresses), [one, two]);
-    // each failure doubles the pause
+    // each failure doubles the backoff
     addresses.failed(one, timers(), "refused");
     advance(Duration::from_millis(1_001)).await;
     assert_eq!(order(&addresses), [two, one]);
     advance(Duration::from_secs(1)).await;
     assert_eq!(order(&addresses), [one, two]);
-    // where all fail, the one whose pause ends first is tried first
+    // if all have failed, the one whose backoff ends first is tried first
     addresses.failed(two, timers(), "refused");
     addresses.failed(one, timers(), "refused");
     assert_eq!(order(&addresses), [two, one]);

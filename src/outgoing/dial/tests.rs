@@ -1,4 +1,4 @@
-//! Races of addresses that answer, refuse, swallow or hang, over real sockets.
+//! Races of addresses that answer, refuse, drop packets or hang, over real sockets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// An address that swallows attempts to connect: its backlog is full.
+/// Returns an address that drops connection attempts, because its backlog is full.
 struct Blackhole {
     address: SocketAddr,
     _listener: TcpListener,
@@ -37,13 +37,13 @@ impl Blackhole {
     }
 }
 
-/// An address at which nothing listens.
+/// Returns an address without a listener.
 async fn refusing() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }
 
-/// A server that accepts every connection and keeps it.
+/// Starts a server that accepts every connection and keeps it open.
 async fn accepting(address: &str) -> SocketAddr {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -56,7 +56,7 @@ async fn accepting(address: &str) -> SocketAddr {
     address
 }
 
-/// A server that speaks TLS as `localhost`, and the file with its certificate.
+/// Starts a TLS server for `localhost`; also returns the file with its certificate.
 async fn tls_server() -> (SocketAddr, tempfile::NamedTempFile) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
@@ -110,7 +110,7 @@ fn dialer(
     Dialer::new(&route, Addresses::new(targets.clone(), limit, limit)).unwrap()
 }
 
-/// A dialer for `acme.example` at `port`, which `server` resolves.
+/// Returns a dialer for `acme.example` at `port`, which `server` resolves.
 fn by_name(server: &NameServer, port: u16, limit: Duration) -> Dialer {
     let route = Route {
         host: "acme.example",
@@ -226,7 +226,7 @@ async fn a_dropped_aaaa_query_costs_no_second() {
 
 #[tokio::test]
 async fn the_answer_that_comes_late_saves_the_call() {
-    // nothing listens at ::1; where IPv6 is off, connecting fails at once, too
+    // nothing listens on ::1; without IPv6, connecting fails at once too
     let good = accepting("127.0.0.1:0").await;
     let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
     let server = NameServer::start(Reply::Nothing, Reply::Addresses(vec![v6], 60)).await;

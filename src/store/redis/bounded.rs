@@ -1,8 +1,7 @@
-//! The bytes of a connection to a Redis server, cut off when a value is larger than any of ours.
+//! Limits the size of values that a Redis server sends.
 //!
-//! The library reads a value into memory before it gives it away, however large the server says it
-//! is. This stands below the library and follows the framing of RESP, versions 2 and 3, as far as it
-//! takes to tell where a value ends.
+//! The library buffers a whole value, however large the server announces it. This layer below it
+//! parses the framing of RESP 2 and 3 far enough to find where a value ends.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -12,11 +11,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The largest value that is read, in bytes. A record has some KiB, the slots of a cluster of 1,000
+/// The largest accepted value, in bytes. A record takes a few KiB, the slots of a cluster of 1,000
 /// nodes 200 KiB.
 const LARGEST: u64 = 1 << 20;
 
-/// A stream that fails once the other side sends a value of more than 1 MiB, or begins one.
+/// A stream that fails when the other side sends, or announces, a value of more than 1 MiB.
 #[derive(Debug)]
 pub(super) struct Bounded<S> {
     stream: S,
@@ -25,7 +24,7 @@ pub(super) struct Bounded<S> {
 }
 
 impl<S> Bounded<S> {
-    /// Reads from `stream`, and sets `exceeded` when it fails for the size of a value.
+    /// Wraps `stream`; sets `exceeded` when a value is too large.
     pub(super) fn new(stream: S, exceeded: Arc<AtomicBool>) -> Bounded<S> {
         Bounded {
             stream,
@@ -46,7 +45,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         if self.meter.takes(&buffer.filled()[before..]).is_some() {
             return Poll::Ready(Ok(()));
         }
-        // a read that fails has read nothing
+        // a failed read has read nothing
         buffer.set_filled(before);
         self.exceeded.store(true, Ordering::Relaxed);
         Poll::Ready(Err(ErrorKind::InvalidData.into()))
@@ -71,17 +70,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
     }
 }
 
-/// Where in a value the stream is.
+/// The position within a value.
 #[derive(Debug, Default)]
 struct Meter {
-    /// Bytes of the value so far.
+    /// The bytes of the value so far.
     size: u64,
-    /// Elements of it that are still to end; 0: the next byte begins a value.
+    /// The elements still to come; 0 between values.
     due: u64,
     at: At,
 }
 
-/// Where in an element.
+/// The position within an element.
 #[derive(Debug, Default)]
 enum At {
     #[default]
@@ -89,17 +88,17 @@ enum At {
     /// In its first line.
     Line {
         kind: u8,
-        /// The number in it: read leniently, for the library refuses what is no number.
+        /// The number in it. Parsed leniently, since the library refuses invalid ones.
         number: u64,
         is_negative: bool,
         after_cr: bool,
     },
-    /// In the string that follows, of which so many bytes are left.
+    /// In the string that follows, with this many bytes left.
     String(u64),
 }
 
 impl Meter {
-    /// Follows `bytes`; `None` if they make a value too large.
+    /// Parses `bytes`; `None` if a value is too large.
     fn takes(&mut self, mut bytes: &[u8]) -> Option<()> {
         while let Some((&first, rest)) = bytes.split_first() {
             bytes = match &mut self.at {
@@ -160,7 +159,7 @@ impl Meter {
         Some(())
     }
 
-    /// The first line of an element has ended; a negative number in it is `None`.
+    /// Handles the end of an element's first line; `None` is a negative number.
     fn line_ends(&mut self, kind: u8, number: Option<u64>) -> Option<()> {
         let elements = match (kind, number) {
             (b'$' | b'=' | b'!', Some(length)) => {
@@ -169,9 +168,9 @@ impl Meter {
             }
             (b'*' | b'~' | b'>', Some(count)) => count,
             (b'%', Some(pairs)) => pairs.saturating_mul(2),
-            // a value follows the attributes of it
+            // attributes are followed by their value
             (b'|', Some(pairs)) => pairs.saturating_mul(2).saturating_add(1),
-            // the library takes these for numbers beyond all bounds
+            // the library treats these as unlimited numbers
             (b'=' | b'!' | b'%' | b'|', None) => return None,
             _ => 0,
         };
@@ -195,7 +194,7 @@ mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
 
-    /// Whether all of `bytes` is taken, in parts of `step` bytes.
+    /// Returns whether all of `bytes` is accepted, in pieces of `step` bytes.
     fn is_taken(bytes: &[u8], step: usize) -> bool {
         let mut meter = Meter::default();
         bytes.chunks(step).all(|part| meter.takes(part).is_some())

@@ -1,4 +1,4 @@
-//! Each line is the one that `tracing` would make, and steers no terminal.
+//! Each line equals the line from `tracing`, and contains nothing that a terminal interprets.
 
 use super::super::lines;
 use super::*;
@@ -30,7 +30,7 @@ const JSON: Form = Form {
     colour: false,
 };
 
-/// What the log holds after `act`.
+/// Returns the log's content after `act`.
 fn logged(form: Form, act: impl FnOnce(&AccessLog, &Lines)) -> String {
     let sink = Sink::default();
     let dropped = IntCounter::new("dropped", "dropped").unwrap();
@@ -88,7 +88,7 @@ fn bare() -> Record {
     }
 }
 
-/// The line that `tracing` makes of the same fields.
+/// Returns the line from `tracing` for the same fields.
 fn traced(form: Form, record: &Record) -> String {
     let sink = Sink::default();
     let writer = sink.clone();
@@ -127,7 +127,7 @@ fn traced(form: Form, record: &Record) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// `line` without the time, which `tracing` reads itself.
+/// Returns `line` without its timestamp.
 fn without_time(line: &str) -> String {
     let at = line.find("20").unwrap();
     let end = at + line[at..].find('Z').unwrap();

@@ -1,4 +1,4 @@
-//! Every family of metrics, as a scrape shows it.
+//! Every metric family in a scrape.
 
 use super::*;
 use crate::telemetry::{
@@ -50,10 +50,10 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// One client, one listener, one app, one request, and one of everything.
+/// Returns metrics with one client, listener, app and request, and one of every event.
 fn used() -> Metrics {
     let metrics = Metrics::new("0.0.0");
-    // the last one to be dropped ends the series
+    // dropping the last one ends the series
     std::mem::forget(metrics.store("memory"));
     metrics.client("catalog").declare::<Known, Known, Known>();
     metrics.listener("local").declare::<Known>();
@@ -76,7 +76,7 @@ fn used() -> Metrics {
     metrics
 }
 
-/// What stands on the line of `series`, up to its value.
+/// Returns the value of `series`.
 fn value(text: &str, series: &str) -> f64 {
     let line = text.lines().find_map(|line| {
         line.strip_prefix("collibra_auth_proxy_")?

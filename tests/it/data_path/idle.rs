@@ -10,7 +10,7 @@ use crate::support::origin::{After, Gate};
 use crate::support::wait::now;
 use crate::support::{Origin, Proxy, Simulator, until};
 
-/// The keep-alive time that the README promises.
+/// The keep-alive time that docs/listeners.md promises.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// Tolerance for a busy machine.

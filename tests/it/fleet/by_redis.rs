@@ -141,12 +141,12 @@ async fn a_server_is_spoken_to_by_tls_if_its_certificate_is_trusted() {
     assert!(!clear.is_empty());
 }
 
-/// The permissions documented in the README are sufficient.
+/// The permissions that docs/fleet.md names are sufficient.
 #[tokio::test]
 async fn a_user_needs_no_more_than_is_documented() {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
-    let (_, after) = readme.split_once("on the server needs `").unwrap();
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/fleet.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let (_, after) = guide.split_once("on the server needs `").unwrap();
     let (rules, _) = after.split_once('`').unwrap();
     let rules = rules.replace("collibra-auth-proxy", "test");
     let mut flags = vec!["--user", "me", "on", ">k4n4ri"];

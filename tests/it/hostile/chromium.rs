@@ -98,7 +98,7 @@ fn browse(program: &Path, home: &tempfile::TempDir, url: &str) -> Process {
 #[test]
 fn a_page_in_a_real_browser_reaches_nothing() {
     let Some(program) = chromium() else {
-        println!("left out: there is no Chromium here (tests/run installs it)");
+        println!("left out: there is no Chromium here (tests/setup installs it)");
         return;
     };
     let rig = Rig::start();

@@ -44,12 +44,12 @@ pub(crate) fn pair() -> (Simulator, Proxy) {
     (simulator, proxy)
 }
 
-/// A file created by tests/run.
+/// A file created by tests/setup.
 pub(crate) fn made(path: &str) -> std::path::PathBuf {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     assert!(
         path.exists(),
-        "{} is missing: run tests/run, which makes it",
+        "{} is missing: run tests/setup, which makes it",
         path.display()
     );
     path

@@ -24,7 +24,7 @@ const FLOORS: [&[&str]; 7] = [
     &["oauth", "store", "registration", "trace", "upstream"],
     &["proxy", "admin"],
     &["config"],
-    &["app"],
+    &["server"],
     &["cli"],
 ];
 
@@ -139,7 +139,7 @@ mod tests {
             ),
             (
                 "src/cli/demo.rs",
-                "use crate::simulator::Simulator; use crate::app;",
+                "use crate::simulator::Simulator; use crate::server;",
             ),
             ("src/simulator/mod.rs", "use crate::clock;"),
             ("src/lib.rs", "pub use crate::cli::run;"),
@@ -167,7 +167,7 @@ mod tests {
             ("src/proxy/mod.rs", "use crate::admin as other;", "admin"),
             ("src/config/mod.rs", "use crate::cli;", "cli"),
             (
-                "src/app.rs",
+                "src/server.rs",
                 "use crate::simulator::Simulator;",
                 "simulator",
             ),

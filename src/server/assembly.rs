@@ -1,7 +1,7 @@
-//! What a configuration needs: made anew, or taken over from what runs where it is the same.
+//! Builds the parts of a configuration, and reuses running parts that did not change.
 //!
-//! What is made here changes nothing before it is put into effect, and is dropped if a part of it
-//! cannot be made.
+//! Building changes nothing that runs. The new parts are applied afterwards, or dropped if one of
+//! them cannot be built.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::handover::Inheritance;
+use super::handoff::IncomingHandoff;
 use super::{Open, Parts, Running, StartError, stored};
 use crate::clock::Clock;
 use crate::config::reload::Engine;
@@ -19,7 +19,7 @@ use crate::outgoing::dial::Kind;
 use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
-use crate::proxy::plan::{Client, Credentials, Plan, Route};
+use crate::proxy::listener_state::{Client, Credentials, ListenerState, Route};
 use crate::proxy::replay::Replay;
 use crate::proxy::respond::Reason;
 use crate::random::ThreadJitter;
@@ -35,59 +35,59 @@ use crate::upstream::Upstream;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What was made: the parts, and what has to be done for them to be in effect.
+/// The new parts, and the changes that put them into effect.
 #[derive(Default)]
-pub(super) struct Made {
+pub(super) struct NewParts {
     pub(super) parts: Parts,
-    /// What works for new parts in the background.
+    /// The background tasks of new parts.
     pub(super) tasks: Vec<Task>,
-    /// What engines that go on are told.
+    /// The orders for engines that keep running.
     pub(super) orders: Vec<(Control, Orders)>,
-    /// What listeners that stay open do from now on.
-    pub(super) plans: Vec<(Arc<Listening>, Arc<Plan>)>,
-    /// The sockets that stay open and get another mode.
+    /// The new states of listeners that stay open.
+    pub(super) states: Vec<(Arc<Listening>, Arc<ListenerState>)>,
+    /// The addresses of open sockets whose mode changes.
     pub(super) modes: Vec<Address>,
 }
 
-/// Makes what `config` needs to take the place of what is in force in `running`, with what it can
-/// use of `inheritance`.
+/// Builds the parts by which `config` replaces the configuration in `running`, using the sockets
+/// and tokens of `incoming`.
 ///
 /// # Errors
-/// [`StartError`] says which part cannot be made and why.
-pub(super) fn make(
+/// [`StartError`] names the part that cannot be built and the cause.
+pub(super) fn assemble(
     running: &Running,
     config: &Config,
-    inheritance: &mut Inheritance,
-) -> Result<Made, StartError> {
-    let mut draft = Draft {
+    incoming: &mut IncomingHandoff,
+) -> Result<NewParts, StartError> {
+    let mut assembly = Assembly {
         running,
         config,
-        inheritance,
-        made: Made::default(),
+        incoming,
+        new: NewParts::default(),
     };
-    draft.instances()?;
-    draft.clients()?;
-    draft.apps();
-    draft.listeners()?;
-    Ok(draft.made)
+    assembly.instances()?;
+    assembly.clients()?;
+    assembly.apps();
+    assembly.listeners()?;
+    Ok(assembly.new)
 }
 
-/// A configuration's parts in the making.
-struct Draft<'a> {
+/// An assembly in progress.
+struct Assembly<'a> {
     running: &'a Running,
     config: &'a Config,
-    inheritance: &'a mut Inheritance,
-    made: Made,
+    incoming: &'a mut IncomingHandoff,
+    new: NewParts,
 }
 
-impl Draft<'_> {
-    /// The instances: each keeps its addresses and what is known of them, unless it changed.
+impl Assembly<'_> {
+    /// Builds the instances. An unchanged one is reused; a changed one keeps its known addresses.
     fn instances(&mut self) -> Result<(), StartError> {
         for (name, instance) in &self.config.instances {
             let old = self.running.parts.instances.get(name);
             if let Some(same) = old.filter(|old| old.instance() == &**instance) {
                 let same = Arc::clone(same);
-                self.made.parts.instances.insert(Arc::clone(name), same);
+                self.new.parts.instances.insert(Arc::clone(name), same);
                 continue;
             }
             let mut upstream =
@@ -101,20 +101,20 @@ impl Draft<'_> {
             let upstream = Arc::new(upstream);
             let clock = Arc::clone(&self.running.clock);
             let keeping = Upstream::keep(Arc::downgrade(&upstream), clock);
-            self.made.tasks.push(Box::pin(keeping));
-            let parts = &mut self.made.parts;
+            self.new.tasks.push(Box::pin(keeping));
+            let parts = &mut self.new.parts;
             parts.instances.insert(Arc::clone(name), upstream);
         }
         Ok(())
     }
 
-    /// The clients, each with an engine: the one that it has, as long as its token fits.
+    /// Builds the clients. A client keeps its engine as long as its token remains valid for it.
     fn clients(&mut self) -> Result<(), StartError> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
             metrics.declare::<Outcome, Replay, Kind>();
             let (slot, engine) = self.engine(client, &metrics)?;
-            let upstream = Arc::clone(&self.made.parts.instances[&client.instance]);
+            let upstream = Arc::clone(&self.new.parts.instances[&client.instance]);
             let before = self.running.parts.clients.get(name);
             let is_warmed = before.is_some_and(|before| {
                 Arc::ptr_eq(&before.upstream, &upstream) && Arc::ptr_eq(&before.slot, &slot)
@@ -125,9 +125,9 @@ impl Draft<'_> {
                     slot.subscribe(),
                     Arc::clone(&self.running.clock),
                 );
-                self.made.tasks.push(Box::pin(warming));
+                self.new.tasks.push(Box::pin(warming));
             }
-            let parts = &mut self.made.parts;
+            let parts = &mut self.new.parts;
             let client = Client {
                 name: Arc::clone(name),
                 slot,
@@ -159,7 +159,7 @@ impl Draft<'_> {
             match config::reload::engine(was, client) {
                 Engine::Kept(None) if !store_changed => {
                     let store = Arc::clone(&running.parts.stores[&client.name]);
-                    self.made
+                    self.new
                         .parts
                         .stores
                         .insert(Arc::clone(&client.name), store);
@@ -173,7 +173,7 @@ impl Draft<'_> {
                         store: self.store(client)?,
                         change: change.unwrap_or(Change::Nothing),
                     };
-                    self.made.orders.push((kept.1.clone(), orders));
+                    self.new.orders.push((kept.1.clone(), orders));
                     return Ok(kept);
                 }
                 Engine::Replaced => {}
@@ -196,13 +196,13 @@ impl Draft<'_> {
             },
         });
         let (engine, orders) = mpsc::unbounded_channel();
-        self.made.tasks.push(Box::pin(service.run(orders)));
+        self.new.tasks.push(Box::pin(service.run(orders)));
         Ok((slot, engine))
     }
 
     fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
         let clock = Arc::clone(&self.running.clock);
-        let addresses = self.made.parts.instances[&client.instance].addresses();
+        let addresses = self.new.parts.instances[&client.instance].addresses();
         match TokenClient::new(&client.oauth, Some(addresses), clock) {
             Ok(endpoint) => Ok(Arc::new(endpoint)),
             Err(cause) => Err(StartError::TokenClient {
@@ -224,23 +224,23 @@ impl Draft<'_> {
         let metrics = self.running.metrics.store(self.config.store.kind());
         let store: Arc<dyn TokenStore> =
             Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
-        let stores = &mut self.made.parts.stores;
+        let stores = &mut self.new.parts.stores;
         stores.insert(Arc::clone(&client.name), Arc::clone(&store));
         Ok(store)
     }
 
-    /// What the process before this one has left of a client.
+    /// The predecessor's token and pool of a client, if it handed them off.
     fn initial(&mut self, client: &config::Client) -> Option<Record> {
-        let sealed = self.inheritance.tokens.remove(&*client.name)?;
+        let sealed = self.incoming.tokens.remove(&*client.name)?;
         let instance = self.config.instances[&client.instance].origin();
         let now = self.running.clock.wall();
         handoff::open(stored(client, &instance), &sealed, now)
     }
 
-    /// The apps: each goes on counting where it stands, unless its limits changed.
+    /// Builds the apps. An app keeps its counts unless its limits changed.
     fn apps(&mut self) {
         let running = self.running;
-        let parts = &mut self.made.parts;
+        let parts = &mut self.new.parts;
         let app = |app: &Arc<proxied::App>| {
             let client = app.client.as_ref().map(|name| &parts.clients[name]);
             let before = running.parts.apps.named(&app.name);
@@ -255,18 +255,19 @@ impl Draft<'_> {
         parts.apps = Arc::new(Apps::new(apps));
     }
 
-    /// The listeners: a socket stays open for whoever is to listen on its address.
+    /// Builds the listeners. A socket stays open if a listener of the new configuration uses its
+    /// address.
     fn listeners(&mut self) -> Result<(), StartError> {
         for listener in &self.config.listeners {
             let open = self.listener(listener)?;
-            self.made.parts.listeners.push(open);
+            self.new.parts.listeners.push(open);
         }
         Ok(())
     }
 
-    /// A listener's routes, the longest prefix first.
+    /// A listener's routes, longest prefix first.
     fn routes(&self, listener: &Listener) -> Vec<Route> {
-        let clients = &self.made.parts.clients;
+        let clients = &self.new.parts.clients;
         let route = |route: &proxied::Route| Route {
             prefix: Arc::clone(&route.prefix),
             client: Arc::clone(&clients[&route.client]),
@@ -277,20 +278,20 @@ impl Draft<'_> {
         routes
     }
 
-    /// The app that all are who connect to `listener`.
+    /// The app of every caller of `listener`, if set.
     fn app_of(&self, listener: &Listener) -> Option<Arc<App>> {
-        let app = self.made.parts.apps.named(listener.app.as_ref()?)?;
+        let app = self.new.parts.apps.named(listener.app.as_ref()?)?;
         Some(Arc::clone(app))
     }
 
     fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
         let metrics = self.running.metrics.listener(&listener.name);
         metrics.declare::<Reason>();
-        let plan = Arc::new(Plan {
+        let state = Arc::new(ListenerState {
             listener: listener.clone(),
-            client: Arc::clone(&self.made.parts.clients[&listener.client]),
+            client: Arc::clone(&self.new.parts.clients[&listener.client]),
             routes: self.routes(listener),
-            apps: Arc::clone(&self.made.parts.apps),
+            apps: Arc::clone(&self.new.parts.apps),
             app: self.app_of(listener),
             nobody: self.running.metrics.app(""),
             revoked: Arc::clone(&self.running.revoked),
@@ -300,17 +301,17 @@ impl Draft<'_> {
             log_user_agent: self.config.log_user_agent,
             tracer: self.running.tracer.clone(),
         });
-        // port 0 is another one for each listener
+        // each listener with port 0 has a port of its own
         let mut open = self.running.parts.listeners.iter();
         let open = open.find(|open| {
             let chosen = open.asked.tcp().is_some_and(|asked| asked.port() == 0);
             open.asked.is_at(&listener.address) && (!chosen || open.name == listener.name)
         });
         if let Some(open) = open {
-            let plan = (Arc::clone(&open.listening), plan);
-            self.made.plans.push(plan);
+            let state = (Arc::clone(&open.listening), state);
+            self.new.states.push(state);
             if open.asked != listener.address {
-                self.made.modes.push(listener.address.clone());
+                self.new.modes.push(listener.address.clone());
             }
             return Ok(Open {
                 name: Arc::clone(&listener.name),
@@ -318,19 +319,19 @@ impl Draft<'_> {
                 ..open.clone()
             });
         }
-        let (socket, is_kept) = self.inheritance.open(
+        let (socket, is_kept) = self.incoming.open(
             &listener.name,
             &listener.address,
             &format!("listener.{}.address", listener.name),
         )?;
         let address = socket.address(&listener.address);
-        let listening = Arc::new(Listening::new(plan, Arc::clone(&self.running.clock)));
+        let listening = Arc::new(Listening::new(state, Arc::clone(&self.running.clock)));
         if is_kept {
-            listening.has_heir();
+            listening.has_successor();
         }
         let held = Arc::downgrade(&socket);
         let serving = Arc::clone(&listening).serve(socket, self.running.connections.clone());
-        self.made.tasks.push(Box::pin(serving));
+        self.new.tasks.push(Box::pin(serving));
         Ok(Open {
             name: Arc::clone(&listener.name),
             asked: listener.address.clone(),
@@ -342,7 +343,7 @@ impl Draft<'_> {
     }
 }
 
-/// Counts token requests in the metrics.
+/// Records token requests in metrics and traces.
 #[derive(Debug)]
 struct Metered {
     client: Arc<str>,

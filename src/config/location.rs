@@ -1,45 +1,45 @@
-//! Where a key stands, so that whatever is said of it later can be said with its place.
+//! The location of a key, kept with its value so that later faults can name it.
 
 use super::fault::{Fault, Origin, Report};
 use super::flags;
 
-/// Where a key or a table stands.
+/// The location of a key or a table.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub(super) origin: Origin,
-    /// The path of keys that leads there, or the variable's name.
+    /// The dotted path of the key, or the variable's name.
     pub(super) key: String,
     pub(super) line: Option<usize>,
 }
 
-/// A value and where it stands.
+/// A value and its location.
 #[derive(Clone, Debug)]
-pub(super) struct Typed<T> {
+pub(super) struct Spanned<T> {
     pub(super) value: T,
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
-/// What was found under a key.
+/// The content of a key.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Field<T> {
-    /// Nothing.
+    /// The key is absent.
     #[default]
     Absent,
-    /// Something that is reported already, so that its absence need not be.
+    /// The value is faulty and already reported.
     Faulty,
     /// A value of the right type.
-    Given(Typed<T>),
+    Given(Spanned<T>),
 }
 
-impl Place {
-    /// The place of a key in the table that stands here.
-    pub(super) fn child(&self, key: &str) -> Place {
+impl Location {
+    /// The location of `key` in the table at this location.
+    pub(super) fn child(&self, key: &str) -> Location {
         let key = if is_bare(key) {
             key.to_owned()
         } else {
             format!("{key:?}")
         };
-        Place {
+        Location {
             origin: self.origin.clone(),
             key: if self.key.is_empty() {
                 key
@@ -50,7 +50,7 @@ impl Place {
         }
     }
 
-    /// A fault of what stands here.
+    /// Returns a fault at this location.
     pub(super) fn fault(&self, problem: impl Into<String>, remedy: impl Into<String>) -> Fault {
         Fault {
             origin: self.origin.clone(),
@@ -64,8 +64,8 @@ impl Place {
         }
     }
 
-    /// How a setting is written where this stands: `` `key = value` `` in a file, `` `--flag` ``
-    /// on the command line.
+    /// Returns the setting in the syntax of its source: `` `key = value` `` in a file, `` `--flag`
+    /// `` on the command line.
     pub(super) fn setting(&self, key: &str, value: &str) -> String {
         match self.origin {
             Origin::File(_) => format!("`{key} = {value}`"),
@@ -78,35 +78,35 @@ impl Place {
         }
     }
 
-    /// Whether it stands in a file.
+    /// Returns whether the location is in a file.
     pub(super) fn in_file(&self) -> bool {
         matches!(self.origin, Origin::File(_))
     }
 }
 
 impl<T> Field<T> {
-    /// A value from elsewhere than a file, if there is one.
-    pub(super) fn from(value: Option<T>, place: Place) -> Field<T> {
+    /// Returns a field with a value from outside a file, if there is one.
+    pub(super) fn from(value: Option<T>, location: Location) -> Field<T> {
         match value {
-            Some(value) => Field::Given(Typed { value, place }),
+            Some(value) => Field::Given(Spanned { value, location }),
             None => Field::Absent,
         }
     }
 
-    /// The value with its place, if there is one.
-    pub(super) fn given(self) -> Option<Typed<T>> {
+    /// The value with its location, if there is one.
+    pub(super) fn given(self) -> Option<Spanned<T>> {
         match self {
-            Field::Given(typed) => Some(typed),
+            Field::Given(spanned) => Some(spanned),
             Field::Absent | Field::Faulty => None,
         }
     }
 
-    /// The value, or else `default`.
+    /// The value, or `default` without one.
     pub(super) fn or(self, default: T) -> T {
-        self.given().map_or(default, |typed| typed.value)
+        self.given().map_or(default, |spanned| spanned.value)
     }
 
-    /// The value, or else `default`; a value that is not `sound` is a fault.
+    /// The value, or `default` without one; a value that is not `sound` is a fault.
     pub(super) fn sound_or(
         self,
         default: T,
@@ -116,18 +116,18 @@ impl<T> Field<T> {
         report: &mut Report,
     ) -> T {
         match self.given() {
-            Some(typed) if !sound(&typed.value) => {
-                report.fault(typed.place.fault(problem, remedy));
+            Some(spanned) if !sound(&spanned.value) => {
+                report.fault(spanned.location.fault(problem, remedy));
                 default
             }
-            Some(typed) => typed.value,
+            Some(spanned) => spanned.value,
             None => default,
         }
     }
 }
 
 impl Field<std::time::Duration> {
-    /// The duration, or else `default`; zero is a fault.
+    /// The duration, or `default` without one; zero is a fault.
     pub(super) fn above_zero_or(
         self,
         default: std::time::Duration,

@@ -1,13 +1,13 @@
-//! The one composition root: a validated configuration becomes a running server, and another one
-//! takes its place while it runs.
+//! The composition root: builds a running server from a validated configuration, and replaces the
+//! configuration while it runs.
 //!
-//! Everything is built here and handed down; nothing below looks anything up by itself. What is
-//! bound is bound before anything is asked of Collibra, so an address that is in use costs no
-//! token. Starting is taking the first configuration's place from nothing: there is one way in
-//! which parts come to be (`draft`), and it changes nothing before all of them can be had.
+//! Every part is built here and passed down; nothing below looks anything up by itself. Addresses
+//! are bound before the first request to Collibra, so an address in use costs no token. A start
+//! replaces an empty configuration, so parts are built in one way only (`assembly`), which changes
+//! nothing until all of them are ready.
 
-mod draft;
-pub mod handover;
+mod assembly;
+pub mod handoff;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use self::handoff::{IncomingHandoff, OutgoingHandoff};
 use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, Past, View};
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
@@ -29,68 +30,67 @@ use crate::oauth::client;
 use crate::proxy::Listening;
 use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
-use crate::proxy::plan::Client;
+use crate::proxy::listener_state::Client;
 use crate::socket::{Address, Socket};
-use crate::store::{self, handoff};
+use crate::store;
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
 use crate::trace::{self, Tracer};
 use crate::upstream::{self, Upstream};
-use draft::Made;
-use handover::{Inheritance, Legacy};
+use assembly::NewParts;
 
-/// The admin address's name among sockets that are handed over.
+/// The name of the admin address among the sockets of a handoff.
 const ADMIN: &str = "admin";
 
-/// How long connections may take to end that have nothing under way.
+/// How long idle connections may take to close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long tasks may take to end at the end of the process.
+/// How long tasks may take to end when the process exits.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
-/// Why the server cannot start, or cannot take over a configuration.
+/// Why the server cannot start, or cannot apply a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// The process cannot listen on an address.
     #[error("cannot listen on {address} ({what}): {cause}")]
     Bind {
         /// The address.
         address: Address,
-        /// Which part of the configuration asks for it.
+        /// The key that configures it.
         what: String,
         /// The operating system's error.
         cause: io::Error,
     },
-    /// The token endpoint's client cannot be made.
+    /// The token endpoint's client cannot be built.
     #[error("client {client}: {cause}")]
     TokenClient {
         /// The client's name in the configuration.
         client: Arc<str>,
-        /// Why not.
+        /// The cause.
         cause: client::BuildError,
     },
-    /// A client's token cannot be kept where it should be.
+    /// A client's store cannot be used.
     #[error("client {client}: {cause}")]
     Store {
         /// The client's name in the configuration.
         client: Arc<str>,
-        /// Why not.
+        /// The cause.
         cause: store::BuildError,
     },
-    /// Requests could not be sent to an instance.
+    /// An instance is unusable.
     #[error("instance {instance}: {cause}")]
     Instance {
         /// The instance's name in the configuration.
         instance: Arc<str>,
-        /// Why not.
+        /// The cause.
         cause: upstream::Error,
     },
-    /// There can be no traces.
+    /// The tracer cannot be built.
     #[error(transparent)]
     Trace(#[from] trace::BuildError),
 }
 
-/// A running server. It stops when this is dropped; [`Running::drain`] stops it gently.
+/// A running server. Dropping it stops it at once; [`Running::drain`] stops it gracefully.
 #[derive(Debug)]
 pub struct Running {
     config: Config,
@@ -98,13 +98,13 @@ pub struct Running {
     admin: Address,
     admin_socket: Weak<Socket>,
     admin_is_kept: bool,
-    /// Told when the admin address is to be left to a successor.
+    /// Notified when a successor takes over the admin address.
     admin_closed: Arc<Notify>,
     view: Arc<View>,
     metrics: Arc<Metrics>,
     tracer: Option<Arc<Tracer>>,
     clock: Arc<dyn Clock>,
-    /// The local tokens that were ended by a logout, at any listener.
+    /// The local tokens that a logout ended, at any listener.
     revoked: Arc<Revoked>,
     draining: Arc<AtomicBool>,
     drain_asked: Arc<Notify>,
@@ -112,15 +112,15 @@ pub struct Running {
     tasks: JoinSet<()>,
 }
 
-/// What a configuration is made into.
+/// The parts built from a configuration.
 #[derive(Debug, Default)]
 struct Parts {
     instances: BTreeMap<Arc<str>, Arc<Upstream>>,
     clients: BTreeMap<Arc<str>, Arc<Client>>,
-    /// Each client's.
+    /// The store of each client.
     stores: BTreeMap<Arc<str>, Arc<dyn TokenStore>>,
     apps: Arc<Apps>,
-    /// In the order of the configuration.
+    /// Ordered as in the configuration.
     listeners: Vec<Open>,
 }
 
@@ -128,30 +128,30 @@ struct Parts {
 #[derive(Clone, Debug)]
 struct Open {
     name: Arc<str>,
-    /// The address that the configuration says; its port may be 0.
+    /// The configured address; its port may be 0.
     asked: Address,
-    /// The address that it has.
+    /// The actual address.
     address: Address,
-    /// Lives as long as it is listened on.
+    /// Valid while the listener is open.
     socket: Weak<Socket>,
-    /// Whether the service manager keeps it open too.
+    /// Whether the service manager holds the socket open too.
     is_kept: bool,
     listening: Arc<Listening>,
 }
 
-/// Starts the server on the current runtime. It serves as soon as this returns; whether it holds a
-/// token yet is told by the admin address. What it can use of `inheritance` it takes over, and the
-/// files of unix sockets stay their owner's until [`Running::own_files`].
+/// Starts the server on the current runtime. It serves when this returns; the admin address reports
+/// whether it has tokens yet. It uses the sockets and tokens of `incoming` where they fit. The
+/// files of unix sockets belong to the predecessor until [`Running::own_files`].
 ///
 /// # Errors
 /// [`StartError`] says which part cannot start and why.
 pub async fn start(
     config: Config,
     clock: Arc<dyn Clock>,
-    mut inheritance: Inheritance,
+    mut incoming: IncomingHandoff,
 ) -> Result<Running, StartError> {
     let asked = &config.admin.address;
-    let (admin_socket, admin_is_kept) = inheritance.open(ADMIN, asked, "admin.address")?;
+    let (admin_socket, admin_is_kept) = incoming.open(ADMIN, asked, "admin.address")?;
     let admin = admin_socket.address(asked);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let draining = Arc::new(AtomicBool::new(false));
@@ -189,20 +189,20 @@ pub async fn start(
         connections: TaskTracker::new(),
         tasks: JoinSet::new(),
     };
-    let made = draft::make(&running, &running.config, &mut inheritance)?;
-    for name in inheritance.sockets.left() {
+    let new = assembly::assemble(&running, &running.config, &mut incoming)?;
+    for name in incoming.sockets.left() {
         warn!(
             socket = name,
             "nothing is configured for a socket that was handed over: closed"
         );
     }
-    running.carry_out(made);
+    running.apply(new);
     running.taken_over();
     view.export_tokens();
     running
         .tasks
         .spawn(View::keep_history(Arc::downgrade(&view)));
-    // it answers to the very end, so that a probe sees the drain, unless a successor does
+    // it responds to the very end, so that probes see the drain, unless a successor responds
     let closed = Arc::clone(&running.admin_closed);
     let serving = admin::serve(admin_socket, view, async move { closed.notified().await });
     running.tasks.spawn(serving);
@@ -217,8 +217,7 @@ impl Running {
         &self.config
     }
 
-    /// Where apps are served, by the listeners' names: with the ports that the system chose where
-    /// the configuration says 0.
+    /// The listeners' addresses by name, with the chosen port if the configuration says 0.
     #[must_use]
     pub fn listeners(&self) -> Vec<(Arc<str>, Address)> {
         let listeners = self.parts.listeners.iter();
@@ -233,12 +232,11 @@ impl Running {
         &self.admin
     }
 
-    /// Has `config` take the place of the configuration in force. Requests under way end as they
-    /// began; what is the same in both goes on untouched. Gives the keys whose new values count
-    /// from the next start on.
+    /// Replaces the configuration in force by `config`. Requests in flight keep the old one, and
+    /// unchanged parts keep running. Returns the keys whose new values apply only after a restart.
     ///
     /// # Errors
-    /// [`StartError`] if a part of it cannot be made; nothing has changed then.
+    /// [`StartError`] if a part cannot be built; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, StartError> {
         let exchanged = self.exchange(config);
         match &exchanged {
@@ -248,30 +246,29 @@ impl Running {
         exchanged
     }
 
-    /// As [`Running::reload`], for the configuration in force with its files read again, while
-    /// another one is refused.
+    /// Reloads the files of the configuration in force, while a newer configuration is refused.
     ///
     /// # Errors
-    /// As for [`Running::reload`].
+    /// See [`Running::reload`].
     pub fn reread(&mut self, config: Config) -> Result<Vec<&'static str>, StartError> {
         self.exchange(config)
     }
 
     fn exchange(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
         reload::keep_tls(&self.config, &mut config);
-        let nothing = &mut Inheritance::default();
-        let made = draft::make(self, &config, nothing)?;
+        let nothing = &mut IncomingHandoff::default();
+        let new = assembly::assemble(self, &config, nothing)?;
         let needs_restart = reload::needs_restart(&self.config, &config);
         config.admin.address = self.config.admin.address.clone();
         config.server.threads = self.config.server.threads;
         config.trace.clone_from(&self.config.trace);
         self.config = config;
-        self.carry_out(made);
+        self.apply(new);
         Ok(needs_restart)
     }
 
-    /// A configuration with these `faults` could not take the place of the one in force. Metrics
-    /// and status say so until another one does.
+    /// Records that a configuration was refused for these `faults`. Metrics and status show it
+    /// until another one is accepted.
     pub fn refused(&self, faults: Vec<String>) {
         let before = self.view.refused.load();
         let since = before
@@ -287,13 +284,13 @@ impl Running {
         self.metrics.config_loaded(self.clock.wall());
     }
 
-    /// Ends when a caller of the admin address asks for the drain.
+    /// Completes when a caller of the admin address requests the drain.
     pub async fn drain_asked(&self) {
         self.drain_asked.notified().await;
     }
 
-    /// Accepts nothing more, closes what is idle and lets what is under way finish for as long as
-    /// `patience`. Gives how many connections were then cut.
+    /// Stops accepting, closes idle connections, and lets requests in flight finish within
+    /// `patience`. Returns how many connections were then cut.
     pub async fn drain(mut self, patience: Duration) -> usize {
         self.draining.store(true, Ordering::Relaxed);
         for open in &self.parts.listeners {
@@ -307,16 +304,16 @@ impl Running {
         cut
     }
 
-    /// Ends the tasks. One that is stuck in the system is left to the end of the process.
+    /// Stops the tasks. A task that is stuck in a system call ends with the process.
     async fn end_tasks(&mut self) {
         let _ = tokio::time::timeout(LAST_MOMENT, self.tasks.shutdown()).await;
     }
 
-    /// As [`Running::drain`], when a successor serves at the same sockets: there is no hurry, so a
-    /// connection on which nothing is under way may have one more request within `patience`.
+    /// Drains as [`Running::drain`] does while a successor serves the same sockets. As there is no
+    /// hurry, an idle connection may have one more request within `patience`.
     pub async fn leave(mut self, patience: Duration) -> usize {
         for open in &self.parts.listeners {
-            open.listening.has_heir();
+            open.listening.has_successor();
             open.listening.wind_down();
         }
         self.admin_closed.notify_one();
@@ -334,15 +331,14 @@ impl Running {
         cut
     }
 
-    /// Sends the spans that are left, as far as that can be done soon.
+    /// Sends the remaining spans, within a short limit.
     async fn flush_spans(&mut self) {
         if let Some(tracer) = self.tracer.take() {
             tracer.shutdown(LAST_MOMENT).await;
         }
     }
 
-    /// Gives back this process's place among those who go on without a store, as far as that can be
-    /// done soon.
+    /// Gives up this process's standby place in the stores, within a short limit.
     async fn leave_stores(&self) {
         let mut leaving: JoinSet<()> = self
             .parts
@@ -352,16 +348,16 @@ impl Running {
             .map(|store| async move { store.leave().await })
             .collect();
         let all = async { while leaving.join_next().await.is_some() {} };
-        // what is not done by then expires
+        // otherwise it expires
         let _ = tokio::time::timeout(LAST_MOMENT, all).await;
     }
 
-    /// What a successor needs to take this server's place.
+    /// Returns the sockets and tokens for a successor.
     ///
     /// # Errors
-    /// The system's.
-    pub fn legacy(&self) -> io::Result<Legacy> {
-        let mut legacy = Legacy::default();
+    /// The operating system's error if a socket cannot be duplicated.
+    pub fn handoff(&self) -> io::Result<OutgoingHandoff> {
+        let mut handoff = OutgoingHandoff::default();
         let listeners = self.parts.listeners.iter();
         let listeners =
             listeners.map(|open| (&*open.name, &open.asked, &open.socket, open.is_kept));
@@ -369,22 +365,23 @@ impl Running {
         let admin = (ADMIN, asked, &self.admin_socket, self.admin_is_kept);
         for (name, asked, socket, is_kept) in [admin].into_iter().chain(listeners) {
             if let Some(socket) = socket.upgrade() {
-                legacy.socket(name, asked, is_kept, socket.as_fd().try_clone_to_owned()?);
+                handoff.socket(name, asked, is_kept, socket.as_fd().try_clone_to_owned()?);
             }
         }
         for client in self.config.clients.values() {
             let status = self.parts.clients[&client.name].slot.status();
             let record = status.record(&client.oauth.client_id, &*self.clock);
             let instance = self.config.instances[&client.instance].origin();
-            match handoff::seal(stored(client, &instance), &record) {
-                Ok(sealed) => legacy.token(&client.name, &sealed),
+            match store::handoff::seal(stored(client, &instance), &record) {
+                Ok(sealed) => handoff.token(&client.name, &sealed),
                 Err(error) => warn!(client = %client.name, "its token is not handed over: {error}"),
             }
         }
-        Ok(legacy)
+        Ok(handoff)
     }
 
-    /// Whether the files of the unix sockets are removed at the end, but for the service manager's.
+    /// Sets whether the files of the unix sockets are removed at the end, except the service
+    /// manager's.
     pub fn own_files(&self, are_owned: bool) {
         let listeners = self.parts.listeners.iter();
         let listeners = listeners.map(|open| (&open.socket, open.is_kept));
@@ -396,7 +393,7 @@ impl Running {
         }
     }
 
-    /// How many connections are left when all have ended or `patience` is over.
+    /// Waits until all connections have ended, for at most `patience`; returns how many are left.
     async fn left_after(&self, patience: Duration) -> usize {
         let finished = tokio::time::timeout(patience, self.connections.wait()).await;
         match finished {
@@ -405,17 +402,17 @@ impl Running {
         }
     }
 
-    /// Puts into effect what was made for the configuration in force.
-    fn carry_out(&mut self, made: Made) {
-        // those that have ended
+    /// Applies the new parts for the configuration in force.
+    fn apply(&mut self, new: NewParts) {
+        // remove ended tasks
         while self.tasks.try_join_next().is_some() {}
 
-        for (engine, orders) in made.orders {
-            // an engine runs for as long as its sender, which is in hand
+        for (engine, orders) in new.orders {
+            // the engine runs as long as this sender, which is held here
             let _ = engine.send(orders.into());
         }
-        // in their order, and before the first connection's own lines
-        for (listener, open) in self.config.listeners.iter().zip(&made.parts.listeners) {
+        // in order, and before the first connection's own lines
+        for (listener, open) in self.config.listeners.iter().zip(&new.parts.listeners) {
             let mut before = self.parts.listeners.iter();
             if !before.any(|kept| Arc::ptr_eq(&kept.listening, &open.listening)) {
                 let (name, client) = (&listener.name, &listener.client);
@@ -423,18 +420,18 @@ impl Running {
                 info!(listener = %name, address = %open.address, scheme, %client, "listening");
             }
         }
-        for task in made.tasks {
+        for task in new.tasks {
             self.tasks.spawn(task);
         }
-        for (listening, plan) in made.plans {
-            listening.follow(plan);
+        for (listening, state) in new.states {
+            listening.follow(state);
         }
-        for address in made.modes {
+        for address in new.modes {
             if let Err(error) = address.apply_mode() {
                 warn!(%address, "the socket keeps its mode: {error}");
             }
         }
-        let gone = std::mem::replace(&mut self.parts, made.parts).listeners;
+        let gone = std::mem::replace(&mut self.parts, new.parts).listeners;
         for open in gone {
             let mut now = self.parts.listeners.iter();
             if !now.any(|kept| Arc::ptr_eq(&kept.listening, &open.listening)) {
@@ -446,7 +443,7 @@ impl Running {
         self.view.parts.store(Arc::new(self.shown()));
     }
 
-    /// The certificates whose end an operator must see coming.
+    /// The certificates whose expiry operators watch.
     fn certificates(&self) -> Vec<Certificate> {
         let listeners = self.config.listeners.iter().filter_map(|listener| {
             Some(Certificate {
@@ -514,7 +511,7 @@ impl Running {
     }
 }
 
-/// A client, as stores know it.
+/// A client, as stores identify it.
 fn stored<'a>(client: &'a config::Client, instance: &'a str) -> store::Client<'a> {
     store::Client {
         name: &client.name,
@@ -524,9 +521,9 @@ fn stored<'a>(client: &'a config::Client, instance: &'a str) -> store::Client<'a
     }
 }
 
-impl Inheritance {
-    /// The socket for `name` at `address`: the one that was handed over, or a new one; and whether
-    /// the service manager keeps it open too. `what` is the key that asks for it.
+impl IncomingHandoff {
+    /// Returns the socket for `name` at `address`, received or new, and whether the service manager
+    /// holds it open too. `what` is the key that configures it.
     fn open(
         &mut self,
         name: &str,

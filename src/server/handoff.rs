@@ -1,11 +1,11 @@
-//! One process takes another's place: what goes from the old to the new, and in which order.
+//! The handoff from a process to its successor: what it contains, and the order of its messages.
 //!
-//! The old one starts the new one with one end of a socket pair as its standard input, and sends
-//! it the open sockets (`SCM_RIGHTS`, unix(7)) and the clients' tokens and pools, sealed as in a
-//! store. The new one starts as ever, but takes what it was sent where its configuration asks for
-//! it, and says that it serves. Only then the old one accepts nothing more. The sockets are never
-//! closed in between, so no caller is refused; and if the new one cannot start, nothing has
-//! happened. The pair is nameless: nobody else can speak here.
+//! The old process starts the new one with one end of a socket pair as its standard input. It sends
+//! its open sockets (`SCM_RIGHTS`, unix(7)) and the clients' tokens and pools, sealed as in a
+//! store. The new process starts as usual, uses them where its configuration fits, and reports that
+//! it serves. Only then does the old process stop accepting. The sockets are never closed in
+//! between, so no caller is refused. If the new process cannot start, nothing changes. The socket
+//! pair has no name, so no other process can connect to it.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
@@ -26,16 +26,17 @@ use serde::{Deserialize, Serialize};
 use crate::socket::Address;
 use crate::socket::inherited::Inherited;
 
-/// How long a message may take to be sent, or the next one to come.
+/// The longest time for sending a message, or until the next one arrives.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The longest message, in bytes: a token as it lies in a store, as a string in JSON.
+/// The longest message, in bytes: a sealed token as a JSON string.
 const LONGEST: usize = 300 * 1024;
 
-/// What is handed over. A field that is not known is ignored: the two may be of two versions.
+/// A message of the handoff. Unknown fields are ignored, since the two processes may differ in
+/// version.
 #[derive(Debug, Serialize, Deserialize)]
 enum Message {
-    /// A socket, which comes along. Kept: the service manager has it open too.
+    /// A socket, attached to the message. `kept`: the service manager holds it open too.
     Socket {
         name: String,
         asked: Asked,
@@ -43,50 +44,50 @@ enum Message {
     },
     /// A client's token and pool.
     Token { client: String, sealed: String },
-    /// That was all.
+    /// All sockets and tokens were sent.
     End,
-    /// The new process was started, and has this id.
+    /// The new process was started, with this id.
     Started { process: u32 },
     /// The new process serves.
     Ready,
-    /// The old process has let go of everything.
+    /// The old process has released everything.
     Yours,
 }
 
-/// An address, as it was configured.
+/// An address as configured.
 #[derive(Debug, Serialize, Deserialize)]
 enum Asked {
     Tcp(SocketAddr),
     Unix { path: PathBuf, mode: u32 },
 }
 
-/// What a process starts with.
+/// The sockets and tokens that a process received at its start.
 #[derive(Debug, Default)]
-pub struct Inheritance {
+pub struct IncomingHandoff {
     /// Open sockets.
     pub sockets: Inherited,
-    /// What was left of clients by name, sealed.
+    /// The tokens and pools by client name, sealed.
     pub(super) tokens: BTreeMap<String, Vec<u8>>,
 }
 
-/// What a process leaves.
+/// The sockets and tokens for a successor, as messages.
 #[derive(Debug, Default)]
-pub struct Legacy(Vec<(Message, Option<OwnedFd>)>);
+pub struct OutgoingHandoff(Vec<(Message, Option<OwnedFd>)>);
 
-/// One end of the pair.
+/// One end of the socket pair.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
-impl From<Inherited> for Inheritance {
-    fn from(sockets: Inherited) -> Inheritance {
-        Inheritance {
+impl From<Inherited> for IncomingHandoff {
+    fn from(sockets: Inherited) -> IncomingHandoff {
+        IncomingHandoff {
             sockets,
-            ..Inheritance::default()
+            ..IncomingHandoff::default()
         }
     }
 }
 
-impl Legacy {
+impl OutgoingHandoff {
     pub(super) fn socket(&mut self, name: &str, asked: &Address, kept: bool, socket: OwnedFd) {
         let asked = match asked.clone() {
             Address::Tcp(address) => Asked::Tcp(address),
@@ -105,10 +106,10 @@ impl Legacy {
 }
 
 impl Channel {
-    /// Both ends; none is left open in another program.
+    /// Returns both ends. Neither is inherited by another program.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system's error.
     pub fn pair() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = net::socketpair(
             AddressFamily::UNIX,
@@ -120,26 +121,26 @@ impl Channel {
         Ok((Channel(ours), theirs))
     }
 
-    /// The end that the process before gave this one as its standard input.
+    /// Returns the end that the predecessor passed as standard input.
     ///
     /// # Errors
-    /// If it cannot be had.
+    /// The operating system's error.
     pub fn of_predecessor() -> io::Result<Channel> {
         Ok(Channel(io::stdin().as_fd().try_clone_to_owned()?))
     }
 
-    /// What starts the new process tells the old one of it.
+    /// Reports to the old process that the new one was started.
     ///
     /// # Errors
-    /// If the old one is gone.
+    /// If the old process has ended.
     pub fn started(&self, process: u32) -> io::Result<()> {
         self.send(&Message::Started { process }, None)
     }
 
-    /// The id of the new process, as what starts it tells.
+    /// Waits for the id of the new process, sent by the program that starts it.
     ///
     /// # Errors
-    /// If that ends first, or takes too long.
+    /// If that program ends first, or takes too long.
     pub fn awaits_start(&self) -> io::Result<u32> {
         sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
         match self.receive()? {
@@ -149,12 +150,12 @@ impl Channel {
         }
     }
 
-    /// The old process's part: sends what it leaves, and waits until the new one serves.
+    /// Called by the old process: sends the handoff and waits until the new process serves.
     ///
     /// # Errors
-    /// If the new one ends first, or takes longer than `patience`.
-    pub fn hand_over(&self, legacy: Legacy, patience: Duration) -> io::Result<()> {
-        for (message, socket) in legacy.0 {
+    /// If the new process ends first, or takes longer than `patience`.
+    pub fn hand_off(&self, handoff: OutgoingHandoff, patience: Duration) -> io::Result<()> {
+        for (message, socket) in handoff.0 {
             self.send(&message, socket.as_ref())?;
         }
         self.send(&Message::End, None)?;
@@ -166,19 +167,19 @@ impl Channel {
         }
     }
 
-    /// The old process's last word: all is the new one's.
+    /// Called last by the old process: it has released everything.
     ///
     /// # Errors
-    /// If the new one is gone.
+    /// If the new process has ended.
     pub fn let_go(&self) -> io::Result<()> {
         self.send(&Message::Yours, None)
     }
 
-    /// The new process's part: takes what the old one leaves.
+    /// Called by the new process: receives the handoff.
     ///
     /// # Errors
-    /// If the other end is none of this program's, or gone.
-    pub fn take_over(&self) -> io::Result<Inheritance> {
+    /// If standard input is not such a socket, or the old process has ended.
+    pub fn take_over(&self) -> io::Result<IncomingHandoff> {
         if sockopt::socket_type(&self.0).ok() != Some(SocketType::SEQPACKET) {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
@@ -186,7 +187,7 @@ impl Channel {
             ));
         }
         sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
-        let mut inheritance = Inheritance::default();
+        let mut incoming = IncomingHandoff::default();
         loop {
             match self.receive()? {
                 Some((Message::Socket { name, asked, kept }, Some(socket))) => {
@@ -194,23 +195,23 @@ impl Channel {
                         Asked::Tcp(address) => Address::Tcp(address),
                         Asked::Unix { path, mode } => Address::Unix { path, mode },
                     };
-                    inheritance.sockets.add(name, asked, kept, socket);
+                    incoming.sockets.add(name, asked, kept, socket);
                 }
                 Some((Message::Token { client, sealed }, _)) => {
-                    inheritance.tokens.insert(client, sealed.into_bytes());
+                    incoming.tokens.insert(client, sealed.into_bytes());
                 }
-                Some((Message::End, _)) => return Ok(inheritance),
+                Some((Message::End, _)) => return Ok(incoming),
                 Some(_) => return Err(unexpected()),
                 None => return Err(ErrorKind::UnexpectedEof.into()),
             }
         }
     }
 
-    /// The new process's word that it serves. Ends when all is its own: when the old one says so,
-    /// or is gone.
+    /// Called by the new process when it serves. Returns when the old process has released
+    /// everything or has ended.
     ///
     /// # Errors
-    /// The system's.
+    /// The operating system's error.
     pub fn serves(&self) -> io::Result<()> {
         sockopt::set_socket_timeout(&self.0, Timeout::Recv, None)?;
         match self
@@ -235,7 +236,7 @@ impl Channel {
         Ok(())
     }
 
-    /// The next message and what comes along; `None` at the end.
+    /// Receives the next message and its socket; `None` at the end.
     fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
         let mut bytes = vec![0; LONGEST];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
@@ -278,12 +279,12 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let bound = socket.local_addr().unwrap();
         let asked = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let mut legacy = Legacy::default();
-        legacy.socket("local", &asked, true, socket.into());
+        let mut handoff = OutgoingHandoff::default();
+        handoff.socket("local", &asked, true, socket.into());
         let sealed = format!("{{\"long\":\"{}\"}}", "x".repeat(128 * 1024));
-        legacy.token("catalog", sealed.as_bytes());
+        handoff.token("catalog", sealed.as_bytes());
         let giving = thread::spawn(move || {
-            old.hand_over(legacy, PATIENCE).unwrap();
+            old.hand_off(handoff, PATIENCE).unwrap();
             old.let_go().unwrap();
         });
         let mut inherited = new.take_over().unwrap();
@@ -299,10 +300,12 @@ mod tests {
     fn a_successor_that_ends_is_noticed() {
         let (old, new) = Channel::pair().unwrap();
         drop(new);
-        assert!(old.hand_over(Legacy::default(), PATIENCE).is_err());
+        assert!(old.hand_off(OutgoingHandoff::default(), PATIENCE).is_err());
         let (old, new) = Channel::pair().unwrap();
         let ending = thread::spawn(move || Channel(new).take_over().map(drop));
-        let error = old.hand_over(Legacy::default(), PATIENCE).unwrap_err();
+        let error = old
+            .hand_off(OutgoingHandoff::default(), PATIENCE)
+            .unwrap_err();
         ending.join().unwrap().unwrap();
         assert_eq!(error.to_string(), "it ended");
     }
@@ -310,7 +313,7 @@ mod tests {
     #[test]
     fn a_successor_that_hangs_is_given_up() {
         let (old, _new) = Channel::pair().unwrap();
-        let error = old.hand_over(Legacy::default(), Duration::from_millis(50));
+        let error = old.hand_off(OutgoingHandoff::default(), Duration::from_millis(50));
         assert_eq!(error.unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 

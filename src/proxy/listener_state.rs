@@ -1,4 +1,4 @@
-//! The plan for a listener's requests: who may call, which clients' tokens are used, and what is
+//! The state for a listener's requests: who may call, which clients' tokens are used, and what is
 //! forwarded.
 
 use std::sync::Arc;
@@ -46,10 +46,10 @@ pub struct Credentials {
     pub signing: local_token::Key,
 }
 
-/// The plan for a listener's requests. A request keeps the plan that was in force when its head was
+/// The state for a listener's requests. A request keeps the state that was in force when its head was
 /// complete.
 #[derive(Debug)]
-pub struct Plan {
+pub struct ListenerState {
     /// The listener.
     pub listener: Listener,
     /// The client whose token is attached, unless a route or an app has its own.
@@ -100,7 +100,7 @@ impl Credentials {
     }
 }
 
-impl Plan {
+impl ListenerState {
     /// The route of a path, in the form it was read, if there is one.
     pub(super) fn route(&self, path: &str) -> Option<&Route> {
         let mut routes = self.routes.iter();

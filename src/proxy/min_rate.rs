@@ -27,7 +27,7 @@ const MOST: Duration = Duration::from_secs(300);
 
 /// The rate of one direction.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct MinRate {
     /// The minimum rate in bytes per second; `None` for any.
     rate: Option<NonZeroU32>,
     /// The remaining credit, counted from `since` if that is set.
@@ -37,10 +37,10 @@ pub(crate) struct Pace {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Pace {
+impl MinRate {
     /// Returns a direction that must not fall below `rate`.
-    pub(crate) fn of(rate: Option<NonZeroU32>) -> Pace {
-        Pace {
+    pub(crate) fn of(rate: Option<NonZeroU32>) -> MinRate {
+        MinRate {
             rate,
             credit: GRACE,
             since: None,
@@ -48,11 +48,11 @@ impl Pace {
         }
     }
 
-    /// As [`Pace::of`], where the first byte may take 30 s.
-    pub(crate) fn with_late_start(rate: Option<NonZeroU32>) -> Pace {
-        Pace {
+    /// As [`MinRate::of`], where the first byte may take 30 s.
+    pub(crate) fn with_late_start(rate: Option<NonZeroU32>) -> MinRate {
+        MinRate {
             credit: FIRST_BYTE,
-            ..Pace::of(rate)
+            ..MinRate::of(rate)
         }
     }
 
@@ -110,44 +110,47 @@ mod tests {
     use std::future::poll_fn;
     use tokio::time::{advance, timeout};
 
-    fn pace() -> Pace {
-        Pace::of(NonZeroU32::new(240))
+    fn min_rate() -> MinRate {
+        MinRate::of(NonZeroU32::new(240))
     }
 
     /// Waits for the caller for `seconds`; returns whether it is too slow by then.
-    async fn waits(pace: &mut Pace, seconds: u64) -> bool {
-        let exhausted = poll_fn(|cx| pace.wait(cx));
+    async fn waits(min_rate: &mut MinRate, seconds: u64) -> bool {
+        let exhausted = poll_fn(|cx| min_rate.wait(cx));
         let slow = timeout(Duration::from_secs(seconds), exhausted).await;
-        pace.resume();
+        min_rate.resume();
         slow.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_is_borne_for_five_seconds() {
-        assert!(!waits(&mut pace(), 4).await);
-        assert!(waits(&mut pace(), 6).await);
+        assert!(!waits(&mut min_rate(), 4).await);
+        assert!(waits(&mut min_rate(), 6).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_byte_of_a_body_in_chunks_may_take_thirty_seconds() {
-        let late = || Pace::with_late_start(NonZeroU32::new(240));
+        let late = || MinRate::with_late_start(NonZeroU32::new(240));
         assert!(!waits(&mut late(), 29).await);
         assert!(waits(&mut late(), 31).await);
-        let mut pace = late();
-        assert!(!waits(&mut pace, 1).await);
-        pace.starts();
-        assert!(waits(&mut pace, 6).await, "and those that follow as ever");
+        let mut min_rate = late();
+        assert!(!waits(&mut min_rate, 1).await);
+        min_rate.starts();
+        assert!(
+            waits(&mut min_rate, 6).await,
+            "and those that follow as ever"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_trickle_below_the_rate_is_ended_and_one_above_it_is_not() {
         let ends = |bytes| async move {
-            let mut pace = pace();
+            let mut min_rate = min_rate();
             for second in 0..36_000_u64 {
-                if waits(&mut pace, 1).await {
+                if waits(&mut min_rate, 1).await {
                     return Some(second);
                 }
-                pace.moved(bytes);
+                min_rate.moved(bytes);
             }
             None
         };
@@ -159,27 +162,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_hour_in_which_nobody_waits_for_the_caller_does_not_count() {
-        let mut pace = pace();
+        let mut min_rate = min_rate();
         for _ in 0..24 {
-            assert!(!waits(&mut pace, 4).await);
-            pace.moved(960);
+            assert!(!waits(&mut min_rate, 4).await);
+            min_rate.moved(960);
             advance(Duration::from_secs(3600)).await;
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn much_at_once_does_not_buy_hours() {
-        let mut pace = pace();
-        pace.moved(1 << 40);
-        assert!(!waits(&mut pace, 299).await);
-        assert!(waits(&mut pace, 2).await);
-        pace.reset();
-        assert!(!waits(&mut pace, 4).await);
+        let mut min_rate = min_rate();
+        min_rate.moved(1 << 40);
+        assert!(!waits(&mut min_rate, 299).await);
+        assert!(waits(&mut min_rate, 2).await);
+        min_rate.reset();
+        assert!(!waits(&mut min_rate, 4).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_rate_nobody_is_slow() {
-        let mut pace = Pace::of(None);
-        assert!(!waits(&mut pace, 1_000_000).await);
+        let mut min_rate = MinRate::of(None);
+        assert!(!waits(&mut min_rate, 1_000_000).await);
     }
 }
