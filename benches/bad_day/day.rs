@@ -69,6 +69,7 @@ impl Run<'_> {
         if let Some(last) = self.steps.last_mut() {
             last.megabytes = self.rig.proxy.megabytes();
         }
+        println!("{name}");
         self.steps.push(Step {
             name,
             at: now(),
@@ -87,15 +88,19 @@ impl Run<'_> {
     }
 
     fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        println!("    {text}");
         if let Some(step) = self.steps.last_mut() {
-            step.said.push(text.into());
+            step.said.push(text);
         }
     }
 
     fn hold(&mut self, holds: bool, what: impl Into<String>) {
         let name = self.steps.last().map_or("before", |step| step.name);
         if !holds {
-            self.broken.push(format!("{name}: {}", what.into()));
+            let what = what.into();
+            println!("    BROKEN: {what}");
+            self.broken.push(format!("{name}: {what}"));
         }
     }
 
@@ -246,7 +251,7 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
     day.hold(dropped > 0.0, "no log line was dropped");
     day.note(format!("log_lines_dropped_total {dropped}"));
 
-    day.step("Redis gone, log read again").await;
+    day.step("log read again, Redis gone").await;
     rig.proxy.log.pause(false);
     let lost = day.logs("log lines were lost").await;
     let lost = lost["lines"].as_f64().unwrap_or_default();
@@ -281,7 +286,14 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
         day.hold(up == 0.0, format!("store_up is {up}"));
     }
 
-    day.step("secret torn, Redis gone").await;
+    day.step("Redis back").await;
+    if let Some(redis) = &mut redis {
+        tokio::task::block_in_place(|| redis.come_back());
+    }
+    day.is_well().await;
+
+    day.step("secret torn, DNS silent").await;
+    dns(true);
     rig.write_secret(true);
     day.says("the wrong secret", |said| {
         let failure = &said.client()["failure"];
@@ -300,12 +312,7 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
         is_there.then(|| "token received by the mended secret".to_owned())
     })
     .await;
-
-    day.step("Redis back").await;
-    if let Some(redis) = &mut redis {
-        tokio::task::block_in_place(|| redis.come_back());
-    }
-    day.is_well().await;
+    dns(false);
 
     day.step("configuration broken").await;
     rig.write_config("[client.catalog.poool]\ncapacity = 5\n");

@@ -47,7 +47,7 @@ async fn main() -> ExitCode {
     let mut rig = Rig::start(minutes).await;
     println!("{} calls a second for {minutes} minutes", load::RATE);
     let load = Load::start(rig.proxy.address);
-    let probing = Probing::start(rig.proxy.admin);
+    let probing = Probing::start(rig.proxy.admin, rig.proxy.id());
     let day = day::live(&mut rig, Duration::from_secs(minutes * 60)).await;
     let end = support::now();
     let calls = load.end().await;

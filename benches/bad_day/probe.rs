@@ -1,8 +1,11 @@
 //! `/livez`, ten times a second on a connection of its own each time, and what the machine itself
 //! adds to it.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -27,6 +30,9 @@ pub(crate) struct Probe {
     pub(crate) took: Duration,
     /// Why it failed.
     pub(crate) failure: Option<String>,
+    /// How long the thread that probes, and that of the proxy which waited longest, were ready to run
+    /// meanwhile and had no processor, as the kernel counts it.
+    waited: Duration,
 }
 
 /// A time in which a thread that only sleeps was woken late.
@@ -52,17 +58,24 @@ pub(crate) struct Probed {
 }
 
 impl Probing {
-    /// Starts to probe the admin address `admin`.
-    pub(crate) fn start(admin: SocketAddr) -> Probing {
+    /// Starts to probe the admin address `admin` of the process `id`.
+    pub(crate) fn start(admin: SocketAddr, id: u32) -> Probing {
         let stop = Arc::new(AtomicBool::new(false));
         let halt = Arc::clone(&stop);
         let probes = thread::spawn(move || {
             let mut probes = Vec::new();
             while !halt.load(Ordering::Relaxed) {
+                let waits = Waits::now(id);
                 let at = now();
                 let failure = probe(admin).err().map(|error| error.to_string());
                 let took = now() - at;
-                probes.push(Probe { at, took, failure });
+                let waited = Waits::now(id).since(&waits);
+                probes.push(Probe {
+                    at,
+                    took,
+                    failure,
+                    waited,
+                });
                 thread::sleep(EVERY.saturating_sub(took));
             }
             probes
@@ -90,8 +103,8 @@ impl Probing {
 }
 
 impl Probed {
-    /// How much of the time of `probe` went by while a thread of this benchmark that was due to run
-    /// did not run either.
+    /// How much of the time of `probe` the machine is to blame for: threads that took part were ready
+    /// and had no processor, or a thread that only sleeps was not woken either.
     pub(crate) fn machine(&self, probe: &Probe) -> Duration {
         let end = probe.at + probe.took;
         let first = self
@@ -107,13 +120,47 @@ impl Probed {
             total += to.saturating_duration_since(from);
             until = until.max(to);
         }
-        total
+        total.max(probe.waited).min(probe.took)
     }
 
     /// The longest delay of the machine in this time.
     pub(crate) fn longest_delay(&self, from: Instant, to: Instant) -> Duration {
         let within = self.delays.iter().filter(|d| d.due >= from && d.due < to);
         within.map(|d| d.woken - d.due).max().unwrap_or_default()
+    }
+}
+
+/// How long threads were ready to run and had no processor, since each began (`schedstat`, the second
+/// figure).
+struct Waits {
+    own: Duration,
+    proxy: HashMap<OsString, Duration>,
+}
+
+impl Waits {
+    fn now(id: u32) -> Waits {
+        let waited = |path: &Path| {
+            let figures = std::fs::read_to_string(path).ok()?;
+            let nanoseconds = figures.split_whitespace().nth(1)?.parse().ok()?;
+            Some(Duration::from_nanos(nanoseconds))
+        };
+        let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter();
+        let threads = threads.flatten().flatten();
+        Waits {
+            own: waited(Path::new("/proc/thread-self/schedstat")).unwrap_or_default(),
+            proxy: threads
+                .filter_map(|t| Some((t.file_name(), waited(&t.path().join("schedstat"))?)))
+                .collect(),
+        }
+    }
+
+    fn since(&self, before: &Waits) -> Duration {
+        let threads = self.proxy.iter();
+        let threads = threads.map(|(thread, waited)| {
+            let before = before.proxy.get(thread).copied().unwrap_or_default();
+            waited.saturating_sub(before)
+        });
+        self.own.saturating_sub(before.own) + threads.max().unwrap_or_default()
     }
 }
 

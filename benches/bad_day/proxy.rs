@@ -79,6 +79,11 @@ impl Proxy {
         proxy
     }
 
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
     /// Resident memory, in MB.
     pub(crate) fn megabytes(&self) -> f64 {
         self.process.resident_megabytes()
@@ -127,7 +132,7 @@ impl Proxy {
 
     /// Lets it open no more than `files` files, or as many as before; gives the limit that it had.
     pub(crate) fn limit_open_files(&self, files: Option<u64>) -> Option<u64> {
-        let id = i32::try_from(self.process.0.id()).unwrap();
+        let id = i32::try_from(self.id()).unwrap();
         let before = prlimit(
             Pid::from_raw(id),
             Resource::Nofile,

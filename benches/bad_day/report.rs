@@ -122,7 +122,7 @@ fn livez(probed: &Probed) -> Vec<String> {
         let machine = probed.machine(probe);
         let own = probe.took.saturating_sub(machine);
         let text = format!(
-            "a probe took {} ms, in {} of which the machine did not run threads that were due",
+            "a probe took {} ms, {} of them for want of a processor",
             milliseconds(probe.took),
             milliseconds(machine)
         );
