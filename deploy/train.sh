@@ -17,9 +17,10 @@ finish() {
 }
 trap finish EXIT
 
-# The simulated Collibra and its HTTP/2 front are the same program, without instrumentation.
+# The simulated Collibra and its HTTP/2 front are the same program, without instrumentation. For the
+# background only: it takes the place of the shell there, so that killing it ends the program.
 aside() {
-    LLVM_PROFILE_FILE=/dev/null "$program" "$@"
+    LLVM_PROFILE_FILE=/dev/null exec "$program" "$@"
 }
 
 # Waits for the first match of an expression in a log.
