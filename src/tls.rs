@@ -188,11 +188,10 @@ impl Identity {
         &self.0.key
     }
 
-    /// When the certificate expires, in seconds since 1970, if it says so.
+    /// When the certificate expires, if it says so.
     #[must_use]
-    pub fn ends(&self) -> Option<i64> {
-        let (_, certificate) = X509Certificate::from_der(self.0.certificates.first()?).ok()?;
-        Some(certificate.validity().not_after.timestamp())
+    pub fn expires(&self) -> Option<SystemTime> {
+        expiry(self.0.certificates.first()?)
     }
 }
 
@@ -210,11 +209,11 @@ pub fn text_of(pem: &[u8]) -> &[u8] {
     pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(pem)
 }
 
-/// When `certificate` expires, if it says so.
+/// When `certificate` expires, if it says so; an end before 1970 counts as 1970.
 #[must_use]
 pub fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
@@ -356,7 +355,7 @@ mod tests {
         );
         let identity = Identity::read(cert.path(), key.path()).unwrap();
         assert_eq!(identity, Identity::read(cert.path(), key.path()).unwrap());
-        assert!(identity.ends().is_some());
+        assert!(identity.expires().is_some());
         assert!(config_of_client(None, Some(&identity)).is_ok());
         assert!(!format!("{identity:?}").contains("Key"), "{identity:?}");
 

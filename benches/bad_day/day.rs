@@ -37,7 +37,7 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     /// When it begins.
     pub(crate) at: Instant,
-    /// What was said.
+    /// The messages seen in this step.
     pub(crate) said: Vec<String>,
     /// Resident memory at its end, in MB.
     pub(crate) megabytes: f64,

@@ -125,7 +125,7 @@ async fn exchange(
     Ok(judge(connection, status, kept))
 }
 
-/// Keeps a connection that brought what was asked for; else gives what came instead.
+/// Keeps a connection whose response was complete; otherwise returns what came instead.
 fn judge(connection: Connection, status: u16, kept: &mut Option<Connection>) -> Option<String> {
     if status == 200 {
         *kept = Some(connection);

@@ -34,7 +34,7 @@ use load::Load;
 use probe::Probing;
 use rig::Rig;
 
-/// The fewest minutes: what is said of a file takes seconds.
+/// The least number of minutes: a changed file takes seconds to be reported.
 const SHORTEST: u64 = 3;
 
 #[tokio::main]

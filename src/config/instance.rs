@@ -166,9 +166,8 @@ fn identity(
     warn_if_readable_by_all(&key.value, &key.location, context, report);
     match Identity::read(&cert_path, &key_path) {
         Ok(identity) => {
-            let now = jiff::Timestamp::try_from(SystemClock.wall()).ok();
-            let ended = |end: i64| now.is_some_and(|now| end <= now.as_second());
-            if identity.ends().is_some_and(ended) {
+            let now = SystemClock.wall();
+            if identity.expires().is_some_and(|end| end <= now) {
                 report.warning(cert.location.fault(
                     "the certificate has expired: the instance will not accept it",
                     "renew it; the new one is taken over as soon as the file has it",

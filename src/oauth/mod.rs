@@ -2,7 +2,7 @@
 //! becomes a token or a failure whose cost the engine can account for.
 //!
 //! [`request`] says what is sent, [`response`] what an answer means (pure), [`client`] carries it
-//! over the wire, [`issuer`] is who is asked and how an answer may be quoted.
+//! over the wire, [`issuer`] is the endpoint and the rule for quoting its answers.
 //!
 //! Guarantees: no retry, redirect or cookie, and no proxy but [`Config::proxy`]. A request ends
 //! within [`Config::timeout`]. No message and no `Debug` contains a secret.

@@ -74,9 +74,7 @@ impl Context {
 
     /// Sets the client.
     pub(super) fn lead_to(&mut self, client: &Arc<Client>) {
-        if !Arc::ptr_eq(&self.client, client) {
-            self.client = Arc::clone(client);
-        }
+        self.client = Arc::clone(client);
     }
 
     /// Sets the caller, and its own client if it has one.

@@ -94,8 +94,8 @@ fn is_unwanted(name: &str) -> bool {
     }
 }
 
-/// Whether some servers take the field's word for who calls, from where, or what is asked for: it is a
-/// proxy's to say, and the token is not the caller's.
+/// Whether some servers trust this field to name the caller, its address or the target. Only a proxy may
+/// set it: a caller could act as another with the shared token.
 fn is_told_by_a_proxy(name: &str) -> bool {
     matches!(
         name,

@@ -146,7 +146,7 @@ enum Unsigned {
     TooMany(Duration),
 }
 
-/// A local token for whoever showed these credentials.
+/// Issues a local token to the caller with these credentials.
 fn sign(
     context: &mut Context,
     shown: &[Credentials],

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ring::digest::{SHA256, digest};
 use rustls::crypto::ring::{Ticketer, default_provider};
@@ -15,9 +15,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::tls::{CaFile, H2, Reason, text_of};
+use crate::tls::{self, CaFile, H2, Reason, text_of};
 
 /// A listener's certificate and key, and the authority of client certificates. Two are equal if
 /// their files have the same content.
@@ -131,13 +130,7 @@ fn zeroize_on_drop(bytes: Vec<u8>) -> secrecy::zeroize::Zeroizing<Vec<u8>> {
 
 /// When the first certificate of the chain expires.
 fn expiry(chain: &CaFile) -> Result<SystemTime, Error> {
-    let ends = chain.certificates().iter().map(|der| {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let seconds = certificate.validity().not_after.timestamp();
-        let since_epoch = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        Some(SystemTime::UNIX_EPOCH + since_epoch)
-    });
-    let ends: Option<Vec<SystemTime>> = ends.collect();
+    let ends: Option<Vec<SystemTime>> = chain.certificates().iter().map(tls::expiry).collect();
     let first = ends.and_then(|ends| ends.into_iter().min());
     first.ok_or(Error::Certificate(Reason::NotCertificates))
 }

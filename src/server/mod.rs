@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -453,11 +453,10 @@ impl Running {
             })
         });
         let clients = self.config.instances.iter().filter_map(|(name, instance)| {
-            let expires = u64::try_from(instance.identity.as_ref()?.ends()?).ok()?;
             Some(Certificate {
                 kind: CertificateKind::Client,
                 name: Arc::clone(name),
-                expires: Expiry::at(SystemTime::UNIX_EPOCH + Duration::from_secs(expires)),
+                expires: Expiry::at(instance.identity.as_ref()?.expires()?),
             })
         });
         let instances = self

@@ -113,7 +113,7 @@ impl TokenStore for FileStore {
         // read once: a concurrent reader must not hide a change from this waiter
         let observed = *locked(&self.0.observed);
         loop {
-            // counted from the last poll, whoever made it: a caller that gives up and retries polls
+            // counted from the last poll of any caller: one that gives up and retries polls
             // neither more often nor never
             let due = *locked(&self.0.polled) + POLL;
             tokio::time::sleep(due.since(self.0.clock.now())).await;
