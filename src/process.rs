@@ -52,6 +52,27 @@ pub fn raise_open_files() -> u64 {
     in_force.unwrap_or(u64::MAX)
 }
 
+/// Whether this process runs in a container of Docker, Podman or containerd: by the file that each
+/// puts there, the variable `container`, or the control group. Not in a pod of Kubernetes: its
+/// containers share one loopback.
+#[must_use]
+pub fn is_in_container(env: &dyn Fn(&str) -> Option<String>) -> bool {
+    if env("KUBERNETES_SERVICE_HOST").is_some() {
+        return false;
+    }
+    let named = env("container");
+    let by_runtime = ["docker", "oci", "podman"];
+    let is_named = named.is_some_and(|name| by_runtime.contains(&name.as_str()));
+    let marked = ["/.dockerenv", "/run/.containerenv"];
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let by_group = ["/docker", "/libpod", "containerd"];
+    is_named
+        || marked
+            .iter()
+            .any(|path| std::path::Path::new(path).exists())
+        || by_group.iter().any(|name| groups.contains(name))
+}
+
 /// Whether `error` says that the process or the system has no file descriptor left.
 #[must_use]
 pub fn is_shortage(error: &io::Error) -> bool {
