@@ -11,12 +11,12 @@ if (($# < 2)); then
     sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
+command -v buildah >/dev/null || { echo 'buildah is missing: apt-get install buildah' >&2; exit 1; }
 here=$(dirname "${BASH_SOURCE[0]}")
 binary=$1 name=$2 architecture=${3:-$(dpkg --print-architecture)}
 of_cargo() {
     sed -n "s/^$1 = \"\(.*\)\"/\1/p" "$here/../Cargo.toml" | head -n 1
 }
-command -v buildah >/dev/null || { echo 'buildah is missing: apt-get install buildah' >&2; exit 1; }
 
 root=$(mktemp -d)
 container=''

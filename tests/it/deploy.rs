@@ -12,6 +12,7 @@ mod image;
 mod kustomize;
 mod objects;
 mod policy;
+mod releases;
 mod shape;
 
 use std::path::{Path, PathBuf};

@@ -28,6 +28,8 @@ mod cold_start;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod curl;

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Names the owner of the repository, everywhere: in the links of alerts to their runbooks, in the guides,
+# in the chart and in the image's labels. `repository` in Cargo.toml says who it is now.
+#
+#   deploy/set-owner.sh NAME
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly name=collibra-auth-proxy
+if (($# != 1)) || [[ ! $1 =~ ^[A-Za-z0-9][A-Za-z0-9-]*$ ]]; then
+    sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+now=$(sed -n "s|^repository = \"https://github.com/\(.*\)/$name\"|\1|p" Cargo.toml)
+[[ -n $now ]] || { echo 'Cargo.toml has no repository at github.com' >&2; exit 1; }
+grep --recursive --files-with-matches --binary-files=without-match --null \
+    --exclude-dir target --exclude-dir .git --exclude-dir vendor \
+    --regexp "\b$now/$name\b" --regexp "\b$now@users\.noreply\.github\.com" . |
+    xargs --null sed --in-place "s|\b$now/$name\b|$1/$name|g; s|\b$now@users\.noreply|$1@users.noreply|g"
