@@ -87,6 +87,8 @@ mod refusals;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod scale;
 #[cfg(test)]
 mod service_manager;

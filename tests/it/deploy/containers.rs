@@ -27,7 +27,12 @@ ip link set bridge up
 network() {
     unshare --net sleep infinity &
     eval "net_$1=/proc/$!/ns/net"
-    until [[ $(readlink "/proc/$!/ns/net") != $(readlink /proc/self/ns/net) ]]; do sleep 0.01; done
+    # a process that is being replaced cannot be read for a moment
+    local made=''
+    until [[ -n $made && $made != $(readlink /proc/self/ns/net) ]]; do
+        sleep 0.01
+        made=$(readlink "/proc/$!/ns/net" || true)
+    done
     ip link add "to-$1" type veth peer name eth0 netns $!
     ip link set "to-$1" master bridge up
     nsenter --net="/proc/$!/ns/net" sh -c \
