@@ -5,6 +5,7 @@
 #   deploy/release.sh build VERSION ARCH [PROGRAM]
 #                                              program, Debian package and SBOM in target/release-files;
 #                                              PROGRAM is one that is built already
+#   deploy/release.sh chart IMAGE              prints a copy of the chart that names IMAGE, without a tag
 #   deploy/release.sh notes VERSION            SHA256SUMS there, and target/release-notes.md
 #
 # `build` needs cargo-auditable (unless there is a PROGRAM), cargo-cyclonedx and cargo-deb (cargo install
@@ -57,11 +58,21 @@ build() {
     local folder=$name-$version-linux-$architecture
     rm -rf "target/$folder"
     mkdir -p "target/$folder"
-    cp --recursive "$built" LICENSE *.md docs config "target/$folder/"
+    cp --recursive "$built" LICENSE ./*.md docs config "target/$folder/"
     tar --create --gzip --owner 0 --group 0 --directory target --file "$files/$folder.tar.gz" "$folder"
     cp "$(deploy/debian/build.sh --no-build)" "$files/"
     cargo cyclonedx --format json --spec-version 1.5 --override-filename "$name-$version-$architecture.cdx"
     mv "$name-$version-$architecture.cdx.json" "$files/"
+}
+
+chart() {
+    local image=$1 chart=target/chart/$name
+    rm -rf "$chart"
+    mkdir -p "${chart%/*}"
+    cp --recursive "deploy/helm/$name" "$chart"
+    sed -i "s|^  repository: $name\$|  repository: $image|" "$chart/values.yaml"
+    grep -qx "  repository: $image" "$chart/values.yaml" || die 'values.yaml names another image'
+    echo "$chart"
 }
 
 notes() {
@@ -75,9 +86,10 @@ notes() {
 case ${1:-} in
     version) version "${2:?a tag}" ;;
     build) build "${2:?a version}" "${3:?an architecture, like amd64}" "${4:-}" ;;
+    chart) chart "${2:?an image, like registry.example/collibra-auth-proxy}" ;;
     notes) notes "${2:?a version}" ;;
     *)
-        sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+        sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
         exit 2
         ;;
 esac

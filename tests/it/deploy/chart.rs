@@ -24,7 +24,7 @@ fn helm(path: &str, values: &Value, more: &[&str]) -> Output {
 }
 
 /// The rendered objects.
-fn rendered(path: &str, values: &Value, more: &[&str]) -> Objects {
+pub(super) fn rendered(path: &str, values: &Value, more: &[&str]) -> Objects {
     let output = helm(path, values, more);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{values}: {error}");

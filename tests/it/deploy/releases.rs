@@ -136,6 +136,16 @@ fn the_recipe_knows_the_version_that_a_tag_would_have() {
 }
 
 #[test]
+fn the_released_chart_names_the_released_image() {
+    let image = "registry.example/collibra-auth-proxy";
+    let mut recipe = Command::new(top().join("deploy/release.sh"));
+    let chart = printed(recipe.args(["chart", image]));
+    let objects = super::chart::rendered(chart.trim(), &serde_json::json!({}), &["lint"]);
+    let wanted = format!("{image}:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(objects.proxy()["image"], wanted);
+}
+
+#[test]
 fn what_is_missing_is_said_before_anything_is_built() {
     let empty = tempfile::tempdir().unwrap();
     // the shell's own needs, and a cargo that has no other commands
