@@ -154,6 +154,8 @@ pub struct Dialer {
     written: &'static str,
     proxy: Option<tunnel::Proxy>,
     connect_timeout: Duration,
+    /// Notified when an attempt finds no file descriptor.
+    short: Notify,
     addresses: Arc<Addresses>,
     /// `None` without TLS.
     tls: Option<Tls>,
@@ -224,6 +226,7 @@ impl Dialer {
             written: route.written(),
             proxy: route.proxy.map(|(proxy, _)| proxy.clone()),
             connect_timeout: route.connect_timeout,
+            short: Notify::new(),
             addresses,
             tls,
         })
@@ -233,6 +236,11 @@ impl Dialer {
     #[must_use]
     pub fn addresses(&self) -> &Arc<Addresses> {
         &self.addresses
+    }
+
+    /// Waits until an attempt of this dialer finds no file descriptor.
+    pub async fn short(&self) {
+        self.short.notified().await;
     }
 
     /// Opens a connection within the route's `connect_timeout`.
@@ -393,6 +401,7 @@ impl Dialer {
             loop {
                 match TcpStream::connect(address).await {
                     Err(error) if is_shortage(&error) && timers() < patience => {
+                        self.short.notify_waiters();
                         sleep(SHORTAGE_PAUSE).await;
                     }
                     connected => return connected,
