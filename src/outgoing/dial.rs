@@ -29,7 +29,7 @@ pub use super::failure::{DialError, Kind, in_words};
 use super::resolve::Problem;
 use super::tunnel;
 use crate::clock::timers;
-use crate::process::is_shortage;
+use crate::descriptors::{is_shortage, spend_for_call};
 use crate::tls::{self, CaFile, H2, Identity};
 
 /// How long an attempt may take to connect before the next one starts (RFC 8305, section 5).
@@ -400,6 +400,7 @@ impl Dialer {
         let connect = async {
             loop {
                 match TcpStream::connect(address).await {
+                    Err(error) if is_shortage(&error) && spend_for_call() => {}
                     Err(error) if is_shortage(&error) && timers() < patience => {
                         self.short.notify_waiters();
                         sleep(SHORTAGE_PAUSE).await;

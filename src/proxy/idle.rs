@@ -45,6 +45,9 @@ struct State {
     close: Notify,
 }
 
+/// For how long a connection counts as just opened, in milliseconds.
+const NEW: u64 = 1_000;
+
 const BUSY: u64 = 0;
 const CLOSING: u64 = u64::MAX;
 
@@ -98,14 +101,21 @@ impl Idle {
         self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
-    /// Closes the `most` connections that were idle for longest; returns their number.
+    /// Closes the `most` connections that were idle for longest; returns their number. Leaves those
+    /// that were just opened: their first request may be on its way.
     pub(super) fn close_longest(&self, most: usize) -> usize {
+        let now = millis(self.0.clock.now());
+        let is_due = |since: u64, state: &State| {
+            let is_new = state.is_new.load(Ordering::Relaxed);
+            !is_new || now.saturating_sub(since) >= NEW
+        };
         let open = lock(&self.0.open);
         let mut idle: Vec<(u64, &Arc<State>)> = open
             .connections
             .values()
             .map(|state| (state.since.load(Ordering::SeqCst), state))
             .filter(|(since, _)| !matches!(*since, BUSY | CLOSING))
+            .filter(|(since, state)| is_due(*since, state))
             .collect();
         let most = most.min(idle.len());
         if most == 0 {
@@ -233,6 +243,22 @@ mod tests {
         assert_eq!(idle.close_longest(5), 1);
         assert!(is_told(&connections[0]).await);
         assert_eq!(idle.close_longest(5), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_just_opened_does_not_make_room() {
+        let idle = idle();
+        let (new, used) = (idle.register(), idle.register());
+        new.begins();
+        advance(Duration::from_millis(500)).await;
+        used.begins();
+        used.ends();
+        used.begins();
+        assert_eq!(idle.close_longest(2), 1);
+        assert!(is_told(&used).await && !is_told(&new).await);
+        advance(Duration::from_millis(500)).await;
+        assert_eq!(idle.close_longest(2), 1);
+        assert!(is_told(&new).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@ use super::tls::Tls;
 use super::transport::Transport;
 use super::{connection, http2};
 use crate::clock::{Clock, Instant};
+use crate::descriptors::refill_for_calls;
 use crate::socket::{Accepted, Socket};
 
 /// How many local tokens all callers that are no app may ask for in a second.
@@ -118,6 +119,7 @@ impl Listening {
     pub async fn serve(self: Arc<Self>, socket: Arc<Socket>, connections: TaskTracker) {
         let mut closed = self.closed.subscribe();
         let mut failures = Failures::default();
+        refill_for_calls();
         let mut check = tokio::time::interval(KEEP_ALIVE_CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -132,6 +134,7 @@ impl Listening {
             let stream = match accepted {
                 Ok(stream) => {
                     failures.full_since = None;
+                    refill_for_calls();
                     stream
                 }
                 Err(error) => {

@@ -209,7 +209,8 @@ fn without_descriptors_a_caller_waits_for_the_end_of_a_call() {
             connection.send(&held);
         }
         for connection in &mut callers {
-            assert_eq!(connection.answer("GET").status, 200);
+            let answer = connection.answer("GET");
+            assert_eq!(answer.status, 200, "{answer:?}");
         }
     });
 }

@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 7] = [
         "browser",
         "client_id",
         "clock",
+        "descriptors",
         "process",
         "random",
         "secret",
