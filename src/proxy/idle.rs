@@ -223,6 +223,13 @@ mod tests {
         Idle::new(Arc::new(TokioClock::start()))
     }
 
+    /// A connection that has had a request.
+    fn used(idle: &Idle) -> Registered {
+        let connection = idle.register();
+        connection.ends();
+        connection
+    }
+
     async fn is_told(connection: &Registered) -> bool {
         let told = connection.told_to_close();
         timeout(Duration::from_millis(1), told).await.is_ok()
@@ -231,7 +238,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_makes_room_and_a_busy_one_does_not() {
         let idle = idle();
-        let connections: Vec<_> = (0..3).map(|_| idle.register()).collect();
+        let connections: Vec<_> = (0..3).map(|_| used(&idle)).collect();
         assert_eq!(idle.close_longest(1), 0, "all are busy");
         for connection in [&connections[1], &connections[0]] {
             advance(Duration::from_secs(1)).await;
@@ -248,11 +255,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_was_just_opened_does_not_make_room() {
         let idle = idle();
-        let (new, used) = (idle.register(), idle.register());
+        let (new, used) = (idle.register(), used(&idle));
         new.begins();
         advance(Duration::from_millis(500)).await;
-        used.begins();
-        used.ends();
         used.begins();
         assert_eq!(idle.close_longest(2), 1);
         assert!(is_told(&used).await && !is_told(&new).await);
@@ -294,7 +299,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_came_in_time_is_served_and_the_next_pause_is_another() {
         let idle = idle();
-        let connection = idle.register();
+        let connection = used(&idle);
         connection.begins();
         assert_eq!(idle.close_longest(1), 1);
         connection.ends();

@@ -13,6 +13,7 @@ const FLOORS: [&[&str]; 7] = [
         "client_id",
         "clock",
         "descriptors",
+        "memory",
         "process",
         "random",
         "secret",
