@@ -13,7 +13,8 @@ if (($# != 1)) || [[ ! $1 =~ ^[A-Za-z0-9][A-Za-z0-9-]*$ ]]; then
 fi
 now=$(sed -n "s|^repository = \"https://github.com/\(.*\)/$name\"|\1|p" Cargo.toml)
 [[ -n $now ]] || { echo 'Cargo.toml has no repository at github.com' >&2; exit 1; }
-grep --recursive --files-with-matches --binary-files=without-match --null \
-    --exclude-dir target --exclude-dir .git --exclude-dir vendor \
-    --regexp "\b$now/$name\b" --regexp "\b$now@users\.noreply\.github\.com" . |
-    xargs --null sed --in-place "s|\b$now/$name\b|$1/$name|g; s|\b$now@users\.noreply|$1@users.noreply|g"
+expression="s#(github\.com/|ghcr\.io/|--repo )$now/((charts/)?$name)\b#\1$1/\2#g
+    s#\b$now(@users\.noreply\.github\.com)#$1\1#g"
+grep --recursive --files-with-matches --binary-files=without-match --null --extended-regexp \
+    --exclude-dir target --exclude-dir .git --exclude-dir vendor "\b$now(@|/(charts/)?$name)" . |
+    xargs --null sed --in-place --regexp-extended "$expression"

@@ -60,22 +60,29 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The owners that `text` names: in front of this repository's name, or of the mail address.
+/// The owners that `text` names: of this repository, its image and its chart, and in the mail address.
 fn owners(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let before = |mark: &'static str| text.match_indices(mark);
-    let marks = before("/collibra-auth-proxy").chain(before("@users.noreply.github.com"));
-    let names = marks.filter_map(|(at, _)| {
-        let start = text[..at]
-            .rfind(|c| !is_of_name(c))
-            .map_or(0, |index| index + 1);
-        let is_repository = ["github.com/", "ghcr.io/", "--repo "]
-            .iter()
-            .any(|prefix| text[..start].ends_with(prefix));
-        let is_owner = is_repository || text[at..].starts_with('@');
-        (is_owner && start < at).then_some(&text[start..at])
-    });
-    names.collect()
+    for prefix in ["github.com/", "ghcr.io/", "--repo "] {
+        for (_, rest) in text
+            .match_indices(prefix)
+            .map(|(at, _)| text[at..].split_at(prefix.len()))
+        {
+            let Some((owner, repository)) = rest.split_once('/') else {
+                continue;
+            };
+            let repository = repository.strip_prefix("charts/").unwrap_or(repository);
+            if owner.chars().all(is_of_name) && repository.starts_with("collibra-auth-proxy") {
+                found.push(owner);
+            }
+        }
+    }
+    for (at, _) in text.match_indices("@users.noreply.github.com") {
+        let name = text[..at].rsplit(|c| !is_of_name(c)).next();
+        found.extend(name.filter(|name| !name.is_empty()));
+    }
+    found
 }
 
 #[test]
