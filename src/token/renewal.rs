@@ -294,7 +294,8 @@ impl Renewal {
                 self.wait(context)
             }
             Why::Renew => {
-                if self.schedule.next_with_lease() <= context.now {
+                // until the store is known to be usable, the peers' requests are not charged
+                if is_usable && self.schedule.next_with_lease() <= context.now {
                     self.schedule.book(context.now);
                     return self.publish(Phase::Booking, context);
                 }

@@ -106,6 +106,8 @@ pub struct Schedule {
     contended: u32,
     /// When a token was last replaced because the API rejected it.
     replaced: Option<Instant>,
+    /// When what was charged for the peers' unknown requests will be refilled.
+    peers_charged: Instant,
     /// How this replica continues while the store is unavailable.
     without_store: Option<WithoutStore>,
 }
@@ -171,6 +173,7 @@ impl Schedule {
             refusals_charged: false,
             contended: 0,
             replaced: None,
+            peers_charged: Instant::ORIGIN,
             without_store: None,
         }
     }
@@ -549,6 +552,7 @@ impl Schedule {
         into.extend([self.failures.min(6), self.deferrals.min(6)].map(i64::from));
         into.extend([self.free_refusals.min(1), self.contended].map(i64::from));
         into.push(i64::from(self.refusals_charged));
+        into.push(ahead(self.peers_charged));
         let Some(without) = &self.without_store else {
             return into.push(-2);
         };
@@ -597,7 +601,8 @@ impl Schedule {
     }
 
     /// Charges the mirror for requests that peers may have made while the store was unavailable.
-    /// Their number is unknown, so it assumes the most that their shares allowed.
+    /// Their number is unknown. Their shares add up to the pool's refill, so they used up at most
+    /// one request each beyond it, perhaps just now.
     fn charge_for_peers(&mut self, without: &WithoutStore, now: Instant) {
         if now < without.since {
             return;
@@ -607,14 +612,13 @@ impl Schedule {
             Standby::Active { .. } => without.requesters - 1,
             Standby::Inactive => without.requesters,
         };
-        let times = now
-            .since(without.since)
-            .div_duration_f64(refill * without.requesters);
-        let most = self.config.pool.capacity;
-        let taken = (f64::from(others) * (1.0 + times.floor())).min(f64::from(most));
-        let full_at = self.budget.times().0.max(without.since) + refill.mul_f64(taken);
-        self.budget
-            .restore(full_at.min(now + refill * most), Instant::ORIGIN, now);
+        // a store that comes and goes does not let them make more
+        let outstanding = now + refill * others;
+        let more = outstanding.since(self.peers_charged.max(now));
+        self.peers_charged = outstanding;
+        let most = now + refill * self.config.pool.capacity;
+        let full_at = self.budget.times().0.max(now) + more;
+        self.budget.restore(full_at.min(most), Instant::ORIGIN, now);
     }
 
     /// Clears the delays that protect the current token: the next request does not renew it.

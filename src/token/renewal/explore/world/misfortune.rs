@@ -3,17 +3,6 @@
 use super::{Choice, Mode, REPLICAS, World};
 
 impl World {
-    /// Allows one more fault.
-    pub(in super::super) fn allow(&mut self) {
-        self.faults = 1;
-        self.had_faults = false;
-    }
-
-    /// Allows no more faults.
-    pub(in super::super) fn forbid(&mut self) {
-        self.faults = 0;
-    }
-
     /// A random step or fault that is possible now, including those of [`World::choices`].
     pub(in super::super) fn misfortune(&self, random: &mut impl FnMut() -> f64) -> Choice {
         let mut below = |n: usize| (random() * n as f64) as usize;
@@ -33,7 +22,11 @@ impl World {
             9 if is_up => Choice::Kill(nth),
             10 if is_up => Choice::Restart(nth),
             _ => {
-                let choices = self.choices();
+                let choices = World {
+                    faults: 1,
+                    ..self.clone()
+                }
+                .choices();
                 choices[below(choices.len())]
             }
         }
