@@ -239,6 +239,7 @@ impl Renewal {
             failure: self.failure.clone(),
             pool: self.schedule.pool().clone(),
             rejected: self.is_replacing || self.is_revoked,
+            revoked: self.is_revoked,
             last_rejection_seen: self.last_rejection_seen,
             store_problem: self.store.problem().cloned(),
         }

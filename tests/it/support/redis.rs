@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 
 use super::process::Process;
@@ -12,6 +13,8 @@ pub(crate) struct Redis {
     process: Option<Process>,
     /// The port of the loopback address at which it listens.
     pub(crate) port: u16,
+    /// The same for TLS, if it speaks that.
+    pub(crate) tls_port: Option<u16>,
     flags: Vec<String>,
     directory: tempfile::TempDir,
 }
@@ -24,10 +27,10 @@ impl Redis {
 
     /// Starts one with these flags.
     pub(crate) fn with(flags: &[&str]) -> Redis {
-        let port = free_port();
         let mut redis = Redis {
             process: None,
-            port,
+            port: free_port(),
+            tls_port: None,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             directory: tempfile::tempdir().unwrap(),
         };
@@ -35,13 +38,38 @@ impl Redis {
         redis
     }
 
-    /// Starts a sentinel for the primary at port `primary`, named `main`.
-    pub(crate) fn sentinel(primary: u16) -> Redis {
+    /// Starts one with these flags that speaks TLS too, with `cert.pem` and `key.pem` of `folder`,
+    /// and trusts that certificate.
+    pub(crate) fn with_tls(folder: &Path, flags: &[&str]) -> Redis {
+        let port = free_port();
+        let mut all = vec!["--tls-port".to_owned(), port.to_string()];
+        for (name, value) in tls(folder) {
+            all.extend([format!("--{name}"), value]);
+        }
+        all.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        Redis {
+            tls_port: Some(port),
+            ..Redis::with(&all)
+        }
+    }
+
+    /// Starts a sentinel for the primary at port `primary`, named `main`. With a folder it speaks
+    /// TLS, as [`Redis::with_tls`].
+    pub(crate) fn sentinel(primary: u16, folder: Option<&Path>) -> Redis {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sentinel.conf");
         let port = free_port();
+        let tls_port = folder.map(|_| free_port());
+        let mut more = String::new();
+        if let (Some(folder), Some(port)) = (folder, tls_port) {
+            more = format!("tls-port {port}\n");
+            for (name, value) in tls(folder) {
+                more += &format!("{name} {value}\n");
+            }
+        }
         let text = format!(
-            "bind 127.0.0.1\nport {port}\nsentinel monitor main 127.0.0.1 {primary} 2\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+            "bind 127.0.0.1\nport {port}\nsentinel monitor main 127.0.0.1 {primary} 2\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n{more}"
         );
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new("redis-server");
@@ -52,13 +80,15 @@ impl Redis {
         Redis {
             process: Some(process),
             port,
+            tls_port,
             flags: Vec::new(),
             directory,
         }
     }
 
-    /// Starts a cluster of three primaries, each with a replica.
-    pub(crate) fn cluster() -> Vec<Redis> {
+    /// Starts a cluster of three primaries, each with a replica and with `more` flags. With a folder
+    /// they speak TLS, as [`Redis::with_tls`].
+    pub(crate) fn cluster(folder: Option<&Path>, more: &[&str]) -> Vec<Redis> {
         let flags = [
             "--cluster-enabled",
             "yes",
@@ -67,9 +97,23 @@ impl Redis {
             "--cluster-port",
         ];
         let nodes: Vec<Redis> = (0..6)
-            .map(|_| Redis::with(&[&flags[..], &[&free_port().to_string()]].concat()))
+            .map(|_| {
+                let port = free_port().to_string();
+                let flags = [&flags[..], &[&port], more].concat();
+                match folder {
+                    None => Redis::with(&flags),
+                    Some(folder) => {
+                        Redis::with_tls(folder, &[&flags[..], &["--tls-cluster", "yes"]].concat())
+                    }
+                }
+            })
             .collect();
-        let made = Command::new("redis-cli")
+        let mut cli = Command::new("redis-cli");
+        if let Some(folder) = folder {
+            cli.args(["--tls", "--cacert"]).arg(folder.join("cert.pem"));
+        }
+        let port = |node: &Redis| node.tls_port.unwrap_or(node.port);
+        let made = cli
             .args([
                 "--cluster",
                 "create",
@@ -77,7 +121,7 @@ impl Redis {
                 "1",
                 "--cluster-yes",
             ])
-            .args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)))
+            .args(nodes.iter().map(|node| format!("127.0.0.1:{}", port(node))))
             .output()
             .unwrap();
         assert!(made.status.success(), "{made:?}");
@@ -120,6 +164,17 @@ impl Redis {
             line.contains("Ready to accept connections").then_some(())
         });
         self.process = Some(process);
+    }
+
+    /// Starts it again as a replica of the server at `primary`.
+    pub(crate) fn go_on_as_replica_of(&mut self, primary: u16) {
+        self.flags = vec!["--replicaof".to_owned(), format!("127.0.0.1 {primary}")];
+        self.go_on();
+    }
+
+    /// Returns whether it runs as a primary.
+    pub(crate) fn is_primary(&self) -> bool {
+        self.process.is_some() && self.say(&[b"ROLE"]).starts_with(b"master")
     }
 
     /// Stops it at once.
@@ -168,6 +223,18 @@ impl Redis {
     pub(crate) fn set(&self, end: &str, value: &[u8]) {
         self.say(&[b"SET", &self.key(end), value]);
     }
+}
+
+/// The settings of a server that speaks TLS.
+fn tls(folder: &Path) -> Vec<(&'static str, String)> {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    vec![
+        ("tls-cert-file", path("cert.pem")),
+        ("tls-key-file", path("key.pem")),
+        ("tls-ca-cert-file", path("cert.pem")),
+        ("tls-auth-clients", "no".to_owned()),
+        ("tls-replication", "yes".to_owned()),
+    ]
 }
 
 fn answer(from: &mut impl BufRead) -> Vec<u8> {
