@@ -1,6 +1,6 @@
 //! A Redis server for a test.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
@@ -142,8 +142,8 @@ impl Redis {
     /// The keys with this suffix.
     pub(crate) fn keys(&self, end: &str) -> String {
         let pattern = format!("*{end}");
-        let keys = self.say(&[b"KEYS", pattern.as_bytes()]);
-        let keys = String::from_utf8_lossy(&keys).into_owned();
+        let keys = self.try_say(&[b"KEYS", pattern.as_bytes()]);
+        let keys = String::from_utf8_lossy(&keys.unwrap_or_default()).into_owned();
         match keys.contains(end) {
             true => keys,
             false => String::new(),
@@ -174,7 +174,8 @@ impl Redis {
 
     /// Returns whether it runs as a primary.
     pub(crate) fn is_primary(&self) -> bool {
-        self.process.is_some() && self.say(&[b"ROLE"]).starts_with(b"master")
+        let role = self.process.as_ref().map(|_| self.try_say(&[b"ROLE"]));
+        matches!(role, Some(Ok(role)) if role.starts_with(b"master"))
     }
 
     /// Stops it at once.
@@ -194,14 +195,19 @@ impl Redis {
 
     /// Runs a command; returns its response as text, with an array's items on separate lines.
     pub(crate) fn say(&self, words: &[&[u8]]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        self.try_say(words).unwrap()
+    }
+
+    /// The same during a failover, when a server may close connections or refuse commands.
+    fn try_say(&self, words: &[&[u8]]) -> io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         let mut command = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
             command.extend(format!("${}\r\n", word.len()).bytes());
             command.extend_from_slice(word);
             command.extend(b"\r\n");
         }
-        stream.write_all(&command).unwrap();
+        stream.write_all(&command)?;
         answer(&mut BufReader::new(stream))
     }
 
@@ -237,26 +243,31 @@ fn tls(folder: &Path) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn answer(from: &mut impl BufRead) -> Vec<u8> {
+fn answer(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut line = String::new();
-    from.read_line(&mut line).unwrap();
+    if from.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     let (kind, rest) = line.trim_end().split_at(1);
-    match kind {
+    Ok(match kind {
         "$" if rest == "-1" => Vec::new(),
         "$" => {
             let mut bytes = vec![0; rest.parse::<usize>().unwrap() + 2];
-            from.read_exact(&mut bytes).unwrap();
+            from.read_exact(&mut bytes)?;
             bytes.truncate(bytes.len() - 2);
             bytes
         }
-        "*" => (0..rest.parse().unwrap()).fold(Vec::new(), |mut all, _| {
-            all.extend(answer(from));
-            all.push(b'\n');
+        "*" => {
+            let mut all = Vec::new();
+            for _ in 0..rest.parse().unwrap() {
+                all.extend(answer(from)?);
+                all.push(b'\n');
+            }
             all
-        }),
-        "-" => panic!("the server answers {rest}"),
+        }
+        "-" => return Err(io::Error::other(format!("the server answers {rest}"))),
         _ => rest.as_bytes().to_vec(),
-    }
+    })
 }
 
 /// A free port, which the system does not reuse for a while.
