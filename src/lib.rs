@@ -24,7 +24,8 @@
 //! 0  atomic_file  backoff  browser  client_id  clock  process  random  secret  service_manager
 //!    socket  telemetry  tls
 //!
-//! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
+//! aside  simulator  a simulated Collibra (a feature, which is on by default); imports nothing, so
+//!                   that it shares no misunderstanding
 //! ```
 //!
 //! **A token's path**: [`config`] -> [`secret`] -> [`token::schedule`] (is a request due?) ->
@@ -74,6 +75,7 @@ pub mod registration;
 pub mod secret;
 pub mod server;
 pub mod service_manager;
+#[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod socket;
 pub mod store;
