@@ -26,6 +26,7 @@ pub mod drain;
 pub mod log_level;
 mod loops;
 pub mod man;
+mod patience;
 pub mod renew;
 pub mod serve;
 #[cfg(feature = "simulator")]
