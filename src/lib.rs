@@ -39,12 +39,12 @@
 //! the access log, the metrics.
 //!
 //! **A change of the configuration**: [`config::watch`] (a file changed) -> the configuration is
-//! read as at the start -> [`config::reload`] (what is different?) -> [`server`] builds new parts ->
-//! new settings for [`token::service`], a state for each [`proxy::listener`].
+//! read as at the start -> [`config::reload`] (what is different?) -> [`server`] builds new parts
+//! -> new settings for [`token::service`], a state for each [`proxy::listener`].
 //!
-//! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`server::handoff`] hands off
-//! the sockets ([`socket::inherited`]) and the tokens ([`store::handoff`]) -> the new process serves
-//! -> the old one drains.
+//! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`server::handoff`] hands
+//! off the sockets ([`socket::inherited`]) and the tokens ([`store::handoff`]) -> the new process
+//! serves -> the old one drains.
 //!
 //! # Invariants
 //!
