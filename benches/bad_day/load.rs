@@ -105,8 +105,8 @@ async fn caller(
     calls
 }
 
-/// One call, which fails with what the proxy said. A kept connection that was closed before anything
-/// of an answer came leads to another one, as with every HTTP client.
+/// One call, which fails with what the proxy said. A kept connection that was closed before
+/// anything of an answer came leads to another one, as with every HTTP client.
 async fn exchange(
     kept: &mut Option<Connection>,
     address: SocketAddr,

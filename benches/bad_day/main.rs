@@ -1,14 +1,15 @@
-//! A bad day around the proxy, in one run: 200 calls a second go on while the log is not read, DNS is
-//! silent, an address swallows connections, the API and then Redis are down, the secret is torn, the
-//! configuration broken, the admin address full of stuck callers, and descriptors are short.
+//! A bad day around the proxy, in one run: 200 calls a second go on while the log is not read, DNS
+//! is silent, an address swallows connections, the API and then Redis are down, the secret is torn,
+//! the configuration broken, the admin address full of stuck callers, and descriptors are short.
 //!
-//! Promises: a call fails only if it overlaps the outage of the API or the second after it. `/livez`
-//! answers within 100 ms; what the machine itself takes is measured beside it, printed, and counts only
-//! where a probe took longer. Memory stays flat. At each step the status page's data, `status` and
-//! `/readyz?verbose` say what is wrong, and afterwards that all is well.
+//! Promises: a call fails only if it overlaps the outage of the API or the second after it.
+//! `/livez` answers within 100 ms; what the machine itself takes is measured beside it, printed,
+//! and counts only where a probe took longer. Memory stays flat. At each step the status page's
+//! data, `status` and `/readyz?verbose` say what is wrong, and afterwards that all is well.
 //!
-//! `cargo bench --bench bad_day` takes 30 minutes, `-- --minutes 3` three, the fewest; the exit status
-//! is 1 if a promise is broken. Without root, DNS is left out, and Redis without `redis-server`.
+//! `cargo bench --bench bad_day` takes 30 minutes, `-- --minutes 3` three, the fewest; the exit
+//! status is 1 if a promise is broken. Without root, DNS is left out, and Redis without
+//! `redis-server`.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 

@@ -1,5 +1,5 @@
-//! The two addresses of the instance: relays to the simulated Collibra, each of which can go down or
-//! swallow connections.
+//! The two addresses of the instance: relays to the simulated Collibra, each of which can go down
+//! or swallow connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

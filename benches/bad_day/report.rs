@@ -12,8 +12,8 @@ const LIVE: Duration = Duration::from_millis(100);
 /// How long after an outage of the API a call may still fail.
 const EDGE: Duration = Duration::from_secs(1);
 
-/// How much more memory there may be at the end than after the first step, in MB: leaking 50 bytes a
-/// call would be more in half an hour.
+/// How much more memory there may be at the end than after the first step, in MB: leaking 50 bytes
+/// a call would be more in half an hour.
 const GROWTH: f64 = 16.0;
 
 /// Prints the table and what was broken; gives whether nothing was.

@@ -21,8 +21,8 @@ const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 53, 1, 1), Ipv4Addr::new(12
 /// Where the name server is.
 const NAME_SERVER: &str = "127.53.1.53";
 
-/// A token's life in Collibra's time, and the shortest in real time, in seconds: a token must outlive
-/// the step with a wrong secret.
+/// A token's life in Collibra's time, and the shortest in real time, in seconds: a token must
+/// outlive the step with a wrong secret.
 const LIFE: u64 = 300;
 const SHORTEST_LIFE: u64 = 60;
 

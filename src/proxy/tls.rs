@@ -95,8 +95,8 @@ impl Tls {
         config.ignore_client_order = true;
         config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
         if client_ca.is_some() {
-            // a resumed session has the certificate that its first handshake verified, and it may have
-            // expired or been revoked since
+            // a resumed session has the certificate that its first handshake verified, and it may
+            // have expired or been revoked since
             config.session_storage = Arc::new(NoServerSessionStorage {});
         } else {
             config.ticketer = Ticketer::new().map_err(Error::Unusable)?;

@@ -1,4 +1,5 @@
-//! Values in a server's format: access tokens, ids, client secrets. They protect only simulated data.
+//! Values in a server's format: access tokens, ids, client secrets. They protect only simulated
+//! data.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -53,8 +53,8 @@ pub(crate) struct NameServer {
 }
 
 impl NameServer {
-    /// One at `ip`, a loopback address that no other test uses, which gives `reply` to the nth query,
-    /// counted from 0: addresses that are valid for a second, or nothing at all.
+    /// One at `ip`, a loopback address that no other test uses, which gives `reply` to the nth
+    /// query, counted from 0: addresses that are valid for a second, or nothing at all.
     pub(crate) fn start(
         ip: &str,
         reply: impl Fn(Records, usize) -> Option<Vec<IpAddr>> + Send + 'static,

@@ -1,5 +1,5 @@
-//! An origin that hands each request to the test as soon as it has the head. The test decides what to
-//! read and send. All received bytes are kept, by connection.
+//! An origin that hands each request to the test as soon as it has the head. The test decides what
+//! to read and send. All received bytes are kept, by connection.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
