@@ -8,7 +8,7 @@ use crate::crowd::Crowd;
 use crate::proxy::Said;
 use crate::relay::Mode;
 use crate::rig::Rig;
-use crate::support::now;
+use kit::wait::now;
 
 /// How many steps of equal length there are.
 pub(crate) const STEPS: u32 = 12;
@@ -271,7 +271,7 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
         day.logs("the name cannot be resolved").await;
     }
     match &mut redis {
-        Some(redis) => redis.go_away(),
+        Some(redis) => redis.stop(),
         None => day.note("left out: there is no redis-server"),
     }
     if redis.is_some() {
@@ -288,7 +288,7 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
 
     day.step("Redis back").await;
     if let Some(redis) = &mut redis {
-        tokio::task::block_in_place(|| redis.come_back());
+        tokio::task::block_in_place(|| redis.go_on());
     }
     day.is_well().await;
 

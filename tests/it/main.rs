@@ -50,8 +50,6 @@ mod fleet;
 #[cfg(test)]
 mod forward_proxy;
 #[cfg(test)]
-mod fuzz_corpora;
-#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod http2_upstream;

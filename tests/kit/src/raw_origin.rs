@@ -12,13 +12,13 @@ use super::origin::After;
 const TOKEN_PATH: &str = " /rest/oauth/v2/token ";
 
 /// A running origin.
-pub(crate) struct RawOrigin {
+pub struct RawOrigin {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 /// A connection, from the origin's side.
-pub(crate) struct Line {
+pub struct Line {
     stream: TcpStream,
     unread: Vec<u8>,
     kept: Arc<Mutex<Vec<u8>>>,
@@ -35,7 +35,7 @@ struct Shared {
 
 impl RawOrigin {
     /// Starts one that gives tokens; `api` serves all other requests, given their heads.
-    pub(crate) fn start(
+    pub fn start(
         api: impl Fn(&str, &mut Line) -> std::io::Result<After> + Send + Sync + 'static,
     ) -> RawOrigin {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -60,17 +60,17 @@ impl RawOrigin {
     }
 
     /// Its address as an instance's URL.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The port at which it listens.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.address.port()
     }
 
     /// The bytes received so far on each connection with a call of the API, in Latin-1.
-    pub(crate) fn received(&self) -> Vec<String> {
+    pub fn received(&self) -> Vec<String> {
         let connections = self.shared.connections.lock().unwrap();
         let text = |kept: &Arc<Mutex<Vec<u8>>>| {
             let kept = kept.lock().unwrap();
@@ -102,7 +102,7 @@ impl Line {
     }
 
     /// Reads up to where `mark` ends; `false` if the connection ends first.
-    pub(crate) fn read_through(&mut self, mark: &[u8]) -> std::io::Result<bool> {
+    pub fn read_through(&mut self, mark: &[u8]) -> std::io::Result<bool> {
         loop {
             if let Some(at) = self.unread.windows(mark.len()).position(|w| w == mark) {
                 self.unread.drain(..at + mark.len());
@@ -115,13 +115,13 @@ impl Line {
     }
 
     /// Reads to the connection's end.
-    pub(crate) fn read_to_end(&mut self) -> std::io::Result<()> {
+    pub fn read_to_end(&mut self) -> std::io::Result<()> {
         while self.more()? {}
         Ok(())
     }
 
     /// Sends bytes.
-    pub(crate) fn say(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub fn say(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
 

@@ -14,9 +14,9 @@ use super::request::{Duplex, Request, read};
 const TOKEN_PATH: &str = "/rest/oauth/v2/token";
 
 /// A running origin.
-pub(crate) struct Origin {
+pub struct Origin {
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -34,18 +34,19 @@ type Api = dyn Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + S
 
 /// How it differs from the default.
 #[derive(Default)]
-pub(crate) struct Rules {
+pub struct Rules {
     /// Token requests wait until this is open.
-    pub(crate) token_gate: Option<Gate>,
+    pub token_gate: Option<Gate>,
     /// Uses TLS: the nth connection, from 1, with the configuration returned for n.
-    pub(crate) tls: Option<Box<Certify>>,
+    pub tls: Option<Box<Certify>>,
 }
 
-pub(crate) type Certify = dyn Fn(usize) -> Arc<ServerConfig> + Send + Sync;
+/// The TLS configuration of the nth connection.
+pub type Certify = dyn Fn(usize) -> Arc<ServerConfig> + Send + Sync;
 
 /// What happens to a connection after a response.
 #[derive(Clone, Copy)]
-pub(crate) enum After {
+pub enum After {
     /// Waits for the next request.
     Keep,
     /// Closes it.
@@ -54,14 +55,14 @@ pub(crate) enum After {
 
 impl Origin {
     /// Starts one that answers every API call with `api`.
-    pub(crate) fn start(
+    pub fn start(
         api: impl Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync + 'static,
     ) -> Origin {
         Origin::with(Rules::default(), api)
     }
 
     /// Starts one with these rules.
-    pub(crate) fn with(
+    pub fn with(
         rules: Rules,
         api: impl Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync + 'static,
     ) -> Origin {
@@ -91,7 +92,7 @@ impl Origin {
     }
 
     /// Starts one that answers every API call with `bytes`.
-    pub(crate) fn answering(bytes: impl Into<Vec<u8>>) -> Origin {
+    pub fn answering(bytes: impl Into<Vec<u8>>) -> Origin {
         let bytes = bytes.into();
         Origin::start(move |_, stream| {
             stream.write_all(&bytes)?;
@@ -100,27 +101,27 @@ impl Origin {
     }
 
     /// Its address as an instance's URL.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The API calls so far, completely read.
-    pub(crate) fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
     }
 
     /// The token requests so far.
-    pub(crate) fn token_requests(&self) -> Vec<Request> {
+    pub fn token_requests(&self) -> Vec<Request> {
         self.shared.token_requests.lock().unwrap().clone()
     }
 
     /// The tokens issued so far.
-    pub(crate) fn tokens(&self) -> Vec<String> {
+    pub fn tokens(&self) -> Vec<String> {
         self.shared.tokens.lock().unwrap().clone()
     }
 
     /// How many connections it has accepted.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 }
@@ -168,10 +169,7 @@ impl Shared {
         let token = {
             let mut tokens = self.tokens.lock().unwrap();
             let nth = tokens.len() + 1;
-            let token = format!(
-                "canary-token-{nth}-{:032x}",
-                collibra_auth_proxy::random::unique()
-            );
+            let token = format!("canary-token-{nth}-{:016x}", fastrand::u64(..));
             tokens.push(token.clone());
             token
         };
@@ -188,17 +186,17 @@ impl Shared {
 
 /// A gate that is closed until it is opened for good.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
     /// Opens the gate.
-    pub(crate) fn open(&self) {
+    pub fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
 
     /// Waits until it is open, with a timeout, so that a failed test leaves no thread behind.
-    pub(crate) fn pass(&self) {
+    pub fn pass(&self) {
         let closed = self.0.0.lock().unwrap();
         drop(self.0.1.wait_timeout_while(closed, PATIENCE, |open| !*open));
     }

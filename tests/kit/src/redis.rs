@@ -8,22 +8,30 @@ use super::process::Process;
 use super::until;
 
 /// A running `redis-server` without persistence.
-pub(crate) struct Redis {
+pub struct Redis {
     process: Option<Process>,
     /// The port of the loopback address at which it listens.
-    pub(crate) port: u16,
+    pub port: u16,
     flags: Vec<String>,
     directory: tempfile::TempDir,
 }
 
 impl Redis {
+    /// Returns whether the program is there.
+    pub fn is_installed() -> bool {
+        Command::new("redis-server")
+            .arg("--version")
+            .output()
+            .is_ok()
+    }
+
     /// Starts one without a password.
-    pub(crate) fn start() -> Redis {
+    pub fn start() -> Redis {
         Redis::with(&[])
     }
 
     /// Starts one with these flags.
-    pub(crate) fn with(flags: &[&str]) -> Redis {
+    pub fn with(flags: &[&str]) -> Redis {
         let port = free_port();
         let mut redis = Redis {
             process: None,
@@ -36,7 +44,7 @@ impl Redis {
     }
 
     /// Starts a sentinel for the primary at port `primary`, named `main`.
-    pub(crate) fn sentinel(primary: u16) -> Redis {
+    pub fn sentinel(primary: u16) -> Redis {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sentinel.conf");
         let port = free_port();
@@ -58,7 +66,7 @@ impl Redis {
     }
 
     /// Starts a cluster of three primaries, each with a replica.
-    pub(crate) fn cluster() -> Vec<Redis> {
+    pub fn cluster() -> Vec<Redis> {
         let flags = [
             "--cluster-enabled",
             "yes",
@@ -96,7 +104,7 @@ impl Redis {
     }
 
     /// The keys with this suffix.
-    pub(crate) fn keys(&self, end: &str) -> String {
+    pub fn keys(&self, end: &str) -> String {
         let pattern = format!("*{end}");
         let keys = self.say(&[b"KEYS", pattern.as_bytes()]);
         let keys = String::from_utf8_lossy(&keys).into_owned();
@@ -107,7 +115,7 @@ impl Redis {
     }
 
     /// Starts it again, empty, after [`Redis::stop`].
-    pub(crate) fn go_on(&mut self) {
+    pub fn go_on(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &self.port.to_string()]);
@@ -123,22 +131,22 @@ impl Redis {
     }
 
     /// Stops it at once.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.process = None;
     }
 
     /// Its URL.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Its socket.
-    pub(crate) fn socket(&self) -> std::path::PathBuf {
+    pub fn socket(&self) -> std::path::PathBuf {
         self.directory.path().join("redis.sock")
     }
 
     /// Runs a command; returns its response as text, with an array's items on separate lines.
-    pub(crate) fn say(&self, words: &[&[u8]]) -> Vec<u8> {
+    pub fn say(&self, words: &[&[u8]]) -> Vec<u8> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let mut command = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
@@ -151,7 +159,7 @@ impl Redis {
     }
 
     /// Waits for the one key with this suffix.
-    pub(crate) fn key(&self, end: &str) -> Vec<u8> {
+    pub fn key(&self, end: &str) -> Vec<u8> {
         until("a key on the server", || {
             let pattern = format!("*{end}");
             let keys = self.say(&[b"KEYS", pattern.as_bytes()]);
@@ -160,12 +168,12 @@ impl Redis {
     }
 
     /// The value of the key with this suffix.
-    pub(crate) fn get(&self, end: &str) -> Vec<u8> {
+    pub fn get(&self, end: &str) -> Vec<u8> {
         self.say(&[b"GET", &self.key(end)])
     }
 
     /// Sets the value of the key with this suffix.
-    pub(crate) fn set(&self, end: &str, value: &[u8]) {
+    pub fn set(&self, end: &str, value: &[u8]) {
         self.say(&[b"SET", &self.key(end), value]);
     }
 }
