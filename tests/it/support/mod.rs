@@ -18,8 +18,13 @@ pub(crate) mod tls;
 
 pub(crate) use kit::{
     Connection, Origin, PATIENCE, Proxy, Simulator, file, http, load, network, origin, process,
-    proxy, raw_origin, redis, request, simulator, until, wait,
+    proxy, redis, request, simulator, until, wait,
 };
+
+/// The origin that hands over each request once it has the head.
+pub(crate) mod raw_origin {
+    pub(crate) use kit::origin::{Line, RawOrigin};
+}
 
 /// A simulated Collibra, and a proxy in front of it that holds a token.
 pub(crate) fn pair() -> (Simulator, Proxy) {

@@ -11,12 +11,12 @@
 
 pub mod caller;
 pub mod http;
+pub mod listener;
 pub mod load;
 pub mod network;
 pub mod origin;
 pub mod process;
 pub mod proxy;
-pub mod raw_origin;
 pub mod redis;
 pub mod request;
 pub mod simulator;

@@ -1,15 +1,16 @@
 //! A minimal Collibra for what the simulator does not do: it records requests byte for byte, sends
 //! the test's bytes, and waits on demand.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::PATIENCE;
-use super::request::{Duplex, Request, read};
+use super::listener::Listener;
+use super::request::{Duplex, Request, read_body, read_head};
 
 const TOKEN_PATH: &str = "/rest/oauth/v2/token";
 
@@ -18,19 +19,31 @@ pub struct Origin {
     /// Where it listens.
     pub address: SocketAddr,
     shared: Arc<Shared>,
+    _listener: Listener,
 }
+
+/// An origin that hands each request to the test as soon as it has the head. The test decides what
+/// to read and send. All received bytes are kept, by connection.
+pub struct RawOrigin(Origin);
 
 struct Shared {
     rules: Rules,
-    api: Box<Api>,
+    api: Api,
     requests: Mutex<Vec<Request>>,
     token_requests: Mutex<Vec<Request>>,
     tokens: Mutex<Vec<String>>,
+    /// The bytes received on each connection with a raw call of the API.
+    connections: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     accepted: AtomicUsize,
-    stopped: AtomicBool,
 }
 
-type Api = dyn Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync;
+type WholeApi = dyn Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync;
+type RawApi = dyn Fn(&str, &mut Line) -> std::io::Result<After> + Send + Sync;
+
+enum Api {
+    Whole(Box<WholeApi>),
+    Raw(Box<RawApi>),
+}
 
 /// How it differs from the default.
 #[derive(Default)]
@@ -66,29 +79,7 @@ impl Origin {
         rules: Rules,
         api: impl Fn(&Request, &mut dyn Write) -> std::io::Result<After> + Send + Sync + 'static,
     ) -> Origin {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            rules,
-            api: Box::new(api),
-            requests: Mutex::default(),
-            token_requests: Mutex::default(),
-            tokens: Mutex::default(),
-            accepted: AtomicUsize::new(0),
-            stopped: AtomicBool::new(false),
-        });
-        let served = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if served.stopped.load(Ordering::SeqCst) {
-                    return;
-                }
-                let served = Arc::clone(&served);
-                // the requests' senders check how a connection ends
-                std::thread::spawn(move || drop(served.connection(stream)));
-            }
-        });
-        Origin { address, shared }
+        Origin::serve(rules, Api::Whole(Box::new(api)))
     }
 
     /// Starts one that answers every API call with `bytes`.
@@ -98,6 +89,25 @@ impl Origin {
             stream.write_all(&bytes)?;
             Ok(After::Keep)
         })
+    }
+
+    fn serve(rules: Rules, api: Api) -> Origin {
+        let shared = Arc::new(Shared {
+            rules,
+            api,
+            requests: Mutex::default(),
+            token_requests: Mutex::default(),
+            tokens: Mutex::default(),
+            connections: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+        });
+        let served = Arc::clone(&shared);
+        let listener = Listener::start(move |stream| served.connection(stream));
+        Origin {
+            address: listener.address,
+            shared,
+            _listener: listener,
+        }
     }
 
     /// Its address as an instance's URL.
@@ -126,10 +136,105 @@ impl Origin {
     }
 }
 
-impl Drop for Origin {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
+impl RawOrigin {
+    /// Starts one that gives tokens; `api` serves all other requests, given their heads.
+    pub fn start(
+        api: impl Fn(&str, &mut Line) -> std::io::Result<After> + Send + Sync + 'static,
+    ) -> RawOrigin {
+        RawOrigin(Origin::serve(Rules::default(), Api::Raw(Box::new(api))))
+    }
+
+    /// Its address as an instance's URL.
+    pub fn url(&self) -> String {
+        self.0.url()
+    }
+
+    /// The port at which it listens.
+    pub fn port(&self) -> u16 {
+        self.0.address.port()
+    }
+
+    /// The bytes received so far on each connection with a call of the API, in Latin-1.
+    pub fn received(&self) -> Vec<String> {
+        let connections = self.0.shared.connections.lock().unwrap();
+        let text = |kept: &Arc<Mutex<Vec<u8>>>| {
+            let kept = kept.lock().unwrap();
+            kept.iter().copied().map(char::from).collect()
+        };
+        connections.iter().map(text).collect()
+    }
+}
+
+/// A connection, from the origin's side.
+pub struct Line {
+    stream: Kept,
+    unread: Vec<u8>,
+}
+
+/// A stream, and all that was read from it.
+struct Kept {
+    stream: Box<dyn Duplex>,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Line {
+    /// Reads up to where `mark` ends; `false` if the connection ends first.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read_through(&mut self, mark: &[u8]) -> std::io::Result<bool> {
+        loop {
+            if let Some(at) = self.unread.windows(mark.len()).position(|w| w == mark) {
+                self.unread.drain(..at + mark.len());
+                return Ok(true);
+            }
+            if !self.more()? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Reads to the connection's end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read_to_end(&mut self) -> std::io::Result<()> {
+        while self.more()? {}
+        Ok(())
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn say(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())?;
+        self.stream.flush()
+    }
+
+    fn more(&mut self) -> std::io::Result<bool> {
+        let mut bytes = [0; 16 * 1024];
+        let n = self.stream.read(&mut bytes)?;
+        self.unread.extend_from_slice(&bytes[..n]);
+        Ok(n > 0)
+    }
+}
+
+impl Read for Kept {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.stream.read(buffer)?;
+        self.bytes.lock().unwrap().extend_from_slice(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
     }
 }
 
@@ -138,22 +243,43 @@ impl Shared {
         let nth = self.accepted.fetch_add(1, Ordering::SeqCst) + 1;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(2 * PATIENCE))?;
-        let mut stream: Box<dyn Duplex> = match &self.rules.tls {
+        let stream: Box<dyn Duplex> = match &self.rules.tls {
             None => Box::new(tcp),
             Some(certify) => {
                 let tls = ServerConnection::new(certify(nth)).map_err(std::io::Error::other)?;
                 Box::new(StreamOwned::new(tls, tcp))
             }
         };
-        let mut unread = Vec::new();
-        while let Some(request) = read(&mut *stream, &mut unread)? {
-            let after = if request.target() == TOKEN_PATH {
-                self.give_token(request, &mut *stream)?
-            } else {
-                self.requests.lock().unwrap().push(request.clone());
-                (self.api)(&request, &mut *stream)?
+        let mut line = Line {
+            stream: Kept {
+                stream,
+                bytes: Arc::default(),
+            },
+            unread: Vec::new(),
+        };
+        let mut is_first = true;
+        while let Some(head) = read_head(&mut line.stream, &mut line.unread)? {
+            let is_token = head.split(' ').nth(1) == Some(TOKEN_PATH);
+            let after = match &self.api {
+                Api::Raw(api) if !is_token => {
+                    if std::mem::take(&mut is_first) {
+                        let kept = Arc::clone(&line.stream.bytes);
+                        self.connections.lock().unwrap().push(kept);
+                    }
+                    api(&head, &mut line)?
+                }
+                api => {
+                    let request = read_body(head, &mut line.stream, &mut line.unread)?;
+                    match api {
+                        Api::Whole(api) if !is_token => {
+                            self.requests.lock().unwrap().push(request.clone());
+                            api(&request, &mut line.stream)?
+                        }
+                        _ => self.give_token(request, &mut line.stream)?,
+                    }
+                }
             };
-            stream.flush()?;
+            line.stream.flush()?;
             if matches!(after, After::Close) {
                 return Ok(());
             }
@@ -161,7 +287,7 @@ impl Shared {
         Ok(())
     }
 
-    fn give_token(&self, request: Request, stream: &mut dyn Duplex) -> std::io::Result<After> {
+    fn give_token(&self, request: Request, stream: &mut dyn Write) -> std::io::Result<After> {
         self.token_requests.lock().unwrap().push(request);
         if let Some(gate) = &self.rules.token_gate {
             gate.pass();

@@ -18,7 +18,21 @@ pub struct Request {
 }
 
 /// Reads a request; `None` at the connection's end. A truncated body ends the request.
+///
+/// # Errors
+/// The system's.
 pub fn read(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<Request>> {
+    match read_head(stream, unread)? {
+        Some(head) => read_body(head, stream, unread).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads a head, without the empty line, in Latin-1; `None` at the connection's end.
+///
+/// # Errors
+/// The system's.
+pub fn read_head(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<String>> {
     let end = loop {
         if let Some(at) = unread.windows(4).position(|w| w == b"\r\n\r\n") {
             break at;
@@ -27,9 +41,21 @@ pub fn read(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Op
             return Ok(None);
         }
     };
-    let head: Vec<u8> = unread.drain(..end + 4).take(end).collect();
+    let head = unread.drain(..end + 4).take(end);
+    Ok(Some(head.map(char::from).collect()))
+}
+
+/// Reads the body after `head`; sends a 100 to whoever waits for it.
+///
+/// # Errors
+/// The system's.
+pub fn read_body(
+    head: String,
+    stream: &mut dyn Duplex,
+    unread: &mut Vec<u8>,
+) -> std::io::Result<Request> {
     let mut request = Request {
-        head: head.into_iter().map(char::from).collect(),
+        head,
         body: Vec::new(),
         whole: true,
     };
@@ -58,7 +84,7 @@ pub fn read(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Op
         let length = length.parse().unwrap();
         request.whole = take(stream, unread, length, &mut request.body)?;
     }
-    Ok(Some(request))
+    Ok(request)
 }
 
 fn line_end(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
