@@ -1,5 +1,5 @@
-//! Protects this process's memory and environment from other processes, and raises its limit of open
-//! files.
+//! Protects this process's memory and environment from other processes, and raises its limit of
+//! open files.
 //!
 //! Secrets and tokens are in memory, and a secret passed by an environment variable stays readable
 //! in `/proc/PID/environ`. [`close`] makes the kernel hide both from other users and from
