@@ -37,3 +37,19 @@ fn the_training_run_reaches_every_kind_of_upstream() {
             .arg("50"),
     );
 }
+
+#[test]
+fn a_build_in_a_container_has_all_that_cargo_reads() {
+    let read = |name: &str| fs::read_to_string(top().join(name)).unwrap();
+    let ignored = read(".dockerignore");
+    for line in ["tests", "!tests/kit", "fuzz"] {
+        assert!(ignored.lines().any(|there| there == line), "{line}");
+    }
+    let manifest: toml::Table = toml::from_str(&read("Cargo.toml")).unwrap();
+    let members = manifest["workspace"]["members"].as_array().unwrap();
+    assert_eq!(members, &["tests/kit".into()]);
+    // cargo looks for a target without a path, and for no other
+    for target in manifest["test"].as_array().unwrap() {
+        assert!(target.get("path").is_some(), "{target:?}");
+    }
+}
