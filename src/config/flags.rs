@@ -13,6 +13,11 @@ use crate::socket::Address;
 const URL: &str = "COLLIBRA_URL";
 const CLIENT_ID: &str = "COLLIBRA_CLIENT_ID";
 const CLIENT_SECRET: &str = "COLLIBRA_CLIENT_SECRET";
+// set by the container image, where a published port does not lead to the loopback
+const LISTEN: &str = "COLLIBRA_AUTH_PROXY_LISTEN";
+// COLLIBRA_AUTH_PROXY_ADMIN says where the other commands find a running proxy
+const LISTEN_ADMIN: &str = "COLLIBRA_AUTH_PROXY_LISTEN_ADMIN";
+const ALLOW_UNAUTHENTICATED: &str = "COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED";
 
 /// What can be given on the command line in place of a file. The secret itself cannot: every
 /// user of a machine sees every command line.
@@ -35,10 +40,11 @@ pub struct Flags {
     /// A file that holds the secret [or the secret itself in env: COLLIBRA_CLIENT_SECRET]
     #[arg(long, value_name = "FILE")]
     pub client_secret_file: Option<PathBuf>,
-    /// Where apps are served [default: 127.0.0.1:8080]
+    /// Where apps are served [default: 127.0.0.1:8080] [env: COLLIBRA_AUTH_PROXY_LISTEN]
     #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     pub listen: Option<Address>,
-    /// Where health, metrics and status are served [default: 127.0.0.1:9902]
+    /// Where health, metrics and status are served [default: 127.0.0.1:9902] [env:
+    /// COLLIBRA_AUTH_PROXY_LISTEN_ADMIN]
     #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     pub admin: Option<Address>,
     /// How id and secret are sent [default: client_secret_basic]
@@ -57,7 +63,8 @@ pub struct Flags {
         help = "A value of Host to accept, in place of localhost, 127.0.0.1, [::1] and the address listened on; any port; repeatable"
     )]
     pub hosts: Vec<String>,
-    /// Listen beyond this machine although whoever reaches the port then has the token
+    /// Listen beyond this machine although whoever reaches the port then has the token [env:
+    /// COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED]
     #[arg(long)]
     pub allow_unauthenticated: bool,
     /// How many tokens the issuer's pool holds [default: 5]
@@ -113,8 +120,9 @@ impl Flags {
     }
 
     /// Converts the flags to the raw configuration that an equivalent file would have. An empty
-    /// variable counts as unset, and a flag overrides a variable.
-    pub(super) fn into_raw(self, env: &dyn Fn(&str) -> Option<String>) -> Raw {
+    /// variable counts as unset, and a flag overrides a variable. A variable that cannot be read is
+    /// a fault.
+    pub(super) fn into_raw(self, env: &dyn Fn(&str) -> Option<String>, report: &mut Report) -> Raw {
         let root = Location {
             origin: Origin::CommandLine,
             key: String::new(),
@@ -133,6 +141,37 @@ impl Flags {
         let or_env = |field: Field<String>, name| match field {
             Field::Absent => from_env(name).map_or(Field::Absent, Field::Given),
             field => field,
+        };
+        let mut address_or_env = |field: Field<Address>, name| match (field, from_env(name)) {
+            (Field::Absent, Some(typed)) => match value::address(&typed.value) {
+                Ok(value) => Field::Given(Spanned {
+                    value,
+                    location: typed.location,
+                }),
+                Err(remedy) => {
+                    let problem = "this is no address to listen on";
+                    report.fault(typed.location.fault(problem, remedy));
+                    Field::Faulty
+                }
+            },
+            (field, _) => field,
+        };
+        let listen = address_or_env(
+            Field::from(self.listen, flag("listen").child("address")),
+            LISTEN,
+        );
+        let admin = address_or_env(Field::from(self.admin, flag("admin")), LISTEN_ADMIN);
+        let allow = match from_env(ALLOW_UNAUTHENTICATED) {
+            Some(typed) if !self.allow_unauthenticated => match &*typed.value {
+                "true" => true,
+                "false" => false,
+                _ => {
+                    let problem = "it is neither true nor false";
+                    report.fault(typed.location.fault(problem, "write true, or unset it"));
+                    false
+                }
+            },
+            _ => self.allow_unauthenticated,
         };
 
         let mut id = Sources::default();
@@ -185,15 +224,17 @@ impl Flags {
             pool_refill: Field::from(self.pool_refill, flag("pool_refill")),
             wait_for_token: Field::from(self.wait_for_token, flag("wait_for_token")),
         };
-        let allow = self.allow_unauthenticated;
         let listener = Listener {
             hosts: Field::from((!self.hosts.is_empty()).then_some(self.hosts), flag("host")),
             allow_unauthenticated: Field::from(Some(allow), flag("allow_unauthenticated")),
-            ..Listener::local(
-                flag("listen"),
-                self.listen
-                    .unwrap_or(super::listener::DEFAULT_ADDRESS.into()),
-            )
+            ..Listener::local(flag("listen"), super::listener::DEFAULT_ADDRESS.into())
+        };
+        let listener = match listen {
+            Field::Absent => listener,
+            address => Listener {
+                address,
+                ..listener
+            },
         };
         let store = Store {
             location: flag("store"),
@@ -220,7 +261,7 @@ impl Flags {
             listeners: vec![listener],
             threads: Field::from(self.threads, flag("threads")),
             drain: Field::from(self.drain, flag("drain")),
-            admin: Field::from(self.admin, flag("admin")),
+            admin,
             admin_mode: Field::Absent,
             admin_hosts: Field::Absent,
             access_log: Field::Absent,

@@ -12,7 +12,7 @@ use super::location::{Field, Location, Spanned};
 use super::names::Names;
 use super::parse::{LoadContext, reference};
 use super::{listener_tls, raw};
-use crate::proxy::config::{Listener, Route};
+use crate::proxy::config::{ANY_HOST, Listener, Route};
 use crate::socket::Address;
 
 /// The address of the default listener.
@@ -54,10 +54,19 @@ pub(super) fn parse(
             "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
         ));
     }
+    let has_apps = !targets.apps.all().is_empty();
     let address = match raw.address {
         Field::Given(spanned) => {
-            let is_guarded = !targets.apps.all().is_empty() || raw.allow_unauthenticated.or(false);
-            if !spanned.value.is_local() && !is_guarded {
+            let is_local = spanned.value.is_local();
+            let is_allowed = raw.allow_unauthenticated.or(false);
+            if !is_local && !has_apps && is_allowed && spanned.location.in_environment() {
+                report.warning(spanned.location.fault(
+                    "every program that reaches this port calls Collibra with the token",
+                    "publish it to this machine only, like docker run --publish \
+                     127.0.0.1:8080:8080, or use a configuration file with [app.NAME]",
+                ));
+            }
+            if !is_local && !has_apps && !is_allowed {
                 let apps = if spanned.location.in_file() {
                     ", add [app.NAME] so that callers must say who they are"
                 } else {
@@ -83,7 +92,12 @@ pub(super) fn parse(
             None
         }
     };
+    // a caller's key is what keeps web pages away then, so a foreign name gains them nothing
+    let callers_authenticate = has_apps && app.is_none();
     let hosts = match raw.hosts {
+        Field::Given(spanned) if spanned.value == [ANY_HOST] && callers_authenticate => {
+            spanned.value
+        }
         Field::Given(spanned) => {
             if spanned.value.is_empty() {
                 report.fault(spanned.location.fault(
@@ -93,7 +107,12 @@ pub(super) fn parse(
             }
             hosts(&spanned.value, &spanned.location, report)
         }
-        Field::Absent | Field::Faulty => default_hosts(address.as_ref()),
+        Field::Absent | Field::Faulty => match &address {
+            Some(address) if !address.is_local() && callers_authenticate => {
+                vec![ANY_HOST.to_owned()]
+            }
+            address => default_hosts(address.as_ref()),
+        },
     };
     let tls = match raw.tls {
         Some(tls) => Some(listener_tls::parse(tls, context, report)?),
@@ -251,7 +270,10 @@ fn host(text: &str) -> Result<String, &'static str> {
         return Err("write the host alone, without scheme and path, like \"proxy.internal\"");
     }
     if text.contains('*') {
-        return Err("write each name in full: a wildcard would let any website in");
+        return Err(
+            "write each name in full: a wildcard would let any website in; [\"*\"] alone is for a \
+             listener whose callers all say who they are, by [app.NAME]",
+        );
     }
     if text.contains(':') {
         return Err("write it without its port: any port is accepted");

@@ -213,15 +213,17 @@ pub fn read(
 }
 
 /// Builds a configuration with one instance, one client and one listener from flags. Missing ones
-/// come from the variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`.
-/// Relative paths start from the working directory.
+/// come from the variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`, and
+/// in the container image from `COLLIBRA_AUTH_PROXY_LISTEN` and its siblings. Relative paths start
+/// from the working directory.
 ///
 /// # Errors
 /// All its faults.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
-    let raw = flags.into_raw(env);
+    let mut report = Report::default();
+    let raw = flags.into_raw(env, &mut report);
     let context = LoadContext::of(Path::new(""), env);
-    conclude(Some(raw), &context, Report::default())
+    conclude(Some(raw), &context, report)
 }
 
 /// Builds an instance from the command line, for commands that need nothing else.

@@ -93,7 +93,8 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
         report,
     );
     refuse_loops(&instances, &listeners, &locations, report);
-    if !admin.address.is_local() {
+    // a variable is how the image says it, and there publishing the port decides
+    if !admin.address.is_local() && !admin_place.in_environment() {
         report.warning(admin_place.fault(
             "health, metrics and status can be seen beyond this machine; none shows a secret",
             "write a loopback address unless something outside scrapes it",

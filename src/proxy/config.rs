@@ -9,8 +9,13 @@ use ipnet::IpNet;
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
 pub use super::tls::{Error as TlsError, Tls};
+use crate::browser;
 use crate::secret::Secret;
 use crate::socket::Address;
+
+/// Stands for any value of `Host`, on a listener whose callers all authenticate. No real host is
+/// written like this.
+pub const ANY_HOST: &str = "*";
 
 /// An address that accepts apps' connections.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +30,8 @@ pub struct Listener {
     pub routes: Vec<Route>,
     /// The app of every caller of this listener, if set.
     pub app: Option<Arc<str>>,
-    /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
+    /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets. Any
+    /// value is accepted if this is [`ANY_HOST`] alone.
     pub hosts: Vec<String>,
     /// The proxies before it whose word on a caller's address is logged.
     pub trusted_proxies: Vec<IpNet>,
@@ -46,6 +52,13 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Whether `host` is an accepted value of `Host`.
+    #[must_use]
+    pub fn accepts(&self, host: &str) -> bool {
+        let first = self.hosts.first().map(String::as_str);
+        first == Some(ANY_HOST) || browser::is_accepted(&self.hosts, host)
+    }
+
     /// The URL scheme.
     #[must_use]
     pub fn scheme(&self) -> &'static str {

@@ -144,7 +144,7 @@ fn check_form<'a>(
     target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
     let hosts = &state.listener.hosts;
     let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
-    let host_is_accepted = browser::is_accepted(hosts, &host);
+    let host_is_accepted = state.listener.accepts(&host);
     let mut named = None;
     let is_ours = |host: &str| {
         named = state.client_at(host);
@@ -154,8 +154,9 @@ fn check_form<'a>(
     // an absolute target's authority, checked above, replaces Host (RFC 9112, section 3.2.2)
     if path.is_none() && !host_is_accepted {
         return Err(Refusal::Host {
+            host: host.into_owned(),
             listener: state.listener.name.to_string(),
-            accepted: hosts.join(", "),
+            accepted: hosts.clone(),
         });
     }
     if browser::is_cross_site(|host| browser::is_accepted(hosts, host), &request.headers) {

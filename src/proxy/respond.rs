@@ -43,10 +43,12 @@ pub enum Refusal {
     SlowBody,
     /// `Host` is not on the listener's list.
     Host {
-        /// The names that it accepts.
+        /// The name in `Host`.
+        host: String,
+        /// The listener's name.
         listener: String,
-        /// The names that it answers to.
-        accepted: String,
+        /// The names that it accepts.
+        accepted: Vec<String>,
     },
     /// A web page of another site sent it.
     CrossSite,
@@ -147,6 +149,24 @@ impl Label for Reason {
             Reason::NoToken => "no-token",
         }
     }
+}
+
+/// What to write so that a listener accepts `host` too.
+fn remedy_for_host(host: &str, listener: &str, accepted: &[String]) -> String {
+    // a longer name is nobody's, and would fill the response
+    if host.len() > 253 {
+        let known = accepted.join(", ");
+        return format!("Call it by one of these names: {known}.");
+    }
+    let mut flags = String::new();
+    let mut items = String::new();
+    for name in accepted.iter().map(String::as_str).chain([host]) {
+        flags += &format!(" --host {name}");
+        items += &format!("{}{name:?}", if items.is_empty() { "" } else { ", " });
+    }
+    format!(
+        "Call it by a name that it accepts, or add this one: in [listener.{listener}] of the configuration write hosts = [{items}]. Without a configuration file, start it with{flags}."
+    )
 }
 
 impl Refusal {
@@ -268,12 +288,14 @@ impl Refusal {
                 "Its body came more slowly than the listener's min_body_rate allows.",
                 "Send the body as fast as the network takes it, or lower min_body_rate of the listener; 0 turns it off.",
             ),
-            Refusal::Host { listener, accepted } => ErrorText::new(
+            Refusal::Host {
+                host,
+                listener,
+                accepted,
+            } => ErrorText::new(
                 "Not a host of this proxy",
                 "The Host header names a host that this listener does not accept.",
-                &format!(
-                    "Call it by one of these names: {accepted}; or add the name to hosts of listener.{listener}."
-                ),
+                &remedy_for_host(host, listener, accepted),
             ),
             Refusal::CrossSite => ErrorText::new(
                 "A page of another site may not use this proxy",
@@ -430,6 +452,18 @@ mod tests {
         assert!(head.contains("X-Collibra-Auth-Proxy: slow-header\r\n"));
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
         assert!(head.ends_with("connection: close"));
+    }
+
+    #[test]
+    fn a_foreign_host_learns_which_line_to_write() {
+        let refusal = |host: &str| Refusal::Host {
+            host: host.to_owned(),
+            listener: "gateway".to_owned(),
+            accepted: vec!["localhost".to_owned(), "[::1]".to_owned()],
+        };
+        insta::assert_snapshot!(refusal("proxy").text().help, @r#"Call it by a name that it accepts, or add this one: in [listener.gateway] of the configuration write hosts = ["localhost", "[::1]", "proxy"]. Without a configuration file, start it with --host localhost --host [::1] --host proxy."#);
+        let long = refusal(&"a.".repeat(4096)).text();
+        insta::assert_snapshot!(long.help, @"Call it by one of these names: localhost, [::1].");
     }
 
     #[test]

@@ -3,19 +3,23 @@
 //! configuration. So are the files for a host.
 //!
 //! A new kind of object goes to `shape.rs`; a new overlay or value to the snapshots in
-//! `kustomize.rs` and `chart.rs`, and to a row in `docs/start.md`; a new file of the image to
-//! `deploy/rootfs.sh` and the list in `image.rs`; code that requests use often to the training run,
-//! `deploy/train.sh`. The Debian package is tested by hand: `deploy/debian/build.sh`, then install,
-//! upgrade and remove it.
+//! `kustomize.rs` and `chart.rs`, and to a row in `docs/start.md`. `containers.rs` runs the image's
+//! root with the Dockerfile's variables; `attempt.rs` reads what `try.sh` would apply. A new file
+//! of the image goes to `deploy/rootfs.sh` and the list in `image.rs`, and code that requests use
+//! often to the training run, `deploy/train.sh`. The Debian package is tested by hand:
+//! `deploy/debian/build.sh`, then install, upgrade and remove it.
 
+mod attempt;
 mod build;
 mod chart;
 mod configuration;
+mod containers;
 mod host;
 mod image;
 mod kustomize;
 mod objects;
 mod policy;
+mod releases;
 mod shape;
 
 use std::path::{Path, PathBuf};

@@ -28,6 +28,8 @@ mod cold_start;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod curl;
@@ -82,6 +84,8 @@ mod python;
 mod refusals;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]

@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::loops::Names;
-use super::source::Source;
+use super::source::{Source, environment};
 use crate::clock::SystemClock;
 use crate::config::{Config, effective};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel::Proxy;
+use crate::process;
+use crate::proxy::config::ANY_HOST;
 use crate::socket::Address;
 use crate::store;
 
@@ -56,6 +58,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::FAILURE);
     }
+    if process::is_in_container(&environment) {
+        unpublished(&config, &mut out)?;
+    }
     summary(&config, &mut out)?;
     if args.live && !live::run(&config, &args.probe, Arc::new(SystemClock), &mut out).await? {
         return Ok(ExitCode::FAILURE);
@@ -69,6 +74,24 @@ fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "# warning: {warning}")?;
     }
     out.write_all(effective::toml(config).as_bytes())
+}
+
+/// Warns of listeners on the loopback, to which no published port of this container leads.
+fn unpublished(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    for listener in &config.listeners {
+        let loopback = listener.address.tcp().filter(|tcp| tcp.ip().is_loopback());
+        if let Some(tcp) = loopback {
+            writeln!(
+                out,
+                "warning: listener {}: {tcp} is this container's own loopback: no published port \
+                 leads to it, and only programs in this container reach it; listen on 0.0.0.0:{} \
+                 for others",
+                listener.name,
+                tcp.port(),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// Prints one line per warning, instance, client and listener.
@@ -98,7 +121,10 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
             listener.name,
             url(listener.scheme(), &listener.address),
             listener.client,
-            listener.hosts.join(", "),
+            match &listener.hosts[..] {
+                [any] if any == ANY_HOST => "any host".to_owned(),
+                hosts => hosts.join(", "),
+            },
         )?;
     }
     match &config.store {
@@ -177,6 +203,16 @@ mod tests {
         admin: http://127.0.0.1:9902
         the configuration is sound
         ");
+    }
+
+    #[test]
+    fn a_containers_loopback_is_pointed_out() {
+        let mut out = Vec::new();
+        let mut config = config("https://acme.example");
+        unpublished(&config, &mut out).unwrap();
+        config.listeners[0].address = Address::Tcp(([0, 0, 0, 0], 8080).into());
+        unpublished(&config, &mut out).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"warning: listener local: 127.0.0.1:8080 is this container's own loopback: no published port leads to it, and only programs in this container reach it; listen on 0.0.0.0:8080 for others");
     }
 
     #[test]

@@ -79,7 +79,7 @@ kind = "etcd"
     proxy.toml:29: client."two words".client_secret: it is missing; write `client_secret_file`, `client_secret_env` or `credentials_file`
     proxy.toml:33: listener.local.address: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, add [app.NAME] so that callers must say who they are, or write `allow_unauthenticated = true` if the network keeps others away
     proxy.toml:34: listener.local.client: there is no [client.NAME] of this name; write "catalog"
-    proxy.toml:35: listener.local.hosts: item 1 is no host name; write each name in full: a wildcard would let any website in
+    proxy.toml:35: listener.local.hosts: item 1 is no host name; write each name in full: a wildcard would let any website in; ["*"] alone is for a listener whose callers all say who they are, by [app.NAME]
     proxy.toml:35: listener.local.hosts: item 2 is no host name; write it without its port: any port is accepted
     proxy.toml:36: listener.local.max_header_bytes: it is out of bounds; write a number of bytes from 1024 to 1048576; the default is 65536
     proxy.toml:38: listener.other.client: there are several of [client.NAME], and this does not say which; write one of `catalog`, `lineage`, `two words`

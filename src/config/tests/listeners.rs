@@ -176,3 +176,38 @@ fn the_admin_address_answers_to_more_names() {
         "{said}"
     );
 }
+
+#[test]
+fn any_host_is_for_listeners_whose_callers_authenticate() {
+    let app = "[app.lineage]\nkey_env = \"KEY\"\n";
+    let hosts = |listener: &str, app: &str| {
+        let text = with("", "", listener).replace("address = \"127.0.0.1:8080\"\n", "");
+        let env = |name: &str| (name == "KEY").then(|| "a-key-that-is-long-enough".to_owned());
+        let read = read_with(&format!("{text}{app}"), Path::new("/"), &env);
+        read.map(|config| config.listeners[0].hosts.join(" "))
+            .map_err(|faults| faults.to_string())
+    };
+    let (beyond, loopback) = ("address = \"0.0.0.0:8080\"", "address = \"127.0.0.1:1\"");
+    let any = "\nhosts = [\"*\"]";
+    let local = "localhost 127.0.0.1 [::1]";
+    assert_eq!(hosts(beyond, app).as_deref(), Ok("*"));
+    assert_eq!(hosts(loopback, app).as_deref(), Ok(local));
+    assert_eq!(hosts(&format!("{loopback}{any}"), app).as_deref(), Ok("*"));
+    let named = format!("{beyond}\nhosts = [\"proxy\"]");
+    assert_eq!(hosts(&named, app).as_deref(), Ok("proxy"));
+    // nobody says who they are
+    let open = format!("{beyond}\nallow_unauthenticated = true");
+    assert_eq!(hosts(&open, "").as_deref(), Ok(local));
+    let refused = hosts(&format!("{open}{any}"), "").unwrap_err();
+    assert!(
+        refused.contains("a wildcard would let any website in"),
+        "{refused}"
+    );
+    // every caller is taken for the app
+    let given = format!("{beyond}\napp = \"lineage\"");
+    assert_eq!(hosts(&given, app).as_deref(), Ok(local));
+    assert!(hosts(&format!("{given}{any}"), app).is_err());
+    // not one name among others
+    let mixed = format!("{beyond}\nhosts = [\"*\", \"proxy\"]");
+    assert!(hosts(&mixed, app).is_err());
+}

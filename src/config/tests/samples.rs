@@ -58,7 +58,7 @@ fn sidecar_is_sound_with_its_secrets_mounted() {
         config.clients["catalog"].oauth.client_secret.expose(),
         "s3cret"
     );
-    insta::assert_snapshot!(said(&config), @"proxy.toml:17: admin.address: health, metrics and status can be seen beyond this machine; none shows a secret; write a loopback address unless something outside scrapes it");
+    insta::assert_snapshot!(said(&config), @"proxy.toml:19: admin.address: health, metrics and status can be seen beyond this machine; none shows a secret; write a loopback address unless something outside scrapes it");
 }
 
 #[test]
