@@ -189,6 +189,10 @@ fn what_is_missing_is_said_before_anything_is_built() {
         &["program", "image:1"],
         "apt-get install buildah",
     );
-    missing("kubernetes/try.sh", &["image:1"], "kubectl is missing");
-    missing("kubernetes/try.sh", &["image"], "has no tag");
+    missing(
+        "kubernetes/try.sh",
+        &["image:1", "image:2"],
+        "kubectl is missing",
+    );
+    missing("kubernetes/try.sh", &["image:1", "image"], "has no tag");
 }
