@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{Client, Config};
 use crate::oauth::AuthMethod;
 use crate::outgoing::tunnel::Proxy;
-use crate::proxy::config::{App, Listener, Route};
+use crate::proxy::config::{App, Listener, Others, Route};
 use crate::proxy::policy::pattern::Pattern;
 use crate::proxy::policy::{Policy, Sessions};
 use crate::socket::Address;
@@ -141,6 +141,15 @@ fn listener(listener: &Listener) -> Value {
         "max_connections": listener.max_connections,
     });
     add(&mut table, more);
+    if let Some(forward) = &listener.forward {
+        table["mode"] = json!("forward");
+        table["others"] = json!(match forward.others {
+            Others::Refuse => "refuse",
+            Others::Tunnel => "tunnel",
+        });
+        // these are the instances'
+        remove(&mut table, "hosts");
+    }
     if !listener.routes.is_empty() {
         table["route"] = listener.routes.iter().map(route).collect();
     }
@@ -230,6 +239,12 @@ fn proxy(proxy: Option<&Proxy>) -> Value {
 
 fn duration(duration: Duration) -> Value {
     humantime::format_duration(duration).to_string().into()
+}
+
+fn remove(table: &mut Value, key: &str) {
+    if let Some(table) = table.as_object_mut() {
+        table.remove(key);
+    }
 }
 
 /// Adds the entries of `more` to `table`.

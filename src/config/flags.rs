@@ -268,6 +268,7 @@ impl Flags {
             log_user_agent: Field::Absent,
             trace_endpoint: Field::Absent,
             trace_sample: Field::Absent,
+            ca_dir: Field::Absent,
             store,
             location: root,
         }

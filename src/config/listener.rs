@@ -1,5 +1,6 @@
 //! `[listener.NAME]`: an address that accepts apps' connections.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use super::fault::Report;
 use super::location::{Field, Location, Spanned};
 use super::names::Names;
 use super::parse::{LoadContext, reference};
-use super::{listener_tls, raw};
+use super::{Client, authority, instance, listener_forward, listener_tls, raw};
+use crate::local_authority::Authority;
 use crate::proxy::config::{ANY_HOST, Listener, Route};
 use crate::socket::Address;
 
@@ -31,16 +33,39 @@ pub(super) struct Targets<'a> {
     pub(super) clients: &'a Names,
     /// The names of all apps.
     pub(super) apps: &'a Names,
+    /// The clients that were parsed.
+    pub(super) parsed: &'a BTreeMap<Arc<str>, Client>,
+    /// The instances that were parsed.
+    pub(super) instances: &'a BTreeMap<Arc<str>, instance::Parsed>,
+    /// The local authority, if there is one.
+    pub(super) authority: Option<&'a Authority>,
 }
 
-/// Parses a listener whose address is already parsed.
+/// Returns whether a listener needs the local authority.
+pub(super) fn uses_authority(raw: &raw::Listener) -> bool {
+    let is_forward = matches!(&raw.mode, Field::Given(spanned) if spanned.value == "forward");
+    is_forward || matches!(&raw.tls, Some(raw::ListenerTls::Word(_)))
+}
+
+/// Parses a listener whose address is already parsed; `forward` is where it says that it is a
+/// forward proxy, if it does.
 pub(super) fn parse(
     raw: raw::Listener,
+    forward: Option<Location>,
     targets: Targets<'_>,
     context: &LoadContext<'_>,
     report: &mut Report,
 ) -> Option<Listener> {
-    let client = reference(raw.client, &raw.location, "client", targets.clients, report);
+    if let Some(mode) = &forward {
+        listener_forward::check(&raw, mode, report);
+    }
+    // a forward listener's clients are those of the instances
+    let is_by_host = forward.is_some() && matches!(raw.client, Field::Absent);
+    let client = if is_by_host {
+        None
+    } else {
+        reference(raw.client, &raw.location, "client", targets.clients, report)
+    };
     let routes = routes(raw.routes, targets.clients, report);
     let app = match raw.app {
         Field::Absent => None,
@@ -55,6 +80,7 @@ pub(super) fn parse(
         ));
     }
     let has_apps = !targets.apps.all().is_empty();
+    let mut reach = None;
     let address = match raw.address {
         Field::Given(spanned) => {
             let is_local = spanned.value.is_local();
@@ -81,6 +107,7 @@ pub(super) fn parse(
                     ),
                 ));
             }
+            reach = Some((is_local, spanned.location));
             Some(spanned.value)
         }
         Field::Faulty => None,
@@ -107,17 +134,60 @@ pub(super) fn parse(
             }
             hosts(&spanned.value, &spanned.location, report)
         }
+        Field::Absent | Field::Faulty if forward.is_some() => Vec::new(),
         Field::Absent | Field::Faulty => match &address {
             Some(address) if !address.is_local() && callers_authenticate => {
                 vec![ANY_HOST.to_owned()]
             }
-            address => default_hosts(address.as_ref()),
+            address => {
+                let mut hosts = default_hosts(address.as_ref());
+                // apps call it by the names on its certificate
+                if matches!(raw.tls, Some(raw::ListenerTls::Word(_))) {
+                    hosts.extend(instance_hosts(client.as_ref(), &routes, targets));
+                }
+                hosts
+            }
         },
     };
+    let keys = listener_forward::Keys {
+        others: raw.others,
+        allow_remote: raw.allow_remote,
+    };
+    let is_forward = forward.is_some();
+    let forward = match forward {
+        Some(_) => {
+            let known = listener_forward::Known {
+                client: client.clone(),
+                address: reach,
+                has_tls: raw.tls.is_some(),
+            };
+            listener_forward::parse(keys, known, &raw.location, targets, report)
+        }
+        None => {
+            listener_forward::refuse(keys, report);
+            None
+        }
+    };
     let tls = match raw.tls {
-        Some(tls) => Some(listener_tls::parse(tls, context, report)?),
+        Some(raw::ListenerTls::Files(tls)) => {
+            let tls = listener_tls::parse(*tls, context, report)?;
+            // a forward proxy's callers use HTTP/2 inside their tunnels
+            Some(if is_forward { tls.without_http2() } else { tls })
+        }
+        Some(raw::ListenerTls::Word(word)) => {
+            let hosts = instance_hosts(client.as_ref(), &routes, targets);
+            Some(listener_tls::local(
+                &word,
+                is_forward,
+                hosts,
+                targets.authority,
+                report,
+            )?)
+        }
         None => None,
     };
+    let by_host = forward.as_ref().and_then(|forward| forward.clients.first());
+    let client = client.or_else(|| by_host.cloned());
     let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
     let max_header_bytes = raw.max_header_bytes.sound_or(
         MAX_HEADER_BYTES,
@@ -135,11 +205,15 @@ pub(super) fn parse(
     );
     let trusted_proxies = raw.trusted_proxies.given();
     let trusted_proxies = trusted_proxies.map(|spanned| networks(&spanned, report));
+    if is_forward && forward.is_none() {
+        return None;
+    }
     Some(Listener {
         name: raw.name,
         address: address?,
         client: client?,
         routes,
+        forward,
         app,
         hosts,
         trusted_proxies: trusted_proxies.unwrap_or_default(),
@@ -150,6 +224,28 @@ pub(super) fn parse(
         min_body_rate: NonZeroU32::new(raw.min_body_rate.or(MIN_BODY_RATE)),
         max_connections: usize::try_from(max_connections).ok()?,
     })
+}
+
+/// The hosts of the instances of `client` and of the clients of `routes`, for the local authority.
+fn instance_hosts(
+    client: Option<&Arc<str>>,
+    routes: &[Route],
+    targets: Targets<'_>,
+) -> Vec<String> {
+    let clients = client
+        .into_iter()
+        .chain(routes.iter().map(|route| &route.client));
+    let instances = clients.filter_map(|client| {
+        let instance = &targets.parsed.get(client)?.instance;
+        Some(&*targets.instances.get(instance)?.instance)
+    });
+    let mut hosts: Vec<String> = Vec::new();
+    for host in authority::hosts(instances) {
+        if !hosts.iter().any(|known| known == host) {
+            hosts.push(host.to_owned());
+        }
+    }
+    hosts
 }
 
 fn routes(raw: Vec<raw::Route>, clients: &Names, report: &mut Report) -> Vec<Route> {

@@ -1,6 +1,7 @@
 //! `tls` of `[listener.NAME]`: its certificate, and the authorities of client certificates.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Report;
@@ -8,6 +9,7 @@ use super::location::{Field, Location, Spanned};
 use super::parse::LoadContext;
 use super::raw;
 use crate::clock::{Clock, SystemClock};
+use crate::local_authority::Authority;
 use crate::proxy::config::{Tls, TlsError};
 use crate::tls::{self, CaFile};
 
@@ -68,7 +70,8 @@ pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Repor
             "check this machine's clock, or wait until the certificate is valid",
         ));
     }
-    match tls.expires().duration_since(SystemClock.wall()) {
+    let expires = tls.expires()?;
+    match expires.duration_since(SystemClock.wall()) {
         Err(_) => report.warning(cert.location.fault(
             "the certificate has expired: callers that verify it refuse it",
             "renew it; the files are read again once they change",
@@ -83,6 +86,50 @@ pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Repor
         Ok(_) => {}
     }
     Some(tls)
+}
+
+/// TLS with certificates of the local `authority` for `hosts`, as `word` says. Without an authority
+/// that covers one of them there is none to show, and every handshake fails.
+pub(super) fn local(
+    word: &Spanned<String>,
+    is_forward: bool,
+    hosts: Vec<String>,
+    authority: Option<&Authority>,
+    report: &mut Report,
+) -> Option<Tls> {
+    if word.value != "local" {
+        report.fault(word.location.fault(
+            "this is not known",
+            "write \"local\", or a table like { cert_file = \"…\", key_file = \"…\" }",
+        ));
+        return None;
+    }
+    if is_forward {
+        report.fault(word.location.fault(
+            "the local authority certifies the instances' hosts, and programs call a forward proxy by its own name",
+            "remove it: the TLS inside tunnels needs no key; or name a certificate of this machine's name",
+        ));
+        return None;
+    }
+    if hosts.is_empty() {
+        report.fault(word.location.fault(
+            "no instance of this listener is called by https:// and a DNS name, which the local authority could certify",
+            "name a certificate, or write the instance's DNS name in its url",
+        ));
+        return None;
+    }
+    let covered = |authority: &&Authority| hosts.iter().any(|host| authority.covers(host));
+    let made = match authority.filter(covered) {
+        Some(authority) => {
+            let hosts = hosts.iter().filter(|host| authority.covers(host));
+            Tls::local(authority, hosts.cloned().collect(), Arc::new(SystemClock))
+        }
+        None => Tls::without_certificate(),
+    };
+    made.map_err(|error| {
+        report.fault(word.location.fault(error.to_string(), "use another build"));
+    })
+    .ok()
 }
 
 /// Returns whether the first certificate at `path` is not yet valid.

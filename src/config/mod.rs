@@ -6,6 +6,7 @@
 //! The results of [`load`], [`read`] and [`from_flags`] are valid.
 
 mod app;
+mod authority;
 mod client;
 mod credentials;
 pub mod effective;
@@ -18,6 +19,7 @@ mod instance;
 mod kubernetes;
 mod listener;
 mod listener_address;
+mod listener_forward;
 mod listener_tls;
 mod location;
 mod names;
@@ -40,6 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use authority::Ca;
 pub use fault::{Fault, Faults, Origin};
 pub use flags::Flags;
 
@@ -77,6 +80,8 @@ pub struct Config {
     pub access_log: bool,
     /// Whether the log shows the caller's `User-Agent`.
     pub log_user_agent: bool,
+    /// The local authority.
+    pub ca: Ca,
     /// The trace settings, if traces are sent.
     pub trace: Option<crate::trace::Config>,
     /// Warnings: settings that are valid but probably wrong.
@@ -145,6 +150,19 @@ pub struct Admin {
     pub address: Address,
     /// Accepted values of `Host` besides localhost and IP addresses, without port, in lower case.
     pub hosts: Vec<String>,
+}
+
+impl Config {
+    /// The hosts that the local authority certifies: the DNS names of instances that are called by
+    /// https.
+    #[must_use]
+    pub fn certified_hosts(&self) -> Vec<String> {
+        let instances = self.instances.values().map(|instance| &**instance);
+        let mut hosts: Vec<String> = authority::hosts(instances).map(str::to_owned).collect();
+        hosts.sort();
+        hosts.dedup();
+        hosts
+    }
 }
 
 /// Reads a file. Relative paths start from its directory; `env` reads the environment.

@@ -17,8 +17,9 @@ use super::names::Names;
 use super::nearest::{listed, nearest};
 use super::raw::{Listener as RawListener, Raw};
 use super::watch::Files;
-use super::{Admin, Client, Config, Server, app, client, instance, listener, listener_address};
-use super::{policy, store, trace};
+use super::{Admin, Client, Config, Server, app, authority, client, instance, listener};
+use super::{listener_address, listener_forward, policy, store, trace};
+use crate::outgoing::tunnel::Proxy;
 use crate::proxy::config::{App, Listener};
 use crate::socket::Address;
 
@@ -46,10 +47,6 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
     let instance_names: Names = raw.instances.iter().map(|raw| raw.name.clone()).collect();
     let client_names: Names = raw.clients.iter().map(|raw| raw.name.clone()).collect();
     let app_names: Names = raw.apps.iter().map(|raw| raw.name.clone()).collect();
-    let targets = listener::Targets {
-        clients: &client_names,
-        apps: &app_names,
-    };
     let locations = Locations {
         instances: locations(raw.instances.iter().map(|raw| (&raw.name, &raw.location))),
         clients: locations(raw.clients.iter().map(|raw| (&raw.name, &raw.location))),
@@ -83,6 +80,22 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
             None => Vec::new(),
         },
     };
+    let uses_authority = raw.listeners.iter().any(listener::uses_authority);
+    let ca = authority::parse(
+        raw.ca_dir,
+        &root,
+        uses_authority,
+        &instances,
+        context,
+        report,
+    );
+    let targets = listener::Targets {
+        clients: &client_names,
+        apps: &app_names,
+        parsed: &clients,
+        instances: &instances,
+        authority: ca.authority.as_ref(),
+    };
     let listeners = listeners(
         raw.listeners,
         &root,
@@ -93,6 +106,7 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
         report,
     );
     refuse_loops(&instances, &listeners, &locations, report);
+    refuse_own_proxy(&instances, &listeners, &locations, report);
     // a variable is how the image says it, and there publishing the port decides
     if !admin.address.is_local() && !admin_place.in_environment() {
         report.warning(admin_place.fault(
@@ -144,6 +158,7 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
         store,
         access_log,
         log_user_agent,
+        ca,
         trace,
         warnings: Vec::new(),
         files: Files::default(),
@@ -334,6 +349,7 @@ fn listeners(
     let mut taken: Vec<(String, Address)> = Vec::new();
     let mut listeners = Vec::new();
     for mut raw in raw {
+        let forward = listener_forward::take_mode(&mut raw.mode);
         if let Field::Given(spanned) = &mut raw.address {
             let (address, mode) = (spanned.value.clone(), std::mem::take(&mut raw.mode));
             spanned.value = listener_address::parse(address, mode, context, report);
@@ -359,7 +375,7 @@ fn listeners(
             }
             taken.push((raw.name.to_string(), spanned.value.clone()));
         }
-        listeners.extend(listener::parse(raw, targets, context, report));
+        listeners.extend(listener::parse(raw, forward, targets, context, report));
     }
     listeners
 }
@@ -376,11 +392,7 @@ fn refuse_loops(
         .map(|parsed| &parsed.instance)
         .filter(|instance| instance.proxy.is_none());
     for instance in direct {
-        let ips: Vec<IpAddr> = match (instance.host.parse(), instance.host.as_str()) {
-            (Ok(ip), _) => vec![ip],
-            (Err(_), "localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-            (Err(_), _) => continue,
-        };
+        let ips = ips_of(&instance.host);
         let is_at = |listener: &&Listener| {
             let mut ips = ips.iter();
             ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
@@ -395,6 +407,49 @@ fn refuse_loops(
                 "write Collibra's own address, like \"https://acme.collibra.com\"",
             ));
         }
+    }
+}
+
+/// Reports an instance whose forward proxy is one of the listeners, as happens where the variables
+/// that are meant for programs are set for this one too. A name is not resolved here.
+fn refuse_own_proxy(
+    instances: &BTreeMap<Arc<str>, instance::Parsed>,
+    listeners: &[Listener],
+    locations: &Locations,
+    report: &mut Report,
+) {
+    for parsed in instances.values() {
+        let of = |key, proxy| Option::<&Proxy>::map(proxy, |proxy| (key, proxy));
+        let proxies = [
+            of("proxy", parsed.instance.proxy.as_ref()),
+            of("token_proxy", parsed.token_proxy.as_ref()),
+        ];
+        for (key, proxy) in proxies.into_iter().flatten() {
+            let ips = ips_of(proxy.host());
+            let is_at = |listener: &&Listener| {
+                let mut ips = ips.iter();
+                ips.any(|ip| listener.address.receives((*ip, proxy.port()).into()))
+            };
+            if let Some(listener) = listeners.iter().find(is_at) {
+                let location = locations.instances[&parsed.instance.name].child(key);
+                report.fault(location.fault(
+                    format!(
+                        "[listener.{}] listens there: this proxy would call Collibra through itself",
+                        listener.name.escape_debug()
+                    ),
+                    "write \"direct\", or the proxy of your network; without this key HTTPS_PROXY in the environment counts",
+                ));
+            }
+        }
+    }
+}
+
+/// The addresses that `host` stands for, if it is one or this machine.
+fn ips_of(host: &str) -> Vec<IpAddr> {
+    match (host.parse(), host) {
+        (Ok(ip), _) => vec![ip],
+        (Err(_), "localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        (Err(_), _) => Vec::new(),
     }
 }
 
@@ -421,7 +476,8 @@ fn warn_of_unused(
     }
     let by_listeners = listeners.iter().flat_map(|listener| {
         let by_routes = listener.routes.iter().map(|route| &route.client);
-        by_routes.chain([&listener.client])
+        let by_host = listener.forward.iter().flat_map(|forward| &forward.clients);
+        by_routes.chain(by_host).chain([&listener.client])
     });
     let by_apps = apps.values().filter_map(|app| app.client.as_ref());
     let used: HashSet<_> = by_listeners.chain(by_apps).collect();

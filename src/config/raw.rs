@@ -16,6 +16,7 @@ use crate::socket::Address;
 /// The tables of the file.
 pub(super) const TABLES: &[&str] = &[
     "instance", "client", "listener", "app", "policy", "server", "admin", "log", "store", "trace",
+    "ca",
 ];
 /// The keys of `[instance.NAME]`.
 pub(super) const INSTANCE: &[&str] = &[
@@ -59,6 +60,8 @@ pub(super) const POOL: &[&str] = &["capacity", "refill"];
 pub(super) const LISTENER: &[&str] = &[
     "address",
     "mode",
+    "others",
+    "allow_remote",
     "client",
     "route",
     "app",
@@ -94,6 +97,8 @@ pub(super) const SERVER: &[&str] = &["threads", "drain"];
 pub(super) const ADMIN: &[&str] = &["address", "mode", "hosts"];
 /// The keys of `[log]`.
 pub(super) const LOG: &[&str] = &["access", "user_agent"];
+/// The keys of `[ca]`.
+pub(super) const CA: &[&str] = &["dir"];
 /// The keys of `[trace]`.
 pub(super) const TRACE: &[&str] = &["endpoint", "sample"];
 /// The keys of `[store]`.
@@ -129,6 +134,7 @@ pub(super) struct Raw {
     pub(super) log_user_agent: Field<bool>,
     pub(super) trace_endpoint: Field<String>,
     pub(super) trace_sample: Field<f64>,
+    pub(super) ca_dir: Field<PathBuf>,
     pub(super) store: Store,
 }
 
@@ -216,12 +222,15 @@ pub(super) struct Listener {
     pub(super) name: Arc<str>,
     pub(super) location: Location,
     pub(super) address: Field<Address>,
+    /// How it serves, or the permissions of a unix socket.
     pub(super) mode: Field<String>,
+    pub(super) others: Field<String>,
+    pub(super) allow_remote: Field<bool>,
     pub(super) client: Field<String>,
     pub(super) routes: Vec<Route>,
     pub(super) app: Field<String>,
     pub(super) hosts: Field<Vec<String>>,
-    pub(super) tls: Option<Tls>,
+    pub(super) tls: Option<ListenerTls>,
     pub(super) allow_unauthenticated: Field<bool>,
     pub(super) upgrades: Field<bool>,
     pub(super) header_timeout: Field<Duration>,
@@ -232,6 +241,15 @@ pub(super) struct Listener {
 }
 
 /// `tls` of a listener.
+#[derive(Debug)]
+pub(super) enum ListenerTls {
+    /// A word in place of a table.
+    Word(Spanned<String>),
+    /// A certificate's files.
+    Files(Box<Tls>),
+}
+
+/// The table `tls` of a listener.
 #[derive(Debug)]
 pub(super) struct Tls {
     pub(super) location: Location,
@@ -287,6 +305,7 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
     let admin = file.table("admin", ADMIN, report);
     let log = file.table("log", LOG, report);
     let trace = file.table("trace", TRACE, report);
+    let ca = file.table("ca", CA, report);
     let store = file.table("store", STORE, report);
     let store_place = match &store {
         Some(table) => table.location.clone(),
@@ -309,6 +328,7 @@ pub(super) fn read(text: &str, origin: &Origin, report: &mut Report) -> Option<R
         log_user_agent: key(&log, "user_agent", report),
         trace_endpoint: key(&trace, "endpoint", report),
         trace_sample: key(&trace, "sample", report),
+        ca_dir: key(&ca, "dir", report),
         store: Store {
             location: store_place,
             kind: key(&store, "kind", report),
@@ -405,6 +425,8 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
         location: table.location.clone(),
         address: table.get("address", report),
         mode: table.get("mode", report),
+        others: table.get("others", report),
+        allow_remote: table.get("allow_remote", report),
         client: table.get("client", report),
         routes: table
             .tables("route", ROUTE, report)
@@ -413,12 +435,7 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
             .collect(),
         app: table.get("app", report),
         hosts: table.get("hosts", report),
-        tls: table.table("tls", TLS, report).map(|table| Tls {
-            cert_file: table.get("cert_file", report),
-            key_file: table.get("key_file", report),
-            client_ca_file: table.get("client_ca_file", report),
-            location: table.location,
-        }),
+        tls: tls(table, report),
         allow_unauthenticated: table.get("allow_unauthenticated", report),
         upgrades: table.get("upgrades", report),
         header_timeout: table.get("header_timeout", report),
@@ -427,6 +444,19 @@ fn listener(name: Arc<str>, table: &Table<'_>, report: &mut Report) -> Listener 
         max_connections: table.get("max_connections", report),
         trusted_proxies: table.get("trusted_proxies", report),
     }
+}
+
+fn tls(table: &Table<'_>, report: &mut Report) -> Option<ListenerTls> {
+    if table.is_text("tls") {
+        return table.get("tls", report).given().map(ListenerTls::Word);
+    }
+    let table = table.table("tls", TLS, report)?;
+    Some(ListenerTls::Files(Box::new(Tls {
+        cert_file: table.get("cert_file", report),
+        key_file: table.get("key_file", report),
+        client_ca_file: table.get("client_ca_file", report),
+        location: table.location,
+    })))
 }
 
 fn route(table: &Table<'_>, report: &mut Report) -> Route {
@@ -461,6 +491,8 @@ impl Listener {
             name: "local".into(),
             address: Field::from(Some(address), location.child("address")),
             mode: Field::Absent,
+            others: Field::Absent,
+            allow_remote: Field::Absent,
             client: Field::Absent,
             routes: Vec::new(),
             app: Field::Absent,

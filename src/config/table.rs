@@ -96,6 +96,12 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Returns whether the value of `key` is a string.
+    pub(super) fn is_text(&self, key: &'static str) -> bool {
+        let value = self.entry(key);
+        value.is_some_and(|(_, value)| value.as_str().is_some())
+    }
+
     /// Reads the table `key`, with the keys `known`.
     pub(super) fn table(
         &self,

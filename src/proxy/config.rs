@@ -1,8 +1,9 @@
 //! What the proxy is told: listeners to receive on, apps to serve. Already validated.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
@@ -28,6 +29,8 @@ pub struct Listener {
     pub client: Arc<str>,
     /// The routes by path prefix.
     pub routes: Vec<Route>,
+    /// What it serves as a forward proxy; `None` for a reverse proxy.
+    pub forward: Option<Forward>,
     /// The app of every caller of this listener, if set.
     pub app: Option<Arc<str>>,
     /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets. Any
@@ -64,6 +67,34 @@ impl Listener {
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
+
+    /// When the first of its certificates expires, the local authority's included, if it has one.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        let forward = self.forward.iter().flat_map(|forward| forward.tls.values());
+        let all = self.tls.iter().chain(forward);
+        all.filter_map(Tls::expires).min()
+    }
+}
+
+/// What a listener serves as a forward proxy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// The client for the calls of each instance, one for an instance; at least one.
+    pub clients: Vec<Arc<str>>,
+    /// The TLS inside tunnels, by instance host: those that the local authority covers.
+    pub tls: BTreeMap<String, Tls>,
+    /// What happens to calls of other hosts.
+    pub others: Others,
+}
+
+/// What a forward proxy does about hosts that are no instance's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// It refuses them.
+    Refuse,
+    /// It passes the bytes of a tunnel through.
+    Tunnel,
 }
 
 /// Requests by path prefix that use another client than their listener's.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -50,10 +50,37 @@ pub enum Refusal {
         /// The names that it accepts.
         accepted: Vec<String>,
     },
+    /// A forward listener was called as if it were a server.
+    ForwardOnly {
+        /// The listener.
+        listener: String,
+    },
+    /// It came through a tunnel to this host and names another.
+    OtherHost(String),
+    /// A forward listener was asked for what it does not serve.
+    NotAnInstance {
+        /// Why it is not served.
+        why: &'static str,
+        /// The listener.
+        listener: String,
+        /// What it serves.
+        instances: String,
+    },
+    /// A tunnel would lead to this machine or to a link-local address.
+    ForbiddenTunnel,
+    /// The host of a tunnel was unreachable, for this reason; and whether it timed out.
+    Unreachable(String, bool),
+    /// There is no local authority that covers an instance's host.
+    NoAuthority {
+        /// The host.
+        host: String,
+    },
     /// A web page of another site sent it.
     CrossSite,
     /// Apps are configured, and the caller is none of them.
     UnknownApp,
+    /// The same at a forward listener, which asks for `Proxy-Authorization`.
+    ProxyAuthentication,
     /// The policy does not forward it.
     Denied(Denied),
     /// It exceeds the app's own limit.
@@ -106,6 +133,8 @@ pub enum Reason {
     LargeHeader,
     SlowBody,
     Host,
+    NotAnInstance,
+    NoAuthority,
     AppLimit,
     TokenLimit,
     Loop,
@@ -124,6 +153,8 @@ impl Label for Reason {
         Reason::LargeHeader,
         Reason::SlowBody,
         Reason::Host,
+        Reason::NotAnInstance,
+        Reason::NoAuthority,
         Reason::AppLimit,
         Reason::TokenLimit,
         Reason::Loop,
@@ -142,6 +173,8 @@ impl Label for Reason {
             Reason::LargeHeader => "large-header",
             Reason::SlowBody => "slow-body",
             Reason::Host => "host",
+            Reason::NotAnInstance => "not-an-instance",
+            Reason::NoAuthority => "no-authority",
             Reason::AppLimit => "app-limit",
             Reason::TokenLimit => "token-limit",
             Reason::Loop => "loop",
@@ -182,15 +215,19 @@ impl Refusal {
             Refusal::SlowHeader => Reason::SlowHeader,
             Refusal::LargeHeader => Reason::LargeHeader,
             Refusal::SlowBody => Reason::SlowBody,
-            Refusal::Host { .. } => Reason::Host,
+            Refusal::Host { .. } | Refusal::ForwardOnly { .. } | Refusal::OtherHost(_) => {
+                Reason::Host
+            }
+            Refusal::NotAnInstance { .. } | Refusal::ForbiddenTunnel => Reason::NotAnInstance,
+            Refusal::NoAuthority { .. } => Reason::NoAuthority,
             Refusal::CrossSite => Reason::CrossSite,
-            Refusal::UnknownApp => Reason::UnknownApp,
+            Refusal::UnknownApp | Refusal::ProxyAuthentication => Reason::UnknownApp,
             Refusal::AppLimit(_) => Reason::AppLimit,
             Refusal::TokenLimit(_) => Reason::TokenLimit,
             Refusal::Loop => Reason::Loop,
             Refusal::Denied(_) => Reason::Denied,
             Refusal::NoToken(_) => Reason::NoToken,
-            Refusal::Upstream { .. } => Reason::Upstream,
+            Refusal::Upstream { .. } | Refusal::Unreachable(..) => Reason::Upstream,
         }
     }
 
@@ -206,13 +243,23 @@ impl Refusal {
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SlowHeader | Refusal::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Refusal::Host { .. } => StatusCode::MISDIRECTED_REQUEST,
-            Refusal::CrossSite | Refusal::Denied(_) => StatusCode::FORBIDDEN,
+            Refusal::Host { .. } | Refusal::ForwardOnly { .. } | Refusal::OtherHost(_) => {
+                StatusCode::MISDIRECTED_REQUEST
+            }
+            Refusal::NotAnInstance { .. }
+            | Refusal::ForbiddenTunnel
+            | Refusal::CrossSite
+            | Refusal::Denied(_) => StatusCode::FORBIDDEN,
             Refusal::UnknownApp => StatusCode::UNAUTHORIZED,
+            Refusal::ProxyAuthentication => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Refusal::AppLimit(_) | Refusal::TokenLimit(_) => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::NoToken(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
-            Refusal::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
+            Refusal::NoToken(_) | Refusal::NoAuthority { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Upstream { timeout: false, .. } | Refusal::Unreachable(_, false) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Refusal::Upstream { timeout: true, .. } | Refusal::Unreachable(_, true) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 
@@ -297,6 +344,44 @@ impl Refusal {
                 "The Host header names a host that this listener does not accept.",
                 &remedy_for_host(host, listener, accepted),
             ),
+            Refusal::ForwardOnly { listener } => ErrorText::new(
+                "This is a forward proxy",
+                &format!(
+                    "The listener {listener} has mode = \"forward\" and takes CONNECT and absolute URLs only."
+                ),
+                "Give the program this address as HTTPS_PROXY, and Collibra's own URL; or call a listener without that mode.",
+            ),
+            Refusal::OtherHost(host) => ErrorText::new(
+                "The request names another host than its tunnel",
+                &format!("The tunnel was opened to {host}, and Host or the target names another."),
+                "Open a tunnel to each host, and send its name, with its port unless that is the default, as Host.",
+            ),
+            Refusal::NotAnInstance {
+                why,
+                listener,
+                instances,
+            } => ErrorText::new(
+                "Not an instance of this proxy",
+                &format!("{why} This forward proxy serves {instances}."),
+                &format!(
+                    "Name the host in the program's NO_PROXY, so that it is called directly; or add it as an [instance.NAME] with a client; or write others = \"tunnel\" in listener.{listener}, which lets CONNECT to other hosts through."
+                ),
+            ),
+            Refusal::ForbiddenTunnel => ErrorText::new(
+                "No tunnel leads there",
+                "The host is this machine, or has a link-local or multicast address; tunnels lead to other machines only.",
+                "Name the host in the program's NO_PROXY, so that it is called directly.",
+            ),
+            Refusal::Unreachable(problem, _) => ErrorText::new(
+                "The host could not be reached",
+                &capitalised(problem),
+                "Check the host's name and port, and whether this machine may reach it without another proxy.",
+            ),
+            Refusal::NoAuthority { host } => ErrorText::new(
+                "There is no certificate for this host",
+                &format!("There is no local authority, or it does not cover {host}."),
+                "Run collibra-auth-proxy ca init with the proxy's configuration (ca renew if there is an authority), and let the program trust its certificate.",
+            ),
             Refusal::CrossSite => ErrorText::new(
                 "A page of another site may not use this proxy",
                 "The browser says that another site's page sent this request.",
@@ -306,6 +391,11 @@ impl Refusal {
                 "Authentication required",
                 "This proxy serves configured apps only, and the request has no valid credentials of one.",
                 "Send the app's name and key as Basic, the key as Bearer, or a token that this proxy issued to the app.",
+            ),
+            Refusal::ProxyAuthentication => ErrorText::new(
+                "Proxy authentication required",
+                "This proxy serves configured apps only, and the request has no valid credentials of one.",
+                "Write the app's name and key into the proxy's URL: HTTPS_PROXY=http://app:key@host:port, special characters percent-encoded.",
             ),
             Refusal::AppLimit(which) => ErrorText::new(
                 "Too many requests of this app",
@@ -395,6 +485,9 @@ pub(super) fn answer(refusal: &Refusal) -> Answer {
     }
     match refusal {
         Refusal::UnknownApp => answer.with(WWW_AUTHENTICATE.as_str(), CHALLENGE.to_owned()),
+        Refusal::ProxyAuthentication => {
+            answer.with(PROXY_AUTHENTICATE.as_str(), CHALLENGE.to_owned())
+        }
         _ => answer,
     }
 }

@@ -50,6 +50,8 @@ mod engine;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod forward_mode;
+#[cfg(test)]
 mod forward_proxy;
 #[cfg(test)]
 mod hostile;

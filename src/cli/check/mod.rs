@@ -14,7 +14,7 @@ use crate::config::{Config, effective};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel::Proxy;
 use crate::process;
-use crate::proxy::config::ANY_HOST;
+use crate::proxy::config::{ANY_HOST, Forward, Listener, Others};
 use crate::socket::Address;
 use crate::store;
 
@@ -115,6 +115,10 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     for listener in &config.listeners {
+        if let Some(forward) = &listener.forward {
+            writeln!(out, "{}", forward_listener(config, listener, forward))?;
+            continue;
+        }
         writeln!(
             out,
             "listener {}: {} with the token of {}, for {}",
@@ -126,6 +130,10 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
                 hosts => hosts.join(", "),
             },
         )?;
+    }
+    if let Some(authority) = &config.ca.authority {
+        let (path, hosts) = (config.ca.files.certificate.display(), authority.hosts());
+        writeln!(out, "local authority: {path}, for {}", hosts.join(", "))?;
     }
     match &config.store {
         store::Config::Memory => {}
@@ -145,6 +153,27 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "admin: {}", url("http", &config.admin.address))?;
     writeln!(out, "the configuration is sound")
+}
+
+/// What a forward listener serves.
+fn forward_listener(config: &Config, listener: &Listener, forward: &Forward) -> String {
+    let clients = forward.clients.iter();
+    let served: Vec<String> = clients
+        .map(|client| {
+            let instance = &config.instances[&config.clients[client].instance];
+            format!("{} with the token of {client}", instance.origin())
+        })
+        .collect();
+    let others = match forward.others {
+        Others::Refuse => "refuses other hosts",
+        Others::Tunnel => "lets CONNECT to other hosts through",
+    };
+    format!(
+        "listener {}: forward proxy at {} for {}; {others}",
+        listener.name,
+        url(listener.scheme(), &listener.address),
+        served.join(", "),
+    )
 }
 
 /// The configured addresses of an instance, if there are any.

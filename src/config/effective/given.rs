@@ -9,7 +9,7 @@ use super::REDACTED;
 use crate::config::fault::Origin;
 use crate::config::location::{Field, Location, Spanned};
 use crate::config::parse::LoadContext;
-use crate::config::raw::{Raw, Source, Sources};
+use crate::config::raw::{ListenerTls, Raw, Source, Sources};
 use crate::outgoing::tunnel::Proxy;
 use crate::secret::Secret;
 
@@ -48,7 +48,13 @@ impl Given {
         for listener in &raw.listeners {
             let mut table = given.table(&["listener", &listener.name]);
             table.value("allow_unauthenticated", &listener.allow_unauthenticated);
-            if let Some(tls) = &listener.tls {
+            if let Field::Given(_) = &listener.allow_remote {
+                table.value("allow_remote", &listener.allow_remote);
+            }
+            if let Some(ListenerTls::Word(word)) = &listener.tls {
+                table.put("tls", json!(word.value));
+            }
+            if let Some(ListenerTls::Files(tls)) = &listener.tls {
                 let mut table = given.table(&["listener", &listener.name, "tls"]);
                 table.file("cert_file", &tls.cert_file);
                 table.file("key_file", &tls.key_file);
@@ -60,6 +66,7 @@ impl Given {
                 .table(&["app", &app.name])
                 .source("key", &app.key, true);
         }
+        given.table(&["ca"]).file("dir", &raw.ca_dir);
         let mut store = given.table(&["store"]);
         store.file("password_file", &raw.store.password_file);
         store.file("ca_file", &raw.store.ca_file);

@@ -88,6 +88,12 @@ header_timeout = "4s"
 max_header_bytes = 4096
 min_body_rate = 0
 max_connections = 11
+[listener.forward]
+address = "127.0.0.1:9900"
+mode = "forward"
+others = "tunnel"
+allow_remote = true
+client = "dev"
 [listener.own]
 address = "unix:own.sock"
 mode = "0660"
@@ -124,6 +130,8 @@ ca_file = "ca.pem"
 [trace]
 endpoint = "http://localhost:4318"
 sample = 0.25
+[ca]
+dir = "authority"
 "#;
     (directory, text.to_owned())
 }
@@ -182,6 +190,7 @@ fn every_key_is_shown_but_those_that_say_the_same_in_another_way() {
         raw::LOG,
         raw::STORE,
         raw::TRACE,
+        raw::CA,
         raw::TABLES,
     ];
     // in other kinds of store, or in another way to give an id
