@@ -21,8 +21,8 @@ unit *names:
 
 # format, then lint
 lint:
-    cargo fmt
-    cargo clippy --locked --all-targets -- -D warnings
+    cargo fmt --all
+    cargo clippy --locked --workspace --all-targets -- -D warnings
 
 # the documentation of the code, without warnings
 doc:

@@ -2,8 +2,9 @@
 # Builds the program for packages and images, and prints its path: profile `dist`, optimised with the
 # profile of a training run (deploy/train.sh).
 #
-#   deploy/build.sh [--plain]
+#   deploy/build.sh [--image] [--plain]
 #
+# --image leaves out the simulated Collibra (the commands demo and simulate), for the container image.
 # Needs Rust and a C compiler. The training needs curl, openssl and rustc's own llvm-profdata (rustup
 # component add llvm-tools). Without one of them, or with --plain, it makes a `dist` build without a
 # profile, and says so.
@@ -18,6 +19,15 @@ read -ra build <<<"${CARGO_BUILD:-cargo build --locked}"
 say() {
     printf '%s\n' "$*" >&2
 }
+
+features=() plain=''
+for option; do
+    case $option in
+    --image) features=(--no-default-features --features kubernetes) ;;
+    --plain) plain=yes ;;
+    *) say "unknown option $option: the options are --image and --plain"; exit 2 ;;
+    esac
+done
 
 # before anything is built, which takes minutes
 for program in cargo rustc cc; do
@@ -60,27 +70,29 @@ train() {
     say 'building the program that counts what it runs'
     # instrumentation happens before link-time optimisation, so LTO can be off. With a target, build
     # scripts are not instrumented.
-    RUSTFLAGS="-Cprofile-generate=$work" "${build[@]}" --profile dist --target "$host" \
+    RUSTFLAGS="-Cprofile-generate=$work" "${build[@]}" "${features[@]}" --profile dist --target "$host" \
         --target-dir target/counting --config 'profile.dist.lto = "off"' >&2 || return
+    # the profile fits only a build with the same features, so another build simulates Collibra
+    "${build[@]}" --bin "$name" >&2 || return
     say 'the training run'
-    deploy/train.sh "target/counting/$host/dist/$name" "$work" >&2 || return
+    deploy/train.sh "target/counting/$host/dist/$name" "target/debug/$name" "$work" >&2 || return
     "$profdata" merge -o "$work/merged" "$work"/*.profraw >&2 || return
     printf '%s' "$work/merged"
 }
 
 profile=''
-if [[ ${1:-} != --plain ]]; then
+if [[ -z $plain ]]; then
     profile=$(train) || profile=''
     [[ -n $profile ]] || say 'going on without a training run: this build is some percent slower'
 fi
 # builds with other flags use another target directory, so that they do not invalidate each other
 if [[ -n $profile ]]; then
-    RUSTFLAGS="-Cprofile-use=$profile" "${build[@]}" --profile dist --target "$host" \
+    RUSTFLAGS="-Cprofile-use=$profile" "${build[@]}" "${features[@]}" --profile dist --target "$host" \
         --target-dir target/trained >&2
     built=target/trained/$host/dist/$name
     mkdir -p target/dist
     install -m 0755 "$built" "target/dist/$name"
 else
-    "${build[@]}" --profile dist >&2
+    "${build[@]}" "${features[@]}" --profile dist >&2
 fi
 echo "target/dist/$name"

@@ -2,7 +2,7 @@
 # Builds the container image with buildah, without a daemon or a foreign base image: the same image as
 # deploy/Dockerfile, from this Debian machine's packages.
 #
-#   deploy/image.sh "$(deploy/build.sh)" collibra-auth-proxy:0.1.0 [ARCHITECTURE]
+#   deploy/image.sh "$(deploy/build.sh --image)" collibra-auth-proxy:0.1.0 [ARCHITECTURE]
 #
 # Without an overlay file system set STORAGE_DRIVER=vfs. Without root run it in `buildah unshare`.
 set -euo pipefail

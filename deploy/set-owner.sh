@@ -18,3 +18,4 @@ expression="s#(github\.com/|ghcr\.io/|--repo )$now/((charts/)?$name)\b#\1$1/\2#g
 grep --recursive --files-with-matches --binary-files=without-match --null --extended-regexp \
     --exclude-dir target --exclude-dir .git --exclude-dir vendor "\b$now(@|/(charts/)?$name)" . |
     xargs --null sed --in-place --regexp-extended "$expression"
+sed --in-place "s/@$now\b/@$1/" .github/CODEOWNERS

@@ -2,12 +2,13 @@
 # The training run: drives an instrumented build over plain HTTP, TLS and HTTP/2, with an app and
 # rules, small and large bodies, in both directions.
 #
-#   deploy/train.sh PROGRAM DIRECTORY [REQUESTS]
+#   deploy/train.sh PROGRAM SIMULATOR DIRECTORY [REQUESTS]
 #
-# Writes a .profraw file to DIRECTORY. Needs curl and openssl.
+# SIMULATOR is a build with the simulated Collibra. Writes a .profraw file to DIRECTORY. Needs curl and
+# openssl.
 set -euo pipefail
 
-program=$(realpath "$1") profiles=$(realpath "$2") requests=${3:-10000}
+program=$(realpath "$1") simulator=$(realpath "$2") profiles=$(realpath "$3") requests=${4:-10000}
 work=$(mktemp -d)
 started=()
 finish() {
@@ -17,10 +18,10 @@ finish() {
 }
 trap finish EXIT
 
-# The simulated Collibra and its HTTP/2 front are the same program, without instrumentation. For the
-# background only: it takes the place of the shell there, so that killing it ends the program.
+# The simulated Collibra and its HTTP/2 front are not part of what is trained. For the background only:
+# it takes the place of the shell there, so that killing it ends the program.
 aside() {
-    LLVM_PROFILE_FILE=/dev/null exec "$program" "$@"
+    LLVM_PROFILE_FILE=/dev/null exec "$simulator" "$@"
 }
 
 # Waits for the first match of an expression in a log.

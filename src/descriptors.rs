@@ -1,5 +1,5 @@
-//! File descriptors: tells when none is left, and reserves some, so that callers cannot use up those
-//! that probes and accepted calls need.
+//! File descriptors: tells when none is left, and reserves some, so that callers cannot use up
+//! those that probes and accepted calls need.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

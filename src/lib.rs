@@ -25,7 +25,8 @@
 //! 0  atomic_file  backoff  browser  client_id  clock  descriptors  memory  process  random
 //!    secret  service_manager  socket  telemetry  tls
 //!
-//! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
+//! aside  simulator  a simulated Collibra (a feature, which is on by default); imports nothing, so
+//!                   that it shares no misunderstanding
 //! ```
 //!
 //! **A token's path**: [`config`] -> [`secret`] -> [`token::schedule`] (is a request due?) ->
@@ -39,12 +40,12 @@
 //! the access log, the metrics.
 //!
 //! **A change of the configuration**: [`config::watch`] (a file changed) -> the configuration is
-//! read as at the start -> [`config::reload`] (what is different?) -> [`server`] builds new parts ->
-//! new settings for [`token::service`], a state for each [`proxy::listener`].
+//! read as at the start -> [`config::reload`] (what is different?) -> [`server`] builds new parts
+//! -> new settings for [`token::service`], a state for each [`proxy::listener`].
 //!
-//! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`server::handoff`] hands off
-//! the sockets ([`socket::inherited`]) and the tokens ([`store::handoff`]) -> the new process serves
-//! -> the old one drains.
+//! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`server::handoff`] hands
+//! off the sockets ([`socket::inherited`]) and the tokens ([`store::handoff`]) -> the new process
+//! serves -> the old one drains.
 //!
 //! # Invariants
 //!
@@ -78,6 +79,7 @@ pub mod registration;
 pub mod secret;
 pub mod server;
 pub mod service_manager;
+#[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod socket;
 pub mod store;

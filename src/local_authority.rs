@@ -3,10 +3,10 @@
 //!
 //! An app that trusts it trusts the holder of its key with these hosts and nothing else. There are
 //! two certificates. Apps trust the first, whose key is thrown away once it has signed the second.
-//! The second one's key is kept and certifies hosts. Both permit the hosts' DNS names (and names below
-//! them) and exclude all IP addresses, by a critical extension (RFC 5280, section 4.2.1.10); the
-//! second may certify servers only, and no authority. One certificate would not do: Java ignores the
-//! constraints of a certificate that it trusts as such.
+//! The second one's key is kept and certifies hosts. Both permit the hosts' DNS names (and names
+//! below them) and exclude all IP addresses, by a critical extension (RFC 5280, section 4.2.1.10);
+//! the second may certify servers only, and no authority. One certificate would not do: Java
+//! ignores the constraints of a certificate that it trusts as such.
 //!
 //! The certificates for hosts are issued when a handshake needs one, kept in memory, and replaced
 //! after half of their life.
@@ -282,7 +282,8 @@ impl Authority {
         &self.0.file
     }
 
-    /// The SHA-256 of the certificate that apps trust, as `openssl x509 -fingerprint -sha256` prints it.
+    /// The SHA-256 of the certificate that apps trust, as `openssl x509 -fingerprint -sha256`
+    /// prints it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let digest = self

@@ -95,8 +95,8 @@ pub fn roots(ca_file: Option<&CaFile>) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// A client's TLS configuration: [`roots`] and the servers' certificates of `ca_file`, TLS 1.2 and 1.3,
-/// no client certificate, no ALPN.
+/// A client's TLS configuration: [`roots`] and the servers' certificates of `ca_file`, TLS 1.2 and
+/// 1.3, no client certificate, no ALPN.
 ///
 /// # Errors
 /// As [`roots`].

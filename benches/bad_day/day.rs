@@ -8,7 +8,7 @@ use crate::crowd::Crowd;
 use crate::proxy::Said;
 use crate::relay::Mode;
 use crate::rig::Rig;
-use crate::support::now;
+use kit::wait::now;
 
 /// How many steps of equal length there are.
 pub(crate) const STEPS: u32 = 12;
@@ -271,7 +271,7 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
         day.logs("the name cannot be resolved").await;
     }
     match &mut redis {
-        Some(redis) => redis.go_away(),
+        Some(redis) => redis.stop(),
         None => day.note("left out: there is no redis-server"),
     }
     if redis.is_some() {
@@ -286,13 +286,7 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
         day.hold(up == 0.0, format!("store_up is {up}"));
     }
 
-    day.step("Redis back").await;
-    if let Some(redis) = &mut redis {
-        tokio::task::block_in_place(|| redis.come_back());
-    }
-    day.is_well().await;
-
-    day.step("secret torn, DNS silent").await;
+    day.step("secret torn, DNS silent, Redis gone").await;
     dns(true);
     rig.write_secret(true);
     day.says("the wrong secret", |said| {
@@ -313,6 +307,12 @@ pub(crate) async fn live(rig: &mut Rig, length: Duration) -> Day {
     })
     .await;
     dns(false);
+
+    day.step("Redis back").await;
+    if let Some(redis) = &mut redis {
+        tokio::task::block_in_place(|| redis.go_on());
+    }
+    day.is_well().await;
 
     day.step("configuration broken").await;
     rig.write_config("[client.catalog.poool]\ncapacity = 5\n");

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::support::now;
+use kit::wait::now;
 
 const EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the watches of the machine want to be woken, how much later than that is noted, and how
-/// many there are.
+/// How often the watches of the machine want to be woken, how much later than that is noted, and
+/// how many there are.
 const TICK: Duration = Duration::from_millis(5);
 const LATE: Duration = Duration::from_millis(1);
 const WATCHES: usize = 3;
@@ -30,8 +30,8 @@ pub(crate) struct Probe {
     pub(crate) took: Duration,
     /// Why it failed.
     pub(crate) failure: Option<String>,
-    /// How long the thread that probes, and that of the proxy which waited longest, were ready to run
-    /// meanwhile and had no processor, as the kernel counts it.
+    /// How long the thread that probes, and that of the proxy which waited longest, were ready to
+    /// run meanwhile and had no processor, as the kernel counts it.
     waited: Duration,
 }
 
@@ -103,8 +103,8 @@ impl Probing {
 }
 
 impl Probed {
-    /// How much of the time of `probe` the machine is to blame for: threads that took part were ready
-    /// and had no processor, or a thread that only sleeps was not woken either.
+    /// How much of the time of `probe` the machine is to blame for: threads that took part were
+    /// ready and had no processor, or a thread that only sleeps was not woken either.
     pub(crate) fn machine(&self, probe: &Probe) -> Duration {
         let end = probe.at + probe.took;
         let first = self
@@ -130,8 +130,8 @@ impl Probed {
     }
 }
 
-/// How long threads were ready to run and had no processor, since each began (`schedstat`, the second
-/// figure).
+/// How long threads were ready to run and had no processor, since each began (`schedstat`, the
+/// second figure).
 struct Waits {
     own: Duration,
     proxy: HashMap<OsString, Duration>,

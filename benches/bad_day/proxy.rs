@@ -1,23 +1,20 @@
 //! The proxy: its process, its log, and what it says of itself.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::process::Command;
 use std::time::Duration;
 
+use kit::process::{Printed, program};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
-
-use crate::support::now;
-use crate::support::process::{BINARY, Process};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running `serve`.
 pub(crate) struct Proxy {
-    process: Process,
+    running: kit::Proxy,
     /// Its log.
     pub(crate) log: Log,
     /// Where apps are served.
@@ -52,47 +49,36 @@ impl Said {
 impl Proxy {
     /// Starts it with the configuration file `config`, by `wrapper`.
     pub(crate) fn start(config: &Path, wrapper: &[String]) -> Proxy {
-        let words = [BINARY, "serve", "--log-format", "json", "--config"];
-        let words = wrapper.iter().map(String::as_str).chain(words);
-        let words: Vec<&str> = words.collect();
-        let mut child = Command::new(words[0])
-            .args(&words[1..])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Log::read(child.stderr.take().unwrap());
-        let process = Process(child);
-        let address = |said: &str| {
-            let line = log.wait_for(said);
-            line["address"].as_str().unwrap().parse().unwrap()
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let builder = kit::Proxy::by_file(config);
+        let builder = match wrapper.is_empty() {
+            true => builder,
+            false => builder.by(&wrapper),
         };
-        let proxy = Proxy {
-            address: address("listening"),
-            admin: address("admin address open"),
-            log,
-            process,
-        };
-        proxy.log.wait_for("token received");
-        proxy
+        let running = builder.without_access_lines().start();
+        running.has_token();
+        Proxy {
+            address: running.address,
+            admin: running.admin,
+            log: Log(running.process.err.clone()),
+            running,
+        }
     }
 
     /// The process's id.
     pub(crate) fn id(&self) -> u32 {
-        self.process.0.id()
+        self.running.process.id()
     }
 
     /// Resident memory, in MB.
     pub(crate) fn megabytes(&self) -> f64 {
-        self.process.resident_megabytes()
+        self.running.process.resident_megabytes()
     }
 
     /// What it says of itself.
     pub(crate) fn said(&self) -> Said {
         let admin = format!("http://{}", self.admin);
-        let status = Command::new(BINARY)
+        let status = Command::new(program())
             .args(["status", "--admin", &admin])
             .output()
             .unwrap();
@@ -147,60 +133,30 @@ impl Proxy {
 
 /// What was written to standard error, without the access log.
 #[derive(Clone)]
-pub(crate) struct Log(Arc<(Mutex<Lines>, Condvar)>);
-
-#[derive(Default)]
-struct Lines {
-    lines: Vec<Value>,
-    is_paused: bool,
-}
+pub(crate) struct Log(Printed);
 
 impl Log {
-    fn read(pipe: impl Read + Send + 'static) -> Log {
-        let log = Log(Arc::default());
-        let reading = log.clone();
-        std::thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut line = String::new();
-            while matches!(pipe.read_line(&mut line), Ok(n) if n > 0) {
-                let (lines, changed) = &*reading.0;
-                let held = lines.lock().unwrap();
-                let mut held = changed.wait_while(held, |lines| lines.is_paused).unwrap();
-                if !line.contains("\"target\":\"access\"")
-                    && let Ok(value) = serde_json::from_str(&line)
-                {
-                    held.lines.push(value);
-                }
-                changed.notify_all();
-                line.clear();
-            }
-        });
-        log
-    }
-
     /// Stops reading, so that the pipe fills up; or reads on.
     pub(crate) fn pause(&self, is_paused: bool) {
-        self.0.0.lock().unwrap().is_paused = is_paused;
-        self.0.1.notify_all();
+        match is_paused {
+            true => self.0.pause(),
+            false => self.0.resume(),
+        }
     }
 
     /// The first line whose message begins with `message`.
     pub(crate) fn find(&self, message: &str) -> Option<Value> {
-        let held = self.0.0.lock().unwrap();
-        let mut lines = held.lines.iter();
-        lines
-            .find(|line| {
-                line["message"]
-                    .as_str()
-                    .is_some_and(|m| m.starts_with(message))
-            })
-            .cloned()
+        let mut lines = self.lines().into_iter();
+        lines.find(|line| {
+            let said = line["message"].as_str();
+            said.is_some_and(|said| said.starts_with(message))
+        })
     }
 
     /// Its warnings and errors so far, each with how often it was written, the first one first.
     pub(crate) fn warnings(&self) -> Vec<(String, usize)> {
         let mut warnings: Vec<(String, usize)> = Vec::new();
-        for line in &self.0.0.lock().unwrap().lines {
+        for line in self.lines() {
             let message = line["message"].as_str().unwrap_or_default();
             if line["level"] == "INFO" {
                 continue;
@@ -213,20 +169,11 @@ impl Log {
         warnings
     }
 
-    fn wait_for(&self, message: &str) -> Value {
-        let start = now();
-        loop {
-            if let Some(line) = self.find(message) {
-                return line;
-            }
-            let held = self.0.0.lock().unwrap();
-            assert!(start.elapsed() < PATIENCE, "{message}: {:?}", held.lines);
-            drop(
-                self.0
-                    .1
-                    .wait_timeout(held, Duration::from_millis(100))
-                    .unwrap(),
-            );
-        }
+    fn lines(&self) -> Vec<Value> {
+        let text = self.0.all();
+        let lines = text.lines();
+        lines
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 }

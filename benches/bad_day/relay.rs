@@ -1,5 +1,5 @@
-//! The two addresses of the instance: relays to the simulated Collibra, each of which can go down or
-//! swallow connections.
+//! The two addresses of the instance: relays to the simulated Collibra, each of which can go down
+//! or swallow connections.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::support::http;
+use kit::caller;
 
 /// How many connections wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -164,7 +164,7 @@ async fn carry(mut caller: TcpStream, server: SocketAddr, state: Arc<State>) -> 
 }
 
 fn is_whole(answer: &[u8]) -> bool {
-    http::head_end(answer).is_some_and(|end| {
-        http::content_length(&answer[..end]).is_ok_and(|length| answer.len() >= end + length)
+    caller::head_end(answer).is_some_and(|end| {
+        caller::content_length(&answer[..end]).is_ok_and(|length| answer.len() >= end + length)
     })
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use kit::load::Call;
+
 use crate::day::Day;
-use crate::load::Call;
 use crate::probe::{Probe, Probed};
 
 /// The longest time for `/livez`.
@@ -12,8 +13,8 @@ const LIVE: Duration = Duration::from_millis(100);
 /// How long after an outage of the API a call may still fail.
 const EDGE: Duration = Duration::from_secs(1);
 
-/// How much more memory there may be at the end than after the first step, in MB: leaking 50 bytes a
-/// call would be more in half an hour.
+/// How much more memory there may be at the end than after the first step, in MB: leaking 50 bytes
+/// a call would be more in half an hour.
 const GROWTH: f64 = 16.0;
 
 /// Prints the table and what was broken; gives whether nothing was.
@@ -31,7 +32,7 @@ pub(crate) fn report(day: Day, calls: &[Call], probed: &Probed, end: Instant) ->
         let livez = probes.map(|probe| probe.took).max().unwrap_or_default();
         let mut latencies: Vec<Duration> = calls
             .iter()
-            .filter(|call| call.failure.is_none())
+            .filter(|call| call.outcome.failure().is_none())
             .map(|call| call.end - call.at)
             .collect();
         latencies.sort();
@@ -44,7 +45,10 @@ pub(crate) fn report(day: Day, calls: &[Call], probed: &Probed, end: Instant) ->
             "{:<46} {:>7} {:>7} {:>6} {:>7} {:>7} {:>8} {:>8} {:>8} {:>7}",
             step.name,
             calls.len(),
-            calls.iter().filter(|call| call.failure.is_some()).count(),
+            calls
+                .iter()
+                .filter(|call| call.outcome.failure().is_some())
+                .count(),
             reconnected,
             quantile(50),
             quantile(99),
@@ -70,7 +74,7 @@ pub(crate) fn report(day: Day, calls: &[Call], probed: &Probed, end: Instant) ->
 
     let outside = calls.iter().filter(|call| {
         let overlaps = call.end >= day.outage.start && call.at < day.outage.end + EDGE;
-        call.failure.is_some() && !overlaps
+        call.outcome.failure().is_some() && !overlaps
     });
     let outside: Vec<&Call> = outside.collect();
     println!(
@@ -82,7 +86,7 @@ pub(crate) fn report(day: Day, calls: &[Call], probed: &Probed, end: Instant) ->
         broken.push(format!(
             "{}: a call failed: {}",
             step.map_or("before", |step| step.name),
-            call.failure.as_deref().unwrap_or_default()
+            call.outcome.failure().unwrap_or_default()
         ));
     }
     broken.extend(livez(probed));

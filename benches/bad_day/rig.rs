@@ -2,18 +2,18 @@
 //! files, and the proxy.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use crate::network::{NameServer, Records, is_root};
+use kit::Simulator;
+use kit::network::{NameServer, Records, is_root};
+use kit::redis::Redis;
+use kit::simulator::{CLIENT_ID, CLIENT_SECRET};
+
 use crate::proxy::Proxy;
 use crate::relay::Relay;
-use crate::support::process::{self, Process};
-use crate::support::{CLIENT_ID, CLIENT_SECRET};
 
 /// Where the instance is, twice.
 const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 53, 1, 1), Ipv4Addr::new(127, 53, 1, 2)];
@@ -21,8 +21,8 @@ const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 53, 1, 1), Ipv4Addr::new(12
 /// Where the name server is.
 const NAME_SERVER: &str = "127.53.1.53";
 
-/// A token's life in Collibra's time, and the shortest in real time, in seconds: a token must outlive
-/// the step with a wrong secret.
+/// A token's life in Collibra's time, and the shortest in real time, in seconds: a token must
+/// outlive the step with a wrong secret.
 const LIFE: u64 = 300;
 const SHORTEST_LIFE: u64 = 60;
 
@@ -39,7 +39,7 @@ pub(crate) struct Rig {
     config: String,
     folder: tempfile::TempDir,
     _name_server: Option<NameServer>,
-    _simulator: Process,
+    _simulator: Simulator,
 }
 
 impl Rig {
@@ -51,8 +51,8 @@ impl Rig {
             .rev()
             .find(|n| LIFE.is_multiple_of(*n))
             .unwrap_or(1);
-        let (simulator, server) =
-            process::simulator(&["--speed", &speed.to_string(), "--lifetime", "300s"]);
+        let simulator = Simulator::with(&["--speed", &speed.to_string(), "--lifetime", "300s"]);
+        let server = simulator.address;
         let [first, second] = ADDRESSES.map(IpAddr::from);
         let first = Relay::start(first, 0, server).await;
         let port = first.address.port();
@@ -69,7 +69,7 @@ impl Rig {
                 (!silent.load(Ordering::Relaxed)).then_some(addresses)
             })
         });
-        let redis = Redis::start();
+        let redis = Redis::is_installed().then(Redis::start);
 
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
@@ -123,55 +123,5 @@ impl Rig {
     fn write(&self, name: &str, text: &str) {
         let path: PathBuf = self.folder.path().join(name);
         fs::write(path, text).unwrap();
-    }
-}
-
-/// A Redis server that keeps nothing beyond its life.
-pub(crate) struct Redis {
-    port: u16,
-    folder: tempfile::TempDir,
-    process: Option<Process>,
-}
-
-impl Redis {
-    /// One, if the program is there.
-    fn start() -> Option<Redis> {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let folder = tempfile::tempdir().unwrap();
-        let mut redis = Redis {
-            port,
-            folder,
-            process: None,
-        };
-        redis.come_back().then_some(redis)
-    }
-
-    /// Ends at once.
-    pub(crate) fn go_away(&mut self) {
-        self.process = None;
-    }
-
-    /// Starts it, empty, and waits until it can be reached; gives whether the program is there.
-    pub(crate) fn come_back(&mut self) -> bool {
-        let port = self.port.to_string();
-        let spawned = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port])
-            .args(["--save", "", "--appendonly", "no", "--dir"])
-            .arg(self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        self.process = spawned.ok().map(Process);
-        let is_up = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
-        for _ in 0..100 {
-            if self.process.is_none() || is_up() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        self.process.is_some()
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::numbers::{Table, middle};
 use crate::origin::{BIG, LARGE, SINK};
 use crate::peers::{Peer, Setup, Upstream};
-use crate::support::http::{content_length, head_end, status};
-use crate::support::now;
 use crate::{Bench, Section};
+use kit::caller::{content_length, head_end, status};
+use kit::wait::now;
 
 /// The timeout of a read or write.
 const PATIENCE: Duration = Duration::from_secs(30);

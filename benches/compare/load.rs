@@ -13,8 +13,8 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use crate::support::http::{content_length, head_end};
-use crate::support::now;
+use kit::caller::{content_length, head_end};
+use kit::wait::now;
 
 /// The size of a read.
 const BUFFER: usize = 256 * 1024;

@@ -23,9 +23,6 @@ mod packages;
 mod peers;
 mod plot;
 mod section;
-#[expect(dead_code, reason = "each benchmark uses a part of it")]
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -2,10 +2,11 @@
 # Tries the whole in the cluster that KUBECONFIG names: a simulated Collibra, a gateway with TLS, an app
 # that calls through the gateway, and an app that calls through a sidecar.
 #
-#   deploy/kubernetes/try.sh IMAGE
+#   deploy/kubernetes/try.sh IMAGE TRIAL
 #
-# IMAGE is the proxy's, like registry.example/collibra-auth-proxy:0.1.0, and the cluster must be able to
-# pull it. Needs kubectl 1.24 or later, openssl, Kubernetes 1.30 or later, and the right to create a
+# IMAGE is the proxy's, like registry.example/collibra-auth-proxy:0.1.0. TRIAL is one built with
+# --build-arg BUILD_OPTIONS=--plain, which has the simulated Collibra. The cluster must be able to pull
+# both. Needs kubectl 1.24 or later, openssl, Kubernetes 1.30 or later, and the right to create a
 # namespace. Everything is in a namespace of its own, which is deleted at the end. TIMEOUT, 120s by
 # default, limits each wait.
 set -euo pipefail
@@ -15,12 +16,14 @@ die() {
     exit 1
 }
 
-if (($# != 1)); then
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+if (($# != 2)); then
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
-readonly image=$1 timeout=${TIMEOUT:-120s}
-[[ ${image##*/} == *:* ]] || die "$image has no tag: write it like $image:0.1.0"
+readonly image=$1 trial=$2 timeout=${TIMEOUT:-120s}
+for given in "$image" "$trial"; do
+    [[ ${given##*/} == *:* ]] || die "$given has no tag: write it like $given:0.1.0"
+done
 for program in kubectl openssl; do
     command -v "$program" >/dev/null || die "$program is missing"
 done
@@ -85,6 +88,9 @@ images:
   - name: collibra-auth-proxy
     newName: ${image%:*}
     newTag: "${image##*:}"
+  - name: simulated-collibra
+    newName: ${trial%:*}
+    newTag: "${trial##*:}"
 generatorOptions:
   disableNameSuffixHash: true
 YAML
@@ -163,7 +169,7 @@ spec:
 $(restricted 6)
       containers:
         - name: collibra
-$(container 10)
+$(container 10 | sed 's/^\( *image:\) .*/\1 simulated-collibra/')
           args: [simulate, --listen, "0.0.0.0:9400"]
           ports:
             - name: http

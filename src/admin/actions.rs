@@ -104,8 +104,8 @@ pub(super) async fn set_log_level(
     }
 }
 
-/// `GET /api/config`: the effective configuration, with defaults and without secrets. It contains host
-/// names and file paths, which other machines and web pages must not see.
+/// `GET /api/config`: the effective configuration, with defaults and without secrets. It contains
+/// host names and file paths, which other machines and web pages must not see.
 pub(super) async fn config(_: Local, State(view): State<Arc<View>>) -> Json<serde_json::Value> {
     Json(view.parts.load().config.clone())
 }

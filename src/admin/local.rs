@@ -1,9 +1,11 @@
-//! Restricts routes to programs on this machine: those that control the process or show operators' data.
+//! Restricts routes to programs on this machine: those that control the process or show operators'
+//! data.
 //!
 //! A local program could signal the process anyway; nobody else may control it. Remote callers are
-//! refused, and so are web pages, which can reach addresses of the machine that shows them: browsers
-//! send `Origin` with every POST (Fetch, section 3.2), and `Sec-Fetch-Site` where they know
-//! it. A request that a proxy forwards may come from anywhere. `guard` has refused foreign names before.
+//! refused, and so are web pages, which can reach addresses of the machine that shows them:
+//! browsers send `Origin` with every POST (Fetch, section 3.2), and `Sec-Fetch-Site` where they
+//! know it. A request that a proxy forwards may come from anywhere. `guard` has refused foreign
+//! names before.
 
 use axum::extract::FromRequestParts;
 use axum::http::header::CONTENT_TYPE;
@@ -23,8 +25,8 @@ pub(super) struct Caller {
     is_over_unix: bool,
 }
 
-/// Proof that a program on this machine sent the request. A handler that takes it is unreachable for
-/// other callers.
+/// Proof that a program on this machine sent the request. A handler that takes it is unreachable
+/// for other callers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Local(());
 

@@ -1,5 +1,5 @@
-//! `ca`: the local authority, whose certificates programs accept when they call an instance by https
-//! through this proxy.
+//! `ca`: the local authority, whose certificates programs accept when they call an instance by
+//! https through this proxy.
 
 use std::fmt::Write;
 use std::fs::{self, Permissions};
@@ -26,8 +26,9 @@ const DAY: u64 = 24 * 3600;
 
 /// Make the local authority for programs that call Collibra's own https:// address, show and renew it
 ///
-/// Programs that trust it accept this proxy in place of the configured instances' hosts, and of no other
-/// host: its certificate says so. It is for listeners with `mode = "forward"` or `tls = "local"`.
+/// Programs that trust it accept this proxy in place of the configured instances' hosts, and of no
+/// other host: its certificate says so. It is for listeners with `mode = "forward"` or `tls =
+/// "local"`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -40,8 +41,8 @@ enum Command {
     Init(At),
     /// Show its certificate, and how systems and programs come to trust it
     Show(At),
-    /// Make another one if the instances' hosts have changed or it expires within 60 days; programs then
-    /// have to trust that one
+    /// Make another one if the instances' hosts have changed or it expires within 60 days; programs
+    /// then have to trust that one
     Renew(Renew),
 }
 

@@ -1,36 +1,32 @@
-//! `drain`: asks a running proxy to finish requests in flight and exit, and waits until it has exited.
+//! `drain`: asks a running proxy to finish requests in flight and exit, and waits until it has
+//! exited.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
 
-use super::admin_client::{AdminAddress, AdminClient, Answer};
+use super::admin_client::{AdminClient, Answer};
+use super::patience::{Patience, PatienceArgs};
 use crate::admin::report::StatusReport;
-use crate::clock::{Clock, SystemClock};
-
-/// The polling interval.
-const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Have a running proxy finish requests in flight and exit, and wait until it has exited
 ///
 /// It does what SIGTERM does: no new connections, readyz says "draining", what is under way may
-/// finish for as long as server.drain says, and the proxy exits with status 0.
+/// finish for as long as server.drain says, and the proxy exits with status 0. Give --timeout more
+/// than that.
 ///
 /// For a Kubernetes Job whose proxy is an ordinary container, call it when the work is done, so
 /// that the pod can complete: my-job; status=$?; collibra-auth-proxy drain; exit $status. In a
-/// preStop hook it waits for what is under way before SIGTERM comes; a proxy behind a Service should
-/// sleep there instead, for new connections come until every node knows that the pod is gone. It
-/// works from the machine (the pod) that the proxy runs on, at its loopback address or its unix
-/// socket.
+/// preStop hook it waits for what is under way before SIGTERM comes; a proxy behind a Service
+/// should sleep there instead, for new connections come until every node knows that the pod is
+/// gone. It works from the machine (the pod) that the proxy runs on, at its loopback address or its
+/// unix socket.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    address: AdminAddress,
-
-    /// How long to wait at most; give it more than server.drain
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    proxy: PatienceArgs,
 }
 
 /// Carries the command out. Says nothing if the proxy is gone in time.
@@ -38,14 +34,13 @@ pub struct Args {
 /// # Errors
 /// If nothing answers, if the proxy refuses, or if it is still there when the time is over.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let admin = AdminClient::new(&args.address)?;
-    drain(&admin, &SystemClock, args.timeout).await?;
+    drain(&args.proxy.begin()?).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn drain(admin: &AdminClient, clock: &dyn Clock, timeout: Duration) -> anyhow::Result<()> {
-    let deadline = clock.now() + timeout;
-    let answer = admin.post("/drain", timeout.max(INTERVAL)).await?;
+async fn drain(proxy: &Patience) -> anyhow::Result<()> {
+    let admin = &proxy.admin;
+    let answer = admin.post("/drain", proxy.left()).await?;
     let (address, status) = (admin.address(), answer.status);
     match status {
         202 => {}
@@ -54,21 +49,22 @@ async fn drain(admin: &AdminClient, clock: &dyn Clock, timeout: Duration) -> any
             "{address} answers {status} to /drain; is this the proxy's admin address (--admin)?"
         ),
     }
-    while !is_gone(admin, deadline.since(clock.now())).await {
-        if deadline.since(clock.now()) <= INTERVAL {
-            let timeout = humantime::format_duration(timeout);
-            bail!(
-                "the proxy at {address} is still draining after {timeout}; it continues until its server.drain is over"
-            );
-        }
-        tokio::time::sleep(INTERVAL).await;
-    }
-    Ok(())
+    let still = || {
+        format!(
+            "the proxy at {address} is still draining after {}; it continues until its server.drain is over",
+            proxy.timeout()
+        )
+    };
+    let look = async |left| match is_gone(admin, left).await {
+        true => Ok(ControlFlow::Break(())),
+        false => Ok(ControlFlow::Continue(still())),
+    };
+    proxy.poll(look).await
 }
 
 /// Whether the proxy that was told to go is no longer there, or another has its place.
 async fn is_gone(admin: &AdminClient, left: Duration) -> bool {
-    match admin.get("/api/status", left.max(INTERVAL)).await {
+    match admin.get("/api/status", left).await {
         Ok(answer) => !drains(&answer),
         Err(error) => !error.is_silence(),
     }
@@ -89,7 +85,7 @@ mod tests {
             .iter()
             .map(|(status, body)| (*status, (*body).to_owned()));
         let admin = answering(answers.collect()).await;
-        let drained = drain(&admin, &SystemClock, timeout).await;
+        let drained = drain(&Patience::new(admin, timeout)).await;
         drained.map_err(|error| error.to_string())
     }
 
@@ -110,8 +106,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_to_ask_is_a_failure() {
-        let admin = nobody().await;
-        let error = drain(&admin, &SystemClock, MINUTE).await.unwrap_err();
+        let nobody = Patience::new(nobody().await, MINUTE);
+        let error = drain(&nobody).await.unwrap_err();
         assert!(
             error.to_string().starts_with("nothing answers at"),
             "{error}"

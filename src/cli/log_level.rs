@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// address or its unix socket.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The new level: off, error, warn, info, debug or trace; without one, the present level is shown
+    /// The new level: off, error, warn, info, debug or trace; without one, the present level is
+    /// shown
     level: Option<String>,
 
     #[command(flatten)]

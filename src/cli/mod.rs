@@ -21,13 +21,16 @@ pub mod ca;
 pub mod check;
 pub mod clients;
 pub mod completions;
+#[cfg(feature = "simulator")]
 pub mod demo;
 pub mod drain;
 pub mod log_level;
 mod loops;
 pub mod man;
+mod patience;
 pub mod renew;
 pub mod serve;
+#[cfg(feature = "simulator")]
 pub mod simulate;
 pub mod source;
 pub mod status;
@@ -46,7 +49,10 @@ pub const EXIT_CONFIG: u8 = 78;
 /// holds one token for all your programs, renews it in time and attaches it to every call.
 #[derive(Parser)]
 #[command(name = "collibra-auth-proxy", version, propagate_version = true)]
-#[command(after_help = "Start with: collibra-auth-proxy demo")]
+#[cfg_attr(
+    feature = "simulator",
+    command(after_help = "Start with: collibra-auth-proxy demo")
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -75,8 +81,10 @@ enum Command {
     /// Run the proxy
     Serve(serve::Args),
     /// Watch what the proxy does for you, without a Collibra: everything in one process
+    #[cfg(feature = "simulator")]
     Demo(demo::Args),
     /// Run a simulated Collibra, for tests
+    #[cfg(feature = "simulator")]
     Simulate(simulate::Args),
     /// Find every fault in the configuration, and with --live try it out
     Check(check::Args),
@@ -91,6 +99,17 @@ enum Command {
     Drain(drain::Args),
     Completions(completions::Args),
     Man(man::Args),
+}
+
+impl Command {
+    /// The log level that this command has unless another is typed.
+    fn log_level(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "simulator")]
+            Command::Demo(_) => Some("error"),
+            _ => None,
+        }
+    }
 }
 
 /// What was typed is not enough, or too much; says what to type.
@@ -120,8 +139,7 @@ pub fn main() -> ExitCode {
         Some(LogFormat::Json) => logging::Format::Json,
         None => logging::Format::default_for_stderr(),
     };
-    let quiet = matches!(cli.command, Command::Demo(_)).then_some("error");
-    let level = cli.log_level.as_deref().or(quiet);
+    let level = cli.log_level.as_deref().or(cli.command.log_level());
     let log = match logging::init(level, format) {
         Ok(log) => log,
         Err(e) => {
@@ -134,7 +152,9 @@ pub fn main() -> ExitCode {
     }
     let done = match cli.command {
         Command::Serve(args) => serve::run(args),
+        #[cfg(feature = "simulator")]
         Command::Demo(args) => on_a_runtime(demo::run(args)),
+        #[cfg(feature = "simulator")]
         Command::Simulate(args) => {
             on_a_runtime(async { simulate::run(args).await.map(|()| ExitCode::SUCCESS) })
         }
@@ -193,5 +213,20 @@ fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
         // whoever read this has seen enough
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_build_with_the_simulator_has_its_commands() {
+        let command = Cli::command();
+        for name in ["demo", "simulate"] {
+            let found = command.find_subcommand(name).is_some();
+            assert_eq!(found, cfg!(feature = "simulator"), "{name}");
+        }
+        assert!(command.find_subcommand("serve").is_some());
     }
 }

@@ -1,41 +1,35 @@
 //! `renew`: makes a running proxy request a new token for a client, and waits for it.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::admin_client::{AdminAddress, AdminClient};
+use super::admin_client::AdminClient;
+use super::patience::{Patience, PatienceArgs};
 use super::status::report;
 use super::write_out;
 use crate::admin::Renewing;
-use crate::admin::report::{ClientReport, FailureReport, NextKind};
-use crate::clock::{Clock, SystemClock};
-
-/// The polling interval.
-const INTERVAL: Duration = Duration::from_millis(200);
+use crate::admin::report::{ClientReport, FailureReport, NextKind, TokenReport};
 
 /// The timeout for the proxy to accept the command.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ACCEPTED: Duration = Duration::from_secs(5);
 
 /// Have a running proxy request a new token for a client now, and wait for it
 ///
-/// The current token stays in use until the new one arrives. The request is taken from the client's pool:
-/// if the pool has none left, or a request is in flight already, the proxy refuses and says when to
-/// try again. It works from the machine (the pod) that the proxy runs on, at its loopback address or
-/// its unix socket.
+/// The current token stays in use until the new one arrives. The request is taken from the client's
+/// pool: if the pool has none left, or a request is in flight already, the proxy refuses and says
+/// when to try again. It works from the machine (the pod) that the proxy runs on, at its loopback
+/// address or its unix socket.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The client's name in the configuration
     client: String,
 
     #[command(flatten)]
-    address: AdminAddress,
-
-    /// How long to wait for the new token at most
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    proxy: PatienceArgs,
 }
 
 /// Runs the command and prints the new token's generation.
@@ -43,23 +37,17 @@ pub struct Args {
 /// # Errors
 /// If nothing answers, if the proxy refuses, if the request fails, or if no token came in time.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let admin = AdminClient::new(&args.address)?;
-    let said = renew(&admin, &SystemClock, &args.client, args.timeout).await?;
+    let said = renew(&args.proxy.begin()?, &args.client).await?;
     write_out(said.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn renew(
-    admin: &AdminClient,
-    clock: &dyn Clock,
-    client: &str,
-    timeout: Duration,
-) -> anyhow::Result<String> {
-    let deadline = clock.now() + timeout;
+async fn renew(proxy: &Patience, client: &str) -> anyhow::Result<String> {
+    let admin = &proxy.admin;
     let before = look(admin, client).await?.and_then(|client| client.failure);
     let path = utf8_percent_encode(client, NON_ALPHANUMERIC);
     let path = format!("/api/clients/{path}/renew");
-    let answer = admin.post(&path, PATIENCE).await?;
+    let answer = admin.post(&path, ACCEPTED).await?;
     let (address, status) = (admin.address(), answer.status);
     let renewing: Renewing = match status {
         202 => serde_json::from_str(&answer.text)
@@ -69,34 +57,31 @@ async fn renew(
             "{address} answers {status} to {path}; is this the proxy's admin address (--admin)?"
         ),
     };
-    loop {
+    let look = async |_| {
         let Some(now) = look(admin, client).await? else {
             bail!("{client} is no longer configured");
         };
-        if let Some(token) = now
-            .token
-            .filter(|token| token.generation > renewing.generation)
-        {
+        let is_new_token = |token: &TokenReport| token.generation > renewing.generation;
+        if let Some(token) = now.token.filter(is_new_token) {
             let left = humantime::format_duration(Duration::from_secs(token.seconds_left));
             let generation = token.generation;
-            return Ok(format!("{client}: token {generation}, good for {left}\n"));
+            let said = format!("{client}: token {generation}, good for {left}\n");
+            return Ok(ControlFlow::Break(said));
         }
-        if let Some(failure) = now
-            .failure
-            .filter(|failure| is_new(failure, before.as_ref()))
-        {
+        let failed = |failure: &FailureReport| is_new(failure, before.as_ref());
+        if let Some(failure) = now.failure.filter(failed) {
             bail!("the token request failed: {}", failure.message);
         }
-        if deadline.since(clock.now()) <= INTERVAL {
-            let next = match (now.next.kind, now.next.in_seconds) {
-                (NextKind::Request, Some(seconds)) => format!("is made in {seconds} s"),
-                _ => "is in flight".to_owned(),
-            };
-            let timeout = humantime::format_duration(timeout);
-            bail!("no new token after {timeout}; the proxy goes on, its next request {next}");
-        }
-        tokio::time::sleep(INTERVAL).await;
-    }
+        let next = match (now.next.kind, now.next.in_seconds) {
+            (NextKind::Request, Some(seconds)) => format!("is made in {seconds} s"),
+            _ => "is in flight".to_owned(),
+        };
+        let timeout = proxy.timeout();
+        let late =
+            format!("no new token after {timeout}; the proxy goes on, its next request {next}");
+        Ok(ControlFlow::Continue(late))
+    };
+    proxy.poll(look).await
 }
 
 /// Returns the proxy's report on the client, if it knows it.
@@ -152,7 +137,7 @@ mod tests {
 
     async fn said(answers: Vec<(u16, String)>, timeout: Duration) -> Result<String, String> {
         let admin = answering(answers).await;
-        let renewed = renew(&admin, &SystemClock, "catalog", timeout).await;
+        let renewed = renew(&Patience::new(admin, timeout), "catalog").await;
         renewed.map_err(|error| error.to_string())
     }
 

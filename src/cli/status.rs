@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Show what a running proxy is doing: its clients, tokens, pools, apps and listeners
 ///
-/// OK and P95 are of the last five minutes: the share of requests that did not fail, and the duration
-/// that 95 % of them stayed within. On a terminal lines are cut to its width; a pipe gets them whole,
-/// or cut to COLUMNS if that is set.
+/// OK and P95 are of the last five minutes: the share of requests that did not fail, and the
+/// duration that 95 % of them stayed within. On a terminal lines are cut to its width; a pipe gets
+/// them whole, or cut to COLUMNS if that is set.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

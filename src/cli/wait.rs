@@ -1,25 +1,15 @@
 //! `wait`: returns as soon as a running proxy is ready, for scripts that start apps after it.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::bail;
-
-use super::admin_client::{AdminAddress, AdminClient};
-use crate::clock::{Clock, SystemClock};
-
-/// The polling interval.
-const INTERVAL: Duration = Duration::from_millis(100);
+use super::patience::{Patience, PatienceArgs};
 
 /// Wait until a running proxy is ready: until every client holds a usable token
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    address: AdminAddress,
-
-    /// How long to wait at most
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    proxy: PatienceArgs,
 }
 
 /// Carries the command out. Says nothing if the proxy is ready in time.
@@ -27,22 +17,16 @@ pub struct Args {
 /// # Errors
 /// If it is not; the message holds what it said last.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let admin = AdminClient::new(&args.address)?;
-    let waited = wait(&admin, &SystemClock, args.timeout).await;
-    if let Err(last) = waited {
-        let timeout = humantime::format_duration(args.timeout);
-        bail!("not ready after {timeout}: {last}");
-    }
+    wait(&args.proxy.begin()?).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Looks until the proxy is ready, at least once. The error is what was seen last.
-async fn wait(admin: &AdminClient, clock: &dyn Clock, timeout: Duration) -> Result<(), String> {
-    let deadline = clock.now() + timeout;
-    loop {
-        let left = deadline.since(clock.now());
-        let seen = match admin.get("/readyz?verbose", left.max(INTERVAL)).await {
-            Ok(answer) if answer.status == 200 => return Ok(()),
+async fn wait(proxy: &Patience) -> anyhow::Result<()> {
+    let (admin, timeout) = (&proxy.admin, proxy.timeout());
+    let look = async |left| {
+        let seen = match admin.get("/readyz?verbose", left).await {
+            Ok(answer) if answer.status == 200 => return Ok(ControlFlow::Break(())),
             Ok(answer) if answer.status == 503 => {
                 format!("{} says\n{}", admin.address(), answer.text.trim_end())
             }
@@ -53,20 +37,28 @@ async fn wait(admin: &AdminClient, clock: &dyn Clock, timeout: Duration) -> Resu
             ),
             Err(error) => error.to_string(),
         };
-        if deadline.since(clock.now()) <= INTERVAL {
-            return Err(seen);
-        }
-        tokio::time::sleep(INTERVAL).await;
-    }
+        Ok(ControlFlow::Continue(format!(
+            "not ready after {timeout}: {seen}"
+        )))
+    };
+    proxy.poll(look).await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::admin_client::AdminClient;
     use super::super::admin_client::tests::{answering, nobody};
     use super::*;
 
     fn says(status: u16, body: &str) -> (u16, String) {
         (status, body.to_owned())
+    }
+
+    async fn waited(admin: AdminClient, timeout: Duration) -> Result<(), String> {
+        let waited = wait(&Patience::new(admin, timeout)).await;
+        waited.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -77,33 +69,36 @@ mod tests {
             says(200, "ready"),
         ])
         .await;
-        let waited = wait(&admin, &SystemClock, Duration::from_secs(60)).await;
-        assert_eq!(waited, Ok(()));
+        assert_eq!(waited(admin, Duration::from_secs(60)).await, Ok(()));
     }
 
     #[tokio::test]
     async fn looks_once_even_without_time() {
         let admin = answering(vec![says(200, "ready")]).await;
-        let waited = wait(&admin, &SystemClock, Duration::ZERO).await;
-        assert_eq!(waited, Ok(()));
+        assert_eq!(waited(admin, Duration::ZERO).await, Ok(()));
     }
 
     #[tokio::test]
     async fn says_what_it_was_told_last() {
         let admin = answering(vec![says(503, "dev: has no token yet\n")]).await;
-        let waited = wait(&admin, &SystemClock, Duration::ZERO).await;
-        let expected = format!("{} says\ndev: has no token yet", admin.address());
-        assert_eq!(waited, Err(expected));
+        let expected = format!(
+            "not ready after 0s: {} says\ndev: has no token yet",
+            admin.address()
+        );
+        assert_eq!(waited(admin, Duration::ZERO).await, Err(expected));
 
         let other = answering(vec![says(404, "who?")]).await;
-        let waited = wait(&other, &SystemClock, Duration::ZERO).await;
-        assert!(waited.unwrap_err().contains("answers 404"));
+        let said = waited(other, Duration::ZERO).await.unwrap_err();
+        assert!(said.contains("answers 404"), "{said}");
     }
 
     #[tokio::test]
     async fn says_that_nobody_is_there() {
-        let admin = nobody().await;
-        let waited = wait(&admin, &SystemClock, Duration::from_millis(250)).await;
-        assert!(waited.unwrap_err().starts_with("nothing answers at"));
+        let waited = waited(nobody().await, Duration::from_millis(250)).await;
+        let said = waited.unwrap_err();
+        assert!(
+            said.starts_with("not ready after 250ms: nothing answers at"),
+            "{said}"
+        );
     }
 }

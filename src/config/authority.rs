@@ -14,8 +14,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::local_authority::{Authority, Files};
 use crate::upstream::Instance;
 
-/// An authority that expires sooner than this causes a warning: it takes a while until every program
-/// trusts the next one.
+/// An authority that expires sooner than this causes a warning: it takes a while until every
+/// program trusts the next one.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The local authority.

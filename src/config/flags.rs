@@ -43,7 +43,8 @@ pub struct Flags {
     /// Where apps are served [default: 127.0.0.1:8080] [env: COLLIBRA_AUTH_PROXY_LISTEN]
     #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     pub listen: Option<Address>,
-    /// Where health, metrics and status are served [default: 127.0.0.1:9902] [env: COLLIBRA_AUTH_PROXY_LISTEN_ADMIN]
+    /// Where health, metrics and status are served [default: 127.0.0.1:9902] [env:
+    /// COLLIBRA_AUTH_PROXY_LISTEN_ADMIN]
     #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     pub admin: Option<Address>,
     /// How id and secret are sent [default: client_secret_basic]
@@ -62,7 +63,8 @@ pub struct Flags {
         help = "A value of Host to accept, in place of localhost, 127.0.0.1, [::1] and the address listened on; any port; repeatable"
     )]
     pub hosts: Vec<String>,
-    /// Listen beyond this machine although whoever reaches the port then has the token [env: COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED]
+    /// Listen beyond this machine although whoever reaches the port then has the token [env:
+    /// COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED]
     #[arg(long)]
     pub allow_unauthenticated: bool,
     /// How many tokens the issuer's pool holds [default: 5]

@@ -47,8 +47,8 @@ pub(super) fn uses_authority(raw: &raw::Listener) -> bool {
     is_forward || matches!(&raw.tls, Some(raw::ListenerTls::Word(_)))
 }
 
-/// Parses a listener whose address is already parsed; `forward` is where it says that it is a forward
-/// proxy, if it does.
+/// Parses a listener whose address is already parsed; `forward` is where it says that it is a
+/// forward proxy, if it does.
 pub(super) fn parse(
     raw: raw::Listener,
     forward: Option<Location>,

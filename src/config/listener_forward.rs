@@ -29,7 +29,8 @@ pub(super) struct Known {
     pub(super) has_tls: bool,
 }
 
-/// Takes `mode` if it says how the listener serves. Returns its location if that is as a forward proxy.
+/// Takes `mode` if it says how the listener serves. Returns its location if that is as a forward
+/// proxy.
 pub(super) fn take_mode(mode: &mut Field<String>) -> Option<Location> {
     let Field::Given(spanned) = &*mode else {
         return None;
@@ -174,8 +175,8 @@ fn check_remote(
     }
 }
 
-/// The client for the calls of each instance that has one: `given`, or the only one there is. `given`,
-/// or else the first in the order of names, comes first.
+/// The client for the calls of each instance that has one: `given`, or the only one there is.
+/// `given`, or else the first in the order of names, comes first.
 fn clients(
     given: Option<Arc<str>>,
     table: &Location,

@@ -88,8 +88,8 @@ pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Repor
     Some(tls)
 }
 
-/// TLS with certificates of the local `authority` for `hosts`, as `word` says. Without an authority that
-/// covers one of them there is none to show, and every handshake fails.
+/// TLS with certificates of the local `authority` for `hosts`, as `word` says. Without an authority
+/// that covers one of them there is none to show, and every handshake fails.
 pub(super) fn local(
     word: &Spanned<String>,
     is_forward: bool,

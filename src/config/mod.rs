@@ -231,9 +231,9 @@ pub fn read(
 }
 
 /// Builds a configuration with one instance, one client and one listener from flags. Missing ones
-/// come from the variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`, and in
-/// the container image from `COLLIBRA_AUTH_PROXY_LISTEN` and its siblings. Relative
-/// paths start from the working directory.
+/// come from the variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`, and
+/// in the container image from `COLLIBRA_AUTH_PROXY_LISTEN` and its siblings. Relative paths start
+/// from the working directory.
 ///
 /// # Errors
 /// All its faults.

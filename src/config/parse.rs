@@ -410,8 +410,8 @@ fn refuse_loops(
     }
 }
 
-/// Reports an instance whose forward proxy is one of the listeners, as happens where the variables that
-/// are meant for programs are set for this one too. A name is not resolved here.
+/// Reports an instance whose forward proxy is one of the listeners, as happens where the variables
+/// that are meant for programs are set for this one too. A name is not resolved here.
 fn refuse_own_proxy(
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     listeners: &[Listener],

@@ -40,8 +40,8 @@ pub fn engine(old: &Client, new: &Client) -> Engine {
     })
 }
 
-/// Keeps the TLS setup of a listener, and of its tunnels, whose certificate and key are unchanged, so that callers can
-/// resume their sessions.
+/// Keeps the TLS setup of a listener, and of its tunnels, whose certificate and key are unchanged,
+/// so that callers can resume their sessions.
 pub fn keep_tls(old: &Config, new: &mut Config) {
     for listener in &mut new.listeners {
         let mut olds = old.listeners.iter().map(|old| &old.tls);

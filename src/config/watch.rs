@@ -81,8 +81,8 @@ impl Files {
         self.seen_by(file::fingerprint)
     }
 
-    /// The files as `look` sees them now. One that cannot be opened for want of a descriptor is taken
-    /// as unchanged: it would be refused as missing.
+    /// The files as `look` sees them now. One that cannot be opened for want of a descriptor is
+    /// taken as unchanged: it would be refused as missing.
     fn seen_by(&self, look: impl Fn(&Path) -> Result<Option<u64>, Unfit>) -> Files {
         let seen = |(path, before): (&PathBuf, &Option<u64>)| {
             let content = match look(path) {

@@ -43,8 +43,8 @@ pub fn read(authorization: Option<&[u8]>, body: &[u8]) -> Vec<Credentials> {
     }
 }
 
-/// The values of the session's cookies in the headers `Cookie`: there may be one of Collibra's beside
-/// one of this proxy's.
+/// The values of the session's cookies in the headers `Cookie`: there may be one of Collibra's
+/// beside one of this proxy's.
 pub fn sessions<'a>(cookies: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
     let pairs = cookies.into_iter().flat_map(|line| line.split(';'));
     let named = pairs.filter_map(|pair| pair.trim().split_once('='));

@@ -60,8 +60,8 @@ impl Key {
         Key(okm.into())
     }
 
-    /// A local token for `subject`, whose name has no dot; good until `expires`, to the second. Another
-    /// `nonce` makes it another token, which is revoked by itself.
+    /// A local token for `subject`, whose name has no dot; good until `expires`, to the second.
+    /// Another `nonce` makes it another token, which is revoked by itself.
     #[must_use]
     pub fn sign(&self, subject: Subject<'_>, expires: SystemTime, nonce: u64) -> Secret {
         let (kind, name) = match subject {

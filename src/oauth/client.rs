@@ -41,8 +41,8 @@ pub enum BuildError {
 }
 
 impl TokenClient {
-    /// A client by `config`; `clock` is asked only for dates in `Retry-After`. Shares `addresses` with
-    /// the API if they are those of the token endpoint too. Opens no connection.
+    /// A client by `config`; `clock` is asked only for dates in `Retry-After`. Shares `addresses`
+    /// with the API if they are those of the token endpoint too. Opens no connection.
     ///
     /// # Errors
     /// [`BuildError`] if the URL or the certificates cannot be used.

@@ -1,6 +1,6 @@
-//! The HTTP client for the program's own requests. Each has a connection of its own, which is not kept:
-//! requests are minutes apart, and the server may close a kept connection just when the next request
-//! is sent.
+//! The HTTP client for the program's own requests. Each has a connection of its own, which is not
+//! kept: requests are minutes apart, and the server may close a kept connection just when the next
+//! request is sent.
 
 use std::error::Error;
 use std::io;
@@ -25,8 +25,8 @@ use crate::tls;
 
 const AGENT: &str = concat!("collibra-auth-proxy/", env!("CARGO_PKG_VERSION"));
 
-/// The largest part of the timeout that connecting may take, whatever is configured. If it took all of
-/// it, a failed connection would look like a missing response.
+/// The largest part of the timeout that connecting may take, whatever is configured. If it took all
+/// of it, a failed connection would look like a missing response.
 const CONNECT_SHARE: f64 = 0.9;
 
 /// How long a client with addresses of its own uses them without another lookup.
@@ -79,15 +79,15 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its header fields.
     pub headers: HeaderMap,
-    /// Its body; of an error response, as much as arrived. If it is longer than the limit, it was cut
-    /// off.
+    /// Its body; of an error response, as much as arrived. If it is longer than the limit, it was
+    /// cut off.
     pub body: Vec<u8>,
 }
 
 impl Client {
-    /// Creates a client that connects by `route` and whose requests end within `timeout`. `authority`
-    /// is sent as `Host`. Uses the shared `addresses` if they are those of the route. Opens no
-    /// connection.
+    /// Creates a client that connects by `route` and whose requests end within `timeout`.
+    /// `authority` is sent as `Host`. Uses the shared `addresses` if they are those of the route.
+    /// Opens no connection.
     ///
     /// # Errors
     /// [`BuildError`] if the certificates or the host cannot be used.
@@ -113,9 +113,9 @@ impl Client {
         })
     }
 
-    /// Sends `request`, whose URI is a path, once, and reads up to `limit` bytes of the answer's body;
-    /// of a longer one as much more as tells that it is longer. `what` is what messages call the
-    /// request, `quotation` how they quote causes.
+    /// Sends `request`, whose URI is a path, once, and reads up to `limit` bytes of the answer's
+    /// body; of a longer one as much more as tells that it is longer. `what` is what messages call
+    /// the request, `quotation` how they quote causes.
     ///
     /// # Errors
     /// [`Failure`] without a complete response. Of an error response the status is enough.
@@ -208,8 +208,8 @@ fn unreached(error: &DialError, quotation: &Quotation) -> Failure {
     }
 }
 
-/// Returns the innermost cause of `error`. `io::Error` omits what it wraps from its `source`, so it is
-/// unwrapped.
+/// Returns the innermost cause of `error`. `io::Error` omits what it wraps from its `source`, so it
+/// is unwrapped.
 fn root_cause(error: &hyper::Error) -> String {
     let mut last: &(dyn Error + 'static) = error;
     loop {

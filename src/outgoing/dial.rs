@@ -43,8 +43,8 @@ const HANDSHAKE_DELAY: Duration = Duration::from_secs(1);
 /// its answer or its silence before the whole attempt times out.
 const PROXY_SHARE: f64 = 0.9;
 
-/// The share of the connect timeout for which an attempt waits for a file descriptor: listeners close
-/// idle connections meanwhile.
+/// The share of the connect timeout for which an attempt waits for a file descriptor: listeners
+/// close idle connections meanwhile.
 const SHORTAGE_SHARE: f64 = 0.9;
 
 /// The pause before the next attempt to get one: shorter than that of a listener that is short, or

@@ -10,8 +10,8 @@ use crate::descriptors::is_shortage;
 use crate::telemetry::labels;
 use crate::tls;
 
-/// Why there is no connection: what failed, on what, and what to do. Never quotes what a forward proxy
-/// sent.
+/// Why there is no connection: what failed, on what, and what to do. Never quotes what a forward
+/// proxy sent.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// There is no address to connect to.
@@ -107,7 +107,8 @@ impl DialError {
         }
     }
 
-    /// Whether it says nothing about the server: this process or system has no file descriptor left.
+    /// Whether it says nothing about the server: this process or system has no file descriptor
+    /// left.
     pub(super) fn is_shortage(&self) -> bool {
         matches!(self, DialError::Connect { causes, .. } if causes.iter().all(|(_, e)| is_shortage(e)))
     }

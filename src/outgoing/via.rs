@@ -14,8 +14,8 @@ pub const VIA_FIELD: &str = "X-Collibra-Auth-Proxy-Via";
 /// The header: the marks of the processes that the request has passed, with commas in between.
 pub const VIA: HeaderName = HeaderName::from_static("x-collibra-auth-proxy-via");
 
-/// The most processes that a request may pass. A fleet behind one name sends a loop from one replica
-/// to the next, and each has a mark of its own.
+/// The most processes that a request may pass. A fleet behind one name sends a loop from one
+/// replica to the next, and each has a mark of its own.
 const MOST_HOPS: usize = 16;
 
 /// This process's mark. Another process has another, so that proxies may stand in a chain.

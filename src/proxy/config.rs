@@ -33,8 +33,8 @@ pub struct Listener {
     pub forward: Option<Forward>,
     /// The app of every caller of this listener, if set.
     pub app: Option<Arc<str>>,
-    /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets. Any value
-    /// is accepted if this is [`ANY_HOST`] alone.
+    /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets. Any
+    /// value is accepted if this is [`ANY_HOST`] alone.
     pub hosts: Vec<String>,
     /// The proxies before it whose word on a caller's address is logged.
     pub trusted_proxies: Vec<IpNet>,

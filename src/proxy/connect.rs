@@ -1,10 +1,10 @@
 //! The first head of a forward listener's connection. CONNECT opens a tunnel: one to an instance
-//! ends here, with the TLS of the local authority, and its requests are served like any other's; one
-//! to another host is passed through if the listener says so. Other requests name an instance by an
-//! absolute target.
+//! ends here, with the TLS of the local authority, and its requests are served like any other's;
+//! one to another host is passed through if the listener says so. Other requests name an instance
+//! by an absolute target.
 //!
-//! A refused CONNECT ends the connection: the caller may already have sent bytes for the tunnel, which
-//! must not be read as requests to this proxy.
+//! A refused CONNECT ends the connection: the caller may already have sent bytes for the tunnel,
+//! which must not be read as requests to this proxy.
 
 use std::sync::Arc;
 

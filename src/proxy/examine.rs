@@ -30,8 +30,8 @@ pub(super) enum Disposition {
     Answer(Endpoint),
 }
 
-/// Examines a request from `peer`. Its target becomes the one to forward: without the authority of an
-/// absolute target, and without a stripped prefix.
+/// Examines a request from `peer`. Its target becomes the one to forward: without the authority of
+/// an absolute target, and without a stripped prefix.
 ///
 /// # Errors
 /// [`Refusal`] says why it is not served.

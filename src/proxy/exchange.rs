@@ -1,6 +1,9 @@
 //! Serves one request, from its head to its access log line. Read this file first.
 //!
-//! [`serve`] is the whole path: examine the head, wait for a token, connect, send, read the response's head, pass the response on. Three cases repeat the loop once: a connection that cannot be opened, one that turns out to be closed, and a 401 to the token. Every response of the proxy's own ends it as a [`Stop`].
+//! [`serve`] is the whole path: examine the head, wait for a token, connect, send, read the
+//! response's head, pass the response on. Three cases repeat the loop once: a connection that
+//! cannot be opened, one that turns out to be closed, and a 401 to the token. Every response of the
+//! proxy's own ends it as a [`Stop`].
 
 use std::future::poll_fn;
 use std::sync::Arc;

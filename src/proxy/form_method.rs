@@ -46,7 +46,8 @@ enum Line {
 pub(super) struct NoMethod;
 
 impl FormMethod {
-    /// For the body of a request by `method` with these `headers`, if servers look for a method in it.
+    /// For the body of a request by `method` with these `headers`, if servers look for a method in
+    /// it.
     pub(super) fn of(method: &Method, headers: &HeaderMap) -> Option<FormMethod> {
         if *method != Method::POST {
             return None;

@@ -67,7 +67,8 @@ impl Forward {
     }
 
     /// Checks that a request names one instance, the tunnel's if it came through one, and was sent
-    /// by a program, not a page. Returns the instance's client. An absolute target becomes its path.
+    /// by a program, not a page. Returns the instance's client. An absolute target becomes its
+    /// path.
     ///
     /// # Errors
     /// [`Refusal`] says why it is not served.
@@ -131,8 +132,9 @@ impl Forward {
         Ok(&served.client)
     }
 
-    /// Checks that `client`, to which a request's app leads, is one of the same instance as `named`:
-    /// the caller would take another instance's answers for those of the host that it called.
+    /// Checks that `client`, to which a request's app leads, is one of the same instance as
+    /// `named`: the caller would take another instance's answers for those of the host that it
+    /// called.
     ///
     /// # Errors
     /// [`Refusal::NotAnInstance`].

@@ -32,7 +32,8 @@ pub(super) fn is_hop_by_hop(name: &str) -> bool {
 /// Checks the fields that a request's `Connection` names.
 ///
 /// # Errors
-/// [`Malformed::Connection`] for an invalid name, too many, or a field that the request's checks depend on.
+/// [`Malformed::Connection`] for an invalid name, too many, or a field that the request's checks
+/// depend on.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Malformed> {
     let mut named = 0;
     for token in tokens(headers) {

@@ -120,7 +120,8 @@ impl Known<'_> {
         }
     }
 
-    /// The app that a request with these `headers` claims to come from, though it does not prove it.
+    /// The app that a request with these `headers` claims to come from, though it does not prove
+    /// it.
     pub(super) fn claimed(&self, headers: &HeaderMap) -> Option<Arc<str>> {
         let shown = headers.get_all(AUTHORIZATION).iter();
         let pairs: Vec<Credentials> = shown.flat_map(|it| request::basic(it.as_bytes())).collect();

@@ -94,8 +94,8 @@ fn is_unwanted(name: &str) -> bool {
     }
 }
 
-/// Whether some servers trust this field to name the caller, its address or the target. Only a proxy may
-/// set it: a caller could act as another with the shared token.
+/// Whether some servers trust this field to name the caller, its address or the target. Only a
+/// proxy may set it: a caller could act as another with the shared token.
 fn is_told_by_a_proxy(name: &str) -> bool {
     matches!(
         name,
@@ -110,9 +110,10 @@ fn is_told_by_a_proxy(name: &str) -> bool {
     )
 }
 
-/// The same for fields that begin with `X-`, given without that. Another path: IIS with URL Rewrite,
-/// Symfony, Zend and Laminas, nginx, Envoy. Another user: what nginx, Apache, oauth2-proxy, Pomerium,
-/// Kong, Google's IAP, Azure's App Service and AWS's load balancers add for what stands behind them.
+/// The same for fields that begin with `X-`, given without that. Another path: IIS with URL
+/// Rewrite, Symfony, Zend and Laminas, nginx, Envoy. Another user: what nginx, Apache,
+/// oauth2-proxy, Pomerium, Kong, Google's IAP, Azure's App Service and AWS's load balancers add for
+/// what stands behind them.
 fn is_told_by_a_proxy_as_x(rest: &str) -> bool {
     const BEGINNINGS: [&str; 10] = [
         "original-",

@@ -47,8 +47,8 @@ pub struct Credentials {
     pub signing: local_token::Key,
 }
 
-/// The state for a listener's requests. A request keeps the state that was in force when its head was
-/// complete.
+/// The state for a listener's requests. A request keeps the state that was in force when its head
+/// was complete.
 #[derive(Debug)]
 pub struct ListenerState {
     /// The listener.

@@ -24,8 +24,8 @@ use crate::telemetry::Label;
 /// The lifetime of a local token.
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 
-/// How long a session is, if no logout ends it: as long as a query of Collibra's may run by default. A
-/// response that has begun goes on beyond it.
+/// How long a session is, if no logout ends it: as long as a query of Collibra's may run by
+/// default. A response that has begun goes on beyond it.
 const SESSION_LIFE: Duration = Duration::from_secs(8 * 3_600);
 
 /// The largest body in bytes: a name, a secret and little else.

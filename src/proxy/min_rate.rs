@@ -4,8 +4,8 @@
 //! Only time in which this proxy waits for the caller counts; time in which it waits for the
 //! instance never does. A caller begins with five seconds of credit. Waiting uses it up, and each
 //! byte earns as much as it may take at the least rate, up to five minutes in all: enough for what
-//! the systems at both ends hold back, and no more however much went before. The first byte of a body
-//! that comes in chunks may take 30 seconds.
+//! the systems at both ends hold back, and no more however much went before. The first byte of a
+//! body that comes in chunks may take 30 seconds.
 
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -19,7 +19,8 @@ use crate::clock::timers;
 /// The initial credit.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The same until the first byte of a body whose length is not known: the caller may have to compute it.
+/// The same until the first byte of a body whose length is not known: the caller may have to
+/// compute it.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 
 /// The largest credit.

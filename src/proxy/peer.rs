@@ -16,9 +16,9 @@ pub struct Peer {
     /// Its address; none over a unix socket.
     pub address: Option<SocketAddr>,
     /// The names on its certificate, if it showed one; none that was not verified. The DNS names,
-    /// URIs and mail addresses among the alternative names, as they are written there; the subject's
-    /// common name only if there are no alternative names at all (RFC 9525, section 2; RFC 5280,
-    /// section 4.2.1.6).
+    /// URIs and mail addresses among the alternative names, as they are written there; the
+    /// subject's common name only if there are no alternative names at all (RFC 9525, section 2;
+    /// RFC 5280, section 4.2.1.6).
     pub certificate_names: Arc<[String]>,
     /// The server that it asked a forward listener for, and means with every request.
     pub tunnel: Option<Arc<Tunnel>>,

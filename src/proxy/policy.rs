@@ -137,8 +137,8 @@ pub(super) fn methods(
     Some(methods)
 }
 
-/// Whether a parameter of this name stands for the method: `_method`, without regard to case, and as
-/// PHP reads names (spaces before it are cut; a dot, a space and a bracket are an underscore).
+/// Whether a parameter of this name stands for the method: `_method`, without regard to case, and
+/// as PHP reads names (spaces before it are cut; a dot, a space and a bracket are an underscore).
 pub(super) fn is_method_parameter(name: &str) -> bool {
     let name = name.trim_start().split('\0').next().unwrap_or_default();
     let Some((first, rest)) = name.as_bytes().split_first() else {

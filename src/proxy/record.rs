@@ -1,6 +1,7 @@
 //! The record of a request that has ended: counted in the metrics, logged as one line, and its span
-//! closed. Never a query, a body, or a header value but the caller's address as trusted proxies tell it
-//! and, if that is wanted, its user agent. The line is formatted and written on a thread of its own.
+//! closed. Never a query, a body, or a header value but the caller's address as trusted proxies
+//! tell it and, if that is wanted, its user agent. The line is formatted and written on a thread of
+//! its own.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! A tunnel to a host that is no instance: bytes go through untouched, both ways.
 //!
-//! No tunnel leads to this machine, to a link-local address (where clouds serve credentials), or to an
-//! address of this process: a caller could otherwise reach, through this proxy, services that trust
-//! this machine. The addresses are judged after the name was resolved.
+//! No tunnel leads to this machine, to a link-local address (where clouds serve credentials), or to
+//! an address of this process: a caller could otherwise reach, through this proxy, services that
+//! trust this machine. The addresses are judged after the name was resolved.
 //!
-//! A tunnel ends when both sides have, when nothing moved for [`IDLE`], or at a drain, as soon as it is
-//! silent for a second.
+//! A tunnel ends when both sides have, when nothing moved for [`IDLE`], or at a drain, as soon as
+//! it is silent for a second.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -102,8 +102,8 @@ impl Tls {
             })?;
         offer(&mut config);
         if client_ca.is_some() {
-            // a resumed session has the certificate that its first handshake verified, and it may have
-            // expired or been revoked since
+            // a resumed session has the certificate that its first handshake verified, and it may
+            // have expired or been revoked since
             config.session_storage = Arc::new(NoServerSessionStorage {});
         } else {
             config.ticketer = Ticketer::new().map_err(Error::Unusable)?;

@@ -16,8 +16,8 @@ use crate::secret::Secret;
 /// The largest body in bytes: a list of many thousand clients.
 pub const MAX_BODY: usize = 8 << 20;
 
-/// The same for one client, or for a refusal: it is parsed into a map, which can take 80 times as much
-/// memory.
+/// The same for one client, or for a refusal: it is parsed into a map, which can take 80 times as
+/// much memory.
 const MAX_ONE: usize = 64 << 10;
 
 /// A complete HTTP response.

@@ -103,7 +103,8 @@ impl RegistrationClient {
     /// Updates a client. If the response contains a secret, it may be a new one.
     ///
     /// # Errors
-    /// [`Error`]; [`Kind::may_have_succeeded`] says whether the update may have been applied nevertheless.
+    /// [`Error`]; [`Kind::may_have_succeeded`] says whether the update may have been applied
+    /// nevertheless.
     pub async fn update(
         &self,
         by: &Authorization,

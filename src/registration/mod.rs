@@ -1,7 +1,8 @@
 //! Collibra's Client Registration and Client Management API (RFC 7591, and RFC 7592 in part):
 //! lists, registers, reads, updates and deletes registered applications.
 //!
-//! [`client`] makes the calls, [`answer`] interprets the responses (pure), [`error`] classifies failures. The caller passes an [`Authorization`] with each call.
+//! [`client`] makes the calls, [`answer`] interprets the responses (pure), [`error`] classifies
+//! failures. The caller passes an [`Authorization`] with each call.
 //!
 //! Guarantees: one call is one request. A client's secret is only ever in a [`Secret`]. No message
 //! and no `Debug` contains a secret that was sent. Collibra does not document whether an update

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Map, Value, json};
 
 use super::clock::Reading;
-use super::unique::Unique;
+use super::random;
 
 /// The most assets that a simulator starts with.
 const SEEDED: u64 = 10_000;
@@ -133,11 +133,11 @@ pub(super) struct Catalogue {
 
 impl Catalogue {
     /// One community, two domains, and one asset per row.
-    pub(super) fn seeded(rows: u64, unique: &Unique, now: Reading) -> Self {
+    pub(super) fn seeded(rows: u64, now: Reading) -> Self {
         let mut catalogue = Self::default();
         let mut add = |kind, name: String| {
             let fields = Map::from_iter([("name".to_owned(), Value::from(name))]);
-            catalogue.create(kind, fields, unique, now);
+            catalogue.create(kind, fields, now);
         };
         add(Kind::Community, "Data Governance Council".to_owned());
         add(Kind::Domain, "Business Glossary".to_owned());
@@ -160,12 +160,11 @@ impl Catalogue {
         &mut self,
         kind: Kind,
         mut sent: Map<String, Value>,
-        unique: &Unique,
         now: Reading,
     ) -> Value {
         let id = match sent.get("id").and_then(Value::as_str) {
             Some(id) => id.to_owned(),
-            None => unique.uuid(),
+            None => random::uuid(),
         };
         let mut made = json!({
             "id": id,

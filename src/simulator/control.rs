@@ -1,13 +1,15 @@
 //! `/_simulator/…`: the control calls. They need no token, and no proxy forwards them.
 
+use axum::body::Body;
+use axum::response::IntoResponse;
+use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
-use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::body;
 use super::faults::{Order, Refused};
-use super::reply::{self, Payload, Reply};
+use super::reply::{self, Reply};
 use super::world::World;
 
 /// The prefix of every control path.
@@ -24,25 +26,20 @@ struct Revoke {
 }
 
 /// Answers a control call.
-pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(world: &World, request: Request<Body>) -> Reply {
     let (head, body) = request.into_parts();
     let name = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     match (head.method.as_str(), name) {
-        ("GET", "state") => match serde_json::to_value(world.state()) {
-            Ok(state) => reply::json(StatusCode::OK, &state),
-            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
-        },
-        ("GET", "openapi.json") => {
-            reply::of_type(StatusCode::OK, "application/json", Payload::whole(OPENAPI))
-        }
+        ("GET", "state") => reply::json(StatusCode::OK, world.state()),
+        ("GET", "openapi.json") => ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response(),
         ("POST", "revoke") => revoke(world, body).await,
         ("POST", "faults") => match set_fault(world, body).await {
-            Ok(()) => reply::json(StatusCode::OK, &json!({ "ok": true })),
+            Ok(()) => reply::json(StatusCode::OK, json!({ "ok": true })),
             Err(refused) => refuse(StatusCode::BAD_REQUEST, &refused),
         },
         ("POST", "reset") => {
             world.reset();
-            reply::json(StatusCode::OK, &json!({ "ok": true }))
+            reply::json(StatusCode::OK, json!({ "ok": true }))
         }
         (_, "state" | "openapi.json" | "revoke" | "faults" | "reset") => refuse(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -55,14 +52,14 @@ pub(super) async fn answer(world: &World, request: Request<Incoming>) -> Reply {
     }
 }
 
-async fn set_fault(world: &World, body: Incoming) -> Result<(), Refused> {
+async fn set_fault(world: &World, body: Body) -> Result<(), Refused> {
     let order: Order = body::json(body).await?;
     world
         .faults()
         .set(order, world.settings.speed, world.now().steady)
 }
 
-async fn revoke(world: &World, body: Incoming) -> Reply {
+async fn revoke(world: &World, body: Body) -> Reply {
     let asked = match body::keep(body).await {
         Ok(empty) if empty.is_empty() => Ok(Revoke::default()),
         Ok(json) => serde_json::from_slice(&json).map_err(body::Unusable::from),
@@ -79,9 +76,9 @@ async fn revoke(world: &World, body: Incoming) -> Reply {
         return refuse(StatusCode::NOT_FOUND, &"there is no such client");
     }
     let revoked = issuer.revoke(client.as_deref(), world.now().steady);
-    reply::json(StatusCode::OK, &json!({ "revoked": revoked }))
+    reply::json(StatusCode::OK, json!({ "revoked": revoked }))
 }
 
 fn refuse(status: StatusCode, why: &impl std::fmt::Display) -> Reply {
-    reply::json(status, &json!({ "error": why.to_string() }))
+    reply::json(status, json!({ "error": why.to_string() }))
 }

@@ -1,5 +1,9 @@
 //! Strict decoding of `application/x-www-form-urlencoded` (RFC 6749, appendix B).
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
 /// A percent sign without two hexadecimal digits, or bytes that are not UTF-8.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a % that is not followed by two hexadecimal digits, or bytes that are not UTF-8")]
@@ -10,7 +14,11 @@ pub(super) struct Malformed;
 /// # Errors
 /// [`Malformed`], where a lenient decoder would guess.
 pub(super) fn decode(text: &[u8]) -> Result<String, Malformed> {
-    unescape(text, true)
+    let spaced: Vec<u8> = text
+        .iter()
+        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
+        .collect();
+    unescape(&spaced)
 }
 
 /// Decodes a segment of a path: `+` is a plus sign (RFC 3986, section 3.3).
@@ -18,7 +26,7 @@ pub(super) fn decode(text: &[u8]) -> Result<String, Malformed> {
 /// # Errors
 /// [`Malformed`].
 pub(super) fn decode_segment(text: &str) -> Result<String, Malformed> {
-    unescape(text.as_bytes(), false)
+    unescape(text.as_bytes())
 }
 
 /// Decodes a form or query into its pairs, in order, including repeated names.
@@ -37,37 +45,14 @@ pub(super) fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
         .collect()
 }
 
-/// The first value of `name` in a query, if the query is well-formed and has it.
-pub(super) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
-    let pairs = pairs(query?.as_bytes()).ok()?;
-    pairs
-        .into_iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value)
-}
-
-fn unescape(text: &[u8], plus_is_space: bool) -> Result<String, Malformed> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.iter().copied();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let high = hex(rest.next())?;
-                let low = hex(rest.next())?;
-                high << 4 | low
-            }
-            b'+' if plus_is_space => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).map_err(|_| Malformed)
-}
-
-fn hex(digit: Option<u8>) -> Result<u8, Malformed> {
-    let value = digit
-        .and_then(|digit| char::from(digit).to_digit(16))
-        .ok_or(Malformed)?;
-    u8::try_from(value).map_err(|_| Malformed)
+/// Decodes `%XX`, every one of which must be complete.
+fn unescape(text: &[u8]) -> Result<String, Malformed> {
+    let complete = text.split(|byte| *byte == b'%').skip(1).all(|after| {
+        let digits = after.get(..2).unwrap_or_default();
+        digits.len() == 2 && digits.iter().all(u8::is_ascii_hexdigit)
+    });
+    let decoded = percent_decode(text).decode_utf8().ok().filter(|_| complete);
+    decoded.map(Cow::into_owned).ok_or(Malformed)
 }
 
 #[cfg(test)]

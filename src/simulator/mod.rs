@@ -22,9 +22,9 @@ mod credentials;
 mod faults;
 mod form;
 mod issuer;
-mod multipart;
 mod outage;
 mod pool;
+mod random;
 mod reply;
 mod server;
 mod state;
@@ -32,7 +32,6 @@ mod state;
 mod tests;
 mod tls;
 mod token_endpoint;
-mod unique;
 mod wire;
 mod world;
 

@@ -1,14 +1,15 @@
 //! Carries out a fault: what is sent instead of the response.
 
+use axum::body::Body;
+use axum::response::{Html, IntoResponse};
 use bytes::Bytes;
-use http::header::{HOST, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderMap, StatusCode};
-use hyper::body::Incoming;
 use serde_json::json;
 
 use super::body;
 use super::faults::{Endpoint, Outage};
-use super::reply::{self, Payload, Reply};
+use super::reply::{self, Reply};
 use super::wire::Line;
 use super::world::World;
 
@@ -28,7 +29,7 @@ pub(super) struct Hit<'a> {
     /// Its headers.
     pub(super) headers: &'a HeaderMap,
     /// Its body, if it was not read yet.
-    pub(super) body: Option<Incoming>,
+    pub(super) body: Option<Body>,
 }
 
 /// Sends what the fault demands, possibly nothing.
@@ -37,7 +38,7 @@ pub(super) async fn carry_out(world: &World, outage: &Outage, hit: Hit<'_>) -> R
         && !matches!(outage, Outage::Hang | Outage::Reset)
     {
         // unread data would turn the end of the connection into a reset
-        body::count(unread).await;
+        body::drain(unread).await;
     }
     match outage {
         Outage::Status(status, retry_after) => {
@@ -52,12 +53,8 @@ pub(super) async fn carry_out(world: &World, outage: &Outage, hit: Hit<'_>) -> R
             hit.line.close();
             std::future::pending().await
         }
-        Outage::Empty => reply::empty(StatusCode::OK),
-        Outage::Html => reply::of_type(
-            StatusCode::OK,
-            "text/html; charset=utf-8",
-            Payload::whole(LOGIN_PAGE),
-        ),
+        Outage::Empty => StatusCode::OK.into_response(),
+        Outage::Html => Html(LOGIN_PAGE).into_response(),
         Outage::Truncate => truncated(hit.line.clone()),
         Outage::Oversized => oversized(),
         Outage::Redirect => elsewhere(world, hit.headers),
@@ -95,9 +92,13 @@ fn status_reply(
 fn truncated(line: Line) -> Reply {
     let whole =
         r#"{"access_token":"bm90IGEgdG9rZW4gYXQgYWxs","token_type":"Bearer","expires_in":299}"#;
-    let mut half = Some(Bytes::from_static(&whole.as_bytes()[..whole.len() / 2]));
-    let body = Payload::sized(whole.len() as u64, Box::new(move || half.take())).cut(line);
-    reply::of_type(StatusCode::OK, "application/json", body)
+    let half = Bytes::from_static(&whole.as_bytes()[..whole.len() / 2]);
+    let headers = [
+        (CONTENT_TYPE, "application/json".to_owned()),
+        (CONTENT_LENGTH, whole.len().to_string()),
+    ];
+    let body = reply::generated(std::iter::once(half), None, Some(line));
+    (headers, body).into_response()
 }
 
 fn oversized() -> Reply {
@@ -106,7 +107,7 @@ fn oversized() -> Reply {
         "token_type": "Bearer",
         "expires_in": 299,
     });
-    reply::json(StatusCode::OK, &body)
+    reply::json(StatusCode::OK, body)
 }
 
 fn elsewhere(world: &World, headers: &HeaderMap) -> Reply {
@@ -115,5 +116,5 @@ fn elsewhere(world: &World, headers: &HeaderMap) -> Reply {
         Some(host) => format!("{scheme}://{host}/moved/here"),
         None => "/moved/here".to_owned(),
     };
-    reply::with_header(reply::empty(StatusCode::FOUND), LOCATION, &location)
+    reply::with_header(StatusCode::FOUND.into_response(), LOCATION, &location)
 }

@@ -1,131 +1,54 @@
 //! Responses, and bodies that are generated while they are sent.
 
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::Json;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use serde_json::{Value, json};
-use tokio::time::Sleep;
+use futures_util::stream;
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::json;
 
 use super::wire::Line;
 
 /// A response of the simulator.
-pub(super) type Reply = Response<Payload>;
+pub(super) type Reply = Response;
 
-/// Generates the next piece of a body; `None` at its end.
-pub(super) type Producer = Box<dyn FnMut() -> Option<Bytes> + Send>;
-
-/// A body of pieces, generated as fast as the peer reads.
-pub(super) struct Payload {
-    next: Producer,
-    length: Option<u64>,
-    cut: Option<Line>,
+/// A body of `pieces`, generated as fast as the peer reads, with a pause after each of them. It is
+/// chunked unless the response has a `Content-Length`. With `cut` the connection breaks after the
+/// last piece, instead of the body's end.
+pub(super) fn generated(
+    pieces: impl Iterator<Item = Bytes> + Send + 'static,
     pause: Option<Duration>,
-    pausing: Option<Pin<Box<Sleep>>>,
-}
-
-impl Payload {
-    /// A body that is in memory.
-    pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        let length = bytes.len() as u64;
-        let mut rest = Some(bytes).filter(|bytes| !bytes.is_empty());
-        Self::sized(length, Box::new(move || rest.take()))
-    }
-
-    /// A body with a `Content-Length`.
-    pub(super) fn sized(length: u64, next: Producer) -> Self {
-        Self {
-            length: Some(length),
-            ..Self::chunked(next)
-        }
-    }
-
-    /// A chunked body, without an announced length.
-    pub(super) fn chunked(next: Producer) -> Self {
-        Self {
-            next,
-            length: None,
-            cut: None,
-            pause: None,
-            pausing: None,
-        }
-    }
-
-    /// Breaks the connection after the last piece, instead of ending the body.
-    pub(super) fn cut(mut self, line: Line) -> Self {
-        self.cut = Some(line);
-        self
-    }
-
-    /// Pauses this long after each piece.
-    pub(super) fn paced(mut self, pause: Option<Duration>) -> Self {
-        self.pause = pause;
-        self
-    }
-}
-
-impl Body for Payload {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(sleep) = &mut self.pausing {
-            ready!(sleep.as_mut().poll(cx));
-            self.pausing = None;
-        }
-        match ((self.next)(), &self.cut) {
-            (Some(piece), _) => {
-                self.pausing = self.pause.map(|pause| Box::pin(tokio::time::sleep(pause)));
-                Poll::Ready(Some(Ok(Frame::data(piece))))
+    cut: Option<Line>,
+) -> Body {
+    let started = (pieces, None, cut);
+    Body::from_stream(stream::unfold(
+        started,
+        move |(mut pieces, wait, cut)| async move {
+            if let Some(wait) = wait {
+                tokio::time::sleep(wait).await;
             }
-            (None, None) => Poll::Ready(None),
-            (None, Some(line)) => {
-                // hyper flushes after this, and the wire breaks the connection then
-                line.close();
-                Poll::Pending
+            match (pieces.next(), &cut) {
+                (Some(piece), _) => Some((Ok::<_, Infallible>(piece), (pieces, pause, cut))),
+                (None, None) => None,
+                (None, Some(line)) => {
+                    // hyper flushes after this, and the wire breaks the connection then
+                    line.close();
+                    std::future::pending().await
+                }
             }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.length == Some(0) && self.cut.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.length
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-/// A response with this content type and body.
-pub(super) fn of_type(status: StatusCode, content_type: &'static str, body: Payload) -> Reply {
-    let mut reply = Response::new(body);
-    *reply.status_mut() = status;
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    reply
+        },
+    ))
 }
 
 /// A JSON response.
-pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
-    of_type(status, "application/json", Payload::whole(body.to_string()))
-}
-
-/// A response without a body.
-pub(super) fn empty(status: StatusCode) -> Reply {
-    let mut reply = Response::new(Payload::whole(Bytes::new()));
-    *reply.status_mut() = status;
-    reply
+pub(super) fn json(status: StatusCode, body: impl Serialize) -> Reply {
+    (status, Json(body)).into_response()
 }
 
 /// An error in the REST API's format.
@@ -137,7 +60,7 @@ pub(super) fn api_error(status: StatusCode, code: &str, message: &str) -> Reply 
         "userMessage": message,
         "helpMessage": "This answer comes from a simulated Collibra.",
     });
-    json(status, &body)
+    json(status, body)
 }
 
 /// An error in the authorization server's format (RFC 6749, section 5.2).
@@ -147,7 +70,7 @@ pub(super) fn oauth_error(status: StatusCode, code: &str, description: &str) -> 
         "error_description": description,
         "error_uri": "https://datatracker.ietf.org/doc/html/rfc6749#section-5.2",
     });
-    not_stored(json(status, &body))
+    not_stored(json(status, body))
 }
 
 /// Forbids caching (RFC 6749, section 5.1).

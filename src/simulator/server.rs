@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use http::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -14,9 +14,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 
 use super::reply::Reply;
-use super::wire::{Line, Stream, Wire};
+use super::wire::{Line, Wire};
 use super::world::World;
 use super::{api, control, token_endpoint};
 
@@ -70,25 +71,25 @@ async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, world: Arc<World>)
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
     let stream = match tls {
-        None => Stream::Plain(tcp),
+        None => Either::Left(tcp),
         Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(tcp)).await {
-            Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+            Ok(Ok(stream)) => Either::Right(Box::new(stream)),
             Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => return tracing::debug!("a TLS handshake took too long"),
         },
     };
     let line = Line::default();
     let wire = TokioIo::new(Wire::new(stream, line.clone()));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<_>| {
         let (world, line) = (world.clone(), line.clone());
-        async move { Ok::<_, Infallible>(route(&world, &line, request).await) }
+        async move { Ok::<_, Infallible>(route(&world, &line, request.map(Body::new)).await) }
     });
     if let Err(error) = http1::Builder::new().serve_connection(wire, service).await {
         tracing::debug!(%error, "a connection ended early");
     }
 }
 
-async fn route(world: &Arc<World>, line: &Line, request: Request<Incoming>) -> Reply {
+async fn route(world: &Arc<World>, line: &Line, request: Request<Body>) -> Reply {
     match request.uri().path() {
         token_endpoint::PATH => token_endpoint::answer(world, line, request).await,
         path if path.starts_with(control::PREFIX) => control::answer(world, request).await,

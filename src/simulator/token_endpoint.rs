@@ -3,10 +3,10 @@
 //! It authenticates the client first, then checks the request. The pool comes last, so that only a
 //! valid request takes a token.
 
+use axum::body::Body;
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
-use hyper::body::Incoming;
 use serde_json::{Map, Value};
 
 use super::body;
@@ -14,6 +14,7 @@ use super::credentials::{Authorization, Pair};
 use super::faults::{Change, Endpoint, Fault, Kind};
 use super::form;
 use super::outage::{self, Hit};
+use super::random;
 use super::reply::{self, Reply};
 use super::wire::Line;
 use super::world::World;
@@ -22,7 +23,7 @@ use super::world::World;
 pub(super) const PATH: &str = "/rest/oauth/v2/token";
 
 /// Answers a token request.
-pub(super) async fn answer(world: &World, line: &Line, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(world: &World, line: &Line, request: Request<Body>) -> Reply {
     world.count_request(Endpoint::Token);
     let (head, body) = request.into_parts();
     let hit = |body| Hit {
@@ -56,7 +57,7 @@ pub(super) async fn answer(world: &World, line: &Line, request: Request<Incoming
     }
 }
 
-async fn process(world: &World, head: &Parts, body: Incoming) -> Result<String, Refusal> {
+async fn process(world: &World, head: &Parts, body: Body) -> Result<String, Refusal> {
     if head.method != Method::POST {
         return Err(Refusal::Method);
     }
@@ -230,7 +231,7 @@ impl Form {
 }
 
 fn issue(world: &World, client: &str) -> Result<String, Refusal> {
-    let token = world.unique.token();
+    let token = random::token();
     match world.issuer().issue(client, &token, world.now().steady) {
         Ok(true) => Ok(token),
         Ok(false) => Err(Refusal::InvalidClient { by_header: false }),
@@ -259,5 +260,5 @@ fn granted(world: &World, token: &str, change: Option<&Change>) -> Reply {
     if let Some(expires_in) = expires_in {
         add("expires_in", expires_in);
     }
-    reply::not_stored(reply::json(StatusCode::OK, &Value::Object(fields)))
+    reply::not_stored(reply::json(StatusCode::OK, fields))
 }

@@ -8,7 +8,6 @@ use super::clock::{self, Reading};
 use super::faults::{Endpoint, Fault, Faults};
 use super::issuer::{Issuer, Rules};
 use super::state::State;
-use super::unique::Unique;
 
 /// The settings, in real time.
 pub(super) struct Settings {
@@ -32,8 +31,6 @@ pub(super) struct Settings {
 pub(super) struct World {
     /// The settings.
     pub(super) settings: Settings,
-    /// The source of new tokens and ids.
-    pub(super) unique: Unique,
     issuer: Mutex<Issuer>,
     faults: Mutex<Faults>,
     catalogue: Mutex<Catalogue>,
@@ -46,8 +43,7 @@ pub(super) struct World {
 impl World {
     /// Returns a world without history.
     pub(super) fn new(settings: Settings) -> Self {
-        let unique = Unique::default();
-        let catalogue = Catalogue::seeded(settings.rows, &unique, clock::read());
+        let catalogue = Catalogue::seeded(settings.rows, clock::read());
         Self {
             issuer: Mutex::new(Issuer::new(settings.rules)),
             faults: Mutex::default(),
@@ -57,7 +53,6 @@ impl World {
             token_requests: AtomicU64::new(0),
             faulted: AtomicU64::new(0),
             settings,
-            unique,
         }
     }
 

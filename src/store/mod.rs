@@ -1,7 +1,11 @@
 //! Stores for a client's token and pool; a store also decides which of the processes that share a
 //! client requests the next token.
 //!
-//! [`memory`] stores nothing. [`mod@file`] serves the processes of one host. [`mod@redis`] and `kubernetes` (a cargo feature) serve the proxies of a fleet. [`metered`] counts the operations of any store. [`handoff`] passes a process's state on to its successor. `shared` is what the server-backed stores have in common. [`record`] is the stored form, [`key`] the key that seals it.
+//! [`memory`] stores nothing. [`mod@file`] serves the processes of one host. [`mod@redis`] and
+//! `kubernetes` (a cargo feature) serve the proxies of a fleet. [`metered`] counts the operations
+//! of any store. [`handoff`] passes a process's state on to its successor. `shared` is what the
+//! server-backed stores have in common. [`record`] is the stored form, [`key`] the key that seals
+//! it.
 //!
 //! Guarantees: no store holds a token in the clear, or any part of a secret. Stored data is trusted
 //! only as far as [`record::open`] validates it, whoever wrote it. Undecodable data counts as

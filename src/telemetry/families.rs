@@ -112,8 +112,8 @@ macro_rules! reset {
     };
 }
 
-/// Declares the families: a field, its type, the metric's name and labels, a histogram's buckets, and
-/// the help text.
+/// Declares the families: a field, its type, the metric's name and labels, a histogram's buckets,
+/// and the help text.
 macro_rules! families {
     (
         $($section:ident {

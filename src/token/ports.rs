@@ -25,7 +25,8 @@ pub trait TokenEndpoint: fmt::Debug + Send + Sync + 'static {
     /// Requests one token (RFC 6749, section 4.4.2).
     ///
     /// # Errors
-    /// [`RequestError`] says why it failed and when the issuer accepts the next request. An implementation enforces its own timeout.
+    /// [`RequestError`] says why it failed and when the issuer accepts the next request. An
+    /// implementation enforces its own timeout.
     async fn request_token(&self) -> Result<Grant, RequestError>;
 }
 
@@ -200,7 +201,8 @@ pub trait Lease: fmt::Debug + Send + Sync {
     /// Replaces the stored record. A lower generation never replaces a higher one.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the record cannot be written, [`StoreError::Conflict`] if the lease was lost or a higher generation is stored.
+    /// [`StoreError::Unavailable`] if the record cannot be written, [`StoreError::Conflict`] if the
+    /// lease was lost or a higher generation is stored.
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError>;
 }
 

@@ -185,9 +185,9 @@ impl Renewal {
         action
     }
 
-    /// Makes the next request due at `now`, because an operator wants the token of this `generation`
-    /// replaced. Call it only between [`Action::WaitUntil`] and the next event, which may be
-    /// [`Event::Time`].
+    /// Makes the next request due at `now`, because an operator wants the token of this
+    /// `generation` replaced. Call it only between [`Action::WaitUntil`] and the next event, which
+    /// may be [`Event::Time`].
     ///
     /// # Errors
     /// [`NotNow`] if no request is allowed now, or the token was replaced meanwhile.

@@ -492,8 +492,8 @@ impl Schedule {
         is_allowed
     }
 
-    /// Makes a request due at `now`, if the pool and the share allow it: an operator wants the token
-    /// replaced.
+    /// Makes a request due at `now`, if the pool and the share allow it: an operator wants the
+    /// token replaced.
     ///
     /// # Errors
     /// How long until one is allowed. Then nothing has changed.

@@ -148,8 +148,8 @@ fn seconds(span: Duration) -> u64 {
 /// Sends [`Orders`] to an engine, which runs until its last sender is dropped.
 pub type Control = mpsc::UnboundedSender<Order>;
 
-/// Makes the engine behind `engine` and `slot` request a new token at once. The current token stays in
-/// use until then. Returns the generation of the current token; 0: none.
+/// Makes the engine behind `engine` and `slot` request a new token at once. The current token stays
+/// in use until then. Returns the generation of the current token; 0: none.
 ///
 /// # Errors
 /// [`NotNow`] if it does not. Then nothing has changed.
@@ -316,8 +316,8 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     }
 }
 
-/// Writes a note to the log. A failed request is logged if it is `repeated`: the number of failures since
-/// the last line about them.
+/// Writes a note to the log. A failed request is logged if it is `repeated`: the number of failures
+/// since the last line about them.
 fn log(client: &str, note: &Note, repeated: Option<u32>) {
     match note {
         Note::Received { token, took, ahead } => info!(

@@ -72,8 +72,8 @@ fn run(until: f64, weather: impl FnMut(f64) -> Weather, random: impl FnMut() -> 
     run_disturbed(until, weather, random, 0.0)
 }
 
-/// As [`run`], but a share of `disturbed` of all waits is cut short: the API rejects the token, an operator
-/// wants a new one, or the process restarts and adopts the stored state.
+/// As [`run`], but a share of `disturbed` of all waits is cut short: the API rejects the token, an
+/// operator wants a new one, or the process restarts and adopts the stored state.
 fn run_disturbed(
     until: f64,
     mut weather: impl FnMut(f64) -> Weather,

@@ -1,5 +1,5 @@
-//! What an operator does to a running proxy from beside it: a new token, another log level, a look at
-//! the configuration.
+//! What an operator does to a running proxy from beside it: a new token, another log level, a look
+//! at the configuration.
 
 use std::net::SocketAddr;
 

@@ -3,7 +3,6 @@
 
 mod commands;
 mod killed;
-mod load;
 mod openapi;
 mod relay;
 mod rotation;
@@ -12,12 +11,15 @@ mod secrecy;
 mod to_kubernetes;
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::load::{Load, Pace};
 use crate::support::process::{self, Ended};
 use crate::support::{Proxy, Simulator};
 
@@ -135,6 +137,17 @@ impl Rig {
 
 const CREDENTIALS_FILE: &str = "credentials_file = \"both.json\"";
 const TWO_FILES: &str = "client_id_file = \"id\"\nclient_secret_file = \"secret\"";
+
+/// Apps that call each of `proxies` so many times a second.
+fn apps(proxies: &[SocketAddr], a_second: u32) -> Load {
+    let callers = 10;
+    let pace = Pace {
+        callers,
+        every: Duration::from_secs(1) * callers / a_second,
+        ..Pace::default()
+    };
+    Load::start(proxies, pace)
+}
 
 /// Runs `clients` with these arguments.
 fn clients<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Ended {

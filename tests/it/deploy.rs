@@ -1,6 +1,13 @@
 //! The files in `deploy` are correct: every object that Kustomize and the Helm chart render is
 //! valid for Kubernetes, complies with the restricted profile, and starts the program with a valid
 //! configuration. So are the files for a host.
+//!
+//! A new kind of object goes to `shape.rs`; a new overlay or value to the snapshots in
+//! `kustomize.rs` and `chart.rs`, and to a row in `docs/start.md`. `containers.rs` runs the image's
+//! root with the Dockerfile's variables; `attempt.rs` reads what `try.sh` would apply. A new file
+//! of the image goes to `deploy/rootfs.sh` and the list in `image.rs`, and code that requests use
+//! often to the training run, `deploy/train.sh`. The Debian package is tested by hand:
+//! `deploy/debian/build.sh`, then install, upgrade and remove it.
 
 mod attempt;
 mod build;

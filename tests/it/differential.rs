@@ -2,7 +2,8 @@
 //! corpus. Their responses and the requests that reach the instance are compared.
 //!
 //! ```sh
-//! COLLIBRA_AUTH_PROXY_OTHER=/path/of/the/other cargo test --test it differential -- --ignored --nocapture
+//! COLLIBRA_AUTH_PROXY_OTHER=/path/of/the/other \
+//!     cargo test --test it differential -- --ignored --nocapture
 //! ```
 //!
 //! A difference is a line like `summary: 400 bad-request, closed, 0 seen -> 200, kept, 1 seen`, the
@@ -26,8 +27,8 @@ use outcome::Outcome;
 /// Intended differences: the start of the line, and the reason.
 const EXPECTED: &[(&str, &str)] = &[];
 
-/// How long a proxy may be silent before it counts as waiting: in the first attempt, and in the ones
-/// after a difference, so that a busy machine causes none.
+/// How long a proxy may be silent before it counts as waiting: in the first attempt, and in the
+/// ones after a difference, so that a busy machine causes none.
 const SILENCES: [Duration; 3] = [
     Duration::from_millis(250),
     Duration::from_secs(1),

@@ -1,10 +1,11 @@
 //! Peers that answer without end: what is read of each is bounded, and the memory with it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+
+use kit::listener::Listener;
 
 use crate::support::process::{command, run};
 use crate::support::{Proxy, Simulator, file, http, until};
@@ -19,6 +20,7 @@ const GROWTH: u64 = 64 << 10;
 struct Endless {
     address: SocketAddr,
     sent: Arc<AtomicU64>,
+    _listener: Listener,
 }
 
 /// What is sent: a beginning, and what follows it again and again.
@@ -27,17 +29,14 @@ type Flood = (Vec<u8>, Vec<u8>);
 impl Endless {
     /// One that sends what `flood` gives for the first bytes of a connection.
     fn start(flood: impl Fn(&str) -> Flood + Send + Sync + 'static) -> Endless {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let sent = Arc::new(AtomicU64::new(0));
-        let (count, flood) = (Arc::clone(&sent), Arc::new(flood));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (count, flood) = (Arc::clone(&count), Arc::clone(&flood));
-                thread::spawn(move || pour(stream.unwrap(), &*flood, &count));
-            }
-        });
-        Endless { address, sent }
+        let count = Arc::clone(&sent);
+        let listener = Listener::start(move |stream| pour(stream, &flood, &count));
+        Endless {
+            address: listener.address,
+            sent,
+            _listener: listener,
+        }
     }
 
     /// One that answers every HTTP request with 200 and `x` without end.

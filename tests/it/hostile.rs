@@ -3,7 +3,10 @@
 //! understood where one was answered. No request arrives without exactly the one token. No byte of
 //! one caller appears in another's response.
 //!
-//! To add a case, add a line to one of the tables in `hostile/`, and what it expects.
+//! To add a case, add a line to one of the tables in `hostile/`, and what it expects; `case.rs`
+//! describes the syntax, and mutations use the case too. Another spelling of a denied path goes to
+//! `SPELLINGS` in `paths.rs`, another reading to `WAYS` in `support/lenient.rs`, an invariant of
+//! forwarded requests to `held_against` in `support/recorder.rs`.
 
 mod allowed;
 pub(crate) mod case;

@@ -54,8 +54,6 @@ mod forward_mode;
 #[cfg(test)]
 mod forward_proxy;
 #[cfg(test)]
-mod fuzz_corpora;
-#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod http2_upstream;

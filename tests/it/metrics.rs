@@ -1,5 +1,5 @@
-//! The metrics of the running program: their documentation, how many series there are, and how large
-//! a scrape is.
+//! The metrics of the running program: their documentation, how many series there are, and how
+//! large a scrape is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

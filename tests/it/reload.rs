@@ -6,10 +6,10 @@ mod credentials;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::load::{Load, Pace};
 use crate::support::proxy::message;
 use crate::support::wait::now;
 use crate::support::{Connection, Proxy, Simulator, until};
@@ -92,60 +92,27 @@ fn times_said(proxy: &Proxy, said: &str) -> usize {
 }
 
 /// Apps that send about 200 calls a second, half of them on new connections.
-struct Apps {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    threads: Vec<JoinHandle<()>>,
-}
+struct Apps(Load);
 
 impl Apps {
     fn start(proxy: &Proxy) -> Apps {
-        let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicUsize::new(0));
-        let address = proxy.address;
-        let app = |nth: usize| {
-            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-            std::thread::spawn(move || {
-                let mut kept = Connection::open(address);
-                while !stop.load(Ordering::Relaxed) {
-                    let start = now();
-                    if nth.is_multiple_of(2) {
-                        kept = Connection::open(address);
-                    }
-                    let answer = kept.get(address, "/rest/2.0/application/info");
-                    assert_eq!(answer.status, 200, "{}", answer.text());
-                    assert!(start.elapsed() < Duration::from_secs(5), "it had to wait");
-                    if answer.header("connection") == Some("close") {
-                        kept = Connection::open(address);
-                    }
-                    answered.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(40));
-                }
-            })
+        let pace = Pace {
+            callers: 8,
+            every: Duration::from_millis(40),
+            fresh: 2,
+            ..Pace::default()
         };
-        let threads = (0..8).map(app).collect();
-        Apps {
-            stop,
-            answered,
-            threads,
-        }
+        Apps(Load::start(&[proxy.address], pace))
     }
 
     /// Waits for `more` responses.
-    fn answered(&self, more: usize) {
-        let enough = self.answered.load(Ordering::Relaxed) + more;
-        until("the apps' answers", || {
-            let lost = self.threads.iter().any(JoinHandle::is_finished);
-            let answered = self.answered.load(Ordering::Relaxed);
-            (lost || answered >= enough).then_some(())
-        });
+    fn answered(&self, more: u64) {
+        self.0.answered(more);
     }
 
-    /// Stops them, and asserts that no call failed.
+    /// Stops them, and asserts that no call failed or had to wait.
     fn lost_nothing(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for app in self.threads {
-            app.join().expect("an app lost a call");
-        }
+        let longest = self.0.lost_nothing().longest;
+        assert!(longest < Duration::from_secs(5), "{longest:?}");
     }
 }

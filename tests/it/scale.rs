@@ -2,7 +2,6 @@
 //! never uses an expired token, and is not without one for longer than the faults explain. `cargo
 //! bench --bench scale` does the same with 10,000.
 
-#[path = "../../benches/virtual_fleet/mod.rs"]
 mod virtual_fleet;
 
 use virtual_fleet::{HOURS, Hour, Plan, a_bad_day, run};

@@ -1,5 +1,5 @@
-//! The status page in a real browser: it moves, tells what goes wrong and when it is over, says when
-//! nobody answers, and everybody can read it. Left out, and said, where there is no Chromium.
+//! The status page in a real browser: it moves, tells what goes wrong and when it is over, says
+//! when nobody answers, and everybody can read it. Left out, and said, where there is no Chromium.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -78,8 +78,8 @@ impl Demo {
         simulator::control(self.collibra, "revoke", "");
     }
 
-    /// Waits until the proxy knows something of its client, and then at most [`SOON`] until the page
-    /// shows it.
+    /// Waits until the proxy knows something of its client, and then at most [`SOON`] until the
+    /// page shows it.
     fn shows(
         &self,
         browser: &mut Browser,

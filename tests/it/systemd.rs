@@ -8,7 +8,8 @@ use std::process::Command;
 use crate::support::process::{Ended, Process, run};
 use crate::support::until;
 
-/// What every script begins with: the service's name, its main process, and waiting for a condition.
+/// What every script begins with: the service's name, its main process, and waiting for a
+/// condition.
 const PRELUDE: &str = r#"
 set -euo pipefail
 service=collibra-auth-proxy

@@ -14,8 +14,8 @@ const LARGE: (usize, usize) = (200, 50);
 /// What a terminal showed of a program.
 struct Shown(Value);
 
-/// Runs the program with `words` on a terminal of the usual size until it shows all of `until`, then
-/// on a large one if it is resized, and types `keys`.
+/// Runs the program with `words` on a terminal of the usual size until it shows all of `until`,
+/// then on a large one if it is resized, and types `keys`.
 fn shown(words: &[&str], until: &[&str], is_resized: bool, keys: &str) -> Shown {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = top.join("target/python/bin/python");

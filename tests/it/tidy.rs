@@ -1,6 +1,7 @@
 //! The rules of the source: which module may import which (the floors), and the form of every file.
 //! `CONTRIBUTING.md` describes them.
 
+mod contributing;
 mod floors;
 mod paths;
 
@@ -9,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 /// The maximum length of a file, including its tests.
 const MAX_LINES: usize = 700;
+
+/// The maximum width of a comment, in characters. Stable rustfmt does not wrap comments.
+const MAX_COMMENT: usize = 100;
 
 /// A file of the project: its path from the root, with `/`, and its text.
 struct File {
@@ -72,6 +76,18 @@ fn look(file: &File) -> Vec<String> {
         faults.push(format!(
             "{}: has {lines} lines, more than {MAX_LINES}: divide it",
             file.path
+        ));
+    }
+    let comments = |line: &&str| line.trim_start().starts_with("//") && !line.contains("://");
+    let wide = file.text.lines().filter(comments);
+    if let Some(line) = wide
+        .into_iter()
+        .find(|line| line.chars().count() > MAX_COMMENT)
+    {
+        faults.push(format!(
+            "{}: wrap this comment at {MAX_COMMENT} characters: {}",
+            file.path,
+            line.trim()
         ));
     }
     // concatenated, so that this file does not contain them
@@ -150,6 +166,9 @@ mod of_the_checks_themselves {
         assert!(look(&file("//! Fine.\n")).is_empty());
         assert_eq!(look(&file("\n//! Late.\n")).len(), 1);
         assert_eq!(look(&file(&"//!\n".repeat(701))).len(), 1);
+        let wide = format!("//! Fine.\n    // {}\n", "w".repeat(94));
+        assert_eq!(look(&file(&wide)).len(), 1);
+        assert!(look(&file(&wide.replace("www", "ww"))).is_empty());
         let marked = format!("//! {}{}\n", "TO", "DO");
         assert_eq!(look(&file(&marked)).len(), 1);
     }

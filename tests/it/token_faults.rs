@@ -10,7 +10,6 @@ mod load;
 mod rig;
 
 use std::future::Future;
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -194,7 +193,7 @@ async fn cold(fault: Fault) -> Report {
     tokio::time::sleep(FAULT).await;
 
     let tally = load.end().await;
-    let told = |got: &Got| matches!(got, Got::NoToken(seconds) if *seconds <= 2);
+    let told = |got: &Got| matches!(got, Got::NoToken { retry_after, .. } if *retry_after <= 2);
     report.check(tally.answers == 0, || {
         format!("{} were answered", tally.answers)
     });
@@ -287,13 +286,12 @@ impl Report {
 
     /// Asserts that apps are served again, and got the promised response before.
     async fn served_again(&mut self, proxy: &str) {
-        let http = http_client();
         let patience = now() + COLLIBRA_MINUTE * 5;
         while now() < patience {
-            match load::call(&http, proxy).await {
-                Got::Answer => return,
-                Got::NoToken(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Got::Failure(what) => return self.broken.push(what),
+            match load::call(proxy).await {
+                Got::Answered => return,
+                Got::NoToken { .. } => tokio::time::sleep(Duration::from_millis(20)).await,
+                Got::Failed(what) => return self.broken.push(what),
             }
         }
         self.broken.push("service is not back".to_owned());
@@ -319,23 +317,6 @@ where
         broken.extend(report.broken.iter().map(|what| format!("{name}: {what}")));
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
-}
-
-/// A client with keep-alive connections; plain HTTP only.
-fn http_client() -> reqwest::Client {
-    static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth()
-    });
-    let builder = reqwest::Client::builder().no_proxy();
-    builder
-        .tls_backend_preconfigured(TLS.clone())
-        .build()
-        .unwrap()
 }
 
 #[expect(

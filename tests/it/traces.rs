@@ -1,5 +1,5 @@
-//! Traces: a span for each request and each token request reaches a collector, as children of what the
-//! callers say; without a collector nothing changes.
+//! Traces: a span for each request and each token request reaches a collector, as children of what
+//! the callers say; without a collector nothing changes.
 
 use std::time::Duration;
 

@@ -1,66 +1,23 @@
 //! A new process replaces the old one without a failed request.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::support::load::{Load, Pace};
 use crate::support::process::Grandchild;
 use crate::support::proxy::message;
 use crate::support::wait::now;
 use crate::support::{Connection, PATIENCE, Proxy, Simulator, file, until};
 
 /// Callers without a pause, half of them with a new connection per call.
-struct Callers {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Callers {
-    fn at(address: SocketAddr) -> Callers {
-        let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicUsize::new(0));
-        let caller = |nth: usize| {
-            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
-            std::thread::spawn(move || {
-                let mut kept = Connection::open(address);
-                while !stop.load(Ordering::Relaxed) {
-                    let answer = kept.get(address, "/rest/2.0/application/info");
-                    assert_eq!((answer.status, answer.whole), (200, true));
-                    if nth.is_multiple_of(2) || answer.header("connection") == Some("close") {
-                        kept = Connection::open(address);
-                    }
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-        };
-        let threads = (0..16).map(caller).collect();
-        Callers {
-            stop,
-            answered,
-            threads,
-        }
-    }
-
-    /// Waits for `more` responses.
-    fn answered(&self, more: usize) {
-        let enough = self.answered.load(Ordering::Relaxed) + more;
-        until("the callers' answers", || {
-            let failed = self.threads.iter().any(JoinHandle::is_finished);
-            (failed || self.answered.load(Ordering::Relaxed) >= enough).then_some(())
-        });
-    }
-
-    /// Stops them, and asserts that no call failed. Returns the number of responses.
-    fn lost_nothing(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().expect("a caller lost a call");
-        }
-        self.answered.load(Ordering::Relaxed)
-    }
+fn callers(address: SocketAddr) -> Load {
+    let pace = Pace {
+        callers: 16,
+        every: Duration::ZERO,
+        fresh: 2,
+        ..Pace::default()
+    };
+    Load::start(&[address], pace)
 }
 
 /// Replaces the proxy by a successor; returns it when the old process is gone.
@@ -100,7 +57,7 @@ fn no_call_and_no_token_is_lost_by_an_upgrade_and_a_reload() {
     let simulator = Simulator::start();
     let mut proxy = Proxy::to(&simulator.url()).start();
     proxy.has_token();
-    let callers = Callers::at(proxy.address);
+    let callers = callers(proxy.address);
     let begun = now();
     callers.answered(2000);
     let successor = upgrade(&mut proxy);
@@ -110,7 +67,7 @@ fn no_call_and_no_token_is_lost_by_an_upgrade_and_a_reload() {
         message(line, "configuration unchanged").map(|_| ())
     });
     callers.answered(2000);
-    let answered = callers.lost_nothing();
+    let answered = callers.lost_nothing().answers;
     println!("{answered} calls in {:?}", begun.elapsed());
     simulator.assert_one_token_and_none_unauthorized();
     // the admin address now belongs to the successor
@@ -214,7 +171,7 @@ fn a_second_upgrade_is_like_the_first() {
     let simulator = Simulator::start();
     let mut proxy = Proxy::to(&simulator.url()).start();
     proxy.has_token();
-    let callers = Callers::at(proxy.address);
+    let callers = callers(proxy.address);
     let first = upgrade(&mut proxy);
     assert!(first.signal("USR2"));
     let second = proxy.process.err.wait_for_nth("a successor", 2, |line| {

@@ -17,8 +17,8 @@ pub(crate) use running::{Running, free_address};
 use crate::arguments::Arguments;
 use crate::origin::Origin;
 use crate::packages;
-use crate::support::http;
-use crate::support::process::BINARY;
+use kit::caller as http;
+use kit::process::program as built;
 
 /// The name of the proxy to which the others are compared.
 pub(crate) const BASE: &str = "nginx";
@@ -139,9 +139,10 @@ pub(crate) fn all(arguments: &Arguments) -> Vec<Peer> {
         peers.push(peer("go", Kind::Go(program)));
     }
     if arguments.programs.is_empty() && wanted("proxy") {
-        peers.push(peer("proxy", Kind::Program(BINARY.into())));
+        peers.push(peer("proxy", Kind::Program(built())));
     }
-    let dist = Path::new(BINARY).parent().unwrap().with_file_name("dist");
+    let built = built();
+    let dist = built.parent().unwrap().with_file_name("dist");
     let dist = dist.join("collibra-auth-proxy");
     if arguments.programs.is_empty() && wanted("proxy-dist") && dist.is_file() {
         peers.push(peer("proxy-dist", Kind::Program(dist)));

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Setup, Upstream};
 use crate::machine;
 use crate::origin::Origin;
-use crate::support::CLIENT_SECRET;
+use kit::simulator::CLIENT_SECRET;
 
 /// The configuration file in the proxy's folder.
 const FILE: &str = "proxy.toml";

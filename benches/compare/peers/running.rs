@@ -7,15 +7,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kit::caller as http;
+use kit::process::Process;
+use kit::wait::now;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{AUTHORIZATION, PATH, Setup, program};
 use crate::machine;
 use crate::origin::ANSWER;
-use crate::support::http;
-use crate::support::now;
-use crate::support::process::Process;
 
 /// The timeout of a proxy's start and end.
 const START: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ impl Running {
         let begin = now();
         let child = machine::on(processors, || command.spawn());
         let child = child.map_err(|error| format!("{command:?}: {error}"))?;
-        let mut process = Process(child);
+        let mut process = Process::over(child);
         let request = setup.request(address, PATH);
         loop {
             if let Ok((200, body)) = call(address, &request) {
@@ -72,7 +72,7 @@ impl Running {
                     folder,
                 });
             }
-            if process.0.try_wait().is_ok_and(|ended| ended.is_some()) || now() - begin > START {
+            if !process.runs() || now() - begin > START {
                 return Err(format!(
                     "it does not serve; its output: {}",
                     last_words(&output)
@@ -118,7 +118,7 @@ impl Running {
         let mut said = File::open(output).unwrap();
         said.seek(SeekFrom::End(0)).unwrap();
         let begin = now();
-        let _ = kill_process(Pid::from_child(&self.process.0), Signal::HUP);
+        let _ = kill_process(self.pid(), Signal::HUP);
         let mut text = String::new();
         while now() - begin < START {
             said.read_to_string(&mut text).unwrap();
@@ -128,6 +128,11 @@ impl Running {
             std::thread::sleep(Duration::from_millis(1));
         }
         Err(format!("the configuration was not loaded: {text}"))
+    }
+
+    fn pid(&self) -> Pid {
+        let id = i32::try_from(self.process.id()).unwrap();
+        Pid::from_raw(id).unwrap()
     }
 
     /// Checks that forwarded requests have the token: a proxy that attaches none does less work.
@@ -144,10 +149,9 @@ impl Running {
 impl Drop for Running {
     /// Ends it gently, because nginx stops its worker only then.
     fn drop(&mut self) {
-        let pid = Pid::from_child(&self.process.0);
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(self.pid(), Signal::TERM);
         let begin = now();
-        while self.process.0.try_wait().is_ok_and(|ended| ended.is_none()) && now() - begin < END {
+        while self.process.runs() && now() - begin < END {
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -1,4 +1,5 @@
-//! The status page: the documents that a browser is sent, and what a reader without JavaScript sees.
+//! The status page: the documents that a browser is sent, and what a reader without JavaScript
+//! sees.
 //!
 //! With JavaScript, `status.js` draws the events of `/api/events` into `status.html`. Without, the
 //! page holds the same figures as text and reloads itself; it has no plots.

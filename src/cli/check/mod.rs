@@ -21,8 +21,9 @@ use crate::store;
 /// Find every fault in the configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Try it out too: find, reach and verify each instance, look into the store, take one token for
-    /// each client out of its pool unless the store has a good one, and call the API with it once
+    /// Try it out too: find, reach and verify each instance, look into the store, take one token
+    /// for each client out of its pool unless the store has a good one, and call the API with it
+    /// once
     #[arg(long)]
     pub live: bool,
     /// Print the configuration as a file with every key and the value that counts, in place of the

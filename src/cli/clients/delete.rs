@@ -2,11 +2,9 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
-use super::authority::Anyone;
-use super::site::SiteArgs;
-use super::{print, print_json};
+use super::session::{SessionArgs, settled};
 use crate::cli::Usage;
 use crate::client_id::ClientId;
 use crate::telemetry::printable::clean;
@@ -22,15 +20,8 @@ pub(super) struct Args {
     #[arg(long)]
     yes: bool,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    by: Anyone,
-
-    #[command(flatten)]
-    at: SiteArgs,
+    session: SessionArgs,
 }
 
 /// Runs the command.
@@ -42,31 +33,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         let missing = "there is no terminal to ask for confirmation: give --yes";
         return Err(Usage(missing.to_owned()).into());
     }
-    let site = args.at.resolve(args.by.client.as_deref())?;
-    let by = args.by.resolve(&site)?.authorization().await?;
+    let session = args.session.open().await?;
+    let (api, by) = (&session.api, &session.by);
     if !args.yes {
-        let client = site.api.show(&by, &args.id).await?;
+        let client = api.show(by, &args.id).await?;
         let name = client.client_name.as_deref().map_or("-".into(), clean);
-        if !confirmed(&format!(
-            "Delete {} ({name}) at {}?",
-            args.id,
-            site.api.host()
-        ))? {
+        if !confirmed(&format!("Delete {} ({name}) at {}?", args.id, api.host()))? {
             bail!("not deleted");
         }
     }
-    let deleted = site.api.delete(&by, &args.id).await;
-    match deleted {
-        Err(error) if error.kind.may_have_succeeded() => {
-            return Err(error).context("it may be deleted nevertheless: check with `clients list`");
-        }
-        deleted => deleted?,
-    }
-    if args.json {
-        print_json(&serde_json::json!({ "client_id": args.id.as_str(), "deleted": true }))
-    } else {
-        print(&format!("deleted: {}\n", args.id))
-    }
+    settled(api.delete(by, &args.id).await, || {
+        "it may be deleted nevertheless: check with `clients list`".to_owned()
+    })?;
+    let done = serde_json::json!({ "client_id": args.id.as_str(), "deleted": true });
+    session.print(&done, || format!("deleted: {}\n", args.id))
 }
 
 fn confirmed(question: &str) -> anyhow::Result<bool> {

@@ -1,21 +1,13 @@
 //! `clients list`: lists all registered clients.
 
-use super::authority::Anyone;
-use super::site::SiteArgs;
-use super::{print, print_json, rows};
+use super::rows;
+use super::session::SessionArgs;
 
 /// List all clients
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    by: Anyone,
-
-    #[command(flatten)]
-    at: SiteArgs,
+    session: SessionArgs,
 }
 
 /// Runs the command.
@@ -23,12 +15,7 @@ pub(super) struct Args {
 /// # Errors
 /// If the call fails.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let site = args.at.resolve(args.by.client.as_deref())?;
-    let by = args.by.resolve(&site)?.authorization().await?;
-    let clients = site.api.list(&by).await?;
-    if args.json {
-        print_json(&clients)
-    } else {
-        print(&rows(&clients))
-    }
+    let session = args.session.open().await?;
+    let clients = session.api.list(&session.by).await?;
+    session.print(&clients, || rows(&clients))
 }

@@ -1,7 +1,8 @@
 //! `clients`: manages registered applications from registration to deletion.
 //!
-//! `site` selects the instance, `authority` the caller's credentials, `target` the destination of a
-//! secret. Each subcommand has its own file. Only `target` prints secrets, and only on request.
+//! `site` selects the instance, `authority` the caller's credentials, `session` both; `target` is
+//! the destination of a secret. Each subcommand has its own file. Only `target` prints secrets, and
+//! only on request.
 
 mod authority;
 mod delete;
@@ -11,6 +12,7 @@ mod list;
 mod register;
 mod rotate;
 mod secrets;
+mod session;
 mod show;
 mod site;
 mod target;

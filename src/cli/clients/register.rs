@@ -1,11 +1,7 @@
 //! `clients register`: registers a client and stores its secret.
 
-use anyhow::Context;
-
-use super::authority::Anyone;
-use super::site::SiteArgs;
+use super::session::{SessionArgs, settled};
 use super::target::{Output, lines};
-use super::{print, print_json};
 use crate::registration::NewClient;
 
 /// Register a client and store its credentials
@@ -25,18 +21,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID")]
     software_id: Option<String>,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     output: Output,
 
     #[command(flatten)]
-    by: Anyone,
-
-    #[command(flatten)]
-    at: SiteArgs,
+    session: SessionArgs,
 }
 
 /// Runs the command.
@@ -48,32 +37,27 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         .output
         .prepare("the client's secret is shown once and would be lost")
         .await?;
-    let site = args.at.resolve(args.by.client.as_deref())?;
-    let by = args.by.resolve(&site)?.authorization().await?;
+    let session = args.session.open().await?;
+    let (api, by) = (&session.api, &session.by);
     let new = NewClient {
         name: args.name,
         grant_types: args.grant_types,
         software_id: args.software_id,
     };
-    let registered = match site.api.register(&by, &new).await {
-        Ok(registered) => registered,
-        Err(error) if error.kind.may_have_succeeded() => {
-            let host = site.api.host();
-            let advice = format!(
-                "{} may be registered at {host} nevertheless, with a lost secret: check with `clients list`, and delete it before you retry",
-                new.name
-            );
-            return Err(error).context(advice);
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let registered = settled(api.register(by, &new).await, || {
+        format!(
+            "{} may be registered at {} nevertheless, with a lost secret: check with `clients list`, and delete it before you retry",
+            new.name,
+            api.host()
+        )
+    })?;
     let said = target.describe();
     let told = match target.store(&registered).await {
         Ok(told) => told,
         Err(error) => {
             // nobody can use the client without its secret
             let id = &registered.registration.client_id;
-            let left = match site.api.delete(&by, id).await {
+            let left = match api.delete(by, id).await {
                 Ok(()) => format!("{} was deleted again", new.name),
                 Err(deleting) => format!(
                     "{} remains without its secret, because deleting it failed ({deleting}): delete {id} yourself",
@@ -83,10 +67,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             return Err(error.context(left));
         }
     };
-    if args.json {
-        print_json(&told)
-    } else {
+    session.print(&told, || {
         let client = lines(&told, &registered.registration);
-        print(&format!("registered: {said}\n{client}"))
-    }
+        format!("registered: {said}\n{client}")
+    })
 }

@@ -1,8 +1,7 @@
 //! `clients show`: shows one client.
 
-use super::authority::Anyone;
-use super::site::SiteArgs;
-use super::{print, print_json, rows};
+use super::rows;
+use super::session::SessionArgs;
 use crate::client_id::ClientId;
 
 /// Show one client
@@ -12,15 +11,8 @@ pub(super) struct Args {
     #[arg(value_parser = ClientId::parse)]
     id: ClientId,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    by: Anyone,
-
-    #[command(flatten)]
-    at: SiteArgs,
+    session: SessionArgs,
 }
 
 /// Runs the command.
@@ -28,12 +20,7 @@ pub(super) struct Args {
 /// # Errors
 /// If the call fails.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let site = args.at.resolve(args.by.client.as_deref())?;
-    let by = args.by.resolve(&site)?.authorization().await?;
-    let client = site.api.show(&by, &args.id).await?;
-    if args.json {
-        print_json(&client)
-    } else {
-        print(&rows(&[client]))
-    }
+    let session = args.session.open().await?;
+    let client = session.api.show(&session.by, &args.id).await?;
+    session.print(&client, || rows(std::slice::from_ref(&client)))
 }

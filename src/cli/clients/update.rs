@@ -2,10 +2,8 @@
 
 use anyhow::Context;
 
-use super::authority::Anyone;
-use super::site::SiteArgs;
+use super::session::{SessionArgs, settled};
 use super::target::{Output, lines};
-use super::{print, print_json};
 use crate::client_id::ClientId;
 use crate::registration::Changes;
 
@@ -27,18 +25,11 @@ pub(super) struct Args {
     #[arg(long = "grant-type", value_name = "GRANT")]
     grant_types: Vec<String>,
 
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
     output: Output,
 
     #[command(flatten)]
-    by: Anyone,
-
-    #[command(flatten)]
-    at: SiteArgs,
+    session: SessionArgs,
 }
 
 /// Runs the command.
@@ -50,20 +41,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         .output
         .prepare("if this changes the client's secret, the new one is shown once and would be lost")
         .await?;
-    let site = args.at.resolve(args.by.client.as_deref())?;
-    let by = args.by.resolve(&site)?.authorization().await?;
+    let session = args.session.open().await?;
     let changes = Changes {
         name: args.name,
         grant_types: args.grant_types,
     };
-    let updated = match site.api.update(&by, &args.id, &changes).await {
-        Err(error) if error.kind.may_have_succeeded() => {
-            return Err(error).context(
-                "it may be updated nevertheless, with a new secret that is lost: check with `check --live` whether the old one still gets a token",
-            );
-        }
-        updated => updated?,
-    };
+    let updated = session.api.update(&session.by, &args.id, &changes).await;
+    let updated = settled(updated, || {
+        "it may be updated nevertheless, with a new secret that is lost: check with `check --live` whether the old one still gets a token".to_owned()
+    })?;
     let said = match &updated.secret {
         Some(_) => format!(
             "updated; the response has a secret, which may be a new one: {}",
@@ -75,9 +61,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         .store(&updated)
         .await
         .context("it is updated, and may have a new secret that is lost")?;
-    if args.json {
-        print_json(&told)
-    } else {
-        print(&format!("{said}\n{}", lines(&told, &updated.registration)))
-    }
+    session.print(&told, || {
+        format!("{said}\n{}", lines(&told, &updated.registration))
+    })
 }

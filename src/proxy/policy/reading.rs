@@ -1,6 +1,6 @@
-//! A path as a lenient server might read it: percent-decoded once or twice, dot segments and doubled
-//! slashes resolved or not, `;parameters` cut, dots and spaces around names; and letters that are
-//! others' upper or lower case, or their wide form, as what they stand for.
+//! A path as a lenient server might read it: percent-decoded once or twice, dot segments and
+//! doubled slashes resolved or not, `;parameters` cut, dots and spaces around names; and letters
+//! that are others' upper or lower case, or their wide form, as what they stand for.
 
 use std::borrow::Cow;
 
@@ -95,7 +95,8 @@ fn decoded(path: &str) -> Result<Cow<'_, str>, Malformed> {
     decoded.map_err(|_| Malformed::AmbiguousPath)
 }
 
-/// The ASCII character of which `c` is the full-width form, which old encodings of Windows make of it.
+/// The ASCII character of which `c` is the full-width form, which old encodings of Windows make of
+/// it.
 fn narrow(c: char) -> char {
     let ascii = match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0),

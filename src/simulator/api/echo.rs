@@ -31,7 +31,7 @@ pub(super) async fn answer(call: Call<'_>) -> Reply {
         "headers": headers,
         "body": { "length": body.bytes, "adler32": body.adler32 },
     });
-    with_session(reply::json(StatusCode::OK, &told))
+    with_session(reply::json(StatusCode::OK, told))
 }
 
 /// Adds the headers that the real service adds and a proxy should remove.

@@ -21,7 +21,7 @@ pub(super) async fn query(call: Call<'_>) -> Reply {
         Ok(request) => request,
         Err(error) => {
             let errors = json!({ "errors": [{ "message": error.to_string() }] });
-            return reply::json(StatusCode::BAD_REQUEST, &errors);
+            return reply::json(StatusCode::BAD_REQUEST, errors);
         }
     };
     let mut catalogue = world.catalogue();
@@ -35,7 +35,7 @@ pub(super) async fn query(call: Call<'_>) -> Reply {
         "data": { "api": { "version": "v1" }, "assets": assets },
         "extensions": { "queryLength": request.query.len() },
     });
-    reply::json(StatusCode::OK, &told)
+    reply::json(StatusCode::OK, told)
 }
 
 /// `GET /rest/catalog/1.0/…`: an empty page.
@@ -47,5 +47,5 @@ pub(super) fn catalog(call: &Call<'_>) -> Reply {
         "results": [],
         "path": call.head.uri.path(),
     });
-    reply::json(StatusCode::OK, &page)
+    reply::json(StatusCode::OK, page)
 }

@@ -10,12 +10,16 @@ mod resources;
 mod session;
 mod transfers;
 
+use std::error::Error;
 use std::sync::Arc;
 
+use axum::body::Body;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 
 use super::body;
 use super::credentials::Authorization;
@@ -31,12 +35,12 @@ struct Call<'a> {
     world: &'a Arc<World>,
     line: &'a Line,
     head: Parts,
-    body: Incoming,
+    body: Body,
 }
 
 impl Call<'_> {
-    fn query(&self, name: &str) -> Option<String> {
-        super::form::query_value(self.head.uri.query(), name)
+    fn query<T: DeserializeOwned>(&self) -> Result<T, QueryRejection> {
+        Query::try_from_uri(&self.head.uri).map(|Query(query)| query)
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -55,13 +59,13 @@ impl Call<'_> {
 }
 
 /// Answers a request to the API.
-pub(super) async fn answer(world: &Arc<World>, line: &Line, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(world: &Arc<World>, line: &Line, request: Request<Body>) -> Reply {
     world.count_request(Endpoint::Api);
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(&path).split('/').collect();
     let client_id = registration::client_of(&segments);
-    let refused = judge(world, &head, client_id.is_some());
+    let refused = authorize(world, &head, client_id.is_some());
     if refused.is_some() {
         world.count_unauthorized();
     }
@@ -86,19 +90,23 @@ pub(super) async fn answer(world: &Arc<World>, line: &Line, request: Request<Inc
         body,
     };
     match (refused, client_id) {
-        (Some(refused), _) => refuse(call, refused).await,
+        (Some(why), _) => unauthorized(call, why).await,
         (None, Some(client_id)) => registration::answer(call, client_id).await,
-        (None, None) => route(call, &segments).await,
+        (None, None) => route(call, &segments)
+            .await
+            .unwrap_or_else(Refused::into_reply),
     }
 }
 
-async fn route(call: Call<'_>, segments: &[&str]) -> Reply {
+async fn route(call: Call<'_>, segments: &[&str]) -> Answer {
     use resources::Kind::{Asset, Community, Domain};
     let method = call.method().to_owned();
     match (method.as_str(), segments) {
-        ("GET", ["rest", "2.0", "application", "info"]) => session::application(&call),
-        ("GET", ["rest", "2.0", "users", "current"]) => session::user(),
-        (_, ["rest", "2.0", "auth", "sessions", rest @ ..]) => session::answer(call, rest).await,
+        ("GET", ["rest", "2.0", "application", "info"]) => Ok(session::application(&call)),
+        ("GET", ["rest", "2.0", "users", "current"]) => Ok(session::user()),
+        (_, ["rest", "2.0", "auth", "sessions", rest @ ..]) => {
+            Ok(session::answer(call, rest).await)
+        }
         (_, ["rest", "2.0", "assets", rest @ ..]) => resources::answer(call, Asset, rest).await,
         (_, ["rest", "2.0", "domains", rest @ ..]) => resources::answer(call, Domain, rest).await,
         (_, ["rest", "2.0", "communities", rest @ ..]) => {
@@ -113,26 +121,26 @@ async fn route(call: Call<'_>, segments: &[&str]) -> Reply {
         ("POST", ["rest", "2.0", "outputModule", "export", format]) => {
             transfers::export(call, format).await
         }
-        ("GET", ["rest", "catalog", "1.0", ..]) => graph::catalog(&call),
-        ("POST", ["graphql"]) => graph::query(call).await,
-        ("POST", ["graphql", "knowledgeGraph", "v1"]) => graph::query(call).await,
+        ("GET", ["rest", "catalog", "1.0", ..]) => Ok(graph::catalog(&call)),
+        ("POST", ["graphql"]) => Ok(graph::query(call).await),
+        ("POST", ["graphql", "knowledgeGraph", "v1"]) => Ok(graph::query(call).await),
         ("GET", ["_bytes", length]) => probe::send(&call, length),
-        ("POST", ["_bytes"]) => probe::receive(call).await,
+        ("POST", ["_bytes"]) => Ok(probe::receive(call).await),
         ("GET", ["_sleep", millis]) => probe::sleep(millis).await,
         (_, ["_status", code]) => probe::status(call, code).await,
-        _ => echo::answer(call).await,
+        _ => Ok(echo::answer(call).await),
     }
 }
 
 /// Why a request is not authorized.
-struct Refused {
+struct Unauthorized {
     code: &'static str,
     message: &'static str,
 }
 
 /// Checks the caller's credentials; `None` if they are accepted.
-fn judge(world: &World, head: &Parts, by_password_too: bool) -> Option<Refused> {
-    let refused = |code, message| Some(Refused { code, message });
+fn authorize(world: &World, head: &Parts, by_password_too: bool) -> Option<Unauthorized> {
+    let refused = |code, message| Some(Unauthorized { code, message });
     match Authorization::of(&head.headers) {
         Authorization::Bearer(token) => match world.issuer().standing(&token, world.now().steady) {
             Standing::Live => None,
@@ -150,26 +158,50 @@ fn judge(world: &World, head: &Parts, by_password_too: bool) -> Option<Refused> 
 
 /// Refuses a request; reads its body first unless the client waits for a 100 (RFC 9110, section
 /// 10.1.1).
-async fn refuse(call: Call<'_>, refused: Refused) -> Reply {
+async fn unauthorized(call: Call<'_>, why: Unauthorized) -> Reply {
     let waits = call.header("expect").is_some();
     if !waits && call.head.method != Method::GET {
-        body::count(call.body).await;
+        body::drain(call.body).await;
     }
-    let reply = reply::api_error(StatusCode::UNAUTHORIZED, refused.code, refused.message);
-    let challenge = match refused.code {
+    let reply = reply::api_error(StatusCode::UNAUTHORIZED, why.code, why.message);
+    let challenge = match why.code {
         "missingToken" => "Bearer realm=\"Collibra\"",
         _ => "Bearer realm=\"Collibra\", error=\"invalid_token\"",
     };
     reply::with_header(reply, WWW_AUTHENTICATE, challenge)
 }
 
-/// The response for an unusable body.
-fn unusable(why: &impl std::fmt::Display) -> Reply {
-    reply::api_error(StatusCode::BAD_REQUEST, "invalidRequest", &why.to_string())
+/// A response, or why there is none.
+type Answer = Result<Reply, Refused>;
+
+/// Why a request cannot be answered.
+enum Refused {
+    /// A query or a body is unusable.
+    Unusable(String),
+    /// There is no such thing.
+    Missing(&'static str),
 }
 
-/// The response for something that does not exist.
-fn missing(what: &str) -> Reply {
-    let message = format!("There is no {what} with this identifier.");
-    reply::api_error(StatusCode::NOT_FOUND, "notFound", &message)
+impl<E: Error> From<E> for Refused {
+    fn from(why: E) -> Self {
+        Self::Unusable(why.to_string())
+    }
+}
+
+impl Refused {
+    fn unusable(why: &str) -> Self {
+        Self::Unusable(why.to_owned())
+    }
+
+    fn into_reply(self) -> Reply {
+        match self {
+            Self::Unusable(why) => {
+                reply::api_error(StatusCode::BAD_REQUEST, "invalidRequest", &why)
+            }
+            Self::Missing(what) => {
+                let message = format!("There is no {what} with this identifier.");
+                reply::api_error(StatusCode::NOT_FOUND, "notFound", &message)
+            }
+        }
+    }
 }

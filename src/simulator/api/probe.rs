@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::LOCATION;
-use serde_json::json;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
-use super::Call;
+use super::{Answer, Call, Refused};
 use crate::simulator::body;
-use crate::simulator::reply::{self, Payload, Producer, Reply};
+use crate::simulator::reply::{self, Reply};
 
 /// The byte at `i` of every generated body is the hexadecimal digit `i % 16`.
 static PATTERN: [u8; 1 << 17] = pattern();
@@ -26,9 +28,9 @@ const fn pattern() -> [u8; 1 << 17] {
 }
 
 /// Generates `length` bytes, `piece` at a time (at most 128 KiB), without copying.
-pub(super) fn producer(length: u64, piece: usize) -> Producer {
+pub(super) fn pieces(length: u64, piece: usize) -> impl Iterator<Item = Bytes> {
     let mut sent = 0;
-    Box::new(move || {
+    std::iter::from_fn(move || {
         let left = usize::try_from(length - sent).unwrap_or(usize::MAX);
         let from = (sent % 16) as usize;
         let size = left.min(piece).min(PATTERN.len() - from);
@@ -37,78 +39,60 @@ pub(super) fn producer(length: u64, piece: usize) -> Producer {
     })
 }
 
+/// How a body is sent.
+#[derive(Deserialize)]
+struct Manner {
+    chunked: Option<String>,
+    cut: Option<u64>,
+    piece: Option<usize>,
+    pause: Option<u64>,
+}
+
 /// `GET /_bytes/{n}`: n bytes. `chunked=1` omits the length, `cut=M` breaks off after M bytes,
 /// `piece=N` and `pause=MILLIS` send N bytes at a time with a pause after each.
-pub(super) fn send(call: &Call<'_>, length: &str) -> Reply {
-    let number = |name| call.query(name).map(|value| value.parse::<u64>());
-    let read = || {
-        let length = length.parse::<u64>()?;
-        let piece = number("piece").transpose()?.unwrap_or(u64::MAX).max(1);
-        Ok((
-            length,
-            number("cut").transpose()?,
-            piece,
-            number("pause").transpose()?,
-        ))
-    };
-    let (length, cut, piece, pause) = match read() {
-        Ok(read) => read,
-        Err(error) => {
-            let error: std::num::ParseIntError = error;
-            return super::unusable(&error);
-        }
-    };
-    let sent = cut.map_or(length, |cut| cut.min(length));
-    let producer = producer(sent, usize::try_from(piece).unwrap_or(usize::MAX));
-    let body = match call.query("chunked").as_deref() {
-        Some("1") => Payload::chunked(producer),
-        _ => Payload::sized(length, producer),
-    };
-    let body = if cut.is_some() {
-        body.cut(call.line.clone())
-    } else {
-        body
-    };
-    let body = body.paced(pause.map(Duration::from_millis));
-    reply::of_type(StatusCode::OK, "application/octet-stream", body)
+pub(super) fn send(call: &Call<'_>, length: &str) -> Answer {
+    let length: u64 = length.parse()?;
+    let asked: Manner = call.query()?;
+    let sent = asked.cut.map_or(length, |cut| cut.min(length));
+    let pieces = pieces(sent, asked.piece.unwrap_or(usize::MAX).max(1));
+    let cut = asked.cut.map(|_| call.line.clone());
+    let body = reply::generated(pieces, asked.pause.map(Duration::from_millis), cut);
+    let reply = ([(CONTENT_TYPE, "application/octet-stream")], body).into_response();
+    Ok(match asked.chunked.as_deref() {
+        Some("1") => reply,
+        _ => reply::with_header(reply, CONTENT_LENGTH, &length.to_string()),
+    })
 }
 
 /// `POST /_bytes`: reads the body to its end and returns its length.
 pub(super) async fn receive(call: Call<'_>) -> Reply {
-    let mut received = 0_u64;
-    let whole = body::each_piece(call.body, |piece| received += piece.len() as u64).await;
-    let status = if whole {
-        StatusCode::OK
-    } else {
-        StatusCode::BAD_REQUEST
+    let read = body::drain(call.body).await;
+    let status = match read.whole {
+        true => StatusCode::OK,
+        false => StatusCode::BAD_REQUEST,
     };
-    reply::json(status, &json!({ "received": received }))
+    reply::json(status, json!({ "received": read.bytes }))
 }
 
 /// `GET /_sleep/{millis}`: answers after so many milliseconds of real time.
-pub(super) async fn sleep(millis: &str) -> Reply {
-    match millis.parse() {
-        Ok(millis) => {
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            reply::json(StatusCode::OK, &json!({ "slept": millis }))
-        }
-        Err(error) => super::unusable(&error),
-    }
+pub(super) async fn sleep(millis: &str) -> Answer {
+    let millis = millis.parse()?;
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+    Ok(reply::json(StatusCode::OK, json!({ "slept": millis })))
 }
 
 /// `/_status/{code}`: that status, with a JSON error; `location=URL` adds a `Location`.
-pub(super) async fn status(call: Call<'_>, code: &str) -> Reply {
-    let location = call.query("location");
-    body::count(call.body).await;
+pub(super) async fn status(call: Call<'_>, code: &str) -> Answer {
+    let asked: Map<String, Value> = call.query()?;
+    body::drain(call.body).await;
     let code = code.parse().ok().filter(|code| (200..=599).contains(code));
-    let Some(code) = code.and_then(|code: u16| StatusCode::from_u16(code).ok()) else {
-        return super::unusable(&"a status is a number from 200 to 599");
-    };
+    let code = code.and_then(|code: u16| StatusCode::from_u16(code).ok());
+    let code = code.ok_or_else(|| Refused::unusable("a status is a number from 200 to 599"))?;
     let reply = reply::api_error(code, "askedFor", "This status was requested.");
-    match location {
-        Some(location) => reply::with_header(reply, LOCATION, &location),
+    Ok(match asked.get("location").and_then(Value::as_str) {
+        Some(location) => reply::with_header(reply, LOCATION, location),
         None => reply,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -118,11 +102,7 @@ mod tests {
     #[test]
     fn bodies_have_their_length_and_pattern_however_they_are_cut() {
         for piece in [1, 7, 65_536, usize::MAX] {
-            let mut next = producer(300_001, piece);
-            let mut all = Vec::new();
-            while let Some(bytes) = next() {
-                all.extend_from_slice(&bytes);
-            }
+            let all: Vec<u8> = pieces(300_001, piece).flatten().collect();
             assert_eq!(all.len(), 300_001);
             let right = all
                 .iter()

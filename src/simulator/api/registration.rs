@@ -4,6 +4,8 @@
 //! Callers need a valid token, or the only user's credentials: `admin`, password `admin`.
 //! `openapi.json` describes requests and responses.
 
+use axum::body::Body;
+use axum::response::IntoResponse;
 use http::StatusCode;
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use serde::Deserialize;
@@ -12,12 +14,15 @@ use serde_json::{Value, json};
 use super::{Call, body};
 use crate::simulator::credentials::Pair;
 use crate::simulator::form;
-use crate::simulator::issuer::Client;
+use crate::simulator::issuer::{Client, Issuer};
+use crate::simulator::random;
 use crate::simulator::reply::{self, Reply};
 use crate::simulator::world::World;
 
 /// The prefix of client ids: the simulated environment.
 const ENVIRONMENT: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000";
+
+const TAKEN: &str = "Another client has this name.";
 
 /// The attributes of a client that a caller may set; unknown ones are ignored (RFC 7591, section
 /// 2).
@@ -64,15 +69,15 @@ pub(super) async fn answer(call: Call<'_>, client: &str) -> Reply {
     };
     match (call.method(), id.as_str()) {
         ("GET", "") => list(call.world),
-        ("POST", "") => register(call).await,
+        ("POST", "") => register(call).await.unwrap_or_else(|refused| refused),
         ("GET", id) => match call.world.issuer().client(id) {
-            Some(client) => reply::json(StatusCode::OK, &told(id, client)),
+            Some(client) => reply::json(StatusCode::OK, told(id, client)),
             None => unknown_client(),
         },
-        ("PUT", id) if !id.is_empty() => update(call, id).await,
+        ("PUT", id) if !id.is_empty() => update(call, id).await.unwrap_or_else(|refused| refused),
         ("DELETE", id) if !id.is_empty() => {
             match call.world.issuer().remove(id, call.world.now().steady) {
-                true => reply::empty(StatusCode::NO_CONTENT),
+                true => StatusCode::NO_CONTENT.into_response(),
                 false => unknown_client(),
             }
         }
@@ -98,62 +103,51 @@ fn list(world: &World) -> Reply {
         .clients()
         .map(|(id, client)| told(id, client))
         .collect();
-    reply::json(StatusCode::OK, &json!({ "registrations": all }))
+    reply::json(StatusCode::OK, json!({ "registrations": all }))
 }
 
-async fn register(call: Call<'_>) -> Reply {
+async fn register(call: Call<'_>) -> Result<Reply, Reply> {
     let world = call.world;
-    let (name, grant_types) = match read(call.body).await {
-        Ok(read) => read,
-        Err(refused) => return refused,
-    };
+    let (id, secret) = (new_id(), random::secret());
+    let (name, grant_types) = read(call.body).await?;
     let mut issuer = world.issuer();
-    if issuer.clients().any(|(_, client)| client.name == name) {
-        return invalid("Another client has this name.");
+    if is_taken(&issuer, &name, &id) {
+        return Err(invalid(TAKEN));
     }
-    let (id, secret) = (new_id(world), world.unique.secret());
     issuer.add(id.clone(), secret.clone(), name, world.now());
-    let Some(client) = issuer.client_mut(&id) else {
-        return unknown_client();
-    };
-    if let Some(grant_types) = grant_types {
-        client.grant_types = grant_types;
-    }
+    let client = issuer.client_mut(&id).ok_or_else(unknown_client)?;
+    client.grant_types = grant_types.unwrap_or(client.grant_types.clone());
     let mut told = told(&id, client);
     told["client_secret"] = Value::from(secret);
-    reply::not_stored(reply::json(StatusCode::CREATED, &told))
+    Ok(reply::not_stored(reply::json(StatusCode::CREATED, told)))
 }
 
-async fn update(call: Call<'_>, id: &str) -> Reply {
+async fn update(call: Call<'_>, id: &str) -> Result<Reply, Reply> {
     let world = call.world;
-    let (name, grant_types) = match read(call.body).await {
-        Ok(read) => read,
-        Err(refused) => return refused,
-    };
+    let (name, grant_types) = read(call.body).await?;
     let mut issuer = world.issuer();
-    if issuer
-        .clients()
-        .any(|(other, client)| client.name == name && other != id)
-    {
-        return invalid("Another client has this name.");
+    if is_taken(&issuer, &name, id) {
+        return Err(invalid(TAKEN));
     }
-    let Some(client) = issuer.client_mut(id) else {
-        return unknown_client();
-    };
+    let client = issuer.client_mut(id).ok_or_else(unknown_client)?;
     client.name = name;
-    if let Some(grant_types) = grant_types {
-        client.grant_types = grant_types;
-    }
+    client.grant_types = grant_types.unwrap_or(client.grant_types.clone());
     let mut told = told(id, client);
     if world.settings.update_rotates_secret {
-        let secret = world.unique.secret();
+        let secret = random::secret();
         told["client_secret"] = Value::from(secret.clone());
         client.change_secret(secret);
     }
-    reply::not_stored(reply::json(StatusCode::OK, &told))
+    Ok(reply::not_stored(reply::json(StatusCode::OK, told)))
 }
 
-async fn read(body: hyper::body::Incoming) -> Result<(String, Option<Vec<String>>), Reply> {
+/// Returns whether another client than `id` has this name.
+fn is_taken(issuer: &Issuer, name: &str, id: &str) -> bool {
+    let mut clients = issuer.clients();
+    clients.any(|(other, client)| client.name == name && other != id)
+}
+
+async fn read(body: Body) -> Result<(String, Option<Vec<String>>), Reply> {
     let sent: Writeable = body::json(body)
         .await
         .map_err(|error| invalid(&error.to_string()))?;
@@ -163,8 +157,8 @@ async fn read(body: hyper::body::Incoming) -> Result<(String, Option<Vec<String>
     }
 }
 
-fn new_id(world: &World) -> String {
-    let unique = world.unique.uuid().replace('-', "");
+fn new_id() -> String {
+    let unique = random::uuid().replace('-', "");
     format!("{ENVIRONMENT}:i:{}", &unique[unique.len() - 7..])
 }
 
@@ -180,7 +174,7 @@ fn told(id: &str, client: &Client) -> Value {
 /// A registration error (RFC 7591, section 3.2.2).
 fn invalid(description: &str) -> Reply {
     let body = json!({ "error": "invalid_client_metadata", "error_description": description });
-    reply::not_stored(reply::json(StatusCode::BAD_REQUEST, &body))
+    reply::not_stored(reply::json(StatusCode::BAD_REQUEST, body))
 }
 
 /// The response for an unknown client, which is the same as for an invalid token (RFC 7592, section

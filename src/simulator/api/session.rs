@@ -1,5 +1,6 @@
 //! The application info, the user and the current session.
 
+use axum::response::IntoResponse;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -26,12 +27,12 @@ pub(super) fn application(call: &Call<'_>) -> Reply {
             "displayVersion": "2026.01",
         },
     });
-    reply::json(StatusCode::OK, &told)
+    reply::json(StatusCode::OK, told)
 }
 
 /// `GET /rest/2.0/users/current`: the system user that represents an application.
 pub(super) fn user() -> Reply {
-    reply::json(StatusCode::OK, &current_user())
+    reply::json(StatusCode::OK, current_user())
 }
 
 /// `/rest/2.0/auth/sessions`: opens, shows and ends a session. Each call needs a token, and nothing
@@ -39,13 +40,13 @@ pub(super) fn user() -> Reply {
 pub(super) async fn answer(call: Call<'_>, rest: &[&str]) -> Reply {
     match (call.method(), rest) {
         ("POST", []) => {
-            body::count(call.body).await;
+            body::drain(call.body).await;
             let token = json!({ "csrfToken": "00000000-0000-4000-8000-000000000000" });
-            with_session(reply::json(StatusCode::OK, &token))
+            with_session(reply::json(StatusCode::OK, token))
         }
-        ("GET", ["current"]) => with_session(reply::json(StatusCode::OK, &current_user())),
-        ("GET", ["heartbeat"]) => with_session(reply::empty(StatusCode::OK)),
-        ("DELETE", ["current"]) => reply::empty(StatusCode::NO_CONTENT),
+        ("GET", ["current"]) => with_session(reply::json(StatusCode::OK, current_user())),
+        ("GET", ["heartbeat"]) => with_session(StatusCode::OK.into_response()),
+        ("DELETE", ["current"]) => StatusCode::NO_CONTENT.into_response(),
         _ => echo::answer(call).await,
     }
 }

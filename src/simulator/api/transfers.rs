@@ -4,16 +4,17 @@
 
 use std::fmt::Write;
 
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::CONTENT_DISPOSITION;
-use hyper::body::Incoming;
+use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Call, body, echo, missing, probe, unusable};
+use super::{Answer, Call, Refused, body, echo, probe};
 use crate::simulator::catalogue::{File, Job, USER};
-use crate::simulator::multipart::{Malformed, Part, Reader};
-use crate::simulator::reply::{self, Payload, Producer, Reply};
+use crate::simulator::random;
+use crate::simulator::reply::{self, Reply};
 use crate::simulator::world::World;
 
 /// How often a job reports that it is running before it is done.
@@ -24,84 +25,86 @@ const PIECE: usize = 64 << 10;
 
 /// `/rest/2.0/files`. A download has the uploaded file's name and length, but generated content:
 /// the pattern of `/_bytes`.
-pub(super) async fn files(call: Call<'_>, rest: &[&str]) -> Reply {
+pub(super) async fn files(call: Call<'_>, rest: &[&str]) -> Answer {
     let world = call.world;
-    let file = |id: &str| world.catalogue().files.get_mut(id).cloned();
-    match (call.method(), rest) {
+    let file = |id: &str| {
+        let file = world.catalogue().files.get_mut(id).cloned();
+        file.ok_or(Refused::Missing("file"))
+    };
+    Ok(match (call.method(), rest) {
         ("POST", []) => {
-            let content_type = call.header("content-type").unwrap_or_default().to_owned();
-            match read_parts(&content_type, call.body).await {
-                Ok((parts, _)) => reply::json(StatusCode::CREATED, &keep_files(world, parts)),
-                Err(error) => unusable(&error),
-            }
+            let files = read_form(call).await?.files;
+            let told: Vec<Value> = files.into_iter().map(|file| keep(world, file)).collect();
+            reply::json(StatusCode::CREATED, told)
         }
-        ("GET", [id]) => file(id).map_or_else(|| missing("file"), |file| download(&file)),
-        ("GET", [id, "info"]) => file(id).map_or_else(
-            || missing("file"),
-            |f| reply::json(StatusCode::OK, &info(&f)),
-        ),
-        ("DELETE", [id]) => match world.catalogue().files.remove(id) {
-            true => reply::empty(StatusCode::NO_CONTENT),
-            false => missing("file"),
-        },
+        ("GET", [id]) => download(&file(id)?),
+        ("GET", [id, "info"]) => reply::json(StatusCode::OK, info(&file(id)?)),
+        ("DELETE", [id]) => {
+            file(id)?;
+            world.catalogue().files.remove(id);
+            StatusCode::NO_CONTENT.into_response()
+        }
         _ => echo::answer(call).await,
-    }
+    })
 }
 
 /// `POST /rest/2.0/import/{json,csv,excel}-job`.
-pub(super) async fn import(call: Call<'_>, kind: &str) -> Reply {
-    let content_type = call.header("content-type").unwrap_or_default().to_owned();
-    match read_parts(&content_type, call.body).await {
-        Ok((parts, bytes)) => {
-            let message = format!("Received {bytes} bytes in {} parts.", parts.len());
-            started(call.world, &format!("Import {kind}"), message)
-        }
-        Err(error) => unusable(&error),
-    }
+pub(super) async fn import(call: Call<'_>, kind: &str) -> Answer {
+    let world = call.world;
+    let Form { parts, bytes, .. } = read_form(call).await?;
+    let message = format!("Received {bytes} bytes in {parts} parts.");
+    Ok(started(world, &format!("Import {kind}"), message))
+}
+
+#[derive(Deserialize)]
+struct Rows {
+    rows: Option<u64>,
 }
 
 /// `POST /rest/2.0/outputModule/export/{json,csv,xml}`, streamed. With `-job` or `-file` after the
 /// format it returns a job or a file instead, and that file has as many bytes as there are rows.
 /// `rows=N` sets the number of rows.
-pub(super) async fn export(call: Call<'_>, format: &str) -> Reply {
+pub(super) async fn export(call: Call<'_>, format: &str) -> Answer {
     let world = call.world;
-    let rows = match call.query("rows").map(|rows| rows.parse()).transpose() {
-        Ok(rows) => rows.unwrap_or(world.settings.rows),
-        Err(error) => return unusable(&error),
-    };
+    let asked: Rows = call.query()?;
+    let rows = asked.rows.unwrap_or(world.settings.rows);
     let table = match format.split('-').next() {
         Some("json") => &JSON,
         Some("xml") => &XML,
         Some("csv" | "excel") => &CSV,
-        _ => return echo::answer(call).await,
+        _ => return Ok(echo::answer(call).await),
     };
-    body::count(call.body).await;
+    body::drain(call.body).await;
     if format.ends_with("-job") {
-        return started(
-            world,
-            &format!("Export {format}"),
-            format!("Exports {rows} rows."),
-        );
+        let message = format!("Exports {rows} rows.");
+        return Ok(started(world, &format!("Export {format}"), message));
     }
-    if format.ends_with("-file") {
-        let part = Part {
-            file_name: Some(format!("export.{}", format.trim_end_matches("-file"))),
-            content_type: Some(table.content_type.to_owned()),
+    if let Some(extension) = format.strip_suffix("-file") {
+        let file = File {
+            id: random::uuid(),
+            name: format!("export.{extension}"),
+            content_type: table.content_type.to_owned(),
             size: rows,
-            ..Part::default()
         };
-        return reply::json(StatusCode::OK, &keep_files(world, vec![part])[0]);
+        return Ok(reply::json(StatusCode::OK, keep(world, file)));
     }
-    let body = Payload::chunked(table.producer(rows));
-    reply::of_type(StatusCode::OK, table.content_type, body)
+    let body = reply::generated(table.pieces(rows), None, None);
+    Ok(([(CONTENT_TYPE, table.content_type)], body).into_response())
 }
 
 /// `/rest/2.0/jobs`: a job is running for the first two polls, and then done.
-pub(super) async fn jobs(call: Call<'_>, rest: &[&str]) -> Reply {
-    let now = call.world.now().millis();
-    match (call.method(), rest) {
+pub(super) async fn jobs(call: Call<'_>, rest: &[&str]) -> Answer {
+    let world = call.world;
+    let now = world.now().millis();
+    let with = |id: &str, act: fn(&mut Job)| {
+        let mut catalogue = world.catalogue();
+        let job = catalogue.jobs.get_mut(id).ok_or(Refused::Missing("job"))?;
+        act(job);
+        Ok::<_, Refused>(told(job, now))
+    };
+    Ok(match (call.method(), rest) {
         ("GET", []) => {
-            let catalogue = call.world.catalogue();
+            let catalogue = world.catalogue();
             let jobs: Vec<Value> = catalogue
                 .jobs
                 .iter()
@@ -109,29 +112,23 @@ pub(super) async fn jobs(call: Call<'_>, rest: &[&str]) -> Reply {
                 .map(|job| told(job, now))
                 .collect();
             let page = json!({ "total": jobs.len(), "offset": 0, "limit": 1000, "results": jobs });
-            reply::json(StatusCode::OK, &page)
+            reply::json(StatusCode::OK, page)
         }
-        ("GET", [id]) => match call.world.catalogue().jobs.get_mut(id) {
-            Some(job) => {
-                job.polls = job.polls.saturating_add(1);
-                reply::json(StatusCode::OK, &told(job, now))
-            }
-            None => missing("job"),
-        },
-        ("POST", [id, "canceled"]) => match call.world.catalogue().jobs.get_mut(id) {
-            Some(job) => {
-                job.cancelled = true;
-                reply::empty(StatusCode::OK)
-            }
-            None => missing("job"),
-        },
+        ("GET", [id]) => {
+            let told = with(id, |job| job.polls = job.polls.saturating_add(1))?;
+            reply::json(StatusCode::OK, told)
+        }
+        ("POST", [id, "canceled"]) => {
+            with(id, |job| job.cancelled = true)?;
+            StatusCode::OK.into_response()
+        }
         _ => echo::answer(call).await,
-    }
+    })
 }
 
 /// Starts a job and returns it.
 pub(super) fn started(world: &World, name: &str, message: String) -> Reply {
-    let (id, began) = (world.unique.uuid(), world.now().millis());
+    let (id, began) = (random::uuid(), world.now().millis());
     let job = Job {
         id,
         name: name.to_owned(),
@@ -142,7 +139,7 @@ pub(super) fn started(world: &World, name: &str, message: String) -> Reply {
     };
     let told = told(&job, began);
     world.catalogue().jobs.put(&job.id.clone(), job);
-    reply::json(StatusCode::OK, &told)
+    reply::json(StatusCode::OK, told)
 }
 
 fn told(job: &Job, now: u64) -> Value {
@@ -178,45 +175,51 @@ fn told(job: &Job, now: u64) -> Value {
     })
 }
 
-/// Parses a multipart body without keeping it; returns its parts and total length.
-async fn read_parts(content_type: &str, body: Incoming) -> Result<(Vec<Part>, u64), Malformed> {
-    let Some(mut reader) = Reader::for_content_type(content_type) else {
-        body::count(body).await;
-        return Err(Malformed);
-    };
-    let (mut bytes, mut read) = (0, Ok(()));
-    let whole = body::each_piece(body, |piece| {
-        bytes += piece.len() as u64;
-        if read.is_ok() {
-            read = reader.take(&piece);
-        }
-    })
-    .await;
-    read?;
-    if whole {
-        Ok((reader.finish()?, bytes))
-    } else {
-        Err(Malformed)
-    }
+/// A `multipart/form-data` body (RFC 7578), of which only the measure is kept.
+#[derive(Default)]
+struct Form {
+    files: Vec<File>,
+    parts: usize,
+    /// The length of all parts.
+    bytes: u64,
 }
 
-fn keep_files(world: &World, parts: Vec<Part>) -> Value {
-    let mut told = Vec::new();
-    for part in parts {
-        let Some(name) = part.file_name else { continue };
-        let content_type = part
-            .content_type
-            .unwrap_or("application/octet-stream".to_owned());
-        let file = File {
-            id: world.unique.uuid(),
-            name,
-            content_type,
-            size: part.size,
-        };
-        told.push(info(&file));
-        world.catalogue().files.put(&file.id.clone(), file);
+async fn read_form(call: Call<'_>) -> Result<Form, multer::Error> {
+    let content_type = call.header("content-type").unwrap_or_default();
+    let boundary = match multer::parse_boundary(content_type) {
+        Ok(boundary) => boundary,
+        Err(error) => {
+            body::drain(call.body).await;
+            return Err(error);
+        }
+    };
+    let mut multipart = multer::Multipart::new(call.body.into_data_stream(), boundary);
+    let mut form = Form::default();
+    while let Some(mut part) = multipart.next_field().await? {
+        let mut size = 0;
+        while let Some(piece) = part.chunk().await? {
+            size += piece.len() as u64;
+        }
+        form.parts += 1;
+        form.bytes += size;
+        if let Some(name) = part.file_name() {
+            let content_type = part.content_type().map(|of| of.to_string());
+            form.files.push(File {
+                id: random::uuid(),
+                name: name.to_owned(),
+                content_type: content_type.unwrap_or("application/octet-stream".to_owned()),
+                size,
+            });
+        }
     }
-    Value::Array(told)
+    Ok(form)
+}
+
+/// Keeps an uploaded file, and describes it.
+fn keep(world: &World, file: File) -> Value {
+    let told = info(&file);
+    world.catalogue().files.put(&file.id.clone(), file);
+    told
 }
 
 fn info(file: &File) -> Value {
@@ -230,13 +233,17 @@ fn info(file: &File) -> Value {
 }
 
 fn download(file: &File) -> Reply {
-    let body = Payload::sized(file.size, probe::producer(file.size, usize::MAX));
-    let reply = reply::of_type(StatusCode::OK, "application/octet-stream", body);
+    let body = reply::generated(probe::pieces(file.size, usize::MAX), None, None);
+    let headers = [
+        (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (CONTENT_LENGTH, file.size.to_string()),
+    ];
     let name = file.name.replace(['"', '\\'], "_");
+    let disposition = format!("attachment; filename=\"{name}\"");
     reply::with_header(
-        reply,
+        (headers, body).into_response(),
         CONTENT_DISPOSITION,
-        &format!("attachment; filename=\"{name}\""),
+        &disposition,
     )
 }
 
@@ -287,10 +294,10 @@ static XML: Table = Table {
 };
 
 impl Table {
-    /// Generates a table of so many rows, numbered from 1, piece by piece.
-    fn producer(&'static self, rows: u64) -> Producer {
+    /// A table of so many rows, numbered from 1, piece by piece.
+    fn pieces(&'static self, rows: u64) -> impl Iterator<Item = Bytes> + Send {
         let (mut written, mut ended) = (0, false);
-        Box::new(move || {
+        std::iter::from_fn(move || {
             if ended {
                 return None;
             }
@@ -319,9 +326,8 @@ mod tests {
     use super::*;
 
     fn written(table: &'static Table, rows: u64) -> String {
-        let mut next = table.producer(rows);
         let mut text = String::new();
-        while let Some(piece) = next() {
+        for piece in table.pieces(rows) {
             assert!(piece.len() < 2 * PIECE);
             text.push_str(std::str::from_utf8(&piece).unwrap());
         }

@@ -49,8 +49,8 @@ const EARLY: Duration = Duration::from_secs(60);
 /// The longest time for which an overloaded server is spared, whatever its `Retry-After`.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// The largest object, or change of one, that is read, in bytes. Ours have some KiB; what is parsed can
-/// take 80 times as much memory.
+/// The largest object, or change of one, that is read, in bytes. Ours have some KiB; what is parsed
+/// can take 80 times as much memory.
 const LARGEST: usize = 512 << 10;
 
 /// The kinds of objects.

@@ -1,5 +1,5 @@
-//! The notifications that a Redis server pushed. Only the newest counts, so one slot holds them all,
-//! however many arrive.
+//! The notifications that a Redis server pushed. Only the newest counts, so one slot holds them
+//! all, however many arrive.
 
 use std::sync::Mutex;
 

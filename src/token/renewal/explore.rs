@@ -8,7 +8,8 @@
 //! until the next event. Faults come from a small allowance, in any state.
 //!
 //! [`World::verdict`] checks the invariants in every state. `old_faults.rs` brings faults of earlier
-//! designs back and has each found. `cargo test --release --lib explore -- --ignored --nocapture` explores up to three faults, and prints the number of states.
+//! designs back and has each found. `cargo test --release --lib explore -- --ignored --nocapture`
+//! explores up to three faults, and prints the number of states.
 
 mod month;
 mod old_faults;

@@ -1,7 +1,6 @@
 //! A rotation is killed at each of its steps and run again: one working client is left, and no app
 //! noticed.
 
-use super::load::Load;
 use super::relay::{Point, Relay};
 use super::{CREDENTIALS_FILE, Rig, TWO_FILES, clients, text};
 use crate::support::process::{self, Process};
@@ -49,7 +48,7 @@ fn killed_at(rig: &Rig, credentials: &str, points: &[Point]) {
         "--settle",
         "1s",
     ];
-    let load = Load::begin(&proxies.each_ref().map(|proxy| proxy.address), 20);
+    let load = super::apps(&proxies.each_ref().map(|proxy| proxy.address), 20);
     for point in points {
         let relay = if point.what == "status" {
             &admin
@@ -76,8 +75,7 @@ fn killed_at(rig: &Rig, credentials: &str, points: &[Point]) {
         assert_eq!(named, orphaned, "{point:?}: {}", ended.out);
     }
     load.answered(20);
-    let tally = load.end();
-    assert_eq!(tally.lost, [""; 0]);
+    load.tally().assert_all_answered();
     assert_eq!(rig.simulator.count("unauthorized"), 0);
 }
 

@@ -2,8 +2,10 @@
 //! request for ever, before or after it takes effect.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+
+use kit::listener::Listener;
 
 use crate::support::PATIENCE;
 use crate::support::request::{Request, read};
@@ -12,6 +14,7 @@ use crate::support::request::{Request, read};
 pub(super) struct Relay {
     pub(super) address: SocketAddr,
     shared: Arc<Shared>,
+    _listener: Listener,
 }
 
 /// A request, and whether it is held before or after it takes effect.
@@ -40,22 +43,19 @@ struct State {
 impl Relay {
     /// Starts one in front of `target`.
     pub(super) fn to(target: SocketAddr) -> Relay {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             target,
             state: Mutex::default(),
             held: Condvar::new(),
         });
         let served = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let served = Arc::clone(&served);
-                // the sender may be killed meanwhile
-                std::thread::spawn(move || drop(served.connection(stream)));
-            }
-        });
-        Relay { address, shared }
+        // the sender may be killed meanwhile
+        let listener = Listener::start(move |stream| served.connection(stream));
+        Relay {
+            address: listener.address,
+            shared,
+            _listener: listener,
+        }
     }
 
     /// Holds the request `point` from now on.

@@ -81,7 +81,7 @@ fn a_repeated_content_length_becomes_one_value() {
         let mut connection = proxy.connect();
         for _ in 0..2 {
             connection.send(proxy.bytes("GET /x HTTP/1.1\nHost: {host}\n\n"));
-            let answer = connection.answer_by_length(2);
+            let answer = answer_by_length(&mut connection, 2);
             assert_eq!(answer, ["2"], "{lengths}");
         }
         let url = origin.url();
@@ -99,24 +99,22 @@ fn a_repeated_content_length_becomes_one_value() {
     }
 }
 
-impl Connection {
-    /// Reads a response with a body of `length` bytes; returns its Content-Length values.
-    fn answer_by_length(&mut self, length: usize) -> Vec<String> {
-        let head = self.head();
-        assert_eq!(head.status, 200);
-        let mut body = Vec::new();
-        while body.len() < length {
-            let some = self.some();
-            assert!(!some.is_empty(), "it ends after {body:?}");
-            body.extend(some);
-        }
-        assert_eq!(body, b"ok");
-        let lengths = head.headers.into_iter();
-        lengths
-            .filter(|(name, _)| name == "content-length")
-            .map(|(_, value)| value)
-            .collect()
+/// Reads a response with a body of `length` bytes; returns its Content-Length values.
+fn answer_by_length(connection: &mut Connection, length: usize) -> Vec<String> {
+    let head = connection.head();
+    assert_eq!(head.status, 200);
+    let mut body = Vec::new();
+    while body.len() < length {
+        let some = connection.some();
+        assert!(!some.is_empty(), "it ends after {body:?}");
+        body.extend(some);
     }
+    assert_eq!(body, b"ok");
+    let lengths = head.headers.into_iter();
+    lengths
+        .filter(|(name, _)| name == "content-length")
+        .map(|(_, value)| value)
+        .collect()
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Idle connections are closed after 60 s, and at once when `max_connections` or the file descriptors
-//! are used up.
+//! Idle connections are closed after 60 s, and at once when `max_connections` or the file
+//! descriptors are used up.
 
 use std::time::Duration;
 

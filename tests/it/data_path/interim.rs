@@ -1,5 +1,5 @@
-//! Interim responses (RFC 9110, section 15.2): `Expect: 100-continue` gets its 100 on every path and
-//! protocol, 1xx responses pass unchanged, and an unsolicited 101 is refused.
+//! Interim responses (RFC 9110, section 15.2): `Expect: 100-continue` gets its 100 on every path
+//! and protocol, 1xx responses pass unchanged, and an unsolicited 101 is refused.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Responses to HEAD, 204 and 304 have no body whatever their head says (RFC 9112, section 6.3). The
-//! connection stays in sync on both sides.
+//! Responses to HEAD, 204 and 304 have no body whatever their head says (RFC 9112, section 6.3).
+//! The connection stays in sync on both sides.
 
 use super::{Fronts, Instances};
 use crate::support::Origin;

@@ -159,8 +159,8 @@ fn a_fragment_is_refused() {
     assert_eq!(simulator.count("requests"), 0);
 }
 
-/// The HTTP/2 library removes a fragment before this program sees the path: the rest is checked, and
-/// only the rest is forwarded.
+/// The HTTP/2 library removes a fragment before this program sees the path: the rest is checked,
+/// and only the rest is forwarded.
 #[test]
 fn a_fragment_hides_nothing_over_http_2() {
     let served = Served::with("");

@@ -1,5 +1,5 @@
-//! `deploy/kubernetes/try.sh`, against a `kubectl` that renders what it is told to apply, and otherwise
-//! only records. There is no cluster here.
+//! `deploy/kubernetes/try.sh`, against a `kubectl` that renders what it is told to apply, and
+//! otherwise only records. There is no cluster here.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,6 +21,10 @@ case "$*" in
 esac
 "#;
 
+/// The arguments: the proxy's image, and one with the simulator.
+const IMAGE: &str = "registry.example:5000/collibra-auth-proxy:0.1.0";
+const TRIAL: &str = "registry.example:5000/collibra-auth-proxy:trial";
+
 /// The script's exit status, and the directory in which the stand-in recorded.
 fn attempt(fails: bool) -> (bool, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -35,7 +39,7 @@ fn attempt(fails: bool) -> (bool, tempfile::TempDir) {
     );
     let mut command = Command::new(top().join("deploy/kubernetes/try.sh"));
     command
-        .arg("registry.example:5000/collibra-auth-proxy:0.1.0")
+        .args([IMAGE, TRIAL])
         .env("PATH", path)
         .env("REAL", real.trim())
         .env("RECORD", folder.path())
@@ -76,7 +80,8 @@ fn everything_it_applies_is_sound_and_in_one_namespace() {
         }
         assert_eq!(policy::faults(objects.pod()), [""; 0], "{name}");
         for container in containers(objects.pod()) {
-            let image = "registry.example:5000/collibra-auth-proxy:0.1.0";
+            // only the simulator is a build that has one
+            let image = if name == "simulator" { TRIAL } else { IMAGE };
             assert_eq!(container["image"], image, "{name}");
         }
         for map in objects.of_kind("ConfigMap") {

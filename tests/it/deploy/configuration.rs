@@ -62,8 +62,8 @@ pub(super) fn text(objects: &Objects) -> String {
         .to_owned()
 }
 
-/// A directory with the pod's secrets and, as `collibra-auth-proxy.toml`, a configuration that finds
-/// them there. The certificate is for [`HOST`].
+/// A directory with the pod's secrets and, as `collibra-auth-proxy.toml`, a configuration that
+/// finds them there. The certificate is for [`HOST`].
 pub(super) fn with_secrets(text: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();

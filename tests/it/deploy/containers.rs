@@ -1,6 +1,6 @@
-//! `docker run` and the compose file, without Docker: the image's own root, variables, entry point and
-//! health check, in a network of its own for each container, joined by a bridge. What a published port
-//! is to Docker, a call from the bridge is here.
+//! `docker run` and the compose file, without Docker: the image's own root, variables, entry point
+//! and health check, in a network of its own for each container, joined by a bridge. What a
+//! published port is to Docker, a call from the bridge is here.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -258,6 +258,8 @@ fn the_app_of_the_compose_file_calls_the_simulator_through_the_proxy() {
             .exists()
     );
     assert_eq!(proxy.build["dockerfile"], "deploy/Dockerfile");
+    // with these options the program has the simulated Collibra
+    assert_eq!(proxy.build["args"]["BUILD_OPTIONS"], "--plain");
     assert_eq!(
         compose.services["app"].depends_on["proxy"]["condition"],
         "service_healthy"
@@ -276,7 +278,7 @@ fn the_app_of_the_compose_file_calls_the_simulator_through_the_proxy() {
     for (last, (name, service)) in (2..).zip(&compose.services) {
         writeln!(networks, "network {name} {last}").unwrap();
         writeln!(hosts, "10.88.0.{last} {name}").unwrap();
-        if service.image == "collibra-auth-proxy" {
+        if service.image == "collibra-auth-proxy:trial" {
             assert!(service.read_only && service.cap_drop == ["ALL"], "{name}");
             assert_eq!(service.security_opt, ["no-new-privileges"], "{name}");
             let given = service.environment.iter();

@@ -319,7 +319,8 @@ fn the_guides_kustomization_is_what_it_takes() {
     );
 }
 
-/// The objects of a user's kustomization `text`, which starts from this project's files with `TOP/`.
+/// The objects of a user's kustomization `text`, which starts from this project's files with
+/// `TOP/`.
 fn rendered(text: &str, more: &[(&str, &str)]) -> Objects {
     let folder = tempfile::tempdir().unwrap();
     // kustomize rejects absolute paths

@@ -149,7 +149,8 @@ impl Objects {
         faults
     }
 
-    /// Faults of a ServiceMonitor: it has to select one Service, which has its port and its job label.
+    /// Faults of a ServiceMonitor: it has to select one Service, which has its port and its job
+    /// label.
     fn strays_of_service_monitor(&self, monitor: &Value) -> Vec<String> {
         let wanted = monitor["spec"]["selector"]["matchLabels"].as_object();
         let wanted = wanted.expect("ServiceMonitor has no matchLabels");

@@ -60,7 +60,8 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The owners that `text` names: of this repository, its image and its chart, and in the mail address.
+/// The owners that `text` names: of this repository, its image and its chart, and in the mail
+/// address.
 fn owners(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -121,6 +122,8 @@ fn one_script_names_the_owner_everywhere() {
         }
     }
     assert_eq!(renamed, named);
+    let reviewers = fs::read_to_string(copy.path().join(".github/CODEOWNERS")).unwrap();
+    assert!(reviewers.ends_with("\n* @some-one\n"), "{reviewers}");
     // and again, from a name of its own
     printed(Command::new(copy.path().join("deploy/set-owner.sh")).arg("OWNER"));
     for path in &all {
@@ -186,6 +189,10 @@ fn what_is_missing_is_said_before_anything_is_built() {
         &["program", "image:1"],
         "apt-get install buildah",
     );
-    missing("kubernetes/try.sh", &["image:1"], "kubectl is missing");
-    missing("kubernetes/try.sh", &["image"], "has no tag");
+    missing(
+        "kubernetes/try.sh",
+        &["image:1", "image:2"],
+        "kubectl is missing",
+    );
+    missing("kubernetes/try.sh", &["image:1", "image"], "has no tag");
 }

@@ -1,5 +1,5 @@
-//! Reads everything that an HTTP/1 caller receives, up to the end or a silence. Unreadable bytes are
-//! kept as they are; nothing makes the reader fail.
+//! Reads everything that an HTTP/1 caller receives, up to the end or a silence. Unreadable bytes
+//! are kept as they are; nothing makes the reader fail.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

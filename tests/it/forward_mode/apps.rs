@@ -1,4 +1,5 @@
-//! Apps at a forward listener: they are known by `Proxy-Authorization`, as their proxy's URL sends it.
+//! Apps at a forward listener: they are known by `Proxy-Authorization`, as their proxy's URL sends
+//! it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -16,8 +16,8 @@ use crate::support::origin::{After, Rules};
 use crate::support::process::{command, run};
 use crate::support::{Origin, Proxy};
 
-/// A certificate for `host` that the authority's key in `folder` has signed, as a thief of it would,
-/// with that key's certificate below it.
+/// A certificate for `host` that the authority's key in `folder` has signed, as a thief of it
+/// would, with that key's certificate below it.
 pub(super) fn another(folder: &Path, host: &str) -> Files {
     let path = |end: &str| folder.join(format!("{host}.{end}"));
     let files = Files {

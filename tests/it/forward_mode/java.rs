@@ -8,7 +8,8 @@ use super::authority::{another, serving};
 use super::rig::{HOST, Rig};
 use crate::support::made;
 
-/// What `tests/java/Get.java` prints for `arguments`, a URL first, with these properties and the authority trusted.
+/// What `tests/java/Get.java` prints for `arguments`, a URL first, with these properties and the
+/// authority trusted.
 fn get(rig: &Rig, properties: &[String], arguments: &[&str]) -> String {
     let trust = rig.folder.path().join("trust.p12");
     if !trust.exists() {

@@ -1,5 +1,5 @@
-//! Real programs with an unchanged URL: curl, Python requests and Node, by `HTTPS_PROXY` alone. Java
-//! is in `java.rs`.
+//! Real programs with an unchanged URL: curl, Python requests and Node, by `HTTPS_PROXY` alone.
+//! Java is in `java.rs`.
 
 use std::process::{Command, Stdio};
 

@@ -101,7 +101,7 @@ impl Rig {
             }
             other => told += &format!(" of nobody: {other:?}"),
         }
-        told + if connection.answers_a_probe(self.proxy.address, mark) {
+        told + if answers_a_probe(&mut connection, self.proxy.address, mark) {
             " kept"
         } else {
             " closed"
@@ -109,28 +109,26 @@ impl Rig {
     }
 }
 
-impl Connection {
-    /// Sends one more request; returns whether it is answered. The response must be its own.
-    pub(super) fn answers_a_probe(&mut self, host: SocketAddr, mark: &str) -> bool {
-        let probe = format!("GET /probe HTTP/1.1\r\nHost: {host}\r\nX-Mark: {mark}\r\n\r\n");
-        if self.try_send(probe).is_err() {
-            return false;
-        }
-        let Some(answer) = self.answer_or_end("GET") else {
-            return false;
-        };
-        if let Some(reason) = answer.header("x-collibra-auth-proxy") {
-            // bytes beyond the request were parsed as the next one, and are answered before the
-            // probe
-            answer.assert_refused(answer.status, reason);
-            return false;
-        }
-        assert_eq!(answer.status, 200, "to the probe: {answer:?}");
-        // surplus bytes that form a method's name turn the probe into another request
-        let own = recorder::marks(&answer.text());
-        assert!(own.iter().all(|m| m == mark), "to the probe: {own:?}");
-        !own.is_empty()
+/// Sends one more request; returns whether it is answered. The response must be its own.
+pub(super) fn answers_a_probe(connection: &mut Connection, host: SocketAddr, mark: &str) -> bool {
+    let probe = format!("GET /probe HTTP/1.1\r\nHost: {host}\r\nX-Mark: {mark}\r\n\r\n");
+    if connection.try_send(probe).is_err() {
+        return false;
     }
+    let Some(answer) = connection.answer_or_end("GET") else {
+        return false;
+    };
+    if let Some(reason) = answer.header("x-collibra-auth-proxy") {
+        // bytes beyond the request were parsed as the next one, and are answered before the
+        // probe
+        answer.assert_refused(answer.status, reason);
+        return false;
+    }
+    assert_eq!(answer.status, 200, "to the probe: {answer:?}");
+    // surplus bytes that form a method's name turn the probe into another request
+    let own = recorder::marks(&answer.text());
+    assert!(own.iter().all(|m| m == mark), "to the probe: {own:?}");
+    !own.is_empty()
 }
 
 /// Replaces the placeholders in `text`.

@@ -99,8 +99,8 @@ impl Authority {
         self.write(name, &cert, &key)
     }
 
-    /// A certificate that a server for `name` made for itself, as `openssl req -x509` does, in files: it
-    /// calls itself an authority.
+    /// A certificate that a server for `name` made for itself, as `openssl req -x509` does, in
+    /// files: it calls itself an authority.
     pub(crate) fn self_signed(&self, name: &str) -> Files {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

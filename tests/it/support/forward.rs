@@ -1,9 +1,10 @@
 //! A forward proxy that records its requests.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
+
+use kit::listener::Listener;
 
 use super::PATIENCE;
 
@@ -12,7 +13,7 @@ pub(crate) struct Forward {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
-    stopped: Arc<AtomicBool>,
+    _listener: Listener,
 }
 
 /// Its behaviour.
@@ -33,24 +34,14 @@ pub(crate) enum Manner {
 impl Forward {
     /// Starts one with this behaviour.
     pub(crate) fn new(manner: Manner) -> Forward {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let forward = Forward {
-            address: listener.local_addr().unwrap(),
-            asked: Arc::default(),
-            stopped: Arc::default(),
-        };
-        let (asked, stopped) = (Arc::clone(&forward.asked), Arc::clone(&forward.stopped));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if stopped.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (asked, manner) = (Arc::clone(&asked), manner.clone());
-                // its users check how a connection ends
-                std::thread::spawn(move || drop(serve(stream, &manner, &asked)));
-            }
-        });
-        forward
+        let asked = Arc::default();
+        let kept = Arc::clone(&asked);
+        let listener = Listener::start(move |stream| serve(stream, &manner, &kept));
+        Forward {
+            address: listener.address,
+            asked,
+            _listener: listener,
+        }
     }
 
     /// Its URL.
@@ -61,13 +52,6 @@ impl Forward {
     /// The request lines so far.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
     }
 }
 

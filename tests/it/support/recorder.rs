@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use super::PATIENCE;
+use kit::listener::Listener;
+
 use super::lenient;
 use super::strict::{self, Read, Strict};
 
@@ -26,12 +26,12 @@ pub(crate) const HEADER: &str = "x-recorder";
 pub(crate) struct Recorder {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
+    _listener: Listener,
 }
 
 #[derive(Default)]
 struct Shared {
     seen: Mutex<Record>,
-    stopped: AtomicBool,
 }
 
 #[derive(Default)]
@@ -64,20 +64,17 @@ pub(crate) fn marks(text: &str) -> Vec<String> {
 impl Recorder {
     /// Starts one.
     pub(crate) fn start() -> Recorder {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let served = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if served.stopped.load(Ordering::SeqCst) {
-                    return;
-                }
-                let served = Arc::clone(&served);
-                std::thread::spawn(move || drop(served.connection(stream, address)));
-            }
+        let listener = Listener::start(move |stream| {
+            let address = stream.local_addr()?;
+            served.connection(stream, address)
         });
-        Recorder { address, shared }
+        Recorder {
+            address: listener.address,
+            shared,
+            _listener: listener,
+        }
     }
 
     /// Its address as an instance's URL.
@@ -116,13 +113,6 @@ impl Recorder {
     pub(crate) fn assert_no_faults(&self) {
         let faults = self.shared.seen.lock().unwrap().faults.clone();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
     }
 }
 

@@ -1,8 +1,8 @@
 //! A TLS front for the simulator that can show the token endpoint's callers another certificate.
 //!
 //! Instance and token endpoint share a host and a port, so what is sent to the one is told from
-//! what is sent to the other before there is a request: the proxy offers HTTP/2 for the API, and for
-//! a token request it does not.
+//! what is sent to the other before there is a request: the proxy offers HTTP/2 for the API, and
+//! for a token request it does not.
 
 use std::io::Write;
 use std::net::SocketAddr;

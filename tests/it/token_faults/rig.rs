@@ -1,43 +1,26 @@
 //! A simulated Collibra and a proxy in front of it, each in its own process, and their output.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::Instant;
 
 use super::front::Front;
 use super::{COLLIBRA_MINUTE, now};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_collibra-auth-proxy");
-const CLIENT_ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
-const CLIENT_SECRET: &str = "s3cr+t/=%&x y~!*";
+use crate::support::process::{Process, command};
+use crate::support::simulator::{self, CLIENT_ID, CLIENT_SECRET};
 
 /// The timeout of a process's start on a busy machine.
 const START: Duration = Duration::from_secs(20);
 
-/// A process that is killed on drop.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // it may have ended by itself
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The simulated Collibra at 60 times real speed: a token lives for 5 s, and the pool of 5 refills
 /// at one a second.
 pub(super) struct Simulator {
-    _process: Process,
-    url: String,
-    http: reqwest::Client,
+    running: simulator::Simulator,
     started: Instant,
 }
 
@@ -56,49 +39,20 @@ pub(super) struct Counted {
 
 impl Simulator {
     pub(super) async fn start() -> Simulator {
-        let mut child = Command::new(BINARY)
-            .args(["simulate", "--listen", "127.0.0.1:0"])
-            .args(["--speed", "60", "--lifetime", "300s"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let out = child.stdout.take().unwrap();
-        let process = Process(child);
-        let (said, mut heard) = watch::channel(None);
-        // to the end, so that the process never writes to a closed pipe
-        thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if let Some(at) = line.find("http://") {
-                    said.send_if_modified(|url| {
-                        let first = url.is_none();
-                        url.get_or_insert_with(|| line[at..].trim().to_owned());
-                        first
-                    });
-                }
-            }
-        });
-        let url = tokio::time::timeout(START, heard.wait_for(Option::is_some))
-            .await
-            .expect("the simulator starts")
-            .unwrap()
-            .clone()
-            .unwrap();
+        let flags = ["--speed", "60", "--lifetime", "300s"];
+        let running = spawn_blocking(move || simulator::Simulator::with(&flags));
         Simulator {
-            _process: process,
-            url,
-            http: super::http_client(),
+            running: running.await.expect("the simulator starts"),
             started: now(),
         }
     }
 
-    pub(super) fn url(&self) -> &str {
-        &self.url
+    pub(super) fn url(&self) -> String {
+        self.running.url()
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.url.strip_prefix("http://").unwrap().parse().unwrap()
+        self.running.address
     }
 
     /// Activates a fault at the token endpoint, for two simulated minutes or indefinitely.
@@ -108,15 +62,11 @@ impl Simulator {
         if two_minutes {
             order["for"] = json!("120s");
         }
-        let url = format!("{}/_simulator/faults", self.url);
-        let answer = self.http.post(url).json(&order).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{order}: {:?}", answer.text().await);
+        block_in_place(|| simulator::control(self.address(), "faults", &order.to_string()));
     }
 
     pub(super) async fn counted(&self) -> Counted {
-        let url = format!("{}/_simulator/state", self.url);
-        let text = self.http.get(url).send().await.unwrap().text();
-        let state: Value = serde_json::from_str(&text.await.unwrap()).unwrap();
+        let state = block_in_place(|| self.running.state());
         let number = |value: &Value| value.as_u64().unwrap();
         let client = &state["clients"][CLIENT_ID];
         let minutes = self.started.elapsed().as_secs_f64() / COLLIBRA_MINUTE.as_secs_f64();
@@ -185,9 +135,9 @@ pub(super) struct Proxy {
 impl Proxy {
     /// Starts it without waiting.
     pub(super) fn start(upstream: &str, ca_file: Option<&Path>) -> Proxy {
-        let mut command = Command::new(BINARY);
+        let first = ["serve", "--upstream", upstream, "--client-id", CLIENT_ID];
+        let mut command = command(first);
         command
-            .args(["serve", "--upstream", upstream, "--client-id", CLIENT_ID])
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             // a simulated minute, and ten simulated seconds
             .args(["--pool-refill", "1s", "--wait-for-token", "160ms"])
@@ -196,21 +146,13 @@ impl Proxy {
         if let Some(file) = ca_file {
             command.arg("--ca-file").arg(file);
         }
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let err = child.stderr.take().unwrap();
         let (said, log) = watch::channel(Log::default());
-        thread::spawn(move || {
-            for line in BufReader::new(err).lines().map_while(Result::ok) {
-                said.send_if_modified(|log| log.take(&line));
-            }
+        let process = Process::watched(&mut command, move |line| {
+            said.send_if_modified(|log| log.take(line));
+            false
         });
         Proxy {
-            _process: Process(child),
+            _process: process,
             log,
         }
     }
@@ -256,7 +198,7 @@ impl Rig {
     pub(super) fn proxy(&self) -> Proxy {
         match &self.front {
             Some(front) => Proxy::start(&front.url(), Some(front.ca_file())),
-            None => Proxy::start(self.simulator.url(), None),
+            None => Proxy::start(&self.simulator.url(), None),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | file | exists |
 //! |---|---|
-//! | `FILE.rotation` | during the whole rotation: the replaced client's id and the successor's name. No secret |
+//! | `FILE.rotation` | during the whole rotation: the old id and the successor's name. No secret |
 //! | `FILE.next` | from the successor's registration until its credentials are in place |
 //! | `FILE.old` | from then until the old client is deleted, as the way back |
 //!
@@ -11,7 +11,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::path::{self, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -19,7 +19,6 @@ use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
-use super::swap::SharedLink;
 use crate::atomic_file::{self, Pending};
 use crate::cli::clients::target::{begin, beside, put};
 use crate::config;
@@ -54,8 +53,6 @@ pub(super) struct Files {
     pub(super) file: PathBuf,
     /// The separate file of the id, if any.
     id_file: Option<PathBuf>,
-    /// The link behind which both files lie, if they do.
-    shared: Option<SharedLink>,
 }
 
 /// Held during a rotation; released when the process ends, in whatever way.
@@ -78,23 +75,11 @@ impl Files {
             config::Credentials::File(path) => Ok(Files {
                 file: settled(path)?,
                 id_file: None,
-                shared: None,
             }),
-            config::Credentials::Files { id, secret } => {
-                let (id, secret) = (path::absolute(id)?, path::absolute(secret)?);
-                let Some(shared) = SharedLink::by(&[&id, &secret]) else {
-                    return Ok(Files {
-                        file: settled(&secret)?,
-                        id_file: Some(settled(&id)?),
-                        shared: None,
-                    });
-                };
-                Ok(Files {
-                    file: secret,
-                    id_file: Some(id),
-                    shared: Some(shared),
-                })
-            }
+            config::Credentials::Files { id, secret } => Ok(Files {
+                file: settled(secret)?,
+                id_file: Some(settled(id)?),
+            }),
             config::Credentials::Elsewhere => bail!(
                 "the id and the secret of client {} are not both in files, so they cannot be replaced: move them to a file, and set credentials_file",
                 client.name
@@ -133,7 +118,7 @@ impl Files {
 
     /// Returns whether id and secret change one after the other.
     pub(super) fn is_pair(&self) -> bool {
-        self.id_file.is_some() && self.shared.is_none()
+        self.id_file.is_some()
     }
 
     /// The files that hold the credentials, for messages.
@@ -223,10 +208,9 @@ impl Files {
     }
 
     /// Puts `next` in place of the current credentials, and keeps those beside it. One file changes
-    /// atomically, and so do two behind one link. Two plain files change one after the other, the
-    /// secret first. For some microseconds a reader of both gets a pair that does not match. A
-    /// proxy waits longer before it uses a change. After a crash in between, the next run repairs
-    /// the pair.
+    /// atomically. Two files change one after the other, the secret first. For some microseconds a
+    /// reader of both gets a pair that does not match. A proxy waits longer before it uses a
+    /// change. After a crash in between, the next run repairs the pair.
     ///
     /// # Errors
     /// If a file cannot be written; a repeated run is safe.
@@ -236,19 +220,12 @@ impl Files {
         }
         // fail early, before anything is replaced
         let successor = self.successor_of(&self.file)?;
-        let id_text = Secret::from(next.id.to_string());
-        match (&self.id_file, &self.shared) {
-            (None, _) => put(successor, &self.file, &next.json)?,
-            (Some(id), None) => {
+        match &self.id_file {
+            None => put(successor, &self.file, &next.json)?,
+            Some(id) => {
                 let id_successor = self.successor_of(id)?;
                 put(successor, &self.file, &next.secret)?;
-                put(id_successor, id, &id_text)?;
-            }
-            (Some(id), Some(shared)) => {
-                drop(successor);
-                let changed = [(id.as_path(), &id_text), (&self.file, &next.secret)];
-                let replaced = shared.replace(&changed);
-                replaced.with_context(|| format!("{} cannot be replaced", self.names()))?;
+                put(id_successor, id, &Secret::from(next.id.to_string()))?;
             }
         }
         self.forget_next()
@@ -337,7 +314,6 @@ mod tests {
         let files = Files {
             file: path("file"),
             id_file: pair.then(|| path("id")),
-            shared: None,
         };
         if pair {
             fs::write(path("id"), "old\n").unwrap();

@@ -1,14 +1,15 @@
 //! `clients rotate`: replaces a client of the configuration by a successor, without a failed
 //! request.
 //!
-//! [`files`] record the progress, so that a run resumes where the last one stopped, for whatever reason. At any moment a working client's credentials are in place. A client is deleted only once nobody uses it. Nothing depends on whether an update (`PUT`) changes a secret.
+//! [`files`] record the progress, so that a run resumes where the last one stopped, for whatever
+//! reason. At any moment a working client's credentials are in place. A client is deleted only once
+//! nobody uses it. Nothing depends on whether an update (`PUT`) changes a secret.
 
 mod credentials;
 mod files;
 mod name;
 mod proof;
 mod readers;
-mod swap;
 
 use std::time::Duration;
 

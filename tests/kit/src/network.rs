@@ -9,16 +9,20 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 /// An address that swallows attempts to connect: its backlog is full.
-pub(crate) struct Blackhole {
+pub struct Blackhole {
     /// The address.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     _listener: TcpListener,
     _filling: Vec<TcpStream>,
 }
 
+#[expect(
+    clippy::new_without_default,
+    reason = "it listens, which no default should"
+)]
 impl Blackhole {
     /// One on this machine.
-    pub(crate) fn new() -> Blackhole {
+    pub fn new() -> Blackhole {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         socket.bind(&any.into()).unwrap();
@@ -39,7 +43,7 @@ impl Blackhole {
 
 /// The families of a query.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Records {
+pub enum Records {
     /// IPv4.
     A,
     /// IPv6.
@@ -47,15 +51,15 @@ pub(crate) enum Records {
 }
 
 /// A name server, for every name alike, and programs whose only name server it is. Takes root.
-pub(crate) struct NameServer {
+pub struct NameServer {
     folder: tempfile::TempDir,
     queries: Arc<AtomicUsize>,
 }
 
 impl NameServer {
-    /// One at `ip`, a loopback address that no other test uses, which gives `reply` to the nth query,
-    /// counted from 0: addresses that are valid for a second, or nothing at all.
-    pub(crate) fn start(
+    /// One at `ip`, a loopback address that no other test uses, which gives `reply` to the nth
+    /// query, counted from 0: addresses that are valid for a second, or nothing at all.
+    pub fn start(
         ip: &str,
         reply: impl Fn(Records, usize) -> Option<Vec<IpAddr>> + Send + 'static,
     ) -> NameServer {
@@ -78,12 +82,12 @@ impl NameServer {
     }
 
     /// How many queries have come.
-    pub(crate) fn queries(&self) -> usize {
+    pub fn queries(&self) -> usize {
         self.queries.load(Ordering::SeqCst)
     }
 
     /// What runs a program with this name server: it and its arguments follow.
-    pub(crate) fn wrapper(&self) -> Vec<String> {
+    pub fn wrapper(&self) -> Vec<String> {
         let settings = self.folder.path().join("resolv.conf");
         let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
         let words = ["unshare", "--mount", "sh", "-c", mount];
@@ -94,7 +98,7 @@ impl NameServer {
     }
 
     /// `command`, with this name server.
-    pub(crate) fn before(&self, command: &Command) -> Command {
+    pub fn before(&self, command: &Command) -> Command {
         let wrapper = self.wrapper();
         let mut wrapped = Command::new(&wrapper[0]);
         wrapped
@@ -106,7 +110,7 @@ impl NameServer {
 }
 
 /// Whether this user may make name spaces and use any port.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 

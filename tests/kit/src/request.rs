@@ -3,25 +3,36 @@
 use std::io::{Read, Write};
 
 /// Both directions of a connection.
-pub(crate) trait Duplex: Read + Write {}
+pub trait Duplex: Read + Write {}
 impl<T: Read + Write> Duplex for T {}
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
+pub struct Request {
     /// Its head without the empty line, byte for byte (Latin-1).
-    pub(crate) head: String,
+    pub head: String,
     /// The body without chunk framing.
-    pub(crate) body: Vec<u8>,
+    pub body: Vec<u8>,
     /// Whether the body was complete.
-    pub(crate) whole: bool,
+    pub whole: bool,
 }
 
 /// Reads a request; `None` at the connection's end. A truncated body ends the request.
-pub(crate) fn read(
-    stream: &mut dyn Duplex,
-    unread: &mut Vec<u8>,
-) -> std::io::Result<Option<Request>> {
+///
+/// # Errors
+/// The system's.
+pub fn read(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<Request>> {
+    match read_head(stream, unread)? {
+        Some(head) => read_body(head, stream, unread).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads a head, without the empty line, in Latin-1; `None` at the connection's end.
+///
+/// # Errors
+/// The system's.
+pub fn read_head(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<String>> {
     let end = loop {
         if let Some(at) = unread.windows(4).position(|w| w == b"\r\n\r\n") {
             break at;
@@ -30,9 +41,21 @@ pub(crate) fn read(
             return Ok(None);
         }
     };
-    let head: Vec<u8> = unread.drain(..end + 4).take(end).collect();
+    let head = unread.drain(..end + 4).take(end);
+    Ok(Some(head.map(char::from).collect()))
+}
+
+/// Reads the body after `head`; sends a 100 to whoever waits for it.
+///
+/// # Errors
+/// The system's.
+pub fn read_body(
+    head: String,
+    stream: &mut dyn Duplex,
+    unread: &mut Vec<u8>,
+) -> std::io::Result<Request> {
     let mut request = Request {
-        head: head.into_iter().map(char::from).collect(),
+        head,
         body: Vec::new(),
         whole: true,
     };
@@ -61,7 +84,7 @@ pub(crate) fn read(
         let length = length.parse().unwrap();
         request.whole = take(stream, unread, length, &mut request.body)?;
     }
-    Ok(Some(request))
+    Ok(request)
 }
 
 fn line_end(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
@@ -102,17 +125,17 @@ fn more(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<bool> 
 
 impl Request {
     /// Its method.
-    pub(crate) fn method(&self) -> &str {
+    pub fn method(&self) -> &str {
         self.head.split(' ').next().unwrap_or_default()
     }
 
     /// The target, unchanged.
-    pub(crate) fn target(&self) -> &str {
+    pub fn target(&self) -> &str {
         self.head.split(' ').nth(1).unwrap_or_default()
     }
 
     /// All values of a header, in their order.
-    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
+    pub fn values(&self, name: &str) -> Vec<&str> {
         let fields = self.head.split("\r\n").skip(1);
         fields
             .filter_map(|line| line.split_once(':'))
@@ -122,7 +145,7 @@ impl Request {
     }
 
     /// The first value of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.values(name).first().copied()
     }
 }

@@ -8,31 +8,31 @@ use super::http;
 use super::process::{self, Process};
 
 /// The id of the simulator's well-known client.
-pub(crate) const CLIENT_ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
+pub const CLIENT_ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
 /// Its secret.
-pub(crate) const CLIENT_SECRET: &str = "s3cr+t/=%&x y~!*";
+pub const CLIENT_SECRET: &str = "s3cr+t/=%&x y~!*";
 
 /// A running `simulate`.
-pub(crate) struct Simulator {
+pub struct Simulator {
     process: Process,
     scheme: String,
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Simulator {
     /// Starts one with the real service's pool, at real speed.
-    pub(crate) fn start() -> Simulator {
+    pub fn start() -> Simulator {
         Simulator::with(&[])
     }
 
     /// Starts one with more flags.
-    pub(crate) fn with(flags: &[&str]) -> Simulator {
+    pub fn with(flags: &[&str]) -> Simulator {
         Simulator::at("127.0.0.1:0", flags)
     }
 
     /// Starts one that listens at `address`.
-    pub(crate) fn at(address: &str, flags: &[&str]) -> Simulator {
+    pub fn at(address: &str, flags: &[&str]) -> Simulator {
         let first = ["simulate", "--listen", address];
         let args = first.iter().chain(flags);
         let process = Process::spawn(&mut process::command(args));
@@ -48,54 +48,54 @@ impl Simulator {
     }
 
     /// Its address as an instance's URL.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
     }
 
     /// Stops it gently; returns its exit status.
-    pub(crate) fn end(mut self) -> i32 {
+    pub fn end(mut self) -> i32 {
         self.process.signal("TERM");
         self.process.ended_within(super::PATIENCE)
     }
 
     /// Kills it.
-    pub(crate) fn kill(self) {
+    pub fn kill(self) {
         drop(self.process);
     }
 
     /// Its counters.
-    pub(crate) fn state(&self) -> Value {
+    pub fn state(&self) -> Value {
         http::get(self.address, "/_simulator/state").json()
     }
 
     /// A counter.
-    pub(crate) fn count(&self, name: &str) -> u64 {
+    pub fn count(&self, name: &str) -> u64 {
         self.state()[name].as_u64().unwrap()
     }
 
     /// A counter of its default client.
-    pub(crate) fn of_client(&self, name: &str) -> u64 {
+    pub fn of_client(&self, name: &str) -> u64 {
         self.state()["clients"][CLIENT_ID][name].as_u64().unwrap()
     }
 
     /// Activates a fault of `kind` at the endpoint `token` or `api`.
-    pub(crate) fn fault(&self, endpoint: &str, kind: &str) {
+    pub fn fault(&self, endpoint: &str, kind: &str) {
         let order = json!({ "endpoint": endpoint, "kind": kind });
         self.control("faults", &order.to_string());
     }
 
     /// Revokes all tokens.
-    pub(crate) fn revoke(&self) {
+    pub fn revoke(&self) {
         self.control("revoke", "");
     }
 
     /// Revokes the tokens of one client.
-    pub(crate) fn revoke_client(&self, client: &str) {
+    pub fn revoke_client(&self, client: &str) {
         self.control("revoke", &json!({ "client": client }).to_string());
     }
 
     /// Asserts that exactly one token was requested, and that no request came without one.
-    pub(crate) fn assert_one_token_and_none_unauthorized(&self) {
+    pub fn assert_one_token_and_none_unauthorized(&self) {
         let state = self.state();
         assert_eq!(state["token_requests"], 1, "{state}");
         assert_eq!(state["unauthorized"], 0, "{state}");
@@ -107,7 +107,7 @@ impl Simulator {
 }
 
 /// Gives an order to the simulator at `address`.
-pub(crate) fn control(address: SocketAddr, name: &str, body: &str) {
+pub fn control(address: SocketAddr, name: &str, body: &str) {
     let head = format!("POST /_simulator/{name} HTTP/1.1");
     let answer = http::post(address, &head, "application/json", body.as_bytes());
     assert_eq!(answer.status, 200, "{name} {body}: {}", answer.text());

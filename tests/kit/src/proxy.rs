@@ -12,25 +12,26 @@ use super::simulator::{CLIENT_ID, CLIENT_SECRET};
 use super::until;
 
 /// A running `serve`.
-pub(crate) struct Proxy {
+pub struct Proxy {
     /// The process.
-    pub(crate) process: Process,
+    pub process: Process,
     /// Where apps are served.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     /// Its admin address.
-    pub(crate) admin: SocketAddr,
+    pub admin: SocketAddr,
     _files: Option<tempfile::TempDir>,
 }
 
 /// A proxy to be started.
-pub(crate) struct Builder {
+pub struct Builder {
     command: Command,
+    keep: fn(&str) -> bool,
     files: Option<tempfile::TempDir>,
 }
 
 impl Proxy {
     /// In front of the instance `url`, with the simulator's default client.
-    pub(crate) fn to(url: &str) -> Builder {
+    pub fn to(url: &str) -> Builder {
         let mut builder = Builder::empty();
         builder.command.args([
             "--upstream",
@@ -46,7 +47,7 @@ impl Proxy {
     }
 
     /// As [`Proxy::to`], with additional keys in the tables of the instance and the listener.
-    pub(crate) fn configured(url: &str, instance: &str, listener: &str) -> Builder {
+    pub fn configured(url: &str, instance: &str, listener: &str) -> Builder {
         let text = format!(
             r#"
 [instance.acme]
@@ -66,7 +67,7 @@ address = "127.0.0.1:0"
     }
 
     /// With this text as configuration file.
-    pub(crate) fn by_text(text: &str) -> Builder {
+    pub fn by_text(text: &str) -> Builder {
         let (folder, path) = super::file("proxy.toml", text.as_bytes());
         let mut builder = Proxy::by_file(&path);
         builder.files = Some(folder);
@@ -74,37 +75,37 @@ address = "127.0.0.1:0"
     }
 
     /// With the configuration file at `path`.
-    pub(crate) fn by_file(path: &Path) -> Builder {
+    pub fn by_file(path: &Path) -> Builder {
         Builder::empty().file("--config", path)
     }
 
     /// Waits until it has received a token.
-    pub(crate) fn has_token(&self) {
+    pub fn has_token(&self) {
         self.process.err.wait_for("a token", |line| {
             message(line, "token received").map(|_| ())
         });
     }
 
     /// Sends `GET path` on a new connection.
-    pub(crate) fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         http::get(self.address, path)
     }
 
     /// A new connection to it.
-    pub(crate) fn connect(&self) -> Connection {
+    pub fn connect(&self) -> Connection {
         Connection::open(self.address)
     }
 
     /// Sends `request` on a new connection, with `{host}` replaced by the proxy's address and line
     /// feeds by CRLF; returns one response.
-    pub(crate) fn ask(&self, request: &str) -> Answer {
+    pub fn ask(&self, request: &str) -> Answer {
         let mut connection = self.connect();
         connection.send(self.bytes(request));
         connection.answer(request)
     }
 
     /// What [`Proxy::ask`] sends for `request`.
-    pub(crate) fn bytes(&self, request: &str) -> Vec<u8> {
+    pub fn bytes(&self, request: &str) -> Vec<u8> {
         request
             .replace("{host}", &self.address.to_string())
             .replace('\n', "\r\n")
@@ -113,7 +114,7 @@ address = "127.0.0.1:0"
 
     /// The sum of the series that a selector such as `name{label="value"}` picks, as in PromQL;
     /// `None` if there is no such series.
-    pub(crate) fn metric(&self, selector: &str) -> Option<f64> {
+    pub fn metric(&self, selector: &str) -> Option<f64> {
         let (name, wanted) = labels(selector);
         let text = http::get(self.admin, "/metrics").text();
         let values = text.lines().filter_map(|line| {
@@ -126,7 +127,7 @@ address = "127.0.0.1:0"
     }
 
     /// Waits until a metric has this value.
-    pub(crate) fn metric_becomes(&self, name_and_labels: &str, value: f64) {
+    pub fn metric_becomes(&self, name_and_labels: &str, value: f64) {
         until(&format!("{name_and_labels} {value}"), || {
             (self.metric(name_and_labels) == Some(value)).then_some(())
         });
@@ -137,25 +138,26 @@ impl Builder {
     fn empty() -> Builder {
         Builder {
             command: process::command(["serve"]),
+            keep: |_| true,
             files: None,
         }
     }
 
     /// With a flag and its value.
-    pub(crate) fn flag(mut self, name: &str, value: &str) -> Builder {
+    pub fn flag(mut self, name: &str, value: &str) -> Builder {
         self.command.args([name, value]);
         self
     }
 
     /// With a flag that names a file.
-    pub(crate) fn file(mut self, name: &str, path: &Path) -> Builder {
+    pub fn file(mut self, name: &str, path: &Path) -> Builder {
         self.command.arg(name).arg(path);
         self
     }
 
     /// Runs it by `wrapper`, a program and its arguments, with only `PATH` and the given variables
     /// in the environment.
-    pub(crate) fn by(mut self, wrapper: &[&str]) -> Builder {
+    pub fn by(mut self, wrapper: &[&str]) -> Builder {
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]).arg(self.command.get_program());
         command.args(self.command.get_args()).env_clear();
@@ -167,7 +169,7 @@ impl Builder {
     }
 
     /// Runs another build of the program, at `path`.
-    pub(crate) fn program(mut self, path: &Path) -> Builder {
+    pub fn program(mut self, path: &Path) -> Builder {
         let mut command = Command::new(path);
         command.args(self.command.get_args());
         for (name, value) in self.command.get_envs() {
@@ -180,27 +182,33 @@ impl Builder {
         self
     }
 
+    /// Does not keep what it writes to the access log.
+    pub fn without_access_lines(mut self) -> Builder {
+        self.keep = |line| !line.contains("\"target\":\"access\"");
+        self
+    }
+
     /// With a variable.
-    pub(crate) fn variable(mut self, name: &str, value: &str) -> Builder {
+    pub fn variable(mut self, name: &str, value: &str) -> Builder {
         self.command.env(name, value);
         self
     }
 
     /// Without a variable.
-    pub(crate) fn without(mut self, name: &str) -> Builder {
+    pub fn without(mut self, name: &str) -> Builder {
         self.command.env_remove(name);
         self
     }
 
     /// Starts it; it is reachable afterwards, with or without a token.
-    pub(crate) fn start(self) -> Proxy {
+    pub fn start(self) -> Proxy {
         self.start_with_log("json")
     }
 
     /// As [`Builder::start`], with this log format: `json` or `text`.
-    pub(crate) fn start_with_log(mut self, format: &str) -> Proxy {
+    pub fn start_with_log(mut self, format: &str) -> Proxy {
         self.command.args(["--log-format", format]);
-        let process = Process::spawn(&mut self.command);
+        let process = Process::watched(&mut self.command, self.keep);
         let address = |said: &str| {
             process.err.wait_for(said, |line| match format {
                 "json" => message(line, said)?["address"].as_str()?.parse().ok(),
@@ -220,7 +228,7 @@ impl Builder {
 }
 
 /// Parses a JSON log line, if it contains `said`.
-pub(crate) fn message(line: &str, said: &str) -> Option<Value> {
+pub fn message(line: &str, said: &str) -> Option<Value> {
     let line: Value = serde_json::from_str(line).ok()?;
     (line["message"] == said).then_some(line)
 }

@@ -1,4 +1,5 @@
-//! A minimal client: requests are built beforehand, and only the length of responses is parsed.
+//! A minimal client for load: requests are built beforehand, and of a response only the head and
+//! its `Content-Length` are parsed. `http` is the client that looks at everything.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,14 +8,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A keep-alive connection.
-pub(crate) struct Connection {
+#[derive(Debug)]
+pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
     /// Opens a connection.
-    pub(crate) async fn open(address: SocketAddr) -> io::Result<Connection> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn open(address: SocketAddr) -> io::Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Connection {
@@ -24,7 +29,10 @@ impl Connection {
     }
 
     /// Sends `request` and reads the whole response; returns its status.
-    pub(crate) async fn call(&mut self, request: &[u8]) -> io::Result<u16> {
+    ///
+    /// # Errors
+    /// The system's, or that the response is none with a `Content-Length`.
+    pub async fn call(&mut self, request: &[u8]) -> io::Result<u16> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         loop {
@@ -40,13 +48,19 @@ impl Connection {
         }
     }
 
+    /// A header of the last response; `name` in lower case and with its colon.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let head = head_end(&self.buffer)?;
+        header(&self.buffer[..head], name)
+    }
+
     /// The body of the last response.
-    pub(crate) fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &[u8] {
         head_end(&self.buffer).map_or(&[], |end| &self.buffer[end..])
     }
 
     /// Whether nothing has come of the answer to the last request.
-    pub(crate) fn is_silent(&self) -> bool {
+    pub fn is_silent(&self) -> bool {
         self.buffer.is_empty()
     }
 
@@ -59,7 +73,7 @@ impl Connection {
 }
 
 /// A request without a body and with these additional header lines.
-pub(crate) fn get(host: SocketAddr, path: &str, lines: &str) -> Vec<u8> {
+pub fn get(host: SocketAddr, path: &str, lines: &str) -> Vec<u8> {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench/1\r\nAccept: application/json\r\n{lines}\r\n"
     );
@@ -67,29 +81,38 @@ pub(crate) fn get(host: SocketAddr, path: &str, lines: &str) -> Vec<u8> {
 }
 
 /// The end of the head, if it is complete.
-pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
+pub fn head_end(bytes: &[u8]) -> Option<usize> {
     let at = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     Some(at + 4)
 }
 
-/// The `Content-Length`; these benchmarks use no other framing.
-pub(crate) fn content_length(head: &[u8]) -> io::Result<usize> {
-    const NAME: &[u8] = b"content-length:";
-    let line = head.split(|byte| *byte == b'\n').find(|line| {
-        line.get(..NAME.len())
-            .is_some_and(|name| name.eq_ignore_ascii_case(NAME))
-    });
-    line.and_then(|line| std::str::from_utf8(&line[NAME.len()..]).ok())
-        .and_then(|value| value.trim().parse().ok())
+/// The `Content-Length`; load uses no other framing.
+///
+/// # Errors
+/// That there is none.
+pub fn content_length(head: &[u8]) -> io::Result<usize> {
+    header(head, "content-length:")
+        .and_then(|value| value.parse().ok())
         .ok_or_else(|| io::Error::other("an answer without Content-Length"))
 }
 
 /// The status in the response's first line.
-pub(crate) fn status(head: &[u8]) -> io::Result<u16> {
+///
+/// # Errors
+/// That there is none.
+pub fn status(head: &[u8]) -> io::Result<u16> {
     let digits = head
         .get(9..12)
         .and_then(|digits| std::str::from_utf8(digits).ok());
     digits
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(|| io::Error::other("an answer without a status"))
+}
+
+fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    let line = head.split(|byte| *byte == b'\n').find(|line| {
+        line.get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+    })?;
+    Some(std::str::from_utf8(&line[name.len()..]).ok()?.trim())
 }

@@ -8,7 +8,6 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
-#[path = "scale/plot.rs"]
 mod plot;
 mod virtual_fleet;
 

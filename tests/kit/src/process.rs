@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -10,27 +11,35 @@ use super::PATIENCE;
 use super::wait::{now, until};
 
 /// A running program, killed on drop.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     /// Standard output.
-    pub(crate) out: Printed,
+    pub out: Printed,
     /// Standard error.
-    pub(crate) err: Printed,
+    pub err: Printed,
 }
 
 /// The result of a program that has ended.
-pub(crate) struct Ended {
+pub struct Ended {
     /// The exit status; 128 plus the signal's number if a signal ended it.
-    pub(crate) status: i32,
+    pub status: i32,
     /// Standard output.
-    pub(crate) out: String,
+    pub out: String,
     /// Standard error.
-    pub(crate) err: String,
+    pub err: String,
+}
+
+/// The path of the program under test, which cargo builds beside the tests and benchmarks.
+pub fn program() -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    // target/PROFILE/deps
+    let profile = this.parent().and_then(Path::parent).unwrap();
+    profile.join("collibra-auth-proxy")
 }
 
 /// This project's program with `args`, in an environment without its variables.
-pub(crate) fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_collibra-auth-proxy"));
+pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         let of_proxies = name.to_ascii_lowercase().ends_with("_proxy");
@@ -43,7 +52,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Com
 }
 
 /// Runs `command` to its end.
-pub(crate) fn run(command: &mut Command) -> Ended {
+pub fn run(command: &mut Command) -> Ended {
     let mut process = Process::spawn(command);
     let status = process.ended_within(PATIENCE);
     Ended {
@@ -55,43 +64,58 @@ pub(crate) fn run(command: &mut Command) -> Ended {
 
 impl Process {
     /// Starts `command` without standard input.
-    pub(crate) fn spawn(command: &mut Command) -> Process {
+    pub fn spawn(command: &mut Command) -> Process {
+        Process::watched(command, |_| true)
+    }
+
+    /// As [`Process::spawn`]; `keep` is given each line of standard error, and says whether it is
+    /// kept.
+    pub fn watched(
+        command: &mut Command,
+        keep: impl FnMut(&str) -> bool + Send + 'static,
+    ) -> Process {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?} cannot be started: {e}"));
-        let out = Printed::by(child.stdout.take().unwrap());
-        let err = Printed::by(child.stderr.take().unwrap());
+        let out = Printed::by(child.stdout.take().unwrap(), |_| true);
+        let err = Printed::by(child.stderr.take().unwrap(), keep);
+        Process { child, out, err }
+    }
+
+    /// A child whose output goes elsewhere.
+    pub fn over(child: Child) -> Process {
+        let [out, err] = [(), ()].map(|()| Printed::by(std::io::empty(), |_| true));
         Process { child, out, err }
     }
 
     /// The process's id.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends it a signal, like `TERM`.
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.id());
         let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
         assert!(sent.success(), "{kill}: {sent}");
     }
 
     /// Kills it, and waits until it is gone.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Returns whether it is still running.
-    pub(crate) fn runs(&mut self) -> bool {
+    pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits for its end, at most `limit`; returns its exit status.
-    pub(crate) fn ended_within(&mut self, limit: Duration) -> i32 {
+    pub fn ended_within(&mut self, limit: Duration) -> i32 {
         let start = now();
         let status = until("the end of a process", || {
             assert!(
@@ -107,7 +131,7 @@ impl Process {
     }
 
     /// Waits until it is gone, at most `limit`, without reading its output.
-    pub(crate) fn is_gone_within(&mut self, limit: Duration) {
+    pub fn is_gone_within(&mut self, limit: Duration) {
         let start = now();
         until("a process to be gone", || {
             let took = start.elapsed();
@@ -117,7 +141,7 @@ impl Process {
     }
 
     /// The value `name` of `/proc/PID/status`, in KiB.
-    pub(crate) fn memory_kib(&self, name: &str) -> u64 {
+    pub fn memory_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status
             .lines()
@@ -128,11 +152,11 @@ impl Process {
 }
 
 /// A process started by a child of this one, killed on drop.
-pub(crate) struct Grandchild(pub(crate) u64);
+pub struct Grandchild(pub u64);
 
 impl Grandchild {
     /// Sends it a signal, like `TERM`; returns whether it existed.
-    pub(crate) fn signal(&self, name: &str) -> bool {
+    pub fn signal(&self, name: &str) -> bool {
         let kill = format!("kill -{name} {}", self.0);
         let mut command = Command::new("sh");
         command.args(["-c", &kill]).stderr(Stdio::null());
@@ -142,7 +166,7 @@ impl Grandchild {
 
 impl Grandchild {
     /// The id of the process whose child it is by now.
-    pub(crate) fn parent(&self) -> String {
+    pub fn parent(&self) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
         line.unwrap().trim().to_owned()
@@ -174,7 +198,7 @@ type Line = (String, Instant);
 
 /// The output of a process so far, by lines.
 #[derive(Clone)]
-pub(crate) struct Printed(Arc<(Mutex<Lines>, Condvar)>);
+pub struct Printed(Arc<(Mutex<Lines>, Condvar)>);
 
 #[derive(Default)]
 struct Lines {
@@ -184,7 +208,10 @@ struct Lines {
 }
 
 impl Printed {
-    fn by(pipe: impl Read + Send + 'static) -> Printed {
+    fn by(
+        pipe: impl Read + Send + 'static,
+        mut keep: impl FnMut(&str) -> bool + Send + 'static,
+    ) -> Printed {
         let printed = Printed(Arc::default());
         let writer = printed.clone();
         std::thread::spawn(move || {
@@ -193,7 +220,10 @@ impl Printed {
             while matches!(pipe.read_until(b'\n', &mut bytes), Ok(n) if n > 0) {
                 writer.wait_while_paused();
                 let line = String::from_utf8_lossy(&bytes);
-                writer.add(line.trim_end_matches('\n').to_owned());
+                let line = line.trim_end_matches('\n');
+                if keep(line) {
+                    writer.add(line.to_owned());
+                }
                 bytes.clear();
             }
             writer.0.0.lock().unwrap().ended = true;
@@ -203,12 +233,12 @@ impl Printed {
     }
 
     /// Stops reading, so that the pipe fills.
-    pub(crate) fn pause(&self) {
+    pub fn pause(&self) {
         self.0.0.lock().unwrap().paused = true;
     }
 
     /// Resumes reading.
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         self.0.0.lock().unwrap().paused = false;
         self.0.1.notify_all();
     }
@@ -224,7 +254,7 @@ impl Printed {
     }
 
     /// The whole output.
-    pub(crate) fn all(&self) -> String {
+    pub fn all(&self) -> String {
         let held = self.0.0.lock().unwrap();
         let lines: Vec<&str> = held.lines.iter().map(|(line, _)| line.as_str()).collect();
         lines.join("\n")
@@ -234,12 +264,12 @@ impl Printed {
     ///
     /// # Panics
     /// If there is none within [`PATIENCE`] or before the process ends.
-    pub(crate) fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+    pub fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         self.wait_for_nth(what, 1, find).0
     }
 
     /// As [`Printed::wait_for`], for the nth such line; also returns when it was read.
-    pub(crate) fn wait_for_nth<T>(
+    pub fn wait_for_nth<T>(
         &self,
         what: &str,
         nth: usize,

@@ -13,13 +13,13 @@ use serde_json::Value;
 use super::PATIENCE;
 
 /// A connection, and bytes that were read too early.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: Box<dyn Wire>,
     unread: Vec<u8>,
 }
 
 /// The transport of a connection.
-pub(crate) trait Wire: Read + Write + Send {
+pub trait Wire: Read + Write + Send {
     /// Sets the timeout of a read.
     fn set_patience(&self, patience: Duration);
 
@@ -59,23 +59,25 @@ impl Wire for StreamOwned<ClientConnection, TcpStream> {
 
 /// An answer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
     /// Names in lower case.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+    /// The body without chunk framing.
+    pub body: Vec<u8>,
     /// Whether the body was complete.
-    pub(crate) whole: bool,
+    pub whole: bool,
 }
 
 /// Sends `GET path` on a new connection.
-pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
+pub fn get(address: SocketAddr, path: &str) -> Answer {
     let mut connection = Connection::open(address);
     connection.get(address, path)
 }
 
 /// Sends a body with `line`, like `POST /path HTTP/1.1`, on a new connection.
-pub(crate) fn post(address: SocketAddr, line: &str, content_type: &str, body: &[u8]) -> Answer {
+pub fn post(address: SocketAddr, line: &str, content_type: &str, body: &[u8]) -> Answer {
     let mut connection = Connection::open(address);
     let length = body.len();
     connection.send(format!(
@@ -87,12 +89,12 @@ pub(crate) fn post(address: SocketAddr, line: &str, content_type: &str, body: &[
 
 impl Connection {
     /// Connects.
-    pub(crate) fn open(address: SocketAddr) -> Connection {
+    pub fn open(address: SocketAddr) -> Connection {
         Connection::over(tcp(address))
     }
 
     /// Connects to a unix socket.
-    pub(crate) fn open_unix(path: &Path) -> Connection {
+    pub fn open_unix(path: &Path) -> Connection {
         let stream = UnixStream::connect(path)
             .unwrap_or_else(|e| panic!("cannot connect to {}: {e}", path.display()));
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -100,7 +102,7 @@ impl Connection {
     }
 
     /// Uses an existing stream.
-    pub(crate) fn over(stream: impl Wire + 'static) -> Connection {
+    pub fn over(stream: impl Wire + 'static) -> Connection {
         stream.set_patience(PATIENCE);
         Connection {
             stream: Box::new(stream),
@@ -109,26 +111,26 @@ impl Connection {
     }
 
     /// Sends bytes unchanged.
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
         self.stream.flush().unwrap();
     }
 
     /// Sends bytes unchanged, unless the other side is gone.
-    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref())?;
         self.stream.flush()
     }
 
     /// Sends `GET path`; returns its response.
-    pub(crate) fn get(&mut self, host: SocketAddr, path: &str) -> Answer {
+    pub fn get(&mut self, host: SocketAddr, path: &str) -> Answer {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         self.send(&request);
         self.answer(&request)
     }
 
     /// Reads the response to `request`, whose method matters; skips interim responses.
-    pub(crate) fn answer(&mut self, request: &str) -> Answer {
+    pub fn answer(&mut self, request: &str) -> Answer {
         loop {
             let mut answer = self.head();
             if answer.status >= 200 {
@@ -139,7 +141,7 @@ impl Connection {
     }
 
     /// As [`Connection::answer`]; `None` if the connection ends before a head starts.
-    pub(crate) fn answer_or_end(&mut self, request: &str) -> Option<Answer> {
+    pub fn answer_or_end(&mut self, request: &str) -> Option<Answer> {
         if self.unread.is_empty() && !self.more() {
             return None;
         }
@@ -147,13 +149,13 @@ impl Connection {
     }
 
     /// Closes its own side: there is nothing more to send.
-    pub(crate) fn ends(&mut self) {
+    pub fn ends(&mut self) {
         // an error means that the other side has closed the connection
         let _ = self.stream.close_sending();
     }
 
     /// Reads the head of a response, interim or final.
-    pub(crate) fn head(&mut self) -> Answer {
+    pub fn head(&mut self) -> Answer {
         let head = self.take_through(b"\r\n\r\n");
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.trim_end().split("\r\n");
@@ -209,13 +211,13 @@ impl Connection {
     }
 
     /// Reads up to the connection's end; a reset counts as an end.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
+    pub fn rest(&mut self) -> Vec<u8> {
         while self.more() {}
         std::mem::take(&mut self.unread)
     }
 
     /// Reads the available bytes; none at the connection's end.
-    pub(crate) fn some(&mut self) -> Vec<u8> {
+    pub fn some(&mut self) -> Vec<u8> {
         if self.unread.is_empty() {
             self.more();
         }
@@ -223,7 +225,7 @@ impl Connection {
     }
 
     /// Returns whether nothing arrives within `span`, not even the connection's end.
-    pub(crate) fn is_silent_for(&mut self, span: Duration) -> bool {
+    pub fn is_silent_for(&mut self, span: Duration) -> bool {
         self.stream.set_patience(span);
         let mut byte = [0];
         let read = self.stream.read(&mut byte);
@@ -235,7 +237,7 @@ impl Connection {
     }
 
     /// Waits for the connection's end, and asserts that nothing precedes it.
-    pub(crate) fn is_closed(&mut self) {
+    pub fn is_closed(&mut self) {
         let rest = self.rest();
         let rest = String::from_utf8_lossy(&rest);
         assert_eq!(rest, "", "after what should have been the last byte");
@@ -292,7 +294,7 @@ impl Connection {
 }
 
 /// A TCP connection whose reads and writes time out.
-pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
+pub fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)
         .unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -303,25 +305,25 @@ pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
 
 impl Answer {
     /// The first value of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(n, _)| n == name);
         found.map(|(_, value)| value.as_str())
     }
 
     /// The body as text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The body as JSON.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|e| panic!("{e}: {} {:?}", self.status, self.text()))
     }
 
     /// Asserts that this is the proxy's own response with this `reason`, in the form that
     /// Collibra's clients parse.
-    pub(crate) fn assert_refused(&self, status: u16, reason: &str) {
+    pub fn assert_refused(&self, status: u16, reason: &str) {
         let marked = self.header("x-collibra-auth-proxy");
         let text = self.text();
         assert_eq!((self.status, marked), (status, Some(reason)), "{text}");

@@ -9,24 +9,32 @@ use super::process::Process;
 use super::until;
 
 /// A running `redis-server` without persistence.
-pub(crate) struct Redis {
+pub struct Redis {
     process: Option<Process>,
     /// The port of the loopback address at which it listens.
-    pub(crate) port: u16,
+    pub port: u16,
     /// The same for TLS, if it speaks that.
-    pub(crate) tls_port: Option<u16>,
+    pub tls_port: Option<u16>,
     flags: Vec<String>,
     directory: tempfile::TempDir,
 }
 
 impl Redis {
+    /// Returns whether the program is there.
+    pub fn is_installed() -> bool {
+        Command::new("redis-server")
+            .arg("--version")
+            .output()
+            .is_ok()
+    }
+
     /// Starts one without a password.
-    pub(crate) fn start() -> Redis {
+    pub fn start() -> Redis {
         Redis::with(&[])
     }
 
     /// Starts one with these flags.
-    pub(crate) fn with(flags: &[&str]) -> Redis {
+    pub fn with(flags: &[&str]) -> Redis {
         let mut redis = Redis {
             process: None,
             port: free_port(),
@@ -40,7 +48,7 @@ impl Redis {
 
     /// Starts one with these flags that speaks TLS too, with `cert.pem` and `key.pem` of `folder`,
     /// and trusts that certificate.
-    pub(crate) fn with_tls(folder: &Path, flags: &[&str]) -> Redis {
+    pub fn with_tls(folder: &Path, flags: &[&str]) -> Redis {
         let port = free_port();
         let mut all = vec!["--tls-port".to_owned(), port.to_string()];
         for (name, value) in tls(folder) {
@@ -56,7 +64,7 @@ impl Redis {
 
     /// Starts a sentinel for the primary at port `primary`, named `main`. With a folder it speaks
     /// TLS, as [`Redis::with_tls`].
-    pub(crate) fn sentinel(primary: u16, folder: Option<&Path>) -> Redis {
+    pub fn sentinel(primary: u16, folder: Option<&Path>) -> Redis {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sentinel.conf");
         let port = free_port();
@@ -88,7 +96,7 @@ impl Redis {
 
     /// Starts a cluster of three primaries, each with a replica and with `more` flags. With a folder
     /// they speak TLS, as [`Redis::with_tls`].
-    pub(crate) fn cluster(folder: Option<&Path>, more: &[&str]) -> Vec<Redis> {
+    pub fn cluster(folder: Option<&Path>, more: &[&str]) -> Vec<Redis> {
         let flags = [
             "--cluster-enabled",
             "yes",
@@ -140,7 +148,7 @@ impl Redis {
     }
 
     /// The keys with this suffix.
-    pub(crate) fn keys(&self, end: &str) -> String {
+    pub fn keys(&self, end: &str) -> String {
         let pattern = format!("*{end}");
         let keys = self.try_say(&[b"KEYS", pattern.as_bytes()]);
         let keys = String::from_utf8_lossy(&keys.unwrap_or_default()).into_owned();
@@ -151,7 +159,7 @@ impl Redis {
     }
 
     /// Starts it again, empty, after [`Redis::stop`].
-    pub(crate) fn go_on(&mut self) {
+    pub fn go_on(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &self.port.to_string()]);
@@ -167,34 +175,34 @@ impl Redis {
     }
 
     /// Starts it again as a replica of the server at `primary`.
-    pub(crate) fn go_on_as_replica_of(&mut self, primary: u16) {
+    pub fn go_on_as_replica_of(&mut self, primary: u16) {
         self.flags = vec!["--replicaof".to_owned(), format!("127.0.0.1 {primary}")];
         self.go_on();
     }
 
     /// Returns whether it runs as a primary.
-    pub(crate) fn is_primary(&self) -> bool {
+    pub fn is_primary(&self) -> bool {
         let role = self.process.as_ref().map(|_| self.try_say(&[b"ROLE"]));
         matches!(role, Some(Ok(role)) if role.starts_with(b"master"))
     }
 
     /// Stops it at once.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.process = None;
     }
 
     /// Its URL.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Its socket.
-    pub(crate) fn socket(&self) -> std::path::PathBuf {
+    pub fn socket(&self) -> std::path::PathBuf {
         self.directory.path().join("redis.sock")
     }
 
     /// Runs a command; returns its response as text, with an array's items on separate lines.
-    pub(crate) fn say(&self, words: &[&[u8]]) -> Vec<u8> {
+    pub fn say(&self, words: &[&[u8]]) -> Vec<u8> {
         self.try_say(words).unwrap()
     }
 
@@ -212,7 +220,7 @@ impl Redis {
     }
 
     /// Waits for the one key with this suffix.
-    pub(crate) fn key(&self, end: &str) -> Vec<u8> {
+    pub fn key(&self, end: &str) -> Vec<u8> {
         until("a key on the server", || {
             let pattern = format!("*{end}");
             let keys = self.say(&[b"KEYS", pattern.as_bytes()]);
@@ -221,12 +229,12 @@ impl Redis {
     }
 
     /// The value of the key with this suffix.
-    pub(crate) fn get(&self, end: &str) -> Vec<u8> {
+    pub fn get(&self, end: &str) -> Vec<u8> {
         self.say(&[b"GET", &self.key(end)])
     }
 
     /// Sets the value of the key with this suffix.
-    pub(crate) fn set(&self, end: &str, value: &[u8]) {
+    pub fn set(&self, end: &str, value: &[u8]) {
         self.say(&[b"SET", &self.key(end), value]);
     }
 }

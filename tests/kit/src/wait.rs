@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The timeout of anything that must happen: long enough for a busy machine, short enough to end a
 /// stuck test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The polling interval.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// If that takes longer than [`PATIENCE`].
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = now();
     loop {
         if let Some(found) = look() {
@@ -32,6 +32,6 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     clippy::disallowed_methods,
     reason = "a test stands outside of the program and its clock"
 )]
-pub(crate) fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
