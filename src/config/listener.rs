@@ -1,28 +1,17 @@
 //! `[listener.NAME]`: an address that accepts apps' connections.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::fault::Report;
-use super::location::{Field, Location, Spanned};
+use super::context::LoadContext;
+use super::declare::Declared;
+use super::location::{Field, Location};
 use super::names::Names;
-use super::parse::{LoadContext, reference};
-use super::{listener_tls, raw};
+use super::{listener_tls, tables};
 use crate::proxy::config::{Listener, Route};
 use crate::socket::Address;
 
-/// The address of the default listener.
-pub(super) const DEFAULT_ADDRESS: SocketAddr =
-    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_HEADER_BYTES: u32 = 65_536;
-const MIN_BODY_RATE: u32 = 240;
-const MAX_CONNECTIONS: u32 = 10_000;
 
 /// The names that a listener may refer to.
 #[derive(Clone, Copy, Debug)]
@@ -33,139 +22,115 @@ pub(super) struct Targets<'a> {
     pub(super) apps: &'a Names,
 }
 
-/// Parses a listener whose address is already parsed.
+/// Parses a listener. `address` is its resolved address.
 pub(super) fn parse(
-    raw: raw::Listener,
+    raw: &tables::Listener,
+    address: Option<Address>,
     targets: Targets<'_>,
     context: &LoadContext<'_>,
-    report: &mut Report,
 ) -> Option<Listener> {
-    let client = reference(raw.client, &raw.location, "client", targets.clients, report);
-    let routes = routes(raw.routes, targets.clients, report);
-    let app = match raw.app {
-        Field::Absent => None,
-        given => reference(given, &raw.location, "app", targets.apps, report),
-    };
-    let is_a_socket =
-        matches!(&raw.address, Field::Given(spanned) if spanned.value.tcp().is_none());
+    let client = targets
+        .clients
+        .find_one(&raw.client, &raw.location, context);
+    let routes = routes(&raw.route, targets.clients, context);
+    let app = targets.apps.find(&raw.app, context);
+    let is_a_socket = address
+        .as_ref()
+        .is_some_and(|address| address.tcp().is_none());
     if app.is_some() && !is_a_socket {
-        report.warning(raw.location.child("app").fault(
+        context.warning(raw.at("app").fault(
             "whoever reaches this port is taken for this app",
             "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
         ));
     }
-    let address = match raw.address {
-        Field::Given(spanned) => {
-            let is_guarded = !targets.apps.all().is_empty() || raw.allow_unauthenticated.or(false);
-            if !spanned.value.is_local() && !is_guarded {
-                let apps = if spanned.location.in_file() {
-                    ", add [app.NAME] so that callers must say who they are"
-                } else {
-                    ""
-                };
-                report.fault(spanned.location.fault(
-                    "whoever reaches this port calls Collibra with the token, and it is open \
-                     beyond this machine",
-                    format!(
-                        "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
-                        spanned.location.setting("allow_unauthenticated", "true")
-                    ),
-                ));
-            }
-            Some(spanned.value)
-        }
-        Field::Faulty => None,
-        Field::Absent => {
-            report.fault(raw.location.child("address").fault(
-                "the address to listen on is missing",
-                format!("write `address = \"{DEFAULT_ADDRESS}\"`"),
+    let is_guarded = !targets.apps.all().is_empty() || raw.allow_unauthenticated(context);
+    match (&raw.address, &address) {
+        (Field::Given(spanned), Some(address)) if !address.is_local() && !is_guarded => {
+            let apps = if spanned.location.in_file() {
+                ", add [app.NAME] so that callers must say who they are"
+            } else {
+                ""
+            };
+            context.fault(spanned.location.fault(
+                "whoever reaches this port calls Collibra with the token, and it is open \
+                 beyond this machine",
+                format!(
+                    "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
+                    spanned.location.setting("allow_unauthenticated", "true")
+                ),
             ));
-            None
         }
-    };
-    let hosts = match raw.hosts {
+        (Field::Absent, _) => context.fault(raw.at("address").fault(
+            "the address to listen on is missing",
+            format!("write `address = \"{}\"`", tables::LISTENER),
+        )),
+        _ => {}
+    }
+    let hosts = match &raw.hosts {
         Field::Given(spanned) => {
             if spanned.value.is_empty() {
-                report.fault(spanned.location.fault(
+                context.fault(spanned.location.fault(
                     "without an accepted host every request is refused",
                     "write the names under which apps reach this listener, like [\"localhost\"]",
                 ));
             }
-            hosts(&spanned.value, &spanned.location, report)
+            hosts(&spanned.value, &spanned.location, context)
         }
         Field::Absent | Field::Faulty => default_hosts(address.as_ref()),
     };
-    let tls = match raw.tls {
-        Some(tls) => Some(listener_tls::parse(tls, context, report)?),
+    raw.shown.set("hosts", &*hosts);
+    let tls = match &raw.tls {
+        Some(tls) => Some(listener_tls::parse(tls, context)?),
         None => None,
     };
-    let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
-    let max_header_bytes = raw.max_header_bytes.sound_or(
-        MAX_HEADER_BYTES,
-        |bytes| (1024..=1_048_576).contains(bytes),
-        "it is out of bounds",
-        "write a number of bytes from 1024 to 1048576; the default is 65536",
-        report,
-    );
-    let max_connections = raw.max_connections.sound_or(
-        MAX_CONNECTIONS,
-        |&connections| connections >= 1,
-        "no connection could be served",
-        "write 1 or more; the default is 10000",
-        report,
-    );
-    let trusted_proxies = raw.trusted_proxies.given();
-    let trusted_proxies = trusted_proxies.map(|spanned| networks(&spanned, report));
+    let header_timeout = raw.header_timeout(context);
+    let max_header_bytes = raw.max_header_bytes(context);
+    let max_connections = raw.max_connections(context);
+    let client = client?;
+    raw.shown.set("client", &*client);
     Some(Listener {
-        name: raw.name,
+        name: raw.name.clone(),
         address: address?,
-        client: client?,
+        client,
         routes,
         app,
         hosts,
-        trusted_proxies: trusted_proxies.unwrap_or_default(),
+        trusted_proxies: raw.trusted_proxies(context),
         tls,
-        upgrades: raw.upgrades.or(false),
+        upgrades: raw.upgrades(context),
         header_timeout,
         max_header_bytes: usize::try_from(max_header_bytes).ok()?,
-        min_body_rate: NonZeroU32::new(raw.min_body_rate.or(MIN_BODY_RATE)),
+        min_body_rate: NonZeroU32::new(raw.min_body_rate(context)),
         max_connections: usize::try_from(max_connections).ok()?,
     })
 }
 
-fn routes(raw: Vec<raw::Route>, clients: &Names, report: &mut Report) -> Vec<Route> {
+fn routes(raw: &[tables::Route], clients: &Names, context: &LoadContext<'_>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for raw in raw {
-        let client = reference(raw.client, &raw.location, "client", clients, report);
-        let prefix = match raw.prefix {
-            Field::Faulty => None,
-            Field::Absent => {
-                report.fault(raw.location.child("prefix").fault(
-                    "it does not say which paths it is for",
-                    "write what they begin with, like `prefix = \"/dev\"`",
-                ));
-                None
-            }
-            Field::Given(spanned) => {
-                let sound = prefix(&spanned.value);
-                if let Err((problem, remedy)) = sound {
-                    report.fault(spanned.location.fault(problem, remedy));
-                }
-                let sound = sound.ok();
-                if sound.is_some_and(|prefix| routes.iter().any(|r| *r.prefix == *prefix)) {
-                    report.fault(spanned.location.fault(
-                        "another route of this listener has the same prefix",
-                        "keep one of them",
-                    ));
-                }
-                sound.map(Arc::from)
-            }
-        };
+        let client = clients.find_one(&raw.client, &raw.location, context);
+        if raw.prefix.is_absent() {
+            context.fault(raw.at("prefix").fault(
+                "it does not say which paths it is for",
+                "write what they begin with, like `prefix = \"/dev\"`",
+            ));
+        }
+        let prefix = raw.prefix.given().and_then(|spanned| {
+            let sound = prefix(&spanned.value).and_then(|prefix| {
+                let is_new = !routes.iter().any(|route| *route.prefix == *prefix);
+                let twice = "another route of this listener has the same prefix";
+                is_new.then_some(prefix).ok_or((twice, "keep one of them"))
+            });
+            let report = |(problem, remedy)| context.fault(spanned.location.fault(problem, remedy));
+            sound.map_err(report).ok()
+        });
         if let (Some(prefix), Some(client)) = (prefix, client) {
+            raw.shown.set("prefix", prefix);
+            raw.shown.set("client", &*client);
             routes.push(Route {
-                prefix,
+                prefix: prefix.into(),
                 client,
-                strip: raw.strip.or(false),
+                strip: raw.strip(context),
             });
         }
     }
@@ -210,7 +175,11 @@ fn default_hosts(address: Option<&Address>) -> Vec<String> {
 }
 
 /// Parses values of `Host`, each normalized for comparison.
-pub(super) fn hosts(given: &[String], location: &Location, report: &mut Report) -> Vec<String> {
+pub(super) fn hosts(
+    given: &[String],
+    location: &Location,
+    context: &LoadContext<'_>,
+) -> Vec<String> {
     let mut hosts = Vec::new();
     for (index, text) in given.iter().enumerate() {
         match host(text) {
@@ -218,27 +187,11 @@ pub(super) fn hosts(given: &[String], location: &Location, report: &mut Report) 
             Ok(host) => hosts.push(host),
             Err(remedy) => {
                 let nth = index + 1;
-                report.fault(location.fault(format!("item {nth} is no host name"), remedy));
+                context.fault(location.fault(format!("item {nth} is no host name"), remedy));
             }
         }
     }
     hosts
-}
-
-/// Parses networks or single addresses.
-fn networks(spanned: &Spanned<Vec<String>>, report: &mut Report) -> Vec<IpNet> {
-    let mut networks = Vec::new();
-    for (index, text) in spanned.value.iter().enumerate() {
-        let one = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
-        match text.parse().or_else(|_| one()) {
-            Ok(network) => networks.push(network),
-            Err(_) => report.fault(spanned.location.fault(
-                format!("item {} is no network", index + 1),
-                "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"",
-            )),
-        }
-    }
-    networks
 }
 
 /// Normalizes a value of `Host` for comparison.

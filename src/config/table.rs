@@ -4,10 +4,63 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Origin, Report};
+use super::context::LoadContext;
+use super::fault::Origin;
 use super::location::{Field, Location, Spanned};
 use super::nearest::{listed, nearest};
 use super::value::{Value, wrong_type};
+
+/// A key of a table, as declared.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a test generates the reference from these")
+)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// The keys below it, if it is a table.
+    pub(super) keys: &'static [Key],
+    /// Whether it holds named tables.
+    pub(super) is_named: bool,
+    /// The kind of store that it belongs to; `None`: all.
+    pub(super) kind: Option<&'static str>,
+    /// Whether it applies only at the start: a reload names it and keeps the old value.
+    pub(super) is_for_start: bool,
+    /// Its documentation, by line.
+    pub(super) about: &'static [&'static str],
+    /// What the reference has in place of a default, or the name of a named table.
+    pub(super) sample: &'static str,
+    /// What the reference has commented out.
+    pub(super) example: &'static str,
+    /// The defaults of the keys below it.
+    pub(super) defaults: fn(&LoadContext<'_>) -> serde_json::Value,
+}
+
+impl Key {
+    /// Sets [`Key::kind`].
+    pub(super) const fn kind(mut self, kind: &'static str) -> Key {
+        self.kind = Some(kind);
+        self
+    }
+
+    /// Sets [`Key::is_for_start`].
+    pub(super) const fn at_start(mut self) -> Key {
+        self.is_for_start = true;
+        self
+    }
+
+    /// Sets [`Key::sample`].
+    pub(super) const fn sample(mut self, text: &'static str) -> Key {
+        self.sample = text;
+        self
+    }
+
+    /// Sets [`Key::example`].
+    pub(super) const fn example(mut self, text: &'static str) -> Key {
+        self.example = text;
+        self
+    }
+}
 
 /// The positions of a file's line breaks, which turn offsets into line numbers.
 #[derive(Debug)]
@@ -22,7 +75,7 @@ pub(super) struct Lines<'a> {
 pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
     lines: &'a Lines<'a>,
-    known: &'static [&'static str],
+    context: &'a LoadContext<'a>,
     pub(super) location: Location,
 }
 
@@ -39,11 +92,7 @@ impl<'a> Lines<'a> {
 
     /// Returns the location of the file itself.
     pub(super) fn location(&self) -> Location {
-        Location {
-            origin: self.origin.clone(),
-            key: String::new(),
-            line: None,
-        }
+        Location::root(self.origin.clone())
     }
 
     /// Returns the line, counted from 1, at `offset`.
@@ -53,73 +102,76 @@ impl<'a> Lines<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Returns a table with the keys `known`; reports all others.
+    /// Returns a table with these `keys`; reports all others.
     pub(super) fn new(
         entries: &'a DeTable<'a>,
         lines: &'a Lines<'a>,
         location: Location,
-        known: &'static [&'static str],
-        report: &mut Report,
+        keys: &'static [Key],
+        context: &'a LoadContext<'a>,
     ) -> Table<'a> {
         for key in entries.keys() {
             let name: &str = key.get_ref();
-            if known.contains(&name) {
+            let known = || keys.iter().map(|key| key.name);
+            if known().any(|known| known == name) {
                 continue;
             }
             let mut location = location.child(name);
             location.line = Some(lines.line(key.span().start));
-            let remedy = match nearest(name, known.iter().copied()) {
+            let remedy = match nearest(name, known()) {
                 Some(meant) => format!("write `{meant}`"),
-                None => format!("known here: {}", listed(known.iter().copied())),
+                None => format!("known here: {}", listed(known())),
             };
-            report.fault(location.fault("this key is unknown", remedy));
+            context.fault(location.fault("this key is unknown", remedy));
         }
         Table {
             entries,
             lines,
-            known,
+            context,
             location,
         }
     }
 
     /// Reads the value of `key`.
-    pub(super) fn get<T: Value>(&self, key: &'static str, report: &mut Report) -> Field<T> {
+    pub(super) fn get<T: Value>(&self, key: &'static str) -> Field<T> {
         let Some((location, value)) = self.entry(key) else {
             return Field::Absent;
         };
         match T::read(value) {
             Ok(value) => Field::Given(Spanned { value, location }),
-            Err((problem, remedy)) => {
-                report.fault(location.fault(problem, remedy));
+            Err(faults) => {
+                for (problem, remedy) in faults {
+                    self.context.fault(location.fault(problem, remedy));
+                }
                 Field::Faulty
             }
         }
     }
 
-    /// Reads the table `key`, with the keys `known`.
-    pub(super) fn table(
-        &self,
-        key: &'static str,
-        known: &'static [&'static str],
-        report: &mut Report,
-    ) -> Option<Table<'a>> {
+    /// Reads the table `key`, with these `keys`.
+    pub(super) fn table(&self, key: &'static str, keys: &'static [Key]) -> Option<Table<'a>> {
         let (location, value) = self.entry(key)?;
         let Some(entries) = value.as_table() else {
-            let first = known.first().copied().unwrap_or_default();
+            let first = keys.first().map_or("", |key| key.name);
             let remedy = format!("write `{key} = {{ {first} = … }}`, or [{}]", location.key);
             let (problem, remedy) = wrong_type(value, "a table", &remedy);
-            report.fault(location.fault(problem, remedy));
+            self.context.fault(location.fault(problem, remedy));
             return None;
         };
-        Some(Table::new(entries, self.lines, location, known, report))
+        Some(Table::new(
+            entries,
+            self.lines,
+            location,
+            keys,
+            self.context,
+        ))
     }
 
     /// Reads the tables in `key` with their names: `[key.NAME]`.
     pub(super) fn named(
         &self,
         key: &'static str,
-        known: &'static [&'static str],
-        report: &mut Report,
+        keys: &'static [Key],
     ) -> Vec<(Arc<str>, Table<'a>)> {
         let Some((location, value)) = self.entry(key) else {
             return Vec::new();
@@ -127,7 +179,7 @@ impl<'a> Table<'a> {
         let remedy = format!("write [{key}.NAME] and the keys below it, with a name of your own");
         let Some(entries) = value.as_table() else {
             let (problem, remedy) = wrong_type(value, "a table of named tables", &remedy);
-            report.fault(location.fault(problem, remedy));
+            self.context.fault(location.fault(problem, remedy));
             return Vec::new();
         };
         let mut tables = Vec::new();
@@ -135,37 +187,32 @@ impl<'a> Table<'a> {
             let location = self.at(location.child(name.get_ref()), name);
             let Some(entries) = value.get_ref().as_table() else {
                 let (problem, remedy) = wrong_type(value.get_ref(), "a named table", &remedy);
-                report.fault(location.fault(problem, remedy));
+                self.context.fault(location.fault(problem, remedy));
                 continue;
             };
             if !is_name(name.get_ref()) {
-                report.fault(location.fault(
+                self.context.fault(location.fault(
                     "the name cannot be used",
                     "name it with at most 63 letters, digits, `-` and `_`",
                 ));
             }
-            let table = Table::new(entries, self.lines, location, known, report);
+            let table = Table::new(entries, self.lines, location, keys, self.context);
             tables.push((Arc::from(name.get_ref().as_ref()), table));
         }
         tables.sort_by_key(|(_, table)| table.location.line);
         tables
     }
 
-    /// Reads the tables in the list `key`, each with the keys `known`.
-    pub(super) fn tables(
-        &self,
-        key: &'static str,
-        known: &'static [&'static str],
-        report: &mut Report,
-    ) -> Vec<Table<'a>> {
+    /// Reads the tables in the list `key`, each with these `keys`.
+    pub(super) fn tables(&self, key: &'static str, keys: &'static [Key]) -> Vec<Table<'a>> {
         let Some((location, value)) = self.entry(key) else {
             return Vec::new();
         };
-        let first = known.first().copied().unwrap_or_default();
+        let first = keys.first().map_or("", |key| key.name);
         let remedy = format!("write `{key} = [ {{ {first} = … }} ]`");
         let Some(items) = value.as_array() else {
             let (problem, remedy) = wrong_type(value, "a list of tables", &remedy);
-            report.fault(location.fault(problem, remedy));
+            self.context.fault(location.fault(problem, remedy));
             return Vec::new();
         };
         let mut tables = Vec::new();
@@ -173,12 +220,18 @@ impl<'a> Table<'a> {
             let location = self.at(location.clone(), item);
             match item.get_ref().as_table() {
                 Some(entries) => {
-                    tables.push(Table::new(entries, self.lines, location, known, report));
+                    tables.push(Table::new(
+                        entries,
+                        self.lines,
+                        location,
+                        keys,
+                        self.context,
+                    ));
                 }
                 None => {
                     let (problem, remedy) =
                         wrong_type(item.get_ref(), "a table, as each item of the list", &remedy);
-                    report.fault(location.fault(problem, remedy));
+                    self.context.fault(location.fault(problem, remedy));
                 }
             }
         }
@@ -186,7 +239,6 @@ impl<'a> Table<'a> {
     }
 
     fn entry(&self, key: &'static str) -> Option<(Location, &'a DeValue<'a>)> {
-        debug_assert!(self.known.contains(&key), "{key} is read and not known");
         let (name, value) = self.entries.get_key_value(key)?;
         Some((self.at(self.location.child(key), name), value.get_ref()))
     }
