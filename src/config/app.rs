@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::context::LoadContext;
 use super::credentials::{self, Source, Sources};
-use super::declare::{Declared, any, only};
-use super::location::Location;
+use super::declare::{any, only};
+use super::location::{Location, Spanned};
 use super::names::Names;
 use super::tables;
 use crate::proxy::config::{App, Listener};
@@ -87,7 +87,7 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
     );
     let max_in_flight = raw.max_in_flight.checked(most, context);
     let certificate = raw.certificate.settle(raw.name.to_string(), any, context);
-    raw.shown.set("certificate", &*certificate);
+    raw.show_as("certificate", &*certificate);
     App {
         certificate,
         name: raw.name.clone(),
@@ -104,7 +104,7 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
 /// The app's key, if it has one.
 fn key(sources: Sources, app: &Location, context: &LoadContext<'_>) -> Option<Secret> {
     let mut given = sources.given.into_iter();
-    let source = given.next()?;
+    let Spanned { value, location } = given.next()?;
     if given.next().is_some() {
         context.fault(app.child("key_file").fault(
             "the key is given twice: `key_file`, `key_env`",
@@ -112,25 +112,16 @@ fn key(sources: Sources, app: &Location, context: &LoadContext<'_>) -> Option<Se
         ));
         return None;
     }
-    let text = match &source.value {
-        Source::File(path) => credentials::secret_file(path, &source.location, context),
-        Source::Variable(name) => credentials::variable(name, &source.location, context),
-        Source::Inline(_) | Source::Json(_) => None,
-    }?;
-    const REMEDY: &str = "make one with `openssl rand -hex 32`, or any text of one line";
-    match Secret::parse(text.expose()) {
-        Ok(key) if key.expose().len() >= SHORTEST_KEY => Some(key),
-        Ok(_) => {
-            context.fault(
-                source
-                    .location
-                    .fault("the key has fewer than 16 bytes", REMEDY),
-            );
-            None
-        }
-        Err(error) => {
-            context.fault(source.location.fault(error.to_string(), REMEDY));
-            None
-        }
-    }
+    let text = match value {
+        Source::File(path) => credentials::secret_file(&path, &location, context)?,
+        Source::Variable(name) => credentials::variable(&name, &location, context)?,
+        Source::Inline(_) | Source::Json(_) => return None,
+    };
+    let key = match Secret::parse(text.expose()) {
+        Ok(key) if key.expose().len() >= SHORTEST_KEY => Ok(key),
+        Ok(_) => Err("the key has fewer than 16 bytes".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    let remedy = "make one with `openssl rand -hex 32`, or any text of one line";
+    context.sound(key.map_err(|problem| location.fault(problem, remedy)))
 }

@@ -43,9 +43,9 @@ pub(super) fn parse(
     let scope = raw.scope(context).trim().to_owned();
 
     let parsed = instances.get(&instance?)?;
-    raw.shown.set("instance", &*parsed.instance.name);
-    raw.shown.set("scope", &*scope);
-    raw.shown.set("token_timeout", timeout.show(context));
+    raw.show_as("instance", &*parsed.instance.name);
+    raw.show_as("scope", &*scope);
+    raw.show_as("token_timeout", timeout.show(context));
     Some(Client {
         name: raw.name.clone(),
         instance: parsed.instance.name.clone(),

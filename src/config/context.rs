@@ -3,10 +3,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::fault::{Fault, Faults, Report};
+use super::fault::{Fault, Faults, in_order};
 use super::file::Unfit;
 use super::location::Spanned;
 use super::watch::Files;
@@ -19,7 +18,8 @@ pub(super) struct LoadContext<'a> {
     /// The environment.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     files: RefCell<Files>,
-    report: RefCell<Report>,
+    faults: RefCell<Vec<Fault>>,
+    warnings: RefCell<Vec<Fault>>,
     /// The values of the keys that apply only at the start.
     pub(super) at_start: RefCell<BTreeMap<String, Secret>>,
 }
@@ -31,34 +31,48 @@ impl<'a> LoadContext<'a> {
             base,
             env,
             files: RefCell::default(),
-            report: RefCell::default(),
+            faults: RefCell::default(),
+            warnings: RefCell::default(),
             at_start: RefCell::default(),
         }
     }
 
-    /// Adds a fault. Duplicates are dropped in the end.
+    /// Adds a fault.
     pub(super) fn fault(&self, fault: Fault) {
-        self.report.borrow_mut().fault(fault);
+        self.faults.borrow_mut().push(fault);
     }
 
-    /// Adds a warning. Duplicates are dropped in the end.
+    /// Adds a warning.
     pub(super) fn warning(&self, warning: Fault) {
-        self.report.borrow_mut().warning(warning);
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    /// Returns the value, or adds the fault.
+    pub(super) fn sound<T>(&self, result: Result<T, Fault>) -> Option<T> {
+        result.map_err(|fault| self.fault(fault)).ok()
     }
 
     /// Returns whether there is a fault at or below `key`.
     pub(super) fn blames(&self, key: &str) -> bool {
-        self.report.borrow().blames(key)
+        self.faults.borrow().iter().any(|fault| {
+            let rest = fault.key.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
     }
 
-    /// Returns the files that were read, and the warnings.
+    /// Returns the files that were read, and the warnings in the order of the file.
     ///
     /// # Errors
     /// The faults, if there are any.
     pub(super) fn conclude(&self) -> Result<(Files, Vec<Fault>), Faults> {
+        let (mut faults, mut warnings) = (self.faults.take(), self.warnings.take());
+        in_order(&mut faults);
+        in_order(&mut warnings);
         let files = self.files.take();
-        let warnings = self.report.take().conclude(&files)?;
-        Ok((files, warnings))
+        match faults.is_empty() {
+            true => Ok((files, warnings)),
+            false => Err(Faults { faults, files }),
+        }
     }
 
     /// Resolves a path.
@@ -81,11 +95,10 @@ impl<'a> LoadContext<'a> {
     /// file must not be read.
     pub(super) fn readable(&self, spanned: &Spanned<PathBuf>, remedy: &str) -> Option<PathBuf> {
         let path = self.to_read(&spanned.value);
-        path.map_err(|unfit| {
+        self.sound(path.map_err(|unfit| {
             let remedy = self.file_remedy(remedy);
-            self.fault(spanned.location.fault(unfit.to_string(), remedy));
-        })
-        .ok()
+            spanned.location.fault(unfit.to_string(), remedy)
+        }))
     }
 
     /// Watches a file that is about to be read.
@@ -104,13 +117,5 @@ impl<'a> LoadContext<'a> {
             self.base.display().to_string()
         };
         format!("{remedy} (a relative path counts from {base})")
-    }
-}
-
-impl fmt::Debug for LoadContext<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadContext")
-            .field("base", &self.base)
-            .finish_non_exhaustive()
     }
 }

@@ -1,13 +1,13 @@
 //! A client's id and secret, each from the one source that is configured.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
 use super::context::LoadContext;
-use super::fault::Origin;
 use super::location::{Field, Location, Spanned};
 use super::nearest::listed;
 use super::settings::Credentials;
@@ -87,7 +87,7 @@ pub(super) fn of_client(
     };
     let id = self::id(id, &raw.location, context);
     if let (Some(id), Field::Given(_)) = (&id, &raw.client_id) {
-        raw.shown.set("client_id", id.as_str());
+        raw.show_as("client_id", id.as_str());
     }
     let secret = self::secret(secret, &raw.location, context);
     (location, id, secret)
@@ -95,24 +95,16 @@ pub(super) fn of_client(
 
 /// Reads the client's id. `client` is the location of its table.
 fn id(sources: Sources, client: &Location, context: &LoadContext<'_>) -> Option<ClientId> {
-    let source = only(sources, client, "client_id", context)?;
-    let text = match &source.value {
-        Source::Inline(text) => Some(text.clone()),
-        Source::File(path) => file(path, &source.location, context),
-        Source::Variable(name) => variable(name, &source.location, context),
-        Source::Json(path) => both(path, &source.location, context)
-            .map(|credentials| Secret::from(credentials.client_id)),
-    }?;
-    match ClientId::parse(text.expose()) {
-        Ok(id) => Some(id),
-        Err(error) => {
-            context.fault(source.location.fault(
-                error.to_string(),
-                "give the id that Collibra shows in Settings, OAuth applications",
-            ));
-            None
-        }
-    }
+    let Spanned { value, location } = only(sources, client, "client_id", context)?;
+    let text = match value {
+        Source::Inline(text) => text,
+        Source::File(path) => file(&path, &location, context)?,
+        Source::Variable(name) => variable(&name, &location, context)?,
+        Source::Json(path) => Secret::from(both(&path, &location, context)?.client_id),
+    };
+    let remedy = "give the id that Collibra shows in Settings, OAuth applications";
+    let id = ClientId::parse(text.expose());
+    context.sound(id.map_err(|error| location.fault(error.to_string(), remedy)))
 }
 
 /// The byte order mark that may precede UTF-8 text (RFC 3629, section 6).
@@ -120,36 +112,28 @@ pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Reads the client's secret. `client` is the location of its table.
 fn secret(sources: Sources, client: &Location, context: &LoadContext<'_>) -> Option<Secret> {
-    let source = only(sources, client, "client_secret", context)?;
-    let text = match &source.value {
+    let Spanned { value, location } = only(sources, client, "client_secret", context)?;
+    let text = match value {
         Source::Inline(text) => {
-            if source.location.in_file() {
-                context.warning(source.location.fault(
+            if location.in_file() {
+                context.warning(location.fault(
                     "the secret stands in the configuration, which is often copied and committed",
                     "keep it in a file and name that with `client_secret_file`",
                 ));
             }
-            Some(text.clone())
+            text
         }
-        Source::File(path) => secret_file(path, &source.location, context),
-        Source::Variable(name) => variable(name, &source.location, context),
+        Source::File(path) => secret_file(&path, &location, context)?,
+        Source::Variable(name) => variable(&name, &location, context)?,
         Source::Json(path) => {
-            let both = both(path, &source.location, context);
-            warn_if_readable_by_all(path, &source.location, context);
-            warn_if_copied(path, &source.location, context);
-            both.map(|credentials| Secret::from(credentials.client_secret))
+            let both = both(&path, &location, context);
+            warn_of_readers(&path, &location, context);
+            Secret::from(both?.client_secret)
         }
-    }?;
-    match Secret::parse(text.expose()) {
-        Ok(secret) => Some(secret),
-        Err(error) => {
-            context.fault(source.location.fault(
-                error.to_string(),
-                "give the secret that Collibra showed when the application was registered",
-            ));
-            None
-        }
-    }
+    };
+    let remedy = "give the secret that Collibra showed when the application was registered";
+    let secret = Secret::parse(text.expose());
+    context.sound(secret.map_err(|error| location.fault(error.to_string(), remedy)))
 }
 
 /// Reads a file that other users should not be able to read.
@@ -159,21 +143,20 @@ pub(super) fn secret_file(
     context: &LoadContext<'_>,
 ) -> Option<Secret> {
     let text = file(path, location, context);
-    warn_if_readable_by_all(path, location, context);
-    warn_if_copied(path, location, context);
+    warn_of_readers(path, location, context);
     text
 }
 
-/// Warns if systemd copied the file for the service (systemd.exec(5), Credentials).
-fn warn_if_copied(path: &Path, location: &Location, context: &LoadContext<'_>) {
+/// Warns about a file with a secret that others can read, or that changes unseen.
+fn warn_of_readers(path: &Path, location: &Location, context: &LoadContext<'_>) {
+    warn_if_readable_by_all(path, location, context);
+    // systemd copied it for the service (systemd.exec(5), Credentials)
     let own = (context.env)("CREDENTIALS_DIRECTORY");
-    let copies = [Some("/run/credentials"), own.as_deref()];
-    let path = context.path(path);
-    if copies
+    let mut copies = [Some("/run/credentials"), own.as_deref()]
         .into_iter()
-        .flatten()
-        .any(|folder| path.starts_with(folder))
-    {
+        .flatten();
+    let path = context.path(path);
+    if copies.any(|folder| path.starts_with(folder)) {
         context.warning(location.fault(
             "systemd copies this file when the service starts: a rotated secret is not seen before the next start",
             "name the file itself, readable by the service's group, or restart the service after a rotation",
@@ -188,70 +171,61 @@ struct Both {
     client_secret: String,
 }
 
+/// Returns the one source of `key`; none or several are faults.
 fn only(
     sources: Sources,
     client: &Location,
-    what: &str,
+    key: &str,
     context: &LoadContext<'_>,
 ) -> Option<Spanned<Source>> {
-    let mut given = sources.given.into_iter();
-    match (given.next(), given.next()) {
-        (Some(one), None) if !sources.faulty => Some(one),
-        (Some(one), Some(second)) => {
-            let keys: Vec<String> = [one, second]
-                .into_iter()
-                .chain(given)
-                .map(|source| source.location.fault("", "").key)
+    let Sources { given, faulty } = sources;
+    match given.len() {
+        0 if !faulty => {
+            let (key, remedy) = match (client.in_file(), key) {
+                (true, "client_id") => (
+                    key,
+                    "write `client_id_file`, `client_id_env` or `credentials_file`, or `client_id` itself",
+                ),
+                (true, _) => (
+                    key,
+                    "write `client_secret_file`, `client_secret_env` or `credentials_file`",
+                ),
+                (false, "client_id") => (
+                    key,
+                    "give --client-id or --client-id-file, or set COLLIBRA_CLIENT_ID",
+                ),
+                (false, _) => (
+                    "client_secret_file",
+                    "give --client-secret-file, or set COLLIBRA_CLIENT_SECRET",
+                ),
+            };
+            context.fault(client.child(key).fault("it is missing", remedy));
+            None
+        }
+        0 | 1 => given.into_iter().next().filter(|_| !faulty),
+        count => {
+            let keys = given.iter().map(|source| source.location.fault("", "").key);
+            let keys: Vec<String> = keys
                 .map(|key| key.rsplit('.').next().unwrap_or_default().to_owned())
                 .collect();
-            context.fault(client.child(what).fault(
-                format!(
-                    "it is given {} times: {}",
-                    keys.len(),
-                    listed(keys.iter().map(String::as_str))
-                ),
-                "keep one of them",
-            ));
+            let keys = listed(keys.iter().map(String::as_str));
+            let problem = format!("it is given {count} times: {keys}");
+            context.fault(client.child(key).fault(problem, "keep one of them"));
             None
         }
-        (None, _) if !sources.faulty => {
-            let remedy = match (&client.origin, what) {
-                (Origin::File(_), _) => format!(
-                    "write `{what}_file`, `{what}_env` or `credentials_file`{}",
-                    if what == "client_id" {
-                        ", or `client_id` itself"
-                    } else {
-                        ""
-                    }
-                ),
-                (_, "client_id") => {
-                    "give --client-id or --client-id-file, or set COLLIBRA_CLIENT_ID".into()
-                }
-                _ => "give --client-secret-file, or set COLLIBRA_CLIENT_SECRET".into(),
-            };
-            let what = if client.in_file() || what == "client_id" {
-                what
-            } else {
-                "client_secret_file"
-            };
-            context.fault(client.child(what).fault("it is missing", remedy));
-            None
-        }
-        _ => None,
     }
 }
 
+/// Reads a small file as text.
 pub(super) fn file(path: &Path, location: &Location, context: &LoadContext<'_>) -> Option<Secret> {
-    match read(path, location, context) {
-        Ok(text) => Some(Secret::from(text.to_string())),
-        Err(problem) => {
-            let remedy = context.file_remedy("name a file that this user can read");
-            context.fault(location.fault(problem, remedy));
-            None
-        }
-    }
+    let text = read(path, location, context);
+    context.sound(text.map_err(|problem| {
+        let remedy = context.file_remedy("name a file that this user can read");
+        location.fault(problem, remedy)
+    }))
 }
 
+/// Reads a variable.
 pub(super) fn variable(
     name: &str,
     location: &Location,
@@ -271,27 +245,19 @@ fn both(path: &Path, location: &Location, context: &LoadContext<'_>) -> Option<B
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
     let text = file(path, location, context)?;
     // the parser's own message may quote its input
-    let problem = match serde_json::from_str(text.expose()) {
-        Ok(credentials) => return Some(credentials),
-        Err(error) if error.is_data() => {
+    context.sound(serde_json::from_str(text.expose()).map_err(|error| {
+        let problem = if error.is_data() {
             "the file lacks client_id or client_secret, or has one that is no string".to_owned()
-        }
-        Err(error) => format!(
-            "the file is not JSON: see its line {}, column {}",
-            error.line(),
-            error.column()
-        ),
-    };
-    context.fault(location.fault(problem, REMEDY));
-    None
+        } else {
+            let (line, column) = (error.line(), error.column());
+            format!("the file is not JSON: see its line {line}, column {column}")
+        };
+        location.fault(problem, REMEDY)
+    }))
 }
 
 /// Reads a small file as text. Removes and reports a byte order mark, which some editors add.
-fn read(
-    path: &Path,
-    location: &Location,
-    context: &LoadContext<'_>,
-) -> Result<Zeroizing<String>, String> {
+fn read(path: &Path, location: &Location, context: &LoadContext<'_>) -> Result<Secret, String> {
     let path = context.to_read(path).map_err(|unfit| unfit.to_string())?;
     let mut text = Zeroizing::new(String::new());
     let length = std::fs::File::open(path)
@@ -307,7 +273,7 @@ fn read(
             "write it as UTF-8 without one",
         ));
     }
-    Ok(text)
+    Ok(Secret::from(text.to_string()))
 }
 
 pub(super) const CA_REMEDY: &str = "name a PEM file with your authority's certificate";
@@ -319,27 +285,19 @@ pub(super) fn ca_file(
     context: &LoadContext<'_>,
 ) -> Option<CaFile> {
     let read = CaFile::read(&context.readable(spanned, remedy)?);
-    let report = |error: crate::tls::Error| {
+    context.sound(read.map_err(|error| {
         let remedy = context.file_remedy(remedy);
-        context.fault(spanned.location.fault(error.reason.to_string(), remedy));
-    };
-    read.map_err(report).ok()
+        spanned.location.fault(error.reason.to_string(), remedy)
+    }))
 }
 
 /// Warns if every user can read a file with a secret.
-#[cfg(unix)]
 pub(super) fn warn_if_readable_by_all(path: &Path, location: &Location, context: &LoadContext<'_>) {
-    use std::os::unix::fs::PermissionsExt;
-
-    let others_may_read = std::fs::metadata(context.path(path))
-        .is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
-    if others_may_read {
+    let metadata = std::fs::metadata(context.path(path));
+    if metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
         context.warning(location.fault(
             "every user of this machine can read the file",
             "chmod o-r it; for a mounted Kubernetes secret set defaultMode: 0440 and an fsGroup",
         ));
     }
 }
-
-#[cfg(not(unix))]
-pub(super) fn warn_if_readable_by_all(_: &Path, _: &Location, _: &LoadContext<'_>) {}

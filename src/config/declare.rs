@@ -12,40 +12,52 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
 
 use super::context::LoadContext;
 use super::location::{Field, Location, Spanned};
 use super::table::{Key, Table};
 use super::value::{Value, Wrong};
 use crate::secret::Secret;
-use serde_json::{Map, Value as Json, json};
 
 /// A declared table.
-pub(super) trait Declared: fmt::Debug + Sized {
+pub(super) trait Declared: fmt::Debug + Sized + Deref<Target = Head> {
     /// Its keys, in the order of the reference.
     const KEYS: &'static [Key];
-    /// Reads the table `name`.
-    fn read(name: Arc<str>, table: &Table<'_>) -> Self;
-    /// Returns the table without any key.
-    fn absent(name: Arc<str>, location: Location) -> Self;
-    /// Returns the values that count, by key: `null` for one that is not shown.
+    /// Reads the table; without one every key is absent.
+    fn read(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> Self;
+    /// Returns the values that count, by key.
     fn show(&self, context: &LoadContext<'_>) -> Json;
     /// The keys that are given, with their locations.
     fn given(&self) -> Vec<(&'static Key, &Location)>;
-    /// Its name, or its key.
-    fn name(&self) -> &str;
-    /// The location of `key`.
-    fn at(&self, key: &str) -> Location;
+    /// Returns the table without any key.
+    fn absent(name: &str, location: Location) -> Self {
+        Self::read(name.into(), location, None)
+    }
     /// The defaults of its keys.
     fn defaults(context: &LoadContext<'_>) -> Json {
         let nowhere = Location::root(super::fault::Origin::CommandLine);
-        Self::absent("".into(), nowhere).show(context)
+        Self::absent("", nowhere).show(context)
     }
 }
 
-/// The content of a key: a value, a table, a list of tables or named tables.
+/// What every table has.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// Its name, or its key.
+    pub(super) name: Arc<str>,
+    pub(super) location: Location,
+    /// Whether it is written.
+    pub(super) is_given: bool,
+    /// The values that it shows in place of those that were written.
+    shown: RefCell<Map<String, Json>>,
+}
+
+/// The content of a key: a value, a table, or tables.
 pub(super) trait Slot: Sized {
     /// What the declared struct holds.
     type Held: fmt::Debug;
@@ -53,10 +65,8 @@ pub(super) trait Slot: Sized {
     const KEYS: &'static [Key] = &[];
     /// Whether it holds named tables.
     const IS_NAMED: bool = false;
-    /// Reads the content of `key`.
-    fn read(table: &Table<'_>, key: &'static str) -> Self::Held;
-    /// Returns the content of `key` if it is left out of the table at `location`.
-    fn absent(key: &'static str, location: &Location) -> Self::Held;
+    /// Reads the content of `key` of `table`, which is at `location`.
+    fn read(table: Option<&Table<'_>>, location: &Location, key: &'static str) -> Self::Held;
     /// Returns what counts; `null` if it is not shown.
     fn show(held: &Self::Held, default: Option<Self>, context: &LoadContext<'_>) -> Json;
     /// The location of a value.
@@ -69,15 +79,14 @@ pub(super) trait Slot: Sized {
     }
 }
 
-/// Named tables: `[key.NAME]`.
-pub(super) struct Named<T>(PhantomData<T>);
+/// Tables with names of the user's: `[key.NAME]`.
+pub(super) type Named<T> = Many<T, true>;
 
 /// A list of tables.
-pub(super) struct List<T>(PhantomData<T>);
+pub(super) type List<T> = Many<T, false>;
 
-/// The values that a table shows in place of those that were written.
-#[derive(Debug, Default)]
-pub(super) struct Shown(RefCell<Map<String, Json>>);
+/// Tables, with names or in a list.
+pub(super) struct Many<T, const IS_NAMED: bool>(PhantomData<T>);
 
 /// Declares tables.
 macro_rules! tables {
@@ -94,9 +103,7 @@ macro_rules! tables {
         $(#[doc = $about])*
         #[derive(Debug)]
         pub(super) struct $table {
-            pub(super) name: Arc<str>,
-            pub(super) location: Location,
-            pub(super) shown: Shown,
+            pub(super) head: Head,
             $($(#[doc = $doc])* pub(super) $key: <$type as Slot>::Held,)*
         }
 
@@ -108,26 +115,23 @@ macro_rules! tables {
             )?)*
         }
 
+        impl Deref for $table {
+            type Target = Head;
+
+            fn deref(&self) -> &Head {
+                &self.head
+            }
+        }
+
         impl Declared for $table {
             const KEYS: &'static [Key] = &[$(
                 Key::of::<$type>(stringify!($key), &[$($doc),*])$($(.$mark($($text)?))*)?,
             )*];
 
-            fn read(name: Arc<str>, table: &Table<'_>) -> $table {
+            fn read(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> $table {
                 $table {
-                    $($key: <$type as Slot>::read(table, stringify!($key)),)*
-                    location: table.location.clone(),
-                    shown: Shown::default(),
-                    name,
-                }
-            }
-
-            fn absent(name: Arc<str>, location: Location) -> $table {
-                $table {
-                    $($key: <$type as Slot>::absent(stringify!($key), &location),)*
-                    shown: Shown::default(),
-                    location,
-                    name,
+                    $($key: <$type as Slot>::read(table, &location, stringify!($key)),)*
+                    head: Head::of(name, location, table.is_some()),
                 }
             }
 
@@ -135,15 +139,7 @@ macro_rules! tables {
                 let values = [$(
                     <$type as Slot>::show(&self.$key, first!($(Some($default),)? None), context),
                 )*];
-                self.shown.over(&self.name, <$table as Declared>::KEYS, values, context)
-            }
-
-            fn name(&self) -> &str {
-                &self.name
-            }
-
-            fn at(&self, key: &str) -> Location {
-                self.location.child(key)
+                self.show_over(<$table as Declared>::KEYS, values, context)
             }
 
             fn given(&self) -> Vec<(&'static Key, &Location)> {
@@ -157,15 +153,11 @@ macro_rules! tables {
             type Held = $table;
             const KEYS: &'static [Key] = <$table as Declared>::KEYS;
 
-            fn read(table: &Table<'_>, key: &'static str) -> $table {
-                match table.table(key, <$table as Slot>::KEYS) {
-                    Some(table) => <$table as Declared>::read(key.into(), &table),
-                    None => <$table as Slot>::absent(key, &table.location),
-                }
-            }
-
-            fn absent(key: &'static str, location: &Location) -> $table {
-                <$table as Declared>::absent(key.into(), location.child(key))
+            fn read(table: Option<&Table<'_>>, location: &Location, key: &'static str) -> $table {
+                let table = table.and_then(|table| table.table(key, <$table as Slot>::KEYS));
+                let location = table.as_ref().map(|table| table.location.clone())
+                    .unwrap_or_else(|| location.child(key));
+                <$table as Declared>::read(key.into(), location, table.as_ref())
             }
 
             fn show(held: &$table, _: Option<$table>, context: &LoadContext<'_>) -> Json {
@@ -255,31 +247,51 @@ pub(super) fn only<T>(
     move |value, _| (!sound(value)).then(|| (problem.to_owned(), remedy.to_owned()))
 }
 
-impl Shown {
-    /// Shows `value` for `key`, whatever was written; `null` for nothing.
-    pub(super) fn set(&self, key: &str, value: impl Into<Json>) {
-        self.0.borrow_mut().insert(key.to_owned(), value.into());
+impl Head {
+    /// Returns the head of a table.
+    pub(super) fn of(name: Arc<str>, location: Location, is_given: bool) -> Head {
+        Head {
+            name,
+            location,
+            is_given,
+            shown: RefCell::default(),
+        }
     }
 
-    /// Returns `values`, those of `keys` of the table `name`, with the replacements over them.
-    pub(super) fn over<const N: usize>(
+    /// The location of `key`.
+    pub(super) fn at(&self, key: &str) -> Location {
+        self.location.child(key)
+    }
+
+    /// Shows `value` for `key`, whatever was written; `null` for nothing.
+    pub(super) fn show_as(&self, key: &str, value: impl Into<Json>) {
+        let mut shown = self.shown.borrow_mut();
+        shown.insert(key.to_owned(), value.into());
+    }
+
+    /// Returns the `values` of `keys`, with those of [`Head::show_as`] over them. Notes those that
+    /// apply only at the start.
+    pub(super) fn show_over<const N: usize>(
         &self,
-        name: &str,
         keys: &[Key],
         values: [Json; N],
         context: &LoadContext<'_>,
     ) -> Json {
-        let mut shown = self.0.borrow().clone();
+        let mut shown = self.shown.borrow().clone();
         for (key, value) in keys.iter().zip(values) {
             if key.is_for_start {
+                let path = format!("{}.{}", self.name, key.name);
                 let exact = Secret::from(value.to_string());
-                let path = format!("{name}.{}", key.name);
                 context.at_start.borrow_mut().insert(path, exact);
             }
             shown.entry(key.name).or_insert(value);
         }
         shown.retain(|_, value| !value.is_null());
-        Json::Object(shown)
+        if shown.is_empty() {
+            Json::Null
+        } else {
+            Json::Object(shown)
+        }
     }
 }
 
@@ -287,19 +299,14 @@ impl Shown {
 impl<T: Value + Clone + fmt::Debug> Slot for T {
     type Held = Field<T>;
 
-    fn read(table: &Table<'_>, key: &'static str) -> Field<T> {
-        table.get(key)
-    }
-
-    fn absent(_: &'static str, _: &Location) -> Field<T> {
-        Field::Absent
+    fn read(table: Option<&Table<'_>>, _: &Location, key: &'static str) -> Field<T> {
+        table.map_or(Field::Absent, |table| table.get(key))
     }
 
     fn show(held: &Field<T>, default: Option<T>, context: &LoadContext<'_>) -> Json {
         let value = held.given().map(|spanned| &spanned.value);
-        value
-            .or(default.as_ref())
-            .map_or(Json::Null, |value| value.show(context))
+        let value = value.or(default.as_ref());
+        value.map_or(Json::Null, |value| value.show(context))
     }
 
     fn location(held: &Field<T>) -> Option<&Location> {
@@ -307,80 +314,27 @@ impl<T: Value + Clone + fmt::Debug> Slot for T {
     }
 }
 
-/// A table that may be left out.
-impl<T: Declared> Slot for Option<T> {
-    type Held = Option<T>;
-    const KEYS: &'static [Key] = T::KEYS;
-
-    fn read(table: &Table<'_>, key: &'static str) -> Option<T> {
-        let table = table.table(key, T::KEYS)?;
-        Some(T::read(key.into(), &table))
-    }
-
-    fn absent(_: &'static str, _: &Location) -> Option<T> {
-        None
-    }
-
-    fn show(held: &Option<T>, _: Option<Self>, context: &LoadContext<'_>) -> Json {
-        held.as_ref()
-            .map_or(Json::Null, |table| table.show(context))
-    }
-
-    fn defaults(context: &LoadContext<'_>) -> Json {
-        T::defaults(context)
-    }
-}
-
-impl<T: Declared> Slot for List<T> {
+impl<T: Declared, const IS_NAMED: bool> Slot for Many<T, IS_NAMED> {
     type Held = Vec<T>;
     const KEYS: &'static [Key] = T::KEYS;
+    const IS_NAMED: bool = IS_NAMED;
 
-    fn read(table: &Table<'_>, key: &'static str) -> Vec<T> {
-        let tables = table.tables(key, T::KEYS).into_iter();
-        tables.map(|table| T::read(key.into(), &table)).collect()
-    }
-
-    fn absent(_: &'static str, _: &Location) -> Vec<T> {
-        Vec::new()
+    fn read(table: Option<&Table<'_>>, _: &Location, key: &'static str) -> Vec<T> {
+        let tables = table.map(|table| table.tables(key, T::KEYS, IS_NAMED));
+        let tables = tables.into_iter().flatten();
+        tables
+            .map(|(name, table)| T::read(name, table.location.clone(), Some(&table)))
+            .collect()
     }
 
     fn show(held: &Vec<T>, _: Option<Self>, context: &LoadContext<'_>) -> Json {
-        let tables: Vec<Json> = held.iter().map(|table| table.show(context)).collect();
-        if tables.is_empty() {
-            Json::Null
-        } else {
-            json!(tables)
-        }
-    }
-
-    fn defaults(context: &LoadContext<'_>) -> Json {
-        T::defaults(context)
-    }
-}
-
-impl<T: Declared> Slot for Named<T> {
-    type Held = Vec<T>;
-    const KEYS: &'static [Key] = T::KEYS;
-    const IS_NAMED: bool = true;
-
-    fn read(table: &Table<'_>, key: &'static str) -> Vec<T> {
-        let tables = table.named(key, T::KEYS).into_iter();
-        tables.map(|(name, table)| T::read(name, &table)).collect()
-    }
-
-    fn absent(_: &'static str, _: &Location) -> Vec<T> {
-        Vec::new()
-    }
-
-    fn show(held: &Vec<T>, _: Option<Self>, context: &LoadContext<'_>) -> Json {
-        let tables = held.iter().map(|table| (table, table.show(context)));
-        let tables: Map<String, Json> = tables
-            .map(|(t, shown)| (t.name().to_owned(), shown))
-            .collect();
-        if tables.is_empty() {
-            Json::Null
-        } else {
-            Json::Object(tables)
+        let tables = held
+            .iter()
+            .map(|table| (table.name.to_string(), table.show(context)));
+        match IS_NAMED {
+            _ if held.is_empty() => Json::Null,
+            true => Json::Object(tables.collect()),
+            false => tables.map(|(_, table)| table).collect(),
         }
     }
 

@@ -125,7 +125,7 @@ impl Flags {
             },
             allow_insecure: Field::from(Some(self.allow_insecure), at("allow_insecure")),
             ca_file: Field::from(self.ca_file, at("ca_file")),
-            ..Declared::absent("default".into(), root.clone())
+            ..Declared::absent("default", root.clone())
         };
         let of_id = [self.client_id.is_some(), self.client_id_file.is_some()];
         let of_secret = [false, self.client_secret_file.is_some()];
@@ -144,10 +144,10 @@ impl Flags {
             pool: Pool {
                 capacity: Field::from(self.pool_capacity, at("pool_capacity")),
                 refill: Field::from(self.pool_refill, at("pool_refill")),
-                ..Declared::absent("pool".into(), root.clone())
+                ..Declared::absent("pool", root.clone())
             },
             wait_for_token: Field::from(self.wait_for_token, at("wait_for_token")),
-            ..Declared::absent("default".into(), root.clone())
+            ..Declared::absent("default", root.clone())
         };
         let allow = self.allow_unauthenticated;
         let listener = Listener {
@@ -156,7 +156,7 @@ impl Flags {
             ..Listener::local(at("listen"), self.listen.unwrap_or(tables::LISTENER.into()))
         };
         let kind = self.store_path.as_ref().map(|_| Kind("file"));
-        let tables: Tables = Declared::absent("".into(), root.clone());
+        let tables: Tables = Declared::absent("", root.clone());
         Tables {
             instance: vec![instance],
             client: vec![client],
@@ -188,7 +188,7 @@ pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) 
         url: Field::from(Some(url.to_owned()), at("instance").child("url")),
         allow_insecure: Field::from(Some(allow_insecure), at("allow_insecure")),
         ca_file: Field::from(ca_file.map(Path::to_owned), at("ca_file")),
-        ..Declared::absent("default".into(), root)
+        ..Declared::absent("default", root)
     }
 }
 

@@ -57,10 +57,9 @@ pub(super) fn parse(
         let proxy = show(raw, name, Some(named?))?;
         match &credentials {
             Some((text, location)) if !proxy.has_credentials() => {
-                let with = proxy.with_credentials(text.expose());
                 let remedy = "the file should hold one line, user:password";
-                with.map_err(|it| context.fault(location.fault(it.to_string(), remedy)))
-                    .ok()
+                let with = proxy.with_credentials(text.expose());
+                context.sound(with.map_err(|error| location.fault(error.to_string(), remedy)))
             }
             _ => Some(proxy),
         }
@@ -80,21 +79,16 @@ pub(super) fn parse(
 
 /// The proxy that a key names.
 fn named(spanned: &Spanned<Secret>, context: &LoadContext<'_>) -> Option<Proxy> {
-    match Proxy::parse(spanned.value.expose()) {
-        Ok(proxy) => {
-            if proxy.has_credentials() {
-                context.warning(spanned.location.fault(
-                    "the proxy's password stands in the configuration, which is often copied and committed",
-                    "keep user:password in a file and name that with `proxy_credentials_file`",
-                ));
-            }
-            Some(proxy)
-        }
-        Err(problem) => {
-            context.fault(spanned.location.fault(problem.to_string(), REMEDY));
-            None
-        }
+    let proxy = Proxy::parse(spanned.value.expose());
+    let proxy = proxy.map_err(|problem| spanned.location.fault(problem.to_string(), REMEDY));
+    let proxy = context.sound(proxy)?;
+    if proxy.has_credentials() {
+        context.warning(spanned.location.fault(
+            "the proxy's password stands in the configuration, which is often copied and committed",
+            "keep user:password in a file and name that with `proxy_credentials_file`",
+        ));
     }
+    Some(proxy)
 }
 
 /// Shows `proxy` without its credentials, as the value of `key`.
@@ -104,7 +98,7 @@ fn show(raw: &tables::Instance, key: &str, proxy: Option<Proxy>) -> Option<Proxy
         Some(proxy) if proxy.has_credentials() => format!("http://{REDACTED}@{proxy}"),
         Some(proxy) => format!("http://{proxy}"),
     };
-    raw.shown.set(key, shown);
+    raw.show_as(key, shown);
     proxy
 }
 

@@ -7,7 +7,6 @@ use url::{Host, Url};
 
 use super::context::LoadContext;
 use super::credentials::{CA_REMEDY, ca_file, warn_if_readable_by_all};
-use super::declare::Declared;
 use super::fault::Fault;
 use super::forward::{self, is_loopback};
 use super::location::{Field, Location, Spanned};
@@ -86,8 +85,8 @@ pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option
         header_timeout,
         resolve_ttl_max,
     };
-    raw.shown.set("url", instance.origin());
-    raw.shown.set("token_path", &*instance.token_path);
+    raw.show_as("url", instance.origin());
+    raw.show_as("token_path", &*instance.token_path);
     Some(Parsed {
         instance: Arc::new(instance),
         token_url,
@@ -141,49 +140,40 @@ fn identity(
     let key_path = context.readable(key, REMEDY);
     let (cert_path, key_path) = (cert_path?, key_path?);
     warn_if_readable_by_all(&key.value, &key.location, context);
-    match Identity::read(&cert_path, &key_path) {
-        Ok(identity) => {
-            let now = SystemClock.wall();
-            if identity.expires().is_some_and(|end| end <= now) {
-                context.warning(cert.location.fault(
-                    "the certificate has expired: the instance will not accept it",
-                    "renew it; the new one is taken over as soon as the file has it",
-                ));
-            }
-            Some(identity)
-        }
-        Err(error) => {
-            let of_key = error.path.as_ref() == Some(&key_path);
-            let same_file = key_path == cert_path;
-            let location = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
-                &key.location
-            } else {
-                &cert.location
-            };
-            let remedy = context.file_remedy(REMEDY);
-            context.fault(location.fault(error.reason.to_string(), remedy));
-            None
-        }
+    let identity = Identity::read(&cert_path, &key_path).map_err(|error| {
+        let of_key = error.path.as_ref() == Some(&key_path);
+        let same_file = key_path == cert_path;
+        let location = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
+            &key.location
+        } else {
+            &cert.location
+        };
+        location.fault(error.reason.to_string(), context.file_remedy(REMEDY))
+    });
+    let identity = context.sound(identity)?;
+    if identity
+        .expires()
+        .is_some_and(|end| end <= SystemClock.wall())
+    {
+        context.warning(cert.location.fault(
+            "the certificate has expired: the instance will not accept it",
+            "renew it; the new one is taken over as soon as the file has it",
+        ));
     }
+    Some(identity)
 }
 
 /// Parses the instance's URL: a scheme, a host and an optional port, nothing else.
 fn base(spanned: &Spanned<String>, allow_insecure: bool, context: &LoadContext<'_>) -> Option<Url> {
-    match validate_url(&spanned.value, allow_insecure, &spanned.location) {
-        Ok(url) => {
-            if url.scheme() == "http" && !is_loopback(&url) {
-                context.warning(spanned.location.fault(
-                    "the secret and the token travel to this host unencrypted",
-                    "write https:// outside of tests",
-                ));
-            }
-            Some(url)
-        }
-        Err(fault) => {
-            context.fault(fault);
-            None
-        }
+    let url = validate_url(&spanned.value, allow_insecure, &spanned.location);
+    let url = context.sound(url)?;
+    if url.scheme() == "http" && !is_loopback(&url) {
+        context.warning(spanned.location.fault(
+            "the secret and the token travel to this host unencrypted",
+            "write https:// outside of tests",
+        ));
     }
+    Some(url)
 }
 
 fn validate_url(text: &str, allow_insecure: bool, location: &Location) -> Result<Url, Fault> {

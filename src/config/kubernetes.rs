@@ -53,7 +53,7 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
         ("secret", &secret),
         ("lease", &lease),
     ] {
-        raw.shown.set(key, &**name);
+        raw.show_as(key, &**name);
     }
     Some(Config {
         namespace,

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use super::context::LoadContext;
-use super::declare::Declared;
 use super::location::{Field, Location};
 use super::names::Names;
 use super::{listener_tls, tables};
@@ -78,16 +77,16 @@ pub(super) fn parse(
         }
         Field::Absent | Field::Faulty => default_hosts(address.as_ref()),
     };
-    raw.shown.set("hosts", &*hosts);
-    let tls = match &raw.tls {
-        Some(tls) => Some(listener_tls::parse(tls, context)?),
-        None => None,
+    raw.show_as("hosts", &*hosts);
+    let tls = match raw.tls.is_given {
+        true => Some(listener_tls::parse(&raw.tls, context)?),
+        false => None,
     };
     let header_timeout = raw.header_timeout(context);
     let max_header_bytes = raw.max_header_bytes(context);
     let max_connections = raw.max_connections(context);
     let client = client?;
-    raw.shown.set("client", &*client);
+    raw.show_as("client", &*client);
     Some(Listener {
         name: raw.name.clone(),
         address: address?,
@@ -125,8 +124,8 @@ fn routes(raw: &[tables::Route], clients: &Names, context: &LoadContext<'_>) -> 
             sound.map_err(report).ok()
         });
         if let (Some(prefix), Some(client)) = (prefix, client) {
-            raw.shown.set("prefix", prefix);
-            raw.shown.set("client", &*client);
+            raw.show_as("prefix", prefix);
+            raw.show_as("client", &*client);
             routes.push(Route {
                 prefix: prefix.into(),
                 client,

@@ -3,23 +3,23 @@
 use std::net::SocketAddr;
 
 use super::context::LoadContext;
-use super::declare::Shown;
+use super::declare::Head;
 use super::location::Field;
 use super::value::{Mode, Value};
 use crate::socket::Address;
 
 /// Resolves the address: a relative socket path starts from the configuration's directory, and gets
-/// its mode. `shown` is the table's.
+/// its mode. `table` shows both.
 pub(super) fn resolve(
     address: Address,
     given: &Field<Mode>,
-    shown: &Shown,
+    table: &Head,
     context: &LoadContext<'_>,
 ) -> Address {
     let address = match address {
         Address::Unix { path, mode } => {
             let mode = given.given().map_or(Mode(mode), |spanned| spanned.value);
-            shown.set("mode", mode.show(context));
+            table.show_as("mode", mode.show(context));
             Address::Unix {
                 path: context.path(&path),
                 mode: mode.0,
@@ -35,7 +35,7 @@ pub(super) fn resolve(
             tcp
         }
     };
-    shown.set("address", address.show(context));
+    table.show_as("address", address.show(context));
     address
 }
 

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::LoadContext;
-use super::declare::Declared;
 use super::location::{Field, Location, Spanned};
 use super::{credentials::ca_file, tables};
 use crate::clock::{Clock, SystemClock};

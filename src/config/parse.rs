@@ -153,9 +153,9 @@ fn admin(raw: &tables::Admin, context: &LoadContext<'_>) -> (Admin, Location) {
     let hosts = raw.hosts.given();
     let hosts = hosts.map(|spanned| listener::hosts(&spanned.value, &spanned.location, context));
     let hosts = hosts.unwrap_or_default();
-    raw.shown.set("hosts", &*hosts);
+    raw.show_as("hosts", &*hosts);
     let admin = Admin {
-        address: listener_address::resolve(address, &raw.mode, &raw.shown, context),
+        address: listener_address::resolve(address, &raw.mode, raw, context),
         hosts,
     };
     let location = match &raw.address {
@@ -177,7 +177,7 @@ fn listeners(
     for raw in &raw.listener {
         let address = raw.address.given().map(|spanned| {
             let address = spanned.value.clone();
-            let address = listener_address::resolve(address, &raw.mode, &raw.shown, context);
+            let address = listener_address::resolve(address, &raw.mode, raw, context);
             let clash = taken
                 .iter()
                 .find(|(_, taken)| listener_address::clash(taken, &address));

@@ -6,7 +6,6 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::context::LoadContext;
-use super::declare::Declared;
 use super::location::Spanned;
 use super::value::REDACTED;
 use super::{credentials, tables};
@@ -34,22 +33,20 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
         context.fault(location.fault("the server's address is missing", URL_REMEDY));
     }
     let url = raw.url.given();
-    let address = url.and_then(|spanned| address(spanned, context));
+    let address = url.and_then(|spanned| {
+        let address = parse_address(spanned.value.expose());
+        context.sound(address.map_err(|problem| spanned.location.fault(problem, URL_REMEDY)))
+    });
     let password_file = raw.password_file.given();
     if let (Some(url), Some(address)) = (url, &address) {
         warn(url, address, password_file.is_some(), context);
-        raw.shown.set("url", without_password(url.value.expose()));
+        raw.show_as("url", without_password(url.value.expose()));
     }
     let from_file = password_file.map(|spanned| {
         let read = credentials::secret_file(&spanned.value, &spanned.location, context)?;
-        match Secret::parse(read.expose()) {
-            Ok(password) => Some(password),
-            Err(error) => {
-                let remedy = "write the password into it, on one line";
-                context.fault(spanned.location.fault(error.to_string(), remedy));
-                None
-            }
-        }
+        let remedy = "write the password into it, on one line";
+        let password = Secret::parse(read.expose());
+        context.sound(password.map_err(|e| spanned.location.fault(e.to_string(), remedy)))
     });
     let key_prefix = raw.key_prefix(context);
     let Address {
@@ -86,16 +83,6 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
 }
 
 /// Parses the URL. It may contain a password, so no part of it is ever quoted.
-fn address(spanned: &Spanned<Secret>, context: &LoadContext<'_>) -> Option<Address> {
-    match parse_address(spanned.value.expose()) {
-        Ok(address) => Some(address),
-        Err(problem) => {
-            context.fault(spanned.location.fault(problem, URL_REMEDY));
-            None
-        }
-    }
-}
-
 fn parse_address(text: &str) -> Result<Address, &'static str> {
     let text = text.trim();
     if let Some((scheme, rest)) = text.split_once("://")

@@ -29,7 +29,7 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Config {
     }
     for key in <tables::Store as Declared>::KEYS {
         if key.kind.is_some_and(|owner| owner != kind) {
-            raw.shown.set(key.name, Json::Null);
+            raw.show_as(key.name, Json::Null);
         }
     }
     match kind {

@@ -71,7 +71,6 @@ pub(super) struct Lines<'a> {
 }
 
 /// A table with known keys, which are read one by one.
-#[derive(Debug)]
 pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
     lines: &'a Lines<'a>,
@@ -151,91 +150,83 @@ impl<'a> Table<'a> {
     /// Reads the table `key`, with these `keys`.
     pub(super) fn table(&self, key: &'static str, keys: &'static [Key]) -> Option<Table<'a>> {
         let (location, value) = self.entry(key)?;
-        let Some(entries) = value.as_table() else {
-            let first = keys.first().map_or("", |key| key.name);
-            let remedy = format!("write `{key} = {{ {first} = … }}`, or [{}]", location.key);
-            let (problem, remedy) = wrong_type(value, "a table", &remedy);
-            self.context.fault(location.fault(problem, remedy));
-            return None;
-        };
-        Some(Table::new(
-            entries,
-            self.lines,
-            location,
-            keys,
-            self.context,
-        ))
+        let first = keys.first().map_or("", |key| key.name);
+        let remedy = format!("write `{key} = {{ {first} = … }}`, or [{}]", location.key);
+        self.below(location, value, keys, "a table", &remedy)
     }
 
-    /// Reads the tables in `key` with their names: `[key.NAME]`.
-    pub(super) fn named(
+    /// Reads the tables in `key`, each with these `keys`: by name, `[key.NAME]`, in the order of the
+    /// file, or in a list.
+    pub(super) fn tables(
         &self,
         key: &'static str,
         keys: &'static [Key],
+        is_named: bool,
     ) -> Vec<(Arc<str>, Table<'a>)> {
         let Some((location, value)) = self.entry(key) else {
             return Vec::new();
         };
-        let remedy = format!("write [{key}.NAME] and the keys below it, with a name of your own");
-        let Some(entries) = value.as_table() else {
-            let (problem, remedy) = wrong_type(value, "a table of named tables", &remedy);
-            self.context.fault(location.fault(problem, remedy));
-            return Vec::new();
+        let first = keys.first().map_or("", |key| key.name);
+        let (remedy, kind, item) = match is_named {
+            true => (
+                format!("write [{key}.NAME] and the keys below it, with a name of your own"),
+                "a table of named tables",
+                "a named table",
+            ),
+            false => (
+                format!("write `{key} = [ {{ {first} = … }} ]`"),
+                "a list of tables",
+                "a table, as each item of the list",
+            ),
         };
         let mut tables = Vec::new();
-        for (name, value) in entries {
-            let location = self.at(location.child(name.get_ref()), name);
-            let Some(entries) = value.get_ref().as_table() else {
-                let (problem, remedy) = wrong_type(value.get_ref(), "a named table", &remedy);
-                self.context.fault(location.fault(problem, remedy));
-                continue;
-            };
-            if !is_name(name.get_ref()) {
-                self.context.fault(location.fault(
-                    "the name cannot be used",
-                    "name it with at most 63 letters, digits, `-` and `_`",
-                ));
+        let mut add = |name: &str, location, value| {
+            let table = self.below(location, value, keys, item, &remedy);
+            tables.extend(table.map(|table| (Arc::from(name), table)));
+        };
+        match value {
+            DeValue::Table(entries) if is_named => {
+                for (name, value) in entries {
+                    let location = self.at(location.child(name.get_ref()), name);
+                    if value.get_ref().is_table() && !is_name(name.get_ref()) {
+                        self.context.fault(location.fault(
+                            "the name cannot be used",
+                            "name it with at most 63 letters, digits, `-` and `_`",
+                        ));
+                    }
+                    add(name.get_ref(), location, value.get_ref());
+                }
             }
-            let table = Table::new(entries, self.lines, location, keys, self.context);
-            tables.push((Arc::from(name.get_ref().as_ref()), table));
+            DeValue::Array(items) if !is_named => {
+                for item in items.iter() {
+                    add(key, self.at(location.clone(), item), item.get_ref());
+                }
+            }
+            _ => {
+                let (problem, remedy) = wrong_type(value, kind, &remedy);
+                self.context.fault(location.fault(problem, remedy));
+            }
         }
         tables.sort_by_key(|(_, table)| table.location.line);
         tables
     }
 
-    /// Reads the tables in the list `key`, each with these `keys`.
-    pub(super) fn tables(&self, key: &'static str, keys: &'static [Key]) -> Vec<Table<'a>> {
-        let Some((location, value)) = self.entry(key) else {
-            return Vec::new();
-        };
-        let first = keys.first().map_or("", |key| key.name);
-        let remedy = format!("write `{key} = [ {{ {first} = … }} ]`");
-        let Some(items) = value.as_array() else {
-            let (problem, remedy) = wrong_type(value, "a list of tables", &remedy);
-            self.context.fault(location.fault(problem, remedy));
-            return Vec::new();
-        };
-        let mut tables = Vec::new();
-        for item in items {
-            let location = self.at(location.clone(), item);
-            match item.get_ref().as_table() {
-                Some(entries) => {
-                    tables.push(Table::new(
-                        entries,
-                        self.lines,
-                        location,
-                        keys,
-                        self.context,
-                    ));
-                }
-                None => {
-                    let (problem, remedy) =
-                        wrong_type(item.get_ref(), "a table, as each item of the list", &remedy);
-                    self.context.fault(location.fault(problem, remedy));
-                }
-            }
+    /// Reads `value` as a table with these `keys`, or reports that it is none.
+    fn below(
+        &self,
+        location: Location,
+        value: &'a DeValue<'a>,
+        keys: &'static [Key],
+        wanted: &str,
+        remedy: &str,
+    ) -> Option<Table<'a>> {
+        let (lines, context) = (self.lines, self.context);
+        if let Some(entries) = value.as_table() {
+            return Some(Table::new(entries, lines, location, keys, context));
         }
-        tables
+        let (problem, remedy) = wrong_type(value, wanted, remedy);
+        context.fault(location.fault(problem, remedy));
+        None
     }
 
     fn entry(&self, key: &'static str) -> Option<(Location, &'a DeValue<'a>)> {

@@ -2,6 +2,7 @@
 //! is that of the reference, of `check --print` and of messages.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde_json::Value as Json;
 use toml::de::DeTable;
 
 use super::context::LoadContext;
-use super::declare::{Declared, List, Named, Shown, Slot, above_zero, any, first, only, tables};
+use super::declare::{Declared, Head, List, Named, Slot, above_zero, any, first, only, tables};
 use super::fault::Origin;
 use super::location::{Field, Location};
 use super::table::{Key, Lines, Table};
@@ -181,7 +182,7 @@ tables! {
         /// address above is accepted too, unless it is that of all interfaces.
         hosts: Vec<String> [sample "[\"localhost\", \"127.0.0.1\", \"[::1]\"]"];
         /// TLS, with HTTP/2 for callers that request it.
-        tls: Option<Tls> [example "{ cert_file = \"proxy.pem\", key_file = \"proxy.key\", client_ca_file = \"apps-ca.pem\" }"];
+        tls: Tls [example "{ cert_file = \"proxy.pem\", key_file = \"proxy.key\", client_ca_file = \"apps-ca.pem\" }"];
         /// Must be true to listen beyond this machine without apps: every program that reaches the port
         /// then calls Collibra with the token.
         allow_unauthenticated: bool = false;
@@ -381,7 +382,7 @@ impl Tables {
         errors.is_empty().then(|| {
             let keys = <Tables as Declared>::KEYS;
             let table = Table::new(entries, &lines, lines.location(), keys, context);
-            <Tables as Declared>::read("".into(), &table)
+            <Tables as Declared>::read("".into(), lines.location(), Some(&table))
         })
     }
 }
@@ -391,7 +392,7 @@ impl Listener {
     pub(super) fn local(location: Location, address: Address) -> Listener {
         Listener {
             address: Field::from(Some(address), location.child("address")),
-            ..Declared::absent("local".into(), location)
+            ..Declared::absent("local", location)
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn parse(raw: &tables::Trace, context: &LoadContext<'_>) -> Option<Co
     shown.set_query(None);
     // a URL without a host would fail, but this one has a host
     let _ = shown.set_password(None);
-    raw.shown.set("endpoint", shown.as_str());
+    raw.show_as("endpoint", shown.as_str());
     Some(Config {
         endpoint: url,
         sample,

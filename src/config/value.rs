@@ -80,17 +80,32 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     })
 }
 
-impl Value for String {
-    fn read(value: &DeValue<'_>) -> Result<String, Vec<Wrong>> {
-        match value.as_str() {
-            Some(text) => Ok(text.to_owned()),
-            None => not_a(value, "a string", "write it in quotes, like \"…\""),
-        }
-    }
+/// Values that TOML and JSON have too.
+macro_rules! plain {
+    ($($type:ty: $read:expr, $wanted:literal, $remedy:literal;)*) => {$(
+        impl Value for $type {
+            fn read(value: &DeValue<'_>) -> Result<$type, Vec<Wrong>> {
+                let read: fn(&DeValue<'_>) -> Option<$type> = $read;
+                read(value).ok_or_else(|| vec![wrong_type(value, $wanted, $remedy)])
+            }
 
-    fn show(&self, _: &LoadContext<'_>) -> Json {
-        json!(self)
-    }
+            fn show(&self, _: &LoadContext<'_>) -> Json {
+                json!(self)
+            }
+        }
+    )*};
+}
+
+plain! {
+    String: |value| value.as_str().map(str::to_owned),
+        "a string", "write it in quotes, like \"…\"";
+    bool: |value| value.as_bool(),
+        "true or false", "write true or false, without quotes";
+    f64: |value| match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
+        _ => None,
+    }, "a number", "write a number, like 0.5, without quotes";
 }
 
 impl Value for Secret {
@@ -105,34 +120,15 @@ impl Value for Secret {
 
 impl Value for PathBuf {
     fn read(value: &DeValue<'_>) -> Result<PathBuf, Vec<Wrong>> {
+        let remedy = "write a file's path, or leave the key out";
         match String::read(value)? {
-            text if text.is_empty() => wrong(
-                "the path is empty",
-                "write a file's path, or leave the key out",
-            ),
+            text if text.is_empty() => wrong("the path is empty", remedy),
             text => Ok(text.into()),
         }
     }
 
     fn show(&self, context: &LoadContext<'_>) -> Json {
         json!(context.path(self).display().to_string())
-    }
-}
-
-impl Value for bool {
-    fn read(value: &DeValue<'_>) -> Result<bool, Vec<Wrong>> {
-        match value.as_bool() {
-            Some(value) => Ok(value),
-            None => not_a(
-                value,
-                "true or false",
-                "write true or false, without quotes",
-            ),
-        }
-    }
-
-    fn show(&self, _: &LoadContext<'_>) -> Json {
-        json!(self)
     }
 }
 
@@ -147,28 +143,6 @@ impl Value for u32 {
                 "write a whole number, 0 or above",
             )
         })
-    }
-
-    fn show(&self, _: &LoadContext<'_>) -> Json {
-        json!(self)
-    }
-}
-
-impl Value for f64 {
-    fn read(value: &DeValue<'_>) -> Result<f64, Vec<Wrong>> {
-        let text = match value {
-            DeValue::Float(number) => Some(number.as_str()),
-            DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
-            _ => None,
-        };
-        match text.and_then(|text| text.parse().ok()) {
-            Some(number) => Ok(number),
-            None => not_a(
-                value,
-                "a number",
-                "write a number, like 0.5, without quotes",
-            ),
-        }
     }
 
     fn show(&self, _: &LoadContext<'_>) -> Json {

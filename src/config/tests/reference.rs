@@ -139,7 +139,7 @@ fn prose(key: &Key) -> String {
     let about = key.about.iter().map(|line| line.trim().to_owned());
     let kind = key
         .kind
-        .map(|kind| format!("Only with `kind = \"{kind}\"`."));
+        .map(|kind| format!("Only with the kind `{kind}`."));
     let restart = key.is_for_start.then(|| "Needs a restart.".to_owned());
     about
         .chain(kind)
