@@ -18,6 +18,7 @@ mod page;
 mod ready;
 pub mod report;
 mod reserve;
+mod response;
 mod routes;
 mod server;
 mod view;

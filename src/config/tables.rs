@@ -45,7 +45,7 @@ tables! {
         instance: Named<Instance> [sample "acme"];
         /// One registered application, with one pool of tokens and one token. At least one.
         client: Named<Client> [sample "catalog"];
-        /// An address that accepts the apps' connections. Without any, there is this one.
+        /// An address that accepts the apps' connections. Without any there is one on 127.0.0.1:8080.
         listener: Named<Listener> [sample "local"];
         /// A program that may call. Once there is one, every caller must authenticate: by Basic with the
         /// app's name and key, by the key as Bearer, by a token that the proxy issued to the app at
@@ -119,7 +119,7 @@ tables! {
         client_id_file: PathBuf [example "\"client_id\""];
         /// The environment variable with the id.
         client_id_env: String [example "\"COLLIBRA_CLIENT_ID\""];
-        /// Required: the secret, in one of the four ways. Here it is accepted, with a warning.
+        /// Required: the secret, here or in one of the three ways below. Here it causes a warning.
         client_secret: Secret [example "\"…\""];
         /// A file with the secret.
         client_secret_file: PathBuf [example "\"client_secret\""];
@@ -132,7 +132,8 @@ tables! {
         auth_method: AuthMethod = AuthMethod::default();
         /// The scope of the token request; sent unless empty.
         scope: String = String::new();
-        /// The longest time for a token request. The default is at most a sixth of `pool.refill`.
+        /// The longest time for a token request. The default is `10s`, or a sixth of `pool.refill` if
+        /// that is less.
         token_timeout: Duration [sample "\"10s\""];
         /// The share of a token's life after which it is renewed; between 0 and 1. Where the pool would
         /// be full by then, the renewal is 3.5 % earlier.
@@ -178,8 +179,8 @@ tables! {
         route: List<Route> [example "[{ prefix = \"/dev\", client = \"catalog-dev\", strip = true }]"];
         /// The app of every caller of this listener; for an address that only this app reaches.
         app: String [example "\"lineage\""];
-        /// Accepted values of Host, on any port: the names under which apps call. Without this key the
-        /// address above is accepted too, unless it is that of all interfaces.
+        /// Accepted values of Host, on any port: the names under which apps call. The default is
+        /// `localhost`, `127.0.0.1`, `[::1]` and the address above, unless that is all interfaces.
         hosts: Vec<String> [sample "[\"localhost\", \"127.0.0.1\", \"[::1]\"]"];
         /// TLS, with HTTP/2 for callers that request it.
         tls: Tls [example "{ cert_file = \"proxy.pem\", key_file = \"proxy.key\", client_ca_file = \"apps-ca.pem\" }"];

@@ -219,22 +219,25 @@ fn the_reference_is_sound_and_names_the_defaults() {
 
 #[test]
 fn the_reference_is_generated_from_the_declarations() {
-    up_to_date("config/reference.toml", &reference::toml());
-    up_to_date("docs/configuration-reference.md", &reference::page());
-}
-
-/// Asserts that a generated file is up to date.
-fn up_to_date(path: &str, expected: &str) {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if std::fs::read_to_string(top.join(path)).is_ok_and(|text| text == expected) {
-        return;
+    let written = top.join("target/tmp");
+    let mut outdated = Vec::new();
+    for (path, expected) in [
+        ("config/reference.toml", reference::toml()),
+        ("docs/configuration-reference.md", reference::page()),
+    ] {
+        if !std::fs::read_to_string(top.join(path)).is_ok_and(|text| text == expected) {
+            std::fs::create_dir_all(&written).unwrap();
+            let name = Path::new(path).file_name().unwrap();
+            std::fs::write(written.join(name), expected).unwrap();
+            outdated.push(path);
+        }
     }
-    let file = Path::new(path).file_name().unwrap();
-    let written = top.join("target/tmp").join(file);
-    std::fs::create_dir_all(top.join("target/tmp")).unwrap();
-    std::fs::write(&written, expected).unwrap();
     let written = written.display();
-    panic!("{path} is not up to date: read {written}, and copy it there");
+    assert!(
+        outdated.is_empty(),
+        "not up to date: {outdated:?}; read what is in {written}, and copy it there"
+    );
 }
 
 #[test]
