@@ -50,8 +50,13 @@ fn module(path: &str) -> Module {
 }
 
 fn without_tests(text: &str) -> &str {
-    let tests = text.find("\n#[cfg(test)]\nmod tests {");
-    tests.map_or(text, |at| &text[..at])
+    const MARK: &str = "\n#[cfg(test)]\n";
+    let is_module = |at: &usize| {
+        let line = text[at + MARK.len()..].lines().next();
+        line.is_some_and(|line| line.contains("mod ") && line.ends_with('{'))
+    };
+    let mut marks = text.match_indices(MARK).map(|(at, _)| at);
+    marks.find(is_module).map_or(text, |at| &text[..at])
 }
 
 /// The file that has what `path` names.
@@ -98,7 +103,7 @@ mod tests {
             ("src/a/x.rs", "use super::y::{self, Y}; use crate::b::z;"),
             (
                 "src/a/y.rs",
-                "// super::x\n\n#[cfg(test)]\nmod tests { use super::super::x; }",
+                "// super::x\n\n#[cfg(test)]\npub(super) mod tests {\nuse super::super::x; }",
             ),
             ("src/b/z.rs", "use crate::a::x;"),
             (
