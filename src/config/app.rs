@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::context::LoadContext;
 use super::credentials::{self, Source, Sources};
 use super::declare::{any, only};
-use super::location::{Location, Spanned};
+use super::location::Location;
 use super::names::Names;
 use super::tables;
 use crate::proxy::config::{App, Listener};
@@ -104,7 +104,7 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
 /// The app's key, if it has one.
 fn key(sources: Sources, app: &Location, context: &LoadContext<'_>) -> Option<Secret> {
     let mut given = sources.given.into_iter();
-    let Spanned { value, location } = given.next()?;
+    let source = given.next()?;
     if given.next().is_some() {
         context.fault(app.child("key_file").fault(
             "the key is given twice: `key_file`, `key_env`",
@@ -112,9 +112,9 @@ fn key(sources: Sources, app: &Location, context: &LoadContext<'_>) -> Option<Se
         ));
         return None;
     }
-    let text = match value {
-        Source::File(path) => credentials::secret_file(&path, &location, context)?,
-        Source::Variable(name) => credentials::variable(&name, &location, context)?,
+    let text = match &source {
+        Source::File(path) => credentials::secret_file(path, context)?,
+        Source::Variable(name) => credentials::variable(name, context)?,
         Source::Inline(_) | Source::Json(_) => return None,
     };
     let key = match Secret::parse(text.expose()) {
@@ -123,5 +123,5 @@ fn key(sources: Sources, app: &Location, context: &LoadContext<'_>) -> Option<Se
         Err(error) => Err(error.to_string()),
     };
     let remedy = "make one with `openssl rand -hex 32`, or any text of one line";
-    context.sound(key.map_err(|problem| location.fault(problem, remedy)))
+    context.sound(key.map_err(|problem| source.location().fault(problem, remedy)))
 }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ const LARGEST: u64 = 64 * 1024;
 /// The sources given for an id, a secret or a key; exactly one is valid.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    pub(super) given: Vec<Spanned<Source>>,
+    pub(super) given: Vec<Source>,
     /// A further source is faulty and already reported.
     pub(super) faulty: bool,
 }
@@ -31,13 +31,13 @@ pub(super) struct Sources {
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     /// The value itself. An id is also treated as a secret until it is validated.
-    Inline(Secret),
+    Inline(Spanned<Secret>),
     /// The content of a file.
-    File(PathBuf),
+    File(Spanned<PathBuf>),
     /// The value of a variable.
-    Variable(String),
+    Variable(Spanned<String>),
     /// A member of a JSON file that has both.
-    Json(PathBuf),
+    Json(Spanned<PathBuf>),
 }
 
 impl Sources {
@@ -45,17 +45,22 @@ impl Sources {
     pub(super) fn and<T: Clone>(
         mut self,
         field: &Field<T>,
-        source: impl FnOnce(T) -> Source,
+        source: impl FnOnce(Spanned<T>) -> Source,
     ) -> Sources {
-        match field {
-            Field::Absent => {}
-            Field::Faulty => self.faulty = true,
-            Field::Given(spanned) => self.given.push(Spanned {
-                value: source(spanned.value.clone()),
-                location: spanned.location.clone(),
-            }),
-        }
+        self.faulty |= matches!(field, Field::Faulty);
+        self.given.extend(field.given().cloned().map(source));
         self
+    }
+}
+
+impl Source {
+    /// The location of the key that gives it.
+    pub(super) fn location(&self) -> &Location {
+        match self {
+            Source::Inline(spanned) => &spanned.location,
+            Source::File(spanned) | Source::Json(spanned) => &spanned.location,
+            Source::Variable(spanned) => &spanned.location,
+        }
     }
 }
 
@@ -75,13 +80,10 @@ pub(super) fn of_client(
         .and(&raw.client_secret_env, Source::Variable)
         .and(&raw.credentials_file, Source::Json);
     let location = match (&id.given[..], &secret.given[..]) {
-        ([id], [secret]) => match (&id.value, &secret.value) {
-            (Source::Json(path), Source::Json(_)) => Credentials::File(context.path(path)),
-            (Source::File(id), Source::File(secret)) => Credentials::Files {
-                id: context.path(id),
-                secret: context.path(secret),
-            },
-            _ => Credentials::Elsewhere,
+        ([Source::Json(both)], [Source::Json(_)]) => Credentials::File(context.path(&both.value)),
+        ([Source::File(id)], [Source::File(secret)]) => Credentials::Files {
+            id: context.path(&id.value),
+            secret: context.path(&secret.value),
         },
         _ => Credentials::Elsewhere,
     };
@@ -95,13 +97,14 @@ pub(super) fn of_client(
 
 /// Reads the client's id. `client` is the location of its table.
 fn id(sources: Sources, client: &Location, context: &LoadContext<'_>) -> Option<ClientId> {
-    let Spanned { value, location } = only(sources, client, "client_id", context)?;
-    let text = match value {
-        Source::Inline(text) => text,
-        Source::File(path) => file(&path, &location, context)?,
-        Source::Variable(name) => variable(&name, &location, context)?,
-        Source::Json(path) => Secret::from(both(&path, &location, context)?.client_id),
+    let source = only(sources, client, "client_id", context)?;
+    let text = match &source {
+        Source::Inline(text) => text.value.clone(),
+        Source::File(path) => file(path, context)?,
+        Source::Variable(name) => variable(name, context)?,
+        Source::Json(path) => Secret::from(both(path, context)?.client_id),
     };
+    let location = source.location();
     let remedy = "give the id that Collibra shows in Settings, OAuth applications";
     let id = ClientId::parse(text.expose());
     context.sound(id.map_err(|error| location.fault(error.to_string(), remedy)))
@@ -112,8 +115,9 @@ pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Reads the client's secret. `client` is the location of its table.
 fn secret(sources: Sources, client: &Location, context: &LoadContext<'_>) -> Option<Secret> {
-    let Spanned { value, location } = only(sources, client, "client_secret", context)?;
-    let text = match value {
+    let source = only(sources, client, "client_secret", context)?;
+    let location = source.location();
+    let text = match &source {
         Source::Inline(text) => {
             if location.in_file() {
                 context.warning(location.fault(
@@ -121,13 +125,13 @@ fn secret(sources: Sources, client: &Location, context: &LoadContext<'_>) -> Opt
                     "keep it in a file and name that with `client_secret_file`",
                 ));
             }
-            text
+            text.value.clone()
         }
-        Source::File(path) => secret_file(&path, &location, context)?,
-        Source::Variable(name) => variable(&name, &location, context)?,
+        Source::File(path) => secret_file(path, context)?,
+        Source::Variable(name) => variable(name, context)?,
         Source::Json(path) => {
-            let both = both(&path, &location, context);
-            warn_of_readers(&path, &location, context);
+            let both = both(path, context);
+            warn_of_readers(path, context);
             Secret::from(both?.client_secret)
         }
     };
@@ -137,27 +141,23 @@ fn secret(sources: Sources, client: &Location, context: &LoadContext<'_>) -> Opt
 }
 
 /// Reads a file that other users should not be able to read.
-pub(super) fn secret_file(
-    path: &Path,
-    location: &Location,
-    context: &LoadContext<'_>,
-) -> Option<Secret> {
-    let text = file(path, location, context);
-    warn_of_readers(path, location, context);
+pub(super) fn secret_file(file: &Spanned<PathBuf>, context: &LoadContext<'_>) -> Option<Secret> {
+    let text = self::file(file, context);
+    warn_of_readers(file, context);
     text
 }
 
 /// Warns about a file with a secret that others can read, or that changes unseen.
-fn warn_of_readers(path: &Path, location: &Location, context: &LoadContext<'_>) {
-    warn_if_readable_by_all(path, location, context);
+fn warn_of_readers(file: &Spanned<PathBuf>, context: &LoadContext<'_>) {
+    warn_if_readable_by_all(file, context);
     // systemd copied it for the service (systemd.exec(5), Credentials)
     let own = (context.env)("CREDENTIALS_DIRECTORY");
     let mut copies = [Some("/run/credentials"), own.as_deref()]
         .into_iter()
         .flatten();
-    let path = context.path(path);
+    let path = context.path(&file.value);
     if copies.any(|folder| path.starts_with(folder)) {
-        context.warning(location.fault(
+        context.warning(file.location.fault(
             "systemd copies this file when the service starts: a rotated secret is not seen before the next start",
             "name the file itself, readable by the service's group, or restart the service after a rotation",
         ));
@@ -177,7 +177,7 @@ fn only(
     client: &Location,
     key: &str,
     context: &LoadContext<'_>,
-) -> Option<Spanned<Source>> {
+) -> Option<Source> {
     let Sources { given, faulty } = sources;
     match given.len() {
         0 if !faulty => {
@@ -204,7 +204,9 @@ fn only(
         }
         0 | 1 => given.into_iter().next().filter(|_| !faulty),
         count => {
-            let keys = given.iter().map(|source| source.location.fault("", "").key);
+            let keys = given
+                .iter()
+                .map(|source| source.location().fault("", "").key);
             let keys: Vec<String> = keys
                 .map(|key| key.rsplit('.').next().unwrap_or_default().to_owned())
                 .collect();
@@ -217,33 +219,27 @@ fn only(
 }
 
 /// Reads a small file as text.
-pub(super) fn file(path: &Path, location: &Location, context: &LoadContext<'_>) -> Option<Secret> {
-    let text = read(path, location, context);
-    context.sound(text.map_err(|problem| {
+pub(super) fn file(file: &Spanned<PathBuf>, context: &LoadContext<'_>) -> Option<Secret> {
+    context.sound(read(file, context).map_err(|problem| {
         let remedy = context.file_remedy("name a file that this user can read");
-        location.fault(problem, remedy)
+        file.location.fault(problem, remedy)
     }))
 }
 
 /// Reads a variable.
-pub(super) fn variable(
-    name: &str,
-    location: &Location,
-    context: &LoadContext<'_>,
-) -> Option<Secret> {
-    let value = (context.env)(name);
-    if value.is_none() {
-        context.fault(location.fault(
+pub(super) fn variable(name: &Spanned<String>, context: &LoadContext<'_>) -> Option<Secret> {
+    let value = (context.env)(&name.value).map(Secret::from);
+    context.sound(value.ok_or_else(|| {
+        name.location.fault(
             "the environment variable that it names is not set",
             "set it, or write the name of another; the name only, without `$`",
-        ));
-    }
-    value.map(Secret::from)
+        )
+    }))
 }
 
-fn both(path: &Path, location: &Location, context: &LoadContext<'_>) -> Option<Both> {
+fn both(file: &Spanned<PathBuf>, context: &LoadContext<'_>) -> Option<Both> {
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
-    let text = file(path, location, context)?;
+    let text = self::file(file, context)?;
     // the parser's own message may quote its input
     context.sound(serde_json::from_str(text.expose()).map_err(|error| {
         let problem = if error.is_data() {
@@ -252,13 +248,15 @@ fn both(path: &Path, location: &Location, context: &LoadContext<'_>) -> Option<B
             let (line, column) = (error.line(), error.column());
             format!("the file is not JSON: see its line {line}, column {column}")
         };
-        location.fault(problem, REMEDY)
+        file.location.fault(problem, REMEDY)
     }))
 }
 
 /// Reads a small file as text. Removes and reports a byte order mark, which some editors add.
-fn read(path: &Path, location: &Location, context: &LoadContext<'_>) -> Result<Secret, String> {
-    let path = context.to_read(path).map_err(|unfit| unfit.to_string())?;
+fn read(file: &Spanned<PathBuf>, context: &LoadContext<'_>) -> Result<Secret, String> {
+    let path = context
+        .to_read(&file.value)
+        .map_err(|unfit| unfit.to_string())?;
     let mut text = Zeroizing::new(String::new());
     let length = std::fs::File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
@@ -268,7 +266,7 @@ fn read(path: &Path, location: &Location, context: &LoadContext<'_>) -> Result<S
     }
     if text.starts_with(BYTE_ORDER_MARK) {
         text.drain(..BYTE_ORDER_MARK.len_utf8());
-        context.warning(location.fault(
+        context.warning(file.location.fault(
             "the file begins with a byte order mark, which is cut",
             "write it as UTF-8 without one",
         ));
@@ -292,10 +290,10 @@ pub(super) fn ca_file(
 }
 
 /// Warns if every user can read a file with a secret.
-pub(super) fn warn_if_readable_by_all(path: &Path, location: &Location, context: &LoadContext<'_>) {
-    let metadata = std::fs::metadata(context.path(path));
+pub(super) fn warn_if_readable_by_all(file: &Spanned<PathBuf>, context: &LoadContext<'_>) {
+    let metadata = std::fs::metadata(context.path(&file.value));
     if metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
-        context.warning(location.fault(
+        context.warning(file.location.fault(
             "every user of this machine can read the file",
             "chmod o-r it; for a mounted Kubernetes secret set defaultMode: 0440 and an fsGroup",
         ));

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A key with a default has a method of its name that returns the value: checked, or the default. A
-//! key without one is read as a [`Field`]. The marks are methods of [`Key`].
+//! key without one is read as a [`Field`]. The marks are fields of [`Key`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -125,7 +125,10 @@ macro_rules! tables {
 
         impl Declared for $table {
             const KEYS: &'static [Key] = &[$(
-                Key::of::<$type>(stringify!($key), &[$($doc),*])$($(.$mark($($text)?))*)?,
+                Key {
+                    $($($mark: first!($($text,)? true),)*)?
+                    ..Key::of::<$type>(stringify!($key), &[$($doc),*])
+                },
             )*];
 
             fn read(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> $table {
@@ -187,8 +190,8 @@ impl Key {
             name,
             keys: T::KEYS,
             is_named: T::IS_NAMED,
-            kind: None,
-            is_for_start: false,
+            kind: "",
+            at_start: false,
             about,
             sample: "",
             example: "",
@@ -279,7 +282,7 @@ impl Head {
     ) -> Json {
         let mut shown = self.shown.borrow().clone();
         for (key, value) in keys.iter().zip(values) {
-            if key.is_for_start {
+            if key.at_start {
                 let path = format!("{}.{}", self.name, key.name);
                 let exact = Secret::from(value.to_string());
                 context.at_start.borrow_mut().insert(path, exact);

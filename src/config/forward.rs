@@ -38,8 +38,8 @@ pub(super) fn parse(
 ) -> Proxies {
     let file = raw.proxy_credentials_file.given();
     let credentials = file.and_then(|file| {
-        let text = credentials::file(&file.value, &file.location, context);
-        credentials::warn_if_readable_by_all(&file.value, &file.location, context);
+        let text = credentials::file(file, context);
+        credentials::warn_if_readable_by_all(file, context);
         Some((text?, &file.location))
     });
     let environment = url.and_then(|url| from_environment(url, context));

@@ -139,7 +139,7 @@ fn identity(
     let cert_path = context.readable(cert, REMEDY);
     let key_path = context.readable(key, REMEDY);
     let (cert_path, key_path) = (cert_path?, key_path?);
-    warn_if_readable_by_all(&key.value, &key.location, context);
+    warn_if_readable_by_all(key, context);
     let identity = Identity::read(&cert_path, &key_path).map_err(|error| {
         let of_key = error.path.as_ref() == Some(&key_path);
         let same_file = key_path == cert_path;

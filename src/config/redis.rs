@@ -43,7 +43,7 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
         raw.show_as("url", without_password(url.value.expose()));
     }
     let from_file = password_file.map(|spanned| {
-        let read = credentials::secret_file(&spanned.value, &spanned.location, context)?;
+        let read = credentials::secret_file(spanned, context)?;
         let remedy = "write the password into it, on one line";
         let password = Secret::parse(read.expose());
         context.sound(password.map_err(|e| spanned.location.fault(e.to_string(), remedy)))

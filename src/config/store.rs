@@ -9,6 +9,7 @@ use super::declare::Declared;
 #[cfg(feature = "kubernetes")]
 use super::kubernetes;
 use super::location::Field;
+use super::table::Key;
 use super::{redis, tables};
 use crate::store::Config;
 
@@ -19,18 +20,20 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Config {
         return Config::Memory;
     }
     let kind = raw.kind(context).0;
+    let is_elsewhere = |key: &Key| !key.kind.is_empty() && key.kind != kind;
     for (key, location) in raw.given() {
-        if let Some(owner) = key.kind.filter(|owner| *owner != kind) {
+        if is_elsewhere(key) {
             context.fault(location.fault(
-                format!("it would count only with `kind = \"{owner}\"`"),
+                format!("it would count only with `kind = \"{}\"`", key.kind),
                 "write that too, or leave this key out",
             ));
         }
     }
-    for key in <tables::Store as Declared>::KEYS {
-        if key.kind.is_some_and(|owner| owner != kind) {
-            raw.show_as(key.name, Json::Null);
-        }
+    for key in <tables::Store as Declared>::KEYS
+        .iter()
+        .filter(|key| is_elsewhere(key))
+    {
+        raw.show_as(key.name, Json::Null);
     }
     match kind {
         "file" => file(raw, context),

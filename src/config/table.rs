@@ -22,10 +22,10 @@ pub(super) struct Key {
     pub(super) keys: &'static [Key],
     /// Whether it holds named tables.
     pub(super) is_named: bool,
-    /// The kind of store that it belongs to; `None`: all.
-    pub(super) kind: Option<&'static str>,
+    /// The kind of store that it belongs to; empty for all.
+    pub(super) kind: &'static str,
     /// Whether it applies only at the start: a reload names it and keeps the old value.
-    pub(super) is_for_start: bool,
+    pub(super) at_start: bool,
     /// Its documentation, by line.
     pub(super) about: &'static [&'static str],
     /// What the reference has in place of a default, or the name of a named table.
@@ -34,32 +34,6 @@ pub(super) struct Key {
     pub(super) example: &'static str,
     /// The defaults of the keys below it.
     pub(super) defaults: fn(&LoadContext<'_>) -> serde_json::Value,
-}
-
-impl Key {
-    /// Sets [`Key::kind`].
-    pub(super) const fn kind(mut self, kind: &'static str) -> Key {
-        self.kind = Some(kind);
-        self
-    }
-
-    /// Sets [`Key::is_for_start`].
-    pub(super) const fn at_start(mut self) -> Key {
-        self.is_for_start = true;
-        self
-    }
-
-    /// Sets [`Key::sample`].
-    pub(super) const fn sample(mut self, text: &'static str) -> Key {
-        self.sample = text;
-        self
-    }
-
-    /// Sets [`Key::example`].
-    pub(super) const fn example(mut self, text: &'static str) -> Key {
-        self.example = text;
-        self
-    }
 }
 
 /// The positions of a file's line breaks, which turn offsets into line numbers.

@@ -137,8 +137,8 @@ fn section(text: &mut String, heading: &str, table: &Key, defaults: &Value) {
 /// The documentation of a key, on one line.
 fn prose(key: &Key) -> String {
     let about = key.about.iter().map(|line| line.trim().to_owned());
-    let kind = key.kind.map(|kind| format!("Only with the kind `{kind}`."));
-    let restart = key.is_for_start.then(|| "Needs a restart.".to_owned());
+    let kind = (!key.kind.is_empty()).then(|| format!("Only with the kind `{}`.", key.kind));
+    let restart = key.at_start.then(|| "Needs a restart.".to_owned());
     about
         .chain(kind)
         .chain(restart)
