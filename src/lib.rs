@@ -21,8 +21,8 @@
 //!    token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       the way to a server: DNS, addresses and their health, happy eyeballs, forward
 //!                   proxies, TLS; the HTTP client for requests of the program's own
-//! 0  atomic_file  backoff  browser  client_id  clock  process  random  secret  service_manager
-//!    socket  telemetry  tls
+//! 0  atomic_file  backoff  browser  client_id  clock  descriptors  memory  process  random
+//!    secret  service_manager  socket  telemetry  tls
 //!
 //! aside  simulator  a simulated Collibra; imports nothing, so that it shares no misunderstanding
 //! ```
@@ -64,7 +64,9 @@ pub mod cli;
 pub mod client_id;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod local_token;
+pub mod memory;
 pub mod oauth;
 pub mod outgoing;
 pub mod process;

@@ -1,5 +1,5 @@
-//! Protects this process's memory and environment from other processes, raises its limit of open
-//! files, and tells when none is left.
+//! Protects this process's memory and environment from other processes, and raises its limit of open
+//! files.
 //!
 //! Secrets and tokens are in memory, and a secret passed by an environment variable stays readable
 //! in `/proc/PID/environ`. [`close`] makes the kernel hide both from other users and from
@@ -50,15 +50,6 @@ pub fn raise_open_files() -> u64 {
         Err(_) => limit.current,
     };
     in_force.unwrap_or(u64::MAX)
-}
-
-/// Whether `error` says that the process or the system has no file descriptor left.
-#[must_use]
-pub fn is_shortage(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 fn no_core_file() -> io::Result<()> {

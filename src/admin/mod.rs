@@ -17,7 +17,6 @@ mod local;
 mod page;
 mod ready;
 pub mod report;
-mod reserve;
 mod response;
 mod routes;
 mod server;

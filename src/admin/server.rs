@@ -19,11 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connections, Guarded};
 use super::local::Caller;
-use super::reserve::Reserve;
 use super::routes::routes;
 use super::view::View;
 use crate::clock::{Clock, Instant};
-use crate::process::is_shortage;
+use crate::descriptors::{Reserve, is_shortage};
 use crate::socket::{Accepted, Socket};
 
 /// The largest head of a request, in bytes.

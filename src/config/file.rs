@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use secrecy::zeroize::Zeroizing;
 
-use crate::process::is_shortage;
+use crate::descriptors::is_shortage;
 
 /// The largest file that is read.
 const LARGEST: u64 = 16 * 1024 * 1024;

@@ -29,7 +29,7 @@ pub use super::failure::{DialError, Kind, in_words};
 use super::resolve::Problem;
 use super::tunnel;
 use crate::clock::timers;
-use crate::process::is_shortage;
+use crate::descriptors::{is_shortage, spend_for_call};
 use crate::tls::{self, CaFile, H2, Identity};
 
 /// How long an attempt may take to connect before the next one starts (RFC 8305, section 5).
@@ -154,6 +154,8 @@ pub struct Dialer {
     written: &'static str,
     proxy: Option<tunnel::Proxy>,
     connect_timeout: Duration,
+    /// Notified when an attempt finds no file descriptor.
+    short: Notify,
     addresses: Arc<Addresses>,
     /// `None` without TLS.
     tls: Option<Tls>,
@@ -224,6 +226,7 @@ impl Dialer {
             written: route.written(),
             proxy: route.proxy.map(|(proxy, _)| proxy.clone()),
             connect_timeout: route.connect_timeout,
+            short: Notify::new(),
             addresses,
             tls,
         })
@@ -233,6 +236,11 @@ impl Dialer {
     #[must_use]
     pub fn addresses(&self) -> &Arc<Addresses> {
         &self.addresses
+    }
+
+    /// Waits until an attempt of this dialer finds no file descriptor.
+    pub async fn short(&self) {
+        self.short.notified().await;
     }
 
     /// Opens a connection within the route's `connect_timeout`.
@@ -392,7 +400,9 @@ impl Dialer {
         let connect = async {
             loop {
                 match TcpStream::connect(address).await {
+                    Err(error) if is_shortage(&error) && spend_for_call() => {}
                     Err(error) if is_shortage(&error) && timers() < patience => {
+                        self.short.notify_waiters();
                         sleep(SHORTAGE_PAUSE).await;
                     }
                     connected => return connected,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::quotation::Quotation;
 use super::tunnel;
-use crate::process::is_shortage;
+use crate::descriptors::is_shortage;
 use crate::telemetry::Label;
 use crate::tls;
 

@@ -45,6 +45,9 @@ struct State {
     close: Notify,
 }
 
+/// For how long a connection counts as just opened, in milliseconds.
+const NEW: u64 = 1_000;
+
 const BUSY: u64 = 0;
 const CLOSING: u64 = u64::MAX;
 
@@ -98,14 +101,21 @@ impl Idle {
         self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
-    /// Closes the `most` connections that were idle for longest; returns their number.
+    /// Closes the `most` connections that were idle for longest; returns their number. Leaves those
+    /// that were just opened: their first request may be on its way.
     pub(super) fn close_longest(&self, most: usize) -> usize {
+        let now = millis(self.0.clock.now());
+        let is_due = |since: u64, state: &State| {
+            let is_new = state.is_new.load(Ordering::Relaxed);
+            !is_new || now.saturating_sub(since) >= NEW
+        };
         let open = lock(&self.0.open);
         let mut idle: Vec<(u64, &Arc<State>)> = open
             .connections
             .values()
             .map(|state| (state.since.load(Ordering::SeqCst), state))
             .filter(|(since, _)| !matches!(*since, BUSY | CLOSING))
+            .filter(|(since, state)| is_due(*since, state))
             .collect();
         let most = most.min(idle.len());
         if most == 0 {
@@ -213,6 +223,13 @@ mod tests {
         Idle::new(Arc::new(TokioClock::start()))
     }
 
+    /// A connection that has had a request.
+    fn used(idle: &Idle) -> Registered {
+        let connection = idle.register();
+        connection.ends();
+        connection
+    }
+
     async fn is_told(connection: &Registered) -> bool {
         let told = connection.told_to_close();
         timeout(Duration::from_millis(1), told).await.is_ok()
@@ -221,7 +238,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_makes_room_and_a_busy_one_does_not() {
         let idle = idle();
-        let connections: Vec<_> = (0..3).map(|_| idle.register()).collect();
+        let connections: Vec<_> = (0..3).map(|_| used(&idle)).collect();
         assert_eq!(idle.close_longest(1), 0, "all are busy");
         for connection in [&connections[1], &connections[0]] {
             advance(Duration::from_secs(1)).await;
@@ -233,6 +250,20 @@ mod tests {
         assert_eq!(idle.close_longest(5), 1);
         assert!(is_told(&connections[0]).await);
         assert_eq!(idle.close_longest(5), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_just_opened_does_not_make_room() {
+        let idle = idle();
+        let (new, used) = (idle.register(), used(&idle));
+        new.begins();
+        advance(Duration::from_millis(500)).await;
+        used.begins();
+        assert_eq!(idle.close_longest(2), 1);
+        assert!(is_told(&used).await && !is_told(&new).await);
+        advance(Duration::from_millis(500)).await;
+        assert_eq!(idle.close_longest(2), 1);
+        assert!(is_told(&new).await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -268,7 +299,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_came_in_time_is_served_and_the_next_pause_is_another() {
         let idle = idle();
-        let connection = idle.register();
+        let connection = used(&idle);
         connection.begins();
         assert_eq!(idle.close_longest(1), 1);
         connection.ends();

@@ -29,6 +29,7 @@ use super::tls::Tls;
 use super::transport::Transport;
 use super::{connection, http2};
 use crate::clock::{Clock, Instant};
+use crate::descriptors::refill_for_calls;
 use crate::socket::{Accepted, Socket};
 
 /// How many local tokens all callers that are no app may ask for in a second.
@@ -54,6 +55,10 @@ const SHED_PATIENCE: u32 = 20;
 
 /// How many idle connections are closed at once when the file descriptors are used up.
 const SHED_AT_ONCE: usize = 16;
+
+/// How long a caller waits for a descriptor before it is turned away. Most calls end sooner, and so
+/// free one.
+const ACCEPT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a newly opened connection may wait for its request after its listener closed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -114,6 +119,7 @@ impl Listening {
     pub async fn serve(self: Arc<Self>, socket: Arc<Socket>, connections: TaskTracker) {
         let mut closed = self.closed.subscribe();
         let mut failures = Failures::default();
+        refill_for_calls();
         let mut check = tokio::time::interval(KEEP_ALIVE_CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -126,7 +132,11 @@ impl Listening {
                 }
             };
             let stream = match accepted {
-                Ok(stream) => stream,
+                Ok(stream) => {
+                    failures.full_since = None;
+                    refill_for_calls();
+                    stream
+                }
                 Err(error) => {
                     self.failed(&mut failures, &error, &socket);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -225,16 +235,21 @@ impl Listening {
         }
     }
 
-    /// Makes room if there are no descriptors, and closes on a caller that would wait in vain.
+    /// Makes room if there are no descriptors. If no connection has been idle for a while either,
+    /// turns a caller away, which would wait in vain.
     fn failed(&self, failures: &mut Failures, error: &std::io::Error, socket: &Socket) {
-        let shed = self.idle.close_longest(SHED_AT_ONCE);
-        if shed == 0 && failures.spare.take().is_some() {
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            drop(socket.poll_accept(&mut cx));
+        let now = self.clock.now();
+        if self.idle.close_longest(SHED_AT_ONCE) > 0 {
+            failures.full_since = None;
+        } else {
+            let since = *failures.full_since.get_or_insert(now);
+            if now.since(since) >= ACCEPT_PATIENCE && failures.spare.take().is_some() {
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                drop(socket.poll_accept(&mut cx));
+            }
         }
         failures.refill();
         failures.count += 1;
-        let now = self.clock.now();
         let is_due = failures
             .reported
             .is_none_or(|at| now.since(at) >= REPORT_PAUSE);
@@ -310,6 +325,8 @@ async fn serve(
 struct Failures {
     /// A reserved file descriptor, used to accept a caller and turn it away.
     spare: Option<File>,
+    /// Since when no connection could be accepted, and none was idle.
+    full_since: Option<Instant>,
     count: usize,
     reported: Option<Instant>,
 }
@@ -318,6 +335,7 @@ impl Default for Failures {
     fn default() -> Failures {
         let mut failures = Failures {
             spare: None,
+            full_since: None,
             count: 0,
             reported: None,
         };

@@ -26,6 +26,7 @@ use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, Past, V
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
 use crate::local_token::Revoked;
+use crate::memory;
 use crate::oauth::client;
 use crate::proxy::Listening;
 use crate::proxy::app::Apps;
@@ -202,6 +203,7 @@ pub async fn start(
     running
         .tasks
         .spawn(View::keep_history(Arc::downgrade(&view)));
+    running.tasks.spawn(memory::keep_giving_back());
     // it responds to the very end, so that probes see the drain, unless a successor responds
     let closed = Arc::clone(&running.admin_closed);
     let serving = admin::serve(admin_socket, view, async move { closed.notified().await });

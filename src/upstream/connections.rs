@@ -16,7 +16,7 @@ use tokio_util::either::Either;
 
 use super::Instance;
 use super::health::ApiHealth;
-use super::pool::Pool;
+use super::pool::{Idle, Pool};
 use super::session::InstanceSession;
 use super::stream::InstanceStream;
 use crate::clock::{Clock, Instant, timers};
@@ -211,7 +211,7 @@ impl Upstream {
         }
         let speaks_http2 = || self.spoken.load(Ordering::Relaxed) != HTTP1;
         if !may_share || !speaks_http2() {
-            return self.dial(protocols, now).await;
+            return self.dial(protocols, fresh, now).await;
         }
         // one request opens the connection and the others share it; if it fails, each tries for
         // itself
@@ -222,9 +222,9 @@ impl Upstream {
         }
         if self.failures.load(Ordering::Relaxed) != failures || !speaks_http2() {
             drop(dialing);
-            return self.dial(protocols, now).await;
+            return self.dial(protocols, fresh, now).await;
         }
-        self.dial(protocols, now).await
+        self.dial(protocols, fresh, now).await
     }
 
     /// Returns an open connection.
@@ -235,18 +235,24 @@ impl Upstream {
         {
             return Some(InstanceSession::http2(session, true));
         }
-        let idle = self.pool.take()?;
-        Some(InstanceSession::http1(
-            idle.stream,
-            idle.received,
-            idle.address,
-            true,
-        ))
+        self.pool.take().map(reused)
+    }
+
+    /// Waits until a new connection finds no file descriptor, and another request returns its
+    /// connection.
+    async fn returned_in_shortage(&self) -> Idle {
+        loop {
+            self.dialer.short().await;
+            if let Some(idle) = self.pool.take() {
+                return idle;
+            }
+        }
     }
 
     async fn dial(
         &self,
         protocols: Protocols,
+        fresh: bool,
         now: Instant,
     ) -> Result<InstanceSession, ConnectError> {
         let protocols = if self.is_http1_only.load(Ordering::Relaxed) {
@@ -254,7 +260,10 @@ impl Upstream {
         } else {
             protocols
         };
-        let dialed = self.dialer.dial(protocols).await;
+        let dialed = tokio::select! {
+            dialed = self.dialer.dial(protocols) => dialed,
+            idle = self.returned_in_shortage(), if !fresh => return Ok(reused(idle)),
+        };
         let dialed = dialed.inspect_err(|_| {
             self.failures.fetch_add(1, Ordering::Relaxed);
         })?;
@@ -340,7 +349,9 @@ impl Upstream {
             return;
         }
         // the first request reports a failure
-        if let Ok(InstanceSession::Http1(http1)) = self.dial(Protocols::Any, clock.now()).await {
+        if let Ok(InstanceSession::Http1(http1)) =
+            self.dial(Protocols::Any, true, clock.now()).await
+        {
             let stream = http1.session.into_inner();
             self.pool
                 .put(stream, http1.received, http1.address, clock.now());
@@ -366,6 +377,11 @@ impl Upstream {
             }
         }
     }
+}
+
+/// Returns a session on a connection that was idle.
+fn reused(idle: Idle) -> InstanceSession {
+    InstanceSession::http1(idle.stream, idle.received, idle.address, true)
 }
 
 /// Starts HTTP/2 on a connection that negotiated it.

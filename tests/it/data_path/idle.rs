@@ -186,6 +186,36 @@ fn without_descriptors_busy_callers_are_kept_and_livez_answers() {
 }
 
 #[test]
+fn without_descriptors_a_caller_waits_for_the_end_of_a_call() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::start(move |_, stream| {
+        opened.pass();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(After::Keep)
+    });
+    let proxy = starved(&origin.url());
+    let held = proxy.bytes("GET /held HTTP/1.1\nHost: {host}\n\n");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            proxy.process.err.wait_for("the shortage", |said| {
+                said.contains("cannot accept a connection").then_some(())
+            });
+            gate.open();
+        });
+        // more than there are descriptors
+        let mut callers: Vec<Connection> = (0..DESCRIPTORS).map(|_| proxy.connect()).collect();
+        for connection in &mut callers {
+            connection.send(&held);
+        }
+        for connection in &mut callers {
+            let answer = connection.answer("GET");
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    });
+}
+
+#[test]
 fn at_the_limit_an_http_2_connection_with_an_open_stream_is_not_closed() {
     let served = Served::with("max_connections = 1");
     let mut first = served.frames();

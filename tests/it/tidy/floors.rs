@@ -12,6 +12,8 @@ const FLOORS: [&[&str]; 7] = [
         "browser",
         "client_id",
         "clock",
+        "descriptors",
+        "memory",
         "process",
         "random",
         "secret",
