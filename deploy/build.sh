@@ -4,8 +4,9 @@
 #
 #   deploy/build.sh [--plain]
 #
-# The training needs curl, openssl and rustc's own llvm-profdata (rustup component add llvm-tools).
-# Without one of them, or with --plain, it makes a `dist` build without a profile, and says so.
+# Needs Rust and a C compiler. The training needs curl, openssl and rustc's own llvm-profdata (rustup
+# component add llvm-tools). Without one of them, or with --plain, it makes a `dist` build without a
+# profile, and says so.
 # CARGO_BUILD replaces the command `cargo build --locked`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,6 +17,18 @@ read -ra build <<<"${CARGO_BUILD:-cargo build --locked}"
 
 say() {
     printf '%s\n' "$*" >&2
+}
+
+# before anything is built, which takes minutes
+for program in cargo rustc cc; do
+    command -v "$program" >/dev/null || {
+        say "$program is missing: install Rust with rustup (https://rustup.rs), and gcc and libc6-dev"
+        exit 1
+    }
+done
+"${build[@]}" --help >/dev/null 2>&1 || {
+    say "\`${build[*]}\` does not run: cargo install --locked cargo-${build[1]}"
+    exit 1
 }
 
 host=$(rustc -vV | sed -n 's/^host: //p')

@@ -17,7 +17,8 @@
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
 //!    trace          spans of requests and token requests, over OTLP
-//! 1  local_token    what apps get that ask here for a token or log in
+//! 1  local_authority  certifies the instances' hosts to apps that call them through the proxy
+//!    local_token    what apps get that ask here for a token or log in
 //!    token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       the way to a server: DNS, addresses and their health, happy eyeballs, forward
 //!                   proxies, TLS; the HTTP client for requests of the program's own
@@ -65,6 +66,7 @@ pub mod client_id;
 pub mod clock;
 pub mod config;
 pub mod descriptors;
+pub mod local_authority;
 pub mod local_token;
 pub mod memory;
 pub mod oauth;

@@ -1,5 +1,5 @@
-//! Protects this process's memory and environment from other processes, and raises its limit of open
-//! files.
+//! Protects this process's memory and environment from other processes, raises its limit of open
+//! files, and tells whether it runs in a container.
 //!
 //! Secrets and tokens are in memory, and a secret passed by an environment variable stays readable
 //! in `/proc/PID/environ`. [`close`] makes the kernel hide both from other users and from
@@ -7,6 +7,7 @@
 //! containers with a seccomp profile.
 
 use std::io;
+use std::path::Path;
 
 /// A protection that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,23 @@ pub fn raise_open_files() -> u64 {
         Err(_) => limit.current,
     };
     in_force.unwrap_or(u64::MAX)
+}
+
+/// Whether this process runs in a container of Docker, Podman or containerd: by the file that each
+/// puts there, the variable `container`, or the control group. Not in a pod of Kubernetes: its
+/// containers share one loopback.
+#[must_use]
+pub fn is_in_container(env: &dyn Fn(&str) -> Option<String>) -> bool {
+    if env("KUBERNETES_SERVICE_HOST").is_some() {
+        return false;
+    }
+    let named = env("container");
+    let by_runtime = ["docker", "oci", "podman"];
+    let is_named = named.is_some_and(|name| by_runtime.contains(&name.as_str()));
+    let mut marks = ["/.dockerenv", "/run/.containerenv"].iter().map(Path::new);
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut by_group = ["/docker/", "/docker-", "/libpod", "containerd"].iter();
+    is_named || marks.any(Path::exists) || by_group.any(|name| groups.contains(name))
 }
 
 fn no_core_file() -> io::Result<()> {

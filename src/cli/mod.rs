@@ -17,6 +17,7 @@ use crate::process;
 use crate::telemetry::logging;
 
 mod admin_client;
+pub mod ca;
 pub mod check;
 pub mod clients;
 pub mod completions;
@@ -80,6 +81,7 @@ enum Command {
     /// Find every fault in the configuration, and with --live try it out
     Check(check::Args),
     Clients(clients::Args),
+    Ca(ca::Args),
     /// Show a running proxy's clients, tokens and pools
     Status(status::Args),
     /// Wait until a running proxy is ready
@@ -138,6 +140,7 @@ pub fn main() -> ExitCode {
         }
         Command::Check(args) => on_a_runtime(check::run(args)),
         Command::Clients(args) => on_a_runtime(clients::run(args)),
+        Command::Ca(args) => ca::run(args),
         Command::Status(args) => on_a_runtime(status::run(args)),
         Command::Wait(args) => on_a_runtime(wait::run(args)),
         Command::Renew(args) => on_a_runtime(renew::run(args)),

@@ -79,6 +79,13 @@ pub(super) trait Slot: Sized {
     }
 }
 
+/// A word, or a table.
+#[derive(Debug)]
+pub(super) struct WordOr<T> {
+    pub(super) word: Field<String>,
+    pub(super) table: T,
+}
+
 /// Tables with names of the user's: `[key.NAME]`.
 pub(super) type Named<T> = Many<T, true>;
 
@@ -314,6 +321,31 @@ impl<T: Value + Clone + fmt::Debug> Slot for T {
 
     fn location(held: &Field<T>) -> Option<&Location> {
         held.given().map(|spanned| &spanned.location)
+    }
+}
+
+impl<T: Declared + Slot<Held = T>> Slot for WordOr<T> {
+    type Held = WordOr<T>;
+    const KEYS: &'static [Key] = <T as Declared>::KEYS;
+
+    fn read(table: Option<&Table<'_>>, location: &Location, key: &'static str) -> WordOr<T> {
+        let of_word = table.filter(|table| table.is_text(key));
+        let of_table = table.filter(|_| of_word.is_none());
+        WordOr {
+            word: of_word.map_or(Field::Absent, |table| table.get(key)),
+            table: <T as Slot>::read(of_table, location, key),
+        }
+    }
+
+    fn show(held: &WordOr<T>, _: Option<Self>, context: &LoadContext<'_>) -> Json {
+        match held.word.given() {
+            Some(word) => word.value.show(context),
+            None => Declared::show(&held.table, context),
+        }
+    }
+
+    fn defaults(context: &LoadContext<'_>) -> Json {
+        <T as Declared>::defaults(context)
     }
 }
 

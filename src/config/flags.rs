@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::context::LoadContext;
 use super::declare::Declared;
 use super::fault::Origin;
-use super::location::{Field, Location};
+use super::location::{Field, Location, Spanned};
 use super::tables::{self, Client, Instance, Listener, Pool, Tables};
 use super::value::{self, Kind};
 use crate::oauth::AuthMethod;
@@ -16,6 +16,11 @@ use crate::socket::Address;
 const URL: &str = "COLLIBRA_URL";
 const CLIENT_ID: &str = "COLLIBRA_CLIENT_ID";
 const CLIENT_SECRET: &str = "COLLIBRA_CLIENT_SECRET";
+// set by the container image, where a published port does not lead to the loopback
+const LISTEN: &str = "COLLIBRA_AUTH_PROXY_LISTEN";
+// COLLIBRA_AUTH_PROXY_ADMIN says where the other commands find a running proxy
+const LISTEN_ADMIN: &str = "COLLIBRA_AUTH_PROXY_LISTEN_ADMIN";
+const ALLOW_UNAUTHENTICATED: &str = "COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED";
 
 macro_rules! flags {
     ($(#[$about:meta])* $flags:ident {
@@ -60,10 +65,10 @@ flags! {
         /// A file that holds the secret [or the secret itself in env: COLLIBRA_CLIENT_SECRET]
         #[arg(value_name = "FILE")]
         "client-secret-file" client_secret_file: Option<PathBuf>,
-        /// Where apps are served [default: 127.0.0.1:8080]
+        /// Where apps are served [default: 127.0.0.1:8080] [env: COLLIBRA_AUTH_PROXY_LISTEN]
         #[arg(value_name = "ADDRESS", value_parser = value::address)]
         "listen" listen: Option<Address>,
-        /// Where health, metrics and status are served [default: 127.0.0.1:9902]
+        /// Where health, metrics and status are served [default: 127.0.0.1:9902] [env: COLLIBRA_AUTH_PROXY_LISTEN_ADMIN]
         #[arg(value_name = "ADDRESS", value_parser = value::address)]
         "admin" admin: Option<Address>,
         /// How id and secret are sent [default: client_secret_basic]
@@ -80,7 +85,7 @@ flags! {
             help = "A value of Host to accept, in place of localhost, 127.0.0.1, [::1] and the address listened on; any port; repeatable"
         )]
         "host" hosts: Vec<String>,
-        /// Listen beyond this machine although whoever reaches the port then has the token
+        /// Listen beyond this machine although whoever reaches the port then has the token [env: COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED]
         "allow-unauthenticated" allow_unauthenticated: bool,
         /// How many tokens the issuer's pool holds [default: 5]
         #[arg(value_name = "N")]
@@ -108,15 +113,41 @@ flags! {
 
 impl Flags {
     /// Converts the flags to the tables that an equivalent file would have. An empty variable counts
-    /// as unset, and a flag overrides a variable.
-    pub(super) fn into_tables(self, env: &dyn Fn(&str) -> Option<String>) -> Tables {
+    /// as unset, and a flag overrides a variable. A variable that cannot be read is a fault.
+    pub(super) fn into_tables(self, context: &LoadContext<'_>) -> Tables {
         let root = Location::root(Origin::CommandLine);
         let at = |key: &str| root.child(key);
-        let set = |name: &str| env(name).filter(|value| !value.is_empty());
+        let set = |name: &str| (context.env)(name).filter(|value| !value.is_empty());
         // the name of a variable that is set, unless a flag is given
         let variable = |name: &str, flags: [bool; 2]| {
             let named = (flags == [false; 2] && set(name).is_some()).then(|| name.to_owned());
             Field::from(named, Location::variable(name))
+        };
+        let address = |given: Option<Address>, location, name: &str| match (given, set(name)) {
+            (None, Some(text)) => {
+                let (location, problem) =
+                    (Location::variable(name), "this is no address to listen on");
+                let address = value::address(&text);
+                let address = address.map_err(|remedy| location.fault(problem, remedy));
+                match context.sound(address) {
+                    Some(value) => Field::Given(Spanned { value, location }),
+                    None => Field::Faulty,
+                }
+            }
+            (given, _) => Field::from(given, location),
+        };
+        let listen = address(self.listen, at("listen").child("address"), LISTEN);
+        let admin = address(self.admin, at("admin"), LISTEN_ADMIN);
+        let allow = match set(ALLOW_UNAUTHENTICATED).as_deref() {
+            _ if self.allow_unauthenticated => true,
+            Some("true") => true,
+            None | Some("false") => false,
+            Some(_) => {
+                let location = Location::variable(ALLOW_UNAUTHENTICATED);
+                let problem = "it is neither true nor false";
+                context.fault(location.fault(problem, "write true, or unset it"));
+                false
+            }
         };
         let instance = Instance {
             url: match self.upstream {
@@ -149,11 +180,17 @@ impl Flags {
             wait_for_token: Field::from(self.wait_for_token, at("wait_for_token")),
             ..Declared::absent("default", root.clone())
         };
-        let allow = self.allow_unauthenticated;
         let listener = Listener {
             hosts: Field::from((!self.hosts.is_empty()).then_some(self.hosts), at("host")),
             allow_unauthenticated: Field::from(Some(allow), at("allow_unauthenticated")),
-            ..Listener::local(at("listen"), self.listen.unwrap_or(tables::LISTENER.into()))
+            ..Listener::local(at("listen"), tables::LISTENER.into())
+        };
+        let listener = match listen {
+            Field::Absent => listener,
+            address => Listener {
+                address,
+                ..listener
+            },
         };
         let kind = self.store_path.as_ref().map(|_| Kind("file"));
         let tables: Tables = Declared::absent("", root.clone());
@@ -167,7 +204,7 @@ impl Flags {
                 ..tables.server
             },
             admin: tables::Admin {
-                address: Field::from(self.admin, at("admin")),
+                address: admin,
                 ..tables.admin
             },
             store: tables::Store {

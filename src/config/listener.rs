@@ -2,23 +2,27 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use super::context::LoadContext;
+use super::listener_forward::{self, Targets};
 use super::location::{Field, Location};
 use super::names::Names;
-use super::{listener_tls, tables};
-use crate::proxy::config::{Listener, Route};
+use super::value::ListenerMode;
+use super::{authority, listener_tls, tables};
+use crate::proxy::config::{ANY_HOST, Listener, Route};
 use crate::socket::Address;
 
 const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// The names that a listener may refer to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Targets<'a> {
-    /// The names of all clients.
-    pub(super) clients: &'a Names,
-    /// The names of all apps.
-    pub(super) apps: &'a Names,
+/// Returns whether a listener needs the local authority.
+pub(super) fn uses_authority(raw: &tables::Listener) -> bool {
+    is_forward(raw) || !raw.tls.word.is_absent()
+}
+
+fn is_forward(raw: &tables::Listener) -> bool {
+    let mode = raw.mode.given().map(|spanned| spanned.value);
+    mode == Some(ListenerMode::Forward)
 }
 
 /// Parses a listener. `address` is its resolved address.
@@ -28,9 +32,17 @@ pub(super) fn parse(
     targets: Targets<'_>,
     context: &LoadContext<'_>,
 ) -> Option<Listener> {
-    let client = targets
-        .clients
-        .find_one(&raw.client, &raw.location, context);
+    let is_forward = is_forward(raw);
+    if is_forward {
+        listener_forward::check(raw, context);
+    }
+    // a forward listener's clients are those of the instances
+    let client = match is_forward && raw.client.is_absent() {
+        true => None,
+        false => targets
+            .clients
+            .find_one(&raw.client, &raw.location, context),
+    };
     let routes = routes(&raw.route, targets.clients, context);
     let app = targets.apps.find(&raw.app, context);
     let is_a_socket = address
@@ -42,9 +54,20 @@ pub(super) fn parse(
             "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
         ));
     }
-    let is_guarded = !targets.apps.all().is_empty() || raw.allow_unauthenticated(context);
-    match (&raw.address, &address) {
-        (Field::Given(spanned), Some(address)) if !address.is_local() && !is_guarded => {
+    let has_apps = !targets.apps.all().is_empty();
+    let is_local = address.as_ref().is_none_or(Address::is_local);
+    let is_allowed = raw.allow_unauthenticated(context);
+    match &raw.address {
+        Field::Given(spanned) if !is_local && !has_apps && is_allowed => {
+            if spanned.location.in_environment() {
+                context.warning(spanned.location.fault(
+                    "every program that reaches this port calls Collibra with the token",
+                    "publish it to this machine only, like docker run --publish \
+                     127.0.0.1:8080:8080, or use a configuration file with [app.NAME]",
+                ));
+            }
+        }
+        Field::Given(spanned) if !is_local && !has_apps => {
             let apps = if spanned.location.in_file() {
                 ", add [app.NAME] so that callers must say who they are"
             } else {
@@ -59,13 +82,19 @@ pub(super) fn parse(
                 ),
             ));
         }
-        (Field::Absent, _) => context.fault(raw.at("address").fault(
+        Field::Absent => context.fault(raw.at("address").fault(
             "the address to listen on is missing",
             format!("write `address = \"{}\"`", tables::LISTENER),
         )),
         _ => {}
     }
+    // a caller's key is what keeps web pages away then, so a foreign name gains them nothing
+    let callers_authenticate = has_apps && app.is_none();
+    let is_certified = !raw.tls.word.is_absent();
     let hosts = match &raw.hosts {
+        Field::Given(spanned) if spanned.value == [ANY_HOST] && callers_authenticate => {
+            spanned.value.clone()
+        }
         Field::Given(spanned) => {
             if spanned.value.is_empty() {
                 context.fault(spanned.location.fault(
@@ -75,13 +104,53 @@ pub(super) fn parse(
             }
             hosts(&spanned.value, &spanned.location, context)
         }
-        Field::Absent | Field::Faulty => default_hosts(address.as_ref()),
+        _ if is_forward => Vec::new(),
+        _ if !is_local && callers_authenticate => vec![ANY_HOST.to_owned()],
+        _ => {
+            let mut hosts = default_hosts(address.as_ref());
+            // apps call it by the names on its certificate
+            if is_certified {
+                hosts.extend(instance_hosts(client.as_ref(), &routes, targets));
+            }
+            hosts
+        }
     };
     raw.show_as("hosts", &*hosts);
-    let tls = match raw.tls.is_given {
-        true => Some(listener_tls::parse(&raw.tls, context)?),
-        false => None,
+    let has_files = raw.tls.table.is_given;
+    let forward = match is_forward {
+        true => {
+            let known = listener_forward::Known {
+                client: client.clone(),
+                is_local,
+                has_tls: is_certified || has_files,
+            };
+            listener_forward::parse(raw, known, targets, context)
+        }
+        false => {
+            listener_forward::refuse(raw, context);
+            None
+        }
     };
+    let tls = match raw.tls.word.given() {
+        Some(word) => {
+            let hosts = instance_hosts(client.as_ref(), &routes, targets);
+            let authority = targets.authority;
+            Some(listener_tls::local(
+                word, is_forward, hosts, authority, context,
+            )?)
+        }
+        None if has_files => {
+            let tls = listener_tls::parse(&raw.tls.table, context)?;
+            // a forward proxy's callers use HTTP/2 inside their tunnels
+            Some(if is_forward { tls.without_http2() } else { tls })
+        }
+        None => None,
+    };
+    if is_forward && forward.is_none() {
+        return None;
+    }
+    let by_host = forward.as_ref().and_then(|forward| forward.clients.first());
+    let client = client.or_else(|| by_host.cloned());
     let header_timeout = raw.header_timeout(context);
     let max_header_bytes = raw.max_header_bytes(context);
     let max_connections = raw.max_connections(context);
@@ -92,6 +161,7 @@ pub(super) fn parse(
         address: address?,
         client,
         routes,
+        forward,
         app,
         hosts,
         trusted_proxies: raw.trusted_proxies(context),
@@ -102,6 +172,28 @@ pub(super) fn parse(
         min_body_rate: NonZeroU32::new(raw.min_body_rate(context)),
         max_connections: usize::try_from(max_connections).ok()?,
     })
+}
+
+/// The hosts of the instances of `client` and of the clients of `routes`, for the local authority.
+fn instance_hosts(
+    client: Option<&Arc<str>>,
+    routes: &[Route],
+    targets: Targets<'_>,
+) -> Vec<String> {
+    let clients = client
+        .into_iter()
+        .chain(routes.iter().map(|route| &route.client));
+    let instances = clients.filter_map(|client| {
+        let instance = &targets.parsed.get(client)?.instance;
+        Some(&*targets.instances.get(instance)?.instance)
+    });
+    let mut hosts: Vec<String> = Vec::new();
+    for host in authority::hosts(instances) {
+        if !hosts.iter().any(|known| known == host) {
+            hosts.push(host.to_owned());
+        }
+    }
+    hosts
 }
 
 fn routes(raw: &[tables::Route], clients: &Names, context: &LoadContext<'_>) -> Vec<Route> {
@@ -203,7 +295,10 @@ fn host(text: &str) -> Result<String, &'static str> {
         return Err("write the host alone, without scheme and path, like \"proxy.internal\"");
     }
     if text.contains('*') {
-        return Err("write each name in full: a wildcard would let any website in");
+        return Err(
+            "write each name in full: a wildcard would let any website in; [\"*\"] alone is for a \
+             listener whose callers all say who they are, by [app.NAME]",
+        );
     }
     if text.contains(':') {
         return Err("write it without its port: any port is accepted");

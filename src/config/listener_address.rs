@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::context::LoadContext;
 use super::declare::Head;
-use super::location::Field;
+use super::location::Location;
 use super::value::{Mode, Value};
 use crate::socket::Address;
 
@@ -12,13 +12,13 @@ use crate::socket::Address;
 /// its mode. `table` shows both.
 pub(super) fn resolve(
     address: Address,
-    given: &Field<Mode>,
+    given: Option<(Mode, &Location)>,
     table: &Head,
     context: &LoadContext<'_>,
 ) -> Address {
     let address = match address {
         Address::Unix { path, mode } => {
-            let mode = given.given().map_or(Mode(mode), |spanned| spanned.value);
+            let mode = given.map_or(Mode(mode), |(mode, _)| mode);
             table.show_as("mode", mode.show(context));
             Address::Unix {
                 path: context.path(&path),
@@ -26,8 +26,8 @@ pub(super) fn resolve(
             }
         }
         tcp @ Address::Tcp(_) => {
-            if let Some(spanned) = given.given() {
-                context.fault(spanned.location.fault(
+            if let Some((_, location)) = given {
+                context.fault(location.fault(
                     "only a unix socket has a mode",
                     "remove it, or write \"unix:\" and a path as the address",
                 ));

@@ -1,12 +1,14 @@
 //! `tls` of `[listener.NAME]`: its certificate, and the authorities of client certificates.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::LoadContext;
 use super::location::{Field, Location, Spanned};
 use super::{credentials::ca_file, tables};
 use crate::clock::{Clock, SystemClock};
+use crate::local_authority::Authority;
 use crate::proxy::config::{Tls, TlsError};
 use crate::tls::{self, CaFile};
 
@@ -60,7 +62,8 @@ pub(super) fn parse(raw: &tables::Tls, context: &LoadContext<'_>) -> Option<Tls>
             "check this machine's clock, or wait until the certificate is valid",
         ));
     }
-    match tls.expires().duration_since(SystemClock.wall()) {
+    let expires = tls.expires()?;
+    match expires.duration_since(SystemClock.wall()) {
         Err(_) => context.warning(cert.location.fault(
             "the certificate has expired: callers that verify it refuse it",
             "renew it; the files are read again once they change",
@@ -75,6 +78,47 @@ pub(super) fn parse(raw: &tables::Tls, context: &LoadContext<'_>) -> Option<Tls>
         Ok(_) => {}
     }
     Some(tls)
+}
+
+/// TLS with certificates of the local `authority` for `hosts`, as `word` says. Without an authority that
+/// covers one of them there is none to show, and every handshake fails.
+pub(super) fn local(
+    word: &Spanned<String>,
+    is_forward: bool,
+    hosts: Vec<String>,
+    authority: Option<&Authority>,
+    context: &LoadContext<'_>,
+) -> Option<Tls> {
+    if word.value != "local" {
+        context.fault(word.location.fault(
+            "this is not known",
+            "write \"local\", or a table like { cert_file = \"…\", key_file = \"…\" }",
+        ));
+        return None;
+    }
+    if is_forward {
+        context.fault(word.location.fault(
+            "the local authority certifies the instances' hosts, and programs call a forward proxy by its own name",
+            "remove it: the TLS inside tunnels needs no key; or name a certificate of this machine's name",
+        ));
+        return None;
+    }
+    if hosts.is_empty() {
+        context.fault(word.location.fault(
+            "no instance of this listener is called by https:// and a DNS name, which the local authority could certify",
+            "name a certificate, or write the instance's DNS name in its url",
+        ));
+        return None;
+    }
+    let covered = |authority: &&Authority| hosts.iter().any(|host| authority.covers(host));
+    let made = match authority.filter(covered) {
+        Some(authority) => {
+            let hosts = hosts.iter().filter(|host| authority.covers(host));
+            Tls::local(authority, hosts.cloned().collect(), Arc::new(SystemClock))
+        }
+        None => Tls::without_certificate(),
+    };
+    context.sound(made.map_err(|error| word.location.fault(error.to_string(), "use another build")))
 }
 
 /// Returns whether the first certificate at `path` is not yet valid.

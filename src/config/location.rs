@@ -94,6 +94,11 @@ impl Location {
         }
     }
 
+    /// Returns whether the location is a variable.
+    pub(super) fn in_environment(&self) -> bool {
+        matches!(self.origin, Origin::Environment)
+    }
+
     /// Returns whether the location is in a file.
     pub(super) fn in_file(&self) -> bool {
         matches!(self.origin, Origin::File(_))

@@ -6,6 +6,7 @@
 //! The results of [`load`], [`read`] and [`from_flags`] are valid.
 
 mod app;
+mod authority;
 mod client;
 mod context;
 mod credentials;
@@ -20,6 +21,7 @@ mod instance;
 mod kubernetes;
 mod listener;
 mod listener_address;
+mod listener_forward;
 mod listener_tls;
 mod location;
 mod names;
@@ -43,7 +45,7 @@ use std::sync::Arc;
 
 pub use fault::{Fault, Faults, Origin};
 pub use flags::Flags;
-pub use settings::{Admin, Client, Config, Credentials, Server, Text};
+pub use settings::{Admin, Ca, Client, Config, Credentials, Server, Text};
 
 use crate::secret::Secret;
 use crate::upstream;
@@ -53,6 +55,19 @@ use tables::Tables;
 
 /// The variable that names the file if no flag does.
 pub const FILE_VARIABLE: &str = "COLLIBRA_AUTH_PROXY_CONFIG";
+
+impl Config {
+    /// The hosts that the local authority certifies: the DNS names of instances that are called by
+    /// https.
+    #[must_use]
+    pub fn certified_hosts(&self) -> Vec<String> {
+        let instances = self.instances.values().map(|instance| &**instance);
+        let mut hosts: Vec<String> = authority::hosts(instances).map(str::to_owned).collect();
+        hosts.sort();
+        hosts.dedup();
+        hosts
+    }
+}
 
 /// Reads a file. Relative paths start from its directory; `env` reads the environment.
 ///
@@ -116,14 +131,15 @@ pub fn read(
 }
 
 /// Builds a configuration with one instance, one client and one listener from flags. Missing ones
-/// come from the variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`.
-/// Relative paths start from the working directory.
+/// come from the variables `COLLIBRA_URL`, `COLLIBRA_CLIENT_ID` and `COLLIBRA_CLIENT_SECRET`, and in
+/// the container image from `COLLIBRA_AUTH_PROXY_LISTEN` and its siblings. Relative
+/// paths start from the working directory.
 ///
 /// # Errors
 /// All its faults.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let context = LoadContext::of(Path::new(""), env);
-    conclude(Some(flags.into_tables(env)), &context)
+    conclude(Some(flags.into_tables(&context)), &context)
 }
 
 /// Builds an instance from the command line, for commands that need nothing else.

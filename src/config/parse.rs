@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use super::context::LoadContext;
 use super::declare::Declared;
+use super::listener_forward::Targets;
 use super::location::{Field, Location};
 use super::names::Names;
 use super::settings::{Admin, Client, Config, Server};
 use super::tables::{self, ADMIN, Tables};
+use super::value::ListenerMode;
 use super::watch::Files;
-use super::{app, client, instance, listener, listener_address, store, trace};
+use super::{app, authority, client, instance, listener, listener_address, store, trace};
+use crate::outgoing::tunnel::Proxy;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::policy::Policy;
 use crate::socket::Address;
@@ -26,10 +29,6 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
     let instance_names = Names::of("instance", raw.instance.iter().map(|raw| &raw.name));
     let client_names = Names::of("client", raw.client.iter().map(|raw| &raw.name));
     let app_names = Names::of("app", raw.app.iter().map(|raw| &raw.name));
-    let targets = listener::Targets {
-        clients: &client_names,
-        apps: &app_names,
-    };
     demand(&raw, context);
     if raw.listener.is_empty() && !context.blames("listener") {
         let location = raw.at("listener").child("local");
@@ -54,9 +53,20 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
     one_pool_each(&raw, &clients, &instances, context);
 
     let (admin, admin_place) = admin(&raw.admin, context);
+    let uses_authority = raw.listener.iter().any(listener::uses_authority);
+    let ca = authority::parse(&raw.ca, uses_authority, &instances, context);
+    let targets = Targets {
+        clients: &client_names,
+        apps: &app_names,
+        parsed: &clients,
+        instances: &instances,
+        authority: ca.authority.as_ref(),
+    };
     let listeners = listeners(&raw, targets, &admin, &admin_place, context);
     refuse_loops(&raw, &instances, &listeners, context);
-    if !admin.address.is_local() {
+    refuse_own_proxy(&raw, &instances, &listeners, context);
+    // a variable is how the image says it, and there publishing the port decides
+    if !admin.address.is_local() && !admin_place.in_environment() {
         context.warning(admin_place.fault(
             "health, metrics and status can be seen beyond this machine; none shows a secret",
             "write a loopback address unless something outside scrapes it",
@@ -94,6 +104,7 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
         store,
         access_log: raw.log.access(context),
         log_user_agent: raw.log.user_agent(context),
+        ca,
         trace: trace::parse(&raw.trace, context),
         warnings: Vec::new(),
         files: Files::default(),
@@ -154,8 +165,10 @@ fn admin(raw: &tables::Admin, context: &LoadContext<'_>) -> (Admin, Location) {
     let hosts = hosts.map(|spanned| listener::hosts(&spanned.value, &spanned.location, context));
     let hosts = hosts.unwrap_or_default();
     raw.show_as("hosts", &*hosts);
+    let mode = raw.mode.given();
+    let mode = mode.map(|spanned| (spanned.value, &spanned.location));
     let admin = Admin {
-        address: listener_address::resolve(address, &raw.mode, raw, context),
+        address: listener_address::resolve(address, mode, raw, context),
         hosts,
     };
     let location = match &raw.address {
@@ -167,7 +180,7 @@ fn admin(raw: &tables::Admin, context: &LoadContext<'_>) -> (Admin, Location) {
 
 fn listeners(
     raw: &Tables,
-    targets: listener::Targets<'_>,
+    targets: Targets<'_>,
     admin: &Admin,
     admin_place: &Location,
     context: &LoadContext<'_>,
@@ -177,7 +190,11 @@ fn listeners(
     for raw in &raw.listener {
         let address = raw.address.given().map(|spanned| {
             let address = spanned.value.clone();
-            let address = listener_address::resolve(address, &raw.mode, raw, context);
+            let mode = raw.mode.given().and_then(|mode| match mode.value {
+                ListenerMode::Socket(permissions) => Some((permissions, &mode.location)),
+                _ => None,
+            });
+            let address = listener_address::resolve(address, mode, raw, context);
             let clash = taken
                 .iter()
                 .find(|(_, taken)| listener_address::clash(taken, &address));
@@ -214,11 +231,7 @@ fn refuse_loops(
         let Some(instance) = parsed.filter(|instance| instance.proxy.is_none()) else {
             continue;
         };
-        let ips: Vec<IpAddr> = match (instance.host.parse(), instance.host.as_str()) {
-            (Ok(ip), _) => vec![ip],
-            (Err(_), "localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-            (Err(_), _) => continue,
-        };
+        let ips = ips_of(&instance.host);
         let is_at = |listener: &&Listener| {
             let mut ips = ips.iter();
             ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
@@ -232,6 +245,51 @@ fn refuse_loops(
                 "write Collibra's own address, like \"https://acme.collibra.com\"",
             ));
         }
+    }
+}
+
+/// Reports an instance whose forward proxy is one of the listeners, as happens where the variables that
+/// are meant for programs are set for this one too. A name is not resolved here.
+fn refuse_own_proxy(
+    raw: &Tables,
+    instances: &BTreeMap<Arc<str>, instance::Parsed>,
+    listeners: &[Listener],
+    context: &LoadContext<'_>,
+) {
+    for raw in &raw.instance {
+        let Some(parsed) = instances.get(&raw.name) else {
+            continue;
+        };
+        let of = |key, proxy| Option::<&Proxy>::map(proxy, |proxy| (key, proxy));
+        let proxies = [
+            of("proxy", parsed.instance.proxy.as_ref()),
+            of("token_proxy", parsed.token_proxy.as_ref()),
+        ];
+        for (key, proxy) in proxies.into_iter().flatten() {
+            let ips = ips_of(proxy.host());
+            let is_at = |listener: &&Listener| {
+                let mut ips = ips.iter();
+                ips.any(|ip| listener.address.receives((*ip, proxy.port()).into()))
+            };
+            if let Some(listener) = listeners.iter().find(is_at) {
+                context.fault(raw.at(key).fault(
+                    format!(
+                        "[listener.{}] listens there: this proxy would call Collibra through itself",
+                        listener.name.escape_debug()
+                    ),
+                    "write \"direct\", or the proxy of your network; without this key HTTPS_PROXY in the environment counts",
+                ));
+            }
+        }
+    }
+}
+
+/// The addresses that `host` stands for, if it is one or this machine.
+fn ips_of(host: &str) -> Vec<IpAddr> {
+    match (host.parse(), host) {
+        (Ok(ip), _) => vec![ip],
+        (Err(_), "localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        (Err(_), _) => Vec::new(),
     }
 }
 
@@ -259,7 +317,8 @@ fn warn_of_unused(
     }
     let by_listeners = listeners.iter().flat_map(|listener| {
         let by_routes = listener.routes.iter().map(|route| &route.client);
-        by_routes.chain([&listener.client])
+        let by_host = listener.forward.iter().flat_map(|forward| &forward.clients);
+        by_routes.chain(by_host).chain([&listener.client])
     });
     let by_apps = apps.values().filter_map(|app| app.client.as_ref());
     let used: HashSet<_> = by_listeners.chain(by_apps).collect();

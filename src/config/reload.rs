@@ -41,13 +41,17 @@ pub fn engine(old: &Client, new: &Client) -> Engine {
     })
 }
 
-/// Keeps the TLS setup of a listener whose certificate and key are unchanged, so that callers can
+/// Keeps the TLS setup of a listener, and of its tunnels, whose certificate and key are unchanged, so that callers can
 /// resume their sessions.
 pub fn keep_tls(old: &Config, new: &mut Config) {
     for listener in &mut new.listeners {
         let mut olds = old.listeners.iter().map(|old| &old.tls);
         if let Some(same) = olds.find(|old| **old == listener.tls) {
             listener.tls.clone_from(same);
+        }
+        let mut olds = old.listeners.iter().map(|old| &old.forward);
+        if let Some(same) = olds.find(|old| **old == listener.forward) {
+            listener.forward.clone_from(same);
         }
     }
 }
@@ -94,6 +98,7 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
             (old.access_log, old.log_user_agent) != (new.access_log, new.log_user_agent),
         ),
         ("trace", old.trace != new.trace),
+        ("ca", old.ca.files != new.ca.files),
     ];
     for (table, _) in others.iter().filter(|(_, differs)| *differs) {
         found.push(format!("{table} changed"));

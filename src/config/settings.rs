@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::watch::Files;
 use crate::secret::Secret;
 use crate::socket::Address;
-use crate::{oauth, proxy, store, token, trace, upstream};
+use crate::{local_authority, oauth, proxy, store, token, trace, upstream};
 
 /// The settings of the whole program.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub access_log: bool,
     /// Whether the log shows the caller's `User-Agent`.
     pub log_user_agent: bool,
+    /// The local authority.
+    pub ca: Ca,
     /// The trace settings, if traces are sent.
     pub trace: Option<trace::Config>,
     /// Warnings: settings that are valid but probably wrong.
@@ -97,6 +99,15 @@ pub struct Server {
     pub threads: usize,
     /// The drain's time limit: how long requests in flight may take after SIGTERM.
     pub drain: Duration,
+}
+
+/// The local authority.
+#[derive(Debug)]
+pub struct Ca {
+    /// Its files, whether or not they exist.
+    pub files: local_authority::Files,
+    /// The authority, if a listener uses it and it was made.
+    pub authority: Option<local_authority::Authority>,
 }
 
 /// The settings of the admin address.

@@ -121,6 +121,12 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Returns whether the value of `key` is a string.
+    pub(super) fn is_text(&self, key: &'static str) -> bool {
+        let value = self.entry(key);
+        value.is_some_and(|(_, value)| value.as_str().is_some())
+    }
+
     /// Reads the table `key`, with these `keys`.
     pub(super) fn table(&self, key: &'static str, keys: &'static [Key]) -> Option<Table<'a>> {
         let (location, value) = self.entry(key)?;

@@ -12,13 +12,16 @@ use serde_json::Value as Json;
 use toml::de::DeTable;
 
 use super::context::LoadContext;
-use super::declare::{Declared, Head, List, Named, Slot, above_zero, any, first, only, tables};
+use super::declare::{
+    Declared, Head, List, Named, Slot, WordOr, above_zero, any, first, only, tables,
+};
 use super::fault::Origin;
 use super::location::{Field, Location};
 use super::table::{Key, Lines, Table};
-use super::value::{Kind, Mode};
+use super::value::{Kind, ListenerMode, Mode};
 use crate::oauth::AuthMethod;
 use crate::outgoing::addresses::Target;
+use crate::proxy::config::Others;
 use crate::proxy::policy::Sessions;
 use crate::proxy::policy::pattern::Pattern;
 use crate::secret::Secret;
@@ -49,7 +52,8 @@ tables! {
         listener: Named<Listener> [sample "local"];
         /// A program that may call. Once there is one, every caller must authenticate: by Basic with the
         /// app's name and key, by the key as Bearer, by a token that the proxy issued to the app at
-        /// `token_path` or at a session login, by a client certificate, or by a listener of its own.
+        /// `token_path` or at a session login, by a client certificate, or by a listener of its own; at a
+        /// forward listener by Basic with name and key in the proxy's URL.
         app: Named<App> [sample "lineage"];
         /// What is forwarded, whatever the app.
         policy: Policy;
@@ -64,6 +68,9 @@ tables! {
         /// Traces: a span for each request and each token request, sent over OTLP. Off without an
         /// endpoint.
         trace: Trace;
+        /// The local authority, which `collibra-auth-proxy ca` makes for `mode = "forward"` and
+        /// `tls = "local"`.
+        ca: Ca;
     }
 
     /// `[instance.NAME]`.
@@ -171,8 +178,16 @@ tables! {
         /// Required: an IP address and a port; or a unix socket, like
         /// `unix:/run/collibra-auth-proxy/local.sock`.
         address: Address [sample "\"127.0.0.1:8080\""];
-        /// The permissions of a unix socket, as for chmod; the default is `0600`: only this user.
-        mode: Mode [example "\"0660\""];
+        /// How it serves: `reverse`, or `forward` for a forward proxy, whose programs call Collibra's own
+        /// address by HTTPS_PROXY. For a unix socket its permissions, as for chmod; the default is `0600`:
+        /// only this user.
+        mode: ListenerMode [example "\"forward\""];
+        /// What a forward listener does about hosts that are no instance's: `refuse`, or `tunnel` to pass
+        /// the bytes through.
+        others: Others [example "\"refuse\""];
+        /// Must be true for a forward listener beyond this machine, besides what follows for other
+        /// listeners.
+        allow_remote: bool [example "false"];
         /// The client whose token is attached; may be left out if there is only one.
         client: String [sample "\"catalog\""];
         /// Path prefixes with another client. `strip` removes the prefix from the forwarded path.
@@ -180,10 +195,13 @@ tables! {
         /// The app of every caller of this listener; for an address that only this app reaches.
         app: String [example "\"lineage\""];
         /// Accepted values of Host, on any port: the names under which apps call. The default is
-        /// `localhost`, `127.0.0.1`, `[::1]` and the address above, unless that is all interfaces.
+        /// `localhost`, `127.0.0.1`, `[::1]` and the address above, unless that is all interfaces. `["*"]`
+        /// accepts any; it is for a listener whose callers all authenticate, and the default there beyond
+        /// this machine.
         hosts: Vec<String> [sample "[\"localhost\", \"127.0.0.1\", \"[::1]\"]"];
-        /// TLS, with HTTP/2 for callers that request it.
-        tls: Tls [example "{ cert_file = \"proxy.pem\", key_file = \"proxy.key\", client_ca_file = \"apps-ca.pem\" }"];
+        /// TLS, with HTTP/2 for callers that request it. Or `local`: certificates of the local authority
+        /// for the instances' hosts, which `hosts` then has by default.
+        tls: WordOr<Tls> [example "{ cert_file = \"proxy.pem\", key_file = \"proxy.key\", client_ca_file = \"apps-ca.pem\" }"];
         /// Must be true to listen beyond this machine without apps: every program that reaches the port
         /// then calls Collibra with the token.
         allow_unauthenticated: bool = false;
@@ -349,6 +367,12 @@ tables! {
             "this is no share",
             "write a number from 0 (no trace) to 1 (every trace)",
         );
+    }
+
+    /// `[ca]`.
+    Ca {
+        /// The directory of `local-ca.pem` and `local-ca.key`. The default is this file's directory.
+        dir: PathBuf [example "\"/var/lib/collibra-auth-proxy\""];
     }
 }
 

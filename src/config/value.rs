@@ -277,6 +277,33 @@ impl Value for Mode {
     }
 }
 
+/// How a listener serves, or the permissions of its socket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum ListenerMode {
+    Forward,
+    Reverse,
+    Socket(Mode),
+}
+
+impl Value for ListenerMode {
+    fn read(value: &DeValue<'_>) -> Result<ListenerMode, Vec<Wrong>> {
+        match value.as_str() {
+            Some("forward") => Ok(ListenerMode::Forward),
+            Some("reverse") => Ok(ListenerMode::Reverse),
+            _ => Mode::read(value).map(ListenerMode::Socket),
+        }
+    }
+
+    fn show(&self, context: &LoadContext<'_>) -> Json {
+        match self {
+            ListenerMode::Forward => json!("forward"),
+            // the default
+            ListenerMode::Reverse => Json::Null,
+            ListenerMode::Socket(mode) => mode.show(context),
+        }
+    }
+}
+
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Kind(pub(super) &'static str);

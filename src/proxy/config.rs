@@ -1,16 +1,22 @@
 //! What the proxy is told: listeners to receive on, apps to serve. Already validated.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
 pub use super::tls::{Error as TlsError, Tls};
+use crate::browser;
 use crate::secret::Secret;
 use crate::socket::Address;
+
+/// Stands for any value of `Host`, on a listener whose callers all authenticate. No real host is
+/// written like this.
+pub const ANY_HOST: &str = "*";
 
 /// An address that accepts apps' connections.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,9 +29,12 @@ pub struct Listener {
     pub client: Arc<str>,
     /// The routes by path prefix.
     pub routes: Vec<Route>,
+    /// What it serves as a forward proxy; `None` for a reverse proxy.
+    pub forward: Option<Forward>,
     /// The app of every caller of this listener, if set.
     pub app: Option<Arc<str>>,
-    /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets.
+    /// Accepted values of `Host`, without port, in lower case; IPv6 addresses in brackets. Any value
+    /// is accepted if this is [`ANY_HOST`] alone.
     pub hosts: Vec<String>,
     /// The proxies before it whose word on a caller's address is logged.
     pub trusted_proxies: Vec<IpNet>,
@@ -46,11 +55,46 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Whether `host` is an accepted value of `Host`.
+    #[must_use]
+    pub fn accepts(&self, host: &str) -> bool {
+        let first = self.hosts.first().map(String::as_str);
+        first == Some(ANY_HOST) || browser::is_accepted(&self.hosts, host)
+    }
+
     /// The URL scheme.
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
+
+    /// When the first of its certificates expires, the local authority's included, if it has one.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        let forward = self.forward.iter().flat_map(|forward| forward.tls.values());
+        let all = self.tls.iter().chain(forward);
+        all.filter_map(Tls::expires).min()
+    }
+}
+
+/// What a listener serves as a forward proxy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// The client for the calls of each instance, one for an instance; at least one.
+    pub clients: Vec<Arc<str>>,
+    /// The TLS inside tunnels, by instance host: those that the local authority covers.
+    pub tls: BTreeMap<String, Tls>,
+    /// What happens to calls of other hosts.
+    pub others: Others,
+}
+
+/// What a forward proxy does about hosts that are no instance's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// It refuses them.
+    Refuse,
+    /// It passes the bytes of a tunnel through.
+    Tunnel,
 }
 
 /// Requests by path prefix that use another client than their listener's.

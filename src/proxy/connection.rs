@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v1::server::HttpSession;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::caller::Caller;
@@ -28,7 +28,7 @@ use crate::telemetry::ListenerMetrics;
 const READ_SIZE: usize = 4096;
 
 /// How long sending the last bytes of a connection may take.
-const FAREWELL: Duration = Duration::from_secs(5);
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long, and how much, to read from a caller that is still sending when its connection is
 /// closed. Closing with unread bytes would reset the connection and lose the response.
@@ -39,7 +39,7 @@ const MOST_DISCARDED: usize = 1024 * 1024;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// The result of waiting for a head.
-enum Awaited {
+pub(super) enum Awaited {
     /// A complete head, with its length in the buffer.
     Head(usize),
     /// The caller closed the connection, or it was idle for too long.
@@ -48,9 +48,19 @@ enum Awaited {
     Refused(Refusal),
 }
 
+/// What was read of a connection before [`serve`].
+#[derive(Default)]
+pub(super) struct Begun {
+    /// The bytes.
+    pub(super) read: BytesMut,
+    /// Its first head, if that was awaited.
+    pub(super) awaited: Option<Awaited>,
+}
+
 /// Serves the requests on `stream`, from `peer`, until it ends.
 pub(super) async fn serve(
     stream: CallerStream,
+    begun: Begun,
     peer: &Peer,
     limits: Limits,
     listening: &Arc<Listening>,
@@ -58,10 +68,14 @@ pub(super) async fn serve(
 ) {
     let metrics = Arc::clone(&listening.state.load().metrics);
     let mut stream: Stream = Box::new(stream);
-    let mut read = BytesMut::new();
-    let mut is_first = true;
+    let Begun { mut read, awaited } = begun;
+    let mut is_first = awaited.is_none();
+    let mut first = awaited;
     loop {
-        let awaited = await_head(&mut stream, &mut read, limits, registered, is_first).await;
+        let awaited = match first.take() {
+            Some(awaited) => awaited,
+            None => await_head(&mut stream, &mut read, limits, registered, is_first).await,
+        };
         is_first = false;
         let end = match awaited {
             Awaited::Head(end) => end,
@@ -107,8 +121,8 @@ pub(super) async fn serve(
 
 /// Reads into `read` until it starts with a complete head. Before the first byte the connection is
 /// idle, and may be closed to make room for others.
-async fn await_head(
-    stream: &mut Stream,
+pub(super) async fn await_head(
+    stream: &mut (impl AsyncRead + Unpin),
     read: &mut BytesMut,
     limits: Limits,
     registered: &Registered,
@@ -172,20 +186,28 @@ fn skip_empty_lines(read: &mut BytesMut) -> bool {
 }
 
 /// Reads the available bytes; returns 0 at the end, or if the connection broke.
-async fn fill(stream: &mut Stream, read: &mut BytesMut) -> usize {
+async fn fill(stream: &mut (impl AsyncRead + Unpin), read: &mut BytesMut) -> usize {
     stream.read_buf(read).await.unwrap_or(0)
 }
 
 /// Answers bytes that are not a valid request, and closes the connection.
-async fn refuse(mut stream: Stream, refusal: &Refusal, metrics: &ListenerMetrics) {
+async fn refuse(stream: Stream, refusal: &Refusal, metrics: &ListenerMetrics) {
     metrics.refused(refusal.reason(), "");
+    answer_and_close(stream, refusal).await;
+}
+
+/// Sends the answer to `refusal`, and closes the connection.
+pub(super) async fn answer_and_close(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    refusal: &Refusal,
+) {
     let answer = respond::answer(refusal).raw();
     let _ = timeout(FAREWELL, stream.write_all(&answer)).await;
     close(stream, true).await;
 }
 
 /// Closes a connection; with `linger` its caller may still be sending.
-async fn close(mut stream: Stream, linger: bool) {
+async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin, linger: bool) {
     let farewell = async {
         // a caller that is gone misses nothing
         let _ = stream.flush().await;
@@ -198,7 +220,7 @@ async fn close(mut stream: Stream, linger: bool) {
 }
 
 /// Reads to the end, [`MOST_DISCARDED`] bytes at most.
-async fn discard(stream: &mut Stream) {
+async fn discard(stream: &mut (impl AsyncRead + Unpin)) {
     let mut scratch = [0; 8 * 1024];
     let mut left = MOST_DISCARDED;
     while left > 0 {

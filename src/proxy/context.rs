@@ -26,6 +26,8 @@ pub(super) struct Context {
     pub(super) claimed_app: Option<Arc<str>>,
     /// The client whose token it gets.
     pub(super) client: Arc<Client>,
+    /// Whether the caller speaks TLS with the proxy.
+    pub(super) over_tls: bool,
     /// The prefix that was removed from its path.
     pub(super) stripped: Option<Arc<str>>,
     /// Its id in logs, once its head was examined.
@@ -50,12 +52,14 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Returns the state of a request whose head was complete at `started`.
-    pub(super) fn new(state: Arc<ListenerState>, started: Instant) -> Context {
+    /// Returns the state of a request whose head was complete at `started`; `over_tls` says whether
+    /// it came over TLS.
+    pub(super) fn new(state: Arc<ListenerState>, started: Instant, over_tls: bool) -> Context {
         let client = Arc::clone(&state.client);
         Context {
             caller: Caller::Anyone,
             claimed_app: None,
+            over_tls,
             stripped: None,
             id: None,
             started,

@@ -8,10 +8,12 @@ use http::Method;
 use pingora::http::RequestHeader;
 
 use super::context::Context;
+use super::forward;
 use super::hop_by_hop;
 use super::identify::{Caller, ConnectionIdentity, Known};
 use super::listener_state::{Client, ListenerState, Route};
 use super::local::Endpoint;
+use super::peer::Peer;
 use super::policy::{self, Denied, PathReadings};
 use super::respond::Refusal;
 use super::target::{self, Malformed};
@@ -28,22 +30,28 @@ pub(super) enum Disposition {
     Answer(Endpoint),
 }
 
-/// Examines a request whose caller showed a certificate with these names, if any. Its target
-/// becomes the one to forward: without the authority of an absolute target, and without a stripped
-/// prefix.
+/// Examines a request from `peer`. Its target becomes the one to forward: without the authority of an
+/// absolute target, and without a stripped prefix.
 ///
 /// # Errors
 /// [`Refusal`] says why it is not served.
 pub(super) fn examine(
     context: &mut Context,
     request: &mut RequestHeader,
-    certificate: &[String],
+    peer: &Peer,
     clock: &dyn Clock,
 ) -> Result<Disposition, Refusal> {
     let state = Arc::clone(&context.state);
     let state = &*state;
-    let absolute = check_form(state, request)?;
-    match absolute {
+    let forward = state.forward.as_ref();
+    check_head(request)?;
+    let named = match (forward, &peer.tunnel) {
+        (None, None) => check_form(state, request)?,
+        (Some(forward), _) => Some(forward.check_form(state, peer, request)?),
+        // the listener was another when the tunnel was opened
+        (None, Some(tunnel)) => return Err(Refusal::OtherHost(tunnel.host.clone())),
+    };
+    match named {
         Some(client) => context.lead_to(client),
         None if state.routes.is_empty() => {}
         None => route(state, context, request)?,
@@ -58,29 +66,38 @@ pub(super) fn examine(
 
     let identity = ConnectionIdentity {
         app: state.app.as_ref(),
-        certificate,
+        certificate: &peer.certificate_names,
     };
     let client = Arc::clone(&context.client);
     let token_path = &client.upstream.instance().token_path;
-    if let Some(endpoint) = Endpoint::of(&request.method, &paths, token_path, state.policy.sessions)
-    {
-        // a caller that is already identified need not send credentials
-        if let Some(app) = identity.app(&state.apps) {
-            context.comes_from(Caller::App(app));
-        }
-        return Ok(Disposition::Answer(endpoint));
-    }
     let known = Known {
         apps: &state.apps,
         client: &client,
         revoked: &state.revoked,
         now: clock.wall(),
     };
-    let Some(caller) = known.identify(identity, &request.headers) else {
+    let to_proxy = forward.and_then(|_| forward::authorization(peer, &request.headers));
+    if let Some(endpoint) = Endpoint::of(&request.method, &paths, token_path, state.policy.sessions)
+    {
+        // a caller that is already identified need not send credentials
+        let by_proxy = || known.by_authorization(to_proxy?.as_bytes());
+        let by_connection = identity.app(&state.apps).map(Caller::App);
+        if let Some(caller) = by_connection.or_else(by_proxy) {
+            context.comes_from(caller);
+        }
+        return Ok(Disposition::Answer(endpoint));
+    }
+    let Some(caller) = known.identify(identity, to_proxy, &request.headers) else {
         context.claimed_app = known.claimed(&request.headers);
-        return Err(Refusal::UnknownApp);
+        return Err(match forward {
+            Some(_) if peer.tunnel.is_none() => Refusal::ProxyAuthentication,
+            _ => Refusal::UnknownApp,
+        });
     };
     context.comes_from(caller);
+    if let Some(forward) = forward {
+        forward.check_client(state, &client, &context.client)?;
+    }
     let token_path = &context.client.upstream.instance().token_path;
     if paths.any(|path| policy::is_at_or_below(path, token_path)) {
         return Err(Refusal::Denied(Denied::TokenEndpoint));
@@ -129,22 +146,26 @@ fn check_policy(
     Ok(())
 }
 
-/// Checks that the head is unambiguous and sent by a program, not a page. An absolute target
-/// becomes its path; if it names an instance, that instance's client is returned.
-fn check_form<'a>(
-    state: &'a ListenerState,
-    request: &mut RequestHeader,
-) -> Result<Option<&'a Arc<Client>>, Refusal> {
+/// Checks that the request has not passed here before, and that its method and framing are allowed.
+fn check_head(request: &RequestHeader) -> Result<(), Refusal> {
     if via::is_loop(&request.headers) {
         return Err(Refusal::Loop);
     }
     if target::is_forbidden(&request.method) {
         return Err(Refusal::Method);
     }
-    target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)?;
+    target::check_headers(request.version, &request.headers).map_err(Refusal::Malformed)
+}
+
+/// Checks that the target is unambiguous and the request sent by a program, not a page. An absolute
+/// target becomes its path; if it names an instance, that instance's client is returned.
+fn check_form<'a>(
+    state: &'a ListenerState,
+    request: &mut RequestHeader,
+) -> Result<Option<&'a Arc<Client>>, Refusal> {
     let hosts = &state.listener.hosts;
     let host = target::host(&request.headers).map_err(Refusal::Malformed)?;
-    let host_is_accepted = browser::is_accepted(hosts, &host);
+    let host_is_accepted = state.listener.accepts(&host);
     let mut named = None;
     let is_ours = |host: &str| {
         named = state.client_at(host);
@@ -154,8 +175,9 @@ fn check_form<'a>(
     // an absolute target's authority, checked above, replaces Host (RFC 9112, section 3.2.2)
     if path.is_none() && !host_is_accepted {
         return Err(Refusal::Host {
+            host: host.into_owned(),
             listener: state.listener.name.to_string(),
-            accepted: hosts.join(", "),
+            accepted: hosts.clone(),
         });
     }
     if browser::is_cross_site(|host| browser::is_accepted(hosts, host), &request.headers) {

@@ -59,7 +59,7 @@ pub(super) async fn serve(
     malformed: Option<Malformed>,
 ) -> After {
     let clock = &*listening.clock;
-    let mut context = Context::new(listening.state.load_full(), clock.now());
+    let mut context = Context::new(listening.state.load_full(), clock.now(), peer.tls);
     context.begin_span(caller.head(), clock);
     let mut exchange = Exchange {
         body: Body::of(caller, context.state.listener.min_body_rate),
@@ -124,7 +124,7 @@ impl Exchange<'_> {
         // is it allowed, and who sent it?
         self.context.id = inject::request_id(self.caller.head());
         let head = self.caller.head_mut();
-        let next = examine::examine(self.context, head, &peer.certificate_names, self.clock)?;
+        let next = examine::examine(self.context, head, peer, self.clock)?;
         if let Disposition::Answer(endpoint) = next {
             return self.answer(endpoint).await;
         }
@@ -481,7 +481,11 @@ impl Exchange<'_> {
             head.insert_header(REQUEST_ID, id.clone())?;
         }
         let way = ClientView {
-            scheme: self.context.state.listener.scheme(),
+            scheme: if self.context.over_tls {
+                "https"
+            } else {
+                "http"
+            },
             host: request.headers.get(HOST),
             prefix: self.context.stripped.as_deref().unwrap_or_default(),
         };

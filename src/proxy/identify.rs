@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderValue};
 
 use super::app::{App, Apps};
 use super::listener_state::Client;
@@ -53,10 +53,12 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Who sent a request with these `headers`; `None` if it is nobody known.
+    /// Who sent a request with these `headers`, by way of a forward proxy with `to_proxy` as
+    /// `Proxy-Authorization`; `None` if it is nobody known.
     pub(super) fn identify(
         &self,
         identity: ConnectionIdentity<'_>,
+        to_proxy: Option<&HeaderValue>,
         headers: &HeaderMap,
     ) -> Option<Caller> {
         if self.apps.is_empty() {
@@ -64,6 +66,11 @@ impl Known<'_> {
         }
         if let Some(app) = identity.app(self.apps) {
             return Some(Caller::App(app));
+        }
+        if let Some(shown) = to_proxy
+            && let Some(caller) = self.by_authorization(shown.as_bytes())
+        {
+            return Some(caller);
         }
         let mut shown = headers.get_all(AUTHORIZATION).iter();
         let by_header = match (shown.next(), shown.next()) {
@@ -76,7 +83,8 @@ impl Known<'_> {
         })
     }
 
-    fn by_authorization(&self, header: &[u8]) -> Option<Caller> {
+    /// Who `header`, a value of `Authorization`, stands for, if it holds.
+    pub(super) fn by_authorization(&self, header: &[u8]) -> Option<Caller> {
         let Some(shown) = bearer(header) else {
             return by_pair(self.apps, self.client, &request::basic(header));
         };

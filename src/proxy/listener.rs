@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::connection::{self, Begun};
 use super::idle::{Idle, Registered};
 use super::limit::Limiter;
 use super::listener_state::ListenerState;
@@ -27,7 +28,7 @@ use super::peer::Peer;
 use super::stream::CallerStream;
 use super::tls::Tls;
 use super::transport::Transport;
-use super::{connection, http2};
+use super::{connect, http2};
 use crate::clock::{Clock, Instant};
 use crate::descriptors::refill_for_calls;
 use crate::socket::{Accepted, Socket};
@@ -42,7 +43,7 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_CHECK: Duration = Duration::from_secs(5);
 
 /// The read-ahead below TLS: one record (RFC 8446, section 5.1).
-const READ_BUFFER: usize = 16 * 1024;
+pub(super) const READ_BUFFER: usize = 16 * 1024;
 
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -275,6 +276,7 @@ impl Listening {
             min_body_rate: listener.min_body_rate,
         };
         let tls = listener.tls.as_ref().map(Tls::acceptor);
+        let is_forward = state.forward.is_some();
         let open = state.metrics.connection();
         drop(state);
         let listening = Arc::clone(self);
@@ -284,7 +286,13 @@ impl Listening {
                 let is_http2 = transport.is_http2();
                 let stream = CallerStream::new(transport, limits.min_body_rate);
                 let registered = listening.idle.register();
-                serve(stream, &peer, is_http2, limits, &listening, &registered).await;
+                if is_forward {
+                    // boxed: the others' tasks need no room for it
+                    let serving = connect::serve(stream, &peer, limits, &listening, &registered);
+                    Box::pin(serving).await;
+                } else {
+                    serve(stream, &peer, is_http2, limits, &listening, &registered).await;
+                }
             }
             drop((permit, open));
         });
@@ -306,7 +314,8 @@ impl Listening {
     }
 }
 
-async fn serve(
+/// Serves the requests of a connection.
+pub(super) async fn serve(
     stream: CallerStream,
     peer: &Peer,
     is_http2: bool,
@@ -317,7 +326,8 @@ async fn serve(
     if is_http2 {
         http2::serve(stream, peer, limits, listening, registered).await;
     } else {
-        connection::serve(stream, peer, limits, listening, registered).await;
+        let begun = Begun::default();
+        connection::serve(stream, begun, peer, limits, listening, registered).await;
     }
 }
 

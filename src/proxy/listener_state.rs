@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::app::{App, Apps};
 use super::config::Listener;
+use super::forward::Forward;
 use super::policy::Policy;
 use crate::client_id::ClientId;
 use crate::local_token::{self, Revoked};
@@ -58,6 +59,8 @@ pub struct ListenerState {
     pub routes: Vec<Route>,
     /// The apps that may call.
     pub apps: Arc<Apps>,
+    /// What it serves as a forward proxy, if it is one.
+    pub forward: Option<Forward>,
     /// The app of every caller of this listener, if set.
     pub app: Option<Arc<App>>,
     /// The metrics of callers that are not apps.

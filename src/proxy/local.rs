@@ -112,7 +112,7 @@ pub(super) async fn answer(
         }
         Endpoint::OpenSession => {
             let shown = login::read(authorization, &body);
-            let over_tls = context.state.listener.tls.is_some();
+            let over_tls = context.over_tls;
             match sign(context, &shown, SESSION_LIFE, listening) {
                 Ok(token) => Ok(opened(&token, over_tls)),
                 Err(Unsigned::Unknown) => Err(Refusal::UnknownApp),

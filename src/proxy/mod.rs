@@ -5,7 +5,8 @@
 //! log. It asks [`head`] and `examine` ([`target`], [`crate::browser`], `identify`, [`policy`], [`limit`]:
 //! may it go on, and as whom?), the client's token, [`crate::upstream`] (a connection),
 //! `inject` and `hop_by_hop` (what is sent), `replay` (once more after a 401?), and passes the response
-//! on. `caller` and [`crate::upstream::session`] are the two sides, whatever version of HTTP each speaks. What is
+//! on. At a forward listener, `connect` is before that: it opens the tunnel that a caller asks for, to an
+//! instance ([`forward`]) or, by `relay`, to another host. `caller` and [`crate::upstream::session`] are the two sides, whatever version of HTTP each speaks. What is
 //! not forwarded is answered by `local`, with a local token, or by [`respond`], with a refusal.
 //!
 //! Guarantees: nothing is sent to the instance without a usable token, and a token goes nowhere
@@ -19,11 +20,13 @@ mod answer;
 pub mod app;
 mod caller;
 pub mod config;
+mod connect;
 mod connection;
 mod context;
 mod examine;
 mod exchange;
 mod form_method;
+pub mod forward;
 mod forwarded;
 pub mod head;
 mod hop_by_hop;
@@ -40,6 +43,7 @@ mod overhead;
 pub mod peer;
 pub mod policy;
 mod record;
+mod relay;
 pub mod replay;
 mod request_body;
 pub mod respond;

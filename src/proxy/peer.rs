@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -19,6 +20,19 @@ pub struct Peer {
     /// common name only if there are no alternative names at all (RFC 9525, section 2; RFC 5280,
     /// section 4.2.1.6).
     pub certificate_names: Arc<[String]>,
+    /// The server that it asked a forward listener for, and means with every request.
+    pub tunnel: Option<Arc<Tunnel>>,
+}
+
+/// What a CONNECT request asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The host, in lower case; an IPv6 address in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The caller's `Proxy-Authorization`, by which its requests are known.
+    pub authorization: Option<HeaderValue>,
 }
 
 impl Peer {
@@ -28,6 +42,7 @@ impl Peer {
             tls: true,
             address: None,
             certificate_names: certificate.map(names).unwrap_or_default(),
+            tunnel: None,
         }
     }
 }

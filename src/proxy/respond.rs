@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -43,15 +43,44 @@ pub enum Refusal {
     SlowBody,
     /// `Host` is not on the listener's list.
     Host {
-        /// The names that it accepts.
+        /// The name in `Host`.
+        host: String,
+        /// The listener's name.
         listener: String,
-        /// The names that it answers to.
-        accepted: String,
+        /// The names that it accepts.
+        accepted: Vec<String>,
+    },
+    /// A forward listener was called as if it were a server.
+    ForwardOnly {
+        /// The listener.
+        listener: String,
+    },
+    /// It came through a tunnel to this host and names another.
+    OtherHost(String),
+    /// A forward listener was asked for what it does not serve.
+    NotAnInstance {
+        /// Why it is not served.
+        why: &'static str,
+        /// The listener.
+        listener: String,
+        /// What it serves.
+        instances: String,
+    },
+    /// A tunnel would lead to this machine or to a link-local address.
+    ForbiddenTunnel,
+    /// The host of a tunnel was unreachable, for this reason; and whether it timed out.
+    Unreachable(String, bool),
+    /// There is no local authority that covers an instance's host.
+    NoAuthority {
+        /// The host.
+        host: String,
     },
     /// A web page of another site sent it.
     CrossSite,
     /// Apps are configured, and the caller is none of them.
     UnknownApp,
+    /// The same at a forward listener, which asks for `Proxy-Authorization`.
+    ProxyAuthentication,
     /// The policy does not forward it.
     Denied(Denied),
     /// It exceeds the app's own limit.
@@ -104,6 +133,8 @@ pub enum Reason {
     LargeHeader,
     SlowBody,
     Host,
+    NotAnInstance,
+    NoAuthority,
     AppLimit,
     TokenLimit,
     Loop,
@@ -122,6 +153,8 @@ impl Label for Reason {
         Reason::LargeHeader,
         Reason::SlowBody,
         Reason::Host,
+        Reason::NotAnInstance,
+        Reason::NoAuthority,
         Reason::AppLimit,
         Reason::TokenLimit,
         Reason::Loop,
@@ -140,6 +173,8 @@ impl Label for Reason {
             Reason::LargeHeader => "large-header",
             Reason::SlowBody => "slow-body",
             Reason::Host => "host",
+            Reason::NotAnInstance => "not-an-instance",
+            Reason::NoAuthority => "no-authority",
             Reason::AppLimit => "app-limit",
             Reason::TokenLimit => "token-limit",
             Reason::Loop => "loop",
@@ -147,6 +182,24 @@ impl Label for Reason {
             Reason::NoToken => "no-token",
         }
     }
+}
+
+/// What to write so that a listener accepts `host` too.
+fn remedy_for_host(host: &str, listener: &str, accepted: &[String]) -> String {
+    // a longer name is nobody's, and would fill the response
+    if host.len() > 253 {
+        let known = accepted.join(", ");
+        return format!("Call it by one of these names: {known}.");
+    }
+    let mut flags = String::new();
+    let mut items = String::new();
+    for name in accepted.iter().map(String::as_str).chain([host]) {
+        flags += &format!(" --host {name}");
+        items += &format!("{}{name:?}", if items.is_empty() { "" } else { ", " });
+    }
+    format!(
+        "Call it by a name that it accepts, or add this one: in [listener.{listener}] of the configuration write hosts = [{items}]. Without a configuration file, start it with{flags}."
+    )
 }
 
 impl Refusal {
@@ -162,15 +215,19 @@ impl Refusal {
             Refusal::SlowHeader => Reason::SlowHeader,
             Refusal::LargeHeader => Reason::LargeHeader,
             Refusal::SlowBody => Reason::SlowBody,
-            Refusal::Host { .. } => Reason::Host,
+            Refusal::Host { .. } | Refusal::ForwardOnly { .. } | Refusal::OtherHost(_) => {
+                Reason::Host
+            }
+            Refusal::NotAnInstance { .. } | Refusal::ForbiddenTunnel => Reason::NotAnInstance,
+            Refusal::NoAuthority { .. } => Reason::NoAuthority,
             Refusal::CrossSite => Reason::CrossSite,
-            Refusal::UnknownApp => Reason::UnknownApp,
+            Refusal::UnknownApp | Refusal::ProxyAuthentication => Reason::UnknownApp,
             Refusal::AppLimit(_) => Reason::AppLimit,
             Refusal::TokenLimit(_) => Reason::TokenLimit,
             Refusal::Loop => Reason::Loop,
             Refusal::Denied(_) => Reason::Denied,
             Refusal::NoToken(_) => Reason::NoToken,
-            Refusal::Upstream { .. } => Reason::Upstream,
+            Refusal::Upstream { .. } | Refusal::Unreachable(..) => Reason::Upstream,
         }
     }
 
@@ -186,13 +243,23 @@ impl Refusal {
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::SlowHeader | Refusal::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Refusal::Host { .. } => StatusCode::MISDIRECTED_REQUEST,
-            Refusal::CrossSite | Refusal::Denied(_) => StatusCode::FORBIDDEN,
+            Refusal::Host { .. } | Refusal::ForwardOnly { .. } | Refusal::OtherHost(_) => {
+                StatusCode::MISDIRECTED_REQUEST
+            }
+            Refusal::NotAnInstance { .. }
+            | Refusal::ForbiddenTunnel
+            | Refusal::CrossSite
+            | Refusal::Denied(_) => StatusCode::FORBIDDEN,
             Refusal::UnknownApp => StatusCode::UNAUTHORIZED,
+            Refusal::ProxyAuthentication => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Refusal::AppLimit(_) | Refusal::TokenLimit(_) => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::NoToken(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
-            Refusal::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
+            Refusal::NoToken(_) | Refusal::NoAuthority { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Upstream { timeout: false, .. } | Refusal::Unreachable(_, false) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Refusal::Upstream { timeout: true, .. } | Refusal::Unreachable(_, true) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
         }
     }
 
@@ -268,12 +335,52 @@ impl Refusal {
                 "Its body came more slowly than the listener's min_body_rate allows.",
                 "Send the body as fast as the network takes it, or lower min_body_rate of the listener; 0 turns it off.",
             ),
-            Refusal::Host { listener, accepted } => ErrorText::new(
+            Refusal::Host {
+                host,
+                listener,
+                accepted,
+            } => ErrorText::new(
                 "Not a host of this proxy",
                 "The Host header names a host that this listener does not accept.",
+                &remedy_for_host(host, listener, accepted),
+            ),
+            Refusal::ForwardOnly { listener } => ErrorText::new(
+                "This is a forward proxy",
                 &format!(
-                    "Call it by one of these names: {accepted}; or add the name to hosts of listener.{listener}."
+                    "The listener {listener} has mode = \"forward\" and takes CONNECT and absolute URLs only."
                 ),
+                "Give the program this address as HTTPS_PROXY, and Collibra's own URL; or call a listener without that mode.",
+            ),
+            Refusal::OtherHost(host) => ErrorText::new(
+                "The request names another host than its tunnel",
+                &format!("The tunnel was opened to {host}, and Host or the target names another."),
+                "Open a tunnel to each host, and send its name, with its port unless that is the default, as Host.",
+            ),
+            Refusal::NotAnInstance {
+                why,
+                listener,
+                instances,
+            } => ErrorText::new(
+                "Not an instance of this proxy",
+                &format!("{why} This forward proxy serves {instances}."),
+                &format!(
+                    "Name the host in the program's NO_PROXY, so that it is called directly; or add it as an [instance.NAME] with a client; or write others = \"tunnel\" in listener.{listener}, which lets CONNECT to other hosts through."
+                ),
+            ),
+            Refusal::ForbiddenTunnel => ErrorText::new(
+                "No tunnel leads there",
+                "The host is this machine, or has a link-local or multicast address; tunnels lead to other machines only.",
+                "Name the host in the program's NO_PROXY, so that it is called directly.",
+            ),
+            Refusal::Unreachable(problem, _) => ErrorText::new(
+                "The host could not be reached",
+                &capitalised(problem),
+                "Check the host's name and port, and whether this machine may reach it without another proxy.",
+            ),
+            Refusal::NoAuthority { host } => ErrorText::new(
+                "There is no certificate for this host",
+                &format!("There is no local authority, or it does not cover {host}."),
+                "Run collibra-auth-proxy ca init with the proxy's configuration (ca renew if there is an authority), and let the program trust its certificate.",
             ),
             Refusal::CrossSite => ErrorText::new(
                 "A page of another site may not use this proxy",
@@ -284,6 +391,11 @@ impl Refusal {
                 "Authentication required",
                 "This proxy serves configured apps only, and the request has no valid credentials of one.",
                 "Send the app's name and key as Basic, the key as Bearer, or a token that this proxy issued to the app.",
+            ),
+            Refusal::ProxyAuthentication => ErrorText::new(
+                "Proxy authentication required",
+                "This proxy serves configured apps only, and the request has no valid credentials of one.",
+                "Write the app's name and key into the proxy's URL: HTTPS_PROXY=http://app:key@host:port, special characters percent-encoded.",
             ),
             Refusal::AppLimit(which) => ErrorText::new(
                 "Too many requests of this app",
@@ -373,6 +485,9 @@ pub(super) fn answer(refusal: &Refusal) -> Answer {
     }
     match refusal {
         Refusal::UnknownApp => answer.with(WWW_AUTHENTICATE.as_str(), CHALLENGE.to_owned()),
+        Refusal::ProxyAuthentication => {
+            answer.with(PROXY_AUTHENTICATE.as_str(), CHALLENGE.to_owned())
+        }
         _ => answer,
     }
 }
@@ -430,6 +545,18 @@ mod tests {
         assert!(head.contains("X-Collibra-Auth-Proxy: slow-header\r\n"));
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
         assert!(head.ends_with("connection: close"));
+    }
+
+    #[test]
+    fn a_foreign_host_learns_which_line_to_write() {
+        let refusal = |host: &str| Refusal::Host {
+            host: host.to_owned(),
+            listener: "gateway".to_owned(),
+            accepted: vec!["localhost".to_owned(), "[::1]".to_owned()],
+        };
+        insta::assert_snapshot!(refusal("proxy").text().help, @r#"Call it by a name that it accepts, or add this one: in [listener.gateway] of the configuration write hosts = ["localhost", "[::1]", "proxy"]. Without a configuration file, start it with --host localhost --host [::1] --host proxy."#);
+        let long = refusal(&"a.".repeat(4096)).text();
+        insta::assert_snapshot!(long.help, @"Call it by one of these names: localhost, [::1].");
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl CallerStream {
         self.received.clone()
     }
 
+    /// The transport, without the bytes that were not flushed.
+    pub(super) fn into_transport(self) -> Transport {
+        self.inner.into_inner()
+    }
+
     /// Applies the minimum rate to the result of a write. While the write is pending the caller
     /// uses up its credit. When that is gone and its system has acknowledged nothing more, the
     /// connection is cut.

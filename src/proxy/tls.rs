@@ -12,21 +12,30 @@ use ring::digest::{SHA256, digest};
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ResolvesServerCert, ResolvesServerCertUsingSni, WebPkiClientVerifier,
+};
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use crate::clock::Clock;
+use crate::local_authority::{Authority, HostCertificates};
 use crate::tls::{self, CaFile, H2, Reason, text_of};
+
+/// The ALPN name of HTTP/1.1 (RFC 7301, section 6).
+const HTTP1: &[u8] = b"http/1.1";
 
 /// A listener's certificate and key, and the authority of client certificates. Two are equal if
 /// their files have the same content.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
-    chain: CaFile,
+    /// The certificate and its chain, or the local authority's, if there is one.
+    chain: Option<CaFile>,
+    /// The SHA-256 of the key, or of the hosts that the local authority certifies.
     key_digest: [u8; 32],
     client_ca: Option<CaFile>,
-    expires: SystemTime,
+    expires: Option<SystemTime>,
 }
 
 /// Why TLS cannot be set up. Never quotes a file's content.
@@ -91,9 +100,7 @@ impl Tls {
                 rustls::Error::InconsistentKeys(_) => Error::Mismatch,
                 error => Error::Unusable(error),
             })?;
-        // prefer the server's order: the strongest that both support
-        config.ignore_client_order = true;
-        config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
+        offer(&mut config);
         if client_ca.is_some() {
             // a resumed session has the certificate that its first handshake verified, and it may have
             // expired or been revoked since
@@ -103,8 +110,8 @@ impl Tls {
         }
         Ok(Tls {
             config: Arc::new(config),
-            expires: expiry(&chain)?,
-            chain,
+            expires: Some(expiry(&chain)?),
+            chain: Some(chain),
             key_digest: key_digest
                 .as_ref()
                 .try_into()
@@ -113,15 +120,79 @@ impl Tls {
         })
     }
 
-    /// When the first certificate of the chain expires.
+    /// Returns TLS with certificates of the local `authority` for `hosts`, at least one; `clock`
+    /// says when they are replaced.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]; a defect of the build.
+    pub fn local(
+        authority: &Authority,
+        hosts: Vec<String>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Tls, Error> {
+        let named = digest(&SHA256, hosts.join(",").as_bytes());
+        let certificates = HostCertificates::new(authority.clone(), hosts, clock);
+        Ok(Tls {
+            config: resolved(Arc::new(certificates))?,
+            chain: Some(authority.file().clone()),
+            key_digest: named.as_ref().try_into().map_err(|_| Error::Mismatch)?,
+            client_ca: None,
+            expires: Some(authority.expires()),
+        })
+    }
+
+    /// Returns TLS with nothing to show: every handshake fails.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]; a defect of the build.
+    pub fn without_certificate() -> Result<Tls, Error> {
+        Ok(Tls {
+            config: resolved(Arc::new(ResolvesServerCertUsingSni::new()))?,
+            chain: None,
+            key_digest: [0; 32],
+            client_ca: None,
+            expires: None,
+        })
+    }
+
+    /// The same for callers that speak HTTP/1.1 only.
     #[must_use]
-    pub fn expires(&self) -> SystemTime {
+    pub fn without_http2(mut self) -> Tls {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![HTTP1.to_vec()];
+        self.config = Arc::new(config);
+        self
+    }
+
+    /// When the first certificate of the chain expires, or the local authority's; `None` without
+    /// one.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
         self.expires
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
+}
+
+/// A server's configuration with certificates of `certificates`.
+fn resolved(certificates: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(Error::Unusable)?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    offer(&mut config);
+    config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
+    Ok(Arc::new(config))
+}
+
+/// Sets what callers are offered.
+fn offer(config: &mut ServerConfig) {
+    // prefer the server's order: the strongest that both support
+    config.ignore_client_order = true;
+    config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
 }
 
 fn zeroize_on_drop(bytes: Vec<u8>) -> secrecy::zeroize::Zeroizing<Vec<u8>> {
@@ -140,6 +211,7 @@ impl PartialEq for Tls {
         self.chain == other.chain
             && self.key_digest == other.key_digest
             && self.client_ca == other.client_ca
+            && self.config.alpn_protocols == other.config.alpn_protocols
     }
 }
 
@@ -185,7 +257,7 @@ mod tests {
         let read = one.read(&one.key()).unwrap();
         assert_eq!(one.read(&one.key()).unwrap(), read);
         assert_ne!(other.read(&other.key()).unwrap(), read);
-        assert!(read.expires() > SystemTime::UNIX_EPOCH);
+        assert!(read.expires() > Some(SystemTime::UNIX_EPOCH));
     }
 
     #[test]

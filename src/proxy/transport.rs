@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::{Buf, BytesMut};
 use pingora::protocols::l4::ext::get_tcp_info;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::server::TlsStream;
@@ -21,6 +22,17 @@ pub(crate) enum Transport {
     Plain(Accepted),
     /// With TLS; the handshake is done.
     Tls(Box<TlsStream<BufReader<Accepted>>>),
+    /// With TLS inside the tunnel that a CONNECT request opened.
+    Tunnel(Box<TlsStream<BufReader<Unread>>>),
+}
+
+/// A byte stream from which more was read than was meant.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    /// The bytes to read first.
+    pub(crate) read: BytesMut,
+    /// The stream that goes on after them.
+    pub(crate) stream: Transport,
 }
 
 impl Transport {
@@ -32,6 +44,7 @@ impl Transport {
                 let certificates = stream.get_ref().1.peer_certificates();
                 Peer::with_tls(certificates.and_then(<[_]>::first))
             }
+            Transport::Tunnel(_) => Peer::with_tls(None),
         };
         let address = self.socket().peer();
         Peer {
@@ -46,6 +59,7 @@ impl Transport {
         match self {
             Transport::Plain(_) => false,
             Transport::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(H2),
+            Transport::Tunnel(stream) => stream.get_ref().1.alpn_protocol() == Some(H2),
         }
     }
 
@@ -68,6 +82,7 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream,
             Transport::Tls(stream) => stream.get_ref().0.get_ref(),
+            Transport::Tunnel(stream) => stream.get_ref().0.get_ref().stream.socket(),
         }
     }
 }
@@ -81,6 +96,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tunnel(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -94,6 +110,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tunnel(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -101,6 +118,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -108,6 +126,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -119,6 +138,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tunnel(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -126,6 +146,53 @@ impl AsyncWrite for Transport {
         match self {
             Transport::Plain(stream) => stream.is_write_vectored(),
             Transport::Tls(stream) => stream.is_write_vectored(),
+            Transport::Tunnel(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+impl AsyncRead for Unread {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let most = self.read.len().min(buf.remaining());
+        buf.put_slice(&self.read[..most]);
+        self.read.advance(most);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Unread {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }

@@ -19,6 +19,7 @@ use crate::outgoing::dial::Kind;
 use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
 use crate::proxy::config::{self as proxied, Listener};
+use crate::proxy::forward::{Forward, Served};
 use crate::proxy::listener_state::{Client, Credentials, ListenerState, Route};
 use crate::proxy::replay::Replay;
 use crate::proxy::respond::Reason;
@@ -278,6 +279,23 @@ impl Assembly<'_> {
         routes
     }
 
+    /// What `listener` serves as a forward proxy, if it is one.
+    fn forward(&self, listener: &Listener) -> Option<Forward> {
+        let forward = listener.forward.as_ref()?;
+        let served = |name: &Arc<str>| {
+            let client = Arc::clone(&self.new.parts.clients[name]);
+            let tls = forward.tls.get(&client.upstream.instance().host).cloned();
+            Served { client, tls }
+        };
+        let listeners = self.config.listeners.iter().map(|other| &other.address);
+        let own = listeners.chain([&self.config.admin.address]);
+        Some(Forward {
+            served: forward.clients.iter().map(served).collect(),
+            others: forward.others,
+            own: own.cloned().collect(),
+        })
+    }
+
     /// The app of every caller of `listener`, if set.
     fn app_of(&self, listener: &Listener) -> Option<Arc<App>> {
         let app = self.new.parts.apps.named(listener.app.as_ref()?)?;
@@ -291,6 +309,7 @@ impl Assembly<'_> {
             listener: listener.clone(),
             client: Arc::clone(&self.new.parts.clients[&listener.client]),
             routes: self.routes(listener),
+            forward: self.forward(listener),
             apps: Arc::clone(&self.new.parts.apps),
             app: self.app_of(listener),
             nobody: self.running.metrics.app(""),

@@ -448,7 +448,7 @@ impl Running {
             Some(Certificate {
                 kind: CertificateKind::Listener,
                 name: Arc::clone(&listener.name),
-                expires: Expiry::at(listener.tls.as_ref()?.expires()),
+                expires: Expiry::at(listener.expires()?),
             })
         });
         let clients = self.config.instances.iter().filter_map(|(name, instance)| {
@@ -494,7 +494,10 @@ impl Running {
         let listener = |(listener, open): (&Listener, &Open)| ListenerView {
             name: Arc::clone(&open.name),
             address: open.address.clone(),
-            client: Arc::clone(&listener.client),
+            client: match &listener.forward {
+                Some(forward) => forward.clients.join(", ").into(),
+                None => Arc::clone(&listener.client),
+            },
             max_connections: listener.max_connections,
         };
         let listeners = config.listeners.iter().zip(&self.parts.listeners);

@@ -2,14 +2,17 @@
 //! valid for Kubernetes, complies with the restricted profile, and starts the program with a valid
 //! configuration. So are the files for a host.
 
+mod attempt;
 mod build;
 mod chart;
 mod configuration;
+mod containers;
 mod host;
 mod image;
 mod kustomize;
 mod objects;
 mod policy;
+mod releases;
 mod shape;
 
 use std::path::{Path, PathBuf};

@@ -34,6 +34,19 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cd /etc/collibra-auth-proxy", "there is no systemd here"),
     ("docker build", "there is no Docker here"),
     (
+        "docker run",
+        "there is no Docker here; tests/it/deploy runs what the image would",
+    ),
+    (
+        "docker compose",
+        "there is no Docker here; tests/it/deploy runs the file's commands",
+    ),
+    ("kubectl --namespace", "there is no cluster here"),
+    (
+        "deploy/kubernetes/try.sh",
+        "there is no cluster here; tests/it/deploy reads what it applies",
+    ),
+    (
         "deploy/image.sh",
         "a build for images; tests/it/deploy tries what is done with it",
     ),

@@ -28,6 +28,8 @@ mod cold_start;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod curl;
@@ -47,6 +49,8 @@ mod endless_peers;
 mod engine;
 #[cfg(test)]
 mod fleet;
+#[cfg(test)]
+mod forward_mode;
 #[cfg(test)]
 mod forward_proxy;
 #[cfg(test)]
@@ -84,6 +88,8 @@ mod python;
 mod refusals;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]

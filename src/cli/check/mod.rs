@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::loops::Names;
-use super::source::Source;
+use super::source::{Source, environment};
 use crate::clock::SystemClock;
 use crate::config::{Config, effective};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel::Proxy;
+use crate::process;
+use crate::proxy::config::{ANY_HOST, Forward, Listener, Others};
 use crate::socket::Address;
 use crate::store;
 
@@ -55,6 +57,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::FAILURE);
     }
+    if process::is_in_container(&environment) {
+        unpublished(&config, &mut out)?;
+    }
     summary(&config, &mut out)?;
     if args.live && !live::run(&config, &args.probe, Arc::new(SystemClock), &mut out).await? {
         return Ok(ExitCode::FAILURE);
@@ -68,6 +73,24 @@ fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "# warning: {warning}")?;
     }
     out.write_all(effective::toml(config).as_bytes())
+}
+
+/// Warns of listeners on the loopback, to which no published port of this container leads.
+fn unpublished(config: &Config, out: &mut impl Write) -> io::Result<()> {
+    for listener in &config.listeners {
+        let loopback = listener.address.tcp().filter(|tcp| tcp.ip().is_loopback());
+        if let Some(tcp) = loopback {
+            writeln!(
+                out,
+                "warning: listener {}: {tcp} is this container's own loopback: no published port \
+                 leads to it, and only programs in this container reach it; listen on 0.0.0.0:{} \
+                 for others",
+                listener.name,
+                tcp.port(),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// Prints one line per warning, instance, client and listener.
@@ -91,14 +114,25 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     for listener in &config.listeners {
+        if let Some(forward) = &listener.forward {
+            writeln!(out, "{}", forward_listener(config, listener, forward))?;
+            continue;
+        }
         writeln!(
             out,
             "listener {}: {} with the token of {}, for {}",
             listener.name,
             url(listener.scheme(), &listener.address),
             listener.client,
-            listener.hosts.join(", "),
+            match &listener.hosts[..] {
+                [any] if any == ANY_HOST => "any host".to_owned(),
+                hosts => hosts.join(", "),
+            },
         )?;
+    }
+    if let Some(authority) = &config.ca.authority {
+        let (path, hosts) = (config.ca.files.certificate.display(), authority.hosts());
+        writeln!(out, "local authority: {path}, for {}", hosts.join(", "))?;
     }
     match &config.store {
         store::Config::Memory => {}
@@ -118,6 +152,27 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "admin: {}", url("http", &config.admin.address))?;
     writeln!(out, "the configuration is sound")
+}
+
+/// What a forward listener serves.
+fn forward_listener(config: &Config, listener: &Listener, forward: &Forward) -> String {
+    let clients = forward.clients.iter();
+    let served: Vec<String> = clients
+        .map(|client| {
+            let instance = &config.instances[&config.clients[client].instance];
+            format!("{} with the token of {client}", instance.origin())
+        })
+        .collect();
+    let others = match forward.others {
+        Others::Refuse => "refuses other hosts",
+        Others::Tunnel => "lets CONNECT to other hosts through",
+    };
+    format!(
+        "listener {}: forward proxy at {} for {}; {others}",
+        listener.name,
+        url(listener.scheme(), &listener.address),
+        served.join(", "),
+    )
 }
 
 /// The configured addresses of an instance, if there are any.
@@ -176,6 +231,16 @@ mod tests {
         admin: http://127.0.0.1:9902
         the configuration is sound
         ");
+    }
+
+    #[test]
+    fn a_containers_loopback_is_pointed_out() {
+        let mut out = Vec::new();
+        let mut config = config("https://acme.example");
+        unpublished(&config, &mut out).unwrap();
+        config.listeners[0].address = Address::Tcp(([0, 0, 0, 0], 8080).into());
+        unpublished(&config, &mut out).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"warning: listener local: 127.0.0.1:8080 is this container's own loopback: no published port leads to it, and only programs in this container reach it; listen on 0.0.0.0:8080 for others");
     }
 
     #[test]

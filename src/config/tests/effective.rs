@@ -88,6 +88,12 @@ header_timeout = "4s"
 max_header_bytes = 4096
 min_body_rate = 0
 max_connections = 11
+[listener.forward]
+address = "127.0.0.1:9900"
+mode = "forward"
+others = "tunnel"
+allow_remote = true
+client = "dev"
 [listener.own]
 address = "unix:own.sock"
 mode = "0660"
@@ -124,6 +130,8 @@ ca_file = "ca.pem"
 [trace]
 endpoint = "http://localhost:4318"
 sample = 0.25
+[ca]
+dir = "authority"
 "#;
     (directory, text.to_owned())
 }

@@ -54,7 +54,7 @@ kind = "etcd"
 "#;
     insta::assert_snapshot!(report(text), @r#"
     proxy.toml: admin.address: [listener.local] already listens there; write another port; the default is "127.0.0.1:9902"
-    proxy.toml:2: colour: this key is unknown; known here: `instance`, `client`, `listener`, `app`, `policy`, `server`, `admin`, `log`, `store`, `trace`
+    proxy.toml:2: colour: this key is unknown; known here: `instance`, `client`, `listener`, `app`, `policy`, `server`, `admin`, `log`, `store`, `trace`, `ca`
     proxy.toml:5: instance.acme.url: http:// would send the secret and the token unencrypted; write https://, or `allow_insecure = true` if that is meant
     proxy.toml:6: instance.acme.token_path: it does not begin with a slash; write a path like "/rest/oauth/v2/token", or leave the key out
     proxy.toml:7: instance.acme.ca_file: the file cannot be read: No such file or directory (os error 2); name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
@@ -79,7 +79,7 @@ kind = "etcd"
     proxy.toml:29: client."two words".client_secret: it is missing; write `client_secret_file`, `client_secret_env` or `credentials_file`
     proxy.toml:33: listener.local.address: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, add [app.NAME] so that callers must say who they are, or write `allow_unauthenticated = true` if the network keeps others away
     proxy.toml:34: listener.local.client: there is no [client.NAME] of this name; write "catalog"
-    proxy.toml:35: listener.local.hosts: item 1 is no host name; write each name in full: a wildcard would let any website in
+    proxy.toml:35: listener.local.hosts: item 1 is no host name; write each name in full: a wildcard would let any website in; ["*"] alone is for a listener whose callers all say who they are, by [app.NAME]
     proxy.toml:35: listener.local.hosts: item 2 is no host name; write it without its port: any port is accepted
     proxy.toml:36: listener.local.max_header_bytes: it is out of bounds; write a number of bytes from 1024 to 1048576; the default is 65536
     proxy.toml:38: listener.other.client: there are several of [client.NAME], and this does not say which; write one of `catalog`, `lineage`, `two words`
@@ -118,7 +118,7 @@ fn tables_of_the_wrong_form() {
     proxy.toml:2: server: this should be a table, and is a whole number; write `server = { threads = … }`, or [server]
     proxy.toml:3: client: this should be a table of named tables, and is a list; write [client.NAME] and the keys below it, with a name of your own
     proxy.toml:6: listener.address: this should be a named table, and is a string; write [listener.NAME] and the keys below it, with a name of your own
-    proxy.toml:7: colour: this key is unknown; known here: `instance`, `client`, `listener`, `app`, `policy`, `server`, `admin`, `log`, `store`, `trace`
+    proxy.toml:7: colour: this key is unknown; known here: `instance`, `client`, `listener`, `app`, `policy`, `server`, `admin`, `log`, `store`, `trace`, `ca`
     proxy.toml:8: clients: this key is unknown; write `client`
     ");
 }

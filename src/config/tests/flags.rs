@@ -105,3 +105,53 @@ fn a_variable_that_does_not_count_beside_a_file_is_pointed_out() {
     environment: COLLIBRA_CLIENT_ID: it is set and does not count, for there is a configuration file; unset it, or name it in the file with `client_id_env`
     ");
 }
+
+/// What the container image sets, with `listen`.
+fn in_the_image(listen: &'static str) -> impl Fn(&str) -> Option<String> {
+    move |name| {
+        let value = match name {
+            "COLLIBRA_URL" => "https://acme.example",
+            "COLLIBRA_CLIENT_ID" | "COLLIBRA_CLIENT_SECRET" => "x",
+            "COLLIBRA_AUTH_PROXY_LISTEN" => listen,
+            "COLLIBRA_AUTH_PROXY_LISTEN_ADMIN" => "0.0.0.0:9902",
+            "COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED" => "true",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+}
+
+#[test]
+fn an_image_says_by_variables_where_to_listen() {
+    let env = in_the_image("0.0.0.0:8080");
+    let config = from_flags(Flags::default(), &env).unwrap();
+    let (listener, admin) = (&config.listeners[0], &config.admin);
+    assert_eq!(listener.address.to_string(), "0.0.0.0:8080");
+    assert_eq!(admin.address.to_string(), "0.0.0.0:9902");
+    // no app says who it is: the port is for this machine
+    assert_eq!(listener.hosts, ["localhost", "127.0.0.1", "[::1]"]);
+    let said: Vec<String> = config.warnings.iter().map(Fault::to_string).collect();
+    insta::assert_snapshot!(said.join("\n"), @"environment: COLLIBRA_AUTH_PROXY_LISTEN: every program that reaches this port calls Collibra with the token; publish it to this machine only, like docker run --publish 127.0.0.1:8080:8080, or use a configuration file with [app.NAME]");
+
+    let flags = Flags {
+        listen: value::address("127.0.0.1:1").ok(),
+        admin: value::address("127.0.0.1:2").ok(),
+        ..Flags::default()
+    };
+    let config = from_flags(flags, &env).unwrap();
+    assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:1");
+    assert_eq!(config.admin.address.to_string(), "127.0.0.1:2");
+}
+
+#[test]
+fn a_variable_that_cannot_be_read_is_a_fault() {
+    insta::assert_snapshot!(from_flags(Flags::default(), &in_the_image("everywhere")).unwrap_err(), @r#"environment: COLLIBRA_AUTH_PROXY_LISTEN: this is no address to listen on; write an IP address and a port, like "127.0.0.1:8080" or "[::1]:8080", or "unix:" and a path"#);
+    let env = |name: &str| match name {
+        "COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED" => Some("yes".to_owned()),
+        _ => in_the_image("0.0.0.0:8080")(name),
+    };
+    insta::assert_snapshot!(from_flags(Flags::default(), &env).unwrap_err(), @"
+    environment: COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED: it is neither true nor false; write true, or unset it
+    environment: COLLIBRA_AUTH_PROXY_LISTEN: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, or write `--allow-unauthenticated` if the network keeps others away
+    ");
+}

@@ -176,3 +176,136 @@ fn the_admin_address_answers_to_more_names() {
         "{said}"
     );
 }
+
+#[test]
+fn any_host_is_for_listeners_whose_callers_authenticate() {
+    let app = "[app.lineage]\nkey_env = \"KEY\"\n";
+    let hosts = |listener: &str, app: &str| {
+        let text = with("", "", listener).replace("address = \"127.0.0.1:8080\"\n", "");
+        let env = |name: &str| (name == "KEY").then(|| "a-key-that-is-long-enough".to_owned());
+        let read = read_with(&format!("{text}{app}"), Path::new("/"), &env);
+        read.map(|config| config.listeners[0].hosts.join(" "))
+            .map_err(|faults| faults.to_string())
+    };
+    let (beyond, loopback) = ("address = \"0.0.0.0:8080\"", "address = \"127.0.0.1:1\"");
+    let any = "\nhosts = [\"*\"]";
+    let local = "localhost 127.0.0.1 [::1]";
+    assert_eq!(hosts(beyond, app).as_deref(), Ok("*"));
+    assert_eq!(hosts(loopback, app).as_deref(), Ok(local));
+    assert_eq!(hosts(&format!("{loopback}{any}"), app).as_deref(), Ok("*"));
+    let named = format!("{beyond}\nhosts = [\"proxy\"]");
+    assert_eq!(hosts(&named, app).as_deref(), Ok("proxy"));
+    // nobody says who they are
+    let open = format!("{beyond}\nallow_unauthenticated = true");
+    assert_eq!(hosts(&open, "").as_deref(), Ok(local));
+    let refused = hosts(&format!("{open}{any}"), "").unwrap_err();
+    assert!(
+        refused.contains("a wildcard would let any website in"),
+        "{refused}"
+    );
+    // every caller is taken for the app
+    let given = format!("{beyond}\napp = \"lineage\"");
+    assert_eq!(hosts(&given, app).as_deref(), Ok(local));
+    assert!(hosts(&format!("{given}{any}"), app).is_err());
+    // not one name among others
+    let mixed = format!("{beyond}\nhosts = [\"*\", \"proxy\"]");
+    assert!(hosts(&mixed, app).is_err());
+}
+
+/// The messages for a forward listener with `keys`, in a directory without an authority.
+fn forward(address: &str, keys: &str) -> String {
+    let keys = format!("mode = \"forward\"\n{keys}");
+    let text = with("", "", &keys).replace("127.0.0.1:8080", address);
+    let text = text.replace("client_secret = \"s\"", "client_secret_env = \"S\"");
+    let env = |name: &str| match name {
+        "S" => Some("secret".to_owned()),
+        "KEY" => Some("0123456789abcdef".to_owned()),
+        _ => None,
+    };
+    match read_with(&text, Path::new("/nonexistent"), &env) {
+        Err(faults) => faults.to_string(),
+        Ok(config) => {
+            let warnings: Vec<String> = config.warnings.iter().map(Fault::to_string).collect();
+            warnings.join("\n")
+        }
+    }
+}
+
+#[test]
+fn a_forward_listener_is_this_machines_unless_it_is_said() {
+    let of = |cases: &[(&str, &str)]| {
+        let said: Vec<String> = cases.iter().map(|(at, keys)| forward(at, keys)).collect();
+        said.join("\n--\n")
+    };
+    insta::assert_snapshot!(of(&[
+        ("127.0.0.1:9900", ""),
+        ("0.0.0.0:9900", "allow_unauthenticated = true"),
+        ("0.0.0.0:9900", "allow_unauthenticated = true\nallow_remote = true\nothers = \"tunnel\""),
+        ("0.0.0.0:9900", "allow_remote = true\n[app.a]\nkey_env = \"KEY\""),
+        ("unix:/run/a.sock", ""),
+        ("127.0.0.1:9900", "others = \"pass\""),
+        ("127.0.0.1:9900", "hosts = [\"localhost\"]\nroute = [{ prefix = \"/a\" }]\ntls = \"local\""),
+    ]), @r#"
+    proxy.toml: ca: there is no local authority in /nonexistent, so programs cannot call https:// through this proxy; run `collibra-auth-proxy ca init` with this configuration
+    --
+    proxy.toml:9: listener.local.address: a forward proxy is meant for the programs of this machine, and this one is open beyond it; listen on 127.0.0.1, or write `allow_remote = true` if that is meant
+    --
+    proxy.toml:9: listener.local.address: with `others = "tunnel"` anyone who can reach this port can leave this network through it; add [app.NAME] so that callers must say who they are, or write `others = "refuse"`
+    --
+    proxy.toml: ca: there is no local authority in /nonexistent, so programs cannot call https:// through this proxy; run `collibra-auth-proxy ca init` with this configuration
+    proxy.toml:9: listener.local.address: the apps' keys travel to this listener unencrypted; give it a certificate (`tls`), and programs an https:// proxy address
+    --
+    proxy.toml:10: listener.local.mode: programs find a forward proxy by host and port, not by a unix socket; write an address like "127.0.0.1:9900"
+    --
+    proxy.toml:11: listener.local.others: this is not known; write "refuse" or "tunnel"
+    --
+    proxy.toml:8: listener.local.route: a forward listener chooses the client by the host that is called; remove it, or listen on another port for these paths
+    proxy.toml:11: listener.local.hosts: a forward listener accepts the instances' hosts; remove it
+    proxy.toml:13: listener.local.tls: the local authority certifies the instances' hosts, and programs call a forward proxy by its own name; remove it: the TLS inside tunnels needs no key; or name a certificate of this machine's name
+    "#);
+}
+
+#[test]
+fn only_a_forward_listener_has_its_keys() {
+    insta::assert_snapshot!(listener("address = \"127.0.0.1:80\"\nmode = \"reverse\"\nothers = \"tunnel\"\nallow_remote = true\ntls = \"global\""), @r#"
+    proxy.toml:11: listener.local.others: only a forward listener has this; remove it, or write `mode = "forward"`
+    proxy.toml:12: listener.local.allow_remote: only a forward listener has this; remove it, or write `mode = "forward"`
+    proxy.toml:13: listener.local.tls: this is not known; write "local", or a table like { cert_file = "…", key_file = "…" }
+    "#);
+}
+
+#[test]
+fn a_forward_listener_has_one_client_for_each_instance() {
+    let text = |client: &str| {
+        format!(
+            "{}{client}\n[instance.dev]\nurl = \"https://dev.example\"\n[client.dev]\ninstance = \"dev\"\n\
+             client_id = \"a\"\nclient_secret = \"s\"\n[client.twin]\ninstance = \"dev\"\nclient_id = \"b\"\nclient_secret = \"s\"\n",
+            with("", "instance = \"acme\"", "mode = \"forward\"")
+        )
+    };
+    let said = read(&text("")).unwrap_err().to_string();
+    insta::assert_snapshot!(said, @"proxy.toml:8: listener.local.client: [instance.dev] has several clients, and this does not say which; write one of `dev`, `twin`");
+    let config = read(&text("client = \"twin\"")).unwrap();
+    let listener = &config.listeners[0];
+    let clients = listener.forward.as_ref().unwrap().clients.iter();
+    let clients: Vec<&str> = clients.map(|client| &**client).collect();
+    assert_eq!(clients, ["twin", "catalog"]);
+    assert_eq!(&*listener.client, "twin");
+}
+
+#[test]
+fn an_instance_is_not_called_through_this_proxy_itself() {
+    for keys in [
+        "proxy = \"http://127.0.0.1:8080\"",
+        "token_proxy = \"http://localhost:8080\"",
+    ] {
+        let said = read(&with(keys, "", "")).unwrap_err().to_string();
+        let expected =
+            "[listener.local] listens there: this proxy would call Collibra through itself";
+        assert!(said.contains(expected), "{said}");
+    }
+    let own = |name: &str| (name == "HTTPS_PROXY").then(|| "http://127.0.0.1:8080".to_owned());
+    let said = read_with(&with("", "", ""), Path::new("/nonexistent"), &own);
+    assert!(said.unwrap_err().to_string().contains("write \"direct\""));
+    assert!(read(&with("proxy = \"http://127.0.0.1:3128\"", "", "")).is_ok());
+}

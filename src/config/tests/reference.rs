@@ -11,6 +11,8 @@ use crate::config::effective::inline;
 const WIDTH: usize = 100;
 
 const HEAD: &str = "\
+# Needs COLLIBRA_CLIENT_ID and COLLIBRA_CLIENT_SECRET in the environment, and your instance's url below.
+#
 # Every key, with its default unless its comment says otherwise. Keys that are commented out have no
 # default, or are another way to say the same. An unknown key is an error. Durations are text with a
 # unit, like \"90s\", \"5m\" or \"250ms\". Relative paths count from this file's directory.

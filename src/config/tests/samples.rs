@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::local_authority;
 
 fn sample(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -58,7 +60,7 @@ fn sidecar_is_sound_with_its_secrets_mounted() {
         config.clients["catalog"].oauth.client_secret.expose(),
         "s3cret"
     );
-    insta::assert_snapshot!(said(&config), @"proxy.toml:17: admin.address: health, metrics and status can be seen beyond this machine; none shows a secret; write a loopback address unless something outside scrapes it");
+    insta::assert_snapshot!(said(&config), @"proxy.toml:19: admin.address: health, metrics and status can be seen beyond this machine; none shows a secret; write a loopback address unless something outside scrapes it");
 }
 
 #[test]
@@ -158,6 +160,28 @@ fn fleet_is_sound_with_its_secrets_mounted() {
     assert_eq!(redis.password.unwrap().expose(), "p4ss");
     assert_eq!(redis.server.to_string(), "rediss://redis.example:6379");
     assert_eq!(redis.key_prefix, "collibra-auth-proxy");
+}
+
+#[test]
+fn fixed_address_is_sound_once_its_authority_is_made() {
+    let root = tempfile::tempdir().unwrap();
+    let text = sample("fixed-address.toml");
+    let config = read_with(&text, root.path(), &env).unwrap();
+    let folder = root.path().display().to_string();
+    insta::assert_snapshot!(said(&config).replace(&folder, "FOLDER"), @"proxy.toml: ca: there is no local authority in FOLDER, so programs cannot call https:// through this proxy; run `collibra-auth-proxy ca init` with this configuration");
+    let created = local_authority::create(&config.certified_hosts(), SystemClock.wall());
+    let created = created.unwrap();
+    let files = &config.ca.files;
+    std::fs::write(&files.certificate, created.certificate).unwrap();
+    std::fs::write(&files.key, created.key.expose()).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    let closed = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&files.key, closed).unwrap();
+    let config = read_with(&text, root.path(), &env).unwrap();
+    assert_eq!(said(&config), "");
+    let forward = config.listeners[0].forward.as_ref().unwrap();
+    assert!(forward.tls.contains_key("acme.collibra.com"));
+    assert!(config.listeners[0].expires().is_some());
 }
 
 #[cfg(feature = "kubernetes")]

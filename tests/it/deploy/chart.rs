@@ -4,8 +4,10 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use super::containers::assert_served_by_tls;
 use super::kustomize::{
-    assert_ends_in_time, assert_narrow, assert_scraped_without_a_token, assert_sidecar,
+    assert_certified, assert_ends_in_time, assert_narrow, assert_scraped_without_a_token,
+    assert_sidecar,
 };
 use super::objects::{Objects, list};
 use super::{python, run, top};
@@ -22,7 +24,7 @@ fn helm(path: &str, values: &Value, more: &[&str]) -> Output {
 }
 
 /// The rendered objects.
-fn rendered(path: &str, values: &Value, more: &[&str]) -> Objects {
+pub(super) fn rendered(path: &str, values: &Value, more: &[&str]) -> Objects {
     let output = helm(path, values, more);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{values}: {error}");
@@ -121,6 +123,30 @@ fn monitors_and_rules_carry_the_labels_that_prometheus_selects_by() {
 }
 
 #[test]
+fn a_gateway_answers_with_tls_and_http_2() {
+    assert_served_by_tls(&rendered(CHART, &json!({}), &[]));
+    let plain = rendered(CHART, &json!({"tls": {"enabled": false}}), &[]);
+    plain.assert_sound();
+    let ports = list(&plain.one("Service")["spec"]["ports"]);
+    assert_eq!(ports.map(|port| &port["port"]).collect::<Vec<_>>(), [80]);
+}
+
+#[test]
+fn cert_manager_writes_the_secret_that_the_gateway_mounts() {
+    let issuer = json!({"kind": "Issuer", "name": "internal"});
+    let tls = json!({"certificate": {"enabled": true, "issuer": issuer}});
+    let objects = rendered(
+        CHART,
+        &json!({"tls": tls, "extraHosts": ["a.example"]}),
+        &[],
+    );
+    objects.assert_sound();
+    assert_certified(&objects);
+    let names = &objects.one("Certificate")["spec"]["dnsNames"];
+    assert!(list(names).any(|name| name == "a.example"));
+}
+
+#[test]
 fn a_chart_of_an_app_takes_the_sidecar_by_two_lines() {
     for values in [
         json!({}),
@@ -142,6 +168,10 @@ fn values_that_cannot_be_meant_are_refused() {
         (
             json!({"instance": {"url": "http://acme.collibra.com"}}),
             "/instance/url",
+        ),
+        (
+            json!({"tls": {"certificate": {"enabled": true}}}),
+            "/tls/certificate/issuer/name",
         ),
         (json!({"store": {"kind": "memcached"}}), "/store/kind"),
         (json!({"store": {"kind": "redis"}}), "/store/redis/url"),

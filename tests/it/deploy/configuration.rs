@@ -15,8 +15,13 @@ const SECRETS: &[&str] = &[
     "collibra/client_secret",
     "apps/lineage.key",
     "apps/dashboard.key",
+    "tls/tls.crt",
+    "tls/tls.key",
     "redis/password",
 ];
+
+/// A name of the gateway's Service, in a namespace that no manifest names.
+pub(super) const HOST: &str = "collibra-auth-proxy.elsewhere.svc";
 
 /// An API server that is never contacted.
 const KUBECONFIG: &str = r#"
@@ -28,25 +33,28 @@ clusters: [{ name: here, cluster: { server: "http://127.0.0.1:1" } }]
 users: [{ name: me, user: { token: none } }]
 "#;
 
-/// Asserts that the proxy accepts the configuration with its container's mounts, accepts the
-/// Service's names as hosts, and is probed where it listens.
+/// Asserts that the proxy accepts the configuration with its container's mounts, and a Service by
+/// any name and namespace.
 pub(crate) fn assert_accepted(objects: &Objects) {
     let text = text(objects);
     assert_mounted(objects, &text);
+    let checked = check(&text);
+    assert_eq!(checked.0, 0, "{}", checked.1);
+    let mut listeners = checked
+        .1
+        .lines()
+        .filter(|line| line.starts_with("listener "));
     if let Some(service) = objects.of_kind("Service").next() {
         let name = service["metadata"]["name"].as_str().unwrap();
         let namespace = service["metadata"]["namespace"].as_str().unwrap();
-        for host in [name.to_owned(), format!("{name}.{namespace}.svc")] {
-            assert!(text.contains(&format!("\"{host}\"")), "hosts lacks {host}");
-        }
+        let svc = format!("{name}.{namespace}.svc");
+        let accepts = |line: &str| line.ends_with("for any host") || line.contains(&svc);
+        assert!(listeners.all(accepts), "{svc}: {}", checked.1);
     }
-
-    let checked = check(&text);
-    assert_eq!(checked.0, 0, "{}", checked.1);
 }
 
 /// The configuration file in the rendered objects.
-fn text(objects: &Objects) -> String {
+pub(super) fn text(objects: &Objects) -> String {
     let data = &objects.one("ConfigMap")["data"];
     data["collibra-auth-proxy.toml"]
         .as_str()
@@ -54,19 +62,32 @@ fn text(objects: &Objects) -> String {
         .to_owned()
 }
 
-/// The exit status and output of `check` for a configuration.
-fn check(text: &str) -> (i32, String) {
+/// A directory with the pod's secrets and, as `collibra-auth-proxy.toml`, a configuration that finds
+/// them there. The certificate is for [`HOST`].
+pub(super) fn with_secrets(text: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
     for name in SECRETS {
         let path = root.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // two apps with the same key would be refused
-        fs::write(path, format!("0123456789abcdef {name}\n")).unwrap();
+        let content = match *name {
+            "tls/tls.crt" => made.cert.pem(),
+            "tls/tls.key" => made.signing_key.serialize_pem(),
+            // two apps with the same key would be refused
+            name => format!("0123456789abcdef {name}\n"),
+        };
+        fs::write(path, content).unwrap();
     }
     let here = |text: &str, path: &str| text.replace(path, root.path().to_str().unwrap());
     let text = here(&here(text, "/run/secrets"), "/var/lib/collibra-auth-proxy");
+    fs::write(root.path().join("collibra-auth-proxy.toml"), text).unwrap();
+    root
+}
+
+/// The exit status and output of `check` for a configuration.
+fn check(text: &str) -> (i32, String) {
+    let root = with_secrets(text);
     let path = root.path().join("collibra-auth-proxy.toml");
-    fs::write(&path, text).unwrap();
     // a pod's service account, outside of a pod
     let kubeconfig = root.path().join("kubeconfig");
     fs::write(&kubeconfig, KUBECONFIG).unwrap();

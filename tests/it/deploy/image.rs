@@ -11,12 +11,13 @@ use crate::support::simulator::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::{Simulator, http, until};
 
 /// The image's file system, with this test's build of the program, and its mounts.
-struct Container {
+pub(super) struct Container {
     folder: tempfile::TempDir,
 }
 
 impl Container {
-    fn new() -> Container {
+    /// A container without mounts.
+    pub(super) fn new() -> Container {
         let folder = tempfile::tempdir().unwrap();
         // only debug information makes a debug build huge
         let binary = folder.path().join("collibra-auth-proxy");
@@ -31,7 +32,8 @@ impl Container {
         Container { folder }
     }
 
-    fn root(&self) -> std::path::PathBuf {
+    /// Its root directory, on this machine.
+    pub(super) fn root(&self) -> std::path::PathBuf {
         self.folder.path().join("root")
     }
 
@@ -68,6 +70,41 @@ impl Container {
             .arg("/usr/bin/collibra-auth-proxy")
             .args(args);
         command
+    }
+}
+
+/// What the Dockerfile says of running the image.
+pub(super) struct Recipe {
+    pub(super) variables: Vec<(String, String)>,
+    pub(super) entrypoint: Vec<String>,
+    pub(super) command: Vec<String>,
+    /// The health check's command.
+    pub(super) health: Vec<String>,
+}
+
+impl Recipe {
+    /// The Dockerfile's.
+    pub(super) fn read() -> Recipe {
+        let text = fs::read_to_string(top().join("deploy/Dockerfile")).unwrap();
+        let (_, last_stage) = text.split_once("FROM scratch\n").unwrap();
+        let after = |word: &str| {
+            let lines = last_stage
+                .lines()
+                .filter_map(|line| line.strip_prefix(word));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let words = |text: &str| serde_json::from_str::<Vec<String>>(text).unwrap();
+        let variables = after("ENV ").into_iter().map(|line| {
+            let (name, value) = line.split_once('=').unwrap();
+            (name.to_owned(), value.to_owned())
+        });
+        let health = after("HEALTHCHECK ").remove(0);
+        Recipe {
+            variables: variables.collect(),
+            entrypoint: words(&after("ENTRYPOINT ")[0]),
+            command: words(&after("CMD ")[0]),
+            health: words(health.split_once(" CMD ").unwrap().1),
+        }
     }
 }
 
@@ -129,7 +166,12 @@ fn buildah_builds_it_and_runs_it() {
         set -e
         "$TOP/deploy/image.sh" "$BINARY" proxy:test >/dev/null
         buildah inspect --type image --format \
-            '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}' proxy:test
+            '{{.Docker.Config.User}} {{.Docker.Config.Entrypoint}} {{.Docker.Config.Cmd}}' proxy:test
+        echo
+        buildah inspect --type image --format '{{range .Docker.Config.Env}}{{println .}}{{end}}' \
+            proxy:test | grep .
+        buildah inspect --type image --format \
+            '{{.Docker.Config.Healthcheck.Test}} {{.Docker.Config.Healthcheck.Interval}}' proxy:test
         echo
         container=$(buildah from proxy:test)
         # the entrypoint is for a runtime to follow
@@ -153,11 +195,21 @@ fn buildah_builds_it_and_runs_it() {
             .env("DEBIAN_PACKAGES", top().join("target/packages"))
             .env("CONTAINERS_STORAGE_CONF", settings),
     );
+    let recipe = Recipe::read();
+    let variables: Vec<_> = recipe
+        .variables
+        .iter()
+        .map(|(n, v)| format!("{n}={v}\n"))
+        .collect();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
         said,
         format!(
-            "65532:65532 [/usr/bin/collibra-auth-proxy] [serve]\ncollibra-auth-proxy {version}\n"
+            "65532:65532 [{}] [{}]\n{}[CMD {}] 10s\ncollibra-auth-proxy {version}\n",
+            recipe.entrypoint.join(" "),
+            recipe.command.join(" "),
+            variables.concat(),
+            recipe.health.join(" "),
         )
     );
 }
@@ -223,6 +275,7 @@ fn docker_and_buildah_make_the_same_image() {
         ),
         (r#"CMD ["serve"]"#, "--cmd serve"),
         ("STOPSIGNAL SIGTERM", "--stop-signal SIGTERM"),
+        ("EXPOSE 8080 9902", "--port 8080 --port 9902"),
         ("deploy/rootfs.sh", "rootfs.sh"),
     ] {
         assert!(docker.contains(in_docker), "{in_docker}");

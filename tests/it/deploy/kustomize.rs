@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::containers::assert_served_by_tls;
 use super::objects::{Objects, containers, list};
 use super::{printed, top};
 
@@ -67,8 +68,11 @@ pub(crate) fn assert_ends_in_time(objects: &Objects) {
 #[test]
 fn a_gateway_is_reached_by_apps_and_reaches_names_and_port_443() {
     let policy = overlay("gateway").one("NetworkPolicy").clone();
-    let from: Vec<_> = list(&policy["spec"]["ingress"])
-        .map(|rule| (rule["ports"][0]["port"].clone(), rule["from"].clone()))
+    let from: Vec<(Vec<&str>, Value)> = list(&policy["spec"]["ingress"])
+        .map(|rule| {
+            let ports = list(&rule["ports"]).map(|port| port["port"].as_str().unwrap());
+            (ports.collect::<Vec<_>>(), rule["from"].clone())
+        })
         .collect();
     let by_label = json!([{
         "namespaceSelector": {},
@@ -77,10 +81,8 @@ fn a_gateway_is_reached_by_apps_and_reaches_names_and_port_443() {
     let monitoring = json!([{
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
     }]);
-    assert_eq!(
-        from,
-        [(json!("http"), by_label), (json!("admin"), monitoring)]
-    );
+    let (apps, metrics) = (vec!["http", "https"], vec!["admin"]);
+    assert_eq!(from, [(apps, by_label), (metrics, monitoring)]);
     // the proxy's own labels are not added to the DNS selector
     let names = &policy["spec"]["egress"][0]["to"][0]["podSelector"];
     assert_eq!(*names, json!({"matchLabels": {"k8s-app": "kube-dns"}}));
@@ -256,12 +258,43 @@ fn a_pod_can_be_left_without_a_sidecar() {
     assert_eq!(with, ["exporter"]);
 }
 
+/// The YAML blocks of the guide: the sidecar's kustomization, and the gateway's.
+fn guides_kustomizations() -> Vec<String> {
+    let guide = fs::read_to_string(top().join("docs/start.md")).unwrap();
+    let blocks = guide.split("```yaml\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap().to_owned());
+    blocks.collect()
+}
+
+#[test]
+fn the_guides_gateway_is_what_it_takes() {
+    let written = &guides_kustomizations()[1];
+    // avoid the network: the content is local
+    let line = written
+        .lines()
+        .find(|line| line.contains("github.com"))
+        .unwrap();
+    let (_, path) = line.split_once("/deploy/kubernetes/").unwrap();
+    let path = path.split('?').next().unwrap();
+    let here = written.replace(line, &format!("  - TOP/{path}"));
+    let base = fs::read_to_string(top().join("deploy/kubernetes/base/collibra-auth-proxy.toml"));
+    let mine = base
+        .unwrap()
+        .replace("acme.collibra.com", "mine.collibra.com");
+    let objects = rendered(&here, &[("collibra-auth-proxy.toml", &mine)]);
+    objects.assert_sound();
+    let data = &objects.one("ConfigMap")["data"]["collibra-auth-proxy.toml"];
+    assert_eq!(*data, mine);
+    assert_eq!(
+        objects.proxy()["image"],
+        "registry.example/collibra-auth-proxy:0.1.0"
+    );
+}
+
 #[test]
 fn the_guides_kustomization_is_what_it_takes() {
     let own = Own::new();
-    let guide = fs::read_to_string(top().join("docs/start.md")).unwrap();
-    let (_, after) = guide.split_once("```yaml\n").unwrap();
-    let (written, _) = after.split_once("```").unwrap();
+    let written = &guides_kustomizations()[0];
     // avoid the network: the content is local
     let line = written
         .lines()
@@ -286,23 +319,81 @@ fn the_guides_kustomization_is_what_it_takes() {
     );
 }
 
-/// As a user's overlay sets it, on top of this project's.
-#[test]
-fn what_names_a_namespace_follows_the_overlay() {
+/// The objects of a user's kustomization `text`, which starts from this project's files with `TOP/`.
+fn rendered(text: &str, more: &[(&str, &str)]) -> Objects {
     let folder = tempfile::tempdir().unwrap();
     // kustomize rejects absolute paths
     let up = "../".repeat(folder.path().components().count() - 1);
     let top = top().canonicalize().unwrap();
     let top = top.strip_prefix("/").unwrap().display();
-    let text = format!(
-        "namespace: elsewhere\nresources:\n  - {up}{top}/deploy/kubernetes/overlays/gateway-kubernetes\n"
-    );
-    fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
+    let text = text.replace("TOP/", &format!("{up}{top}/deploy/kubernetes/"));
+    for (name, content) in more.iter().chain(&[("kustomization.yaml", &*text)]) {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
     let mut command = Command::new("kubectl");
-    let objects = Objects::read(&printed(command.arg("kustomize").arg(folder.path())));
-    let binding = objects.one("RoleBinding");
-    assert_eq!(binding["subjects"][0]["namespace"], "elsewhere");
-    let configuration = &objects.one("ConfigMap")["data"]["collibra-auth-proxy.toml"];
-    let store = configuration.as_str().unwrap().rsplit("[store]").next();
-    assert!(!store.unwrap().contains("namespace ="), "the pod's counts");
+    Objects::read(&printed(command.arg("kustomize").arg(folder.path())))
+}
+
+#[test]
+fn what_names_a_namespace_follows_the_overlay() {
+    for name in [
+        "gateway",
+        "gateway-file",
+        "gateway-kubernetes",
+        "gateway-redis",
+    ] {
+        let text = format!("namespace: elsewhere\nresources:\n  - TOP/overlays/{name}\n");
+        let objects = rendered(&text, &[]);
+        objects.assert_sound();
+        for binding in objects.of_kind("RoleBinding") {
+            assert_eq!(binding["subjects"][0]["namespace"], "elsewhere");
+        }
+        let configuration = &objects.one("ConfigMap")["data"]["collibra-auth-proxy.toml"];
+        let configuration = configuration.as_str().unwrap();
+        let foreign = [
+            "namespace =",
+            ".collibra.svc",
+            "collibra-auth-proxy.collibra",
+        ];
+        assert!(
+            !foreign.iter().any(|name| configuration.contains(name)),
+            "{configuration}"
+        );
+    }
+}
+
+#[test]
+fn a_gateway_answers_with_tls_and_http_2_in_any_namespace() {
+    for name in ["gateway", "gateway-file"] {
+        let text = format!("namespace: elsewhere\nresources:\n  - TOP/overlays/{name}\n");
+        assert_served_by_tls(&rendered(&text, &[]));
+    }
+}
+
+#[test]
+fn cert_manager_writes_the_secret_that_the_gateway_mounts() {
+    let objects = rendered(
+        "resources:\n  - TOP/overlays/gateway\ncomponents:\n  - TOP/components/certificate\nnamespace: collibra\n",
+        &[],
+    );
+    objects.assert_sound();
+    assert_certified(&objects);
+}
+
+/// Asserts that the Certificate is for the Service's names, and its Secret is the pod's.
+pub(crate) fn assert_certified(objects: &Objects) {
+    let certificate = &objects.one("Certificate")["spec"];
+    let mounted = list(&objects.pod()["volumes"])
+        .find(|volume| volume["name"] == "collibra-auth-proxy-tls")
+        .unwrap();
+    assert_eq!(certificate["secretName"], mounted["secret"]["secretName"]);
+    let service = &objects.one("Service")["metadata"];
+    let name = service["name"].as_str().unwrap();
+    let namespace = service["namespace"].as_str().unwrap();
+    let names: Vec<_> = list(&certificate["dnsNames"]).collect();
+    for suffix in ["", ".svc", ".svc.cluster.local"] {
+        let wanted = json!(format!("{name}.{namespace}{suffix}"));
+        assert!(names.contains(&&wanted), "{wanted}");
+    }
+    assert!(names.contains(&&service["name"]));
 }

@@ -35,13 +35,10 @@ pub(crate) fn faults(object: &Value) -> Vec<String> {
         ("rbac.authorization.k8s.io/v1", "RoleBinding") => {
             again::<api::rbac::v1::RoleBinding>(object)
         }
-        ("monitoring.coreos.com/v1", "PodMonitor") => again::<Monitoring<PodMonitor>>(object),
-        ("monitoring.coreos.com/v1", "ServiceMonitor") => {
-            again::<Monitoring<ServiceMonitor>>(object)
-        }
-        ("monitoring.coreos.com/v1", "PrometheusRule") => {
-            again::<Monitoring<PrometheusRule>>(object)
-        }
+        ("cert-manager.io/v1", "Certificate") => again::<Custom<Certificate>>(object),
+        ("monitoring.coreos.com/v1", "PodMonitor") => again::<Custom<PodMonitor>>(object),
+        ("monitoring.coreos.com/v1", "ServiceMonitor") => again::<Custom<ServiceMonitor>>(object),
+        ("monitoring.coreos.com/v1", "PrometheusRule") => again::<Custom<PrometheusRule>>(object),
         (version, kind) => Err(format!("{version} {kind}: no kind that is known here")),
     };
     match read {
@@ -82,14 +79,30 @@ fn compare(written: &Value, read: &Value, place: &str, found: &mut Vec<String>) 
     }
 }
 
-/// A kind of the Prometheus operator, as far as it is used here.
+/// A kind that is not Kubernetes' own, as far as it is used here.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Monitoring<Spec> {
+struct Custom<Spec> {
     api_version: String,
     kind: String,
     metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     spec: Spec,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Certificate {
+    secret_name: String,
+    dns_names: Vec<String>,
+    issuer_ref: Issuer,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Issuer {
+    group: String,
+    kind: String,
+    name: String,
 }
 
 #[derive(Deserialize, Serialize)]

@@ -22,7 +22,7 @@ const FLOORS: [&[&str]; 7] = [
         "telemetry",
         "tls",
     ],
-    &["token", "outgoing", "local_token"],
+    &["token", "outgoing", "local_authority", "local_token"],
     &["oauth", "store", "registration", "trace", "upstream"],
     &["proxy", "admin"],
     &["config"],

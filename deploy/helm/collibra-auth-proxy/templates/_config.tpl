@@ -7,18 +7,21 @@ url = {{ .Values.instance.url | toJson }}
 client_id_file = "/run/secrets/collibra/client_id"
 client_secret_file = "/run/secrets/collibra/client_secret"
 {{ if eq .Values.mode "gateway" }}
-{{- $name := include "collibra-auth-proxy.fullname" . }}
+
 [listener.gateway]
 address = "0.0.0.0:8080"
-hosts = [
-    {{ $name | toJson }},
-    {{ printf "%s.%s" $name .Release.Namespace | toJson }},
-    {{ printf "%s.%s.svc" $name .Release.Namespace | toJson }},
-    {{ printf "%s.%s.svc.cluster.local" $name .Release.Namespace | toJson }},
-    {{- range .Values.extraHosts }}
-    {{ . | toJson }},
-    {{- end }}
-]
+{{- if .Values.extraHosts }}
+hosts = {{ include "collibra-auth-proxy.names" . | fromYamlArray | toJson }}
+{{- end }}
+{{- if .Values.tls.enabled }}
+
+[listener.tls]
+address = "0.0.0.0:8443"
+tls = { cert_file = "/run/secrets/tls/tls.crt", key_file = "/run/secrets/tls/tls.key" }
+{{- if .Values.extraHosts }}
+hosts = {{ include "collibra-auth-proxy.names" . | fromYamlArray | toJson }}
+{{- end }}
+{{- end }}
 {{ range $app, $may := .Values.apps.named }}
 [app.{{ $app }}]
 key_file = "/run/secrets/apps/{{ $app }}.key"

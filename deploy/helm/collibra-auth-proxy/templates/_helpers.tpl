@@ -7,6 +7,18 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The names under which apps call the gateway, as a list. */}}
+{{- define "collibra-auth-proxy.names" -}}
+{{- $name := include "collibra-auth-proxy.fullname" . -}}
+- {{ $name }}
+- {{ $name }}.{{ .Release.Namespace }}
+- {{ $name }}.{{ .Release.Namespace }}.svc
+- {{ $name }}.{{ .Release.Namespace }}.svc.cluster.local
+{{- range .Values.extraHosts }}
+- {{ . | quote }}
+{{- end }}
+{{- end -}}
+
 {{- define "collibra-auth-proxy.selector" -}}
 app.kubernetes.io/name: collibra-auth-proxy
 app.kubernetes.io/instance: {{ .Release.Name }}
