@@ -56,18 +56,17 @@ pub(super) fn parse(
     }
     let has_apps = !targets.apps.all().is_empty();
     let is_local = address.as_ref().is_none_or(Address::is_local);
+    let is_open = !is_local && !has_apps;
     let is_allowed = raw.allow_unauthenticated(context);
     match &raw.address {
-        Field::Given(spanned) if !is_local && !has_apps && is_allowed => {
-            if spanned.location.in_environment() {
-                context.warning(spanned.location.fault(
-                    "every program that reaches this port calls Collibra with the token",
-                    "publish it to this machine only, like docker run --publish \
-                     127.0.0.1:8080:8080, or use a configuration file with [app.NAME]",
-                ));
-            }
+        Field::Given(spanned) if is_open && is_allowed && spanned.location.in_environment() => {
+            context.warning(spanned.location.fault(
+                "every program that reaches this port calls Collibra with the token",
+                "publish it to this machine only, like docker run --publish \
+                 127.0.0.1:8080:8080, or use a configuration file with [app.NAME]",
+            ));
         }
-        Field::Given(spanned) if !is_local && !has_apps => {
+        Field::Given(spanned) if is_open && !is_allowed => {
             let apps = if spanned.location.in_file() {
                 ", add [app.NAME] so that callers must say who they are"
             } else {
