@@ -45,6 +45,11 @@ fn paragraph(client: &ClientReport) -> String {
     let mut text = format!("{}: ", client.name);
     let written = match &client.token {
         None => write!(text, "has no token yet"),
+        Some(token) if token.usable && token.revoked => write!(
+            text,
+            "has no usable token: the API rejects token {} for all callers",
+            token.generation
+        ),
         Some(token) if token.usable => write!(
             text,
             "holds token {} until {} ({} s left)",
@@ -171,6 +176,27 @@ mod tests {
         assert_eq!(told.seconds_ago, 20);
         view.refused.store(None);
         assert!(verbose(&view.report()).starts_with("catalog: "));
+    }
+
+    #[test]
+    fn a_token_that_the_api_rejects_for_all_callers_is_none() {
+        let (view, clock) = view();
+        slot(&view).publish(Status {
+            rejected: true,
+            ..holds(clock.now())
+        });
+        // one rejection is replaced within a second or so
+        assert_eq!(brief(&view.report()), "ready\n");
+        slot(&view).publish(Status {
+            rejected: true,
+            revoked: true,
+            ..holds(clock.now())
+        });
+        assert!(!view.report().ready);
+        insta::assert_snapshot!(verbose(&view.report()), @r"
+        catalog: has no usable token: the API rejects token 7 for all callers; next request at 2027-01-15T08:02:30Z (in 150 s)
+        not ready: no usable token for catalog
+        ");
     }
 
     #[test]

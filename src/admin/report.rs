@@ -153,6 +153,9 @@ pub struct TokenReport {
     /// Whether the API rejected it (401), so that requests wait for the next one.
     #[serde(default)]
     pub rejected: bool,
+    /// Whether the API rejects it for all callers, so that the process is not ready.
+    #[serde(default)]
+    pub revoked: bool,
     /// The identifier of the client that it was issued to. After a change of credentials it differs
     /// from the client's own until the new client's first token arrives.
     #[serde(default)]
@@ -365,6 +368,7 @@ impl View {
             failure,
             pool,
             rejected,
+            revoked,
             store_problem,
             ..
         } = client.slot.status();
@@ -375,6 +379,7 @@ impl View {
             client_id: client.client_id.to_string(),
             token: token.map(|token| TokenReport {
                 rejected,
+                revoked,
                 ..self.token(&token, issued_to.as_ref(), now)
             }),
             next: self.next(next, now),
@@ -477,6 +482,7 @@ impl View {
         TokenReport {
             usable: token.is_usable(now),
             rejected: false,
+            revoked: false,
             client_id: issued_to.map(ToString::to_string).unwrap_or_default(),
             generation: token.generation(),
             issued: timestamp(self.clock.wall_at(token.issued())),
@@ -515,10 +521,12 @@ impl View {
 }
 
 impl ClientReport {
-    /// Returns whether the client holds a usable token.
+    /// Returns whether the client holds a usable token, which the API does not reject for all callers.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.token.as_ref().is_some_and(|token| token.usable)
+        self.token
+            .as_ref()
+            .is_some_and(|token| token.usable && !token.revoked)
     }
 }
 

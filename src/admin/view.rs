@@ -182,7 +182,7 @@ impl View {
             NextAttempt::At(at) => at,
         };
         ClientLevels {
-            usable: status.token.is_some_and(|token| token.is_usable(now)),
+            usable: !status.revoked && status.token.is_some_and(|token| token.is_usable(now)),
             held,
             next_request: clock.wall_at(next_request),
             failures: status.failure.map_or(0, |failure| failure.in_a_row),
@@ -361,6 +361,7 @@ pub(super) mod tests {
             failure: None,
             pool: taken_once(now),
             rejected: false,
+            revoked: false,
             last_rejection_seen: 0,
             store_problem: None,
         }

@@ -204,6 +204,7 @@ fn is_well(client: &ClientReport) -> bool {
 fn client(client: &ClientReport, report: &StatusReport) -> [String; 11] {
     let (token, left) = match &client.token {
         None => ("none yet", "-".to_owned()),
+        Some(token) if token.usable && token.revoked => ("rejected", duration(token.seconds_left)),
         Some(token) if token.usable => ("usable", duration(token.seconds_left)),
         Some(_) => ("expired", "-".to_owned()),
     };

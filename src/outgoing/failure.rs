@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::quotation::Quotation;
 use super::tunnel;
 use crate::descriptors::is_shortage;
-use crate::telemetry::Label;
+use crate::telemetry::labels;
 use crate::tls;
 
 /// Why there is no connection: what failed, on what, and what to do. Never quotes what a forward proxy
@@ -126,42 +126,21 @@ impl DialError {
     }
 }
 
-/// The kinds of errors on the way to a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Its name has no address.
-    Dns,
-    /// It accepts no connection, or a forward proxy does not connect to it.
-    Connect,
-    /// The TLS handshake failed.
-    Tls,
-    /// The connection broke.
-    Reset,
-    /// The request timed out.
-    Timeout,
-    /// It broke the rules of HTTP.
-    Protocol,
-}
-
-impl Label for Kind {
-    const ALL: &'static [Kind] = &[
-        Kind::Dns,
-        Kind::Connect,
-        Kind::Tls,
-        Kind::Reset,
-        Kind::Timeout,
-        Kind::Protocol,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Kind::Dns => "dns",
-            Kind::Connect => "connect",
-            Kind::Tls => "tls",
-            Kind::Reset => "reset",
-            Kind::Timeout => "timeout",
-            Kind::Protocol => "protocol",
-        }
+labels! {
+    /// The kinds of errors on the way to a server.
+    pub enum Kind {
+        /// Its name has no address.
+        Dns = "dns",
+        /// It accepts no connection, or a forward proxy does not connect to it.
+        Connect = "connect",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// The connection broke.
+        Reset = "reset",
+        /// The request timed out.
+        Timeout = "timeout",
+        /// It broke the rules of HTTP.
+        Protocol = "protocol",
     }
 }
 

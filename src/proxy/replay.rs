@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::listener_state::Client;
 use crate::clock::Clock;
-use crate::telemetry::Label;
+use crate::telemetry::labels;
 
 /// A request that was answered.
 #[derive(Clone, Copy, Debug)]
@@ -30,34 +30,17 @@ pub(super) enum ReplayDecision {
     SendAgain,
 }
 
-/// The result of a replay, as named in the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replay {
-    /// The request was sent again, and the response was not a 401.
-    Ok,
-    /// It was sent again, and the response was a 401 again.
-    Unauthorized,
-    /// It was not sent again, because its body was too large to keep.
-    TooLarge,
-    /// It was not sent again, because there was no other token.
-    NoToken,
-}
-
-impl Label for Replay {
-    const ALL: &'static [Replay] = &[
-        Replay::Ok,
-        Replay::Unauthorized,
-        Replay::TooLarge,
-        Replay::NoToken,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Replay::Ok => "ok",
-            Replay::Unauthorized => "unauthorized",
-            Replay::TooLarge => "too_large",
-            Replay::NoToken => "no_token",
-        }
+labels! {
+    /// The result of a replay, as named in the metrics.
+    pub enum Replay {
+        /// The request was sent again, and the response was not a 401.
+        Ok = "ok",
+        /// It was sent again, and the response was a 401 again.
+        Unauthorized = "unauthorized",
+        /// It was not sent again, because its body was too large to keep.
+        TooLarge = "too_large",
+        /// It was not sent again, because there was no other token.
+        NoToken = "no_token",
     }
 }
 

@@ -15,7 +15,7 @@ use super::limit::Exceeded;
 use super::policy::Denied;
 use super::target::Malformed;
 use crate::outgoing::dial::Kind;
-use crate::telemetry::Label;
+use crate::telemetry::{Label, labels};
 use crate::token::cache::NoToken;
 use crate::token::ports::Outcome;
 use crate::upstream::connections::ConnectError;
@@ -120,67 +120,26 @@ impl From<ConnectError> for Refusal {
     }
 }
 
-/// The kinds of refusals, as named in responses, the log and the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is described at the refusal")]
-pub enum Reason {
-    BadRequest,
-    UnknownApp,
-    Denied,
-    CrossSite,
-    Method,
-    SlowHeader,
-    LargeHeader,
-    SlowBody,
-    Host,
-    NotAnInstance,
-    NoAuthority,
-    AppLimit,
-    TokenLimit,
-    Loop,
-    Upstream,
-    NoToken,
-}
-
-impl Label for Reason {
-    const ALL: &'static [Reason] = &[
-        Reason::BadRequest,
-        Reason::UnknownApp,
-        Reason::Denied,
-        Reason::CrossSite,
-        Reason::Method,
-        Reason::SlowHeader,
-        Reason::LargeHeader,
-        Reason::SlowBody,
-        Reason::Host,
-        Reason::NotAnInstance,
-        Reason::NoAuthority,
-        Reason::AppLimit,
-        Reason::TokenLimit,
-        Reason::Loop,
-        Reason::Upstream,
-        Reason::NoToken,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Reason::BadRequest => "bad-request",
-            Reason::UnknownApp => "unknown-app",
-            Reason::Denied => "denied",
-            Reason::CrossSite => "cross-site",
-            Reason::Method => "method",
-            Reason::SlowHeader => "slow-header",
-            Reason::LargeHeader => "large-header",
-            Reason::SlowBody => "slow-body",
-            Reason::Host => "host",
-            Reason::NotAnInstance => "not-an-instance",
-            Reason::NoAuthority => "no-authority",
-            Reason::AppLimit => "app-limit",
-            Reason::TokenLimit => "token-limit",
-            Reason::Loop => "loop",
-            Reason::Upstream => "upstream",
-            Reason::NoToken => "no-token",
-        }
+labels! {
+    /// The kinds of refusals, as named in responses, the log and the metrics.
+    #[expect(missing_docs, reason = "each is described at the refusal")]
+    pub enum Reason {
+        BadRequest = "bad-request",
+        UnknownApp = "unknown-app",
+        Denied = "denied",
+        CrossSite = "cross-site",
+        Method = "method",
+        SlowHeader = "slow-header",
+        LargeHeader = "large-header",
+        SlowBody = "slow-body",
+        Host = "host",
+        NotAnInstance = "not-an-instance",
+        NoAuthority = "no-authority",
+        AppLimit = "app-limit",
+        TokenLimit = "token-limit",
+        Loop = "loop",
+        Upstream = "upstream",
+        NoToken = "no-token",
     }
 }
 
@@ -234,32 +193,24 @@ impl Refusal {
     /// The status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        match self {
-            Refusal::Unreadable
-            | Refusal::Http2WithoutTls
-            | Refusal::Body(_)
-            | Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
-            Refusal::Loop => StatusCode::LOOP_DETECTED,
-            Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::SlowHeader | Refusal::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            Refusal::LargeHeader => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Refusal::Host { .. } | Refusal::ForwardOnly { .. } | Refusal::OtherHost(_) => {
-                StatusCode::MISDIRECTED_REQUEST
-            }
-            Refusal::NotAnInstance { .. }
-            | Refusal::ForbiddenTunnel
-            | Refusal::CrossSite
-            | Refusal::Denied(_) => StatusCode::FORBIDDEN,
-            Refusal::UnknownApp => StatusCode::UNAUTHORIZED,
-            Refusal::ProxyAuthentication => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
-            Refusal::AppLimit(_) | Refusal::TokenLimit(_) => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::NoToken(_) | Refusal::NoAuthority { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Upstream { timeout: false, .. } | Refusal::Unreachable(_, false) => {
-                StatusCode::BAD_GATEWAY
-            }
-            Refusal::Upstream { timeout: true, .. } | Refusal::Unreachable(_, true) => {
+        match (self, self.reason()) {
+            (Refusal::ProxyAuthentication, _) => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            (Refusal::Upstream { timeout: true, .. } | Refusal::Unreachable(_, true), _) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
+            (_, Reason::BadRequest) => StatusCode::BAD_REQUEST,
+            (_, Reason::UnknownApp) => StatusCode::UNAUTHORIZED,
+            (_, Reason::Denied | Reason::CrossSite | Reason::NotAnInstance) => {
+                StatusCode::FORBIDDEN
+            }
+            (_, Reason::Method) => StatusCode::METHOD_NOT_ALLOWED,
+            (_, Reason::SlowHeader | Reason::SlowBody) => StatusCode::REQUEST_TIMEOUT,
+            (_, Reason::LargeHeader) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            (_, Reason::Host) => StatusCode::MISDIRECTED_REQUEST,
+            (_, Reason::AppLimit | Reason::TokenLimit) => StatusCode::TOO_MANY_REQUESTS,
+            (_, Reason::Loop) => StatusCode::LOOP_DETECTED,
+            (_, Reason::Upstream) => StatusCode::BAD_GATEWAY,
+            (_, Reason::NoToken | Reason::NoAuthority) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

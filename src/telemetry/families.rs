@@ -37,287 +37,189 @@ pub(super) fn log_lines_dropped() -> IntCounter {
     LOG_LINES_DROPPED.clone()
 }
 
-/// All metric families.
-#[derive(Clone, Debug)]
-pub(super) struct Families {
-    pub(super) build_info: IntGaugeVec,
-    pub(super) reload_success: Gauge,
-    pub(super) reload_failed: IntGauge,
-    pub(super) token_usable: IntGaugeVec,
-    pub(super) token_expiry: GaugeVec,
-    pub(super) token_issued: GaugeVec,
-    pub(super) token_generation: GaugeVec,
-    pub(super) token_next_request: GaugeVec,
-    pub(super) token_failures: IntGaugeVec,
-    pub(super) token_waiters: IntGaugeVec,
-    pub(super) token_requests: IntCounterVec,
-    pub(super) token_rejected: IntCounterVec,
-    pub(super) replays: IntCounterVec,
-    pub(super) token_request_duration: HistogramVec,
-    pub(super) token_pool_available: GaugeVec,
-    pub(super) token_pool_capacity: IntGaugeVec,
-    pub(super) requests: IntCounterVec,
-    pub(super) request_duration: HistogramVec,
-    pub(super) upstream_duration: HistogramVec,
-    pub(super) upstream_errors: IntCounterVec,
-    pub(super) upstream_connections: IntCounterVec,
-    pub(super) requests_in_flight: IntGaugeVec,
-    pub(super) request_bytes: IntCounterVec,
-    pub(super) response_bytes: IntCounterVec,
-    pub(super) app_in_flight: IntGaugeVec,
-    pub(super) app_in_flight_max: IntGaugeVec,
-    pub(super) app_rate_max: GaugeVec,
-    pub(super) connections: IntGaugeVec,
-    pub(super) connections_max: IntGaugeVec,
-    pub(super) certificate_expiry: GaugeVec,
-    pub(super) refused: IntCounterVec,
-    pub(super) local_tokens: IntCounterVec,
-    pub(super) store_up: IntGaugeVec,
-    pub(super) store_operations: IntCounterVec,
-    pub(super) store_operation_duration: HistogramVec,
+/// A metric family.
+trait Family: Collector + Clone + 'static {
+    /// Creates it; only histograms have `buckets`.
+    fn create(options: Opts, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self>;
 }
 
-impl Families {
-    /// Creates every family and registers it in `registry`.
-    pub(super) fn register(registry: &Registry) -> Families {
-        let to = Registrar(registry);
-        // the log belongs to the process: every registry shows the same counter
-        to.add(Ok(log_lines_dropped()));
-        Families {
-            build_info: to.int_gauge(
-                "build_info",
-                "The running version; always 1.",
-                &["version"],
-            ),
-            reload_success: to.add(Gauge::with_opts(options(
-                "config_reload_success_timestamp_seconds",
-                "When a configuration was last applied, in Unix time.",
-            ))),
-            reload_failed: to.add(IntGauge::with_opts(options(
-                "config_reload_failed",
-                "Whether the last configuration read was refused (1) or not (0).",
-            ))),
-            token_usable: to.int_gauge(
-                "token_usable",
-                "Whether the client holds a usable token (1) or not (0).",
-                &["client"],
-            ),
-            token_expiry: to.gauge(
-                "token_expiry_timestamp_seconds",
-                "When the client's token expires, in Unix time; 0 if there never was one.",
-                &["client"],
-            ),
-            token_issued: to.gauge(
-                "token_issued_timestamp_seconds",
-                "When the client's token was requested, in Unix time; 0 if there never was one.",
-                &["client"],
-            ),
-            token_generation: to.gauge(
-                "token_generation",
-                "The generation of the client's token, counted from 1; 0 if there never was one.",
-                &["client"],
-            ),
-            token_next_request: to.gauge(
-                "token_next_request_timestamp_seconds",
-                "When the next token request is due, in Unix time; now, while one is in flight.",
-                &["client"],
-            ),
-            token_failures: to.int_gauge(
-                "token_consecutive_failures",
-                "Consecutive failed token requests; 0 after a success.",
-                &["client"],
-            ),
-            token_waiters: to.int_gauge(
-                "token_waiters",
-                "Requests waiting for a token.",
-                &["client"],
-            ),
-            token_requests: to.int_counter(
-                "token_requests_total",
-                "Requests to the token endpoint, by outcome.",
-                &["client", "outcome"],
-            ),
-            token_rejected: to.int_counter(
-                "token_rejected_total",
-                "API calls answered with 401 although their token should be valid.",
-                &["client"],
-            ),
-            replays: to.int_counter(
-                "replays_total",
-                "API calls answered with 401, by the outcome of their replay.",
-                &["client", "outcome"],
-            ),
-            token_request_duration: to.histogram(
-                "token_request_duration_seconds",
-                "How long requests to the token endpoint took.",
-                &["client"],
-                &TOKEN_BUCKETS,
-            ),
-            token_pool_available: to.gauge(
-                "token_pool_available",
-                "Tokens left in the client's pool at the issuer, as mirrored here.",
-                &["client"],
-            ),
-            token_pool_capacity: to.int_gauge(
-                "token_pool_capacity",
-                "Capacity of the client's pool, in tokens.",
-                &["client"],
-            ),
-            requests: to.int_counter(
-                "requests_total",
-                "Completed requests, by the status sent to the caller or the side that cut them (client_closed, upstream_reset), and by the source of the response: the instance or the proxy.",
-                &["client", "app", "method", "code", "source"],
-            ),
-            request_duration: to.histogram(
-                "request_duration_seconds",
-                "Time from a request's head to the last byte of its response.",
-                &["client", "app"],
-                &CALL_BUCKETS,
-            ),
-            upstream_duration: to.histogram(
-                "upstream_duration_seconds",
-                "Time until the instance sent the head of its response.",
-                &["client", "app"],
-                &CALL_BUCKETS,
-            ),
-            upstream_errors: to.int_counter(
-                "upstream_errors_total",
-                "API calls that failed to reach the instance or broke off, by kind.",
-                &["client", "kind"],
-            ),
-            upstream_connections: to.int_counter(
-                "upstream_connections_total",
-                "Connections for API calls: made, reused or failed.",
-                &["client", "outcome"],
-            ),
-            requests_in_flight: to.int_gauge(
-                "requests_in_flight",
-                "Requests in flight.",
-                &["client", "app"],
-            ),
-            request_bytes: to.int_counter(
-                "request_bytes_total",
-                "Bytes of request bodies read from callers.",
-                &["client", "app"],
-            ),
-            response_bytes: to.int_counter(
-                "response_bytes_total",
-                "Bytes of response bodies sent to callers.",
-                &["client", "app"],
-            ),
-            app_in_flight: to.int_gauge(
-                "app_in_flight",
-                "Requests of the app in flight, over all clients.",
-                &["app"],
-            ),
-            app_in_flight_max: to.int_gauge(
-                "app_in_flight_max",
-                "The app's max_in_flight, if it has one.",
-                &["app"],
-            ),
-            app_rate_max: to.gauge(
-                "app_rate_max",
-                "The app's requests_per_second, if it has one.",
-                &["app"],
-            ),
-            connections: to.int_gauge(
-                "connections",
-                "Open connections from callers.",
-                &["listener"],
-            ),
-            connections_max: to.int_gauge(
-                "connections_max",
-                "The listener's max_connections.",
-                &["listener"],
-            ),
-            certificate_expiry: to.gauge(
-                "certificate_expiry_timestamp_seconds",
-                "When a certificate expires, in Unix time: a listener's, an instance's as last presented, or the client certificate for an instance.",
-                &["kind", "name"],
-            ),
-            refused: to.int_counter(
-                "refused_total",
-                "Requests that the proxy refused, by reason.",
-                &["listener", "reason", "app"],
-            ),
-            local_tokens: to.int_counter(
-                "local_tokens_total",
-                "Local tokens issued to apps that requested a token or logged in.",
-                &["app"],
-            ),
-            store_up: to.int_gauge(
-                "store_up",
-                "Whether all stores of this kind were available at their last operation (1) or not (0).",
-                &["store"],
-            ),
-            store_operations: to.int_counter(
-                "store_operations_total",
-                "Store operations, by outcome.",
-                &["store", "operation", "outcome"],
-            ),
-            store_operation_duration: to.histogram(
-                "store_operation_duration_seconds",
-                "Time until the store answered.",
-                &["store"],
-                &STORE_BUCKETS,
-            ),
-        }
-    }
-
-    /// Removes the gauges of the last scrape.
-    pub(super) fn reset_levels(&self) {
-        for family in [
-            &self.token_generation,
-            &self.token_issued,
-            &self.token_expiry,
-            &self.token_next_request,
-            &self.token_pool_available,
-            &self.app_rate_max,
-            &self.certificate_expiry,
-        ] {
-            family.reset();
-        }
-        for family in [
-            &self.token_usable,
-            &self.token_failures,
-            &self.token_pool_capacity,
-            &self.app_in_flight,
-            &self.app_in_flight_max,
-            &self.connections_max,
-        ] {
-            family.reset();
-        }
+impl Family for Gauge {
+    fn create(options: Opts, _: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        Gauge::with_opts(options)
     }
 }
 
-/// Creates and registers families. The names are constants, so an error is a bug in this file,
+impl Family for IntGauge {
+    fn create(options: Opts, _: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        IntGauge::with_opts(options)
+    }
+}
+
+impl Family for GaugeVec {
+    fn create(options: Opts, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        GaugeVec::new(options, labels)
+    }
+}
+
+impl Family for IntGaugeVec {
+    fn create(options: Opts, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        IntGaugeVec::new(options, labels)
+    }
+}
+
+impl Family for IntCounterVec {
+    fn create(options: Opts, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
+        IntCounterVec::new(options, labels)
+    }
+}
+
+impl Family for HistogramVec {
+    fn create(options: Opts, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self> {
+        HistogramVec::new(
+            HistogramOpts::from(options).buckets(buckets.to_vec()),
+            labels,
+        )
+    }
+}
+
+/// Creates a family and registers it. The names are constants, so an error is a bug in this file,
 /// which the first test to build the metrics finds.
-struct Registrar<'a>(&'a Registry);
+fn add<F: Family>(to: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> F {
+    let created = F::create(options(name, help), labels, buckets);
+    let family = created.expect("a metric's name and labels are well formed");
+    register(to, family.clone());
+    family
+}
 
-impl Registrar<'_> {
-    fn int_counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(options(name, help), labels))
+fn register(to: &Registry, family: impl Collector + 'static) {
+    to.register(Box::new(family))
+        .expect("a metric's name is used once");
+}
+
+macro_rules! buckets {
+    () => {
+        &[]
+    };
+    ($buckets:ident) => {
+        &$buckets
+    };
+}
+
+macro_rules! reset {
+    (counted $family:expr) => {};
+    (levels $family:expr) => {
+        $family.reset()
+    };
+}
+
+/// Declares the families: a field, its type, the metric's name and labels, a histogram's buckets, and
+/// the help text.
+macro_rules! families {
+    (
+        $($section:ident {
+            $($field:ident: $type:ty = $name:literal [$($label:literal),*] $(in $buckets:ident)?, $help:literal;)*
+        })*
+    ) => {
+        /// All metric families.
+        #[derive(Clone, Debug)]
+        pub(super) struct Families {
+            $($(#[doc = $help] pub(super) $field: $type,)*)*
+        }
+
+        impl Families {
+            /// Creates every family and registers it in `registry`.
+            pub(super) fn register(registry: &Registry) -> Families {
+                // the log belongs to the process: every registry shows the same counter
+                register(registry, log_lines_dropped());
+                Families {
+                    $($($field: add(registry, $name, $help, &[$($label),*], buckets!($($buckets)?)),)*)*
+                }
+            }
+
+            /// Removes the values of the last scrape.
+            pub(super) fn reset_levels(&self) {
+                $($(reset!($section self.$field);)*)*
+            }
+        }
+    };
+}
+
+families! {
+    // kept up to date where something happens
+    counted {
+        build_info: IntGaugeVec = "build_info" ["version"],
+            "The running version; always 1.";
+        reload_success: Gauge = "config_reload_success_timestamp_seconds" [],
+            "When a configuration was last applied, in Unix time.";
+        reload_failed: IntGauge = "config_reload_failed" [],
+            "Whether the last configuration read was refused (1) or not (0).";
+        token_waiters: IntGaugeVec = "token_waiters" ["client"],
+            "Requests waiting for a token.";
+        token_requests: IntCounterVec = "token_requests_total" ["client", "outcome"],
+            "Requests to the token endpoint, by outcome.";
+        token_rejected: IntCounterVec = "token_rejected_total" ["client"],
+            "API calls answered with 401 although their token should be valid.";
+        replays: IntCounterVec = "replays_total" ["client", "outcome"],
+            "API calls answered with 401, by the outcome of their replay.";
+        token_request_duration: HistogramVec = "token_request_duration_seconds" ["client"] in TOKEN_BUCKETS,
+            "How long requests to the token endpoint took.";
+        requests: IntCounterVec = "requests_total" ["client", "app", "method", "code", "source"],
+            "Completed requests, by the status sent to the caller or the side that cut them (client_closed, upstream_reset), and by the source of the response: the instance or the proxy.";
+        request_duration: HistogramVec = "request_duration_seconds" ["client", "app"] in CALL_BUCKETS,
+            "Time from a request's head to the last byte of its response.";
+        upstream_duration: HistogramVec = "upstream_duration_seconds" ["client", "app"] in CALL_BUCKETS,
+            "Time until the instance sent the head of its response.";
+        upstream_errors: IntCounterVec = "upstream_errors_total" ["client", "kind"],
+            "API calls that failed to reach the instance or broke off, by kind.";
+        upstream_connections: IntCounterVec = "upstream_connections_total" ["client", "outcome"],
+            "Connections for API calls: made, reused or failed.";
+        requests_in_flight: IntGaugeVec = "requests_in_flight" ["client", "app"],
+            "Requests in flight.";
+        request_bytes: IntCounterVec = "request_bytes_total" ["client", "app"],
+            "Bytes of request bodies read from callers.";
+        response_bytes: IntCounterVec = "response_bytes_total" ["client", "app"],
+            "Bytes of response bodies sent to callers.";
+        connections: IntGaugeVec = "connections" ["listener"],
+            "Open connections from callers.";
+        refused: IntCounterVec = "refused_total" ["listener", "reason", "app"],
+            "Requests that the proxy refused, by reason.";
+        local_tokens: IntCounterVec = "local_tokens_total" ["app"],
+            "Local tokens issued to apps that requested a token or logged in.";
+        store_up: IntGaugeVec = "store_up" ["store"],
+            "Whether all stores of this kind were available at their last operation (1) or not (0).";
+        store_operations: IntCounterVec = "store_operations_total" ["store", "operation", "outcome"],
+            "Store operations, by outcome.";
+        store_operation_duration: HistogramVec = "store_operation_duration_seconds" ["store"] in STORE_BUCKETS,
+            "Time until the store answered.";
     }
-
-    fn int_gauge(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(options(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.add(GaugeVec::new(options(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-        let options = HistogramOpts::from(options(name, help)).buckets(buckets.to_vec());
-        self.add(HistogramVec::new(options, labels))
-    }
-
-    fn add<F: Collector + Clone + 'static>(&self, made: prometheus::Result<F>) -> F {
-        let family = made.expect("a metric's name and labels are well formed");
-        self.0
-            .register(Box::new(family.clone()))
-            .expect("a metric's name is used once");
-        family
+    // set anew at each scrape
+    levels {
+        token_usable: IntGaugeVec = "token_usable" ["client"],
+            "Whether the client holds a usable token (1) or not (0).";
+        token_expiry: GaugeVec = "token_expiry_timestamp_seconds" ["client"],
+            "When the client's token expires, in Unix time; 0 if there never was one.";
+        token_issued: GaugeVec = "token_issued_timestamp_seconds" ["client"],
+            "When the client's token was requested, in Unix time; 0 if there never was one.";
+        token_generation: GaugeVec = "token_generation" ["client"],
+            "The generation of the client's token, counted from 1; 0 if there never was one.";
+        token_next_request: GaugeVec = "token_next_request_timestamp_seconds" ["client"],
+            "When the next token request is due, in Unix time; now, while one is in flight.";
+        token_failures: IntGaugeVec = "token_consecutive_failures" ["client"],
+            "Consecutive failed token requests; 0 after a success.";
+        token_pool_available: GaugeVec = "token_pool_available" ["client"],
+            "Tokens left in the client's pool at the issuer, as mirrored here.";
+        token_pool_capacity: IntGaugeVec = "token_pool_capacity" ["client"],
+            "Capacity of the client's pool, in tokens.";
+        app_in_flight: IntGaugeVec = "app_in_flight" ["app"],
+            "Requests of the app in flight, over all clients.";
+        app_in_flight_max: IntGaugeVec = "app_in_flight_max" ["app"],
+            "The app's max_in_flight, if it has one.";
+        app_rate_max: GaugeVec = "app_rate_max" ["app"],
+            "The app's requests_per_second, if it has one.";
+        connections_max: IntGaugeVec = "connections_max" ["listener"],
+            "The listener's max_connections.";
+        certificate_expiry: GaugeVec = "certificate_expiry_timestamp_seconds" ["kind", "name"],
+            "When a certificate expires, in Unix time: a listener's, an instance's as last presented, or the client certificate for an instance.";
     }
 }
 

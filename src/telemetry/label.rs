@@ -9,3 +9,26 @@ pub trait Label: Copy + Sized + 'static {
     /// The label's value.
     fn label(self) -> &'static str;
 }
+
+/// Declares an enum whose variants are the values of a label.
+macro_rules! labels {
+    (
+        $(#[$about:meta])*
+        $visibility:vis enum $name:ident { $($(#[$meaning:meta])* $variant:ident = $label:literal,)* }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        $visibility enum $name { $($(#[$meaning])* $variant,)* }
+
+        impl $crate::telemetry::Label for $name {
+            const ALL: &'static [$name] = &[$($name::$variant),*];
+
+            fn label(self) -> &'static str {
+                match self {
+                    $($name::$variant => $label,)*
+                }
+            }
+        }
+    };
+}
+pub(crate) use labels;

@@ -20,6 +20,7 @@ mod traffic;
 
 pub use client::{ClientMetrics, TokenRequest, Waiting};
 pub use label::Label;
+pub(crate) use label::labels;
 pub use levels::{AppLevels, CertificateKind, ClientLevels, Expiry, Levels, TokenTimes};
 pub use listener::{Connection, ListenerMetrics};
 pub use metrics::Metrics;

@@ -62,6 +62,8 @@ pub struct Status {
     pub pool: Budget,
     /// Whether the API rejected the token. It is not sent while a new one is requested.
     pub rejected: bool,
+    /// Whether the API rejects the token for all callers: none is sent until the next one comes.
+    pub revoked: bool,
     /// The newest generation whose rejection was handled.
     pub last_rejection_seen: u64,
     /// Why the store is unavailable, if it is.
@@ -136,6 +138,7 @@ impl TokenSlot {
                 failure: None,
                 pool,
                 rejected: false,
+                revoked: false,
                 last_rejection_seen: 0,
                 store_problem: None,
             }),
@@ -307,6 +310,7 @@ mod tests {
             failure: None,
             pool: Budget::full(POOL),
             rejected: false,
+            revoked: false,
             last_rejection_seen: 0,
             store_problem: None,
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use crate::secret::Secret;
-use crate::telemetry::Label;
+use crate::telemetry::{Label, labels};
 
 /// An access token as issued (RFC 6749, section 5.1).
 #[derive(Clone, Debug)]
@@ -41,27 +41,28 @@ pub struct RequestError {
     pub message: String,
 }
 
-/// How a token request failed. The names are the values of the metrics' label `outcome`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// 429: the pool is empty.
-    RateLimited,
-    /// The issuer does not accept the client's id and secret.
-    InvalidClient,
-    /// The issuer refuses the request itself: a 4xx status other than 401, 408, 425 and 429.
-    InvalidRequest,
-    /// No response within the timeout.
-    Timeout,
-    /// The issuer was not reached (name resolution, connection, TLS) and saw no request.
-    Connect,
-    /// The connection broke after the request was sent.
-    ConnectionLost,
-    /// The issuer, or a gateway before it, failed or redirected: 408, 425, 5xx and 3xx.
-    ServerError,
-    /// A success response without a usable token.
-    Malformed,
-    /// The request came back to the proxy, or to another of its fleet.
-    Loop,
+labels! {
+    /// How a token request failed. The names are the values of the metrics' label `outcome`.
+    pub enum Outcome {
+        /// 429: the pool is empty.
+        RateLimited = "rate_limited",
+        /// The issuer does not accept the client's id and secret.
+        InvalidClient = "invalid_client",
+        /// The issuer refuses the request itself: a 4xx status other than 401, 408, 425 and 429.
+        InvalidRequest = "invalid_request",
+        /// No response within the timeout.
+        Timeout = "timeout",
+        /// The issuer was not reached (name resolution, connection, TLS) and saw no request.
+        Connect = "connect",
+        /// The connection broke after the request was sent.
+        ConnectionLost = "connection_lost",
+        /// The issuer, or a gateway before it, failed or redirected: 408, 425, 5xx and 3xx.
+        ServerError = "server_error",
+        /// A success response without a usable token.
+        Malformed = "malformed",
+        /// The request came back to the proxy, or to another of its fleet.
+        Loop = "loop",
+    }
 }
 
 /// What a failed request may have cost at the issuer.
@@ -75,34 +76,6 @@ pub enum Cost {
     Possible,
     /// The pool is empty, whatever the mirror says.
     PoolEmpty,
-}
-
-impl Label for Outcome {
-    const ALL: &'static [Outcome] = &[
-        Outcome::RateLimited,
-        Outcome::InvalidClient,
-        Outcome::InvalidRequest,
-        Outcome::Timeout,
-        Outcome::Connect,
-        Outcome::ConnectionLost,
-        Outcome::ServerError,
-        Outcome::Malformed,
-        Outcome::Loop,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Outcome::RateLimited => "rate_limited",
-            Outcome::InvalidClient => "invalid_client",
-            Outcome::InvalidRequest => "invalid_request",
-            Outcome::Timeout => "timeout",
-            Outcome::Connect => "connect",
-            Outcome::ConnectionLost => "connection_lost",
-            Outcome::ServerError => "server_error",
-            Outcome::Malformed => "malformed",
-            Outcome::Loop => "loop",
-        }
-    }
 }
 
 impl Outcome {

@@ -239,6 +239,7 @@ impl Renewal {
             failure: self.failure.clone(),
             pool: self.schedule.pool().clone(),
             rejected: self.is_replacing || self.is_revoked,
+            revoked: self.is_revoked,
             last_rejection_seen: self.last_rejection_seen,
             store_problem: self.store.problem().cloned(),
         }
@@ -294,7 +295,8 @@ impl Renewal {
                 self.wait(context)
             }
             Why::Renew => {
-                if self.schedule.next_with_lease() <= context.now {
+                // until the store is known to be usable, the peers' requests are not charged
+                if is_usable && self.schedule.next_with_lease() <= context.now {
                     self.schedule.book(context.now);
                     return self.publish(Phase::Booking, context);
                 }

@@ -106,6 +106,13 @@ pub struct Schedule {
     contended: u32,
     /// When a token was last replaced because the API rejected it.
     replaced: Option<Instant>,
+    /// The token is to be replaced as soon as the pool and the share allow: the API rejected it, or
+    /// the credentials changed. No delay protects it.
+    is_outdated: bool,
+    /// When the last request that was not booked in a store is within the share again.
+    share_ready_at: Instant,
+    /// When the mirror was charged for the peers' unknown requests, and when that is refilled.
+    peers_charged: (Instant, Instant),
     /// How this replica continues while the store is unavailable.
     without_store: Option<WithoutStore>,
 }
@@ -118,8 +125,6 @@ struct WithoutStore {
     standby: Standby,
     /// How many replicas may make requests, this one or others.
     requesters: u32,
-    /// From then on peers may have made requests too.
-    since: Instant,
     /// No renewal before this. It applies only while the store is unavailable; afterwards the
     /// renewal is due at its usual time.
     not_before: Instant,
@@ -171,6 +176,9 @@ impl Schedule {
             refusals_charged: false,
             contended: 0,
             replaced: None,
+            is_outdated: false,
+            share_ready_at: Instant::ORIGIN,
+            peers_charged: (Instant::ORIGIN, Instant::ORIGIN),
             without_store: None,
         }
     }
@@ -193,6 +201,7 @@ impl Schedule {
         let refill = self.config.pool.refill;
         if let Some(Standby::Active { of, ready_at, .. }) = self.standby() {
             *ready_at = now + refill * *of;
+            self.share_ready_at = now + refill * *of;
         }
     }
 
@@ -290,6 +299,10 @@ impl Schedule {
                 is_estimate: true,
             },
         };
+        // a store that comes and goes, or is replaced, does not renew the share
+        if let Standby::Active { ready_at, .. } = &mut standby {
+            *ready_at = (*ready_at).max(self.share_ready_at);
+        }
         let before = self.without_store;
         if let (Standby::Active { of, ready_at, .. }, Some(before)) = (&mut standby, before) {
             *ready_at = (*ready_at).max(match before.standby {
@@ -302,12 +315,10 @@ impl Schedule {
             Membership::Member { all, .. } => all.clamp(1, requesters),
             Membership::Single | Membership::Unknown => requesters,
         };
-        let in_hand = self.usable_until.map_or(now, |end| end - pool.refill);
         self.without_store = Some(WithoutStore {
             membership,
             standby,
             requesters,
-            since: before.map_or(in_hand.max(now), |before| before.since),
             not_before: before.map_or(Instant::ORIGIN, |before| before.not_before),
         });
         if before.is_none() {
@@ -366,6 +377,7 @@ impl Schedule {
                 .max(late.min(asked + lifetime.mul_f64(LATEST_REFRESH)));
         }
         self.usable_until = Some(usable_until);
+        self.is_outdated = false;
         self.failures = 0;
         self.deferrals = 0;
         self.deferred_until = Instant::ORIGIN;
@@ -421,6 +433,7 @@ impl Schedule {
                 self.budget.give_back();
                 if let Some(Standby::Active { ready_at, .. }) = self.standby() {
                     *ready_at = now;
+                    self.share_ready_at = now;
                 }
                 self.free_refusals += u32::from(cost == Cost::Refused);
                 let last_chance = self.last_chance(now);
@@ -469,7 +482,7 @@ impl Schedule {
     pub fn rejected(&mut self, now: Instant) -> bool {
         let refill = self.config.pool.refill;
         let earliest = self.replaced.map_or(now, |at| (at + refill).max(now));
-        self.clear_deferrals(now);
+        self.clear_deferrals();
         self.due = self.due.min(earliest);
         // do not remember what the pool and the standby allow now: a standby ends with the outage
         let is_allowed = self.next_request() <= now;
@@ -487,7 +500,7 @@ impl Schedule {
     pub fn renew_now(&mut self, now: Instant) -> Result<(), Duration> {
         let mut wanted = self.clone();
         wanted.due = now;
-        wanted.clear_deferrals(now);
+        wanted.clear_deferrals();
         let wait = wanted.next_chance(now).since(now);
         if !wait.is_zero() {
             return Err(wait);
@@ -506,7 +519,7 @@ impl Schedule {
     /// allows, however the old credentials failed.
     pub fn credentials_changed(&mut self, now: Instant) {
         self.due = now;
-        self.clear_deferrals(now);
+        self.clear_deferrals();
         self.failures = 0;
     }
 
@@ -518,7 +531,7 @@ impl Schedule {
             without_store: self.without_store,
             ..Schedule::new(self.config, now)
         };
-        self.clear_deferrals(now);
+        self.clear_deferrals();
     }
 
     /// The mirrored pool.
@@ -531,37 +544,6 @@ impl Schedule {
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
-    }
-
-    /// Everything that determines the next steps, as seen at `now`, to tell states apart.
-    #[cfg(test)]
-    pub(crate) fn digest(&self, now: Instant, into: &mut Vec<i64>) {
-        let ahead = |at: Instant| i64::try_from(at.since(now).as_millis()).unwrap_or(i64::MAX);
-        let (full_at, not_before) = self.budget.times();
-        into.extend([full_at, not_before, self.due, self.deferred_until].map(ahead));
-        let ago = |at: Instant| i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX);
-        into.push(self.asked.map_or(-1, ago));
-        into.push(self.usable_until.map_or(-1, ahead));
-        into.push(
-            self.replaced
-                .map_or(-1, |at| ahead(at + self.config.pool.refill)),
-        );
-        into.extend([self.failures.min(6), self.deferrals.min(6)].map(i64::from));
-        into.extend([self.free_refusals.min(1), self.contended].map(i64::from));
-        into.push(i64::from(self.refusals_charged));
-        let Some(without) = &self.without_store else {
-            return into.push(-2);
-        };
-        into.push(match without.membership {
-            Membership::Single | Membership::Unknown => -1,
-            Membership::Member { before, all } => i64::from(before * 8 + all),
-        });
-        into.extend([without.not_before, without.since].map(ahead));
-        into.push(i64::from(without.requesters));
-        into.push(match without.standby {
-            Standby::Inactive => -1,
-            Standby::Active { ready_at, .. } => ahead(ready_at),
-        });
     }
 
     /// The backoff after a free failure: from 1/60 to 1/5 of the refill interval.
@@ -588,8 +570,12 @@ impl Schedule {
         asked
     }
 
-    /// Without a store, delays the renewal until one refill interval before the token expires.
+    /// Without a store, delays the renewal until one refill interval before the token expires,
+    /// unless it is outdated.
     fn defer_renewal(&mut self) {
+        if self.is_outdated {
+            return;
+        }
         let refill = self.config.pool.refill;
         if let (Some(without), Some(end)) = (&mut self.without_store, self.usable_until) {
             without.not_before = end - refill;
@@ -597,32 +583,32 @@ impl Schedule {
     }
 
     /// Charges the mirror for requests that peers may have made while the store was unavailable.
-    /// Their number is unknown, so it assumes the most that their shares allowed.
+    /// Their number is unknown. Their shares add up to less than the pool's refill, so they used up
+    /// at most one request each beyond it, perhaps just now.
     fn charge_for_peers(&mut self, without: &WithoutStore, now: Instant) {
-        if now < without.since {
-            return;
-        }
         let refill = self.config.pool.refill;
         let others = match without.standby {
             Standby::Active { .. } => without.requesters - 1,
             Standby::Inactive => without.requesters,
         };
-        let times = now
-            .since(without.since)
-            .div_duration_f64(refill * without.requesters);
-        let most = self.config.pool.capacity;
-        let taken = (f64::from(others) * (1.0 + times.floor())).min(f64::from(most));
-        let full_at = self.budget.times().0.max(without.since) + refill.mul_f64(taken);
-        self.budget
-            .restore(full_at.min(now + refill * most), Instant::ORIGIN, now);
+        // since the last charge their shares allowed no more than this: a store that comes and goes
+        // leaves this process its own share
+        let (charged, until) = self.peers_charged;
+        let share = f64::from(others) / f64::from(without.requesters);
+        let more = (now + refill * others).since(until.max(now));
+        let more = more.min(now.since(charged).mul_f64(share));
+        self.peers_charged = (now, until.max(now) + more);
+        let most = now + refill * self.config.pool.capacity;
+        let full_at = self.budget.times().0.max(now) + more;
+        self.budget.restore(full_at.min(most), Instant::ORIGIN, now);
     }
 
     /// Clears the delays that protect the current token: the next request does not renew it.
-    fn clear_deferrals(&mut self, now: Instant) {
+    fn clear_deferrals(&mut self) {
+        self.is_outdated = true;
         self.deferred_until = Instant::ORIGIN;
         if let Some(without) = &mut self.without_store {
             without.not_before = Instant::ORIGIN;
-            without.since = without.since.min(now);
         }
     }
 
@@ -674,6 +660,9 @@ impl Schedule {
 
 #[cfg(test)]
 mod changes;
+
+#[cfg(test)]
+mod digest;
 
 #[cfg(test)]
 mod tests;

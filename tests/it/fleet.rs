@@ -2,7 +2,7 @@
 //! whatever happens to its members, to the server and to the stored record.
 //!
 //! Real processes, at 60 times real speed: a token lives for 5 s, and the pool of 5 refills at one
-//! a second. The same tests run with a real Redis server, with a stand-in for the Kubernetes API
+//! a second. The same tests run with a real Redis server, with sentinels, with a Redis Cluster, with a stand-in for the Kubernetes API
 //! server, and, if `KUBECONFIG` is set, with a real cluster: `cargo test --test it kubernetes --
 //! --ignored`.
 
@@ -13,6 +13,8 @@ pub(crate) mod contract;
 mod load;
 mod members;
 mod partly;
+mod protected;
+mod sentinels;
 mod server;
 mod stored;
 
@@ -73,6 +75,20 @@ macro_rules! promises_whatever_happens_to_the_server {
 mod redis {
     promises_of_members!(Redis);
     promises_whatever_happens_to_the_server!(Redis);
+}
+
+mod sentinel {
+    promises_of_members!(Sentinel);
+    promises!(Sentinel:
+        partly::a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all_are_back,
+    );
+}
+
+mod cluster {
+    promises_of_members!(RedisCluster);
+    promises!(RedisCluster:
+        partly::a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all_are_back,
+    );
 }
 
 #[cfg(feature = "kubernetes")]

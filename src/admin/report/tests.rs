@@ -68,6 +68,7 @@ fn the_form_that_programs_rely_on() {
           "token": {
             "usable": true,
             "rejected": false,
+            "revoked": false,
             "client_id": "urn:sys:env:1:i:2",
             "generation": 7,
             "issued": "2027-01-15T08:00:00Z",

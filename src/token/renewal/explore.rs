@@ -7,15 +7,17 @@
 //! every possible step is taken: an action of a replica ends, with success or not, or time passes
 //! until the next event. Faults come from a small allowance, in any state.
 //!
-//! [`World::verdict`] checks the invariants in every state. `cargo test --release --lib explore -- --ignored --nocapture` explores up to three faults, and prints the number of states.
+//! [`World::verdict`] checks the invariants in every state. `old_faults.rs` brings faults of earlier
+//! designs back and has each found. `cargo test --release --lib explore -- --ignored --nocapture` explores up to three faults, and prints the number of states.
 
 mod month;
+mod old_faults;
 mod world;
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use world::{Choice, How, World};
+use world::{Choice, World};
 
 /// The result of an exploration.
 struct Explored {
@@ -23,16 +25,20 @@ struct Explored {
     deepest: usize,
     /// Every reachable state was visited.
     is_closed: bool,
+    /// The first violated invariant, and the steps to it.
+    violation: Option<String>,
 }
 
-/// Takes every step from `start`, depth first, up to `most` states.
-///
-/// # Panics
-/// Prints the steps to the first state that violates an invariant.
+/// Takes every step from `start`, depth first, up to `most` states or the first violation.
 fn explore(start: World, most: usize) -> Explored {
     let mut seen = HashSet::new();
     seen.insert(hash(&start));
-    let mut deepest = 0;
+    let mut explored = Explored {
+        states: 1,
+        deepest: 0,
+        is_closed: false,
+        violation: None,
+    };
     let mut path: Vec<(World, Vec<Choice>)> = vec![(start.clone(), start.choices())];
     let mut steps: Vec<Choice> = Vec::new();
     while let Some((world, choices)) = path.last_mut() {
@@ -41,32 +47,27 @@ fn explore(start: World, most: usize) -> Explored {
             steps.pop();
             continue;
         };
-        if seen.len() >= most {
-            return Explored {
-                states: seen.len(),
-                deepest,
-                is_closed: false,
-            };
+        if explored.states >= most {
+            return explored;
         }
         let mut next = world.clone();
         next.take(&choice);
         steps.push(choice);
         if let Some(problem) = next.verdict() {
-            panic!("{problem}\n{}{next:#?}", trace(&path[0].0, &steps));
+            explored.violation = Some(format!("{problem}\n{}", trace(&path[0].0, &steps)));
+            return explored;
         }
         if seen.insert(hash(&next)) {
-            deepest = deepest.max(steps.len());
+            explored.states += 1;
+            explored.deepest = explored.deepest.max(steps.len());
             let choices = next.choices();
             path.push((next, choices));
         } else {
             steps.pop();
         }
     }
-    Explored {
-        states: seen.len(),
-        deepest,
-        is_closed: true,
-    }
+    explored.is_closed = true;
+    explored
 }
 
 /// The steps for a failure message: each with its time, all faults, and the last steps in full.
@@ -79,7 +80,7 @@ fn trace(start: &World, steps: &[Choice]) -> String {
         let before = world.now();
         let what = world.describe(choice);
         world.take(choice);
-        let is_well = matches!(choice, Choice::Pass | Choice::End(_, How::Well));
+        let is_well = choice.is_well();
         if *choice != Choice::Pass && (nth >= first || !is_well) {
             text += &format!("{:>8.1} s  {what}\n", before as f64 / 1000.0);
         }
@@ -95,13 +96,19 @@ fn hash(world: &World) -> u64 {
 
 fn explored(faults: u8, most: usize) -> Explored {
     let explored = explore(World::new(faults), most);
-    let Explored {
-        states,
-        deepest,
-        is_closed,
-    } = explored;
-    println!("{faults} faults: {states} states, {deepest} deep, closed: {is_closed}");
+    println!("{faults} faults: {}", explored.figures());
+    if let Some(violation) = &explored.violation {
+        panic!("{violation}");
+    }
     explored
+}
+
+impl Explored {
+    fn figures(&self) -> String {
+        let (states, deepest) = (self.states, self.deepest);
+        let closed = self.is_closed;
+        format!("{states} states, {deepest} steps deep, closed: {closed}")
+    }
 }
 
 #[test]

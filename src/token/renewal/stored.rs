@@ -30,6 +30,7 @@ impl Renewal {
         let age = wall.duration_since(kept.asked).unwrap_or_default();
         let (issued, clearly) = (now - age, kept.lifetime / CLEARLY);
         let held = self.token.as_ref().filter(|_| !self.is_previous_clients);
+        let differs = |held: &Token| held.access_token() != kept.access_token.expose();
         let generation = match held {
             // one side counted further while it was cut off from the store: the newer token wins
             // and gets a generation above both
@@ -38,14 +39,19 @@ impl Renewal {
             {
                 before + 1
             }
-            Some(held)
-                if kept.generation > held.generation()
-                    && held.issued() > issued + clearly
-                    && self.offered(now).is_some() =>
-            {
-                self.generation += 1;
-                self.token = Some(Arc::new(held.renumbered(self.generation)));
-                return;
+            // replicas that were cut off have tokens of the same number: one of them wins
+            Some(held) if kept.generation >= held.generation() && differs(held) => {
+                let is_good = self.offered(now).is_some();
+                if is_good && held.issued() > issued + clearly {
+                    self.generation += 1;
+                    self.token = Some(Arc::new(held.renumbered(self.generation)));
+                    return;
+                }
+                match kept.generation == held.generation() && !is_good {
+                    // the rejection of the one must not count for the other
+                    true => self.generation + 1,
+                    false => kept.generation,
+                }
             }
             Some(held) if kept.generation <= held.generation() => return,
             Some(_) => kept.generation,

@@ -286,3 +286,26 @@ fn to_yield_never_brings_a_renewal_forward() {
     schedule.deferred_to_peer(at(1.0), 0.0);
     assert_eq!(schedule.next_request(), due);
 }
+
+/// The peers of the fifth may have asked for the last time just before the store returned, however
+/// long it was away, and not again because it comes and goes.
+#[test]
+fn the_peers_last_requests_are_charged_once_when_the_store_returns() {
+    let fifth = Membership::Member { before: 4, all: 5 };
+    for away in [10.0, 100.0, 500.0, 5_000.0] {
+        let mut schedule = Schedule::new(CONFIG, at(0.0));
+        schedule.store_unavailable(fifth, at(0.0));
+        schedule.store_recovered(at(away), false, 0.0);
+        let left = |schedule: &Schedule, now: f64| schedule.pool().available(at(now));
+        assert!((left(&schedule, away) - 1.0).abs() < 1e-9, "{away} s");
+        for flap in 1..6 {
+            let now = away + 3.0 * f64::from(flap);
+            schedule.store_unavailable(fifth, at(now));
+            schedule.store_recovered(at(now + 1.0), false, 0.0);
+            assert!(
+                (left(&schedule, now + 1.0) - 1.0).abs() < 1e-9,
+                "{away} s, {flap}"
+            );
+        }
+    }
+}

@@ -197,6 +197,19 @@ pub(super) fn who_leaves_gives_its_place_to_the_next(kind: Kind) {
     });
 }
 
+/// Returns the result of `work`, and how many hundredths of a second it took. They are counted by a
+/// task of the same thread, so a busy machine, which delays both, counts fewer.
+async fn ticks<T>(work: impl Future<Output = T>) -> (T, u32) {
+    let mut work = std::pin::pin!(work);
+    let mut ticks = 0;
+    loop {
+        tokio::select! {
+            done = &mut work => return (done, ticks),
+            () = tokio::time::sleep(Duration::from_millis(10)) => ticks += 1,
+        }
+    }
+}
+
 /// Waits for a store's membership; returns how many joined earlier.
 async fn settles(store: &dyn TokenStore) -> u32 {
     let settled = async {
@@ -219,17 +232,15 @@ pub(super) fn a_server_that_swallows_everything_holds_nobody_up(kind: Kind) {
         // the polling has started
         settles(&*store).await;
         relay.swallow(true);
-        let begin = now();
-        assert!(store.read().await.is_err());
-        assert!(begin.elapsed() < Duration::from_secs(4));
-        let begin = now();
-        assert!(store.lease(LENGTH).await.is_err());
-        assert!(begin.elapsed() < Duration::from_secs(4));
+        let (read, ticks) = ticks(store.read()).await;
+        assert!(read.is_err() && ticks < 400, "{ticks}");
+        let (lease, ticks) = self::ticks(store.lease(LENGTH)).await;
+        assert!(lease.is_err() && ticks < 400, "{ticks}");
 
         relay.swallow(false);
-        let back = now();
-        timeout(PATIENCE, store.changed()).await.unwrap();
+        let (changed, ticks) = self::ticks(timeout(PATIENCE, store.changed())).await;
+        changed.unwrap();
+        assert!(ticks < 500, "{ticks}");
         assert_eq!(kept(&*store).await, None);
-        assert!(back.elapsed() < Duration::from_secs(5));
     });
 }

@@ -124,9 +124,20 @@ fn pause(size: usize) -> Duration {
 
 /// Kills or stops lease holders during their requests, `times` times; the first proxy is spared.
 /// Returns the highest generation, how many tokens were issued, and how often the issuer refused.
-fn hurt(kind: Kind, times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) -> (u64, u64) {
+fn hurt(kind: Kind, times: u64, how: impl FnMut(&mut Proxy, &Member<'_>)) -> (u64, u64) {
     let (simulator, server, mut proxies) = sharing(kind, 4);
     let member = Member::sharing(&simulator, &server);
+    hurt_members(&member, &mut proxies, times, how)
+}
+
+/// The same with these proxies.
+fn hurt_members(
+    member: &Member<'_>,
+    proxies: &mut [Proxy],
+    times: u64,
+    mut how: impl FnMut(&mut Proxy, &Member<'_>),
+) -> (u64, u64) {
+    let simulator = member.simulator;
     let load = Load::begin(&proxies[..1]);
     // slow enough to catch a lease holder during its request; half of the patience
     simulator.fault("token", "slow:80");
@@ -138,7 +149,7 @@ fn hurt(kind: Kind, times: u64, mut how: impl FnMut(&mut Proxy, &Member<'_>)) ->
             last = now;
             proxies[1..].iter().position(asks)
         });
-        how(&mut proxies[asking + 1], &member);
+        how(&mut proxies[asking + 1], member);
         until("the next token", || {
             (generation(&proxies[0]) > last).then_some(())
         });
@@ -177,6 +188,38 @@ fn twenty_who_ask_may_be_killed_and_as_many_stopped() {
 fn twenty_who_ask_by_a_lease_may_be_killed_and_as_many_stopped() {
     kill(Kind::Kubernetes, 20);
     stop(Kind::Kubernetes, 20);
+}
+
+/// Four processes share a directory. The one that holds the file's lock is stopped during its
+/// request. The others have the next token as soon as the lock ends, and say why.
+#[test]
+fn the_one_who_holds_the_files_lock_may_be_stopped_beyond_its_end() {
+    let simulator = collibra();
+    let folder = tempfile::tempdir().unwrap();
+    let member = Member {
+        store: format!("kind = \"file\"\npath = \"{}\"", folder.path().display()),
+        ..Member::alone(&simulator)
+    };
+    let mut proxies = fleet(&member, 4);
+    proxies.iter().for_each(holds);
+    let (generation, issued) = hurt_members(&member, &mut proxies, 1, |proxy, _| {
+        proxy.process.signal("STOP");
+    });
+    assert!(issued <= generation + 2, "{issued} {generation}");
+    // the stopped one changes nothing when it goes on
+    for proxy in &proxies {
+        proxy.process.signal("CONT");
+    }
+    proxies.iter().for_each(holds);
+    until("a word about the stopped process", || {
+        let said = |proxy: &Proxy| {
+            let log = proxy.process.err.all();
+            log.contains("held this file's lock beyond its lease")
+        };
+        proxies.iter().any(said).then_some(())
+    });
+    assert_eq!(simulator.of_client("rate_limited"), 0);
+    assert_eq!(simulator.count("unauthorized"), 0);
 }
 
 fn kill(kind: Kind, times: u64) {

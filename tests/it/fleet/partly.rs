@@ -11,6 +11,10 @@ use crate::support::wait::now;
 /// How soon all recover.
 const BACK: Duration = Duration::from_secs(5);
 
+/// The line of a store that cannot be written, and that of its return.
+const CANNOT: &str = "continuing without it";
+const CAN: &str = "the store is available again";
+
 /// One process was killed and restarted so often that processes that are gone may hold the standby
 /// places.
 pub(super) fn a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all_are_back(
@@ -41,6 +45,11 @@ pub(super) fn a_server_that_can_only_be_read_leaves_some_that_serve_and_then_all
     println!(
         "{kind:?}: 6 proxies whose server can only be read: {serving} served, {refused} x 429, all back after {took:?}"
     );
+    for proxy in &proxies {
+        let log = proxy.process.err.all();
+        let [down, up] = [CANNOT, CAN].map(|line| log.matches(line).count());
+        assert!(down == 1 && up <= 1, "one line when it changes: {log}");
+    }
     assert_eq!(refused, 0);
     assert!((1..=4).contains(&serving), "{tallies:#?}");
     assert!(took < BACK, "{took:?}");

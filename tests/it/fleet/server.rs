@@ -12,16 +12,22 @@ use collibra_auth_proxy::token::ports::TokenStore;
 #[cfg(feature = "kubernetes")]
 use collibra_auth_proxy::store::kubernetes::{Config, access};
 
+use super::sentinels::Sentinels;
 #[cfg(feature = "kubernetes")]
 use crate::support::cluster::Cluster;
 #[cfg(feature = "kubernetes")]
 use crate::support::kubernetes::{Faults, Kubernetes};
 use crate::support::redis::Redis;
+use crate::support::until;
 
 /// The kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Redis,
+    /// The primary that three sentinels name.
+    Sentinel,
+    /// A Redis Cluster of three primaries, each with a replica.
+    RedisCluster,
     /// The stand-in for an API server.
     #[cfg(feature = "kubernetes")]
     Kubernetes,
@@ -33,6 +39,8 @@ pub(super) enum Kind {
 /// A running server.
 pub(super) enum Server {
     Redis(Redis),
+    Sentinel(Sentinels),
+    RedisCluster(Vec<Redis>),
     #[cfg(feature = "kubernetes")]
     Kubernetes(Kubernetes),
     #[cfg(feature = "kubernetes")]
@@ -43,6 +51,8 @@ impl Server {
     pub(super) fn start(kind: Kind) -> Server {
         match kind {
             Kind::Redis => Server::Redis(Redis::start()),
+            Kind::Sentinel => Server::Sentinel(Sentinels::start()),
+            Kind::RedisCluster => Server::RedisCluster(Redis::cluster(None, &[])),
             #[cfg(feature = "kubernetes")]
             Kind::Kubernetes => Server::Kubernetes(Kubernetes::start()),
             #[cfg(feature = "kubernetes")]
@@ -54,6 +64,11 @@ impl Server {
     pub(super) fn store(&self) -> String {
         match self {
             Server::Redis(redis) => format!("kind = \"redis\"\nurl = \"{}\"", redis.url()),
+            Server::Sentinel(sentinels) => sentinels.store(),
+            Server::RedisCluster(nodes) => {
+                let nodes = listed(nodes);
+                format!("kind = \"redis\"\nurl = \"redis+cluster://{nodes}\"")
+            }
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => {
                 let kubeconfig = server.kubeconfig();
@@ -71,6 +86,7 @@ impl Server {
     pub(super) fn store_by(&self, port: u16) -> String {
         match self {
             Server::Redis(_) => format!("kind = \"redis\"\nurl = \"redis://127.0.0.1:{port}\""),
+            Server::Sentinel(_) | Server::RedisCluster(_) => unreachable!("{SEVERAL}"),
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => {
                 let own = server.kubeconfig().display().to_string();
@@ -94,19 +110,31 @@ impl Server {
         let key = Key::new("https://acme.example", &id, &secret);
         let clock = Arc::new(SystemClock);
         match self {
-            Server::Redis(server) => {
-                let config = redis::Config {
-                    server: redis::Server::Tcp {
-                        host: "127.0.0.1".to_owned(),
-                        port: port.unwrap_or(server.port),
-                    },
-                    user: None,
-                    password: None,
-                    database: 0,
-                    key_prefix: "test".to_owned(),
-                };
-                Box::new(store::redis::RedisStore::new(&config, "catalog", key, clock).unwrap())
-            }
+            Server::Redis(server) => of_redis(
+                redis::Server::Tcp {
+                    host: "127.0.0.1".to_owned(),
+                    port: port.unwrap_or(server.port),
+                },
+                key,
+                clock,
+            ),
+            Server::Sentinel(sentinels) => of_redis(
+                redis::Server::Sentinel {
+                    nodes: places(&sentinels.sentinels),
+                    primary: "main".to_owned(),
+                    tls: None,
+                },
+                key,
+                clock,
+            ),
+            Server::RedisCluster(nodes) => of_redis(
+                redis::Server::Cluster {
+                    nodes: places(nodes),
+                    tls: None,
+                },
+                key,
+                clock,
+            ),
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => {
                 let path = port.map_or(server.kubeconfig(), |port| server.kubeconfig_by(port));
@@ -127,6 +155,7 @@ impl Server {
     pub(super) fn port(&self) -> u16 {
         match self {
             Server::Redis(redis) => redis.port,
+            Server::Sentinel(_) | Server::RedisCluster(_) => unreachable!("{SEVERAL}"),
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => server.port(),
             #[cfg(feature = "kubernetes")]
@@ -137,7 +166,9 @@ impl Server {
     /// The metric that says whether a proxy reaches it.
     pub(super) fn up(&self) -> &'static str {
         match self {
-            Server::Redis(_) => r#"collibra_auth_proxy_store_up{store="redis"}"#,
+            Server::Redis(_) | Server::Sentinel(_) | Server::RedisCluster(_) => {
+                r#"collibra_auth_proxy_store_up{store="redis"}"#
+            }
             #[cfg(feature = "kubernetes")]
             _ => r#"collibra_auth_proxy_store_up{store="kubernetes"}"#,
         }
@@ -147,6 +178,7 @@ impl Server {
     pub(super) fn stop(&mut self) {
         match self {
             Server::Redis(redis) => redis.stop(),
+            Server::Sentinel(_) | Server::RedisCluster(_) => unreachable!("{SEVERAL}"),
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => server.stop(),
             #[cfg(feature = "kubernetes")]
@@ -158,6 +190,7 @@ impl Server {
     pub(super) fn go_on(&mut self) {
         match self {
             Server::Redis(redis) => redis.go_on(),
+            Server::Sentinel(_) | Server::RedisCluster(_) => unreachable!("{SEVERAL}"),
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => server.go_on(),
             #[cfg(feature = "kubernetes")]
@@ -168,10 +201,12 @@ impl Server {
     /// Makes it writable, or read-only.
     pub(super) fn writes(&self, works: bool) {
         match self {
-            Server::Redis(redis) => {
+            Server::Redis(_) | Server::Sentinel(_) | Server::RedisCluster(_) => {
                 // as if its replicas were gone
-                let replicas: &[u8] = if works { b"0" } else { b"1" };
-                redis.say(&[b"CONFIG", b"SET", b"min-replicas-to-write", replicas]);
+                let replicas: &[u8] = if works { b"0" } else { b"5" };
+                for redis in self.primaries() {
+                    redis.say(&[b"CONFIG", b"SET", b"min-replicas-to-write", replicas]);
+                }
             }
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => server.does(Faults {
@@ -189,7 +224,10 @@ impl Server {
     /// Waits for its one record.
     pub(super) fn record(&self) -> Vec<u8> {
         match self {
-            Server::Redis(redis) => redis.get(":record"),
+            Server::Redis(_) | Server::Sentinel(_) | Server::RedisCluster(_) => {
+                let owner = until("a record", || self.owner());
+                owner.get(":record")
+            }
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => decoded(&server.record()),
             #[cfg(feature = "kubernetes")]
@@ -200,7 +238,10 @@ impl Server {
     /// Replaces the record.
     pub(super) fn put(&self, record: &[u8]) {
         match self {
-            Server::Redis(redis) => redis.set(":record", record),
+            Server::Redis(_) | Server::Sentinel(_) | Server::RedisCluster(_) => {
+                let owner = until("a record", || self.owner());
+                owner.set(":record", record);
+            }
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => server.put_record(&encoded(record)),
             #[cfg(feature = "kubernetes")]
@@ -211,7 +252,11 @@ impl Server {
     /// Deletes all data.
     pub(super) fn forget(&self) {
         match self {
-            Server::Redis(redis) => drop(redis.say(&[b"FLUSHALL"])),
+            Server::Redis(_) | Server::Sentinel(_) | Server::RedisCluster(_) => {
+                for redis in self.primaries() {
+                    redis.say(&[b"FLUSHALL"]);
+                }
+            }
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => {
                 server.edit_secret(|secret| drop(secret.as_object_mut().unwrap().remove("data")));
@@ -229,7 +274,11 @@ impl Server {
     /// All readable data except the record.
     pub(super) fn everything(&self) -> String {
         match self {
-            Server::Redis(redis) => String::from_utf8(redis.say(&[b"KEYS", b"*"])).unwrap(),
+            Server::Redis(_) | Server::Sentinel(_) | Server::RedisCluster(_) => {
+                let keys = |redis: &Redis| redis.say(&[b"KEYS", b"*"]);
+                let all: Vec<u8> = self.primaries().into_iter().flat_map(keys).collect();
+                String::from_utf8(all).unwrap()
+            }
             #[cfg(feature = "kubernetes")]
             Server::Kubernetes(server) => format!("{} {}", server.secret(), server.lease()),
             #[cfg(feature = "kubernetes")]
@@ -240,6 +289,7 @@ impl Server {
     /// How often it was called since its start, by operation.
     pub(super) fn figures(&self) -> String {
         match self {
+            Server::Sentinel(_) | Server::RedisCluster(_) => SEVERAL.to_owned(),
             Server::Redis(redis) => {
                 let said = redis.say(&[b"INFO", b"stats"]);
                 let said = String::from_utf8_lossy(&said).into_owned();
@@ -256,6 +306,55 @@ impl Server {
             Server::Cluster(_) => "a cluster, whose calls nobody counts here".to_owned(),
         }
     }
+}
+
+/// What is only asked of a single server.
+const SEVERAL: &str = "several servers, which are not disturbed or counted as one";
+
+impl Server {
+    /// The Redis servers that accept writes.
+    fn primaries(&self) -> Vec<&Redis> {
+        match self {
+            Server::Redis(redis) => vec![redis],
+            Server::Sentinel(sentinels) => vec![sentinels.primary()],
+            Server::RedisCluster(nodes) => nodes.iter().filter(|node| node.is_primary()).collect(),
+            #[cfg(feature = "kubernetes")]
+            Server::Kubernetes(_) | Server::Cluster(_) => Vec::new(),
+        }
+    }
+
+    /// The primary that has the record.
+    pub(super) fn owner(&self) -> Option<&Redis> {
+        let mut primaries = self.primaries().into_iter();
+        primaries.find(|redis| !redis.keys(":record").is_empty())
+    }
+}
+
+/// A URL's list of servers.
+pub(super) fn listed(servers: &[Redis]) -> String {
+    let port = |redis: &Redis| redis.tls_port.unwrap_or(redis.port);
+    let all = servers
+        .iter()
+        .map(|redis| format!("127.0.0.1:{}", port(redis)));
+    all.collect::<Vec<_>>().join(",")
+}
+
+fn places(servers: &[Redis]) -> Vec<(String, u16)> {
+    let all = servers
+        .iter()
+        .map(|redis| ("127.0.0.1".to_owned(), redis.port));
+    all.collect()
+}
+
+fn of_redis(server: redis::Server, key: Key, clock: Arc<SystemClock>) -> Box<dyn TokenStore> {
+    let config = redis::Config {
+        server,
+        user: None,
+        password: None,
+        database: 0,
+        key_prefix: "test".to_owned(),
+    };
+    Box::new(store::redis::RedisStore::new(&config, "catalog", key, clock).unwrap())
 }
 
 #[cfg(feature = "kubernetes")]

@@ -90,6 +90,7 @@ fn of_its_kind(server: &Server) -> Vec<Mischief<'_>> {
                 Box::new(|| drop(redis.say(&[b"SCRIPT", b"FLUSH"]))),
             ),
         ],
+        Server::Sentinel(_) | Server::RedisCluster(_) => Vec::new(),
         #[cfg(feature = "kubernetes")]
         Server::Kubernetes(server) => vec![
             (

@@ -55,6 +55,7 @@ pub(super) async fn call(http: &reqwest::Client, proxy: &str) -> Got {
 /// Running apps.
 pub(super) struct Load {
     callers: JoinSet<Tally>,
+    answers: watch::Sender<u64>,
     stop: watch::Sender<bool>,
 }
 
@@ -69,13 +70,25 @@ impl Load {
     pub(super) fn begin(proxy: &str) -> Load {
         let proxy: Arc<str> = proxy.into();
         let (stop, stopped) = watch::channel(false);
+        let answers = watch::Sender::new(0);
         let callers = (0..CALLERS)
             .map(|nth| {
                 let offset = EVERY * nth / CALLERS;
-                caller(Arc::clone(&proxy), offset, stopped.clone())
+                caller(Arc::clone(&proxy), offset, answers.clone(), stopped.clone())
             })
             .collect();
-        Load { callers, stop }
+        Load {
+            callers,
+            answers,
+            stop,
+        }
+    }
+
+    /// Waits until the apps got more than `least` answers: a busy machine takes longer for them.
+    pub(super) async fn is_answered(&self, least: u64) -> bool {
+        let mut answers = self.answers.subscribe();
+        let enough = answers.wait_for(|answers| *answers > least);
+        tokio::time::timeout(PATIENCE, enough).await.is_ok()
     }
 
     /// Stops the apps after their current calls.
@@ -90,7 +103,12 @@ impl Load {
     }
 }
 
-async fn caller(proxy: Arc<str>, offset: Duration, mut stopped: watch::Receiver<bool>) -> Tally {
+async fn caller(
+    proxy: Arc<str>,
+    offset: Duration,
+    answers: watch::Sender<u64>,
+    mut stopped: watch::Receiver<bool>,
+) -> Tally {
     let http = super::http_client();
     let mut tally = Tally::default();
     let mut ticks = tokio::time::interval_at(super::now() + offset, EVERY);
@@ -101,7 +119,10 @@ async fn caller(proxy: Arc<str>, offset: Duration, mut stopped: watch::Receiver<
             _ = ticks.tick() => {}
         }
         match call(&http, &proxy).await {
-            Got::Answer => tally.answers += 1,
+            Got::Answer => {
+                tally.answers += 1;
+                answers.send_modify(|answers| *answers += 1);
+            }
             other => tally.others.push(other),
         }
     }

@@ -1,7 +1,9 @@
 //! The modelled world: replicas, a store, an issuer, and the events among them.
 
+mod choices;
 mod digest;
 mod misfortune;
+mod old;
 mod verdict;
 
 use std::time::{Duration, SystemTime};
@@ -14,6 +16,8 @@ use crate::token::budget;
 use crate::token::cache::{REVOKED_AFTER, Rejections};
 use crate::token::ports::{Grant, Membership, Outcome, Record, RequestError, StoreError};
 use crate::token::schedule::Config;
+use crate::token::service::Change;
+pub(super) use old::Old;
 
 const REPLICAS: usize = 3;
 /// How many replicas may continue without the store.
@@ -30,7 +34,7 @@ const STALE: u64 = STANDBY_EXPIRY + 1_000;
 /// When a killed process is restarted.
 const RESTART: u64 = 1_000;
 /// A long outage: from a renewal until after the previous token has expired.
-const OUTAGE: u64 = 200_000;
+pub(super) const OUTAGE: u64 = 200_000;
 /// How long a stalled process stands still: longer than a lease.
 const STALL: u64 = 70_000;
 /// When a change is noticed by polling.
@@ -86,6 +90,8 @@ pub(super) enum Choice {
     Wipe,
     /// The API revokes the stored token.
     Revoke,
+    /// A replica's credentials are replaced.
+    Rotate(usize),
 }
 
 /// How an action ends.
@@ -168,6 +174,14 @@ pub(super) struct World {
     settled_outage: bool,
     /// Until when faults before this outage excuse anything.
     excused_from: u64,
+    /// The earlier behaviour to bring back.
+    old: &'static [Old],
+    /// The faults that may happen.
+    menu: fn(Choice) -> bool,
+    /// The longest step of time while faults may happen.
+    tick: u64,
+    /// Nothing happens after this.
+    horizon: u64,
     problem: Option<&'static str>,
 }
 
@@ -194,6 +208,10 @@ impl World {
             standbys_stale_until: 0,
             settled_outage: false,
             excused_from: 0,
+            old: &[],
+            menu: |_| true,
+            tick: u64::MAX,
+            horizon: u64::MAX,
             problem: None,
         };
         for _ in 0..REPLICAS {
@@ -210,72 +228,6 @@ impl World {
 
     pub(super) fn issued(&self) -> u64 {
         self.issued
-    }
-
-    /// The possible steps.
-    pub(super) fn choices(&self) -> Vec<Choice> {
-        let mut choices = Vec::new();
-        let ready: Vec<usize> = (0..REPLICAS).filter(|nth| self.is_ready(*nth)).collect();
-        if ready.is_empty() {
-            choices.push(Choice::Pass);
-        }
-        // the end of a wait affects no other replica, so the order of several is irrelevant
-        let waiting = |nth: &&usize| matches!(self.replicas[**nth].under_way, UnderWay::Wait(_));
-        // a recovered fleet without further faults is not explored in all orders either: the
-        // exploration without faults covers them
-        let has_recovered = self.had_faults && self.faults == 0 && self.now > self.excused_until;
-        let first = ready.iter().find(waiting);
-        let first = first.or(ready.first().filter(|_| has_recovered));
-        match first {
-            Some(nth) => choices.push(Choice::End(*nth, How::Well)),
-            None => choices.extend(ready.iter().map(|nth| Choice::End(*nth, How::Well))),
-        }
-        // faults last, so that they are taken first: a failure is found after few steps
-        if self.faults > 0 && self.now > 0 {
-            if self.mode.0 == Mode::Fair {
-                for mode in [Mode::Reads, Mode::Leases, Mode::Publications, Mode::All] {
-                    choices.extend([4_000, OUTAGE].map(|lasts| Choice::Set(mode, lasts)));
-                }
-                choices.push(Choice::Wipe);
-            }
-            choices.push(Choice::Revoke);
-            let up = (0..REPLICAS).filter(|nth| self.replicas[*nth].down_until.is_none());
-            let acting = up.filter(|nth| ready.is_empty() || ready.contains(nth));
-            for nth in acting {
-                choices.push(Choice::Kill(nth));
-                match self.replicas[nth].under_way {
-                    UnderWay::Wait(_) => choices.push(Choice::Restart(nth)),
-                    _ => choices.push(Choice::Stall(nth)),
-                }
-            }
-            for &nth in &ready {
-                let hows: &[How] = match self.replicas[nth].under_way {
-                    UnderWay::Read => &[How::Failed, How::Stale],
-                    UnderWay::Wait(_) => &[],
-                    _ => &[How::Failed, How::Lost],
-                };
-                choices.extend(hows.iter().map(|how| Choice::End(nth, *how)));
-            }
-        }
-        choices
-    }
-
-    /// The step for a failure message.
-    pub(super) fn describe(&self, choice: &Choice) -> String {
-        match choice {
-            Choice::End(nth, how) => {
-                let replica = &self.replicas[*nth];
-                let what = match &replica.under_way {
-                    UnderWay::Publish(record) => {
-                        format!("publish generation {}", record.generation)
-                    }
-                    UnderWay::Wait(_) if replica.notified_at.is_some() => "wait, told".to_owned(),
-                    what => format!("{what:?}"),
-                };
-                format!("replica {nth}: {what}: {how:?} (store: {:?})", self.mode.0)
-            }
-            other => format!("{other:?}"),
-        }
     }
 
     pub(super) fn take(&mut self, choice: &Choice) {
@@ -303,7 +255,7 @@ impl World {
                 self.fault(RESTART + SETTLED);
                 self.forgotten += self.replicas[nth].unbooked;
                 let name = self.replicas[nth].name;
-                if !matches!(self.mode.0, Mode::Leases | Mode::All) {
+                if !self.is_old(Old::Standbys) && !matches!(self.mode.0, Mode::Leases | Mode::All) {
                     self.standbys.retain(|standby| standby.0 != name);
                 }
                 self.settled_outage = false;
@@ -350,6 +302,11 @@ impl World {
                 self.holder = None;
                 self.notify(self.now);
             }
+            Choice::Rotate(nth) => {
+                self.fault(SETTLED);
+                let id = ClientId::parse("id").unwrap();
+                self.step(nth, Event::Configured(CONFIG, id, Change::Credentials));
+            }
             Choice::Revoke => {
                 self.fault(REFILL + SETTLED);
                 self.settled_outage = false;
@@ -386,7 +343,8 @@ impl World {
     }
 
     fn fault(&mut self, lasts: u64) {
-        self.faults -= 1;
+        // the month draws its faults without an allowance
+        self.faults = self.faults.saturating_sub(1);
         for replica in &mut self.replicas {
             replica.store_notes = 0;
         }
@@ -422,6 +380,10 @@ impl World {
         let next = match self.mode {
             (Mode::Fair, _) => next,
             (_, end) => next.min(end),
+        };
+        let next = match self.faults {
+            0 => next,
+            _ => next.min(self.now.saturating_add(self.tick)),
         };
         self.now = next.max(self.now + 1);
         if self.full_at <= self.now {
@@ -482,6 +444,7 @@ impl World {
         if self.mode.0 == Mode::All {
             return;
         }
+        let expiry = self.standby_expiry();
         let living = |name: u32| {
             let mut replicas = self.replicas.iter();
             replicas.any(|r| r.name == name && r.down_until.is_none() && r.stalled_until <= now)
@@ -492,8 +455,7 @@ impl World {
                     standby.1 = now;
                 }
             }
-            self.standbys
-                .retain(|standby| now - standby.1 < STANDBY_EXPIRY);
+            self.standbys.retain(|standby| now - standby.1 < expiry);
         }
         for replica in &mut self.replicas {
             let is_up = replica.down_until.is_none() && replica.stalled_until <= now;
@@ -585,13 +547,22 @@ impl World {
     fn step(&mut self, nth: usize, event: Event) {
         let now = self.now;
         let mode = self.mode_of(nth);
+        let event = self.as_before(nth, event);
+        let deferral = self.replicas[nth].machine.schedule.deferral();
+        let sends_on = self.is_old(Old::DeadToken);
         let replica = &mut self.replicas[nth];
         let context = Context {
             now: instant(now),
             wall: wall(now.saturating_add_signed(replica.skew)),
             jitter: 0.5,
             membership: replica.membership,
-            rejections: replica.rejections,
+            rejections: match sends_on {
+                true => Rejections {
+                    in_a_row: 1,
+                    ..replica.rejections
+                },
+                false => replica.rejections,
+            },
         };
         let action = replica.machine.on(event, &context);
         let is_store_note = |note: &Note| matches!(note, Note::Store(_));
@@ -605,6 +576,8 @@ impl World {
             Action::WaitUntil(at) => UnderWay::Wait(model(at)),
             Action::Leave => unreachable!("no replica is stopped here"),
         };
+        self.behave_as_before(nth, deferral);
+        let replica = &mut self.replicas[nth];
         if !replica.machine.holds_lease()
             && let Some(lease) = replica.lease.take()
             && !matches!(mode, Mode::Leases | Mode::All)
@@ -671,7 +644,7 @@ impl World {
         match how {
             How::Lost => Err(failed(Outcome::Timeout)),
             _ => Ok(Grant {
-                access_token: Secret::from("t".to_owned()),
+                access_token: Secret::from(format!("issued-at-{}", self.now)),
                 expires_in: Duration::from_millis(LIFE),
             }),
         }

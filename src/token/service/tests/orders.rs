@@ -152,3 +152,34 @@ async fn an_engine_that_nobody_needs_stops() {
     pass(1.0).await;
     assert!(running.is_finished());
 }
+
+/// The token in hand is valid for minutes, and its renewal would wait until it nears expiry.
+#[tokio::test(start_paused = true)]
+async fn a_changed_secret_is_tried_at_once_without_the_store() {
+    for change in [Change::Credentials, Change::Client] {
+        let clock = TokioClock::start();
+        let old = Client::new(|_| Ok(()));
+        let store = without_store::first_of_four(old.store.clone());
+        let (_, slot, control) = controlled(old.endpoint.clone(), store, clock);
+        pass(10.0).await;
+        old.store.0.away.store(true, Ordering::SeqCst);
+        old.store.0.changed.notify_waiters();
+        pass(20.0).await;
+        let new = Client::new(|_| Ok(()));
+        new.store.0.away.store(true, Ordering::SeqCst);
+        let orders = Orders {
+            store: without_store::first_of_four(new.store.clone()),
+            ..match new.orders(change) {
+                Order::Configure(orders) => orders,
+                Order::Renew { .. } => unreachable!(),
+            }
+        };
+        control.send(orders.into()).unwrap();
+        pass(1.0).await;
+        assert_eq!((old.asked(), new.asked()), (1, 1), "{change:?}");
+        assert_eq!(generation(&slot, clock), Some(2));
+        // the next one waits for its share again
+        pass(200.0).await;
+        assert_eq!(new.asked(), 1, "{change:?}");
+    }
+}

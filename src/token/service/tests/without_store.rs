@@ -238,6 +238,27 @@ async fn what_the_store_has_lost_is_put_back_and_costs_nothing() {
     assert_eq!(fleet.issued(), 1);
 }
 
+/// Each has requested its own token, and all tokens have the same number.
+#[tokio::test(start_paused = true)]
+async fn replicas_that_were_cut_off_share_one_token_again() {
+    let fleet = Fleet::of(4).await;
+    fleet.away(true);
+    fleet.pass(300).await;
+    let tokens = || {
+        let held = fleet.cells.iter().map(|slot| slot.status().token.unwrap());
+        let mut texts: Vec<_> = held.map(|token| token.access_token().to_owned()).collect();
+        texts.sort();
+        texts.dedup();
+        texts.len()
+    };
+    assert_eq!(tokens(), 4);
+    fleet.away(false);
+    fleet.pass(15).await;
+    assert_eq!(tokens(), 1);
+    assert_eq!(fleet.pass(600).await, 4);
+    assert_eq!(fleet.refused(), 0);
+}
+
 /// Whoever can write to the store has only old tokens to write.
 #[tokio::test(start_paused = true)]
 async fn an_old_token_below_a_higher_generation_replaces_none() {

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{REFILL, SETTLED, STANDBY_EXPIRY, UnderWay, World, instant, model, wall};
+use super::{REFILL, SETTLED, UnderWay, World, instant, model, wall};
 use crate::token::ports::{Membership, Record};
 use crate::token::renewal::{Renewal, StoreState};
 
@@ -91,7 +91,7 @@ impl World {
             all.push(if is_living {
                 -1
             } else {
-                ahead(sign + STANDBY_EXPIRY)
+                ahead(sign + self.standby_expiry())
             });
         }
         all.push(self.only.map_or(-1, |only| only as i64));

@@ -1,19 +1,8 @@
 //! Random faults, one at a time.
 
-use super::{Choice, Mode, REPLICAS, World};
+use super::{Choice, Mode, REPLICAS, UnderWay, World};
 
 impl World {
-    /// Allows one more fault.
-    pub(in super::super) fn allow(&mut self) {
-        self.faults = 1;
-        self.had_faults = false;
-    }
-
-    /// Allows no more faults.
-    pub(in super::super) fn forbid(&mut self) {
-        self.faults = 0;
-    }
-
     /// A random step or fault that is possible now, including those of [`World::choices`].
     pub(in super::super) fn misfortune(&self, random: &mut impl FnMut() -> f64) -> Choice {
         let mut below = |n: usize| (random() * n as f64) as usize;
@@ -22,7 +11,7 @@ impl World {
         let lasts = [1_000, 4_000, 30_000, 120_000, 600_000][below(5)];
         let is_fair = self.mode.0 == Mode::Fair;
         let is_up = self.replicas[nth].down_until.is_none();
-        match below(12) {
+        match below(13) {
             0 | 1 if is_fair => Choice::Set(modes[below(4)], lasts),
             2 | 3 if is_fair => Choice::SetFor(nth, modes[below(4)], lasts),
             4 if is_up => Choice::Slow(nth, [500, 1_900, 4_900][below(3)]),
@@ -32,8 +21,15 @@ impl World {
             8 => Choice::Revoke,
             9 if is_up => Choice::Kill(nth),
             10 if is_up => Choice::Restart(nth),
+            11 if is_up && matches!(self.replicas[nth].under_way, UnderWay::Wait(_)) => {
+                Choice::Rotate(nth)
+            }
             _ => {
-                let choices = self.choices();
+                let choices = World {
+                    faults: 1,
+                    ..self.clone()
+                }
+                .choices();
                 choices[below(choices.len())]
             }
         }

@@ -1,6 +1,6 @@
 //! The invariants that hold in every state.
 
-use super::{LIFE, Mode, SETTLED, World, instant, model};
+use super::{LIFE, Mode, REPLICAS, SETTLED, UnderWay, World, instant, model};
 
 impl World {
     /// The violated invariant, if any.
@@ -50,6 +50,22 @@ impl World {
                 return Some(format!("replica {nth} has no token at {} ms", self.now));
             }
         }
+        let is_settled = is_fair && self.now > excused && (0..REPLICAS).all(|nth| self.rests(nth));
+        let mut tokens = up().filter_map(|r| r.machine.offered(instant(self.now)));
+        let first = tokens.next().map(|token| token.access_token());
+        if is_settled && tokens.any(|token| Some(token.access_token()) != first) {
+            return Some("the replicas hold different tokens".to_owned());
+        }
         None
+    }
+
+    /// Returns whether a replica is up, has nothing to do, and had time to hear of the others.
+    fn rests(&self, nth: usize) -> bool {
+        let replica = &self.replicas[nth];
+        replica.down_until.is_none()
+            && matches!(replica.under_way, UnderWay::Wait(_))
+            && self.now > replica.started + SETTLED
+            && self.now >= replica.stalled_until
+            && !self.is_ready(nth)
     }
 }
