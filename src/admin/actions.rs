@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::local::Local;
-use super::routes::TEXT;
+use super::response::TEXT;
 use super::view::View;
 use crate::telemetry::logging;
 use crate::token::service::{NotNow, renew_now};

@@ -20,7 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::history::STEP;
-use super::routes::{TEXT, costly};
+use super::response::{TEXT, costly};
 use super::view::View;
 
 /// The most concurrent watchers.

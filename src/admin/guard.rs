@@ -15,7 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::local::Caller;
-use super::routes::TEXT;
+use super::response::TEXT;
 use super::view::View;
 use crate::browser;
 

@@ -12,7 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 
-use super::routes::TEXT;
+use super::response::TEXT;
 use crate::socket::Accepted;
 
 /// Each of these headers means that the request is not from a program on this machine.

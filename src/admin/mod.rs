@@ -17,6 +17,7 @@ mod local;
 mod page;
 mod ready;
 pub mod report;
+mod response;
 mod routes;
 mod server;
 mod view;

@@ -15,7 +15,6 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::actions;
@@ -23,10 +22,9 @@ use super::events;
 use super::guard::guard;
 use super::page::{DOCUMENTS, page};
 use super::ready;
+use super::response::{TEXT, costly};
 use super::view::View;
 use crate::telemetry::metrics::Format;
-
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The response to an unknown path.
 const PATHS: &str = "\
@@ -175,19 +173,6 @@ async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
 
 async fn history(State(view): State<Arc<View>>) -> impl IntoResponse {
     Json(costly(move || view.history()).await)
-}
-
-/// The most costly responses that are built concurrently, over all callers.
-static COSTLY: Semaphore = Semaphore::const_new(1);
-
-/// Builds a response that grows with the configuration, on a thread outside the runtime: a thousand
-/// callers that request one delay neither a probe nor a call.
-pub(super) async fn costly<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
-    // the semaphore is never closed
-    let turn = COSTLY.acquire().await.ok();
-    let made = tokio::task::spawn_blocking(make).await;
-    drop(turn);
-    made.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 async fn not_found() -> impl IntoResponse {

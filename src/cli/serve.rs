@@ -418,7 +418,7 @@ fn serving(running: &Running) -> String {
 fn take_over(
     running: &mut Running,
     config: Config,
-    exchange: fn(&mut Running, Config) -> Result<Vec<&'static str>, StartError>,
+    exchange: fn(&mut Running, Config) -> Result<Vec<String>, StartError>,
 ) -> bool {
     let changes = reload::differences(running.config(), &config);
     let reloaded = exchange(running, config);

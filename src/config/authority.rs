@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fault::Report;
-use super::location::{Field, Location};
-use super::parse::LoadContext;
-use super::{credentials, instance};
+use super::context::LoadContext;
+use super::location::{Location, Spanned};
+use super::settings::Ca;
+use super::{credentials, instance, tables};
 use crate::clock::{Clock, SystemClock};
 use crate::local_authority::{Authority, Files};
 use crate::upstream::Instance;
@@ -18,36 +18,23 @@ use crate::upstream::Instance;
 /// program trusts the next one.
 const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The local authority.
-#[derive(Debug)]
-pub struct Ca {
-    /// Its files, whether or not they exist.
-    pub files: Files,
-    /// The authority, if a listener uses it and it was made.
-    pub authority: Option<Authority>,
-}
-
 /// Reads the authority if `is_used`.
 pub(super) fn parse(
-    dir: Field<PathBuf>,
-    root: &Location,
+    raw: &tables::Ca,
     is_used: bool,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     context: &LoadContext<'_>,
-    report: &mut Report,
 ) -> Ca {
-    let (dir, location) = match dir.given() {
-        Some(spanned) => (spanned.value, spanned.location),
-        None => (PathBuf::new(), root.child("ca")),
+    let (dir, location) = match raw.dir.given() {
+        Some(spanned) => (&*spanned.value, &spanned.location),
+        None => (Path::new(""), &raw.location),
     };
-    let files = Files::beside(&context.path(&dir));
-    let authority = is_used
-        .then(|| read(&files, &location, context, report))
-        .flatten();
+    let files = Files::beside(&context.path(dir));
+    let authority = is_used.then(|| read(&files, location, context)).flatten();
     if let Some(authority) = &authority {
         let instances = instances.values().map(|parsed| &*parsed.instance);
         for host in hosts(instances).filter(|host| !authority.covers(host)) {
-            report.warning(location.fault(
+            context.warning(location.fault(
                 format!("the local authority does not cover {host}, so programs cannot call it by https:// through this proxy"),
                 "run `collibra-auth-proxy ca renew` with this configuration",
             ));
@@ -56,52 +43,47 @@ pub(super) fn parse(
     Ca { files, authority }
 }
 
-fn read(
-    files: &Files,
-    location: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Authority> {
+fn read(files: &Files, location: &Location, context: &LoadContext<'_>) -> Option<Authority> {
     let mut is_there = true;
     for path in [&files.certificate, &files.key] {
         if let Err(unfit) = context.note(path) {
             let problem = format!("{}: {unfit}", path.display());
-            report.fault(location.fault(problem, "run `collibra-auth-proxy ca init` elsewhere"));
+            context.fault(location.fault(problem, "run `collibra-auth-proxy ca init` elsewhere"));
             return None;
         }
         is_there &= path.symlink_metadata().is_ok();
     }
     if !is_there {
-        report.warning(location.fault(
+        context.warning(location.fault(
             format!("there is no local authority in {}, so programs cannot call https:// through this proxy", shown(files)),
             "run `collibra-auth-proxy ca init` with this configuration",
         ));
         return None;
     }
-    credentials::warn_if_readable_by_all(&files.key, location, context, report);
-    let authority = match Authority::read(files) {
-        Ok(authority) => authority,
-        Err(error) => {
-            let path = if error.is_of_key() {
-                &files.key
-            } else {
-                &files.certificate
-            };
-            report.fault(location.fault(
-                format!("{}: {error}", path.display()),
-                "let the user that runs the proxy own both files; or delete them and run `collibra-auth-proxy ca init`",
-            ));
-            return None;
-        }
+    let key = Spanned {
+        value: files.key.clone(),
+        location: location.clone(),
     };
+    credentials::warn_if_readable_by_all(&key, context);
+    let authority = context.sound(Authority::read(files).map_err(|error| {
+        let path = if error.is_of_key() {
+            &files.key
+        } else {
+            &files.certificate
+        };
+        location.fault(
+            format!("{}: {error}", path.display()),
+            "let the user that runs the proxy own both files; or delete them and run `collibra-auth-proxy ca init`",
+        )
+    }))?;
     let left = authority.expires().duration_since(SystemClock.wall());
     let remedy = "run `collibra-auth-proxy ca renew` with this configuration, and let programs trust the new certificate";
     match left {
-        Err(_) => report.warning(location.fault(
+        Err(_) => context.warning(location.fault(
             "the local authority has expired: programs refuse its certificates",
             remedy,
         )),
-        Ok(left) if left < SOON => report.warning(location.fault(
+        Ok(left) if left < SOON => context.warning(location.fault(
             format!(
                 "the local authority expires in {} days",
                 left.as_secs() / 86_400

@@ -1,146 +1,163 @@
 //! A client's id and secret, each from the one source that is configured.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use super::Credentials;
-use super::fault::{Origin, Report};
-use super::location::{Location, Spanned};
+use super::context::LoadContext;
+use super::location::{Field, Location, Spanned};
 use super::nearest::listed;
-use super::parse::LoadContext;
-use super::raw::{Source, Sources};
+use super::settings::Credentials;
+use super::tables;
 use crate::client_id::ClientId;
 use crate::secret::Secret;
+use crate::tls::CaFile;
 
 /// The largest file that may hold an id or a secret.
 const LARGEST: u64 = 64 * 1024;
 
-/// The sources of both.
-pub(super) fn location(id: &Sources, secret: &Sources, context: &LoadContext<'_>) -> Credentials {
-    let only = |sources: &Sources| match &sources.given[..] {
-        [one] => Some(one.value.clone()),
-        _ => None,
-    };
-    match (only(id), only(secret)) {
-        (Some(Source::Json(path)), Some(Source::Json(_))) => Credentials::File(context.path(&path)),
-        (Some(Source::File(id)), Some(Source::File(secret))) => Credentials::Files {
-            id: context.path(&id),
-            secret: context.path(&secret),
-        },
-        _ => Credentials::Elsewhere,
+/// The sources given for an id, a secret or a key; exactly one is valid.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    pub(super) given: Vec<Source>,
+    /// A further source is faulty and already reported.
+    pub(super) faulty: bool,
+}
+
+/// A source of an id, a secret or a key.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// The value itself. An id is also treated as a secret until it is validated.
+    Inline(Spanned<Secret>),
+    /// The content of a file.
+    File(Spanned<PathBuf>),
+    /// The value of a variable.
+    Variable(Spanned<String>),
+    /// A member of a JSON file that has both.
+    Json(Spanned<PathBuf>),
+}
+
+impl Sources {
+    /// Adds a source if it is given.
+    pub(super) fn and<T: Clone>(
+        mut self,
+        field: &Field<T>,
+        source: impl FnOnce(Spanned<T>) -> Source,
+    ) -> Sources {
+        self.faulty |= matches!(field, Field::Faulty);
+        self.given.extend(field.given().cloned().map(source));
+        self
     }
 }
 
-/// Reads the client's id. `client` is the location of its table.
-pub(super) fn id(
-    sources: Sources,
-    client: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<ClientId> {
-    let source = only(sources, client, "client_id", report)?;
-    let text = match &source.value {
-        Source::Inline(text) => Some(text.clone()),
-        Source::File(path) => file(path, &source.location, context, report),
-        Source::Variable(name) => variable(name, &source.location, context, report),
-        Source::Json(path) => both(path, &source.location, context, report)
-            .map(|credentials| Secret::from(credentials.client_id)),
-    }?;
-    match ClientId::parse(text.expose()) {
-        Ok(id) => Some(id),
-        Err(error) => {
-            report.fault(source.location.fault(
-                error.to_string(),
-                "give the id that Collibra shows in Settings, OAuth applications",
-            ));
-            None
+impl Source {
+    /// The location of the key that gives it.
+    pub(super) fn location(&self) -> &Location {
+        match self {
+            Source::Inline(spanned) => &spanned.location,
+            Source::File(spanned) | Source::Json(spanned) => &spanned.location,
+            Source::Variable(spanned) => &spanned.location,
         }
     }
+}
+
+/// Reads the client's id and secret, and returns their sources too.
+pub(super) fn of_client(
+    raw: &tables::Client,
+    context: &LoadContext<'_>,
+) -> (Credentials, Option<ClientId>, Option<Secret>) {
+    let id = Sources::default()
+        .and(&raw.client_id, Source::Inline)
+        .and(&raw.client_id_file, Source::File)
+        .and(&raw.client_id_env, Source::Variable)
+        .and(&raw.credentials_file, Source::Json);
+    let secret = Sources::default()
+        .and(&raw.client_secret, Source::Inline)
+        .and(&raw.client_secret_file, Source::File)
+        .and(&raw.client_secret_env, Source::Variable)
+        .and(&raw.credentials_file, Source::Json);
+    let location = match (&id.given[..], &secret.given[..]) {
+        ([Source::Json(both)], [Source::Json(_)]) => Credentials::File(context.path(&both.value)),
+        ([Source::File(id)], [Source::File(secret)]) => Credentials::Files {
+            id: context.path(&id.value),
+            secret: context.path(&secret.value),
+        },
+        _ => Credentials::Elsewhere,
+    };
+    let id = self::id(id, &raw.location, context);
+    if let (Some(id), Field::Given(_)) = (&id, &raw.client_id) {
+        raw.show_as("client_id", id.as_str());
+    }
+    let secret = self::secret(secret, &raw.location, context);
+    (location, id, secret)
+}
+
+/// Reads the client's id. `client` is the location of its table.
+fn id(sources: Sources, client: &Location, context: &LoadContext<'_>) -> Option<ClientId> {
+    let source = only(sources, client, "client_id", context)?;
+    let text = match &source {
+        Source::Inline(text) => text.value.clone(),
+        Source::File(path) => file(path, context)?,
+        Source::Variable(name) => variable(name, context)?,
+        Source::Json(path) => Secret::from(both(path, context)?.client_id),
+    };
+    let location = source.location();
+    let remedy = "give the id that Collibra shows in Settings, OAuth applications";
+    let id = ClientId::parse(text.expose());
+    context.sound(id.map_err(|error| location.fault(error.to_string(), remedy)))
 }
 
 /// The byte order mark that may precede UTF-8 text (RFC 3629, section 6).
 pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Reads the client's secret. `client` is the location of its table.
-pub(super) fn secret(
-    sources: Sources,
-    client: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Secret> {
-    let source = only(sources, client, "client_secret", report)?;
-    let text = match &source.value {
+fn secret(sources: Sources, client: &Location, context: &LoadContext<'_>) -> Option<Secret> {
+    let source = only(sources, client, "client_secret", context)?;
+    let location = source.location();
+    let text = match &source {
         Source::Inline(text) => {
-            if source.location.in_file() {
-                report.warning(source.location.fault(
+            if location.in_file() {
+                context.warning(location.fault(
                     "the secret stands in the configuration, which is often copied and committed",
                     "keep it in a file and name that with `client_secret_file`",
                 ));
             }
-            Some(text.clone())
+            text.value.clone()
         }
-        Source::File(path) => secret_file(path, &source.location, context, report),
-        Source::Variable(name) => variable(name, &source.location, context, report),
+        Source::File(path) => secret_file(path, context)?,
+        Source::Variable(name) => variable(name, context)?,
         Source::Json(path) => {
-            let both = both(path, &source.location, context, report);
-            warn_if_readable_by_all(path, &source.location, context, report);
-            warn_if_copied(path, &source.location, context, report);
-            both.map(|credentials| Secret::from(credentials.client_secret))
+            let both = both(path, context);
+            warn_of_readers(path, context);
+            Secret::from(both?.client_secret)
         }
-    }?;
-    match Secret::parse(text.expose()) {
-        Ok(secret) => Some(secret),
-        Err(error) => {
-            report.fault(source.location.fault(
-                error.to_string(),
-                "give the secret that Collibra showed when the application was registered",
-            ));
-            None
-        }
-    }
-}
-
-/// Reads a file, including a line break at its end.
-pub(super) fn secret_in_file(
-    spanned: &Spanned<PathBuf>,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Secret> {
-    secret_file(&spanned.value, &spanned.location, context, report)
+    };
+    let remedy = "give the secret that Collibra showed when the application was registered";
+    let secret = Secret::parse(text.expose());
+    context.sound(secret.map_err(|error| location.fault(error.to_string(), remedy)))
 }
 
 /// Reads a file that other users should not be able to read.
-pub(super) fn secret_file(
-    path: &Path,
-    location: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Secret> {
-    let text = file(path, location, context, report);
-    warn_if_readable_by_all(path, location, context, report);
-    warn_if_copied(path, location, context, report);
+pub(super) fn secret_file(file: &Spanned<PathBuf>, context: &LoadContext<'_>) -> Option<Secret> {
+    let text = self::file(file, context);
+    warn_of_readers(file, context);
     text
 }
 
-/// Warns if systemd copied the file for the service (systemd.exec(5), Credentials).
-fn warn_if_copied(
-    path: &Path,
-    location: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) {
+/// Warns about a file with a secret that others can read, or that changes unseen.
+fn warn_of_readers(file: &Spanned<PathBuf>, context: &LoadContext<'_>) {
+    warn_if_readable_by_all(file, context);
+    // systemd copied it for the service (systemd.exec(5), Credentials)
     let own = (context.env)("CREDENTIALS_DIRECTORY");
-    let copies = [Some("/run/credentials"), own.as_deref()];
-    let path = context.path(path);
-    if copies
+    let mut copies = [Some("/run/credentials"), own.as_deref()]
         .into_iter()
-        .flatten()
-        .any(|folder| path.starts_with(folder))
-    {
-        report.warning(location.fault(
+        .flatten();
+    let path = context.path(&file.value);
+    if copies.any(|folder| path.starts_with(folder)) {
+        context.warning(file.location.fault(
             "systemd copies this file when the service starts: a rotated secret is not seen before the next start",
             "name the file itself, readable by the service's group, or restart the service after a rotation",
         ));
@@ -154,130 +171,92 @@ struct Both {
     client_secret: String,
 }
 
+/// Returns the one source of `key`; none or several are faults.
 fn only(
     sources: Sources,
     client: &Location,
-    what: &str,
-    report: &mut Report,
-) -> Option<Spanned<Source>> {
-    let mut given = sources.given.into_iter();
-    match (given.next(), given.next()) {
-        (Some(one), None) if !sources.faulty => Some(one),
-        (Some(one), Some(second)) => {
-            let keys: Vec<String> = [one, second]
-                .into_iter()
-                .chain(given)
-                .map(|source| source.location.fault("", "").key)
+    key: &str,
+    context: &LoadContext<'_>,
+) -> Option<Source> {
+    let Sources { given, faulty } = sources;
+    match given.len() {
+        0 if !faulty => {
+            let (key, remedy) = match (client.in_file(), key) {
+                (true, "client_id") => (
+                    key,
+                    "write `client_id_file`, `client_id_env` or `credentials_file`, or `client_id` itself",
+                ),
+                (true, _) => (
+                    key,
+                    "write `client_secret_file`, `client_secret_env` or `credentials_file`",
+                ),
+                (false, "client_id") => (
+                    key,
+                    "give --client-id or --client-id-file, or set COLLIBRA_CLIENT_ID",
+                ),
+                (false, _) => (
+                    "client_secret_file",
+                    "give --client-secret-file, or set COLLIBRA_CLIENT_SECRET",
+                ),
+            };
+            context.fault(client.child(key).fault("it is missing", remedy));
+            None
+        }
+        0 | 1 => given.into_iter().next().filter(|_| !faulty),
+        count => {
+            let keys = given
+                .iter()
+                .map(|source| source.location().fault("", "").key);
+            let keys: Vec<String> = keys
                 .map(|key| key.rsplit('.').next().unwrap_or_default().to_owned())
                 .collect();
-            report.fault(client.child(what).fault(
-                format!(
-                    "it is given {} times: {}",
-                    keys.len(),
-                    listed(keys.iter().map(String::as_str))
-                ),
-                "keep one of them",
-            ));
-            None
-        }
-        (None, _) if !sources.faulty => {
-            let remedy = match (&client.origin, what) {
-                (Origin::File(_), _) => format!(
-                    "write `{what}_file`, `{what}_env` or `credentials_file`{}",
-                    if what == "client_id" {
-                        ", or `client_id` itself"
-                    } else {
-                        ""
-                    }
-                ),
-                (_, "client_id") => {
-                    "give --client-id or --client-id-file, or set COLLIBRA_CLIENT_ID".into()
-                }
-                _ => "give --client-secret-file, or set COLLIBRA_CLIENT_SECRET".into(),
-            };
-            let what = if client.in_file() || what == "client_id" {
-                what
-            } else {
-                "client_secret_file"
-            };
-            report.fault(client.child(what).fault("it is missing", remedy));
-            None
-        }
-        _ => None,
-    }
-}
-
-pub(super) fn file(
-    path: &Path,
-    location: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Secret> {
-    match read(path, location, context, report) {
-        Ok(text) => Some(Secret::from(text.to_string())),
-        Err(problem) => {
-            let remedy = context.file_remedy("name a file that this user can read");
-            report.fault(location.fault(problem, remedy));
+            let keys = listed(keys.iter().map(String::as_str));
+            let problem = format!("it is given {count} times: {keys}");
+            context.fault(client.child(key).fault(problem, "keep one of them"));
             None
         }
     }
 }
 
-pub(super) fn variable(
-    name: &str,
-    location: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Secret> {
-    let value = (context.env)(name);
-    if value.is_none() {
-        report.fault(location.fault(
+/// Reads a small file as text.
+pub(super) fn file(file: &Spanned<PathBuf>, context: &LoadContext<'_>) -> Option<Secret> {
+    context.sound(read(file, context).map_err(|problem| {
+        let remedy = context.file_remedy("name a file that this user can read");
+        file.location.fault(problem, remedy)
+    }))
+}
+
+/// Reads a variable.
+pub(super) fn variable(name: &Spanned<String>, context: &LoadContext<'_>) -> Option<Secret> {
+    let value = (context.env)(&name.value).map(Secret::from);
+    context.sound(value.ok_or_else(|| {
+        name.location.fault(
             "the environment variable that it names is not set",
             "set it, or write the name of another; the name only, without `$`",
-        ));
-    }
-    value.map(Secret::from)
+        )
+    }))
 }
 
-fn both(
-    path: &Path,
-    location: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Both> {
+fn both(file: &Spanned<PathBuf>, context: &LoadContext<'_>) -> Option<Both> {
     const REMEDY: &str = "it should be JSON: {\"client_id\": \"…\", \"client_secret\": \"…\"}";
-    let text = match read(path, location, context, report) {
-        Ok(text) => text,
-        Err(problem) => {
-            let remedy = context.file_remedy("name a file that this user can read");
-            report.fault(location.fault(problem, remedy));
-            return None;
-        }
-    };
+    let text = self::file(file, context)?;
     // the parser's own message may quote its input
-    let problem = match serde_json::from_str(&text) {
-        Ok(credentials) => return Some(credentials),
-        Err(error) if error.is_data() => {
+    context.sound(serde_json::from_str(text.expose()).map_err(|error| {
+        let problem = if error.is_data() {
             "the file lacks client_id or client_secret, or has one that is no string".to_owned()
-        }
-        Err(error) => format!(
-            "the file is not JSON: see its line {}, column {}",
-            error.line(),
-            error.column()
-        ),
-    };
-    report.fault(location.fault(problem, REMEDY));
-    None
+        } else {
+            let (line, column) = (error.line(), error.column());
+            format!("the file is not JSON: see its line {line}, column {column}")
+        };
+        file.location.fault(problem, REMEDY)
+    }))
 }
 
 /// Reads a small file as text. Removes and reports a byte order mark, which some editors add.
-pub(super) fn read(
-    path: &Path,
-    location: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Result<Zeroizing<String>, String> {
-    let path = context.to_read(path).map_err(|unfit| unfit.to_string())?;
+fn read(file: &Spanned<PathBuf>, context: &LoadContext<'_>) -> Result<Secret, String> {
+    let path = context
+        .to_read(&file.value)
+        .map_err(|unfit| unfit.to_string())?;
     let mut text = Zeroizing::new(String::new());
     let length = std::fs::File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
@@ -287,34 +266,36 @@ pub(super) fn read(
     }
     if text.starts_with(BYTE_ORDER_MARK) {
         text.drain(..BYTE_ORDER_MARK.len_utf8());
-        report.warning(location.fault(
+        context.warning(file.location.fault(
             "the file begins with a byte order mark, which is cut",
             "write it as UTF-8 without one",
         ));
     }
-    Ok(text)
+    Ok(Secret::from(text.to_string()))
+}
+
+pub(super) const CA_REMEDY: &str = "name a PEM file with your authority's certificate";
+
+/// Reads the certificates of authorities in a file.
+pub(super) fn ca_file(
+    spanned: &Spanned<PathBuf>,
+    remedy: &str,
+    context: &LoadContext<'_>,
+) -> Option<CaFile> {
+    let read = CaFile::read(&context.readable(spanned, remedy)?);
+    context.sound(read.map_err(|error| {
+        let remedy = context.file_remedy(remedy);
+        spanned.location.fault(error.reason.to_string(), remedy)
+    }))
 }
 
 /// Warns if every user can read a file with a secret.
-#[cfg(unix)]
-pub(super) fn warn_if_readable_by_all(
-    path: &Path,
-    location: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) {
-    use std::os::unix::fs::PermissionsExt;
-
-    let others_may_read = std::fs::metadata(context.path(path))
-        .is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
-    if others_may_read {
-        report.warning(location.fault(
+pub(super) fn warn_if_readable_by_all(file: &Spanned<PathBuf>, context: &LoadContext<'_>) {
+    let metadata = std::fs::metadata(context.path(&file.value));
+    if metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
+        context.warning(file.location.fault(
             "every user of this machine can read the file",
             "chmod o-r it; for a mounted Kubernetes secret set defaultMode: 0440 and an fsGroup",
         ));
     }
-}
-
-#[cfg(not(unix))]
-pub(super) fn warn_if_readable_by_all(_: &Path, _: &Location, _: &LoadContext<'_>, _: &mut Report) {
 }

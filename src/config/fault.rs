@@ -37,8 +37,8 @@ pub enum Origin {
 /// All faults of a configuration, at least one, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
-    faults: Vec<Fault>,
-    files: Files,
+    pub(super) faults: Vec<Fault>,
+    pub(super) files: Files,
 }
 
 impl Faults {
@@ -70,49 +70,8 @@ impl Faults {
     }
 }
 
-/// Collects faults and warnings while a configuration is read.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    pub(super) faults: Vec<Fault>,
-    pub(super) warnings: Vec<Fault>,
-}
-
-impl Report {
-    /// Adds a fault; [`Report::conclude`] drops duplicates.
-    pub(super) fn fault(&mut self, fault: Fault) {
-        self.faults.push(fault);
-    }
-
-    /// Adds a warning; [`Report::conclude`] drops duplicates.
-    pub(super) fn warning(&mut self, warning: Fault) {
-        self.warnings.push(warning);
-    }
-
-    /// Returns whether there is a fault at or below `key`.
-    pub(super) fn blames(&self, key: &str) -> bool {
-        self.faults.iter().any(|fault| {
-            let rest = fault.key.strip_prefix(key);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
-    }
-
-    /// Returns the warnings, or the faults if there are any; `files` are the files that were read.
-    pub(super) fn conclude(mut self, files: &Files) -> Result<Vec<Fault>, Faults> {
-        in_order(&mut self.faults);
-        in_order(&mut self.warnings);
-        if self.faults.is_empty() {
-            Ok(self.warnings)
-        } else {
-            Err(Faults {
-                faults: self.faults,
-                files: files.clone(),
-            })
-        }
-    }
-}
-
 /// Sorts faults in the order of the file and drops duplicates.
-fn in_order(faults: &mut Vec<Fault>) {
+pub(super) fn in_order(faults: &mut Vec<Fault>) {
     faults.sort_by_key(|fault| (fault.origin.clone(), fault.line));
     let mut seen = HashSet::with_capacity(faults.len());
     let is_new: Vec<bool> = faults.iter().map(|fault| seen.insert(fault)).collect();
@@ -172,18 +131,17 @@ mod tests {
             problem: "wrong".to_owned(),
             remedy: "write another".to_owned(),
         };
-        let mut report = Report::default();
-        for (line, key) in [
+        let mut faults = [
             (Some(2), "c"),
             (Some(1), "b"),
             (Some(1), "a"),
             (Some(1), "b"),
             (None, "d"),
             (Some(2), "b"),
-        ] {
-            report.fault(fault(line, key));
-            report.warning(fault(line, key));
-        }
+        ]
+        .map(|(line, key)| fault(line, key))
+        .to_vec();
+        in_order(&mut faults);
         let expected = [
             fault(None, "d"),
             fault(Some(1), "b"),
@@ -191,7 +149,6 @@ mod tests {
             fault(Some(2), "c"),
             fault(Some(2), "b"),
         ];
-        let faults = report.conclude(&Files::default()).unwrap_err();
-        assert_eq!(faults.faults, expected);
+        assert_eq!(faults, expected);
     }
 }

@@ -7,29 +7,19 @@
 //! machine itself. An empty variable counts as unset.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use url::Url;
+use url::{Host, Url};
 
-use super::credentials;
-use super::fault::{Fault, Origin, Report};
-use super::instance::is_loopback;
+use super::context::LoadContext;
 use super::location::{Field, Location, Spanned};
-use super::parse::LoadContext;
+use super::value::REDACTED;
+use super::{credentials, tables};
 use crate::outgoing::tunnel::{InvalidProxy, Proxy};
 use crate::secret::Secret;
 
 /// The value for no proxy.
 const DIRECT: &str = "direct";
 const REMEDY: &str = "write one like \"http://proxy.corp:3128\", or \"direct\" for none";
-
-/// An instance's keys for its forward proxies.
-#[derive(Debug)]
-pub(super) struct Keys {
-    pub(super) proxy: Field<Secret>,
-    pub(super) token_proxy: Field<Secret>,
-    pub(super) credentials_file: Field<PathBuf>,
-}
 
 /// The forward proxies of an instance.
 #[derive(Debug, Default)]
@@ -42,24 +32,44 @@ pub(super) struct Proxies {
 
 /// Parses both.
 pub(super) fn parse(
-    keys: Keys,
+    raw: &tables::Instance,
     url: Option<&Url>,
     context: &LoadContext<'_>,
-    report: &mut Report,
 ) -> Proxies {
-    let credentials = keys
-        .credentials_file
-        .given()
-        .and_then(|spanned| read(spanned, context, report));
-    let environment = url.and_then(|url| from_environment(url, context.env, report));
+    let file = raw.proxy_credentials_file.given();
+    let credentials = file.and_then(|file| {
+        let text = credentials::file(file, context);
+        credentials::warn_if_readable_by_all(file, context);
+        Some((text?, &file.location))
+    });
+    let environment = url.and_then(|url| from_environment(url, context));
     let mut used = false;
-    let mut one = |key| of_key(key, &credentials, &environment, &mut used, report);
-    let proxies = Proxies {
-        api: one(keys.proxy),
-        token: one(keys.token_proxy),
+    let mut one = |name: &str, key: &Field<Secret>| {
+        let named = match key {
+            Field::Absent => return show(raw, name, environment.clone()),
+            Field::Given(spanned) if spanned.value.expose().trim() == DIRECT => {
+                return show(raw, name, None);
+            }
+            Field::Given(spanned) => named(spanned, context),
+            Field::Faulty => None,
+        };
+        used |= !named.as_ref().is_some_and(Proxy::has_credentials);
+        let proxy = show(raw, name, Some(named?))?;
+        match &credentials {
+            Some((text, location)) if !proxy.has_credentials() => {
+                let remedy = "the file should hold one line, user:password";
+                let with = proxy.with_credentials(text.expose());
+                context.sound(with.map_err(|error| location.fault(error.to_string(), remedy)))
+            }
+            _ => Some(proxy),
+        }
     };
-    if let Some(Spanned { location, .. }) = credentials.filter(|_| !used) {
-        report.fault(location.fault(
+    let proxies = Proxies {
+        api: one("proxy", &raw.proxy),
+        token: one("token_proxy", &raw.token_proxy),
+    };
+    if let Some((_, location)) = credentials.filter(|_| !used) {
+        context.fault(location.fault(
             "neither proxy nor token_proxy names a proxy that lacks credentials",
             "name one without credentials in its URL, or leave this key out",
         ));
@@ -67,85 +77,44 @@ pub(super) fn parse(
     proxies
 }
 
-/// The proxy from `key`, or else `environment`.
-fn of_key(
-    key: Field<Secret>,
-    credentials: &Option<Spanned<Secret>>,
-    environment: &Option<Proxy>,
-    used: &mut bool,
-    report: &mut Report,
-) -> Option<Proxy> {
-    let spanned = match key {
-        Field::Absent => return environment.clone(),
-        Field::Faulty => {
-            *used = true;
-            return None;
-        }
-        Field::Given(spanned) => spanned,
-    };
-    if spanned.value.expose().trim() == DIRECT {
-        return None;
-    }
-    let proxy = match Proxy::parse(spanned.value.expose()) {
-        Ok(proxy) => proxy,
-        Err(problem) => {
-            *used = true;
-            report.fault(spanned.location.fault(problem.to_string(), REMEDY));
-            return None;
-        }
-    };
+/// The proxy that a key names.
+fn named(spanned: &Spanned<Secret>, context: &LoadContext<'_>) -> Option<Proxy> {
+    let proxy = Proxy::parse(spanned.value.expose());
+    let proxy = proxy.map_err(|problem| spanned.location.fault(problem.to_string(), REMEDY));
+    let proxy = context.sound(proxy)?;
     if proxy.has_credentials() {
-        report.warning(spanned.location.fault(
+        context.warning(spanned.location.fault(
             "the proxy's password stands in the configuration, which is often copied and committed",
             "keep user:password in a file and name that with `proxy_credentials_file`",
         ));
-        return Some(proxy);
     }
-    *used = true;
-    let Some(Spanned { value, location }) = credentials else {
-        return Some(proxy);
-    };
-    match proxy.with_credentials(value.expose()) {
-        Ok(proxy) => Some(proxy),
-        Err(problem) => {
-            let remedy = "the file should hold one line, user:password";
-            report.fault(location.fault(problem.to_string(), remedy));
-            None
-        }
-    }
+    Some(proxy)
 }
 
-fn read(
-    spanned: Spanned<PathBuf>,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Spanned<Secret>> {
-    let Spanned {
-        value: path,
-        location,
-    } = spanned;
-    let read = credentials::read(&path, &location, context, report);
-    credentials::warn_if_readable_by_all(&path, &location, context, report);
-    match read {
-        Ok(text) => Some(Spanned {
-            value: Secret::from(text.to_string()),
-            location,
-        }),
-        Err(problem) => {
-            let remedy = context.file_remedy("name a file that this user can read");
-            report.fault(location.fault(problem, remedy));
-            None
-        }
+/// Shows `proxy` without its credentials, as the value of `key`.
+fn show(raw: &tables::Instance, key: &str, proxy: Option<Proxy>) -> Option<Proxy> {
+    let shown = match &proxy {
+        None => DIRECT.to_owned(),
+        Some(proxy) if proxy.has_credentials() => format!("http://{REDACTED}@{proxy}"),
+        Some(proxy) => format!("http://{proxy}"),
+    };
+    raw.show_as(key, shown);
+    proxy
+}
+
+/// Returns whether the host is this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
+        None => false,
     }
 }
 
 /// The environment's proxy for `url`.
-fn from_environment(
-    url: &Url,
-    env: &dyn Fn(&str) -> Option<String>,
-    report: &mut Report,
-) -> Option<Proxy> {
-    let set = |name: &str| env(name).filter(|value| !value.trim().is_empty());
+fn from_environment(url: &Url, context: &LoadContext<'_>) -> Option<Proxy> {
+    let set = |name: &str| (context.env)(name).filter(|value| !value.trim().is_empty());
     let own = if url.scheme() == "https" {
         ["https_proxy", "HTTPS_PROXY"]
     } else {
@@ -169,18 +138,10 @@ fn from_environment(
     match parsed {
         Ok(proxy) => Some(proxy),
         Err(problem) => {
-            report.warning(Fault {
-                origin: Origin::Environment,
-                ..Location {
-                    origin: Origin::Environment,
-                    key: name.to_owned(),
-                    line: None,
-                }
-                .fault(
-                    format!("{problem}; it is not used"),
-                    "name an http:// proxy, or write `proxy = \"direct\"` in [instance.NAME]",
-                )
-            });
+            context.warning(Location::variable(name).fault(
+                format!("{problem}; it is not used"),
+                "name an http:// proxy, or write `proxy = \"direct\"` in [instance.NAME]",
+            ));
             None
         }
     }

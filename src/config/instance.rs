@@ -1,21 +1,20 @@
 //! `[instance.NAME]`: one Collibra environment.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use url::{Host, Url};
 
-use super::credentials::warn_if_readable_by_all;
-use super::fault::{Fault, Report};
+use super::context::LoadContext;
+use super::credentials::{CA_REMEDY, ca_file, warn_if_readable_by_all};
+use super::fault::Fault;
+use super::forward::{self, is_loopback};
 use super::location::{Field, Location, Spanned};
-use super::parse::LoadContext;
-use super::{forward, raw};
+use super::tables;
 use crate::clock::{Clock, SystemClock};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel;
-use crate::tls::{CaFile, Identity, Reason};
+use crate::tls::{Identity, Reason};
 use crate::upstream::Instance;
 
 /// An instance, and its settings for the token requests of its clients.
@@ -26,62 +25,42 @@ pub(super) struct Parsed {
     pub(super) token_proxy: Option<tunnel::Proxy>,
 }
 
-const TOKEN_PATH: &str = "/rest/oauth/v2/token";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-const RESOLVE_TTL_MAX: Duration = Duration::from_secs(30);
 const URL_REMEDY: &str = "write the whole of it, like \"https://acme.collibra.com\"";
 
 /// Parses an instance.
-pub(super) fn parse(
-    raw: raw::Instance,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Parsed> {
-    let allow_insecure = raw.allow_insecure.or(false);
-    let url = match raw.url {
-        Field::Given(spanned) => base(&spanned, allow_insecure, report),
+pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option<Parsed> {
+    let allow_insecure = raw.allow_insecure(context);
+    let url = match &raw.url {
+        Field::Given(spanned) => base(spanned, allow_insecure, context),
         Field::Faulty => None,
         Field::Absent => {
-            let location = raw.location.child("url");
+            let location = raw.at("url");
             let remedy = if location.in_file() {
                 URL_REMEDY
             } else {
                 "give --upstream with it, set COLLIBRA_URL, or name a file with --config"
             };
-            report.fault(location.fault("the instance's address is missing", remedy));
+            context.fault(location.fault("the instance's address is missing", remedy));
             None
         }
     };
-    let token_path = match raw.token_path.given() {
-        Some(spanned) => token_path(&spanned, report),
-        None => Some(TOKEN_PATH.to_owned()),
-    };
-    let ca_file = raw.ca_file.given();
-    let ca_file = ca_file.and_then(|spanned| self::ca_file(&spanned, context, report));
-    let pair = (raw.client_cert_file, raw.client_key_file);
-    let identity = identity(pair, context, report);
-    let proxies = forward::Keys {
-        proxy: raw.proxy,
-        token_proxy: raw.token_proxy,
-        credentials_file: raw.proxy_credentials_file,
-    };
+    let token_path = raw.token_path(context);
+    let authorities = raw.ca_file.given();
+    let authorities = authorities.and_then(|spanned| ca_file(spanned, CA_REMEDY, context));
+    let identity = identity(&raw.client_cert_file, &raw.client_key_file, context);
     let address = raw.address.given();
     // with `address` there is no forward proxy, so the environment's is ignored
     let by_environment = url.as_ref().filter(|_| address.is_none());
-    let proxies = forward::parse(proxies, by_environment, context, report);
-    let address = address.and_then(|spanned| {
-        let fault = address_fault(&spanned, url.as_ref(), allow_insecure, &proxies);
-        let is_sound = fault.is_none();
-        fault.into_iter().for_each(|fault| report.fault(fault));
-        is_sound.then_some(spanned.value)
-    });
-    let connect_timeout = raw.connect_timeout.above_zero_or(CONNECT_TIMEOUT, report);
-    let idle_timeout = raw.idle_timeout.or(Duration::ZERO);
-    let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
-    let resolve_ttl_max = raw.resolve_ttl_max.above_zero_or(RESOLVE_TTL_MAX, report);
+    let proxies = forward::parse(raw, by_environment, context);
+    let fault =
+        address.and_then(|spanned| address_fault(spanned, url.as_ref(), allow_insecure, &proxies));
+    fault.into_iter().for_each(|fault| context.fault(fault));
+    let connect_timeout = raw.connect_timeout(context);
+    let idle_timeout = raw.idle_timeout(context);
+    let header_timeout = raw.header_timeout(context);
+    let resolve_ttl_max = raw.resolve_ttl_max(context);
 
-    let (url, token_path) = (url?, token_path?);
+    let url = url?;
     let mut token_url = url.clone();
     token_url.set_path(&token_path);
     let host = match url.host()? {
@@ -89,24 +68,27 @@ pub(super) fn parse(
         Host::Ipv4(ip) => ip.to_string(),
         Host::Ipv6(ip) => ip.to_string(),
     };
+    let instance = Instance {
+        name: raw.name.clone(),
+        tls: url.scheme() == "https",
+        host,
+        port: url.port_or_known_default()?,
+        authority: authority(&url)?,
+        token_path: token_url.path().to_owned(),
+        ca_file: authorities,
+        identity,
+        proxy: proxies.api,
+        address: address.map_or_else(Vec::new, |spanned| spanned.value.clone()),
+        http2: raw.http2(context),
+        connect_timeout,
+        idle_timeout: (!idle_timeout.is_zero()).then_some(idle_timeout),
+        header_timeout,
+        resolve_ttl_max,
+    };
+    raw.show_as("url", instance.origin());
+    raw.show_as("token_path", &*instance.token_path);
     Some(Parsed {
-        instance: Arc::new(Instance {
-            name: raw.name,
-            tls: url.scheme() == "https",
-            host,
-            port: url.port_or_known_default()?,
-            authority: authority(&url)?,
-            token_path: token_url.path().to_owned(),
-            ca_file,
-            identity,
-            proxy: proxies.api,
-            address: address.unwrap_or_default(),
-            http2: raw.http2.or(true),
-            connect_timeout,
-            idle_timeout: (!idle_timeout.is_zero()).then_some(idle_timeout),
-            header_timeout,
-            resolve_ttl_max,
-        }),
+        instance: Arc::new(instance),
         token_url,
         token_proxy: proxies.token,
     })
@@ -138,90 +120,60 @@ fn address_fault(
 
 /// Reads the client certificate, if one is configured.
 fn identity(
-    (cert, key): (Field<PathBuf>, Field<PathBuf>),
+    cert: &Field<PathBuf>,
+    key: &Field<PathBuf>,
     context: &LoadContext<'_>,
-    report: &mut Report,
 ) -> Option<Identity> {
     let lone = |spanned: &Spanned<PathBuf>, other: &str| {
         let remedy = format!("name the other in {other}, or leave both out");
         let problem = "a certificate is of use with its key only";
-        spanned.location.fault(problem, remedy)
+        context.fault(spanned.location.fault(problem, remedy));
     };
-    let (cert, key) = match (cert, key) {
-        (Field::Given(cert), Field::Given(key)) => (cert, key),
-        (Field::Given(cert), Field::Absent) => {
-            report.fault(lone(&cert, "client_key_file"));
-            return None;
-        }
-        (Field::Absent, Field::Given(key)) => {
-            report.fault(lone(&key, "client_cert_file"));
-            return None;
-        }
-        _ => return None,
-    };
+    match (cert, key) {
+        (Field::Given(cert), Field::Absent) => lone(cert, "client_key_file"),
+        (Field::Absent, Field::Given(key)) => lone(key, "client_cert_file"),
+        _ => {}
+    }
+    let (cert, key) = (cert.given()?, key.given()?);
     const REMEDY: &str = "name a PEM file with your certificate, and one with its key";
-    let cert_path = context.readable(&cert, REMEDY, report);
-    let key_path = context.readable(&key, REMEDY, report);
+    let cert_path = context.readable(cert, REMEDY);
+    let key_path = context.readable(key, REMEDY);
     let (cert_path, key_path) = (cert_path?, key_path?);
-    warn_if_readable_by_all(&key.value, &key.location, context, report);
-    match Identity::read(&cert_path, &key_path) {
-        Ok(identity) => {
-            let now = SystemClock.wall();
-            if identity.expires().is_some_and(|end| end <= now) {
-                report.warning(cert.location.fault(
-                    "the certificate has expired: the instance will not accept it",
-                    "renew it; the new one is taken over as soon as the file has it",
-                ));
-            }
-            Some(identity)
-        }
-        Err(error) => {
-            let of_key = error.path.as_ref() == Some(&key_path);
-            let same_file = key_path == cert_path;
-            let location = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
-                key.location
-            } else {
-                cert.location
-            };
-            let remedy = context.file_remedy(REMEDY);
-            report.fault(location.fault(error.reason.to_string(), remedy));
-            None
-        }
+    warn_if_readable_by_all(key, context);
+    let identity = Identity::read(&cert_path, &key_path).map_err(|error| {
+        let of_key = error.path.as_ref() == Some(&key_path);
+        let same_file = key_path == cert_path;
+        let location = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
+            &key.location
+        } else {
+            &cert.location
+        };
+        location.fault(error.reason.to_string(), context.file_remedy(REMEDY))
+    });
+    let identity = context.sound(identity)?;
+    if identity
+        .expires()
+        .is_some_and(|end| end <= SystemClock.wall())
+    {
+        context.warning(cert.location.fault(
+            "the certificate has expired: the instance will not accept it",
+            "renew it; the new one is taken over as soon as the file has it",
+        ));
     }
-}
-
-/// Reads the certificates in a file.
-pub(super) fn ca_file(
-    spanned: &Spanned<PathBuf>,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<CaFile> {
-    const REMEDY: &str = "name a PEM file with your authority's certificate";
-    let read = CaFile::read(&context.readable(spanned, REMEDY, report)?);
-    if let Err(error) = &read {
-        let remedy = context.file_remedy(REMEDY);
-        report.fault(spanned.location.fault(error.reason.to_string(), remedy));
-    }
-    read.ok()
+    Some(identity)
 }
 
 /// Parses the instance's URL: a scheme, a host and an optional port, nothing else.
-fn base(spanned: &Spanned<String>, allow_insecure: bool, report: &mut Report) -> Option<Url> {
-    match validate_url(&spanned.value, allow_insecure, &spanned.location) {
-        Ok(url) => {
-            if url.scheme() == "http" && !is_loopback(&url) {
-                report.warning(spanned.location.fault(
-                    "the secret and the token travel to this host unencrypted",
-                    "write https:// outside of tests",
-                ));
-            }
-            Some(url)
-        }
-        Err(fault) => {
-            report.fault(fault);
-            None
-        }
+fn base(spanned: &Spanned<String>, allow_insecure: bool, context: &LoadContext<'_>) -> Option<Url> {
+    let url = validate_url(&spanned.value, allow_insecure, &spanned.location);
+    let url = context.sound(url)?;
+    if url.scheme() == "http" && !is_loopback(&url) {
+        context.warning(spanned.location.fault(
+            "the secret and the token travel to this host unencrypted",
+            "write https:// outside of tests",
+        ));
     }
+    Some(url)
 }
 
 fn validate_url(text: &str, allow_insecure: bool, location: &Location) -> Result<Url, Fault> {
@@ -258,40 +210,12 @@ fn validate_url(text: &str, allow_insecure: bool, location: &Location) -> Result
     Ok(url)
 }
 
-/// Returns whether the host is this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
-        None => false,
-    }
-}
-
 fn authority(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     Some(match url.port() {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     })
-}
-
-fn token_path(spanned: &Spanned<String>, report: &mut Report) -> Option<String> {
-    let path = &spanned.value;
-    let problem = if !path.starts_with('/') {
-        "it does not begin with a slash"
-    } else if path.starts_with("//") || path.len() == 1 {
-        "this is not the path of a token endpoint"
-    } else if !path.chars().all(|c| c.is_ascii_graphic()) || path.contains(['?', '#', '\\']) {
-        "it has a character that a path cannot have"
-    } else {
-        return Some(path.clone());
-    };
-    report.fault(spanned.location.fault(
-        problem,
-        format!("write a path like \"{TOKEN_PATH}\", or leave the key out"),
-    ));
-    None
 }
 
 #[cfg(test)]

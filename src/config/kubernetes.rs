@@ -3,65 +3,60 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::fault::Report;
+use super::context::LoadContext;
+use super::declare::only;
 use super::location::{Field, Location};
-use super::parse::LoadContext;
-use super::raw;
+use super::tables;
 use crate::store::kubernetes::Config;
 use crate::store::kubernetes::access::{self, Access, Problem};
 
-/// The default name of the Secret.
-const SECRET: &str = "collibra-auth-proxy-token";
-
-/// The default name of the Lease.
-const LEASE: &str = "collibra-auth-proxy-token";
+/// The default name of the Secret and of the Lease.
+const NAME: &str = "collibra-auth-proxy-token";
 
 const NAME_REMEDY: &str = "write lower-case letters, digits, `-` and `.`, up to 253";
 
 const NAMESPACE_REMEDY: &str = "write lower-case letters, digits and `-`, up to 63";
 
 /// Parses the store's settings. `None` only if a fault was reported.
-pub(super) fn parse(
-    raw: raw::Store,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Config> {
-    let mut name = |field: Field<String>, default: &str| {
-        field.sound_or(
-            default.to_owned(),
-            |name| access::is_name(name),
-            "no object can have this name",
-            NAME_REMEDY,
-            report,
-        )
+pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Config> {
+    let name = |field: &Field<String>| {
+        let is_name = |name: &String| access::is_name(name);
+        let check = only(is_name, "no object can have this name", NAME_REMEDY);
+        field.settle(NAME.to_owned(), check, context)
     };
-    let secret = name(raw.secret, SECRET);
-    let lease = name(raw.lease, LEASE);
-    let given = matches!(raw.namespace, Field::Given(_) | Field::Faulty);
-    let namespace = raw.namespace.sound_or(
-        "default".to_owned(),
-        |name| access::is_namespace(name),
-        "no namespace can have this name",
-        NAMESPACE_REMEDY,
-        report,
+    let (secret, lease) = (name(&raw.secret), name(&raw.lease));
+    let namespace = raw.namespace.checked(
+        only(
+            |name: &String| access::is_namespace(name),
+            "no namespace can have this name",
+            NAMESPACE_REMEDY,
+        ),
+        context,
     );
-    let (location, access) = access(raw.kubeconfig, &raw.location, context);
+    let (location, access) = access(&raw.kubeconfig, &raw.location, context);
     let access = match access? {
         Ok(access) => access,
         Err(problem) => {
-            report.fault(location.fault(problem.to_string(), remedy(&problem)));
+            context.fault(location.fault(problem.to_string(), remedy(&problem)));
             return None;
         }
     };
     if access.is_unverified() {
-        report.warning(location.fault(
+        context.warning(location.fault(
             "the kubeconfig file says insecure-skip-tls-verify: whoever is on the way to the API server can be it, and gets this user's token",
             "name the server's authority there",
         ));
     }
-    let own = access.namespace().to_owned();
+    let namespace = namespace.unwrap_or_else(|| access.namespace().to_owned());
+    for (key, name) in [
+        ("namespace", &namespace),
+        ("secret", &secret),
+        ("lease", &lease),
+    ] {
+        raw.show_as(key, &**name);
+    }
     Some(Config {
-        namespace: if given { namespace } else { own },
+        namespace,
         access,
         secret,
         lease,
@@ -71,7 +66,7 @@ pub(super) fn parse(
 /// The access to the API server, from the configured file, the pod's service account or
 /// `KUBECONFIG`, and its source. `None` only if a fault was reported.
 fn access(
-    kubeconfig: Field<PathBuf>,
+    kubeconfig: &Field<PathBuf>,
     store: &Location,
     context: &LoadContext<'_>,
 ) -> (Location, Option<Result<Access, Problem>>) {
@@ -81,7 +76,7 @@ fn access(
         Field::Given(spanned) => {
             let path = to_read(&spanned.value).map_err(access::unreadable);
             let access = path.and_then(|path| access::kubeconfig(&[path]));
-            (spanned.location, Some(access))
+            (spanned.location.clone(), Some(access))
         }
         Field::Absent => {
             let found = access::find(context.env, to_read);

@@ -1,227 +1,174 @@
 //! `[listener.NAME]`: an address that accepts apps' connections.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::fault::Report;
-use super::location::{Field, Location, Spanned};
+use super::context::LoadContext;
+use super::listener_forward::{self, Targets};
+use super::location::{Field, Location};
 use super::names::Names;
-use super::parse::{LoadContext, reference};
-use super::{Client, authority, instance, listener_forward, listener_tls, raw};
-use crate::local_authority::Authority;
+use super::value::ListenerMode;
+use super::{authority, listener_tls, tables};
 use crate::proxy::config::{ANY_HOST, Listener, Route};
 use crate::socket::Address;
 
-/// The address of the default listener.
-pub(super) const DEFAULT_ADDRESS: SocketAddr =
-    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_HEADER_BYTES: u32 = 65_536;
-const MIN_BODY_RATE: u32 = 240;
-const MAX_CONNECTIONS: u32 = 10_000;
-
-/// The names that a listener may refer to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Targets<'a> {
-    /// The names of all clients.
-    pub(super) clients: &'a Names,
-    /// The names of all apps.
-    pub(super) apps: &'a Names,
-    /// The clients that were parsed.
-    pub(super) parsed: &'a BTreeMap<Arc<str>, Client>,
-    /// The instances that were parsed.
-    pub(super) instances: &'a BTreeMap<Arc<str>, instance::Parsed>,
-    /// The local authority, if there is one.
-    pub(super) authority: Option<&'a Authority>,
-}
 
 /// Returns whether a listener needs the local authority.
-pub(super) fn uses_authority(raw: &raw::Listener) -> bool {
-    let is_forward = matches!(&raw.mode, Field::Given(spanned) if spanned.value == "forward");
-    is_forward || matches!(&raw.tls, Some(raw::ListenerTls::Word(_)))
+pub(super) fn uses_authority(raw: &tables::Listener) -> bool {
+    is_forward(raw) || !raw.tls.word.is_absent()
 }
 
-/// Parses a listener whose address is already parsed; `forward` is where it says that it is a
-/// forward proxy, if it does.
+fn is_forward(raw: &tables::Listener) -> bool {
+    let mode = raw.mode.given().map(|spanned| spanned.value);
+    mode == Some(ListenerMode::Forward)
+}
+
+/// Parses a listener. `address` is its resolved address.
 pub(super) fn parse(
-    raw: raw::Listener,
-    forward: Option<Location>,
+    raw: &tables::Listener,
+    address: Option<Address>,
     targets: Targets<'_>,
     context: &LoadContext<'_>,
-    report: &mut Report,
 ) -> Option<Listener> {
-    if let Some(mode) = &forward {
-        listener_forward::check(&raw, mode, report);
+    let is_forward = is_forward(raw);
+    if is_forward {
+        listener_forward::check(raw, context);
     }
     // a forward listener's clients are those of the instances
-    let is_by_host = forward.is_some() && matches!(raw.client, Field::Absent);
-    let client = if is_by_host {
-        None
-    } else {
-        reference(raw.client, &raw.location, "client", targets.clients, report)
+    let client = match is_forward && raw.client.is_absent() {
+        true => None,
+        false => targets
+            .clients
+            .find_one(&raw.client, &raw.location, context),
     };
-    let routes = routes(raw.routes, targets.clients, report);
-    let app = match raw.app {
-        Field::Absent => None,
-        given => reference(given, &raw.location, "app", targets.apps, report),
-    };
-    let is_a_socket =
-        matches!(&raw.address, Field::Given(spanned) if spanned.value.tcp().is_none());
+    let routes = routes(&raw.route, targets.clients, context);
+    let app = targets.apps.find(&raw.app, context);
+    let is_a_socket = address
+        .as_ref()
+        .is_some_and(|address| address.tcp().is_none());
     if app.is_some() && !is_a_socket {
-        report.warning(raw.location.child("app").fault(
+        context.warning(raw.at("app").fault(
             "whoever reaches this port is taken for this app",
             "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
         ));
     }
     let has_apps = !targets.apps.all().is_empty();
-    let mut reach = None;
-    let address = match raw.address {
-        Field::Given(spanned) => {
-            let is_local = spanned.value.is_local();
-            let is_allowed = raw.allow_unauthenticated.or(false);
-            if !is_local && !has_apps && is_allowed && spanned.location.in_environment() {
-                report.warning(spanned.location.fault(
-                    "every program that reaches this port calls Collibra with the token",
-                    "publish it to this machine only, like docker run --publish \
-                     127.0.0.1:8080:8080, or use a configuration file with [app.NAME]",
-                ));
-            }
-            if !is_local && !has_apps && !is_allowed {
-                let apps = if spanned.location.in_file() {
-                    ", add [app.NAME] so that callers must say who they are"
-                } else {
-                    ""
-                };
-                report.fault(spanned.location.fault(
-                    "whoever reaches this port calls Collibra with the token, and it is open \
-                     beyond this machine",
-                    format!(
-                        "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
-                        spanned.location.setting("allow_unauthenticated", "true")
-                    ),
-                ));
-            }
-            reach = Some((is_local, spanned.location));
-            Some(spanned.value)
-        }
-        Field::Faulty => None,
-        Field::Absent => {
-            report.fault(raw.location.child("address").fault(
-                "the address to listen on is missing",
-                format!("write `address = \"{DEFAULT_ADDRESS}\"`"),
+    let is_local = address.as_ref().is_none_or(Address::is_local);
+    let is_open = !is_local && !has_apps;
+    let is_allowed = raw.allow_unauthenticated(context);
+    match &raw.address {
+        Field::Given(spanned) if is_open && is_allowed && spanned.location.in_environment() => {
+            context.warning(spanned.location.fault(
+                "every program that reaches this port calls Collibra with the token",
+                "publish it to this machine only, like docker run --publish \
+                 127.0.0.1:8080:8080, or use a configuration file with [app.NAME]",
             ));
-            None
         }
-    };
+        Field::Given(spanned) if is_open && !is_allowed => {
+            let apps = if spanned.location.in_file() {
+                ", add [app.NAME] so that callers must say who they are"
+            } else {
+                ""
+            };
+            context.fault(spanned.location.fault(
+                "whoever reaches this port calls Collibra with the token, and it is open \
+                 beyond this machine",
+                format!(
+                    "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
+                    spanned.location.setting("allow_unauthenticated", "true")
+                ),
+            ));
+        }
+        Field::Absent => context.fault(raw.at("address").fault(
+            "the address to listen on is missing",
+            format!("write `address = \"{}\"`", tables::LISTENER),
+        )),
+        _ => {}
+    }
     // a caller's key is what keeps web pages away then, so a foreign name gains them nothing
     let callers_authenticate = has_apps && app.is_none();
-    let hosts = match raw.hosts {
+    let is_certified = !raw.tls.word.is_absent();
+    let hosts = match &raw.hosts {
         Field::Given(spanned) if spanned.value == [ANY_HOST] && callers_authenticate => {
-            spanned.value
+            spanned.value.clone()
         }
         Field::Given(spanned) => {
             if spanned.value.is_empty() {
-                report.fault(spanned.location.fault(
+                context.fault(spanned.location.fault(
                     "without an accepted host every request is refused",
                     "write the names under which apps reach this listener, like [\"localhost\"]",
                 ));
             }
-            hosts(&spanned.value, &spanned.location, report)
+            hosts(&spanned.value, &spanned.location, context)
         }
-        Field::Absent | Field::Faulty if forward.is_some() => Vec::new(),
-        Field::Absent | Field::Faulty => match &address {
-            Some(address) if !address.is_local() && callers_authenticate => {
-                vec![ANY_HOST.to_owned()]
+        _ if is_forward => Vec::new(),
+        _ if !is_local && callers_authenticate => vec![ANY_HOST.to_owned()],
+        _ => {
+            let mut hosts = default_hosts(address.as_ref());
+            // apps call it by the names on its certificate
+            if is_certified {
+                hosts.extend(instance_hosts(client.as_ref(), &routes, targets));
             }
-            address => {
-                let mut hosts = default_hosts(address.as_ref());
-                // apps call it by the names on its certificate
-                if matches!(raw.tls, Some(raw::ListenerTls::Word(_))) {
-                    hosts.extend(instance_hosts(client.as_ref(), &routes, targets));
-                }
-                hosts
-            }
-        },
+            hosts
+        }
     };
-    let keys = listener_forward::Keys {
-        others: raw.others,
-        allow_remote: raw.allow_remote,
-    };
-    let is_forward = forward.is_some();
-    let forward = match forward {
-        Some(_) => {
+    raw.show_as("hosts", &*hosts);
+    let has_files = raw.tls.table.is_given;
+    let forward = match is_forward {
+        true => {
             let known = listener_forward::Known {
                 client: client.clone(),
-                address: reach,
-                has_tls: raw.tls.is_some(),
+                is_local,
+                has_tls: is_certified || has_files,
             };
-            listener_forward::parse(keys, known, &raw.location, targets, report)
+            listener_forward::parse(raw, known, targets, context)
         }
-        None => {
-            listener_forward::refuse(keys, report);
+        false => {
+            listener_forward::refuse(raw, context);
             None
         }
     };
-    let tls = match raw.tls {
-        Some(raw::ListenerTls::Files(tls)) => {
-            let tls = listener_tls::parse(*tls, context, report)?;
+    let tls = match raw.tls.word.given() {
+        Some(word) => {
+            let hosts = instance_hosts(client.as_ref(), &routes, targets);
+            let authority = targets.authority;
+            Some(listener_tls::local(
+                word, is_forward, hosts, authority, context,
+            )?)
+        }
+        None if has_files => {
+            let tls = listener_tls::parse(&raw.tls.table, context)?;
             // a forward proxy's callers use HTTP/2 inside their tunnels
             Some(if is_forward { tls.without_http2() } else { tls })
         }
-        Some(raw::ListenerTls::Word(word)) => {
-            let hosts = instance_hosts(client.as_ref(), &routes, targets);
-            Some(listener_tls::local(
-                &word,
-                is_forward,
-                hosts,
-                targets.authority,
-                report,
-            )?)
-        }
         None => None,
     };
-    let by_host = forward.as_ref().and_then(|forward| forward.clients.first());
-    let client = client.or_else(|| by_host.cloned());
-    let header_timeout = raw.header_timeout.above_zero_or(HEADER_TIMEOUT, report);
-    let max_header_bytes = raw.max_header_bytes.sound_or(
-        MAX_HEADER_BYTES,
-        |bytes| (1024..=1_048_576).contains(bytes),
-        "it is out of bounds",
-        "write a number of bytes from 1024 to 1048576; the default is 65536",
-        report,
-    );
-    let max_connections = raw.max_connections.sound_or(
-        MAX_CONNECTIONS,
-        |&connections| connections >= 1,
-        "no connection could be served",
-        "write 1 or more; the default is 10000",
-        report,
-    );
-    let trusted_proxies = raw.trusted_proxies.given();
-    let trusted_proxies = trusted_proxies.map(|spanned| networks(&spanned, report));
     if is_forward && forward.is_none() {
         return None;
     }
+    let by_host = forward.as_ref().and_then(|forward| forward.clients.first());
+    let client = client.or_else(|| by_host.cloned());
+    let header_timeout = raw.header_timeout(context);
+    let max_header_bytes = raw.max_header_bytes(context);
+    let max_connections = raw.max_connections(context);
+    let client = client?;
+    raw.show_as("client", &*client);
     Some(Listener {
-        name: raw.name,
+        name: raw.name.clone(),
         address: address?,
-        client: client?,
+        client,
         routes,
         forward,
         app,
         hosts,
-        trusted_proxies: trusted_proxies.unwrap_or_default(),
+        trusted_proxies: raw.trusted_proxies(context),
         tls,
-        upgrades: raw.upgrades.or(false),
+        upgrades: raw.upgrades(context),
         header_timeout,
         max_header_bytes: usize::try_from(max_header_bytes).ok()?,
-        min_body_rate: NonZeroU32::new(raw.min_body_rate.or(MIN_BODY_RATE)),
+        min_body_rate: NonZeroU32::new(raw.min_body_rate(context)),
         max_connections: usize::try_from(max_connections).ok()?,
     })
 }
@@ -248,39 +195,32 @@ fn instance_hosts(
     hosts
 }
 
-fn routes(raw: Vec<raw::Route>, clients: &Names, report: &mut Report) -> Vec<Route> {
+fn routes(raw: &[tables::Route], clients: &Names, context: &LoadContext<'_>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for raw in raw {
-        let client = reference(raw.client, &raw.location, "client", clients, report);
-        let prefix = match raw.prefix {
-            Field::Faulty => None,
-            Field::Absent => {
-                report.fault(raw.location.child("prefix").fault(
-                    "it does not say which paths it is for",
-                    "write what they begin with, like `prefix = \"/dev\"`",
-                ));
-                None
-            }
-            Field::Given(spanned) => {
-                let sound = prefix(&spanned.value);
-                if let Err((problem, remedy)) = sound {
-                    report.fault(spanned.location.fault(problem, remedy));
-                }
-                let sound = sound.ok();
-                if sound.is_some_and(|prefix| routes.iter().any(|r| *r.prefix == *prefix)) {
-                    report.fault(spanned.location.fault(
-                        "another route of this listener has the same prefix",
-                        "keep one of them",
-                    ));
-                }
-                sound.map(Arc::from)
-            }
-        };
+        let client = clients.find_one(&raw.client, &raw.location, context);
+        if raw.prefix.is_absent() {
+            context.fault(raw.at("prefix").fault(
+                "it does not say which paths it is for",
+                "write what they begin with, like `prefix = \"/dev\"`",
+            ));
+        }
+        let prefix = raw.prefix.given().and_then(|spanned| {
+            let sound = prefix(&spanned.value).and_then(|prefix| {
+                let is_new = !routes.iter().any(|route| *route.prefix == *prefix);
+                let twice = "another route of this listener has the same prefix";
+                is_new.then_some(prefix).ok_or((twice, "keep one of them"))
+            });
+            let report = |(problem, remedy)| context.fault(spanned.location.fault(problem, remedy));
+            sound.map_err(report).ok()
+        });
         if let (Some(prefix), Some(client)) = (prefix, client) {
+            raw.show_as("prefix", prefix);
+            raw.show_as("client", &*client);
             routes.push(Route {
-                prefix,
+                prefix: prefix.into(),
                 client,
-                strip: raw.strip.or(false),
+                strip: raw.strip(context),
             });
         }
     }
@@ -325,7 +265,11 @@ fn default_hosts(address: Option<&Address>) -> Vec<String> {
 }
 
 /// Parses values of `Host`, each normalized for comparison.
-pub(super) fn hosts(given: &[String], location: &Location, report: &mut Report) -> Vec<String> {
+pub(super) fn hosts(
+    given: &[String],
+    location: &Location,
+    context: &LoadContext<'_>,
+) -> Vec<String> {
     let mut hosts = Vec::new();
     for (index, text) in given.iter().enumerate() {
         match host(text) {
@@ -333,27 +277,11 @@ pub(super) fn hosts(given: &[String], location: &Location, report: &mut Report) 
             Ok(host) => hosts.push(host),
             Err(remedy) => {
                 let nth = index + 1;
-                report.fault(location.fault(format!("item {nth} is no host name"), remedy));
+                context.fault(location.fault(format!("item {nth} is no host name"), remedy));
             }
         }
     }
     hosts
-}
-
-/// Parses networks or single addresses.
-fn networks(spanned: &Spanned<Vec<String>>, report: &mut Report) -> Vec<IpNet> {
-    let mut networks = Vec::new();
-    for (index, text) in spanned.value.iter().enumerate() {
-        let one = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
-        match text.parse().or_else(|_| one()) {
-            Ok(network) => networks.push(network),
-            Err(_) => report.fault(spanned.location.fault(
-                format!("item {} is no network", index + 1),
-                "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"",
-            )),
-        }
-    }
-    networks
 }
 
 /// Normalizes a value of `Host` for comparison.

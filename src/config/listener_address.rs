@@ -2,59 +2,41 @@
 
 use std::net::SocketAddr;
 
-use super::fault::Report;
-use super::location::{Field, Spanned};
-use super::parse::LoadContext;
+use super::context::LoadContext;
+use super::declare::Head;
+use super::location::Location;
+use super::value::{Mode, Value};
 use crate::socket::Address;
 
 /// Resolves the address: a relative socket path starts from the configuration's directory, and gets
-/// its mode.
-pub(super) fn parse(
+/// its mode. `table` shows both.
+pub(super) fn resolve(
     address: Address,
-    mode: Field<String>,
+    given: Option<(Mode, &Location)>,
+    table: &Head,
     context: &LoadContext<'_>,
-    report: &mut Report,
 ) -> Address {
-    let given = mode.given();
-    match address {
-        Address::Unix { path, mode } => Address::Unix {
-            path: context.path(&path),
-            mode: given
-                .map_or(Some(mode), |spanned| self::mode(&spanned, report))
-                .unwrap_or(mode),
-        },
+    let address = match address {
+        Address::Unix { path, mode } => {
+            let mode = given.map_or(Mode(mode), |(mode, _)| mode);
+            table.show_as("mode", mode.show(context));
+            Address::Unix {
+                path: context.path(&path),
+                mode: mode.0,
+            }
+        }
         tcp @ Address::Tcp(_) => {
-            if let Some(spanned) = given {
-                report.fault(spanned.location.fault(
+            if let Some((_, location)) = given {
+                context.fault(location.fault(
                     "only a unix socket has a mode",
                     "remove it, or write \"unix:\" and a path as the address",
                 ));
             }
             tcp
         }
-    }
-}
-
-/// Parses permissions as `chmod` takes them.
-fn mode(spanned: &Spanned<String>, report: &mut Report) -> Option<u32> {
-    let digits = spanned.value.trim_start_matches("0o");
-    let mode = u32::from_str_radix(digits, 8).ok();
-    let fits = |mode: &u32| *mode <= 0o777 && !digits.starts_with('+');
-    if let Some(mode) = mode.filter(fits) {
-        if mode & 0o600 == 0o600 {
-            return Some(mode);
-        }
-        report.fault(spanned.location.fault(
-            "its own user could not use the socket",
-            "write a mode that begins with 6 or 7, like \"0660\"",
-        ));
-        return None;
-    }
-    report.fault(spanned.location.fault(
-        "this is no mode of a file",
-        "write it as for chmod, in quotes, like \"0660\": user, group, others",
-    ));
-    None
+    };
+    table.show_as("address", address.show(context));
+    address
 }
 
 /// Returns whether two addresses cannot both be listened on.

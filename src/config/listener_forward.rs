@@ -3,19 +3,33 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::fault::Report;
-use super::listener::Targets;
+use serde_json::Value as Json;
+use toml::de::DeValue;
+
+use super::context::LoadContext;
 use super::location::{Field, Location};
+use super::names::Names;
 use super::nearest::listed;
-use super::{authority, raw};
+use super::settings::Client;
+use super::value::{Value, Wrong, named, word};
+use super::{authority, instance, tables};
 use crate::clock::SystemClock;
+use crate::local_authority::Authority;
 use crate::proxy::config::{Forward, Others, Tls};
 
-/// The keys that only a forward listener has.
-#[derive(Debug)]
-pub(super) struct Keys {
-    pub(super) others: Field<String>,
-    pub(super) allow_remote: Field<bool>,
+/// What a listener may refer to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Targets<'a> {
+    /// The names of all clients.
+    pub(super) clients: &'a Names,
+    /// The names of all apps.
+    pub(super) apps: &'a Names,
+    /// The clients that were parsed.
+    pub(super) parsed: &'a BTreeMap<Arc<str>, Client>,
+    /// The instances that were parsed.
+    pub(super) instances: &'a BTreeMap<Arc<str>, instance::Parsed>,
+    /// The local authority, if there is one.
+    pub(super) authority: Option<&'a Authority>,
 }
 
 /// What is known of a forward listener besides its keys.
@@ -23,58 +37,43 @@ pub(super) struct Keys {
 pub(super) struct Known {
     /// The listener's `client`, if given.
     pub(super) client: Option<Arc<str>>,
-    /// Where it listens: whether only this machine can connect, and the key.
-    pub(super) address: Option<(bool, Location)>,
+    /// Whether only this machine can connect.
+    pub(super) is_local: bool,
     /// Whether it speaks TLS itself.
     pub(super) has_tls: bool,
 }
 
-/// Takes `mode` if it says how the listener serves. Returns its location if that is as a forward
-/// proxy.
-pub(super) fn take_mode(mode: &mut Field<String>) -> Option<Location> {
-    let Field::Given(spanned) = &*mode else {
-        return None;
-    };
-    let location = spanned.location.clone();
-    let is_forward = match spanned.value.as_str() {
-        "forward" => true,
-        "reverse" => false,
-        _ => return None,
-    };
-    *mode = Field::Absent;
-    is_forward.then_some(location)
-}
-
 /// Reports the keys that only a forward listener has, at another one.
-pub(super) fn refuse(keys: Keys, report: &mut Report) {
-    let others = keys.others.given().map(|spanned| spanned.location);
-    let remote = keys.allow_remote.given().map(|spanned| spanned.location);
+pub(super) fn refuse(raw: &tables::Listener, context: &LoadContext<'_>) {
+    let others = raw.others.given().map(|spanned| &spanned.location);
+    let remote = raw.allow_remote.given().map(|spanned| &spanned.location);
     for location in others.into_iter().chain(remote) {
-        report.fault(location.fault(
+        context.fault(location.fault(
             "only a forward listener has this",
             "remove it, or write `mode = \"forward\"`",
         ));
     }
 }
 
-/// Reports keys that a forward listener, whose mode is at `mode`, cannot have.
-pub(super) fn check(raw: &raw::Listener, mode: &Location, report: &mut Report) {
-    if !raw.routes.is_empty() {
-        report.fault(raw.location.child("route").fault(
+/// Reports keys that a forward listener cannot have.
+pub(super) fn check(raw: &tables::Listener, context: &LoadContext<'_>) {
+    if !raw.route.is_empty() {
+        context.fault(raw.at("route").fault(
             "a forward listener chooses the client by the host that is called",
             "remove it, or listen on another port for these paths",
         ));
     }
     if let Field::Given(spanned) = &raw.hosts {
-        report.fault(spanned.location.fault(
+        context.fault(spanned.location.fault(
             "a forward listener accepts the instances' hosts",
             "remove it",
         ));
     }
     if let Field::Given(spanned) = &raw.address
+        && let Some(mode) = raw.mode.given()
         && spanned.value.tcp().is_none()
     {
-        report.fault(mode.fault(
+        context.fault(mode.location.fault(
             "programs find a forward proxy by host and port, not by a unix socket",
             "write an address like \"127.0.0.1:9900\"",
         ));
@@ -83,38 +82,35 @@ pub(super) fn check(raw: &raw::Listener, mode: &Location, report: &mut Report) {
 
 /// Parses what a forward listener serves.
 pub(super) fn parse(
-    keys: Keys,
+    raw: &tables::Listener,
     known: Known,
-    table: &Location,
     targets: Targets<'_>,
-    report: &mut Report,
+    context: &LoadContext<'_>,
 ) -> Option<Forward> {
-    let others = match keys.others.given() {
-        None => Others::Refuse,
-        Some(spanned) => match spanned.value.as_str() {
-            "refuse" => Others::Refuse,
-            "tunnel" => Others::Tunnel,
-            _ => {
-                report.fault(
-                    spanned
-                        .location
-                        .fault("this is not known", "write \"refuse\" or \"tunnel\""),
-                );
-                return None;
-            }
-        },
+    let table = &raw.location;
+    let others = match &raw.others {
+        Field::Absent => Others::Refuse,
+        others => others.given()?.value,
     };
-    if let Some((false, location)) = &known.address {
+    raw.show_as("others", others.show(context));
+    // these are the instances'
+    raw.show_as("hosts", Json::Null);
+    if let (false, Some(address)) = (known.is_local, raw.address.given()) {
+        let is_allowed = raw
+            .allow_remote
+            .given()
+            .is_some_and(|spanned| spanned.value);
+        let location = &address.location;
         check_remote(
-            keys.allow_remote.or(false),
+            is_allowed,
             others,
             known.has_tls,
             location,
             targets,
-            report,
+            context,
         );
     }
-    let clients = clients(known.client, table, targets, report)?;
+    let clients = clients(known.client, table, targets, context)?;
     let instances = clients.iter().filter_map(|client| {
         let instance = &targets.parsed.get(client)?.instance;
         Some(&*targets.instances.get(instance)?.instance)
@@ -122,7 +118,7 @@ pub(super) fn parse(
     let instances: Vec<_> = instances.collect();
     for instance in &instances {
         if instance.tls && authority::hosts([*instance].into_iter()).next().is_none() {
-            report.warning(table.child("mode").fault(
+            context.warning(table.child("mode").fault(
                 format!("[instance.{}] has an IP address as its host, which the local authority does not certify: programs cannot call it by https:// through this listener", instance.name.escape_debug()),
                 "write the instance's DNS name in its url, and the address in its `address`",
             ));
@@ -135,7 +131,7 @@ pub(super) fn parse(
             let one = vec![host.to_owned()];
             match Tls::local(authority, one, Arc::new(SystemClock)) {
                 Ok(made) => drop(tls.insert(host.to_owned(), made)),
-                Err(error) => report.fault(table.fault(error.to_string(), "use another build")),
+                Err(error) => context.fault(table.fault(error.to_string(), "use another build")),
             }
         }
     }
@@ -153,22 +149,22 @@ fn check_remote(
     has_tls: bool,
     location: &Location,
     targets: Targets<'_>,
-    report: &mut Report,
+    context: &LoadContext<'_>,
 ) {
     if !is_allowed {
-        report.fault(location.fault(
+        context.fault(location.fault(
             "a forward proxy is meant for the programs of this machine, and this one is open beyond it",
             "listen on 127.0.0.1, or write `allow_remote = true` if that is meant",
         ));
     }
     if others == Others::Tunnel && targets.apps.all().is_empty() {
-        report.fault(location.fault(
+        context.fault(location.fault(
             "with `others = \"tunnel\"` anyone who can reach this port can leave this network through it",
             "add [app.NAME] so that callers must say who they are, or write `others = \"refuse\"`",
         ));
     }
     if is_allowed && !has_tls && !targets.apps.all().is_empty() {
-        report.warning(location.fault(
+        context.warning(location.fault(
             "the apps' keys travel to this listener unencrypted",
             "give it a certificate (`tls`), and programs an https:// proxy address",
         ));
@@ -181,7 +177,7 @@ fn clients(
     given: Option<Arc<str>>,
     table: &Location,
     targets: Targets<'_>,
-    report: &mut Report,
+    context: &LoadContext<'_>,
 ) -> Option<Vec<Arc<str>>> {
     let mut by_instance: BTreeMap<&Arc<str>, Vec<&Arc<str>>> = BTreeMap::new();
     for (name, client) in targets.parsed {
@@ -193,7 +189,7 @@ fn clients(
         match &clients[..] {
             _ if of_given == Some(instance) => {}
             [only] => chosen.push(Arc::clone(only)),
-            _ => report.fault(table.child("client").fault(
+            _ => context.fault(table.child("client").fault(
                 format!(
                     "[instance.{}] has several clients, and this does not say which",
                     instance.escape_debug()
@@ -206,4 +202,17 @@ fn clients(
         }
     }
     (!chosen.is_empty()).then_some(chosen)
+}
+
+const OTHERS: [(&str, Others); 2] = [("refuse", Others::Refuse), ("tunnel", Others::Tunnel)];
+
+impl Value for Others {
+    fn read(value: &DeValue<'_>) -> Result<Others, Vec<Wrong>> {
+        let remedy = "write \"refuse\" or \"tunnel\"";
+        word(value, &OTHERS, "this is not known", remedy)
+    }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        named(self, &OTHERS)
+    }
 }

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fault::Report;
+use super::context::LoadContext;
 use super::location::{Field, Location, Spanned};
-use super::parse::LoadContext;
-use super::raw;
+use super::{credentials::ca_file, tables};
 use crate::clock::{Clock, SystemClock};
 use crate::local_authority::Authority;
 use crate::proxy::config::{Tls, TlsError};
@@ -24,23 +23,18 @@ const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
 const UNUSABLE_KEY: &str = "the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA";
 
 /// Parses a listener's TLS settings.
-pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Report) -> Option<Tls> {
-    let cert = demand(
-        raw.cert_file,
-        &raw.location,
-        "cert_file",
-        CERT_REMEDY,
-        report,
-    );
-    let key = demand(raw.key_file, &raw.location, "key_file", KEY_REMEDY, report);
-    let client_ca = match raw.client_ca_file {
+pub(super) fn parse(raw: &tables::Tls, context: &LoadContext<'_>) -> Option<Tls> {
+    let demand = |field, key, remedy| demand(field, raw.at(key), remedy, context);
+    let cert = demand(&raw.cert_file, "cert_file", CERT_REMEDY);
+    let key = demand(&raw.key_file, "key_file", KEY_REMEDY);
+    let client_ca = match &raw.client_ca_file {
         Field::Absent => Some(None),
         Field::Faulty => None,
-        Field::Given(spanned) => authorities(&spanned, context, report).map(Some),
+        Field::Given(spanned) => ca_file(spanned, CLIENT_CA_REMEDY, context).map(Some),
     };
     let (cert, key, client_ca) = (cert?, key?, client_ca?);
-    let cert_file = context.readable(&cert, CERT_REMEDY, report);
-    let key_file = context.readable(&key, KEY_REMEDY, report);
+    let cert_file = context.readable(cert, CERT_REMEDY);
+    let key_file = context.readable(key, KEY_REMEDY);
     let (cert_file, key_file) = (cert_file?, key_file?);
     let tls = match Tls::read(&cert_file, &key_file, client_ca) {
         Ok(tls) => tls,
@@ -50,33 +44,31 @@ pub(super) fn parse(raw: raw::Tls, context: &LoadContext<'_>, report: &mut Repor
                 // the library has only this error for an unusable key
                 TlsError::Unusable(rustls::Error::General(_)) => {
                     problem = UNUSABLE_KEY.to_owned();
-                    (key.location, KEY_REMEDY)
+                    (&key.location, KEY_REMEDY)
                 }
-                TlsError::Certificate(_) | TlsError::Unusable(_) => (cert.location, CERT_REMEDY),
-                TlsError::ClientAuthority => {
-                    (raw.location.child("client_ca_file"), CLIENT_CA_REMEDY)
-                }
+                TlsError::Certificate(_) | TlsError::Unusable(_) => (&cert.location, CERT_REMEDY),
+                TlsError::ClientAuthority => (&raw.at("client_ca_file"), CLIENT_CA_REMEDY),
                 TlsError::KeyUnreadable(_) | TlsError::NoKey | TlsError::Mismatch => {
-                    (key.location, KEY_REMEDY)
+                    (&key.location, KEY_REMEDY)
                 }
             };
-            report.fault(location.fault(problem, context.file_remedy(remedy)));
+            context.fault(location.fault(problem, context.file_remedy(remedy)));
             return None;
         }
     };
     if is_too_early(&cert_file) {
-        report.warning(cert.location.fault(
+        context.warning(cert.location.fault(
             "the certificate is not valid yet: callers that verify it refuse it",
             "check this machine's clock, or wait until the certificate is valid",
         ));
     }
     let expires = tls.expires()?;
     match expires.duration_since(SystemClock.wall()) {
-        Err(_) => report.warning(cert.location.fault(
+        Err(_) => context.warning(cert.location.fault(
             "the certificate has expired: callers that verify it refuse it",
             "renew it; the files are read again once they change",
         )),
-        Ok(left) if left < SOON => report.warning(cert.location.fault(
+        Ok(left) if left < SOON => context.warning(cert.location.fault(
             format!(
                 "the certificate expires in {} days",
                 left.as_secs() / 86_400
@@ -95,24 +87,24 @@ pub(super) fn local(
     is_forward: bool,
     hosts: Vec<String>,
     authority: Option<&Authority>,
-    report: &mut Report,
+    context: &LoadContext<'_>,
 ) -> Option<Tls> {
     if word.value != "local" {
-        report.fault(word.location.fault(
+        context.fault(word.location.fault(
             "this is not known",
             "write \"local\", or a table like { cert_file = \"…\", key_file = \"…\" }",
         ));
         return None;
     }
     if is_forward {
-        report.fault(word.location.fault(
+        context.fault(word.location.fault(
             "the local authority certifies the instances' hosts, and programs call a forward proxy by its own name",
             "remove it: the TLS inside tunnels needs no key; or name a certificate of this machine's name",
         ));
         return None;
     }
     if hosts.is_empty() {
-        report.fault(word.location.fault(
+        context.fault(word.location.fault(
             "no instance of this listener is called by https:// and a DNS name, which the local authority could certify",
             "name a certificate, or write the instance's DNS name in its url",
         ));
@@ -126,10 +118,7 @@ pub(super) fn local(
         }
         None => Tls::without_certificate(),
     };
-    made.map_err(|error| {
-        report.fault(word.location.fault(error.to_string(), "use another build"));
-    })
-    .ok()
+    context.sound(made.map_err(|error| word.location.fault(error.to_string(), "use another build")))
 }
 
 /// Returns whether the first certificate at `path` is not yet valid.
@@ -144,30 +133,15 @@ fn is_too_early(path: &Path) -> bool {
         .is_some_and(|(begins, now)| begins > now.as_second())
 }
 
-/// Reads the authorities of client certificates.
-fn authorities(
-    spanned: &Spanned<PathBuf>,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<CaFile> {
-    let read = CaFile::read(&context.readable(spanned, CLIENT_CA_REMEDY, report)?);
-    if let Err(error) = &read {
-        let remedy = context.file_remedy(CLIENT_CA_REMEDY);
-        report.fault(spanned.location.fault(error.reason.to_string(), remedy));
-    }
-    read.ok()
-}
-
-/// Returns a file name that is required.
-fn demand(
-    field: Field<PathBuf>,
-    table: &Location,
-    key: &str,
+/// Returns a file name that is required at `location`.
+fn demand<'a>(
+    field: &'a Field<PathBuf>,
+    location: Location,
     remedy: &str,
-    report: &mut Report,
-) -> Option<Spanned<PathBuf>> {
-    if matches!(field, Field::Absent) {
-        report.fault(table.child(key).fault("it is missing", remedy));
+    context: &LoadContext<'_>,
+) -> Option<&'a Spanned<PathBuf>> {
+    if field.is_absent() {
+        context.fault(location.fault("it is missing", remedy));
     }
     field.given()
 }

@@ -1,7 +1,6 @@
 //! The location of a key, kept with its value so that later faults can name it.
 
-use super::fault::{Fault, Origin, Report};
-use super::flags;
+use super::fault::{Fault, Origin};
 
 /// The location of a key or a table.
 #[derive(Clone, Debug)]
@@ -32,6 +31,23 @@ pub(super) enum Field<T> {
 }
 
 impl Location {
+    /// The location of a whole source of the configuration.
+    pub(super) fn root(origin: Origin) -> Location {
+        Location {
+            origin,
+            key: String::new(),
+            line: None,
+        }
+    }
+
+    /// The location of the variable `name`.
+    pub(super) fn variable(name: &str) -> Location {
+        Location {
+            key: name.to_owned(),
+            ..Location::root(Origin::Environment)
+        }
+    }
+
     /// The location of `key` in the table at this location.
     pub(super) fn child(&self, key: &str) -> Location {
         let key = if is_bare(key) {
@@ -55,7 +71,7 @@ impl Location {
         Fault {
             origin: self.origin.clone(),
             key: match self.origin {
-                Origin::CommandLine => flags::name(&self.key),
+                Origin::CommandLine => flag(&self.key),
                 Origin::File(_) | Origin::Environment => self.key.clone(),
             },
             line: self.line,
@@ -70,10 +86,10 @@ impl Location {
         match self.origin {
             Origin::File(_) => format!("`{key} = {value}`"),
             Origin::CommandLine | Origin::Environment if value == "true" => {
-                format!("`{}`", flags::name(key))
+                format!("`{}`", flag(key))
             }
             Origin::CommandLine | Origin::Environment => {
-                format!("`{} {}`", flags::name(key), value.trim_matches('"'))
+                format!("`{} {}`", flag(key), value.trim_matches('"'))
             }
         }
     }
@@ -99,50 +115,27 @@ impl<T> Field<T> {
     }
 
     /// The value with its location, if there is one.
-    pub(super) fn given(self) -> Option<Spanned<T>> {
+    pub(super) fn given(&self) -> Option<&Spanned<T>> {
         match self {
             Field::Given(spanned) => Some(spanned),
             Field::Absent | Field::Faulty => None,
         }
     }
 
-    /// The value, or `default` without one.
-    pub(super) fn or(self, default: T) -> T {
-        self.given().map_or(default, |spanned| spanned.value)
-    }
-
-    /// The value, or `default` without one; a value that is not `sound` is a fault.
-    pub(super) fn sound_or(
-        self,
-        default: T,
-        sound: impl Fn(&T) -> bool,
-        problem: &str,
-        remedy: &str,
-        report: &mut Report,
-    ) -> T {
-        match self.given() {
-            Some(spanned) if !sound(&spanned.value) => {
-                report.fault(spanned.location.fault(problem, remedy));
-                default
-            }
-            Some(spanned) => spanned.value,
-            None => default,
-        }
+    /// Returns whether the key is absent.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Field::Absent)
     }
 }
 
-impl Field<std::time::Duration> {
-    /// The duration, or `default` without one; zero is a fault.
-    pub(super) fn above_zero_or(
-        self,
-        default: std::time::Duration,
-        report: &mut Report,
-    ) -> std::time::Duration {
-        let remedy = format!(
-            "write a longer one; the default is \"{}\"",
-            humantime::format_duration(default)
-        );
-        self.sound_or(default, |d| !d.is_zero(), "it is zero", &remedy, report)
+/// The flag for `key` of any table: `pool_refill` is `--pool-refill`.
+fn flag(key: &str) -> String {
+    match key {
+        "url" => "--upstream".to_owned(),
+        "instance.url" => "--url".to_owned(),
+        "admin.address" => "--admin".to_owned(),
+        "listen.address" => "--listen".to_owned(),
+        key => format!("--{}", key.replace('_', "-")),
     }
 }
 

@@ -8,7 +8,9 @@
 mod app;
 mod authority;
 mod client;
+mod context;
 mod credentials;
+mod declare;
 pub mod effective;
 mod fault;
 mod file;
@@ -26,131 +28,33 @@ mod names;
 mod nearest;
 mod parse;
 mod policy;
-mod raw;
 mod redis;
 pub mod reload;
+mod settings;
 mod store;
 mod table;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod value;
 pub mod watch;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-pub use authority::Ca;
 pub use fault::{Fault, Faults, Origin};
 pub use flags::Flags;
+pub use settings::{Admin, Ca, Client, Config, Credentials, Server, Text};
 
 use crate::secret::Secret;
-use crate::socket::Address;
-use crate::{oauth, proxy, token, upstream};
-use fault::Report;
+use crate::upstream;
+use context::LoadContext;
 use location::Location;
-use parse::LoadContext;
-use watch::Files;
+use tables::Tables;
 
 /// The variable that names the file if no flag does.
 pub const FILE_VARIABLE: &str = "COLLIBRA_AUTH_PROXY_CONFIG";
-
-/// The settings of the whole program.
-#[derive(Debug)]
-pub struct Config {
-    /// The Collibra environments, by name.
-    pub instances: BTreeMap<Arc<str>, Arc<upstream::Instance>>,
-    /// The registered applications, by name; at least one.
-    pub clients: BTreeMap<Arc<str>, Client>,
-    /// The programs that may call, by name; if there are none, callers need not authenticate.
-    pub apps: BTreeMap<Arc<str>, Arc<proxy::config::App>>,
-    /// The rules for paths and session logins.
-    pub policy: Arc<proxy::policy::Policy>,
-    /// The listeners, at least one; the client of each is in [`Config::clients`].
-    pub listeners: Vec<proxy::config::Listener>,
-    /// The settings of the process.
-    pub server: Server,
-    /// The settings of the admin address.
-    pub admin: Admin,
-    /// The store of the tokens.
-    pub store: crate::store::Config,
-    /// Whether each request is logged.
-    pub access_log: bool,
-    /// Whether the log shows the caller's `User-Agent`.
-    pub log_user_agent: bool,
-    /// The local authority.
-    pub ca: Ca,
-    /// The trace settings, if traces are sent.
-    pub trace: Option<crate::trace::Config>,
-    /// Warnings: settings that are valid but probably wrong.
-    pub warnings: Vec<Fault>,
-    /// The files that were read. A change of one calls for a reload.
-    pub files: Files,
-    /// The text of the configuration file; `None` if it was built from flags.
-    pub text: Option<Text>,
-    /// The sources of files, variables and secrets, for [`effective`].
-    given: effective::Given,
-}
-
-/// A file's path and text. The text may hold a secret.
-#[derive(Clone, Debug)]
-pub struct Text(Arc<PathBuf>, Secret);
-
-/// A registered application, and the handling of its token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Client {
-    /// The client's name in the configuration.
-    pub name: Arc<str>,
-    /// The name of its instance, which is in [`Config::instances`].
-    pub instance: Arc<str>,
-    /// The source of its id and secret.
-    pub credentials: Credentials,
-    /// The settings of its token requests.
-    pub oauth: oauth::Config,
-    /// When its token is renewed.
-    pub schedule: token::schedule::Config,
-    /// Whether Collibra's documented defaults fill in the pool's size or refill.
-    pub is_pool_assumed: bool,
-    /// How long a request waits if there is no usable token; zero for not at all.
-    pub wait_for_token: Duration,
-}
-
-/// The source of a client's id and secret, as far as `clients rotate` can replace them there.
-/// Relative paths are resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credentials {
-    /// One file with both.
-    File(PathBuf),
-    /// A file for each.
-    Files {
-        /// The file with the id.
-        id: PathBuf,
-        /// The file with the secret.
-        secret: PathBuf,
-    },
-    /// The configuration itself, or variables.
-    Elsewhere,
-}
-
-/// The settings of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Worker threads; 0: one per core.
-    pub threads: usize,
-    /// The drain's time limit: how long requests in flight may take after SIGTERM.
-    pub drain: Duration,
-}
-
-/// The settings of the admin address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// The address of health checks, metrics and the status page.
-    pub address: Address,
-    /// Accepted values of `Host` besides localhost and IP addresses, without port, in lower case.
-    pub hosts: Vec<String>,
-}
 
 impl Config {
     /// The hosts that the local authority certifies: the DNS names of instances that are called by
@@ -193,14 +97,10 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             parse_text(Text(path, Secret::from(text)), &context)
         }
         Err((line, problem)) => {
-            let location = Location {
-                origin: Origin::File(path),
-                key: String::new(),
-                line,
-            };
-            let mut report = Report::default();
-            report.fault(location.fault(problem, "name a TOML file that this user can read"));
-            conclude(None, &context, report)
+            let root = Location::root(Origin::File(path));
+            let location = Location { line, ..root };
+            context.fault(location.fault(problem, "name a TOML file that this user can read"));
+            conclude(None, &context)
         }
     }
 }
@@ -238,10 +138,8 @@ pub fn read(
 /// # Errors
 /// All its faults.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
-    let mut report = Report::default();
-    let raw = flags.into_raw(env, &mut report);
     let context = LoadContext::of(Path::new(""), env);
-    conclude(Some(raw), &context, report)
+    conclude(Some(flags.into_tables(&context)), &context)
 }
 
 /// Builds an instance from the command line, for commands that need nothing else.
@@ -255,9 +153,8 @@ pub fn instance(
 ) -> Result<Arc<upstream::Instance>, Faults> {
     let raw = flags::instance(url, allow_insecure, ca_file);
     let context = LoadContext::of(Path::new(""), &|_| None);
-    let mut report = Report::default();
-    let parsed = instance::parse(raw, &context, &mut report);
-    report.conclude(&context.files.take())?;
+    let parsed = instance::parse(&raw, &context);
+    context.conclude()?;
     match parsed {
         Some(parsed) => Ok(parsed.instance),
         None => unreachable!("a fault was reported instead"),
@@ -266,28 +163,24 @@ pub fn instance(
 
 fn parse_text(text: Text, context: &LoadContext<'_>) -> Result<Config, Faults> {
     let origin = Origin::File(Arc::clone(&text.0));
-    let mut report = Report::default();
-    let raw = raw::read(text.1.expose(), &origin, &mut report);
-    if let Some(raw) = &raw {
-        flags::warn_of_ignored(raw, context.env, &mut report);
+    let tables = Tables::parse(text.1.expose(), &origin, context);
+    if let Some(tables) = &tables {
+        flags::warn_of_ignored(tables, context);
     }
-    let config = conclude(raw, context, report)?;
     let text = Some(text);
-    Ok(Config { text, ..config })
+    Ok(Config {
+        text,
+        ..conclude(tables, context)?
+    })
 }
 
 fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
 
-fn conclude(
-    raw: Option<raw::Raw>,
-    context: &LoadContext<'_>,
-    mut report: Report,
-) -> Result<Config, Faults> {
-    let config = raw.and_then(|raw| parse::parse(raw, context, &mut report));
-    let files = context.files.take();
-    let warnings = report.conclude(&files)?;
+fn conclude(tables: Option<Tables>, context: &LoadContext<'_>) -> Result<Config, Faults> {
+    let config = tables.and_then(|tables| parse::parse(tables, context));
+    let (files, warnings) = context.conclude()?;
     match config {
         Some(config) => Ok(Config {
             warnings,

@@ -3,10 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::context::LoadContext;
+use super::location::{Field, Location};
+use super::nearest::{listed, nearest};
+
 /// Names in the order of the file. A lookup uses a hash: 10,000 apps may each name one of 1,000
 /// clients.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names {
+    kind: &'static str,
     in_order: Vec<Arc<str>>,
     known: HashSet<Arc<str>>,
 }
@@ -17,16 +22,64 @@ impl Names {
         &self.in_order
     }
 
-    /// The name that equals `name`.
-    pub(super) fn find(&self, name: &str) -> Option<&Arc<str>> {
-        self.known.get(name)
+    /// Resolves `field` to one of the names; if it is absent, to the only one there is. `owner` is
+    /// the location of the referring table.
+    pub(super) fn find_one(
+        &self,
+        field: &Field<String>,
+        owner: &Location,
+        context: &LoadContext<'_>,
+    ) -> Option<Arc<str>> {
+        let kind = self.kind;
+        let all = || self.in_order.iter().map(AsRef::as_ref);
+        match field {
+            Field::Faulty => None,
+            Field::Absent => match &self.in_order[..] {
+                [only] => Some(only.clone()),
+                // a missing table is reported once, not by each reference
+                [] => None,
+                _ => {
+                    context.fault(owner.child(kind).fault(
+                        format!("there are several of [{kind}.NAME], and this does not say which"),
+                        format!("write one of {}", listed(all())),
+                    ));
+                    None
+                }
+            },
+            Field::Given(spanned) => {
+                if let Some(name) = self.known.get(&*spanned.value) {
+                    return Some(name.clone());
+                }
+                let remedy = match (nearest(&spanned.value, all()), self.all()) {
+                    (Some(meant), _) => format!("write {meant:?}"),
+                    (None, []) => format!("add [{kind}.NAME] with this name"),
+                    (None, _) => format!("write one of {}", listed(all())),
+                };
+                let problem = format!("there is no [{kind}.NAME] of this name");
+                context.fault(spanned.location.fault(problem, remedy));
+                None
+            }
+        }
     }
-}
 
-impl FromIterator<Arc<str>> for Names {
-    fn from_iter<I: IntoIterator<Item = Arc<str>>>(names: I) -> Names {
-        let in_order: Vec<Arc<str>> = names.into_iter().collect();
+    /// As [`Names::find_one`] for a reference that may be left out: absent, it means none.
+    pub(super) fn find(
+        &self,
+        field: &Field<String>,
+        context: &LoadContext<'_>,
+    ) -> Option<Arc<str>> {
+        let spanned = field.given()?;
+        self.find_one(field, &spanned.location, context)
+    }
+
+    /// The names of the tables `[kind.NAME]`.
+    pub(super) fn of<'a>(
+        kind: &'static str,
+        names: impl IntoIterator<Item = &'a Arc<str>>,
+    ) -> Names {
+        let in_order: Vec<Arc<str>> = names.into_iter().cloned().collect();
         Names {
+            kind,
             known: in_order.iter().cloned().collect(),
             in_order,
         }

@@ -1,149 +1,92 @@
-//! Turns the raw configuration into settings. Continues after a fault, so that all faults are
-//! reported.
+//! Turns the configuration as written into settings. Continues after a fault, so that all faults
+//! are reported.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::effective::Given;
-use super::fault::Report;
-use super::file::Unfit;
-use super::location::{Field, Location, Spanned};
+use super::context::LoadContext;
+use super::declare::Declared;
+use super::listener_forward::Targets;
+use super::location::{Field, Location};
 use super::names::Names;
-use super::nearest::{listed, nearest};
-use super::raw::{Listener as RawListener, Raw};
+use super::settings::{Admin, Client, Config, Server};
+use super::tables::{self, ADMIN, Tables};
+use super::value::ListenerMode;
 use super::watch::Files;
-use super::{Admin, Client, Config, Server, app, authority, client, instance, listener};
-use super::{listener_address, listener_forward, policy, store, trace};
+use super::{app, authority, client, instance, listener, listener_address, store, trace};
 use crate::outgoing::tunnel::Proxy;
 use crate::proxy::config::{App, Listener};
+use crate::proxy::policy::Policy;
 use crate::socket::Address;
 
-const ADMIN: std::net::SocketAddr =
-    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9902);
-const DRAIN: Duration = Duration::from_secs(20);
 /// Kubernetes' default time between SIGTERM and SIGKILL.
 const KUBERNETES_GRACE: Duration = Duration::from_secs(30);
-const MOST_THREADS: u32 = 1024;
-
-/// The context in which a configuration is read: its directory, the environment and the files read.
-pub(super) struct LoadContext<'a> {
-    /// The directory from which relative paths start; empty for the working directory.
-    pub(super) base: &'a Path,
-    /// The environment.
-    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    /// The files read so far.
-    pub(super) files: RefCell<Files>,
-}
 
 /// Parses all tables. `None` only if a fault was reported.
-pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) -> Option<Config> {
-    let given = Given::of(&raw, context);
-    let root = raw.location;
-    let instance_names: Names = raw.instances.iter().map(|raw| raw.name.clone()).collect();
-    let client_names: Names = raw.clients.iter().map(|raw| raw.name.clone()).collect();
-    let app_names: Names = raw.apps.iter().map(|raw| raw.name.clone()).collect();
-    let locations = Locations {
-        instances: locations(raw.instances.iter().map(|raw| (&raw.name, &raw.location))),
-        clients: locations(raw.clients.iter().map(|raw| (&raw.name, &raw.location))),
-    };
-    demand(&instance_names, &client_names, &root, report);
+pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config> {
+    let instance_names = Names::of("instance", raw.instance.iter().map(|raw| &raw.name));
+    let client_names = Names::of("client", raw.client.iter().map(|raw| &raw.name));
+    let app_names = Names::of("app", raw.app.iter().map(|raw| &raw.name));
+    demand(&raw, context);
+    if raw.listener.is_empty() && !context.blames("listener") {
+        let location = raw.at("listener").child("local");
+        let local = tables::Listener::local(location, tables::LISTENER.into());
+        raw.listener.push(local);
+    }
+    let raw = raw;
 
     let mut instances = BTreeMap::new();
-    for raw in raw.instances {
-        if let Some(parsed) = instance::parse(raw, context, report) {
+    for raw in &raw.instance {
+        if let Some(parsed) = instance::parse(raw, context) {
             instances.insert(parsed.instance.name.clone(), parsed);
         }
     }
     let mut clients = BTreeMap::new();
-    for raw in raw.clients {
-        let client = client::parse(raw, &instance_names, &instances, context, report);
+    for raw in &raw.client {
+        let client = client::parse(raw, &instance_names, &instances, context);
         if let Some(client) = client {
             clients.insert(client.name.clone(), client);
         }
     }
-    one_pool_each(&clients, &instances, &locations, report);
+    one_pool_each(&raw, &clients, &instances, context);
 
-    let admin_place = match &raw.admin {
-        Field::Given(spanned) => spanned.location.clone(),
-        _ => root.child("admin").child("address"),
-    };
-    let admin = raw.admin.or(ADMIN.into());
-    let admin = Admin {
-        address: listener_address::parse(admin, raw.admin_mode, context, report),
-        hosts: match raw.admin_hosts.given() {
-            Some(spanned) => listener::hosts(&spanned.value, &spanned.location, report),
-            None => Vec::new(),
-        },
-    };
-    let uses_authority = raw.listeners.iter().any(listener::uses_authority);
-    let ca = authority::parse(
-        raw.ca_dir,
-        &root,
-        uses_authority,
-        &instances,
-        context,
-        report,
-    );
-    let targets = listener::Targets {
+    let (admin, admin_place) = admin(&raw.admin, context);
+    let uses_authority = raw.listener.iter().any(listener::uses_authority);
+    let ca = authority::parse(&raw.ca, uses_authority, &instances, context);
+    let targets = Targets {
         clients: &client_names,
         apps: &app_names,
         parsed: &clients,
         instances: &instances,
         authority: ca.authority.as_ref(),
     };
-    let listeners = listeners(
-        raw.listeners,
-        &root,
-        targets,
-        &admin,
-        &admin_place,
-        context,
-        report,
-    );
-    refuse_loops(&instances, &listeners, &locations, report);
-    refuse_own_proxy(&instances, &listeners, &locations, report);
+    let listeners = listeners(&raw, targets, &admin, &admin_place, context);
+    refuse_loops(&raw, &instances, &listeners, context);
+    refuse_own_proxy(&raw, &instances, &listeners, context);
     // a variable is how the image says it, and there publishing the port decides
     if !admin.address.is_local() && !admin_place.in_environment() {
-        report.warning(admin_place.fault(
+        context.warning(admin_place.fault(
             "health, metrics and status can be seen beyond this machine; none shows a secret",
             "write a loopback address unless something outside scrapes it",
         ));
     }
-    let apps = app::parse(raw.apps, &client_names, &listeners, context, report);
-    let policy = Arc::new(policy::parse(raw.deny, raw.sessions, report));
-    warn_of_unused(&clients, &listeners, &apps, &locations, report);
-    let store = store::parse(raw.store, context, report);
-    let drain_place = match &raw.drain {
-        Field::Given(spanned) => Some(spanned.location.clone()),
-        _ => None,
-    };
+    let apps = app::parse(&raw.app, &client_names, &listeners, context);
+    warn_of_unused(&raw, &clients, &listeners, &apps, context);
+    let store = store::parse(&raw.store, context);
     let server = Server {
-        threads: usize::try_from(raw.threads.sound_or(
-            0,
-            |&threads| threads <= MOST_THREADS,
-            "these are too many",
-            "write 0 for one per core, or at most 1024",
-            report,
-        ))
-        .ok()?,
-        drain: raw.drain.or(DRAIN),
+        threads: usize::try_from(raw.server.threads(context)).ok()?,
+        drain: raw.server.drain(context),
     };
-    if let Some(location) = drain_place
+    if let Field::Given(spanned) = &raw.server.drain
         && server.drain > KUBERNETES_GRACE
     {
-        report.warning(location.fault(
+        context.warning(spanned.location.fault(
             "Kubernetes kills after 30 s by default, before this is over",
             "write at most \"30s\", or raise terminationGracePeriodSeconds above it",
         ));
     }
-    let access_log = raw.access_log.or(true);
-    let log_user_agent = raw.log_user_agent.or(false);
-    let trace = trace::parse(raw.trace_endpoint, raw.trace_sample, context, report);
     let instances = instances
         .into_iter()
         .map(|(name, parsed)| (name, parsed.instance));
@@ -151,152 +94,36 @@ pub(super) fn parse(raw: Raw, context: &LoadContext<'_>, report: &mut Report) ->
         instances: instances.collect(),
         clients,
         apps,
-        policy,
+        policy: Arc::new(Policy {
+            deny: raw.policy.deny(context),
+            sessions: raw.policy.sessions(context),
+        }),
         listeners,
         server,
         admin,
         store,
-        access_log,
-        log_user_agent,
+        access_log: raw.log.access(context),
+        log_user_agent: raw.log.user_agent(context),
         ca,
-        trace,
+        trace: trace::parse(&raw.trace, context),
         warnings: Vec::new(),
         files: Files::default(),
         text: None,
-        given,
+        shown: raw.show(context),
+        at_start: context.at_start.take(),
     })
 }
 
-/// Resolves `field` to one of `names`; if it is absent, to the only one there is. `owner` is the
-/// location of the referring table.
-pub(super) fn reference(
-    field: Field<String>,
-    owner: &Location,
-    kind: &'static str,
-    names: &Names,
-    report: &mut Report,
-) -> Option<Arc<str>> {
-    let all = || names.all().iter().map(AsRef::as_ref);
-    match field {
-        Field::Faulty => None,
-        Field::Absent => match names.all() {
-            [only] => Some(only.clone()),
-            // a missing table is reported once, not by each reference
-            [] => None,
-            _ => {
-                report.fault(owner.child(kind).fault(
-                    format!("there are several of [{kind}.NAME], and this does not say which"),
-                    format!("write one of {}", listed(all())),
-                ));
-                None
-            }
-        },
-        Field::Given(spanned) => {
-            if let Some(name) = names.find(&spanned.value) {
-                return Some(name.clone());
-            }
-            let remedy = match (nearest(&spanned.value, all()), names.all()) {
-                (Some(meant), _) => format!("write {meant:?}"),
-                (None, []) => format!("add [{kind}.NAME] with this name"),
-                (None, _) => format!("write one of {}", listed(all())),
-            };
-            let problem = format!("there is no [{kind}.NAME] of this name");
-            report.fault(spanned.location.fault(problem, remedy));
-            None
-        }
-    }
-}
-
-impl<'a> LoadContext<'a> {
-    /// Returns a context without any files read.
-    pub(super) fn of(base: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> LoadContext<'a> {
-        let files = RefCell::default();
-        LoadContext { base, env, files }
-    }
-
-    /// Resolves a path.
-    pub(super) fn path(&self, path: &Path) -> PathBuf {
-        self.base.join(path)
-    }
-
-    /// Resolves the path of a file to be read, and watches it: a change of the file changes the
-    /// configuration.
-    ///
-    /// # Errors
-    /// [`Unfit`] if the file must not be read.
-    pub(super) fn to_read(&self, path: &Path) -> Result<PathBuf, Unfit> {
-        let path = self.path(path);
-        self.note(&path)?;
-        Ok(path)
-    }
-
-    /// As [`LoadContext::to_read`] for the file in `spanned`; reports a fault with `remedy` if the
-    /// file must not be read.
-    pub(super) fn readable(
-        &self,
-        spanned: &Spanned<PathBuf>,
-        remedy: &str,
-        report: &mut Report,
-    ) -> Option<PathBuf> {
-        let path = self.to_read(&spanned.value);
-        path.map_err(|unfit| {
-            let remedy = self.file_remedy(remedy);
-            report.fault(spanned.location.fault(unfit.to_string(), remedy));
-        })
-        .ok()
-    }
-
-    /// Watches a file that is about to be read.
-    ///
-    /// # Errors
-    /// [`Unfit`] if the file must not be read.
-    pub(super) fn note(&self, path: &Path) -> Result<(), Unfit> {
-        self.files.borrow_mut().note(path)
-    }
-
-    /// Extends `remedy` by the directory from which relative paths start.
-    pub(super) fn file_remedy(&self, remedy: &str) -> String {
-        let base = if self.base.as_os_str().is_empty() {
-            "the working directory".to_owned()
-        } else {
-            self.base.display().to_string()
-        };
-        format!("{remedy} (a relative path counts from {base})")
-    }
-}
-
-impl fmt::Debug for LoadContext<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadContext")
-            .field("base", &self.base)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Returns the location of each named table.
-struct Locations {
-    instances: BTreeMap<Arc<str>, Location>,
-    clients: BTreeMap<Arc<str>, Location>,
-}
-
-fn locations<'a>(
-    tables: impl Iterator<Item = (&'a Arc<str>, &'a Location)>,
-) -> BTreeMap<Arc<str>, Location> {
-    tables
-        .map(|(name, location)| (name.clone(), location.clone()))
-        .collect()
-}
-
 /// Reports a missing instance or client.
-fn demand(instances: &Names, clients: &Names, root: &Location, report: &mut Report) {
-    if instances.all().is_empty() && !report.blames("instance") {
-        report.fault(root.child("instance").fault(
+fn demand(raw: &Tables, context: &LoadContext<'_>) {
+    if raw.instance.is_empty() && !context.blames("instance") {
+        context.fault(raw.at("instance").fault(
             "there is none, so there is nowhere to send to",
             "write `instance.acme = { url = \"https://acme.collibra.com\" }`",
         ));
     }
-    if clients.all().is_empty() && !report.blames("client") {
-        report.fault(root.child("client").fault(
+    if raw.client.is_empty() && !context.blames("client") {
+        context.fault(raw.at("client").fault(
             "there is none, so there is nobody to ask for a token",
             "write `client.catalog = { client_id = \"…\", client_secret_file = \"…\" }`",
         ));
@@ -305,19 +132,20 @@ fn demand(instances: &Names, clients: &Names, root: &Location, report: &mut Repo
 
 /// Reports two clients with the same id: they share a pool, but each counts only its own requests.
 fn one_pool_each(
+    raw: &Tables,
     clients: &BTreeMap<Arc<str>, Client>,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
-    locations: &Locations,
-    report: &mut Report,
+    context: &LoadContext<'_>,
 ) {
-    let mut in_order: Vec<&Client> = clients.values().collect();
-    in_order.sort_by_key(|client| locations.clients[&client.name].line);
-    let mut owners: BTreeMap<_, &Client> = BTreeMap::new();
-    for client in in_order {
+    let mut owners: HashMap<_, &Client> = HashMap::new();
+    for raw in &raw.client {
+        let Some(client) = clients.get(&raw.name) else {
+            continue;
+        };
         let authority = &instances[&client.instance].instance.authority;
-        let pool = (authority, &client.oauth.client_id);
+        let pool = (authority, client.oauth.client_id.as_str());
         if let Some(first) = owners.get(&pool) {
-            report.fault(locations.clients[&client.name].fault(
+            context.fault(raw.location.fault(
                 format!(
                     "it has the same instance and id as [client.{}], and so the same pool of tokens",
                     first.name.escape_debug()
@@ -330,76 +158,86 @@ fn one_pool_each(
     }
 }
 
+/// Returns the settings of the admin address, and its location.
+fn admin(raw: &tables::Admin, context: &LoadContext<'_>) -> (Admin, Location) {
+    let address = raw.address(context);
+    let hosts = raw.hosts.given();
+    let hosts = hosts.map(|spanned| listener::hosts(&spanned.value, &spanned.location, context));
+    let hosts = hosts.unwrap_or_default();
+    raw.show_as("hosts", &*hosts);
+    let mode = raw.mode.given();
+    let mode = mode.map(|spanned| (spanned.value, &spanned.location));
+    let admin = Admin {
+        address: listener_address::resolve(address, mode, raw, context),
+        hosts,
+    };
+    let location = match &raw.address {
+        Field::Given(spanned) => spanned.location.clone(),
+        _ => raw.at("address"),
+    };
+    (admin, location)
+}
+
 fn listeners(
-    mut raw: Vec<RawListener>,
-    root: &Location,
-    targets: listener::Targets<'_>,
+    raw: &Tables,
+    targets: Targets<'_>,
     admin: &Admin,
     admin_place: &Location,
     context: &LoadContext<'_>,
-    report: &mut Report,
 ) -> Vec<Listener> {
-    if raw.is_empty() && !report.blames("listener") {
-        let location = root.child("listener").child("local");
-        raw.push(RawListener::local(
-            location,
-            listener::DEFAULT_ADDRESS.into(),
-        ));
-    }
-    let mut taken: Vec<(String, Address)> = Vec::new();
+    let mut taken: Vec<(&str, Address)> = Vec::new();
     let mut listeners = Vec::new();
-    for mut raw in raw {
-        let forward = listener_forward::take_mode(&mut raw.mode);
-        if let Field::Given(spanned) = &mut raw.address {
-            let (address, mode) = (spanned.value.clone(), std::mem::take(&mut raw.mode));
-            spanned.value = listener_address::parse(address, mode, context, report);
-        }
-        if let Field::Given(spanned) = &raw.address {
+    for raw in &raw.listener {
+        let address = raw.address.given().map(|spanned| {
+            let address = spanned.value.clone();
+            let mode = raw.mode.given().and_then(|mode| match mode.value {
+                ListenerMode::Socket(permissions) => Some((permissions, &mode.location)),
+                _ => None,
+            });
+            let address = listener_address::resolve(address, mode, raw, context);
             let clash = taken
                 .iter()
-                .find(|(_, address)| listener_address::clash(address, &spanned.value));
+                .find(|(_, taken)| listener_address::clash(taken, &address));
             if let Some((other, _)) = clash {
-                report.fault(spanned.location.fault(
+                context.fault(spanned.location.fault(
                     format!("[listener.{}] already listens there", other.escape_debug()),
-                    another(&spanned.value),
+                    another(&address),
                 ));
             }
-            if listener_address::clash(&admin.address, &spanned.value) {
-                report.fault(admin_place.fault(
-                    format!(
-                        "[listener.{}] already listens there",
-                        raw.name.escape_debug()
-                    ),
-                    format!("{}; the default is \"{ADMIN}\"", another(&spanned.value)),
+            if listener_address::clash(&admin.address, &address) {
+                let name = raw.name.escape_debug();
+                context.fault(admin_place.fault(
+                    format!("[listener.{name}] already listens there"),
+                    format!("{}; the default is \"{ADMIN}\"", another(&address)),
                 ));
             }
-            taken.push((raw.name.to_string(), spanned.value.clone()));
-        }
-        listeners.extend(listener::parse(raw, forward, targets, context, report));
+            taken.push((&*raw.name, address.clone()));
+            address
+        });
+        listeners.extend(listener::parse(raw, address, targets, context));
     }
     listeners
 }
 
 /// Reports an instance whose address is one of the listeners. A name is not resolved here.
 fn refuse_loops(
+    raw: &Tables,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     listeners: &[Listener],
-    locations: &Locations,
-    report: &mut Report,
+    context: &LoadContext<'_>,
 ) {
-    let direct = instances
-        .values()
-        .map(|parsed| &parsed.instance)
-        .filter(|instance| instance.proxy.is_none());
-    for instance in direct {
+    for raw in &raw.instance {
+        let parsed = instances.get(&raw.name).map(|parsed| &parsed.instance);
+        let Some(instance) = parsed.filter(|instance| instance.proxy.is_none()) else {
+            continue;
+        };
         let ips = ips_of(&instance.host);
         let is_at = |listener: &&Listener| {
             let mut ips = ips.iter();
             ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
         };
         if let Some(listener) = listeners.iter().find(is_at) {
-            let location = locations.instances[&instance.name].child("url");
-            report.fault(location.fault(
+            context.fault(raw.at("url").fault(
                 format!(
                     "[listener.{}] listens there: requests would come back to this proxy",
                     listener.name.escape_debug()
@@ -413,12 +251,15 @@ fn refuse_loops(
 /// Reports an instance whose forward proxy is one of the listeners, as happens where the variables
 /// that are meant for programs are set for this one too. A name is not resolved here.
 fn refuse_own_proxy(
+    raw: &Tables,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     listeners: &[Listener],
-    locations: &Locations,
-    report: &mut Report,
+    context: &LoadContext<'_>,
 ) {
-    for parsed in instances.values() {
+    for raw in &raw.instance {
+        let Some(parsed) = instances.get(&raw.name) else {
+            continue;
+        };
         let of = |key, proxy| Option::<&Proxy>::map(proxy, |proxy| (key, proxy));
         let proxies = [
             of("proxy", parsed.instance.proxy.as_ref()),
@@ -431,8 +272,7 @@ fn refuse_own_proxy(
                 ips.any(|ip| listener.address.receives((*ip, proxy.port()).into()))
             };
             if let Some(listener) = listeners.iter().find(is_at) {
-                let location = locations.instances[&parsed.instance.name].child(key);
-                report.fault(location.fault(
+                context.fault(raw.at(key).fault(
                     format!(
                         "[listener.{}] listens there: this proxy would call Collibra through itself",
                         listener.name.escape_debug()
@@ -461,18 +301,19 @@ fn another(taken: &Address) -> &'static str {
 }
 
 fn warn_of_unused(
+    raw: &Tables,
     clients: &BTreeMap<Arc<str>, Client>,
     listeners: &[Listener],
     apps: &BTreeMap<Arc<str>, Arc<App>>,
-    locations: &Locations,
-    report: &mut Report,
+    context: &LoadContext<'_>,
 ) {
+    let warn = |location: &Location, problem, remedy| {
+        context.warning(location.fault(problem, remedy));
+    };
     let used: HashSet<_> = clients.values().map(|client| &client.instance).collect();
-    for (name, location) in &locations.instances {
-        if !used.contains(name) {
-            report
-                .warning(location.fault("no client uses it", "remove it, or name it in a client"));
-        }
+    for raw in raw.instance.iter().filter(|raw| !used.contains(&raw.name)) {
+        let remedy = "remove it, or name it in a client";
+        warn(&raw.location, "no client uses it", remedy);
     }
     let by_listeners = listeners.iter().flat_map(|listener| {
         let by_routes = listener.routes.iter().map(|route| &route.client);
@@ -481,12 +322,9 @@ fn warn_of_unused(
     });
     let by_apps = apps.values().filter_map(|app| app.client.as_ref());
     let used: HashSet<_> = by_listeners.chain(by_apps).collect();
-    for (name, location) in &locations.clients {
-        if !used.contains(name) {
-            report.warning(location.fault(
-                "no listener, route or app uses it, and yet it will hold a token",
-                "remove it, or name it in a listener",
-            ));
-        }
+    for raw in raw.client.iter().filter(|raw| !used.contains(&raw.name)) {
+        let problem = "no listener, route or app uses it, and yet it will hold a token";
+        let remedy = "remove it, or name it in a listener";
+        warn(&raw.location, problem, remedy);
     }
 }

@@ -5,15 +5,12 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::fault::Report;
-use super::location::{Field, Spanned};
-use super::parse::LoadContext;
-use super::{credentials, instance, raw};
+use super::context::LoadContext;
+use super::location::Spanned;
+use super::value::REDACTED;
+use super::{credentials, tables};
 use crate::secret::Secret;
 use crate::store::redis::{Config, Server, Trust};
-
-/// The default prefix of every key.
-const KEY_PREFIX: &str = "collibra-auth-proxy";
 
 const PORT: u16 = 6379;
 
@@ -30,46 +27,28 @@ struct Address {
 }
 
 /// Parses the store's settings. `None` only if a fault was reported.
-pub(super) fn parse(
-    raw: raw::Store,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Config> {
-    let url = match raw.url {
-        Field::Given(spanned) => Some(spanned),
-        Field::Faulty => None,
-        Field::Absent => {
-            let location = raw.location.child("url");
-            report.fault(location.fault("the server's address is missing", URL_REMEDY));
-            None
-        }
-    };
-    let address = url.as_ref().and_then(|spanned| address(spanned, report));
+pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Config> {
+    if raw.url.is_absent() {
+        let location = raw.at("url");
+        context.fault(location.fault("the server's address is missing", URL_REMEDY));
+    }
+    let url = raw.url.given();
+    let address = url.and_then(|spanned| {
+        let address = parse_address(spanned.value.expose());
+        context.sound(address.map_err(|problem| spanned.location.fault(problem, URL_REMEDY)))
+    });
     let password_file = raw.password_file.given();
-    if let (Some(url), Some(address)) = (&url, &address) {
-        warn(url, address, password_file.is_some(), report);
+    if let (Some(url), Some(address)) = (url, &address) {
+        warn(url, address, password_file.is_some(), context);
+        raw.show_as("url", without_password(url.value.expose()));
     }
     let from_file = password_file.map(|spanned| {
-        let read = credentials::secret_in_file(&spanned, context, report)?;
-        match Secret::parse(read.expose()) {
-            Ok(password) => Some(password),
-            Err(error) => {
-                let remedy = "write the password into it, on one line";
-                report.fault(spanned.location.fault(error.to_string(), remedy));
-                None
-            }
-        }
+        let read = credentials::secret_file(spanned, context)?;
+        let remedy = "write the password into it, on one line";
+        let password = Secret::parse(read.expose());
+        context.sound(password.map_err(|e| spanned.location.fault(e.to_string(), remedy)))
     });
-    let key_prefix = raw.key_prefix.sound_or(
-        KEY_PREFIX.to_owned(),
-        |prefix| {
-            let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
-            (1..=100).contains(&prefix.len()) && prefix.chars().all(plain)
-        },
-        "keys cannot begin so",
-        "write up to 100 ASCII letters, digits and signs, without spaces and braces",
-        report,
-    );
+    let key_prefix = raw.key_prefix(context);
     let Address {
         mut server,
         user,
@@ -77,7 +56,7 @@ pub(super) fn parse(
         database,
     } = address?;
     if let Some(spanned) = raw.ca_file.given() {
-        let read = instance::ca_file(&spanned, context, report);
+        let read = credentials::ca_file(spanned, credentials::CA_REMEDY, context);
         match &mut server {
             Server::Tls { ca_file, .. }
             | Server::Sentinel {
@@ -88,7 +67,7 @@ pub(super) fn parse(
                 tls: Some(Trust { ca_file }),
                 ..
             } => *ca_file = read,
-            _ => report.fault(spanned.location.fault(
+            _ => context.fault(spanned.location.fault(
                 "it counts only for a server that is spoken to by TLS",
                 "write rediss:// in `url`, or leave this key out",
             )),
@@ -104,16 +83,6 @@ pub(super) fn parse(
 }
 
 /// Parses the URL. It may contain a password, so no part of it is ever quoted.
-fn address(spanned: &Spanned<Secret>, report: &mut Report) -> Option<Address> {
-    match parse_address(spanned.value.expose()) {
-        Ok(address) => Some(address),
-        Err(problem) => {
-            report.fault(spanned.location.fault(problem, URL_REMEDY));
-            None
-        }
-    }
-}
-
 fn parse_address(text: &str) -> Result<Address, &'static str> {
     let text = text.trim();
     if let Some((scheme, rest)) = text.split_once("://")
@@ -265,14 +234,14 @@ fn decoded(text: &str) -> Result<String, &'static str> {
 }
 
 /// Reports two passwords, and warns about settings that work but are unsafe.
-fn warn(url: &Spanned<Secret>, address: &Address, has_file: bool, report: &mut Report) {
+fn warn(url: &Spanned<Secret>, address: &Address, has_file: bool, context: &LoadContext<'_>) {
     if address.password.is_some() && has_file {
-        report.fault(url.location.fault(
+        context.fault(url.location.fault(
             "it has a password in it, and there is a `password_file` too",
             "keep one of the two",
         ));
     } else if address.password.is_some() && url.location.in_file() {
-        report.warning(url.location.fault(
+        context.warning(url.location.fault(
             "a password stands in the configuration, which is often copied and committed",
             "keep it in a file and name that with `password_file`",
         ));
@@ -286,7 +255,7 @@ fn warn(url: &Spanned<Secret>, address: &Address, has_file: bool, report: &mut R
         _ => false,
     };
     if in_the_clear {
-        report.warning(url.location.fault(
+        context.warning(url.location.fault(
             "the password and the keys travel to this host unencrypted; tokens are sealed",
             "write rediss:// where the server speaks TLS",
         ));
@@ -296,4 +265,54 @@ fn warn(url: &Spanned<Secret>, address: &Address, has_file: bool, report: &mut R
 fn is_loopback(host: &str) -> bool {
     let ip = host.parse::<std::net::IpAddr>();
     host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// Returns a server's URL without its password.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return REDACTED.to_owned();
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    match authority.rsplit_once('@') {
+        Some((login, hosts)) => {
+            let login = match login.split_once(':') {
+                Some((user, _password)) => format!("{user}:{REDACTED}"),
+                None => login.to_owned(),
+            };
+            format!("{scheme}://{login}@{hosts}{path}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_left_out_of_a_url() {
+        for (url, shown) in [
+            ("redis://r:6379/1", "redis://r:6379/1"),
+            ("rediss://me@r:6379", "rediss://me@r:6379"),
+            (
+                "rediss://me:p:w@r:6379/0",
+                "rediss://me:<redacted>@r:6379/0",
+            ),
+            ("redis://:pw@r", "redis://:<redacted>@r"),
+            (
+                "redis+sentinel://u:p@q@a:1,b/primary",
+                "redis+sentinel://u:<redacted>@a:1,b/primary",
+            ),
+            (
+                "unix:///run/r.sock?user=me&db=1",
+                "unix:///run/r.sock?user=me&db=1",
+            ),
+            ("pw", "<redacted>"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Client, Config};
+use super::settings::{Client, Config};
 use crate::proxy::config::Listener;
+use crate::secret::Secret;
 use crate::token::service::Change;
 
 /// Whether a client that keeps its name keeps its engine.
@@ -55,17 +56,24 @@ pub fn keep_tls(old: &Config, new: &mut Config) {
     }
 }
 
-/// The changed keys that apply only after a restart.
-#[must_use]
-pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    [
-        ("server.threads", old.server.threads != new.server.threads),
-        ("admin.address", old.admin.address != new.admin.address),
-        ("trace", old.trace != new.trace),
-    ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
+/// Returns the changed keys that apply only after a restart, and keeps their old values in `new`.
+pub fn needs_restart(old: &Config, new: &mut Config) -> Vec<String> {
+    let of_old = |(key, value): &(&String, &Secret)| old.at_start.get(*key) == Some(*value);
+    let changed = new.at_start.iter().filter(|entry| !of_old(entry));
+    let changed = changed.map(|(key, _)| key.clone()).collect();
+    new.at_start.clone_from(&old.at_start);
+    for (table, key) in old.at_start.keys().filter_map(|path| path.split_once('.')) {
+        match old.shown[table].get(key) {
+            Some(value) => new.shown[table][key] = value.clone(),
+            None => new.shown[table]
+                .as_object_mut()
+                .map_or((), |t| drop(t.remove(key))),
+        }
+    }
+    new.admin.address = old.admin.address.clone();
+    new.server.threads = old.server.threads;
+    new.trace.clone_from(&old.trace);
+    changed
 }
 
 /// Describes the differences of `new`, one text per table, without values.
@@ -119,6 +127,7 @@ fn compare<T: PartialEq>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::effective;
     use crate::config::tests::read;
 
     const TEXT: &str = r#"
@@ -189,18 +198,39 @@ address = "127.0.0.1:9902"
     }
 
     #[test]
-    fn what_counts_from_the_next_start_is_named() {
-        let old = read(TEXT).unwrap();
-        assert!(needs_restart(&old, &read(TEXT).unwrap()).is_empty());
-        assert_eq!(
-            needs_restart(&old, &with("threads = 0", "threads = 2")),
-            ["server.threads"]
-        );
-        assert_eq!(
-            needs_restart(&old, &with("9902", "9903")),
-            ["admin.address"]
-        );
-        assert!(needs_restart(&old, &with("threads", "drain = \"1s\"\nthreads")).is_empty());
+    fn what_counts_from_the_next_start_is_named_and_kept() {
+        let with_trace = format!("{TEXT}\n[trace]\nendpoint = \"http://localhost:4318/?key=a\"\n");
+        let old = read(&with_trace).unwrap();
+        for (from, to, expected) in [
+            ("threads = 0", "threads = 0", ""),
+            ("threads = 0", "drain = \"1s\"\nthreads = 0", ""),
+            ("threads = 0", "threads = 2", "server.threads"),
+            ("9902", "9903", "admin.address"),
+            ("key=a", "key=b", "trace.endpoint"),
+            ("[trace]", "[trace]\nsample = 0.5", "trace.sample"),
+        ] {
+            let mut new = read(&with_trace.replace(from, to)).unwrap();
+            let named = needs_restart(&old, &mut new);
+            assert_eq!(named.join(" "), expected, "{from} -> {to}");
+            // the process goes on with the old values, and the next reload finds them again
+            assert_eq!(new.admin.address, old.admin.address);
+            assert_eq!(new.server.threads, old.server.threads);
+            assert_eq!(new.trace, old.trace);
+            let mut again = read(&with_trace.replace(from, to)).unwrap();
+            assert_eq!(needs_restart(&new, &mut again), named, "{from} -> {to}");
+            let (old, new) = (effective::tree(&old), effective::tree(&new));
+            assert_eq!(
+                (&old["admin"], &old["trace"]),
+                (&new["admin"], &new["trace"])
+            );
+            assert_eq!(old["server"]["threads"], new["server"]["threads"]);
+        }
+        // without a collector, and with a socket's mode
+        let mut new = with("127.0.0.1:9902\"", "unix:/run/a.sock\"\nmode = \"0660\"");
+        let named = needs_restart(&old, &mut new);
+        let expected = ["admin.address", "admin.mode", "trace.endpoint"];
+        assert_eq!(named, expected);
+        assert_eq!(effective::tree(&new), effective::tree(&old));
     }
 
     #[test]

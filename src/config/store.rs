@@ -2,56 +2,47 @@
 
 use std::path::Path;
 
-use super::fault::Report;
+use serde_json::Value as Json;
+
+use super::context::LoadContext;
+use super::declare::Declared;
 #[cfg(feature = "kubernetes")]
 use super::kubernetes;
-use super::location::{Field, Location, Spanned};
-use super::nearest::{listed, nearest};
-use super::parse::LoadContext;
-use super::{raw, redis};
+use super::location::Field;
+use super::table::Key;
+use super::{redis, tables};
 use crate::store::Config;
 
-/// The kinds of stores.
-const KINDS: [&str; 4] = ["memory", "file", "redis", "kubernetes"];
-
 /// Parses the settings of the store.
-pub(super) fn parse(raw: raw::Store, context: &LoadContext<'_>, report: &mut Report) -> Config {
-    let kind = match &raw.kind {
-        Field::Absent => "memory",
+pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Config {
+    if let Field::Faulty = raw.kind {
         // without a valid kind the other keys cannot be checked
-        Field::Faulty => return Config::Memory,
-        Field::Given(spanned) if KINDS.contains(&spanned.value.as_str()) => spanned.value.as_str(),
-        Field::Given(spanned) => {
-            unknown(spanned, report);
-            return Config::Memory;
-        }
-    };
-    for (owner, location) in [
-        ("file", location(&raw.path)),
-        ("redis", location(&raw.url)),
-        ("redis", location(&raw.password_file)),
-        ("redis", location(&raw.key_prefix)),
-        ("redis", location(&raw.ca_file)),
-        ("kubernetes", location(&raw.namespace)),
-        ("kubernetes", location(&raw.secret)),
-        ("kubernetes", location(&raw.lease)),
-        ("kubernetes", location(&raw.kubeconfig)),
-    ] {
-        if let Some(location) = location.filter(|_| owner != kind) {
-            report.fault(location.fault(
-                format!("it would count only with `kind = \"{owner}\"`"),
+        return Config::Memory;
+    }
+    let kind = raw.kind(context).0;
+    let is_elsewhere = |key: &Key| !key.kind.is_empty() && key.kind != kind;
+    for (key, location) in raw.given() {
+        if is_elsewhere(key) {
+            context.fault(location.fault(
+                format!("it would count only with `kind = \"{}\"`", key.kind),
                 "write that too, or leave this key out",
             ));
         }
     }
+    for key in <tables::Store as Declared>::KEYS
+        .iter()
+        .filter(|key| is_elsewhere(key))
+    {
+        raw.show_as(key.name, Json::Null);
+    }
     match kind {
-        "file" => file(raw.path, &raw.location, context, report),
-        "redis" => redis::parse(raw, context, report).map(Config::Redis),
+        "file" => file(raw, context),
+        "redis" => redis::parse(raw, context).map(Config::Redis),
         #[cfg(feature = "kubernetes")]
-        "kubernetes" => kubernetes::parse(raw, context, report).map(Config::Kubernetes),
+        "kubernetes" => kubernetes::parse(raw, context).map(Config::Kubernetes),
         #[cfg(not(feature = "kubernetes"))]
         "kubernetes" => {
-            report.fault(raw.location.child("kind").fault(
+            context.fault(raw.at("kind").fault(
                 "this program was built without the feature `kubernetes`",
                 "take a build that has it, or another kind of store",
             ));
@@ -62,45 +53,22 @@ pub(super) fn parse(raw: raw::Store, context: &LoadContext<'_>, report: &mut Rep
     .unwrap_or_default()
 }
 
-fn file(
-    path: Field<std::path::PathBuf>,
-    store: &Location,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Config> {
-    match path {
-        Field::Given(spanned) => {
-            let directory = context.path(&spanned.value);
-            if stands_in_the_way(&directory) {
-                report.fault(spanned.location.fault(
-                    "this is a file and no directory",
-                    context.file_remedy("name a directory, which is made if there is none"),
-                ));
-            }
-            return Some(Config::File { directory });
-        }
-        Field::Absent => report.fault(store.child("path").fault(
+fn file(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Config> {
+    if raw.path.is_absent() {
+        context.fault(raw.at("path").fault(
             "it is missing",
             "write the directory to keep tokens in, like `path = \"/var/lib/collibra-auth-proxy\"`",
-        )),
-        Field::Faulty => {}
+        ));
     }
-    None
-}
-
-fn location<T>(field: &Field<T>) -> Option<&Location> {
-    match field {
-        Field::Given(spanned) => Some(&spanned.location),
-        Field::Absent | Field::Faulty => None,
+    let spanned = raw.path.given()?;
+    let directory = context.path(&spanned.value);
+    if stands_in_the_way(&directory) {
+        context.fault(spanned.location.fault(
+            "this is a file and no directory",
+            context.file_remedy("name a directory, which is made if there is none"),
+        ));
     }
-}
-
-fn unknown(spanned: &Spanned<String>, report: &mut Report) {
-    let remedy = match nearest(&spanned.value, KINDS) {
-        Some(meant) => format!("write \"{meant}\""),
-        None => format!("known are {}", listed(KINDS)),
-    };
-    report.fault(spanned.location.fault("there is no such store", remedy));
+    Some(Config::File { directory })
 }
 
 /// Returns whether the path exists and is not a directory.

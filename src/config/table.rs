@@ -4,10 +4,37 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Origin, Report};
+use super::context::LoadContext;
+use super::fault::Origin;
 use super::location::{Field, Location, Spanned};
 use super::nearest::{listed, nearest};
 use super::value::{Value, wrong_type};
+
+/// A key of a table, as declared.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a test generates the reference from these")
+)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// The keys below it, if it is a table.
+    pub(super) keys: &'static [Key],
+    /// Whether it holds named tables.
+    pub(super) is_named: bool,
+    /// The kind of store that it belongs to; empty for all.
+    pub(super) kind: &'static str,
+    /// Whether it applies only at the start: a reload names it and keeps the old value.
+    pub(super) at_start: bool,
+    /// Its documentation, by line.
+    pub(super) about: &'static [&'static str],
+    /// What the reference has in place of a default, or the name of a named table.
+    pub(super) sample: &'static str,
+    /// What the reference has commented out.
+    pub(super) example: &'static str,
+    /// The defaults of the keys below it.
+    pub(super) defaults: fn(&LoadContext<'_>) -> serde_json::Value,
+}
 
 /// The positions of a file's line breaks, which turn offsets into line numbers.
 #[derive(Debug)]
@@ -18,11 +45,10 @@ pub(super) struct Lines<'a> {
 }
 
 /// A table with known keys, which are read one by one.
-#[derive(Debug)]
 pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
     lines: &'a Lines<'a>,
-    known: &'static [&'static str],
+    context: &'a LoadContext<'a>,
     pub(super) location: Location,
 }
 
@@ -39,11 +65,7 @@ impl<'a> Lines<'a> {
 
     /// Returns the location of the file itself.
     pub(super) fn location(&self) -> Location {
-        Location {
-            origin: self.origin.clone(),
-            key: String::new(),
-            line: None,
-        }
+        Location::root(self.origin.clone())
     }
 
     /// Returns the line, counted from 1, at `offset`.
@@ -53,44 +75,47 @@ impl<'a> Lines<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Returns a table with the keys `known`; reports all others.
+    /// Returns a table with these `keys`; reports all others.
     pub(super) fn new(
         entries: &'a DeTable<'a>,
         lines: &'a Lines<'a>,
         location: Location,
-        known: &'static [&'static str],
-        report: &mut Report,
+        keys: &'static [Key],
+        context: &'a LoadContext<'a>,
     ) -> Table<'a> {
         for key in entries.keys() {
             let name: &str = key.get_ref();
-            if known.contains(&name) {
+            let known = || keys.iter().map(|key| key.name);
+            if known().any(|known| known == name) {
                 continue;
             }
             let mut location = location.child(name);
             location.line = Some(lines.line(key.span().start));
-            let remedy = match nearest(name, known.iter().copied()) {
+            let remedy = match nearest(name, known()) {
                 Some(meant) => format!("write `{meant}`"),
-                None => format!("known here: {}", listed(known.iter().copied())),
+                None => format!("known here: {}", listed(known())),
             };
-            report.fault(location.fault("this key is unknown", remedy));
+            context.fault(location.fault("this key is unknown", remedy));
         }
         Table {
             entries,
             lines,
-            known,
+            context,
             location,
         }
     }
 
     /// Reads the value of `key`.
-    pub(super) fn get<T: Value>(&self, key: &'static str, report: &mut Report) -> Field<T> {
+    pub(super) fn get<T: Value>(&self, key: &'static str) -> Field<T> {
         let Some((location, value)) = self.entry(key) else {
             return Field::Absent;
         };
         match T::read(value) {
             Ok(value) => Field::Given(Spanned { value, location }),
-            Err((problem, remedy)) => {
-                report.fault(location.fault(problem, remedy));
+            Err(faults) => {
+                for (problem, remedy) in faults {
+                    self.context.fault(location.fault(problem, remedy));
+                }
                 Field::Faulty
             }
         }
@@ -102,97 +127,89 @@ impl<'a> Table<'a> {
         value.is_some_and(|(_, value)| value.as_str().is_some())
     }
 
-    /// Reads the table `key`, with the keys `known`.
-    pub(super) fn table(
-        &self,
-        key: &'static str,
-        known: &'static [&'static str],
-        report: &mut Report,
-    ) -> Option<Table<'a>> {
+    /// Reads the table `key`, with these `keys`.
+    pub(super) fn table(&self, key: &'static str, keys: &'static [Key]) -> Option<Table<'a>> {
         let (location, value) = self.entry(key)?;
-        let Some(entries) = value.as_table() else {
-            let first = known.first().copied().unwrap_or_default();
-            let remedy = format!("write `{key} = {{ {first} = … }}`, or [{}]", location.key);
-            let (problem, remedy) = wrong_type(value, "a table", &remedy);
-            report.fault(location.fault(problem, remedy));
-            return None;
-        };
-        Some(Table::new(entries, self.lines, location, known, report))
+        let first = keys.first().map_or("", |key| key.name);
+        let remedy = format!("write `{key} = {{ {first} = … }}`, or [{}]", location.key);
+        self.below(location, value, keys, "a table", &remedy)
     }
 
-    /// Reads the tables in `key` with their names: `[key.NAME]`.
-    pub(super) fn named(
+    /// Reads the tables in `key`, each with these `keys`: by name, `[key.NAME]`, in the order of the
+    /// file, or in a list.
+    pub(super) fn tables(
         &self,
         key: &'static str,
-        known: &'static [&'static str],
-        report: &mut Report,
+        keys: &'static [Key],
+        is_named: bool,
     ) -> Vec<(Arc<str>, Table<'a>)> {
         let Some((location, value)) = self.entry(key) else {
             return Vec::new();
         };
-        let remedy = format!("write [{key}.NAME] and the keys below it, with a name of your own");
-        let Some(entries) = value.as_table() else {
-            let (problem, remedy) = wrong_type(value, "a table of named tables", &remedy);
-            report.fault(location.fault(problem, remedy));
-            return Vec::new();
+        let first = keys.first().map_or("", |key| key.name);
+        let (remedy, kind, item) = match is_named {
+            true => (
+                format!("write [{key}.NAME] and the keys below it, with a name of your own"),
+                "a table of named tables",
+                "a named table",
+            ),
+            false => (
+                format!("write `{key} = [ {{ {first} = … }} ]`"),
+                "a list of tables",
+                "a table, as each item of the list",
+            ),
         };
         let mut tables = Vec::new();
-        for (name, value) in entries {
-            let location = self.at(location.child(name.get_ref()), name);
-            let Some(entries) = value.get_ref().as_table() else {
-                let (problem, remedy) = wrong_type(value.get_ref(), "a named table", &remedy);
-                report.fault(location.fault(problem, remedy));
-                continue;
-            };
-            if !is_name(name.get_ref()) {
-                report.fault(location.fault(
-                    "the name cannot be used",
-                    "name it with at most 63 letters, digits, `-` and `_`",
-                ));
+        let mut add = |name: &str, location, value| {
+            let table = self.below(location, value, keys, item, &remedy);
+            tables.extend(table.map(|table| (Arc::from(name), table)));
+        };
+        match value {
+            DeValue::Table(entries) if is_named => {
+                for (name, value) in entries {
+                    let location = self.at(location.child(name.get_ref()), name);
+                    if value.get_ref().is_table() && !is_name(name.get_ref()) {
+                        self.context.fault(location.fault(
+                            "the name cannot be used",
+                            "name it with at most 63 letters, digits, `-` and `_`",
+                        ));
+                    }
+                    add(name.get_ref(), location, value.get_ref());
+                }
             }
-            let table = Table::new(entries, self.lines, location, known, report);
-            tables.push((Arc::from(name.get_ref().as_ref()), table));
+            DeValue::Array(items) if !is_named => {
+                for item in items.iter() {
+                    add(key, self.at(location.clone(), item), item.get_ref());
+                }
+            }
+            _ => {
+                let (problem, remedy) = wrong_type(value, kind, &remedy);
+                self.context.fault(location.fault(problem, remedy));
+            }
         }
         tables.sort_by_key(|(_, table)| table.location.line);
         tables
     }
 
-    /// Reads the tables in the list `key`, each with the keys `known`.
-    pub(super) fn tables(
+    /// Reads `value` as a table with these `keys`, or reports that it is none.
+    fn below(
         &self,
-        key: &'static str,
-        known: &'static [&'static str],
-        report: &mut Report,
-    ) -> Vec<Table<'a>> {
-        let Some((location, value)) = self.entry(key) else {
-            return Vec::new();
-        };
-        let first = known.first().copied().unwrap_or_default();
-        let remedy = format!("write `{key} = [ {{ {first} = … }} ]`");
-        let Some(items) = value.as_array() else {
-            let (problem, remedy) = wrong_type(value, "a list of tables", &remedy);
-            report.fault(location.fault(problem, remedy));
-            return Vec::new();
-        };
-        let mut tables = Vec::new();
-        for item in items {
-            let location = self.at(location.clone(), item);
-            match item.get_ref().as_table() {
-                Some(entries) => {
-                    tables.push(Table::new(entries, self.lines, location, known, report));
-                }
-                None => {
-                    let (problem, remedy) =
-                        wrong_type(item.get_ref(), "a table, as each item of the list", &remedy);
-                    report.fault(location.fault(problem, remedy));
-                }
-            }
+        location: Location,
+        value: &'a DeValue<'a>,
+        keys: &'static [Key],
+        wanted: &str,
+        remedy: &str,
+    ) -> Option<Table<'a>> {
+        let (lines, context) = (self.lines, self.context);
+        if let Some(entries) = value.as_table() {
+            return Some(Table::new(entries, lines, location, keys, context));
         }
-        tables
+        let (problem, remedy) = wrong_type(value, wanted, remedy);
+        context.fault(location.fault(problem, remedy));
+        None
     }
 
     fn entry(&self, key: &'static str) -> Option<(Location, &'a DeValue<'a>)> {
-        debug_assert!(self.known.contains(&key), "{key} is read and not known");
         let (name, value) = self.entries.get_key_value(key)?;
         Some((self.at(self.location.child(key), name), value.get_ref()))
     }

@@ -2,9 +2,9 @@
 
 use url::Url;
 
-use super::fault::{Origin, Report};
+use super::context::LoadContext;
 use super::location::{Field, Location};
-use super::parse::LoadContext;
+use super::tables;
 use crate::trace::Config;
 
 /// OpenTelemetry's variable for the collector's base URL.
@@ -18,30 +18,18 @@ const DISABLED: &str = "OTEL_SDK_DISABLED";
 const PATH: &str = "v1/traces";
 
 /// Validates the table: `None` without a collector.
-pub(super) fn parse(
-    endpoint: Field<String>,
-    sample: Field<f64>,
-    context: &LoadContext<'_>,
-    report: &mut Report,
-) -> Option<Config> {
-    let sample = sample.sound_or(
-        1.0,
-        |share| (0.0..=1.0).contains(share),
-        "this is no share",
-        "write a number from 0 (no trace) to 1 (every trace)",
-        report,
-    );
-    let given = match endpoint {
+pub(super) fn parse(raw: &tables::Trace, context: &LoadContext<'_>) -> Option<Config> {
+    let sample = raw.sample(context);
+    let (text, location, is_base) = match &raw.endpoint {
         Field::Faulty => return None,
-        Field::Given(spanned) => Some((spanned.value, spanned.location, true)),
-        Field::Absent => from_environment(context.env),
+        Field::Given(spanned) => (spanned.value.clone(), spanned.location.clone(), true),
+        Field::Absent => from_environment(context.env)?,
     };
-    let (text, location, is_base) = given?;
     let url = Url::parse(&text).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.has_host()
     });
     let Some(mut url) = url else {
-        report.fault(location.fault(
+        context.fault(location.fault(
             "this is not the URL of a collector",
             "write the base URL of its OTLP receiver for HTTP, like \"http://localhost:4318\", without a user",
         ));
@@ -51,6 +39,12 @@ pub(super) fn parse(
         let path = format!("{}/{PATH}", url.path().trim_end_matches('/'));
         url.set_path(&path);
     }
+    // the query may contain a key
+    let mut shown = url.clone();
+    shown.set_query(None);
+    // a URL without a host would fail, but this one has a host
+    let _ = shown.set_password(None);
+    raw.show_as("endpoint", shown.as_str());
     Some(Config {
         endpoint: url,
         sample,
@@ -64,12 +58,5 @@ fn from_environment(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Loc
     }
     [(TRACES, false), (BASE, true)]
         .into_iter()
-        .find_map(|(name, is_base)| {
-            let location = Location {
-                origin: Origin::Environment,
-                key: name.to_owned(),
-                line: None,
-            };
-            env(name).map(|text| (text, location, is_base))
-        })
+        .find_map(|(name, is_base)| Some((env(name)?, Location::variable(name), is_base)))
 }

@@ -1,12 +1,17 @@
 //! The types of values, and what to write instead of a wrong one. A message gives a wrong value's
 //! type, never the value.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+use serde_json::{Value as Json, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::context::LoadContext;
+use super::nearest::{listed, nearest};
 use crate::outgoing::addresses::Target;
 use crate::secret::Secret;
 use crate::socket::{self, Address};
@@ -14,10 +19,16 @@ use crate::socket::{self, Address};
 /// The problem of a value, and its remedy.
 pub(super) type Wrong = (String, String);
 
+/// The replacement for a secret that is written in the configuration itself.
+pub const REDACTED: &str = "<redacted>";
+
 /// A type of values.
 pub(super) trait Value: Sized {
     /// Reads a value.
-    fn read(value: &DeValue<'_>) -> Result<Self, Wrong>;
+    fn read(value: &DeValue<'_>) -> Result<Self, Vec<Wrong>>;
+
+    /// Returns the value as `check --print` and the status page show it.
+    fn show(&self, context: &LoadContext<'_>) -> Json;
 }
 
 /// The longest duration. A longer one is probably a mistake, and the limit prevents overflows of
@@ -37,7 +48,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The default mode of a unix socket: only this user can connect.
-pub(super) const SOCKET_MODE: u32 = 0o600;
+const SOCKET_MODE: u32 = 0o600;
 
 /// The longest path of a unix socket, in bytes: the system's limit, less the suffix of the
 /// temporary name under which the socket is created.
@@ -69,141 +80,312 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     })
 }
 
-impl Value for String {
-    fn read(value: &DeValue<'_>) -> Result<String, Wrong> {
-        let text = value
-            .as_str()
-            .ok_or_else(|| wrong_type(value, "a string", "write it in quotes, like \"…\""))?;
-        Ok(text.to_owned())
-    }
+/// Values that TOML and JSON have too.
+macro_rules! plain {
+    ($($type:ty: $read:expr, $wanted:literal, $remedy:literal;)*) => {$(
+        impl Value for $type {
+            fn read(value: &DeValue<'_>) -> Result<$type, Vec<Wrong>> {
+                let read: fn(&DeValue<'_>) -> Option<$type> = $read;
+                read(value).ok_or_else(|| vec![wrong_type(value, $wanted, $remedy)])
+            }
+
+            fn show(&self, _: &LoadContext<'_>) -> Json {
+                json!(self)
+            }
+        }
+    )*};
+}
+
+plain! {
+    String: |value| value.as_str().map(str::to_owned),
+        "a string", "write it in quotes, like \"…\"";
+    bool: |value| value.as_bool(),
+        "true or false", "write true or false, without quotes";
+    f64: |value| match value {
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
+        _ => None,
+    }, "a number", "write a number, like 0.5, without quotes";
 }
 
 impl Value for Secret {
-    fn read(value: &DeValue<'_>) -> Result<Secret, Wrong> {
+    fn read(value: &DeValue<'_>) -> Result<Secret, Vec<Wrong>> {
         String::read(value).map(Secret::from)
+    }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        json!(REDACTED)
     }
 }
 
 impl Value for PathBuf {
-    fn read(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
-        let text = String::read(value)?;
-        if text.is_empty() {
-            return Err((
-                "the path is empty".into(),
-                "write a file's path, or leave the key out".into(),
-            ));
+    fn read(value: &DeValue<'_>) -> Result<PathBuf, Vec<Wrong>> {
+        let remedy = "write a file's path, or leave the key out";
+        match String::read(value)? {
+            text if text.is_empty() => wrong("the path is empty", remedy),
+            text => Ok(text.into()),
         }
-        Ok(text.into())
     }
-}
 
-impl Value for bool {
-    fn read(value: &DeValue<'_>) -> Result<bool, Wrong> {
-        value.as_bool().ok_or_else(|| {
-            wrong_type(
-                value,
-                "true or false",
-                "write true or false, without quotes",
-            )
-        })
+    fn show(&self, context: &LoadContext<'_>) -> Json {
+        json!(context.path(self).display().to_string())
     }
 }
 
 impl Value for u32 {
-    fn read(value: &DeValue<'_>) -> Result<u32, Wrong> {
-        let number = value
-            .as_integer()
-            .ok_or_else(|| wrong_type(value, "a whole number", "write digits, without quotes"))?;
-        u32::from_str_radix(number.as_str(), number.radix()).map_err(|_| {
-            (
-                "the number is below zero or far too large".into(),
-                "write a whole number, 0 or above".into(),
+    fn read(value: &DeValue<'_>) -> Result<u32, Vec<Wrong>> {
+        let Some(number) = value.as_integer() else {
+            return not_a(value, "a whole number", "write digits, without quotes");
+        };
+        u32::from_str_radix(number.as_str(), number.radix()).or_else(|_| {
+            wrong(
+                "the number is below zero or far too large",
+                "write a whole number, 0 or above",
             )
         })
     }
-}
 
-impl Value for f64 {
-    fn read(value: &DeValue<'_>) -> Result<f64, Wrong> {
-        let text = match value {
-            DeValue::Float(number) => Some(number.as_str()),
-            DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
-            _ => None,
-        };
-        text.and_then(|text| text.parse().ok()).ok_or_else(|| {
-            wrong_type(
-                value,
-                "a number",
-                "write a number, like 0.5, without quotes",
-            )
-        })
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        json!(self)
     }
 }
 
 impl Value for Duration {
-    fn read(value: &DeValue<'_>) -> Result<Duration, Wrong> {
+    fn read(value: &DeValue<'_>) -> Result<Duration, Vec<Wrong>> {
         match value.as_str() {
-            Some(text) => duration(text).map_err(|remedy| ("this is no duration".into(), remedy)),
-            None if value.is_integer() || value.is_float() => Err((
-                "the number has no unit".into(),
-                "write the unit too, in quotes, like \"90s\", \"5m\" or \"250ms\"".into(),
-            )),
-            None => Err(wrong_type(
+            Some(text) => duration(text).or_else(|remedy| wrong("this is no duration", remedy)),
+            None if value.is_integer() || value.is_float() => wrong(
+                "the number has no unit",
+                "write the unit too, in quotes, like \"90s\", \"5m\" or \"250ms\"",
+            ),
+            None => not_a(
                 value,
                 "a duration",
                 "write a number with its unit, in quotes, like \"90s\", \"5m\" or \"250ms\"",
-            )),
+            ),
         }
+    }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        json!(humantime::format_duration(*self).to_string())
     }
 }
 
 impl Value for Address {
-    fn read(value: &DeValue<'_>) -> Result<Address, Wrong> {
-        let text = String::read(value)?;
-        address(&text).map_err(|remedy| ("this is no address to listen on".into(), remedy))
+    fn read(value: &DeValue<'_>) -> Result<Address, Vec<Wrong>> {
+        address(&String::read(value)?)
+            .or_else(|remedy| wrong("this is no address to listen on", remedy))
+    }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        json!(self.to_string())
     }
 }
 
 impl Value for Vec<String> {
-    fn read(value: &DeValue<'_>) -> Result<Vec<String>, Wrong> {
+    fn read(value: &DeValue<'_>) -> Result<Vec<String>, Vec<Wrong>> {
         const REMEDY: &str = "write strings in brackets, like [\"…\", \"…\"]";
-        let array = value
-            .as_array()
-            .ok_or_else(|| wrong_type(value, "a list of strings", REMEDY))?;
-        array
-            .iter()
-            .map(Spanned::get_ref)
+        let Some(array) = value.as_array() else {
+            return not_a(value, "a list of strings", REMEDY);
+        };
+        let items = array.iter().map(Spanned::get_ref);
+        items
             .map(|item| match item.as_str() {
                 Some(text) => Ok(text.to_owned()),
-                None => Err(wrong_type(
-                    item,
-                    "a string, as each item of the list",
-                    REMEDY,
-                )),
+                None => not_a(item, "a string, as each item of the list", REMEDY),
             })
             .collect()
+    }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        json!(self)
     }
 }
 
 /// A host and port, or a list of them.
 impl Value for Vec<Target> {
-    fn read(value: &DeValue<'_>) -> Result<Vec<Target>, Wrong> {
+    fn read(value: &DeValue<'_>) -> Result<Vec<Target>, Vec<Wrong>> {
         let texts = match value.as_str() {
             Some(text) => vec![text.to_owned()],
             None => Vec::<String>::read(value)?,
         };
         if texts.is_empty() {
-            let remedy = "name one at least, or leave the key out";
-            return Err(("the list is empty".into(), remedy.into()));
+            return wrong(
+                "the list is empty",
+                "name one at least, or leave the key out",
+            );
         }
-        let target = |text: &String| {
-            Target::parse(text).ok_or_else(|| {
-                let remedy = "write a host and a port, like \"10.1.2.3:443\" or \"[fd00::1]:443\"";
-                ("this is no host and port".into(), remedy.into())
-            })
+        let target = |text: &String| match Target::parse(text) {
+            Some(target) => Ok(target),
+            None => wrong(
+                "this is no host and port",
+                "write a host and a port, like \"10.1.2.3:443\" or \"[fd00::1]:443\"",
+            ),
         };
         texts.iter().map(target).collect()
     }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        texts(self)
+    }
+}
+
+/// Networks or single addresses.
+impl Value for Vec<IpNet> {
+    fn read(value: &DeValue<'_>) -> Result<Vec<IpNet>, Vec<Wrong>> {
+        items(value, |text| {
+            let one = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
+            text.parse().or_else(|_| one()).map_err(|_| {
+                (
+                    "is no network".to_owned(),
+                    "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"",
+                )
+            })
+        })
+    }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        texts(self)
+    }
+}
+
+/// Permissions of a socket's file, as `chmod` takes them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Mode(pub(super) u32);
+
+impl Value for Mode {
+    fn read(value: &DeValue<'_>) -> Result<Mode, Vec<Wrong>> {
+        let text = String::read(value)?;
+        let digits = text.trim_start_matches("0o");
+        match u32::from_str_radix(digits, 8) {
+            Ok(mode) if mode <= 0o777 && !digits.starts_with('+') => match mode & 0o600 {
+                0o600 => Ok(Mode(mode)),
+                _ => wrong(
+                    "its own user could not use the socket",
+                    "write a mode that begins with 6 or 7, like \"0660\"",
+                ),
+            },
+            _ => wrong(
+                "this is no mode of a file",
+                "write it as for chmod, in quotes, like \"0660\": user, group, others",
+            ),
+        }
+    }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        json!(format!("{:04o}", self.0))
+    }
+}
+
+/// How a listener serves, or the permissions of its socket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum ListenerMode {
+    Forward,
+    Reverse,
+    Socket(Mode),
+}
+
+impl Value for ListenerMode {
+    fn read(value: &DeValue<'_>) -> Result<ListenerMode, Vec<Wrong>> {
+        match value.as_str() {
+            Some("forward") => Ok(ListenerMode::Forward),
+            Some("reverse") => Ok(ListenerMode::Reverse),
+            _ => Mode::read(value).map(ListenerMode::Socket),
+        }
+    }
+
+    fn show(&self, context: &LoadContext<'_>) -> Json {
+        match self {
+            ListenerMode::Forward => json!("forward"),
+            // the default
+            ListenerMode::Reverse => Json::Null,
+            ListenerMode::Socket(mode) => mode.show(context),
+        }
+    }
+}
+
+/// A kind of store.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Kind(pub(super) &'static str);
+
+/// The kinds of stores.
+const KINDS: [&str; 4] = ["memory", "file", "redis", "kubernetes"];
+
+impl Value for Kind {
+    fn read(value: &DeValue<'_>) -> Result<Kind, Vec<Wrong>> {
+        let text = String::read(value)?;
+        if let Some(kind) = KINDS.into_iter().find(|kind| *kind == text) {
+            return Ok(Kind(kind));
+        }
+        let remedy = match nearest(&text, KINDS) {
+            Some(meant) => format!("write \"{meant}\""),
+            None => format!("known are {}", listed(KINDS)),
+        };
+        wrong("there is no such store", remedy)
+    }
+
+    fn show(&self, _: &LoadContext<'_>) -> Json {
+        json!(self.0)
+    }
+}
+
+/// Reads one of `words`, each with its meaning.
+pub(super) fn word<T: Copy>(
+    value: &DeValue<'_>,
+    words: &[(&str, T)],
+    problem: &str,
+    remedy: &str,
+) -> Result<T, Vec<Wrong>> {
+    let text = String::read(value)?;
+    match words.iter().find(|(word, _)| *word == text) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => wrong(problem, remedy),
+    }
+}
+
+/// Returns the word of `words` that means `meant`.
+pub(super) fn named<T: PartialEq>(meant: &T, words: &[(&str, T)]) -> Json {
+    let word = words.iter().find(|(_, meaning)| meaning == meant);
+    json!(word.map(|(word, _)| word))
+}
+
+/// Reads a list of strings, and each item of it. Returns the faults of all items.
+pub(super) fn items<T>(
+    value: &DeValue<'_>,
+    parse: impl Fn(&str) -> Result<T, (String, &'static str)>,
+) -> Result<Vec<T>, Vec<Wrong>> {
+    let (mut items, mut faults) = (Vec::new(), Vec::new());
+    for (index, text) in Vec::<String>::read(value)?.iter().enumerate() {
+        match parse(text) {
+            Ok(item) => items.push(item),
+            Err((problem, remedy)) => {
+                faults.push((format!("item {} {problem}", index + 1), remedy.to_owned()));
+            }
+        }
+    }
+    if faults.is_empty() {
+        Ok(items)
+    } else {
+        Err(faults)
+    }
+}
+
+/// Shows a list of values by their texts.
+pub(super) fn texts<T: ToString>(values: &[T]) -> Json {
+    values.iter().map(ToString::to_string).collect()
+}
+
+/// Returns one fault.
+pub(super) fn wrong<T>(
+    problem: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Result<T, Vec<Wrong>> {
+    Err(vec![(problem.into(), remedy.into())])
+}
+
+/// Returns the fault that `value` is not of the type `wanted`.
+fn not_a<T>(value: &DeValue<'_>, wanted: &str, remedy: &str) -> Result<T, Vec<Wrong>> {
+    Err(vec![wrong_type(value, wanted, remedy)])
 }
 
 /// Returns the problem that `value` is not of the type `wanted`.

@@ -239,7 +239,7 @@ impl Running {
     ///
     /// # Errors
     /// [`StartError`] if a part cannot be built; then nothing has changed.
-    pub fn reload(&mut self, config: Config) -> Result<Vec<&'static str>, StartError> {
+    pub fn reload(&mut self, config: Config) -> Result<Vec<String>, StartError> {
         let exchanged = self.exchange(config);
         match &exchanged {
             Ok(_) => self.taken_over(),
@@ -252,18 +252,15 @@ impl Running {
     ///
     /// # Errors
     /// See [`Running::reload`].
-    pub fn reread(&mut self, config: Config) -> Result<Vec<&'static str>, StartError> {
+    pub fn reread(&mut self, config: Config) -> Result<Vec<String>, StartError> {
         self.exchange(config)
     }
 
-    fn exchange(&mut self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
+    fn exchange(&mut self, mut config: Config) -> Result<Vec<String>, StartError> {
         reload::keep_tls(&self.config, &mut config);
         let nothing = &mut IncomingHandoff::default();
         let new = assembly::assemble(self, &config, nothing)?;
-        let needs_restart = reload::needs_restart(&self.config, &config);
-        config.admin.address = self.config.admin.address.clone();
-        config.server.threads = self.config.server.threads;
-        config.trace.clone_from(&self.config.trace);
+        let needs_restart = reload::needs_restart(&self.config, &mut config);
         self.config = config;
         self.apply(new);
         Ok(needs_restart)

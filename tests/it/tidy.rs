@@ -1,6 +1,7 @@
 //! The rules of the source: which module may import which (the floors), and the form of every file.
 //! `CONTRIBUTING.md` describes them.
 
+mod circles;
 mod contributing;
 mod floors;
 mod paths;
@@ -23,6 +24,14 @@ struct File {
 #[test]
 fn every_module_imports_only_from_floors_below_its_own() {
     assert_none(floors::violations(&files("src")));
+}
+
+#[test]
+fn no_file_imports_what_imports_it() {
+    let files = files("src");
+    for module in ["admin", "config"] {
+        assert_none(circles::circles(&files, module));
+    }
 }
 
 #[test]

@@ -14,25 +14,10 @@ fn assert_unseen(text: &str) {
 
 #[test]
 fn as_the_value_of_every_key() {
-    let tables = [
-        ("instance.acme", raw::INSTANCE),
-        ("client.catalog", raw::CLIENT),
-        ("client.catalog.pool", raw::POOL),
-        ("listener.local", raw::LISTENER),
-        ("server", raw::SERVER),
-        ("admin", raw::ADMIN),
-        ("log", raw::LOG),
-        ("store", raw::STORE),
-        ("", raw::TABLES),
-    ];
-    for (table, keys) in tables {
-        for key in keys {
-            let path = [table, key].join(".");
-            let path = path.trim_start_matches('.');
-            assert_unseen(&format!("{path} = \"{CANARY}\""));
-            assert_unseen(&format!("{path} = [[\"{CANARY}\"]]"));
-            assert_unseen(&format!("{path} = {CANARY}"));
-        }
+    for (path, _) in every_key("acme") {
+        assert_unseen(&format!("{path} = \"{CANARY}\""));
+        assert_unseen(&format!("{path} = [[\"{CANARY}\"]]"));
+        assert_unseen(&format!("{path} = {CANARY}"));
     }
 }
 
@@ -122,18 +107,8 @@ proptest! {
 
 /// A line that has something of a configuration.
 fn line() -> impl Strategy<Value = String> {
-    let words = prop::sample::select(
-        [
-            raw::TABLES,
-            raw::INSTANCE,
-            raw::CLIENT,
-            raw::POOL,
-            raw::LISTENER,
-            raw::SERVER,
-            raw::STORE,
-        ]
-        .concat(),
-    );
+    let words: Vec<_> = every_key("").iter().map(|(_, key)| key.name).collect();
+    let words = prop::sample::select(words);
     let value = prop_oneof![
         any::<i64>().prop_map(|n| n.to_string()),
         any::<f64>().prop_map(|n| n.to_string()),

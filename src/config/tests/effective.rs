@@ -176,23 +176,6 @@ fn every_key_is_shown_but_those_that_say_the_same_in_another_way() {
     let config = read_with(&text, directory.path(), &env).unwrap();
     let mut shown = BTreeSet::new();
     keys(&effective::tree(&config), &mut shown);
-    let known = [
-        raw::INSTANCE,
-        raw::CLIENT,
-        raw::POOL,
-        raw::LISTENER,
-        raw::TLS,
-        raw::ROUTE,
-        raw::APP,
-        raw::POLICY,
-        raw::SERVER,
-        raw::ADMIN,
-        raw::LOG,
-        raw::STORE,
-        raw::TRACE,
-        raw::CA,
-        raw::TABLES,
-    ];
     // in other kinds of store, or in another way to give an id
     let elsewhere = [
         "path",
@@ -202,9 +185,12 @@ fn every_key_is_shown_but_those_that_say_the_same_in_another_way() {
         "kubeconfig",
         "client_id_file",
     ];
-    for key in known.into_iter().flatten() {
-        let is_shown = shown.contains(*key);
-        assert!(is_shown != elsewhere.contains(key), "{key}: {is_shown}");
+    for (path, key) in every_key("") {
+        let is_shown = shown.contains(key.name);
+        assert!(
+            is_shown != elsewhere.contains(&key.name),
+            "{path}: {is_shown}"
+        );
     }
 }
 

@@ -6,9 +6,14 @@ mod effective;
 mod faults;
 mod flags;
 mod listeners;
+mod reference;
 mod samples;
 mod sound;
 
+use std::time::Duration;
+
+use super::declare::Declared;
+use super::table::Key;
 use super::*;
 
 /// Reads `text` as the file `proxy.toml`, in a working directory without files, with an empty
@@ -24,9 +29,9 @@ pub(super) fn read_with(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Faults> {
     let origin = Origin::File(Arc::new("proxy.toml".into()));
-    let mut report = Report::default();
-    let raw = raw::read(text, &origin, &mut report);
-    conclude(raw, &LoadContext::of(base, env), report)
+    let context = LoadContext::of(base, env);
+    let tables = Tables::parse(text, &origin, &context);
+    conclude(tables, &context)
 }
 
 /// Returns the messages for `text`: its faults, or else its warnings.
@@ -38,6 +43,25 @@ fn report(text: &str) -> String {
             warnings.join("\n")
         }
     }
+}
+
+/// Every key of `keys` and below, with its path; `name` names a named table.
+fn walk(keys: &'static [Key], path: &str, name: &str, found: &mut Vec<(String, &'static Key)>) {
+    for key in keys {
+        let path = [path, key.name].join(".");
+        let path = path.trim_start_matches('.');
+        found.push((path.to_owned(), key));
+        let named = [path, name].join(".");
+        let below = if key.is_named { &named } else { path };
+        walk(key.keys, below.trim_end_matches('.'), name, found);
+    }
+}
+
+/// Every key, with its path. `name` names a named table; empty, the path is without it.
+fn every_key(name: &str) -> Vec<(String, &'static Key)> {
+    let mut found = Vec::new();
+    walk(<Tables as Declared>::KEYS, "", name, &mut found);
+    found
 }
 
 /// A file in which nothing is at fault, with `instance`, `client` and `listener` added to their

@@ -34,6 +34,50 @@ pub(super) fn from_the_crate_root(path: &str, text: &str) -> Vec<String> {
     names
 }
 
+/// Every path in `text` that begins with `crate::`, `super::` or `self::`, from the crate's root.
+/// `module` is the path of the file's own module.
+pub(super) fn all(module: &[String], text: &str) -> Vec<Vec<String>> {
+    let tokens = tokens(&code_only(text));
+    let mut found = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let begins = matches!(token.as_str(), "crate" | "super" | "self")
+            && tokens.get(at + 1).is_some_and(|next| next == "::")
+            && (at == 0 || tokens[at - 1] != "::");
+        if begins {
+            path(&tokens[at..], module.to_vec(), &mut found);
+        }
+    }
+    found
+}
+
+/// Reads a path, or each of a group, below `base`. Returns the number of its tokens.
+fn path(tokens: &[String], mut base: Vec<String>, found: &mut Vec<Vec<String>>) -> usize {
+    let mut at = 0;
+    while let Some(token) = tokens.get(at) {
+        match token.as_str() {
+            "crate" => base.clear(),
+            "super" => drop(base.pop()),
+            "self" | "*" => {}
+            "{" => {
+                at += 1;
+                while tokens.get(at).is_some_and(|token| token != "}") {
+                    at += path(&tokens[at..], base.clone(), found).max(1);
+                }
+                return at + 1;
+            }
+            name if name.chars().all(is_name) => base.push(name.to_owned()),
+            _ => return at,
+        }
+        at += 1;
+        if tokens.get(at).is_none_or(|token| token != "::") {
+            break;
+        }
+        at += 1;
+    }
+    found.push(base);
+    at
+}
+
 /// `text` with comments and the content of strings and characters blanked.
 pub(super) fn code_only(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
