@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Names the owner of the repository, everywhere: in the links of alerts to their runbooks, in the guides,
+# Sets the owner of the repository everywhere: in the links of alerts to their runbooks, in the guides,
 # in the chart and in the image's labels. `repository` in Cargo.toml says who it is now.
 #
 #   deploy/set-owner.sh NAME

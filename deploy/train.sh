@@ -18,8 +18,8 @@ finish() {
 }
 trap finish EXIT
 
-# The simulated Collibra and its HTTP/2 front are not part of what is trained. For the background only:
-# it takes the place of the shell there, so that killing it ends the program.
+# Runs the simulated Collibra or its HTTP/2 front, which are not trained. For background jobs only: it
+# replaces the subshell, so that killing the job ends the program.
 aside() {
     LLVM_PROFILE_FILE=/dev/null exec "$simulator" "$@"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tries the whole in the cluster that KUBECONFIG names: a simulated Collibra, a gateway with TLS, an app
+# Tries everything in the cluster of KUBECONFIG: a simulated Collibra, a gateway with TLS, an app
 # that calls through the gateway, and an app that calls through a sidecar.
 #
 #   deploy/kubernetes/try.sh IMAGE TRIAL
@@ -198,7 +198,7 @@ kustomization gateway <<YAML
 resources:
   - ../base
 patches:
-  # the simulated Collibra is no server at port 443
+  # the simulated Collibra does not listen on port 443
   - patch: |-
       - op: add
         path: /spec/egress/-
@@ -268,4 +268,4 @@ done
 in_it wait --for=condition=complete --timeout "$timeout" job/gateway-app job/sidecar-app
 in_it logs job/gateway-app --container app
 in_it logs job/sidecar-app --container app
-echo 'both apps called Collibra: by the gateway with TLS, and by a sidecar'
+echo 'both apps called Collibra: one through the gateway with TLS, one through a sidecar'
