@@ -1,5 +1,5 @@
-//! File descriptors: tells when none is left, and reserves some, so that callers cannot use up
-//! those that probes and accepted calls need.
+//! Detects a shortage of file descriptors, and reserves some for probes and accepted calls, so that
+//! callers cannot use them all up.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 /// The number of reserved descriptors.
 const SIZE: usize = 16;
 
-/// For connections that accepted calls need. The process has one such reserve, as it has one table
-/// of descriptors.
+/// The reserve for upstream connections of accepted calls. A process has one, as it has one table of
+/// descriptors.
 static FOR_CALLS: Mutex<Reserve> = Mutex::new(Reserve(Vec::new()));
 
 /// Descriptors that are only held to be closed when another is needed.
@@ -47,7 +47,7 @@ impl Default for Reserve {
     }
 }
 
-/// Refills the reserve for connections that accepted calls need, as far as descriptors are
+/// Refills the reserve for upstream connections of accepted calls, as far as descriptors are
 /// available.
 pub fn refill_for_calls() {
     let reserve = FOR_CALLS.lock();
@@ -55,7 +55,8 @@ pub fn refill_for_calls() {
     reserve.unwrap_or_else(PoisonError::into_inner).refill();
 }
 
-/// Frees a descriptor for a connection that an accepted call needs; returns whether there was one.
+/// Frees a descriptor for the upstream connection of an accepted call; returns whether there was
+/// one.
 pub fn spend_for_call() -> bool {
     let reserve = FOR_CALLS.lock();
     reserve.unwrap_or_else(PoisonError::into_inner).spend()

@@ -18,7 +18,7 @@
 //!                   feature, which is on by default); sealed
 //!    trace          spans of requests and token requests, over OTLP
 //! 1  local_authority  certifies the instances' hosts to apps that call them through the proxy
-//!    local_token    what apps get that ask here for a token or log in
+//!    local_token    the tokens of apps that request one here or log in
 //!    token          the engine: budget, schedule, cache, and the loop around them
 //!    outgoing       the way to a server: DNS, addresses and their health, happy eyeballs, forward
 //!                   proxies, TLS; the HTTP client for requests of the program's own

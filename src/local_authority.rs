@@ -1,15 +1,15 @@
 //! The local authority: a certificate authority of this installation, which certifies the
 //! configured instances' hosts to apps that call them through this proxy.
 //!
-//! An app that trusts it trusts the holder of its key with these hosts and nothing else. There are
-//! two certificates. Apps trust the first, whose key is thrown away once it has signed the second.
-//! The second one's key is kept and certifies hosts. Both permit the hosts' DNS names (and names
-//! below them) and exclude all IP addresses, by a critical extension (RFC 5280, section 4.2.1.10);
-//! the second may certify servers only, and no authority. One certificate would not do: Java
-//! ignores the constraints of a certificate that it trusts as such.
+//! An app that trusts it trusts the holder of its key with these hosts and nothing else. Apps trust
+//! the root, whose key is discarded once it has signed the intermediate. The intermediate's key is
+//! kept and signs the certificates for hosts. Both permit the hosts' DNS names (and their
+//! subdomains) and exclude all IP addresses, by a critical extension (RFC 5280, section 4.2.1.10);
+//! the intermediate may certify servers only, and no further authority. A root alone would not do:
+//! Java ignores the constraints of a certificate that it trusts as a root.
 //!
-//! The certificates for hosts are issued when a handshake needs one, kept in memory, and replaced
-//! after half of their life.
+//! A host's certificate is issued when a handshake needs it, cached in memory, and replaced after
+//! half of its life.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -48,7 +48,7 @@ const LIFE: Duration = Duration::from_secs(3 * 365 * 24 * 3600);
 /// The life of a host's certificate.
 const HOST_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How far a certificate's start lies back, for apps on a machine whose clock is slow.
+/// How long before it is issued a certificate becomes valid, for apps whose clock is slow.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// The longest common name (RFC 5280, appendix A.1).
@@ -57,10 +57,10 @@ const LONGEST_COMMON_NAME: usize = 64;
 /// The files of an authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// The certificate that apps trust.
+    /// The root, which apps trust.
     pub certificate: PathBuf,
-    /// The key that certifies hosts, and below it its certificate. No one but the proxy's user can
-    /// read it.
+    /// The key that signs certificates for hosts, followed by its certificate, the intermediate.
+    /// Only the proxy's user can read it.
     pub key: PathBuf,
 }
 
@@ -69,9 +69,9 @@ pub struct Files {
 pub struct Authority(Arc<Inner>);
 
 struct Inner {
-    /// What apps trust.
+    /// The root, which apps trust.
     file: CaFile,
-    /// The certificate of the key, which that one issued.
+    /// The intermediate, which certifies the kept key.
     issuing: CertificateDer<'static>,
     hosts: Vec<String>,
     expires: SystemTime,
@@ -87,7 +87,7 @@ pub struct Created {
     pub key: Secret,
 }
 
-/// Why an authority cannot be read or made. Never quotes a file's content.
+/// Why an authority cannot be read or created. Never quotes a file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The certificate's file is unusable.
@@ -98,17 +98,17 @@ pub enum Error {
     KeyUnreadable(#[source] std::io::Error),
     /// The key's file has no usable key.
     #[error(
-        "there is no ECDSA key with its certificate in the file; it should be what ca init wrote"
+        "the file has no ECDSA key with its certificate: restore what `collibra-auth-proxy ca init` wrote"
     )]
     NoKey,
-    /// The key's certificate is of another authority.
-    #[error("the key is not one of the authority in local-ca.pem")]
+    /// The root did not sign the key's certificate.
+    #[error("the key is not that of the authority in local-ca.pem")]
     Mismatch,
     /// The certificate does not limit which names its key can certify.
     #[error("the certificate has no name constraints, so its key could certify any host")]
     Unconstrained,
     /// The library refuses a name, or cannot sign.
-    #[error("a certificate cannot be made: {0}")]
+    #[error("a certificate cannot be issued: {0}")]
     Make(#[from] rcgen::Error),
 }
 
@@ -134,12 +134,12 @@ impl Files {
     }
 }
 
-/// Makes an authority for `hosts`, DNS names, that is valid from `now` on.
+/// Creates an authority for `hosts`, DNS names, that is valid from `now` on.
 ///
 /// # Errors
 /// [`Error::Make`] if a host is not a DNS name.
 pub fn create(hosts: &[String], now: SystemTime) -> Result<Created, Error> {
-    // two authorities of one name would be taken for one
+    // programs would confuse two authorities of the same name
     let name = format!("collibra-auth-proxy {:08x}", random::unique() >> 96);
     let trusted = of_authority(&format!("{name} local authority"), 1, hosts, now);
     let trusted_key = KeyPair::generate()?;
@@ -155,7 +155,7 @@ pub fn create(hosts: &[String], now: SystemTime) -> Result<Created, Error> {
     })
 }
 
-/// The certificate of an authority for `hosts`, with at most `below` authorities below it.
+/// The certificate of an authority for `hosts` that may certify `below` levels of authorities.
 fn of_authority(name: &str, below: u8, hosts: &[String], now: SystemTime) -> CertificateParams {
     let permitted = hosts.iter().cloned().map(GeneralSubtree::DnsName);
     let every_address = [
@@ -183,7 +183,7 @@ fn params(common_name: &str, now: SystemTime, end: SystemTime) -> CertificatePar
     }
     params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = end.into();
-    // programs refuse two certificates of an issuer with one number
+    // programs refuse two certificates of an issuer with the same serial number
     let mut serial = random::unique().to_be_bytes();
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
@@ -192,10 +192,10 @@ fn params(common_name: &str, now: SystemTime, end: SystemTime) -> CertificatePar
 }
 
 impl Authority {
-    /// Reads an authority that [`create`] made.
+    /// Reads an authority that [`create`] returned.
     ///
     /// # Errors
-    /// [`Error`] says what is wrong with which file.
+    /// [`Error`] says what is wrong, and [`Error::is_of_key`] in which file.
     pub fn read(files: &Files) -> Result<Authority, Error> {
         let file =
             CaFile::read(&files.certificate).map_err(|error| Error::Certificate(error.reason))?;
@@ -214,7 +214,7 @@ impl Authority {
             let common_name = common_name.and_then(|name| name.as_str().ok());
             let ends = [trusted, &issuing].map(tls::expiry);
             let ends = ends.into_iter().flatten().min().ok_or(Error::NoKey)?;
-            // only its name counts for the certificates that it issues
+            // certificates take only the issuer's name from it
             let issuer = params(common_name.ok_or(Error::NoKey)?, ends, ends);
             (
                 permitted(&parsed).ok_or(Error::Unconstrained)?,
@@ -242,7 +242,7 @@ impl Authority {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
         let verifier = verifier.build().map_err(|_| Error::Mismatch)?;
         let host = self.hosts().first().cloned().unwrap_or_default();
-        // at a time when it is valid: the configuration warns of an expired one
+        // verified at a time when it is valid; the configuration warns if it has expired
         let then = self.0.expires - CLOCK_SKEW;
         let shown = self.issue(&host, then)?;
         let then = then.duration_since(SystemTime::UNIX_EPOCH);
@@ -255,7 +255,7 @@ impl Authority {
         verified.map(drop).map_err(|_| Error::Mismatch)
     }
 
-    /// The hosts that it may certify. Names below them are permitted too.
+    /// The hosts that it may certify. Their subdomains are permitted too.
     #[must_use]
     pub fn hosts(&self) -> &[String] {
         &self.0.hosts
@@ -270,19 +270,19 @@ impl Authority {
         })
     }
 
-    /// When the first of its certificates expires.
+    /// When root or intermediate expires, whichever is first.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
         self.0.expires
     }
 
-    /// The certificate that apps trust, as it is in the file.
+    /// The root, as it is in the file.
     #[must_use]
     pub fn file(&self) -> &CaFile {
         &self.0.file
     }
 
-    /// The SHA-256 of the certificate that apps trust, as `openssl x509 -fingerprint -sha256`
+    /// The SHA-256 of the root, as `openssl x509 -fingerprint -sha256`
     /// prints it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -356,8 +356,8 @@ struct Issued {
     replace_at: SystemTime,
 }
 
-/// The certificates for some hosts, issued when a handshake needs one. A caller that names none of
-/// the hosts gets the first one's.
+/// The certificates for some hosts, issued when a handshake needs one. A caller whose server name is
+/// none of the hosts gets the first host's.
 pub struct HostCertificates {
     authority: Authority,
     hosts: Vec<String>,

@@ -1,14 +1,14 @@
-//! Gives freed memory back to the system.
+//! Returns freed memory to the system.
 //!
-//! The C library's allocator gives back only what is free at the end of its heaps, so a burst of
-//! large bodies would otherwise stay resident for as long as the process lives.
+//! The C library's allocator returns only what is free at the end of its heaps, so the memory of a
+//! burst of large bodies would otherwise stay resident for as long as the process lives.
 
 use std::time::Duration;
 
-/// How often memory is given back.
+/// The interval at which memory is returned.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Gives free memory back from time to time. Never returns.
+/// Returns free memory to the system every 30 s, forever.
 pub async fn keep_giving_back() {
     loop {
         tokio::time::sleep(PAUSE).await;
@@ -16,8 +16,8 @@ pub async fn keep_giving_back() {
     }
 }
 
-/// Gives all free pages back (`malloc_trim(3)`). Takes the allocator's locks, for some milliseconds
-/// per 100 MB that are free.
+/// Returns all free pages (`malloc_trim(3)`). Holds the allocator's locks for some milliseconds per
+/// 100 MB of free memory.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(
     unsafe_code,
@@ -30,6 +30,6 @@ fn give_back() {
     }
 }
 
-/// Other allocators give memory back by themselves.
+/// Other allocators return memory by themselves.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn give_back() {}

@@ -53,9 +53,9 @@ pub fn raise_open_files() -> u64 {
     in_force.unwrap_or(u64::MAX)
 }
 
-/// Whether this process runs in a container of Docker, Podman or containerd: by the file that each
-/// puts there, the variable `container`, or the control group. Not in a pod of Kubernetes: its
-/// containers share one loopback.
+/// Returns whether this process runs in a container of Docker, Podman or containerd: the runtime's
+/// marker file, the variable `container` or the control group tells. `false` in a Kubernetes pod,
+/// whose containers share one loopback.
 #[must_use]
 pub fn is_in_container(env: &dyn Fn(&str) -> Option<String>) -> bool {
     if env("KUBERNETES_SERVICE_HOST").is_some() {

@@ -1,11 +1,10 @@
-//! Restricts routes to programs on this machine: those that control the process or show operators'
-//! data.
+//! Restricts routes that control the process or show operators' data to programs on this machine.
 //!
 //! A local program could signal the process anyway; nobody else may control it. Remote callers are
 //! refused, and so are web pages, which can reach addresses of the machine that shows them:
 //! browsers send `Origin` with every POST (Fetch, section 3.2), and `Sec-Fetch-Site` where they
-//! know it. A request that a proxy forwards may come from anywhere. `guard` has refused foreign
-//! names before.
+//! know it. A request that a proxy forwarded may come from anywhere. `guard` has already refused
+//! foreign host names.
 
 use axum::extract::FromRequestParts;
 use axum::http::header::CONTENT_TYPE;

@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_the_api_rejects_for_all_callers_is_none() {
+    fn a_token_that_the_api_rejects_for_all_callers_is_not_usable() {
         let (view, clock) = view();
         slot(&view).publish(Status {
             rejected: true,
             ..holds(clock.now())
         });
-        // one rejection is replaced within a second or so
+        // after a single rejection the token is replaced within a second or so
         assert_eq!(brief(&view.report()), "ready\n");
         slot(&view).publish(Status {
             rejected: true,

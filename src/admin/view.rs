@@ -125,7 +125,7 @@ pub struct ListenerView {
     pub name: Arc<str>,
     /// The address it listens on.
     pub address: Address,
-    /// The name of the client whose token it attaches; of a forward listener the names of all.
+    /// The name of the client whose token it attaches; for a forward listener, those of all.
     pub client: Arc<str>,
     /// The most open connections.
     pub max_connections: usize,

@@ -1,5 +1,5 @@
-//! `ca`: the local authority, whose certificates programs accept when they call an instance by
-//! https through this proxy.
+//! `ca`: creates, shows and renews the local authority, whose certificates programs accept when they
+//! call an instance over https through this proxy.
 
 use std::fmt::Write;
 use std::fs::{self, Permissions};
@@ -19,16 +19,16 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, FILE_VARIABLE};
 use crate::local_authority::{Authority, Created, Files, create};
 
-/// An authority with less left is renewed.
+/// An authority that expires within this time is renewed.
 const NEAR: Duration = Duration::from_secs(60 * 24 * 3600);
 
 const DAY: u64 = 24 * 3600;
 
-/// Make the local authority for programs that call Collibra's own https:// address, show and renew it
+/// Create, show and renew the local authority for programs with a fixed https:// address
 ///
-/// Programs that trust it accept this proxy in place of the configured instances' hosts, and of no
-/// other host: its certificate says so. It is for listeners with `mode = "forward"` or `tls =
-/// "local"`.
+/// Programs that trust it accept this proxy as the configured instances' hosts, and as no other
+/// host: the certificate's name constraints say so. Listeners with `mode = "forward"` or `tls =
+/// "local"` use it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -37,12 +37,12 @@ pub struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Make it, beside the configuration or in `[ca] dir`
+    /// Create it, next to the configuration file or in `[ca] dir`
     Init(At),
-    /// Show its certificate, and how systems and programs come to trust it
+    /// Show its certificate, and how to make systems and programs trust it
     Show(At),
-    /// Make another one if the instances' hosts have changed or it expires within 60 days; programs
-    /// then have to trust that one
+    /// Create a new one if the instances' hosts have changed or the old one expires within 60 days;
+    /// programs must then trust the new one
     Renew(Renew),
 }
 
@@ -55,7 +55,7 @@ struct At {
 
 #[derive(Clone, Debug, clap::Args)]
 struct Renew {
-    /// Renew it in any case, as when others may know its key
+    /// Renew it in any case, for instance because its key may have leaked
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -65,7 +65,7 @@ struct Renew {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// Faults of the configuration, or files that cannot be read or written.
+/// Faults of the configuration, or a file that cannot be read or written.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let now = SystemClock.wall();
     match args.command {
@@ -106,15 +106,15 @@ fn init(config: &Config, now: SystemTime) -> anyhow::Result<()> {
         .filter(|path| !path.as_os_str().is_empty())
     {
         fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+            .with_context(|| format!("cannot create the directory {}", directory.display()))?;
     }
     write(files, &created)?;
-    tell("made", config, now)
+    report("created the local authority", config, now)
 }
 
 fn show(config: &Config, now: SystemTime) -> anyhow::Result<()> {
     let authority = read(&config.ca.files)?;
-    write_out(described(config, &authority, now)?.as_bytes())
+    write_out(description(config, &authority, now)?.as_bytes())
 }
 
 fn renew(config: &Config, force: bool, now: SystemTime) -> anyhow::Result<()> {
@@ -132,8 +132,8 @@ fn renew(config: &Config, force: bool, now: SystemTime) -> anyhow::Result<()> {
         return write_out(said.as_bytes());
     }
     write(files, &create(&hosts, now)?)?;
-    tell(
-        "renewed: programs that trust the old certificate do not accept the new one; let them trust it",
+    report(
+        "renewed the local authority: programs must now trust the new certificate",
         config,
         now,
     )
@@ -144,7 +144,7 @@ fn hosts(config: &Config) -> anyhow::Result<Vec<String>> {
     let hosts = config.certified_hosts();
     if hosts.is_empty() {
         bail!(
-            "no instance has an https:// url with a DNS name: there is nothing that the local authority could certify"
+            "no instance has an https:// url with a DNS name, so there is no host for the local authority to certify"
         );
     }
     Ok(hosts)
@@ -153,7 +153,7 @@ fn hosts(config: &Config) -> anyhow::Result<Vec<String>> {
 fn read(files: &Files) -> anyhow::Result<Authority> {
     ensure!(
         files.certificate.symlink_metadata().is_ok(),
-        "{} does not exist: make it with `ca init`",
+        "{} does not exist: create it with `ca init`",
         files.certificate.display()
     );
     Authority::read(files).map_err(|error| {
@@ -170,7 +170,7 @@ fn write(files: &Files, created: &Created) -> anyhow::Result<()> {
     put(&files.certificate, created.certificate.as_bytes(), 0o644)
 }
 
-/// Replaces a file at once; a new one has this `mode`, another keeps its mode and owner.
+/// Replaces a file atomically. A new file gets this `mode`; an existing one keeps its mode and owner.
 fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
@@ -189,10 +189,10 @@ fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     writing().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Says what was done, and shows the authority.
-fn tell(done: &str, config: &Config, now: SystemTime) -> anyhow::Result<()> {
+/// Prints what was done, and the authority.
+fn report(done: &str, config: &Config, now: SystemTime) -> anyhow::Result<()> {
     let authority = read(&config.ca.files)?;
-    let shown = described(config, &authority, now)?;
+    let shown = description(config, &authority, now)?;
     write_out(format!("{done}\n\n{shown}").as_bytes())
 }
 
@@ -201,8 +201,8 @@ fn date(at: SystemTime) -> anyhow::Result<String> {
     Ok(at.strftime("%Y-%m-%d").to_string())
 }
 
-/// The authority, and how programs come to trust it.
-fn described(config: &Config, authority: &Authority, now: SystemTime) -> anyhow::Result<String> {
+/// Describes the authority, and how to make programs trust it.
+fn description(config: &Config, authority: &Authority, now: SystemTime) -> anyhow::Result<String> {
     let files = &config.ca.files;
     let path = fs::canonicalize(&files.certificate)?;
     let left = authority.expires().duration_since(now).unwrap_or_default();
@@ -229,7 +229,7 @@ fn described(config: &Config, authority: &Authority, now: SystemTime) -> anyhow:
     Ok(text)
 }
 
-/// How systems and programs come to trust the certificate at `path`.
+/// How to make systems and programs trust the certificate at `path`.
 fn trust(path: &str) -> String {
     let ways = [
         (
@@ -251,10 +251,10 @@ fn trust(path: &str) -> String {
             ),
         ),
         (
-            "Windows, .NET on it, Power BI",
+            "Windows, with .NET and Power BI",
             format!("certutil -addstore -f Root {path}"),
         ),
-        (".NET and Go on Linux", "the system's way above".to_owned()),
+        (".NET and Go on Linux", "as the system, above".to_owned()),
         ("curl", format!("curl --cacert {path}")),
         (
             "Python (requests)",
@@ -278,12 +278,12 @@ fn trust(path: &str) -> String {
             ),
         ),
     ];
-    let mut text = "\nLet programs trust the certificate, by one of these:\n".to_owned();
+    let mut text = "\nMake programs trust the certificate, in one of these ways:\n".to_owned();
     for (name, way) in ways {
         text.push_str(&format!("\n{name}:\n    {way}\n"));
     }
     text.push_str(
-        "\nThe two variables of Python, curl's option and Java's file replace the system's authorities for that\nprogram: if it calls other hosts too, name a file with both.\n",
+        "\nPython's two variables, curl's option and Java's trust store replace the system's authorities. For a\nprogram that calls other hosts too, name a file with both.\n",
     );
     text
 }

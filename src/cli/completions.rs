@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-/// Print a script that has a shell complete commands and options
+/// Print a shell's completion script
 ///
 /// For bash: collibra-auth-proxy completions bash >
 /// ~/.local/share/bash-completion/completions/collibra-auth-proxy

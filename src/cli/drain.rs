@@ -8,37 +8,36 @@ use std::time::Duration;
 use anyhow::bail;
 
 use super::admin_client::{AdminClient, Answer};
-use super::patience::{Patience, PatienceArgs};
+use super::polling::{PollArgs, Polling};
 use crate::admin::report::StatusReport;
 
 /// Have a running proxy finish requests in flight and exit, and wait until it has exited
 ///
-/// It does what SIGTERM does: no new connections, readyz says "draining", what is under way may
-/// finish for as long as server.drain says, and the proxy exits with status 0. Give --timeout more
-/// than that.
+/// It does what SIGTERM does: no new connections, readyz says "draining", requests in flight may
+/// finish within server.drain, and the proxy exits with status 0. Set --timeout to more than that.
 ///
 /// For a Kubernetes Job whose proxy is an ordinary container, call it when the work is done, so
 /// that the pod can complete: my-job; status=$?; collibra-auth-proxy drain; exit $status. In a
-/// preStop hook it waits for what is under way before SIGTERM comes; a proxy behind a Service
-/// should sleep there instead, for new connections come until every node knows that the pod is
-/// gone. It works from the machine (the pod) that the proxy runs on, at its loopback address or its
-/// unix socket.
+/// preStop hook it lets requests in flight finish before SIGTERM is sent; a proxy behind a Service
+/// should sleep there instead, because new connections arrive until every node knows that the pod
+/// is gone. Call it on the machine (in the pod) of the proxy, at its loopback address or its unix
+/// socket.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    proxy: PatienceArgs,
+    proxy: PollArgs,
 }
 
 /// Carries the command out. Says nothing if the proxy is gone in time.
 ///
 /// # Errors
-/// If nothing answers, if the proxy refuses, or if it is still there when the time is over.
+/// If nothing answers, if the proxy refuses, or if it still runs at the timeout.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     drain(&args.proxy.begin()?).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn drain(proxy: &Patience) -> anyhow::Result<()> {
+async fn drain(proxy: &Polling) -> anyhow::Result<()> {
     let admin = &proxy.admin;
     let answer = admin.post("/drain", proxy.left()).await?;
     let (address, status) = (admin.address(), answer.status);
@@ -62,7 +61,7 @@ async fn drain(proxy: &Patience) -> anyhow::Result<()> {
     proxy.poll(look).await
 }
 
-/// Whether the proxy that was told to go is no longer there, or another has its place.
+/// Whether the draining proxy has exited, or another one has taken its address.
 async fn is_gone(admin: &AdminClient, left: Duration) -> bool {
     match admin.get("/api/status", left).await {
         Ok(answer) => !drains(&answer),
@@ -85,7 +84,7 @@ mod tests {
             .iter()
             .map(|(status, body)| (*status, (*body).to_owned()));
         let admin = answering(answers.collect()).await;
-        let drained = drain(&Patience::new(admin, timeout)).await;
+        let drained = drain(&Polling::new(admin, timeout)).await;
         drained.map_err(|error| error.to_string())
     }
 
@@ -105,8 +104,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_to_ask_is_a_failure() {
-        let nobody = Patience::new(nobody().await, MINUTE);
+    async fn a_missing_proxy_is_a_failure() {
+        let nobody = Polling::new(nobody().await, MINUTE);
         let error = drain(&nobody).await.unwrap_err();
         assert!(
             error.to_string().starts_with("nothing answers at"),

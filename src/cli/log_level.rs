@@ -13,15 +13,14 @@ use crate::admin::LogLevel;
 /// The timeout of a call.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Show how much a running proxy logs, or change it until the proxy ends
+/// Show a running proxy's log level, or change it until the proxy exits
 ///
-/// The change is not written anywhere: a proxy that starts logs as --log-level says. The level is
-/// this program's own; libraries log at info at most, whatever it is, because below that they print
-/// what they send. It is changed from the machine (the pod) that the proxy runs on, at its loopback
-/// address or its unix socket.
+/// The change is not stored: a proxy starts with --log-level. The level is this program's own.
+/// Libraries log at info at most, because below that they print what they send. Change it on the
+/// machine (in the pod) of the proxy, at its loopback address or its unix socket.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The new level: off, error, warn, info, debug or trace; without one, the present level is
+    /// The new level: off, error, warn, info, debug or trace; without it, the current level is
     /// shown
     level: Option<String>,
 

@@ -1,5 +1,5 @@
-//! The commands: one file each. What was typed becomes a call here, what comes of it becomes an
-//! exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration is wrong.
+//! The commands: one file each. This file parses the arguments, calls the command, and turns its
+//! result into an exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration is wrong.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -27,7 +27,7 @@ pub mod drain;
 pub mod log_level;
 mod loops;
 pub mod man;
-mod patience;
+mod polling;
 pub mod renew;
 pub mod serve;
 #[cfg(feature = "simulator")]
@@ -102,7 +102,7 @@ enum Command {
 }
 
 impl Command {
-    /// The log level that this command has unless another is typed.
+    /// The default log level of this command, if it has one of its own.
     fn log_level(&self) -> Option<&'static str> {
         match self {
             #[cfg(feature = "simulator")]
@@ -112,7 +112,7 @@ impl Command {
     }
 }
 
-/// What was typed is not enough, or too much; says what to type.
+/// A usage error; says what to type instead.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -210,7 +210,7 @@ fn on_a_runtime(
 fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        // whoever read this has seen enough
+        // the reader closed the pipe, as `head` does
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to standard output"),
     }

@@ -8,28 +8,28 @@ use anyhow::{Context, bail};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::admin_client::AdminClient;
-use super::patience::{Patience, PatienceArgs};
+use super::polling::{PollArgs, Polling};
 use super::status::report;
 use super::write_out;
 use crate::admin::Renewing;
 use crate::admin::report::{ClientReport, FailureReport, NextKind, TokenReport};
 
 /// The timeout for the proxy to accept the command.
-const ACCEPTED: Duration = Duration::from_secs(5);
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Have a running proxy request a new token for a client now, and wait for it
 ///
-/// The current token stays in use until the new one arrives. The request is taken from the client's
-/// pool: if the pool has none left, or a request is in flight already, the proxy refuses and says
-/// when to try again. It works from the machine (the pod) that the proxy runs on, at its loopback
-/// address or its unix socket.
+/// The current token stays in use until the new one arrives. The request uses one token of the
+/// client's pool: if the pool is empty, or a request is in flight already, the proxy refuses and
+/// says when to retry. Call it on the machine (in the pod) of the proxy, at its loopback address or
+/// its unix socket.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The client's name in the configuration
     client: String,
 
     #[command(flatten)]
-    proxy: PatienceArgs,
+    proxy: PollArgs,
 }
 
 /// Runs the command and prints the new token's generation.
@@ -42,12 +42,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn renew(proxy: &Patience, client: &str) -> anyhow::Result<String> {
+async fn renew(proxy: &Polling, client: &str) -> anyhow::Result<String> {
     let admin = &proxy.admin;
     let before = look(admin, client).await?.and_then(|client| client.failure);
     let path = utf8_percent_encode(client, NON_ALPHANUMERIC);
     let path = format!("/api/clients/{path}/renew");
-    let answer = admin.post(&path, ACCEPTED).await?;
+    let answer = admin.post(&path, ACCEPT_TIMEOUT).await?;
     let (address, status) = (admin.address(), answer.status);
     let renewing: Renewing = match status {
         202 => serde_json::from_str(&answer.text)
@@ -77,8 +77,9 @@ async fn renew(proxy: &Patience, client: &str) -> anyhow::Result<String> {
             _ => "is in flight".to_owned(),
         };
         let timeout = proxy.timeout();
-        let late =
-            format!("no new token after {timeout}; the proxy goes on, its next request {next}");
+        let late = format!(
+            "no new token after {timeout}; the proxy keeps trying: its next request {next}"
+        );
         Ok(ControlFlow::Continue(late))
     };
     proxy.poll(look).await
@@ -137,7 +138,7 @@ mod tests {
 
     async fn said(answers: Vec<(u16, String)>, timeout: Duration) -> Result<String, String> {
         let admin = answering(answers).await;
-        let renewed = renew(&Patience::new(admin, timeout), "catalog").await;
+        let renewed = renew(&Polling::new(admin, timeout), "catalog").await;
         renewed.map_err(|error| error.to_string())
     }
 

@@ -118,7 +118,7 @@ impl Args {
     }
 }
 
-/// What is told once, at the start. It has no secret in it.
+/// The text at the start. It contains no secret.
 struct Introduction {
     scheme: &'static str,
     clients: Vec<String>,

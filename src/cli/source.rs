@@ -10,7 +10,7 @@ pub struct Source {
     /// The configuration file (TOML) [env: COLLIBRA_AUTH_PROXY_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What is given in place of a file.
+    /// The configuration without a file.
     #[command(flatten)]
     pub flags: Flags,
 }

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use super::patience::{Patience, PatienceArgs};
+use super::polling::{PollArgs, Polling};
 
 /// Wait until a running proxy is ready: until every client holds a usable token
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    proxy: PatienceArgs,
+    proxy: PollArgs,
 }
 
 /// Carries the command out. Says nothing if the proxy is ready in time.
@@ -21,8 +21,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Looks until the proxy is ready, at least once. The error is what was seen last.
-async fn wait(proxy: &Patience) -> anyhow::Result<()> {
+/// Polls until the proxy is ready, at least once. The error says what was seen last.
+async fn wait(proxy: &Polling) -> anyhow::Result<()> {
     let (admin, timeout) = (&proxy.admin, proxy.timeout());
     let look = async |left| {
         let seen = match admin.get("/readyz?verbose", left).await {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     async fn waited(admin: AdminClient, timeout: Duration) -> Result<(), String> {
-        let waited = wait(&Patience::new(admin, timeout)).await;
+        let waited = wait(&Polling::new(admin, timeout)).await;
         waited.map_err(|error| error.to_string())
     }
 
@@ -73,13 +73,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn looks_once_even_without_time() {
+    async fn polls_once_even_with_a_zero_timeout() {
         let admin = answering(vec![says(200, "ready")]).await;
         assert_eq!(waited(admin, Duration::ZERO).await, Ok(()));
     }
 
     #[tokio::test]
-    async fn says_what_it_was_told_last() {
+    async fn a_timeout_reports_the_last_answer() {
         let admin = answering(vec![says(503, "dev: has no token yet\n")]).await;
         let expected = format!(
             "not ready after 0s: {} says\ndev: has no token yet",
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_that_nobody_is_there() {
+    async fn a_timeout_reports_a_missing_proxy() {
         let waited = waited(nobody().await, Duration::from_millis(250)).await;
         let said = waited.unwrap_err();
         assert!(

@@ -1,5 +1,5 @@
-//! What the authority's certificates are accepted for, by the library that verifies here. Other
-//! programs verify them in `tests/it/local_authority.rs`.
+//! For which hosts rustls accepts the authority's certificates. Other programs verify them in
+//! `tests/it/forward_mode`.
 
 use rustls::CertificateError;
 
@@ -91,7 +91,7 @@ fn it_certifies_no_address() {
 }
 
 #[test]
-fn it_lasts_for_its_life_and_its_certificates_for_a_part_of_it() {
+fn host_certificates_expire_no_later_than_the_authority() {
     let (_folder, authority) = made(&["acme.example"]);
     assert_eq!(authority.expires(), today() + LIFE);
     let shown = issued(&authority, "acme.example");
@@ -114,7 +114,7 @@ fn it_lasts_for_its_life_and_its_certificates_for_a_part_of_it() {
     assert_eq!(ends, authority.expires());
 }
 
-/// What holds although a program ignores the constraints of what it trusts, as Java does.
+/// The limits that hold even if a program ignores the constraints of its roots, as Java does.
 #[test]
 fn its_key_is_limited_by_its_own_certificate_and_certifies_no_authority() {
     let (folder, authority) = made(&["acme.example"]);
@@ -136,7 +136,7 @@ fn its_key_is_limited_by_its_own_certificate_and_certifies_no_authority() {
 }
 
 #[test]
-fn what_is_no_authority_of_ours_is_refused() {
+fn a_foreign_or_unconstrained_authority_is_refused() {
     let (folder, _) = made(&["acme.example"]);
     let (other, _) = made(&["acme.example"]);
     let files = Files::beside(folder.path());
@@ -170,7 +170,7 @@ fn what_is_no_authority_of_ours_is_refused() {
 }
 
 #[test]
-fn no_key_is_shown() {
+fn debug_output_has_no_key() {
     let hosts = ["acme.example".to_owned()];
     let created = create(&hosts, today()).unwrap();
     let (_folder, authority) = made(&["acme.example"]);
@@ -193,7 +193,7 @@ impl Clock for HandClock {
 }
 
 #[test]
-fn a_hosts_certificate_is_kept_and_replaced_in_time() {
+fn a_hosts_certificate_is_cached_and_replaced_before_it_expires() {
     let (_folder, authority) = made(&["acme.example", "dev.example"]);
     let clock = Arc::new(HandClock(Mutex::new(today())));
     let hosts = authority.hosts().to_vec();
@@ -201,7 +201,7 @@ fn a_hosts_certificate_is_kept_and_replaced_in_time() {
     let shown = |named: Option<&str>| certificates.certificate(named).unwrap().cert[0].clone();
     let first = shown(Some("acme.example"));
     assert_eq!(shown(Some("ACME.example")), first);
-    assert_eq!(shown(None), first, "to whom names none");
+    assert_eq!(shown(None), first, "without a server name");
     assert_eq!(shown(Some("other.example")), first);
     assert_ne!(shown(Some("dev.example")), first);
     *clock.0.lock().unwrap() += 16 * DAY;

@@ -113,9 +113,8 @@ impl Client {
         })
     }
 
-    /// Sends `request`, whose URI is a path, once, and reads up to `limit` bytes of the answer's
-    /// body; of a longer one as much more as tells that it is longer. `what` is what messages call
-    /// the request, `quotation` how they quote causes.
+    /// Sends `request`, whose URI is a path, once, and reads the answer's body to its end, or until
+    /// it exceeds `limit` bytes. Messages call the request `what`, and quote causes by `quotation`.
     ///
     /// # Errors
     /// [`Failure`] without a complete response. Of an error response the status is enough.

@@ -155,7 +155,7 @@ pub struct Dialer {
     proxy: Option<tunnel::Proxy>,
     connect_timeout: Duration,
     /// Notified when an attempt finds no file descriptor.
-    short: Notify,
+    shortage: Notify,
     addresses: Arc<Addresses>,
     /// `None` without TLS.
     tls: Option<Tls>,
@@ -226,7 +226,7 @@ impl Dialer {
             written: route.written(),
             proxy: route.proxy.map(|(proxy, _)| proxy.clone()),
             connect_timeout: route.connect_timeout,
-            short: Notify::new(),
+            shortage: Notify::new(),
             addresses,
             tls,
         })
@@ -239,8 +239,8 @@ impl Dialer {
     }
 
     /// Waits until an attempt of this dialer finds no file descriptor.
-    pub async fn short(&self) {
-        self.short.notified().await;
+    pub async fn shortage(&self) {
+        self.shortage.notified().await;
     }
 
     /// Opens a connection within the route's `connect_timeout`.
@@ -402,7 +402,7 @@ impl Dialer {
                 match TcpStream::connect(address).await {
                     Err(error) if is_shortage(&error) && spend_for_call() => {}
                     Err(error) if is_shortage(&error) && timers() < patience => {
-                        self.short.notify_waiters();
+                        self.shortage.notify_waiters();
                         sleep(SHORTAGE_PAUSE).await;
                     }
                     connected => return connected,

@@ -1,7 +1,7 @@
 //! The way to a server: the addresses of its name and their health ([`addresses`]), a connection to
 //! the first that answers ([`dial`]), through a forward proxy if there is one ([`tunnel`]), and the
-//! mark by which a loop is known ([`via`]); and, for requests that this program makes for itself,
-//! the HTTP client ([`client`]) and how an answer may be quoted ([`quotation`]).
+//! mark that detects loops ([`via`]); and, for this program's own requests, the HTTP client
+//! ([`client`]) and how an answer may be quoted ([`quotation`]).
 //!
 //! The API, the token endpoint and `check --live` all connect by these.
 //!

@@ -80,15 +80,15 @@ impl Listener {
 /// What a listener serves as a forward proxy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forward {
-    /// The client for the calls of each instance, one for an instance; at least one.
+    /// The client for each instance's calls, one per instance; at least one.
     pub clients: Vec<Arc<str>>,
     /// The TLS inside tunnels, by instance host: those that the local authority covers.
     pub tls: BTreeMap<String, Tls>,
-    /// What happens to calls of other hosts.
+    /// What happens to calls to other hosts.
     pub others: Others,
 }
 
-/// What a forward proxy does about hosts that are no instance's.
+/// What a forward listener does with calls to hosts of no instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
     /// It refuses them.

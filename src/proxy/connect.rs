@@ -1,7 +1,7 @@
-//! The first head of a forward listener's connection. CONNECT opens a tunnel: one to an instance
-//! ends here, with the TLS of the local authority, and its requests are served like any other's;
-//! one to another host is passed through if the listener says so. Other requests name an instance
-//! by an absolute target.
+//! Serves a forward listener's connection by its first head. CONNECT opens a tunnel. A tunnel to an
+//! instance is terminated here, with the local authority's certificates, and its requests are served
+//! like any others. A tunnel to another host is relayed if the listener allows that. Other requests
+//! name an instance by an absolute target.
 //!
 //! A refused CONNECT ends the connection: the caller may already have sent bytes for the tunnel,
 //! which must not be read as requests to this proxy.
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::config::Others;
-use super::connection::{self, Awaited, Begun, FAREWELL};
+use super::connection::{self, Awaited, FAREWELL, ReadAhead};
 use super::forward::{self, Forward, Served};
 use super::head;
 use super::identify::{Caller, ConnectionIdentity, Known};
@@ -30,7 +30,7 @@ use super::respond::Refusal;
 use super::stream::CallerStream;
 use super::target::{self, Malformed};
 use super::tls::Tls;
-use super::transport::{Transport, Unread};
+use super::transport::{Prefixed, Transport};
 use crate::clock::Clock;
 use crate::outgoing::via;
 use crate::telemetry::Label as _;
@@ -70,17 +70,17 @@ pub(super) async fn serve(
     let end = match awaited {
         Awaited::Head(end) if read.starts_with(METHOD) => end,
         awaited => {
-            let begun = Begun {
+            let ahead = ReadAhead {
                 read,
                 awaited: Some(awaited),
             };
-            return connection::serve(stream, begun, peer, limits, listening, registered).await;
+            return connection::serve(stream, ahead, peer, limits, listening, registered).await;
         }
     };
     let state = listening.state.load_full();
     let head = read.split_to(end);
-    let (connect, destination, app) = match judge(&state, peer, &head, &*listening.clock) {
-        Ok(judged) => judged,
+    let (connect, destination, app) = match decide(&state, peer, &head, &*listening.clock) {
+        Ok(decided) => decided,
         Err(refusal) => return refuse(stream, &state, &refusal, "").await,
     };
     let app = app.as_deref().unwrap_or_default();
@@ -92,10 +92,10 @@ pub(super) async fn serve(
                 return refuse(stream, &state, &refusal, app).await;
             }
             let tls = served.tls.clone().filter(|_| !is_plain);
-            // not held while the connection lasts: the configuration may change
+            // released, because the connection may outlast the configuration
             drop(state);
             if establish(&mut stream).await.is_ok() {
-                let tunnel = Instance {
+                let tunnel = InstanceTunnel {
                     stream,
                     read,
                     connect,
@@ -127,7 +127,7 @@ pub(super) async fn serve(
 }
 
 /// Decides about a CONNECT request; returns it, where it leads, and the app that sent it.
-fn judge<'a>(
+fn decide<'a>(
     state: &'a ListenerState,
     peer: &Peer,
     head: &[u8],
@@ -149,7 +149,7 @@ fn judge<'a>(
     };
     let shown = connect.authorization.as_ref();
     let caller = known.identify(identity, shown, &HeaderMap::new());
-    // before the host is judged: only known callers learn which hosts are served
+    // before the host is looked up: only known callers learn which hosts are served
     let caller = caller.ok_or(Refusal::ProxyAuthentication)?;
     let app = match &caller {
         Caller::App(app) => Some(app.name().to_string()),
@@ -159,7 +159,7 @@ fn judge<'a>(
         return match forward.others {
             Others::Tunnel => Ok((connect, Destination::Other, app)),
             Others::Refuse => {
-                let why = "The host and port are no configured instance's.";
+                let why = "The host and port belong to no configured instance.";
                 Err(forward.refusal(state, why))
             }
         };
@@ -172,8 +172,8 @@ fn judge<'a>(
     Ok((connect, Destination::Instance(served), app))
 }
 
-/// Reads a CONNECT request (RFC 9110, section 9.3.6). `Host` may be missing, as it is with old
-/// programs, but not differ from the target.
+/// Parses a CONNECT request (RFC 9110, section 9.3.6). `Host` may be missing, as from old programs,
+/// but must not differ from the target.
 fn parse(bytes: &[u8]) -> Result<Connect, Refusal> {
     head::check(bytes).map_err(Refusal::Malformed)?;
     let mut fields = [httparse::EMPTY_HEADER; MOST_HEADERS];
@@ -230,7 +230,7 @@ fn parse(bytes: &[u8]) -> Result<Connect, Refusal> {
     })
 }
 
-/// Answers 200.
+/// Sends the 200 that opens the tunnel.
 async fn establish(stream: &mut CallerStream) -> std::io::Result<()> {
     let sending = async {
         stream.write_all(ESTABLISHED).await?;
@@ -239,8 +239,8 @@ async fn establish(stream: &mut CallerStream) -> std::io::Result<()> {
     timeout(FAREWELL, sending).await?
 }
 
-/// A tunnel to an instance that ends here.
-struct Instance {
+/// A tunnel to an instance, terminated here.
+struct InstanceTunnel {
     stream: CallerStream,
     /// What the caller sent after its request, without waiting for the answer.
     read: BytesMut,
@@ -249,7 +249,7 @@ struct Instance {
     tls: Option<Tls>,
 }
 
-impl Instance {
+impl InstanceTunnel {
     /// Serves the requests in the tunnel until it ends.
     async fn serve(
         self,
@@ -275,14 +275,14 @@ impl Instance {
             ..peer.clone()
         };
         let Some(tls) = self.tls else {
-            let begun = Begun {
+            let ahead = ReadAhead {
                 read: self.read,
                 awaited: None,
             };
-            connection::serve(self.stream, begun, &peer, limits, listening, registered).await;
+            connection::serve(self.stream, ahead, &peer, limits, listening, registered).await;
             return;
         };
-        let below = Unread {
+        let below = Prefixed {
             read: self.read,
             stream: self.stream.into_transport(),
         };
@@ -292,8 +292,8 @@ impl Instance {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 let listener = Arc::clone(&listening.state.load().listener.name);
-                let why = distrust(&error);
-                info!(%listener, host = %name, "TLS of an app failed inside its tunnel: {why}");
+                let why = handshake_failure(&error);
+                info!(%listener, host = %name, "TLS handshake with an app failed inside its tunnel: {why}");
                 return;
             }
             Err(_elapsed) => return,
@@ -306,7 +306,7 @@ impl Instance {
 }
 
 /// Why a handshake failed, and what to do if the app does not trust the local authority.
-fn distrust(error: &std::io::Error) -> String {
+fn handshake_failure(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
         Some(rustls::Error::AlertReceived(
@@ -314,13 +314,13 @@ fn distrust(error: &std::io::Error) -> String {
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown),
         )) => format!(
-            "it does not accept the certificate ({alert:?}): let it trust the local authority, as collibra-auth-proxy ca show says"
+            "the app does not accept the certificate ({alert:?}): make it trust the local authority, as `collibra-auth-proxy ca show` explains"
         ),
         _ => error.to_string(),
     }
 }
 
-/// Answers a CONNECT request that is not served, and closes the connection.
+/// Refuses a CONNECT request, and closes the connection.
 async fn refuse(stream: CallerStream, state: &ListenerState, refusal: &Refusal, app: &str) {
     let reason = refusal.reason();
     state.metrics.refused(reason, app);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ambiguous_is_refused() {
+    fn an_ambiguous_connect_is_refused() {
         for head in [
             "CONNECT acme.example HTTP/1.1\nHost: acme.example\n\n",
             "CONNECT acme.example:0 HTTP/1.1\nHost: acme.example:0\n\n",

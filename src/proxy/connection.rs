@@ -48,19 +48,19 @@ pub(super) enum Awaited {
     Refused(Refusal),
 }
 
-/// What was read of a connection before [`serve`].
+/// What was read from a connection before [`serve`].
 #[derive(Default)]
-pub(super) struct Begun {
+pub(super) struct ReadAhead {
     /// The bytes.
     pub(super) read: BytesMut,
-    /// Its first head, if that was awaited.
+    /// The result of waiting for its first head, if that has happened.
     pub(super) awaited: Option<Awaited>,
 }
 
 /// Serves the requests on `stream`, from `peer`, until it ends.
 pub(super) async fn serve(
     stream: CallerStream,
-    begun: Begun,
+    ahead: ReadAhead,
     peer: &Peer,
     limits: Limits,
     listening: &Arc<Listening>,
@@ -68,7 +68,7 @@ pub(super) async fn serve(
 ) {
     let metrics = Arc::clone(&listening.state.load().metrics);
     let mut stream: Stream = Box::new(stream);
-    let Begun { mut read, awaited } = begun;
+    let ReadAhead { mut read, awaited } = ahead;
     let mut is_first = awaited.is_none();
     let mut first = awaited;
     loop {

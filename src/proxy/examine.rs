@@ -48,7 +48,7 @@ pub(super) fn examine(
     let named = match (forward, &peer.tunnel) {
         (None, None) => check_form(state, request)?,
         (Some(forward), _) => Some(forward.check_form(state, peer, request)?),
-        // the listener was another when the tunnel was opened
+        // the listener was a forward proxy when the tunnel was opened
         (None, Some(tunnel)) => return Err(Refusal::OtherHost(tunnel.host.clone())),
     };
     match named {

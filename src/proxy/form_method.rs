@@ -41,7 +41,7 @@ enum Line {
     Value,
 }
 
-/// What a body names in place of a method is none.
+/// The body has a value in place of a method that is not a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoMethod;
 

@@ -1,8 +1,8 @@
 //! What a forward listener serves: the configured instances, by the host and port that its callers
 //! name with CONNECT or an absolute target. Pure.
 //!
-//! A request that names another host than the tunnel that it came through is refused, so that no
-//! caller gets an instance's answer for another server's.
+//! A request that names another host than its tunnel is refused, so that no caller takes an
+//! instance's response for another server's.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::socket::Address;
 pub struct Forward {
     /// The instances.
     pub served: Vec<Served>,
-    /// What happens to calls of other hosts.
+    /// What happens to calls to other hosts.
     pub others: Others,
     /// This process's own addresses, to which no tunnel leads.
     pub own: Vec<Address>,
@@ -48,12 +48,12 @@ impl Served {
 }
 
 impl Forward {
-    /// The instance at `host` and `port`, if it is one.
+    /// The instance at `host` and `port`, if there is one.
     pub(super) fn served(&self, host: &str, port: u16) -> Option<&Served> {
         self.served.iter().find(|served| served.is_at(host, port))
     }
 
-    /// The refusal of a call to another host, for this reason.
+    /// The refusal of a call that this listener does not serve, with the reason `why`.
     pub(super) fn refusal(&self, state: &ListenerState, why: &'static str) -> Refusal {
         let instances = self.served.iter();
         let instances: Vec<&str> = instances
@@ -108,7 +108,7 @@ impl Forward {
                 };
                 let named = split(&authority, default);
                 let (host, port) = named.ok_or(Refusal::Malformed(Malformed::TargetForm))?;
-                // http:// of a host that is called by https:// is that host's too
+                // http:// to an https:// instance is forwarded over https
                 let usual = || self.served(&host, 443).filter(|_| is_plain && port == 80);
                 let served = self.served(&host, port).or_else(usual);
                 let why = "The target is no configured instance.";
@@ -132,8 +132,8 @@ impl Forward {
         Ok(&served.client)
     }
 
-    /// Checks that `client`, to which a request's app leads, is one of the same instance as
-    /// `named`: the caller would take another instance's answers for those of the host that it
+    /// Checks that `client`, the one of the request's app, belongs to the same instance as `named`.
+    /// Otherwise the caller would take another instance's responses for those of the host that it
     /// called.
     ///
     /// # Errors
@@ -145,14 +145,14 @@ impl Forward {
         client: &Client,
     ) -> Result<(), Refusal> {
         let is_same = named.upstream.instance().name == client.upstream.instance().name;
-        let why = "The app's own client is one of another instance.";
+        let why = "The app's own client belongs to another instance.";
         is_same
             .then_some(())
             .ok_or_else(|| self.refusal(state, why))
     }
 }
 
-/// The credentials for the proxy that `peer` showed with its tunnel or shows in `headers`.
+/// The credentials for the proxy: the tunnel's, or without a tunnel those in `headers`.
 pub(super) fn authorization<'a>(peer: &'a Peer, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
     if let Some(tunnel) = &peer.tunnel {
         return tunnel.authorization.as_ref();
@@ -168,7 +168,7 @@ fn absolute(target: &[u8]) -> Option<(String, String)> {
     Some((scheme, uri.authority().map(Authority::to_string)?))
 }
 
-/// The host of `host[:port]`, in lower case, and its port, by default `default`.
+/// Splits `host[:port]` into the host, in lower case, and the port, `default` if there is none.
 pub(super) fn split(authority: &str, default: u16) -> Option<(String, u16)> {
     let host = host_of_authority(authority)?;
     let port = authority.get(host.len()..)?.trim_start_matches(':');

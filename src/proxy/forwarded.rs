@@ -1,5 +1,5 @@
-//! The address of a caller that came by way of other proxies, as those tell it that are trusted.
-//! Pure. It is for the log alone: nobody is let in by it.
+//! The address of a caller behind other proxies, as the trusted ones among them report it. Pure. It
+//! is for the log only, and never authenticates a caller.
 
 use std::net::{IpAddr, SocketAddr};
 

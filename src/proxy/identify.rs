@@ -53,8 +53,8 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Who sent a request with these `headers`, by way of a forward proxy with `to_proxy` as
-    /// `Proxy-Authorization`; `None` if it is nobody known.
+    /// Identifies the caller of a request with these `headers`, and at a forward listener with
+    /// `to_proxy` as `Proxy-Authorization`. `None` if it is unknown.
     pub(super) fn identify(
         &self,
         identity: ConnectionIdentity<'_>,
@@ -83,7 +83,8 @@ impl Known<'_> {
         })
     }
 
-    /// Who `header`, a value of `Authorization`, stands for, if it holds.
+    /// The caller whose credentials are in `header`, a value of `Authorization`; `None` if they are
+    /// not valid.
     pub(super) fn by_authorization(&self, header: &[u8]) -> Option<Caller> {
         let Some(shown) = bearer(header) else {
             return by_pair(self.apps, self.client, &request::basic(header));
@@ -120,8 +121,7 @@ impl Known<'_> {
         }
     }
 
-    /// The app that a request with these `headers` claims to come from, though it does not prove
-    /// it.
+    /// The app that a request with these `headers` claims to come from, without proof.
     pub(super) fn claimed(&self, headers: &HeaderMap) -> Option<Arc<str>> {
         let shown = headers.get_all(AUTHORIZATION).iter();
         let pairs: Vec<Credentials> = shown.flat_map(|it| request::basic(it.as_bytes())).collect();

@@ -101,7 +101,7 @@ impl Idle {
         self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
-    /// Closes the `most` connections that were idle for longest; returns their number. Leaves those
+    /// Closes the `most` connections that were idle for longest; returns their number. Spares those
     /// that were just opened: their first request may be on its way.
     pub(super) fn close_longest(&self, most: usize) -> usize {
         let now = millis(self.0.clock.now());
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_was_just_opened_does_not_make_room() {
+    async fn a_new_connection_is_not_closed_to_make_room() {
         let idle = idle();
         let (new, used) = (idle.register(), used(&idle));
         new.begins();

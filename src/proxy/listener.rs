@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::connection::{self, Begun};
+use super::connection::{self, ReadAhead};
 use super::idle::{Idle, Registered};
 use super::limit::Limiter;
 use super::listener_state::ListenerState;
@@ -57,7 +57,7 @@ const SHED_PATIENCE: u32 = 20;
 /// How many idle connections are closed at once when the file descriptors are used up.
 const SHED_AT_ONCE: usize = 16;
 
-/// How long a caller waits for a descriptor before it is turned away. Most calls end sooner, and so
+/// How long a caller waits for a descriptor before it is turned away. Most calls end sooner, and
 /// free one.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -236,8 +236,8 @@ impl Listening {
         }
     }
 
-    /// Makes room if there are no descriptors. If no connection has been idle for a while either,
-    /// turns a caller away, which would wait in vain.
+    /// Handles a failed accept: closes idle connections to free descriptors. If there has been none
+    /// to close for [`ACCEPT_PATIENCE`], turns a caller away, which would wait in vain.
     fn failed(&self, failures: &mut Failures, error: &std::io::Error, socket: &Socket) {
         let now = self.clock.now();
         if self.idle.close_longest(SHED_AT_ONCE) > 0 {
@@ -287,7 +287,7 @@ impl Listening {
                 let stream = CallerStream::new(transport, limits.min_body_rate);
                 let registered = listening.idle.register();
                 if is_forward {
-                    // boxed: the others' tasks need no room for it
+                    // boxed, so that the tasks of other listeners do not grow
                     let serving = connect::serve(stream, &peer, limits, &listening, &registered);
                     Box::pin(serving).await;
                 } else {
@@ -326,8 +326,8 @@ pub(super) async fn serve(
     if is_http2 {
         http2::serve(stream, peer, limits, listening, registered).await;
     } else {
-        let begun = Begun::default();
-        connection::serve(stream, begun, peer, limits, listening, registered).await;
+        let ahead = ReadAhead::default();
+        connection::serve(stream, ahead, peer, limits, listening, registered).await;
     }
 }
 

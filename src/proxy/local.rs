@@ -24,8 +24,8 @@ use crate::telemetry::Label;
 /// The lifetime of a local token.
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 
-/// How long a session is, if no logout ends it: as long as a query of Collibra's may run by
-/// default. A response that has begun goes on beyond it.
+/// How long a session lasts unless a logout ends it: as long as a query of Collibra's may run by
+/// default. A response that has begun continues beyond it.
 const SESSION_LIFE: Duration = Duration::from_secs(8 * 3_600);
 
 /// The largest body in bytes: a name, a secret and little else.
@@ -140,7 +140,7 @@ pub(super) async fn answer(
 /// Why there is no local token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unsigned {
-    /// The credentials are nobody's.
+    /// The credentials belong to no app.
     Unknown,
     /// Too many were asked for; the next one is due after this.
     TooMany(Duration),

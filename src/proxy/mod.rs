@@ -5,10 +5,10 @@
 //! line in the log. It asks [`head`] and `examine` ([`target`], [`crate::browser`], `identify`,
 //! [`policy`], [`limit`]: may it go on, and as whom?), the client's token, [`crate::upstream`] (a
 //! connection), `inject` and `hop_by_hop` (what is sent), `replay` (once more after a 401?), and
-//! passes the response on. At a forward listener, `connect` is before that: it opens the tunnel
-//! that a caller asks for, to an instance ([`forward`]) or, by `relay`, to another host. `caller`
-//! and [`crate::upstream::session`] are the two sides, whatever version of HTTP each speaks. What
-//! is not forwarded is answered by `local`, with a local token, or by [`respond`], with a refusal.
+//! passes the response on. At a forward listener, `connect` comes first: it opens the tunnel
+//! that a caller requests, to an instance ([`forward`]) or, by `relay`, to another host. `caller`
+//! and [`crate::upstream::session`] are the two sides, whatever version of HTTP each speaks. The
+//! proxy's own responses come from `local` (local tokens) and [`respond`] (refusals).
 //!
 //! Guarantees: nothing is sent to the instance without a usable token, and a token goes nowhere
 //! else. Bodies are streamed in both directions, never buffered. A response has no total deadline,

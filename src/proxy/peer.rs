@@ -20,18 +20,18 @@ pub struct Peer {
     /// subject's common name only if there are no alternative names at all (RFC 9525, section 2;
     /// RFC 5280, section 4.2.1.6).
     pub certificate_names: Arc<[String]>,
-    /// The server that it asked a forward listener for, and means with every request.
+    /// The tunnel that it opened at a forward listener; every request must name the tunnel's host.
     pub tunnel: Option<Arc<Tunnel>>,
 }
 
-/// What a CONNECT request asked for.
+/// A tunnel to an instance, as a CONNECT request asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// The host, in lower case; an IPv6 address in brackets.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// The caller's `Proxy-Authorization`, by which its requests are known.
+    /// The caller's `Proxy-Authorization`, which authenticates its requests.
     pub authorization: Option<HeaderValue>,
 }
 

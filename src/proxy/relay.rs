@@ -1,11 +1,11 @@
-//! A tunnel to a host that is no instance: bytes go through untouched, both ways.
+//! A tunnel to a host that is no instance: bytes pass untouched in both directions.
 //!
-//! No tunnel leads to this machine, to a link-local address (where clouds serve credentials), or to
-//! an address of this process: a caller could otherwise reach, through this proxy, services that
-//! trust this machine. The addresses are judged after the name was resolved.
+//! No tunnel leads to a loopback or link-local address (where clouds serve credentials), or to an
+//! address on which this process listens: through this proxy a caller could otherwise reach services
+//! that trust this machine. Addresses are checked after the name is resolved.
 //!
-//! A tunnel ends when both sides have, when nothing moved for [`IDLE`], or at a drain, as soon as
-//! it is silent for a second.
+//! A tunnel ends when both sides have closed it, after [`IDLE`] without a byte, or during a drain
+//! after [`LINGER`] without one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -54,7 +54,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Connects to the host, unless that leads to a forbidden address; `own` are this process's.
+    /// Connects to the host, unless its addresses are forbidden; this process listens on `own`.
     ///
     /// # Errors
     /// [`Refusal`] says why there is no connection.
@@ -67,7 +67,7 @@ impl Relay {
         let found = Addresses::new(vec![target], CONNECT_TIMEOUT, CONNECT_TIMEOUT);
         let found = found.resolve().await.map_err(|problem| {
             Refusal::Unreachable(
-                format!("the address of {host} was not found ({problem})"),
+                format!("the name {host} could not be resolved: {problem}"),
                 false,
             )
         })?;
@@ -116,35 +116,41 @@ impl Relay {
         let (from_caller, to_caller) = tokio::io::split(caller);
         let (from_server, to_server) = match server {
             Either::Left(tcp) => tcp.into_split(),
-            // none was asked for
+            // a route without TLS has no TLS stream
             Either::Right(_) => return,
         };
-        let moved = Moved::new();
+        let traffic = Traffic::new();
         let both = async {
             tokio::join!(
-                pass(read, from_caller, to_server, &moved.up, &moved),
-                pass(BytesMut::new(), from_server, to_caller, &moved.down, &moved),
+                pass(read, from_caller, to_server, &traffic.up, &traffic),
+                pass(
+                    BytesMut::new(),
+                    from_server,
+                    to_caller,
+                    &traffic.down,
+                    &traffic
+                ),
             )
         };
         tokio::select! {
             _ = both => {}
-            () = silence(&moved, listening) => {}
+            () = silence(&traffic, listening) => {}
         }
         if self.is_logged {
             let (listener, app) = (self.listener, self.app);
             let host = format!("{}:{}", self.host, self.port);
-            let sent = moved.up.load(Ordering::Relaxed);
-            let received = moved.down.load(Ordering::Relaxed);
-            let seconds = (timers() - moved.began).as_secs_f64();
+            let sent = traffic.up.load(Ordering::Relaxed);
+            let received = traffic.down.load(Ordering::Relaxed);
+            let seconds = (timers() - traffic.began).as_secs_f64();
             info!(%listener, app, host, sent, received, seconds, "tunnel closed");
         }
     }
 }
 
-/// What went through a tunnel.
-struct Moved {
+/// The traffic of a tunnel.
+struct Traffic {
     began: Instant,
-    /// When bytes moved last, in milliseconds since then.
+    /// When bytes moved last, in milliseconds since `began`.
     last: AtomicU64,
     /// The bytes from the caller.
     up: AtomicU64,
@@ -152,9 +158,9 @@ struct Moved {
     down: AtomicU64,
 }
 
-impl Moved {
-    fn new() -> Moved {
-        Moved {
+impl Traffic {
+    fn new() -> Traffic {
+        Traffic {
             began: timers(),
             last: AtomicU64::new(0),
             up: AtomicU64::new(0),
@@ -163,7 +169,7 @@ impl Moved {
     }
 
     /// Records that `count` bytes moved, counted by `direction`.
-    fn by(&self, count: usize, direction: &AtomicU64) {
+    fn record(&self, count: usize, direction: &AtomicU64) {
         let since = (timers() - self.began).as_millis();
         let since = u64::try_from(since).unwrap_or(u64::MAX);
         self.last.store(since, Ordering::Relaxed);
@@ -176,19 +182,19 @@ impl Moved {
     }
 }
 
-/// Passes `read`, and then what `from` sends, to `to`, until its end, which is passed too.
+/// Sends `read`, and then everything that `from` sends, to `to`, and closes it at the end.
 async fn pass(
     mut read: BytesMut,
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     direction: &AtomicU64,
-    moved: &Moved,
+    traffic: &Traffic,
 ) -> io::Result<()> {
     loop {
         if !read.is_empty() {
             to.write_all(&read).await?;
             to.flush().await?;
-            moved.by(read.len(), direction);
+            traffic.record(read.len(), direction);
             read.clear();
         }
         read.reserve(PORTION);
@@ -199,17 +205,17 @@ async fn pass(
 }
 
 /// Waits until nothing moved for too long.
-async fn silence(moved: &Moved, listening: &Listening) {
+async fn silence(traffic: &Traffic, listening: &Listening) {
     tokio::select! {
-        () = silent_for(IDLE, moved) => return,
+        () = silent_for(IDLE, traffic) => return,
         () = listening.ending() => {}
     }
-    silent_for(LINGER, moved).await;
+    silent_for(LINGER, traffic).await;
 }
 
-async fn silent_for(limit: Duration, moved: &Moved) {
+async fn silent_for(limit: Duration, traffic: &Traffic) {
     loop {
-        let due = moved.last() + limit;
+        let due = traffic.last() + limit;
         if due <= timers() {
             return;
         }
@@ -245,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn no_tunnel_leads_to_this_machine_or_its_clouds_credentials() {
+    fn loopback_link_local_and_own_addresses_are_forbidden() {
         for address in [
             "127.0.0.1:443",
             "127.9.9.9:443",
@@ -276,11 +282,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_read_goes_on_and_so_does_the_end() {
+    async fn bytes_and_the_end_of_the_stream_are_passed_on() {
         let (mut caller, near) = tokio::io::duplex(64);
         let (far, mut server) = tokio::io::duplex(64);
-        let moved = Moved::new();
-        let passing = pass(BytesMut::from("early "), near, far, &moved.up, &moved);
+        let traffic = Traffic::new();
+        let passing = pass(BytesMut::from("early "), near, far, &traffic.up, &traffic);
         let calling = async {
             caller.write_all(b"and late").await.unwrap();
             caller.shutdown().await.unwrap();
@@ -290,22 +296,22 @@ mod tests {
         };
         let (passed, arrived) = tokio::join!(passing, calling);
         assert!(passed.is_ok());
-        let count = moved.up.load(Ordering::Relaxed);
+        let count = traffic.up.load(Ordering::Relaxed);
         assert_eq!((arrived.as_str(), count), ("early and late", 14));
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_counts_from_the_last_byte() {
-        let moved = Moved::new();
+        let traffic = Traffic::new();
         let moving = async {
             tokio::time::sleep(Duration::from_secs(8)).await;
-            moved.by(1, &moved.up);
+            traffic.record(1, &traffic.up);
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = silent_for(Duration::from_secs(10), &moved) => {}
+            () = silent_for(Duration::from_secs(10), &traffic) => {}
             () = moving => {}
         }
-        assert_eq!(timers() - moved.began, Duration::from_secs(18));
+        assert_eq!(timers() - traffic.began, Duration::from_secs(18));
     }
 }

@@ -55,7 +55,7 @@ pub enum Refusal {
         /// The listener.
         listener: String,
     },
-    /// It came through a tunnel to this host and names another.
+    /// It came through a tunnel to this host, and names another one.
     OtherHost(String),
     /// A forward listener was asked for what it does not serve.
     NotAnInstance {
@@ -79,7 +79,7 @@ pub enum Refusal {
     CrossSite,
     /// Apps are configured, and the caller is none of them.
     UnknownApp,
-    /// The same at a forward listener, which asks for `Proxy-Authorization`.
+    /// The same at a forward listener, which requires `Proxy-Authorization`.
     ProxyAuthentication,
     /// The policy does not forward it.
     Denied(Denied),
@@ -145,7 +145,7 @@ labels! {
 
 /// What to write so that a listener accepts `host` too.
 fn remedy_for_host(host: &str, listener: &str, accepted: &[String]) -> String {
-    // a longer name is nobody's, and would fill the response
+    // no DNS name is longer, and the response would grow with it
     if host.len() > 253 {
         let known = accepted.join(", ");
         return format!("Call it by one of these names: {known}.");
@@ -319,19 +319,19 @@ impl Refusal {
                 ),
             ),
             Refusal::ForbiddenTunnel => ErrorText::new(
-                "No tunnel leads there",
-                "The host is this machine, or has a link-local or multicast address; tunnels lead to other machines only.",
+                "No tunnel leads to this address",
+                "The host has a loopback, link-local or multicast address, or is this proxy.",
                 "Name the host in the program's NO_PROXY, so that it is called directly.",
             ),
             Refusal::Unreachable(problem, _) => ErrorText::new(
                 "The host could not be reached",
                 &capitalised(problem),
-                "Check the host's name and port, and whether this machine may reach it without another proxy.",
+                "Check the host's name and port, and whether this machine can reach it without a forward proxy.",
             ),
             Refusal::NoAuthority { host } => ErrorText::new(
                 "There is no certificate for this host",
                 &format!("There is no local authority, or it does not cover {host}."),
-                "Run collibra-auth-proxy ca init with the proxy's configuration (ca renew if there is an authority), and let the program trust its certificate.",
+                "Run collibra-auth-proxy ca init with the proxy's configuration (ca renew if there is an authority), and make the program trust its certificate.",
             ),
             Refusal::CrossSite => ErrorText::new(
                 "A page of another site may not use this proxy",

@@ -141,7 +141,7 @@ impl Tls {
         })
     }
 
-    /// Returns TLS with nothing to show: every handshake fails.
+    /// Returns TLS without a certificate: every handshake fails.
     ///
     /// # Errors
     /// [`Error::Unusable`]; a defect of the build.
@@ -188,7 +188,7 @@ fn resolved(certificates: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfi
     Ok(Arc::new(config))
 }
 
-/// Sets what callers are offered.
+/// Sets the ALPN protocols, and who chooses the cipher suite.
 fn offer(config: &mut ServerConfig) {
     // prefer the server's order: the strongest that both support
     config.ignore_client_order = true;

@@ -23,15 +23,15 @@ pub(crate) enum Transport {
     /// With TLS; the handshake is done.
     Tls(Box<TlsStream<BufReader<Accepted>>>),
     /// With TLS inside the tunnel that a CONNECT request opened.
-    Tunnel(Box<TlsStream<BufReader<Unread>>>),
+    Tunnel(Box<TlsStream<BufReader<Prefixed>>>),
 }
 
-/// A byte stream from which more was read than was meant.
+/// A transport whose first bytes were read ahead.
 #[derive(Debug)]
-pub(crate) struct Unread {
+pub(crate) struct Prefixed {
     /// The bytes to read first.
     pub(crate) read: BytesMut,
-    /// The stream that goes on after them.
+    /// The transport, which continues after them.
     pub(crate) stream: Transport,
 }
 
@@ -151,7 +151,7 @@ impl AsyncWrite for Transport {
     }
 }
 
-impl AsyncRead for Unread {
+impl AsyncRead for Prefixed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -167,7 +167,7 @@ impl AsyncRead for Unread {
     }
 }
 
-impl AsyncWrite for Unread {
+impl AsyncWrite for Prefixed {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

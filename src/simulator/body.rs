@@ -20,13 +20,13 @@ pub(super) enum Unusable {
     NotJson(#[from] serde_json::Error),
 }
 
-/// What is known of a body that was read and not kept.
+/// The measures of a body that was read and discarded.
 pub(super) struct Drained {
     /// The length in bytes.
     pub(super) bytes: u64,
     /// The Adler-32 checksum (RFC 1950, section 8.2), which zlib can verify in every language.
     pub(super) adler32: u32,
-    /// Whether it arrived to its end.
+    /// Whether it arrived completely.
     pub(super) whole: bool,
 }
 

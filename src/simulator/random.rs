@@ -1,4 +1,4 @@
-//! Values in a server's format: access tokens, ids, client secrets. They protect only simulated
+//! Random access tokens, ids and client secrets in Collibra's format. They protect only simulated
 //! data.
 
 use base64::Engine;

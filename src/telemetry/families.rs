@@ -145,7 +145,7 @@ macro_rules! families {
 }
 
 families! {
-    // kept up to date where something happens
+    // updated as events happen
     counted {
         build_info: IntGaugeVec = "build_info" ["version"],
             "The running version; always 1.";
@@ -192,7 +192,7 @@ families! {
         store_operation_duration: HistogramVec = "store_operation_duration_seconds" ["store"] in STORE_BUCKETS,
             "Time until the store answered.";
     }
-    // set anew at each scrape
+    // set at each scrape
     levels {
         token_usable: IntGaugeVec = "token_usable" ["client"],
             "Whether the client holds a usable token (1) or not (0).";

@@ -1,8 +1,8 @@
-//! Accepting a server by its very certificate, which its user has written into `ca_file`.
+//! Accepts a server by its own certificate, if that is in `ca_file`.
 //!
-//! A certificate that a server made for itself mostly calls itself an authority (`openssl req
-//! -x509` writes it so), and the library refuses an authority's certificate as a server's. Whoever
-//! names it in `ca_file` trusts it with more than that: with every certificate that it could sign.
+//! A self-signed certificate usually is an authority's too (`openssl req -x509` writes it so), and the
+//! library refuses an authority's certificate as a server's. A user who names it in `ca_file` trusts
+//! it with more than that: with every certificate that it could sign.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use x509_parser::prelude::FromDer;
 
 use super::{CaFile, Error, Reason};
 
-/// Verifies as the library does, and lets a certificate of the file stand for itself: with the
-/// host's name on it, and within its time.
+/// Verifies as the library does, and also accepts a certificate of the file as the server's own, if
+/// it names the host and is valid now.
 #[derive(Debug)]
 pub(super) struct Verifier {
     file: CaFile,

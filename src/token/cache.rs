@@ -62,7 +62,8 @@ pub struct Status {
     pub pool: Budget,
     /// Whether the API rejected the token. It is not sent while a new one is requested.
     pub rejected: bool,
-    /// Whether the API rejects the token for all callers: none is sent until the next one comes.
+    /// Whether the API rejects the token for all callers. It is not sent; calls wait for the next
+    /// one.
     pub revoked: bool,
     /// The newest generation whose rejection was handled.
     pub last_rejection_seen: u64,

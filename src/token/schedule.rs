@@ -106,12 +106,13 @@ pub struct Schedule {
     contended: u32,
     /// When a token was last replaced because the API rejected it.
     replaced: Option<Instant>,
-    /// The token is to be replaced as soon as the pool and the share allow: the API rejected it, or
-    /// the credentials changed. No delay protects it.
+    /// Whether the token must be replaced as soon as the pool and the share allow: the API rejected
+    /// it, the credentials changed, or an operator wants a new one. No delay applies to it.
     is_outdated: bool,
-    /// When the last request that was not booked in a store is within the share again.
+    /// When the share allows another request that is not booked in a store.
     share_ready_at: Instant,
-    /// When the mirror was charged for the peers' unknown requests, and when that is refilled.
+    /// When the mirror was last charged for requests that peers may have made, and when that charge
+    /// is refilled.
     peers_charged: (Instant, Instant),
     /// How this replica continues while the store is unavailable.
     without_store: Option<WithoutStore>,
@@ -299,7 +300,7 @@ impl Schedule {
                 is_estimate: true,
             },
         };
-        // a store that comes and goes, or is replaced, does not renew the share
+        // a store that flaps or is replaced must not renew the share
         if let Standby::Active { ready_at, .. } = &mut standby {
             *ready_at = (*ready_at).max(self.share_ready_at);
         }
@@ -482,7 +483,7 @@ impl Schedule {
     pub fn rejected(&mut self, now: Instant) -> bool {
         let refill = self.config.pool.refill;
         let earliest = self.replaced.map_or(now, |at| (at + refill).max(now));
-        self.clear_deferrals();
+        self.mark_outdated();
         self.due = self.due.min(earliest);
         // do not remember what the pool and the standby allow now: a standby ends with the outage
         let is_allowed = self.next_request() <= now;
@@ -500,7 +501,7 @@ impl Schedule {
     pub fn renew_now(&mut self, now: Instant) -> Result<(), Duration> {
         let mut wanted = self.clone();
         wanted.due = now;
-        wanted.clear_deferrals();
+        wanted.mark_outdated();
         let wait = wanted.next_chance(now).since(now);
         if !wait.is_zero() {
             return Err(wait);
@@ -519,7 +520,7 @@ impl Schedule {
     /// allows, however the old credentials failed.
     pub fn credentials_changed(&mut self, now: Instant) {
         self.due = now;
-        self.clear_deferrals();
+        self.mark_outdated();
         self.failures = 0;
     }
 
@@ -531,7 +532,7 @@ impl Schedule {
             without_store: self.without_store,
             ..Schedule::new(self.config, now)
         };
-        self.clear_deferrals();
+        self.mark_outdated();
     }
 
     /// The mirrored pool.
@@ -591,8 +592,8 @@ impl Schedule {
             Standby::Active { .. } => without.requesters - 1,
             Standby::Inactive => without.requesters,
         };
-        // since the last charge their shares allowed no more than this: a store that comes and goes
-        // leaves this process its own share
+        // since the last charge the peers' shares allowed no more than this; charging more for a
+        // store that flaps would use up this process's own share
         let (charged, until) = self.peers_charged;
         let share = f64::from(others) / f64::from(without.requesters);
         let more = (now + refill * others).since(until.max(now));
@@ -603,8 +604,8 @@ impl Schedule {
         self.budget.restore(full_at.min(most), Instant::ORIGIN, now);
     }
 
-    /// Clears the delays that protect the current token: the next request does not renew it.
-    fn clear_deferrals(&mut self) {
+    /// Marks the token as outdated, and clears the delays of its renewal.
+    fn mark_outdated(&mut self) {
         self.is_outdated = true;
         self.deferred_until = Instant::ORIGIN;
         if let Some(without) = &mut self.without_store {

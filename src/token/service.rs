@@ -149,7 +149,7 @@ fn seconds(span: Duration) -> u64 {
 pub type Control = mpsc::UnboundedSender<Order>;
 
 /// Makes the engine behind `engine` and `slot` request a new token at once. The current token stays
-/// in use until then. Returns the generation of the current token; 0: none.
+/// in use until the new one arrives. Returns the current token's generation, 0 if there is none.
 ///
 /// # Errors
 /// [`NotNow`] if it does not. Then nothing has changed.

@@ -238,11 +238,11 @@ impl Upstream {
         self.pool.take().map(reused)
     }
 
-    /// Waits until a new connection finds no file descriptor, and another request returns its
-    /// connection.
+    /// Waits until there is no file descriptor for a new connection and another request returns its
+    /// connection; returns that.
     async fn returned_in_shortage(&self) -> Idle {
         loop {
-            self.dialer.short().await;
+            self.dialer.shortage().await;
             if let Some(idle) = self.pool.take() {
                 return idle;
             }

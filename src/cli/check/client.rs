@@ -160,10 +160,10 @@ impl Trial<'_> {
             Some(record) => {
                 let left = self.budget(record).available(self.clock.now());
                 let left = (left - f64::from(cost)).max(0.0);
-                format!("{left:.1} of {capacity} left, as all who share the store count")
+                format!("{left:.1} of {capacity} left, as counted in the store")
             }
             None => format!(
-                "{} of {capacity} left at most: a guess, for nobody has told of tokens that others took",
+                "at most {} of {capacity} left: a guess, because the requests of other processes are unknown",
                 capacity.saturating_sub(cost)
             ),
         }

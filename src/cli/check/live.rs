@@ -207,7 +207,7 @@ mod tests {
             "connect: 127.0.0.1:",
             "tls: none",
             "lives 4m 59s",
-            "pool: 4 of 5 left at most: a guess",
+            "pool: at most 4 of 5 left: a guess",
             "api: GET /rest/2.0/application/info was answered 200 in ",
         ] {
             assert!(said.contains(step), "{said}");

@@ -21,8 +21,8 @@ use crate::store;
 /// Find every fault in the configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Try it out too: find, reach and verify each instance, look into the store, take one token
-    /// for each client out of its pool unless the store has a good one, and call the API with it
+    /// Try it out too: resolve, reach and verify each instance, read the store, request one token
+    /// for each client from its pool unless the store has a usable one, and call the API with it
     /// once
     #[arg(long)]
     pub live: bool,
@@ -76,16 +76,15 @@ fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
     out.write_all(effective::toml(config).as_bytes())
 }
 
-/// Warns of listeners on the loopback, to which no published port of this container leads.
+/// Warns of listeners on loopback, which no published port of this container reaches.
 fn unpublished(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for listener in &config.listeners {
         let loopback = listener.address.tcp().filter(|tcp| tcp.ip().is_loopback());
         if let Some(tcp) = loopback {
             writeln!(
                 out,
-                "warning: listener {}: {tcp} is this container's own loopback: no published port \
-                 leads to it, and only programs in this container reach it; listen on 0.0.0.0:{} \
-                 for others",
+                "warning: listener {}: {tcp} is this container's own loopback, which no published \
+                 port reaches: to serve programs outside this container, listen on 0.0.0.0:{}",
                 listener.name,
                 tcp.port(),
             )?;
@@ -155,7 +154,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "the configuration is sound")
 }
 
-/// What a forward listener serves.
+/// Describes what a forward listener serves.
 fn forward_listener(config: &Config, listener: &Listener, forward: &Forward) -> String {
     let clients = forward.clients.iter();
     let served: Vec<String> = clients
@@ -235,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn a_containers_loopback_is_pointed_out() {
+    fn a_containers_loopback_is_warned_of() {
         let mut out = Vec::new();
         let mut config = config("https://acme.example");
         unpublished(&config, &mut out).unwrap();
         config.listeners[0].address = Address::Tcp(([0, 0, 0, 0], 8080).into());
         unpublished(&config, &mut out).unwrap();
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"warning: listener local: 127.0.0.1:8080 is this container's own loopback: no published port leads to it, and only programs in this container reach it; listen on 0.0.0.0:8080 for others");
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"warning: listener local: 127.0.0.1:8080 is this container's own loopback, which no published port reaches: to serve programs outside this container, listen on 0.0.0.0:8080");
     }
 
     #[test]

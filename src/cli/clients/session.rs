@@ -1,4 +1,4 @@
-//! The start that all commands but `rotate` share: the instance, and the caller's credentials.
+//! What all commands but `rotate` do first: select the instance, and get the caller's credentials.
 
 use anyhow::Context;
 use serde::Serialize;
@@ -35,7 +35,7 @@ impl SessionArgs {
     /// Selects the instance, and gets the caller's credentials.
     ///
     /// # Errors
-    /// A wrong usage, the faults of the configuration, or that there is no token for the caller.
+    /// Wrong usage, faults of the configuration, or no token for the caller.
     pub(super) async fn open(&self) -> anyhow::Result<Session> {
         let site = self.at.resolve(self.by.client.as_deref())?;
         let by = self.by.resolve(&site)?.authorization().await?;
@@ -48,7 +48,7 @@ impl SessionArgs {
 }
 
 impl Session {
-    /// Prints the result: as JSON if that was asked for, else as text.
+    /// Prints the result: as JSON with `--json`, otherwise as text.
     ///
     /// # Errors
     /// If standard output cannot be written.
@@ -64,8 +64,8 @@ impl Session {
     }
 }
 
-/// The result of a call that changes something; `advice` explains an error after which it may have
-/// been changed nevertheless.
+/// Returns the result of a call that changes something. An error after which the change may have
+/// happened nevertheless gets `advice`.
 pub(super) fn settled<T>(
     called: Result<T, Error>,
     advice: impl FnOnce() -> String,

@@ -1,6 +1,6 @@
 //! A path as a lenient server might read it: percent-decoded once or twice, dot segments and
-//! doubled slashes resolved or not, `;parameters` cut, dots and spaces around names; and letters
-//! that are others' upper or lower case, or their wide form, as what they stand for.
+//! doubled slashes resolved or not, `;parameters` and dots and spaces around names cut; and letters
+//! folded to the ASCII letters of which they are another case or the full-width form.
 
 use std::borrow::Cow;
 

@@ -14,7 +14,7 @@ use crate::simulator::reply;
 /// The most results per page, also the default.
 const PAGE: usize = 1000;
 
-/// Which resources are asked for; `name` of a list, `keywords` of a search.
+/// A query for resources; `name` filters a list, `keywords` a search.
 #[derive(Deserialize)]
 struct Asked {
     #[serde(default)]
@@ -30,7 +30,7 @@ fn page() -> usize {
 }
 
 impl Asked {
-    /// How many resources fit, and those of the page.
+    /// The number of resources that match, and those of the page.
     fn among<'a>(&self, all: impl Iterator<Item = &'a Value>) -> (usize, Vec<&'a Value>) {
         let part = self.name.trim_matches('*').to_lowercase();
         let name = |resource: &Value| resource["name"].as_str().unwrap_or_default().to_lowercase();
@@ -125,7 +125,7 @@ fn remove(call: &Call<'_>, kind: Kind, id: &str) -> Answer {
     })
 }
 
-/// `sent`, if it has a name.
+/// Returns `sent` if it has a name.
 fn named(sent: Map<String, Value>) -> Result<Map<String, Value>, Refused> {
     match sent.get("name").and_then(Value::as_str) {
         None | Some("") => Err(Refused::unusable("a `name` is missing")),

@@ -175,7 +175,7 @@ fn told(job: &Job, now: u64) -> Value {
     })
 }
 
-/// A `multipart/form-data` body (RFC 7578), of which only the measure is kept.
+/// A `multipart/form-data` body (RFC 7578), of which only the sizes are kept.
 #[derive(Default)]
 struct Form {
     files: Vec<File>,

@@ -39,7 +39,7 @@ impl Renewal {
             {
                 before + 1
             }
-            // replicas that were cut off have tokens of the same number: one of them wins
+            // replicas that were cut off hold different tokens of one generation: one token wins
             Some(held) if kept.generation >= held.generation() && differs(held) => {
                 let is_good = self.offered(now).is_some();
                 if is_good && held.issued() > issued + clearly {
@@ -48,7 +48,7 @@ impl Renewal {
                     return;
                 }
                 match kept.generation == held.generation() && !is_good {
-                    // the rejection of the one must not count for the other
+                    // a rejection of the one token must not count for the other
                     true => self.generation + 1,
                     false => kept.generation,
                 }

@@ -1,4 +1,4 @@
-//! What the exploration of the renewal needs to see and change.
+//! The state of the schedule that the exploration of the renewal reads and changes.
 
 use super::*;
 

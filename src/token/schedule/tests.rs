@@ -287,8 +287,8 @@ fn to_yield_never_brings_a_renewal_forward() {
     assert_eq!(schedule.next_request(), due);
 }
 
-/// The peers of the fifth may have asked for the last time just before the store returned, however
-/// long it was away, and not again because it comes and goes.
+/// The fifth replica's peers may have made their last requests just before the store returned,
+/// however long it was away. They make no more because the store flaps.
 #[test]
 fn the_peers_last_requests_are_charged_once_when_the_store_returns() {
     let fifth = Membership::Member { before: 4, all: 5 };

@@ -10,7 +10,7 @@ use super::world::World;
 const MONTH: u64 = 30 * 24 * 3_600_000;
 /// In milliseconds, on average.
 const BETWEEN_FAULTS: f64 = 600_000.0;
-/// A failure message covers at least so many steps.
+/// The least number of steps in a failure message.
 const TRACED: usize = 400;
 
 /// Returns how many tokens the month took, or the steps to the first broken promise.
@@ -46,14 +46,14 @@ fn a_month(seed: u64) -> Result<u64, String> {
 }
 
 /// `SEEDS=400 cargo test --release --lib month -- --nocapture` takes about a minute; `FIRST=400`
-/// begins with that one.
+/// begins with seed 400.
 #[test]
 fn a_month_of_store_faults_breaks_no_promise() {
     let number = |name: &str| std::env::var(name).map(|text| text.parse::<u64>().unwrap());
     let first = number("FIRST").unwrap_or(0);
     let seeds: Vec<u64> = match number("SEEDS") {
         Ok(many) => (first..first + many).collect(),
-        // the last two had requests beyond the pool once
+        // the last two once exceeded the pool
         Err(_) => vec![0, 1, 56, 253],
     };
     let next = AtomicUsize::new(0);

@@ -1,11 +1,11 @@
-//! Each fault of an earlier design, brought back, has a counterexample: the exploration would have
-//! found it. `cargo test --lib old_faults -- --nocapture` prints the steps.
+//! Reintroduces each fault of an earlier design: the exploration must find a counterexample.
+//! `cargo test --lib old_faults -- --nocapture` prints the steps.
 
 use super::explore;
 use super::world::{Choice, How, Mode, OUTAGE, Old, World};
 
-/// Explores from `begin` on with the behaviours of `old`. The world without them keeps its promises
-/// with the same faults, in as many states.
+/// Asserts that an exploration from `begin` on with the behaviours of `old` finds `problem`, and that
+/// without them all promises hold with the same faults, in as many states.
 fn is_found(old: &'static [Old], begin: u64, faults: u8, menu: fn(Choice) -> bool, problem: &str) {
     let found = explore(World::with(faults, old, menu).after(begin), 200_000);
     let figures = found.figures();
@@ -36,7 +36,7 @@ fn a_delay_that_outlasts_the_outage_shrinks_the_reserve() {
 }
 
 #[test]
-fn places_of_processes_that_are_gone_leave_nobody_without_the_store() {
+fn standby_places_of_exited_processes_leave_no_active_replica() {
     let menu = |choice| {
         matches!(
             choice,
@@ -48,13 +48,13 @@ fn places_of_processes_that_are_gone_leave_nobody_without_the_store() {
 }
 
 #[test]
-fn a_rejected_token_is_sent_on_if_its_replacement_fails() {
+fn a_rejected_token_is_still_sent_if_its_replacement_fails() {
     let menu = |choice| matches!(choice, Choice::Revoke | Choice::End(_, How::Failed));
     is_found(&[Old::DeadToken], 0, 2, menu, "sends a revoked token");
 }
 
 #[test]
-fn a_store_that_is_usable_because_it_can_be_read_alternates() {
+fn a_store_that_counts_as_usable_when_it_is_readable_alternates() {
     let menu = |choice| matches!(choice, Choice::Set(Mode::Publications, _));
     is_found(&[Old::Readable], 0, 1, menu, "alternates");
 }

@@ -174,13 +174,13 @@ pub(super) struct World {
     settled_outage: bool,
     /// Until when faults before this outage excuse anything.
     excused_from: u64,
-    /// The earlier behaviour to bring back.
+    /// The earlier behaviours to reintroduce.
     old: &'static [Old],
     /// The faults that may happen.
     menu: fn(Choice) -> bool,
     /// The longest step of time while faults may happen.
     tick: u64,
-    /// Nothing happens after this.
+    /// The end of the exploration: there is no step after it.
     horizon: u64,
     problem: Option<&'static str>,
 }
@@ -630,7 +630,7 @@ impl World {
         let is_stranger =
             self.replicas[nth].membership == Membership::Unknown && self.mode.0 != Mode::Fair;
         if is_stranger || self.only == Some(nth) {
-            // nobody accounts for a replica that cannot reach the store alone
+            // a replica that alone cannot reach the store is in no other replica's account
             self.forgotten += 1;
         }
         if self.full_at.saturating_sub(self.now) > (CAPACITY - 1) * REFILL {

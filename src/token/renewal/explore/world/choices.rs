@@ -31,7 +31,7 @@ impl World {
             Some(nth) => choices.push(Choice::End(*nth, How::Well)),
             None => choices.extend(ready.iter().map(|nth| Choice::End(*nth, How::Well))),
         }
-        // faults last, so that they are taken first: a failure is found after few steps
+        // faults are pushed last and so explored first: a failure is found after few steps
         if self.faults > 0 && self.now > 0 {
             if self.mode.0 == Mode::Fair {
                 for mode in [Mode::Reads, Mode::Leases, Mode::Publications, Mode::All] {
@@ -64,7 +64,7 @@ impl World {
         choices
     }
 
-    /// The step for a failure message.
+    /// Describes a step for a failure message.
     pub(in super::super) fn describe(&self, choice: &Choice) -> String {
         match choice {
             Choice::End(nth, how) => {

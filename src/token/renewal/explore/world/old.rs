@@ -1,4 +1,4 @@
-//! Faults of earlier designs, brought back around the real machine: the exploration must find each.
+//! Faults of earlier designs, reintroduced around the real machine: the exploration must find each.
 
 use super::super::super::{Phase, StoreState};
 use super::{Choice, Event, POLL, STANDBY_EXPIRY, StoreError, UnderWay, World, model};
@@ -22,7 +22,7 @@ pub(in super::super) enum Old {
 }
 
 impl World {
-    /// Brings the behaviours of `old` back; only faults on the `menu` happen.
+    /// Returns a world with the behaviours of `old`, in which only faults on the `menu` happen.
     pub(in super::super) fn with(
         faults: u8,
         old: &'static [Old],
@@ -35,8 +35,8 @@ impl World {
         }
     }
 
-    /// Lets a time pass without a fault. After it, time passes by heartbeats for ten minutes at
-    /// most: faults may happen between two events too.
+    /// Runs without a fault until `begin`. For ten minutes after it, time advances by one heartbeat
+    /// at most, so that faults can happen between two events too.
     pub(in super::super) fn after(mut self, begin: u64) -> World {
         self.tick = POLL;
         self.horizon = begin + 600_000;
@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    /// Changes what a step led to; the renewal was delayed until `deferral` before.
+    /// Changes the result of a step; before it, the renewal was delayed until `deferral`.
     pub(super) fn behave_as_before(&mut self, nth: usize, deferral: Option<Instant>) {
         let (unprobed, delayed) = (self.is_old(Old::Unprobed), self.is_old(Old::Delayed));
         let readable = self.is_old(Old::Readable);

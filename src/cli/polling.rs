@@ -1,4 +1,4 @@
-//! Waiting for a running proxy, for the commands that do.
+//! Polls a running proxy, for `wait`, `renew` and `drain`.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::clock::{Clock, Instant, SystemClock};
 /// The polling interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The options of a command that waits.
+/// The options of a command that polls.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct PatienceArgs {
+pub(super) struct PollArgs {
     #[command(flatten)]
     address: AdminAddress,
 
@@ -22,51 +22,48 @@ pub(super) struct PatienceArgs {
     timeout: Duration,
 }
 
-/// A running proxy, and until when it is waited for.
-pub(super) struct Patience {
+/// A running proxy, and the deadline of the command.
+pub(super) struct Polling {
     /// Its admin address.
     pub(super) admin: AdminClient,
     timeout: Duration,
     deadline: Instant,
 }
 
-impl PatienceArgs {
-    /// Starts to wait.
+impl PollArgs {
+    /// Starts the timeout.
     ///
     /// # Errors
     /// As for [`AdminClient::new`].
-    pub(super) fn begin(&self) -> anyhow::Result<Patience> {
-        Ok(Patience::new(
-            AdminClient::new(&self.address)?,
-            self.timeout,
-        ))
+    pub(super) fn begin(&self) -> anyhow::Result<Polling> {
+        Ok(Polling::new(AdminClient::new(&self.address)?, self.timeout))
     }
 }
 
-impl Patience {
-    /// Waits for the proxy at `admin` for `timeout` from now on.
-    pub(super) fn new(admin: AdminClient, timeout: Duration) -> Patience {
-        Patience {
+impl Polling {
+    /// For the proxy at `admin`, with a deadline `timeout` from now.
+    pub(super) fn new(admin: AdminClient, timeout: Duration) -> Polling {
+        Polling {
             admin,
             timeout,
             deadline: SystemClock.now() + timeout,
         }
     }
 
-    /// The whole time, for messages.
+    /// The timeout, for messages.
     pub(super) fn timeout(&self) -> humantime::FormattedDuration {
         humantime::format_duration(self.timeout)
     }
 
-    /// The time that is left; never so short that no proxy could answer.
+    /// The remaining time; at least [`INTERVAL`], so that a proxy can answer.
     pub(super) fn left(&self) -> Duration {
         self.deadline.since(SystemClock.now()).max(INTERVAL)
     }
 
-    /// Calls `look` with the time that is left, at least once and until it breaks with a result.
+    /// Calls `look` with the remaining time, at least once, until it breaks with a result.
     ///
     /// # Errors
-    /// That of `look`, or what it continued with last when the time is over.
+    /// The error of `look`; at the deadline, the text with which it continued last.
     pub(super) async fn poll<T>(
         &self,
         mut look: impl AsyncFnMut(Duration) -> anyhow::Result<ControlFlow<T, String>>,
