@@ -16,8 +16,8 @@ use kit::wait::now;
 const EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the watches of the machine want to be woken, how much later than that is noted, and
-/// how many there are.
+/// The sleep of a thread that watches the machine, the delay from which a wake-up is noted as late,
+/// and the number of such threads.
 const TICK: Duration = Duration::from_millis(5);
 const LATE: Duration = Duration::from_millis(1);
 const WATCHES: usize = 3;
@@ -30,12 +30,12 @@ pub(crate) struct Probe {
     pub(crate) took: Duration,
     /// Why it failed.
     pub(crate) failure: Option<String>,
-    /// How long the thread that probes, and that of the proxy which waited longest, were ready to
-    /// run meanwhile and had no processor, as the kernel counts it.
+    /// How long, by the kernel's count, the probing thread and the proxy's most delayed thread were
+    /// ready to run meanwhile and had no processor.
     waited: Duration,
 }
 
-/// A time in which a thread that only sleeps was woken late.
+/// A late wake-up of a thread that only sleeps.
 #[derive(Clone, Copy)]
 pub(crate) struct Delay {
     due: Instant,
@@ -103,8 +103,8 @@ impl Probing {
 }
 
 impl Probed {
-    /// How much of the time of `probe` the machine is to blame for: threads that took part were
-    /// ready and had no processor, or a thread that only sleeps was not woken either.
+    /// How much of the time of `probe` the machine caused: threads that took part were ready and had
+    /// no processor, or a thread that only sleeps was woken late too.
     pub(crate) fn machine(&self, probe: &Probe) -> Duration {
         let end = probe.at + probe.took;
         let first = self

@@ -1,5 +1,5 @@
-//! What an operator does to a running proxy from beside it: a new token, another log level, a look
-//! at the configuration.
+//! An operator's actions on a running proxy: request a new token, change the log level, read the
+//! configuration.
 
 use std::net::SocketAddr;
 

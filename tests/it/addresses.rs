@@ -1,6 +1,5 @@
-//! The addresses of an instance: those that are configured and those that DNS names, of which one
-//! may swallow, refuse or go away without a failed call; and an outage of all of them, which
-//! everybody can see.
+//! The addresses of an instance, configured or from DNS: one may be silent, refuse or vanish without
+//! a failed call. An outage of all of them is visible everywhere.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -292,7 +292,7 @@ fn check_live_goes_on_with_a_token_of_the_store_and_calls_the_api() {
         "a pool of 5 and one more every 1m (a guess: ",
         "token: that of the store is good for 4m ",
         ": none was taken\n",
-        "left, as all who share the store count\n",
+        "left, as counted in the store\n",
         "api: GET /rest/2.0/application/info was answered 200 in ",
     ] {
         assert!(said.contains(step), "{step}: {said}");

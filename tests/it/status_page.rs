@@ -1,5 +1,5 @@
-//! The status page in a real browser: it moves, tells what goes wrong and when it is over, says
-//! when nobody answers, and everybody can read it. Left out, and said, where there is no Chromium.
+//! The status page in a real browser: it updates, shows faults and recoveries, says when the proxy
+//! does not answer, and is accessible. Skipped, with a note, where there is no Chromium.
 
 use std::fmt::Write as _;
 use std::fs;

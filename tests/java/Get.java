@@ -6,8 +6,8 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 
 /**
- * Calls a URL as programs do, by the system properties' proxy and trust; prints body and status.
- * With a name and a key behind the URL it shows them to a proxy that asks.
+ * Calls a URL with the proxy and trust store of the system properties; prints body, status and version.
+ * A name and a key after the URL are sent to a proxy that asks for credentials.
  */
 public class Get {
     public static void main(String[] arguments) throws Exception {

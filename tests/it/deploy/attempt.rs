@@ -10,7 +10,7 @@ use std::process::Command;
 use super::objects::{Objects, containers, list};
 use super::{policy, printed, run, shape, top};
 
-/// Records its arguments, renders what is applied, and fails at `wait` if it is told to.
+/// Records its arguments, renders what it should apply, and fails at `wait` if `FAILS` is set.
 const KUBECTL: &str = r#"#!/usr/bin/env bash
 set -euo pipefail
 echo "$*" >>"$RECORD/calls"

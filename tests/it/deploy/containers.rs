@@ -1,6 +1,6 @@
 //! `docker run` and the compose file, without Docker: the image's own root, variables, entry point
-//! and health check, in a network of its own for each container, joined by a bridge. What a
-//! published port is to Docker, a call from the bridge is here.
+//! and health check. Each container has a network namespace, joined by a bridge; a call from the
+//! bridge stands for one through a published port.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ eventually() {
 }
 "#;
 
-/// A word of a shell's command.
+/// Quotes a word for the shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -96,7 +96,7 @@ impl Container {
     }
 }
 
-/// The output of a script after [`PREAMBLE`], as root of name spaces of its own, which end with it.
+/// The output of a script after [`PREAMBLE`], as root in its own namespaces, which end with it.
 fn run(container: &Container, script: &str) -> String {
     run_in(container.root().parent().unwrap(), script)
 }
@@ -174,7 +174,7 @@ grep --only-matching 'publish it to this machine only' log
 }
 
 #[test]
-fn check_points_out_a_containers_loopback() {
+fn check_warns_of_a_containers_loopback() {
     let (container, recipe) = (Container::new(), Recipe::read());
     let given = variables(&[
         ("COLLIBRA_URL", "https://acme.example"),
@@ -289,7 +289,7 @@ fn the_app_of_the_compose_file_calls_the_simulator_through_the_proxy() {
             let runs = container.running(&recipe, &given, &words);
             writeln!(started, "inside {name} {runs} >/dev/null 2>&1 &").unwrap();
         } else {
-            // this machine's, instead of an image that cannot be pulled here
+            // this machine's curl, instead of an image that cannot be pulled here
             assert!(service.image.contains("/curl:"), "{}", service.image);
             let hosts = hosts_file.to_str().unwrap();
             let words = [

@@ -70,8 +70,7 @@ fn the_service_starts_with_the_configuration_that_is_installed() {
     let reload = of_unit("ExecReload").remove(0);
     assert_eq!(reload, start.replace(" serve ", " check "));
 
-    // what it names lies where the service may read it, and where it writes is what systemd makes
-    // for it
+    // the service can read the files that it names, and systemd creates the directory that it writes
     let root = tempfile::tempdir().unwrap();
     let mut configuration = text(CONFIGURATION);
     let made = text(TMPFILES);
@@ -125,8 +124,8 @@ fn the_package_is_made_of_files_that_are_there() {
         let path = path.split_once('*').map_or(path, |(folder, _)| folder);
         assert!(top().join(path).exists(), "{path}");
     }
-    // cargo-deb restarts every unit that it is told of, and a restart of the socket's cuts who
-    // waits there
+    // cargo-deb restarts every unit that it knows, and a restart of the socket unit drops the
+    // callers in its queue
     assert!(deb.get("systemd-units").is_none());
     for name in ["postinst", "prerm"] {
         let script = text(&format!("deploy/debian/{name}"));

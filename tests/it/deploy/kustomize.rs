@@ -267,7 +267,7 @@ fn guides_kustomizations() -> Vec<String> {
 }
 
 #[test]
-fn the_guides_gateway_is_what_it_takes() {
+fn the_guides_gateway_works_as_written() {
     let written = &guides_kustomizations()[1];
     // avoid the network: the content is local
     let line = written
@@ -292,7 +292,7 @@ fn the_guides_gateway_is_what_it_takes() {
 }
 
 #[test]
-fn the_guides_kustomization_is_what_it_takes() {
+fn the_guides_sidecar_works_as_written() {
     let own = Own::new();
     let written = &guides_kustomizations()[0];
     // avoid the network: the content is local

@@ -44,7 +44,7 @@ fn a_workflow_that_is_not_valid_is_found() {
     assert!(said.contains("ubuntu-24.4"), "{said}");
 }
 
-/// The project's text files, except what is built or is another project's.
+/// The project's text files, except built and vendored ones.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -124,7 +124,7 @@ fn one_script_names_the_owner_everywhere() {
     assert_eq!(renamed, named);
     let reviewers = fs::read_to_string(copy.path().join(".github/CODEOWNERS")).unwrap();
     assert!(reviewers.ends_with("\n* @some-one\n"), "{reviewers}");
-    // and again, from a name of its own
+    // and back again, from another name
     printed(Command::new(copy.path().join("deploy/set-owner.sh")).arg("OWNER"));
     for path in &all {
         let again = copy.path().join(path.strip_prefix(top()).unwrap());
@@ -137,7 +137,7 @@ fn one_script_names_the_owner_everywhere() {
 }
 
 #[test]
-fn the_recipe_knows_the_version_that_a_tag_would_have() {
+fn a_release_needs_the_tag_of_this_version() {
     let version = env!("CARGO_PKG_VERSION");
     let recipe = || Command::new(top().join("deploy/release.sh"));
     let said = printed(recipe().args(["version", &format!("v{version}")]));
@@ -156,7 +156,7 @@ fn the_released_chart_names_the_released_image() {
 }
 
 #[test]
-fn what_is_missing_is_said_before_anything_is_built() {
+fn missing_programs_are_reported_before_anything_is_built() {
     let empty = tempfile::tempdir().unwrap();
     // the shell's own needs, and a cargo that has no other commands
     let bin = empty.path().join("bin");

@@ -190,10 +190,10 @@ fn twenty_who_ask_by_a_lease_may_be_killed_and_as_many_stopped() {
     stop(Kind::Kubernetes, 20);
 }
 
-/// Four processes share a directory. The one that holds the file's lock is stopped during its
-/// request. The others have the next token as soon as the lock ends, and say why.
+/// Four processes share a directory. The holder of the file's lock is stopped during its request.
+/// The others get the next token as soon as its lease expires, and log why.
 #[test]
-fn the_one_who_holds_the_files_lock_may_be_stopped_beyond_its_end() {
+fn the_holder_of_the_files_lock_may_be_stopped_beyond_its_lease() {
     let simulator = collibra();
     let folder = tempfile::tempdir().unwrap();
     let member = Member {

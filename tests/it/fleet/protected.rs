@@ -1,4 +1,4 @@
-//! Sentinels and a cluster that speak TLS only to users who log in and may do what is documented.
+//! Sentinels and a cluster over TLS, for a user with only the documented permissions.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::support::simulator::CLIENT_SECRET;
 const PASSWORD: &str = "k4n4ri";
 
 #[test]
-fn sentinels_and_servers_are_spoken_to_by_tls_as_a_user() {
+fn sentinels_work_over_tls_with_the_documented_permissions() {
     let folder = certificate();
     let rules = rules("on the server needs `");
     let mut servers = Sentinels::with(Some(folder.path()), &user(&rules));
@@ -21,7 +21,7 @@ fn sentinels_and_servers_are_spoken_to_by_tls_as_a_user() {
 }
 
 #[test]
-fn a_cluster_is_spoken_to_by_tls_as_a_user() {
+fn a_cluster_works_over_tls_with_the_documented_permissions() {
     let folder = certificate();
     let rules = rules("on the server needs `") + " " + &rules("in a cluster also `");
     let mut nodes = Redis::cluster(Some(folder.path()), &user(&rules));
@@ -33,7 +33,7 @@ fn a_cluster_is_spoken_to_by_tls_as_a_user() {
     });
 }
 
-/// Two proxies share a token by the store at `url`, before and after a failover under load.
+/// Two proxies share a token in the store at `url`, before and after a failover under load.
 fn holds_through(url: &str, folder: &Path, fail_over: impl FnOnce()) {
     let password = folder.join("password");
     std::fs::write(&password, PASSWORD).unwrap();

@@ -308,8 +308,8 @@ impl Server {
     }
 }
 
-/// What is only asked of a single server.
-const SEVERAL: &str = "several servers, which are not disturbed or counted as one";
+/// Why a test is for a single server only.
+const SEVERAL: &str = "several servers cannot be disturbed or counted as one";
 
 impl Server {
     /// The Redis servers that accept writes.

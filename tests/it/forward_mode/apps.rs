@@ -1,5 +1,5 @@
-//! Apps at a forward listener: they are known by `Proxy-Authorization`, as their proxy's URL sends
-//! it.
+//! Apps at a forward listener: they authenticate by `Proxy-Authorization`, from the credentials in
+//! their proxy's URL.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,7 +24,7 @@ fn basic(name: &str, key: &str) -> String {
 }
 
 #[test]
-fn a_caller_that_is_no_app_is_asked_who_it_is() {
+fn an_unknown_caller_gets_407() {
     let rig = rig();
     for line in [
         String::new(),
@@ -48,14 +48,14 @@ fn a_caller_that_is_no_app_is_asked_who_it_is() {
 }
 
 #[test]
-fn an_app_is_known_for_the_whole_tunnel_and_held_to_what_it_may() {
+fn an_app_is_identified_and_limited_for_the_whole_tunnel() {
     let rig = rig();
     for line in [
         basic("lineage", KEY),
         format!("Proxy-Authorization: Bearer {KEY}\r\n"),
     ] {
         let mut inside = Connection::over(rig.inside_with(&line, &["http/1.1"]));
-        // a program may have credentials for Collibra, which go nowhere
+        // a program may have credentials for Collibra, which are not forwarded
         let head = format!(
             "GET /rest/x HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Basic c29tZTpib2R5\r\n\r\n"
         );
@@ -110,7 +110,7 @@ fn curl_with_the_key_in_the_proxys_url() {
 }
 
 #[test]
-fn a_key_that_is_taken_away_ends_what_an_open_tunnel_may() {
+fn a_replaced_key_is_refused_in_open_tunnels() {
     let rig = rig();
     let mut inside = Connection::over(rig.inside_with(&basic("lineage", KEY), &["http/1.1"]));
     assert_eq!(get(&mut inside, "/rest/x").status, 200);

@@ -1,4 +1,4 @@
-//! The local authority: what its commands make and say, and what its key is worth elsewhere.
+//! The local authority: what its commands create and print, and what a stolen key can certify.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -148,7 +148,7 @@ fn rustls_refuses_its_certificate_for_another_host() {
 #[test]
 fn its_certificates_permit_the_hosts_and_nothing_else() {
     let prepared = prepared();
-    // the one that programs trust, and the one of the key
+    // the root and the intermediate
     for (name, below) in [("local-ca.pem", 1), ("local-ca.key", 0)] {
         let shown = openssl(
             Command::new("openssl")
@@ -171,7 +171,7 @@ fn its_certificates_permit_the_hosts_and_nothing_else() {
 }
 
 #[test]
-fn init_makes_a_key_for_its_owner_alone_and_never_another() {
+fn init_creates_a_key_that_only_its_owner_can_read_and_only_once() {
     let prepared = Prepared::without_authority("", "");
     let made = prepared.ca(&["init"]);
     assert!(
@@ -193,7 +193,7 @@ fn init_makes_a_key_for_its_owner_alone_and_never_another() {
 }
 
 #[test]
-fn show_says_how_programs_come_to_trust_it() {
+fn show_says_how_to_make_programs_trust_it() {
     let prepared = prepared();
     let shown = prepared.ca(&["show"]).out;
     let path = prepared.folder.path().join("local-ca.pem");
@@ -288,7 +288,7 @@ fn check_says_what_is_missing_and_what_is_served() {
 }
 
 #[test]
-fn an_authority_that_is_not_ours_is_refused() {
+fn a_foreign_authority_is_refused() {
     let prepared = prepared();
     let file = prepared.folder.path().join("proxy.toml");
     let authority = prepared.folder.path().join("local-ca.pem");
@@ -296,7 +296,7 @@ fn an_authority_that_is_not_ours_is_refused() {
     let checked = run(command(["check", "--config"]).arg(&file));
     assert_eq!(checked.status, 78, "{}", checked.out);
     assert!(
-        checked.err.contains("local-ca.key: the key is not one of"),
+        checked.err.contains("local-ca.key: the key is not that of"),
         "{}",
         checked.err
     );

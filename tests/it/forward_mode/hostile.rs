@@ -42,7 +42,7 @@ fn other_hosts_and_ports_are_refused() {
 }
 
 #[test]
-fn it_is_no_server() {
+fn a_request_without_an_absolute_target_is_refused() {
     let rig = Rig::with("", "");
     for host in [HOST, "localhost"] {
         let head = format!("GET /x HTTP/1.1\nHost: {host}\n\n");
@@ -128,7 +128,7 @@ fn what_follows_a_refused_connect_is_never_a_request() {
         .answer("CONNECT")
         .assert_refused(403, "not-an-instance");
     connection.is_closed();
-    // and behind an accepted one it is no TLS
+    // after an accepted one it is not TLS
     let mut connection = rig.proxy.connect();
     connection.send(format!(
         "CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n{smuggled}"
@@ -140,7 +140,7 @@ fn what_follows_a_refused_connect_is_never_a_request() {
 }
 
 #[test]
-fn connect_comes_first_on_a_connection_or_not_at_all() {
+fn connect_is_only_accepted_as_the_first_request() {
     let rig = Rig::with("", "");
     let mut connection = rig.proxy.connect();
     let first = format!("GET http://{HOST}/x HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
@@ -153,11 +153,11 @@ fn connect_comes_first_on_a_connection_or_not_at_all() {
 }
 
 #[test]
-fn a_caller_that_sends_nothing_into_its_tunnel_is_let_go() {
+fn a_silent_tunnel_is_closed() {
     let rig = Rig::with("header_timeout = \"1s\"", "");
     let silent = super::rig::connected(rig.address(), &format!("{HOST}:443"), "");
     Connection::over(silent).is_closed();
-    // nor may it be silent behind its handshake
+    // silence after the handshake ends it too
     rig.inside().is_closed();
     rig.proxy
         .metric_becomes("collibra_auth_proxy_connections{listener=\"forward\"}", 0.0);

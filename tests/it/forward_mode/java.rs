@@ -1,4 +1,4 @@
-//! Java's HttpClient, by its system properties alone.
+//! Java's HttpClient, configured by system properties alone.
 
 use std::path::Path;
 use std::process::Command;
@@ -57,7 +57,7 @@ fn it_calls_the_instances_own_address() {
 }
 
 #[test]
-fn it_shows_an_apps_key_when_it_is_asked() {
+fn it_sends_an_apps_key_after_a_407() {
     let rig = apps::rig();
     let properties = [
         "-Dhttps.proxyHost=127.0.0.1".to_owned(),
@@ -71,7 +71,7 @@ fn it_shows_an_apps_key_when_it_is_asked() {
 }
 
 #[test]
-fn it_refuses_what_the_authority_certifies_of_another_host() {
+fn it_refuses_the_authoritys_certificate_for_another_host() {
     let rig = Rig::with("", "");
     let hosts = rig.folder.path().join("hosts");
     std::fs::write(

@@ -87,7 +87,7 @@ fn an_instance_that_is_no_longer_configured_is_no_longer_served() {
     });
     let head = format!("CONNECT {HOST}:443 HTTP/1.1\nHost: {HOST}:443\n\n");
     rig.ask(&head).0.assert_refused(403, "not-an-instance");
-    // and the new one as soon as the authority covers it
+    // the new host is served as soon as the authority covers it
     super::rig::ca(rig.folder.path(), &["renew"]);
     rig.proxy.process.signal("HUP");
     let head = "CONNECT new.example:443 HTTP/1.1\nHost: new.example:443\n\n";
@@ -99,7 +99,7 @@ fn an_instance_that_is_no_longer_configured_is_no_longer_served() {
 }
 
 #[test]
-fn a_listener_that_becomes_a_reverse_one_refuses_what_tunnels_bring() {
+fn open_tunnels_are_refused_once_the_listener_is_a_reverse_proxy() {
     let rig = Rig::with("", "");
     let mut open = rig.inside();
     assert_eq!(get(&mut open, "/x").status, 200);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::rig::{HOST, Rig};
 use crate::support::made;
 
-/// Runs `command` with the variables that its user sets, and nothing else of proxies; returns its
+/// Runs `command` with the variables that its user would set, and no others for proxies; returns its
 /// output.
 fn run(rig: &Rig, command: &mut Command, trust: &str) -> String {
     for name in [
@@ -82,7 +82,7 @@ fn node_calls_the_instances_own_address() {
 }
 
 #[test]
-fn a_program_that_does_not_trust_the_authority_is_told_of_in_the_log() {
+fn the_log_reports_a_program_that_does_not_trust_the_authority() {
     let rig = Rig::with("", "");
     let output = Command::new("curl")
         .args(["--disable", "--silent", "--show-error", "--max-time", "60"])

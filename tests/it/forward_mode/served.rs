@@ -120,7 +120,7 @@ fn an_absolute_target_is_served_like_a_tunnels_request() {
 }
 
 #[test]
-fn a_caller_that_waits_to_be_asked_for_its_body_is_asked_inside_too() {
+fn expect_100_continue_works_inside_a_tunnel() {
     let rig = Rig::with("", "");
     let mut inside = rig.inside();
     let request = format!(
@@ -148,7 +148,7 @@ fn a_websocket_opens_inside() {
 }
 
 #[test]
-fn a_redirect_within_the_instance_stays_what_it_is() {
+fn a_redirect_within_the_instance_is_not_changed() {
     let prepared = Prepared::answering("", |_, stream| {
         stream.write_all(
             b"HTTP/1.1 302 Found\r\nLocation: https://acme.example/y\r\nContent-Length: 0\r\n\r\n",
@@ -176,7 +176,7 @@ fn a_program_that_asks_for_tokens_itself_is_answered_here() {
 }
 
 #[test]
-fn an_instance_without_tls_is_called_in_the_clear_inside_and_by_absolute_targets() {
+fn an_http_instance_is_served_in_tunnels_and_by_absolute_targets() {
     let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let proxy = Proxy::configured(&origin.url(), "", "mode = \"forward\"").start();
     proxy.has_token();

@@ -1,4 +1,4 @@
-//! Tunnels to other hosts: bytes pass untouched, to other machines only.
+//! Tunnels to other hosts: bytes pass untouched, and never to a loopback or own address.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -12,7 +12,7 @@ use crate::support::proxy::message;
 /// An address of this machine that is not loopback. Bytes to it stay on this machine.
 fn own_address() -> IpAddr {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    // of UDP this only chooses the source address
+    // for UDP this only selects the source address
     socket
         .connect("203.0.113.1:9")
         .expect("this machine has an address besides loopback");
@@ -43,7 +43,7 @@ fn bytes_pass_untouched_in_both_directions() {
     let rig = Rig::with("others = \"tunnel\"", "");
     let server = shouting();
     let mut tcp = http::tcp(rig.address());
-    // what is sent with the request, and is no HTTP
+    // bytes sent together with the request, which are not HTTP
     write!(
         tcp,
         "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n\0early\r\n"
@@ -78,7 +78,7 @@ fn bytes_pass_untouched_in_both_directions() {
 }
 
 #[test]
-fn no_tunnel_leads_to_this_machine_itself() {
+fn no_tunnel_leads_to_loopback_or_an_own_address() {
     let own = own_address();
     let rig = Rig::with("others = \"tunnel\"", "");
     let admin = rig.proxy.admin;
@@ -104,7 +104,7 @@ fn no_tunnel_leads_to_this_machine_itself() {
         connection.is_closed();
     }
     drop(rig);
-    // an admin address that others reach, by the machine's own address
+    // an admin address on all interfaces, called by the machine's own address
     let port = TcpListener::bind("0.0.0.0:0")
         .unwrap()
         .local_addr()
@@ -123,7 +123,7 @@ fn no_tunnel_leads_to_this_machine_itself() {
 }
 
 #[test]
-fn a_name_that_resolves_to_this_machine_leads_nowhere() {
+fn a_name_that_resolves_to_loopback_is_refused() {
     if !is_root() {
         return;
     }

@@ -12,7 +12,7 @@ const MAX_WORDS: usize = 1500;
 /// The maximum length of a recipe.
 const MAX_STEPS: usize = 5;
 
-/// What there must be a recipe for, as in its heading.
+/// The words that the headings of recipes must contain.
 const RECIPES: [&str; 5] = ["key", "metric", "answer", "command", "store"];
 
 fn read(name: &str) -> String {
@@ -58,7 +58,7 @@ fn contributing_and_its_recipes_are_short() {
     }
 }
 
-/// What stands between backticks and looks like a path, outside of code blocks.
+/// The spans in backticks that look like paths, outside code blocks.
 fn paths(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
     let spans = prose.flat_map(|part| part.split('`').skip(1).step_by(2));

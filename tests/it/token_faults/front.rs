@@ -1,8 +1,7 @@
 //! A TLS front for the simulator that can show the token endpoint's callers another certificate.
 //!
-//! Instance and token endpoint share a host and a port, so what is sent to the one is told from
-//! what is sent to the other before there is a request: the proxy offers HTTP/2 for the API, and
-//! for a token request it does not.
+//! Instance and token endpoint share a host and a port. The TLS handshake tells their connections
+//! apart: the proxy offers HTTP/2 for the API, and not for a token request.
 
 use std::io::Write;
 use std::net::SocketAddr;

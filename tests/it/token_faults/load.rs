@@ -30,7 +30,7 @@ impl Load {
         Load(load::Load::start(&[address(proxy)], PACE))
     }
 
-    /// Waits until the apps got this many answers: a busy machine takes longer for them.
+    /// Waits until the apps got this many answers, for which a busy machine takes longer.
     pub(super) async fn is_answered(&self, least: u64) -> bool {
         self.0.is_answered(least).await
     }

@@ -1,5 +1,5 @@
 //! A minimal client for load: requests are built beforehand, and of a response only the head and
-//! its `Content-Length` are parsed. `http` is the client that looks at everything.
+//! its `Content-Length` are parsed. `http` is the client that checks everything.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ impl Connection {
     /// Opens a connection.
     ///
     /// # Errors
-    /// The system's.
+    /// An I/O error.
     pub async fn open(address: SocketAddr) -> io::Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -31,7 +31,7 @@ impl Connection {
     /// Sends `request` and reads the whole response; returns its status.
     ///
     /// # Errors
-    /// The system's, or that the response is none with a `Content-Length`.
+    /// An I/O error, or a response without `Content-Length`.
     pub async fn call(&mut self, request: &[u8]) -> io::Result<u16> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
@@ -59,7 +59,7 @@ impl Connection {
         head_end(&self.buffer).map_or(&[], |end| &self.buffer[end..])
     }
 
-    /// Whether nothing has come of the answer to the last request.
+    /// Whether no byte of the last request's answer has arrived.
     pub fn is_silent(&self) -> bool {
         self.buffer.is_empty()
     }
@@ -89,7 +89,7 @@ pub fn head_end(bytes: &[u8]) -> Option<usize> {
 /// The `Content-Length`; load uses no other framing.
 ///
 /// # Errors
-/// That there is none.
+/// If there is none.
 pub fn content_length(head: &[u8]) -> io::Result<usize> {
     header(head, "content-length:")
         .and_then(|value| value.parse().ok())
@@ -99,7 +99,7 @@ pub fn content_length(head: &[u8]) -> io::Result<usize> {
 /// The status in the response's first line.
 ///
 /// # Errors
-/// That there is none.
+/// If there is none.
 pub fn status(head: &[u8]) -> io::Result<u16> {
     let digits = head
         .get(9..12)

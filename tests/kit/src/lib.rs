@@ -1,7 +1,7 @@
-//! The small language of the tests and benchmarks: a simulated Collibra or an origin of the test's
-//! own, a proxy in front of it, and apps that speak HTTP byte for byte.
+//! The kit of tests and benchmarks: a simulated Collibra or an origin that the test scripts, a proxy
+//! in front of it, and apps that speak HTTP byte for byte.
 //!
-//! Everything that is started here ends on drop. Every wait is for something observable, with a
+//! Every process and server that is started here ends on drop. Every wait is for something observable, with a
 //! timeout that only a failure reaches.
 
 #![expect(

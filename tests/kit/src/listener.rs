@@ -41,7 +41,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
-        // it looks at that when a connection comes
+        // the accept loop checks this when a connection arrives
         let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
     }
 }

@@ -1,5 +1,5 @@
-//! The load generator: callers that call at their times, each over its own connections, whatever
-//! became of the call before.
+//! The load generator: each caller calls on schedule, over its own connections, whatever the outcome
+//! of its last call.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -16,10 +16,10 @@ use tokio::task::JoinSet;
 use super::caller::{self, Connection};
 use super::wait::{now, until};
 
-/// What is called.
+/// The path of every call.
 const PATH: &str = "/rest/2.0/application/info";
 
-/// How callers call.
+/// The schedule of the callers.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// The number of callers per address.
@@ -28,9 +28,10 @@ pub struct Pace {
     pub every: Duration,
     /// One caller in so many opens a connection for each call; 0: none does.
     pub fresh: u32,
-    /// Whether a caller that was kept waiting makes up for it. Otherwise it drops what it missed.
+    /// Whether a caller that was kept waiting catches up. Otherwise it skips the calls that it
+    /// missed.
     pub catches_up: bool,
-    /// When a caller gives up waiting for a response.
+    /// How long a caller waits for a response.
     pub patience: Duration,
 }
 
@@ -54,9 +55,9 @@ pub struct Call {
     pub to: usize,
     /// When it was due. Its latency counts from then.
     pub at: Instant,
-    /// When its response was there, or the caller gave up.
+    /// When its response was complete, or the caller gave up.
     pub end: Instant,
-    /// What came.
+    /// The result.
     pub outcome: Outcome,
     /// The kept connection had been closed between two calls, and another was opened.
     pub reconnected: bool,
@@ -71,7 +72,7 @@ pub enum Outcome {
     NoToken {
         /// `Retry-After`, in seconds.
         retry_after: u64,
-        /// What it says.
+        /// Status and message.
         said: String,
     },
     /// Anything else, described.
@@ -88,7 +89,7 @@ impl Outcome {
     }
 }
 
-/// Callers at work.
+/// Running callers.
 #[derive(Debug)]
 pub struct Load {
     runtime: Option<Runtime>,
@@ -164,13 +165,13 @@ impl Load {
         runtime.block_on(self.stop())
     }
 
-    /// Stops the callers, and sums up what became of their calls.
+    /// Stops the callers, and counts the outcomes of their calls.
     pub fn tally(self) -> Tally {
         self.end().iter().collect()
     }
 
-    /// Stops the callers, and asserts that every call was answered, and that no connection was
-    /// closed before its next call without a word.
+    /// Stops the callers. Asserts that every call was answered, and that no idle connection was
+    /// closed without `Connection: close` before.
     ///
     /// # Panics
     /// If not.
@@ -196,7 +197,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        // a runtime must not wait for its end within another one
+        // a runtime must not block on its shutdown within another one
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -220,7 +221,7 @@ pub async fn call(address: SocketAddr, patience: Duration) -> Outcome {
     caller.call(&request, &mut false).await
 }
 
-/// What became of calls.
+/// The outcomes of calls, counted.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Responses of the instance with 200.
@@ -322,8 +323,8 @@ impl Caller {
         }
     }
 
-    /// One exchange. If a kept connection was closed before anything of a response came, another
-    /// one follows, as with every HTTP client.
+    /// One exchange. If a kept connection was closed before the first byte of a response, retries on
+    /// a new one, as every HTTP client does.
     async fn exchange(
         &mut self,
         request: &[u8],
@@ -331,18 +332,18 @@ impl Caller {
     ) -> std::io::Result<Outcome> {
         if let Some(mut connection) = self.kept.take() {
             match connection.call(request).await {
-                Ok(status) => return Ok(self.judge(connection, status)),
+                Ok(status) => return Ok(self.classify(connection, status)),
                 Err(e) if is_closed(e.kind()) && connection.is_silent() => *reconnected = true,
                 Err(error) => return Err(error),
             }
         }
         let mut connection = Connection::open(self.address).await?;
         let status = connection.call(request).await?;
-        Ok(self.judge(connection, status))
+        Ok(self.classify(connection, status))
     }
 
-    /// Keeps a connection for the next call unless the response closes it.
-    fn judge(&mut self, connection: Connection, status: u16) -> Outcome {
+    /// Classifies a response, and keeps the connection unless the response closes it.
+    fn classify(&mut self, connection: Connection, status: u16) -> Outcome {
         let reason = connection.header("x-collibra-auth-proxy:");
         let retry_after = connection.header("retry-after:");
         let retry_after = retry_after.and_then(|value| value.parse().ok());

@@ -1,4 +1,4 @@
-//! A bad network: addresses that swallow connections, and a name server with moods of its own.
+//! A bad network: addresses that swallow connections, and a name server that the test scripts.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -50,7 +50,7 @@ pub enum Records {
     Aaaa,
 }
 
-/// A name server, for every name alike, and programs whose only name server it is. Takes root.
+/// A name server, for every name alike, and programs whose only name server it is. Requires root.
 pub struct NameServer {
     folder: tempfile::TempDir,
     queries: Arc<AtomicUsize>,
@@ -86,7 +86,7 @@ impl NameServer {
         self.queries.load(Ordering::SeqCst)
     }
 
-    /// What runs a program with this name server: it and its arguments follow.
+    /// The command that runs a program with this name server; the program and its arguments follow.
     pub fn wrapper(&self) -> Vec<String> {
         let settings = self.folder.path().join("resolv.conf");
         let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
@@ -109,7 +109,7 @@ impl NameServer {
     }
 }
 
-/// Whether this user may make name spaces and use any port.
+/// Whether this user may create namespaces and use any port.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

@@ -22,8 +22,8 @@ pub struct Origin {
     _listener: Listener,
 }
 
-/// An origin that hands each request to the test as soon as it has the head. The test decides what
-/// to read and send. All received bytes are kept, by connection.
+/// An origin that hands each request to the test once it has the head. The test decides what to read
+/// and send. All received bytes are kept, by connection.
 pub struct RawOrigin(Origin);
 
 struct Shared {
@@ -45,7 +45,7 @@ enum Api {
     Raw(Box<RawApi>),
 }
 
-/// How it differs from the default.
+/// How an origin differs from the default.
 #[derive(Default)]
 pub struct Rules {
     /// Token requests wait until this is open.
@@ -181,7 +181,7 @@ impl Line {
     /// Reads up to where `mark` ends; `false` if the connection ends first.
     ///
     /// # Errors
-    /// The system's.
+    /// An I/O error.
     pub fn read_through(&mut self, mark: &[u8]) -> std::io::Result<bool> {
         loop {
             if let Some(at) = self.unread.windows(mark.len()).position(|w| w == mark) {
@@ -197,7 +197,7 @@ impl Line {
     /// Reads to the connection's end.
     ///
     /// # Errors
-    /// The system's.
+    /// An I/O error.
     pub fn read_to_end(&mut self) -> std::io::Result<()> {
         while self.more()? {}
         Ok(())
@@ -206,7 +206,7 @@ impl Line {
     /// Sends bytes.
     ///
     /// # Errors
-    /// The system's.
+    /// An I/O error.
     pub fn say(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref())?;
         self.stream.flush()

@@ -85,7 +85,7 @@ impl Process {
         Process { child, out, err }
     }
 
-    /// A child whose output goes elsewhere.
+    /// For a child whose output goes elsewhere.
     pub fn over(child: Child) -> Process {
         let [out, err] = [(), ()].map(|()| Printed::by(std::io::empty(), |_| true));
         Process { child, out, err }
@@ -165,7 +165,7 @@ impl Grandchild {
 }
 
 impl Grandchild {
-    /// The id of the process whose child it is by now.
+    /// The id of its current parent process.
     pub fn parent(&self) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));

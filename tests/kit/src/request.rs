@@ -20,7 +20,7 @@ pub struct Request {
 /// Reads a request; `None` at the connection's end. A truncated body ends the request.
 ///
 /// # Errors
-/// The system's.
+/// An I/O error.
 pub fn read(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<Request>> {
     match read_head(stream, unread)? {
         Some(head) => read_body(head, stream, unread).map(Some),
@@ -31,7 +31,7 @@ pub fn read(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Op
 /// Reads a head, without the empty line, in Latin-1; `None` at the connection's end.
 ///
 /// # Errors
-/// The system's.
+/// An I/O error.
 pub fn read_head(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Result<Option<String>> {
     let end = loop {
         if let Some(at) = unread.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -48,7 +48,7 @@ pub fn read_head(stream: &mut dyn Duplex, unread: &mut Vec<u8>) -> std::io::Resu
 /// Reads the body after `head`; sends a 100 to whoever waits for it.
 ///
 /// # Errors
-/// The system's.
+/// An I/O error.
 pub fn read_body(
     head: String,
     stream: &mut dyn Duplex,
