@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 /// The number of reserved descriptors.
 const SIZE: usize = 16;
 
-/// The reserve for upstream connections of accepted calls. A process has one, as it has one table of
-/// descriptors.
+/// The reserve for upstream connections of accepted calls. A process has one, as it has one table
+/// of descriptors.
 static FOR_CALLS: Mutex<Reserve> = Mutex::new(Reserve(Vec::new()));
 
 /// Descriptors that are only held to be closed when another is needed.

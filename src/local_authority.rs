@@ -356,8 +356,8 @@ struct Issued {
     replace_at: SystemTime,
 }
 
-/// The certificates for some hosts, issued when a handshake needs one. A caller whose server name is
-/// none of the hosts gets the first host's.
+/// The certificates for some hosts, issued when a handshake needs one. A caller whose server name
+/// is none of the hosts gets the first host's.
 pub struct HostCertificates {
     authority: Authority,
     hosts: Vec<String>,

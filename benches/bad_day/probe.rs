@@ -103,8 +103,8 @@ impl Probing {
 }
 
 impl Probed {
-    /// How much of the time of `probe` the machine caused: threads that took part were ready and had
-    /// no processor, or a thread that only sleeps was woken late too.
+    /// How much of the time of `probe` the machine caused: threads that took part were ready and
+    /// had no processor, or a thread that only sleeps was woken late too.
     pub(crate) fn machine(&self, probe: &Probe) -> Duration {
         let end = probe.at + probe.took;
         let first = self

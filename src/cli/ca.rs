@@ -1,5 +1,5 @@
-//! `ca`: creates, shows and renews the local authority, whose certificates programs accept when they
-//! call an instance over https through this proxy.
+//! `ca`: creates, shows and renews the local authority, whose certificates programs accept when
+//! they call an instance over https through this proxy.
 
 use std::fmt::Write;
 use std::fs::{self, Permissions};
@@ -170,7 +170,8 @@ fn write(files: &Files, created: &Created) -> anyhow::Result<()> {
     put(&files.certificate, created.certificate.as_bytes(), 0o644)
 }
 
-/// Replaces a file atomically. A new file gets this `mode`; an existing one keeps its mode and owner.
+/// Replaces a file atomically. A new file gets this `mode`; an existing one keeps its mode and
+/// owner.
 fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");

@@ -1,7 +1,7 @@
 //! Serves a forward listener's connection by its first head. CONNECT opens a tunnel. A tunnel to an
-//! instance is terminated here, with the local authority's certificates, and its requests are served
-//! like any others. A tunnel to another host is relayed if the listener allows that. Other requests
-//! name an instance by an absolute target.
+//! instance is terminated here, with the local authority's certificates, and its requests are
+//! served like any others. A tunnel to another host is relayed if the listener allows that. Other
+//! requests name an instance by an absolute target.
 //!
 //! A refused CONNECT ends the connection: the caller may already have sent bytes for the tunnel,
 //! which must not be read as requests to this proxy.

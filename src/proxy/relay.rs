@@ -1,8 +1,8 @@
 //! A tunnel to a host that is no instance: bytes pass untouched in both directions.
 //!
 //! No tunnel leads to a loopback or link-local address (where clouds serve credentials), or to an
-//! address on which this process listens: through this proxy a caller could otherwise reach services
-//! that trust this machine. Addresses are checked after the name is resolved.
+//! address on which this process listens: through this proxy a caller could otherwise reach
+//! services that trust this machine. Addresses are checked after the name is resolved.
 //!
 //! A tunnel ends when both sides have closed it, after [`IDLE`] without a byte, or during a drain
 //! after [`LINGER`] without one.

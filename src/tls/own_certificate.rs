@@ -1,8 +1,8 @@
 //! Accepts a server by its own certificate, if that is in `ca_file`.
 //!
-//! A self-signed certificate usually is an authority's too (`openssl req -x509` writes it so), and the
-//! library refuses an authority's certificate as a server's. A user who names it in `ca_file` trusts
-//! it with more than that: with every certificate that it could sign.
+//! A self-signed certificate usually is an authority's too (`openssl req -x509` writes it so), and
+//! the library refuses an authority's certificate as a server's. A user who names it in `ca_file`
+//! trusts it with more than that: with every certificate that it could sign.
 
 use std::sync::Arc;
 

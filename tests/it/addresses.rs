@@ -1,5 +1,5 @@
-//! The addresses of an instance, configured or from DNS: one may be silent, refuse or vanish without
-//! a failed call. An outage of all of them is visible everywhere.
+//! The addresses of an instance, configured or from DNS: one may be silent, refuse or vanish
+//! without a failed call. An outage of all of them is visible everywhere.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -70,7 +70,8 @@ fn the_service_starts_with_the_configuration_that_is_installed() {
     let reload = of_unit("ExecReload").remove(0);
     assert_eq!(reload, start.replace(" serve ", " check "));
 
-    // the service can read the files that it names, and systemd creates the directory that it writes
+    // the service can read the files that it names, and systemd creates the directory that it
+    // writes
     let root = tempfile::tempdir().unwrap();
     let mut configuration = text(CONFIGURATION);
     let made = text(TMPFILES);

@@ -28,8 +28,8 @@ fn sentinels_name_another_primary_and_no_app_notices() {
     assert_eq!(simulator.of_client("rate_limited"), 0);
 }
 
-/// Three primaries with a replica each. Under load the client's slot moves to another primary, which
-/// is then killed.
+/// Three primaries with a replica each. Under load the client's slot moves to another primary,
+/// which is then killed.
 #[test]
 fn a_slot_moves_its_new_primary_dies_and_no_app_notices() {
     let (simulator, mut server, proxies) = sharing(Kind::RedisCluster, 4);

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use super::rig::{HOST, Rig};
 use crate::support::made;
 
-/// Runs `command` with the variables that its user would set, and no others for proxies; returns its
-/// output.
+/// Runs `command` with the variables that its user would set, and no others for proxies; returns
+/// its output.
 fn run(rig: &Rig, command: &mut Command, trust: &str) -> String {
     for name in [
         "NO_PROXY",

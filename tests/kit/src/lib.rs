@@ -1,8 +1,8 @@
-//! The kit of tests and benchmarks: a simulated Collibra or an origin that the test scripts, a proxy
-//! in front of it, and apps that speak HTTP byte for byte.
+//! The kit of tests and benchmarks: a simulated Collibra or an origin that the test scripts, a
+//! proxy in front of it, and apps that speak HTTP byte for byte.
 //!
-//! Every process and server that is started here ends on drop. Every wait is for something observable, with a
-//! timeout that only a failure reaches.
+//! Every process and server that is started here ends on drop. Every wait is for something
+//! observable, with a timeout that only a failure reaches.
 
 #![expect(
     clippy::unwrap_used,

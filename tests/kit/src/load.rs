@@ -1,5 +1,5 @@
-//! The load generator: each caller calls on schedule, over its own connections, whatever the outcome
-//! of its last call.
+//! The load generator: each caller calls on schedule, over its own connections, whatever the
+//! outcome of its last call.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -323,8 +323,8 @@ impl Caller {
         }
     }
 
-    /// One exchange. If a kept connection was closed before the first byte of a response, retries on
-    /// a new one, as every HTTP client does.
+    /// One exchange. If a kept connection was closed before the first byte of a response, retries
+    /// on a new one, as every HTTP client does.
     async fn exchange(
         &mut self,
         request: &[u8],

@@ -22,8 +22,8 @@ pub struct Origin {
     _listener: Listener,
 }
 
-/// An origin that hands each request to the test once it has the head. The test decides what to read
-/// and send. All received bytes are kept, by connection.
+/// An origin that hands each request to the test once it has the head. The test decides what to
+/// read and send. All received bytes are kept, by connection.
 pub struct RawOrigin(Origin);
 
 struct Shared {

@@ -4,8 +4,8 @@
 use super::explore;
 use super::world::{Choice, How, Mode, OUTAGE, Old, World};
 
-/// Asserts that an exploration from `begin` on with the behaviours of `old` finds `problem`, and that
-/// without them all promises hold with the same faults, in as many states.
+/// Asserts that an exploration from `begin` on with the behaviours of `old` finds `problem`, and
+/// that without them all promises hold with the same faults, in as many states.
 fn is_found(old: &'static [Old], begin: u64, faults: u8, menu: fn(Choice) -> bool, problem: &str) {
     let found = explore(World::with(faults, old, menu).after(begin), 200_000);
     let figures = found.figures();
