@@ -521,7 +521,8 @@ impl View {
 }
 
 impl ClientReport {
-    /// Returns whether the client holds a usable token, which the API does not reject for all callers.
+    /// Returns whether the client holds a usable token, which the API does not reject for all
+    /// callers.
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.token

@@ -2,8 +2,9 @@
 //! whatever happens to its members, to the server and to the stored record.
 //!
 //! Real processes, at 60 times real speed: a token lives for 5 s, and the pool of 5 refills at one
-//! a second. The same tests run with a real Redis server, with sentinels, with a Redis Cluster, with a stand-in for the Kubernetes API
-//! server, and, if `KUBECONFIG` is set, with a real cluster: `cargo test --test it kubernetes --
+//! a second. The same tests run with a real Redis server, with sentinels, with a Redis Cluster,
+//! with a stand-in for the Kubernetes API server, and, if `KUBECONFIG` is set, with a real cluster:
+//! `cargo test --test it kubernetes --
 //! --ignored`.
 
 mod available;

@@ -7,9 +7,9 @@
 //! every possible step is taken: an action of a replica ends, with success or not, or time passes
 //! until the next event. Faults come from a small allowance, in any state.
 //!
-//! [`World::verdict`] checks the invariants in every state. `old_faults.rs` brings faults of earlier
-//! designs back and has each found. `cargo test --release --lib explore -- --ignored --nocapture`
-//! explores up to three faults, and prints the number of states.
+//! [`World::verdict`] checks the invariants in every state. `old_faults.rs` brings faults of
+//! earlier designs back and has each found. `cargo test --release --lib explore -- --ignored
+//! --nocapture` explores up to three faults, and prints the number of states.
 
 mod month;
 mod old_faults;

@@ -94,8 +94,8 @@ impl Redis {
         }
     }
 
-    /// Starts a cluster of three primaries, each with a replica and with `more` flags. With a folder
-    /// they speak TLS, as [`Redis::with_tls`].
+    /// Starts a cluster of three primaries, each with a replica and with `more` flags. With a
+    /// folder they speak TLS, as [`Redis::with_tls`].
     pub fn cluster(folder: Option<&Path>, more: &[&str]) -> Vec<Redis> {
         let flags = [
             "--cluster-enabled",
