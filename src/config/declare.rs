@@ -1,5 +1,6 @@
 //! How a table is declared, once, and everything that follows from its declaration: its reader, the
-//! names of its keys, its defaults, what `check --print` shows of it, and its part of the reference.
+//! names of its keys, its defaults, what `check --print` shows of it, and its part of the
+//! reference.
 //!
 //! ```text
 //! /// What the key means; the reference quotes it.

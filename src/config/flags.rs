@@ -68,7 +68,8 @@ flags! {
         /// Where apps are served [default: 127.0.0.1:8080] [env: COLLIBRA_AUTH_PROXY_LISTEN]
         #[arg(value_name = "ADDRESS", value_parser = value::address)]
         "listen" listen: Option<Address>,
-        /// Where health, metrics and status are served [default: 127.0.0.1:9902] [env: COLLIBRA_AUTH_PROXY_LISTEN_ADMIN]
+        /// Where health, metrics and status are served [default: 127.0.0.1:9902] [env:
+        /// COLLIBRA_AUTH_PROXY_LISTEN_ADMIN]
         #[arg(value_name = "ADDRESS", value_parser = value::address)]
         "admin" admin: Option<Address>,
         /// How id and secret are sent [default: client_secret_basic]
@@ -85,7 +86,8 @@ flags! {
             help = "A value of Host to accept, in place of localhost, 127.0.0.1, [::1] and the address listened on; any port; repeatable"
         )]
         "host" hosts: Vec<String>,
-        /// Listen beyond this machine although whoever reaches the port then has the token [env: COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED]
+        /// Listen beyond this machine although whoever reaches the port then has the token [env:
+        /// COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED]
         "allow-unauthenticated" allow_unauthenticated: bool,
         /// How many tokens the issuer's pool holds [default: 5]
         #[arg(value_name = "N")]
@@ -112,8 +114,8 @@ flags! {
 }
 
 impl Flags {
-    /// Converts the flags to the tables that an equivalent file would have. An empty variable counts
-    /// as unset, and a flag overrides a variable. A variable that cannot be read is a fault.
+    /// Converts the flags to the tables that an equivalent file would have. An empty variable
+    /// counts as unset, and a flag overrides a variable. A variable that cannot be read is a fault.
     pub(super) fn into_tables(self, context: &LoadContext<'_>) -> Tables {
         let root = Location::root(Origin::CommandLine);
         let at = |key: &str| root.child(key);

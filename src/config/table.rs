@@ -135,8 +135,8 @@ impl<'a> Table<'a> {
         self.below(location, value, keys, "a table", &remedy)
     }
 
-    /// Reads the tables in `key`, each with these `keys`: by name, `[key.NAME]`, in the order of the
-    /// file, or in a list.
+    /// Reads the tables in `key`, each with these `keys`: by name, `[key.NAME]`, in the order of
+    /// the file, or in a list.
     pub(super) fn tables(
         &self,
         key: &'static str,

@@ -48,12 +48,13 @@ tables! {
         instance: Named<Instance> [sample "acme"];
         /// One registered application, with one pool of tokens and one token. At least one.
         client: Named<Client> [sample "catalog"];
-        /// An address that accepts the apps' connections. Without any there is one on 127.0.0.1:8080.
+        /// An address that accepts the apps' connections. Without any there is one on
+        /// 127.0.0.1:8080.
         listener: Named<Listener> [sample "local"];
-        /// A program that may call. Once there is one, every caller must authenticate: by Basic with the
-        /// app's name and key, by the key as Bearer, by a token that the proxy issued to the app at
-        /// `token_path` or at a session login, by a client certificate, or by a listener of its own; at a
-        /// forward listener by Basic with name and key in the proxy's URL.
+        /// A program that may call. Once there is one, every caller must authenticate: by Basic
+        /// with the app's name and key, by the key as Bearer, by a token that the proxy issued to
+        /// the app at `token_path` or at a session login, by a client certificate, or by a listener
+        /// of its own; at a forward listener by Basic with name and key in the proxy's URL.
         app: Named<App> [sample "lineage"];
         /// What is forwarded, whatever the app.
         policy: Policy;
@@ -80,7 +81,8 @@ tables! {
         /// Whether `http://` to another machine is accepted; to this machine it always is.
         allow_insecure: bool = false;
         /// Where to connect instead of what DNS says: a host and a port, or a list of them. Name,
-        /// certificate and Host stay those of `url`. Not used for connections through a forward proxy.
+        /// certificate and Host stay those of `url`. Not used for connections through a forward
+        /// proxy.
         address: Vec<Target> [example "[\"10.1.2.3:443\", \"10.1.2.4:443\"]"];
         /// The path of the token endpoint. Requests for it are never forwarded.
         token_path: String = TOKEN_PATH.to_owned() => |path, _| {
@@ -97,8 +99,8 @@ tables! {
         /// The key of the client certificate (PEM).
         client_key_file: PathBuf [example "\"client.key\""];
         /// The forward proxy (CONNECT) for calls of the API, with credentials if it needs some;
-        /// `direct` for none. Without this key the variables HTTPS_PROXY and ALL_PROXY apply, except
-        /// for this machine and for what NO_PROXY matches; with it they do not.
+        /// `direct` for none. Without this key the variables HTTPS_PROXY and ALL_PROXY apply,
+        /// except for this machine and for what NO_PROXY matches; with it they do not.
         proxy: Secret [example "\"http://proxy.corp:3128\""];
         /// The same for the token endpoint.
         token_proxy: Secret [example "\"http://proxy.corp:3128\""];
@@ -108,7 +110,8 @@ tables! {
         http2: bool = true;
         /// The longest time for a connection, TLS included.
         connect_timeout: Duration = seconds(5) => above_zero;
-        /// The longest silence inside a response; `0s` for no limit. The whole response has no limit.
+        /// The longest silence inside a response; `0s` for no limit. The whole response has no
+        /// limit.
         idle_timeout: Duration = Duration::ZERO;
         /// The longest time for the head of a response once it has begun.
         header_timeout: Duration = seconds(60) => above_zero;
@@ -132,18 +135,18 @@ tables! {
         client_secret_file: PathBuf [example "\"client_secret\""];
         /// The environment variable with the secret.
         client_secret_env: String [sample "\"COLLIBRA_CLIENT_SECRET\""];
-        /// A file with both: JSON with `client_id` and `client_secret`, the form in which a registration
-        /// answers.
+        /// A file with both: JSON with `client_id` and `client_secret`, the form in which a
+        /// registration answers.
         credentials_file: PathBuf [example "\"credentials.json\""];
         /// How id and secret are sent: `client_secret_basic` or `client_secret_post`.
         auth_method: AuthMethod = AuthMethod::default();
         /// The scope of the token request; sent unless empty.
         scope: String = String::new();
-        /// The longest time for a token request. The default is `10s`, or a sixth of `pool.refill` if
-        /// that is less.
+        /// The longest time for a token request. The default is `10s`, or a sixth of `pool.refill`
+        /// if that is less.
         token_timeout: Duration [sample "\"10s\""];
-        /// The share of a token's life after which it is renewed; between 0 and 1. Where the pool would
-        /// be full by then, the renewal is 3.5 % earlier.
+        /// The share of a token's life after which it is renewed; between 0 and 1. Where the pool
+        /// would be full by then, the renewal is 3.5 % earlier.
         refresh_at: f64 = 0.5 => only(
             |&share| share > 0.0 && share < 1.0,
             "it is not between 0 and 1",
@@ -178,12 +181,12 @@ tables! {
         /// Required: an IP address and a port; or a unix socket, like
         /// `unix:/run/collibra-auth-proxy/local.sock`.
         address: Address [sample "\"127.0.0.1:8080\""];
-        /// How it serves: `reverse`, or `forward` for a forward proxy, whose programs call Collibra's own
-        /// address by HTTPS_PROXY. For a unix socket its permissions, as for chmod; the default is `0600`:
-        /// only this user.
+        /// How it serves: `reverse`, or `forward` for a forward proxy, whose programs call
+        /// Collibra's own address by HTTPS_PROXY. For a unix socket its permissions, as for chmod;
+        /// the default is `0600`: only this user.
         mode: ListenerMode [example "\"forward\""];
-        /// What a forward listener does about hosts that are no instance's: `refuse`, or `tunnel` to pass
-        /// the bytes through.
+        /// What a forward listener does about hosts that are no instance's: `refuse`, or `tunnel`
+        /// to pass the bytes through.
         others: Others [example "\"refuse\""];
         /// Must be true for a forward listener beyond this machine, besides what follows for other
         /// listeners.
@@ -195,20 +198,20 @@ tables! {
         /// The app of every caller of this listener; for an address that only this app reaches.
         app: String [example "\"lineage\""];
         /// Accepted values of Host, on any port: the names under which apps call. The default is
-        /// `localhost`, `127.0.0.1`, `[::1]` and the address above, unless that is all interfaces. `["*"]`
-        /// accepts any; it is for a listener whose callers all authenticate, and the default there beyond
-        /// this machine.
+        /// `localhost`, `127.0.0.1`, `[::1]` and the address above, unless that is all interfaces.
+        /// `["*"]` accepts any; it is for a listener whose callers all authenticate, and the
+        /// default there beyond this machine.
         hosts: Vec<String> [sample "[\"localhost\", \"127.0.0.1\", \"[::1]\"]"];
-        /// TLS, with HTTP/2 for callers that request it. Or `local`: certificates of the local authority
-        /// for the instances' hosts, which `hosts` then has by default.
+        /// TLS, with HTTP/2 for callers that request it. Or `local`: certificates of the local
+        /// authority for the instances' hosts, which `hosts` then has by default.
         tls: WordOr<Tls> [example "{ cert_file = \"proxy.pem\", key_file = \"proxy.key\", client_ca_file = \"apps-ca.pem\" }"];
-        /// Must be true to listen beyond this machine without apps: every program that reaches the port
-        /// then calls Collibra with the token.
+        /// Must be true to listen beyond this machine without apps: every program that reaches the
+        /// port then calls Collibra with the token.
         allow_unauthenticated: bool = false;
         /// Whether an app may open a WebSocket.
         upgrades: bool = false;
-        /// The longest time for the head of a request, for the first byte of a connection and for a TLS
-        /// handshake.
+        /// The longest time for the head of a request, for the first byte of a connection and for a
+        /// TLS handshake.
         header_timeout: Duration = seconds(10) => above_zero;
         /// The largest head of a request, in bytes; 1024 to 1048576.
         max_header_bytes: u32 = 65_536 => only(
@@ -216,9 +219,9 @@ tables! {
             "it is out of bounds",
             "write a number of bytes from 1024 to 1048576; the default is 65536",
         );
-        /// The lowest rate, in bytes per second, at which a caller may send a body and read a response.
-        /// Applies after 5 s (30 s for the first byte of a chunked body), and only to time in which the
-        /// proxy waits for the caller. 0 for no limit.
+        /// The lowest rate, in bytes per second, at which a caller may send a body and read a
+        /// response. Applies after 5 s (30 s for the first byte of a chunked body), and only to
+        /// time in which the proxy waits for the caller. 0 for no limit.
         min_body_rate: u32 = 240;
         /// The most concurrent connections; further ones wait. Each takes two open files.
         max_connections: u32 = 10_000 => only(
@@ -257,15 +260,17 @@ tables! {
         key_file: PathBuf [example "\"lineage.key\""];
         /// The environment variable with its key.
         key_env: String [example "\"LINEAGE_KEY\""];
-        /// A subject alternative name of its client certificate, or the common name of one without any.
-        /// The default is the app's name.
+        /// A subject alternative name of its client certificate, or the common name of one without
+        /// any. The default is the app's name.
         certificate: String [example "\"lineage.internal\""];
         /// Its client, in place of the one of its listener or route.
         client: String [example "\"catalog\""];
-        /// What it may call: methods (all if left out) and a path, in which `*` stands for any characters
-        /// within a segment and `**` for any number of segments. Without this key: all that `deny` allows.
+        /// What it may call: methods (all if left out) and a path, in which `*` stands for any
+        /// characters within a segment and `**` for any number of segments. Without this key: all
+        /// that `deny` allows.
         allow: Vec<Pattern> [example "[\"GET /rest/2.0/**\", \"POST /graphql/**\"]"];
-        /// The most requests per second; those of one second may come at once. No limit if left out.
+        /// The most requests per second; those of one second may come at once. No limit if left
+        /// out.
         requests_per_second: f64 [example "50"];
         /// The most requests in flight at once. No limit if left out.
         max_in_flight: u32 [example "32"];
@@ -299,8 +304,8 @@ tables! {
         address: Address [at_start] = ADMIN.into();
         /// The permissions of a unix socket, as for chmod; the default is `0600`.
         mode: Mode [at_start, example "\"0660\""];
-        /// Accepted values of Host, besides localhost and any IP address: the names by which monitoring
-        /// calls.
+        /// Accepted values of Host, besides localhost and any IP address: the names by which
+        /// monitoring calls.
         hosts: Vec<String> [example "[\"collibra-auth-proxy.monitoring.svc\"]"];
     }
 
@@ -314,19 +319,21 @@ tables! {
 
     /// `[store]`.
     Store {
-        /// `memory`: in this process only. `file`: in the directory `path`, sealed with the client's
-        /// secret, so that a restart and the other processes of this machine need no token of their own.
-        /// `redis`: on a Redis (6 or later) or Valkey server, sealed as well, so that all proxies of a
-        /// fleet share one. `kubernetes`: in a Secret of the cluster, for the same.
+        /// `memory`: in this process only. `file`: in the directory `path`, sealed with the
+        /// client's secret, so that a restart and the other processes of this machine need no token
+        /// of their own. `redis`: on a Redis (6 or later) or Valkey server, sealed as well, so that
+        /// all proxies of a fleet share one. `kubernetes`: in a Secret of the cluster, for the
+        /// same.
         kind: Kind = Kind("memory");
         /// The directory; it is created if there is none, closed to other users.
         path: PathBuf [kind "file", example "\"/var/lib/collibra-auth-proxy\""];
-        /// The server: `redis://` in the clear, `rediss://` by TLS, always verified, or `unix://` for a
-        /// socket of this machine. The user comes before the host, the number of the database after it:
-        /// `rediss://user@redis.example:6379/0`; with a socket, `unix:///run/redis.sock?user=user&db=0`.
+        /// The server: `redis://` in the clear, `rediss://` by TLS, always verified, or `unix://`
+        /// for a socket of this machine. The user comes before the host, the number of the database
+        /// after it: `rediss://user@redis.example:6379/0`; with a socket,
+        /// `unix:///run/redis.sock?user=user&db=0`.
         /// `rediss+sentinel://a.example:26379,b.example:26379/primary` follows the primary that the
-        /// sentinels name, `rediss+cluster://a.example,b.example` is a cluster; in the clear they begin
-        /// with `redis+`.
+        /// sentinels name, `rediss+cluster://a.example,b.example` is a cluster; in the clear they
+        /// begin with `redis+`.
         url: Secret [kind "redis", example "\"rediss://redis.example:6379\""];
         /// A file with the server's password.
         password_file: PathBuf [kind "redis", example "\"/run/secrets/redis/password\""];
@@ -343,13 +350,14 @@ tables! {
         /// Certificates (PEM) to accept besides the system's.
         ca_file: PathBuf [kind "redis", example "\"/etc/ssl/redis-ca.pem\""];
         /// The namespace of the Secret and the Lease. Without it: the pod's own, or that of the
-        /// kubeconfig file, or else `default`. A build without the feature `kubernetes` refuses this kind.
+        /// kubeconfig file, or else `default`. A build without the feature `kubernetes` refuses
+        /// this kind.
         namespace: String [kind "kubernetes", example "\"collibra\""];
         /// The Secret with the sealed tokens. It must exist and may be empty. The default is
         /// `collibra-auth-proxy-token`.
         secret: String [kind "kubernetes", example "\"collibra-auth-proxy-token\""];
-        /// The Lease that decides which proxy requests a token, with the same default. It must exist and
-        /// may be empty.
+        /// The Lease that decides which proxy requests a token, with the same default. It must
+        /// exist and may be empty.
         lease: String [kind "kubernetes", example "\"collibra-auth-proxy-token\""];
         /// The access to the API server. Without it: the pod's service account, then the variable
         /// KUBECONFIG.
@@ -371,7 +379,8 @@ tables! {
 
     /// `[ca]`.
     Ca {
-        /// The directory of `local-ca.pem` and `local-ca.key`. The default is this file's directory.
+        /// The directory of `local-ca.pem` and `local-ca.key`. The default is this file's
+        /// directory.
         dir: PathBuf [example "\"/var/lib/collibra-auth-proxy\""];
     }
 }
@@ -390,8 +399,8 @@ fn is_token_path(path: &str) -> Result<(), &'static str> {
 }
 
 impl Tables {
-    /// Reads a file's text. Reports unknown keys, wrong types and every syntax error; after a syntax
-    /// error there is no result.
+    /// Reads a file's text. Reports unknown keys, wrong types and every syntax error; after a
+    /// syntax error there is no result.
     pub(super) fn parse(text: &str, origin: &Origin, context: &LoadContext<'_>) -> Option<Tables> {
         let lines = Lines::of(origin, text);
         let (document, errors) = DeTable::parse_recoverable(text);

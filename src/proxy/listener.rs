@@ -226,7 +226,7 @@ impl Listening {
         loop {
             // all may be busy and one become idle later; or one that was told to close has just got
             // a request
-            if patience == 0 && self.idle.close_longest(1) == 1 {
+            if patience == 0 && self.shed(1) == 1 {
                 patience = SHED_PATIENCE;
             }
             patience = patience.saturating_sub(1);
@@ -236,11 +236,18 @@ impl Listening {
         }
     }
 
+    /// Closes the `most` connections that were idle for longest; returns their number.
+    fn shed(&self, most: usize) -> usize {
+        let closed = self.idle.close_longest(most);
+        self.state.load().metrics.shed(closed);
+        closed
+    }
+
     /// Handles a failed accept: closes idle connections to free descriptors. If there has been none
     /// to close for [`ACCEPT_PATIENCE`], turns a caller away, which would wait in vain.
     fn failed(&self, failures: &mut Failures, error: &std::io::Error, socket: &Socket) {
         let now = self.clock.now();
-        if self.idle.close_longest(SHED_AT_ONCE) > 0 {
+        if self.shed(SHED_AT_ONCE) > 0 {
             failures.full_since = None;
         } else {
             let since = *failures.full_since.get_or_insert(now);

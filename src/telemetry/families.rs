@@ -181,6 +181,8 @@ families! {
             "Bytes of response bodies sent to callers.";
         connections: IntGaugeVec = "connections" ["listener"],
             "Open connections from callers.";
+        connections_shed: IntCounterVec = "connections_shed_total" ["listener"],
+            "Idle connections that the proxy closed to make room for others.";
         refused: IntCounterVec = "refused_total" ["listener", "reason", "app"],
             "Requests that the proxy refused, by reason.";
         local_tokens: IntCounterVec = "local_tokens_total" ["app"],

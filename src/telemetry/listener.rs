@@ -1,6 +1,6 @@
 //! The metrics of a listener: its connections and refused requests.
 
-use prometheus::{IntCounterVec, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::families::Families;
 use super::label::Label;
@@ -10,6 +10,7 @@ use super::label::Label;
 pub struct ListenerMetrics {
     name: String,
     connections: IntGauge,
+    shed: IntCounter,
     refused: IntCounterVec,
 }
 
@@ -23,6 +24,7 @@ impl ListenerMetrics {
         ListenerMetrics {
             name: listener.to_owned(),
             connections: families.connections.with_label_values(&[listener]),
+            shed: families.connections_shed.with_label_values(&[listener]),
             refused: families.refused.clone(),
         }
     }
@@ -46,6 +48,11 @@ impl ListenerMetrics {
     #[must_use]
     pub fn connections(&self) -> u64 {
         u64::try_from(self.connections.get()).unwrap_or(0)
+    }
+
+    /// Records that `count` idle connections were closed to make room for others.
+    pub fn shed(&self, count: usize) {
+        self.shed.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     /// Records that the proxy refused a request of `app` for `reason`; `app` is empty if unknown.

@@ -72,6 +72,8 @@ fn at_the_limit_the_longest_idle_connection_makes_room_at_once() {
     callers.extend(idle(&proxy, 1));
     let took = start.elapsed();
     assert!(took < Duration::from_secs(5), "room came after {took:?}");
+    let shed = r#"collibra_auth_proxy_connections_shed_total{listener="local"}"#;
+    proxy.metric_becomes(shed, 1.0);
     let mut closed = Vec::new();
     for (nth, connection) in callers.iter_mut().enumerate() {
         let _ = connection.try_send(proxy.bytes("GET /x HTTP/1.1\nHost: {host}\n\n"));
