@@ -98,7 +98,7 @@ pub enum Error {
     KeyUnreadable(#[source] std::io::Error),
     /// The key's file has no usable key.
     #[error(
-        "the file has no ECDSA key with its certificate: restore what `collibra-auth-proxy ca init` wrote"
+        "the file has no ECDSA key with its certificate, as `collibra-auth-proxy ca init` writes them"
     )]
     NoKey,
     /// The root did not sign the key's certificate.
