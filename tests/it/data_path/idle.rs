@@ -28,6 +28,20 @@ fn limited(most: usize) -> (Simulator, Proxy) {
     (simulator, proxy)
 }
 
+/// An origin that answers `/held` once the gate is open, and everything else at once.
+fn gated() -> (Gate, Origin) {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let origin = Origin::start(move |request, stream| {
+        if request.target() == "/held" {
+            opened.pass();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(After::Keep)
+    });
+    (gate, origin)
+}
+
 /// Opens connections, each with one completed request, one after the other.
 fn idle(proxy: &Proxy, count: usize) -> Vec<Connection> {
     let connect = |_| {
@@ -107,15 +121,7 @@ fn at_the_limit_an_idle_http_2_connection_makes_room() {
 
 #[test]
 fn at_the_limit_a_busy_connection_is_not_closed() {
-    let gate = Gate::default();
-    let opened = gate.clone();
-    let origin = Origin::start(move |request, stream| {
-        if request.target() == "/held" {
-            opened.pass();
-        }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
-        Ok(After::Keep)
-    });
+    let (gate, origin) = gated();
     let proxy = Proxy::configured(&origin.url(), "", "max_connections = 2").start();
     proxy.has_token();
     let mut busy = [proxy.connect(), proxy.connect()];
@@ -153,13 +159,7 @@ fn without_descriptors_idle_callers_are_shed_and_livez_answers() {
 
 #[test]
 fn without_descriptors_busy_callers_are_kept_and_livez_answers() {
-    let gate = Gate::default();
-    let opened = gate.clone();
-    let origin = Origin::start(move |_, stream| {
-        opened.pass();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
-        Ok(After::Keep)
-    });
+    let (gate, origin) = gated();
     let proxy = starved(&origin.url());
     let mut callers: Vec<Connection> = (0..2 * DESCRIPTORS).map(|_| proxy.connect()).collect();
     for connection in &mut callers {
@@ -189,13 +189,7 @@ fn without_descriptors_busy_callers_are_kept_and_livez_answers() {
 
 #[test]
 fn without_descriptors_a_caller_waits_for_the_end_of_a_call() {
-    let gate = Gate::default();
-    let opened = gate.clone();
-    let origin = Origin::start(move |_, stream| {
-        opened.pass();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
-        Ok(After::Keep)
-    });
+    let (gate, origin) = gated();
     let proxy = starved(&origin.url());
     let held = proxy.bytes("GET /held HTTP/1.1\nHost: {host}\n\n");
     std::thread::scope(|scope| {

@@ -83,14 +83,7 @@ fn an_app_is_identified_and_limited_for_the_whole_tunnel() {
 fn curl_with_the_key_in_the_proxys_url() {
     let rig = rig();
     let output = std::process::Command::new("curl")
-        .args([
-            "--disable",
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--max-time",
-            "60",
-        ])
+        .args(["-qsSf", "--max-time", "60"])
         .env_remove("NO_PROXY")
         .env_remove("no_proxy")
         .env(

@@ -38,14 +38,7 @@ fn curl_calls_the_instances_own_address() {
     let rig = Rig::with("", "");
     let mut command = Command::new("curl");
     command
-        .args([
-            "--disable",
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--max-time",
-            "60",
-        ])
+        .args(["-qsSf", "--max-time", "60"])
         .args(["--write-out", " %{http_code} %{http_version}"])
         .arg(url());
     assert_eq!(run(&rig, &mut command, "CURL_CA_BUNDLE"), "ok 200 2");

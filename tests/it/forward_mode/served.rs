@@ -206,14 +206,7 @@ fn the_listener_may_speak_tls_itself() {
     );
     let rig = Rig::with(&keys, "");
     let output = Command::new("curl")
-        .args([
-            "--disable",
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--max-time",
-            "60",
-        ])
+        .args(["-qsSf", "--max-time", "60"])
         .args(["--noproxy", "", "--proxy-cacert"])
         .arg(issuer.ca_file())
         .arg("--proxy")
