@@ -92,12 +92,25 @@ impl At {
 
 fn init(config: &Config, now: SystemTime) -> anyhow::Result<()> {
     let files = &config.ca.files;
-    for path in [&files.certificate, &files.key] {
-        ensure!(
-            path.symlink_metadata().is_err(),
+    let exists = |path: &Path| path.symlink_metadata().is_ok();
+    match (exists(&files.certificate), exists(&files.key)) {
+        (false, false) => {}
+        (true, true) => bail!(
             "{} exists: show it with `ca show`, or renew it with `ca renew`",
-            path.display()
-        );
+            files.certificate.display()
+        ),
+        (is_certificate, _) => {
+            let (one, other) = if is_certificate {
+                (&files.certificate, &files.key)
+            } else {
+                (&files.key, &files.certificate)
+            };
+            bail!(
+                "{} exists without {}: restore that from a backup, or delete the first and run `ca init` again",
+                one.display(),
+                other.display()
+            )
+        }
     }
     let created = create(&hosts(config)?, now)?;
     if let Some(directory) = files

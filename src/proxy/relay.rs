@@ -225,7 +225,7 @@ async fn silent_for(limit: Duration, traffic: &Traffic) {
 
 /// Whether no tunnel may lead to `address`.
 fn is_forbidden(address: SocketAddr, own: &[Address]) -> bool {
-    let ip = address.ip().to_canonical();
+    let ip = embedded(address.ip().to_canonical());
     let is_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast() || ip.octets()[0] == 0,
         // RFC 4291, section 2.5.6; the metadata service of EC2
@@ -238,6 +238,19 @@ fn is_forbidden(address: SocketAddr, own: &[Address]) -> bool {
         || ip.is_unspecified()
         || ip.is_multicast()
         || own.iter().any(|own| own.receives(address))
+}
+
+/// The IPv4 address to which a translator (RFC 6052, section 2.1) or a 6to4 relay (RFC 3056,
+/// section 2) passes packets to `ip`; otherwise `ip`.
+fn embedded(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = ip else {
+        return ip;
+    };
+    match v6.octets() {
+        [0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+        | [0x20, 0x02, a, b, c, d, ..] => IpAddr::from([a, b, c, d]),
+        _ => ip,
+    }
 }
 
 #[cfg(test)]
@@ -262,6 +275,8 @@ mod tests {
             "[::]:443",
             "169.254.169.254:80",
             "[::ffff:169.254.169.254]:80",
+            "[64:ff9b::169.254.169.254]:80",
+            "[2002:a9fe:a9fe::1]:80",
             "[fe80::1]:443",
             "[fd00:ec2::254]:80",
             "224.0.0.1:443",

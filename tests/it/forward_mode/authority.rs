@@ -188,6 +188,11 @@ fn init_creates_a_key_that_only_its_owner_can_read_and_only_once() {
     let again = run(command(["ca", "init", "--config"]).arg(&file));
     assert_eq!(again.status, 1);
     assert!(again.err.contains("ca renew"), "{}", again.err);
+    // half of it is of no use, and says so
+    std::fs::remove_file(prepared.folder.path().join("local-ca.key")).unwrap();
+    let half = run(command(["ca", "init", "--config"]).arg(&file));
+    assert_ne!(half.status, 0);
+    assert!(half.err.contains("delete"), "{}", half.err);
     let everything = format!("{}{}", made.out, again.err);
     assert!(!everything.contains("PRIVATE"), "{everything}");
 }
