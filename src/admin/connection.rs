@@ -11,13 +11,27 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::{AbortHandle, Id};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-/// The open connections, each with the turn of its last progress.
+use crate::clock::timers;
+
+/// For how long a connection counts as just accepted: its request is on the way. The callers of
+/// this address are near.
+pub(super) const NEW: Duration = Duration::from_millis(50);
+
+/// The open connections.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    open: HashMap<Id, (AbortHandle, Progress)>,
+    open: HashMap<Id, Open>,
     turns: Arc<AtomicU64>,
+}
+
+/// An open connection.
+#[derive(Debug)]
+struct Open {
+    task: AbortHandle,
+    progress: Progress,
+    since: Instant,
 }
 
 /// When a connection last sent or received bytes, in turns shared by all connections.
@@ -40,7 +54,15 @@ impl Connections {
 
     /// Adds the connection that `task` serves, with its `progress`.
     pub(super) fn add(&mut self, task: AbortHandle, progress: Progress) {
-        self.open.insert(task.id(), (task, progress));
+        let since = timers();
+        self.open.insert(
+            task.id(),
+            Open {
+                task,
+                progress,
+                since,
+            },
+        );
     }
 
     /// Removes the connection of the task with this `id`, which has ended.
@@ -53,18 +75,17 @@ impl Connections {
         self.open.len()
     }
 
-    /// Closes the connection that has been idle longest; returns whether there was one. Its
-    /// descriptor becomes free when its task ends, shortly afterwards.
+    /// Closes the connection that has been idle longest, unless all were just accepted; returns
+    /// whether it closed one. Its descriptor becomes free when its task ends, shortly afterwards.
     pub(super) fn shed(&mut self) -> bool {
-        let stillest = self
-            .open
-            .iter()
-            .min_by_key(|(_, (_, progress))| progress.turn());
+        let now = timers();
+        let old = self.open.iter().filter(|(_, open)| now - open.since >= NEW);
+        let stillest = old.min_by_key(|(_, open)| open.progress.turn());
         let Some(id) = stillest.map(|(id, _)| *id) else {
             return false;
         };
-        if let Some((task, _)) = self.open.remove(&id) {
-            task.abort();
+        if let Some(open) = self.open.remove(&id) {
+            open.task.abort();
         }
         true
     }
@@ -167,5 +188,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_just_accepted_is_not_closed_for_another() {
+        let mut connections = Connections::default();
+        let probe = tokio::spawn(pending::<()>());
+        connections.add(probe.abort_handle(), connections.progress());
+        // others come at the same moment, and are accepted before the probe's request is read
+        let later = tokio::spawn(pending::<()>());
+        connections.add(later.abort_handle(), connections.progress());
+        assert!(!connections.shed());
+        advance(NEW).await;
+        assert!(connections.shed());
+        assert!(probe.await.is_err_and(|ended| ended.is_cancelled()));
+        assert!(connections.shed() && !connections.shed());
+        assert!(later.await.is_err_and(|ended| ended.is_cancelled()));
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connections, Guarded};
+use super::connection::{Connections, Guarded, NEW};
 use super::local::Caller;
 use super::routes::routes;
 use super::view::View;
@@ -94,7 +94,9 @@ async fn serve_within(
             continue;
         };
         while acceptor.connections.len() >= limits.connections {
-            acceptor.connections.shed();
+            if !acceptor.connections.shed() {
+                sleep(NEW).await;
+            }
         }
         let (routes, caller) = (routes.clone(), Caller::of(&stream));
         let service = service_fn(move |mut request| {

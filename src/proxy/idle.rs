@@ -46,7 +46,7 @@ struct State {
 }
 
 /// For how long a connection counts as just opened, in milliseconds.
-const NEW: u64 = 1_000;
+const NEW: u64 = 250;
 
 const BUSY: u64 = 0;
 const CLOSING: u64 = u64::MAX;
@@ -257,11 +257,11 @@ mod tests {
         let idle = idle();
         let (new, used) = (idle.register(), used(&idle));
         new.begins();
-        advance(Duration::from_millis(500)).await;
+        advance(Duration::from_millis(125)).await;
         used.begins();
         assert_eq!(idle.close_longest(2), 1);
         assert!(is_told(&used).await && !is_told(&new).await);
-        advance(Duration::from_millis(500)).await;
+        advance(Duration::from_millis(125)).await;
         assert_eq!(idle.close_longest(2), 1);
         assert!(is_told(&new).await);
     }
