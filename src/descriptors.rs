@@ -5,45 +5,46 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-/// The number of reserved descriptors.
-const SIZE: usize = 16;
-
 /// The reserve for upstream connections of accepted calls. A process has one, as it has one table
 /// of descriptors.
-static FOR_CALLS: Mutex<Reserve> = Mutex::new(Reserve(Vec::new()));
+static FOR_CALLS: Mutex<Reserve> = Mutex::new(Reserve::empty(16));
 
 /// Descriptors that are only held to be closed when another is needed.
 #[derive(Debug)]
-pub struct Reserve(Vec<OwnedFd>);
+pub struct Reserve {
+    size: usize,
+    held: Vec<OwnedFd>,
+}
 
 impl Reserve {
-    /// Returns a full reserve, or as many descriptors as the process can spare.
+    /// Returns a reserve of `size` descriptors, or of as many as the process can spare.
     #[must_use]
-    pub fn new() -> Reserve {
-        let mut reserve = Reserve(Vec::with_capacity(SIZE));
+    pub fn new(size: usize) -> Reserve {
+        let mut reserve = Reserve::empty(size);
         reserve.refill();
         reserve
+    }
+
+    const fn empty(size: usize) -> Reserve {
+        Reserve {
+            size,
+            held: Vec::new(),
+        }
     }
 
     /// Refills the reserve, as far as descriptors are available.
     pub fn refill(&mut self) {
         let stderr = io::stderr();
-        while self.0.len() < SIZE
+        while self.held.len() < self.size
             && let Ok(spare) = stderr.as_fd().try_clone_to_owned()
         {
-            self.0.push(spare);
+            self.held.push(spare);
         }
     }
 
     /// Frees a descriptor; returns whether there was one.
     pub fn spend(&mut self) -> bool {
-        self.0.pop().is_some()
-    }
-}
-
-impl Default for Reserve {
-    fn default() -> Reserve {
-        Reserve::new()
+        self.held.pop().is_some()
     }
 }
 

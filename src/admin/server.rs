@@ -32,6 +32,9 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// in a row.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
+/// How many descriptors are reserved for probes.
+const RESERVED: usize = 16;
+
 /// How often failed accepts are reported.
 const REPORTS: Duration = Duration::from_secs(60);
 
@@ -133,7 +136,7 @@ impl Acceptor<'_> {
     fn new(clock: &dyn Clock) -> Acceptor<'_> {
         Acceptor {
             connections: Connections::default(),
-            reserve: Reserve::new(),
+            reserve: Reserve::new(RESERVED),
             clock,
             reported: None,
         }

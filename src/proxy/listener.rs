@@ -6,7 +6,6 @@
 //! At `max_connections`, and when the file descriptors are used up, the connection that was idle
 //! for longest is closed to make room.
 
-use std::fs::File;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,7 +29,7 @@ use super::tls::Tls;
 use super::transport::Transport;
 use super::{connect, http2};
 use crate::clock::{Clock, Instant};
-use crate::descriptors::refill_for_calls;
+use crate::descriptors::{Reserve, refill_for_calls};
 use crate::socket::{Accepted, Socket};
 
 /// How many local tokens all callers that are no app may ask for in a second.
@@ -251,12 +250,12 @@ impl Listening {
             failures.full_since = None;
         } else {
             let since = *failures.full_since.get_or_insert(now);
-            if now.since(since) >= ACCEPT_PATIENCE && failures.spare.take().is_some() {
+            if now.since(since) >= ACCEPT_PATIENCE && failures.spare.spend() {
                 let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
                 drop(socket.poll_accept(&mut cx));
             }
         }
-        failures.refill();
+        failures.spare.refill();
         failures.count += 1;
         let is_due = failures
             .reported
@@ -341,7 +340,7 @@ pub(super) async fn serve(
 /// Connections that could not be accepted.
 struct Failures {
     /// A reserved file descriptor, used to accept a caller and turn it away.
-    spare: Option<File>,
+    spare: Reserve,
     /// Since when no connection could be accepted, and none was idle.
     full_since: Option<Instant>,
     count: usize,
@@ -350,21 +349,11 @@ struct Failures {
 
 impl Default for Failures {
     fn default() -> Failures {
-        let mut failures = Failures {
-            spare: None,
+        Failures {
+            spare: Reserve::new(1),
             full_since: None,
             count: 0,
             reported: None,
-        };
-        failures.refill();
-        failures
-    }
-}
-
-impl Failures {
-    fn refill(&mut self) {
-        if self.spare.is_none() {
-            self.spare = File::open("/dev/null").ok();
         }
     }
 }
