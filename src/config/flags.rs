@@ -86,8 +86,8 @@ flags! {
             help = "A value of Host to accept, in place of localhost, 127.0.0.1, [::1] and the address listened on; any port; repeatable"
         )]
         "host" hosts: Vec<String>,
-        /// Listen beyond this machine although whoever reaches the port then has the token [env:
-        /// COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED]
+        /// Listen beyond this machine without authentication: every program that reaches the port
+        /// gets the token [env: COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED]
         "allow-unauthenticated" allow_unauthenticated: bool,
         /// How many tokens the issuer's pool holds [default: 5]
         #[arg(value_name = "N")]

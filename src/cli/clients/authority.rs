@@ -20,7 +20,7 @@ const SHARE_KEPT: f64 = 0.2;
 
 /// The options for a user or a token.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Who asks")]
+#[command(next_help_heading = "Authentication")]
 pub(super) struct Caller {
     /// A user who may manage OAuth applications; prompts for the password, unless it is in
     /// --password-file or COLLIBRA_PASSWORD
@@ -38,7 +38,7 @@ pub(super) struct Caller {
 
 /// All options for the caller's credentials.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Who asks")]
+#[command(next_help_heading = "Authentication")]
 pub(super) struct Anyone {
     #[command(flatten)]
     caller: Caller,
