@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use kit::svg::{line, text};
+
 /// The values of one series.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
@@ -165,18 +167,4 @@ impl Scale {
         let value = if self.by_powers { value.log10() } else { value };
         (value - self.low) / (self.high - self.low)
     }
-}
-
-fn text(svg: &mut String, (x, y): (f64, f64), style: &str, words: &str) {
-    let _ = writeln!(
-        svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>"
-    );
-}
-
-fn line(svg: &mut String, (x1, y1): (f64, f64), (x2, y2): (f64, f64), color: &str) {
-    let _ = writeln!(
-        svg,
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{color}\"/>"
-    );
 }

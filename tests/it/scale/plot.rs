@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use kit::svg::{line, text};
+
 /// The values for a fleet of one size.
 pub(crate) struct Point {
     pub(crate) proxies: f64,
@@ -160,18 +162,4 @@ fn draw(svg: &mut String, panel: &Panel, top: f64, lines: [&[Point]; 2]) {
 /// The position of a size; logarithmic.
 fn x(proxies: f64) -> f64 {
     LEFT + 14.0 + proxies.log10() / LARGEST.log10() * (RIGHT - LEFT - 28.0)
-}
-
-fn text(svg: &mut String, (x, y): (f64, f64), style: &str, words: &str) {
-    let _ = writeln!(
-        svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>"
-    );
-}
-
-fn line(svg: &mut String, (x1, y1): (f64, f64), (x2, y2): (f64, f64), color: &str) {
-    let _ = writeln!(
-        svg,
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{color}\"/>"
-    );
 }

@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod redis;
 pub mod request;
 pub mod simulator;
+pub mod svg;
 pub mod usage;
 pub mod wait;
 
