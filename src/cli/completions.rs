@@ -1,7 +1,5 @@
 //! `completions`: what a shell needs to complete this program's command line.
 
-use std::process::ExitCode;
-
 use clap_complete::Shell;
 
 /// Print a shell's completion script
@@ -18,15 +16,15 @@ pub struct Args {
 ///
 /// # Errors
 /// If nothing can be written.
-pub fn run(args: &Args, mut command: clap::Command) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, mut command: clap::Command) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, &name, &mut script);
     if args.shell == Shell::Bash {
         script = with_one_name(&name, &String::from_utf8_lossy(&script)).into_bytes();
     }
-    super::write_out(&script)?;
-    Ok(ExitCode::SUCCESS)
+    super::write_out(script)?;
+    Ok(())
 }
 
 /// Gives a command the same name wherever the script has it. `clap_complete` takes each hyphen of

@@ -1,12 +1,11 @@
 //! Loops: an instance whose name resolves to a listener of this proxy, by /etc/hosts or DNS. The
 //! configuration already refuses addresses.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use futures_util::future::join_all;
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tracing::error;
 
@@ -46,25 +45,19 @@ impl Names {
 
     /// Resolves the instances. Returns a message for each that leads to a listener.
     pub(super) async fn loops(self) -> Vec<String> {
-        let mut found = Vec::new();
-        let instances = self.instances.into_iter();
-        // concurrently
-        let looking: Vec<_> = instances
-            .map(|(name, host, port)| (name, host.clone(), tokio::spawn(look_up(host, port))))
-            .collect();
-        for (name, host, addresses) in looking {
-            for address in addresses.await.unwrap_or_default() {
+        let looking = self.instances.iter().map(async |(name, host, port)| {
+            // by the system, which reads /etc/hosts; a lookup that hangs does not delay the exit
+            let found = timeout(PATIENCE, lookup_host((host.as_str(), *port))).await;
+            found.ok()?.ok()?.find_map(|address| {
                 let mut listeners = self.listeners.iter();
-                if let Some((listener, _)) = listeners.find(|(_, at)| at.receives(address)) {
-                    found.push(format!(
-                        "instance {name}: {host} is {address}, where listener {listener} of this proxy listens, so that each request comes back to it; \
-                         write Collibra's own address as the instance's url (COLLIBRA_URL), or the address to connect to as its address"
-                    ));
-                    break;
-                }
-            }
-        }
-        found
+                let (listener, _) = listeners.find(|(_, at)| at.receives(address))?;
+                Some(format!(
+                    "instance {name}: {host} is {address}, where listener {listener} of this proxy listens, so that each request comes back to it; \
+                     write Collibra's own address as the instance's url (COLLIBRA_URL), or the address to connect to as its address"
+                ))
+            })
+        });
+        join_all(looking).await.into_iter().flatten().collect()
     }
 
     /// Logs each loop, from a background task.
@@ -74,23 +67,6 @@ impl Names {
                 error!("{found}");
             }
         });
-    }
-}
-
-/// Resolves `host`; empty if it takes too long.
-async fn look_up(host: String, port: u16) -> Vec<SocketAddr> {
-    let (answer, answered) = oneshot::channel();
-    // on its own thread: the system may take long, and a thread of the runtime would delay the exit
-    let looking = thread::Builder::new().spawn(move || {
-        let found = (host.as_str(), port).to_socket_addrs();
-        let _ = answer.send(found.map(Iterator::collect).unwrap_or_default());
-    });
-    match looking {
-        Ok(_) => match timeout(PATIENCE, answered).await {
-            Ok(Ok(found)) => found,
-            _ => Vec::new(),
-        },
-        Err(_) => Vec::new(),
     }
 }
 

@@ -2,7 +2,6 @@
 //! result into an exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration is wrong.
 
 use std::ffi::OsStr;
-use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -10,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
 use crate::config::Faults;
@@ -27,7 +27,10 @@ pub mod drain;
 pub mod log_level;
 mod loops;
 pub mod man;
+mod new_file;
+mod own_token;
 mod polling;
+mod probe;
 pub mod renew;
 pub mod serve;
 #[cfg(feature = "simulator")]
@@ -117,6 +120,11 @@ impl Command {
 #[error("{0}")]
 struct Usage(String);
 
+/// The command ends with this exit status, and everything is said.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("exit status {0}")]
+struct Exit(u8);
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
     /// Lines for people
@@ -155,9 +163,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "simulator")]
         Command::Demo(args) => on_a_runtime(demo::run(args)),
         #[cfg(feature = "simulator")]
-        Command::Simulate(args) => {
-            on_a_runtime(async { simulate::run(args).await.map(|()| ExitCode::SUCCESS) })
-        }
+        Command::Simulate(args) => on_a_runtime(simulate::run(args)),
         Command::Check(args) => on_a_runtime(check::run(args)),
         Command::Clients(args) => on_a_runtime(clients::run(args)),
         Command::Ca(args) => ca::run(args),
@@ -169,20 +175,18 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
     };
-    // through the log, whose reader may hang
-    let failed = |status, why: &dyn Display| {
-        log.say(why);
-        ExitCode::from(status)
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
     };
-    done.unwrap_or_else(|e| {
-        if let Some(faults) = e.downcast_ref::<Faults>() {
-            failed(EXIT_CONFIG, faults)
-        } else if let Some(usage) = e.downcast_ref::<Usage>() {
-            failed(2, usage)
-        } else {
-            failed(1, &format!("{e:#}"))
-        }
-    })
+    let status = match error.downcast_ref() {
+        Some(Exit(status)) => return ExitCode::from(*status),
+        None if error.is::<Faults>() => EXIT_CONFIG,
+        None if error.is::<Usage>() => 2,
+        None => 1,
+    };
+    // through the log, whose reader may hang
+    log.say(&format!("{error:#}"));
+    ExitCode::from(status)
 }
 
 /// `command`, to which a variable that is empty counts as not set.
@@ -197,22 +201,37 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 /// Runs `command` on a runtime with a thread for each core.
-fn on_a_runtime(
-    command: impl Future<Output = anyhow::Result<ExitCode>>,
-) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread()
+fn on_a_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(command)
+        .build()?;
+    let done = runtime.block_on(command);
+    // a thread that waits for a name server or a terminal may never return
+    runtime.shutdown_background();
+    done
 }
 
-/// Prints to standard output.
-fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
+/// Catches SIGINT and SIGTERM from now on. The future completes when the first of them arrives.
+fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Prints to standard output. Returns whether its reader is still there: `head` closes the pipe
+/// early, which is no failure.
+fn write_out(text: impl AsRef<[u8]>) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        // the reader closed the pipe, as `head` does
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
+    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written
+            .map(|()| true)
+            .context("cannot write to standard output"),
     }
 }
 

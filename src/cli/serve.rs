@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
+use super::Exit;
 use super::loops::Names;
 use super::source::{Source, environment};
 use super::successor::{Program, Successor, start_successor};
@@ -53,9 +53,9 @@ pub struct Args {
 ///
 /// # Errors
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: Args) -> anyhow::Result<()> {
     if args.start_successor {
-        return Ok(start_successor()?);
+        return Err(Exit(start_successor()?).into());
     }
     let config = args.source.load()?;
     for warning in &config.warnings {
@@ -194,7 +194,7 @@ async fn serve(
     mut running: Running,
     mut reloader: Reloader,
     mut signals: Signals,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<()> {
     let manager = ServiceManager::of(environment, std::process::id());
     // on a worker thread: the watchdog is notified only while the runtime works
     tokio::spawn(manager.clone().keep_watchdog_quiet());
@@ -270,7 +270,10 @@ async fn serve(
     };
     let cut = tokio::select! {
         cut = ending => cut,
-        _ = signals.end.recv() => return stopped_at_once(),
+        _ = signals.end.recv() => {
+            warn!("a second signal: stopped at once");
+            return Err(Exit(1).into());
+        }
     };
     if cut > 0 {
         warn!(
@@ -279,7 +282,7 @@ async fn serve(
         );
     }
     info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Starts a successor.
@@ -434,10 +437,4 @@ fn take_over(
         Err(e) => error!("{REFUSED}: {e}"),
     }
     is_in_force
-}
-
-/// On a second signal, exits at once.
-fn stopped_at_once() -> anyhow::Result<ExitCode> {
-    warn!("a second signal: stopped at once");
-    Ok(ExitCode::FAILURE)
 }

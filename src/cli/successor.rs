@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -98,19 +98,21 @@ impl Program {
 }
 
 /// The part of the process in between: starts the successor, says so, and waits for its end. It is
-/// killed once the successor serves.
+/// killed once the successor serves. Returns the successor's exit status.
 ///
 /// # Errors
 /// If the successor cannot be started.
-pub(super) fn start_successor() -> io::Result<ExitCode> {
+pub(super) fn start_successor() -> io::Result<u8> {
     let channel = Channel::of_predecessor()?;
     let mut successor = Program::of_this_process().spawn(TAKE_OVER, Stdio::inherit())?;
     if channel.started(successor.id()).is_err() {
         successor.kill()?;
     }
     let status = successor.wait()?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status
+        .code()
+        .and_then(|code| code.try_into().ok())
+        .unwrap_or(1))
 }
 
 fn hand_off(

@@ -14,7 +14,7 @@ use super::client::Trial;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outgoing::addresses::Addresses;
-use crate::outgoing::dial::{DialError, Dialed, Dialer, Protocols};
+use crate::outgoing::dial::{DialError, Dialer, Protocols};
 use crate::upstream::Instance;
 
 /// Tries all of `config`, with a call of `probe` for each client. Returns whether every step
@@ -48,18 +48,13 @@ pub(super) async fn run(
 }
 
 /// A step's result and a text about it, or the cause of its failure and what to do.
-pub(super) type Found<T> = Result<(T, String), String>;
+pub(super) type Found<T> = anyhow::Result<(T, String)>;
 
+/// Prints how a step ended; returns its result, if it succeeded.
 pub(super) fn step<T>(out: &mut impl Write, name: &str, found: Found<T>) -> io::Result<Option<T>> {
     match found {
-        Ok((result, said)) => {
-            writeln!(out, "  {name}: {said}")?;
-            Ok(Some(result))
-        }
-        Err(why) => {
-            writeln!(out, "  {name}: FAILED: {why}")?;
-            Ok(None)
-        }
+        Ok((result, said)) => writeln!(out, "  {name}: {said}").map(|()| Some(result)),
+        Err(why) => writeln!(out, "  {name}: FAILED: {why}").map(|()| None),
     }
 }
 
@@ -68,75 +63,57 @@ async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> 
     let route = instance.route();
     let limit = instance.connect_timeout;
     let addresses = Addresses::new(route.targets(), limit, instance.resolve_ttl_max);
-    let names = route.targets();
-    let names: Vec<&str> = names.iter().map(|target| &*target.host).collect();
     let dialer = match Dialer::new(&route, Arc::clone(&addresses)) {
         Ok(dialer) => dialer,
-        Err(error) => return Ok(step::<()>(out, "tls", Err(error.to_string()))?.is_some()),
+        Err(error) => return writeln!(out, "  tls: FAILED: {error}").map(|()| false),
     };
     let dialed = dialer.dial(Protocols::Any).await;
     if !matches!(dialed, Err(DialError::Unresolved { .. })) {
-        let listed: Vec<String> = addresses
-            .current()
-            .iter()
-            .map(|a| a.ip().to_string())
-            .collect();
-        let said = format!("{} is {}", names.join(", "), listed.join(", "));
-        step(out, "resolve", Ok(((), said)))?;
+        let names: Vec<&str> = addresses.targets().iter().map(|t| &*t.host).collect();
+        let found = addresses.current();
+        let found: Vec<String> = found.iter().map(|a| a.ip().to_string()).collect();
+        let (names, found) = (names.join(", "), found.join(", "));
+        writeln!(out, "  resolve: {names} is {found}")?;
     }
-    let connected = |address, tcp: Option<Duration>| {
-        let spent = tcp.map_or_else(String::new, |tcp| format!(" in {}", milliseconds(tcp)));
-        Ok(((), format!("{address}{spent}")))
-    };
-    let Dialed {
-        address,
-        transport,
-        took,
-    } = match dialed {
+    let dialed = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {
             let failed = match &error {
                 DialError::Unresolved { .. } => "resolve",
                 DialError::Proxy(_) => "proxy",
                 DialError::Tls { address, .. } => {
-                    step(out, "connect", connected(*address, None))?;
+                    writeln!(out, "  connect: {address}")?;
                     "tls"
                 }
                 _ => "connect",
             };
-            step::<()>(out, failed, Err(error.to_string()))?;
-            return Ok(false);
+            return writeln!(out, "  {failed}: FAILED: {error}").map(|()| false);
         }
     };
-    step(out, "connect", connected(address, Some(took.tcp)))?;
+    let (address, took) = (dialed.address, dialed.took);
+    writeln!(out, "  connect: {address} in {}", milliseconds(took.tcp))?;
     if let Some(proxy) = &instance.proxy {
         let (to, spent) = (&instance.authority, milliseconds(took.tunnel));
-        let said = format!("{proxy} connected to {to} in {spent}");
-        step(out, "proxy", Ok(((), said)))?;
+        writeln!(out, "  proxy: {proxy} connected to {to} in {spent}")?;
     }
-    let said = match &transport {
+    let said = match &dialed.transport {
         Either::Left(_) => "none: the instance's url is http://".to_owned(),
         Either::Right(stream) => verified(stream.get_ref().1, took.tls, clock),
     };
-    step(out, "tls", Ok(((), said)))?;
+    writeln!(out, "  tls: {said}")?;
     Ok(true)
 }
 
 /// Describes a handshake.
 fn verified(session: &ClientConnection, took: Duration, clock: &dyn Clock) -> String {
-    let version = session
-        .protocol_version()
-        .and_then(|version| {
-            version
-                .as_str()
-                .map(|text| text.replace("TLSv1_", "TLS 1."))
-        })
-        .unwrap_or_else(|| "TLS".to_owned());
-    let certificate = session
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .and_then(|der| describe(der, clock))
-        .unwrap_or_else(|| "certificate accepted".to_owned());
+    let version = session.protocol_version();
+    let version = version
+        .and_then(|version| version.as_str())
+        .unwrap_or("TLS");
+    let version = version.replace("TLSv1_", "TLS 1.");
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.and_then(|der| describe(der, clock));
+    let certificate = certificate.unwrap_or_else(|| "certificate accepted".to_owned());
     format!("{version} in {}, {certificate}", milliseconds(took))
 }
 

@@ -4,10 +4,11 @@ mod client;
 mod live;
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::Exit;
 use super::loops::Names;
+use super::probe;
 use super::source::{Source, environment};
 use crate::clock::SystemClock;
 use crate::config::{Config, effective};
@@ -31,7 +32,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "live")]
     pub print: bool,
     /// The path that --live calls
-    #[arg(long, value_name = "PATH", requires = "live", default_value = client::PROBE, value_parser = client::probe)]
+    #[arg(long, value_name = "PATH", requires = "live", default_value = client::PROBE, value_parser = probe::path)]
     pub probe: String,
     // last: its flags have a heading of their own, which would include any flags that follow
     /// The configuration's source.
@@ -39,33 +40,32 @@ pub struct Args {
     pub source: Source,
 }
 
-/// Prints a summary to standard output, and the result of each step of `--live`. The exit status is
-/// 0, or 1 if a step failed.
+/// Prints a summary to standard output, and the result of each step of `--live`.
 ///
 /// # Errors
-/// [`crate::config::Faults`] if the configuration is wrong; an I/O error if writing fails.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+/// [`crate::config::Faults`] if the configuration is wrong, [`Exit`] if a step failed, an I/O error
+/// if writing fails.
+pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.source.load()?;
     let mut out = io::stdout();
     if args.print {
-        print(&config, &mut out)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(print(&config, &mut out)?);
     }
     let loops = Names::configured(&config).loops().await;
+    for found in &loops {
+        writeln!(out, "fault: {found}")?;
+    }
     if !loops.is_empty() {
-        for found in loops {
-            writeln!(out, "fault: {found}")?;
-        }
-        return Ok(ExitCode::FAILURE);
+        return Err(Exit(1).into());
     }
     if process::is_in_container(&environment) {
         unpublished(&config, &mut out)?;
     }
     summary(&config, &mut out)?;
     if args.live && !live::run(&config, &args.probe, Arc::new(SystemClock), &mut out).await? {
-        return Ok(ExitCode::FAILURE);
+        return Err(Exit(1).into());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Prints the configuration as a file, with the warnings as comments.
@@ -200,6 +200,7 @@ fn through(proxy: Option<&Proxy>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::ConfigFile;
     use super::*;
     use crate::config::{Flags, from_flags};
 
@@ -259,7 +260,9 @@ mod tests {
     async fn faults_come_back_as_such() {
         let args = Args {
             source: Source {
-                config: Some("/none.toml".into()),
+                file: ConfigFile {
+                    config: Some("/none.toml".into()),
+                },
                 ..Source::default()
             },
             print: false,

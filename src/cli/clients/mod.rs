@@ -8,21 +8,20 @@ mod authority;
 mod delete;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
-mod list;
 mod register;
 mod rotate;
 mod secrets;
 mod session;
-mod show;
 mod site;
 mod target;
 mod update;
 
-use std::process::ExitCode;
-
 use clap::Subcommand;
 
+use self::session::SessionArgs;
 use super::table::table;
+use super::write_out;
+use crate::client_id::ClientId;
 use crate::registration::Registration;
 use crate::telemetry::printable::escape_json;
 
@@ -36,12 +35,21 @@ pub struct Args {
     command: Command,
 }
 
-// the help texts are at each subcommand's `Args`
+// the other help texts are at each subcommand's `Args`
 #[derive(Subcommand)]
 enum Command {
-    List(list::Args),
+    /// List all clients
+    List(SessionArgs),
     Register(register::Args),
-    Show(show::Args),
+    /// Show one client
+    Show {
+        /// The client's id
+        #[arg(value_parser = ClientId::parse)]
+        id: ClientId,
+
+        #[command(flatten)]
+        session: SessionArgs,
+    },
     Update(update::Args),
     Delete(delete::Args),
     Rotate(rotate::Args),
@@ -51,27 +59,40 @@ enum Command {
 ///
 /// # Errors
 /// Faults of the configuration, refusals by Collibra, or a destination that cannot be written.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::List(args) => list::run(args).await?,
-        Command::Register(args) => register::run(args).await?,
-        Command::Show(args) => show::run(args).await?,
-        Command::Update(args) => update::run(args).await?,
-        Command::Delete(args) => delete::run(args).await?,
-        Command::Rotate(args) => rotate::run(args).await?,
+        Command::List(session) => {
+            let session = session.open().await?;
+            let clients = session.api.list(&session.by).await?;
+            session.print(&clients, || rows(&clients))
+        }
+        Command::Register(args) => register::run(args).await,
+        Command::Show { id, session } => {
+            let session = session.open().await?;
+            let client = session.api.show(&session.by, &id).await?;
+            session.print(&client, || rows(std::slice::from_ref(&client)))
+        }
+        Command::Update(args) => update::run(args).await,
+        Command::Delete(args) => delete::run(args).await,
+        Command::Rotate(args) => rotate::run(args).await,
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Prints to standard output.
-fn print(text: &str) -> anyhow::Result<()> {
-    super::write_out(text.as_bytes())
-}
-
-/// Prints JSON to standard output, for scripts.
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(value)?;
-    print(&format!("{}\n", escape_json(&json)))
+/// Prints the result: `json` if that is wanted, otherwise `text`.
+///
+/// # Errors
+/// If standard output cannot be written.
+fn print(
+    is_json: bool,
+    json: &impl serde::Serialize,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    let text = match is_json {
+        true => escape_json(&serde_json::to_string_pretty(json)?) + "\n",
+        false => text(),
+    };
+    write_out(text)?;
+    Ok(())
 }
 
 /// Formats clients as a table.
@@ -97,7 +118,6 @@ fn date(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client_id::ClientId;
 
     #[test]
     fn clients_stand_in_a_table_whatever_their_names() {

@@ -47,8 +47,7 @@ pub(super) fn password(user: &str, file: Option<&Path>) -> anyhow::Result<Secret
 /// # Errors
 /// If it is not a valid secret.
 pub(super) fn variable(name: &str) -> anyhow::Result<Option<Secret>> {
-    let value = environment(name).filter(|value| !value.is_empty());
-    let value = value.map(Zeroizing::new);
+    let value = environment(name).map(Zeroizing::new);
     let secret = value.map(|value| Secret::parse(&value)).transpose();
     secret.with_context(|| format!("the variable {name}"))
 }

@@ -3,9 +3,9 @@
 use anyhow::Context;
 use serde::Serialize;
 
-use super::authority::Anyone;
+use super::authority::{Authority, Caller};
 use super::site::SiteArgs;
-use super::{print, print_json};
+use crate::cli::Usage;
 use crate::registration::{Authorization, Error, RegistrationClient};
 
 /// The options that every such command has.
@@ -16,7 +16,16 @@ pub(super) struct SessionArgs {
     json: bool,
 
     #[command(flatten)]
-    by: Anyone,
+    by: Caller,
+
+    /// A client of the configuration; uses one token of its pool
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Authentication",
+        conflicts_with_all = ["user", "token_file"]
+    )]
+    client: Option<String>,
 
     #[command(flatten)]
     at: SiteArgs,
@@ -37,11 +46,16 @@ impl SessionArgs {
     /// # Errors
     /// Wrong usage, faults of the configuration, or no token for the caller.
     pub(super) async fn open(&self) -> anyhow::Result<Session> {
-        let site = self.at.resolve(self.by.client.as_deref())?;
-        let by = self.by.resolve(&site)?.authorization().await?;
+        let site = self.at.resolve(self.client.as_deref())?;
+        let given = match &self.client {
+            Some(name) => Some(Authority::client(site.client(name)?)?),
+            None => self.by.given()?,
+        };
+        let missing = "give credentials: --user NAME, --token-file FILE (or COLLIBRA_TOKEN), or --client NAME of the configuration";
+        let mut by = given.ok_or_else(|| Usage(missing.to_owned()))?;
         Ok(Session {
+            by: by.authorization().await?,
             api: site.api,
-            by,
             json: self.json,
         })
     }
@@ -57,10 +71,7 @@ impl Session {
         json: &impl Serialize,
         text: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
-        match self.json {
-            true => print_json(json),
-            false => print(&text()),
-        }
+        super::print(self.json, json, text)
     }
 }
 

@@ -2,10 +2,12 @@
 //! each request their own tokens.
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
+use super::Exit;
 use super::terminal::{Screen, Wish};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Faults, Flags};
@@ -15,12 +17,13 @@ use crate::simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Simulator};
 use crate::socket::Address;
 
 mod apps;
-mod board;
 mod view;
 
-use apps::Tokens;
-use board::{Board, total};
-use view::{Addresses, Scene, Side};
+use apps::{App, Board};
+use view::{Scene, Side};
+
+/// The path of a call to make by hand.
+const CALL: &str = "/rest/2.0/communities";
 
 /// How often the table is redrawn.
 const FRAME: Duration = Duration::from_millis(125);
@@ -54,18 +57,16 @@ pub struct Args {
 /// Runs the demo.
 ///
 /// # Errors
-/// If one of its parts cannot start.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let apps = usize::from(args.apps);
-    let left = Stage::set(&args, Tokens::Own, apps).await?;
-    let right = Stage::set(&args, Tokens::FromProxy, apps).await?;
+/// If one of its parts cannot start, or [`Exit`] if an app behind the proxy saw a failure.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let left = Stage::set(&args, false).await?;
+    let right = Stage::set(&args, true).await?;
     let started = SystemClock.now();
     let scene = || Scene {
         elapsed: SystemClock.now().since(started).min(args.length),
         length: args.length,
         speed: args.speed,
-        own: left.look("each for itself"),
-        proxied: right.look("behind the proxy"),
+        sides: [left.look("each for itself"), right.look("behind the proxy")],
         addresses: right.addresses(),
     };
 
@@ -74,8 +75,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut tick = tokio::time::interval(if screen.is_some() { FRAME } else { LINE });
     tick.tick().await;
     if screen.is_none() {
-        let lines = view::addresses(&scene().addresses);
-        writeln!(out, "{}", lines.join("\n"))?;
+        writeln!(out, "{}", right.addresses().join("\n"))?;
     }
     let interrupted = loop {
         let now = scene();
@@ -102,10 +102,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", view::sides(&last, size).join("\n"))?;
     }
     write!(out, "\n{}", view::summary(&last))?;
-    let lost = total(&last.proxied.apps).lost();
-    let held = lost == 0 && last.proxied.rate_limited == 0;
-    let nothing_happened = total(&last.proxied.apps).answered == 0;
-    let verdict = if held && !nothing_happened {
+    let [_, proxied] = &last.sides;
+    let held = proxied.lost() == 0 && proxied.rate_limited == 0;
+    let something_happened = proxied.answered() > 0;
+    let verdict = if held && something_happened {
         "\nBehind the proxy no call failed and none got a 429.\nPut it before your own apps: collibra-auth-proxy serve --help"
     } else {
         "\nAn app behind the proxy saw a failure or a 429, which should never happen.\nPlease report it."
@@ -113,11 +113,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     writeln!(out, "{verdict}")?;
     left.clear().await;
     right.clear().await;
-    Ok(if held && (!nothing_happened || interrupted) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    match held && (something_happened || interrupted) {
+        true => Ok(()),
+        false => Err(Exit(1).into()),
+    }
 }
 
 /// Returns whether the viewer quits; returns early if the screen must be redrawn.
@@ -132,12 +131,12 @@ async fn is_over(screen: &mut Option<Screen>) -> io::Result<bool> {
 struct Stage {
     collibra: Simulator,
     proxy: Option<Running>,
-    board: Arc<Board>,
-    apps: tokio::task::JoinSet<()>,
+    board: Board,
+    apps: JoinSet<()>,
 }
 
 impl Stage {
-    async fn set(args: &Args, tokens: Tokens, apps: usize) -> anyhow::Result<Stage> {
+    async fn set(args: &Args, behind_the_proxy: bool) -> anyhow::Result<Stage> {
         let collibra = simulator::start(simulator::Config {
             listen: ([127, 0, 0, 1], 0).into(),
             speed: args.speed,
@@ -145,20 +144,20 @@ impl Stage {
             ..simulator::Config::default()
         })
         .await?;
-        let mut base = format!("http://{}", collibra.address());
-        let mut proxy = None;
-        if tokens == Tokens::FromProxy {
-            let running = server::start(
-                proxy_config(&base, args.speed)?,
-                Arc::new(SystemClock),
-                IncomingHandoff::default(),
-            )
-            .await?;
-            base = format!("http://{}", running.listeners()[0].1);
-            proxy = Some(running);
-        }
-        let board = Arc::new(Board::new(apps));
-        let apps = apps::start(&base, tokens, &board, apps);
+        let base = format!("http://{}", collibra.address());
+        let config = proxy_config(&base, args.speed)?;
+        let apps = usize::from(args.apps);
+        let board = Arc::new(Mutex::new(vec![App::default(); apps]));
+        let (proxy, apps) = if behind_the_proxy {
+            let incoming = IncomingHandoff::default();
+            let proxy = server::start(config, Arc::new(SystemClock), incoming).await?;
+            let base = format!("http://{}", proxy.listeners()[0].1);
+            (Some(proxy), apps::start(apps, &base, None, &board)?)
+        } else {
+            let client = config.clients.values().next();
+            let client = client.map(|client| &client.oauth);
+            (None, apps::start(apps, &base, client, &board)?)
+        };
         Ok(Stage {
             collibra,
             proxy,
@@ -172,21 +171,27 @@ impl Stage {
         let client = state.clients.get(DEMO_CLIENT_ID);
         Side {
             title,
-            apps: self.board.apps(),
+            apps: self
+                .board
+                .lock()
+                .map(|apps| apps.clone())
+                .unwrap_or_default(),
             tokens: client.map_or(0, |c| c.issued),
             rate_limited: client.map_or(0, |c| c.rate_limited),
             pool: client.map_or(0.0, |c| c.pool_available),
         }
     }
 
-    /// Where the proxy's status page and its listener are.
-    fn addresses(&self) -> Addresses {
-        let proxy = self.proxy.as_ref();
-        let listeners = proxy.map(Running::listeners).unwrap_or_default();
-        Addresses {
-            admin: proxy.map(|proxy| proxy.admin().to_string()),
-            listener: listeners.first().map(|(_, address)| address.to_string()),
-        }
+    /// What there is to open and to call while the demo runs.
+    fn addresses(&self) -> Vec<String> {
+        let Some(proxy) = &self.proxy else {
+            return Vec::new();
+        };
+        let (admin, listener) = (proxy.admin(), &proxy.listeners()[0].1);
+        vec![
+            format!("open http://{admin}/   the proxy's status page"),
+            format!("curl http://{listener}{CALL}   a call without a token"),
+        ]
     }
 
     async fn clear(mut self) {

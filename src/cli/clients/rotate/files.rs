@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
 use crate::atomic_file::{self, Pending};
-use crate::cli::clients::target::{begin, beside, put};
+use crate::cli::new_file::{begin, beside, put, replacement};
 use crate::config;
 use crate::secret::Secret;
 
@@ -184,7 +184,7 @@ impl Files {
     pub(super) fn try_out(&self) -> anyhow::Result<()> {
         for path in self.each() {
             // dropped at once
-            self.successor_of(path)?;
+            replacement(path)?;
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Files {
     pub(super) fn begin(&self, journal: &Journal) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(journal)?;
         let path = self.journal();
-        put(begin(&path)?, &path, &Secret::from(format!("{json}\n")))
+        put(begin(&path)?, &path, &format!("{json}\n"))
     }
 
     /// Starts the file for the successor's credentials, before there are any.
@@ -216,16 +216,17 @@ impl Files {
     /// If a file cannot be written; a repeated run is safe.
     pub(super) fn place(&self, next: &Credentials) -> anyhow::Result<()> {
         if !self.old().exists() {
-            put(begin(&self.old())?, &self.old(), &self.current()?.json)?;
+            let current = self.current()?.json;
+            put(begin(&self.old())?, &self.old(), current.expose())?;
         }
         // fail early, before anything is replaced
-        let successor = self.successor_of(&self.file)?;
+        let successor = replacement(&self.file)?;
         match &self.id_file {
-            None => put(successor, &self.file, &next.json)?,
+            None => put(successor, &self.file, next.json.expose())?,
             Some(id) => {
-                let id_successor = self.successor_of(id)?;
-                put(successor, &self.file, &next.secret)?;
-                put(id_successor, id, &Secret::from(next.id.to_string()))?;
+                let id_successor = replacement(id)?;
+                put(successor, &self.file, next.secret.expose())?;
+                put(id_successor, id, next.id.as_str())?;
             }
         }
         self.forget_next()
@@ -260,20 +261,6 @@ impl Files {
 
     fn each(&self) -> impl Iterator<Item = &PathBuf> {
         std::iter::once(&self.file).chain(&self.id_file)
-    }
-
-    /// Starts a replacement of one of the files, readable by the same users.
-    fn successor_of(&self, path: &Path) -> anyhow::Result<Pending> {
-        let pending = begin(path)?;
-        fs::metadata(path)
-            .and_then(|old| pending.like(&old))
-            .with_context(|| {
-                format!(
-                    "{} cannot be replaced by a file of the same owner; run this as its owner or as root",
-                    path.display()
-                )
-            })?;
-        Ok(pending)
     }
 }
 
@@ -344,7 +331,7 @@ mod tests {
 
     fn keep_next(files: &Files) {
         let pending = files.begin_next().unwrap();
-        put(pending, &files.next(), &credentials("new").json).unwrap();
+        put(pending, &files.next(), credentials("new").json.expose()).unwrap();
     }
 
     #[test]
@@ -380,7 +367,7 @@ mod tests {
         put(
             begin(&files.old()).unwrap(),
             &files.old(),
-            &files.current().unwrap().json,
+            files.current().unwrap().json.expose(),
         )
         .unwrap();
         fs::write(&files.file, "secret of new").unwrap();

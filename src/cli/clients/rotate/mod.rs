@@ -14,16 +14,14 @@ mod readers;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::credentials::Credentials;
 use self::files::{Files, Journal, Stage};
-use self::readers::Readers;
 use super::authority::{Authority, Caller};
+use super::print;
 use super::site::{Site, SiteArgs};
-use super::target::put;
-use super::{print, print_json};
-use crate::cli::admin_client::{self, Target};
+use crate::cli::admin_client::AdminClient;
+use crate::cli::{interruption, new_file, probe, write_out};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
 use crate::registration::{NewClient, Registration};
@@ -47,9 +45,9 @@ pub(super) struct Args {
         value_name = "ADDRESS",
         env = "COLLIBRA_AUTH_PROXY_ADMIN",
         value_delimiter = ',',
-        value_parser = admin_client::parse
+        value_parser = AdminClient::parse
     )]
-    admins: Vec<Target>,
+    admins: Vec<AdminClient>,
 
     /// No running proxy uses the client: wait for none
     #[arg(long, conflicts_with = "admins")]
@@ -64,7 +62,7 @@ pub(super) struct Args {
     settle: Duration,
 
     /// The path that the successor's token must open
-    #[arg(long, value_name = "PATH", default_value = "/rest/2.0/users/current", value_parser = path)]
+    #[arg(long, value_name = "PATH", default_value = "/rest/2.0/users/current", value_parser = probe::path)]
     probe: String,
 
     /// Print what would be done, and do nothing
@@ -87,45 +85,43 @@ pub(super) struct Args {
 /// # Errors
 /// What stopped it, its progress, and how to resume or revert.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    args.at.config_path()?;
-    let files = Files::of(args.at.resolve(Some(&args.client))?.client(&args.client)?)?;
+    let site = args.at.resolve(Some(&args.client))?;
+    let files = Files::of(site.client(&args.client)?)?;
     let _lock = files.lock()?;
     // again: a rotation that was in progress until now has changed the files
     let site = args.at.resolve(Some(&args.client))?;
     let client = site.client(&args.client)?;
     let by = match args.by.given()? {
         Some(given) => given,
-        None => match Caller::from_environment()? {
-            Some(given) => given,
-            None => Authority::client(client)?,
-        },
+        None => Authority::client(client)?,
     };
-    let admins = match (&site.config, &args.admins[..]) {
+    let proxies = match &site.config {
         _ if args.no_running_proxy => Vec::new(),
-        (Some(config), []) => {
+        Some(config) if args.admins.is_empty() => {
             let address = config.admin.address.to_string();
-            vec![admin_client::parse(&address).map_err(anyhow::Error::msg)?]
+            vec![AdminClient::parse(&address).map_err(anyhow::Error::msg)?]
         }
-        (_, given) => given.to_vec(),
+        _ => args.admins.clone(),
     };
     let mut rotation = Rotation {
-        readers: Readers::at(&admins)?,
         args: &args,
         site: &site,
         files: &files,
+        proxies,
         by,
     };
     if args.dry_run {
         return rotation.plan().await;
     }
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let interruption = interruption()?;
     let done = tokio::select! {
         done = rotation.carry_out() => done,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow!("interrupted")),
+        () = interruption => Err(anyhow!("interrupted")),
     };
     match done {
-        Ok(outcome) => outcome.print(args.json),
+        Ok(outcome) => print(args.json, &outcome, || {
+            format!("done: {} is {} now\n", outcome.client, outcome.client_id)
+        }),
         Err(error) => bail!("{error:#}\n\n{}", rotation.recovery_advice()),
     }
 }
@@ -134,7 +130,8 @@ struct Rotation<'a> {
     args: &'a Args,
     site: &'a Site,
     files: &'a Files,
-    readers: Readers,
+    /// The running proxies that use the client.
+    proxies: Vec<AdminClient>,
     by: Authority,
 }
 
@@ -163,43 +160,50 @@ impl Rotation<'_> {
     /// Checks the preconditions and chooses the successor's name.
     async fn begin(&mut self) -> anyhow::Result<()> {
         let (old, all) = self.inspect().await?;
-        self.files.try_out()?;
-        let name = old.client_name.unwrap_or_else(|| self.args.client.clone());
-        let id = &old.client_id;
-        let host = self.site.api.host();
+        let (id, name, host) = (&old.client_id, self.name(&old), self.site.api.host());
+        let client = &self.args.client;
         self.say(&format!(
-            "rotating {}: {id} ({}) at {host}",
-            self.args.client,
-            clean(&name)
+            "rotating {client}: {id} ({}) at {host}",
+            clean(name)
         ))?;
-        let others = all.iter().filter(|client| {
-            let other = client.client_name.as_deref().unwrap_or_default();
-            client.client_id != *id && name::base(other) == name::base(&name)
-        });
-        for other in others {
-            self.say(&format!(
-                "  note: {} ({}) has a similar name; if an earlier rotation left it, delete it",
-                other.client_id,
-                clean(other.client_name.as_deref().unwrap_or_default()),
-            ))?;
+        for other in all.iter().filter(|other| other.client_id != *id) {
+            let similar = other.client_name.as_deref().unwrap_or_default();
+            if name::base(similar) == name::base(name) {
+                self.say(&format!(
+                    "  note: {} ({}) has a similar name; if an earlier rotation left it, delete it",
+                    other.client_id,
+                    clean(similar),
+                ))?;
+            }
         }
-        self.files.begin(&Journal {
-            old: id.to_string(),
-            successor: name::successor(&name, SystemClock.wall()),
-        })
+        self.files.begin(&self.journal(&old))
     }
 
-    /// Checks that the client is registered and that each proxy uses it; returns it, and all
-    /// clients.
+    /// The registered name of `old`.
+    fn name<'b>(&'b self, old: &'b Registration) -> &'b str {
+        old.client_name.as_deref().unwrap_or(&self.args.client)
+    }
+
+    /// The state of a new rotation, which replaces `old`.
+    fn journal(&self, old: &Registration) -> Journal {
+        Journal {
+            old: old.client_id.to_string(),
+            successor: name::successor(self.name(old), SystemClock.wall()),
+        }
+    }
+
+    /// Checks that the client is registered, that each proxy uses it, and that the files can be
+    /// written; returns it, and all clients.
     async fn inspect(&mut self) -> anyhow::Result<(Registration, Vec<Registration>)> {
         let id = self.files.current()?.id;
-        self.readers.all_use(id.as_str()).await?;
+        readers::all_use(&self.proxies, id.as_str()).await?;
         let all = self.list().await?;
         let old = all.iter().find(|client| client.client_id == id).cloned();
         let old = old.with_context(|| {
             let host = self.site.api.host();
             format!("{id} is not a client of {host}; check whether --platform is needed")
         })?;
+        self.files.try_out()?;
         Ok((old, all))
     }
 
@@ -210,7 +214,7 @@ impl Rotation<'_> {
         let orphan = all.iter().find(|c| c.client_name.as_ref() == Some(name));
         if let Some(orphan) = orphan {
             let id = &orphan.client_id;
-            self.readers.none_uses(id.as_str()).await?;
+            readers::none_uses(&self.proxies, id.as_str()).await?;
             self.say(&format!(
                 "  successor: {id} ({}) was registered earlier, but its secret is lost; deleting it",
                 clean(name)
@@ -240,7 +244,7 @@ impl Rotation<'_> {
         let id = &registered.registration.client_id;
         let path = self.files.next();
         let kept = match registered.credentials() {
-            Some(credentials) => put(pending, &path, &credentials),
+            Some(credentials) => new_file::put(pending, &path, credentials.expose()),
             None => bail!("{id} was registered without a secret"),
         };
         if let Err(error) = kept {
@@ -303,11 +307,11 @@ impl Rotation<'_> {
         }
         self.files.forget_next()?;
         let old = ClientId::parse(&journal.old)?;
-        if !self.readers.is_empty() {
-            self.say(&format!("  proxies: waiting for {}", self.readers.names()))?;
-            let patience = self.args.timeout;
-            let waited = self.readers.take_over(old.as_str(), new.as_str(), patience);
-            waited.await?;
+        if !self.proxies.is_empty() {
+            let names = readers::names(&self.proxies);
+            self.say(&format!("  proxies: waiting for {names}"))?;
+            let (id, patience) = (old.as_str(), self.args.timeout);
+            readers::switch(&self.proxies, id, new.as_str(), patience).await?;
             let settle = humantime::format_duration(self.args.settle);
             self.say(&format!(
                 "  proxies: they use {new}; the old client stays for {settle}"
@@ -341,44 +345,34 @@ impl Rotation<'_> {
     /// Prints what the next run would do.
     async fn plan(&mut self) -> anyhow::Result<()> {
         let stage = self.files.stage()?;
-        let names = self.files.names();
-        let begun = match &stage {
+        let mut steps = Vec::new();
+        let old = match &stage {
             Stage::Fresh | Stage::Begun(_) => {
                 let (old, _) = self.inspect().await?;
-                self.files.try_out()?;
-                let name = old.client_name.unwrap_or_else(|| self.args.client.clone());
-                let successor = match &stage {
-                    Stage::Begun(journal) => journal.successor.clone(),
-                    _ => name::successor(&name, SystemClock.wall()),
+                let fresh = self.journal(&old);
+                let journal = match &stage {
+                    Stage::Begun(journal) => journal,
+                    _ => &fresh,
                 };
-                format!("register a successor named {}\n", clean(&successor))
-            }
-            _ => String::new(),
-        };
-        let placed = match &stage {
-            Stage::Placed(_) => String::new(),
-            _ => format!(
-                "get a token for the successor, and call {} with it\nput its credentials into {names}\n",
-                self.args.probe
-            ),
-        };
-        let waited = if self.readers.is_empty() {
-            "wait for no proxy\n".to_owned()
-        } else {
-            format!(
-                "wait until these proxies use it: {}\n",
-                self.readers.names()
-            )
-        };
-        let old = match &stage {
-            Stage::Fresh => self.files.current()?.id.to_string(),
-            Stage::Begun(journal) | Stage::Registered(journal, _) | Stage::Placed(journal) => {
+                let name = clean(&journal.successor);
+                steps.push(format!("register a successor named {name}"));
                 journal.old.clone()
             }
+            Stage::Registered(journal, _) | Stage::Placed(journal) => journal.old.clone(),
         };
-        print(&format!(
-            "this would\n{begun}{placed}{waited}delete {old}\n"
-        ))
+        if !matches!(stage, Stage::Placed(_)) {
+            let (probe, names) = (&self.args.probe, self.files.names());
+            steps.push(format!(
+                "get a token for the successor, and call {probe} with it\nput its credentials into {names}"
+            ));
+        }
+        steps.push(match readers::names(&self.proxies) {
+            none if none.is_empty() => "wait for no proxy".to_owned(),
+            names => format!("wait until these proxies use it: {names}"),
+        });
+        let steps = steps.join("\n");
+        write_out(format!("this would\n{steps}\ndelete {old}\n"))?;
+        Ok(())
     }
 
     /// Describes the progress after a failure, how to resume, and how to revert.
@@ -407,30 +401,11 @@ impl Rotation<'_> {
         }
     }
 
+    /// Prints a step, unless only the result is wanted.
     fn say(&self, what: &str) -> anyhow::Result<()> {
-        if self.args.json {
-            return Ok(());
+        if !self.args.json {
+            write_out(format!("{what}\n"))?;
         }
-        print(&format!("{what}\n"))
+        Ok(())
     }
-}
-
-impl Outcome {
-    fn print(&self, json: bool) -> anyhow::Result<()> {
-        if json {
-            return print_json(self);
-        }
-        print(&format!(
-            "done: {} is {} now\n",
-            self.client, self.client_id
-        ))
-    }
-}
-
-/// Parses a path of the API.
-fn path(text: &str) -> Result<String, &'static str> {
-    let sound = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
-    sound
-        .then(|| text.to_owned())
-        .ok_or("it should begin with a slash and have no spaces")
 }
