@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::OptionFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinError, JoinHandle};
@@ -63,10 +64,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let open_files = process::raise_open_files();
     warn_of_few_files(&config, open_files);
-    let predecessor = match args.take_over {
-        true => Some(Channel::of_predecessor()?),
-        false => None,
-    };
+    let predecessor = args.take_over.then(Channel::of_predecessor).transpose()?;
     let incoming = match &predecessor {
         Some(channel) => channel.take_over(),
         None => Inherited::from_service_manager(
@@ -118,68 +116,56 @@ fn connections(config: &Config) -> u64 {
 
 /// The signals that the process handles.
 struct Signals {
-    end: EndSignals,
+    /// The signals that end the process, by name.
+    end: UnboundedReceiver<&'static str>,
     hangup: Signal,
     upgrade: Signal,
 }
-
-/// The signals that end the process, by name, as they arrive.
-struct EndSignals(UnboundedReceiver<&'static str>);
 
 impl Signals {
     /// Registers the signals. Later ones are queued, even while the server starts.
     fn kept() -> io::Result<Signals> {
         Ok(Signals {
-            end: EndSignals::kept()?,
+            end: end_signals()?,
             hangup: signal(SignalKind::hangup())?,
             upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 }
 
-impl EndSignals {
-    /// Handles the signals on a separate thread and runtime, so that a second signal ends the
-    /// process even if every other thread is busy or stuck.
-    fn kept() -> io::Result<EndSignals> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (mut terminate, mut interrupt) = {
-            let _within = runtime.enter();
-            (
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-            )
-        };
-        let (came, signals) = unbounded_channel();
-        let forward = async move {
-            for nth in 1.. {
-                let name = tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                };
-                let heard = came.send(name);
-                if nth > 1 || heard.is_err() {
-                    tokio::time::sleep(LAST_MOMENT).await;
-                    // the process should have exited by now
-                    std::process::exit(1);
-                }
+/// Handles the signals that end the process on a separate thread and runtime, so that a second
+/// signal ends it even if every other thread is busy or stuck. Returns their names as they arrive;
+/// the channel is never closed.
+fn end_signals() -> io::Result<UnboundedReceiver<&'static str>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (mut terminate, mut interrupt) = {
+        let _within = runtime.enter();
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        )
+    };
+    let (came, signals) = unbounded_channel();
+    let forward = async move {
+        for nth in 1.. {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            let heard = came.send(name);
+            if nth > 1 || heard.is_err() {
+                tokio::time::sleep(LAST_MOMENT).await;
+                // the process should have exited by now
+                std::process::exit(1);
             }
-        };
-        thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || runtime.block_on(forward))?;
-        Ok(EndSignals(signals))
-    }
-
-    /// The name of the next signal.
-    async fn recv(&mut self) -> &'static str {
-        match self.0.recv().await {
-            Some(name) => name,
-            // the sending thread never ends
-            None => std::future::pending().await,
         }
-    }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(forward))?;
+    Ok(signals)
 }
 
 /// Why the process ends.
@@ -201,11 +187,11 @@ async fn serve(
     manager.ready(&serving(&running));
     Names::of(running.config(), running.listeners()).report();
     let program = Program::of_this_process();
-    let mut successor = None;
-    let mut reading = None;
+    let mut successor: Option<Successor> = None;
+    let mut reading: Option<JoinHandle<Read>> = None;
     let end = loop {
         tokio::select! {
-            reason = signals.end.recv() => break End::Asked(reason),
+            Some(reason) = signals.end.recv() => break End::Asked(reason),
             () = running.drain_asked() => break End::Asked("POST /drain"),
             _ = signals.upgrade.recv() => {
                 if successor.is_none() {
@@ -213,7 +199,7 @@ async fn serve(
                 }
                 continue;
             }
-            (id, serves) = served(&mut successor) => {
+            Some((id, serves)) = OptionFuture::from(successor.as_mut().map(Successor::serves)) => {
                 match serves {
                     Ok(channel) => break End::Succeeded(id, channel),
                     Err(error) => error!(process = id, "the successor did not start to serve, so this process continues: {error}"),
@@ -221,7 +207,7 @@ async fn serve(
                 successor = None;
                 continue;
             }
-            read = next_read(&mut reading) => {
+            Some(read) = OptionFuture::from(reading.as_mut()) => {
                 reading = None;
                 let status = if reloader.take_over(read, &mut running) {
                     Names::of(running.config(), running.listeners()).report();
@@ -270,7 +256,7 @@ async fn serve(
     };
     let cut = tokio::select! {
         cut = ending => cut,
-        _ = signals.end.recv() => {
+        Some(_) = signals.end.recv() => {
             warn!("a second signal: stopped at once");
             return Err(Exit(1).into());
         }
@@ -298,28 +284,12 @@ fn succeed(program: &Program, running: &Running) -> Option<Successor> {
     Some(successor)
 }
 
-/// Completes when the successor serves or has failed; never, if there is none.
-async fn served(successor: &mut Option<Successor>) -> (u32, io::Result<Channel>) {
-    match successor {
-        Some(successor) => (successor.id(), successor.serves().await),
-        None => std::future::pending().await,
-    }
-}
-
 /// A configuration that was read again.
 struct Read {
     config: Result<Config, Faults>,
     /// If the new one is faulty: the one in force with its files read again, as a secret may have
     /// changed.
     in_force: Option<Config>,
-}
-
-/// The result of `reading`; never completes without one.
-async fn next_read(reading: &mut Option<JoinHandle<Read>>) -> Result<Read, JoinError> {
-    match reading {
-        Some(reading) => reading.await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Reloads the configuration.
@@ -360,7 +330,7 @@ impl Reloader {
 
     /// Applies the configuration that was read, if it is valid. Returns whether it was applied.
     fn take_over(&mut self, read: Result<Read, JoinError>, running: &mut Running) -> bool {
-        let read = match read {
+        let Read { config, in_force } = match read {
             Ok(read) => read,
             Err(error) => {
                 let failed = format!("reading it failed: {error}");
@@ -369,30 +339,29 @@ impl Reloader {
                 return false;
             }
         };
-        match read.config {
+        let faults = match config {
             Ok(config) => {
                 self.files = config.files.clone();
                 self.say(&config.warnings, |warning| warn!("{warning}"));
                 if connections(&config) != connections(running.config()) {
                     warn_of_few_files(&config, self.open_files);
                 }
-                take_over(running, config, Running::reload)
+                return take_over(running, config, Running::reload);
             }
-            Err(faults) => {
-                self.files = faults.files().clone();
-                let faults: Vec<Fault> = faults.iter().cloned().collect();
-                self.say(&faults, |fault| error!("{fault}"));
-                error!("{REFUSED}");
-                running.refused(faults.iter().map(ToString::to_string).collect());
-                if let Some(config) = read.in_force {
-                    self.files = self.files.clone().and(&config.files);
-                    if !reload::differences(running.config(), &config).is_empty() {
-                        take_over(running, config, Running::reread);
-                    }
-                }
-                false
+            Err(faults) => faults,
+        };
+        self.files = faults.files().clone();
+        let faults: Vec<Fault> = faults.iter().cloned().collect();
+        self.say(&faults, |fault| error!("{fault}"));
+        error!("{REFUSED}");
+        running.refused(faults.iter().map(ToString::to_string).collect());
+        if let Some(config) = in_force {
+            self.files = self.files.clone().and(&config.files);
+            if !reload::differences(running.config(), &config).is_empty() {
+                take_over(running, config, Running::reread);
             }
         }
+        false
     }
 
     /// Logs the messages that have not been logged before.
@@ -407,14 +376,10 @@ impl Reloader {
 
 /// Describes the listeners in one line.
 fn serving(running: &Running) -> String {
-    let listeners = running.listeners();
-    let addresses = listeners.iter().map(|(_, address)| address.to_string());
-    let addresses: Vec<_> = addresses.collect();
-    let addresses = addresses.join(", ");
-    format!(
-        "listening at {addresses}; admin address {}",
-        running.admin()
-    )
+    let listeners = running.listeners().into_iter();
+    let addresses: Vec<String> = listeners.map(|(_, address)| address.to_string()).collect();
+    let (addresses, admin) = (addresses.join(", "), running.admin());
+    format!("listening at {addresses}; admin address {admin}")
 }
 
 /// Applies `config` by `exchange`; returns whether that succeeded.
@@ -424,17 +389,19 @@ fn take_over(
     exchange: fn(&mut Running, Config) -> Result<Vec<String>, StartError>,
 ) -> bool {
     let changes = reload::differences(running.config(), &config);
-    let reloaded = exchange(running, config);
-    let is_in_force = reloaded.is_ok();
-    match reloaded {
-        Ok(_) if changes.is_empty() => info!("configuration unchanged"),
-        Ok(needs_restart) => {
-            info!(changes = changes.join(", "), "configuration applied");
-            for key in needs_restart {
-                warn!(key, "this change needs a restart");
-            }
+    let needs_restart = match exchange(running, config) {
+        Ok(needs_restart) => needs_restart,
+        Err(e) => {
+            error!("{REFUSED}: {e}");
+            return false;
         }
-        Err(e) => error!("{REFUSED}: {e}"),
+    };
+    match changes.is_empty() {
+        true => info!("configuration unchanged"),
+        false => info!(changes = changes.join(", "), "configuration applied"),
     }
-    is_in_force
+    for key in needs_restart {
+        warn!(key, "this change needs a restart");
+    }
+    true
 }
