@@ -6,9 +6,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::thread;
 
 use rustix::process::{Signal, getpid, kill_process};
-use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
-};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -121,20 +119,14 @@ impl Screen {
     /// Draws `lines` over the previous ones, as many as fit. None may be wider than the screen.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let lines = &lines[..lines.len().min(self.size().rows)];
-        let mut frame = HOME.to_owned();
-        for (nth, line) in lines.iter().enumerate() {
-            // clear each line before drawing it: clearing after a line as wide as the screen would
-            // erase its last character; and no line break after the last one, which would scroll
-            frame.push_str(if nth > 0 { "\r\n" } else { "" });
-            let is_last = nth + 1 == lines.len();
-            frame.push_str(if is_last {
-                REST_OF_SCREEN
-            } else {
-                REST_OF_LINE
-            });
-            frame.push_str(line);
-        }
-        write(&frame)
+        // clear before each line: clearing after a line as wide as the screen would erase its last
+        // character; and no line break after the last line, which would scroll
+        let Some((last, lines)) = lines.split_last() else {
+            return Ok(());
+        };
+        let lines = lines.iter().map(|line| format!("{REST_OF_LINE}{line}\r\n"));
+        let lines: String = lines.collect();
+        write(&format!("{HOME}{lines}{REST_OF_SCREEN}{last}"))
     }
 
     /// Waits for the next event.
@@ -169,10 +161,7 @@ impl Screen {
         if let Some(before) = &self.before {
             // read keys one by one without echo, Ctrl-C included
             let mut raw = before.clone();
-            let line_by_line = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
-            raw.local_modes.remove(line_by_line);
-            raw.special_codes[SpecialCodeIndex::VMIN] = 1;
-            raw.special_codes[SpecialCodeIndex::VTIME] = 0;
+            raw.make_raw();
             tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         }
         write(ENTER)
