@@ -11,6 +11,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -18,9 +19,9 @@ use rustix::fs::{FlockOperation, flock};
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
-use super::credentials::Credentials;
-use crate::atomic_file::{self, Pending};
+use crate::atomic_file;
 use crate::cli::new_file::{begin, beside, put, replacement};
+use crate::client_id::ClientId;
 use crate::config;
 use crate::secret::Secret;
 
@@ -31,6 +32,50 @@ pub(super) struct Journal {
     pub(super) old: String,
     /// The name under which its successor is registered.
     pub(super) successor: String,
+}
+
+/// A client's id and secret, and the JSON that they came in.
+#[derive(Clone, Debug)]
+pub(super) struct Credentials {
+    pub(super) id: ClientId,
+    pub(super) secret: Secret,
+    /// The content of the file.
+    pub(super) json: Secret,
+}
+
+impl Credentials {
+    /// Parses credentials in the format of `credentials_file`.
+    ///
+    /// # Errors
+    /// If it is not valid. Never quotes it.
+    pub(super) fn parse(json: Secret) -> anyhow::Result<Credentials> {
+        #[derive(Deserialize)]
+        struct IdAndSecret {
+            client_id: String,
+            client_secret: String,
+        }
+        let Ok(both) = serde_json::from_str::<IdAndSecret>(json.expose()) else {
+            bail!("it is not JSON with client_id and client_secret");
+        };
+        let secret = Secret::from(both.client_secret);
+        Ok(Credentials {
+            id: ClientId::parse(&both.client_id)?,
+            secret: Secret::parse(secret.expose())?,
+            json,
+        })
+    }
+
+    /// Combines an id and a secret from two files.
+    ///
+    /// # Errors
+    /// If the id is not valid.
+    pub(super) fn of(id: &str, secret: Secret) -> anyhow::Result<Credentials> {
+        let id = ClientId::parse(id)?;
+        let both =
+            serde_json::json!({ "client_id": id.as_str(), "client_secret": secret.expose() });
+        let json = Secret::from(format!("{both}\n"));
+        Ok(Credentials { id, secret, json })
+    }
 }
 
 /// The progress of a rotation.
@@ -51,14 +96,8 @@ pub(super) enum Stage {
 pub(super) struct Files {
     /// The file that messages name, and whose name the others extend.
     pub(super) file: PathBuf,
-    /// The separate file of the id, if any.
-    id_file: Option<PathBuf>,
-}
-
-/// Held during a rotation; released when the process ends, in whatever way.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _open: File,
+    /// The separate file of the id, if any; the two change one after the other.
+    pub(super) id_file: Option<PathBuf>,
 }
 
 impl Files {
@@ -87,16 +126,16 @@ impl Files {
         }
     }
 
-    /// Locks the directory against other rotations.
+    /// Locks the directory against other rotations, until the returned file is closed.
     ///
     /// # Errors
     /// If another rotation is in progress.
-    pub(super) fn lock(&self) -> anyhow::Result<Lock> {
+    pub(super) fn lock(&self) -> anyhow::Result<File> {
         let directory = self.file.parent().unwrap_or(Path::new("."));
         let name = directory.display();
         let opened = File::open(directory).with_context(|| format!("{name} cannot be opened"))?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _open: opened }),
+            Ok(()) => Ok(opened),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 bail!("another rotation is in progress in {name}; wait until it ends")
             }
@@ -114,11 +153,6 @@ impl Files {
 
     pub(super) fn old(&self) -> PathBuf {
         beside(&self.file, "old")
-    }
-
-    /// Returns whether id and secret change one after the other.
-    pub(super) fn is_pair(&self) -> bool {
-        self.id_file.is_some()
     }
 
     /// The files that hold the credentials, for messages.
@@ -150,30 +184,31 @@ impl Files {
     /// If the files match no stage.
     pub(super) fn stage(&self) -> anyhow::Result<Stage> {
         let current = self.current()?;
-        let next = match read(&self.next())? {
-            Some(json) => {
-                Some(Credentials::parse(json).with_context(|| self.next().display().to_string())?)
-            }
-            None => None,
+        let Some(journal) = read(&self.journal())? else {
+            let mut others = [self.next(), self.old()].into_iter();
+            return match others.find(|path| path.exists()) {
+                None => Ok(Stage::Fresh),
+                Some(stray) => bail!(
+                    "{} exists, but no rotation created it; move it away if it is no longer needed",
+                    stray.display()
+                ),
+            };
         };
-        let journal = self.read_journal()?;
-        match (journal, next) {
-            (None, None) if self.old().exists() => Err(stray(&self.old())),
-            (None, None) => Ok(Stage::Fresh),
-            (None, Some(_)) => Err(stray(&self.next())),
-            (Some(journal), Some(next)) if current.id.as_str() == journal.old => {
-                Ok(Stage::Registered(journal, next))
-            }
-            (Some(journal), Some(next)) if current.id == next.id => Ok(Stage::Placed(journal)),
-            (Some(_), Some(_)) => bail!(
+        let journal: Journal = serde_json::from_str(journal.expose()).with_context(|| {
+            format!("{} was not written by a rotation", self.journal().display())
+        })?;
+        let next = read(&self.next())?.map(Credentials::parse).transpose();
+        let next = next.with_context(|| self.next().display().to_string())?;
+        let is_old = current.id.as_str() == journal.old;
+        match next {
+            Some(next) if is_old => Ok(Stage::Registered(journal, next)),
+            None if is_old => Ok(Stage::Begun(journal)),
+            Some(next) if current.id != next.id => bail!(
                 "{} has neither the replaced client's credentials nor its successor's: restore one of them ({} has the successor's)",
                 self.names(),
                 self.next().display()
             ),
-            (Some(journal), None) if current.id.as_str() == journal.old => {
-                Ok(Stage::Begun(journal))
-            }
-            (Some(journal), None) => Ok(Stage::Placed(journal)),
+            _ => Ok(Stage::Placed(journal)),
         }
     }
 
@@ -182,7 +217,7 @@ impl Files {
     /// # Errors
     /// The file that cannot.
     pub(super) fn try_out(&self) -> anyhow::Result<()> {
-        for path in self.each() {
+        for path in iter::once(&self.file).chain(&self.id_file) {
             // dropped at once
             replacement(path)?;
         }
@@ -197,14 +232,6 @@ impl Files {
         let json = serde_json::to_string_pretty(journal)?;
         let path = self.journal();
         put(begin(&path)?, &path, &format!("{json}\n"))
-    }
-
-    /// Starts the file for the successor's credentials, before there are any.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub(super) fn begin_next(&self) -> anyhow::Result<Pending> {
-        begin(&self.next())
     }
 
     /// Puts `next` in place of the current credentials, and keeps those beside it. One file changes
@@ -248,27 +275,6 @@ impl Files {
         gone(&self.old())?;
         gone(&self.journal())
     }
-
-    fn read_journal(&self) -> anyhow::Result<Option<Journal>> {
-        let path = self.journal();
-        let Some(text) = read(&path)? else {
-            return Ok(None);
-        };
-        let journal = serde_json::from_str(text.expose());
-        let what = || format!("{} was not written by a rotation", path.display());
-        journal.map(Some).with_context(what)
-    }
-
-    fn each(&self) -> impl Iterator<Item = &PathBuf> {
-        std::iter::once(&self.file).chain(&self.id_file)
-    }
-}
-
-fn stray(path: &Path) -> anyhow::Error {
-    anyhow::anyhow!(
-        "{} exists, but no rotation created it; move it away if it is no longer needed",
-        path.display()
-    )
 }
 
 fn required(path: &Path) -> anyhow::Result<Secret> {
@@ -330,7 +336,7 @@ mod tests {
     }
 
     fn keep_next(files: &Files) {
-        let pending = files.begin_next().unwrap();
+        let pending = begin(&files.next()).unwrap();
         put(pending, &files.next(), credentials("new").json.expose()).unwrap();
     }
 
@@ -407,5 +413,17 @@ mod tests {
         assert!(error.contains("another rotation"), "{error}");
         drop(held);
         files.lock().unwrap();
+    }
+
+    #[test]
+    fn credentials_are_never_printed() {
+        let shown = format!(
+            "{:?}",
+            Credentials::of("old", Secret::from("cAnArY".to_owned()))
+        );
+        assert!(!shown.contains("cAnArY"), "{shown}");
+        let wrong = Secret::from(r#"{"client_secret":"cAnArY""#.to_owned());
+        let error = format!("{:#}", Credentials::parse(wrong).unwrap_err());
+        assert!(!error.contains("cAnArY"), "{error}");
     }
 }

@@ -5,7 +5,6 @@
 //! reason. At any moment a working client's credentials are in place. A client is deleted only once
 //! nobody uses it. Nothing depends on whether an update (`PUT`) changes a secret.
 
-mod credentials;
 mod files;
 mod name;
 mod proof;
@@ -15,10 +14,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 
-use self::credentials::Credentials;
-use self::files::{Files, Journal, Stage};
+use self::files::{Credentials, Files, Journal, Stage};
 use super::authority::{Authority, Caller};
 use super::print;
+use super::session::settled;
 use super::site::{Site, SiteArgs};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::{interruption, new_file, probe, write_out};
@@ -221,33 +220,29 @@ impl Rotation<'_> {
             ))?;
             self.delete(id).await?;
         }
-        let pending = self.files.begin_next()?;
+        let path = self.files.next();
+        let pending = new_file::begin(&path)?;
         let by = self.by.authorization().await?;
         let new = NewClient {
             name: name.clone(),
             grant_types: old.grant_types,
             software_id: None,
         };
-        let registered = match self.site.api.register(&by, &new).await {
-            Ok(registered) => registered,
-            Err(error) if error.kind.may_have_succeeded() => {
-                return Err(error).context(format!(
-                    "the successor may or may not be registered; the next run finds it by its name, {}",
-                    clean(name)
-                ));
-            }
-            Err(error) => {
-                self.files.end()?;
-                return Err(error.into());
-            }
-        };
+        let called = self.site.api.register(&by, &new).await;
+        if matches!(&called, Err(error) if !error.kind.may_have_succeeded()) {
+            self.files.end()?;
+        }
+        let registered = settled(called, || {
+            format!(
+                "the successor may or may not be registered; the next run finds it by its name, {}",
+                clean(name)
+            )
+        })?;
         let id = &registered.registration.client_id;
-        let path = self.files.next();
-        let kept = match registered.credentials() {
-            Some(credentials) => new_file::put(pending, &path, credentials.expose()),
-            None => bail!("{id} was registered without a secret"),
-        };
-        if let Err(error) = kept {
+        let credentials = registered.credentials();
+        let credentials =
+            credentials.with_context(|| format!("{id} was registered without a secret"))?;
+        if let Err(error) = new_file::put(pending, &path, credentials.expose()) {
             // nobody can use the successor without its secret; if it remains, the next run finds it
             let left = match self.delete(id).await {
                 Ok(()) => format!("the successor {id} was deleted"),
@@ -284,7 +279,7 @@ impl Rotation<'_> {
             journal.old,
             self.files.old().display()
         ))?;
-        if self.files.is_pair() {
+        if self.files.id_file.is_some() {
             self.say("  note: two files cannot change at once; a single credentials_file would")?;
         }
         Ok(())

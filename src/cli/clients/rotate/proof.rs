@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use http::StatusCode;
 
-use super::credentials::Credentials;
+use super::files::Credentials;
 use crate::cli::own_token::OwnToken;
 use crate::cli::polling::poll;
 use crate::cli::probe;
