@@ -104,17 +104,6 @@ enum Command {
     Man(man::Args),
 }
 
-impl Command {
-    /// The default log level of this command, if it has one of its own.
-    fn log_level(&self) -> Option<&'static str> {
-        match self {
-            #[cfg(feature = "simulator")]
-            Command::Demo(_) => Some("error"),
-            _ => None,
-        }
-    }
-}
-
 /// A usage error; says what to type instead.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -147,7 +136,9 @@ pub fn main() -> ExitCode {
         Some(LogFormat::Json) => logging::Format::Json,
         None => logging::Format::default_for_stderr(),
     };
-    let level = cli.log_level.as_deref().or(cli.command.log_level());
+    // log lines would spoil the demo's screen
+    let own = (typed.subcommand_name() == Some("demo")).then_some("error");
+    let level = cli.log_level.as_deref().or(own);
     let log = match logging::init(level, format) {
         Ok(log) => log,
         Err(e) => {

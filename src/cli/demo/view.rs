@@ -96,12 +96,14 @@ pub(super) fn table(scene: &Scene, size: Size) -> Vec<String> {
 /// Both sides: their apps, as many as fit, and their sums.
 pub(super) fn sides(scene: &Scene, size: Size) -> Vec<String> {
     let width = (size.columns.saturating_sub(GAP) / 2).clamp(NARROWEST, NAME + STRIP + LOST);
-    let both = |part: &dyn Fn(&Side) -> String| {
-        let parts = scene.sides.each_ref().map(part);
-        parts.join(&" ".repeat(GAP))
-    };
-    let mut lines = vec![both(&|side| format!("{BOLD}{:width$}{PLAIN}", side.title))];
-    let all = scene.sides[0].apps.len();
+    let gap = " ".repeat(GAP);
+    let both = |part: &dyn Fn(&Side) -> String| scene.sides.each_ref().map(part).join(&gap);
+    let [own, proxied] = &scene.sides;
+    let mut lines = vec![format!(
+        "{BOLD}{:width$}{gap}{}{PLAIN}",
+        own.title, proxied.title
+    )];
+    let all = own.apps.len();
     let room = size.rows.saturating_sub(OTHERS).max(2);
     let shown = if all > room { room - 1 } else { all };
     lines.extend((0..shown).map(|nth| both(&|side| row(nth, &side.apps[nth], width))));
