@@ -11,10 +11,10 @@ use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 
 use super::source::ConfigFile;
-use super::{new_file, write_out};
+use super::{date, new_file, write_out};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::local_authority::{Authority, Created, Files, create};
+use crate::local_authority::{self, Authority, Files};
 
 /// An authority that expires within this time is renewed.
 const NEAR: Duration = Duration::from_secs(60 * 24 * 3600);
@@ -60,10 +60,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     match args.command {
         Command::Init(file) => init(&load(file)?, now),
-        Command::Show(file) => {
-            write_out(description(&load(file)?, now)?)?;
-            Ok(())
-        }
+        Command::Show(file) => write_out(description(&load(file)?, now)?),
         Command::Renew { force, file } => renew(&load(file)?, force, now),
     }
 }
@@ -73,7 +70,7 @@ fn init(config: &Config, now: SystemTime) -> anyhow::Result<()> {
     let exists = |path: &Path| path.symlink_metadata().is_ok();
     let (certificate, key) = (files.certificate.display(), files.key.display());
     let (one, other) = match (exists(&files.certificate), exists(&files.key)) {
-        (false, false) => return create_new(config, now),
+        (false, false) => return create(config, "created the local authority", now),
         (true, true) => {
             bail!("{certificate} exists: show it with `ca show`, or renew it with `ca renew`")
         }
@@ -85,48 +82,43 @@ fn init(config: &Config, now: SystemTime) -> anyhow::Result<()> {
     )
 }
 
-fn create_new(config: &Config, now: SystemTime) -> anyhow::Result<()> {
-    let files = &config.ca.files;
-    let created = create(&hosts(config)?, now)?;
-    if let Some(directory) = files.key.parent() {
-        // does nothing for an empty path
-        fs::create_dir_all(directory)
-            .with_context(|| format!("cannot create the directory {}", directory.display()))?;
-    }
-    write(files, &created)?;
-    report("created the local authority", config, now)
-}
-
 fn renew(config: &Config, force: bool, now: SystemTime) -> anyhow::Result<()> {
-    let files = &config.ca.files;
-    let before = read(files)?;
+    let before = read(&config.ca.files)?;
     let hosts = hosts(config)?;
     let mut certified = before.hosts().to_vec();
     certified.sort();
     let is_near = before.expires() <= now + NEAR;
     if certified == hosts && !is_near && !force {
-        let until = date(before.expires())?;
-        write_out(format!(
+        let until = date(before.expires());
+        return write_out(format!(
             "nothing to renew: it covers every instance's host and is valid until {until}\n"
-        ))?;
-        return Ok(());
+        ));
     }
-    write(files, &create(&hosts, now)?)?;
-    report(
-        "renewed the local authority: programs must now trust the new certificate",
-        config,
-        now,
-    )
+    let done = "renewed the local authority: programs must now trust the new certificate";
+    create(config, done, now)
+}
+
+/// Creates an authority in place of the old one, if any, and prints what was `done`.
+fn create(config: &Config, done: &str, now: SystemTime) -> anyhow::Result<()> {
+    let files = &config.ca.files;
+    let created = local_authority::create(&hosts(config)?, now)?;
+    if let Some(directory) = files.key.parent() {
+        // does nothing for an empty path
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create the directory {}", directory.display()))?;
+    }
+    put(&files.key, created.key.expose(), 0o600)?;
+    put(&files.certificate, &created.certificate, 0o644)?;
+    write_out(format!("{done}\n\n{}", description(config, now)?))
 }
 
 /// The hosts to certify.
 fn hosts(config: &Config) -> anyhow::Result<Vec<String>> {
     let hosts = config.certified_hosts();
-    if hosts.is_empty() {
-        bail!(
-            "no instance has an https:// url with a DNS name, so there is no host for the local authority to certify"
-        );
-    }
+    ensure!(
+        !hosts.is_empty(),
+        "no instance has an https:// url with a DNS name, so there is no host for the local authority to certify"
+    );
     Ok(hosts)
 }
 
@@ -145,11 +137,6 @@ fn read(files: &Files) -> anyhow::Result<Authority> {
     })
 }
 
-fn write(files: &Files, created: &Created) -> anyhow::Result<()> {
-    put(&files.key, created.key.expose(), 0o600)?;
-    put(&files.certificate, &created.certificate, 0o644)
-}
-
 /// Replaces a file atomically. A new file gets this `mode`; an existing one keeps its mode and
 /// owner.
 fn put(path: &Path, content: &str, mode: u32) -> anyhow::Result<()> {
@@ -159,17 +146,6 @@ fn put(path: &Path, content: &str, mode: u32) -> anyhow::Result<()> {
     new_file::put(new_file::begin(path)?, path, content)?;
     fs::set_permissions(path, Permissions::from_mode(mode))
         .with_context(|| format!("cannot set the mode of {}", path.display()))
-}
-
-/// Prints what was done, and the authority.
-fn report(done: &str, config: &Config, now: SystemTime) -> anyhow::Result<()> {
-    write_out(format!("{done}\n\n{}", description(config, now)?))?;
-    Ok(())
-}
-
-fn date(at: SystemTime) -> anyhow::Result<String> {
-    let at = jiff::Timestamp::try_from(at)?;
-    Ok(at.strftime("%Y-%m-%d").to_string())
 }
 
 /// Describes the authority, and how to make programs trust it.
@@ -182,7 +158,7 @@ fn description(config: &Config, now: SystemTime) -> anyhow::Result<String> {
     writeln!(text, "certificate: {path}")?;
     writeln!(text, "key: {}", files.key.display())?;
     writeln!(text, "SHA-256: {}", authority.fingerprint())?;
-    let (until, days) = (date(authority.expires())?, left.as_secs() / DAY);
+    let (until, days) = (date(authority.expires()), left.as_secs() / DAY);
     writeln!(text, "valid until: {until} ({days} days)")?;
     let hosts = authority.hosts().join(", ");
     writeln!(text, "hosts: {hosts}; no other, no IP address")?;

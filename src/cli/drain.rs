@@ -35,15 +35,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (admin, timeout) = (&args.proxy.address.admin, args.proxy.timeout);
     let deadline = args.proxy.deadline();
     let patience = timeout.max(INTERVAL);
-    admin
-        .call(Method::POST, "/drain", patience, 202, &[403])
-        .await?;
+    let accepted = admin.call(Method::POST, "/drain", patience, 202, &[403]);
+    accepted.await?;
     let look = async |left| {
         Ok(match is_gone(admin, left).await {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(format!(
                 "the proxy at {} is still draining after {}; it continues until its server.drain is over",
-                admin.address(),
+                admin.address,
                 humantime::format_duration(timeout)
             )),
         })

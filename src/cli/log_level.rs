@@ -28,8 +28,7 @@ pub struct Args {
 /// If nothing answers, or if the proxy refuses.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let level = level(&args.address.admin, args.level.as_deref()).await?;
-    write_out(format!("{level}\n"))?;
-    Ok(())
+    write_out(format!("{level}\n"))
 }
 
 async fn level(admin: &AdminClient, wanted: Option<&str>) -> anyhow::Result<String> {

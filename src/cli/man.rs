@@ -7,7 +7,7 @@ use super::Usage;
 /// To read one: collibra-auth-proxy man clients rotate | man -l -
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The command that it is of [default: the program itself]
+    /// The command to describe [default: the program itself]
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
 }
@@ -30,6 +30,5 @@ pub fn run(args: &Args, command: clap::Command) -> anyhow::Result<()> {
     let page = page.name(title).bin_name(name).version(version);
     let mut roff = Vec::new();
     clap_mangen::Man::new(page).render(&mut roff)?;
-    super::write_out(roff)?;
-    Ok(())
+    super::write_out(roff)
 }

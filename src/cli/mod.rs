@@ -5,10 +5,11 @@ use std::ffi::OsStr;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::builder::Resettable;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
@@ -41,7 +42,7 @@ mod status_table;
 mod successor;
 mod table;
 mod terminal;
-pub mod wait;
+mod wait;
 
 /// The exit status for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
@@ -76,7 +77,7 @@ struct Cli {
         value_enum,
         env = "COLLIBRA_AUTH_PROXY_LOG_FORMAT"
     )]
-    log_format: Option<LogFormat>,
+    log_format: Option<logging::Format>,
 }
 
 #[derive(Subcommand)]
@@ -96,7 +97,7 @@ enum Command {
     /// Show a running proxy's clients, tokens and pools
     Status(status::Args),
     /// Wait until a running proxy is ready
-    Wait(wait::Args),
+    Wait(polling::PollArgs),
     Renew(renew::Args),
     LogLevel(log_level::Args),
     Drain(drain::Args),
@@ -114,14 +115,6 @@ struct Usage(String);
 #[error("exit status {0}")]
 struct Exit(u8);
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// Lines for people
-    Text,
-    /// One JSON object a line
-    Json,
-}
-
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -129,13 +122,10 @@ pub fn main() -> ExitCode {
     let left_open = process::close();
     let typed = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|e| e.exit());
-    // what speaks TLS without being told by which library takes this one; it is set only here
+    // for libraries that speak TLS with the process's default cryptography
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let format = match cli.log_format {
-        Some(LogFormat::Text) => logging::Format::Text,
-        Some(LogFormat::Json) => logging::Format::Json,
-        None => logging::Format::default_for_stderr(),
-    };
+    let format = cli.log_format;
+    let format = format.unwrap_or_else(logging::Format::default_for_stderr);
     // log lines would spoil the demo's screen
     let own = (typed.subcommand_name() == Some("demo")).then_some("error");
     let level = cli.log_level.as_deref().or(own);
@@ -193,9 +183,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 /// Runs `command` on a runtime with a thread for each core.
 fn on_a_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().build()?;
     let done = runtime.block_on(command);
     // a thread that waits for a name server or a terminal may never return
     runtime.shutdown_background();
@@ -214,16 +203,22 @@ fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Prints to standard output. Returns whether its reader is still there: `head` closes the pipe
-/// early, which is no failure.
-fn write_out(text: impl AsRef<[u8]>) -> anyhow::Result<bool> {
+/// Prints to standard output.
+///
+/// # Errors
+/// [`Exit`] with success if the reader has closed the pipe, as `head` does; else the system's.
+fn write_out(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        written => written
-            .map(|()| true)
-            .context("cannot write to standard output"),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit(0).into()),
+        written => written.context("cannot write to standard output"),
     }
+}
+
+/// Formats the day of a moment.
+fn date(at: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%d").to_string()
 }
 
 #[cfg(test)]

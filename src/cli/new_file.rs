@@ -1,6 +1,5 @@
 //! Files that a command writes: each is complete, or stays as it was.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,15 +41,13 @@ pub(super) fn replacement(path: &Path) -> anyhow::Result<Pending> {
 /// # Errors
 /// If it cannot be written.
 pub(super) fn put(pending: Pending, path: &Path, content: &str) -> anyhow::Result<()> {
-    let put = pending.put(content.as_bytes());
-    put.with_context(|| format!("{} cannot be written", path.display()))?;
-    Ok(())
+    let put = pending.put(content.as_bytes()).map(drop);
+    put.with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Appends `.` and `ending` to `path`.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name: OsString = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    PathBuf::from(name)
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{ending}"));
+    name.into()
 }

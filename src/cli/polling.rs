@@ -23,7 +23,7 @@ pub(super) struct PollArgs {
 }
 
 impl PollArgs {
-    /// When the timeout ends that starts now.
+    /// The end of the timeout, which starts now.
     pub(super) fn deadline(&self) -> Instant {
         SystemClock.now() + self.timeout
     }

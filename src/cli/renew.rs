@@ -34,8 +34,7 @@ pub struct Args {
 /// # Errors
 /// If nothing answers, if the proxy refuses, if the request fails, or if no token came in time.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    write_out(renew(&args.proxy, &args.client).await?)?;
-    Ok(())
+    write_out(renew(&args.proxy, &args.client).await?)
 }
 
 async fn renew(proxy: &PollArgs, client: &str) -> anyhow::Result<String> {
@@ -57,8 +56,9 @@ async fn renew(proxy: &PollArgs, client: &str) -> anyhow::Result<String> {
             let said = format!("{client}: token {generation}, good for {left}\n");
             return Ok(ControlFlow::Break(said));
         }
-        let failed = |failure: &FailureReport| is_new(failure, before.as_ref());
-        if let Some(failure) = now.failure.filter(failed) {
+        let key = |failure: &FailureReport| (failure.at, failure.in_a_row);
+        let is_new = |failure: &FailureReport| before.as_ref().map(key) != Some(key(failure));
+        if let Some(failure) = now.failure.filter(is_new) {
             bail!("the token request failed: {}", failure.message);
         }
         let next = match (now.next.kind, now.next.in_seconds) {
@@ -79,11 +79,6 @@ async fn look(admin: &AdminClient, client: &str) -> anyhow::Result<Option<Client
     let (_, report) = report(admin).await?;
     let mut clients = report.clients.into_iter();
     Ok(clients.find(|one| one.name == client))
-}
-
-/// Returns whether a failure came after `before`.
-fn is_new(failure: &FailureReport, before: Option<&FailureReport>) -> bool {
-    before.is_none_or(|before| (failure.at, failure.in_a_row) != (before.at, before.in_a_row))
 }
 
 #[cfg(test)]

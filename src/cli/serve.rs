@@ -1,23 +1,21 @@
 //! `serve`: runs the proxy.
 
-use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures_util::future::OptionFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
-use super::Exit;
-use super::loops::Names;
 use super::source::{Source, environment};
 use super::successor::{Program, Successor, start_successor};
+use super::{Exit, loops};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
 use crate::config::{Config, Fault, Faults, reload};
@@ -39,11 +37,11 @@ pub struct Args {
     #[command(flatten)]
     source: Source,
 
-    /// Take the place of the process at standard input, which starts this one so on SIGUSR2.
+    /// Take over from the process at standard input, which starts this one on SIGUSR2.
     #[arg(long, hide = true)]
     take_over: bool,
 
-    /// Start the process that is to take the place of the one at standard input.
+    /// Start the process that takes over from the one at standard input.
     #[arg(long, hide = true)]
     start_successor: bool,
 }
@@ -56,14 +54,13 @@ pub struct Args {
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.
 pub fn run(args: Args) -> anyhow::Result<()> {
     if args.start_successor {
-        return Err(Exit(start_successor()?).into());
+        bail!(Exit(start_successor()?));
     }
     let config = args.source.load()?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let open_files = process::raise_open_files();
-    warn_of_few_files(&config, open_files);
+    warn_of_few_files(&config);
     let predecessor = args.take_over.then(Channel::of_predecessor).transpose()?;
     let incoming = match &predecessor {
         Some(channel) => channel.take_over(),
@@ -79,8 +76,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         runtime.worker_threads(config.server.threads);
     }
     let serving = async {
-        let signals = Signals::kept()?;
-        let reloader = Reloader::of(args.source, &config, open_files);
+        // later ones are queued, even while the server starts
+        let signals = Signals {
+            end: end_signals()?,
+            hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        };
+        let reloader = Reloader {
+            source: args.source,
+            files: config.files.clone(),
+            said: config.warnings.clone(),
+        };
         let running = server::start(config, Arc::new(SystemClock), incoming).await?;
         if let Some(predecessor) = predecessor {
             tokio::task::spawn_blocking(move || predecessor.serves()).await??;
@@ -95,9 +101,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     served
 }
 
-/// Warns if the limit of open files is too low for the listeners of `config`: a connection takes
-/// one, and its call to the instance another.
-fn warn_of_few_files(config: &Config, open_files: u64) {
+/// Raises the limit of open files, and warns if it is too low for the listeners of `config`: a
+/// connection takes one, and its call to the instance another.
+fn warn_of_few_files(config: &Config) {
+    let open_files = process::raise_open_files();
     let wanted = connections(config).saturating_mul(2);
     if open_files < wanted {
         warn!(
@@ -122,24 +129,12 @@ struct Signals {
     upgrade: Signal,
 }
 
-impl Signals {
-    /// Registers the signals. Later ones are queued, even while the server starts.
-    fn kept() -> io::Result<Signals> {
-        Ok(Signals {
-            end: end_signals()?,
-            hangup: signal(SignalKind::hangup())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-        })
-    }
-}
-
 /// Handles the signals that end the process on a separate thread and runtime, so that a second
 /// signal ends it even if every other thread is busy or stuck. Returns their names as they arrive;
 /// the channel is never closed.
 fn end_signals() -> io::Result<UnboundedReceiver<&'static str>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build()?;
     let (mut terminate, mut interrupt) = {
         let _within = runtime.enter();
         (
@@ -185,7 +180,7 @@ async fn serve(
     // on a worker thread: the watchdog is notified only while the runtime works
     tokio::spawn(manager.clone().keep_watchdog_quiet());
     manager.ready(&serving(&running));
-    Names::of(running.config(), running.listeners()).report();
+    loops::report(&running);
     let program = Program::of_this_process();
     let mut successor: Option<Successor> = None;
     let mut reading: Option<JoinHandle<Read>> = None;
@@ -210,7 +205,7 @@ async fn serve(
             Some(read) = OptionFuture::from(reading.as_mut()) => {
                 reading = None;
                 let status = if reloader.take_over(read, &mut running) {
-                    Names::of(running.config(), running.listeners()).report();
+                    loops::report(&running);
                     serving(&running)
                 } else {
                     format!("{REFUSED}; {}", serving(&running))
@@ -258,7 +253,7 @@ async fn serve(
         cut = ending => cut,
         Some(_) = signals.end.recv() => {
             warn!("a second signal: stopped at once");
-            return Err(Exit(1).into());
+            bail!(Exit(1));
         }
     };
     if cut > 0 {
@@ -273,15 +268,17 @@ async fn serve(
 
 /// Starts a successor.
 fn succeed(program: &Program, running: &Running) -> Option<Successor> {
-    let started = running
-        .handoff()
-        .and_then(|handoff| program.succeed(handoff))
-        .inspect_err(|error| {
-            error!("cannot start a successor, so this process continues: {error}")
-        });
-    let successor = started.ok()?;
-    info!(process = successor.id(), "SIGUSR2: a successor starts");
-    Some(successor)
+    let handoff = running.handoff();
+    match handoff.and_then(|handoff| program.succeed(handoff)) {
+        Ok(successor) => {
+            info!(process = successor.id, "SIGUSR2: a successor starts");
+            Some(successor)
+        }
+        Err(error) => {
+            error!("cannot start a successor, so this process continues: {error}");
+            None
+        }
+    }
 }
 
 /// A configuration that was read again.
@@ -299,20 +296,9 @@ struct Reloader {
     files: Files,
     /// The faults and warnings that were reported and still hold.
     said: Vec<Fault>,
-    /// The limit of open files.
-    open_files: u64,
 }
 
 impl Reloader {
-    fn of(source: Source, config: &Config, open_files: u64) -> Reloader {
-        Reloader {
-            source,
-            files: config.files.clone(),
-            said: config.warnings.clone(),
-            open_files,
-        }
-    }
-
     /// Reads the configuration on a separate thread, so that a file that hangs does not delay
     /// signals.
     fn read(&self, running: &Running) -> JoinHandle<Read> {
@@ -344,7 +330,7 @@ impl Reloader {
                 self.files = config.files.clone();
                 self.say(&config.warnings, |warning| warn!("{warning}"));
                 if connections(&config) != connections(running.config()) {
-                    warn_of_few_files(&config, self.open_files);
+                    warn_of_few_files(&config);
                 }
                 return take_over(running, config, Running::reload);
             }
@@ -366,8 +352,7 @@ impl Reloader {
 
     /// Logs the messages that have not been logged before.
     fn say(&mut self, faults: &[Fault], report: impl Fn(&Fault)) {
-        let said: HashSet<&Fault> = self.said.iter().collect();
-        for fault in faults.iter().filter(|fault| !said.contains(fault)) {
+        for fault in faults.iter().filter(|fault| !self.said.contains(fault)) {
             report(fault);
         }
         self.said = faults.to_vec();

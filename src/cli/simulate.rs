@@ -10,7 +10,7 @@ use humantime::format_duration;
 use super::{interruption, write_out};
 use crate::simulator::{self, Config, DEMO_CLIENT_ID, TlsFiles};
 
-/// Run a simulated Collibra: a token endpoint with a small pool, and an API that wants tokens.
+/// Run a simulated Collibra: a token endpoint with a small pool, and an API that requires tokens.
 #[derive(clap::Args)]
 pub struct Args {
     /// Address to listen on
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
-    /// A client that may ask for tokens; may be given several times
+    /// A client that may request tokens; repeatable
     ///
     /// Client ids contain colons, so this is split at the last colon, and the secret cannot contain
     /// one. Without this option there is one well-known client: its id is
@@ -48,7 +48,7 @@ pub struct Args {
 
     /// Simulated seconds a second: divides every duration
     ///
-    /// The lifetime divided by this must be at least one second, and is told to clients in whole
+    /// The lifetime divided by this must be at least one second. Responses state it in whole
     /// seconds, rounded down.
     #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
     speed: f64,
@@ -65,7 +65,7 @@ pub struct Args {
 /// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// When the address, the files or the numbers cannot be used.
+/// If the address, the files or the numbers cannot be used.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let interruption = interruption()?;
     let mut config = Config {
@@ -83,9 +83,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if !args.clients.is_empty() {
         config.clients = args.clients;
     }
-    let simulator = simulator::start(config.clone())
-        .await
-        .context("the simulator cannot start")?;
+    let started = simulator::start(config.clone()).await;
+    let simulator = started.context("the simulator cannot start")?;
     write_out(introduction(&config, simulator.address()))?;
     interruption.await;
     simulator.shutdown().await;

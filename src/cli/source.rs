@@ -27,8 +27,8 @@ pub struct Source {
 impl ConfigFile {
     /// The path: that of `--config`, or else that in the variable.
     fn path(&self, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-        let named = || env(config::FILE_VARIABLE).filter(|path| !path.is_empty());
-        self.config.clone().or_else(|| named().map(PathBuf::from))
+        let named = || env(config::FILE_VARIABLE).map(PathBuf::from);
+        self.config.clone().or_else(named)
     }
 
     /// Reads the configuration.

@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use super::admin_client::{AdminAddress, AdminClient, TIMEOUT};
 use super::status_table::{render, screen};
-use super::terminal::{Screen, Wish, width};
+use super::terminal::{Screen, width};
 use super::write_out;
 use crate::admin::report::StatusReport;
 
@@ -43,10 +43,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.watch && !args.json && io::stdout().is_terminal() {
         return watch(admin).await;
     }
-    let mut before = "";
-    while write_out(format!("{before}{}", look(admin, args.json).await?))? && args.watch {
-        before = if args.json { "" } else { "\n" };
+    write_out(look(admin, args.json).await?)?;
+    while args.watch {
         tokio::time::sleep(INTERVAL).await;
+        let before = if args.json { "" } else { "\n" };
+        write_out(format!("{before}{}", look(admin, args.json).await?))?;
     }
     Ok(())
 }
@@ -70,9 +71,8 @@ async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
             report(admin).await
         };
         tokio::select! {
-            wish = terminal.wish() => match wish.context(lost)? {
-                Wish::Quit => return Ok(()),
-                Wish::Redraw => {}
+            quits = terminal.quits() => if quits.context(lost)? {
+                return Ok(());
             },
             looked = next => match looked {
                 Ok((_, report)) => (seen, notice) = (report, None),
@@ -85,11 +85,10 @@ async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
 /// Formats one status as requested, with a line break at its end.
 async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
     let (text, report) = report(admin).await?;
-    if json {
-        Ok(format!("{}\n", text.trim_end()))
-    } else {
-        Ok(render(&report, width()))
-    }
+    Ok(match json {
+        true => format!("{}\n", text.trim_end()),
+        false => render(&report, width()),
+    })
 }
 
 /// The status as received and parsed.

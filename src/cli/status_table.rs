@@ -50,7 +50,7 @@ pub(super) fn render(report: &StatusReport, width: Option<usize>) -> String {
     let mut parts = vec![vec![fitted(&title(report), width)]];
     let clients = report.clients.iter().map(|it| client(it, report));
     parts.push(table(&CLIENTS, clients, width));
-    parts.extend(problems(report).map(|problem| wrap(&problem, width)));
+    parts.extend(problems(report).iter().map(|it| wrap(it, width)));
     let apps = report.apps.iter().map(|it| app(it, report));
     parts.push(table(&APPS, apps, width));
     let listeners = report.listeners.iter().map(listener);
@@ -89,8 +89,8 @@ pub(super) fn screen(report: &StatusReport, notice: Option<&str>, size: Size) ->
     let clients = clients.into_iter().map(|it| client(it, report));
     let clients_left = add(&mut lines, table(&CLIENTS, clients, width));
     let told = (room(&lines) / 4).max(1);
-    let problems = problems(report).flat_map(|problem| wrap(&problem, width));
-    lines.extend(problems.take(told));
+    let problems = problems(report);
+    lines.extend(problems.iter().flat_map(|it| wrap(it, width)).take(told));
 
     let mut apps: Vec<&AppReport> = report.apps.iter().collect();
     apps.sort_by(|a, b| {
@@ -131,59 +131,54 @@ fn table<const N: usize>(
 }
 
 fn title(report: &StatusReport) -> String {
-    let state = if report.draining {
-        "draining"
-    } else if report.ready {
-        "ready"
-    } else {
-        "not ready"
+    let state = match (report.draining, report.ready) {
+        (true, _) => "draining",
+        (false, true) => "ready",
+        (false, false) => "not ready",
     };
     let up = duration(report.uptime_seconds);
     format!("collibra-auth-proxy {}, up {up}: {state}", report.version)
 }
 
 /// The current problems, one sentence each.
-fn problems(report: &StatusReport) -> impl Iterator<Item = String> {
-    let failures = report.clients.iter().filter_map(|client| {
-        let failure = client.failure.as_ref()?;
-        let ago = duration(failure.seconds_ago);
-        let name = &client.name;
-        let message = &failure.message;
-        Some(format!("{name}, token request failed {ago} ago: {message}"))
-    });
-    let refused = report.refused_configuration.iter().flat_map(|refused| {
+fn problems(report: &StatusReport) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(refused) = &report.refused_configuration {
         let ago = duration(refused.seconds_ago);
-        let title = format!("configuration refused for {ago}, the one before stays in force:");
-        let faults = refused.faults.iter().cloned();
-        std::iter::once(title).chain(faults)
-    });
-    let outages = report.clients.iter().filter_map(|client| {
-        let api = client.api.as_ref()?;
-        let lasting = duration(api.failing_seconds?);
+        problems.push(format!(
+            "configuration refused for {ago}, the one before stays in force:"
+        ));
+        problems.extend(refused.faults.iter().cloned());
+    }
+    for client in &report.clients {
         let (name, instance) = (&client.name, &client.instance);
-        let last = api.last_failure.as_ref();
-        let last = last.map_or("", |last| &*last.message);
-        let share = api.failed_share().unwrap_or_else(|| "none".to_owned());
-        Some(format!(
-            "{name}: calls of {instance} have been failing for {lasting}, {share} failed in 5 minutes: {last}"
-        ))
-    });
-    let stores = report.clients.iter().filter_map(|client| {
-        let problem = client.store.as_ref()?.problem.as_deref()?;
-        let name = &client.name;
-        Some(format!("{name} goes on without its store: {problem}"))
-    });
-    let certificates = report.certificates.iter().filter_map(|certificate| {
+        if let Some(failure) = &client.failure {
+            let (ago, message) = (duration(failure.seconds_ago), &failure.message);
+            problems.push(format!("{name}, token request failed {ago} ago: {message}"));
+        }
+        if let Some(api) = &client.api
+            && let Some(seconds) = api.failing_seconds
+        {
+            let lasting = duration(seconds);
+            let share = api.failed_share().unwrap_or_else(|| "none".to_owned());
+            let last = api.last_failure.as_ref().map_or("", |last| &last.message);
+            problems.push(format!(
+                "{name}: calls of {instance} have been failing for {lasting}, {share} failed in 5 minutes: {last}"
+            ));
+        }
+        if let Some(problem) = client.store.as_ref().and_then(|it| it.problem.as_ref()) {
+            problems.push(format!("{name} goes on without its store: {problem}"));
+        }
+    }
+    for certificate in report.certificates.iter().filter(|it| it.days_left < SOON) {
         let (kind, name) = (&certificate.kind, &certificate.name);
         let when = match certificate.days_left {
-            days if days < 0 => "has expired".to_owned(),
-            days if days < SOON => format!("expires in {days} days"),
-            _ => return None,
+            ..0 => "has expired".to_owned(),
+            days => format!("expires in {days} days"),
         };
-        Some(format!("the certificate of {kind} {name} {when}"))
-    });
-    let tokens = failures.chain(outages).chain(stores);
-    refused.chain(tokens).chain(certificates)
+        problems.push(format!("the certificate of {kind} {name} {when}"));
+    }
+    problems
 }
 
 fn is_well(client: &ClientReport) -> bool {

@@ -39,7 +39,8 @@ pub(super) struct Program {
 /// A process that was started to take this one's place and does not serve yet.
 #[derive(Debug)]
 pub(super) struct Successor {
-    id: u32,
+    /// Its process's id.
+    pub(super) id: u32,
     outcome: JoinHandle<io::Result<Channel>>,
 }
 
@@ -107,11 +108,8 @@ pub(super) fn start_successor() -> io::Result<u8> {
     if channel.started(successor.id()).is_err() {
         successor.kill()?;
     }
-    let status = successor.wait()?;
-    Ok(status
-        .code()
-        .and_then(|code| code.try_into().ok())
-        .unwrap_or(1))
+    let code = successor.wait()?.code();
+    Ok(code.and_then(|code| code.try_into().ok()).unwrap_or(1))
 }
 
 fn hand_off(
@@ -130,10 +128,8 @@ fn hand_off(
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
             signal(successor, Signal::KILL);
             between.wait()?;
-            let seconds = PATIENCE.as_secs();
-            Err(io::Error::other(format!(
-                "it does not serve after {seconds} s"
-            )))
+            let late = format!("it does not serve after {PATIENCE:?}");
+            Err(io::Error::other(late))
         }
         // it closed its end, and has logged why
         Err(_) => Err(ended(&mut between)?),
@@ -154,11 +150,6 @@ fn signal(process: u32, signal: Signal) {
 }
 
 impl Successor {
-    /// Its process's id.
-    pub(super) fn id(&self) -> u32 {
-        self.id
-    }
-
     /// Waits until it serves. Returns its process's id too.
     ///
     /// # Errors

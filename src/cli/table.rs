@@ -106,14 +106,6 @@ fn shorten<const N: usize>(columns: &[Column; N], widths: &mut [Option<usize>; N
     }
 }
 
-/// Returns a complete table, one row per line.
-pub(super) fn table<const N: usize>(
-    heads: &[&'static str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> String {
-    text(&fit(&heads.map(Column::new), rows, None))
-}
-
 /// Joins lines, each with its line break.
 pub(super) fn text(lines: &[String]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
@@ -147,17 +139,15 @@ pub(super) fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
     let Some(width) = width else {
         return vec![text.to_owned()];
     };
-    let mut lines = vec![String::new()];
+    let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is a first");
-        let is_empty = line.trim().is_empty();
-        if !is_empty && line.width() + 1 + word.width() > width {
-            lines.push(format!("{INDENT}{word}"));
-        } else {
-            if !is_empty {
+        match lines.last_mut() {
+            None => lines.push(word.to_owned()),
+            Some(line) if line.width() + 1 + word.width() <= width => {
                 line.push(' ');
+                line.push_str(word);
             }
-            line.push_str(word);
+            Some(_) => lines.push(format!("{INDENT}{word}")),
         }
     }
     lines.iter().map(|line| cut(line, width)).collect()

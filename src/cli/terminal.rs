@@ -7,7 +7,7 @@ use std::thread;
 
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// The size if the terminal does not report one: a VT100's.
@@ -29,6 +29,10 @@ const HOME: &str = "\x1b[H";
 /// Clears the rest of the line, and of the screen (ECMA-48, EL and ED).
 const REST_OF_LINE: &str = "\x1b[K";
 const REST_OF_SCREEN: &str = "\x1b[J";
+
+/// The keys to quit and to redraw: `q` and Ctrl-L.
+const QUIT: u8 = b'q';
+const REDRAW: u8 = 0x0c;
 
 /// The size of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,20 +68,8 @@ fn own_size() -> Option<Size> {
 pub(super) struct Screen {
     /// The terminal's previous input mode; none if standard input is no terminal.
     before: Option<Termios>,
+    /// The keys that were pressed, and for each signal the key with the same meaning.
     keys: UnboundedReceiver<u8>,
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hangup: unix::Signal,
-    resized: unix::Signal,
-}
-
-/// An event for a command that uses the screen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// The command should end.
-    Quit,
-    /// Redraw: the size changed, or another program used the screen.
-    Redraw,
 }
 
 impl Screen {
@@ -86,12 +78,21 @@ impl Screen {
     /// # Errors
     /// The terminal's error.
     pub(super) fn enter() -> io::Result<Screen> {
-        let before = io::stdin()
-            .is_terminal()
-            .then(|| tcgetattr(io::stdin()))
-            .transpose()?;
+        let has_keys = io::stdin().is_terminal();
+        let before = has_keys.then(|| tcgetattr(io::stdin())).transpose()?;
         let (pressed, keys) = unbounded_channel();
-        if before.is_some() {
+        for (kind, key) in [
+            (SignalKind::interrupt(), QUIT),
+            (SignalKind::terminate(), QUIT),
+            (SignalKind::hangup(), QUIT),
+            (SignalKind::window_change(), REDRAW),
+        ] {
+            let (mut signals, pressed) = (signal(kind)?, pressed.clone());
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() && pressed.send(key).is_ok() {}
+            });
+        }
+        if has_keys {
             // it ends with the process, because a read cannot be interrupted
             thread::spawn(move || {
                 let keys = io::stdin().lock().bytes();
@@ -99,14 +100,7 @@ impl Screen {
                     .all(|key| pressed.send(key).is_ok())
             });
         }
-        let mut screen = Screen {
-            before,
-            keys,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            resized: signal(SignalKind::window_change())?,
-        };
+        let mut screen = Screen { before, keys };
         screen.take()?;
         Ok(screen)
     }
@@ -129,32 +123,26 @@ impl Screen {
         write(&format!("{HOME}{lines}{REST_OF_SCREEN}{last}"))
     }
 
-    /// Waits for the next event.
-    pub(super) async fn wish(&mut self) -> io::Result<Wish> {
-        loop {
-            let key = tokio::select! {
-                Some(key) = self.keys.recv() => key,
-                _ = self.interrupt.recv() => return Ok(Wish::Quit),
-                _ = self.terminate.recv() => return Ok(Wish::Quit),
-                _ = self.hangup.recv() => return Ok(Wish::Quit),
-                _ = self.resized.recv() => return Ok(Wish::Redraw),
-            };
+    /// Waits for the next event. Returns whether the command should end; if not, it should redraw,
+    /// because the size changed or another program used the screen.
+    pub(super) async fn quits(&mut self) -> io::Result<bool> {
+        while let Some(key) = self.keys.recv().await {
             match key {
                 // Ctrl-C and Ctrl-D
-                b'q' | b'Q' | 0x03 | 0x04 => return Ok(Wish::Quit),
-                // Ctrl-L
-                0x0c => return Ok(Wish::Redraw),
+                QUIT | b'Q' | 0x03 | 0x04 => break,
+                REDRAW => return Ok(false),
                 // Ctrl-Z
                 0x1a => {
                     self.give_back()?;
                     // continues when the shell resumes it
                     kill_process(getpid(), Signal::TSTP)?;
                     self.take()?;
-                    return Ok(Wish::Redraw);
+                    return Ok(false);
                 }
                 _ => {}
             }
         }
+        Ok(true)
     }
 
     fn take(&mut self) -> io::Result<()> {

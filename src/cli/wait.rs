@@ -6,25 +6,18 @@ use reqwest::Method;
 
 use super::polling::{INTERVAL, PollArgs, poll};
 
-/// Wait until a running proxy is ready: until every client holds a usable token
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    proxy: PollArgs,
-}
-
 /// Polls until the proxy is ready, at least once. Prints nothing if it is ready in time.
 ///
 /// # Errors
 /// If it is not; the message says what was seen last.
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    let admin = &args.proxy.address.admin;
-    let timeout = humantime::format_duration(args.proxy.timeout);
+pub(super) async fn run(proxy: PollArgs) -> anyhow::Result<()> {
+    let admin = &proxy.address.admin;
+    let timeout = humantime::format_duration(proxy.timeout);
     let look = async |left| {
         let seen = match admin.ask(Method::GET, "/readyz?verbose", left).await {
             Ok(answer) if answer.status == 200 => return Ok(ControlFlow::Break(())),
             Ok(answer) if answer.status == 503 => {
-                format!("{} says\n{}", admin.address(), answer.text.trim_end())
+                format!("{} says\n{}", admin.address, answer.text.trim_end())
             }
             Ok(answer) => admin.unexpected(answer.status, "/readyz"),
             Err(error) => error.to_string(),
@@ -33,7 +26,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             "not ready after {timeout}: {seen}"
         )))
     };
-    poll(args.proxy.deadline(), INTERVAL, look).await
+    poll(proxy.deadline(), INTERVAL, look).await
 }
 
 #[cfg(test)]
@@ -50,8 +43,8 @@ mod tests {
 
     async fn waited(admin: AdminClient, timeout: Duration) -> Result<(), String> {
         let address = AdminAddress { admin };
-        let proxy = PollArgs { address, timeout };
-        run(Args { proxy }).await.map_err(|error| error.to_string())
+        let waited = run(PollArgs { address, timeout }).await;
+        waited.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -76,7 +69,7 @@ mod tests {
         let admin = answering(vec![says(503, "dev: has no token yet\n")]).await;
         let expected = format!(
             "not ready after 0s: {} says\ndev: has no token yet",
-            admin.address()
+            admin.address
         );
         assert_eq!(waited(admin, Duration::ZERO).await, Err(expected));
 

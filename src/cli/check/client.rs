@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::live::{Found, milliseconds, step};
 use crate::cli::probe;
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::Client;
 use crate::oauth::client::TokenClient;
 use crate::secret::Secret;
@@ -36,7 +36,6 @@ pub(super) struct Trial<'a> {
     pub(super) store: &'a store::Config,
     /// The path that is called.
     pub(super) probe: &'a str,
-    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Trial<'_> {
@@ -69,8 +68,7 @@ impl Trial<'_> {
             Some(kept) => Ok(kept),
             None => self.ask(record.as_ref()).await,
         };
-        let token = step(out, "token", found)?;
-        let Some((token, cost)) = token else {
+        let Some((token, cost)) = step(out, "token", found)? else {
             return Ok(false);
         };
         writeln!(out, "  pool: {}", self.pool(record.as_ref(), cost))?;
@@ -87,11 +85,11 @@ impl Trial<'_> {
             id: &client.oauth.client_id,
             secret: &client.oauth.client_secret,
         };
-        let store = store::build(self.store, kept, Arc::clone(&self.clock))?;
-        let began = self.clock.now();
+        let store = store::build(self.store, kept, Arc::new(SystemClock))?;
+        let began = SystemClock.now();
         let read = timeout(STORE_TIMEOUT, store.read()).await;
         let read = read.context("it does not answer")??;
-        let spent = milliseconds(self.clock.now().since(began));
+        let spent = milliseconds(SystemClock.now().since(began));
         let held = match &read {
             Some(record) if record.token.is_some() => format!("token {}", record.generation),
             Some(_) => "a pool and no token that opens with this secret".to_owned(),
@@ -104,16 +102,16 @@ impl Trial<'_> {
     /// Returns the stored token, with a note that it cost nothing, if it lives long enough.
     fn kept(&self, record: Option<&Record>) -> Option<((Secret, u32), String)> {
         let token = record?.token.as_ref()?;
-        let left = (token.asked + token.lifetime).duration_since(self.clock.wall());
+        let left = (token.asked + token.lifetime).duration_since(SystemClock.wall());
         let left = left.ok().filter(|left| *left >= MARGIN)?;
         let left = format_duration(Duration::from_secs(left.as_secs()));
-        let said = format!("that of the store is good for {left}: none was taken",);
+        let said = format!("that of the store is good for {left}: none was taken");
         Some(((token.access_token.clone(), 0), said))
     }
 
     /// Requests one token out of the pool. The token itself is never printed.
     async fn ask(&self, record: Option<&Record>) -> Found<(Secret, u32)> {
-        let began = self.clock.now();
+        let began = SystemClock.now();
         let ready = record.map(|record| self.budget(record).ready_at().since(began));
         if let Some(wait) = ready.filter(|wait| !wait.is_zero()) {
             let wait = format_duration(Duration::from_secs(wait.as_secs() + 1));
@@ -121,9 +119,9 @@ impl Trial<'_> {
                 "the pool is empty for another {wait}, as counted in the store: no token was requested; retry then"
             );
         }
-        let client = TokenClient::new(&self.client.oauth, None, Arc::clone(&self.clock))?;
+        let client = TokenClient::new(&self.client.oauth, None, Arc::new(SystemClock))?;
         let grant = client.request_token().await.map_err(refused)?;
-        let spent = milliseconds(self.clock.now().since(began));
+        let spent = milliseconds(SystemClock.now().since(began));
         let life = format_duration(grant.expires_in);
         let said = format!("one came in {spent} and lives {life}");
         Ok(((grant.access_token, 1), said))
@@ -134,7 +132,7 @@ impl Trial<'_> {
         let capacity = self.client.schedule.pool.capacity;
         match record {
             Some(record) => {
-                let left = self.budget(record).available(self.clock.now());
+                let left = self.budget(record).available(SystemClock.now());
                 let left = (left - f64::from(cost)).max(0.0);
                 format!("{left:.1} of {capacity} left, as counted in the store")
             }
@@ -150,7 +148,7 @@ impl Trial<'_> {
             full_at,
             not_before,
         } = record.pool;
-        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let (now, wall) = (SystemClock.now(), SystemClock.wall());
         let moment = |at: SystemTime| now + at.duration_since(wall).unwrap_or_default();
         let mut budget = Budget::full(self.client.schedule.pool);
         budget.restore(moment(full_at), moment(not_before), now);
@@ -159,9 +157,9 @@ impl Trial<'_> {
 
     /// Calls the API once with `token`.
     async fn call(&self, token: &Secret) -> Found<()> {
-        let (path, began) = (self.probe, self.clock.now());
+        let (path, began) = (self.probe, SystemClock.now());
         let status = probe::call(self.instance, path, token, "the call").await?;
-        let spent = milliseconds(self.clock.now().since(began));
+        let spent = milliseconds(SystemClock.now().since(began));
         let said = format!("GET {path} was answered {} in {spent}", status.as_u16());
         match advice(status) {
             None => Ok(((), said)),
@@ -186,18 +184,18 @@ fn advice(status: StatusCode) -> Option<&'static str> {
     Some(match status.as_u16() {
         200..=299 => return None,
         300..=399 => {
-            "a redirect, which is not followed; the instance's url is probably wrong, or a login page stands in between"
+            "a redirect, which is not followed; the instance's url is probably wrong, or a login page intercepts the call"
         }
         401 => {
-            "it does not accept the token; see that the url is that of the instance whose token endpoint gave it"
+            "it does not accept the token; check that the url is that of the instance whose token endpoint issued it"
         }
         403 => {
-            "the registered application may not do this, or a network policy stands in the way; name another path by --probe"
+            "the registered application may not do this, or a network policy forbids it; name another path with --probe"
         }
-        404 | 405 => "there is nothing like it at this instance; name another path by --probe",
-        429 => "the API's own limit is reached; come again later",
-        500.. => "it failed, or what stands before it did; check Collibra's status",
-        _ => "it refuses the call; name another path by --probe",
+        404 | 405 => "this instance has no such path; name another with --probe",
+        429 => "the API's own rate limit is reached; retry later",
+        500.. => "the API or a proxy before it failed; check Collibra's status",
+        _ => "it refuses the call; name another path with --probe",
     })
 }
 

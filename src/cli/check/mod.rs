@@ -6,16 +6,15 @@ mod live;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use super::Exit;
-use super::loops::Names;
-use super::probe;
+use anyhow::ensure;
+
 use super::source::{Source, environment};
-use crate::clock::SystemClock;
+use super::{Exit, loops, probe};
 use crate::config::{Config, effective};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel::Proxy;
 use crate::process;
-use crate::proxy::config::{ANY_HOST, Forward, Listener, Others};
+use crate::proxy::config::{ANY_HOST, Others};
 use crate::socket::Address;
 use crate::store;
 
@@ -49,31 +48,25 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.source.load()?;
     let mut out = io::stdout();
     if args.print {
-        return Ok(print(&config, &mut out)?);
+        for warning in &config.warnings {
+            writeln!(out, "# warning: {warning}")?;
+        }
+        return Ok(out.write_all(effective::toml(&config).as_bytes())?);
     }
-    let loops = Names::configured(&config).loops().await;
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|it| (Arc::clone(&it.name), it.address.clone()));
+    let loops = loops::find(&config, listeners.collect()).await;
     for found in &loops {
         writeln!(out, "fault: {found}")?;
     }
-    if !loops.is_empty() {
-        return Err(Exit(1).into());
-    }
+    ensure!(loops.is_empty(), Exit(1));
     if process::is_in_container(&environment) {
         unpublished(&config, &mut out)?;
     }
     summary(&config, &mut out)?;
-    if args.live && !live::run(&config, &args.probe, Arc::new(SystemClock), &mut out).await? {
-        return Err(Exit(1).into());
-    }
+    let all_well = !args.live || live::run(&config, &args.probe, &mut out).await?;
+    ensure!(all_well, Exit(1));
     Ok(())
-}
-
-/// Prints the configuration as a file, with the warnings as comments.
-fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
-    for warning in &config.warnings {
-        writeln!(out, "# warning: {warning}")?;
-    }
-    out.write_all(effective::toml(config).as_bytes())
 }
 
 /// Warns of listeners on loopback, which no published port of this container reaches.
@@ -114,20 +107,29 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     for listener in &config.listeners {
+        let (name, url) = (&listener.name, url(listener.scheme(), &listener.address));
         if let Some(forward) = &listener.forward {
-            writeln!(out, "{}", forward_listener(config, listener, forward))?;
+            let served = forward.clients.iter().map(|client| {
+                let instance = &config.instances[&config.clients[client].instance];
+                format!("{} with the token of {client}", instance.origin())
+            });
+            let served = served.collect::<Vec<_>>().join(", ");
+            let others = match forward.others {
+                Others::Refuse => "refuses other hosts",
+                Others::Tunnel => "lets CONNECT to other hosts through",
+            };
+            let said = format!("forward proxy at {url} for {served}; {others}");
+            writeln!(out, "listener {name}: {said}")?;
             continue;
         }
+        let client = &listener.client;
+        let hosts = match &listener.hosts[..] {
+            [any] if any == ANY_HOST => "any host".to_owned(),
+            hosts => hosts.join(", "),
+        };
         writeln!(
             out,
-            "listener {}: {} with the token of {}, for {}",
-            listener.name,
-            url(listener.scheme(), &listener.address),
-            listener.client,
-            match &listener.hosts[..] {
-                [any] if any == ANY_HOST => "any host".to_owned(),
-                hosts => hosts.join(", "),
-            },
+            "listener {name}: {url} with the token of {client}, for {hosts}"
         )?;
     }
     if let Some(authority) = &config.ca.authority {
@@ -154,34 +156,13 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "the configuration is sound")
 }
 
-/// Describes what a forward listener serves.
-fn forward_listener(config: &Config, listener: &Listener, forward: &Forward) -> String {
-    let clients = forward.clients.iter();
-    let served: Vec<String> = clients
-        .map(|client| {
-            let instance = &config.instances[&config.clients[client].instance];
-            format!("{} with the token of {client}", instance.origin())
-        })
-        .collect();
-    let others = match forward.others {
-        Others::Refuse => "refuses other hosts",
-        Others::Tunnel => "lets CONNECT to other hosts through",
-    };
-    format!(
-        "listener {}: forward proxy at {} for {}; {others}",
-        listener.name,
-        url(listener.scheme(), &listener.address),
-        served.join(", "),
-    )
-}
-
 /// The configured addresses of an instance, if there are any.
 fn at(address: &[Target]) -> String {
     let listed: Vec<String> = address.iter().map(Target::to_string).collect();
-    if listed.is_empty() {
-        return String::new();
+    match listed.is_empty() {
+        true => String::new(),
+        false => format!(" at {}", listed.join(", ")),
     }
-    format!(" at {}", listed.join(", "))
 }
 
 /// The URL of an address, or its unix socket.

@@ -42,8 +42,8 @@ impl Caller {
     ///
     /// # Errors
     /// If a password or a token cannot be read.
-    pub(super) fn given(&self) -> anyhow::Result<Option<Authority>> {
-        let authorization = match (&self.user, &self.token_file) {
+    pub(super) fn given(&self) -> anyhow::Result<Option<Authorization>> {
+        Ok(match (&self.user, &self.token_file) {
             (Some(user), _) if user.contains(':') => {
                 return Err(Usage("a user's name must not contain a colon".to_owned()).into());
             }
@@ -53,8 +53,7 @@ impl Caller {
             }),
             (None, Some(path)) => Some(Authorization::Bearer(secrets::read_file(path)?)),
             (None, None) => secrets::variable(secrets::TOKEN)?.map(Authorization::Bearer),
-        };
-        Ok(authorization.map(Authority::Given))
+        })
     }
 }
 
@@ -63,7 +62,7 @@ impl Authority {
     ///
     /// # Errors
     /// If its token endpoint is unusable.
-    pub(super) fn client(client: &config::Client) -> anyhow::Result<Authority> {
+    pub(super) fn of(client: &config::Client) -> anyhow::Result<Authority> {
         Ok(Authority::Client(Box::new(OwnToken::of(&client.oauth)?)))
     }
 

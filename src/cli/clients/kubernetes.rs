@@ -44,20 +44,18 @@ impl Name {
         let (namespace, name) = text
             .split_once('/')
             .ok_or("write kubernetes:NAMESPACE/NAME, in lower case")?;
-        if !access::is_namespace(namespace) {
-            return Err(
+        match (access::is_namespace(namespace), access::is_name(name)) {
+            (true, true) => Ok(Name {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }),
+            (false, _) => Err(
                 "no namespace can have this name; write lower-case letters, digits and `-`, up to 63",
-            );
-        }
-        if !access::is_name(name) {
-            return Err(
+            ),
+            (true, false) => Err(
                 "no Secret can have this name; write lower-case letters, digits, `-` and `.`, up to 253",
-            );
+            ),
         }
-        Ok(Name {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
     }
 }
 
@@ -82,10 +80,8 @@ impl NewSecret {
         let access = found.context(
             "run this in a pod, or set KUBECONFIG to a kubeconfig file that this user can read",
         )?;
-        let new = NewSecret {
-            access,
-            name: name.clone(),
-        };
+        let name = name.clone();
+        let new = NewSecret { access, name };
         new.create(None).await?;
         Ok(new)
     }
@@ -102,11 +98,7 @@ impl NewSecret {
             let secret = BASE64.encode(registered.secret.as_ref()?.expose());
             Some(json!({ "client_id": id, "client_secret": secret }))
         });
-        let dry_run = if registered.is_none() {
-            "?dryRun=All"
-        } else {
-            ""
-        };
+        let dry_run = registered.map_or("?dryRun=All", |_| "");
         let object = json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -125,11 +117,9 @@ impl NewSecret {
                 anyhow!("it cannot be reached; check that `kubectl get secrets` works")
             })
         };
-        let answer = match tokio::time::timeout(PATIENCE, sent).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(anyhow!("it does not answer within {PATIENCE:?}")),
-        };
-        let status = match answer {
+        let sent = tokio::time::timeout(PATIENCE, sent).await;
+        let late = |_| Err(anyhow!("it does not answer within {PATIENCE:?}"));
+        let status = match sent.unwrap_or_else(late) {
             Ok(answer) => answer.status(),
             Err(error) if registered.is_none() => return Err(error.context(access.to_string())),
             Err(error) => bail!(

@@ -1,8 +1,8 @@
 //! `clients`: manages registered applications from registration to deletion.
 //!
 //! `site` selects the instance, `authority` the caller's credentials, `session` both; `target` is
-//! the destination of a secret. Each subcommand has its own file. Only `target` prints secrets, and
-//! only on request.
+//! the destination of a secret. Each subcommand that changes something has its own file. Only
+//! `target` prints secrets, and only on request.
 
 mod authority;
 mod delete;
@@ -16,11 +16,13 @@ mod site;
 mod target;
 mod update;
 
+use std::time::{Duration, SystemTime};
+
 use clap::Subcommand;
 
 use self::session::SessionArgs;
-use super::table::table;
-use super::write_out;
+use super::table::{Column, fit, text};
+use super::{date, write_out};
 use crate::client_id::ClientId;
 use crate::registration::Registration;
 use crate::telemetry::printable::escape_json;
@@ -64,13 +66,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Command::List(session) => {
             let session = session.open().await?;
             let clients = session.api.list(&session.by).await?;
-            session.print(&clients, || rows(&clients))
+            print(session.json, &clients, || rows(&clients))
         }
         Command::Register(args) => register::run(args).await,
         Command::Show { id, session } => {
             let session = session.open().await?;
             let client = session.api.show(&session.by, &id).await?;
-            session.print(&client, || rows(std::slice::from_ref(&client)))
+            print(session.json, &client, || {
+                rows(std::slice::from_ref(&client))
+            })
         }
         Command::Update(args) => update::run(args).await,
         Command::Delete(args) => delete::run(args).await,
@@ -91,28 +95,23 @@ fn print(
         true => escape_json(&serde_json::to_string_pretty(json)?) + "\n",
         false => text(),
     };
-    write_out(text)?;
-    Ok(())
+    write_out(text)
 }
 
 /// Formats clients as a table.
 fn rows(clients: &[Registration]) -> String {
-    table(
-        &["ID", "NAME", "REGISTERED", "GRANTS"],
-        clients.iter().map(|client| {
-            [
-                client.client_id.to_string(),
-                client.client_name.clone().unwrap_or_else(|| "-".to_owned()),
-                client.client_id_issued_at.map_or("-".to_owned(), date),
-                client.grant_types.join(", "),
-            ]
-        }),
-    )
-}
-
-fn date(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds)
-        .map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
+    let columns = ["ID", "NAME", "REGISTERED", "GRANTS"].map(Column::new);
+    let rows = clients.iter().map(|client| {
+        let seconds = client.client_id_issued_at.and_then(|at| at.try_into().ok());
+        let issued = seconds.map(|it| SystemTime::UNIX_EPOCH + Duration::from_secs(it));
+        [
+            client.client_id.to_string(),
+            client.client_name.clone().unwrap_or_else(|| "-".to_owned()),
+            issued.map_or("-".to_owned(), date),
+            client.grant_types.join(", "),
+        ]
+    });
+    text(&fit(&columns, rows, None))
 }
 
 #[cfg(test)]

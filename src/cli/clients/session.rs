@@ -1,7 +1,6 @@
 //! What all commands but `rotate` do first: select the instance, and get the caller's credentials.
 
 use anyhow::Context;
-use serde::Serialize;
 
 use super::authority::{Authority, Caller};
 use super::site::SiteArgs;
@@ -37,7 +36,8 @@ pub(super) struct Session {
     pub(super) api: RegistrationClient,
     /// The caller's credentials.
     pub(super) by: Authorization,
-    json: bool,
+    /// Whether the result is printed as JSON.
+    pub(super) json: bool,
 }
 
 impl SessionArgs {
@@ -47,31 +47,19 @@ impl SessionArgs {
     /// Wrong usage, faults of the configuration, or no token for the caller.
     pub(super) async fn open(&self) -> anyhow::Result<Session> {
         let site = self.at.resolve(self.client.as_deref())?;
-        let given = match &self.client {
-            Some(name) => Some(Authority::client(site.client(name)?)?),
-            None => self.by.given()?,
-        };
         let missing = "give credentials: --user NAME, --token-file FILE (or COLLIBRA_TOKEN), or --client NAME of the configuration";
-        let mut by = given.ok_or_else(|| Usage(missing.to_owned()))?;
+        let by = match &self.client {
+            Some(name) => Authority::of(site.client(name)?)?.authorization().await?,
+            None => self
+                .by
+                .given()?
+                .with_context(|| Usage(missing.to_owned()))?,
+        };
         Ok(Session {
-            by: by.authorization().await?,
             api: site.api,
+            by,
             json: self.json,
         })
-    }
-}
-
-impl Session {
-    /// Prints the result: as JSON with `--json`, otherwise as text.
-    ///
-    /// # Errors
-    /// If standard output cannot be written.
-    pub(super) fn print(
-        &self,
-        json: &impl Serialize,
-        text: impl FnOnce() -> String,
-    ) -> anyhow::Result<()> {
-        super::print(self.json, json, text)
     }
 }
 

@@ -93,22 +93,21 @@ impl SiteArgs {
         })
     }
 
-    fn choose(&self, config: &Config, client: Option<&str>) -> Result<Arc<Instance>, Usage> {
+    fn choose(&self, config: &Config, client: Option<&str>) -> anyhow::Result<Arc<Instance>> {
         let instances = &config.instances;
         let of_client = client.and_then(|name| config.clients.get(name));
         let chosen = match (&self.instance, of_client) {
-            (Some(name), _) => instances.get(name.as_str()).ok_or_else(|| {
-                let all = names(instances);
-                Usage(format!("there is no [instance.{name}]; there are {all}"))
-            }),
-            (None, Some(client)) => Ok(&instances[&client.instance]),
-            (None, None) => {
-                let only = instances.values().next().filter(|_| instances.len() == 1);
-                let all = || format!("choose one with --instance: {}", names(instances));
-                only.ok_or_else(|| Usage(all()))
-            }
+            (Some(name), _) => instances.get(name.as_str()),
+            (None, Some(client)) => instances.get(&client.instance),
+            (None, None) => instances.values().next().filter(|_| instances.len() == 1),
         };
-        chosen.cloned()
+        chosen.cloned().with_context(|| {
+            let all = names(instances);
+            Usage(match &self.instance {
+                Some(name) => format!("there is no [instance.{name}]; there are {all}"),
+                None => format!("choose one with --instance: {all}"),
+            })
+        })
     }
 }
 
@@ -118,14 +117,13 @@ impl Site {
     /// # Errors
     /// [`Usage`] if there is no such client, or no configuration.
     pub(super) fn client(&self, name: &str) -> anyhow::Result<&config::Client> {
-        let Some(config) = &self.config else {
-            let missing = "--client names a client of the configuration; give --config";
-            return Err(Usage(missing.to_owned()).into());
-        };
-        Ok(config.clients.get(name).ok_or_else(|| {
-            let all = names(&config.clients);
+        let missing = "--client names a client of the configuration; give --config";
+        let config = self.config.as_ref();
+        let clients = &config.with_context(|| Usage(missing.to_owned()))?.clients;
+        clients.get(name).with_context(|| {
+            let all = names(clients);
             Usage(format!("there is no [client.{name}]; there are {all}"))
-        })?)
+        })
     }
 }
 

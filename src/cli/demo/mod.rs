@@ -5,10 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use anyhow::ensure;
 use tokio::task::JoinSet;
 
 use super::Exit;
-use super::terminal::{Screen, Wish};
+use super::terminal::Screen;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Faults, Flags};
 use crate::server::handoff::IncomingHandoff;
@@ -89,7 +90,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         tokio::select! {
             _ = tick.tick() => {}
             () = tokio::time::sleep(args.length.saturating_sub(now.elapsed)) => {}
-            is_over = is_over(&mut screen) => if is_over? {
+            quits = quits(&mut screen) => if quits? {
                 break true;
             },
         }
@@ -102,9 +103,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         writeln!(out, "{}", view::sides(&last, size).join("\n"))?;
     }
     write!(out, "\n{}", view::summary(&last))?;
-    let [_, proxied] = &last.sides;
-    let held = proxied.lost() == 0 && proxied.rate_limited == 0;
-    let something_happened = proxied.answered() > 0;
+    let [answered, lost, _, rate_limited] = last.sides[1].figures();
+    let held = lost == 0 && rate_limited == 0;
+    let something_happened = answered > 0;
     let verdict = if held && something_happened {
         "\nBehind the proxy no call failed and none got a 429.\nPut it before your own apps: collibra-auth-proxy serve --help"
     } else {
@@ -113,16 +114,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     writeln!(out, "{verdict}")?;
     left.clear().await;
     right.clear().await;
-    match held && (something_happened || interrupted) {
-        true => Ok(()),
-        false => Err(Exit(1).into()),
-    }
+    ensure!(held && (something_happened || interrupted), Exit(1));
+    Ok(())
 }
 
 /// Returns whether the viewer quits; returns early if the screen must be redrawn.
-async fn is_over(screen: &mut Option<Screen>) -> io::Result<bool> {
+async fn quits(screen: &mut Option<Screen>) -> io::Result<bool> {
     match screen {
-        Some(screen) => Ok(screen.wish().await? == Wish::Quit),
+        Some(screen) => screen.quits().await,
         None => tokio::signal::ctrl_c().await.map(|()| true),
     }
 }
@@ -169,13 +168,10 @@ impl Stage {
     fn look(&self, title: &'static str) -> Side {
         let state = self.collibra.state();
         let client = state.clients.get(DEMO_CLIENT_ID);
+        let apps = self.board.lock().map(|apps| apps.clone());
         Side {
             title,
-            apps: self
-                .board
-                .lock()
-                .map(|apps| apps.clone())
-                .unwrap_or_default(),
+            apps: apps.unwrap_or_default(),
             tokens: client.map_or(0, |c| c.issued),
             rate_limited: client.map_or(0, |c| c.rate_limited),
             pool: client.map_or(0.0, |c| c.pool_available),

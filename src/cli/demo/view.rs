@@ -20,14 +20,11 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// The calls that succeeded.
-    pub(super) fn answered(&self) -> u64 {
-        self.apps.iter().map(|app| app.answered).sum()
-    }
-
-    /// The calls that failed.
-    pub(super) fn lost(&self) -> u64 {
-        self.apps.iter().map(|app| app.lost).sum()
+    /// The calls that succeeded, the calls that failed, the issued tokens, and the 429s.
+    pub(super) fn figures(&self) -> [u64; 4] {
+        let sum = |of: fn(&App) -> u64| self.apps.iter().map(of).sum();
+        let (answered, lost) = (sum(|app| app.answered), sum(|app| app.lost));
+        [answered, lost, self.tokens, self.rate_limited]
     }
 }
 
@@ -120,14 +117,8 @@ pub(super) fn sides(scene: &Scene, size: Size) -> Vec<String> {
 /// Renders one line for a pipe.
 pub(super) fn line(scene: &Scene) -> String {
     let side = |side: &Side| {
-        format!(
-            "{}: {} answered, {} lost, {} tokens, {} x 429",
-            side.title,
-            side.answered(),
-            side.lost(),
-            side.tokens,
-            side.rate_limited
-        )
+        let (title, [answered, lost, tokens, limited]) = (side.title, side.figures());
+        format!("{title}: {answered} answered, {lost} lost, {tokens} tokens, {limited} x 429")
     };
     let sides = scene.sides.each_ref().map(side).join(" | ");
     format!("{:>3} s | {sides}", scene.elapsed.as_secs())
@@ -135,26 +126,17 @@ pub(super) fn line(scene: &Scene) -> String {
 
 /// The summary at the end.
 pub(super) fn summary(scene: &Scene) -> String {
-    let at_collibra = scene.elapsed.mul_f64(scene.speed);
+    let (elapsed, apps) = (scene.elapsed.as_secs(), scene.sides[0].apps.len());
+    let at_collibra = scene.elapsed.mul_f64(scene.speed).as_secs_f64();
+    let minutes = (at_collibra / 60.0).round();
     let mut text = format!(
-        "{} s here, {} minutes at Collibra, {} apps on each side:\n\n{:26}{:>10}{:>8}{:>8}{:>8}\n",
-        scene.elapsed.as_secs(),
-        (at_collibra.as_secs_f64() / 60.0).round(),
-        scene.sides[0].apps.len(),
-        "",
-        "answered",
-        "lost",
-        "tokens",
-        "429s",
+        "{elapsed} s here, {minutes} minutes at Collibra, {apps} apps on each side:\n\n{:26}{:>10}{:>8}{:>8}{:>8}\n",
+        "", "answered", "lost", "tokens", "429s",
     );
     for side in &scene.sides {
+        let (title, [answered, lost, tokens, limited]) = (side.title, side.figures());
         text.push_str(&format!(
-            "  {:24}{:>10}{:>8}{:>8}{:>8}\n",
-            side.title,
-            side.answered(),
-            side.lost(),
-            side.tokens,
-            side.rate_limited
+            "  {title:24}{answered:>10}{lost:>8}{tokens:>8}{limited:>8}\n"
         ));
     }
     text
@@ -194,12 +176,8 @@ fn pool(side: &Side, width: usize) -> String {
 }
 
 fn sums(side: &Side, width: usize) -> String {
-    let text = format!(
-        "{} answered, {} tokens, {} x 429",
-        side.answered(),
-        side.tokens,
-        side.rate_limited
-    );
+    let [answered, _, tokens, limited] = side.figures();
+    let text = format!("{answered} answered, {tokens} tokens, {limited} x 429");
     format!("{:width$}", cut(&text, width))
 }
 

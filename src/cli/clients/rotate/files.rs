@@ -68,9 +68,12 @@ impl Credentials {
     /// Combines an id and a secret from two files.
     ///
     /// # Errors
-    /// If the id is not valid.
-    pub(super) fn of(id: &str, secret: Secret) -> anyhow::Result<Credentials> {
-        let id = ClientId::parse(id)?;
+    /// If one of them is not valid.
+    pub(super) fn of(id: &Secret, secret: &Secret) -> anyhow::Result<Credentials> {
+        let (id, secret) = (
+            ClientId::parse(id.expose())?,
+            Secret::parse(secret.expose())?,
+        );
         let both =
             serde_json::json!({ "client_id": id.as_str(), "client_secret": secret.expose() });
         let json = Secret::from(format!("{both}\n"));
@@ -106,24 +109,22 @@ impl Files {
     /// # Errors
     /// If its credentials are not in files that can be replaced.
     pub(super) fn of(client: &config::Client) -> anyhow::Result<Files> {
-        // replace the target of a symlink, not the link
-        let settled = |path: &Path| {
-            fs::canonicalize(path).with_context(|| format!("{} cannot be found", path.display()))
-        };
-        match &client.credentials {
-            config::Credentials::File(path) => Ok(Files {
-                file: settled(path)?,
-                id_file: None,
-            }),
-            config::Credentials::Files { id, secret } => Ok(Files {
-                file: settled(secret)?,
-                id_file: Some(settled(id)?),
-            }),
+        let (file, id_file) = match &client.credentials {
+            config::Credentials::File(path) => (path, None),
+            config::Credentials::Files { id, secret } => (secret, Some(id)),
             config::Credentials::Elsewhere => bail!(
                 "the id and the secret of client {} are not both in files, so they cannot be replaced: move them to a file, and set credentials_file",
                 client.name
             ),
-        }
+        };
+        // replace the target of a symlink, not the link
+        let settled = |path: &PathBuf| {
+            fs::canonicalize(path).with_context(|| format!("{} cannot be found", path.display()))
+        };
+        Ok(Files {
+            file: settled(file)?,
+            id_file: id_file.map(settled).transpose()?,
+        })
     }
 
     /// Locks the directory against other rotations, until the returned file is closed.
@@ -168,12 +169,12 @@ impl Files {
     /// # Errors
     /// If there are none.
     pub(super) fn current(&self) -> anyhow::Result<Credentials> {
+        let required =
+            |path: &Path| read(path)?.with_context(|| format!("{} does not exist", path.display()));
         let text = required(&self.file)?;
         let credentials = match &self.id_file {
             None => Credentials::parse(text),
-            Some(id) => Secret::parse(text.expose())
-                .map_err(anyhow::Error::from)
-                .and_then(|secret| Credentials::of(required(id)?.expose(), secret)),
+            Some(id) => Credentials::of(&required(id)?, &text),
         };
         credentials.with_context(|| self.names())
     }
@@ -277,10 +278,6 @@ impl Files {
     }
 }
 
-fn required(path: &Path) -> anyhow::Result<Secret> {
-    read(path)?.with_context(|| format!("{} does not exist", path.display()))
-}
-
 fn read(path: &Path) -> anyhow::Result<Option<Secret>> {
     match fs::read_to_string(path).map(Zeroizing::new) {
         Ok(text) => Ok(Some(Secret::from(text.to_string()))),
@@ -298,7 +295,8 @@ mod tests {
     use super::*;
 
     fn credentials(id: &str) -> Credentials {
-        Credentials::of(id, Secret::from(format!("secret of {id}"))).unwrap()
+        let secret = Secret::from(format!("secret of {id}"));
+        Credentials::of(&Secret::from(id.to_owned()), &secret).unwrap()
     }
 
     fn files(pair: bool) -> (tempfile::TempDir, Files) {
@@ -417,10 +415,11 @@ mod tests {
 
     #[test]
     fn credentials_are_never_printed() {
-        let shown = format!(
-            "{:?}",
-            Credentials::of("old", Secret::from("cAnArY".to_owned()))
+        let (id, secret) = (
+            Secret::from("old".to_owned()),
+            Secret::from("cAnArY".to_owned()),
         );
+        let shown = format!("{:?}", Credentials::of(&id, &secret));
         assert!(!shown.contains("cAnArY"), "{shown}");
         let wrong = Secret::from(r#"{"client_secret":"cAnArY""#.to_owned());
         let error = format!("{:#}", Credentials::parse(wrong).unwrap_err());

@@ -12,7 +12,8 @@ mod readers;
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
+use serde_json::{Value, json};
 
 use self::files::{Credentials, Files, Journal, Stage};
 use super::authority::{Authority, Caller};
@@ -20,7 +21,7 @@ use super::print;
 use super::session::settled;
 use super::site::{Site, SiteArgs};
 use crate::cli::admin_client::AdminClient;
-use crate::cli::{interruption, new_file, probe, write_out};
+use crate::cli::{Exit, interruption, new_file, probe, write_out};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
 use crate::registration::{NewClient, Registration};
@@ -90,18 +91,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     // again: a rotation that was in progress until now has changed the files
     let site = args.at.resolve(Some(&args.client))?;
     let client = site.client(&args.client)?;
-    let by = match args.by.given()? {
-        Some(given) => given,
-        None => Authority::client(client)?,
-    };
-    let proxies = match &site.config {
-        _ if args.no_running_proxy => Vec::new(),
-        Some(config) if args.admins.is_empty() => {
-            let address = config.admin.address.to_string();
-            vec![AdminClient::parse(&address).map_err(anyhow::Error::msg)?]
-        }
-        _ => args.admins.clone(),
-    };
+    let given = args.by.given()?;
+    let by = given.map_or_else(|| Authority::of(client), |it| Ok(Authority::Given(it)))?;
+    let mut proxies = args.admins.clone();
+    if let Some(config) = &site.config
+        && proxies.is_empty()
+        && !args.no_running_proxy
+    {
+        let address = config.admin.address.to_string();
+        proxies.push(AdminClient::parse(&address).map_err(anyhow::Error::msg)?);
+    }
     let mut rotation = Rotation {
         args: &args,
         site: &site,
@@ -118,9 +117,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         () = interruption => Err(anyhow!("interrupted")),
     };
     match done {
-        Ok(outcome) => print(args.json, &outcome, || {
-            format!("done: {} is {} now\n", outcome.client, outcome.client_id)
-        }),
+        Ok((json, said)) => print(args.json, &json, || said),
         Err(error) => bail!("{error:#}\n\n{}", rotation.recovery_advice()),
     }
 }
@@ -134,18 +131,9 @@ struct Rotation<'a> {
     by: Authority,
 }
 
-/// The result of a rotation.
-#[derive(serde::Serialize)]
-struct Outcome {
-    client: String,
-    old_client_id: String,
-    client_id: String,
-    client_name: String,
-}
-
 impl Rotation<'_> {
-    /// Runs the steps, each decided by the files.
-    async fn carry_out(&mut self) -> anyhow::Result<Outcome> {
+    /// Runs the steps, each decided by the files. Returns the result as JSON and as text.
+    async fn carry_out(&mut self) -> anyhow::Result<(Value, String)> {
         loop {
             match self.files.stage()? {
                 Stage::Fresh => self.begin().await?,
@@ -286,20 +274,19 @@ impl Rotation<'_> {
     }
 
     /// Waits until the proxies have switched, and deletes the old client.
-    async fn finish(&mut self, journal: Journal) -> anyhow::Result<Outcome> {
+    async fn finish(&mut self, journal: Journal) -> anyhow::Result<(Value, String)> {
         let new = self.files.current()?.id;
         let all = self.list().await?;
         let is_successor = |client: &Registration| {
             let name = client.client_name.as_ref();
             client.client_id == new && name.is_none_or(|name| *name == journal.successor)
         };
-        if !all.iter().any(is_successor) {
-            bail!(
-                "{} has {new}, which is not the successor registered as {}",
-                self.files.names(),
-                clean(&journal.successor)
-            );
-        }
+        ensure!(
+            all.iter().any(is_successor),
+            "{} has {new}, which is not the successor registered as {}",
+            self.files.names(),
+            clean(&journal.successor)
+        );
         self.files.forget_next()?;
         let old = ClientId::parse(&journal.old)?;
         if !self.proxies.is_empty() {
@@ -318,12 +305,14 @@ impl Rotation<'_> {
         }
         self.say(&format!("  deleted: {old}"))?;
         self.files.end()?;
-        Ok(Outcome {
-            client: self.args.client.clone(),
-            old_client_id: old.to_string(),
-            client_id: new.to_string(),
-            client_name: journal.successor,
-        })
+        let client = &self.args.client;
+        let json = json!({
+            "client": client,
+            "old_client_id": journal.old,
+            "client_id": new.as_str(),
+            "client_name": journal.successor,
+        });
+        Ok((json, format!("done: {client} is {new} now\n")))
     }
 
     async fn list(&mut self) -> anyhow::Result<Vec<Registration>> {
@@ -366,8 +355,7 @@ impl Rotation<'_> {
             names => format!("wait until these proxies use it: {names}"),
         });
         let steps = steps.join("\n");
-        write_out(format!("this would\n{steps}\ndelete {old}\n"))?;
-        Ok(())
+        write_out(format!("this would\n{steps}\ndelete {old}\n"))
     }
 
     /// Describes the progress after a failure, how to resume, and how to revert.
@@ -398,9 +386,13 @@ impl Rotation<'_> {
 
     /// Prints a step, unless only the result is wanted.
     fn say(&self, what: &str) -> anyhow::Result<()> {
-        if !self.args.json {
-            write_out(format!("{what}\n"))?;
+        if self.args.json {
+            return Ok(());
         }
-        Ok(())
+        match write_out(format!("{what}\n")) {
+            // a rotation goes on without a reader
+            Err(error) if error.is::<Exit>() => Ok(()),
+            written => written,
+        }
     }
 }

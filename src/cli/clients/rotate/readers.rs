@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::ensure;
 
-use crate::admin::report::StatusReport;
+use crate::admin::report::{StatusReport, TokenReport};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::polling::poll;
 use crate::cli::status;
@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// The addresses of `proxies`.
 pub(super) fn names(proxies: &[AdminClient]) -> String {
-    let names: Vec<&str> = proxies.iter().map(AdminClient::address).collect();
+    let names: Vec<&str> = proxies.iter().map(|proxy| &*proxy.address).collect();
     names.join(", ")
 }
 
@@ -27,10 +27,11 @@ pub(super) fn names(proxies: &[AdminClient]) -> String {
 pub(super) async fn all_use(proxies: &[AdminClient], id: &str) -> anyhow::Result<()> {
     for proxy in proxies {
         let (_, report) = status::report(proxy).await?;
-        if !uses(&report, id) {
-            let address = proxy.address();
-            bail!("the proxy at {address} does not use {id}: leave it out, or give another");
-        }
+        let (is_used, address) = (uses(&report, id), &proxy.address);
+        ensure!(
+            is_used,
+            "the proxy at {address} does not use {id}: leave it out, or give another"
+        );
     }
     Ok(())
 }
@@ -42,9 +43,8 @@ pub(super) async fn all_use(proxies: &[AdminClient], id: &str) -> anyhow::Result
 pub(super) async fn none_uses(proxies: &[AdminClient], id: &str) -> anyhow::Result<()> {
     for proxy in proxies {
         let (_, report) = status::report(proxy).await?;
-        if uses(&report, id) {
-            bail!("the proxy at {} uses {id}", proxy.address());
-        }
+        let (is_used, address) = (uses(&report, id), &proxy.address);
+        ensure!(!is_used, "the proxy at {address} uses {id}");
     }
     Ok(())
 }
@@ -64,13 +64,9 @@ pub(super) async fn switch(
     for proxy in proxies {
         let look = async |_| {
             Ok(match status::report(proxy).await {
-                Ok((_, report)) => match obstacle(&report, old, new) {
-                    None => ControlFlow::Break(()),
-                    Some(seen) => ControlFlow::Continue(format!(
-                        "after {limit} the proxy at {} {seen}",
-                        proxy.address()
-                    )),
-                },
+                Ok((_, report)) => progress(&report, old, new).map_continue(|seen| {
+                    format!("after {limit} the proxy at {} {seen}", proxy.address)
+                }),
                 // the proxy may be restarting
                 Err(error) => ControlFlow::Continue(error.to_string()),
             })
@@ -88,22 +84,25 @@ fn uses(report: &StatusReport, id: &str) -> bool {
     })
 }
 
-/// Why a proxy has not switched from the client `old` to `new`; `None` if it has.
-fn obstacle(report: &StatusReport, old: &str, new: &str) -> Option<String> {
-    if uses(report, old) {
-        return Some("still uses the old client; check that it reads the same file".to_owned());
-    }
-    let Some(client) = report.clients.iter().find(|client| client.client_id == new) else {
-        return Some("uses neither the old client nor the new one".to_owned());
-    };
-    match (&client.token, &client.failure) {
-        (Some(token), _) if token.usable && token.client_id == new => None,
-        (_, None) => Some("has no token of the new client yet".to_owned()),
-        (_, Some(failure)) => {
-            let why = &failure.message;
-            Some(format!("cannot get a token for the new client: {why}"))
-        }
-    }
+/// Breaks if a proxy has switched from the client `old` to `new`, and says what it does otherwise.
+fn progress(report: &StatusReport, old: &str, new: &str) -> ControlFlow<(), String> {
+    let mut clients = report.clients.iter();
+    let client = clients.find(|client| client.client_id == new);
+    let is_new = |token: &TokenReport| token.usable && token.client_id == new;
+    ControlFlow::Continue(
+        match client.map(|client| (&client.token, &client.failure)) {
+            _ if uses(report, old) => {
+                "still uses the old client; check that it reads the same file".to_owned()
+            }
+            None => "uses neither the old client nor the new one".to_owned(),
+            Some((Some(token), _)) if is_new(token) => return ControlFlow::Break(()),
+            Some((_, None)) => "has no token of the new client yet".to_owned(),
+            Some((_, Some(failure))) => {
+                let why = &failure.message;
+                format!("cannot get a token for the new client: {why}")
+            }
+        },
+    )
 }
 
 #[cfg(test)]
@@ -139,7 +138,8 @@ mod tests {
             ("new", Some("new"), None),
             ("other", Some("other"), Some("uses neither")),
         ] {
-            let seen = obstacle(&report(configured, token_of), "old", "new");
+            let seen = progress(&report(configured, token_of), "old", "new");
+            let seen = seen.continue_value();
             let is_expected = match (&seen, expected) {
                 (Some(seen), Some(expected)) => seen.starts_with(expected),
                 (seen, expected) => seen.is_none() && expected.is_none(),
