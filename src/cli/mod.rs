@@ -118,6 +118,7 @@ struct Exit(u8);
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
+    process::disable_huge_pages();
     // before anything secret is read
     let left_open = process::close();
     let typed = without_empty_variables(Cli::command()).get_matches();
