@@ -14,7 +14,7 @@ use crate::atomic_file::Pending;
 pub(super) fn begin(path: &Path) -> anyhow::Result<Pending> {
     Pending::begin(path, &beside(path, "tmp")).with_context(|| {
         format!(
-            "{} cannot be written; name a file in a directory that this user can write to",
+            "{} cannot be written; choose a directory that this user can write to",
             path.display()
         )
     })

@@ -26,10 +26,8 @@ impl OwnToken {
     /// If the token endpoint is unusable.
     pub(super) fn of(config: &Config) -> Result<OwnToken, BuildError> {
         let endpoint = TokenClient::new(config, None, Arc::new(SystemClock))?;
-        Ok(OwnToken {
-            endpoint,
-            held: None,
-        })
+        let held = None;
+        Ok(OwnToken { endpoint, held })
     }
 
     /// Returns the current token, or requests one.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{Request, StatusCode};
 
+use crate::clock::{Clock, SystemClock};
 use crate::outgoing::client::Client;
 use crate::outgoing::quotation::Quotation;
 use crate::registration::Authorization;
@@ -16,8 +17,8 @@ use crate::upstream::Instance;
 /// The timeout of the call.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Calls `path` of `instance` once with `token`, without reading the response's body. Messages name
-/// the call `what`.
+/// Calls `path` of `instance` once with `token`, without reading the response's body. Returns the
+/// status, and how long it took. Messages name the call `what`.
 ///
 /// # Errors
 /// If there is no response; says why and what to do.
@@ -26,7 +27,7 @@ pub(super) async fn call(
     path: &str,
     token: &Secret,
     what: &str,
-) -> anyhow::Result<StatusCode> {
+) -> anyhow::Result<(StatusCode, Duration)> {
     let http = Client::new(&instance.route(), &instance.authority, TIMEOUT, None)?;
     let authorization = Authorization::Bearer(token.clone()).header();
     let request = Request::get(path)
@@ -38,8 +39,10 @@ pub(super) async fn call(
         .body(Bytes::new())
         .with_context(|| path.to_owned())?;
     let quotation = Quotation::without(vec![token.clone()]);
+    let began = SystemClock.now();
     let sent = http.send(request, 0, what, &quotation).await;
-    Ok(sent.map_err(|failure| anyhow!(failure.message))?.status)
+    let status = sent.map_err(|failure| anyhow!(failure.message))?.status;
+    Ok((status, SystemClock.now().since(began)))
 }
 
 /// Parses a path to call.

@@ -117,12 +117,10 @@ fn introduction(config: &Config, address: SocketAddr) -> String {
 
 /// Parses a client's id and secret.
 fn parse_client(typed: &str) -> Result<(String, String), &'static str> {
-    match typed.rsplit_once(':') {
-        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => {
-            Ok((id.to_owned(), secret.to_owned()))
-        }
-        _ => Err("write ID:SECRET, neither of them empty"),
-    }
+    let parts = typed.rsplit_once(':');
+    let parts = parts.filter(|(id, secret)| !id.is_empty() && !secret.is_empty());
+    let parts = parts.map(|(id, secret)| (id.to_owned(), secret.to_owned()));
+    parts.ok_or("write ID:SECRET, neither of them empty")
 }
 
 #[cfg(test)]

@@ -43,13 +43,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.watch && !args.json && io::stdout().is_terminal() {
         return watch(admin).await;
     }
-    write_out(look(admin, args.json).await?)?;
-    while args.watch {
-        tokio::time::sleep(INTERVAL).await;
-        let before = if args.json { "" } else { "\n" };
+    let mut before = "";
+    loop {
         write_out(format!("{before}{}", look(admin, args.json).await?))?;
+        if !args.watch {
+            return Ok(());
+        }
+        before = if args.json { "" } else { "\n" };
+        tokio::time::sleep(INTERVAL).await;
     }
-    Ok(())
 }
 
 /// Shows one screen after the other until a key or a signal ends it. Continues while the proxy does

@@ -48,10 +48,10 @@ impl Program {
     /// Returns how this process was started. Call it before the file at its path is replaced.
     pub(super) fn of_this_process() -> Program {
         let arguments = std::env::args_os().skip(1);
-        let is_of_a_handoff = |it: &OsString| *it == TAKE_OVER || *it == START_SUCCESSOR;
+        let arguments = arguments.filter(|it| it != TAKE_OVER && it != START_SUCCESSOR);
         Program {
             path: std::env::current_exe().ok(),
-            arguments: arguments.filter(|it| !is_of_a_handoff(it)).collect(),
+            arguments: arguments.collect(),
         }
     }
 
@@ -143,8 +143,7 @@ fn ended(between: &mut Child) -> io::Result<io::Error> {
 }
 
 fn signal(process: u32, signal: Signal) {
-    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
-    if let Some(id) = id {
+    if let Some(id) = i32::try_from(process).ok().and_then(Pid::from_raw) {
         let _ = kill_process(id, signal);
     }
 }

@@ -111,8 +111,8 @@ impl Trial<'_> {
 
     /// Requests one token out of the pool. The token itself is never printed.
     async fn ask(&self, record: Option<&Record>) -> Found<(Secret, u32)> {
-        let began = SystemClock.now();
-        let ready = record.map(|record| self.budget(record).ready_at().since(began));
+        let now = SystemClock.now();
+        let ready = record.map(|record| self.budget(record).ready_at().since(now));
         if let Some(wait) = ready.filter(|wait| !wait.is_zero()) {
             let wait = format_duration(Duration::from_secs(wait.as_secs() + 1));
             bail!(
@@ -120,6 +120,7 @@ impl Trial<'_> {
             );
         }
         let client = TokenClient::new(&self.client.oauth, None, Arc::new(SystemClock))?;
+        let began = SystemClock.now();
         let grant = client.request_token().await.map_err(refused)?;
         let spent = milliseconds(SystemClock.now().since(began));
         let life = format_duration(grant.expires_in);
@@ -157,10 +158,10 @@ impl Trial<'_> {
 
     /// Calls the API once with `token`.
     async fn call(&self, token: &Secret) -> Found<()> {
-        let (path, began) = (self.probe, SystemClock.now());
-        let status = probe::call(self.instance, path, token, "the call").await?;
-        let spent = milliseconds(SystemClock.now().since(began));
-        let said = format!("GET {path} was answered {} in {spent}", status.as_u16());
+        let path = self.probe;
+        let (status, spent) = probe::call(self.instance, path, token, "the call").await?;
+        let (code, spent) = (status.as_u16(), milliseconds(spent));
+        let said = format!("GET {path} was answered {code} in {spent}");
         match advice(status) {
             None => Ok(((), said)),
             Some(advice) => bail!("{said}: {advice}"),

@@ -77,9 +77,9 @@ impl NewSecret {
             set.or_else(|| (variable == "KUBECONFIG").then(of_kubectl).flatten())
         };
         let found = access::find(env, |path| Ok(path.to_owned()));
-        let access = found.context(
-            "run this in a pod, or set KUBECONFIG to a kubeconfig file that this user can read",
-        )?;
+        let advice =
+            "run this in a pod, or set KUBECONFIG to a kubeconfig file that this user can read";
+        let access = found.context(advice)?;
         let name = name.clone();
         let new = NewSecret { access, name };
         new.create(None).await?;

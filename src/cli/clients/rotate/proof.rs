@@ -50,7 +50,7 @@ pub(super) async fn prove(
     let token = token.context("the successor cannot get a token")?;
     let call = async |_| {
         let what = "a call with the successor's token";
-        let status = probe::call(instance, path, &token, what).await?;
+        let (status, _) = probe::call(instance, path, &token, what).await?;
         if status.is_success() {
             return Ok(ControlFlow::Break(()));
         }
