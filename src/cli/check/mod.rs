@@ -74,12 +74,11 @@ fn unpublished(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for listener in &config.listeners {
         let loopback = listener.address.tcp().filter(|tcp| tcp.ip().is_loopback());
         if let Some(tcp) = loopback {
+            let (name, port) = (&listener.name, tcp.port());
             writeln!(
                 out,
-                "warning: listener {}: {tcp} is this container's own loopback, which no published \
-                 port reaches: to serve programs outside this container, listen on 0.0.0.0:{}",
-                listener.name,
-                tcp.port(),
+                "warning: listener {name}: {tcp} is this container's own loopback, which no published \
+                 port reaches: to serve programs outside this container, listen on 0.0.0.0:{port}"
             )?;
         }
     }
@@ -97,14 +96,10 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "instance {name}: {}{at}{proxy}", instance.origin())?;
     }
     for (name, client) in &config.clients {
-        writeln!(
-            out,
-            "client {name}: {} at {}{}, {}",
-            client.oauth.client_id,
-            client.instance,
-            through(client.oauth.proxy.as_ref()),
-            client::pool(client.schedule.pool, client.is_pool_assumed),
-        )?;
+        let (id, instance) = (&client.oauth.client_id, &client.instance);
+        let proxy = through(client.oauth.proxy.as_ref());
+        let pool = client::pool(client.schedule.pool, client.is_pool_assumed);
+        writeln!(out, "client {name}: {id} at {instance}{proxy}, {pool}")?;
     }
     for listener in &config.listeners {
         let (name, url) = (&listener.name, url(listener.scheme(), &listener.address));

@@ -90,7 +90,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         tokio::select! {
             _ = tick.tick() => {}
             () = tokio::time::sleep(args.length.saturating_sub(now.elapsed)) => {}
-            quits = quits(&mut screen) => if quits? {
+            quits = async {
+                match &mut screen {
+                    Some(screen) => screen.quits().await,
+                    None => tokio::signal::ctrl_c().await.map(|()| true),
+                }
+            } => if quits? {
                 break true;
             },
         }
@@ -116,14 +121,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     right.clear().await;
     ensure!(held && (something_happened || interrupted), Exit(1));
     Ok(())
-}
-
-/// Returns whether the viewer quits; returns early if the screen must be redrawn.
-async fn quits(screen: &mut Option<Screen>) -> io::Result<bool> {
-    match screen {
-        Some(screen) => screen.quits().await,
-        None => tokio::signal::ctrl_c().await.map(|()| true),
-    }
 }
 
 /// One side: its Collibra, its apps, and the proxy between them, if any.

@@ -67,18 +67,12 @@ pub(super) fn table(scene: &Scene, size: Size) -> Vec<String> {
     let bar = 40;
     let share = scene.elapsed.as_secs_f64() / scene.length.as_secs_f64().max(f64::EPSILON);
     let done = ((share * bar as f64).round() as usize).min(bar);
+    let (done, left) = ("━".repeat(done), "─".repeat(bar - done));
+    let (elapsed, length) = (scene.elapsed.as_secs(), scene.length.as_secs());
+    let speed = scene.speed;
     let mut lines = vec![
-        format!(
-            "{BOLD}collibra-auth-proxy demo{PLAIN}  one second here is {} s at Collibra",
-            scene.speed
-        ),
-        format!(
-            "{}{DIM}{}{PLAIN} {} of {} s, q quits",
-            "━".repeat(done),
-            "─".repeat(bar - done),
-            scene.elapsed.as_secs(),
-            scene.length.as_secs()
-        ),
+        format!("{BOLD}collibra-auth-proxy demo{PLAIN}  one second here is {speed} s at Collibra"),
+        format!("{done}{DIM}{left}{PLAIN} {elapsed} of {length} s, q quits"),
         String::new(),
     ];
     lines.extend(sides(scene, size));
@@ -166,13 +160,10 @@ fn row(index: usize, app: &App, width: usize) -> String {
 fn pool(side: &Side, width: usize) -> String {
     let left = (side.pool.floor().max(0.0) as usize).min(POOL);
     let colour = if left == 0 { RED } else { GREEN };
+    let (full, empty) = ("●".repeat(left), "○".repeat(POOL - left));
     let label = "token pool at Collibra ";
-    format!(
-        "{label}{colour}{}{PLAIN}{DIM}{}{PLAIN}{}",
-        "●".repeat(left),
-        "○".repeat(POOL - left),
-        " ".repeat(width.saturating_sub(label.len() + POOL))
-    )
+    let blank = " ".repeat(width.saturating_sub(label.len() + POOL));
+    format!("{label}{colour}{full}{PLAIN}{DIM}{empty}{PLAIN}{blank}")
 }
 
 fn sums(side: &Side, width: usize) -> String {

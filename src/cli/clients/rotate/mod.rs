@@ -183,7 +183,7 @@ impl Rotation<'_> {
     /// written; returns it, and all clients.
     async fn inspect(&mut self) -> anyhow::Result<(Registration, Vec<Registration>)> {
         let id = self.files.current()?.id;
-        readers::all_use(&self.proxies, id.as_str()).await?;
+        readers::check(&self.proxies, id.as_str(), true).await?;
         let all = self.list().await?;
         let old = all.iter().find(|client| client.client_id == id).cloned();
         let old = old.with_context(|| {
@@ -201,7 +201,7 @@ impl Rotation<'_> {
         let orphan = all.iter().find(|c| c.client_name.as_ref() == Some(name));
         if let Some(orphan) = orphan {
             let id = &orphan.client_id;
-            readers::none_uses(&self.proxies, id.as_str()).await?;
+            readers::check(&self.proxies, id.as_str(), false).await?;
             self.say(&format!(
                 "  successor: {id} ({}) was registered earlier, but its secret is lost; deleting it",
                 clean(name)
@@ -249,9 +249,9 @@ impl Rotation<'_> {
     async fn place(&mut self, journal: &Journal, next: &Credentials) -> anyhow::Result<()> {
         let all = self.list().await?;
         if !all.iter().any(|client| client.client_id == next.id) {
+            let id = &next.id;
             self.say(&format!(
-                "  successor: {} is no longer registered; starting over",
-                next.id
+                "  successor: {id} is no longer registered; starting over"
             ))?;
             return self.files.forget_next();
         }
@@ -260,12 +260,11 @@ impl Rotation<'_> {
         proof::prove(client, next, &self.site.instance, probe).await?;
         self.say(&format!("  proof: it got a token, which opens {probe}"))?;
         self.files.place(next)?;
+        let (new, old) = (&next.id, &journal.old);
+        let (names, kept) = (self.files.names(), self.files.old());
+        let kept = kept.display();
         self.say(&format!(
-            "  credentials: those of {} are in {}, those of {} in {}",
-            next.id,
-            self.files.names(),
-            journal.old,
-            self.files.old().display()
+            "  credentials: those of {new} are in {names}, those of {old} in {kept}"
         ))?;
         if self.files.id_file.is_some() {
             self.say("  note: two files cannot change at once; a single credentials_file would")?;

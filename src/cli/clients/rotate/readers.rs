@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::bail;
 
 use crate::admin::report::{StatusReport, TokenReport};
 use crate::cli::admin_client::AdminClient;
@@ -20,31 +20,25 @@ pub(super) fn names(proxies: &[AdminClient]) -> String {
     names.join(", ")
 }
 
-/// Checks that each of `proxies` uses the client `id`.
+/// Checks that each of `proxies` uses the client `id` if that `is_expected`, and none otherwise.
 ///
 /// # Errors
-/// The proxy that does not answer, or uses another client.
-pub(super) async fn all_use(proxies: &[AdminClient], id: &str) -> anyhow::Result<()> {
+/// The first proxy that does not answer, or for which that is wrong.
+pub(super) async fn check(
+    proxies: &[AdminClient],
+    id: &str,
+    is_expected: bool,
+) -> anyhow::Result<()> {
     for proxy in proxies {
         let (_, report) = status::report(proxy).await?;
-        let (is_used, address) = (uses(&report, id), &proxy.address);
-        ensure!(
-            is_used,
-            "the proxy at {address} does not use {id}: leave it out, or give another"
-        );
-    }
-    Ok(())
-}
-
-/// Checks that none of `proxies` uses the client `id`.
-///
-/// # Errors
-/// The proxy that does, or does not answer.
-pub(super) async fn none_uses(proxies: &[AdminClient], id: &str) -> anyhow::Result<()> {
-    for proxy in proxies {
-        let (_, report) = status::report(proxy).await?;
-        let (is_used, address) = (uses(&report, id), &proxy.address);
-        ensure!(!is_used, "the proxy at {address} uses {id}");
+        let address = &proxy.address;
+        match (uses(&report, id), is_expected) {
+            (true, false) => bail!("the proxy at {address} uses {id}"),
+            (false, true) => {
+                bail!("the proxy at {address} does not use {id}: leave it out, or give another")
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
