@@ -69,7 +69,10 @@ pub(super) fn assemble(
     assembly.instances()?;
     assembly.clients()?;
     assembly.apps();
-    assembly.listeners()?;
+    for listener in &config.listeners {
+        let open = assembly.listener(listener)?;
+        assembly.new.parts.listeners.push(open);
+    }
     Ok(assembly.new)
 }
 
@@ -92,10 +95,7 @@ impl Assembly<'_> {
                 continue;
             }
             let mut upstream =
-                Upstream::new(Arc::clone(instance)).map_err(|cause| StartError::Instance {
-                    instance: Arc::clone(name),
-                    cause,
-                })?;
+                Upstream::new(Arc::clone(instance)).map_err(StartError::of("instance", name))?;
             if let Some(old) = old {
                 upstream.take_over(old);
             }
@@ -160,10 +160,8 @@ impl Assembly<'_> {
             match config::reload::engine(was, client) {
                 Engine::Kept(None) if !store_changed => {
                     let store = Arc::clone(&running.parts.stores[&client.name]);
-                    self.new
-                        .parts
-                        .stores
-                        .insert(Arc::clone(&client.name), store);
+                    let stores = &mut self.new.parts.stores;
+                    stores.insert(Arc::clone(&client.name), store);
                     return Ok(kept);
                 }
                 Engine::Kept(change) => {
@@ -204,13 +202,10 @@ impl Assembly<'_> {
     fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
         let clock = Arc::clone(&self.running.clock);
         let addresses = self.new.parts.instances[&client.instance].addresses();
-        match TokenClient::new(&client.oauth, Some(addresses), clock) {
-            Ok(endpoint) => Ok(Arc::new(endpoint)),
-            Err(cause) => Err(StartError::TokenClient {
-                client: Arc::clone(&client.name),
-                cause,
-            }),
-        }
+        let endpoint = TokenClient::new(&client.oauth, Some(addresses), clock);
+        Ok(Arc::new(
+            endpoint.map_err(StartError::of("client", &client.name))?,
+        ))
     }
 
     fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
@@ -218,10 +213,7 @@ impl Assembly<'_> {
         let kept = stored(client, &instance);
         let clock = &self.running.clock;
         let store = store::build(&self.config.store, kept, Arc::clone(clock));
-        let store = store.map_err(|cause| StartError::Store {
-            client: Arc::clone(&client.name),
-            cause,
-        })?;
+        let store = store.map_err(StartError::of("client", &client.name))?;
         let metrics = self.running.metrics.store(self.config.store.kind());
         let store: Arc<dyn TokenStore> =
             Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
@@ -254,16 +246,6 @@ impl Assembly<'_> {
         };
         let apps = self.config.apps.values().map(app);
         parts.apps = Arc::new(Apps::new(apps));
-    }
-
-    /// Builds the listeners. A socket stays open if a listener of the new configuration uses its
-    /// address.
-    fn listeners(&mut self) -> Result<(), StartError> {
-        for listener in &self.config.listeners {
-            let open = self.listener(listener)?;
-            self.new.parts.listeners.push(open);
-        }
-        Ok(())
     }
 
     /// A listener's routes, longest prefix first.
@@ -302,6 +284,8 @@ impl Assembly<'_> {
         Some(Arc::clone(app))
     }
 
+    /// Builds a listener. A socket stays open if a listener of the new configuration uses its
+    /// address.
     fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
         let metrics = self.running.metrics.listener(&listener.name);
         metrics.declare::<Reason>();
@@ -322,41 +306,33 @@ impl Assembly<'_> {
         });
         // each listener with port 0 has a port of its own
         let mut open = self.running.parts.listeners.iter();
-        let open = open.find(|open| {
-            let chosen = open.asked.tcp().is_some_and(|asked| asked.port() == 0);
-            open.asked.is_at(&listener.address) && (!chosen || open.name == listener.name)
+        let open = open.find(|Open { socket, .. }| {
+            let chosen = socket.asked.tcp().is_some_and(|asked| asked.port() == 0);
+            socket.asked.is_at(&listener.address) && (!chosen || socket.name == listener.name)
         });
         if let Some(open) = open {
             let state = (Arc::clone(&open.listening), state);
             self.new.states.push(state);
-            if open.asked != listener.address {
+            if open.socket.asked != listener.address {
                 self.new.modes.push(listener.address.clone());
             }
-            return Ok(Open {
-                name: Arc::clone(&listener.name),
-                asked: listener.address.clone(),
-                ..open.clone()
-            });
+            let mut open = open.clone();
+            open.socket.name = Arc::clone(&listener.name);
+            open.socket.asked = listener.address.clone();
+            return Ok(open);
         }
-        let (socket, is_kept) = self.incoming.open(
-            &listener.name,
-            &listener.address,
-            &format!("listener.{}.address", listener.name),
-        )?;
-        let address = socket.address(&listener.address);
+        let what = format!("listener.{}.address", listener.name);
+        let (socket, bound) = self
+            .incoming
+            .open(&listener.name, &listener.address, &what)?;
         let listening = Arc::new(Listening::new(state, Arc::clone(&self.running.clock)));
-        if is_kept {
+        if bound.is_kept {
             listening.has_successor();
         }
-        let held = Arc::downgrade(&socket);
         let serving = Arc::clone(&listening).serve(socket, self.running.connections.clone());
         self.new.tasks.push(Box::pin(serving));
         Ok(Open {
-            name: Arc::clone(&listener.name),
-            asked: listener.address.clone(),
-            address,
-            socket: held,
-            is_kept,
+            socket: bound,
             listening,
         })
     }
