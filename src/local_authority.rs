@@ -205,28 +205,21 @@ impl Authority {
         let pem = Zeroizing::new(pem);
         let key = KeyPair::from_pem(&pem).map_err(|_| Error::NoKey)?;
         let issuing = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| Error::NoKey)?;
-        let (hosts, issuer, ends) = {
-            let (_, parsed) = X509Certificate::from_der(&issuing).map_err(|_| Error::NoKey)?;
-            if parsed.public_key().raw != key.subject_public_key_info() {
-                return Err(Error::NoKey);
-            }
-            let common_name = parsed.subject().iter_common_name().next();
-            let common_name = common_name.and_then(|name| name.as_str().ok());
-            let ends = [trusted, &issuing].map(tls::expiry);
-            let ends = ends.into_iter().flatten().min().ok_or(Error::NoKey)?;
-            // certificates take only the issuer's name from it
-            let issuer = params(common_name.ok_or(Error::NoKey)?, ends, ends);
-            (
-                permitted(&parsed).ok_or(Error::Unconstrained)?,
-                issuer,
-                ends,
-            )
-        };
+        let expires = [trusted, &issuing].map(tls::expiry);
+        let expires = expires.into_iter().flatten().min().ok_or(Error::NoKey)?;
+        let (_, parsed) = X509Certificate::from_der(&issuing).map_err(|_| Error::NoKey)?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(Error::NoKey);
+        }
+        let common_name = parsed.subject().iter_common_name().next();
+        let common_name = common_name.and_then(|name| name.as_str().ok());
+        // certificates take only the issuer's name from it
+        let issuer = params(common_name.ok_or(Error::NoKey)?, expires, expires);
         let authority = Authority(Arc::new(Inner {
-            hosts,
-            expires: ends,
+            hosts: permitted(&parsed).ok_or(Error::Unconstrained)?,
+            expires,
             issuer: Issuer::new(issuer, key),
-            issuing,
+            issuing: issuing.clone(),
             file,
         }));
         authority.verify()?;
@@ -282,16 +275,11 @@ impl Authority {
         &self.0.file
     }
 
-    /// The SHA-256 of the root, as `openssl x509 -fingerprint -sha256`
-    /// prints it.
+    /// The SHA-256 of the root, as `openssl x509 -fingerprint -sha256` prints it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let digest = self
-            .0
-            .file
-            .certificates()
-            .first()
-            .map(|der| digest(&SHA256, der));
+        let root = self.file().certificates().first();
+        let digest = root.map(|der| digest(&SHA256, der));
         let bytes = digest.iter().flat_map(|digest| digest.as_ref());
         let pairs: Vec<String> = bytes.map(|byte| format!("{byte:02X}")).collect();
         pairs.join(":")

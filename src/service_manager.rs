@@ -99,24 +99,13 @@ fn send(socket: &SocketAddr, message: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Parses a path, or `@` and a name in the abstract namespace.
+/// Parses a path, or `@` and a name in the abstract namespace, which only Linux has.
 fn address(name: &str) -> io::Result<SocketAddr> {
-    match name.strip_prefix('@') {
-        Some(name) => abstract_address(name),
-        None => SocketAddr::from_pathname(name),
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.strip_prefix('@') {
+        return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
     }
-}
-
-#[cfg(target_os = "linux")]
-fn abstract_address(name: &str) -> io::Result<SocketAddr> {
-    use std::os::linux::net::SocketAddrExt;
-
-    SocketAddr::from_abstract_name(name)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn abstract_address(_: &str) -> io::Result<SocketAddr> {
-    Err(io::ErrorKind::Unsupported.into())
+    SocketAddr::from_pathname(name)
 }
 
 /// Makes `text` one line, because the protocol's messages are lines.
@@ -166,7 +155,7 @@ mod tests {
     #[test]
     fn it_may_listen_in_the_abstract_namespace() {
         let name = format!("collibra-auth-proxy-test-{}", std::process::id());
-        let address = abstract_address(&name).unwrap();
+        let address = address(&format!("@{name}")).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
         manager(&[("NOTIFY_SOCKET", &format!("@{name}"))]).ready("on");
         assert_eq!(received(&socket), "READY=1\nSTATUS=on");
