@@ -19,8 +19,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 use secrecy::zeroize::Zeroizing;
-use x509_parser::certificate::X509Certificate;
+use x509_parser::certificate::{Validity, X509Certificate};
 use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
 
 /// The ALPN name of HTTP/2 (RFC 9113, section 3.2).
 pub const H2: &[u8] = b"h2";
@@ -212,16 +213,19 @@ pub fn text_of(pem: &[u8]) -> &[u8] {
 /// When `certificate` expires, if it says so; an end before 1970 counts as 1970.
 #[must_use]
 pub fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    moment(certificate, |validity| validity.not_after)
 }
 
-/// When the validity of `certificate` starts, in seconds since 1970, if it says so.
+/// When the validity of `certificate` starts, if it says so; a start before 1970 counts as 1970.
 #[must_use]
-pub fn begins(certificate: &CertificateDer<'_>) -> Option<i64> {
+pub fn begins(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    moment(certificate, |validity| validity.not_before)
+}
+
+fn moment(certificate: &CertificateDer<'_>, of: fn(&Validity) -> ASN1Time) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.validity().not_before.timestamp())
+    let seconds = u64::try_from(of(certificate.validity()).timestamp()).unwrap_or(0);
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::context::LoadContext;
-use super::credentials::{self, Source, Sources};
-use super::declare::{any, only};
+use super::credentials::{self, Source};
+use super::declare::{any, checked, only, settle};
 use super::location::Location;
 use super::names::Names;
 use super::tables;
@@ -52,20 +52,25 @@ fn one_key_each(apps: &[(&Location, App)], context: &LoadContext<'_>) {
 }
 
 fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadContext<'_>) -> App {
-    let sources = Sources::default()
-        .and(&raw.key_file, Source::File)
-        .and(&raw.key_env, Source::Variable);
-    let is_keyless = sources.given.is_empty() && !sources.faulty;
-    let key = key(sources, &raw.location, context);
-    if is_keyless && raw.certificate.is_absent() && !has_listener {
+    let sources = credentials::given([
+        raw.key_file.as_ref().map(Source::File),
+        raw.key_env.as_ref().map(Source::Variable),
+    ]);
+    let is_known = has_listener
+        || ["key_file", "key_env", "certificate"]
+            .map(|key| raw.has(key))
+            .contains(&true);
+    if !is_known {
         context.fault(raw.at("key_file").fault(
             "nobody could say that they are this app",
             "write `key_file` or `key_env`; or `certificate`, the name on its client certificate; \
              or name it with `app` in a listener of its own",
         ));
     }
-    let client = clients.find(&raw.client, context);
-    let allow = raw.allow.given().map(|spanned| {
+    let key = credentials::only(&sources, raw, "key_file", context);
+    let key = key.and_then(|source| key_of(source, context));
+    let client = clients.find(&raw.client, raw, context);
+    let allow = raw.allow.as_ref().map(|spanned| {
         if spanned.value.is_empty() {
             context.warning(spanned.location.fault(
                 "it allows nothing, so every request of this app is refused",
@@ -79,14 +84,13 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
         "it is out of bounds",
         "write a number from 0.001 to 1000000, or leave the key out for no limit",
     );
-    let requests_per_second = raw.requests_per_second.checked(rate, context);
     let most = only(
         |&most| most > 0,
         "no request of it could be served",
         "write 1 or more, or leave the key out for no limit",
     );
-    let max_in_flight = raw.max_in_flight.checked(most, context);
-    let certificate = raw.certificate.settle(raw.name.to_string(), any, context);
+    let max_in_flight = checked(&raw.max_in_flight, most, context);
+    let certificate = settle(&raw.certificate, raw.name.to_string(), any, context);
     raw.show_as("certificate", &*certificate);
     App {
         certificate,
@@ -95,33 +99,20 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
         client,
         allow,
         limits: Limits {
-            requests_per_second,
+            requests_per_second: checked(&raw.requests_per_second, rate, context),
             max_in_flight: max_in_flight.and_then(|most| usize::try_from(most).ok()),
         },
     }
 }
 
-/// The app's key, if it has one.
-fn key(sources: Sources, app: &Location, context: &LoadContext<'_>) -> Option<Secret> {
-    let mut given = sources.given.into_iter();
-    let source = given.next()?;
-    if given.next().is_some() {
-        context.fault(app.child("key_file").fault(
-            "the key is given twice: `key_file`, `key_env`",
-            "keep one of them",
-        ));
-        return None;
-    }
-    let text = match &source {
-        Source::File(path) => credentials::secret_file(path, context)?,
-        Source::Variable(name) => credentials::variable(name, context)?,
-        Source::Inline(_) | Source::Json(_) => return None,
-    };
+/// The app's key.
+fn key_of(source: Source<'_>, context: &LoadContext<'_>) -> Option<Secret> {
+    let text = source.read(true, context)?;
     let key = match Secret::parse(text.expose()) {
         Ok(key) if key.expose().len() >= SHORTEST_KEY => Ok(key),
         Ok(_) => Err("the key has fewer than 16 bytes".to_owned()),
         Err(error) => Err(error.to_string()),
     };
     let remedy = "make one with `openssl rand -hex 32`, or any text of one line";
-    context.sound(key.map_err(|problem| source.location().fault(problem, remedy)))
+    context.sound(key, source.location(), remedy)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Faults, in_order};
 use super::file::Unfit;
-use super::location::Spanned;
+use super::location::{Location, Spanned};
 use super::watch::Files;
 use crate::secret::Secret;
 
@@ -47,9 +47,23 @@ impl<'a> LoadContext<'a> {
         self.warnings.borrow_mut().push(warning);
     }
 
-    /// Returns the value, or adds the fault.
-    pub(super) fn sound<T>(&self, result: Result<T, Fault>) -> Option<T> {
-        result.map_err(|fault| self.fault(fault)).ok()
+    /// Adds the fault that a key is missing, unless a fault at or below this key is known: its value
+    /// then has the wrong type.
+    pub(super) fn missing(&self, fault: Fault) {
+        if !self.blames(&fault.key) {
+            self.fault(fault);
+        }
+    }
+
+    /// Returns the value, or adds the error as a fault at `location`.
+    pub(super) fn sound<T, E: ToString>(
+        &self,
+        result: Result<T, E>,
+        location: &Location,
+        remedy: impl Into<String>,
+    ) -> Option<T> {
+        let report = |error: E| self.fault(location.fault(error.to_string(), remedy));
+        result.map_err(report).ok()
     }
 
     /// Returns whether there is a fault at or below `key`.
@@ -95,10 +109,7 @@ impl<'a> LoadContext<'a> {
     /// file must not be read.
     pub(super) fn readable(&self, spanned: &Spanned<PathBuf>, remedy: &str) -> Option<PathBuf> {
         let path = self.to_read(&spanned.value);
-        self.sound(path.map_err(|unfit| {
-            let remedy = self.file_remedy(remedy);
-            spanned.location.fault(unfit.to_string(), remedy)
-        }))
+        self.sound(path, &spanned.location, self.file_remedy(remedy))
     }
 
     /// Watches a file that is about to be read.

@@ -33,16 +33,9 @@ pub(super) trait Declared: fmt::Debug + Sized + Deref<Target = Head> {
     fn read(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> Self;
     /// Returns the values that count, by key.
     fn show(&self, context: &LoadContext<'_>) -> Json;
-    /// The keys that are given, with their locations.
-    fn given(&self) -> Vec<(&'static Key, &Location)>;
     /// Returns the table without any key.
     fn absent(name: &str, location: Location) -> Self {
         Self::read(name.into(), location, None)
-    }
-    /// The defaults of its keys.
-    fn defaults(context: &LoadContext<'_>) -> Json {
-        let nowhere = Location::root(super::fault::Origin::CommandLine);
-        Self::absent("", nowhere).show(context)
     }
 }
 
@@ -54,6 +47,8 @@ pub(super) struct Head {
     pub(super) location: Location,
     /// Whether it is written.
     pub(super) is_given: bool,
+    /// The keys that are written, with their locations.
+    pub(super) given: Vec<(&'static str, Location)>,
     /// The values that it shows in place of those that were written.
     shown: RefCell<Map<String, Json>>,
 }
@@ -70,14 +65,6 @@ pub(super) trait Slot: Sized {
     fn read(table: Option<&Table<'_>>, location: &Location, key: &'static str) -> Self::Held;
     /// Returns what counts; `null` if it is not shown.
     fn show(held: &Self::Held, default: Option<Self>, context: &LoadContext<'_>) -> Json;
-    /// The location of a value.
-    fn location(_: &Self::Held) -> Option<&Location> {
-        None
-    }
-    /// The defaults of the keys below it.
-    fn defaults(_: &LoadContext<'_>) -> Json {
-        Json::Null
-    }
 }
 
 /// A word, or a table.
@@ -118,7 +105,7 @@ macro_rules! tables {
         impl $table {
             $($(
                 pub(super) fn $key(&self, context: &LoadContext<'_>) -> $type {
-                    self.$key.settle($default, first!($($check,)? any), context)
+                    settle(&self.$key, $default, first!($($check,)? any), context)
                 }
             )?)*
         }
@@ -142,7 +129,7 @@ macro_rules! tables {
             fn read(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> $table {
                 $table {
                     $($key: <$type as Slot>::read(table, &location, stringify!($key)),)*
-                    head: Head::of(name, location, table.is_some()),
+                    head: Head::of(name, location, table),
                 }
             }
 
@@ -151,12 +138,6 @@ macro_rules! tables {
                     <$type as Slot>::show(&self.$key, first!($(Some($default),)? None), context),
                 )*];
                 self.show_over(<$table as Declared>::KEYS, values, context)
-            }
-
-            fn given(&self) -> Vec<(&'static Key, &Location)> {
-                let locations = [$(<$type as Slot>::location(&self.$key),)*];
-                let keys = <$table as Declared>::KEYS.iter().zip(locations);
-                keys.filter_map(|(key, location)| Some((key, location?))).collect()
             }
         }
 
@@ -173,10 +154,6 @@ macro_rules! tables {
 
             fn show(held: &$table, _: Option<$table>, context: &LoadContext<'_>) -> Json {
                 Declared::show(held, context)
-            }
-
-            fn defaults(context: &LoadContext<'_>) -> Json {
-                <$table as Declared>::defaults(context)
             }
         }
     )*};
@@ -203,38 +180,32 @@ impl Key {
             about,
             sample: "",
             example: "",
-            defaults: T::defaults,
         }
     }
 }
 
-impl<T: Clone> Field<T> {
-    /// The value, if there is one. A value of which `check` finds something wrong is a fault.
-    pub(super) fn checked(
-        &self,
-        check: impl Fn(&T, &T) -> Option<Wrong>,
-        context: &LoadContext<'_>,
-    ) -> Option<T> {
-        let Spanned { value, location } = self.given()?;
-        match check(value, value) {
-            None => Some(value.clone()),
-            Some((problem, remedy)) => {
-                context.fault(location.fault(problem, remedy));
-                None
-            }
-        }
-    }
+/// The value, if there is one. A value of which `check` finds something wrong is a fault.
+pub(super) fn checked<T: Clone>(
+    field: &Field<T>,
+    check: impl Fn(&T, &T) -> Option<Wrong>,
+    context: &LoadContext<'_>,
+) -> Option<T> {
+    let Spanned { value, location } = field.as_ref()?;
+    let Some((problem, remedy)) = check(value, value) else {
+        return Some(value.clone());
+    };
+    context.fault(location.fault(problem, remedy));
+    None
+}
 
-    /// As [`Field::checked`], or `default`.
-    pub(super) fn settle(
-        &self,
-        default: T,
-        check: impl Fn(&T, &T) -> Option<Wrong>,
-        context: &LoadContext<'_>,
-    ) -> T {
-        let checked = self.checked(|value, _| check(value, &default), context);
-        checked.unwrap_or(default)
-    }
+/// As [`checked`], or `default`, which `check` gets too.
+pub(super) fn settle<T: Clone>(
+    field: &Field<T>,
+    default: T,
+    check: impl Fn(&T, &T) -> Option<Wrong>,
+    context: &LoadContext<'_>,
+) -> T {
+    checked(field, |value, _| check(value, &default), context).unwrap_or(default)
 }
 
 /// The check of a key that may have any value of its type.
@@ -260,18 +231,40 @@ pub(super) fn only<T>(
 
 impl Head {
     /// Returns the head of a table.
-    pub(super) fn of(name: Arc<str>, location: Location, is_given: bool) -> Head {
+    pub(super) fn of(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> Head {
+        let given = table.into_iter().flat_map(Table::given);
         Head {
             name,
             location,
-            is_given,
+            is_given: table.is_some(),
+            given: given.map(|(key, at)| (key, at.clone())).collect(),
             shown: RefCell::default(),
         }
+    }
+
+    /// Returns what is written for `key`, and reports it if there is nothing.
+    pub(super) fn demand<'f, T>(
+        &self,
+        key: &str,
+        field: &'f Field<T>,
+        problem: &str,
+        remedy: impl Into<String>,
+        context: &LoadContext<'_>,
+    ) -> Option<&'f Spanned<T>> {
+        if field.is_none() && !self.has(key) {
+            context.fault(self.at(key).fault(problem, remedy));
+        }
+        field.as_ref()
     }
 
     /// The location of `key`.
     pub(super) fn at(&self, key: &str) -> Location {
         self.location.child(key)
+    }
+
+    /// Returns whether `key` is written. If there is no value all the same, its fault is reported.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.given.iter().any(|(given, _)| *given == key)
     }
 
     /// Shows `value` for `key`, whatever was written; `null` for nothing.
@@ -311,17 +304,13 @@ impl<T: Value + Clone + fmt::Debug> Slot for T {
     type Held = Field<T>;
 
     fn read(table: Option<&Table<'_>>, _: &Location, key: &'static str) -> Field<T> {
-        table.map_or(Field::Absent, |table| table.get(key))
+        table.and_then(|table| table.get(key))
     }
 
     fn show(held: &Field<T>, default: Option<T>, context: &LoadContext<'_>) -> Json {
-        let value = held.given().map(|spanned| &spanned.value);
+        let value = held.as_ref().map(|spanned| &spanned.value);
         let value = value.or(default.as_ref());
         value.map_or(Json::Null, |value| value.show(context))
-    }
-
-    fn location(held: &Field<T>) -> Option<&Location> {
-        held.given().map(|spanned| &spanned.location)
     }
 }
 
@@ -333,20 +322,16 @@ impl<T: Declared + Slot<Held = T>> Slot for WordOr<T> {
         let of_word = table.filter(|table| table.is_text(key));
         let of_table = table.filter(|_| of_word.is_none());
         WordOr {
-            word: of_word.map_or(Field::Absent, |table| table.get(key)),
+            word: of_word.and_then(|table| table.get(key)),
             table: <T as Slot>::read(of_table, location, key),
         }
     }
 
     fn show(held: &WordOr<T>, _: Option<Self>, context: &LoadContext<'_>) -> Json {
-        match held.word.given() {
+        match &held.word {
             Some(word) => word.value.show(context),
             None => Declared::show(&held.table, context),
         }
-    }
-
-    fn defaults(context: &LoadContext<'_>) -> Json {
-        <T as Declared>::defaults(context)
     }
 }
 
@@ -372,9 +357,5 @@ impl<T: Declared, const IS_NAMED: bool> Slot for Many<T, IS_NAMED> {
             true => Json::Object(tables.collect()),
             false => tables.map(|(_, table)| table).collect(),
         }
-    }
-
-    fn defaults(context: &LoadContext<'_>) -> Json {
-        T::defaults(context)
     }
 }

@@ -74,9 +74,7 @@ impl Faults {
 pub(super) fn in_order(faults: &mut Vec<Fault>) {
     faults.sort_by_key(|fault| (fault.origin.clone(), fault.line));
     let mut seen = HashSet::with_capacity(faults.len());
-    let is_new: Vec<bool> = faults.iter().map(|fault| seen.insert(fault)).collect();
-    let mut is_new = is_new.into_iter();
-    faults.retain(|_| is_new.next() == Some(true));
+    faults.retain(|fault| seen.insert(fault.clone()));
 }
 
 /// `FILE:LINE: KEY: what is wrong; what to write instead`.
@@ -106,13 +104,8 @@ impl fmt::Display for Origin {
 /// One fault per line.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.faults.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{fault}")?;
-        }
-        Ok(())
+        let faults: Vec<String> = self.iter().map(Fault::to_string).collect();
+        f.write_str(&faults.join("\n"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 /// The longest time for reading a file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most threads that may be stuck in a file system.
-const STUCK: usize = 4;
+/// The most threads that read at once; stuck ones count.
+const MOST_READERS: usize = 4;
 
 /// The process's reading threads.
 static READERS: LazyLock<Readers> = LazyLock::new(Readers::default);
@@ -117,14 +117,8 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Readers {
     /// The idle thread.
     free: Mutex<Option<Sender<Job>>>,
-    stuck: Arc<AtomicUsize>,
-}
-
-/// The result of a job.
-enum Progress<T> {
-    UnderWay,
-    Done(T),
-    GivenUp,
+    /// How many threads are at work.
+    busy: Arc<AtomicUsize>,
 }
 
 impl Readers {
@@ -135,36 +129,23 @@ impl Readers {
         patience: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        if self.stuck.load(Ordering::Relaxed) >= STUCK {
+        if self.busy.load(Ordering::Relaxed) >= MOST_READERS {
             return None;
         }
-        let progress = Arc::new((Mutex::new(Progress::UnderWay), Condvar::new()));
-        let (stuck, told) = (Arc::clone(&self.stuck), Arc::clone(&progress));
-        let job: Job = Box::new(move || {
-            let result = work();
-            let (progress, done) = &*told;
-            let mut progress = lock(progress);
-            if let Progress::GivenUp = *progress {
-                stuck.fetch_sub(1, Ordering::Relaxed);
-            } else {
-                *progress = Progress::Done(result);
-                done.notify_one();
-            }
-        });
         let free = lock(&self.free).take();
         let thread = free.or_else(start)?;
+        let (done, result) = channel();
+        let busy = Arc::clone(&self.busy);
+        busy.fetch_add(1, Ordering::Relaxed);
+        let job: Job = Box::new(move || {
+            let result = work();
+            busy.fetch_sub(1, Ordering::Relaxed);
+            let _ = done.send(result);
+        });
         thread.send(job).ok()?;
-
-        let (progress, done) = &*progress;
-        let under_way = |progress: &mut Progress<T>| matches!(progress, Progress::UnderWay);
-        let waited = done.wait_timeout_while(lock(progress), patience, under_way);
-        let (mut progress, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if let Progress::Done(result) = std::mem::replace(&mut *progress, Progress::GivenUp) {
-            *lock(&self.free) = Some(thread);
-            return Some(result);
-        }
-        self.stuck.fetch_add(1, Ordering::Relaxed);
-        None
+        let result = result.recv_timeout(patience).ok()?;
+        *lock(&self.free) = Some(thread);
+        Some(result)
     }
 }
 
@@ -233,7 +214,7 @@ mod tests {
         let started = Arc::new(AtomicUsize::new(0));
         let (end, wait) = channel::<()>();
         let wait = Arc::new(Mutex::new(wait));
-        for _ in 0..3 * STUCK {
+        for _ in 0..3 * MOST_READERS {
             let (wait, started) = (Arc::clone(&wait), Arc::clone(&started));
             let hangs = move || {
                 started.fetch_add(1, Ordering::Relaxed);
@@ -241,12 +222,12 @@ mod tests {
             };
             assert_eq!(readers.within(Duration::from_millis(10), hangs), None);
         }
-        assert!(started.load(Ordering::Relaxed) <= STUCK);
+        assert!(started.load(Ordering::Relaxed) <= MOST_READERS);
         assert_eq!(readers.within(PATIENCE, || 1), None);
 
         // once it responds, the threads end and files are read again
         drop(end);
-        let is_stuck = || readers.stuck.load(Ordering::Relaxed) > 0;
+        let is_stuck = || readers.busy.load(Ordering::Relaxed) > 0;
         for _ in 0..3_000 {
             if is_stuck() {
                 thread::sleep(Duration::from_millis(10));

@@ -8,7 +8,7 @@ use super::declare::Declared;
 use super::fault::Origin;
 use super::location::{Field, Location, Spanned};
 use super::tables::{self, Client, Instance, Listener, Pool, Tables};
-use super::value::{self, Kind};
+use super::value;
 use crate::oauth::AuthMethod;
 use crate::secret::Secret;
 use crate::socket::Address;
@@ -118,100 +118,86 @@ impl Flags {
     /// counts as unset, and a flag overrides a variable. A variable that cannot be read is a fault.
     pub(super) fn into_tables(self, context: &LoadContext<'_>) -> Tables {
         let root = Location::root(Origin::CommandLine);
-        let at = |key: &str| root.child(key);
         let set = |name: &str| (context.env)(name).filter(|value| !value.is_empty());
         // the name of a variable that is set, unless a flag is given
-        let variable = |name: &str, flags: [bool; 2]| {
-            let named = (flags == [false; 2] && set(name).is_some()).then(|| name.to_owned());
-            Field::from(named, Location::variable(name))
+        let variable = |name: &str, is_given: bool| {
+            let named = (!is_given && set(name).is_some()).then(|| name.to_owned());
+            at(Location::variable(name), named)
         };
-        let address = |given: Option<Address>, location, name: &str| match (given, set(name)) {
+        let address = |given: Option<Address>, key: &str, name: &str| match (given, set(name)) {
             (None, Some(text)) => {
-                let (location, problem) =
-                    (Location::variable(name), "this is no address to listen on");
-                let address = value::address(&text);
-                let address = address.map_err(|remedy| location.fault(problem, remedy));
-                match context.sound(address) {
-                    Some(value) => Field::Given(Spanned { value, location }),
-                    None => Field::Faulty,
-                }
+                let location = Location::variable(name);
+                let problem = "this is no address to listen on";
+                let report = |remedy| context.fault(location.fault(problem, remedy));
+                let address = value::address(&text).map_err(report);
+                at(location.clone(), address.ok())
             }
-            (given, _) => Field::from(given, location),
+            (given, _) => flag(key, given),
         };
-        let listen = address(self.listen, at("listen").child("address"), LISTEN);
-        let admin = address(self.admin, at("admin"), LISTEN_ADMIN);
-        let allow = match set(ALLOW_UNAUTHENTICATED).as_deref() {
-            _ if self.allow_unauthenticated => true,
-            Some("true") => true,
-            None | Some("false") => false,
-            Some(_) => {
-                let location = Location::variable(ALLOW_UNAUTHENTICATED);
-                let problem = "it is neither true nor false";
-                context.fault(location.fault(problem, "write true, or unset it"));
-                false
-            }
-        };
+        let allow = set(ALLOW_UNAUTHENTICATED).filter(|_| !self.allow_unauthenticated);
+        let allow = allow.and_then(|text| {
+            let allow = text
+                .parse::<bool>()
+                .map_err(|_| "it is neither true nor false");
+            let location = Location::variable(ALLOW_UNAUTHENTICATED);
+            context.sound(allow, &location, "write true, or unset it")
+        });
         let instance = Instance {
             url: match self.upstream {
-                None => Field::from(set(URL), Location::variable(URL)),
-                url => Field::from(url, at("url")),
+                None => at(Location::variable(URL), set(URL)),
+                url => flag("url", url),
             },
-            allow_insecure: Field::from(Some(self.allow_insecure), at("allow_insecure")),
-            ca_file: Field::from(self.ca_file, at("ca_file")),
+            allow_insecure: flag("allow_insecure", Some(self.allow_insecure)),
+            ca_file: flag("ca_file", self.ca_file),
             ..Declared::absent("default", root.clone())
         };
-        let of_id = [self.client_id.is_some(), self.client_id_file.is_some()];
-        let of_secret = [false, self.client_secret_file.is_some()];
+        let has_id = self.client_id.is_some() || self.client_id_file.is_some();
         let method = self.auth_method.map(|name| match &*name {
             "client_secret_post" => AuthMethod::ClientSecretPost,
             _ => AuthMethod::ClientSecretBasic,
         });
         let client = Client {
-            client_id: Field::from(self.client_id.map(Secret::from), at("client_id")),
-            client_id_file: Field::from(self.client_id_file, at("client_id_file")),
-            client_id_env: variable(CLIENT_ID, of_id),
-            client_secret_file: Field::from(self.client_secret_file, at("client_secret_file")),
-            client_secret_env: variable(CLIENT_SECRET, of_secret),
-            auth_method: Field::from(method, at("auth_method")),
-            token_timeout: Field::from(self.token_timeout, at("token_timeout")),
+            client_id: flag("client_id", self.client_id.map(Secret::from)),
+            client_id_file: flag("client_id_file", self.client_id_file),
+            client_id_env: variable(CLIENT_ID, has_id),
+            client_secret_env: variable(CLIENT_SECRET, self.client_secret_file.is_some()),
+            client_secret_file: flag("client_secret_file", self.client_secret_file),
+            auth_method: flag("auth_method", method),
+            token_timeout: flag("token_timeout", self.token_timeout),
             pool: Pool {
-                capacity: Field::from(self.pool_capacity, at("pool_capacity")),
-                refill: Field::from(self.pool_refill, at("pool_refill")),
+                capacity: flag("pool_capacity", self.pool_capacity),
+                refill: flag("pool_refill", self.pool_refill),
                 ..Declared::absent("pool", root.clone())
             },
-            wait_for_token: Field::from(self.wait_for_token, at("wait_for_token")),
+            wait_for_token: flag("wait_for_token", self.wait_for_token),
             ..Declared::absent("default", root.clone())
         };
+        let is_allowed = self.allow_unauthenticated || allow == Some(true);
+        let local = Listener::local(root.child("listen"), tables::LISTENER.into());
         let listener = Listener {
-            hosts: Field::from((!self.hosts.is_empty()).then_some(self.hosts), at("host")),
-            allow_unauthenticated: Field::from(Some(allow), at("allow_unauthenticated")),
-            ..Listener::local(at("listen"), tables::LISTENER.into())
+            address: address(self.listen, "listen.address", LISTEN).or(local.address),
+            hosts: flag("host", (!self.hosts.is_empty()).then_some(self.hosts)),
+            allow_unauthenticated: flag("allow_unauthenticated", Some(is_allowed)),
+            ..local
         };
-        let listener = match listen {
-            Field::Absent => listener,
-            address => Listener {
-                address,
-                ..listener
-            },
-        };
-        let kind = self.store_path.as_ref().map(|_| Kind("file"));
-        let tables: Tables = Declared::absent("", root.clone());
+        let kind = self.store_path.as_ref().map(|_| "file".to_owned());
+        let tables: Tables = Declared::absent("", root);
         Tables {
             instance: vec![instance],
             client: vec![client],
             listener: vec![listener],
             server: tables::Server {
-                threads: Field::from(self.threads, at("threads")),
-                drain: Field::from(self.drain, at("drain")),
+                threads: flag("threads", self.threads),
+                drain: flag("drain", self.drain),
                 ..tables.server
             },
             admin: tables::Admin {
-                address: admin,
+                address: address(self.admin, "admin", LISTEN_ADMIN),
                 ..tables.admin
             },
             store: tables::Store {
-                kind: Field::from(kind, at("store_path")),
-                path: Field::from(self.store_path, at("store_path")),
+                kind: flag("store_path", kind),
+                path: flag("store_path", self.store_path),
                 ..tables.store
             },
             ..tables
@@ -221,14 +207,24 @@ impl Flags {
 
 /// An instance given by the flags `--url`, `--allow-insecure` and `--ca-file`.
 pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) -> Instance {
-    let root = Location::root(Origin::CommandLine);
-    let at = |key: &str| root.child(key);
     Instance {
-        url: Field::from(Some(url.to_owned()), at("instance").child("url")),
-        allow_insecure: Field::from(Some(allow_insecure), at("allow_insecure")),
-        ca_file: Field::from(ca_file.map(Path::to_owned), at("ca_file")),
-        ..Declared::absent("default", root)
+        url: flag("instance.url", Some(url.to_owned())),
+        allow_insecure: flag("allow_insecure", Some(allow_insecure)),
+        ca_file: flag("ca_file", ca_file.map(Path::to_owned)),
+        ..Declared::absent("default", Location::root(Origin::CommandLine))
     }
+}
+
+/// The field `key` with the value of a flag, if it is given.
+fn flag<T>(key: &str, value: Option<T>) -> Field<T> {
+    let root = Location::root(Origin::CommandLine);
+    let key = key.to_owned();
+    at(Location { key, ..root }, value)
+}
+
+fn at<T>(location: Location, value: Option<T>) -> Field<T> {
+    let value = value?;
+    Some(Spanned { value, location })
 }
 
 /// Warns about a variable that is ignored because a configuration file is used.
@@ -236,7 +232,7 @@ pub(super) fn warn_of_ignored(raw: &Tables, context: &LoadContext<'_>) {
     let clients = raw.client.iter();
     let named = clients.flat_map(|client| [&client.client_id_env, &client.client_secret_env]);
     let named: Vec<&str> = named
-        .filter_map(|field| Some(&*field.given()?.value))
+        .filter_map(|field| Some(&*field.as_ref()?.value))
         .collect();
     for name in [URL, CLIENT_ID, CLIENT_SECRET] {
         if !named.contains(&name) && (context.env)(name).is_some_and(|value| !value.is_empty()) {

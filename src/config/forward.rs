@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 use super::context::LoadContext;
 use super::location::{Field, Location, Spanned};
-use super::value::REDACTED;
+use super::value::{REDACTED, network};
 use super::{credentials, tables};
 use crate::outgoing::tunnel::{InvalidProxy, Proxy};
 use crate::secret::Secret;
@@ -36,30 +36,32 @@ pub(super) fn parse(
     url: Option<&Url>,
     context: &LoadContext<'_>,
 ) -> Proxies {
-    let file = raw.proxy_credentials_file.given();
+    let file = raw.proxy_credentials_file.as_ref();
     let credentials = file.and_then(|file| {
         let text = credentials::file(file, context);
-        credentials::warn_if_readable_by_all(file, context);
+        credentials::warn_if_readable_by_all(&file.value, &file.location, context);
         Some((text?, &file.location))
     });
     let environment = url.and_then(|url| from_environment(url, context));
     let mut used = false;
     let mut one = |name: &str, key: &Field<Secret>| {
-        let named = match key {
-            Field::Absent => return show(raw, name, environment.clone()),
-            Field::Given(spanned) if spanned.value.expose().trim() == DIRECT => {
+        let spanned = match key {
+            None => {
+                used |= raw.has(name);
+                return show(raw, name, environment.clone());
+            }
+            Some(spanned) if spanned.value.expose().trim() == DIRECT => {
                 return show(raw, name, None);
             }
-            Field::Given(spanned) => named(spanned, context),
-            Field::Faulty => None,
+            Some(spanned) => spanned,
         };
+        let named = named(spanned, context);
         used |= !named.as_ref().is_some_and(Proxy::has_credentials);
         let proxy = show(raw, name, Some(named?))?;
         match &credentials {
             Some((text, location)) if !proxy.has_credentials() => {
                 let remedy = "the file should hold one line, user:password";
-                let with = proxy.with_credentials(text.expose());
-                context.sound(with.map_err(|error| location.fault(error.to_string(), remedy)))
+                context.sound(proxy.with_credentials(text.expose()), location, remedy)
             }
             _ => Some(proxy),
         }
@@ -80,8 +82,7 @@ pub(super) fn parse(
 /// The proxy that a key names.
 fn named(spanned: &Spanned<Secret>, context: &LoadContext<'_>) -> Option<Proxy> {
     let proxy = Proxy::parse(spanned.value.expose());
-    let proxy = proxy.map_err(|problem| spanned.location.fault(problem.to_string(), REMEDY));
-    let proxy = context.sound(proxy)?;
+    let proxy = context.sound(proxy, &spanned.location, REMEDY)?;
     if proxy.has_credentials() {
         context.warning(spanned.location.fault(
             "the proxy's password stands in the configuration, which is often copied and committed",
@@ -171,18 +172,7 @@ fn is_spared(url: &Url, list: &str) -> bool {
 
 fn covers(name: &str, host: &str) -> bool {
     if let Ok(ip) = host.parse::<IpAddr>() {
-        let (net, bits) = name.split_once('/').unwrap_or((name, "128"));
-        return match (net.parse::<IpAddr>(), bits.parse::<u32>(), ip) {
-            (Ok(IpAddr::V4(net)), Ok(bits), IpAddr::V4(ip)) => {
-                let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
-                (net.to_bits() ^ ip.to_bits()) & mask == 0
-            }
-            (Ok(IpAddr::V6(net)), Ok(bits), IpAddr::V6(ip)) => {
-                let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
-                (net.to_bits() ^ ip.to_bits()) & mask == 0
-            }
-            _ => false,
-        };
+        return network(name).is_some_and(|network| network.contains(&ip));
     }
     let name = name.trim_start_matches("*.").trim_start_matches('.');
     let above = host.strip_suffix(name);

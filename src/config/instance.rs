@@ -1,17 +1,16 @@
 //! `[instance.NAME]`: one Collibra environment.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::{Host, Url};
 
 use super::context::LoadContext;
-use super::credentials::{CA_REMEDY, ca_file, warn_if_readable_by_all};
+use super::credentials::{CA_REMEDY, ca_file, warn_if_readable_by_all, warn_of_expiry};
 use super::fault::Fault;
 use super::forward::{self, is_loopback};
-use super::location::{Field, Location, Spanned};
+use super::location::{Location, Spanned};
 use super::tables;
-use crate::clock::{Clock, SystemClock};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel;
 use crate::tls::{Identity, Reason};
@@ -30,31 +29,24 @@ const URL_REMEDY: &str = "write the whole of it, like \"https://acme.collibra.co
 /// Parses an instance.
 pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option<Parsed> {
     let allow_insecure = raw.allow_insecure(context);
-    let url = match &raw.url {
-        Field::Given(spanned) => base(spanned, allow_insecure, context),
-        Field::Faulty => None,
-        Field::Absent => {
-            let location = raw.at("url");
-            let remedy = if location.in_file() {
-                URL_REMEDY
-            } else {
-                "give --upstream with it, set COLLIBRA_URL, or name a file with --config"
-            };
-            context.fault(location.fault("the instance's address is missing", remedy));
-            None
-        }
+    let remedy = match raw.location.in_file() {
+        true => URL_REMEDY,
+        false => "give --upstream with it, set COLLIBRA_URL, or name a file with --config",
     };
+    let missing = "the instance's address is missing";
+    let url = raw.demand("url", &raw.url, missing, remedy, context);
+    let url = url.and_then(|spanned| base(spanned, allow_insecure, context));
     let token_path = raw.token_path(context);
-    let authorities = raw.ca_file.given();
+    let authorities = raw.ca_file.as_ref();
     let authorities = authorities.and_then(|spanned| ca_file(spanned, CA_REMEDY, context));
-    let identity = identity(&raw.client_cert_file, &raw.client_key_file, context);
-    let address = raw.address.given();
+    let identity = identity(raw, context);
+    let address = raw.address.as_ref();
     // with `address` there is no forward proxy, so the environment's is ignored
     let by_environment = url.as_ref().filter(|_| address.is_none());
     let proxies = forward::parse(raw, by_environment, context);
-    let fault =
-        address.and_then(|spanned| address_fault(spanned, url.as_ref(), allow_insecure, &proxies));
-    fault.into_iter().for_each(|fault| context.fault(fault));
+    if let Some(spanned) = address {
+        check_address(spanned, url.as_ref(), allow_insecure, &proxies, context);
+    }
     let connect_timeout = raw.connect_timeout(context);
     let idle_timeout = raw.idle_timeout(context);
     let header_timeout = raw.header_timeout(context);
@@ -94,79 +86,82 @@ pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option
     })
 }
 
-/// Returns the fault of `address`, if there is one.
-fn address_fault(
+/// Reports that `address` is unsafe or unused.
+fn check_address(
     spanned: &Spanned<Vec<Target>>,
     url: Option<&Url>,
     allow_insecure: bool,
     proxies: &forward::Proxies,
-) -> Option<Fault> {
+    context: &LoadContext<'_>,
+) {
     let is_plain = url.is_some_and(|url| url.scheme() == "http");
     let is_remote = !spanned.value.iter().all(Target::is_loopback);
     if is_plain && is_remote && !allow_insecure {
-        return Some(spanned.location.fault(
+        context.fault(spanned.location.fault(
             "http:// would send the secret and the token unencrypted to another machine",
             "write https:// in url, or `allow_insecure = true` if that is meant",
         ));
-    }
-    let is_unused = proxies.api.is_some() && proxies.token.is_some();
-    is_unused.then(|| {
-        spanned.location.fault(
+    } else if proxies.api.is_some() && proxies.token.is_some() {
+        context.fault(spanned.location.fault(
             "no connection uses it: a forward proxy is told the instance's name",
             "leave it out, or write \"direct\" for proxy or token_proxy",
-        )
-    })
+        ));
+    }
 }
 
 /// Reads the client certificate, if one is configured.
-fn identity(
-    cert: &Field<PathBuf>,
-    key: &Field<PathBuf>,
-    context: &LoadContext<'_>,
-) -> Option<Identity> {
-    let lone = |spanned: &Spanned<PathBuf>, other: &str| {
-        let remedy = format!("name the other in {other}, or leave both out");
-        let problem = "a certificate is of use with its key only";
-        context.fault(spanned.location.fault(problem, remedy));
+fn identity(raw: &tables::Instance, context: &LoadContext<'_>) -> Option<Identity> {
+    let (cert, key) = match (&raw.client_cert_file, &raw.client_key_file) {
+        (Some(cert), Some(key)) => (cert, key),
+        (None, None) => return None,
+        (Some(lone), None) | (None, Some(lone)) => {
+            let both = ["client_cert_file", "client_key_file"];
+            if let Some(other) = both.iter().find(|key| !raw.has(key)) {
+                context.fault(lone.location.fault(
+                    "a certificate is of use with its key only",
+                    format!("name the other in {other}, or leave both out"),
+                ));
+            }
+            return None;
+        }
     };
-    match (cert, key) {
-        (Field::Given(cert), Field::Absent) => lone(cert, "client_key_file"),
-        (Field::Absent, Field::Given(key)) => lone(key, "client_cert_file"),
-        _ => {}
-    }
-    let (cert, key) = (cert.given()?, key.given()?);
     const REMEDY: &str = "name a PEM file with your certificate, and one with its key";
     let cert_path = context.readable(cert, REMEDY);
     let key_path = context.readable(key, REMEDY);
     let (cert_path, key_path) = (cert_path?, key_path?);
-    warn_if_readable_by_all(key, context);
+    warn_if_readable_by_all(&key.value, &key.location, context);
     let identity = Identity::read(&cert_path, &key_path).map_err(|error| {
         let of_key = error.path.as_ref() == Some(&key_path);
         let same_file = key_path == cert_path;
-        let location = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
+        let is_at_key = of_key && (!same_file || matches!(error.reason, Reason::NotAKey));
+        let location = if is_at_key {
             &key.location
         } else {
             &cert.location
         };
-        location.fault(error.reason.to_string(), context.file_remedy(REMEDY))
+        let remedy = context.file_remedy(REMEDY);
+        context.fault(location.fault(error.reason.to_string(), remedy));
     });
-    let identity = context.sound(identity)?;
-    if identity
-        .expires()
-        .is_some_and(|end| end <= SystemClock.wall())
-    {
-        context.warning(cert.location.fault(
-            "the certificate has expired: the instance will not accept it",
-            "renew it; the new one is taken over as soon as the file has it",
-        ));
-    }
+    let identity = identity.ok()?;
+    let text = [
+        "the certificate",
+        "the instance will not accept it",
+        "renew it; the new one is taken over as soon as the file has it",
+    ];
+    warn_of_expiry(
+        identity.expires(),
+        Duration::ZERO,
+        text,
+        &cert.location,
+        context,
+    );
     Some(identity)
 }
 
 /// Parses the instance's URL: a scheme, a host and an optional port, nothing else.
 fn base(spanned: &Spanned<String>, allow_insecure: bool, context: &LoadContext<'_>) -> Option<Url> {
     let url = validate_url(&spanned.value, allow_insecure, &spanned.location);
-    let url = context.sound(url)?;
+    let url = url.map_err(|fault| context.fault(fault)).ok()?;
     if url.scheme() == "http" && !is_loopback(&url) {
         context.warning(spanned.location.fault(
             "the secret and the token travel to this host unencrypted",

@@ -18,17 +18,9 @@ pub(super) struct Spanned<T> {
     pub(super) location: Location,
 }
 
-/// The content of a key.
-#[derive(Clone, Debug, Default)]
-pub(super) enum Field<T> {
-    /// The key is absent.
-    #[default]
-    Absent,
-    /// The value is faulty and already reported.
-    Faulty,
-    /// A value of the right type.
-    Given(Spanned<T>),
-}
+/// What is written for a key. A value of the wrong type counts as absent, since its fault is already
+/// reported.
+pub(super) type Field<T> = Option<Spanned<T>>;
 
 impl Location {
     /// The location of a whole source of the configuration.
@@ -105,33 +97,11 @@ impl Location {
     }
 }
 
-impl<T> Field<T> {
-    /// Returns a field with a value from outside a file, if there is one.
-    pub(super) fn from(value: Option<T>, location: Location) -> Field<T> {
-        match value {
-            Some(value) => Field::Given(Spanned { value, location }),
-            None => Field::Absent,
-        }
-    }
-
-    /// The value with its location, if there is one.
-    pub(super) fn given(&self) -> Option<&Spanned<T>> {
-        match self {
-            Field::Given(spanned) => Some(spanned),
-            Field::Absent | Field::Faulty => None,
-        }
-    }
-
-    /// Returns whether the key is absent.
-    pub(super) fn is_absent(&self) -> bool {
-        matches!(self, Field::Absent)
-    }
-}
-
 /// The flag for `key` of any table: `pool_refill` is `--pool-refill`.
 fn flag(key: &str) -> String {
     match key {
         "url" => "--upstream".to_owned(),
+        "client_secret" => "--client-secret-file".to_owned(),
         "instance.url" => "--url".to_owned(),
         "admin.address" => "--admin".to_owned(),
         "listen.address" => "--listen".to_owned(),

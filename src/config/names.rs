@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::context::LoadContext;
-use super::location::{Field, Location};
+use super::declare::Head;
+use super::location::Field;
 use super::nearest::{listed, nearest};
 
 /// Names in the order of the file. A lookup uses a hash: 10,000 apps may each name one of 1,000
@@ -23,53 +24,51 @@ impl Names {
     }
 
     /// Resolves `field` to one of the names; if it is absent, to the only one there is. `owner` is
-    /// the location of the referring table.
+    /// the referring table.
     pub(super) fn find_one(
         &self,
         field: &Field<String>,
-        owner: &Location,
+        owner: &Head,
         context: &LoadContext<'_>,
     ) -> Option<Arc<str>> {
         let kind = self.kind;
         let all = || self.in_order.iter().map(AsRef::as_ref);
-        match field {
-            Field::Faulty => None,
-            Field::Absent => match &self.in_order[..] {
+        let Some(spanned) = field else {
+            return match &self.in_order[..] {
                 [only] => Some(only.clone()),
                 // a missing table is reported once, not by each reference
                 [] => None,
                 _ => {
-                    context.fault(owner.child(kind).fault(
-                        format!("there are several of [{kind}.NAME], and this does not say which"),
-                        format!("write one of {}", listed(all())),
-                    ));
+                    let several =
+                        format!("there are several of [{kind}.NAME], and this does not say which");
+                    let remedy = format!("write one of {}", listed(all()));
+                    owner.demand(kind, field, &several, remedy, context);
                     None
                 }
-            },
-            Field::Given(spanned) => {
-                if let Some(name) = self.known.get(&*spanned.value) {
-                    return Some(name.clone());
-                }
-                let remedy = match (nearest(&spanned.value, all()), self.all()) {
-                    (Some(meant), _) => format!("write {meant:?}"),
-                    (None, []) => format!("add [{kind}.NAME] with this name"),
-                    (None, _) => format!("write one of {}", listed(all())),
-                };
-                let problem = format!("there is no [{kind}.NAME] of this name");
-                context.fault(spanned.location.fault(problem, remedy));
-                None
-            }
+            };
+        };
+        if let Some(name) = self.known.get(&*spanned.value) {
+            return Some(name.clone());
         }
+        let remedy = match (nearest(&spanned.value, all()), self.all()) {
+            (Some(meant), _) => format!("write {meant:?}"),
+            (None, []) => format!("add [{kind}.NAME] with this name"),
+            (None, _) => format!("write one of {}", listed(all())),
+        };
+        let problem = format!("there is no [{kind}.NAME] of this name");
+        context.fault(spanned.location.fault(problem, remedy));
+        None
     }
 
     /// As [`Names::find_one`] for a reference that may be left out: absent, it means none.
     pub(super) fn find(
         &self,
         field: &Field<String>,
+        owner: &Head,
         context: &LoadContext<'_>,
     ) -> Option<Arc<str>> {
-        let spanned = field.given()?;
-        self.find_one(field, &spanned.location, context)
+        field.as_ref()?;
+        self.find_one(field, owner, context)
     }
 
     /// The names of the tables `[kind.NAME]`.

@@ -9,14 +9,13 @@ use std::time::Duration;
 use super::context::LoadContext;
 use super::declare::Declared;
 use super::listener_forward::Targets;
-use super::location::{Field, Location};
+use super::location::Location;
 use super::names::Names;
 use super::settings::{Admin, Client, Config, Server};
 use super::tables::{self, ADMIN, Tables};
 use super::value::ListenerMode;
 use super::watch::Files;
 use super::{app, authority, client, instance, listener, listener_address, store, trace};
-use crate::outgoing::tunnel::Proxy;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::policy::Policy;
 use crate::socket::Address;
@@ -64,7 +63,6 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
     };
     let listeners = listeners(&raw, targets, &admin, &admin_place, context);
     refuse_loops(&raw, &instances, &listeners, context);
-    refuse_own_proxy(&raw, &instances, &listeners, context);
     // a variable is how the image says it, and there publishing the port decides
     if !admin.address.is_local() && !admin_place.in_environment() {
         context.warning(admin_place.fault(
@@ -79,7 +77,7 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
         threads: usize::try_from(raw.server.threads(context)).ok()?,
         drain: raw.server.drain(context),
     };
-    if let Field::Given(spanned) = &raw.server.drain
+    if let Some(spanned) = &raw.server.drain
         && server.drain > KUBERNETES_GRACE
     {
         context.warning(spanned.location.fault(
@@ -116,14 +114,14 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
 
 /// Reports a missing instance or client.
 fn demand(raw: &Tables, context: &LoadContext<'_>) {
-    if raw.instance.is_empty() && !context.blames("instance") {
-        context.fault(raw.at("instance").fault(
+    if raw.instance.is_empty() {
+        context.missing(raw.at("instance").fault(
             "there is none, so there is nowhere to send to",
             "write `instance.acme = { url = \"https://acme.collibra.com\" }`",
         ));
     }
-    if raw.client.is_empty() && !context.blames("client") {
-        context.fault(raw.at("client").fault(
+    if raw.client.is_empty() {
+        context.missing(raw.at("client").fault(
             "there is none, so there is nobody to ask for a token",
             "write `client.catalog = { client_id = \"…\", client_secret_file = \"…\" }`",
         ));
@@ -161,21 +159,18 @@ fn one_pool_each(
 /// Returns the settings of the admin address, and its location.
 fn admin(raw: &tables::Admin, context: &LoadContext<'_>) -> (Admin, Location) {
     let address = raw.address(context);
-    let hosts = raw.hosts.given();
+    let hosts = raw.hosts.as_ref();
     let hosts = hosts.map(|spanned| listener::hosts(&spanned.value, &spanned.location, context));
     let hosts = hosts.unwrap_or_default();
     raw.show_as("hosts", &*hosts);
-    let mode = raw.mode.given();
+    let mode = raw.mode.as_ref();
     let mode = mode.map(|spanned| (spanned.value, &spanned.location));
     let admin = Admin {
         address: listener_address::resolve(address, mode, raw, context),
         hosts,
     };
-    let location = match &raw.address {
-        Field::Given(spanned) => spanned.location.clone(),
-        _ => raw.at("address"),
-    };
-    (admin, location)
+    let given = raw.address.as_ref().map(|spanned| spanned.location.clone());
+    (admin, given.unwrap_or_else(|| raw.at("address")))
 }
 
 fn listeners(
@@ -188,9 +183,9 @@ fn listeners(
     let mut taken: Vec<(&str, Address)> = Vec::new();
     let mut listeners = Vec::new();
     for raw in &raw.listener {
-        let address = raw.address.given().map(|spanned| {
+        let address = raw.address.as_ref().map(|spanned| {
             let address = spanned.value.clone();
-            let mode = raw.mode.given().and_then(|mode| match mode.value {
+            let mode = raw.mode.as_ref().and_then(|mode| match mode.value {
                 ListenerMode::Socket(permissions) => Some((permissions, &mode.location)),
                 _ => None,
             });
@@ -219,66 +214,52 @@ fn listeners(
     listeners
 }
 
-/// Reports an instance whose address is one of the listeners. A name is not resolved here.
+/// Reports an instance whose address or forward proxy is one of the listeners. The forward proxy is
+/// one where the variables that are meant for programs are set for this one too. A name is not
+/// resolved here.
 fn refuse_loops(
     raw: &Tables,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     listeners: &[Listener],
     context: &LoadContext<'_>,
 ) {
-    for raw in &raw.instance {
-        let parsed = instances.get(&raw.name).map(|parsed| &parsed.instance);
-        let Some(instance) = parsed.filter(|instance| instance.proxy.is_none()) else {
-            continue;
-        };
-        let ips = ips_of(&instance.host);
-        let is_at = |listener: &&Listener| {
+    let check = |location: Location, host: &str, port, problem, remedy: &str| {
+        let ips = ips_of(host);
+        let mut ways = listeners.iter().filter(|listener| {
             let mut ips = ips.iter();
-            ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
-        };
-        if let Some(listener) = listeners.iter().find(is_at) {
-            context.fault(raw.at("url").fault(
-                format!(
-                    "[listener.{}] listens there: requests would come back to this proxy",
-                    listener.name.escape_debug()
-                ),
-                "write Collibra's own address, like \"https://acme.collibra.com\"",
-            ));
+            ips.any(|ip| listener.address.receives((*ip, port).into()))
+        });
+        if let Some(listener) = ways.next() {
+            let name = listener.name.escape_debug();
+            let problem = format!("[listener.{name}] listens there: {problem}");
+            context.fault(location.fault(problem, remedy));
         }
-    }
-}
-
-/// Reports an instance whose forward proxy is one of the listeners, as happens where the variables
-/// that are meant for programs are set for this one too. A name is not resolved here.
-fn refuse_own_proxy(
-    raw: &Tables,
-    instances: &BTreeMap<Arc<str>, instance::Parsed>,
-    listeners: &[Listener],
-    context: &LoadContext<'_>,
-) {
+    };
     for raw in &raw.instance {
         let Some(parsed) = instances.get(&raw.name) else {
             continue;
         };
-        let of = |key, proxy| Option::<&Proxy>::map(proxy, |proxy| (key, proxy));
+        let instance = &parsed.instance;
+        if instance.proxy.is_none() {
+            let problem = "requests would come back to this proxy";
+            let remedy = "write Collibra's own address, like \"https://acme.collibra.com\"";
+            check(
+                raw.at("url"),
+                &instance.host,
+                instance.port,
+                problem,
+                remedy,
+            );
+        }
         let proxies = [
-            of("proxy", parsed.instance.proxy.as_ref()),
-            of("token_proxy", parsed.token_proxy.as_ref()),
+            ("proxy", &instance.proxy),
+            ("token_proxy", &parsed.token_proxy),
         ];
-        for (key, proxy) in proxies.into_iter().flatten() {
-            let ips = ips_of(proxy.host());
-            let is_at = |listener: &&Listener| {
-                let mut ips = ips.iter();
-                ips.any(|ip| listener.address.receives((*ip, proxy.port()).into()))
-            };
-            if let Some(listener) = listeners.iter().find(is_at) {
-                context.fault(raw.at(key).fault(
-                    format!(
-                        "[listener.{}] listens there: this proxy would call Collibra through itself",
-                        listener.name.escape_debug()
-                    ),
-                    "write \"direct\", or the proxy of your network; without this key HTTPS_PROXY in the environment counts",
-                ));
+        for (key, proxy) in proxies {
+            let problem = "this proxy would call Collibra through itself";
+            let remedy = "write \"direct\", or the proxy of your network; without this key HTTPS_PROXY in the environment counts";
+            if let Some(proxy) = proxy {
+                check(raw.at(key), proxy.host(), proxy.port(), problem, remedy);
             }
         }
     }

@@ -11,8 +11,11 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::context::LoadContext;
-use super::nearest::{listed, nearest};
+use crate::oauth::AuthMethod;
 use crate::outgoing::addresses::Target;
+use crate::proxy::config::Others;
+use crate::proxy::policy::Sessions;
+use crate::proxy::policy::pattern::Pattern;
 use crate::secret::Secret;
 use crate::socket::{self, Address};
 
@@ -230,17 +233,19 @@ impl Value for Vec<Target> {
     }
 }
 
+/// Parses a network, or a single address.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let address = || Some(IpNet::from(text.parse::<IpAddr>().ok()?));
+    text.parse().ok().or_else(address)
+}
+
 /// Networks or single addresses.
 impl Value for Vec<IpNet> {
     fn read(value: &DeValue<'_>) -> Result<Vec<IpNet>, Vec<Wrong>> {
+        const REMEDY: &str =
+            "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"";
         items(value, |text| {
-            let one = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
-            text.parse().or_else(|_| one()).map_err(|_| {
-                (
-                    "is no network".to_owned(),
-                    "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"",
-                )
-            })
+            network(text).ok_or_else(|| ("is no network".to_owned(), REMEDY))
         })
     }
 
@@ -304,53 +309,45 @@ impl Value for ListenerMode {
     }
 }
 
-/// A kind of store.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Kind(pub(super) &'static str);
+/// Values of which each is a word.
+macro_rules! words {
+    ($($type:ty: $problem:literal, $remedy:literal;)*) => {$(
+        impl Value for $type {
+            fn read(value: &DeValue<'_>) -> Result<$type, Vec<Wrong>> {
+                let word = Json::String(String::read(value)?);
+                serde_json::from_value(word).or_else(|_| wrong($problem, $remedy))
+            }
 
-/// The kinds of stores.
-const KINDS: [&str; 4] = ["memory", "file", "redis", "kubernetes"];
-
-impl Value for Kind {
-    fn read(value: &DeValue<'_>) -> Result<Kind, Vec<Wrong>> {
-        let text = String::read(value)?;
-        if let Some(kind) = KINDS.into_iter().find(|kind| *kind == text) {
-            return Ok(Kind(kind));
+            fn show(&self, _: &LoadContext<'_>) -> Json {
+                json!(self)
+            }
         }
-        let remedy = match nearest(&text, KINDS) {
-            Some(meant) => format!("write \"{meant}\""),
-            None => format!("known are {}", listed(KINDS)),
-        };
-        wrong("there is no such store", remedy)
+    )*};
+}
+
+words! {
+    AuthMethod: "there is no such method",
+        "write \"client_secret_basic\" or \"client_secret_post\"";
+    Others: "this is not known", "write \"refuse\" or \"tunnel\"";
+    Sessions: "there is no such way to treat session logins",
+        "write \"local\" (answered here), \"deny\" or \"pass\"";
+}
+
+impl Value for Vec<Pattern> {
+    fn read(value: &DeValue<'_>) -> Result<Vec<Pattern>, Vec<Wrong>> {
+        items(value, |text| {
+            let pattern = text.parse::<Pattern>();
+            pattern.map_err(|error| (format!("is no pattern: {error}"), error.remedy()))
+        })
     }
 
     fn show(&self, _: &LoadContext<'_>) -> Json {
-        json!(self.0)
+        texts(self)
     }
-}
-
-/// Reads one of `words`, each with its meaning.
-pub(super) fn word<T: Copy>(
-    value: &DeValue<'_>,
-    words: &[(&str, T)],
-    problem: &str,
-    remedy: &str,
-) -> Result<T, Vec<Wrong>> {
-    let text = String::read(value)?;
-    match words.iter().find(|(word, _)| *word == text) {
-        Some((_, meaning)) => Ok(*meaning),
-        None => wrong(problem, remedy),
-    }
-}
-
-/// Returns the word of `words` that means `meant`.
-pub(super) fn named<T: PartialEq>(meant: &T, words: &[(&str, T)]) -> Json {
-    let word = words.iter().find(|(_, meaning)| meaning == meant);
-    json!(word.map(|(word, _)| word))
 }
 
 /// Reads a list of strings, and each item of it. Returns the faults of all items.
-pub(super) fn items<T>(
+fn items<T>(
     value: &DeValue<'_>,
     parse: impl Fn(&str) -> Result<T, (String, &'static str)>,
 ) -> Result<Vec<T>, Vec<Wrong>> {
@@ -371,15 +368,12 @@ pub(super) fn items<T>(
 }
 
 /// Shows a list of values by their texts.
-pub(super) fn texts<T: ToString>(values: &[T]) -> Json {
+fn texts<T: ToString>(values: &[T]) -> Json {
     values.iter().map(ToString::to_string).collect()
 }
 
 /// Returns one fault.
-pub(super) fn wrong<T>(
-    problem: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Result<T, Vec<Wrong>> {
+fn wrong<T>(problem: impl Into<String>, remedy: impl Into<String>) -> Result<T, Vec<Wrong>> {
     Err(vec![(problem.into(), remedy.into())])
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
@@ -89,7 +90,8 @@ pub struct Forward {
 }
 
 /// What a forward listener does with calls to hosts of no instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Others {
     /// It refuses them.
     Refuse,

@@ -145,7 +145,7 @@ sessions = "no"
     proxy.toml:24: listener.local.route: this should be a table, as each item of the list, and is a string; write `route = [ { prefix = … } ]`
     proxy.toml:27: app.lineage.key_file: nobody could say that they are this app; write `key_file` or `key_env`; or `certificate`, the name on its client certificate; or name it with `app` in a listener of its own
     proxy.toml:30: app.short.key_env: the key has fewer than 16 bytes; make one with `openssl rand -hex 32`, or any text of one line
-    proxy.toml:32: app.twice.key_file: the key is given twice: `key_file`, `key_env`; keep one of them
+    proxy.toml:32: app.twice.key_file: it is given 2 times: `key_file`, `key_env`; keep one of them
     proxy.toml:38: app.one.requests_per_second: it is out of bounds; write a number from 0.001 to 1000000, or leave the key out for no limit
     proxy.toml:39: app.one.max_in_flight: no request of it could be served; write 1 or more, or leave the key out for no limit
     proxy.toml:40: app.one.client: there is no [client.NAME] of this name; write one of `catalog`, `dev`
