@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::context::LoadContext;
 use super::credentials::{self, Source};
 use super::declare::{any, checked, only, settle};
-use super::location::Location;
+use super::fault::Location;
 use super::names::Names;
 use super::tables;
 use crate::proxy::config::{App, Listener};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::LoadContext;
-use super::location::Location;
+use super::fault::Location;
 use super::settings::Ca;
 use super::{credentials, instance, tables};
 use crate::local_authority::{Authority, Files};

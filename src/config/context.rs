@@ -2,14 +2,11 @@
 //! far and the faults found so far.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::fault::{Fault, Faults, in_order};
+use super::fault::{Fault, Faults, Location, Spanned, in_order};
 use super::file::Unfit;
-use super::location::{Location, Spanned};
 use super::watch::Files;
-use crate::secret::Secret;
 
 /// The context in which a configuration is read.
 pub(super) struct LoadContext<'a> {
@@ -20,8 +17,6 @@ pub(super) struct LoadContext<'a> {
     files: RefCell<Files>,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
-    /// The values of the keys that apply only at the start.
-    pub(super) at_start: RefCell<BTreeMap<String, Secret>>,
 }
 
 impl<'a> LoadContext<'a> {
@@ -33,7 +28,6 @@ impl<'a> LoadContext<'a> {
             files: RefCell::default(),
             faults: RefCell::default(),
             warnings: RefCell::default(),
-            at_start: RefCell::default(),
         }
     }
 
@@ -50,7 +44,7 @@ impl<'a> LoadContext<'a> {
     /// Adds the fault that a key is missing, unless a fault at or below this key is known: its value
     /// then has the wrong type.
     pub(super) fn missing(&self, fault: Fault) {
-        if !self.blames(&fault.key) {
+        if !self.blames(&fault.location.key) {
             self.fault(fault);
         }
     }
@@ -69,7 +63,7 @@ impl<'a> LoadContext<'a> {
     /// Returns whether there is a fault at or below `key`.
     pub(super) fn blames(&self, key: &str) -> bool {
         self.faults.borrow().iter().any(|fault| {
-            let rest = fault.key.strip_prefix(key);
+            let rest = fault.location.key.strip_prefix(key);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         })
     }

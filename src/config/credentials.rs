@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::context::LoadContext;
 use super::declare::Head;
-use super::location::{Location, Spanned};
+use super::fault::{Location, Spanned};
 use super::nearest::listed;
 use super::settings::Credentials;
 use super::tables;
@@ -152,13 +152,8 @@ pub(super) fn only<'a>(
     let [_, _, ..] = given else {
         return given.first().copied();
     };
-    let keys = given
-        .iter()
-        .map(|source| source.location().fault("", "").key);
-    let keys: Vec<String> = keys
-        .map(|key| key.rsplit('.').next().unwrap_or_default().to_owned())
-        .collect();
-    let keys = listed(keys.iter().map(String::as_str));
+    let keys = given.iter().map(|source| &*source.location().key);
+    let keys = listed(keys.map(|key| key.rsplit('.').next().unwrap_or(key)));
     let problem = format!("it is given {} times: {keys}", given.len());
     context.fault(table.at(key).fault(problem, "keep one of them"));
     None

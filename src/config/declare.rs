@@ -20,10 +20,9 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::context::LoadContext;
-use super::location::{Field, Location, Spanned};
+use super::fault::{Field, Location, Spanned};
 use super::table::{Key, Table};
 use super::value::{Value, Wrong};
-use crate::secret::Secret;
 
 /// A declared table.
 pub(super) trait Declared: fmt::Debug + Sized + Deref<Target = Head> {
@@ -137,7 +136,7 @@ macro_rules! tables {
                 let values = [$(
                     <$type as Slot>::show(&self.$key, first!($(Some($default),)? None), context),
                 )*];
-                self.show_over(<$table as Declared>::KEYS, values, context)
+                self.show_over(<$table as Declared>::KEYS, values)
             }
         }
 
@@ -273,21 +272,10 @@ impl Head {
         shown.insert(key.to_owned(), value.into());
     }
 
-    /// Returns the `values` of `keys`, with those of [`Head::show_as`] over them. Notes those that
-    /// apply only at the start.
-    pub(super) fn show_over<const N: usize>(
-        &self,
-        keys: &[Key],
-        values: [Json; N],
-        context: &LoadContext<'_>,
-    ) -> Json {
+    /// Returns the `values` of `keys`, with those of [`Head::show_as`] over them.
+    pub(super) fn show_over<const N: usize>(&self, keys: &[Key], values: [Json; N]) -> Json {
         let mut shown = self.shown.borrow().clone();
         for (key, value) in keys.iter().zip(values) {
-            if key.at_start {
-                let path = format!("{}.{}", self.name, key.name);
-                let exact = Secret::from(value.to_string());
-                context.at_start.borrow_mut().insert(path, exact);
-            }
             shown.entry(key.name).or_insert(value);
         }
         shown.retain(|_, value| !value.is_null());

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::context::LoadContext;
 use super::declare::Declared;
-use super::fault::Origin;
-use super::location::{Field, Location, Spanned};
+use super::fault::{Field, Location, Origin, Spanned};
 use super::tables::{self, Client, Instance, Listener, Pool, Tables};
 use super::value;
 use crate::oauth::AuthMethod;
@@ -124,7 +123,7 @@ impl Flags {
             let named = (!is_given && set(name).is_some()).then(|| name.to_owned());
             at(Location::variable(name), named)
         };
-        let address = |given: Option<Address>, key: &str, name: &str| match (given, set(name)) {
+        let address = |given: Option<Address>, by_flag: &str, name: &str| match (given, set(name)) {
             (None, Some(text)) => {
                 let location = Location::variable(name);
                 let problem = "this is no address to listen on";
@@ -132,7 +131,7 @@ impl Flags {
                 let address = value::address(&text).map_err(report);
                 at(location.clone(), address.ok())
             }
-            (given, _) => flag(key, given),
+            (given, _) => flag(by_flag, given),
         };
         let allow = set(ALLOW_UNAUTHENTICATED).filter(|_| !self.allow_unauthenticated);
         let allow = allow.and_then(|text| {
@@ -145,10 +144,10 @@ impl Flags {
         let instance = Instance {
             url: match self.upstream {
                 None => at(Location::variable(URL), set(URL)),
-                url => flag("url", url),
+                url => flag("--upstream", url),
             },
-            allow_insecure: flag("allow_insecure", Some(self.allow_insecure)),
-            ca_file: flag("ca_file", self.ca_file),
+            allow_insecure: flag("--allow-insecure", Some(self.allow_insecure)),
+            ca_file: flag("--ca-file", self.ca_file),
             ..Declared::absent("default", root.clone())
         };
         let has_id = self.client_id.is_some() || self.client_id_file.is_some();
@@ -157,27 +156,27 @@ impl Flags {
             _ => AuthMethod::ClientSecretBasic,
         });
         let client = Client {
-            client_id: flag("client_id", self.client_id.map(Secret::from)),
-            client_id_file: flag("client_id_file", self.client_id_file),
+            client_id: flag("--client-id", self.client_id.map(Secret::from)),
+            client_id_file: flag("--client-id-file", self.client_id_file),
             client_id_env: variable(CLIENT_ID, has_id),
             client_secret_env: variable(CLIENT_SECRET, self.client_secret_file.is_some()),
-            client_secret_file: flag("client_secret_file", self.client_secret_file),
-            auth_method: flag("auth_method", method),
-            token_timeout: flag("token_timeout", self.token_timeout),
+            client_secret_file: flag("--client-secret-file", self.client_secret_file),
+            auth_method: flag("--auth-method", method),
+            token_timeout: flag("--token-timeout", self.token_timeout),
             pool: Pool {
-                capacity: flag("pool_capacity", self.pool_capacity),
-                refill: flag("pool_refill", self.pool_refill),
+                capacity: flag("--pool-capacity", self.pool_capacity),
+                refill: flag("--pool-refill", self.pool_refill),
                 ..Declared::absent("pool", root.clone())
             },
-            wait_for_token: flag("wait_for_token", self.wait_for_token),
+            wait_for_token: flag("--wait-for-token", self.wait_for_token),
             ..Declared::absent("default", root.clone())
         };
         let is_allowed = self.allow_unauthenticated || allow == Some(true);
         let local = Listener::local(root.child("listen"), tables::LISTENER.into());
         let listener = Listener {
-            address: address(self.listen, "listen.address", LISTEN).or(local.address),
-            hosts: flag("host", (!self.hosts.is_empty()).then_some(self.hosts)),
-            allow_unauthenticated: flag("allow_unauthenticated", Some(is_allowed)),
+            address: address(self.listen, "--listen", LISTEN).or(local.address),
+            hosts: flag("--host", (!self.hosts.is_empty()).then_some(self.hosts)),
+            allow_unauthenticated: flag("--allow-unauthenticated", Some(is_allowed)),
             ..local
         };
         let kind = self.store_path.as_ref().map(|_| "file".to_owned());
@@ -187,17 +186,17 @@ impl Flags {
             client: vec![client],
             listener: vec![listener],
             server: tables::Server {
-                threads: flag("threads", self.threads),
-                drain: flag("drain", self.drain),
+                threads: flag("--threads", self.threads),
+                drain: flag("--drain", self.drain),
                 ..tables.server
             },
             admin: tables::Admin {
-                address: address(self.admin, "admin", LISTEN_ADMIN),
+                address: address(self.admin, "--admin", LISTEN_ADMIN),
                 ..tables.admin
             },
             store: tables::Store {
-                kind: flag("store_path", kind),
-                path: flag("store_path", self.store_path),
+                kind: flag("--store-path", kind),
+                path: flag("--store-path", self.store_path),
                 ..tables.store
             },
             ..tables
@@ -208,18 +207,16 @@ impl Flags {
 /// An instance given by the flags `--url`, `--allow-insecure` and `--ca-file`.
 pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) -> Instance {
     Instance {
-        url: flag("instance.url", Some(url.to_owned())),
-        allow_insecure: flag("allow_insecure", Some(allow_insecure)),
-        ca_file: flag("ca_file", ca_file.map(Path::to_owned)),
+        url: flag("--url", Some(url.to_owned())),
+        allow_insecure: flag("--allow-insecure", Some(allow_insecure)),
+        ca_file: flag("--ca-file", ca_file.map(Path::to_owned)),
         ..Declared::absent("default", Location::root(Origin::CommandLine))
     }
 }
 
-/// The field `key` with the value of a flag, if it is given.
-fn flag<T>(key: &str, value: Option<T>) -> Field<T> {
-    let root = Location::root(Origin::CommandLine);
-    let key = key.to_owned();
-    at(Location { key, ..root }, value)
+/// A key with the value of the flag `name`, if it is given.
+fn flag<T>(name: &str, value: Option<T>) -> Field<T> {
+    at(Location::flag(name), value)
 }
 
 fn at<T>(location: Location, value: Option<T>) -> Field<T> {

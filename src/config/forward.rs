@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use url::{Host, Url};
 
 use super::context::LoadContext;
-use super::location::{Field, Location, Spanned};
+use super::fault::{Field, Location, Spanned};
 use super::value::{REDACTED, network};
 use super::{credentials, tables};
 use crate::outgoing::tunnel::{InvalidProxy, Proxy};

@@ -7,9 +7,8 @@ use url::{Host, Url};
 
 use super::context::LoadContext;
 use super::credentials::{CA_REMEDY, ca_file, warn_if_readable_by_all, warn_of_expiry};
-use super::fault::Fault;
+use super::fault::{Fault, Location, Spanned};
 use super::forward::{self, is_loopback};
-use super::location::{Location, Spanned};
 use super::tables;
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel;
@@ -198,7 +197,7 @@ fn validate_url(text: &str, allow_insecure: bool, location: &Location) -> Result
             "http:// would send the secret and the token unencrypted",
             format!(
                 "write https://, or {} if that is meant",
-                location.setting("allow_insecure", "true")
+                location.setting("allow_insecure")
             ),
         ));
     }

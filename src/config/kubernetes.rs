@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::context::LoadContext;
 use super::declare::{checked, only, settle};
-use super::location::Field;
+use super::fault::Field;
 use super::tables;
 use crate::store::kubernetes::Config;
 use crate::store::kubernetes::access::{self, Problem};

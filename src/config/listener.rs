@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use super::context::LoadContext;
+use super::fault::{Location, Spanned};
 use super::listener_forward::{self, Targets};
-use super::location::{Location, Spanned};
 use super::names::Names;
 use super::value::ListenerMode;
 use super::{authority, listener_tls, tables};
@@ -68,7 +68,7 @@ pub(super) fn parse(
                  beyond this machine",
                 format!(
                     "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
-                    location.setting("allow_unauthenticated", "true")
+                    location.setting("allow_unauthenticated")
                 ),
             ));
         } else if location.in_environment() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::context::LoadContext;
-use super::location::{Location, Spanned};
+use super::fault::{Location, Spanned};
 use super::names::Names;
 use super::nearest::listed;
 use super::settings::Client;

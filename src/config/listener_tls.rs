@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::context::LoadContext;
 use super::credentials::{ca_file, warn_of_expiry};
-use super::location::Spanned;
+use super::fault::Spanned;
 use super::tables;
 use crate::clock::{Clock, SystemClock};
 use crate::local_authority::Authority;

@@ -23,7 +23,6 @@ mod listener;
 mod listener_address;
 mod listener_forward;
 mod listener_tls;
-mod location;
 mod names;
 mod nearest;
 mod parse;
@@ -42,14 +41,15 @@ pub mod watch;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use fault::{Fault, Faults, Origin};
+pub use fault::{Fault, Faults};
+
 pub use flags::Flags;
 pub use settings::{Admin, Ca, Client, Config, Credentials, Server, Text};
 
 use crate::secret::Secret;
 use crate::upstream;
 use context::LoadContext;
-use location::Location;
+use fault::{Location, Origin};
 use tables::Tables;
 
 /// The variable that names the file if no flag does.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::context::LoadContext;
 use super::declare::Head;
-use super::location::Field;
+use super::fault::Field;
 use super::nearest::{listed, nearest};
 
 /// Names in the order of the file. A lookup uses a hash: 10,000 apps may each name one of 1,000

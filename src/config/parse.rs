@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::context::LoadContext;
 use super::declare::Declared;
+use super::fault::Location;
 use super::listener_forward::Targets;
-use super::location::Location;
 use super::names::Names;
 use super::settings::{Admin, Client, Config, Server};
 use super::tables::{self, ADMIN, Tables};
@@ -108,7 +108,6 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
         files: Files::default(),
         text: None,
         shown: raw.show(context),
-        at_start: context.at_start.take(),
     })
 }
 

@@ -7,7 +7,7 @@ use url::{Host, Url};
 
 use super::context::LoadContext;
 use super::credentials::{self, Source};
-use super::location::Spanned;
+use super::fault::Spanned;
 use super::tables;
 use super::value::REDACTED;
 use crate::secret::Secret;

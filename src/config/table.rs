@@ -6,9 +6,12 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::context::LoadContext;
-use super::location::{Field, Location, Spanned};
+use super::fault::{Field, Location, Spanned, is_bare};
 use super::nearest::{listed, nearest};
 use super::value::{Value, wrong_type};
+
+/// The longest name of a table, in bytes. Names appear in metrics, addresses and logs.
+const LONGEST_NAME: usize = 63;
 
 /// A key of a table, as declared.
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +170,8 @@ impl<'a> Table<'a> {
             DeValue::Table(entries) if is_named => {
                 for (name, value) in entries {
                     let location = self.lines.at(location.child(name.get_ref()), name);
-                    if value.get_ref().is_table() && !is_name(name.get_ref()) {
+                    let is_plain = is_bare(name.get_ref()) && name.get_ref().len() <= LONGEST_NAME;
+                    if value.get_ref().is_table() && !is_plain {
                         self.context.fault(location.fault(
                             "the name cannot be used",
                             "name it with at most 63 letters, digits, `-` and `_`",
@@ -211,12 +215,4 @@ impl<'a> Table<'a> {
     fn entry(&self, key: &'static str) -> Option<(Location, &'a DeValue<'a>)> {
         self.entries.get(key).cloned()
     }
-}
-
-/// Returns whether a name is plain, since names appear in metrics, addresses and logs.
-fn is_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }

@@ -15,8 +15,7 @@ use super::context::LoadContext;
 use super::declare::{
     Declared, Head, List, Named, Slot, WordOr, above_zero, any, first, only, settle, tables,
 };
-use super::fault::Origin;
-use super::location::{Location, Spanned};
+use super::fault::{Location, Origin, Spanned};
 use super::nearest::{listed, nearest};
 use super::table::{Key, Lines, Table};
 use super::value::{ListenerMode, Mode, Wrong};

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::context::LoadContext;
-use super::location::Location;
+use super::fault::Location;
 use super::tables;
 use crate::trace::Config;
 
