@@ -9,6 +9,8 @@
 use std::io;
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// A protection that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Open {
@@ -27,7 +29,11 @@ pub enum Open {
 /// Applies the protections; returns those that failed.
 #[must_use = "the operator should be told"]
 pub fn close() -> Vec<Open> {
-    let core_file = no_core_file().map_err(Open::CoreFile);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let core_file = setrlimit(Resource::Core, none).map_err(|error| Open::CoreFile(error.into()));
     let memory = no_view_of_memory().map_err(Open::Memory);
     [core_file, memory]
         .into_iter()
@@ -38,8 +44,6 @@ pub fn close() -> Vec<Open> {
 /// Raises the soft limit of open files to the hard limit (setrlimit(2), `RLIMIT_NOFILE`). Returns
 /// the limit in force.
 pub fn raise_open_files() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -68,16 +72,6 @@ pub fn is_in_container(env: &dyn Fn(&str) -> Option<String>) -> bool {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut by_group = ["/docker/", "/docker-", "/libpod", "containerd"].iter();
     is_named || marks.any(Path::exists) || by_group.any(|name| groups.contains(name))
-}
-
-fn no_core_file() -> io::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    Ok(setrlimit(Resource::Core, none)?)
 }
 
 /// Makes the process not dumpable (prctl(2), `PR_SET_DUMPABLE`): its `/proc` files then belong to

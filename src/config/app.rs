@@ -1,12 +1,11 @@
 //! `[app.NAME]`: a program that may call, how it authenticates, and what it may call.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::context::LoadContext;
 use super::credentials::{self, Source};
-use super::declare::{any, checked, only, settle};
-use super::fault::Location;
+use super::declare::{Head, any, checked, only, repeated, settle};
 use super::names::Names;
 use super::tables;
 use crate::proxy::config::{App, Listener};
@@ -26,29 +25,21 @@ pub(super) fn parse(
     let on_listeners: HashSet<_> = listeners.iter().filter_map(|l| l.app.as_ref()).collect();
     let apps = raw.iter().map(|raw| {
         let has_listener = on_listeners.contains(&raw.name);
-        (&raw.location, app(raw, clients, has_listener, context))
+        (&raw.head, app(raw, clients, has_listener, context))
     });
-    let apps: Vec<(&Location, App)> = apps.collect();
-    one_key_each(&apps, context);
-    let apps = apps.into_iter();
-    apps.map(|(_, app)| (app.name.clone(), Arc::new(app)))
-        .collect()
-}
-
-/// Reports apps that share a key, since a key identifies one app.
-fn one_key_each(apps: &[(&Location, App)], context: &LoadContext<'_>) {
-    let mut owners: HashMap<&str, &App> = HashMap::with_capacity(apps.len());
-    for (location, app) in apps {
-        let Some(key) = &app.key else { continue };
-        if let Some(first) = owners.get(key.expose()) {
-            context.fault(location.fault(
-                format!("it has the same key as [app.{}]", first.name.escape_debug()),
-                "give each app a key of its own",
-            ));
-        } else {
-            owners.insert(key.expose(), app);
-        }
+    let apps: Vec<(&Head, App)> = apps.collect();
+    // a key identifies one app
+    let keys = apps
+        .iter()
+        .filter_map(|(raw, app)| Some((*raw, app.key.as_ref()?.expose())));
+    for (raw, first) in repeated(keys) {
+        context.fault(raw.location.fault(
+            format!("it has the same key as [app.{}]", first.name.escape_debug()),
+            "give each app a key of its own",
+        ));
     }
+    let apps = apps.into_iter().map(|(_, app)| app);
+    apps.map(|app| (app.name.clone(), Arc::new(app))).collect()
 }
 
 fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadContext<'_>) -> App {
@@ -69,7 +60,8 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
     }
     let key = credentials::only(&sources, raw, "key_file", context);
     let key = key.and_then(|source| key_of(source, context));
-    let client = clients.find(&raw.client, raw, context);
+    let client = raw.client.as_ref();
+    let client = client.and_then(|_| clients.find(&raw.client, raw, context));
     let allow = raw.allow.as_ref().map(|spanned| {
         if spanned.value.is_empty() {
             context.warning(spanned.location.fault(

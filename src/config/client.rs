@@ -22,7 +22,7 @@ pub(super) fn parse(
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     context: &LoadContext<'_>,
 ) -> Option<Client> {
-    let instance = names.find_one(&raw.instance, raw, context);
+    let instance = names.find(&raw.instance, raw, context);
     let (credentials, client_id, client_secret) = credentials::of_client(raw, context);
     let pool = budget::Config {
         capacity: raw.pool.capacity(context),

@@ -17,7 +17,7 @@ use super::tables;
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
 use crate::secret::Secret;
-use crate::tls::CaFile;
+use crate::tls::{CaFile, Identity, Reason};
 
 /// The largest file that may hold an id or a secret.
 const LARGEST: u64 = 64 * 1024;
@@ -244,6 +244,35 @@ pub(super) fn ca_file(
 ) -> Option<CaFile> {
     let read = CaFile::read(&context.readable(spanned, remedy)?).map_err(|error| error.reason);
     context.sound(read, &spanned.location, context.file_remedy(remedy))
+}
+
+pub(super) const CERT_REMEDY: &str =
+    "name a PEM file with the certificate and, below it, those that lead to its authority";
+pub(super) const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
+
+/// Reads a certificate and its key.
+pub(super) fn identity(
+    cert: &Spanned<PathBuf>,
+    key: &Spanned<PathBuf>,
+    context: &LoadContext<'_>,
+) -> Option<Identity> {
+    let cert_file = context.readable(cert, CERT_REMEDY);
+    let key_file = context.readable(key, KEY_REMEDY);
+    let (cert_file, key_file) = (cert_file?, key_file?);
+    let error = match Identity::read(&cert_file, &key_file) {
+        Ok(identity) => return Some(identity),
+        Err(error) => error,
+    };
+    let (location, remedy) = match error.reason {
+        // both may be in one file
+        Reason::Unreadable(_) if error.path.as_ref() == Some(&cert_file) => {
+            (&cert.location, CERT_REMEDY)
+        }
+        Reason::Empty | Reason::NotCertificates => (&cert.location, CERT_REMEDY),
+        _ => (&key.location, KEY_REMEDY),
+    };
+    context.fault(location.fault(error.reason.to_string(), context.file_remedy(remedy)));
+    None
 }
 
 /// Warns if every user can read the file at `path`, which holds a secret. `location` is where it is

@@ -11,7 +11,9 @@
 //! key without one is read as a [`Field`]. The marks are fields of [`Key`].
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -226,6 +228,17 @@ pub(super) fn only<T>(
     remedy: &str,
 ) -> impl Fn(&T, &T) -> Option<Wrong> {
     move |value, _| (!sound(value)).then(|| (problem.to_owned(), remedy.to_owned()))
+}
+
+/// Returns each table that has the same value as an earlier one, and the first such.
+pub(super) fn repeated<'a, T: Hash + Eq>(
+    values: impl Iterator<Item = (&'a Head, T)>,
+) -> Vec<(&'a Head, &'a Head)> {
+    let mut first = HashMap::new();
+    let values = values.map(|(table, value)| (table, *first.entry(value).or_insert(table)));
+    values
+        .filter(|(table, first)| !std::ptr::eq(*table, *first))
+        .collect()
 }
 
 impl Head {

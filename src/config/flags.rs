@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::context::LoadContext;
 use super::declare::Declared;
 use super::fault::{Field, Location, Origin, Spanned};
-use super::tables::{self, Client, Instance, Listener, Pool, Tables};
+use super::tables::{self, Client, Instance, Listener, Tables};
 use super::value;
-use crate::oauth::AuthMethod;
 use crate::secret::Secret;
 use crate::socket::Address;
 
@@ -23,7 +22,7 @@ const ALLOW_UNAUTHENTICATED: &str = "COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED";
 
 macro_rules! flags {
     ($(#[$about:meta])* $flags:ident {
-        $($(#[$meta:meta])* $name:literal $key:ident: $type:ty,)*
+        $($(#[$meta:meta])* $name:literal $key:ident: $type:ty $(=> [$($path:tt)+])?,)*
     }) => {
         $(#[$about])*
         pub struct $flags {
@@ -38,6 +37,11 @@ macro_rules! flags {
                 let given = [$((concat!("--", $name), self.$key != none.$key),)*];
                 let given = given.into_iter().filter(|(_, is_given)| *is_given);
                 given.map(|(name, _)| name).collect()
+            }
+
+            /// Puts each value where its flag says.
+            fn put(self, tables: &mut Tables) {
+                $($(tables.$($path)+ = flag(concat!("--", $name), self.$key);)?)*
             }
         }
     };
@@ -60,10 +64,10 @@ flags! {
         "client-id" client_id: Option<String>,
         /// A file that holds the id
         #[arg(value_name = "FILE")]
-        "client-id-file" client_id_file: Option<PathBuf>,
+        "client-id-file" client_id_file: Option<PathBuf> => [client[0].client_id_file],
         /// A file that holds the secret [or the secret itself in env: COLLIBRA_CLIENT_SECRET]
         #[arg(value_name = "FILE")]
-        "client-secret-file" client_secret_file: Option<PathBuf>,
+        "client-secret-file" client_secret_file: Option<PathBuf> => [client[0].client_secret_file],
         /// Where apps are served [default: 127.0.0.1:8080] [env: COLLIBRA_AUTH_PROXY_LISTEN]
         #[arg(value_name = "ADDRESS", value_parser = value::address)]
         "listen" listen: Option<Address>,
@@ -76,7 +80,7 @@ flags! {
         "auth-method" auth_method: Option<String>,
         /// Certificates (PEM) to accept besides the system's
         #[arg(value_name = "FILE")]
-        "ca-file" ca_file: Option<PathBuf>,
+        "ca-file" ca_file: Option<PathBuf> => [instance[0].ca_file],
         /// Accept http:// to another machine: secret and token travel unencrypted
         "allow-insecure" allow_insecure: bool,
         /// Values of `Host` to accept in place of the listener's own.
@@ -90,25 +94,25 @@ flags! {
         "allow-unauthenticated" allow_unauthenticated: bool,
         /// How many tokens the issuer's pool holds [default: 5]
         #[arg(value_name = "N")]
-        "pool-capacity" pool_capacity: Option<u32>,
+        "pool-capacity" pool_capacity: Option<u32> => [client[0].pool.capacity],
         /// How long it takes for one more to come [default: 60s]
         #[arg(value_name = "DURATION", value_parser = value::duration)]
-        "pool-refill" pool_refill: Option<Duration>,
+        "pool-refill" pool_refill: Option<Duration> => [client[0].pool.refill],
         /// The longest time for a token request [default: 10s, at most a sixth of --pool-refill]
         #[arg(value_name = "DURATION", value_parser = value::duration)]
-        "token-timeout" token_timeout: Option<Duration>,
+        "token-timeout" token_timeout: Option<Duration> => [client[0].token_timeout],
         /// How long a request waits when there is no token [default: 10s]
         #[arg(value_name = "DURATION", value_parser = value::duration)]
-        "wait-for-token" wait_for_token: Option<Duration>,
+        "wait-for-token" wait_for_token: Option<Duration> => [client[0].wait_for_token],
         /// A directory to keep tokens in, over restarts and for all processes of this machine
         #[arg(value_name = "DIR")]
-        "store-path" store_path: Option<PathBuf>,
+        "store-path" store_path: Option<PathBuf> => [store.path],
         /// How long requests in flight may take to finish after SIGTERM [default: 20s]
         #[arg(value_name = "DURATION", value_parser = value::duration)]
-        "drain" drain: Option<Duration>,
+        "drain" drain: Option<Duration> => [server.drain],
         /// Worker threads; 0: one per core [default: 0]
         #[arg(value_name = "N")]
-        "threads" threads: Option<u32>,
+        "threads" threads: Option<u32> => [server.threads],
     }
 }
 
@@ -123,7 +127,8 @@ impl Flags {
             let named = (!is_given && set(name).is_some()).then(|| name.to_owned());
             at(Location::variable(name), named)
         };
-        let address = |given: Option<Address>, by_flag: &str, name: &str| match (given, set(name)) {
+        let address = |given: &Option<Address>, by_flag: &str, name: &str| match (given, set(name))
+        {
             (None, Some(text)) => {
                 let location = Location::variable(name);
                 let problem = "this is no address to listen on";
@@ -131,7 +136,7 @@ impl Flags {
                 let address = value::address(&text).map_err(report);
                 at(location.clone(), address.ok())
             }
-            (given, _) => flag(by_flag, given),
+            (given, _) => flag(by_flag, given.clone()),
         };
         let allow = set(ALLOW_UNAUTHENTICATED).filter(|_| !self.allow_unauthenticated);
         let allow = allow.and_then(|text| {
@@ -141,66 +146,42 @@ impl Flags {
             let location = Location::variable(ALLOW_UNAUTHENTICATED);
             context.sound(allow, &location, "write true, or unset it")
         });
-        let instance = Instance {
-            url: match self.upstream {
-                None => at(Location::variable(URL), set(URL)),
-                url => flag("--upstream", url),
-            },
-            allow_insecure: flag("--allow-insecure", Some(self.allow_insecure)),
-            ca_file: flag("--ca-file", self.ca_file),
-            ..Declared::absent("default", root.clone())
-        };
-        let has_id = self.client_id.is_some() || self.client_id_file.is_some();
-        let method = self.auth_method.map(|name| match &*name {
-            "client_secret_post" => AuthMethod::ClientSecretPost,
-            _ => AuthMethod::ClientSecretBasic,
-        });
-        let client = Client {
-            client_id: flag("--client-id", self.client_id.map(Secret::from)),
-            client_id_file: flag("--client-id-file", self.client_id_file),
-            client_id_env: variable(CLIENT_ID, has_id),
-            client_secret_env: variable(CLIENT_SECRET, self.client_secret_file.is_some()),
-            client_secret_file: flag("--client-secret-file", self.client_secret_file),
-            auth_method: flag("--auth-method", method),
-            token_timeout: flag("--token-timeout", self.token_timeout),
-            pool: Pool {
-                capacity: flag("--pool-capacity", self.pool_capacity),
-                refill: flag("--pool-refill", self.pool_refill),
-                ..Declared::absent("pool", root.clone())
-            },
-            wait_for_token: flag("--wait-for-token", self.wait_for_token),
-            ..Declared::absent("default", root.clone())
-        };
+        let method = self.auth_method.clone().map(serde_json::Value::from);
+        let method = method.and_then(|name| serde_json::from_value(name).ok());
         let is_allowed = self.allow_unauthenticated || allow == Some(true);
-        let local = Listener::local(root.child("listen"), tables::LISTENER.into());
-        let listener = Listener {
-            address: address(self.listen, "--listen", LISTEN).or(local.address),
-            hosts: flag("--host", (!self.hosts.is_empty()).then_some(self.hosts)),
-            allow_unauthenticated: flag("--allow-unauthenticated", Some(is_allowed)),
-            ..local
-        };
+        let id = self.client_id.clone().map(Secret::from);
+        let has_id = id.is_some() || self.client_id_file.is_some();
+        let hosts = (!self.hosts.is_empty()).then(|| self.hosts.clone());
         let kind = self.store_path.as_ref().map(|_| "file".to_owned());
-        let tables: Tables = Declared::absent("", root);
-        Tables {
-            instance: vec![instance],
-            client: vec![client],
-            listener: vec![listener],
-            server: tables::Server {
-                threads: flag("--threads", self.threads),
-                drain: flag("--drain", self.drain),
-                ..tables.server
-            },
-            admin: tables::Admin {
-                address: address(self.admin, "--admin", LISTEN_ADMIN),
-                ..tables.admin
-            },
-            store: tables::Store {
-                kind: flag("--store-path", kind),
-                path: flag("--store-path", self.store_path),
-                ..tables.store
-            },
-            ..tables
-        }
+        let local = Listener::local(root.child("listen"), tables::LISTENER.into());
+        let mut tables = Tables {
+            instance: vec![Instance {
+                url: match self.upstream.clone() {
+                    None => at(Location::variable(URL), set(URL)),
+                    url => flag("--upstream", url),
+                },
+                allow_insecure: flag("--allow-insecure", Some(self.allow_insecure)),
+                ..Declared::absent("default", root.clone())
+            }],
+            client: vec![Client {
+                client_id: flag("--client-id", id),
+                client_id_env: variable(CLIENT_ID, has_id),
+                client_secret_env: variable(CLIENT_SECRET, self.client_secret_file.is_some()),
+                auth_method: flag("--auth-method", method),
+                ..Declared::absent("default", root.clone())
+            }],
+            listener: vec![Listener {
+                address: address(&self.listen, "--listen", LISTEN).or(local.address),
+                hosts: flag("--host", hosts),
+                allow_unauthenticated: flag("--allow-unauthenticated", Some(is_allowed)),
+                ..local
+            }],
+            ..Declared::absent("", root)
+        };
+        tables.admin.address = address(&self.admin, "--admin", LISTEN_ADMIN);
+        tables.store.kind = flag("--store-path", kind);
+        self.put(&mut tables);
+        tables
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::context::LoadContext;
 use super::fault::{Field, Location, Spanned};
@@ -103,14 +103,10 @@ fn show(raw: &tables::Instance, key: &str, proxy: Option<Proxy>) -> Option<Proxy
     proxy
 }
 
-/// Returns whether the host is this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
-        None => false,
-    }
+/// Returns whether the host, a name or an address, is this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// The environment's proxy for `url`.
@@ -124,7 +120,7 @@ fn from_environment(url: &Url, context: &LoadContext<'_>) -> Option<Proxy> {
     let mut names = own.into_iter().chain(["all_proxy", "ALL_PROXY"]);
     let (name, value) = names.find_map(|name| Some((name, set(name)?)))?;
     let spared = ["no_proxy", "NO_PROXY"].into_iter().find_map(set);
-    if is_loopback(url) || spared.is_some_and(|list| is_spared(url, &list)) {
+    if url.host_str().is_some_and(is_loopback) || spared.is_some_and(|list| is_spared(url, &list)) {
         return None;
     }
     // other programs accept a URL without a scheme

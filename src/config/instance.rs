@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::context::LoadContext;
-use super::credentials::{CA_REMEDY, ca_file, warn_if_readable_by_all, warn_of_expiry};
-use super::fault::{Fault, Location, Spanned};
+use super::credentials::{self, CA_REMEDY, ca_file, warn_if_readable_by_all, warn_of_expiry};
+use super::fault::Spanned;
 use super::forward::{self, is_loopback};
 use super::tables;
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel;
-use crate::tls::{Identity, Reason};
+use crate::tls::Identity;
 use crate::upstream::Instance;
 
 /// An instance, and its settings for the token requests of its clients.
@@ -54,17 +54,13 @@ pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option
     let url = url?;
     let mut token_url = url.clone();
     token_url.set_path(&token_path);
-    let host = match url.host()? {
-        Host::Domain(name) => name.to_owned(),
-        Host::Ipv4(ip) => ip.to_string(),
-        Host::Ipv6(ip) => ip.to_string(),
-    };
+    let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
     let instance = Instance {
         name: raw.name.clone(),
         tls: url.scheme() == "https",
         host,
         port: url.port_or_known_default()?,
-        authority: authority(&url)?,
+        authority: url.authority().to_owned(),
         token_path: token_url.path().to_owned(),
         ca_file: authorities,
         identity,
@@ -124,24 +120,8 @@ fn identity(raw: &tables::Instance, context: &LoadContext<'_>) -> Option<Identit
             return None;
         }
     };
-    const REMEDY: &str = "name a PEM file with your certificate, and one with its key";
-    let cert_path = context.readable(cert, REMEDY);
-    let key_path = context.readable(key, REMEDY);
-    let (cert_path, key_path) = (cert_path?, key_path?);
     warn_if_readable_by_all(&key.value, &key.location, context);
-    let identity = Identity::read(&cert_path, &key_path).map_err(|error| {
-        let of_key = error.path.as_ref() == Some(&key_path);
-        let same_file = key_path == cert_path;
-        let is_at_key = of_key && (!same_file || matches!(error.reason, Reason::NotAKey));
-        let location = if is_at_key {
-            &key.location
-        } else {
-            &cert.location
-        };
-        let remedy = context.file_remedy(REMEDY);
-        context.fault(location.fault(error.reason.to_string(), remedy));
-    });
-    let identity = identity.ok()?;
+    let identity = credentials::identity(cert, key, context)?;
     let text = [
         "the certificate",
         "the instance will not accept it",
@@ -159,62 +139,42 @@ fn identity(raw: &tables::Instance, context: &LoadContext<'_>) -> Option<Identit
 
 /// Parses the instance's URL: a scheme, a host and an optional port, nothing else.
 fn base(spanned: &Spanned<String>, allow_insecure: bool, context: &LoadContext<'_>) -> Option<Url> {
-    let url = validate_url(&spanned.value, allow_insecure, &spanned.location);
-    let url = url.map_err(|fault| context.fault(fault)).ok()?;
-    if url.scheme() == "http" && !is_loopback(&url) {
-        context.warning(spanned.location.fault(
-            "the secret and the token travel to this host unencrypted",
-            "write https:// outside of tests",
-        ));
-    }
-    Some(url)
-}
-
-fn validate_url(text: &str, allow_insecure: bool, location: &Location) -> Result<Url, Fault> {
-    let url = Url::parse(text.trim())
-        .map_err(|error| location.fault(format!("this is no URL: {error}"), URL_REMEDY))?;
+    let location = &spanned.location;
+    let url = Url::parse(spanned.value.trim()).map_err(|error| format!("this is no URL: {error}"));
+    let url = context.sound(url, location, URL_REMEDY)?;
     let has_host = url.host_str().is_some_and(|host| !host.is_empty());
-    if !matches!(url.scheme(), "https" | "http") || !has_host {
-        return Err(location.fault(
-            "this is no URL of a web server",
-            format!("{URL_REMEDY}, https:// included"),
-        ));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(location.fault(
-            "it has a user's name or password in it",
-            format!("{URL_REMEDY}; a client's id and secret belong in [client.NAME]"),
-        ));
-    }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(location.fault(
-            "it has more than a scheme, a host and a port",
-            "cut what follows the host: requests bring their own paths",
-        ));
-    }
-    if url.scheme() == "http" && !allow_insecure && !is_loopback(&url) {
-        return Err(location.fault(
+    let is_in_the_clear = url.scheme() == "http" && !url.host_str().is_some_and(is_loopback);
+    let (problem, remedy) = if !matches!(url.scheme(), "https" | "http") || !has_host {
+        let remedy = format!("{URL_REMEDY}, https:// included");
+        ("this is no URL of a web server", remedy)
+    } else if !url.username().is_empty() || url.password().is_some() {
+        let remedy = format!("{URL_REMEDY}; a client's id and secret belong in [client.NAME]");
+        ("it has a user's name or password in it", remedy)
+    } else if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        let remedy = "cut what follows the host: requests bring their own paths".to_owned();
+        ("it has more than a scheme, a host and a port", remedy)
+    } else if is_in_the_clear && !allow_insecure {
+        let setting = location.setting("allow_insecure");
+        let remedy = format!("write https://, or {setting} if that is meant");
+        (
             "http:// would send the secret and the token unencrypted",
-            format!(
-                "write https://, or {} if that is meant",
-                location.setting("allow_insecure")
-            ),
-        ));
-    }
-    Ok(url)
-}
-
-fn authority(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    Some(match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    })
+            remedy,
+        )
+    } else {
+        if is_in_the_clear {
+            context.warning(location.fault(
+                "the secret and the token travel to this host unencrypted",
+                "write https:// outside of tests",
+            ));
+        }
+        return Some(url);
+    };
+    context.fault(location.fault(problem, remedy));
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::tests::read_with;
 
     /// Returns the messages for an instance with the certificate and key of `keys`. The files are
@@ -240,7 +200,7 @@ mod tests {
         match read_with(&text, directory.path(), &env) {
             Err(faults) => faults.to_string(),
             Ok(config) => {
-                let warnings = config.warnings.iter().map(Fault::to_string);
+                let warnings = config.warnings.iter().map(ToString::to_string);
                 let about = warnings.filter(|w| !w.contains("can read the file"));
                 about.collect::<Vec<_>>().join("\n")
             }
@@ -304,10 +264,10 @@ mod tests {
             |cert, key| format!("client_cert_file = \"{cert}\"\nclient_key_file = \"{key}\"");
         for (keys, expected) in [
             (pair("own.pem", "own.key"), ""),
-            (pair("own.pem", "other.key"), "do not match"),
+            (pair("own.pem", "other.key"), "not that of the certificate"),
             (
                 pair("own.pem", "own.pem"),
-                "instance.acme.client_key_file: the file has no usable private key",
+                "instance.acme.client_key_file: there is no private key",
             ),
             (
                 pair("own.key", "own.key"),

@@ -39,13 +39,12 @@ pub(super) fn parse(
     // a forward listener's clients are those of the instances
     let has_client = !is_forward || raw.client.is_some();
     let clients = Some(targets.clients).filter(|_| has_client);
-    let client = clients.and_then(|names| names.find_one(&raw.client, raw, context));
+    let client = clients.and_then(|names| names.find(&raw.client, raw, context));
     let routes = routes(&raw.route, targets.clients, context);
-    let app = targets.apps.find(&raw.app, raw, context);
-    let is_a_socket = address
-        .as_ref()
-        .is_some_and(|address| address.tcp().is_none());
-    if app.is_some() && !is_a_socket {
+    let app = raw.app.as_ref();
+    let app = app.and_then(|_| targets.apps.find(&raw.app, raw, context));
+    let is_open = address.as_ref().is_none_or(|at| at.tcp().is_some());
+    if app.is_some() && is_open {
         context.warning(raw.at("app").fault(
             "whoever reaches this port is taken for this app",
             "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
@@ -130,21 +129,12 @@ pub(super) fn parse(
         }
         None => None,
     };
-    let forward = match forward {
-        Some(forward) => Some(forward?),
-        None => None,
-    };
+    let forward = forward.map_or(Some(None), |forward| forward.map(Some))?;
     let by_host = forward.as_ref().and_then(|forward| forward.clients.first());
     let client = client.or_else(|| by_host.cloned());
-    let header_timeout = raw.header_timeout(context);
-    let max_header_bytes = raw.max_header_bytes(context);
-    let max_connections = raw.max_connections(context);
-    let client = client?;
-    raw.show_as("client", &*client);
+    raw.show_as("client", client.as_deref());
     Some(Listener {
         name: raw.name.clone(),
-        address: address?,
-        client,
         routes,
         forward,
         app,
@@ -152,17 +142,20 @@ pub(super) fn parse(
         trusted_proxies: raw.trusted_proxies(context),
         tls,
         upgrades: raw.upgrades(context),
-        header_timeout,
-        max_header_bytes: usize::try_from(max_header_bytes).ok()?,
+        header_timeout: raw.header_timeout(context),
+        max_header_bytes: usize::try_from(raw.max_header_bytes(context)).ok()?,
         min_body_rate: NonZeroU32::new(raw.min_body_rate(context)),
-        max_connections: usize::try_from(max_connections).ok()?,
+        max_connections: usize::try_from(raw.max_connections(context)).ok()?,
+        // last, since each value above may be at fault too
+        client: client?,
+        address: address?,
     })
 }
 
 fn routes(raw: &[tables::Route], clients: &Names, context: &LoadContext<'_>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for raw in raw {
-        let client = clients.find_one(&raw.client, raw, context);
+        let client = clients.find(&raw.client, raw, context);
         let missing = "it does not say which paths it is for";
         let remedy = "write what they begin with, like `prefix = \"/dev\"`";
         let given = raw.demand("prefix", &raw.prefix, missing, remedy, context);

@@ -5,23 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::LoadContext;
-use super::credentials::{ca_file, warn_of_expiry};
+use super::credentials::{CERT_REMEDY, KEY_REMEDY, ca_file, identity, warn_of_expiry};
 use super::fault::Spanned;
 use super::tables;
 use crate::clock::{Clock, SystemClock};
 use crate::local_authority::Authority;
-use crate::proxy::config::{Tls, TlsError};
+use crate::proxy::config::Tls;
 use crate::tls;
 
 /// A certificate that expires sooner than this causes a warning.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
-const CERT_REMEDY: &str =
-    "name a PEM file with the certificate and, below it, those that lead to its authority";
 const CLIENT_CA_REMEDY: &str = "name a PEM file with the authority of callers' certificates";
-const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
-
-const UNUSABLE_KEY: &str = "the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA";
 
 /// Parses a listener's TLS settings.
 pub(super) fn parse(raw: &tables::Tls, context: &LoadContext<'_>) -> Option<Tls> {
@@ -31,31 +26,8 @@ pub(super) fn parse(raw: &tables::Tls, context: &LoadContext<'_>) -> Option<Tls>
     let client_ca = raw.client_ca_file.as_ref();
     let client_ca = client_ca.and_then(|file| ca_file(file, CLIENT_CA_REMEDY, context));
     let (cert, key) = (cert?, key?);
-    let chain = ca_file(cert, CERT_REMEDY, context);
-    let key_file = context.readable(key, KEY_REMEDY);
-    let (chain, key_file) = (chain?, key_file?);
-    let cert_file = context.path(&cert.value);
-    let tls = match Tls::read(&cert_file, &key_file, client_ca) {
-        Ok(tls) => tls,
-        Err(error) => {
-            let mut problem = error.to_string();
-            let (location, remedy) = match error {
-                // the library has only this error for an unusable key
-                TlsError::Unusable(rustls::Error::General(_)) => {
-                    problem = UNUSABLE_KEY.to_owned();
-                    (&key.location, KEY_REMEDY)
-                }
-                TlsError::Certificate(_) | TlsError::Unusable(_) => (&cert.location, CERT_REMEDY),
-                TlsError::ClientAuthority => (&raw.at("client_ca_file"), CLIENT_CA_REMEDY),
-                TlsError::KeyUnreadable(_) | TlsError::NoKey | TlsError::Mismatch => {
-                    (&key.location, KEY_REMEDY)
-                }
-            };
-            context.fault(location.fault(problem, context.file_remedy(remedy)));
-            return None;
-        }
-    };
-    let begins = chain.certificates().first().and_then(tls::begins);
+    let identity = identity(cert, key, context)?;
+    let begins = identity.certificates().first().and_then(tls::begins);
     if begins.is_some_and(|begins| begins > SystemClock.wall()) {
         context.warning(cert.location.fault(
             "the certificate is not valid yet: callers that verify it refuse it",
@@ -67,8 +39,10 @@ pub(super) fn parse(raw: &tables::Tls, context: &LoadContext<'_>) -> Option<Tls>
         "callers that verify it refuse it",
         "renew it; the files are read again once they change",
     ];
-    warn_of_expiry(tls.expires(), SOON, text, &cert.location, context);
-    Some(tls)
+    warn_of_expiry(identity.expires(), SOON, text, &cert.location, context);
+    // the pair is known to match, so only the authority can be at fault
+    let made = Tls::new(identity, client_ca);
+    context.sound(made, &raw.at("client_ca_file"), CLIENT_CA_REMEDY)
 }
 
 /// TLS with certificates of the local `authority` for `hosts`, as `word` says. Without an authority

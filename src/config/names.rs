@@ -25,7 +25,7 @@ impl Names {
 
     /// Resolves `field` to one of the names; if it is absent, to the only one there is. `owner` is
     /// the referring table.
-    pub(super) fn find_one(
+    pub(super) fn find(
         &self,
         field: &Field<String>,
         owner: &Head,
@@ -58,17 +58,6 @@ impl Names {
         let problem = format!("there is no [{kind}.NAME] of this name");
         context.fault(spanned.location.fault(problem, remedy));
         None
-    }
-
-    /// As [`Names::find_one`] for a reference that may be left out: absent, it means none.
-    pub(super) fn find(
-        &self,
-        field: &Field<String>,
-        owner: &Head,
-        context: &LoadContext<'_>,
-    ) -> Option<Arc<str>> {
-        field.as_ref()?;
-        self.find_one(field, owner, context)
     }
 
     /// The names of the tables `[kind.NAME]`.

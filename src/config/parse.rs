@@ -1,13 +1,13 @@
 //! Turns the configuration as written into settings. Continues after a fault, so that all faults
 //! are reported.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::LoadContext;
-use super::declare::Declared;
+use super::declare::{Declared, repeated};
 use super::fault::Location;
 use super::listener_forward::Targets;
 use super::names::Names;
@@ -134,24 +134,19 @@ fn one_pool_each(
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     context: &LoadContext<'_>,
 ) {
-    let mut owners: HashMap<_, &Client> = HashMap::new();
-    for raw in &raw.client {
-        let Some(client) = clients.get(&raw.name) else {
-            continue;
-        };
+    let pools = raw.client.iter().filter_map(|raw| {
+        let client = clients.get(&raw.name)?;
         let authority = &instances[&client.instance].instance.authority;
-        let pool = (authority, client.oauth.client_id.as_str());
-        if let Some(first) = owners.get(&pool) {
-            context.fault(raw.location.fault(
-                format!(
-                    "it has the same instance and id as [client.{}], and so the same pool of tokens",
-                    first.name.escape_debug()
-                ),
-                "keep one of the two; any number of listeners can name it",
-            ));
-        } else {
-            owners.insert(pool, client);
-        }
+        Some((&raw.head, (authority, client.oauth.client_id.as_str())))
+    });
+    for (raw, first) in repeated(pools) {
+        context.fault(raw.location.fault(
+            format!(
+                "it has the same instance and id as [client.{}], and so the same pool of tokens",
+                first.name.escape_debug()
+            ),
+            "keep one of the two; any number of listeners can name it",
+        ));
     }
 }
 
@@ -189,21 +184,21 @@ fn listeners(
                 _ => None,
             });
             let address = listener_address::resolve(address, mode, raw, context);
-            let clash = taken
-                .iter()
-                .find(|(_, taken)| listener_address::clash(taken, &address));
-            if let Some((other, _)) = clash {
-                context.fault(spanned.location.fault(
-                    format!("[listener.{}] already listens there", other.escape_debug()),
-                    another(&address),
-                ));
+            let clash = |other: &str, location: &Location, remedy: String| {
+                let problem = format!("[listener.{}] already listens there", other.escape_debug());
+                context.fault(location.fault(problem, remedy));
+            };
+            let another = match address {
+                Address::Tcp(_) => "write another port",
+                Address::Unix { .. } => "write another path",
+            };
+            let clashes = |taken: &Address| listener_address::clash(taken, &address);
+            if let Some((other, _)) = taken.iter().find(|(_, taken)| clashes(taken)) {
+                clash(other, &spanned.location, another.to_owned());
             }
-            if listener_address::clash(&admin.address, &address) {
-                let name = raw.name.escape_debug();
-                context.fault(admin_place.fault(
-                    format!("[listener.{name}] already listens there"),
-                    format!("{}; the default is \"{ADMIN}\"", another(&address)),
-                ));
+            if clashes(&admin.address) {
+                let remedy = format!("{another}; the default is \"{ADMIN}\"");
+                clash(&raw.name, admin_place, remedy);
             }
             taken.push((&*raw.name, address.clone()));
             address
@@ -270,13 +265,6 @@ fn ips_of(host: &str) -> Vec<IpAddr> {
         (Ok(ip), _) => vec![ip],
         (Err(_), "localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         (Err(_), _) => Vec::new(),
-    }
-}
-
-fn another(taken: &Address) -> &'static str {
-    match taken {
-        Address::Tcp(_) => "write another port",
-        Address::Unix { .. } => "write another path",
     }
 }
 

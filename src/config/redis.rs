@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
-use url::{Host, Url};
+use url::Url;
 
 use super::context::LoadContext;
-use super::credentials::{self, Source};
+use super::credentials::{self, CA_REMEDY, Source};
 use super::fault::Spanned;
+use super::forward::is_loopback;
 use super::tables;
 use super::value::REDACTED;
 use crate::secret::Secret;
@@ -25,11 +26,21 @@ const QUERY: &str = "it has a query, a part after `?`, which means nothing here"
 pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Config> {
     let missing = "the server's address is missing";
     let url = raw.demand("url", &raw.url, missing, URL_REMEDY, context);
+    let ca_file = raw.ca_file.as_ref();
+    let trust = Trust {
+        ca_file: ca_file.and_then(|file| credentials::ca_file(file, CA_REMEDY, context)),
+    };
     let parsed = url.and_then(|url| {
-        let parsed = parse_url(url.value.expose().trim());
-        let (config, shown) = context.sound(parsed, &url.location, URL_REMEDY)?;
+        let text = url.value.expose().trim();
+        let (config, shown) = context.sound(parse_url(text, trust), &url.location, URL_REMEDY)?;
         raw.show_as("url", shown);
         warn(url, &config, raw.password_file.is_some(), context);
+        if let Some(file) = ca_file.filter(|_| !text.starts_with("rediss")) {
+            context.fault(file.location.fault(
+                "it counts only for a server that is spoken to by TLS",
+                "write rediss:// in `url`, or leave this key out",
+            ));
+        }
         Some(config)
     });
     let from_file = raw.password_file.as_ref().map(|file| {
@@ -38,25 +49,7 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
         context.sound(Secret::parse(read.expose()), &file.location, remedy)
     });
     let key_prefix = raw.key_prefix(context);
-    let mut config = parsed?;
-    if let Some(file) = &raw.ca_file {
-        let read = credentials::ca_file(file, credentials::CA_REMEDY, context);
-        match &mut config.server {
-            Server::Tls { ca_file, .. }
-            | Server::Sentinel {
-                tls: Some(Trust { ca_file }),
-                ..
-            }
-            | Server::Cluster {
-                tls: Some(Trust { ca_file }),
-                ..
-            } => *ca_file = read,
-            _ => context.fault(file.location.fault(
-                "it counts only for a server that is spoken to by TLS",
-                "write rediss:// in `url`, or leave this key out",
-            )),
-        }
-    }
+    let config = parsed?;
     Some(Config {
         password: from_file.unwrap_or(config.password),
         key_prefix,
@@ -64,8 +57,9 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
     })
 }
 
-/// Parses the URL, and returns it without its password too. No error quotes a part of it.
-fn parse_url(text: &str) -> Result<(Config, String), &'static str> {
+/// Parses the URL of a server, which has this `trust` if it speaks TLS, and returns the URL without
+/// its password too. No error quotes a part of it.
+fn parse_url(text: &str, trust: Trust) -> Result<(Config, String), &'static str> {
     if text.contains('#') {
         return Err("it has a fragment, a part after `#`; in a password write that as %23");
     }
@@ -76,7 +70,7 @@ fn parse_url(text: &str) -> Result<(Config, String), &'static str> {
     let (transport, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
     let tls = match transport {
         "redis" => None,
-        "rediss" => Some(Trust::default()),
+        "rediss" => Some(trust),
         _ => {
             return Err(
                 "it begins with none of redis://, rediss://, unix://, and the first two with +sentinel or +cluster",
@@ -148,13 +142,10 @@ fn parse_url(text: &str) -> Result<(Config, String), &'static str> {
 fn node(text: &str, port: u16) -> Result<(String, u16), &'static str> {
     const INVALID: &str = "it has no host, or one that is none";
     let url = Url::parse(&format!("redis://{text}")).map_err(|_| INVALID)?;
-    let host = match url.host() {
-        // for non-web schemes the library returns an IPv4 address as a domain
-        Some(Host::Domain(name)) if !name.is_empty() && !text.contains(',') => decoded(name)?,
-        Some(Host::Ipv4(ip)) => ip.to_string(),
-        Some(Host::Ipv6(ip)) => ip.to_string(),
-        _ => return Err(INVALID),
-    };
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty() && !host.contains(','));
+    let host = decoded(host.ok_or(INVALID)?.trim_matches(['[', ']']))?;
     Ok((host, url.port().unwrap_or(port)))
 }
 
@@ -224,11 +215,6 @@ fn warn(url: &Spanned<Secret>, config: &Config, has_file: bool, context: &LoadCo
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let ip = host.parse::<std::net::IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,7 +238,7 @@ mod tests {
                 "unix:///run/r.sock?user=me&db=1",
             ),
         ] {
-            assert_eq!(parse_url(url).unwrap().1, shown);
+            assert_eq!(parse_url(url, Trust::default()).unwrap().1, shown);
         }
     }
 }

@@ -7,7 +7,6 @@ use super::declare::Declared;
 use super::settings::{Client, Config};
 use super::table::Key;
 use super::tables::Tables;
-use crate::proxy::config::Listener;
 use crate::token::service::Change;
 
 /// Whether a client that keeps its name keeps its engine.
@@ -89,11 +88,8 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     let mut found = Vec::new();
     compare("instance", &old.instances, &new.instances, &mut found);
     compare("client", &old.clients, &new.clients, &mut found);
-    let listeners = |config: &Config| -> BTreeMap<Arc<str>, Listener> {
-        let listeners = config.listeners.iter();
-        listeners.map(|l| (l.name.clone(), l.clone())).collect()
-    };
-    compare("listener", &listeners(old), &listeners(new), &mut found);
+    let [was, is] = [old, new].map(|config| config.listeners.iter().map(|l| (&l.name, l)));
+    compare("listener", was, is, &mut found);
     compare("app", &old.apps, &new.apps, &mut found);
     let others = [
         ("policy", old.policy != new.policy),
@@ -113,22 +109,21 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     found
 }
 
-fn compare<T: PartialEq>(
+fn compare<'a, T: PartialEq + 'a>(
     table: &str,
-    old: &BTreeMap<Arc<str>, T>,
-    new: &BTreeMap<Arc<str>, T>,
+    old: impl IntoIterator<Item = (&'a Arc<str>, &'a T)>,
+    new: impl IntoIterator<Item = (&'a Arc<str>, &'a T)>,
     found: &mut Vec<String>,
 ) {
+    let mut new: BTreeMap<_, _> = new.into_iter().collect();
     for (name, was) in old {
-        match new.get(name) {
+        match new.remove(name) {
             None => found.push(format!("{table}.{name} removed")),
             Some(is) if is != was => found.push(format!("{table}.{name} changed")),
             Some(_) => {}
         }
     }
-    for name in new.keys().filter(|name| !old.contains_key(*name)) {
-        found.push(format!("{table}.{name} added"));
-    }
+    found.extend(new.keys().map(|name| format!("{table}.{name} added")));
 }
 
 #[cfg(test)]

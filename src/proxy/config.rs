@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
-pub use super::tls::{Error as TlsError, Tls};
+pub use super::tls::Tls;
 use crate::browser;
 use crate::secret::Secret;
 use crate::socket::Address;

@@ -10,10 +10,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::handoff::IncomingHandoff;
-use super::{Open, Parts, Running, StartError, stored};
+use super::{Engine, Open, Parts, Running, StartError, stored};
 use crate::clock::Clock;
-use crate::config::reload::Engine;
-use crate::config::{self, Config};
+use crate::config::{self, Config, reload};
 use crate::oauth::client::TokenClient;
 use crate::outgoing::dial::Kind;
 use crate::proxy::Listening;
@@ -28,7 +27,6 @@ use crate::socket::Address;
 use crate::store::{self, handoff, metered::MeteredStore};
 use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
-use crate::token::cache::TokenSlot;
 use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
 use crate::trace::Tracer;
@@ -114,7 +112,8 @@ impl Assembly<'_> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
             metrics.declare::<Outcome, Replay, Kind>();
-            let (slot, engine) = self.engine(client, &metrics)?;
+            let engine = self.engine(client, &metrics)?;
+            let slot = Arc::clone(&engine.slot);
             let upstream = Arc::clone(&self.new.parts.instances[&client.instance]);
             let before = self.running.parts.clients.get(name);
             let is_warmed = before.is_some_and(|before| {
@@ -139,9 +138,10 @@ impl Assembly<'_> {
                     client.oauth.client_secret.clone(),
                 ),
                 metrics,
-                engine,
+                engine: engine.control.clone(),
             };
             parts.clients.insert(Arc::clone(name), Arc::new(client));
+            parts.engines.insert(Arc::clone(name), engine);
         }
         Ok(())
     }
@@ -150,40 +150,38 @@ impl Assembly<'_> {
         &mut self,
         client: &config::Client,
         metrics: &Arc<ClientMetrics>,
-    ) -> Result<(Arc<TokenSlot>, Control), StartError> {
+    ) -> Result<Engine, StartError> {
         let running = self.running;
-        let before = running.parts.clients.get(&client.name);
-        if let Some(before) = before {
+        if let Some(before) = running.parts.engines.get(&client.name) {
             let was = &running.config.clients[&client.name];
-            let kept = (Arc::clone(&before.slot), before.engine.clone());
             let store_changed = running.config.store != self.config.store;
-            match config::reload::engine(was, client) {
-                Engine::Kept(None) if !store_changed => {
-                    let store = Arc::clone(&running.parts.stores[&client.name]);
-                    let stores = &mut self.new.parts.stores;
-                    stores.insert(Arc::clone(&client.name), store);
-                    return Ok(kept);
-                }
-                Engine::Kept(change) => {
+            match reload::engine(was, client) {
+                reload::Engine::Kept(None) if !store_changed => return Ok(before.clone()),
+                reload::Engine::Kept(change) => {
+                    let kept = Engine {
+                        store: self.store(client)?,
+                        ..before.clone()
+                    };
                     let orders = Orders {
                         config: client.schedule,
                         client_id: client.oauth.client_id.clone(),
                         endpoint: self.endpoint(client)?,
-                        store: self.store(client)?,
+                        store: Arc::clone(&kept.store),
                         change: change.unwrap_or(Change::Nothing),
                     };
-                    self.new.orders.push((kept.1.clone(), orders));
+                    self.new.orders.push((kept.control.clone(), orders));
                     return Ok(kept);
                 }
-                Engine::Replaced => {}
+                reload::Engine::Replaced => {}
             }
         }
+        let store = self.store(client)?;
         let (service, slot) = TokenService::new(token::service::Parts {
             client: Arc::clone(&client.name),
             client_id: client.oauth.client_id.clone(),
             config: client.schedule,
             endpoint: self.endpoint(client)?,
-            store: self.store(client)?,
+            store: Arc::clone(&store),
             initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
@@ -194,9 +192,13 @@ impl Assembly<'_> {
                 clock: Arc::clone(&running.clock),
             },
         });
-        let (engine, orders) = mpsc::unbounded_channel();
+        let (control, orders) = mpsc::unbounded_channel();
         self.new.tasks.push(Box::pin(service.run(orders)));
-        Ok((slot, engine))
+        Ok(Engine {
+            slot,
+            control,
+            store,
+        })
     }
 
     fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
@@ -208,18 +210,18 @@ impl Assembly<'_> {
         ))
     }
 
-    fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
+    fn store(&self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
         let instance = self.config.instances[&client.instance].origin();
         let kept = stored(client, &instance);
         let clock = &self.running.clock;
         let store = store::build(&self.config.store, kept, Arc::clone(clock));
         let store = store.map_err(StartError::of("client", &client.name))?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        let store: Arc<dyn TokenStore> =
-            Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
-        let stores = &mut self.new.parts.stores;
-        stores.insert(Arc::clone(&client.name), Arc::clone(&store));
-        Ok(store)
+        Ok(Arc::new(MeteredStore::new(
+            store,
+            metrics,
+            Arc::clone(clock),
+        )))
     }
 
     /// The predecessor's token and pool of a client, if it handed them off.
