@@ -21,18 +21,16 @@ use std::time::{Duration, SystemTime};
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    NameConstraints, PublicKeyData, SanType, SerialNumber,
+    NameConstraints, SanType, SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring::sign::any_ecdsa_type;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use secrecy::zeroize::Zeroizing;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -40,7 +38,7 @@ use x509_parser::prelude::FromDer;
 use crate::clock::Clock;
 use crate::random;
 use crate::secret::Secret;
-use crate::tls::{self, CaFile, Reason};
+use crate::tls::{self, CaFile, Identity, Reason};
 
 /// The life of the authority's certificate.
 const LIFE: Duration = Duration::from_secs(3 * 365 * 24 * 3600);
@@ -201,16 +199,16 @@ impl Authority {
             CaFile::read(&files.certificate).map_err(|error| Error::Certificate(error.reason))?;
         let trusted = file.certificates().first();
         let trusted = trusted.ok_or(Error::Certificate(Reason::Empty))?;
-        let pem = std::fs::read_to_string(&files.key).map_err(Error::KeyUnreadable)?;
-        let pem = Zeroizing::new(pem);
-        let key = KeyPair::from_pem(&pem).map_err(|_| Error::NoKey)?;
-        let issuing = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| Error::NoKey)?;
-        let expires = [trusted, &issuing].map(tls::expiry);
+        let signing =
+            Identity::read(&files.key, &files.key).map_err(|error| match error.reason {
+                Reason::Unreadable(error) => Error::KeyUnreadable(error),
+                _ => Error::NoKey,
+            })?;
+        let key = KeyPair::try_from(signing.key()).map_err(|_| Error::NoKey)?;
+        let issuing = signing.certificates().first().ok_or(Error::NoKey)?;
+        let expires = [trusted, issuing].map(tls::expiry);
         let expires = expires.into_iter().flatten().min().ok_or(Error::NoKey)?;
-        let (_, parsed) = X509Certificate::from_der(&issuing).map_err(|_| Error::NoKey)?;
-        if parsed.public_key().raw != key.subject_public_key_info() {
-            return Err(Error::NoKey);
-        }
+        let (_, parsed) = X509Certificate::from_der(issuing).map_err(|_| Error::NoKey)?;
         let common_name = parsed.subject().iter_common_name().next();
         let common_name = common_name.and_then(|name| name.as_str().ok());
         // certificates take only the issuer's name from it

@@ -73,13 +73,18 @@ impl<'a> LoadContext<'a> {
     /// # Errors
     /// The faults, if there are any.
     pub(super) fn conclude(&self) -> Result<(Files, Vec<Fault>), Faults> {
-        let (mut faults, mut warnings) = (self.faults.take(), self.warnings.take());
-        in_order(&mut faults);
-        in_order(&mut warnings);
-        let files = self.files.take();
-        match faults.is_empty() {
-            true => Ok((files, warnings)),
-            false => Err(Faults { faults, files }),
+        if !self.faults.borrow().is_empty() {
+            return Err(self.faults());
+        }
+        let warnings = in_order(self.warnings.take());
+        Ok((self.files.take(), warnings))
+    }
+
+    /// Returns the faults, in the order of the file.
+    pub(super) fn faults(&self) -> Faults {
+        Faults {
+            faults: in_order(self.faults.take()),
+            files: self.files.take(),
         }
     }
 

@@ -174,10 +174,11 @@ impl Faults {
 }
 
 /// Sorts faults in the order of the file and drops duplicates.
-pub(super) fn in_order(faults: &mut Vec<Fault>) {
+pub(super) fn in_order(mut faults: Vec<Fault>) -> Vec<Fault> {
     faults.sort_by_key(|fault| (fault.location.origin.clone(), fault.location.line));
     let mut seen = HashSet::with_capacity(faults.len());
     faults.retain(|fault| seen.insert(fault.clone()));
+    faults
 }
 
 /// `FILE:LINE: KEY: what is wrong; what to write instead`.
@@ -222,7 +223,7 @@ mod tests {
             };
             location.fault("wrong", "write another")
         };
-        let mut faults = [
+        let faults = [
             (Some(2), "c"),
             (Some(1), "b"),
             (Some(1), "a"),
@@ -232,7 +233,7 @@ mod tests {
         ]
         .map(|(line, key)| fault(line, key))
         .to_vec();
-        in_order(&mut faults);
+        let faults = in_order(faults);
         let expected = [
             fault(None, "d"),
             fault(Some(1), "b"),

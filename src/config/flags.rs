@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use super::context::LoadContext;
 use super::declare::Declared;
 use super::fault::{Field, Location, Origin, Spanned};
 use super::tables::{self, Client, Instance, Listener, Tables};
 use super::value;
+use crate::oauth::AuthMethod;
 use crate::secret::Secret;
 use crate::socket::Address;
 
@@ -76,8 +79,8 @@ flags! {
         #[arg(value_name = "ADDRESS", value_parser = value::address)]
         "admin" admin: Option<Address>,
         /// How id and secret are sent [default: client_secret_basic]
-        #[arg(value_name = "METHOD", value_parser = ["client_secret_basic", "client_secret_post"])]
-        "auth-method" auth_method: Option<String>,
+        #[arg(value_name = "METHOD", value_parser = auth_method())]
+        "auth-method" auth_method: Option<AuthMethod> => [client[0].auth_method],
         /// Certificates (PEM) to accept besides the system's
         #[arg(value_name = "FILE")]
         "ca-file" ca_file: Option<PathBuf> => [instance[0].ca_file],
@@ -146,8 +149,6 @@ impl Flags {
             let location = Location::variable(ALLOW_UNAUTHENTICATED);
             context.sound(allow, &location, "write true, or unset it")
         });
-        let method = self.auth_method.clone().map(serde_json::Value::from);
-        let method = method.and_then(|name| serde_json::from_value(name).ok());
         let is_allowed = self.allow_unauthenticated || allow == Some(true);
         let id = self.client_id.clone().map(Secret::from);
         let has_id = id.is_some() || self.client_id_file.is_some();
@@ -167,7 +168,6 @@ impl Flags {
                 client_id: flag("--client-id", id),
                 client_id_env: variable(CLIENT_ID, has_id),
                 client_secret_env: variable(CLIENT_SECRET, self.client_secret_file.is_some()),
-                auth_method: flag("--auth-method", method),
                 ..Declared::absent("default", root.clone())
             }],
             listener: vec![Listener {
@@ -193,6 +193,11 @@ pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) 
         ca_file: flag("--ca-file", ca_file.map(Path::to_owned)),
         ..Declared::absent("default", Location::root(Origin::CommandLine))
     }
+}
+
+fn auth_method() -> impl TypedValueParser<Value = AuthMethod> {
+    let names = PossibleValuesParser::new(["client_secret_basic", "client_secret_post"]);
+    names.try_map(|name| serde_json::from_value(name.into()))
 }
 
 /// A key with the value of the flag `name`, if it is given.

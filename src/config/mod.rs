@@ -96,7 +96,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             let root = Location::root(Origin::File(path));
             let location = Location { line, ..root };
             context.fault(location.fault(problem, "name a TOML file that this user can read"));
-            conclude(None, &context)
+            conclude(None, None, &context)
         }
     }
 }
@@ -135,7 +135,7 @@ pub fn read(
 /// All its faults.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let context = LoadContext::of(Path::new(""), env);
-    conclude(Some(flags.into_tables(&context)), &context)
+    conclude(Some(flags.into_tables(&context)), None, &context)
 }
 
 /// Builds an instance from the command line, for commands that need nothing else.
@@ -151,10 +151,7 @@ pub fn instance(
     let context = LoadContext::of(Path::new(""), &|_| None);
     let parsed = instance::parse(&raw, &context);
     context.conclude()?;
-    match parsed {
-        Some(parsed) => Ok(parsed.instance),
-        None => unreachable!("a fault was reported instead"),
-    }
+    Ok(parsed.ok_or_else(|| context.faults())?.instance)
 }
 
 fn parse_text(text: Text, context: &LoadContext<'_>) -> Result<Config, Faults> {
@@ -163,26 +160,20 @@ fn parse_text(text: Text, context: &LoadContext<'_>) -> Result<Config, Faults> {
     if let Some(tables) = &tables {
         flags::warn_of_ignored(tables, context);
     }
-    let text = Some(text);
-    Ok(Config {
-        text,
-        ..conclude(tables, context)?
-    })
+    conclude(tables, Some(text), context)
 }
 
 fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
 
-fn conclude(tables: Option<Tables>, context: &LoadContext<'_>) -> Result<Config, Faults> {
-    let config = tables.and_then(|tables| parse::parse(tables, context));
-    let (files, warnings) = context.conclude()?;
-    match config {
-        Some(config) => Ok(Config {
-            warnings,
-            files,
-            ..config
-        }),
-        None => unreachable!("a fault was reported instead"),
+fn conclude(
+    tables: Option<Tables>,
+    text: Option<Text>,
+    context: &LoadContext<'_>,
+) -> Result<Config, Faults> {
+    match tables {
+        Some(tables) => parse::parse(tables, text, context),
+        None => Err(context.faults()),
     }
 }

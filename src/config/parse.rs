@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use super::context::LoadContext;
 use super::declare::{Declared, repeated};
-use super::fault::Location;
+use super::fault::{Faults, Location};
 use super::listener_forward::Targets;
 use super::names::Names;
-use super::settings::{Admin, Client, Config, Server};
+use super::settings::{Admin, Client, Config, Server, Text};
 use super::tables::{self, ADMIN, Tables};
 use super::value::ListenerMode;
-use super::watch::Files;
 use super::{app, authority, client, instance, listener, listener_address, store, trace};
 use crate::proxy::config::{App, Listener};
 use crate::proxy::policy::Policy;
@@ -23,8 +22,15 @@ use crate::socket::Address;
 /// Kubernetes' default time between SIGTERM and SIGKILL.
 const KUBERNETES_GRACE: Duration = Duration::from_secs(30);
 
-/// Parses all tables. `None` only if a fault was reported.
-pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config> {
+/// Parses all tables, which are those of `text` if there is a file.
+///
+/// # Errors
+/// All faults.
+pub(super) fn parse(
+    mut raw: Tables,
+    text: Option<Text>,
+    context: &LoadContext<'_>,
+) -> Result<Config, Faults> {
     let instance_names = Names::of("instance", raw.instance.iter().map(|raw| &raw.name));
     let client_names = Names::of("client", raw.client.iter().map(|raw| &raw.name));
     let app_names = Names::of("app", raw.app.iter().map(|raw| &raw.name));
@@ -74,7 +80,7 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
     warn_of_unused(&raw, &clients, &listeners, &apps, context);
     let store = store::parse(&raw.store, context);
     let server = Server {
-        threads: usize::try_from(raw.server.threads(context)).ok()?,
+        threads: usize::try_from(raw.server.threads(context)).unwrap_or_default(),
         drain: raw.server.drain(context),
     };
     if let Some(spanned) = &raw.server.drain
@@ -85,29 +91,34 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
             "write at most \"30s\", or raise terminationGracePeriodSeconds above it",
         ));
     }
-    let instances = instances
-        .into_iter()
-        .map(|(name, parsed)| (name, parsed.instance));
-    Some(Config {
-        instances: instances.collect(),
+    let policy = Policy {
+        deny: raw.policy.deny(context),
+        sessions: raw.policy.sessions(context),
+    };
+    let (access_log, log_user_agent) = (raw.log.access(context), raw.log.user_agent(context));
+    let trace = trace::parse(&raw.trace, context);
+    let shown = raw.show(context);
+    let (files, warnings) = context.conclude()?;
+    let instances = instances.into_iter();
+    Ok(Config {
+        instances: instances
+            .map(|(name, parsed)| (name, parsed.instance))
+            .collect(),
         clients,
         apps,
-        policy: Arc::new(Policy {
-            deny: raw.policy.deny(context),
-            sessions: raw.policy.sessions(context),
-        }),
+        policy: Arc::new(policy),
         listeners,
         server,
         admin,
         store,
-        access_log: raw.log.access(context),
-        log_user_agent: raw.log.user_agent(context),
+        access_log,
+        log_user_agent,
         ca,
-        trace: trace::parse(&raw.trace, context),
-        warnings: Vec::new(),
-        files: Files::default(),
-        text: None,
-        shown: raw.show(context),
+        trace,
+        warnings,
+        files,
+        text,
+        shown,
     })
 }
 
@@ -217,43 +228,34 @@ fn refuse_loops(
     listeners: &[Listener],
     context: &LoadContext<'_>,
 ) {
-    let check = |location: Location, host: &str, port, problem, remedy: &str| {
-        let ips = ips_of(host);
-        let mut ways = listeners.iter().filter(|listener| {
-            let mut ips = ips.iter();
-            ips.any(|ip| listener.address.receives((*ip, port).into()))
-        });
-        if let Some(listener) = ways.next() {
-            let name = listener.name.escape_debug();
-            let problem = format!("[listener.{name}] listens there: {problem}");
-            context.fault(location.fault(problem, remedy));
-        }
-    };
+    const INSTANCE: [&str; 2] = [
+        "requests would come back to this proxy",
+        "write Collibra's own address, like \"https://acme.collibra.com\"",
+    ];
+    const PROXY: [&str; 2] = [
+        "this proxy would call Collibra through itself",
+        "write \"direct\", or the proxy of your network; without this key HTTPS_PROXY in the environment counts",
+    ];
     for raw in &raw.instance {
         let Some(parsed) = instances.get(&raw.name) else {
             continue;
         };
-        let instance = &parsed.instance;
-        if instance.proxy.is_none() {
-            let problem = "requests would come back to this proxy";
-            let remedy = "write Collibra's own address, like \"https://acme.collibra.com\"";
-            check(
-                raw.at("url"),
-                &instance.host,
-                instance.port,
-                problem,
-                remedy,
-            );
-        }
-        let proxies = [
-            ("proxy", &instance.proxy),
-            ("token_proxy", &parsed.token_proxy),
-        ];
-        for (key, proxy) in proxies {
-            let problem = "this proxy would call Collibra through itself";
-            let remedy = "write \"direct\", or the proxy of your network; without this key HTTPS_PROXY in the environment counts";
-            if let Some(proxy) = proxy {
-                check(raw.at(key), proxy.host(), proxy.port(), problem, remedy);
+        let (instance, api) = (&parsed.instance, &parsed.instance.proxy);
+        let direct = ("url", &*instance.host, instance.port, INSTANCE);
+        let direct = api.is_none().then_some(direct);
+        let api = api.as_ref().map(|p| ("proxy", p.host(), p.port(), PROXY));
+        let token = parsed.token_proxy.as_ref();
+        let token = token.map(|p| ("token_proxy", p.host(), p.port(), PROXY));
+        for (key, host, port, [problem, remedy]) in direct.into_iter().chain(api).chain(token) {
+            let ips = ips_of(host);
+            let mut ways = listeners.iter().filter(|listener| {
+                let mut ips = ips.iter();
+                ips.any(|ip| listener.address.receives((*ip, port).into()))
+            });
+            if let Some(listener) = ways.next() {
+                let name = listener.name.escape_debug();
+                let problem = format!("[listener.{name}] listens there: {problem}");
+                context.fault(raw.at(key).fault(problem, remedy));
             }
         }
     }
@@ -275,13 +277,10 @@ fn warn_of_unused(
     apps: &BTreeMap<Arc<str>, Arc<App>>,
     context: &LoadContext<'_>,
 ) {
-    let warn = |location: &Location, problem, remedy| {
-        context.warning(location.fault(problem, remedy));
-    };
     let used: HashSet<_> = clients.values().map(|client| &client.instance).collect();
     for raw in raw.instance.iter().filter(|raw| !used.contains(&raw.name)) {
         let remedy = "remove it, or name it in a client";
-        warn(&raw.location, "no client uses it", remedy);
+        context.warning(raw.location.fault("no client uses it", remedy));
     }
     let by_listeners = listeners.iter().flat_map(|listener| {
         let by_routes = listener.routes.iter().map(|route| &route.client);
@@ -293,6 +292,6 @@ fn warn_of_unused(
     for raw in raw.client.iter().filter(|raw| !used.contains(&raw.name)) {
         let problem = "no listener, route or app uses it, and yet it will hold a token";
         let remedy = "remove it, or name it in a listener";
-        warn(&raw.location, problem, remedy);
+        context.warning(raw.location.fault(problem, remedy));
     }
 }

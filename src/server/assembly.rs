@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::handoff::IncomingHandoff;
-use super::{Engine, Open, Parts, Running, StartError, stored};
+use super::{Open, Parts, Running, StartError, stored};
 use crate::clock::Clock;
-use crate::config::{self, Config, reload};
+use crate::config::reload::Engine;
+use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
 use crate::outgoing::dial::Kind;
 use crate::proxy::Listening;
@@ -27,6 +28,7 @@ use crate::socket::Address;
 use crate::store::{self, handoff, metered::MeteredStore};
 use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
+use crate::token::cache::TokenSlot;
 use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
 use crate::token::service::{Change, Control, Observer, Orders, TokenService};
 use crate::trace::Tracer;
@@ -112,8 +114,7 @@ impl Assembly<'_> {
         for (name, client) in &self.config.clients {
             let metrics = self.running.metrics.client(name);
             metrics.declare::<Outcome, Replay, Kind>();
-            let engine = self.engine(client, &metrics)?;
-            let slot = Arc::clone(&engine.slot);
+            let (slot, engine) = self.engine(client, &metrics)?;
             let upstream = Arc::clone(&self.new.parts.instances[&client.instance]);
             let before = self.running.parts.clients.get(name);
             let is_warmed = before.is_some_and(|before| {
@@ -138,10 +139,9 @@ impl Assembly<'_> {
                     client.oauth.client_secret.clone(),
                 ),
                 metrics,
-                engine: engine.control.clone(),
+                engine,
             };
             parts.clients.insert(Arc::clone(name), Arc::new(client));
-            parts.engines.insert(Arc::clone(name), engine);
         }
         Ok(())
     }
@@ -150,38 +150,40 @@ impl Assembly<'_> {
         &mut self,
         client: &config::Client,
         metrics: &Arc<ClientMetrics>,
-    ) -> Result<Engine, StartError> {
+    ) -> Result<(Arc<TokenSlot>, Control), StartError> {
         let running = self.running;
-        if let Some(before) = running.parts.engines.get(&client.name) {
+        let before = running.parts.clients.get(&client.name);
+        if let Some(before) = before {
             let was = &running.config.clients[&client.name];
+            let kept = (Arc::clone(&before.slot), before.engine.clone());
             let store_changed = running.config.store != self.config.store;
-            match reload::engine(was, client) {
-                reload::Engine::Kept(None) if !store_changed => return Ok(before.clone()),
-                reload::Engine::Kept(change) => {
-                    let kept = Engine {
-                        store: self.store(client)?,
-                        ..before.clone()
-                    };
+            match config::reload::engine(was, client) {
+                Engine::Kept(None) if !store_changed => {
+                    let store = Arc::clone(&running.parts.stores[&client.name]);
+                    let stores = &mut self.new.parts.stores;
+                    stores.insert(Arc::clone(&client.name), store);
+                    return Ok(kept);
+                }
+                Engine::Kept(change) => {
                     let orders = Orders {
                         config: client.schedule,
                         client_id: client.oauth.client_id.clone(),
                         endpoint: self.endpoint(client)?,
-                        store: Arc::clone(&kept.store),
+                        store: self.store(client)?,
                         change: change.unwrap_or(Change::Nothing),
                     };
-                    self.new.orders.push((kept.control.clone(), orders));
+                    self.new.orders.push((kept.1.clone(), orders));
                     return Ok(kept);
                 }
-                reload::Engine::Replaced => {}
+                Engine::Replaced => {}
             }
         }
-        let store = self.store(client)?;
         let (service, slot) = TokenService::new(token::service::Parts {
             client: Arc::clone(&client.name),
             client_id: client.oauth.client_id.clone(),
             config: client.schedule,
             endpoint: self.endpoint(client)?,
-            store: Arc::clone(&store),
+            store: self.store(client)?,
             initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
@@ -192,36 +194,31 @@ impl Assembly<'_> {
                 clock: Arc::clone(&running.clock),
             },
         });
-        let (control, orders) = mpsc::unbounded_channel();
+        let (engine, orders) = mpsc::unbounded_channel();
         self.new.tasks.push(Box::pin(service.run(orders)));
-        Ok(Engine {
-            slot,
-            control,
-            store,
-        })
+        Ok((slot, engine))
     }
 
     fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
         let clock = Arc::clone(&self.running.clock);
         let addresses = self.new.parts.instances[&client.instance].addresses();
         let endpoint = TokenClient::new(&client.oauth, Some(addresses), clock);
-        Ok(Arc::new(
-            endpoint.map_err(StartError::of("client", &client.name))?,
-        ))
+        let endpoint = endpoint.map_err(StartError::of("client", &client.name))?;
+        Ok(Arc::new(endpoint))
     }
 
-    fn store(&self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
+    fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
         let instance = self.config.instances[&client.instance].origin();
         let kept = stored(client, &instance);
         let clock = &self.running.clock;
         let store = store::build(&self.config.store, kept, Arc::clone(clock));
         let store = store.map_err(StartError::of("client", &client.name))?;
         let metrics = self.running.metrics.store(self.config.store.kind());
-        Ok(Arc::new(MeteredStore::new(
-            store,
-            metrics,
-            Arc::clone(clock),
-        )))
+        let store: Arc<dyn TokenStore> =
+            Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
+        let stores = &mut self.new.parts.stores;
+        stores.insert(Arc::clone(&client.name), Arc::clone(&store));
+        Ok(store)
     }
 
     /// The predecessor's token and pool of a client, if it handed them off.
@@ -324,9 +321,8 @@ impl Assembly<'_> {
             return Ok(open);
         }
         let what = format!("listener.{}.address", listener.name);
-        let (socket, bound) = self
-            .incoming
-            .open(&listener.name, &listener.address, &what)?;
+        let (name, address) = (&listener.name, &listener.address);
+        let (socket, bound) = self.incoming.open(name, address, &what)?;
         let listening = Arc::new(Listening::new(state, Arc::clone(&self.running.clock)));
         if bound.is_kept {
             listening.has_successor();

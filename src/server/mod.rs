@@ -35,9 +35,7 @@ use crate::proxy::listener_state::Client;
 use crate::socket::{Address, Socket};
 use crate::store;
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
-use crate::token::cache::TokenSlot;
 use crate::token::ports::TokenStore;
-use crate::token::service::Control;
 use crate::trace::{self, Tracer};
 use crate::upstream::Upstream;
 use assembly::NewParts;
@@ -117,19 +115,11 @@ pub struct Running {
 struct Parts {
     instances: BTreeMap<Arc<str>, Arc<Upstream>>,
     clients: BTreeMap<Arc<str>, Arc<Client>>,
-    /// The engine of each client.
-    engines: BTreeMap<Arc<str>, Engine>,
+    /// The store of each client.
+    stores: BTreeMap<Arc<str>, Arc<dyn TokenStore>>,
     apps: Arc<Apps>,
     /// Ordered as in the configuration.
     listeners: Vec<Open>,
-}
-
-/// The engine that renews a client's token.
-#[derive(Clone, Debug)]
-struct Engine {
-    slot: Arc<TokenSlot>,
-    control: Control,
-    store: Arc<dyn TokenStore>,
 }
 
 /// A listener that is open.
@@ -326,8 +316,8 @@ impl Running {
     async fn end(mut self) {
         // a task that is stuck in a system call ends with the process
         let _ = tokio::time::timeout(LAST_MOMENT, self.tasks.shutdown()).await;
-        let engines = self.parts.engines.values();
-        let leaving = futures_util::future::join_all(engines.map(|engine| engine.store.leave()));
+        let stores = self.parts.stores.values();
+        let leaving = futures_util::future::join_all(stores.map(|store| store.leave()));
         // otherwise the place expires
         let _ = tokio::time::timeout(LAST_MOMENT, leaving).await;
         if let Some(tracer) = self.tracer.take() {
@@ -353,7 +343,7 @@ impl Running {
             handoff.socket(&bound.name, &bound.asked, bound.is_kept, socket);
         }
         for client in self.config.clients.values() {
-            let status = self.parts.engines[&client.name].slot.status();
+            let status = self.parts.clients[&client.name].slot.status();
             let record = status.record(&client.oauth.client_id, &*self.clock);
             let instance = self.config.instances[&client.instance].origin();
             match store::handoff::seal(stored(client, &instance), &record) {
@@ -425,50 +415,44 @@ impl Running {
 
     /// The certificates whose expiry operators watch.
     fn certificates(&self) -> Vec<Certificate> {
-        let certificate = |kind, name: &Arc<str>, expires| Certificate {
-            kind,
-            name: Arc::clone(name),
-            expires,
-        };
         let listeners = self.config.listeners.iter().filter_map(|listener| {
             let expires = Expiry::at(listener.expires()?);
-            Some(certificate(
-                CertificateKind::Listener,
-                &listener.name,
-                expires,
-            ))
+            Some((CertificateKind::Listener, &listener.name, expires))
         });
         let clients = self.config.instances.iter().filter_map(|(name, instance)| {
             let expires = Expiry::at(instance.identity.as_ref()?.expires()?);
-            Some(certificate(CertificateKind::Client, name, expires))
+            Some((CertificateKind::Client, name, expires))
         });
-        let instances = self.parts.instances.iter().map(|(name, upstream)| {
-            certificate(
+        let instances = self.parts.instances.iter();
+        let instances = instances.map(|(name, upstream)| {
+            (
                 CertificateKind::Instance,
                 name,
                 upstream.certificate().clone(),
             )
         });
-        listeners.chain(clients).chain(instances).collect()
+        let certificates = listeners.chain(clients).chain(instances);
+        let certificate = |(kind, name, expires)| Certificate {
+            kind,
+            name: Arc::clone(name),
+            expires,
+        };
+        certificates.map(certificate).collect()
     }
 
     fn shown(&self) -> admin::Parts {
         let config = &self.config;
         let client = |client: &config::Client| {
-            let Engine {
-                slot,
-                control,
-                store,
-            } = self.parts.engines[&client.name].clone();
+            let served = &self.parts.clients[&client.name];
             ClientView {
                 name: Arc::clone(&client.name),
                 instance: config.instances[&client.instance].origin(),
                 client_id: client.oauth.client_id.clone(),
-                slot,
-                engine: control,
+                slot: Arc::clone(&served.slot),
+                engine: served.engine.clone(),
                 store_kind: config.store.kind(),
-                store,
-                api: Arc::clone(self.parts.instances[&client.instance].health()),
+                store: Arc::clone(&self.parts.stores[&client.name]),
+                api: Arc::clone(served.upstream.health()),
             }
         };
         let app = |app: &Arc<App>| AppView {
