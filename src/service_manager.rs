@@ -17,10 +17,6 @@ use tracing::debug;
 /// How long a message may wait for space in the service manager's queue.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The divisor of the watchdog's timeout at which it is notified (sd_watchdog_enabled(3) recommends
-/// half).
-const SHARE: u32 = 2;
-
 /// The service manager, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceManager {
@@ -77,7 +73,8 @@ impl ServiceManager {
         let Some(patience) = self.watchdog else {
             return std::future::pending().await;
         };
-        let mut due = tokio::time::interval(patience / SHARE);
+        // half of the timeout, as sd_watchdog_enabled(3) recommends
+        let mut due = tokio::time::interval(patience / 2);
         loop {
             due.tick().await;
             self.tell("WATCHDOG=1");

@@ -253,7 +253,8 @@ pub fn certificate_advice(reason: &CertificateError) -> &'static str {
 }
 
 /// Why there is no usable trust anchor. Permanent until the file or the system is fixed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}{reason}", path.iter().map(|path| format!("{}: ", path.display())).collect::<String>())]
 pub struct Error {
     /// The file at fault, if any.
     pub path: Option<PathBuf>,
@@ -302,17 +303,6 @@ impl Error {
         }
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(path) = &self.path {
-            write!(f, "{}: ", path.display())?;
-        }
-        write!(f, "{}", self.reason)
-    }
-}
-
-impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {

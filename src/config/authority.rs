@@ -32,10 +32,9 @@ pub(super) fn parse(
     let authority = is_used.then(|| read(&files, location, context)).flatten();
     if let Some(authority) = &authority {
         let instances = instances.values().map(|parsed| &*parsed.instance);
-        for host in hosts(instances)
-            .iter()
-            .filter(|host| !authority.covers(host))
-        {
+        let mut hosts = hosts(instances);
+        hosts.retain(|host| !authority.covers(host));
+        for host in hosts {
             context.warning(location.fault(
                 format!("the local authority does not cover {host}, so programs cannot call it by https:// through this proxy"),
                 "run `collibra-auth-proxy ca renew` with this configuration",
@@ -48,11 +47,13 @@ pub(super) fn parse(
 fn read(files: &Files, location: &Location, context: &LoadContext<'_>) -> Option<Authority> {
     let mut is_there = true;
     for path in [&files.certificate, &files.key] {
-        if let Err(unfit) = context.note(path) {
-            let problem = format!("{}: {unfit}", path.display());
-            context.fault(location.fault(problem, "run `collibra-auth-proxy ca init` elsewhere"));
-            return None;
-        }
+        let noted = context.note(path);
+        let noted = noted.map_err(|unfit| format!("{}: {unfit}", path.display()));
+        context.sound(
+            noted,
+            location,
+            "run `collibra-auth-proxy ca init` elsewhere",
+        )?;
         is_there &= path.symlink_metadata().is_ok();
     }
     if !is_there {
@@ -64,10 +65,9 @@ fn read(files: &Files, location: &Location, context: &LoadContext<'_>) -> Option
     }
     credentials::warn_if_readable_by_all(&files.key, location, context);
     let authority = Authority::read(files).map_err(|error| {
-        let path = if error.is_of_key() {
-            &files.key
-        } else {
-            &files.certificate
+        let path = match error.is_of_key() {
+            true => &files.key,
+            false => &files.certificate,
         };
         format!("{}: {error}", path.display())
     });

@@ -41,14 +41,6 @@ impl<'a> LoadContext<'a> {
         self.warnings.borrow_mut().push(warning);
     }
 
-    /// Adds the fault that a key is missing, unless a fault at or below this key is known: its value
-    /// then has the wrong type.
-    pub(super) fn missing(&self, fault: Fault) {
-        if !self.blames(&fault.location.key) {
-            self.fault(fault);
-        }
-    }
-
     /// Returns the value, or adds the error as a fault at `location`.
     pub(super) fn sound<T, E: ToString>(
         &self,

@@ -58,29 +58,23 @@ pub struct Faults {
 }
 
 impl Location {
-    /// The location of a whole source of the configuration.
-    pub(super) fn root(origin: Origin) -> Location {
+    /// The location of `key` in `origin`; empty for the whole of it.
+    pub(super) fn of(origin: Origin, key: &str) -> Location {
         Location {
             origin,
-            key: String::new(),
+            key: key.to_owned(),
             line: None,
         }
     }
 
     /// The location of a flag, like `--listen`.
     pub(super) fn flag(name: &str) -> Location {
-        Location {
-            key: name.to_owned(),
-            ..Location::root(Origin::CommandLine)
-        }
+        Location::of(Origin::CommandLine, name)
     }
 
     /// The location of the variable `name`.
     pub(super) fn variable(name: &str) -> Location {
-        Location {
-            key: name.to_owned(),
-            ..Location::root(Origin::Environment)
-        }
+        Location::of(Origin::Environment, name)
     }
 
     /// The location of `key` in the table at this location. A flag stands for its whole table.

@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::context::LoadContext;
 use super::declare::Declared;
-use super::fault::{Field, Location, Origin, Spanned};
+use super::fault::{Field, Location, Spanned};
 use super::tables::{self, Client, Instance, Listener, Tables};
 use super::value;
 use crate::oauth::AuthMethod;
@@ -123,7 +123,7 @@ impl Flags {
     /// Converts the flags to the tables that an equivalent file would have. An empty variable
     /// counts as unset, and a flag overrides a variable. A variable that cannot be read is a fault.
     pub(super) fn into_tables(self, context: &LoadContext<'_>) -> Tables {
-        let root = Location::root(Origin::CommandLine);
+        let root = Location::flag("");
         let set = |name: &str| (context.env)(name).filter(|value| !value.is_empty());
         // the name of a variable that is set, unless a flag is given
         let variable = |name: &str, is_given: bool| {
@@ -191,7 +191,7 @@ pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) 
         url: flag("--url", Some(url.to_owned())),
         allow_insecure: flag("--allow-insecure", Some(allow_insecure)),
         ca_file: flag("--ca-file", ca_file.map(Path::to_owned)),
-        ..Declared::absent("default", Location::root(Origin::CommandLine))
+        ..Declared::absent("default", Location::flag(""))
     }
 }
 

@@ -21,21 +21,12 @@ use crate::secret::Secret;
 const DIRECT: &str = "direct";
 const REMEDY: &str = "write one like \"http://proxy.corp:3128\", or \"direct\" for none";
 
-/// The forward proxies of an instance.
-#[derive(Debug, Default)]
-pub(super) struct Proxies {
-    /// For the API.
-    pub(super) api: Option<Proxy>,
-    /// For the token endpoint.
-    pub(super) token: Option<Proxy>,
-}
-
-/// Parses both.
+/// Parses the forward proxies of an instance: for the API, and for the token endpoint.
 pub(super) fn parse(
     raw: &tables::Instance,
     url: Option<&Url>,
     context: &LoadContext<'_>,
-) -> Proxies {
+) -> [Option<Proxy>; 2] {
     let file = raw.proxy_credentials_file.as_ref();
     let credentials = file.and_then(|file| {
         let text = credentials::file(file, context);
@@ -66,17 +57,15 @@ pub(super) fn parse(
             _ => Some(proxy),
         }
     };
-    let proxies = Proxies {
-        api: one("proxy", &raw.proxy),
-        token: one("token_proxy", &raw.token_proxy),
-    };
+    let api = one("proxy", &raw.proxy);
+    let token = one("token_proxy", &raw.token_proxy);
     if let Some((_, location)) = credentials.filter(|_| !used) {
         context.fault(location.fault(
             "neither proxy nor token_proxy names a proxy that lacks credentials",
             "name one without credentials in its URL, or leave this key out",
         ));
     }
-    proxies
+    [api, token]
 }
 
 /// The proxy that a key names.

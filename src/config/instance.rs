@@ -42,9 +42,10 @@ pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option
     let address = raw.address.as_ref();
     // with `address` there is no forward proxy, so the environment's is ignored
     let by_environment = url.as_ref().filter(|_| address.is_none());
-    let proxies = forward::parse(raw, by_environment, context);
+    let [proxy, token_proxy] = forward::parse(raw, by_environment, context);
     if let Some(spanned) = address {
-        check_address(spanned, url.as_ref(), allow_insecure, &proxies, context);
+        let is_used = proxy.is_none() || token_proxy.is_none();
+        check_address(spanned, url.as_ref(), allow_insecure, is_used, context);
     }
     let connect_timeout = raw.connect_timeout(context);
     let idle_timeout = raw.idle_timeout(context);
@@ -64,7 +65,7 @@ pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option
         token_path: token_url.path().to_owned(),
         ca_file: authorities,
         identity,
-        proxy: proxies.api,
+        proxy,
         address: address.map_or_else(Vec::new, |spanned| spanned.value.clone()),
         http2: raw.http2(context),
         connect_timeout,
@@ -77,7 +78,7 @@ pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option
     Some(Parsed {
         instance: Arc::new(instance),
         token_url,
-        token_proxy: proxies.token,
+        token_proxy,
     })
 }
 
@@ -86,7 +87,7 @@ fn check_address(
     spanned: &Spanned<Vec<Target>>,
     url: Option<&Url>,
     allow_insecure: bool,
-    proxies: &forward::Proxies,
+    is_used: bool,
     context: &LoadContext<'_>,
 ) {
     let is_plain = url.is_some_and(|url| url.scheme() == "http");
@@ -96,7 +97,7 @@ fn check_address(
             "http:// would send the secret and the token unencrypted to another machine",
             "write https:// in url, or `allow_insecure = true` if that is meant",
         ));
-    } else if proxies.api.is_some() && proxies.token.is_some() {
+    } else if !is_used {
         context.fault(spanned.location.fault(
             "no connection uses it: a forward proxy is told the instance's name",
             "leave it out, or write \"direct\" for proxy or token_proxy",

@@ -40,12 +40,13 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
             let access = path.and_then(|path| access::kubeconfig(&[path]));
             (&spanned.location, access)
         }
+        None if raw.has("kubeconfig") => return None,
         None => (&raw.at("kubeconfig"), access::find(context.env, to_read)),
     };
     let access = match access {
         Ok(access) => access,
         Err(problem) => {
-            context.missing(location.fault(problem.to_string(), remedy(&problem)));
+            context.fault(location.fault(problem.to_string(), remedy(&problem)));
             return None;
         }
     };
@@ -56,13 +57,9 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
         ));
     }
     let namespace = namespace.unwrap_or_else(|| access.namespace().to_owned());
-    for (key, name) in [
-        ("namespace", &namespace),
-        ("secret", &secret),
-        ("lease", &lease),
-    ] {
-        raw.show_as(key, &**name);
-    }
+    raw.show_as("namespace", &*namespace);
+    raw.show_as("secret", &*secret);
+    raw.show_as("lease", &*lease);
     Some(Config {
         namespace,
         access,

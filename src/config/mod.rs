@@ -93,10 +93,10 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             parse_text(Text(path, Secret::from(text)), &context)
         }
         Err((line, problem)) => {
-            let root = Location::root(Origin::File(path));
+            let root = Location::of(Origin::File(path), "");
             let location = Location { line, ..root };
             context.fault(location.fault(problem, "name a TOML file that this user can read"));
-            conclude(None, None, &context)
+            Err(context.faults())
         }
     }
 }
@@ -135,7 +135,7 @@ pub fn read(
 /// All its faults.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let context = LoadContext::of(Path::new(""), env);
-    conclude(Some(flags.into_tables(&context)), None, &context)
+    parse::parse(flags.into_tables(&context), None, &context)
 }
 
 /// Builds an instance from the command line, for commands that need nothing else.
@@ -157,23 +157,11 @@ pub fn instance(
 fn parse_text(text: Text, context: &LoadContext<'_>) -> Result<Config, Faults> {
     let origin = Origin::File(Arc::clone(&text.0));
     let tables = Tables::parse(text.1.expose(), &origin, context);
-    if let Some(tables) = &tables {
-        flags::warn_of_ignored(tables, context);
-    }
-    conclude(tables, Some(text), context)
+    let tables = tables.ok_or_else(|| context.faults())?;
+    flags::warn_of_ignored(&tables, context);
+    parse::parse(tables, Some(text), context)
 }
 
 fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
-}
-
-fn conclude(
-    tables: Option<Tables>,
-    text: Option<Text>,
-    context: &LoadContext<'_>,
-) -> Result<Config, Faults> {
-    match tables {
-        Some(tables) => parse::parse(tables, text, context),
-        None => Err(context.faults()),
-    }
 }

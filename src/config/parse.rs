@@ -124,14 +124,14 @@ pub(super) fn parse(
 
 /// Reports a missing instance or client.
 fn demand(raw: &Tables, context: &LoadContext<'_>) {
-    if raw.instance.is_empty() {
-        context.missing(raw.at("instance").fault(
+    if raw.instance.is_empty() && !context.blames("instance") {
+        context.fault(raw.at("instance").fault(
             "there is none, so there is nowhere to send to",
             "write `instance.acme = { url = \"https://acme.collibra.com\" }`",
         ));
     }
-    if raw.client.is_empty() {
-        context.missing(raw.at("client").fault(
+    if raw.client.is_empty() && !context.blames("client") {
+        context.fault(raw.at("client").fault(
             "there is none, so there is nobody to ask for a token",
             "write `client.catalog = { client_id = \"…\", client_secret_file = \"…\" }`",
         ));

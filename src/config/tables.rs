@@ -411,7 +411,7 @@ impl Tables {
     /// syntax error there is no result.
     pub(super) fn parse(text: &str, origin: &Origin, context: &LoadContext<'_>) -> Option<Tables> {
         let lines = Lines::of(text);
-        let root = Location::root(origin.clone());
+        let root = Location::of(origin.clone(), "");
         let (document, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             // the message names what is expected, and quotes nothing

@@ -10,7 +10,7 @@ mod assembly;
 pub mod handoff;
 
 use std::collections::BTreeMap;
-use std::error::Error;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ use crate::socket::{Address, Socket};
 use crate::store;
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
-use crate::trace::{self, Tracer};
+use crate::trace::Tracer;
 use crate::upstream::Upstream;
 use assembly::NewParts;
 
@@ -49,46 +49,15 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long tasks may take to end when the process exits.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
-/// Why the server cannot start, or cannot apply a configuration.
+/// Why the server cannot start, or cannot apply a configuration: which part failed, and the cause.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The process cannot listen on an address.
-    #[error("cannot listen on {address} ({what}): {cause}")]
-    Bind {
-        /// The address.
-        address: Address,
-        /// The key that configures it.
-        what: String,
-        /// The operating system's error.
-        cause: io::Error,
-    },
-    /// A part of the configuration cannot be built.
-    #[error("{part} {name}: {cause}")]
-    Part {
-        /// The kind of its table.
-        part: &'static str,
-        /// Its name in the configuration.
-        name: Arc<str>,
-        /// The cause.
-        cause: Box<dyn Error + Send + Sync>,
-    },
-    /// The tracer cannot be built.
-    #[error(transparent)]
-    Trace(#[from] trace::BuildError),
-}
+#[error("{0}")]
+pub struct StartError(String);
 
 impl StartError {
-    /// Returns the error that `[part.name]` cannot be built because of its cause.
-    fn of<E>(part: &'static str, name: &Arc<str>) -> impl FnOnce(E) -> StartError
-    where
-        E: Error + Send + Sync + 'static,
-    {
-        let name = Arc::clone(name);
-        move |cause| StartError::Part {
-            part,
-            name,
-            cause: cause.into(),
-        }
+    /// Returns the error that `part` failed because of its cause.
+    fn of<E: Display>(part: impl Display) -> impl FnOnce(E) -> StartError {
+        move |cause| StartError(format!("{part}: {cause}"))
     }
 }
 
@@ -101,9 +70,7 @@ pub struct Running {
     /// Notified when a successor takes over the admin address.
     admin_closed: Arc<Notify>,
     view: Arc<View>,
-    metrics: Arc<Metrics>,
     tracer: Option<Arc<Tracer>>,
-    clock: Arc<dyn Clock>,
     /// The local tokens that a logout ended, at any listener.
     revoked: Arc<Revoked>,
     connections: TaskTracker,
@@ -156,13 +123,12 @@ pub async fn start(
     mut incoming: IncomingHandoff,
 ) -> Result<Running, StartError> {
     let (admin_socket, admin) = incoming.open(ADMIN, &config.admin.address, "admin.address")?;
-    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     let view = Arc::new(View {
         version: env!("CARGO_PKG_VERSION"),
         started: clock.wall(),
         up_since: clock.now(),
+        metrics: Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))),
         clock: Arc::clone(&clock),
-        metrics: Arc::clone(&metrics),
         parts: Default::default(),
         refused: Default::default(),
         draining: Arc::default(),
@@ -177,9 +143,10 @@ pub async fn start(
         admin,
         admin_closed: Arc::default(),
         view: Arc::clone(&view),
-        metrics,
-        tracer: tracer.transpose()?.map(Arc::new),
-        clock,
+        tracer: tracer
+            .transpose()
+            .map_err(StartError::of("trace"))?
+            .map(Arc::new),
         revoked: Arc::default(),
         connections: TaskTracker::new(),
         tasks: JoinSet::new(),
@@ -262,15 +229,15 @@ impl Running {
         let before = self.view.refused.load();
         let since = before
             .as_ref()
-            .map_or_else(|| self.clock.now(), |before| before.since);
+            .map_or_else(|| self.view.clock.now(), |before| before.since);
         let refused = admin::Refused { since, faults };
         self.view.refused.store(Some(Arc::new(refused)));
-        self.metrics.config_refused();
+        self.view.metrics.config_refused();
     }
 
     fn taken_over(&self) {
         self.view.refused.store(None);
-        self.metrics.config_loaded(self.clock.wall());
+        self.view.metrics.config_loaded(self.view.clock.wall());
     }
 
     /// Completes when a caller of the admin address requests the drain.
@@ -344,7 +311,7 @@ impl Running {
         }
         for client in self.config.clients.values() {
             let status = self.parts.clients[&client.name].slot.status();
-            let record = status.record(&client.oauth.client_id, &*self.clock);
+            let record = status.record(&client.oauth.client_id, &*self.view.clock);
             let instance = self.config.instances[&client.instance].origin();
             match store::handoff::seal(stored(client, &instance), &record) {
                 Ok(sealed) => handoff.token(&client.name, &sealed),
@@ -509,11 +476,8 @@ impl IncomingHandoff {
             Ok(None) => Socket::bind(asked).map(|socket| (socket, false)),
             Err(cause) => Err(cause),
         };
-        let (socket, is_kept) = socket.map_err(|cause| StartError::Bind {
-            address: asked.clone(),
-            what: what.to_owned(),
-            cause,
-        })?;
+        let part = format!("cannot listen on {asked} ({what})");
+        let (socket, is_kept) = socket.map_err(StartError::of(part))?;
         let socket = Arc::new(socket);
         let bound = Bound {
             name: name.into(),
