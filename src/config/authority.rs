@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::LoadContext;
+use super::context::{LoadContext, directory};
 use super::fault::Location;
 use super::settings::Ca;
 use super::{credentials, instance, tables};
@@ -57,8 +57,9 @@ fn read(files: &Files, location: &Location, context: &LoadContext<'_>) -> Option
         is_there &= path.symlink_metadata().is_ok();
     }
     if !is_there {
+        let place = directory(files.certificate.parent().unwrap_or(Path::new("")));
         context.warning(location.fault(
-            format!("there is no local authority in {}, so programs cannot call https:// through this proxy", shown(files)),
+            format!("there is no local authority in {place}, so programs cannot call https:// through this proxy"),
             "run `collibra-auth-proxy ca init` with this configuration",
         ));
         return None;
@@ -80,14 +81,6 @@ fn read(files: &Files, location: &Location, context: &LoadContext<'_>) -> Option
     ];
     credentials::warn_of_expiry(Some(authority.expires()), SOON, text, location, context);
     Some(authority)
-}
-
-fn shown(files: &Files) -> String {
-    let directory = files.certificate.parent().unwrap_or(Path::new(""));
-    match directory.as_os_str().is_empty() {
-        true => "the working directory".to_owned(),
-        false => directory.display().to_string(),
-    }
 }
 
 /// The hosts of these instances that an authority can certify, in order: DNS names that are called

@@ -113,11 +113,15 @@ impl<'a> LoadContext<'a> {
 
     /// Extends `remedy` by the directory from which relative paths start.
     pub(super) fn file_remedy(&self, remedy: &str) -> String {
-        let base = if self.base.as_os_str().is_empty() {
-            "the working directory".to_owned()
-        } else {
-            self.base.display().to_string()
-        };
+        let base = directory(self.base);
         format!("{remedy} (a relative path counts from {base})")
+    }
+}
+
+/// Names a directory in a message; an empty path is the working directory.
+pub(super) fn directory(path: &Path) -> String {
+    match path.as_os_str().is_empty() {
+        true => "the working directory".to_owned(),
+        false => path.display().to_string(),
     }
 }

@@ -1,6 +1,6 @@
 //! `[listener.NAME]`: an address that accepts apps' connections.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 
 use super::context::LoadContext;
@@ -206,13 +206,13 @@ fn prefix(text: &str) -> Result<&str, (&'static str, &'static str)> {
 
 fn default_hosts(address: Option<&Address>) -> Vec<String> {
     let mut hosts: Vec<String> = DEFAULT_HOSTS.map(str::to_owned).into();
-    if let Some(ip) = address.and_then(Address::tcp).map(|tcp| tcp.ip()) {
-        let written = match ip {
-            IpAddr::V4(ip) => ip.to_string(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
-        };
-        if !ip.is_unspecified() && !hosts.contains(&written) {
-            hosts.push(written);
+    let tcp = address.and_then(Address::tcp);
+    if let Some(tcp) = tcp.filter(|tcp| !tcp.ip().is_unspecified()) {
+        // an IPv6 address is written in brackets
+        let written = tcp.to_string();
+        let (host, _port) = written.rsplit_once(':').unwrap_or_default();
+        if !DEFAULT_HOSTS.contains(&host) {
+            hosts.push(host.to_owned());
         }
     }
     hosts

@@ -71,20 +71,19 @@ impl Config {
 /// All its faults.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let context = LoadContext::of(directory(path), env);
-    let fit = context.note(path);
-    let path = Arc::new(path.to_owned());
-    let text = fit
-        .map_err(|unfit| (None, unfit.to_string()))
-        .and_then(|()| {
-            std::fs::read(&*path).map_err(|error| (None, format!("it cannot be read: {error}")))
+    let read = || {
+        let noted = context.note(path);
+        noted.map_err(|unfit| (None, unfit.to_string()))?;
+        let bytes = std::fs::read(path);
+        let bytes = bytes.map_err(|error| (None, format!("it cannot be read: {error}")))?;
+        String::from_utf8(bytes).map_err(|error| {
+            let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = sound.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            (Some(line), "it is not UTF-8 text".to_owned())
         })
-        .and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|error| {
-                let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-                let line = sound.iter().filter(|&&byte| byte == b'\n').count() + 1;
-                (Some(line), "it is not UTF-8 text".to_owned())
-            })
-        });
+    };
+    let text = read();
+    let path = Arc::new(path.to_owned());
     match text {
         Ok(mut text) => {
             if text.starts_with(credentials::BYTE_ORDER_MARK) {
