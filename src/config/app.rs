@@ -53,13 +53,15 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
             .contains(&true);
     if !is_known {
         context.fault(raw.at("key_file").fault(
-            "nobody could say that they are this app",
+            "no caller can authenticate as this app",
             "write `key_file` or `key_env`; or `certificate`, the name on its client certificate; \
              or name it with `app` in a listener of its own",
         ));
     }
-    let key = credentials::only(&sources, raw, "key_file", context);
-    let key = key.and_then(|source| key_of(source, context));
+    let key = credentials::only(&sources, raw, "key_file", context).and_then(|source| {
+        let remedy = "make one with `openssl rand -hex 32`, or any text of one line";
+        source.read(true, parse_key, remedy, context)
+    });
     let client = raw.client.as_ref();
     let client = client.and_then(|_| clients.find(&raw.client, raw, context));
     let allow = raw.allow.as_ref().map(|spanned| {
@@ -78,7 +80,7 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
     );
     let most = only(
         |&most| most > 0,
-        "no request of it could be served",
+        "the app could send no request",
         "write 1 or more, or leave the key out for no limit",
     );
     let max_in_flight = checked(&raw.max_in_flight, most, context);
@@ -97,14 +99,11 @@ fn app(raw: &tables::App, clients: &Names, has_listener: bool, context: &LoadCon
     }
 }
 
-/// The app's key.
-fn key_of(source: Source<'_>, context: &LoadContext<'_>) -> Option<Secret> {
-    let text = source.read(true, context)?;
-    let key = match Secret::parse(text.expose()) {
-        Ok(key) if key.expose().len() >= SHORTEST_KEY => Ok(key),
-        Ok(_) => Err("the key has fewer than 16 bytes".to_owned()),
-        Err(error) => Err(error.to_string()),
-    };
-    let remedy = "make one with `openssl rand -hex 32`, or any text of one line";
-    context.sound(key, source.location(), remedy)
+fn parse_key(text: &str) -> Result<Secret, String> {
+    match Secret::parse(text) {
+        Ok(key) if key.expose().len() < SHORTEST_KEY => {
+            Err("the key has fewer than 16 bytes".to_owned())
+        }
+        key => key.map_err(|error| error.to_string()),
+    }
 }

@@ -48,8 +48,14 @@ impl Source<'_> {
         }
     }
 
-    /// Reads the text. Warns if it is a secret that others may see.
-    pub(super) fn read(&self, is_secret: bool, context: &LoadContext<'_>) -> Option<Secret> {
+    /// Reads the text and parses it. Warns if it is a secret that others may see.
+    pub(super) fn read<T, E: ToString>(
+        &self,
+        is_secret: bool,
+        parse: impl Fn(&str) -> Result<T, E>,
+        remedy: &str,
+        context: &LoadContext<'_>,
+    ) -> Option<T> {
         let text = match self {
             Source::Inline(text) => Some(text.value.clone()),
             Source::File(path) => file(path, context),
@@ -62,14 +68,14 @@ impl Source<'_> {
         match self {
             Source::Inline(text) if is_secret && text.location.in_file() => {
                 context.warning(text.location.fault(
-                    "the secret stands in the configuration, which is often copied and committed",
+                    "the secret is in the configuration, which is often copied and committed",
                     "keep it in a file and name that with `client_secret_file`",
                 ));
             }
             Source::File(path) | Source::Json(path) if is_secret => warn_of_readers(path, context),
             _ => {}
         }
-        text
+        context.sound(parse(text?.expose()), self.location(), remedy)
     }
 }
 
@@ -99,23 +105,16 @@ pub(super) fn of_client(
         },
         _ => Credentials::Elsewhere,
     };
-    let read = |sources: &[Source<'_>], key, is_secret| {
-        if sources.is_empty() {
-            demand(raw, key, is_secret, context);
-        }
-        let source = only(sources, raw, key, context)?;
-        Some((source.read(is_secret, context)?, source.location().clone()))
-    };
-    let id = read(&ids, "client_id", false).and_then(|(text, location)| {
+    let id = demand(&ids, raw, "client_id", context).and_then(|source| {
         let remedy = "give the id that Collibra shows in Settings, OAuth applications";
-        context.sound(ClientId::parse(text.expose()), &location, remedy)
+        source.read(false, ClientId::parse, remedy, context)
     });
     if let (Some(id), Some(_)) = (&id, &raw.client_id) {
         raw.show_as("client_id", id.as_str());
     }
-    let secret = read(&secrets, "client_secret", true).and_then(|(text, location)| {
+    let secret = demand(&secrets, raw, "client_secret", context).and_then(|source| {
         let remedy = "give the secret that Collibra showed when the application was registered";
-        context.sound(Secret::parse(text.expose()), &location, remedy)
+        source.read(true, Secret::parse, remedy, context)
     });
     (credentials, id, secret)
 }
@@ -125,21 +124,27 @@ pub(super) fn given<'a, const N: usize>(all: [Option<Source<'a>>; N]) -> Vec<Sou
     all.into_iter().flatten().collect()
 }
 
-/// Reports that a client's id, or its secret, has no source.
-fn demand(client: &Head, key: &str, is_secret: bool, context: &LoadContext<'_>) {
-    let remedy = match (client.location.in_file(), is_secret) {
-        (true, false) => {
+/// Returns the only source of a client's `key`, and reports it if there is none or another one.
+fn demand<'a>(
+    given: &[Source<'a>],
+    client: &Head,
+    key: &str,
+    context: &LoadContext<'_>,
+) -> Option<Source<'a>> {
+    let remedy = match (client.location.in_file(), key) {
+        (true, "client_id") => {
             "write `client_id_file`, `client_id_env` or `credentials_file`, or `client_id` itself"
         }
-        (true, true) => "write `client_secret_file`, `client_secret_env` or `credentials_file`",
-        (false, false) => "give --client-id or --client-id-file, or set COLLIBRA_CLIENT_ID",
-        (false, true) => "give --client-secret-file, or set COLLIBRA_CLIENT_SECRET",
+        (true, _) => "write `client_secret_file`, `client_secret_env` or `credentials_file`",
+        (false, "client_id") => "give --client-id or --client-id-file, or set COLLIBRA_CLIENT_ID",
+        (false, _) => "give --client-secret-file, or set COLLIBRA_CLIENT_SECRET",
     };
     let (file, variable) = (format!("{key}_file"), format!("{key}_env"));
-    let keys = [key, &file, &variable, "credentials_file"];
-    if !keys.iter().any(|key| client.has(key)) {
+    let mut keys = [key, &file, &variable, "credentials_file"].into_iter();
+    if given.is_empty() && !keys.any(|key| client.has(key)) {
         context.fault(client.at(key).fault("it is missing", remedy));
     }
+    only(given, client, key, context)
 }
 
 /// Returns the only source, if there is one. Several are a fault of `key`.
@@ -164,9 +169,7 @@ fn warn_of_readers(file: &Spanned<PathBuf>, context: &LoadContext<'_>) {
     warn_if_readable_by_all(&file.value, &file.location, context);
     // systemd copied it for the service (systemd.exec(5), Credentials)
     let own = (context.env)("CREDENTIALS_DIRECTORY");
-    let mut copies = [Some("/run/credentials"), own.as_deref()]
-        .into_iter()
-        .flatten();
+    let mut copies = own.as_deref().into_iter().chain(["/run/credentials"]);
     let path = context.path(&file.value);
     if copies.any(|folder| path.starts_with(folder)) {
         context.warning(file.location.fault(

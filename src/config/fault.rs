@@ -1,5 +1,6 @@
-//! The faults of a configuration: what is wrong, where, and what to write instead. A value keeps its
-//! location, so that later faults can name it.
+//! The faults of a configuration: what is wrong, where, and what to write instead.
+//!
+//! A value keeps its location, so that later faults can name it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -46,8 +47,8 @@ pub(super) struct Spanned<T> {
     pub(super) location: Location,
 }
 
-/// What is written for a key. A value of the wrong type counts as absent, since its fault is already
-/// reported.
+/// What is written for a key. A value of the wrong type counts as absent, because its fault is
+/// already reported.
 pub(super) type Field<T> = Option<Spanned<T>>;
 
 /// All faults of a configuration, at least one, in the order of the file.
@@ -157,7 +158,7 @@ impl Faults {
     #[must_use]
     pub fn flags_beside_file(named: &str, flags: &[&str]) -> Faults {
         let fault = Location::flag(&flags.join(", ")).fault(
-            format!("{named} names a file, and these would count without one only"),
+            format!("{named} names a file, and these apply only without one"),
             "leave them out and write them in the file, or name no file",
         );
         Faults {

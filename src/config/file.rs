@@ -104,8 +104,8 @@ fn unfit(errno: Errno) -> Option<Unfit> {
     }
 }
 
-/// Does `work` on another thread; `None` if it takes longer than `patience`, or if `busy` counts too
-/// many threads at work. A stuck thread ends when its work does.
+/// Does `work` on another thread; `None` if it takes longer than `patience`, or if too many threads
+/// are `busy`. A stuck thread ends when its work does.
 fn within<T: Send + 'static>(
     patience: Duration,
     busy: &'static AtomicUsize,

@@ -224,7 +224,7 @@ pub(super) fn warn_of_ignored(raw: &Tables, context: &LoadContext<'_>) {
                 CLIENT_SECRET => "unset it, or name it in the file with `client_secret_env`",
                 _ => "unset it, or write its value in the file, as an instance's `url`",
             };
-            let problem = "it is set and does not count, for there is a configuration file";
+            let problem = "ignored, because a configuration file is used";
             context.warning(Location::variable(name).fault(problem, remedy));
         }
     }

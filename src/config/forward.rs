@@ -74,7 +74,7 @@ fn named(spanned: &Spanned<Secret>, context: &LoadContext<'_>) -> Option<Proxy> 
     let proxy = context.sound(proxy, &spanned.location, REMEDY)?;
     if proxy.has_credentials() {
         context.warning(spanned.location.fault(
-            "the proxy's password stands in the configuration, which is often copied and committed",
+            "the proxy's password is in the configuration, which is often copied and committed",
             "keep user:password in a file and name that with `proxy_credentials_file`",
         ));
     }

@@ -114,7 +114,7 @@ fn identity(raw: &tables::Instance, context: &LoadContext<'_>) -> Option<Identit
             let both = ["client_cert_file", "client_key_file"];
             if let Some(other) = both.iter().find(|key| !raw.has(key)) {
                 context.fault(lone.location.fault(
-                    "a certificate is of use with its key only",
+                    "a certificate needs its key, and a key its certificate",
                     format!("name the other in {other}, or leave both out"),
                 ));
             }

@@ -52,7 +52,7 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
     };
     if access.is_unverified() {
         context.warning(location.fault(
-            "the kubeconfig file says insecure-skip-tls-verify: whoever is on the way to the API server can be it, and gets this user's token",
+            "the kubeconfig file says insecure-skip-tls-verify: a machine in between can impersonate the API server and get this user's token",
             "name the server's authority there",
         ));
     }

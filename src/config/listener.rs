@@ -46,11 +46,11 @@ pub(super) fn parse(
     let is_open = address.as_ref().is_none_or(|at| at.tcp().is_some());
     if app.is_some() && is_open {
         context.warning(raw.at("app").fault(
-            "whoever reaches this port is taken for this app",
+            "every caller of this port is treated as this app",
             "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
         ));
     }
-    let has_apps = !targets.apps.all().is_empty();
+    let has_apps = !targets.apps.names.is_empty();
     let is_local = address.as_ref().is_none_or(Address::is_local);
     let is_allowed = raw.allow_unauthenticated(context);
     let remedy = format!("write `address = \"{}\"`", tables::LISTENER);
@@ -59,12 +59,12 @@ pub(super) fn parse(
     if let Some(Spanned { location, .. }) = given.filter(|_| !is_local && !has_apps) {
         if !is_allowed {
             let apps = match location.in_file() {
-                true => ", add [app.NAME] so that callers must say who they are",
+                true => ", add [app.NAME] so that callers must authenticate",
                 false => "",
             };
             context.fault(location.fault(
-                "whoever reaches this port calls Collibra with the token, and it is open \
-                 beyond this machine",
+                "every program that reaches this port calls Collibra with the token, and \
+                 other machines can reach it",
                 format!(
                     "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
                     location.setting("allow_unauthenticated")
@@ -156,8 +156,8 @@ fn routes(raw: &[tables::Route], clients: &Names, context: &LoadContext<'_>) -> 
     let mut routes: Vec<Route> = Vec::new();
     for raw in raw {
         let client = clients.find(&raw.client, raw, context);
-        let missing = "it does not say which paths it is for";
-        let remedy = "write what they begin with, like `prefix = \"/dev\"`";
+        let missing = "the route has no prefix";
+        let remedy = "write the beginning of its paths, like `prefix = \"/dev\"`";
         let given = raw.demand("prefix", &raw.prefix, missing, remedy, context);
         let prefix = given.and_then(|spanned| {
             let sound = prefix(&spanned.value).and_then(|prefix| {
@@ -196,7 +196,7 @@ fn prefix(text: &str) -> Result<&str, (&'static str, &'static str)> {
         ))
     } else if odd || !text.chars().all(in_a_prefix) {
         Err((
-            "it has what a prefix cannot have",
+            "a prefix cannot contain this",
             "write whole segments of letters, digits, `-`, `.`, `_` and `~`, like \"/dev\"",
         ))
     } else {
@@ -250,7 +250,7 @@ fn host(text: &str) -> Result<String, &'static str> {
     if text.contains('*') {
         return Err(
             "write each name in full: a wildcard would let any website in; [\"*\"] alone is for a \
-             listener whose callers all say who they are, by [app.NAME]",
+             listener whose callers all authenticate, by [app.NAME]",
         );
     }
     if text.contains(':') {

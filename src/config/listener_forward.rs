@@ -150,13 +150,13 @@ fn check_remote(
             "listen on 127.0.0.1, or write `allow_remote = true` if that is meant",
         ));
     }
-    if others == Others::Tunnel && targets.apps.all().is_empty() {
+    if others == Others::Tunnel && targets.apps.names.is_empty() {
         context.fault(location.fault(
             "with `others = \"tunnel\"` anyone who can reach this port can leave this network through it",
-            "add [app.NAME] so that callers must say who they are, or write `others = \"refuse\"`",
+            "add [app.NAME] so that callers must authenticate, or write `others = \"refuse\"`",
         ));
     }
-    if is_allowed && !has_tls && !targets.apps.all().is_empty() {
+    if is_allowed && !has_tls && !targets.apps.names.is_empty() {
         context.warning(location.fault(
             "the apps' keys travel to this listener unencrypted",
             "give it a certificate (`tls`), and programs an https:// proxy address",

@@ -31,9 +31,9 @@ pub(super) fn parse(
     text: Option<Text>,
     context: &LoadContext<'_>,
 ) -> Result<Config, Faults> {
-    let instance_names = Names::of("instance", raw.instance.iter().map(|raw| &raw.name));
-    let client_names = Names::of("client", raw.client.iter().map(|raw| &raw.name));
-    let app_names = Names::of("app", raw.app.iter().map(|raw| &raw.name));
+    let instance_names = names("instance", &raw.instance);
+    let client_names = names("client", &raw.client);
+    let app_names = names("app", &raw.app);
     demand(&raw, context);
     if raw.listener.is_empty() && !context.blames("listener") {
         let location = raw.at("listener").child("local");
@@ -122,17 +122,23 @@ pub(super) fn parse(
     })
 }
 
+/// The names of `tables`, which are those of `kind`.
+fn names<T: Declared>(kind: &'static str, tables: &[T]) -> Names {
+    let names = tables.iter().map(|table| Arc::clone(&table.name)).collect();
+    Names { kind, names }
+}
+
 /// Reports a missing instance or client.
 fn demand(raw: &Tables, context: &LoadContext<'_>) {
     if raw.instance.is_empty() && !context.blames("instance") {
         context.fault(raw.at("instance").fault(
-            "there is none, so there is nowhere to send to",
+            "no instance is configured, so requests have no destination",
             "write `instance.acme = { url = \"https://acme.collibra.com\" }`",
         ));
     }
     if raw.client.is_empty() && !context.blames("client") {
         context.fault(raw.at("client").fault(
-            "there is none, so there is nobody to ask for a token",
+            "no client is configured, so the proxy cannot request a token",
             "write `client.catalog = { client_id = \"…\", client_secret_file = \"…\" }`",
         ));
     }

@@ -37,16 +37,15 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
         warn(url, &config, raw.password_file.is_some(), context);
         if let Some(file) = ca_file.filter(|_| !text.starts_with("rediss")) {
             context.fault(file.location.fault(
-                "it counts only for a server that is spoken to by TLS",
+                "it applies only to a server with TLS",
                 "write rediss:// in `url`, or leave this key out",
             ));
         }
         Some(config)
     });
     let from_file = raw.password_file.as_ref().map(|file| {
-        let read = Source::File(file).read(true, context)?;
         let remedy = "write the password into it, on one line";
-        context.sound(Secret::parse(read.expose()), &file.location, remedy)
+        Source::File(file).read(true, Secret::parse, remedy, context)
     });
     let key_prefix = raw.key_prefix(context);
     let config = parsed?;
@@ -195,7 +194,7 @@ fn warn(url: &Spanned<Secret>, config: &Config, has_file: bool, context: &LoadCo
         ));
     } else if config.password.is_some() && url.location.in_file() {
         context.warning(url.location.fault(
-            "a password stands in the configuration, which is often copied and committed",
+            "a password is in the configuration, which is often copied and committed",
             "keep it in a file and name that with `password_file`",
         ));
     }

@@ -20,7 +20,7 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Config {
     for key in keys.filter(|key| !key.kind.is_empty() && key.kind != kind) {
         if let Some((_, location)) = raw.given.iter().find(|(given, _)| *given == key.name) {
             context.fault(location.fault(
-                format!("it would count only with `kind = \"{}\"`", key.kind),
+                format!("it applies only with `kind = \"{}\"`", key.kind),
                 "write that too, or leave this key out",
             ));
         }

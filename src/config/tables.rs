@@ -164,7 +164,7 @@ tables! {
         /// How many tokens a full pool holds.
         capacity: u32 = 5 => only(
             |&capacity| capacity >= 1,
-            "a pool of no tokens gives none",
+            "a pool without tokens issues none",
             "write 1 or more; Collibra's pool has 5",
         );
         /// The time after which the pool gets one more token.
@@ -221,7 +221,7 @@ tables! {
         /// The most concurrent connections; further ones wait. Each takes two open files.
         max_connections: u32 = 10_000 => only(
             |&connections| connections >= 1,
-            "no connection could be served",
+            "the listener could accept no connection",
             "write 1 or more; the default is 10000",
         );
         /// Proxies and load balancers before this listener. The caller's address that they give in
@@ -339,7 +339,7 @@ tables! {
                     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
                     (1..=100).contains(&prefix.len()) && prefix.chars().all(plain)
                 },
-                "keys cannot begin so",
+                "the prefix is invalid",
                 "write up to 100 ASCII letters, digits and signs, without spaces and braces",
             );
         /// Certificates (PEM) to accept besides the system's.
@@ -416,7 +416,7 @@ impl Tables {
         for error in &errors {
             // the message names what is expected, and quotes nothing
             let problem = format!("this is not TOML: {}", error.message().replace('\n', ", "));
-            let remedy = "mend the line; text and durations stand in quotes";
+            let remedy = "fix the line; strings and durations need quotes";
             let location = Location {
                 line: error.span().map(|span| lines.line(span.start)),
                 ..root.clone()

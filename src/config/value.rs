@@ -185,23 +185,63 @@ impl Value for Address {
     }
 }
 
-impl Value for Vec<String> {
-    fn read(value: &DeValue<'_>) -> Result<Vec<String>, Vec<Wrong>> {
+/// An item of a list of strings.
+pub(super) trait Item: Sized + ToString {
+    /// Parses the item, or returns its problem, after "item 1", and the remedy.
+    fn parse(text: &str) -> Result<Self, (String, &'static str)>;
+}
+
+impl Item for String {
+    fn parse(text: &str) -> Result<String, (String, &'static str)> {
+        Ok(text.to_owned())
+    }
+}
+
+/// A network, or a single address.
+impl Item for IpNet {
+    fn parse(text: &str) -> Result<IpNet, (String, &'static str)> {
+        let remedy =
+            "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"";
+        network(text).ok_or_else(|| ("is no network".to_owned(), remedy))
+    }
+}
+
+impl Item for Pattern {
+    fn parse(text: &str) -> Result<Pattern, (String, &'static str)> {
+        let pattern = text.parse::<Pattern>();
+        pattern.map_err(|error| (format!("is no pattern: {error}"), error.remedy()))
+    }
+}
+
+/// Reports the faults of all items.
+impl<T: Item> Value for Vec<T> {
+    fn read(value: &DeValue<'_>) -> Result<Vec<T>, Vec<Wrong>> {
         const REMEDY: &str = "write strings in brackets, like [\"…\", \"…\"]";
         let Some(array) = value.as_array() else {
             return not_a(value, "a list of strings", REMEDY);
         };
-        let items = array.iter().map(Spanned::get_ref);
-        items
-            .map(|item| match item.as_str() {
-                Some(text) => Ok(text.to_owned()),
-                None => not_a(item, "a string, as each item of the list", REMEDY),
-            })
-            .collect()
+        let (mut items, mut faults) = (Vec::new(), Vec::new());
+        for (index, item) in array.iter().map(Spanned::get_ref).enumerate() {
+            match item.as_str().map(T::parse) {
+                Some(Ok(item)) => items.push(item),
+                Some(Err((problem, remedy))) => {
+                    faults.push((format!("item {} {problem}", index + 1), remedy.to_owned()));
+                }
+                None => faults.push(wrong_type(
+                    item,
+                    "a string, as each item of the list",
+                    REMEDY,
+                )),
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(items),
+            false => Err(faults),
+        }
     }
 
     fn show(&self, _: &LoadContext<'_>) -> Json {
-        json!(self)
+        self.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -229,7 +269,7 @@ impl Value for Vec<Target> {
     }
 
     fn show(&self, _: &LoadContext<'_>) -> Json {
-        texts(self)
+        self.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -237,21 +277,6 @@ impl Value for Vec<Target> {
 pub(super) fn network(text: &str) -> Option<IpNet> {
     let address = || Some(IpNet::from(text.parse::<IpAddr>().ok()?));
     text.parse().ok().or_else(address)
-}
-
-/// Networks or single addresses.
-impl Value for Vec<IpNet> {
-    fn read(value: &DeValue<'_>) -> Result<Vec<IpNet>, Vec<Wrong>> {
-        const REMEDY: &str =
-            "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"";
-        items(value, |text| {
-            network(text).ok_or_else(|| ("is no network".to_owned(), REMEDY))
-        })
-    }
-
-    fn show(&self, _: &LoadContext<'_>) -> Json {
-        texts(self)
-    }
 }
 
 /// Permissions of a socket's file, as `chmod` takes them.
@@ -331,45 +356,6 @@ words! {
     Others: "this is not known", "write \"refuse\" or \"tunnel\"";
     Sessions: "there is no such way to treat session logins",
         "write \"local\" (answered here), \"deny\" or \"pass\"";
-}
-
-impl Value for Vec<Pattern> {
-    fn read(value: &DeValue<'_>) -> Result<Vec<Pattern>, Vec<Wrong>> {
-        items(value, |text| {
-            let pattern = text.parse::<Pattern>();
-            pattern.map_err(|error| (format!("is no pattern: {error}"), error.remedy()))
-        })
-    }
-
-    fn show(&self, _: &LoadContext<'_>) -> Json {
-        texts(self)
-    }
-}
-
-/// Reads a list of strings, and each item of it. Returns the faults of all items.
-fn items<T>(
-    value: &DeValue<'_>,
-    parse: impl Fn(&str) -> Result<T, (String, &'static str)>,
-) -> Result<Vec<T>, Vec<Wrong>> {
-    let (mut items, mut faults) = (Vec::new(), Vec::new());
-    for (index, text) in Vec::<String>::read(value)?.iter().enumerate() {
-        match parse(text) {
-            Ok(item) => items.push(item),
-            Err((problem, remedy)) => {
-                faults.push((format!("item {} {problem}", index + 1), remedy.to_owned()));
-            }
-        }
-    }
-    if faults.is_empty() {
-        Ok(items)
-    } else {
-        Err(faults)
-    }
-}
-
-/// Shows a list of values by their texts.
-fn texts<T: ToString>(values: &[T]) -> Json {
-    values.iter().map(ToString::to_string).collect()
 }
 
 /// Returns one fault.

@@ -43,8 +43,8 @@ enum Source {
 }
 
 impl Tls {
-    /// Returns TLS with the certificate and key of `identity`. Callers may send a certificate issued
-    /// by one of `client_ca`.
+    /// Returns TLS with the certificate and key of `identity`. Callers may send a certificate that
+    /// one of `client_ca` issued.
     ///
     /// # Errors
     /// If the library can use none of `client_ca`, or supports no version of TLS.
