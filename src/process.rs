@@ -9,6 +9,8 @@
 use std::io;
 use std::path::Path;
 
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A protection that the kernel refused.
@@ -84,15 +86,9 @@ pub fn is_in_container(env: &dyn Fn(&str) -> Option<String>) -> bool {
 
 /// Makes the process not dumpable (prctl(2), `PR_SET_DUMPABLE`): its `/proc` files then belong to
 /// root, and other processes of its user cannot trace it.
-#[cfg(target_os = "linux")]
 fn no_view_of_memory() -> io::Result<()> {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
-}
-
-/// Other systems have neither this call nor `/proc`.
-#[cfg(not(target_os = "linux"))]
-fn no_view_of_memory() -> io::Result<()> {
+    // other systems have neither this call nor `/proc`
+    #[cfg(target_os = "linux")]
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
 }

@@ -52,8 +52,8 @@ impl ServiceManager {
 
     /// Reports that it reloads its configuration, until [`ServiceManager::ready`].
     pub fn reloading(&self) {
-        let now = clock_gettime(ClockId::Monotonic);
-        let now = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+        let now = now.as_micros();
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
     }
 

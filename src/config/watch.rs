@@ -42,9 +42,8 @@ impl Files {
             let pause = if before == *self { PAUSE } else { RECHECK };
             tokio::time::sleep(pause).await;
             let known = self.clone();
-            let Ok(seen) =
-                tokio::task::spawn_blocking(move || known.look_again(file::fingerprint)).await
-            else {
+            let look = move || known.look_again(file::fingerprint);
+            let Ok(seen) = tokio::task::spawn_blocking(look).await else {
                 continue;
             };
             moving = if seen == *self { 0 } else { moving + 1 };

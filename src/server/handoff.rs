@@ -132,8 +132,7 @@ impl Channel {
     /// # Errors
     /// If that program ends first, or takes too long.
     pub fn awaits_start(&self) -> io::Result<u32> {
-        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
-        match self.receive()? {
+        match self.receive(Some(PATIENCE))? {
             (Message::Started { process }, _) => Ok(process),
             _ => Err(unexpected()),
         }
@@ -148,8 +147,7 @@ impl Channel {
             self.send(&message, socket.as_ref())?;
         }
         self.send(&Message::End, None)?;
-        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(patience))?;
-        match self.receive()? {
+        match self.receive(Some(patience))? {
             (Message::Ready, _) => Ok(()),
             _ => Err(unexpected()),
         }
@@ -174,10 +172,9 @@ impl Channel {
                 "standard input is not a process whose place can be taken; send the running proxy SIGUSR2",
             ));
         }
-        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
         let mut incoming = IncomingHandoff::default();
         loop {
-            match self.receive()? {
+            match self.receive(Some(PATIENCE))? {
                 (Message::Socket { name, asked, kept }, Some(socket)) => {
                     incoming.sockets.add(name, asked, kept, socket);
                 }
@@ -196,9 +193,8 @@ impl Channel {
     /// # Errors
     /// The operating system's error.
     pub fn serves(&self) -> io::Result<()> {
-        sockopt::set_socket_timeout(&self.0, Timeout::Recv, None)?;
         let released = self.send(&Message::Ready, None);
-        match released.and_then(|()| self.receive()) {
+        match released.and_then(|()| self.receive(None)) {
             Err(error) if !has_ended(&error) => Err(error),
             _ => Ok(()),
         }
@@ -217,8 +213,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Receives the next message and its socket.
-    fn receive(&self) -> io::Result<(Message, Option<OwnedFd>)> {
+    /// Receives the next message and its socket, within `patience` if there is a limit.
+    fn receive(&self, patience: Option<Duration>) -> io::Result<(Message, Option<OwnedFd>)> {
+        sockopt::set_socket_timeout(&self.0, Timeout::Recv, patience)?;
         let mut bytes = vec![0; LONGEST];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
