@@ -95,11 +95,11 @@ mod tests {
             "2",
         ];
         let faults = load(&words, &|_| None).unwrap_err();
-        insta::assert_snapshot!(faults, @"command line: --listen, --threads: --config names a file, and these would count without one only; leave them out and write them in the file, or name no file");
+        insta::assert_snapshot!(faults, @"command line: --listen, --threads: --config names a file, and these apply only without one; leave them out and write them in the file, or name no file");
 
         let env = |name: &str| (name == config::FILE_VARIABLE).then(|| "a.toml".to_owned());
         let faults = load(&["--host", "a"], &env).unwrap_err();
-        insta::assert_snapshot!(faults, @"command line: --host: COLLIBRA_AUTH_PROXY_CONFIG names a file, and these would count without one only; leave them out and write them in the file, or name no file");
+        insta::assert_snapshot!(faults, @"command line: --host: COLLIBRA_AUTH_PROXY_CONFIG names a file, and these apply only without one; leave them out and write them in the file, or name no file");
     }
 
     #[test]

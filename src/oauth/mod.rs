@@ -14,6 +14,8 @@ pub mod response;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::client_id::ClientId;
 use crate::outgoing::addresses::Target;
 use crate::outgoing::dial::Route;
@@ -63,7 +65,8 @@ impl Config {
 }
 
 /// How a client authenticates at the token endpoint (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
     /// `client_secret_basic`: in the `Authorization` header, both parts form-urlencoded.
     #[default]

@@ -69,7 +69,10 @@ pub(super) fn assemble(
     assembly.instances()?;
     assembly.clients()?;
     assembly.apps();
-    assembly.listeners()?;
+    for listener in &config.listeners {
+        let open = assembly.listener(listener)?;
+        assembly.new.parts.listeners.push(open);
+    }
     Ok(assembly.new)
 }
 
@@ -91,16 +94,13 @@ impl Assembly<'_> {
                 self.new.parts.instances.insert(Arc::clone(name), same);
                 continue;
             }
-            let mut upstream =
-                Upstream::new(Arc::clone(instance)).map_err(|cause| StartError::Instance {
-                    instance: Arc::clone(name),
-                    cause,
-                })?;
+            let mut upstream = Upstream::new(Arc::clone(instance))
+                .map_err(StartError::of(format_args!("instance {name}")))?;
             if let Some(old) = old {
                 upstream.take_over(old);
             }
             let upstream = Arc::new(upstream);
-            let clock = Arc::clone(&self.running.clock);
+            let clock = Arc::clone(&self.running.view.clock);
             let keeping = Upstream::keep(Arc::downgrade(&upstream), clock);
             self.new.tasks.push(Box::pin(keeping));
             let parts = &mut self.new.parts;
@@ -112,7 +112,7 @@ impl Assembly<'_> {
     /// Builds the clients. A client keeps its engine as long as its token remains valid for it.
     fn clients(&mut self) -> Result<(), StartError> {
         for (name, client) in &self.config.clients {
-            let metrics = self.running.metrics.client(name);
+            let metrics = self.running.view.metrics.client(name);
             metrics.declare::<Outcome, Replay, Kind>();
             let (slot, engine) = self.engine(client, &metrics)?;
             let upstream = Arc::clone(&self.new.parts.instances[&client.instance]);
@@ -124,7 +124,7 @@ impl Assembly<'_> {
                 let warming = Upstream::keep_warm(
                     Arc::downgrade(&upstream),
                     slot.subscribe(),
-                    Arc::clone(&self.running.clock),
+                    Arc::clone(&self.running.view.clock),
                 );
                 self.new.tasks.push(Box::pin(warming));
             }
@@ -160,10 +160,8 @@ impl Assembly<'_> {
             match config::reload::engine(was, client) {
                 Engine::Kept(None) if !store_changed => {
                     let store = Arc::clone(&running.parts.stores[&client.name]);
-                    self.new
-                        .parts
-                        .stores
-                        .insert(Arc::clone(&client.name), store);
+                    let stores = &mut self.new.parts.stores;
+                    stores.insert(Arc::clone(&client.name), store);
                     return Ok(kept);
                 }
                 Engine::Kept(change) => {
@@ -187,13 +185,13 @@ impl Assembly<'_> {
             endpoint: self.endpoint(client)?,
             store: self.store(client)?,
             initial: self.initial(client),
-            clock: Arc::clone(&running.clock),
+            clock: Arc::clone(&running.view.clock),
             jitter: ThreadJitter,
             observer: Metered {
                 client: Arc::clone(&client.name),
                 metrics: Arc::clone(metrics),
                 tracer: running.tracer.clone(),
-                clock: Arc::clone(&running.clock),
+                clock: Arc::clone(&running.view.clock),
             },
         });
         let (engine, orders) = mpsc::unbounded_channel();
@@ -202,27 +200,20 @@ impl Assembly<'_> {
     }
 
     fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
-        let clock = Arc::clone(&self.running.clock);
+        let clock = Arc::clone(&self.running.view.clock);
         let addresses = self.new.parts.instances[&client.instance].addresses();
-        match TokenClient::new(&client.oauth, Some(addresses), clock) {
-            Ok(endpoint) => Ok(Arc::new(endpoint)),
-            Err(cause) => Err(StartError::TokenClient {
-                client: Arc::clone(&client.name),
-                cause,
-            }),
-        }
+        let endpoint = TokenClient::new(&client.oauth, Some(addresses), clock);
+        let endpoint = endpoint.map_err(StartError::of(format_args!("client {}", client.name)))?;
+        Ok(Arc::new(endpoint))
     }
 
     fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
         let instance = self.config.instances[&client.instance].origin();
         let kept = stored(client, &instance);
-        let clock = &self.running.clock;
+        let clock = &self.running.view.clock;
         let store = store::build(&self.config.store, kept, Arc::clone(clock));
-        let store = store.map_err(|cause| StartError::Store {
-            client: Arc::clone(&client.name),
-            cause,
-        })?;
-        let metrics = self.running.metrics.store(self.config.store.kind());
+        let store = store.map_err(StartError::of(format_args!("client {}", client.name)))?;
+        let metrics = self.running.view.metrics.store(self.config.store.kind());
         let store: Arc<dyn TokenStore> =
             Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
         let stores = &mut self.new.parts.stores;
@@ -234,7 +225,7 @@ impl Assembly<'_> {
     fn initial(&mut self, client: &config::Client) -> Option<Record> {
         let sealed = self.incoming.tokens.remove(&*client.name)?;
         let instance = self.config.instances[&client.instance].origin();
-        let now = self.running.clock.wall();
+        let now = self.running.view.clock.wall();
         handoff::open(stored(client, &instance), &sealed, now)
     }
 
@@ -248,22 +239,12 @@ impl Assembly<'_> {
             App::new(
                 Arc::clone(app),
                 client.map(Arc::clone),
-                running.metrics.app(&app.name),
+                running.view.metrics.app(&app.name),
                 before.map(|app| &**app),
             )
         };
         let apps = self.config.apps.values().map(app);
         parts.apps = Arc::new(Apps::new(apps));
-    }
-
-    /// Builds the listeners. A socket stays open if a listener of the new configuration uses its
-    /// address.
-    fn listeners(&mut self) -> Result<(), StartError> {
-        for listener in &self.config.listeners {
-            let open = self.listener(listener)?;
-            self.new.parts.listeners.push(open);
-        }
-        Ok(())
     }
 
     /// A listener's routes, longest prefix first.
@@ -296,23 +277,21 @@ impl Assembly<'_> {
         })
     }
 
-    /// The app of every caller of `listener`, if set.
-    fn app_of(&self, listener: &Listener) -> Option<Arc<App>> {
-        let app = self.new.parts.apps.named(listener.app.as_ref()?)?;
-        Some(Arc::clone(app))
-    }
-
+    /// Builds a listener. A socket stays open if a listener of the new configuration uses its
+    /// address.
     fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
-        let metrics = self.running.metrics.listener(&listener.name);
+        let metrics = self.running.view.metrics.listener(&listener.name);
         metrics.declare::<Reason>();
+        let app = listener.app.as_ref();
+        let app = app.and_then(|app| self.new.parts.apps.named(app));
         let state = Arc::new(ListenerState {
             listener: listener.clone(),
             client: Arc::clone(&self.new.parts.clients[&listener.client]),
             routes: self.routes(listener),
             forward: self.forward(listener),
             apps: Arc::clone(&self.new.parts.apps),
-            app: self.app_of(listener),
-            nobody: self.running.metrics.app(""),
+            app: app.map(Arc::clone),
+            nobody: self.running.view.metrics.app(""),
             revoked: Arc::clone(&self.running.revoked),
             policy: Arc::clone(&self.config.policy),
             metrics,
@@ -322,41 +301,32 @@ impl Assembly<'_> {
         });
         // each listener with port 0 has a port of its own
         let mut open = self.running.parts.listeners.iter();
-        let open = open.find(|open| {
-            let chosen = open.asked.tcp().is_some_and(|asked| asked.port() == 0);
-            open.asked.is_at(&listener.address) && (!chosen || open.name == listener.name)
+        let open = open.find(|Open { socket, .. }| {
+            let chosen = socket.asked.tcp().is_some_and(|asked| asked.port() == 0);
+            socket.asked.is_at(&listener.address) && (!chosen || socket.name == listener.name)
         });
         if let Some(open) = open {
             let state = (Arc::clone(&open.listening), state);
             self.new.states.push(state);
-            if open.asked != listener.address {
+            if open.socket.asked != listener.address {
                 self.new.modes.push(listener.address.clone());
             }
-            return Ok(Open {
-                name: Arc::clone(&listener.name),
-                asked: listener.address.clone(),
-                ..open.clone()
-            });
+            let mut open = open.clone();
+            open.socket.name = Arc::clone(&listener.name);
+            open.socket.asked = listener.address.clone();
+            return Ok(open);
         }
-        let (socket, is_kept) = self.incoming.open(
-            &listener.name,
-            &listener.address,
-            &format!("listener.{}.address", listener.name),
-        )?;
-        let address = socket.address(&listener.address);
-        let listening = Arc::new(Listening::new(state, Arc::clone(&self.running.clock)));
-        if is_kept {
+        let what = format!("listener.{}.address", listener.name);
+        let (name, address) = (&listener.name, &listener.address);
+        let (socket, bound) = self.incoming.open(name, address, &what)?;
+        let listening = Arc::new(Listening::new(state, Arc::clone(&self.running.view.clock)));
+        if bound.is_kept {
             listening.has_successor();
         }
-        let held = Arc::downgrade(&socket);
         let serving = Arc::clone(&listening).serve(socket, self.running.connections.clone());
         self.new.tasks.push(Box::pin(serving));
         Ok(Open {
-            name: Arc::clone(&listener.name),
-            asked: listener.address.clone(),
-            address,
-            socket: held,
-            is_kept,
+            socket: bound,
             listening,
         })
     }
