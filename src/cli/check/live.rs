@@ -14,7 +14,7 @@ use super::client::Trial;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outgoing::addresses::Addresses;
-use crate::outgoing::dial::{DialError, Dialed, Dialer, Protocols};
+use crate::outgoing::dial::{Dialed, Dialer, Protocols, Step};
 use crate::upstream::Instance;
 
 /// Tries all of `config`, with a call of `probe` for each client. Returns whether every step
@@ -75,7 +75,7 @@ async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> 
         Err(error) => return Ok(step::<()>(out, "tls", Err(error.to_string()))?.is_some()),
     };
     let dialed = dialer.dial(Protocols::Any).await;
-    if !matches!(dialed, Err(DialError::Unresolved { .. })) {
+    if !matches!(&dialed, Err(error) if error.step == Step::Resolve) {
         let listed: Vec<String> = addresses
             .current()
             .iter()
@@ -95,14 +95,14 @@ async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> 
     } = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {
-            let failed = match &error {
-                DialError::Unresolved { .. } => "resolve",
-                DialError::Proxy(_) => "proxy",
-                DialError::Tls { address, .. } => {
-                    step(out, "connect", connected(*address, None))?;
+            let failed = match error.step {
+                Step::Resolve => "resolve",
+                Step::Connect => "connect",
+                Step::Proxy => "proxy",
+                Step::Tls(address) => {
+                    step(out, "connect", connected(address, None))?;
                     "tls"
                 }
-                _ => "connect",
             };
             step::<()>(out, failed, Err(error.to_string()))?;
             return Ok(false);

@@ -7,6 +7,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use super::super::addresses::Addresses;
 use super::super::resolve::Servers;
 use super::super::resolve::tests::{NameServer, Reply};
+use tokio::time::timeout;
+
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -166,7 +168,7 @@ async fn it_fails_only_if_every_address_does_and_names_them_all() {
     let bad = [refusing().await, refusing().await];
     let error = dial(&dialer(&bad, None, LIMIT)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Connect);
-    assert!(!error.is_timeout() && !error.is_final());
+    assert!(!error.is_timeout && !error.is_final);
     assert_eq!(
         error.to_string(),
         format!(
@@ -203,7 +205,7 @@ async fn a_handshake_that_hangs_or_fails_leads_to_the_next_address() {
     let error = dial(&dialer(&[other], Some(&file), LIMIT)).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), Kind::Tls);
-    assert!(error.is_final());
+    assert!(error.is_final);
     let said = error.to_string();
     assert!(
         said.starts_with("the certificate of localhost is not accepted ("),
@@ -250,14 +252,14 @@ async fn a_name_without_an_address_is_told_apart() {
     let limit = Duration::from_millis(600);
     let server = NameServer::start(Reply::NoSuchName, Reply::NoSuchName).await;
     let error = dial(&by_name(&server, 443, limit)).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_timeout()), (Kind::Dns, false));
+    assert_eq!((error.kind(), error.is_timeout), (Kind::Dns, false));
     assert_eq!(
         error.to_string(),
         "cannot find the address of acme.example (DNS says that the name does not exist); check the instance's url and this machine's DNS"
     );
     let server = NameServer::start(Reply::Nothing, Reply::Nothing).await;
     let error = dial(&by_name(&server, 443, limit)).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_timeout()), (Kind::Dns, true));
+    assert_eq!((error.kind(), error.is_timeout), (Kind::Dns, true));
     assert!(
         error
             .to_string()
