@@ -95,21 +95,12 @@ fn secret_forms(config: &Config) -> Vec<Secret> {
 
 /// Percent-encoded text with lower-case hexadecimal digits.
 fn lower_hex(encoded: &str) -> String {
-    let mut digits_left = 0;
-    encoded
-        .chars()
-        .map(|c| {
-            if c == '%' {
-                digits_left = 2;
-                c
-            } else if digits_left > 0 {
-                digits_left -= 1;
-                c.to_ascii_lowercase()
-            } else {
-                c
-            }
-        })
-        .collect()
+    let mut parts = encoded.split('%');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let (digits, rest) = part.split_at(2);
+        text + "%" + &digits.to_ascii_lowercase() + rest
+    })
 }
 
 #[cfg(test)]

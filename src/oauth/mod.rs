@@ -1,7 +1,7 @@
 //! The token endpoint's client: one request per call (RFC 6749, section 4.4). Every response
 //! becomes a token or a failure whose cost the engine can account for.
 //!
-//! [`request`] says what is sent, [`response`] what an answer means (pure), [`client`] carries it
+//! `request` says what is sent, [`response`] what an answer means (pure), [`client`] carries it
 //! over the wire, [`issuer`] is the endpoint and the rule for quoting its answers.
 //!
 //! Guarantees: no retry, redirect or cookie, and no proxy but [`Config::proxy`]. A request ends
@@ -9,7 +9,7 @@
 
 pub mod client;
 pub mod issuer;
-pub mod request;
+mod request;
 pub mod response;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::session::{SessionArgs, settled};
 use super::target::{Output, lines};
-use crate::registration::NewClient;
+use crate::registration::Attributes;
 
 /// Register a client and store its credentials
 ///
@@ -39,7 +39,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         .await?;
     let session = args.session.open().await?;
     let (api, by) = (&session.api, &session.by);
-    let new = NewClient {
+    let new = Attributes {
         name: args.name,
         grant_types: args.grant_types,
         software_id: args.software_id,

@@ -4,12 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-
 use crate::cli::Usage;
 use crate::cli::source::environment;
 use crate::config::{self, Config};
-use crate::registration::{self, Base, RegistrationClient};
+use crate::registration::{self, RegistrationClient};
 use crate::upstream::Instance;
 
 /// The timeout of one call.
@@ -72,20 +70,12 @@ impl SiteArgs {
                 (Some(config), instance)
             }
         };
-        let api = RegistrationClient::new(registration::Config {
-            instance: instance.origin().parse().context("the instance's url")?,
-            base: if self.platform {
-                Base::Platform
-            } else {
-                Base::Environment
-            },
-            timeout: TIMEOUT,
-            connect_timeout: instance.connect_timeout,
-            ca_file: instance.ca_file.clone(),
-            identity: instance.identity.clone(),
-            proxy: instance.proxy.clone(),
-            address: instance.address.clone(),
-        })?;
+        let base = match self.platform {
+            true => registration::PLATFORM,
+            false => registration::ENVIRONMENT,
+        };
+        let (route, host) = (instance.route(), &instance.authority);
+        let api = RegistrationClient::new(&route, host, base, TIMEOUT)?;
         Ok(Site {
             config,
             instance,

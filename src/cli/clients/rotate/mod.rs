@@ -26,7 +26,7 @@ use super::{print, print_json};
 use crate::cli::admin_client::{self, Target};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
-use crate::registration::{NewClient, Registration};
+use crate::registration::{Attributes, Registration};
 use crate::telemetry::printable::clean;
 
 /// Replace a client of the configuration by a successor, without losing a request
@@ -219,14 +219,14 @@ impl Rotation<'_> {
         }
         let pending = self.files.begin_next()?;
         let by = self.by.authorization().await?;
-        let new = NewClient {
+        let new = Attributes {
             name: name.clone(),
             grant_types: old.grant_types,
             software_id: None,
         };
         let registered = match self.site.api.register(&by, &new).await {
             Ok(registered) => registered,
-            Err(error) if error.kind.may_have_succeeded() => {
+            Err(error) if error.may_have_succeeded => {
                 return Err(error).context(format!(
                     "the successor may or may not be registered; the next run finds it by its name, {}",
                     clean(name)
