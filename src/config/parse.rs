@@ -266,10 +266,10 @@ fn refuse_own_proxy(
             of("token_proxy", parsed.token_proxy.as_ref()),
         ];
         for (key, proxy) in proxies.into_iter().flatten() {
-            let ips = ips_of(proxy.host());
+            let ips = ips_of(&proxy.target.host);
             let is_at = |listener: &&Listener| {
                 let mut ips = ips.iter();
-                ips.any(|ip| listener.address.receives((*ip, proxy.port()).into()))
+                ips.any(|ip| listener.address.receives((*ip, proxy.target.port).into()))
             };
             if let Some(listener) = listeners.iter().find(is_at) {
                 context.fault(raw.at(key).fault(

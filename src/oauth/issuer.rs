@@ -1,15 +1,13 @@
 //! The issuer's name in messages, and how to quote its responses: without the client's secret,
 //! which a response could repeat.
 
-use std::fmt;
-
 use super::{Config, request};
 use crate::local_token;
 use crate::outgoing::{authority, quotation::Quotation};
 use crate::secret::Secret;
 
 /// The token endpoint, for messages.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Issuer {
     url: reqwest::Url,
     authority: String,
@@ -63,14 +61,6 @@ impl Issuer {
     #[must_use]
     pub fn quotation(&self) -> &Quotation {
         &self.quotation
-    }
-}
-
-impl fmt::Debug for Issuer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer")
-            .field("authority", &self.authority)
-            .finish_non_exhaustive()
     }
 }
 

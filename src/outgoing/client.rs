@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +144,10 @@ impl Client {
         }
         let (no_response, how) = match ended {
             Ok(Err(error)) => {
-                let cause = quotation.quote(&root_cause(&error));
+                let first = &error as &(dyn Error + 'static);
+                let causes = iter::successors(Some(first), |&cause| cause.source());
+                let root = causes.last().map(ToString::to_string).unwrap_or_default();
+                let cause = quotation.quote(&root);
                 let how = format!("with a complete HTTP response ({cause})");
                 (NoResponse::Broken, how)
             }
@@ -220,24 +223,5 @@ impl fmt::Debug for Answer {
             .field("status", &self.status)
             .field("body", &format_args!("{} bytes", self.body.len()))
             .finish_non_exhaustive()
-    }
-}
-
-/// Returns the innermost cause of `error`. `io::Error` omits what it wraps from its `source`, so it
-/// is unwrapped.
-fn root_cause(error: &hyper::Error) -> String {
-    let mut last: &(dyn Error + 'static) = error;
-    loop {
-        let wrapped = last
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        let cause = match wrapped {
-            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
-            None => last.source(),
-        };
-        match cause {
-            Some(cause) => last = cause,
-            None => return last.to_string(),
-        }
     }
 }

@@ -114,10 +114,7 @@ impl<'a> Route<'a> {
     #[must_use]
     pub fn targets(&self) -> Vec<Target> {
         match self.proxy {
-            Some((proxy, _)) => vec![Target {
-                host: proxy.host().to_owned(),
-                port: proxy.port(),
-            }],
+            Some((proxy, _)) => vec![proxy.target.clone()],
             None if !self.address.is_empty() => self.address.to_vec(),
             None => vec![Target {
                 host: self.host.to_owned(),

@@ -17,8 +17,9 @@ use memchr::memmem;
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use url::{Host, Url};
+use url::Url;
 
+use super::addresses::Target;
 use crate::secret::Secret;
 
 /// The largest head of a proxy's response, in bytes.
@@ -30,8 +31,8 @@ const PORT: u16 = 80;
 /// A forward proxy. Two are equal if they have the same address and credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    host: String,
-    port: u16,
+    /// Its address.
+    pub target: Target,
     credentials: Option<Secret>,
 }
 
@@ -65,11 +66,7 @@ impl Proxy {
         if url.scheme() != "http" {
             return Err(InvalidProxy::Scheme);
         }
-        let host = match url.host().ok_or(InvalidProxy::NotAUrl)? {
-            Host::Domain(name) => name.to_owned(),
-            Host::Ipv4(ip) => ip.to_string(),
-            Host::Ipv6(ip) => ip.to_string(),
-        };
+        let host = url.host_str().ok_or(InvalidProxy::NotAUrl)?;
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(InvalidProxy::TooMuch);
         }
@@ -79,9 +76,12 @@ impl Proxy {
             let (user, password) = (url.username(), url.password().unwrap_or_default());
             Secret::from(format!("{}:{}", decoded(user), decoded(password)))
         });
-        Ok(Proxy {
-            host,
+        let target = Target {
+            host: host.trim_matches(['[', ']']).to_owned(),
             port: url.port().unwrap_or(PORT),
+        };
+        Ok(Proxy {
+            target,
             credentials,
         })
     }
@@ -111,18 +111,6 @@ impl Proxy {
     #[must_use]
     pub fn credentials(&self) -> Option<(&str, &str)> {
         self.credentials.as_ref()?.expose().split_once(':')
-    }
-
-    /// The name or IP address, without brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// Opens a tunnel on `stream`, a connection to the proxy, to `host` at `port`.
@@ -156,7 +144,7 @@ impl Proxy {
 /// Host and port, without credentials.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&authority(&self.host, self.port))
+        self.target.fmt(f)
     }
 }
 
@@ -356,7 +344,7 @@ mod tests {
     fn a_url_is_taken_or_refused_without_being_quoted() {
         let proxy = Proxy::parse("http://canary:secret@[::1]").unwrap();
         assert_eq!(proxy.to_string(), "[::1]:80");
-        assert_eq!(proxy.host(), "::1");
+        assert_eq!(proxy.target.host, "::1");
         assert!(!format!("{proxy:?}").contains("canary"), "{proxy:?}");
         for (text, expected) in [
             ("proxy.corp", InvalidProxy::NotAUrl),

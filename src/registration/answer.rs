@@ -60,7 +60,6 @@ impl Answer<'_> {
     /// # Errors
     /// [`Error`] for anything but such a list.
     pub(super) fn list(&self) -> Result<Vec<Registration>, Error> {
-        self.require_status(&[StatusCode::OK])?;
         let list: List = self.json()?;
         let told = list.registrations.unwrap_or_default();
         told.into_iter()
@@ -73,7 +72,6 @@ impl Answer<'_> {
     /// # Errors
     /// [`Error`] for anything but a client.
     pub(super) fn client(&self) -> Result<Registration, Error> {
-        self.require_status(&[StatusCode::OK])?;
         self.registration(self.json()?)
     }
 
@@ -82,7 +80,7 @@ impl Answer<'_> {
     /// # Errors
     /// [`Error`] for anything but a client with a secret.
     pub(super) fn registered(&self) -> Result<Registered, Error> {
-        let registered = self.registration_with_secret(&[StatusCode::CREATED, StatusCode::OK])?;
+        let registered = self.updated()?;
         match registered.secret {
             Some(_) => Ok(registered),
             None => Err(self.malformed("it has no `client_secret`")),
@@ -94,19 +92,6 @@ impl Answer<'_> {
     /// # Errors
     /// [`Error`] for anything but a client.
     pub(super) fn updated(&self) -> Result<Registered, Error> {
-        self.registration_with_secret(&[StatusCode::OK])
-    }
-
-    /// Confirms a deletion (`deleteClient`).
-    ///
-    /// # Errors
-    /// [`Error`] if the client was not deleted.
-    pub(super) fn deleted(&self) -> Result<(), Error> {
-        self.require_status(&[StatusCode::NO_CONTENT, StatusCode::OK])
-    }
-
-    fn registration_with_secret(&self, wanted: &[StatusCode]) -> Result<Registered, Error> {
-        self.require_status(wanted)?;
         if self.response.body.len() > MAX_ONE {
             return Err(self.malformed("its body is larger than 64 KiB"));
         }
@@ -153,9 +138,17 @@ impl Answer<'_> {
         })
     }
 
-    fn require_status(&self, wanted: &[StatusCode]) -> Result<(), Error> {
+    /// Checks that the call was carried out, which is all that the response to a deletion says
+    /// (`deleteClient`).
+    ///
+    /// # Errors
+    /// [`Error`] with the server's reason.
+    pub(super) fn require_success(&self) -> Result<(), Error> {
         let status = self.response.status;
-        if wanted.contains(&status) {
+        if matches!(
+            status,
+            StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT
+        ) {
             return Ok(());
         }
         let detail = match self.server_message() {
@@ -245,13 +238,13 @@ mod tests {
         status: u16,
         headers: &[(http::HeaderName, &str)],
         body: &str,
-        read: impl FnOnce(&Answer<'_>) -> T,
-    ) -> T {
+        read: impl FnOnce(&Answer<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.clone(), value.parse().unwrap()))
             .collect();
-        read(&Answer {
+        let answer = Answer {
             host: "acme.example",
             what: "the request",
             quotation: Quotation::without(vec![Secret::from(CANARY.to_owned())]),
@@ -260,7 +253,8 @@ mod tests {
                 headers,
                 body: body.as_bytes().to_vec(),
             },
-        })
+        };
+        answer.require_success().and_then(|()| read(&answer))
     }
 
     fn error(status: u16, body: &str) -> Error {
@@ -287,7 +281,7 @@ mod tests {
         assert_eq!(answer(200, &[], "{}", |answer| answer.list()), Ok(vec![]));
         let updated = answer(200, &[], r#"{"client_id":"a"}"#, |answer| answer.updated());
         assert!(updated.unwrap().secret.is_none());
-        assert_eq!(answer(204, &[], "", |answer| answer.deleted()), Ok(()));
+        assert_eq!(answer(204, &[], "", |_| Ok(())), Ok(()));
     }
 
     #[test]

@@ -113,8 +113,8 @@ impl RegistrationClient {
     /// [`Error`], which says whether the client may be gone nevertheless.
     pub async fn delete(&self, by: &Authorization, id: &ClientId) -> Result<(), Error> {
         let (what, path) = ("the deletion of a client", segment(id)?);
-        let answer = self.call(by, what, Method::DELETE, &path, None).await?;
-        answer.deleted()
+        self.call(by, what, Method::DELETE, &path, None).await?;
+        Ok(())
     }
 
     /// Sends a request for `path` below `/clients`: empty, or a slash and a client's id. Messages
@@ -146,12 +146,14 @@ impl RegistrationClient {
             may_have_succeeded: failure.no_response != NoResponse::Unreached,
             message: failure.message,
         })?;
-        Ok(Answer {
+        let answer = Answer {
             host: &self.host,
             what,
             quotation,
             response,
-        })
+        };
+        answer.require_success()?;
+        Ok(answer)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::super::addresses::Addresses;
@@ -265,6 +266,36 @@ async fn a_name_without_an_address_is_told_apart() {
             .to_string()
             .contains("no answer from DNS within 600ms"),
         "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_connect_is_named_with_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let refusal = b"HTTP/1.1 403 canary\r\n\r\n";
+        stream.write_all(refusal).await.unwrap();
+        // until the caller closes it
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let proxy = tunnel::Proxy::parse(&format!("http://canary:canary@{address}")).unwrap();
+    let url = Url::parse("https://acme.example").unwrap();
+    let route = Route {
+        proxy: Some((&proxy, "proxy")),
+        ..Route::to(&url, LIMIT)
+    };
+    let addresses = Addresses::new(route.targets(), LIMIT, LIMIT);
+    let error = dial(&Dialer::new(&route, addresses).unwrap()).await;
+    let error = error.unwrap_err();
+    assert_eq!((error.step, error.kind()), (Step::Proxy, Kind::Connect));
+    assert!(error.is_final && !error.is_timeout);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the proxy {address} did not connect to acme.example:443: it answered 403 Forbidden; its operator must allow that host and port"
+        )
     );
 }
 
