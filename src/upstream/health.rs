@@ -1,8 +1,8 @@
 //! The health of an instance's API: calls of the last five minutes, and outages.
 //!
 //! A successful call costs one atomic addition. Failed calls and [`ApiHealth::report`], called
-//! every five seconds, do the rest. The log gets a warning at the first failure, one per minute with
-//! a count, and a line when the outage is over.
+//! every five seconds, do the rest. The log gets a warning at the first failure, one per minute
+//! with a count, and a line when the outage is over.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
