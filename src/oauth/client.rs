@@ -1,4 +1,4 @@
-//! The exchange itself: one request, one answer.
+//! Sends token requests: one request and one response per call.
 
 use std::sync::Arc;
 
@@ -43,8 +43,8 @@ pub enum BuildError {
 }
 
 impl TokenClient {
-    /// A client by `config`; `clock` is asked only for dates in `Retry-After`. Shares `addresses`
-    /// with the API if they are those of the token endpoint too. Opens no connection.
+    /// Returns a client for `config`. Reads `clock` only for dates in `Retry-After`. Uses the API's
+    /// `addresses` if they are those of the token endpoint too. Opens no connection.
     ///
     /// # Errors
     /// [`BuildError`] if the URL or the certificates cannot be used.

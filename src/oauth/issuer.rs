@@ -12,7 +12,7 @@ pub struct Issuer {
     url: reqwest::Url,
     authority: String,
     quotation: Quotation,
-    /// What a proxy signs local tokens with for those who show it the client's secret.
+    /// The key of the local tokens that a proxy issues to callers with the client's secret.
     local: local_token::Key,
 }
 
@@ -50,7 +50,8 @@ impl Issuer {
         self.quotation.quote(text)
     }
 
-    /// Whether `token` is a local token of this proxy, or of another that holds the same client.
+    /// Returns whether `token` is a local token of this proxy, or of another one with the same
+    /// client.
     #[must_use]
     pub fn is_own(&self, token: &Secret) -> bool {
         let shown = local_token::UnverifiedToken::parse(token.expose());

@@ -26,7 +26,7 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest `Retry-After`: a mistyped date must not stop all attempts.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// What to do about a token request that does not leave the proxy.
+/// What to do about a token request that leads back to the proxy.
 const LOOP: &str = "requests for the instance lead back to the proxy; set the instance's url (COLLIBRA_URL) to Collibra's own address, or its address if that name leads to the proxy on this machine";
 
 /// Interprets the response of `issuer`; `now` is the wall-clock time, for dates in `Retry-After`.
@@ -133,23 +133,16 @@ fn object(answer: &Answer, issuer: &Issuer) -> Result<Map<String, Value>, String
 /// Some gateways send gzip unrequested.
 fn decoded(answer: &Answer) -> Result<Cow<'_, [u8]>, &str> {
     let encoding = answer.header(&CONTENT_ENCODING).unwrap_or_default();
-    if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
-        return Ok(Cow::Borrowed(&answer.body));
-    }
-    if !["gzip", "x-gzip"]
-        .iter()
-        .any(|gzip| encoding.eq_ignore_ascii_case(gzip))
-    {
-        return Err(encoding);
-    }
-    let mut body = Vec::new();
-    let limit = MAX_BODY as u64 + 1;
-    match GzDecoder::new(&*answer.body)
-        .take(limit)
-        .read_to_end(&mut body)
-    {
-        Ok(_) => Ok(Cow::Owned(body)),
-        Err(_) => Err(encoding),
+    match &*encoding.to_ascii_lowercase() {
+        "" | "identity" => Ok(Cow::Borrowed(&answer.body)),
+        "gzip" | "x-gzip" => {
+            let mut body = Vec::new();
+            let limit = MAX_BODY as u64 + 1;
+            let mut decoder = GzDecoder::new(&*answer.body).take(limit);
+            let read = decoder.read_to_end(&mut body);
+            read.map(|_| Cow::Owned(body)).map_err(|_| encoding)
+        }
+        _ => Err(encoding),
     }
 }
 

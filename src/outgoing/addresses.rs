@@ -9,7 +9,7 @@
 //! Attempts that were in flight together count as one failure. The address that answered last is
 //! tried first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,7 +104,7 @@ pub(super) struct Known {
     /// Ordered by preference.
     current: Vec<SocketAddr>,
     /// The former addresses, and until when each is tried.
-    former: Vec<(SocketAddr, Instant)>,
+    former: BTreeMap<SocketAddr, Instant>,
     /// Why the last lookup found nothing.
     problem: Option<Problem>,
     /// Whether a lookup is in flight.
@@ -246,21 +246,17 @@ impl Addresses {
         let health = lock(&self.health);
         let preferred = health.preferred.as_ref();
         let preferred = preferred.filter(|address| known.current.contains(address));
-        let former = known.former.iter().filter(|(_, until)| now < *until);
+        let former = known.former.iter().filter(|(_, until)| now < **until);
         let former = former.map(|(address, _)| address);
         let all = preferred.into_iter().chain(&known.current).chain(former);
-        let mut last: Option<(SocketAddr, Instant)> = None;
-        for address in all.filter(|address| !tried.contains(address)) {
-            match health.failing.get(address) {
-                Some(failing) if now < failing.until => {
-                    if last.is_none_or(|(_, until)| failing.until < until) {
-                        last = Some((*address, failing.until));
-                    }
-                }
-                _ => return Some(*address),
-            }
-        }
-        last.map(|(address, _)| address)
+        // the first that is not in its backoff, or the one whose backoff ends first
+        let backoff = |address: &&SocketAddr| {
+            let until = health.failing.get(*address)?.until;
+            (now < until).then_some(until)
+        };
+        all.filter(|address| !tried.contains(address))
+            .min_by_key(backoff)
+            .copied()
     }
 
     /// Records a connection to `address`.
@@ -275,8 +271,7 @@ impl Addresses {
         let now = timers();
         let known = self.known.borrow();
         let is_known = |address: &SocketAddr| {
-            let mut former = known.former.iter().map(|(former, _)| former);
-            known.current.contains(address) || former.any(|former| former == address)
+            known.current.contains(address) || known.former.contains_key(address)
         };
         let mut health = lock(&self.health);
         health.failing.retain(|address, _| is_known(address));
@@ -379,18 +374,12 @@ impl Addresses {
         let now = timers();
         self.known.send_modify(|known| {
             let before = std::mem::take(&mut known.current);
-            known
-                .former
-                .extend(before.into_iter().map(|a| (a, now + RETAIN)));
-            known
-                .former
-                .sort_by_key(|(_, until)| std::cmp::Reverse(*until));
-            let mut seen = found.clone();
-            known.former.retain(|(address, until)| {
-                let keep = now < *until && !seen.contains(address);
-                seen.push(*address);
-                keep
-            });
+            let before = before.into_iter().map(|address| (address, now + RETAIN));
+            known.former.extend(before);
+            let is_kept = |address: &SocketAddr, until: &mut Instant| {
+                now < *until && !found.contains(address)
+            };
+            known.former.retain(is_kept);
             known.current = found;
         });
     }

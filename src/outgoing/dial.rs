@@ -405,27 +405,26 @@ impl Dialer {
             })?;
             took.tunnel = timers() - start;
         }
-        let Some(tls) = &self.tls else {
-            return Ok(Dialed {
-                address,
-                transport: Either::Left(tcp),
-                took,
-            });
+        let transport = match &self.tls {
+            None => Either::Left(tcp),
+            Some(tls) => {
+                let start = timers();
+                let connector = match protocols {
+                    Protocols::Any => &tls.any,
+                    Protocols::Http1 => &tls.http1,
+                };
+                // TLS records are read in small pieces
+                let tcp = BufReader::with_capacity(READ_BUFFER, tcp);
+                let handshake = connector.connect(tls.name.clone(), tcp).await;
+                let (host, written) = (&self.authority, self.written);
+                let stream = handshake.map_err(|e| DialError::tls(host, address, &e, written))?;
+                took.tls = timers() - start;
+                Either::Right(Box::new(stream))
+            }
         };
-        let start = timers();
-        let connector = match protocols {
-            Protocols::Any => &tls.any,
-            Protocols::Http1 => &tls.http1,
-        };
-        // TLS records are read in small pieces
-        let tcp = BufReader::with_capacity(READ_BUFFER, tcp);
-        let handshake = connector.connect(tls.name.clone(), tcp).await;
-        let (host, written) = (&self.authority, self.written);
-        let stream = handshake.map_err(|e| DialError::tls(host, address, &e, written))?;
-        took.tls = timers() - start;
         Ok(Dialed {
             address,
-            transport: Either::Right(Box::new(stream)),
+            transport,
             took,
         })
     }

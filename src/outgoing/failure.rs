@@ -58,9 +58,25 @@ impl DialError {
         causes: Vec<(SocketAddr, io::Error)>,
         written: &str,
     ) -> DialError {
-        let timed_out = |(_, e): &(_, io::Error)| e.kind() == io::ErrorKind::TimedOut;
-        let is_timeout = causes.iter().all(timed_out);
-        let message = explain_connect(host, &causes, written);
+        let all = |kind| causes.iter().all(|(_, cause)| cause.kind() == kind);
+        let message = if all(io::ErrorKind::ConnectionRefused) {
+            let addresses: Vec<String> = causes.iter().map(|(a, _)| a.to_string()).collect();
+            let at = match &*addresses {
+                [only] if only == host => String::new(),
+                all => format!(" at {}", all.join(", ")),
+            };
+            format!(
+                "{host} refused the connection{at}; nothing listens there, or a firewall refuses: check {written}"
+            )
+        } else if causes.iter().all(|(_, cause)| is_shortage(cause)) {
+            format!(
+                "cannot connect to {host}: no file descriptor is left; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"
+            )
+        } else {
+            let causes = list(&causes);
+            format!("cannot connect to {host} ({causes}); check {written} and this network")
+        };
+        let is_timeout = all(io::ErrorKind::TimedOut);
         DialError {
             causes,
             ..DialError::new(Step::Connect, is_timeout, message)
@@ -68,10 +84,31 @@ impl DialError {
     }
 
     /// Returns the error of a TLS handshake with `host` at `address`.
-    pub(super) fn tls(host: &str, address: SocketAddr, cause: &io::Error, written: &str) -> Self {
-        let message = explain_tls(host, cause, written);
+    pub(super) fn tls(
+        host: &str,
+        address: SocketAddr,
+        cause: &io::Error,
+        written: &str,
+    ) -> DialError {
+        let quote = |text: String| Quotation::without(Vec::new()).quote(&text);
+        let error = cause.get_ref().and_then(|e| e.downcast_ref());
+        let message = match error {
+            Some(rustls::Error::InvalidCertificate(reason)) => format!(
+                "the certificate of {host} is not accepted ({}); {}",
+                quote(reason.to_string()),
+                tls::certificate_advice(reason)
+            ),
+            Some(rustls::Error::InvalidMessage(_)) => format!(
+                "{host} does not speak TLS ({}); check the scheme and the port in {written}",
+                quote(cause.to_string())
+            ),
+            _ => format!(
+                "TLS with {host} failed ({}); check what stands between here and there",
+                quote(in_words(cause))
+            ),
+        };
         DialError {
-            is_final: matches!(rustls(cause), Some(rustls::Error::InvalidCertificate(_))),
+            is_final: matches!(error, Some(rustls::Error::InvalidCertificate(_))),
             ..DialError::new(Step::Tls(address), false, message)
         }
     }
@@ -127,48 +164,4 @@ pub fn in_words(error: &io::Error) -> String {
     let text = error.to_string();
     let end = text.find(" (os error").unwrap_or(text.len());
     text[..end].to_lowercase()
-}
-
-fn explain_connect(host: &str, causes: &[(SocketAddr, io::Error)], written: &str) -> String {
-    let refused = |(_, e): &(_, io::Error)| e.kind() == io::ErrorKind::ConnectionRefused;
-    if causes.iter().all(refused) {
-        let addresses: Vec<String> = causes.iter().map(|(a, _)| a.to_string()).collect();
-        let at = match &*addresses {
-            [only] if only == host => String::new(),
-            all => format!(" at {}", all.join(", ")),
-        };
-        return format!(
-            "{host} refused the connection{at}; nothing listens there, or a firewall refuses: check {written}"
-        );
-    }
-    if causes.iter().all(|(_, e)| is_shortage(e)) {
-        return format!(
-            "cannot connect to {host}: no file descriptor is left; raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"
-        );
-    }
-    let causes = list(causes);
-    format!("cannot connect to {host} ({causes}); check {written} and this network")
-}
-
-fn explain_tls(host: &str, cause: &io::Error, written: &str) -> String {
-    let quotation = Quotation::without(Vec::new());
-    match rustls(cause) {
-        Some(rustls::Error::InvalidCertificate(reason)) => format!(
-            "the certificate of {host} is not accepted ({}); {}",
-            quotation.quote(&reason.to_string()),
-            tls::certificate_advice(reason)
-        ),
-        Some(rustls::Error::InvalidMessage(_)) => format!(
-            "{host} does not speak TLS ({}); check the scheme and the port in {written}",
-            quotation.quote(&cause.to_string())
-        ),
-        _ => format!(
-            "TLS with {host} failed ({}); check what stands between here and there",
-            quotation.quote(&in_words(cause))
-        ),
-    }
-}
-
-fn rustls(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
 }

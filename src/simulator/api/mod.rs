@@ -76,11 +76,11 @@ pub(super) async fn answer(world: &World, request: Request<Body>) -> Reply {
 }
 
 async fn route(call: Call<'_>, segments: &[&str]) -> Answer {
-    let method = match call.head.method.as_str() {
-        "HEAD" => "GET",
-        method => &method.to_owned(),
+    let method = match call.head.method.clone() {
+        Method::HEAD => Method::GET,
+        method => method,
     };
-    match (method, segments) {
+    match (method.as_str(), segments) {
         ("GET", ["rest", "2.0", "application", "info"]) => Ok(session::application(&call)),
         ("GET", ["rest", "2.0", "users", "current"]) => Ok(session::user()),
         ("GET", ["rest", "2.0", "auth", "sessions", "current"]) => Ok(session::current()),
