@@ -56,7 +56,7 @@ impl TokenClient {
         check_url(&config.token_url)?;
         let issuer = Issuer::new(config);
         let route = config.route();
-        let http = client::Client::new(&route, issuer.authority(), config.timeout, addresses)?;
+        let http = client::Client::new(&route, config.timeout, addresses)?;
         let TokenRequest {
             authorization,
             form,

@@ -1,16 +1,17 @@
 //! The issuer's name in messages, and how to quote its responses: without the client's secret,
 //! which a response could repeat.
 
+use url::{Position, Url};
+
 use super::{Config, request};
 use crate::local_token;
-use crate::outgoing::{authority, quotation::Quotation};
+use crate::outgoing::quotation::Quotation;
 use crate::secret::Secret;
 
 /// The token endpoint, for messages.
 #[derive(Clone, Debug)]
 pub struct Issuer {
-    url: reqwest::Url,
-    authority: String,
+    url: Url,
     quotation: Quotation,
     /// The key of the local tokens that a proxy issues to callers with the client's secret.
     local: local_token::Key,
@@ -22,7 +23,6 @@ impl Issuer {
     pub fn new(config: &Config) -> Issuer {
         Issuer {
             url: config.token_url.clone(),
-            authority: authority(&config.token_url),
             quotation: Quotation::without(secret_forms(config)),
             local: local_token::Key::of(&config.client_secret),
         }
@@ -31,7 +31,7 @@ impl Issuer {
     /// The host, and the port unless it is the default. Messages show no more of the address.
     #[must_use]
     pub fn authority(&self) -> &str {
-        &self.authority
+        authority(&self.url)
     }
 
     /// The host and port that a redirect's `location` points to.
@@ -40,7 +40,7 @@ impl Issuer {
         // before parsing: the host may contain one part of the secret and the path another
         let target = self.url.join(&self.quotation.redact(location)).ok()?;
         target.host_str()?;
-        Some(self.quote(&authority(&target)))
+        Some(self.quote(authority(&target)))
     }
 
     /// Quotes `text` from a response in a message: at most 200 printable characters, with the
@@ -63,6 +63,10 @@ impl Issuer {
     pub fn quotation(&self) -> &Quotation {
         &self.quotation
     }
+}
+
+fn authority(url: &Url) -> &str {
+    &url[Position::BeforeHost..Position::AfterPort]
 }
 
 fn secret_forms(config: &Config) -> Vec<Secret> {

@@ -49,7 +49,6 @@ pub enum BuildError {
 pub struct Client {
     dialer: Dialer,
     host: HeaderValue,
-    authority: String,
     timeout: Duration,
 }
 
@@ -87,14 +86,12 @@ pub struct Answer {
 
 impl Client {
     /// Creates a client that connects by `route` and whose requests end within `timeout`.
-    /// `authority` is sent as `Host`. Uses the shared `addresses` if they are those of the route.
-    /// Opens no connection.
+    /// Uses the shared `addresses` if they are those of the route. Opens no connection.
     ///
     /// # Errors
     /// [`BuildError`] if the certificates or the host cannot be used.
     pub fn new(
         route: &Route<'_>,
-        authority: &str,
         timeout: Duration,
         addresses: Option<&Arc<Addresses>>,
     ) -> Result<Client, BuildError> {
@@ -106,12 +103,19 @@ impl Client {
             Some(shared) => Arc::clone(shared),
             None => Addresses::new(targets, route.connect_timeout, TTL_MAX),
         };
+        let dialer = Dialer::new(&route, addresses)?;
+        let host = HeaderValue::try_from(dialer.authority()).map_err(|_| BuildError::Host)?;
         Ok(Client {
-            dialer: Dialer::new(&route, addresses)?,
-            host: HeaderValue::try_from(authority).map_err(|_| BuildError::Host)?,
-            authority: authority.to_owned(),
+            dialer,
+            host,
             timeout,
         })
+    }
+
+    /// The server's host, and its port unless it is the default.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.dialer.authority()
     }
 
     /// Sends `request`, whose URI is a path, once, and reads the answer's body to its end, or until
@@ -156,7 +160,7 @@ impl Client {
                 (NoResponse::TimedOut, format!("completely within {limit}"))
             }
         };
-        let host = &self.authority;
+        let host = self.authority();
         Err(Failure {
             no_response,
             message: format!(

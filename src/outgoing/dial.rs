@@ -146,7 +146,6 @@ pub enum Protocols {
 pub struct Dialer {
     host: String,
     port: u16,
-    /// Host and port, for messages.
     authority: String,
     written: &'static str,
     proxy: Option<tunnel::Proxy>,
@@ -224,6 +223,12 @@ impl Dialer {
             addresses,
             tls,
         })
+    }
+
+    /// The server's host, and its port unless it is the default. Messages show no more of it.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// The addresses of the first hop.

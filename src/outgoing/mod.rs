@@ -17,13 +17,3 @@ pub mod quotation;
 mod resolve;
 pub mod tunnel;
 pub mod via;
-
-/// The host of `url`, and the port unless it is the default. Messages show no more of it.
-#[must_use]
-pub fn authority(url: &url::Url) -> String {
-    let host = url.host_str().unwrap_or("");
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
-}

@@ -27,26 +27,22 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 #[derive(Debug)]
 pub struct RegistrationClient {
     http: Client,
-    host: String,
     base: &'static str,
 }
 
 impl RegistrationClient {
     /// Returns a client for the API below the path `base` of an instance: [`super::ENVIRONMENT`] or
-    /// [`super::PLATFORM`]. `host` is sent as `Host`, and a call takes at most `timeout`. Opens no
-    /// connection.
+    /// [`super::PLATFORM`]. A call takes at most `timeout`. Opens no connection.
     ///
     /// # Errors
     /// [`BuildError`] if the certificates are unusable.
     pub fn new(
         route: &Route<'_>,
-        host: &str,
         base: &'static str,
         timeout: Duration,
     ) -> Result<RegistrationClient, BuildError> {
         Ok(RegistrationClient {
-            http: Client::new(route, host, timeout, None)?,
-            host: host.to_owned(),
+            http: Client::new(route, timeout, None)?,
             base,
         })
     }
@@ -54,7 +50,7 @@ impl RegistrationClient {
     /// The instance's host, for messages.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        self.http.authority()
     }
 
     /// Lists all registered clients.
@@ -147,7 +143,7 @@ impl RegistrationClient {
             message: failure.message,
         })?;
         let answer = Answer {
-            host: &self.host,
+            host: self.host(),
             what,
             quotation,
             response,

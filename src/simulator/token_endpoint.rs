@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use axum::body::Body;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use serde_json::json;
 
 use super::credentials::{Authorization, Pair};
@@ -131,15 +131,10 @@ async fn process(world: &World, head: &Parts, body: Body) -> Result<String, Refu
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let essence = content_type
-        .and_then(|value| value.split(';').next())
-        .unwrap_or_default();
-    essence
-        .trim()
-        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let essence = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
+    let form = b"application/x-www-form-urlencoded";
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(form))
 }
 
 /// The request's parameters, by name.

@@ -189,7 +189,7 @@ impl Trial<'_> {
     /// Calls the API once with `token`, without reading the response's body.
     async fn call(&self, token: &Secret) -> Found<()> {
         let instance = self.instance;
-        let http = HttpClient::new(&instance.route(), &instance.authority, CALL_TIMEOUT, None);
+        let http = HttpClient::new(&instance.route(), CALL_TIMEOUT, None);
         let http = http.map_err(|e| e.to_string())?;
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", token.expose()))
             .map_err(|_| "the token cannot be sent".to_owned())?;

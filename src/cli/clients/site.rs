@@ -74,8 +74,7 @@ impl SiteArgs {
             true => registration::PLATFORM,
             false => registration::ENVIRONMENT,
         };
-        let (route, host) = (instance.route(), &instance.authority);
-        let api = RegistrationClient::new(&route, host, base, TIMEOUT)?;
+        let api = RegistrationClient::new(&instance.route(), base, TIMEOUT)?;
         Ok(Site {
             config,
             instance,

@@ -44,7 +44,7 @@ pub(super) async fn prove(
     let token = token(&config)
         .await
         .context("the successor cannot get a token")?;
-    let http = Client::new(&instance.route(), &instance.authority, TIMEOUT, None)?;
+    let http = Client::new(&instance.route(), TIMEOUT, None)?;
     let quotation = Quotation::without(vec![token.access_token().to_owned().into()]);
     for left in (0..TRIES).rev() {
         let request = Request::get(path)
