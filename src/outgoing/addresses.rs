@@ -21,7 +21,6 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::resolve::{self, Problem, Servers};
-use super::tunnel;
 use crate::backoff::Backoff;
 use crate::clock::timers;
 
@@ -81,7 +80,11 @@ impl Target {
 /// The form that is parsed.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&tunnel::authority(&self.host, self.port))
+        let Target { host, port } = self;
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{port}"),
+            false => write!(f, "{host}:{port}"),
+        }
     }
 }
 

@@ -144,8 +144,7 @@ pub enum Protocols {
 
 /// Opens connections to one server.
 pub struct Dialer {
-    host: String,
-    port: u16,
+    server: Target,
     authority: String,
     written: &'static str,
     proxy: Option<tunnel::Proxy>,
@@ -210,12 +209,18 @@ impl Dialer {
             None
         };
         let usual = if route.tls { ":443" } else { ":80" };
-        let authority = tunnel::authority(route.host, route.port);
-        let authority = authority.strip_suffix(usual).unwrap_or(&authority);
-        Ok(Dialer {
+        let server = Target {
             host: route.host.to_owned(),
             port: route.port,
-            authority: authority.to_owned(),
+        };
+        let authority = server.to_string();
+        let authority = authority
+            .strip_suffix(usual)
+            .unwrap_or(&authority)
+            .to_owned();
+        Ok(Dialer {
+            server,
+            authority,
             written: route.written(),
             proxy: route.proxy.map(|(proxy, _)| proxy.clone()),
             connect_timeout: route.connect_timeout,
@@ -397,12 +402,12 @@ impl Dialer {
         if let Some(proxy) = &self.proxy {
             let start = timers();
             let limit = self.connect_timeout.mul_f64(PROXY_SHARE);
-            let opening = proxy.connect(tcp, &self.host, self.port);
+            let opening = proxy.connect(tcp, &self.server);
             let opened = timeout_at(began + limit, opening).await;
             let opened = opened.unwrap_or(Err(tunnel::Error::Late(limit)));
             tcp = opened.map_err(|error| {
-                let target = tunnel::authority(&self.host, self.port);
-                let message = format!("the proxy {proxy} did not connect to {target}: {error}");
+                let server = &self.server;
+                let message = format!("the proxy {proxy} did not connect to {server}: {error}");
                 DialError {
                     is_final: error.is_final(),
                     ..DialError::new(Step::Proxy, error.is_timeout(), message)

@@ -113,24 +113,23 @@ impl Proxy {
         self.credentials.as_ref()?.expose().split_once(':')
     }
 
-    /// Opens a tunnel on `stream`, a connection to the proxy, to `host` at `port`.
+    /// Opens a tunnel on `stream`, a connection to the proxy, to `server`.
     ///
     /// # Errors
     /// [`Error`] says what the proxy answered instead.
     pub async fn connect(
         &self,
         mut stream: TcpStream,
-        host: &str,
-        port: u16,
+        server: &Target,
     ) -> Result<TcpStream, Error> {
-        let request = self.request(&authority(host, port));
+        let request = self.request(server);
         stream.write_all(request.expose().as_bytes()).await?;
         let head = read_head(&mut stream).await?;
         check_response(&head, self.has_credentials())?;
         Ok(stream)
     }
 
-    fn request(&self, target: &str) -> Secret {
+    fn request(&self, target: &Target) -> Secret {
         let credentials = self.credentials.as_ref().map_or_else(String::new, |text| {
             let encoded = STANDARD.encode(text.expose());
             format!("Proxy-Authorization: Basic {encoded}\r\n")
@@ -208,15 +207,6 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-/// Host and port, as in an address.
-pub(super) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
 /// Reads up to the empty line that ends a head, and nothing after it: later bytes are the server's.
 async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
@@ -275,7 +265,8 @@ mod tests {
             String::from_utf8(request).unwrap()
         });
         let proxy = Proxy::parse(proxy).unwrap();
-        let opened = proxy.connect(stream, "acme.example", 443);
+        let server = Target::parse("acme.example:443").unwrap();
+        let opened = proxy.connect(stream, &server);
         let through = match opened.await {
             Ok(mut stream) => {
                 let mut rest = String::new();
