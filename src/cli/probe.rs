@@ -28,7 +28,7 @@ pub(super) async fn call(
     token: &Secret,
     what: &str,
 ) -> anyhow::Result<(StatusCode, Duration)> {
-    let http = Client::new(&instance.route(), &instance.authority, TIMEOUT, None)?;
+    let http = Client::new(&instance.route(), TIMEOUT, None)?;
     let authorization = Authorization::Bearer(token.clone()).header();
     let request = Request::get(path)
         .header(ACCEPT, "application/json")

@@ -1,15 +1,15 @@
 //! The token endpoint's client: one request per call (RFC 6749, section 4.4). Every response
 //! becomes a token or a failure whose cost the engine can account for.
 //!
-//! [`request`] says what is sent, [`response`] what an answer means (pure), [`client`] carries it
-//! over the wire, [`issuer`] is the endpoint and the rule for quoting its answers.
+//! `request` builds the request, [`client`] sends it, [`response`] interprets the response (pure),
+//! and [`issuer`] quotes it in messages without the client's secret.
 //!
 //! Guarantees: no retry, redirect or cookie, and no proxy but [`Config::proxy`]. A request ends
 //! within [`Config::timeout`]. No message and no `Debug` contains a secret.
 
 pub mod client;
 pub mod issuer;
-pub mod request;
+mod request;
 pub mod response;
 
 use std::time::Duration;

@@ -16,7 +16,7 @@ use crate::cli::date;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::outgoing::addresses::Addresses;
-use crate::outgoing::dial::{DialError, Dialer, Protocols};
+use crate::outgoing::dial::{Dialer, Protocols, Step};
 use crate::tls;
 use crate::upstream::Instance;
 
@@ -65,7 +65,7 @@ async fn reach(instance: &Instance, out: &mut impl Write) -> io::Result<bool> {
         Err(error) => return writeln!(out, "  tls: FAILED: {error}").map(|()| false),
     };
     let dialed = dialer.dial(Protocols::Any).await;
-    if !matches!(dialed, Err(DialError::Unresolved { .. })) {
+    if !matches!(&dialed, Err(error) if error.step == Step::Resolve) {
         let names: Vec<&str> = addresses.targets().iter().map(|t| &*t.host).collect();
         let found = addresses.current();
         let found: Vec<String> = found.iter().map(|a| a.ip().to_string()).collect();
@@ -75,14 +75,14 @@ async fn reach(instance: &Instance, out: &mut impl Write) -> io::Result<bool> {
     let dialed = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {
-            let failed = match &error {
-                DialError::Unresolved { .. } => "resolve",
-                DialError::Proxy(_) => "proxy",
-                DialError::Tls { address, .. } => {
+            let failed = match error.step {
+                Step::Resolve => "resolve",
+                Step::Connect => "connect",
+                Step::Proxy => "proxy",
+                Step::Tls(address) => {
                     writeln!(out, "  connect: {address}")?;
                     "tls"
                 }
-                _ => "connect",
             };
             return writeln!(out, "  {failed}: FAILED: {error}").map(|()| false);
         }

@@ -3,7 +3,7 @@
 use super::print;
 use super::session::{SessionArgs, settled};
 use super::target::{Output, lines};
-use crate::registration::NewClient;
+use crate::registration::Attributes;
 
 /// Register a client and store its credentials
 ///
@@ -38,7 +38,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let target = args.output.prepare(why).await?;
     let session = args.session.open().await?;
     let (api, by) = (&session.api, &session.by);
-    let new = NewClient {
+    let new = Attributes {
         name: args.name,
         grant_types: args.grant_types,
         software_id: args.software_id,

@@ -70,7 +70,7 @@ pub(super) fn settled<T>(
     advice: impl FnOnce() -> String,
 ) -> anyhow::Result<T> {
     match called {
-        Err(error) if error.kind.may_have_succeeded() => Err(error).with_context(advice),
+        Err(error) if error.may_have_succeeded => Err(error).with_context(advice),
         called => Ok(called?),
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::cli::Usage;
 use crate::cli::source::ConfigFile;
 use crate::config::{self, Config};
-use crate::registration::{self, Base, RegistrationClient};
+use crate::registration::{self, RegistrationClient};
 use crate::upstream::Instance;
 
 /// The timeout of one call.
@@ -72,20 +72,11 @@ impl SiteArgs {
                 (Some(config), instance)
             }
         };
-        let api = RegistrationClient::new(registration::Config {
-            instance: instance.origin().parse().context("the instance's url")?,
-            base: if self.platform {
-                Base::Platform
-            } else {
-                Base::Environment
-            },
-            timeout: TIMEOUT,
-            connect_timeout: instance.connect_timeout,
-            ca_file: instance.ca_file.clone(),
-            identity: instance.identity.clone(),
-            proxy: instance.proxy.clone(),
-            address: instance.address.clone(),
-        })?;
+        let base = match self.platform {
+            true => registration::PLATFORM,
+            false => registration::ENVIRONMENT,
+        };
+        let api = RegistrationClient::new(&instance.route(), base, TIMEOUT)?;
         Ok(Site {
             config,
             instance,

@@ -6,7 +6,7 @@ use super::print;
 use super::session::{SessionArgs, settled};
 use super::target::{Output, lines};
 use crate::client_id::ClientId;
-use crate::registration::Changes;
+use crate::registration::Attributes;
 
 /// Change a client's name or grants
 ///
@@ -41,9 +41,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let why = "if this changes the client's secret, the new one is shown once and would be lost";
     let target = args.output.prepare(why).await?;
     let session = args.session.open().await?;
-    let changes = Changes {
+    let changes = Attributes {
         name: args.name,
         grant_types: args.grant_types,
+        software_id: None,
     };
     let updated = session.api.update(&session.by, &args.id, &changes).await;
     let updated = settled(updated, || {

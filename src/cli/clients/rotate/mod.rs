@@ -24,7 +24,7 @@ use crate::cli::admin_client::AdminClient;
 use crate::cli::{Exit, interruption, new_file, probe, write_out};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
-use crate::registration::{NewClient, Registration};
+use crate::registration::{Attributes, Registration};
 use crate::telemetry::printable::clean;
 
 /// Replace a client of the configuration by a successor, without losing a request
@@ -211,13 +211,13 @@ impl Rotation<'_> {
         let path = self.files.next();
         let pending = new_file::begin(&path)?;
         let by = self.by.authorization().await?;
-        let new = NewClient {
+        let new = Attributes {
             name: name.clone(),
             grant_types: old.grant_types,
             software_id: None,
         };
         let called = self.site.api.register(&by, &new).await;
-        if matches!(&called, Err(error) if !error.kind.may_have_succeeded()) {
+        if matches!(&called, Err(error) if !error.may_have_succeeded) {
             self.files.end()?;
         }
         let registered = settled(called, || {
