@@ -7,11 +7,9 @@
 //! foreign host names.
 
 use axum::extract::FromRequestParts;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 
-use super::response::TEXT;
 use crate::socket::Accepted;
 
 /// Each of these headers means that the request is not from a program on this machine.
@@ -21,16 +19,14 @@ const FROM_ELSEWHERE: [&str; 4] = ["origin", "sec-fetch-site", "forwarded", "x-f
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     is_local_peer: bool,
-    is_over_unix: bool,
+    /// Whether it uses a unix socket, which no browser opens.
+    pub(super) is_over_unix: bool,
 }
 
 /// Proof that a program on this machine sent the request. A handler that takes it is unreachable
 /// for other callers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Local(());
-
-/// A refusal, ready to be sent.
-type Refusal = (StatusCode, [(HeaderName, &'static str); 1], String);
 
 impl Caller {
     /// Returns the caller of `stream`.
@@ -39,11 +35,6 @@ impl Caller {
             is_local_peer: stream.is_local_peer(),
             is_over_unix: matches!(stream, Accepted::Unix(_)),
         }
-    }
-
-    /// Returns whether it uses a unix socket, which no browser opens.
-    pub(super) fn is_over_unix(self) -> bool {
-        self.is_over_unix
     }
 
     /// Returns whether a request with `headers` is from a program on this machine.
@@ -56,9 +47,9 @@ impl Caller {
 }
 
 impl<S: Sync> FromRequestParts<S> for Local {
-    type Rejection = Refusal;
+    type Rejection = (StatusCode, String);
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Local, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Local, Self::Rejection> {
         let caller = parts.extensions.get::<Caller>();
         if caller.is_some_and(|caller| caller.is_local(&parts.headers)) {
             return Ok(Local(()));
@@ -68,7 +59,7 @@ impl<S: Sync> FromRequestParts<S> for Local {
             _ => " and no web page: call it beside the proxy, by an IP address or localhost",
         };
         let text = format!("only a program of this machine may do this{instead}\n");
-        Err((StatusCode::FORBIDDEN, [(CONTENT_TYPE, TEXT)], text))
+        Err((StatusCode::FORBIDDEN, text))
     }
 }
 

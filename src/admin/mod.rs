@@ -24,4 +24,4 @@ mod view;
 
 pub use actions::{LogLevel, Renewing};
 pub use server::serve;
-pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, Past, Refused, View};
+pub use view::{Certificate, ClientView, Parts, Refused, View};

@@ -1,12 +1,12 @@
 //! The response of `GET /api/status`, a stable form for programs: fields are added, never changed
 //! or removed.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::view::{AppView, Certificate, ClientView, View};
+use super::view::{Certificate, ClientView, View};
 use crate::client_id::ClientId;
 use crate::clock::Instant;
 use crate::telemetry::{Label, TokenRequest};
@@ -32,7 +32,6 @@ pub struct StatusReport {
     /// Whether the process is draining: it finishes requests in flight and then exits.
     pub draining: bool,
     /// The last configuration that was read, if it was refused; null otherwise.
-    #[serde(default)]
     pub refused_configuration: Option<RefusedReport>,
     /// The clients, in the order of the configuration.
     pub clients: Vec<ClientReport>,
@@ -77,14 +76,12 @@ pub struct ClientReport {
     /// The requests of its apps.
     pub requests: RequestsReport,
     /// The store of the token; null from a version without this field.
-    #[serde(default)]
     pub store: Option<StoreReport>,
     /// The last token requests, latest first, at most twenty.
     #[serde(default)]
     pub token_requests: Vec<TokenRequestReport>,
     /// The API's health, from the calls of all clients of the instance; null from a version without
     /// this field.
-    #[serde(default)]
     pub api: Option<ApiReport>,
 }
 
@@ -137,28 +134,24 @@ pub struct StoreReport {
     /// Why it is unavailable and what to do; null while it works.
     pub problem: Option<String>,
     /// How long the last operation took that a store of this kind answered; null before the first.
-    #[serde(default)]
     pub latency_milliseconds: Option<f64>,
     /// How many proxies share the client, including this one, as the store last reported; null if
     /// replicas do not share the store, or before it is first reached.
-    #[serde(default)]
     pub replicas: Option<u32>,
 }
 
 /// A token, without the token.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TokenReport {
     /// Whether it is usable now; this ends shortly before `expires`.
     pub usable: bool,
     /// Whether the API rejected it (401), so that requests wait for the next one.
-    #[serde(default)]
     pub rejected: bool,
     /// Whether the API rejects it for all callers, so that the process is not ready.
-    #[serde(default)]
     pub revoked: bool,
     /// The identifier of the client that it was issued to. After a change of credentials it differs
     /// from the client's own until the new client's first token arrives.
-    #[serde(default)]
     pub client_id: String,
     /// The generation: the client's tokens are numbered from 1.
     pub generation: u64,
@@ -216,26 +209,24 @@ pub struct PoolReport {
 }
 
 /// The requests of a client's apps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RequestsReport {
     /// Answered since the start.
     pub total: u64,
     /// In flight.
     pub in_flight: u64,
     /// Those of `total` that failed: a 5xx, or no response.
-    #[serde(default)]
     pub failed: u64,
     /// Requests with a current token that the API answered with 401, since the start.
-    #[serde(default)]
     pub rejected: u64,
     /// The last five minutes.
-    #[serde(default)]
-    pub lately: LatelyReport,
+    pub lately: TrafficReport,
 }
 
-/// The requests of a client's apps in the last five minutes.
+/// The requests of a client's apps in some time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LatelyReport {
+pub struct TrafficReport {
     /// Answered.
     pub requests: u64,
     /// Those that failed.
@@ -270,8 +261,9 @@ pub struct CertificateReport {
     pub days_left: i64,
 }
 
-/// One app.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One app. Its name, its client and its limits are the configuration's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AppReport {
     /// Its name in the configuration.
     pub name: String,
@@ -282,28 +274,22 @@ pub struct AppReport {
     /// Local tokens issued to it since the start.
     pub local_tokens: u64,
     /// Its requests that failed: a 5xx, or no response.
-    #[serde(default)]
     pub failed: u64,
     /// Its requests in flight.
-    #[serde(default)]
     pub in_flight: u64,
     /// The most that may be in flight; null without a limit.
-    #[serde(default)]
     pub max_in_flight: Option<u64>,
     /// Requests per second over the last minute.
-    #[serde(default)]
     pub rate: f64,
     /// The most requests per second; null without a limit.
-    #[serde(default)]
     pub max_rate: Option<f64>,
     /// When its last request was answered, to a few seconds; null if there was none since the
     /// start.
-    #[serde(default)]
     pub last_seen: Option<Timestamp>,
 }
 
-/// One listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One listener. All but its connections are the configuration's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ListenerReport {
     /// Its name in the configuration.
     pub name: String,
@@ -345,11 +331,8 @@ impl View {
                 .listeners
                 .iter()
                 .map(|listener| ListenerReport {
-                    name: listener.name.to_string(),
-                    address: listener.address.to_string(),
-                    client: listener.client.to_string(),
                     connections: self.metrics.listener(&listener.name).connections(),
-                    max_connections: listener.max_connections,
+                    ..listener.clone()
                 })
                 .collect(),
             certificates: parts
@@ -393,14 +376,15 @@ impl View {
                 in_flight: totals.in_flight,
                 failed: totals.failed,
                 rejected: self.metrics.client(&client.name).token_rejected_total(),
-                lately: self.lately(&client.name),
+                lately: self.past().lately(&client.name),
             },
             store: Some(StoreReport {
                 kind: client.store_kind.to_owned(),
                 problem: store_problem.map(|problem| problem.to_string()),
                 latency_milliseconds: self
                     .metrics
-                    .store_latency(client.store_kind)
+                    .store(client.store_kind)
+                    .latency()
                     .map(|latency| hundredths(latency.as_secs_f64() * 1e3)),
                 replicas: match client.store.membership() {
                     Membership::Member { all, .. } => Some(all),
@@ -429,17 +413,6 @@ impl View {
         }
     }
 
-    fn lately(&self, client: &str) -> LatelyReport {
-        let lately = self.past().lately(client);
-        let milliseconds = |seconds: Option<f64>| seconds.map(|seconds| tenths(seconds * 1e3));
-        LatelyReport {
-            requests: lately.requests,
-            failed: lately.failed,
-            p50_milliseconds: milliseconds(lately.p50),
-            p95_milliseconds: milliseconds(lately.p95),
-        }
-    }
-
     fn token_requests(&self, client: &str) -> Vec<TokenRequestReport> {
         let last = self.metrics.client(client).last_token_requests();
         let shown = |request: TokenRequest| TokenRequestReport {
@@ -461,20 +434,18 @@ impl View {
         })
     }
 
-    fn app(&self, app: &AppView) -> AppReport {
+    fn app(&self, app: &AppReport) -> AppReport {
         let metrics = self.metrics.app(&app.name);
-        let (totals, lately) = (metrics.totals(), self.past().app_lately(&app.name));
+        let totals = metrics.totals();
+        let (rate, last_seen) = self.past().app_lately(&app.name);
         AppReport {
-            name: app.name.to_string(),
-            client: app.client.as_deref().map(str::to_owned),
             requests: totals.answered,
             local_tokens: metrics.local_tokens_total(),
             failed: totals.failed,
             in_flight: totals.in_flight,
-            max_in_flight: app.max_in_flight,
-            rate: hundredths(lately.requests_per_second),
-            max_rate: app.requests_per_second,
-            last_seen: lately.last_seen.map(timestamp),
+            rate: hundredths(rate),
+            last_seen: last_seen.map(timestamp),
+            ..app.clone()
         }
     }
 
@@ -498,14 +469,11 @@ impl View {
                 at: None,
                 in_seconds: None,
             },
-            NextAttempt::At(at) => {
-                let wait = at.since(now);
-                NextReport {
-                    kind: NextKind::Request,
-                    at: Some(timestamp(self.clock.wall_at(at))),
-                    in_seconds: Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
-                }
-            }
+            NextAttempt::At(at) => NextReport {
+                kind: NextKind::Request,
+                at: Some(timestamp(self.clock.wall_at(at))),
+                in_seconds: Some(whole_seconds(at.since(now))),
+            },
         }
     }
 
@@ -531,13 +499,14 @@ impl ClientReport {
     }
 }
 
-/// Truncates to the precision that readers need.
+/// Rounds to the precision that readers need.
 fn hundredths(level: f64) -> f64 {
     (level * 100.0).round() / 100.0
 }
 
-fn tenths(milliseconds: f64) -> f64 {
-    (milliseconds * 10.0).round() / 10.0
+/// Rounds up to whole seconds.
+pub(super) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 /// Rounds to the nearest second: each report converts the moment to wall-clock time again, and

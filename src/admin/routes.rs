@@ -10,7 +10,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use flate2::Compression;
@@ -22,7 +22,7 @@ use super::events;
 use super::guard::guard;
 use super::page::{DOCUMENTS, page};
 use super::ready;
-use super::response::{TEXT, costly};
+use super::response::costly;
 use super::view::View;
 use crate::telemetry::metrics::Format;
 
@@ -59,7 +59,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 /// The routes of the admin address.
 pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
     Router::new()
-        .route("/livez", get(|| async { ([(CONTENT_TYPE, TEXT)], "ok\n") }))
+        .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/api/status", get(status))
@@ -78,22 +78,21 @@ pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(&view), guard))
         .layer(map_response(with_headers))
-        .layer(Extension(events::Watching::until(closing)))
+        .layer(Extension(closing))
         .with_state(view)
 }
 
 /// The parts of the page that are the same for every caller.
 fn documents() -> Router<Arc<View>> {
     let documents = DOCUMENTS.iter();
-    documents.fold(Router::new(), |router, document| {
-        let response = ([(CONTENT_TYPE, document.content_type)], document.text);
-        router.route(document.path, get(move || async move { response }))
+    documents.fold(Router::new(), |router, (path, content_type, text)| {
+        let response = ([(CONTENT_TYPE, *content_type)], *text);
+        router.route(path, get(async move || response))
     })
 }
 
 async fn status_page(State(view): State<Arc<View>>) -> impl IntoResponse {
-    let html = costly(move || page(&view.report())).await;
-    ([(CONTENT_TYPE, "text/html; charset=utf-8")], html)
+    Html(costly(move || page(&view.report())).await)
 }
 
 async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> impl IntoResponse {
@@ -112,14 +111,14 @@ async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> imp
     } else {
         ready::brief(&report)
     };
-    (status, [(CONTENT_TYPE, TEXT)], text)
+    (status, text)
 }
 
 async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
     let format = metrics_format(&headers);
     let is_compressed = accepts_gzip(&headers);
     let made = costly(move || {
-        let text = view.metrics.render(format);
+        let text = view.metrics(format);
         if is_compressed {
             gzip(text.as_bytes())
         } else {
@@ -177,7 +176,7 @@ async fn history(State(view): State<Arc<View>>) -> impl IntoResponse {
 
 async fn not_found() -> impl IntoResponse {
     let text = format!("there is nothing here; try one of\n\n{PATHS}");
-    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, TEXT)], text)
+    (StatusCode::NOT_FOUND, text)
 }
 
 async fn not_allowed(uri: Uri) -> impl IntoResponse {
@@ -187,7 +186,7 @@ async fn not_allowed(uri: Uri) -> impl IntoResponse {
         path if path.ends_with("/renew") => "only POST: this requests a new token\n",
         _ => "only GET and HEAD: nothing is changed by this path\n",
     };
-    (StatusCode::METHOD_NOT_ALLOWED, [(CONTENT_TYPE, TEXT)], text)
+    (StatusCode::METHOD_NOT_ALLOWED, text)
 }
 
 async fn with_headers(mut response: Response) -> Response {

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connections, Guarded, NEW};
+use super::connection::{Connections, Guarded, NEW, Progress};
 use super::local::Caller;
 use super::routes::routes;
 use super::view::View;
@@ -106,7 +106,7 @@ async fn serve_within(
             request.extensions_mut().insert(caller);
             routes.call(request)
         });
-        let progress = acceptor.connections.progress();
+        let progress = Progress::new();
         let stream = Guarded::new(stream, progress.clone(), limits.write);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
