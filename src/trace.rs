@@ -183,18 +183,17 @@ impl RequestSpan {
         if !span.is_recording() {
             return;
         }
-        let mut set = |key: &'static str, value: &str| {
-            span.set_attribute(KeyValue::new(key, value.to_owned()));
-        };
-        set("url.path", request.path);
-        set("server.address", request.instance);
-        set("collibra_auth_proxy.listener", request.listener);
-        set(CLIENT, request.client);
-        if let Some(app) = request.app {
-            set("collibra_auth_proxy.app", app);
-        }
-        if let Some(refused) = request.refused {
-            set("collibra_auth_proxy.refused", refused);
+        for (key, value) in [
+            ("url.path", Some(request.path)),
+            ("server.address", Some(request.instance)),
+            ("collibra_auth_proxy.listener", Some(request.listener)),
+            (CLIENT, Some(request.client)),
+            ("collibra_auth_proxy.app", request.app),
+            ("collibra_auth_proxy.refused", request.refused),
+        ] {
+            if let Some(value) = value {
+                span.set_attribute(KeyValue::new(key, value.to_owned()));
+            }
         }
         if request.status != 0 {
             let status = i64::from(request.status);

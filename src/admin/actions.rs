@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::local::Local;
-use super::report::whole_seconds;
+use super::snapshot::whole_seconds;
 use super::view::View;
 use crate::telemetry::logging;
 use crate::token::service::{NotNow, renew_now};

@@ -57,7 +57,7 @@ pub(super) async fn events(
         let view = Arc::clone(&view);
         let event = Event::default().event(kind);
         costly(move || match kind {
-            "history" => event.json_data(view.history()),
+            "history" => event.json_data(view.past().report()),
             _ => event.json_data(view.report()),
         })
     });

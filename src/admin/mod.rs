@@ -20,6 +20,7 @@ pub mod report;
 mod response;
 mod routes;
 mod server;
+mod snapshot;
 mod view;
 
 pub use actions::{LogLevel, Renewing};

@@ -171,7 +171,7 @@ async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
 }
 
 async fn history(State(view): State<Arc<View>>) -> impl IntoResponse {
-    Json(costly(move || view.history()).await)
+    Json(costly(move || view.past().report()).await)
 }
 
 async fn not_found() -> impl IntoResponse {

@@ -79,16 +79,20 @@ async fn serve_within(
     let graceful = GracefulShutdown::new();
     // dropping it ends all remaining connections
     let mut tasks = JoinSet::new();
-    let mut acceptor = Acceptor::new(&*clock);
+    let mut acceptor = Acceptor {
+        connections: Connections::default(),
+        reserve: Reserve::new(RESERVED),
+        clock: &*clock,
+        reported: None,
+    };
     let mut shutdown = pin!(shutdown);
     loop {
         let stream = tokio::select! {
             () = &mut shutdown => break,
             Some(ended) = tasks.join_next_with_id() => {
-                acceptor.ended(match ended {
-                    Ok((id, ())) => id,
-                    Err(cut) => cut.id(),
-                });
+                let id = ended.map_or_else(|cut| cut.id(), |(id, ())| id);
+                acceptor.connections.remove(id);
+                acceptor.reserve.refill();
                 continue;
             }
             stream = acceptor.accept(&listener) => stream,
@@ -133,15 +137,6 @@ struct Acceptor<'c> {
 }
 
 impl Acceptor<'_> {
-    fn new(clock: &dyn Clock) -> Acceptor<'_> {
-        Acceptor {
-            connections: Connections::default(),
-            reserve: Reserve::new(RESERVED),
-            clock,
-            reported: None,
-        }
-    }
-
     /// The next connection. `None` if there was no descriptor for it; then a connection was closed,
     /// whose descriptor becomes free when its task ends.
     async fn accept(&mut self, listener: &Socket) -> Option<Accepted> {
@@ -163,12 +158,6 @@ impl Acceptor<'_> {
                 }
             }
         }
-    }
-
-    /// Handles the end of the task with this `id`, which freed a descriptor.
-    fn ended(&mut self, id: tokio::task::Id) {
-        self.connections.remove(id);
-        self.reserve.refill();
     }
 
     /// Logs that connections cannot be accepted, once a minute.

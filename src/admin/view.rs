@@ -1,16 +1,17 @@
 //! The sources of the admin address: the clients' tokens, the listeners, the metrics, the clock.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
+use prometheus::GaugeVec;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::history::{ClientSample, History, HistoryReport, STEP};
+use super::history::{ClientSample, History, STEP};
 use super::report::{AppReport, ListenerReport, StatusReport};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
@@ -145,20 +146,10 @@ impl View {
         );
     }
 
-    /// The history of every client.
-    pub(super) fn history(&self) -> HistoryReport {
-        self.past().report()
-    }
-
     /// Locks the history; a panic elsewhere leaves nothing inconsistent in it.
     pub(super) fn past(&self) -> MutexGuard<'_, History> {
         let past = self.history.lock();
         past.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns whether the process is draining.
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
     }
 }
 
@@ -167,64 +158,50 @@ fn set_levels(levels: &Levels, report: &StatusReport) {
     #[expect(clippy::cast_precision_loss, reason = "no count here reaches 2^53")]
     let count = |count: u64| count as f64;
     let seconds = |at: Timestamp| at.as_duration().as_secs_f64();
+    let set = |gauge: &GaugeVec, labels: &[&String], value: f64| {
+        gauge.with_label_values(labels).set(value);
+    };
     let mut stores = BTreeMap::new();
     for client in &report.clients {
-        let token = client.token.as_ref();
-        for (family, value) in [
-            (&levels.token_usable, f64::from(client.is_usable())),
-            (
-                &levels.token_expiry,
-                token.map_or(0.0, |t| seconds(t.expires)),
-            ),
-            (
-                &levels.token_issued,
-                token.map_or(0.0, |t| seconds(t.issued)),
-            ),
-            (
-                &levels.token_generation,
-                token.map_or(0.0, |t| count(t.generation)),
-            ),
-            (
-                &levels.token_next_request,
-                seconds(client.next.at.unwrap_or(report.at)),
-            ),
-            (
-                &levels.token_failures,
-                client.failure.as_ref().map_or(0.0, |f| f.in_a_row.into()),
-            ),
-            (&levels.token_pool_available, client.pool.available),
-            (&levels.token_pool_capacity, client.pool.capacity.into()),
-        ] {
-            family.with_label_values(&[&client.name]).set(value);
-        }
+        let (name, token) = (&[&client.name], client.token.as_ref());
+        let (expiry, issued) = (token.map(|t| t.expires), token.map(|t| t.issued));
+        let generation = token.map_or(0, |token| token.generation);
+        let failures = client.failure.as_ref().map_or(0, |last| last.in_a_row);
+        let next = client.next.at.unwrap_or(report.at);
+        set(&levels.token_usable, name, f64::from(client.is_usable()));
+        set(&levels.token_expiry, name, expiry.map_or(0.0, seconds));
+        set(&levels.token_issued, name, issued.map_or(0.0, seconds));
+        set(&levels.token_generation, name, count(generation));
+        set(&levels.token_next_request, name, seconds(next));
+        set(&levels.token_failures, name, failures.into());
+        set(&levels.token_pool_available, name, client.pool.available);
+        let capacity = client.pool.capacity.into();
+        set(&levels.token_pool_capacity, name, capacity);
         if let Some(store) = &client.store {
             *stores.entry(&store.kind).or_insert(true) &= store.problem.is_none();
         }
     }
     for (kind, is_up) in stores {
-        let up = levels.store_up.with_label_values(&[kind]);
-        up.set(f64::from(is_up));
+        set(&levels.store_up, &[kind], f64::from(is_up));
     }
     for app in &report.apps {
-        let label = &[&app.name];
-        let in_flight = levels.app_in_flight.with_label_values(label);
-        in_flight.set(count(app.in_flight));
+        let name = &[&app.name];
+        set(&levels.app_in_flight, name, count(app.in_flight));
         if let Some(most) = app.max_in_flight {
-            let max = levels.app_in_flight_max.with_label_values(label);
-            max.set(count(most));
+            set(&levels.app_in_flight_max, name, count(most));
         }
         if let Some(most) = app.max_rate {
-            levels.app_rate_max.with_label_values(label).set(most);
+            set(&levels.app_rate_max, name, most);
         }
     }
     for listener in &report.listeners {
-        let max = levels.connections_max.with_label_values(&[&listener.name]);
-        max.set(count(listener.max_connections as u64));
+        let most = count(listener.max_connections as u64);
+        set(&levels.connections_max, &[&listener.name], most);
     }
     for certificate in &report.certificates {
         let labels = &[&certificate.kind, &certificate.name];
-        let expiry = levels.certificate_expiry.with_label_values(labels);
-        expiry.set(seconds(certificate.expires));
+        let expires = seconds(certificate.expires);
+        set(&levels.certificate_expiry, labels, expires);
     }
 }
 

@@ -236,10 +236,8 @@ impl Formatter {
 
     /// Appends an address, whose characters need no escape.
     fn write_address(&self, address: &dyn Display, out: &mut Vec<u8>) {
-        match self.form {
-            Form::Json => write_infallibly(out, format_args!("\"{address}\"")),
-            Form::Plain | Form::Coloured => write_infallibly(out, format_args!("{address}")),
-        }
+        let quote = if self.form == Form::Json { "\"" } else { "" };
+        write_infallibly(out, format_args!("{quote}{address}{quote}"));
     }
 
     fn write_text(&self, text: &[u8], is_name: bool, out: &mut Vec<u8>) {

@@ -9,7 +9,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use super::families::Families;
 use super::held::Held;
 use super::label::Label;
-use super::metrics::lock;
+use super::lock;
 
 /// The outcome of a successful token request.
 const OK: &str = "ok";

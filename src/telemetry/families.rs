@@ -23,18 +23,13 @@ const TOKEN_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 const STORE_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 /// The dropped lines of this process's log. The log exists before any registry.
-static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+pub(super) static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::with_opts(options(
         "log_lines_dropped_total",
         "Lines of the log that were dropped because it could not be written fast enough.",
     ))
     .expect("a metric's name is well formed")
 });
-
-/// The counter of this process's dropped log lines, the same one each time.
-pub(super) fn log_lines_dropped() -> IntCounter {
-    LOG_LINES_DROPPED.clone()
-}
 
 /// Registers a new family and returns it. The names are constants, so an error is a bug in this
 /// file, which the first test to build the metrics finds.

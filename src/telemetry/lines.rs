@@ -26,7 +26,7 @@ const LINGER: Duration = Duration::from_millis(10);
 const PIPE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The capacity of the queue, in bytes.
-const ROOM: usize = 4 * 1024 * 1024;
+const ROOM: usize = 8 * 1024 * 1024;
 
 /// The part of it for requests, so that a busy proxy does not displace its own warnings.
 const ROOM_FOR_REQUESTS: usize = ROOM / 8 * 7;
@@ -35,7 +35,7 @@ const ROOM_FOR_REQUESTS: usize = ROOM / 8 * 7;
 const PIECE: usize = 64 * 1024;
 
 /// The capacity that a buffer keeps. Only a backlog makes it larger.
-const KEPT: usize = 256 * 1024;
+const KEPT: usize = 512 * 1024;
 
 /// How long the process waits for unwritten lines when it exits.
 const FAREWELL: Duration = Duration::from_secs(1);

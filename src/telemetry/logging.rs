@@ -21,10 +21,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use super::access::{self, Form};
-use super::families::log_lines_dropped;
+use super::families::LOG_LINES_DROPPED;
 use super::lines;
 pub use super::lines::Writing;
-use super::metrics::lock;
+use super::lock;
 use super::printable::is_printable;
 
 /// The target that follows the chosen level: this crate.
@@ -110,7 +110,7 @@ pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
             "log lines were lost: standard error was not read fast enough"
         );
     };
-    let (lines, writing) = lines::write_to(Stderr, form, log_lines_dropped(), report)
+    let (lines, writing) = lines::write_to(Stderr, form, LOG_LINES_DROPPED.clone(), report)
         .map_err(|error| Error::Thread(error.kind()))?;
     let (subscriber, filter) = subscriber(level, form, lines.clone());
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Started)?;

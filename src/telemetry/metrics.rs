@@ -2,14 +2,15 @@
 //! scrape.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use prometheus::{Registry, TextEncoder};
 
 use super::client::ClientMetrics;
-use super::families::{Families, Levels, log_lines_dropped};
+use super::families::{Families, LOG_LINES_DROPPED, Levels};
 use super::listener::ListenerMetrics;
+use super::lock;
 use super::open_metrics;
 use super::store::StoreMetrics;
 use super::traffic::{AppMetrics, Totals};
@@ -60,7 +61,7 @@ impl Metrics {
             registered.expect("a metric's name is used once");
         };
         // the log belongs to the process: every registry shows the same counter
-        register(Box::new(log_lines_dropped()));
+        register(Box::new(LOG_LINES_DROPPED.clone()));
         #[cfg(target_os = "linux")]
         register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
@@ -161,11 +162,6 @@ impl Metrics {
 }
 
 const UNLABELLED: [&str; 0] = [];
-
-/// Locks a mutex; a panic elsewhere leaves nothing inconsistent in it.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 #[cfg(test)]
 mod tests;

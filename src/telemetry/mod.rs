@@ -3,6 +3,8 @@
 //! Promises: counting a request takes no lock and formats nothing; labels stay few, never a path, a
 //! token or an address; logging never waits; at no log level does a library print what it sends.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub mod access;
 mod certificate;
 mod client;
@@ -32,3 +34,8 @@ pub use metrics::Metrics;
 pub use requests::Cut;
 pub use store::{Operation, StoreMetrics, StoreOutcome};
 pub use traffic::{AppMetrics, Durations, InFlight, Totals, Traffic, quantile};
+
+/// Locks a mutex; a panic elsewhere leaves nothing inconsistent in it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -9,7 +9,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::ended::Ended;
 use super::families::{CALL_BUCKETS, Families};
-use super::metrics::lock;
+use super::lock;
 use super::open_metrics;
 use super::requests::RequestCounts;
 

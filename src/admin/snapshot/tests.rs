@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::outgoing::dial::Kind;
 use crate::telemetry::InFlight;
 use crate::telemetry::ended::tests::ENDED;
+use crate::token::cache::Status;
 use std::sync::Arc;
 use std::time::Duration;
 
