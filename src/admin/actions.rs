@@ -71,11 +71,7 @@ pub(super) async fn renew(
             };
             let wait = refused.retry_after();
             let wait = wait.map(|wait| [(RETRY_AFTER, whole_seconds(wait).to_string())]);
-            let text = format!("{refused}\n");
-            match wait {
-                Some(headers) => (status, headers, text).into_response(),
-                None => (status, text).into_response(),
-            }
+            (status, wait, format!("{refused}\n")).into_response()
         }
     }
 }

@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::clock::timers;
 
-/// For how long a connection counts as just accepted: its request is on the way. The callers of
-/// this address are near.
+/// How long a connection counts as just accepted, because its request is in flight. Callers of this
+/// address are close, so that is short.
 pub(super) const NEW: Duration = Duration::from_millis(50);
 
 /// The open connections.

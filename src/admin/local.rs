@@ -58,7 +58,7 @@ impl<S: Sync> FromRequestParts<S> for Local {
             "/drain" => ": run collibra-auth-proxy drain beside the proxy, or send it SIGTERM",
             _ => " and no web page: call it beside the proxy, by an IP address or localhost",
         };
-        let text = format!("only a program of this machine may do this{instead}\n");
+        let text = format!("only a program on this machine may do this{instead}\n");
         Err((StatusCode::FORBIDDEN, text))
     }
 }

@@ -1,14 +1,15 @@
 //! The routes of the admin address, and the headers of every response.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{Query, State};
 use axum::http::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -32,7 +33,7 @@ const PATHS: &str = "\
 /api/status   the same, as JSON
 /api/history  the last 15 minutes and the last day of each client, as JSON
 /api/events   both as they change, as server-sent events
-/livez        whether the process turns
+/livez        whether the process responds
 /readyz       whether every client holds a usable token; /readyz?verbose says more
 /metrics      for Prometheus
 
@@ -61,7 +62,7 @@ pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
+        .route("/metrics", get(metrics))
         .route("/api/status", get(status))
         .route("/api/history", get(history))
         .route("/api/events", get(events::events))
@@ -82,7 +83,7 @@ pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
         .with_state(view)
 }
 
-/// The parts of the page that are the same for every caller.
+/// Routes the parts of the page that are the same for every caller.
 fn documents() -> Router<Arc<View>> {
     let documents = DOCUMENTS.iter();
     documents.fold(Router::new(), |router, (path, content_type, text)| {
@@ -95,18 +96,17 @@ async fn status_page(State(view): State<Arc<View>>) -> impl IntoResponse {
     Html(costly(move || page(&view.report())).await)
 }
 
-async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> impl IntoResponse {
+async fn readyz(
+    State(view): State<Arc<View>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> impl IntoResponse {
     let report = view.report();
     let status = if report.ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let verbose = query.is_some_and(|query| {
-        let names = |pair: &str| pair.split('=').next() == Some("verbose");
-        query.split('&').any(names)
-    });
-    let text = if verbose {
+    let text = if query.contains_key("verbose") {
         ready::verbose(&report)
     } else {
         ready::brief(&report)
@@ -114,7 +114,7 @@ async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> imp
     (status, text)
 }
 
-async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> impl IntoResponse {
     let format = metrics_format(&headers);
     let is_compressed = accepts_gzip(&headers);
     let made = costly(move || {
@@ -125,13 +125,12 @@ async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Resp
             text.into_bytes()
         }
     });
-    let mut response = ([(CONTENT_TYPE, format.content_type())], made.await).into_response();
-    let headers = response.headers_mut();
-    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
-    if is_compressed {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    response
+    let headers = [
+        (CONTENT_TYPE, format.content_type()),
+        (VARY, "accept, accept-encoding"),
+    ];
+    let coding = is_compressed.then_some([(CONTENT_ENCODING, "gzip")]);
+    (headers, coding, made.await)
 }
 
 /// Returns OpenMetrics if the scraper accepts it. Its preferences are ignored: Prometheus lists
@@ -189,13 +188,8 @@ async fn not_allowed(uri: Uri) -> impl IntoResponse {
     (StatusCode::METHOD_NOT_ALLOWED, text)
 }
 
-async fn with_headers(mut response: Response) -> Response {
-    for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
-    response
+async fn with_headers(response: Response) -> impl IntoResponse {
+    (HEADERS, response)
 }
 
 #[cfg(test)]
@@ -557,7 +551,7 @@ mod tests {
             ] {
                 let (head, text) = exchange_with(address, method, path, sign).await;
                 assert!(head.starts_with("http/1.1 403 "), "{path} {sign}: {head}");
-                assert!(text.starts_with("only a program of this machine"), "{text}");
+                assert!(text.starts_with("only a program on this machine"), "{text}");
             }
         }
         let (head, text) = exchange(address, "GET", "/api/config").await;

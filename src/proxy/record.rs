@@ -1,7 +1,6 @@
-//! The record of a request that has ended: counted in the metrics, logged as one line, and its span
-//! closed. Never a query, a body, or a header value but the caller's address as trusted proxies
-//! tell it and, if that is wanted, its user agent. The line is formatted and written on a thread of
-//! its own.
+//! Records a request that has ended: counts it, logs it and ends its span. Records no query, no body
+//! and no header value, except the caller's address as reported by trusted proxies and, if
+//! configured, its user agent. The log's thread formats and writes the line.
 
 use http::header::USER_AGENT;
 

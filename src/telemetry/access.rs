@@ -8,10 +8,10 @@ use std::fmt::Display;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
+use tracing::level_filters::LevelFilter;
 
 use super::ended::Ended;
 use super::label::Label as _;
@@ -24,13 +24,11 @@ const LONGEST_USER_AGENT: usize = 256;
 /// The process's access log. Set when logging starts.
 static LOG: OnceLock<Lines> = OnceLock::new();
 
-static IS_ON: AtomicBool = AtomicBool::new(false);
-
 /// Returns whether the process writes an access log. It follows the log level, which may change at
 /// any time.
 #[must_use]
 pub fn is_on() -> bool {
-    IS_ON.load(Ordering::Relaxed)
+    LevelFilter::current() >= LevelFilter::INFO
 }
 
 /// Adds `request`, which ended `at`, to the process's access log, if there is one. Never waits: if
@@ -44,11 +42,6 @@ pub fn write(request: &Ended<'_>, at: SystemTime) {
 /// Makes `log` the process's access log; has no effect after the first call.
 pub(super) fn start(log: Lines) {
     let _ = LOG.set(log);
-}
-
-/// Sets whether requests are logged.
-pub(super) fn show(is_shown: bool) {
-    IS_ON.store(is_shown, Ordering::Relaxed);
 }
 
 /// An entry of the queue. Its text is stored separately, with the lengths given here.

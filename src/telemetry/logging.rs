@@ -117,7 +117,6 @@ pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     tracing_log::LogTracer::init_with_filter(of_libraries(level)).map_err(|_| Error::Started)?;
     std::panic::set_hook(Box::new(log_panic));
     access::start(lines);
-    access::show(level >= LevelFilter::INFO);
     *lock(&CHOSEN) = Some((level, filter));
     Ok(writing)
 }
@@ -150,7 +149,6 @@ pub fn set_level(name: &str) -> Result<String, Error> {
         .map_err(|_| Error::NotStarted)?;
     // a reload resets the level of `log` to the program's own
     log::set_max_level(of_libraries(to));
-    access::show(to >= LevelFilter::INFO);
     if *level < LevelFilter::INFO {
         announce();
     }

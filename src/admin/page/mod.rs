@@ -31,7 +31,7 @@ pub(super) fn page(report: &StatusReport) -> String {
     };
     let about = format!("version {}, up since {}", report.version, report.started);
     let figures = serde_json::to_string_pretty(report).expect("every key is a string");
-    // what came from elsewhere goes in last, so that nothing in it is taken for a place
+    // text from outside goes in last, so that no placeholder in it is replaced
     PAGE.replacen("{tone}", tone, 1)
         .replacen("{state}", state, 1)
         .replacen("{about}", &about, 1)
@@ -42,7 +42,7 @@ pub(super) fn page(report: &StatusReport) -> String {
         )
 }
 
-/// `text` as it stands in an element of HTML.
+/// Escapes `text` for an element of HTML.
 fn escape(text: &str) -> String {
     let text = text.replace('&', "&amp;");
     text.replace('<', "&lt;").replace('>', "&gt;")
