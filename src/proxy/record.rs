@@ -1,5 +1,5 @@
-//! Records a request that has ended: counts it, logs it and ends its span. Records no query, no body
-//! and no header value, except the caller's address as reported by trusted proxies and, if
+//! Records a request that has ended: counts it, logs it and ends its span. Records no query, no
+//! body and no header value, except the caller's address as reported by trusted proxies and, if
 //! configured, its user agent. The log's thread formats and writes the line.
 
 use http::header::USER_AGENT;
