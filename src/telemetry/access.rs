@@ -193,14 +193,12 @@ impl Formatter {
         text: &'t [u8],
         out: &mut Vec<u8>,
     ) -> &'t [u8] {
-        let (before, after): (&[u8], &[u8]) = match self.form {
-            Form::Json => (b",\"", b"\":"),
-            Form::Plain => (b" ", b"="),
-            Form::Coloured => (b" \x1b[3m", b"\x1b[0m\x1b[2m=\x1b[0m"),
-        };
-        out.extend_from_slice(before);
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(after);
+        let key = key.as_bytes();
+        match self.form {
+            Form::Json => extend(out, [b",\"", key, b"\":"]),
+            Form::Plain => extend(out, [b" ", key, b"="]),
+            Form::Coloured => extend(out, [b" \x1b[3m", key, b"\x1b[0m\x1b[2m=\x1b[0m"]),
+        }
         match value {
             Value::Text(length) | Value::Name(length) => {
                 let (value_text, rest) = text.split_at(*length);
@@ -213,14 +211,9 @@ impl Formatter {
                 write_infallibly(out, format_args!("\"{:032x}\"", u128::from_be_bytes(*id)))
             }
             Value::Number(number) => write_number(number, out),
+            // to the microsecond
             Value::Milliseconds(span) => {
-                // to the microsecond
-                let micros = (*span + Duration::from_nanos(500)).as_micros();
-                #[expect(
-                    clippy::cast_precision_loss,
-                    reason = "no request takes 2^53 microseconds"
-                )]
-                write_number(&(micros as f64 / 1e3), out);
+                write_number(&((span.as_secs_f64() * 1e6).round() / 1e3), out);
             }
             Value::True => out.extend_from_slice(b"true"),
         }
@@ -239,9 +232,7 @@ impl Formatter {
         if is_plain && is_text && is_name {
             out.extend_from_slice(text);
         } else if is_plain {
-            out.push(b'"');
-            out.extend_from_slice(text);
-            out.push(b'"');
+            extend(out, [b"\"", text, b"\""]);
         } else if is_text {
             // `Debug` also escapes unprintable characters
             write_infallibly(out, format_args!("{:?}", String::from_utf8_lossy(text)));
@@ -255,6 +246,14 @@ impl Formatter {
 /// Returns whether a byte needs no escape in a quoted string, in text and in JSON.
 fn is_plain(b: u8) -> bool {
     (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\'
+}
+
+/// Appends `parts`. Where it is inlined, those of constant length cost no call.
+#[inline]
+fn extend(out: &mut Vec<u8>, parts: [&[u8]; 3]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
 }
 
 fn write_infallibly(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {

@@ -163,20 +163,20 @@ impl Shared {
                 report(std::mem::take(&mut unreported));
             }
             let mut text = &*taken.text;
-            let mut entries = taken.entries.drain(..).peekable();
-            while let Some(entry) = entries.next() {
-                text = lines.write(&entry, text, &mut piece);
-                let is_full = piece.len() >= PIECE && piece.ends_with(b"\n");
-                if !is_full && entries.peek().is_some() {
-                    continue;
-                }
-                let unwritten = write(&mut out, &piece);
+            let mut write_piece = |piece: &mut Vec<u8>| {
+                let unwritten = write(&mut out, piece);
                 is_sound = unwritten == 0;
                 self.dropped.inc_by(unwritten);
                 unreported += unwritten;
                 piece.clear();
+            };
+            for entry in &taken.entries {
+                text = lines.write(entry, text, &mut piece);
+                if piece.len() >= PIECE && piece.ends_with(b"\n") {
+                    write_piece(&mut piece);
+                }
             }
-            drop(entries);
+            write_piece(&mut piece);
             piece.shrink_to(2 * PIECE);
             taken.clear();
             if is_sound && unreported > 0 {
