@@ -45,11 +45,7 @@ pub(super) async fn events(
         Some((nth, (ticks, nth + 1)))
     });
     let kinds = ticks.flat_map(|nth: u64| {
-        let count = if nth.is_multiple_of(STEP.as_secs()) {
-            2
-        } else {
-            1
-        };
+        let count = 1 + usize::from(nth.is_multiple_of(STEP.as_secs()));
         stream::iter(["status", "history"].into_iter().take(count))
     });
     let events = kinds.then(move |kind| {
