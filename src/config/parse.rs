@@ -249,7 +249,9 @@ fn refuse_loops(
         let (instance, api) = (&parsed.instance, &parsed.instance.proxy);
         let direct = ("url", &*instance.host, instance.port, INSTANCE);
         let direct = api.is_none().then_some(direct);
-        let api = api.as_ref().map(|p| ("proxy", &*p.target.host, p.target.port, PROXY));
+        let api = api
+            .as_ref()
+            .map(|p| ("proxy", &*p.target.host, p.target.port, PROXY));
         let token = parsed.token_proxy.as_ref();
         let token = token.map(|p| ("token_proxy", &*p.target.host, p.target.port, PROXY));
         for (key, host, port, [problem, remedy]) in direct.into_iter().chain(api).chain(token) {

@@ -28,10 +28,9 @@ impl MeteredStore {
     #[must_use]
     pub fn new(
         store: Arc<dyn TokenStore>,
-        metrics: StoreMetrics,
+        metrics: Arc<StoreMetrics>,
         clock: Arc<dyn Clock>,
     ) -> MeteredStore {
-        let metrics = Arc::new(metrics);
         let counts = Counts { metrics, clock };
         MeteredStore { store, counts }
     }
@@ -161,7 +160,7 @@ mod tests {
         let line = format!(
             "store_operations_total{{operation=\"{operation}\",outcome=\"{outcome}\",store=\"kind\"}} 1\n"
         );
-        let text = metrics.render(Format::Text);
+        let text = metrics.render(Format::Text, |_| {});
         assert!(text.contains(&line), "{line}{text}");
     }
 
@@ -198,7 +197,7 @@ mod tests {
         assert!(tokio::time::timeout(minute, silent.read()).await.is_err());
         counted(&metrics, "read", "timeout");
         // all but the last took no time, and that took a minute
-        let text = metrics.render(Format::Text);
+        let text = metrics.render(Format::Text, |_| {});
         for line in ["count{store=\"kind\"} 6\n", "sum{store=\"kind\"} 60\n"] {
             let line = format!("store_operation_duration_seconds_{line}");
             assert!(text.contains(&line), "{line}{text}");
