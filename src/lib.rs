@@ -8,7 +8,7 @@
 //! 6  cli            one file per command: arguments -> a call -> an exit status
 //! 5  server         the composition root: a Config -> a running server, and its replacement
 //! 4  config         a file or flags -> each module's own Config; collects every fault
-//! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
+//! 3  proxy          the data path, on pingora's sessions: accept, http1, http2, exchange
 //!                   (one request, top to bottom), examine, inject, replay, respond
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
@@ -33,11 +33,11 @@
 //! [`token::budget`] (does the pool allow it?) -> [`oauth`] -> [`store`] -> [`token::cache`] ->
 //! `proxy::inject`.
 //!
-//! **A request's**: [`socket`] -> [`proxy::listener`] -> `proxy::connection` or `proxy::http2` (its
-//! head) -> `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine`
-//! ([`proxy::target`], [`browser`], `proxy::identify`, [`proxy::policy`], [`proxy::limit`]), the
-//! token, [`upstream`], `proxy::inject`, (a 401: `proxy::replay`, and once more), the response,
-//! the access log, the metrics.
+//! **A request's**: [`socket`] -> `proxy::accept` -> `proxy::http1` or `proxy::http2` (its head) ->
+//! `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine` ([`proxy::target`],
+//! [`browser`], `proxy::identity`, [`proxy::policy`], [`proxy::limit`]), the token, [`upstream`],
+//! `proxy::inject`, (a 401: `proxy::replay`, and once more), the response, the access log, the
+//! metrics.
 //!
 //! **A change of the configuration**: [`config::watch`] (a file changed) -> the configuration is
 //! read as at the start -> [`config::reload`] (what is different?) -> [`server`] builds new parts

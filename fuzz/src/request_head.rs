@@ -24,7 +24,7 @@ pub fn check(input: &[u8]) {
             assert!(places.any(|place| place.eq_ignore_ascii_case(host)));
             assert_plain(path);
         }
-        Err(why) => assert!(!why.explain().is_empty()),
+        Err(why) => assert!(!why.to_string().is_empty()),
     }
 }
 

@@ -5,26 +5,25 @@ use std::sync::Arc;
 
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
+use super::client::Client;
 use super::config;
-use super::limit::{Admitted, Exceeded, Limiter};
-use super::listener_state::Client;
-use super::policy::pattern::Pattern;
-use crate::clock::Instant;
+use super::limit::Limiter;
 use crate::local_token;
 use crate::telemetry::AppMetrics;
 
 /// An app.
 #[derive(Debug)]
 pub struct App {
-    config: Arc<config::App>,
+    pub(super) config: Arc<config::App>,
     /// Its own client, if it has one.
-    client: Option<Arc<Client>>,
+    pub(super) client: Option<Arc<Client>>,
     /// The key that signs its local tokens, if it has a key.
-    signing: Option<local_token::Key>,
-    limiter: Arc<Limiter>,
-    /// Of the local tokens that it is given.
-    tokens: Arc<Limiter>,
-    metrics: Arc<AppMetrics>,
+    pub(super) signing: Option<local_token::Key>,
+    /// Limits its requests.
+    pub(super) limiter: Arc<Limiter>,
+    /// Limits its local tokens.
+    pub(super) tokens: Arc<Limiter>,
+    pub(super) metrics: Arc<AppMetrics>,
 }
 
 /// How many local tokens an app is given in a second.
@@ -75,32 +74,6 @@ impl App {
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.config.name
-    }
-
-    pub(super) fn client(&self) -> Option<&Arc<Client>> {
-        self.client.as_ref()
-    }
-
-    pub(super) fn signing(&self) -> Option<&local_token::Key> {
-        self.signing.as_ref()
-    }
-
-    pub(super) fn allow(&self) -> Option<&[Pattern]> {
-        self.config.allow.as_deref()
-    }
-
-    pub(super) fn metrics(&self) -> &AppMetrics {
-        &self.metrics
-    }
-
-    /// Lets it have a local token at `now`, or says which limit it meets.
-    pub(super) fn admit_token(&self, now: Instant) -> Result<Admitted, Exceeded> {
-        self.tokens.admit(now)
-    }
-
-    /// Admits a request at `now`, or returns the limit that it exceeds.
-    pub(super) fn admit(&self, now: Instant) -> Result<Admitted, Exceeded> {
-        self.limiter.admit(now)
     }
 }
 

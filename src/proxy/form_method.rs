@@ -41,10 +41,6 @@ enum Line {
     Value,
 }
 
-/// The body has a value in place of a method that is not a method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoMethod;
-
 impl FormMethod {
     /// For the body of a request by `method` with these `headers`, if servers look for a method in
     /// it.
@@ -73,24 +69,21 @@ impl FormMethod {
         Some(FormMethod { kind, open })
     }
 
-    /// Looks at the next `part` of the body. Gives the methods that it names, as far as they are
-    /// complete by now.
-    ///
-    /// # Errors
-    /// [`NoMethod`] if what it names is no method.
-    pub(super) fn came(&mut self, part: &[u8], is_last: bool) -> Result<Vec<Method>, NoMethod> {
+    /// Looks at the next `part` of the body. Returns the methods that it names, as far as they are
+    /// complete by now; `None` if one of them is not a method.
+    pub(super) fn came(&mut self, part: &[u8], is_last: bool) -> Option<Vec<Method>> {
         let mut found = Vec::new();
         let mut rest = part;
         while let Some(end) = self.separator(rest) {
             self.keep(&rest[..end]);
             rest = &rest[end + 1..];
-            found.extend(self.close()?);
+            self.close(&mut found)?;
         }
         self.keep(rest);
         if is_last {
-            found.extend(self.close()?);
+            self.close(&mut found)?;
         }
-        Ok(found)
+        Some(found)
     }
 
     fn separator(&self, bytes: &[u8]) -> Option<usize> {
@@ -105,8 +98,9 @@ impl FormMethod {
         self.open.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// A pair or line is complete.
-    fn close(&mut self) -> Result<Option<Method>, NoMethod> {
+    /// Ends a pair or line, and adds the method that it names to `found`; `None` if that is not a
+    /// method.
+    fn close(&mut self, found: &mut Vec<Method>) -> Option<()> {
         let closed = std::mem::take(&mut self.open);
         let value = match &mut self.kind {
             Kind::UrlEncoded => {
@@ -119,8 +113,10 @@ impl FormMethod {
         // as large as it was, to be filled again
         self.open = closed;
         self.open.clear();
-        let method = value.map(|value| read_method(value.as_bytes()).ok_or(NoMethod));
-        method.transpose()
+        if let Some(value) = value {
+            found.push(read_method(value.as_bytes())?);
+        }
+        Some(())
     }
 }
 
@@ -177,19 +173,19 @@ mod tests {
     }
 
     /// What is found in `body`, whether it comes whole or byte by byte.
-    fn found(content_type: &'static str, body: &str) -> Result<Vec<Method>, NoMethod> {
+    fn found(content_type: &'static str, body: &str) -> Option<Vec<Method>> {
         let whole = form(content_type).came(body.as_bytes(), true);
         let mut form = form(content_type);
         let bytes = body.bytes().enumerate();
-        let by_byte: Result<Vec<_>, _> = bytes
+        let by_byte: Option<Vec<_>> = bytes
             .map(|(nth, byte)| form.came(&[byte], nth + 1 == body.len()))
             .collect();
         assert_eq!(whole, by_byte.map(|found| found.concat()), "{body}");
         whole
     }
 
-    fn delete() -> Result<Vec<Method>, NoMethod> {
-        Ok(vec![Method::DELETE])
+    fn delete() -> Option<Vec<Method>> {
+        Some(vec![Method::DELETE])
     }
 
     const URL_ENCODED: &str = "application/x-www-form-urlencoded";
@@ -209,7 +205,7 @@ mod tests {
             assert_eq!(found(URL_ENCODED, body), delete(), "{body}");
         }
         let two = found(URL_ENCODED, "_method=DELETE&_method=GET");
-        assert_eq!(two, Ok(vec![Method::DELETE, Method::GET]));
+        assert_eq!(two, Some(vec![Method::DELETE, Method::GET]));
         for body in [
             "",
             "a=_method",
@@ -217,11 +213,11 @@ mod tests {
             "_methods=DELETE",
             "{\"_method\":1}",
         ] {
-            assert_eq!(found(URL_ENCODED, body), Ok(Vec::new()), "{body}");
+            assert_eq!(found(URL_ENCODED, body), Some(Vec::new()), "{body}");
         }
-        assert_eq!(found(URL_ENCODED, "_method=a b"), Err(NoMethod));
+        assert_eq!(found(URL_ENCODED, "_method=a b"), None);
         let long = format!("x={}&_method=PUT", "x".repeat(100_000));
-        assert_eq!(found(URL_ENCODED, &long), Ok(vec![Method::PUT]));
+        assert_eq!(found(URL_ENCODED, &long), Some(vec![Method::PUT]));
     }
 
     #[test]
@@ -252,7 +248,7 @@ mod tests {
             ),
             "--b\r\nContent-Disposition: form-data; name=\"_method\"\r\n\r\n--b--\r\n".to_owned(),
         ] {
-            assert_eq!(found(MULTIPART, &body), Ok(Vec::new()), "{body}");
+            assert_eq!(found(MULTIPART, &body), Some(Vec::new()), "{body}");
         }
     }
 

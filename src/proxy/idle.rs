@@ -12,27 +12,18 @@ use crate::clock::{Clock, Instant};
 
 /// The connections of a listener.
 #[derive(Debug)]
-pub(super) struct Idle(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    open: Mutex<Open>,
+pub(super) struct Idle {
+    /// The open ones, by the address of their state.
+    open: Mutex<HashMap<usize, Arc<State>>>,
     /// No connection may be idle any more.
     is_closed: AtomicBool,
     clock: Arc<dyn Clock>,
 }
 
-#[derive(Debug, Default)]
-struct Open {
-    next: u64,
-    connections: HashMap<u64, Arc<State>>,
-}
-
 /// An open connection; dropping it removes it from the list.
 #[derive(Debug)]
 pub(super) struct Registered {
-    shared: Arc<Shared>,
-    number: u64,
+    list: Arc<Idle>,
     state: Arc<State>,
 }
 
@@ -53,36 +44,34 @@ const CLOSING: u64 = u64::MAX;
 
 impl Idle {
     /// Returns an empty list.
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Idle {
-        Idle(Arc::new(Shared {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Idle> {
+        Arc::new(Idle {
             open: Mutex::default(),
             is_closed: AtomicBool::new(false),
             clock,
-        }))
+        })
     }
 
     /// Adds an open connection.
-    pub(super) fn register(&self) -> Registered {
+    pub(super) fn register(self: &Arc<Self>) -> Registered {
         let state = Arc::new(State {
             since: AtomicU64::new(BUSY),
             is_new: AtomicBool::new(true),
             close: Notify::new(),
         });
-        let mut open = lock(&self.0.open);
-        let number = open.next;
-        open.next += 1;
-        open.connections.insert(number, Arc::clone(&state));
-        drop(open);
-        Registered {
-            shared: Arc::clone(&self.0),
-            number,
-            state,
-        }
+        self.open().insert(key(&state), Arc::clone(&state));
+        let list = Arc::clone(self);
+        Registered { list, state }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<usize, Arc<State>>> {
+        // a panic elsewhere leaves nothing inconsistent here
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the connections that were idle for `span`.
     pub(super) fn close_older_than(&self, span: Duration) {
-        let now = millis(self.0.clock.now());
+        let now = millis(self.clock.now());
         let span = u64::try_from(span.as_millis()).unwrap_or(CLOSING);
         self.close_where(|since, _| now.saturating_sub(since) >= span);
     }
@@ -90,28 +79,27 @@ impl Idle {
     /// Closes all idle connections, and those that become idle later.
     pub(super) fn close_all(&self) {
         // before checking each: one that becomes idle meanwhile sees it
-        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.is_closed.store(true, Ordering::SeqCst);
         self.close_where(|_, _| true);
     }
 
     /// As [`Idle::close_all`], except for those whose first request has not come yet: it may be on
     /// its way.
     pub(super) fn close_used(&self) {
-        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.is_closed.store(true, Ordering::SeqCst);
         self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
     /// Closes the `most` connections that were idle for longest; returns their number. Spares those
     /// that were just opened: their first request may be on its way.
     pub(super) fn close_longest(&self, most: usize) -> usize {
-        let now = millis(self.0.clock.now());
+        let now = millis(self.clock.now());
         let is_due = |since: u64, state: &State| {
             let is_new = state.is_new.load(Ordering::Relaxed);
             !is_new || now.saturating_sub(since) >= NEW
         };
-        let open = lock(&self.0.open);
+        let open = self.open();
         let mut idle: Vec<(u64, &Arc<State>)> = open
-            .connections
             .values()
             .map(|state| (state.since.load(Ordering::SeqCst), state))
             .filter(|(since, _)| !matches!(*since, BUSY | CLOSING))
@@ -127,7 +115,7 @@ impl Idle {
     }
 
     fn close_where(&self, holds: impl Fn(u64, &State) -> bool) {
-        for state in lock(&self.0.open).connections.values() {
+        for state in self.open().values() {
             let since = state.since.load(Ordering::SeqCst);
             if !matches!(since, BUSY | CLOSING) && holds(since, state) {
                 state.tell(since);
@@ -169,7 +157,7 @@ impl Registered {
 
     /// Marks the connection as idle.
     pub(super) fn begins(&self) {
-        let now = millis(self.shared.clock.now());
+        let now = millis(self.list.clock.now());
         self.state.since.store(now, Ordering::SeqCst);
     }
 
@@ -181,7 +169,7 @@ impl Registered {
 
     /// Returns whether no connection may be idle any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.shared.is_closed.load(Ordering::SeqCst)
+        self.list.is_closed.load(Ordering::SeqCst)
     }
 
     /// Waits until the idle connection must close.
@@ -198,13 +186,12 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        lock(&self.shared.open).connections.remove(&self.number);
+        self.list.open().remove(&key(&self.state));
     }
 }
 
-fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
-    // a panic elsewhere leaves nothing inconsistent here
-    open.lock().unwrap_or_else(PoisonError::into_inner)
+fn key(state: &Arc<State>) -> usize {
+    Arc::as_ptr(state).addr()
 }
 
 fn millis(at: Instant) -> u64 {
@@ -219,12 +206,12 @@ mod tests {
     use std::future::pending;
     use tokio::time::{advance, timeout};
 
-    fn idle() -> Idle {
+    fn idle() -> Arc<Idle> {
         Idle::new(Arc::new(TokioClock::start()))
     }
 
     /// A connection that has had a request.
-    fn used(idle: &Idle) -> Registered {
+    fn used(idle: &Arc<Idle>) -> Registered {
         let connection = idle.register();
         connection.ends();
         connection

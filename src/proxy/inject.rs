@@ -45,6 +45,7 @@ pub(super) fn outgoing(
     to: Destination<'_>,
     authorization: &HeaderValue,
 ) -> Result<Box<RequestHeader>> {
+    let invalid = || Error::new(ErrorType::InvalidHTTPHeader);
     let mut request = Box::new(request.clone());
     let is_unwanted = |name: &str| is_unwanted(name) || (to.is_http2 && name == "expect");
     // first: `Connection` must not remove fields that are set below
@@ -53,15 +54,15 @@ pub(super) fn outgoing(
     }
     if to.is_http2 {
         if !request.raw_path_is_utf8() {
-            return Err(Error::new(ErrorType::InvalidHTTPHeader));
+            return Err(invalid());
         }
         let path = request.uri.path_and_query().cloned();
         let uri = Uri::builder()
             .scheme(Scheme::HTTPS)
             .authority(to.authority.clone())
-            .path_and_query(path.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?)
+            .path_and_query(path.ok_or_else(invalid)?)
             .build();
-        request.set_uri(uri.map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?);
+        request.set_uri(uri.map_err(|_| invalid())?);
         request.remove_header(&HOST);
         request.set_version(Version::HTTP_2);
     } else {
@@ -170,8 +171,8 @@ pub(crate) fn request_id(request: &RequestHeader) -> Option<HeaderValue> {
 /// How the app addressed the proxy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientView<'a> {
-    /// `http` or `https`.
-    pub(crate) scheme: &'static str,
+    /// Whether over TLS.
+    pub(crate) over_tls: bool,
     /// The value of `Host`.
     pub(crate) host: Option<&'a HeaderValue>,
     /// The prefix that was stripped from the path.
@@ -204,10 +205,11 @@ pub(crate) fn incoming(
 /// Converts a location on the instance to one on the proxy.
 fn turned_back(location: &str, instance: &Instance, way: ClientView<'_>) -> Option<String> {
     let ClientView {
-        scheme,
+        over_tls,
         host,
         prefix,
     } = way;
+    let scheme = if over_tls { "https" } else { "http" };
     if location.starts_with('/') && !location.starts_with("//") {
         return (!prefix.is_empty()).then(|| format!("{prefix}{location}"));
     }
@@ -357,7 +359,7 @@ mod tests {
         }
         let host = HeaderValue::from_static("localhost:8080");
         let way = ClientView {
-            scheme: "https",
+            over_tls: true,
             host: Some(&host),
             prefix: "",
         };
@@ -372,7 +374,7 @@ mod tests {
     fn a_location_gets_the_prefix_back_that_was_cut() {
         let host = HeaderValue::from_static("localhost");
         let way = ClientView {
-            scheme: "https",
+            over_tls: true,
             host: Some(&host),
             prefix: "/dev",
         };
@@ -427,7 +429,7 @@ mod tests {
     fn another_sites_location_is_left_alone() {
         let host = HeaderValue::from_static("localhost:8080");
         let way = ClientView {
-            scheme: "https",
+            over_tls: true,
             host: Some(&host),
             prefix: "",
         };

@@ -1,14 +1,18 @@
 //! The data path: handles a request between its listener and Collibra.
 //!
-//! A request's walk: [`listener`] accepts a connection, `transport` is TLS or not, `connection`
-//! (HTTP/1) or `http2` reads heads from it, and `exchange` serves each request from its head to its
-//! line in the log. It asks [`head`] and `examine` ([`target`], [`crate::browser`], `identify`,
+//! A request's walk: `accept` accepts a connection of a [`listener`], `transport` is TLS or not,
+//! `http1` or `http2` reads heads from it, and `exchange` serves each request from its head to its
+//! line in the log. It asks [`head`] and `examine` ([`target`], [`crate::browser`], `identity`,
 //! [`policy`], [`limit`]: may it go on, and as whom?), the client's token, [`crate::upstream`] (a
 //! connection), `inject` and `hop_by_hop` (what is sent), `replay` (once more after a 401?), and
 //! passes the response on. At a forward listener, `connect` comes first: it opens the tunnel
 //! that a caller requests, to an instance ([`forward`]) or, by `relay`, to another host. `caller`
 //! and [`crate::upstream::session`] are the two sides, whatever version of HTTP each speaks. The
 //! proxy's own responses come from `local` (local tokens) and [`respond`] (refusals).
+//!
+//! The files are layered; none imports one that imports it. From the top: `accept`, `connect`,
+//! `http1` and `http2`, `exchange`, the files that it asks. `connection` and `context` are passed
+//! down to them.
 //!
 //! Guarantees: nothing is sent to the instance without a usable token, and a token goes nowhere
 //! else. Bodies are streamed in both directions, never buffered. A response has no total deadline,
@@ -17,9 +21,11 @@
 //!
 //! Only this module and [`crate::upstream`] know pingora and h2.
 
+mod accept;
 mod answer;
 pub mod app;
 mod caller;
+pub mod client;
 pub mod config;
 mod connect;
 mod connection;
@@ -31,8 +37,9 @@ pub mod forward;
 mod forwarded;
 pub mod head;
 mod hop_by_hop;
+mod http1;
 mod http2;
-mod identify;
+mod identity;
 mod idle;
 mod inject;
 pub mod limit;
@@ -41,7 +48,7 @@ pub mod listener_state;
 mod local;
 mod min_rate;
 mod overhead;
-pub mod peer;
+mod peer;
 pub mod policy;
 mod record;
 mod relay;

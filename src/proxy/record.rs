@@ -1,7 +1,7 @@
 //! The record of a request that has ended: counted in the metrics, logged as one line, and its span
 //! closed. Never a query, a body, or a header value but the caller's address as trusted proxies
-//! tell it and, if that is wanted, its user agent. The line is formatted and written on a thread of
-//! its own.
+//! report it and, if it is configured, the user agent. The line is formatted and written on a
+//! thread of its own.
 
 use std::sync::Arc;
 
@@ -10,80 +10,71 @@ use http::header::USER_AGENT;
 use super::caller::Caller;
 use super::context::Context;
 use super::forwarded;
-use super::peer::Peer;
-use crate::clock::Clock;
 use crate::telemetry::access::{self, Record, RequestId};
-use crate::telemetry::{Cut, Ended, Label as _, Source};
+use crate::telemetry::{Ended, Label as _, Source};
+use crate::trace::EndedRequest;
 
-/// How a request ended.
-#[derive(Debug)]
-pub(super) struct Sent {
-    /// The status sent to the caller; 0 if none.
-    pub(super) status: u16,
-    /// Which side ended the exchange early.
-    pub(super) cut: Option<Cut>,
-    /// How much of the request's body was read.
-    pub(super) request_bytes: usize,
-    /// What went wrong.
-    pub(super) error: Option<String>,
-}
-
-/// Writes the record of the request of `caller`, which came from `peer` and ended now.
-pub(super) fn write(
-    caller: &Caller,
-    peer: &Peer,
-    context: &mut Context,
-    clock: &dyn Clock,
-    sent: Sent,
-) {
-    let took = clock.now().since(context.started);
+/// Writes the record of the request of `caller`, which ended now. `request_bytes` of its body were
+/// read.
+pub(super) fn write(caller: &Caller, context: &mut Context<'_>, request_bytes: usize) {
+    let took = context.clock().now().since(context.started);
+    let (span, error) = (context.span.take(), context.error.take());
     let ended = Ended {
         method: caller.method().into(),
-        status: sent.status,
-        cut: sent.cut,
+        status: context.status,
+        cut: context.cut,
         source: context.upstream.map_or(Source::Proxy, |_| Source::Instance),
         duration: took,
         upstream: context.upstream,
-        request_bytes: u64::try_from(sent.request_bytes).unwrap_or(u64::MAX),
+        request_bytes: u64::try_from(request_bytes).unwrap_or(u64::MAX),
         response_bytes: caller.body_bytes_sent(),
-        trace_id: context.trace_id(),
+        trace_id: span.as_ref().map(|span| span.trace_id()),
     };
     context.in_flight().count(&ended);
-    let trace_id = ended.trace_id;
-    context.end_span(caller.head(), clock, sent.status, sent.error.as_deref());
-    if !context.state.access_log || !access::is_on() {
+    let (state, request, app) = (&context.state, caller.head(), context.app());
+    let refused = context.refused.map(|reason| reason.label());
+    if let Some(span) = span {
+        span.end(&EndedRequest {
+            at: context.clock().wall(),
+            path: request.uri.path(),
+            status: context.status,
+            instance: &context.client.upstream.instance().host,
+            listener: &state.listener.name,
+            client: &context.client.name,
+            app: app.map(|app| &**app),
+            refused,
+            error: error.as_deref(),
+        });
+    }
+    if !state.access_log || !access::is_on() {
         return;
     }
-    let request = caller.head();
-    let state = &context.state;
+    let peer = context.connection.peer.address;
     let trusted = &state.listener.trusted_proxies;
-    let by_proxies = peer.address.filter(|_| !trusted.is_empty());
+    let by_proxies = peer.filter(|_| !trusted.is_empty());
     let user_agent = || request.headers.get(USER_AGENT).cloned();
     access::write(Record {
-        at: clock.wall(),
+        at: context.clock().wall(),
         listener: Arc::clone(&state.listener.name),
-        peer: peer.address,
+        peer,
         forwarded: by_proxies
             .and_then(|peer| forwarded::caller(&request.headers, peer.ip(), trusted)),
         client: Arc::clone(&context.client.name),
-        app: context.app().map(Arc::clone),
+        app: app.map(Arc::clone),
         claimed_app: context.claimed_app.clone(),
         request_id: context.id.clone().map(RequestId::Given),
-        trace_id,
+        trace_id: ended.trace_id,
         method: request.method.clone(),
         uri: request.uri.clone(),
         user_agent: state.log_user_agent.then(user_agent).flatten(),
-        status: sent.status,
+        status: context.status,
         bytes: ended.response_bytes,
         took,
         upstream: context.upstream,
         generation: context.generation,
         replayed: context.replayed,
-        refused: context
-            .refusal
-            .as_ref()
-            .map(|refusal| refusal.reason().label()),
-        cut: sent.cut,
-        error: sent.error,
+        refused,
+        cut: context.cut,
+        error,
     });
 }

@@ -1,7 +1,7 @@
 //! The byte stream of a caller's connection. Writes are combined into few packets, and a caller
 //! that does not read at the listener's `min_body_rate` is cut.
 //!
-//! Reads are not limited here: [`super::connection`] limits heads, [`super::exchange`] bodies.
+//! Reads are not limited here, but where heads and bodies are read.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
@@ -10,10 +10,12 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use pingora::protocols::l4::ext::get_tcp_info;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
 use super::min_rate::MinRate;
 use super::transport::Transport;
+use crate::socket::Accepted;
 use crate::upstream::io::{Received, pingora_io};
 
 /// The size of the write buffer, in bytes: a short response, head and body, is one packet. The
@@ -23,7 +25,7 @@ const WRITE_BUFFER: usize = 1460;
 
 /// The byte stream of a caller's connection.
 pub(super) struct CallerStream {
-    inner: BufWriter<Transport>,
+    inner: BufWriter<Box<dyn Transport>>,
     /// The rate at which the caller reads.
     min_rate: MinRate,
     /// The bytes that its system had acknowledged at the last check.
@@ -35,7 +37,7 @@ pub(super) struct CallerStream {
 
 impl CallerStream {
     /// Returns a stream over `transport` whose caller must read at `min_rate`.
-    pub(super) fn new(transport: Transport, min_rate: Option<NonZeroU32>) -> CallerStream {
+    pub(super) fn new(transport: Box<dyn Transport>, min_rate: Option<NonZeroU32>) -> CallerStream {
         CallerStream {
             inner: BufWriter::with_capacity(WRITE_BUFFER, transport),
             min_rate: MinRate::of(min_rate),
@@ -51,7 +53,7 @@ impl CallerStream {
     }
 
     /// The transport, without the bytes that were not flushed.
-    pub(super) fn into_transport(self) -> Transport {
+    pub(super) fn into_transport(self) -> Box<dyn Transport> {
         self.inner.into_inner()
     }
 
@@ -67,13 +69,19 @@ impl CallerStream {
             self.min_rate.resume();
             return polled;
         }
-        let transport = self.inner.get_ref();
-        let confirmed = || transport.confirmed().unwrap_or(self.written);
+        let socket = self.inner.get_ref().socket();
+        let confirmed = || match get_tcp_info(socket.as_raw_fd()) {
+            Ok(info) => info.tcpi_bytes_acked,
+            Err(_) => self.written,
+        };
         let mut before = *self.confirmed.get_or_insert_with(confirmed);
         while self.min_rate.wait(cx).is_ready() {
             let now = confirmed();
             if now == before {
-                transport.cut();
+                // discard unsent data: a caller that does not read it would not see the end either
+                if let Accepted::Tcp(stream) = socket {
+                    let _ = stream.set_zero_linger();
+                }
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
             self.min_rate.resume();
