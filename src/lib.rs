@@ -20,6 +20,7 @@
 //! 1  local_authority  certifies the instances' hosts to apps that call them through the proxy
 //!    local_token    the tokens of apps that request one here or log in
 //!    token          the engine: budget, schedule, cache, and the loop around them
+//!    policy         what may be forwarded: the readings of a head, patterns, limits
 //!    outgoing       the way to a server: DNS, addresses and their health, happy eyeballs, forward
 //!                   proxies, TLS; the HTTP client for requests of the program's own
 //! 0  atomic_file  backoff  browser  client_id  clock  descriptors  memory  process  random
@@ -34,8 +35,8 @@
 //! `proxy::inject`.
 //!
 //! **A request's**: [`socket`] -> `proxy::accept` -> `proxy::http1` or `proxy::http2` (its head) ->
-//! `proxy::exchange`, which asks in turn: [`proxy::head`], `proxy::examine` ([`proxy::target`],
-//! [`browser`], `proxy::identity`, [`proxy::policy`], [`proxy::limit`]), the token, [`upstream`],
+//! `proxy::exchange`, which asks in turn: `proxy::examine` ([`policy::head`], [`policy::target`],
+//! [`browser`], `proxy::identity`, [`policy::rules`], [`policy::limit`]), the token, [`upstream`],
 //! `proxy::inject`, (a 401: `proxy::replay`, and once more), the response, the access log, the
 //! metrics.
 //!
@@ -72,6 +73,7 @@ pub mod local_token;
 pub mod memory;
 pub mod oauth;
 pub mod outgoing;
+pub mod policy;
 pub mod process;
 pub mod proxy;
 pub mod random;

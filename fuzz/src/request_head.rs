@@ -1,6 +1,6 @@
 //! Fuzz target: the head of a caller's request.
 
-use collibra_auth_proxy::proxy::{head, target};
+use collibra_auth_proxy::policy::{head, target};
 
 /// Parses `input` as a head, and the text between its first two spaces as a target.
 ///

@@ -17,8 +17,8 @@ use super::value::ListenerMode;
 use super::watch::Files;
 use super::{app, authority, client, instance, listener, listener_address, store, trace};
 use crate::outgoing::tunnel::Proxy;
+use crate::policy::rules::Policy;
 use crate::proxy::config::{App, Listener};
-use crate::proxy::policy::Policy;
 use crate::socket::Address;
 
 /// Kubernetes' default time between SIGTERM and SIGKILL.

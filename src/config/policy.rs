@@ -5,8 +5,8 @@ use toml::de::DeValue;
 
 use super::context::LoadContext;
 use super::value::{Value, Wrong, items, named, texts, word};
-use crate::proxy::policy::Sessions;
-use crate::proxy::policy::pattern::Pattern;
+use crate::policy::pattern::Pattern;
+use crate::policy::rules::Sessions;
 
 impl Value for Vec<Pattern> {
     fn read(value: &DeValue<'_>) -> Result<Vec<Pattern>, Vec<Wrong>> {

@@ -7,8 +7,8 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::client::Client;
 use super::config;
-use super::limit::Limiter;
 use crate::local_token;
+use crate::policy::limit::Limiter;
 use crate::telemetry::AppMetrics;
 
 /// An app.
@@ -141,7 +141,7 @@ fn key_digest(key: &[u8]) -> KeyDigest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::limit::Limits;
+    use crate::policy::limit::Limits;
     use crate::telemetry::Metrics;
 
     fn app(name: &str, certificate: &str) -> App {

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
-use super::limit::Limits;
-use super::policy::pattern::Pattern;
 pub use super::tls::{Error as TlsError, Tls};
 use crate::browser;
+use crate::policy::limit::Limits;
+use crate::policy::pattern::Pattern;
 use crate::secret::Secret;
 use crate::socket::Address;
 

@@ -9,10 +9,10 @@ use pingora::http::RequestHeader;
 use super::client::Client;
 use super::connection::Connection;
 use super::identity::{Callers, Identity};
-use super::limit::Admitted;
 use super::listener_state::ListenerState;
 use super::respond::Reason;
 use crate::clock::{Clock, Instant};
+use crate::policy::limit::Admitted;
 use crate::telemetry::{AppMetrics, Cut, InFlight};
 use crate::trace::{RequestSpan, Tracer};
 

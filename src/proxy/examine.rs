@@ -12,11 +12,13 @@ use super::context::Context;
 use super::hop_by_hop;
 use super::listener_state::{ListenerState, Route};
 use super::local::Endpoint;
-use super::policy::{self, Denied, PathReadings};
 use super::respond::Refusal;
-use super::target::{self, Malformed};
 use crate::browser;
 use crate::outgoing::via;
+use crate::policy::method::methods;
+use crate::policy::reading::PathReadings;
+use crate::policy::rules::{self, Denied};
+use crate::policy::target::{self, Malformed};
 
 /// Examines a request. Its target becomes the one to forward: without the authority of an absolute
 /// target, and without a stripped prefix. Returns the endpoint that answers it, unless it is
@@ -43,7 +45,7 @@ pub(super) fn examine(
         None if state.routes.is_empty() => {}
         None => route(state, context, request)?,
     }
-    let methods = policy::methods(&request.method, &request.headers, request.uri.query());
+    let methods = methods(&request.method, &request.headers, request.uri.query());
     let methods = methods.ok_or(Refusal::Method)?;
     if methods.iter().any(target::is_forbidden) {
         return Err(Refusal::Method);
@@ -74,7 +76,7 @@ pub(super) fn examine(
         forward.check_client(&client, &context.client)?;
     }
     let token_path = &context.client.upstream.instance().token_path;
-    if paths.any(|path| policy::is_at_or_below(path, token_path)) {
+    if paths.any(|path| rules::is_at_or_below(path, token_path)) {
         return Err(Refusal::Denied(Denied::TokenEndpoint));
     }
     hop_by_hop::check(&request.headers)?;
@@ -113,7 +115,7 @@ fn check_policy(
     }
     if let Some(app) = context.identity.app()
         && let Some(allow) = &app.config.allow
-        && !policy::allows(allow, methods, paths)
+        && !rules::allows(allow, methods, paths)
     {
         let app = app.name().to_string();
         return Err(Refusal::Denied(Denied::NotAllowed { app }));

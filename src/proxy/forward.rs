@@ -15,8 +15,8 @@ use super::client::Client;
 use super::config::{Others, Tls};
 use super::peer::Peer;
 use super::respond::Refusal;
-use super::target::{self, Malformed};
 use crate::browser::{self, host_of_authority};
+use crate::policy::target::{self, Malformed};
 use crate::socket::Address;
 
 /// What a forward listener serves.

@@ -5,7 +5,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::target::Malformed;
+use crate::policy::target::Malformed;
 use crate::upstream::session::has_no_body;
 
 /// The most fields that `Connection` may name. No real program names more, and each costs a lookup.

@@ -16,10 +16,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::caller::Caller;
 use super::connection::Connection;
 use super::exchange::{self, After};
-use super::head;
 use super::respond::{self, Refusal};
 use super::stream::CallerStream;
 use crate::clock::timers;
+use crate::policy::head;
 use crate::telemetry::ListenerMetrics;
 
 /// The size of a read while waiting for a head, in bytes.

@@ -11,9 +11,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use super::idle::Idle;
-use super::limit::Limiter;
 use super::listener_state::ListenerState;
 use crate::clock::Clock;
+use crate::policy::limit::Limiter;
 
 /// How many local tokens all callers that are not apps may request per second.
 const STRANGERS_PER_SECOND: f64 = 100.0;

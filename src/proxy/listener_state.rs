@@ -7,8 +7,8 @@ use super::app::{App, Apps};
 use super::client::Client;
 use super::config::Listener;
 use super::forward::Forward;
-use super::policy::Policy;
 use crate::local_token::Revoked;
+use crate::policy::rules::Policy;
 use crate::telemetry::{AppMetrics, ListenerMetrics};
 use crate::trace::Tracer;
 

@@ -10,14 +10,15 @@ use super::answer::Answer;
 use super::caller::{Caller, CallerError};
 use super::context::Context;
 use super::identity::Identity;
-use super::limit::Exceeded;
-use super::policy::{PathReadings, Sessions, session_call};
 use super::respond::Refusal;
 use super::stop::Stop;
 use crate::local_token::request::{
     self, Credentials, TokenRequest, TokenRequestError, TokenResponse,
 };
 use crate::local_token::{Key, Subject, login};
+use crate::policy::limit::Exceeded;
+use crate::policy::reading::PathReadings;
+use crate::policy::rules::{Sessions, session_call};
 use crate::secret::Secret;
 
 /// The lifetime of a local token.

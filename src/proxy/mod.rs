@@ -2,8 +2,8 @@
 //!
 //! A request's walk: `accept` accepts a connection of a [`listener`], `transport` is TLS or not,
 //! `http1` or `http2` reads heads from it, and `exchange` serves each request from its head to its
-//! line in the log. It asks [`head`] and `examine` ([`target`], [`crate::browser`], `identity`,
-//! [`policy`], [`limit`]: may it go on, and as whom?), the client's token, [`crate::upstream`] (a
+//! line in the log. It asks `examine` ([`crate::policy`], [`crate::browser`], `identity`: may it go
+//! on, and as whom?), the client's token, [`crate::upstream`] (a
 //! connection), `inject` and `hop_by_hop` (what is sent), `replay` (once more after a 401?), and
 //! passes the response on. At a forward listener, `connect` comes first: it opens the tunnel
 //! that a caller requests, to an instance ([`forward`]) or, by `relay`, to another host. `caller`
@@ -32,24 +32,20 @@ mod connection;
 mod context;
 mod examine;
 mod exchange;
-mod form_method;
 pub mod forward;
 mod forwarded;
-pub mod head;
 mod hop_by_hop;
 mod http1;
 mod http2;
 mod identity;
 mod idle;
 mod inject;
-pub mod limit;
 pub mod listener;
 pub mod listener_state;
 mod local;
 mod min_rate;
 mod overhead;
 mod peer;
-pub mod policy;
 mod record;
 mod relay;
 pub mod replay;
@@ -57,7 +53,6 @@ mod request_body;
 pub mod respond;
 mod stop;
 mod stream;
-pub mod target;
 mod tls;
 mod transport;
 

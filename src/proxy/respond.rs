@@ -12,10 +12,10 @@ use http::header::{PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::answer::Answer;
-use super::limit::Exceeded;
-use super::policy::Denied;
-use super::target::Malformed;
 use crate::local_token::request::TokenRequestError;
+use crate::policy::limit::Exceeded;
+use crate::policy::rules::Denied;
+use crate::policy::target::Malformed;
 use crate::telemetry::{Label, labels};
 use crate::token::cache::NoToken;
 use crate::token::ports::Outcome;

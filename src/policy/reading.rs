@@ -6,14 +6,14 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::proxy::target::Malformed;
+use super::target::Malformed;
 
 /// The most `..` segments of a path. No real program needs more, and each adds a reading.
 const MOST_STEPS_BACK: usize = 16;
 
 /// The readings of a path. Nearly every path has one.
 #[derive(Debug)]
-pub(in crate::proxy) struct PathReadings<'a> {
+pub(crate) struct PathReadings<'a> {
     /// The reading of most servers.
     likely: Cow<'a, str>,
     /// The readings of others.
@@ -28,7 +28,7 @@ impl<'a> PathReadings<'a> {
     ///
     /// # Errors
     /// [`Malformed`] if it decodes to something that is not text, or has too many `..`.
-    pub(in crate::proxy) fn of(path: &'a str) -> Result<PathReadings<'a>, Malformed> {
+    pub(crate) fn of(path: &'a str) -> Result<PathReadings<'a>, Malformed> {
         if is_plain(path) {
             let likely = Cow::Borrowed(path);
             return Ok(PathReadings {
@@ -60,18 +60,18 @@ impl<'a> PathReadings<'a> {
     }
 
     /// The reading of most servers.
-    pub(in crate::proxy) fn likely(&self) -> &str {
+    pub(crate) fn likely(&self) -> &str {
         &self.likely
     }
 
     /// Returns whether `holds` for at least one reading.
-    pub(in crate::proxy) fn any(&self, holds: impl Fn(&str) -> bool) -> bool {
+    pub(crate) fn any(&self, holds: impl Fn(&str) -> bool) -> bool {
         let mut others = self.others.iter().chain(&self.folded);
         holds(&self.likely) || others.any(|other| holds(other))
     }
 
     /// Whether `holds` for every reading of a server that tells letters apart.
-    pub(in crate::proxy) fn all(&self, holds: impl Fn(&str) -> bool) -> bool {
+    pub(crate) fn all(&self, holds: impl Fn(&str) -> bool) -> bool {
         holds(&self.likely) && self.others.iter().all(|other| holds(other))
     }
 }

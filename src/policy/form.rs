@@ -7,14 +7,14 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
-use super::policy::{is_method_parameter, read_method};
+use super::method::{is_method_parameter, read_method};
 
 /// The longest pair or line that is looked at, in bytes. In a longer one no server finds a method.
 const LONGEST: usize = 512;
 
 /// What has been seen of a form.
 #[derive(Debug)]
-pub(super) struct FormMethod {
+pub(crate) struct FormMethod {
     kind: Kind,
     /// The pair or line that is not complete yet, up to [`LONGEST`] bytes.
     open: Vec<u8>,
@@ -44,7 +44,7 @@ enum Line {
 impl FormMethod {
     /// For the body of a request by `method` with these `headers`, if servers look for a method in
     /// it.
-    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Option<FormMethod> {
+    pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Option<FormMethod> {
         if *method != Method::POST {
             return None;
         }
@@ -71,7 +71,7 @@ impl FormMethod {
 
     /// Looks at the next `part` of the body. Returns the methods that it names, as far as they are
     /// complete by now; `None` if one of them is not a method.
-    pub(super) fn came(&mut self, part: &[u8], is_last: bool) -> Option<Vec<Method>> {
+    pub(crate) fn came(&mut self, part: &[u8], is_last: bool) -> Option<Vec<Method>> {
         let mut found = Vec::new();
         let mut rest = part;
         while let Some(end) = self.separator(rest) {
