@@ -87,16 +87,14 @@ impl Apps {
             let key = app.config.key.as_ref()?;
             Some((key_digest(key.expose().as_bytes()), Arc::clone(app)))
         };
-        let mut by_certificate = HashMap::with_capacity(all.len());
-        for app in &all {
+        // of several with one name, the last that is inserted stays
+        let certified = all.iter().rev().map(|app| {
             let name = app.config.certificate.as_str();
-            by_certificate
-                .entry(name.into())
-                .or_insert_with(|| Arc::clone(app));
-        }
+            (name.into(), Arc::clone(app))
+        });
         Apps {
             by_key: all.iter().filter_map(keyed).collect(),
-            by_certificate,
+            by_certificate: certified.collect(),
             all,
         }
     }

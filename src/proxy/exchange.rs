@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use tokio::time::timeout_at;
@@ -20,7 +20,7 @@ use super::connection::Connection;
 use super::context::Context;
 use super::examine;
 use super::hop_by_hop;
-use super::inject::{self, ClientView, Destination, REQUEST_ID};
+use super::inject::{self, Destination};
 use super::request_body::{Body, BodyState};
 use super::respond::{self, Refusal};
 use super::stop::Stop;
@@ -403,20 +403,10 @@ impl Exchange<'_> {
     fn response_head(&mut self, instance: &InstanceSession) -> Result<Box<ResponseHeader>, Stop> {
         let mut head = Box::new(received(instance)?.clone());
         let (context, request) = (&mut self.context, self.caller.head());
-        hop_by_hop::clean_response(&mut head, request).map_err(internal)?;
-        if let Some(id) = &context.id
-            && !head.headers.contains_key(REQUEST_ID)
-        {
-            head.insert_header(REQUEST_ID, id.clone())
-                .map_err(internal)?;
-        }
-        let view = ClientView {
-            over_tls: context.connection.peer.tls,
-            host: request.headers.get(HOST),
-            prefix: context.stripped.as_deref().unwrap_or_default(),
-        };
-        let instance = context.client.upstream.instance();
-        inject::incoming(&mut head, instance, view).map_err(internal)?;
+        let prefix = context.stripped.as_deref().unwrap_or_default();
+        let (id, instance) = (context.id.as_ref(), context.client.upstream.instance());
+        let over_tls = context.connection.peer.tls;
+        inject::incoming(&mut head, request, id, instance, over_tls, prefix).map_err(internal)?;
         let now = context.clock().now();
         context.upstream = context.sent.map(|sent| now.since(sent));
         Ok(head)

@@ -41,18 +41,14 @@ pub struct Served {
     pub tls: Option<Tls>,
 }
 
-impl Served {
-    /// Whether it is the server at `host` (brackets around an IPv6 address) and `port`.
-    fn is_at(&self, host: &str, port: u16) -> bool {
-        let instance = self.client.upstream.instance();
-        instance.port == port && instance.host == host.trim_matches(['[', ']'])
-    }
-}
-
 impl Forward {
-    /// The instance at `host` and `port`, if there is one.
+    /// The instance at `host` (brackets around an IPv6 address) and `port`, if there is one.
     pub(super) fn served(&self, host: &str, port: u16) -> Option<&Served> {
-        self.served.iter().find(|served| served.is_at(host, port))
+        let host = host.trim_matches(['[', ']']);
+        self.served.iter().find(|served| {
+            let instance = served.client.upstream.instance();
+            instance.port == port && instance.host == host
+        })
     }
 
     /// The refusal of a call that this listener does not serve, with the reason `why`.

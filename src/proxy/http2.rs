@@ -208,10 +208,9 @@ fn to_origin_form(request: &mut RequestHeader) -> Option<()> {
         return None;
     }
     let mut hosts = request.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+    let (host, None) = (hosts.next(), hosts.next()) else {
         return None;
-    }
+    };
     let Some(authority) = request.uri.authority() else {
         return host.map(drop);
     };

@@ -99,10 +99,7 @@ impl Idle {
             !is_new || now.saturating_sub(since) >= NEW
         };
         let open = self.open();
-        let mut idle: Vec<(u64, &Arc<State>)> = open
-            .values()
-            .map(|state| (state.since.load(Ordering::SeqCst), state))
-            .filter(|(since, _)| !matches!(*since, BUSY | CLOSING))
+        let mut idle: Vec<(u64, &Arc<State>)> = idle(&open)
             .filter(|(since, state)| is_due(*since, state))
             .collect();
         let most = most.min(idle.len());
@@ -115,13 +112,20 @@ impl Idle {
     }
 
     fn close_where(&self, holds: impl Fn(u64, &State) -> bool) {
-        for state in self.open().values() {
-            let since = state.since.load(Ordering::SeqCst);
-            if !matches!(since, BUSY | CLOSING) && holds(since, state) {
+        for (since, state) in idle(&self.open()) {
+            if holds(since, state) {
                 state.tell(since);
             }
         }
     }
+}
+
+/// The idle connections, each with the time since which it is idle.
+fn idle(open: &HashMap<usize, Arc<State>>) -> impl Iterator<Item = (u64, &Arc<State>)> {
+    let since = open
+        .values()
+        .map(|state| (state.since.load(Ordering::SeqCst), state));
+    since.filter(|(since, _)| !matches!(*since, BUSY | CLOSING))
 }
 
 impl State {
@@ -206,7 +210,7 @@ mod tests {
     use std::future::pending;
     use tokio::time::{advance, timeout};
 
-    fn idle() -> Arc<Idle> {
+    fn list() -> Arc<Idle> {
         Idle::new(Arc::new(TokioClock::start()))
     }
 
@@ -224,7 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_makes_room_and_a_busy_one_does_not() {
-        let idle = idle();
+        let idle = list();
         let connections: Vec<_> = (0..3).map(|_| used(&idle)).collect();
         assert_eq!(idle.close_longest(1), 0, "all are busy");
         for connection in [&connections[1], &connections[0]] {
@@ -241,7 +245,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_is_not_closed_to_make_room() {
-        let idle = idle();
+        let idle = list();
         let (new, used) = (idle.register(), used(&idle));
         new.begins();
         advance(Duration::from_millis(125)).await;
@@ -255,7 +259,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_was_idle_for_too_long_is_closed() {
-        let idle = idle();
+        let idle = list();
         let (old, new, gone) = (idle.register(), idle.register(), idle.register());
         old.begins();
         gone.begins();
@@ -271,7 +275,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_first_request_may_be_on_its_way() {
-        let idle = idle();
+        let idle = list();
         let (used, new) = (idle.register(), idle.register());
         used.begins();
         used.ends();
@@ -285,7 +289,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_came_in_time_is_served_and_the_next_pause_is_another() {
-        let idle = idle();
+        let idle = list();
         let connection = used(&idle);
         connection.begins();
         assert_eq!(idle.close_longest(1), 1);

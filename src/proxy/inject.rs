@@ -170,25 +170,40 @@ pub(crate) fn request_id(request: &RequestHeader) -> Option<HeaderValue> {
 
 /// How the app addressed the proxy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientView<'a> {
+struct ClientView<'a> {
     /// Whether over TLS.
-    pub(crate) over_tls: bool,
+    over_tls: bool,
     /// The value of `Host`.
-    pub(crate) host: Option<&'a HeaderValue>,
+    host: Option<&'a HeaderValue>,
     /// The prefix that was stripped from the path.
-    pub(crate) prefix: &'a str,
+    prefix: &'a str,
 }
 
-/// Rewrites the headers of a response: removes cookies of the shared session and HSTS, and turns
-/// redirects within the instance back to the address in `way`.
+/// Rewrites the headers of a response: removes hop-by-hop fields, cookies of the shared session and
+/// HSTS, turns redirects within the instance back to the address of the `request` (with `prefix`,
+/// which was stripped from its path), and adds its id, unless the instance set one.
 ///
 /// # Errors
 /// If a header cannot be set.
 pub(crate) fn incoming(
     response: &mut ResponseHeader,
+    request: &RequestHeader,
+    id: Option<&HeaderValue>,
     instance: &Instance,
-    way: ClientView<'_>,
+    over_tls: bool,
+    prefix: &str,
 ) -> Result<()> {
+    hop_by_hop::clean_response(response, request)?;
+    if let Some(id) = id
+        && !response.headers.contains_key(REQUEST_ID)
+    {
+        response.insert_header(REQUEST_ID, id.clone())?;
+    }
+    let way = ClientView {
+        over_tls,
+        host: request.headers.get(HOST),
+        prefix,
+    };
     response.remove_header(&SET_COOKIE);
     response.remove_header(&STRICT_TRANSPORT_SECURITY);
     let turned = response
@@ -357,13 +372,11 @@ mod tests {
         ] {
             response.append_header(name, value).unwrap();
         }
-        let host = HeaderValue::from_static("localhost:8080");
-        let way = ClientView {
-            over_tls: true,
-            host: Some(&host),
-            prefix: "",
-        };
-        incoming(&mut response, &instance(), way).unwrap();
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.insert_header(HOST, "localhost:8080").unwrap();
+        let id = HeaderValue::from_static("1a2b");
+        incoming(&mut response, &request, Some(&id), &instance(), true, "").unwrap();
+        assert_eq!(response.headers[REQUEST_ID], "1a2b");
         assert!(!response.headers.contains_key("set-cookie"));
         assert!(!response.headers.contains_key("strict-transport-security"));
         assert_eq!(response.headers["location"], "https://localhost:8080/x?y#z");

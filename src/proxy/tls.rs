@@ -33,7 +33,7 @@ pub struct Tls {
     /// The certificate and its chain, or the local authority's, if there is one.
     chain: Option<CaFile>,
     /// The SHA-256 of the key, or of the hosts that the local authority certifies.
-    key_digest: [u8; 32],
+    key_digest: Vec<u8>,
     client_ca: Option<CaFile>,
     expires: Option<SystemTime>,
 }
@@ -112,10 +112,7 @@ impl Tls {
             config: Arc::new(config),
             expires: Some(expiry(&chain)?),
             chain: Some(chain),
-            key_digest: key_digest
-                .as_ref()
-                .try_into()
-                .map_err(|_| Error::Mismatch)?,
+            key_digest: key_digest.as_ref().to_vec(),
             client_ca,
         })
     }
@@ -135,7 +132,7 @@ impl Tls {
         Ok(Tls {
             config: resolved(Arc::new(certificates))?,
             chain: Some(authority.file().clone()),
-            key_digest: named.as_ref().try_into().map_err(|_| Error::Mismatch)?,
+            key_digest: named.as_ref().to_vec(),
             client_ca: None,
             expires: Some(authority.expires()),
         })
@@ -149,7 +146,7 @@ impl Tls {
         Ok(Tls {
             config: resolved(Arc::new(ResolvesServerCertUsingSni::new()))?,
             chain: None,
-            key_digest: [0; 32],
+            key_digest: Vec::new(),
             client_ca: None,
             expires: None,
         })
