@@ -13,6 +13,7 @@
 //!    admin          health, metrics, status page
 //! 2  oauth          the token endpoint's client: request, response, error
 //!    registration   Collibra's client registration and management
+//!    downstream     a caller's connection: TLS, its other end, idleness, the minimum rate
 //!    upstream       an instance, the connections to it, and how calls of its API did
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a
 //!                   feature, which is on by default); sealed
@@ -68,6 +69,7 @@ pub mod client_id;
 pub mod clock;
 pub mod config;
 pub mod descriptors;
+pub mod downstream;
 pub mod local_authority;
 pub mod local_token;
 pub mod memory;

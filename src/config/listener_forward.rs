@@ -14,8 +14,9 @@ use super::settings::Client;
 use super::value::{Value, Wrong, named, word};
 use super::{authority, instance, tables};
 use crate::clock::SystemClock;
+use crate::downstream::tls::Tls;
 use crate::local_authority::Authority;
-use crate::proxy::config::{Forward, Others, Tls};
+use crate::proxy::config::{Forward, Others};
 
 /// What a listener may refer to.
 #[derive(Clone, Copy, Debug)]

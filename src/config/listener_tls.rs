@@ -8,8 +8,8 @@ use super::context::LoadContext;
 use super::location::{Field, Location, Spanned};
 use super::{credentials::ca_file, tables};
 use crate::clock::{Clock, SystemClock};
+use crate::downstream::tls::{Error as TlsError, Tls};
 use crate::local_authority::Authority;
-use crate::proxy::config::{Tls, TlsError};
 use crate::tls::{self, CaFile};
 
 /// A certificate that expires sooner than this causes a warning.

@@ -18,13 +18,13 @@ use tracing::warn;
 
 use super::connection::{Connection, KEEP_ALIVE, Limits};
 use super::listener::Listening;
-use super::peer::Peer;
-use super::stream::CallerStream;
-use super::tls::Tls;
-use super::transport::{Transport, shake_hands};
 use super::{connect, http1, http2};
 use crate::clock::Instant;
 use crate::descriptors::{Reserve, refill_for_calls};
+use crate::downstream::peer::Peer;
+use crate::downstream::stream::CallerStream;
+use crate::downstream::tls::Tls;
+use crate::downstream::transport::{Transport, shake_hands};
 use crate::socket::{Accepted, Socket};
 use crate::tls::H2;
 

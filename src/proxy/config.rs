@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
-pub use super::tls::{Error as TlsError, Tls};
 use crate::browser;
+pub use crate::downstream::tls::{Error as TlsError, Tls};
 use crate::policy::limit::Limits;
 use crate::policy::pattern::Pattern;
 use crate::secret::Secret;

@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::idle::Registered;
 use super::listener::Listening;
-use super::peer::Peer;
+use crate::downstream::idle::Registered;
+use crate::downstream::peer::Peer;
 
 /// The keep-alive time between two requests.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);

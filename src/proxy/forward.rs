@@ -12,10 +12,11 @@ use http::uri::Scheme;
 use pingora::http::RequestHeader;
 
 use super::client::Client;
-use super::config::{Others, Tls};
-use super::peer::Peer;
+use super::config::Others;
 use super::respond::Refusal;
 use crate::browser::{self, host_of_authority};
+use crate::downstream::peer::Peer;
+use crate::downstream::tls::Tls;
 use crate::policy::target::{self, Malformed};
 use crate::socket::Address;
 

@@ -4,6 +4,7 @@
 //! from its first byte on, and one size limit, and its bytes can be checked where pingora's parser
 //! is lenient.
 
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use super::caller::Caller;
 use super::connection::Connection;
 use super::exchange::{self, After};
 use super::respond::{self, Refusal};
-use super::stream::CallerStream;
 use crate::clock::timers;
+use crate::downstream::stream::CallerStream;
 use crate::policy::head;
 use crate::telemetry::ListenerMetrics;
+use crate::upstream::io::pingora_io;
 
 /// The size of a read while waiting for a head, in bytes.
 const READ_SIZE: usize = 4096;
@@ -39,6 +41,8 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// The length of a complete head in the buffer. Otherwise why it is refused, or `None` if the
 /// caller closed the connection or was idle for too long.
 pub(super) type Awaited = Result<usize, Option<Refusal>>;
+
+pingora_io!(CallerStream, |stream| stream.as_raw_fd());
 
 /// Serves the requests on `stream` until it ends. `read` was read from it already; `first` is the
 /// result of waiting for its first head, if that has happened.

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,9 +23,9 @@ use tracing::info;
 use super::caller::{Caller, Stream};
 use super::connection::{Connection, KEEP_ALIVE};
 use super::exchange;
-use super::min_rate::MinRate;
 use super::overhead::{Overhead, Progress};
-use super::stream::CallerStream;
+use crate::downstream::min_rate::MinRate;
+use crate::downstream::stream::CallerStream;
 
 /// The most concurrent requests.
 const STREAMS: u32 = 100;
@@ -98,7 +99,7 @@ pub(super) async fn serve(stream: CallerStream, connection: Connection) {
                 continue;
             }
             event = next(&mut streams, || {
-                overhead.is_flood(received.get(), &progress, listening.clock.now())
+                overhead.is_flood(received.load(Ordering::Relaxed), &progress, listening.clock.now())
             }) => event,
             () = registered.told_to_close(), if requests.is_empty() && !is_ending => Event::End,
             () = sleep(patience), if requests.is_empty() => Event::End,

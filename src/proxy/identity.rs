@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::app::App;
 use super::client::Client;
 use super::listener_state::ListenerState;
-use super::peer::Peer;
+use crate::downstream::peer::Peer;
 use crate::local_token::request::{Credentials, basic};
 use crate::local_token::{Subject, UnverifiedToken, login};
 
@@ -198,7 +198,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::peer::Tunnel;
+    use crate::downstream::peer::Tunnel;
 
     #[test]
     fn a_callers_credentials_are_those_of_its_tunnel() {

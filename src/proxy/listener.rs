@@ -10,9 +10,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-use super::idle::Idle;
 use super::listener_state::ListenerState;
 use crate::clock::Clock;
+use crate::downstream::idle::Idle;
 use crate::policy::limit::Limiter;
 
 /// How many local tokens all callers that are not apps may request per second.

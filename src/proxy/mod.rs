@@ -1,6 +1,6 @@
 //! The data path: handles a request between its listener and Collibra.
 //!
-//! A request's walk: `accept` accepts a connection of a [`listener`], `transport` is TLS or not,
+//! A request's walk: `accept` accepts a connection of a [`listener`] ([`crate::downstream`]),
 //! `http1` or `http2` reads heads from it, and `exchange` serves each request from its head to its
 //! line in the log. It asks `examine` ([`crate::policy`], [`crate::browser`], `identity`: may it go
 //! on, and as whom?), the client's token, [`crate::upstream`] (a
@@ -19,7 +19,7 @@
 //! and one that is truncated upstream is truncated downstream. A change of the configuration
 //! applies to the next request.
 //!
-//! Only this module and [`crate::upstream`] know pingora and h2.
+//! Only this module, [`crate::upstream`] and [`crate::downstream`] know pingora and h2.
 
 mod accept;
 mod answer;
@@ -38,22 +38,16 @@ mod hop_by_hop;
 mod http1;
 mod http2;
 mod identity;
-mod idle;
 mod inject;
 pub mod listener;
 pub mod listener_state;
 mod local;
-mod min_rate;
 mod overhead;
-mod peer;
 mod record;
 mod relay;
 pub mod replay;
 mod request_body;
 pub mod respond;
 mod stop;
-mod stream;
-mod tls;
-mod transport;
 
 pub use listener::Listening;

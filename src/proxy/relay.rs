@@ -20,10 +20,10 @@ use tokio_util::either::Either;
 use tracing::info;
 
 use super::listener::Listening;
-use super::peer::Tunnel;
 use super::respond::Refusal;
-use super::stream::CallerStream;
 use crate::clock::timers;
+use crate::downstream::peer::Tunnel;
+use crate::downstream::stream::CallerStream;
 use crate::outgoing::addresses::{Addresses, Target};
 use crate::outgoing::dial::{Dialer, Protocols, Route, Transport};
 use crate::socket::Address;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 
 use super::caller::Caller;
-use super::min_rate::MinRate;
+use crate::downstream::min_rate::MinRate;
 
 /// The largest body that is kept, in bytes.
 const LARGEST_KEPT: usize = 64 * 1024;

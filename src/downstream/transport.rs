@@ -14,13 +14,13 @@ use crate::socket::Accepted;
 const READ_BUFFER: usize = 16 * 1024;
 
 /// The byte stream below a connection.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     /// The socket.
     fn socket(&self) -> &Accepted;
 }
 
 /// TLS over another transport: a socket, or the tunnel that a CONNECT request opened.
-pub(super) type Secured = TlsStream<BufReader<Box<dyn Transport>>>;
+pub(crate) type Secured = TlsStream<BufReader<Box<dyn Transport>>>;
 
 impl Transport for Accepted {
     fn socket(&self) -> &Accepted {
@@ -38,7 +38,7 @@ impl Transport for Secured {
 ///
 /// # Errors
 /// If the handshake fails; [`ErrorKind::TimedOut`] after `patience`.
-pub(super) async fn shake_hands(
+pub(crate) async fn shake_hands(
     below: Box<dyn Transport>,
     mut read: &[u8],
     tls: TlsAcceptor,

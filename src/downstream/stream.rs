@@ -6,8 +6,10 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use pingora::protocols::l4::ext::get_tcp_info;
@@ -16,7 +18,6 @@ use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 use super::min_rate::MinRate;
 use super::transport::Transport;
 use crate::socket::Accepted;
-use crate::upstream::io::{Received, pingora_io};
 
 /// The size of the write buffer, in bytes: a short response, head and body, is one packet. The
 /// buffer is flushed at the end of a response and before every read, so nothing is delayed for
@@ -24,7 +25,7 @@ use crate::upstream::io::{Received, pingora_io};
 const WRITE_BUFFER: usize = 1460;
 
 /// The byte stream of a caller's connection.
-pub(super) struct CallerStream {
+pub(crate) struct CallerStream {
     inner: BufWriter<Box<dyn Transport>>,
     /// The rate at which the caller reads.
     min_rate: MinRate,
@@ -32,28 +33,28 @@ pub(super) struct CallerStream {
     confirmed: Option<u64>,
     /// The bytes that its socket accepted, for systems without this figure.
     written: u64,
-    received: Received,
+    received: Arc<AtomicU64>,
 }
 
 impl CallerStream {
     /// Returns a stream over `transport` whose caller must read at `min_rate`.
-    pub(super) fn new(transport: Box<dyn Transport>, min_rate: Option<NonZeroU32>) -> CallerStream {
+    pub(crate) fn new(transport: Box<dyn Transport>, min_rate: Option<NonZeroU32>) -> CallerStream {
         CallerStream {
             inner: BufWriter::with_capacity(WRITE_BUFFER, transport),
             min_rate: MinRate::of(min_rate),
             confirmed: None,
             written: 0,
-            received: Received::default(),
+            received: Arc::default(),
         }
     }
 
     /// The counter of received bytes.
-    pub(super) fn received(&self) -> Received {
-        self.received.clone()
+    pub(crate) fn received(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
     }
 
     /// The transport, without the bytes that were not flushed.
-    pub(super) fn into_transport(self) -> Box<dyn Transport> {
+    pub(crate) fn into_transport(self) -> Box<dyn Transport> {
         self.inner.into_inner()
     }
 
@@ -123,8 +124,10 @@ impl AsyncRead for CallerStream {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
-        if polled.is_ready() && buf.filled().len() > before {
-            this.received.add(buf, before);
+        let read = buf.filled().len() - before;
+        if polled.is_ready() && read > 0 {
+            let read = u64::try_from(read).unwrap_or(0);
+            this.received.fetch_add(read, Ordering::Relaxed);
             // a new request, or more of one: credit that was earned earlier does not count
             this.min_rate.reset();
             this.confirmed = None;
@@ -166,11 +169,11 @@ impl AsyncWrite for CallerStream {
     }
 }
 
-pingora_io!(CallerStream, |stream| stream
-    .inner
-    .get_ref()
-    .socket()
-    .as_raw_fd());
+impl AsRawFd for CallerStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.get_ref().socket().as_raw_fd()
+    }
+}
 
 impl fmt::Debug for CallerStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,34 +10,34 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The other end of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     /// Whether it uses TLS.
-    pub(super) tls: bool,
+    pub(crate) tls: bool,
     /// Its address; none over a unix socket.
-    pub(super) address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
     /// The names on its certificate, if it showed one; none that was not verified. The DNS names,
     /// URIs and mail addresses among the alternative names, as they are written there; the
     /// subject's common name only if there are no alternative names at all (RFC 9525, section 2;
     /// RFC 5280, section 4.2.1.6).
-    pub(super) certificate_names: Vec<String>,
+    pub(crate) certificate_names: Vec<String>,
     /// The tunnel that it opened at a forward listener; every request must name the tunnel's host.
-    pub(super) tunnel: Option<Arc<Tunnel>>,
+    pub(crate) tunnel: Option<Arc<Tunnel>>,
 }
 
 /// A tunnel, as a CONNECT request asked for it.
 #[derive(Debug, PartialEq)]
-pub(super) struct Tunnel {
+pub(crate) struct Tunnel {
     /// The host, in lower case; an IPv6 address in brackets.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// The port.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// The caller's `Proxy-Authorization`, which authenticates its requests.
-    pub(super) authorization: Option<HeaderValue>,
+    pub(crate) authorization: Option<HeaderValue>,
 }
 
 impl Peer {
     /// Returns a TLS peer that showed these verified certificates, its own first.
-    pub(super) fn with_tls(
+    pub(crate) fn with_tls(
         address: Option<SocketAddr>,
         certificates: Option<&[CertificateDer<'_>]>,
     ) -> Peer {

@@ -12,7 +12,7 @@ use crate::clock::{Clock, Instant};
 
 /// The connections of a listener.
 #[derive(Debug)]
-pub(super) struct Idle {
+pub(crate) struct Idle {
     /// The open ones, by the address of their state.
     open: Mutex<HashMap<usize, Arc<State>>>,
     /// No connection may be idle any more.
@@ -22,7 +22,7 @@ pub(super) struct Idle {
 
 /// An open connection; dropping it removes it from the list.
 #[derive(Debug)]
-pub(super) struct Registered {
+pub(crate) struct Registered {
     list: Arc<Idle>,
     state: Arc<State>,
 }
@@ -44,7 +44,7 @@ const CLOSING: u64 = u64::MAX;
 
 impl Idle {
     /// Returns an empty list.
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Idle> {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Idle> {
         Arc::new(Idle {
             open: Mutex::default(),
             is_closed: AtomicBool::new(false),
@@ -53,7 +53,7 @@ impl Idle {
     }
 
     /// Adds an open connection.
-    pub(super) fn register(self: &Arc<Self>) -> Registered {
+    pub(crate) fn register(self: &Arc<Self>) -> Registered {
         let state = Arc::new(State {
             since: AtomicU64::new(BUSY),
             is_new: AtomicBool::new(true),
@@ -70,14 +70,14 @@ impl Idle {
     }
 
     /// Closes the connections that were idle for `span`.
-    pub(super) fn close_older_than(&self, span: Duration) {
+    pub(crate) fn close_older_than(&self, span: Duration) {
         let now = millis(self.clock.now());
         let span = u64::try_from(span.as_millis()).unwrap_or(CLOSING);
         self.close_where(|since, _| now.saturating_sub(since) >= span);
     }
 
     /// Closes all idle connections, and those that become idle later.
-    pub(super) fn close_all(&self) {
+    pub(crate) fn close_all(&self) {
         // before checking each: one that becomes idle meanwhile sees it
         self.is_closed.store(true, Ordering::SeqCst);
         self.close_where(|_, _| true);
@@ -85,14 +85,14 @@ impl Idle {
 
     /// As [`Idle::close_all`], except for those whose first request has not come yet: it may be on
     /// its way.
-    pub(super) fn close_used(&self) {
+    pub(crate) fn close_used(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
         self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
     /// Closes the `most` connections that were idle for longest; returns their number. Spares those
     /// that were just opened: their first request may be on its way.
-    pub(super) fn close_longest(&self, most: usize) -> usize {
+    pub(crate) fn close_longest(&self, most: usize) -> usize {
         let now = millis(self.clock.now());
         let is_due = |since: u64, state: &State| {
             let is_new = state.is_new.load(Ordering::Relaxed);
@@ -144,7 +144,7 @@ impl State {
 impl Registered {
     /// Waits for `next` while the connection is idle; `None` if it must close instead. With
     /// `is_new` it may wait for its first request even while others must close.
-    pub(super) async fn idle<T>(&self, is_new: bool, next: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn idle<T>(&self, is_new: bool, next: impl Future<Output = T>) -> Option<T> {
         self.begins();
         if !is_new && self.is_closed() {
             return None;
@@ -160,24 +160,24 @@ impl Registered {
     }
 
     /// Marks the connection as idle.
-    pub(super) fn begins(&self) {
+    pub(crate) fn begins(&self) {
         let now = millis(self.list.clock.now());
         self.state.since.store(now, Ordering::SeqCst);
     }
 
     /// Marks the connection as busy.
-    pub(super) fn ends(&self) {
+    pub(crate) fn ends(&self) {
         self.state.is_new.store(false, Ordering::Relaxed);
         self.state.since.store(BUSY, Ordering::SeqCst);
     }
 
     /// Returns whether no connection may be idle any more.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.list.is_closed.load(Ordering::SeqCst)
     }
 
     /// Waits until the idle connection must close.
-    pub(super) async fn told_to_close(&self) {
+    pub(crate) async fn told_to_close(&self) {
         loop {
             self.state.close.notified().await;
             // otherwise it was told in an earlier pause, and too late
