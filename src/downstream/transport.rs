@@ -1,6 +1,7 @@
 //! The transport of an app's connection: a TCP or unix socket, with or without TLS over it.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
@@ -8,7 +9,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::peer::Peer;
 use crate::socket::Accepted;
+use crate::tls::H2;
 
 /// The read-ahead below TLS: one record (RFC 8446, section 5.1). Records are read in small pieces.
 const READ_BUFFER: usize = 16 * 1024;
@@ -32,6 +35,40 @@ impl Transport for Secured {
     fn socket(&self) -> &Accepted {
         self.get_ref().0.get_ref().socket()
     }
+}
+
+/// Prepares an accepted connection, with a TLS handshake if there is a certificate. Returns the
+/// transport, its other end, and whether HTTP/2 was negotiated.
+///
+/// # Errors
+/// As [`shake_hands`].
+pub(crate) async fn open(
+    stream: Accepted,
+    tls: Option<TlsAcceptor>,
+    patience: Duration,
+) -> io::Result<(Box<dyn Transport>, Peer, bool)> {
+    if let Accepted::Tcp(stream) = &stream {
+        let _ = stream.set_nodelay(true);
+    }
+    // an IPv4 address as such, although the socket is one of IPv6
+    let address = stream.peer();
+    let address = address.map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()));
+    let Some(tls) = tls else {
+        let peer = Peer {
+            address,
+            ..Peer::default()
+        };
+        return Ok((Box::new(stream), peer, false));
+    };
+    let secured = shake_hands(Box::new(stream), &[], tls, patience).await?;
+    let peer = Peer::with_tls(address, secured.get_ref().1.peer_certificates());
+    let is_http2 = is_http2(&secured);
+    Ok((Box::new(secured), peer, is_http2))
+}
+
+/// Returns whether HTTP/2 was negotiated.
+pub(crate) fn is_http2(secured: &Secured) -> bool {
+    secured.get_ref().1.alpn_protocol() == Some(H2)
 }
 
 /// Performs a TLS handshake over `below`, of which `read` was read already.

@@ -4,7 +4,6 @@
 //! for longest is closed to make room.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -12,7 +11,6 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -21,12 +19,10 @@ use super::listener::Listening;
 use super::{connect, http1, http2};
 use crate::clock::Instant;
 use crate::descriptors::{Reserve, refill_for_calls};
-use crate::downstream::peer::Peer;
 use crate::downstream::stream::CallerStream;
 use crate::downstream::tls::Tls;
-use crate::downstream::transport::{Transport, shake_hands};
+use crate::downstream::transport::open;
 use crate::socket::{Accepted, Socket};
-use crate::tls::H2;
 
 /// How often idle connections are checked.
 const KEEP_ALIVE_CHECK: Duration = Duration::from_secs(5);
@@ -163,12 +159,13 @@ impl Listening {
         };
         let tls = listener.tls.as_ref().map(Tls::acceptor);
         let is_forward = state.forward.is_some();
-        let open = state.metrics.connection();
+        let counted = state.metrics.connection();
         drop(state);
         let listening = Arc::clone(self);
         connections.spawn(async move {
-            let _until_it_ends = (permit, open);
-            let Some(opened) = shake_hands_with(stream, tls, limits.header_timeout).await else {
+            let _until_it_ends = (permit, counted);
+            // a caller that does not speak TLS, or is too slow, is dropped silently
+            let Ok(opened) = open(stream, tls, limits.header_timeout).await else {
                 return;
             };
             let (transport, peer, is_http2) = opened;
@@ -199,32 +196,4 @@ struct Failures {
     full_since: Option<Instant>,
     count: usize,
     reported: Option<Instant>,
-}
-
-/// Performs the TLS handshake, if any. Returns the transport, its other end, and whether HTTP/2 was
-/// negotiated. A caller that does not speak TLS, or is too slow, is dropped silently.
-async fn shake_hands_with(
-    stream: Accepted,
-    tls: Option<TlsAcceptor>,
-    patience: Duration,
-) -> Option<(Box<dyn Transport>, Peer, bool)> {
-    if let Accepted::Tcp(stream) = &stream {
-        let _ = stream.set_nodelay(true);
-    }
-    // an IPv4 address as such, although the socket is one of IPv6
-    let address = stream.peer();
-    let address = address.map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()));
-    let Some(tls) = tls else {
-        let peer = Peer {
-            address,
-            ..Peer::default()
-        };
-        return Some((Box::new(stream), peer, false));
-    };
-    let secured = shake_hands(Box::new(stream), &[], tls, patience).await;
-    let secured = secured.ok()?;
-    let session = secured.get_ref().1;
-    let peer = Peer::with_tls(address, session.peer_certificates());
-    let is_http2 = session.alpn_protocol() == Some(H2);
-    Some((Box::new(secured), peer, is_http2))
 }

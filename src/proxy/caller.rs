@@ -14,8 +14,8 @@ use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
 
-use super::overhead::Progress;
 use crate::downstream::min_rate::MinRate;
+use crate::downstream::overhead::Progress;
 use crate::upstream::session::{Chunk, is_http11};
 
 /// The size in bytes of the pieces of a response that are read from the instance while the caller

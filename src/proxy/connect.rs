@@ -29,12 +29,11 @@ use super::respond::Refusal;
 use crate::downstream::peer::Tunnel;
 use crate::downstream::stream::CallerStream;
 use crate::downstream::tls::Tls;
-use crate::downstream::transport::shake_hands;
+use crate::downstream::transport::{is_http2, shake_hands};
 use crate::outgoing::via;
 use crate::policy::head;
 use crate::policy::target::{self, Malformed};
 use crate::telemetry::Label as _;
-use crate::tls::H2;
 
 const METHOD: &[u8] = b"CONNECT ";
 
@@ -105,7 +104,7 @@ pub(super) async fn serve(mut stream: CallerStream, mut connection: Connection) 
             return;
         }
     };
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+    let is_http2 = is_http2(&stream);
     let stream = CallerStream::new(Box::new(stream), limits.min_body_rate);
     if is_http2 {
         http2::serve(stream, connection).await;

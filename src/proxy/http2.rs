@@ -23,8 +23,8 @@ use tracing::info;
 use super::caller::{Caller, Stream};
 use super::connection::{Connection, KEEP_ALIVE};
 use super::exchange;
-use super::overhead::{Overhead, Progress};
 use crate::downstream::min_rate::MinRate;
+use crate::downstream::overhead::{Overhead, Progress};
 use crate::downstream::stream::CallerStream;
 
 /// The most concurrent requests.

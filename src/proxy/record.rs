@@ -9,7 +9,7 @@ use http::header::USER_AGENT;
 
 use super::caller::Caller;
 use super::context::Context;
-use super::forwarded;
+use crate::downstream::forwarded;
 use crate::telemetry::access::{self, Record, RequestId};
 use crate::telemetry::{Ended, Label as _, Source};
 use crate::trace::EndedRequest;

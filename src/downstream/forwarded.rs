@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 /// The address of the caller of a request that came from `peer`: the last one that the proxies told
 /// which is not `trusted` itself. `None` if `peer` is not trusted, or if no address was told.
-pub(super) fn caller(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<IpAddr> {
+pub(crate) fn caller(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
     if !is_trusted(&peer) {
         return None;
