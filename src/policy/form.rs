@@ -1,18 +1,18 @@
 //! Methods that the body of a POST names in place of the request's own: `_method=DELETE` in a form
 //! (Rails, Symfony, Laravel, Spring's `HiddenHttpMethodFilter`). Pure.
 //!
-//! A body is looked at part by part before each part goes on, so that nothing is held back: what is
-//! refused never arrives whole, and a server that reads forms waits for the whole.
+//! Each part of a body is searched before it goes on, so that no part is held back. A refused body
+//! never arrives whole, and a server that reads forms waits for all of it.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
 use super::method::{is_method_parameter, read_method};
 
-/// The longest pair or line that is looked at, in bytes. In a longer one no server finds a method.
+/// The longest pair or line that is searched, in bytes. No server finds a method in a longer one.
 const LONGEST: usize = 512;
 
-/// What has been seen of a form.
+/// The search of a form, part by part.
 #[derive(Debug)]
 pub(crate) struct FormMethod {
     kind: Kind,
@@ -28,28 +28,28 @@ enum Kind {
     Multipart(Line),
 }
 
-/// Which line of a part comes next.
+/// What the next line of a multipart body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// One of no interest.
+    /// Any line.
     Any,
-    /// What may go on with a `Content-Disposition`, on a line that begins with a space.
+    /// The continuation of a `Content-Disposition`, if it begins with a space.
     Folded,
-    /// A header of the part that is named `_method`.
+    /// A header of the part with the name `_method`.
     Header,
     /// That part's value.
     Value,
 }
 
 impl FormMethod {
-    /// For the body of a request by `method` with these `headers`, if servers look for a method in
-    /// it.
+    /// Returns the search of a request's body, if servers look for a method in the body of one with
+    /// this `method` and these `headers`.
     pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Option<FormMethod> {
         if *method != Method::POST {
             return None;
         }
         let kind = match headers.get(CONTENT_TYPE) {
-            // Rack takes a POST without one for a form
+            // Rack reads a POST without one as a form
             None => Kind::UrlEncoded,
             Some(value) => {
                 let is = |kind: &[u8]| {
@@ -69,9 +69,9 @@ impl FormMethod {
         Some(FormMethod { kind, open })
     }
 
-    /// Looks at the next `part` of the body. Returns the methods that it names, as far as they are
-    /// complete by now; `None` if one of them is not a method.
-    pub(crate) fn came(&mut self, part: &[u8], is_last: bool) -> Option<Vec<Method>> {
+    /// Searches the next `part` of the body. Returns the methods that it completes; `None` if one of
+    /// them is not a method.
+    pub(crate) fn search(&mut self, part: &[u8], is_last: bool) -> Option<Vec<Method>> {
         let mut found = Vec::new();
         let mut rest = part;
         while let Some(end) = self.separator(rest) {
@@ -110,7 +110,7 @@ impl FormMethod {
             }
             Kind::Multipart(line) => line.next(closed.strip_suffix(b"\r").unwrap_or(&closed)),
         };
-        // as large as it was, to be filled again
+        // keeps the capacity
         self.open = closed;
         self.open.clear();
         if let Some(value) = value {
@@ -121,7 +121,7 @@ impl FormMethod {
 }
 
 impl Line {
-    /// `line` has come. Gives it if it is the value.
+    /// Reads `line`; returns it if it is the value.
     fn next(&mut self, line: &[u8]) -> Option<String> {
         const HEADER: &[u8] = b"content-disposition:";
         match *self {
@@ -174,11 +174,11 @@ mod tests {
 
     /// What is found in `body`, whether it comes whole or byte by byte.
     fn found(content_type: &'static str, body: &str) -> Option<Vec<Method>> {
-        let whole = form(content_type).came(body.as_bytes(), true);
+        let whole = form(content_type).search(body.as_bytes(), true);
         let mut form = form(content_type);
         let bytes = body.bytes().enumerate();
         let by_byte: Option<Vec<_>> = bytes
-            .map(|(nth, byte)| form.came(&[byte], nth + 1 == body.len()))
+            .map(|(nth, byte)| form.search(&[byte], nth + 1 == body.len()))
             .collect();
         assert_eq!(whole, by_byte.map(|found| found.concat()), "{body}");
         whole

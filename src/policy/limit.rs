@@ -47,7 +47,7 @@ impl Limiter {
         }
     }
 
-    /// So many requests a second, whatever is under way.
+    /// Returns a limit of `rate` requests per second, without one of concurrent requests.
     pub(crate) fn per_second(rate: f64) -> Limiter {
         Limiter::new(Limits {
             requests_per_second: Some(rate),

@@ -40,8 +40,8 @@ pub(crate) fn methods(
     Some(methods)
 }
 
-/// Whether a parameter of this name stands for the method: `_method`, without regard to case, and
-/// as PHP reads names (spaces before it are cut; a dot, a space and a bracket are an underscore).
+/// Returns whether a parameter of this name is a method: `_method`, case-insensitively, and as PHP
+/// reads names (leading spaces are cut; a dot, a space or a bracket is an underscore).
 pub(crate) fn is_method_parameter(name: &str) -> bool {
     let name = name.trim_start().split('\0').next().unwrap_or_default();
     let Some((first, rest)) = name.as_bytes().split_first() else {

@@ -1,4 +1,4 @@
-//! The rules of what is forwarded: what is denied to all, and what an app is allowed.
+//! The rules: what is denied to all apps, and what one app is allowed.
 //!
 //! A request is checked with every method and path that a server may read in it. It is denied if
 //! any reading is denied, and allowed only if all readings are allowed.

@@ -1,6 +1,6 @@
 //! The apps: found by their credentials, and held to their limits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
@@ -26,14 +26,13 @@ pub struct App {
     pub(super) metrics: Arc<AppMetrics>,
 }
 
-/// How many local tokens an app is given in a second.
+/// How many local tokens an app may request per second.
 const TOKENS_PER_SECOND: f64 = 20.0;
 
 /// All apps. If there are none, callers need not authenticate.
 #[derive(Debug, Default)]
 pub struct Apps {
-    /// Ordered by name.
-    all: Vec<Arc<App>>,
+    by_name: BTreeMap<Arc<str>, Arc<App>>,
     by_key: HashMap<KeyDigest, Arc<App>>,
     /// If several apps share a certificate name, the first.
     by_certificate: HashMap<Box<str>, Arc<App>>,
@@ -81,35 +80,34 @@ impl Apps {
     /// Indexes `apps`. The configuration rules out two apps with one key.
     #[must_use]
     pub fn new(apps: impl IntoIterator<Item = App>) -> Apps {
-        let mut all: Vec<Arc<App>> = apps.into_iter().map(Arc::new).collect();
-        all.sort_by(|one, other| one.name().cmp(other.name()));
+        let named = |app: App| (Arc::clone(app.name()), Arc::new(app));
+        let by_name: BTreeMap<Arc<str>, Arc<App>> = apps.into_iter().map(named).collect();
         let keyed = |app: &Arc<App>| {
             let key = app.config.key.as_ref()?;
             Some((key_digest(key.expose().as_bytes()), Arc::clone(app)))
         };
         // of several with one name, the last that is inserted stays
-        let certified = all.iter().rev().map(|app| {
+        let certified = by_name.values().rev().map(|app| {
             let name = app.config.certificate.as_str();
             (name.into(), Arc::clone(app))
         });
         Apps {
-            by_key: all.iter().filter_map(keyed).collect(),
+            by_key: by_name.values().filter_map(keyed).collect(),
             by_certificate: certified.collect(),
-            all,
+            by_name,
         }
     }
 
     /// Returns whether there are no apps.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.by_name.is_empty()
     }
 
     /// The app with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<App>> {
-        let found = self.all.binary_search_by(|app| (**app.name()).cmp(name));
-        found.ok().map(|at| &self.all[at])
+        self.by_name.get(name)
     }
 
     /// The app with this key.

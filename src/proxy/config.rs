@@ -1,4 +1,4 @@
-//! What the proxy is told: listeners to receive on, apps to serve. Already validated.
+//! The validated configuration of the data path: its listeners and apps.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -21,7 +21,7 @@ pub const ANY_HOST: &str = "*";
 /// An address that accepts apps' connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// The client's name in the configuration.
+    /// The listener's name in the configuration.
     pub name: Arc<str>,
     /// The address it listens on.
     pub address: Address,
@@ -111,7 +111,7 @@ pub struct Route {
 /// A program that calls Collibra through the proxy and authenticates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
-    /// The client's name in the configuration.
+    /// The app's name in the configuration.
     pub name: Arc<str>,
     /// Its key; an app without one is identified by its certificate or socket.
     pub key: Option<Secret>,

@@ -22,7 +22,7 @@ use super::connection::Connection;
 use super::forward::{self, Served};
 use super::http1::{self, FAREWELL};
 use super::http2;
-use super::identity::{Callers, Identity};
+use super::identity::Callers;
 use super::listener_state::ListenerState;
 use super::relay::Relay;
 use super::respond::Refusal;
@@ -51,11 +51,11 @@ pub(super) async fn serve(mut stream: CallerStream, mut connection: Connection) 
     };
     let state = connection.listening.state.load_full();
     let head = read.split_to(end);
-    let (tunnel, served, identity) = match decide(&state, &mut connection, &head) {
+    let (tunnel, served, app) = match decide(&state, &mut connection, &head) {
         Ok(decided) => decided,
         Err(refusal) => return refuse(stream, &state, &refusal, "").await,
     };
-    let app = identity.app().map_or("", |app| app.name());
+    let app = app.as_deref().unwrap_or_default();
     let Some(served) = served else {
         let relay = Relay {
             tunnel: &tunnel,
@@ -113,13 +113,16 @@ pub(super) async fn serve(mut stream: CallerStream, mut connection: Connection) 
     }
 }
 
-/// Decides about a CONNECT request, which becomes the connection's tunnel. Returns the tunnel, the
-/// instance to which it leads, unless that is another host, and its sender.
+/// A tunnel, the instance to which it leads (`None` for another host), and the app that requested
+/// it.
+type Decided<'a> = (Arc<Tunnel>, Option<&'a Served>, Option<Arc<str>>);
+
+/// Decides about a CONNECT request, which becomes the connection's tunnel.
 fn decide<'a>(
     state: &'a ListenerState,
     connection: &mut Connection,
     head: &[u8],
-) -> Result<(Arc<Tunnel>, Option<&'a Served>, Identity), Refusal> {
+) -> Result<Decided<'a>, Refusal> {
     let forward = state.forward.as_ref().ok_or(Refusal::Method)?;
     let tunnel = Arc::new(parse(head)?);
     connection.peer.tunnel = Some(Arc::clone(&tunnel));
@@ -137,12 +140,13 @@ fn decide<'a>(
         let why = "The host and port belong to no configured instance.";
         return Err(forward.refusal(why));
     }
+    let app = identity.app();
     if let Some(served) = served
-        && let Some(own) = identity.app().and_then(|app| app.client.as_ref())
+        && let Some(own) = app.and_then(|app| app.client.as_ref())
     {
         forward.check_client(&served.client, own)?;
     }
-    Ok((tunnel, served, identity))
+    Ok((tunnel, served, app.map(|app| Arc::clone(app.name()))))
 }
 
 /// Parses a CONNECT request (RFC 9110, section 9.3.6). `Host` may be missing, as from old programs,

@@ -88,7 +88,7 @@ pub(super) fn examine(
     Ok(None)
 }
 
-/// Whether the request may go on although its body names `method` in place of its own.
+/// Checks the request with the `method` that its body names in place of its own.
 ///
 /// # Errors
 /// [`Refusal`], as for a method in a header.
@@ -104,7 +104,7 @@ pub(super) fn judge_method(
     check_policy(context, &[method], &paths)
 }
 
-/// Whether the policy, and what the caller may do, let `methods` through.
+/// Checks that neither the policy nor the app's own `allow` denies one of `methods`.
 fn check_policy(
     context: &Context<'_>,
     methods: &[Method],

@@ -1,9 +1,9 @@
 //! Serves one request, from its head to its access log line. Read this file first.
 //!
 //! [`serve`] is the whole path: examine the head, wait for a token, connect, send, read the
-//! response's head, pass the response on. Three cases repeat the loop once: a connection that
-//! cannot be opened, one that turns out to be closed, and a 401 to the token. Every response of the
-//! proxy's own ends it as a [`Stop`].
+//! response's head, pass the response on. Two cases repeat the loop, each at most once: a
+//! connection that the instance had closed, and a 401 to the token. Every response of the proxy's
+//! own ends it as a [`Stop`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -107,8 +107,10 @@ impl Exchange<'_> {
         }
         self.form = FormMethod::of(self.caller.method(), &self.caller.head().headers);
         let _ = self.context.in_flight();
-        // connect only once there is a token
-        self.token().await?;
+        let now = self.context.clock().now();
+        if self.context.client.slot.usable(now).is_none() {
+            self.token().await?;
+        }
         let is_upgrade = self.context.state.listener.upgrades
             && self.body.is_done()
             && hop_by_hop::asks_for_websocket(self.caller.head());
@@ -168,7 +170,7 @@ impl Exchange<'_> {
 
     /// Sends the request and reads the head of the response.
     async fn ask(&mut self, instance: &mut InstanceSession, is_upgrade: bool) -> Result<(), Stop> {
-        // the one that was held may have expired while connecting
+        // the one that was there may have expired while connecting
         let token = self.token().await?;
         self.context.generation = Some(token.generation());
         self.context.sent = Some(self.context.clock().now());
@@ -348,13 +350,13 @@ impl Exchange<'_> {
         let is_last = read.is_none() || self.caller.is_body_done();
         if let Some(form) = &mut self.form {
             let part = read.as_deref().unwrap_or_default();
-            let named = form.came(part, is_last);
+            let named = form.search(part, is_last);
             for method in named.ok_or(Refusal::Method)? {
                 examine::judge_method(&self.context, self.caller.head(), method)?;
             }
         }
         if let Some(part) = &read {
-            self.body.came(part);
+            self.body.received(part);
         }
         if is_last {
             self.body.state = BodyState::Done;

@@ -12,9 +12,7 @@ use super::context::Context;
 use super::identity::Identity;
 use super::respond::Refusal;
 use super::stop::Stop;
-use crate::local_token::request::{
-    self, Credentials, TokenRequest, TokenRequestError, TokenResponse,
-};
+use crate::local_token::request::{self, Credentials, TokenRequestError, TokenResponse};
 use crate::local_token::{Key, Subject, login};
 use crate::policy::limit::Exceeded;
 use crate::policy::reading::PathReadings;
@@ -95,18 +93,15 @@ pub(super) async fn answer(
         Endpoint::Token => {
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
             let asked = request::read(authorization, content_type, &body);
-            let signed = asked.and_then(
-                |TokenRequest {
-                     credentials,
-                     by_header,
-                 }| {
-                    let signed = sign(context, &credentials, TOKEN_LIFE);
-                    signed.map_err(|unsigned| match unsigned {
-                        None => TokenRequestError::InvalidClient { by_header },
-                        Some(wait) => TokenRequestError::TooMany(wait),
-                    })
-                },
-            );
+            let signed = asked.and_then(|asked| {
+                let signed = sign(context, &asked.credentials, TOKEN_LIFE);
+                signed.map_err(|unsigned| match unsigned {
+                    None => TokenRequestError::InvalidClient {
+                        by_header: asked.by_header,
+                    },
+                    Some(wait) => TokenRequestError::TooMany(wait),
+                })
+            });
             let token = signed.map_err(Refusal::TokenRequest)?;
             let granted = TokenResponse::new(&token, TOKEN_LIFE.as_secs());
             Answer::json(StatusCode::OK, endpoint.reason(), &granted)

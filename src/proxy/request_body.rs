@@ -67,7 +67,7 @@ impl Body {
     }
 
     /// Records a received part.
-    pub(super) fn came(&mut self, part: &Bytes) {
+    pub(super) fn received(&mut self, part: &Bytes) {
         if self.bytes == 0 {
             self.min_rate.starts();
         }
