@@ -69,8 +69,8 @@ impl FormMethod {
         Some(FormMethod { kind, open })
     }
 
-    /// Searches the next `part` of the body. Returns the methods that it completes; `None` if one of
-    /// them is not a method.
+    /// Searches the next `part` of the body. Returns the methods that it completes; `None` if one
+    /// is not a method.
     pub(crate) fn search(&mut self, part: &[u8], is_last: bool) -> Option<Vec<Method>> {
         let mut found = Vec::new();
         let mut rest = part;

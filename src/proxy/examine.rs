@@ -33,7 +33,13 @@ pub(super) fn examine(
     let state = Arc::clone(&context.state);
     let state = &*state;
     let peer = &context.connection.peer;
-    check_head(request)?;
+    if via::is_loop(&request.headers) {
+        return Err(Refusal::Loop);
+    }
+    if target::is_forbidden(&request.method) {
+        return Err(Refusal::Method);
+    }
+    target::check_headers(request.version, &request.headers)?;
     let named = match (&state.forward, &peer.tunnel) {
         (None, None) => check_form(state, request)?,
         (Some(forward), _) => Some(forward.check_form(peer, request)?),
@@ -120,18 +126,6 @@ fn check_policy(
         let app = app.name().to_string();
         return Err(Refusal::Denied(Denied::NotAllowed { app }));
     }
-    Ok(())
-}
-
-/// Checks that the request has not passed here before, and that its method and framing are allowed.
-fn check_head(request: &RequestHeader) -> Result<(), Refusal> {
-    if via::is_loop(&request.headers) {
-        return Err(Refusal::Loop);
-    }
-    if target::is_forbidden(&request.method) {
-        return Err(Refusal::Method);
-    }
-    target::check_headers(request.version, &request.headers)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use tokio::time::timeout_at;
 
@@ -418,7 +418,8 @@ impl Exchange<'_> {
     async fn pass_on(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
         let head = self.response_head(&instance)?;
         let mut is_ended = has_no_body(self.caller.method(), head.status) || instance.is_complete();
-        let mut left = length(&head);
+        let length = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
+        let mut left: Option<usize> = head.headers.get(CONTENT_LENGTH).and_then(length);
         if is_ended {
             self.context.admitted = None;
         }
@@ -426,7 +427,6 @@ impl Exchange<'_> {
         self.context.status = head.status.as_u16();
         self.caller.write_head(head, is_ended).await?;
 
-        let is_http2 = instance.is_http2();
         let limit = self.context.client.upstream.instance().idle_timeout;
         self.body.is_refused = false;
         while !is_ended {
@@ -438,7 +438,7 @@ impl Exchange<'_> {
                     if left == Some(0) {
                         self.context.admitted = None;
                         // over HTTP/2 the stream has its own end, which must be awaited
-                        is_ended = !is_http2;
+                        is_ended = !matches!(part, Chunk::Owned(_));
                     }
                     self.caller.write_body(part, is_ended).await?;
                 }
@@ -575,14 +575,4 @@ fn received(instance: &InstanceSession) -> Result<&ResponseHeader, Broken> {
 /// A header could not be set; impossible with the values that this program sets.
 fn internal(_: Box<pingora::Error>) -> Stop {
     Broken::invalid("its head cannot be passed on").into()
-}
-
-/// The length of the response's body, if its head has it.
-fn length(head: &ResponseHeader) -> Option<usize> {
-    head.headers
-        .get(CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }
