@@ -1,5 +1,6 @@
 //! `clients register`: registers a client and stores its secret.
 
+use super::print;
 use super::session::{SessionArgs, settled};
 use super::target::{Output, lines};
 use crate::registration::NewClient;
@@ -33,10 +34,8 @@ pub(super) struct Args {
 /// # Errors
 /// If the client is not registered, or its secret cannot be stored.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let target = args
-        .output
-        .prepare("the client's secret is shown once and would be lost")
-        .await?;
+    let why = "the client's secret is shown once and would be lost";
+    let target = args.output.prepare(why).await?;
     let session = args.session.open().await?;
     let (api, by) = (&session.api, &session.by);
     let new = NewClient {
@@ -67,7 +66,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             return Err(error.context(left));
         }
     };
-    session.print(&told, || {
+    print(session.json, &told, || {
         let client = lines(&told, &registered.registration);
         format!("registered: {said}\n{client}")
     })
