@@ -1,6 +1,6 @@
 //! Fuzz target: the head of a caller's request.
 
-use collibra_auth_proxy::proxy::{head, target};
+use collibra_auth_proxy::policy::{head, target};
 
 /// Parses `input` as a head, and the text between its first two spaces as a target.
 ///
@@ -24,7 +24,7 @@ pub fn check(input: &[u8]) {
             assert!(places.any(|place| place.eq_ignore_ascii_case(host)));
             assert_plain(path);
         }
-        Err(why) => assert!(!why.explain().is_empty()),
+        Err(why) => assert!(!why.to_string().is_empty()),
     }
 }
 

@@ -8,8 +8,8 @@ use super::credentials::{self, Source};
 use super::declare::{Head, any, checked, only, repeated, settle};
 use super::names::Names;
 use super::tables;
+use crate::policy::limit::Limits;
 use crate::proxy::config::{App, Listener};
-use crate::proxy::limit::Limits;
 use crate::secret::Secret;
 
 /// The shortest key, in bytes, so that a key cannot be guessed.

@@ -13,8 +13,9 @@ use super::settings::Client;
 use super::value::Value;
 use super::{authority, instance, tables};
 use crate::clock::SystemClock;
+use crate::downstream::tls::Tls;
 use crate::local_authority::Authority;
-use crate::proxy::config::{Forward, Others, Tls};
+use crate::proxy::config::{Forward, Others};
 use crate::upstream::Instance;
 
 /// What a listener may refer to.

@@ -9,8 +9,8 @@ use super::credentials::{CERT_REMEDY, KEY_REMEDY, ca_file, identity, warn_of_exp
 use super::fault::Spanned;
 use super::tables;
 use crate::clock::{Clock, SystemClock};
+use crate::downstream::tls::Tls;
 use crate::local_authority::Authority;
-use crate::proxy::config::Tls;
 use crate::tls;
 
 /// A certificate that expires sooner than this causes a warning.

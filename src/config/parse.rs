@@ -15,8 +15,8 @@ use super::settings::{Admin, Client, Config, Server, Text};
 use super::tables::{self, ADMIN, Tables};
 use super::value::ListenerMode;
 use super::{app, authority, client, instance, listener, listener_address, store, trace};
+use crate::policy::rules::Policy;
 use crate::proxy::config::{App, Listener};
-use crate::proxy::policy::Policy;
 use crate::socket::Address;
 
 /// Kubernetes' default time between SIGTERM and SIGKILL.

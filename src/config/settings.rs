@@ -23,7 +23,7 @@ pub struct Config {
     /// The programs that may call, by name; if there are none, callers need not authenticate.
     pub apps: BTreeMap<Arc<str>, Arc<proxy::config::App>>,
     /// The rules for paths and session logins.
-    pub policy: Arc<proxy::policy::Policy>,
+    pub policy: Arc<crate::policy::rules::Policy>,
     /// The listeners, at least one; the client of each is in [`Config::clients`].
     pub listeners: Vec<proxy::config::Listener>,
     /// The settings of the process.

@@ -21,9 +21,9 @@ use super::table::{Key, Lines, Table};
 use super::value::{ListenerMode, Mode, Wrong};
 use crate::oauth::AuthMethod;
 use crate::outgoing::addresses::Target;
+use crate::policy::pattern::Pattern;
+use crate::policy::rules::Sessions;
 use crate::proxy::config::Others;
-use crate::proxy::policy::Sessions;
-use crate::proxy::policy::pattern::Pattern;
 use crate::secret::Secret;
 use crate::socket::Address;
 

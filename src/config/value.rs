@@ -13,9 +13,9 @@ use toml::de::DeValue;
 use super::context::LoadContext;
 use crate::oauth::AuthMethod;
 use crate::outgoing::addresses::Target;
+use crate::policy::pattern::Pattern;
+use crate::policy::rules::Sessions;
 use crate::proxy::config::Others;
-use crate::proxy::policy::Sessions;
-use crate::proxy::policy::pattern::Pattern;
 use crate::secret::Secret;
 use crate::socket::{self, Address};
 

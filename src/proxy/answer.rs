@@ -17,26 +17,14 @@ const HEADER: &str = "X-Collibra-Auth-Proxy";
 /// A response of the proxy's own.
 #[derive(Debug)]
 pub(super) struct Answer {
-    status: StatusCode,
+    pub(super) status: StatusCode,
     fields: Vec<(&'static str, String)>,
     body: Bytes,
 }
 
 impl Answer {
-    /// Returns a response with `body` as JSON; `reason` is the value of [`HEADER`].
-    pub(super) fn json(status: StatusCode, reason: &'static str, body: &impl Serialize) -> Answer {
-        // serializing strings and numbers cannot fail
-        let body = serde_json::to_vec(body).unwrap_or_default();
-        Answer::with_body(status, reason, body.into())
-            .with(CONTENT_TYPE.as_str(), "application/json".to_owned())
-    }
-
-    /// Returns a response without a body.
+    /// Returns a response without a body; `reason` is the value of [`HEADER`].
     pub(super) fn empty(status: StatusCode, reason: &'static str) -> Answer {
-        Answer::with_body(status, reason, Bytes::new())
-    }
-
-    fn with_body(status: StatusCode, reason: &'static str, body: Bytes) -> Answer {
         let fields = vec![
             (HEADER, reason.to_owned()),
             (CACHE_CONTROL.as_str(), "no-store".to_owned()),
@@ -44,19 +32,22 @@ impl Answer {
         Answer {
             status,
             fields,
-            body,
+            body: Bytes::new(),
         }
+    }
+
+    /// Returns a response with `body` as JSON.
+    pub(super) fn json(status: StatusCode, reason: &'static str, body: &impl Serialize) -> Answer {
+        // serializing strings and numbers cannot fail
+        let body = serde_json::to_vec(body).unwrap_or_default().into();
+        let empty = Answer::empty(status, reason);
+        Answer { body, ..empty }.with(CONTENT_TYPE.as_str(), "application/json".to_owned())
     }
 
     /// Adds a header.
     pub(super) fn with(mut self, name: &'static str, value: String) -> Answer {
         self.fields.push((name, value));
         self
-    }
-
-    /// Its status.
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
     }
 
     /// Sends it as the response to the request `id`.
@@ -68,28 +59,22 @@ impl Answer {
         caller: &mut Caller,
         id: Option<&HeaderValue>,
     ) -> Result<(), CallerError> {
-        // the head contains only valid values
-        let head = self.head(id).map_err(|_| CallerError::Gone)?;
+        let mut head = ResponseHeader::build(self.status, Some(6))?;
+        if self.status != StatusCode::NO_CONTENT {
+            head.insert_header(CONTENT_LENGTH, self.body.len())?;
+        }
+        for (name, value) in self.fields {
+            head.append_header(name, value)?;
+        }
+        if let Some(id) = id {
+            head.insert_header(REQUEST_ID, id.clone())?;
+        }
         let no_body = self.body.is_empty() || *caller.method() == Method::HEAD;
         caller.write_head(Box::new(head), no_body).await?;
         if !no_body {
             caller.write_body(Chunk::Owned(self.body), true).await?;
         }
         Ok(())
-    }
-
-    fn head(&self, id: Option<&HeaderValue>) -> pingora::Result<ResponseHeader> {
-        let mut head = ResponseHeader::build(self.status, Some(6))?;
-        if self.status != StatusCode::NO_CONTENT {
-            head.insert_header(CONTENT_LENGTH, self.body.len())?;
-        }
-        for (name, value) in &self.fields {
-            head.append_header(*name, value.as_str())?;
-        }
-        if let Some(id) = id {
-            head.insert_header(REQUEST_ID, id.clone())?;
-        }
-        Ok(head)
     }
 
     /// The whole response as bytes, for a connection on which no request could be read. It closes

@@ -1,40 +1,38 @@
 //! The apps: found by their credentials, and held to their limits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
+use super::client::Client;
 use super::config;
-use super::limit::{Admitted, Exceeded, Limiter};
-use super::listener_state::Client;
-use super::policy::pattern::Pattern;
-use crate::clock::Instant;
 use crate::local_token;
+use crate::policy::limit::Limiter;
 use crate::telemetry::AppMetrics;
 
 /// An app.
 #[derive(Debug)]
 pub struct App {
-    config: Arc<config::App>,
+    pub(super) config: Arc<config::App>,
     /// Its own client, if it has one.
-    client: Option<Arc<Client>>,
+    pub(super) client: Option<Arc<Client>>,
     /// The key that signs its local tokens, if it has a key.
-    signing: Option<local_token::Key>,
-    limiter: Arc<Limiter>,
-    /// Of the local tokens that it is given.
-    tokens: Arc<Limiter>,
-    metrics: Arc<AppMetrics>,
+    pub(super) signing: Option<local_token::Key>,
+    /// Limits its requests.
+    pub(super) limiter: Arc<Limiter>,
+    /// Limits its local tokens.
+    pub(super) tokens: Arc<Limiter>,
+    pub(super) metrics: Arc<AppMetrics>,
 }
 
-/// How many local tokens an app is given in a second.
+/// How many local tokens an app may request per second.
 const TOKENS_PER_SECOND: f64 = 20.0;
 
 /// All apps. If there are none, callers need not authenticate.
 #[derive(Debug, Default)]
 pub struct Apps {
-    /// Ordered by name.
-    all: Vec<Arc<App>>,
+    by_name: BTreeMap<Arc<str>, Arc<App>>,
     by_key: HashMap<KeyDigest, Arc<App>>,
     /// If several apps share a certificate name, the first.
     by_certificate: HashMap<Box<str>, Arc<App>>,
@@ -76,69 +74,40 @@ impl App {
     pub fn name(&self) -> &Arc<str> {
         &self.config.name
     }
-
-    pub(super) fn client(&self) -> Option<&Arc<Client>> {
-        self.client.as_ref()
-    }
-
-    pub(super) fn signing(&self) -> Option<&local_token::Key> {
-        self.signing.as_ref()
-    }
-
-    pub(super) fn allow(&self) -> Option<&[Pattern]> {
-        self.config.allow.as_deref()
-    }
-
-    pub(super) fn metrics(&self) -> &AppMetrics {
-        &self.metrics
-    }
-
-    /// Lets it have a local token at `now`, or says which limit it meets.
-    pub(super) fn admit_token(&self, now: Instant) -> Result<Admitted, Exceeded> {
-        self.tokens.admit(now)
-    }
-
-    /// Admits a request at `now`, or returns the limit that it exceeds.
-    pub(super) fn admit(&self, now: Instant) -> Result<Admitted, Exceeded> {
-        self.limiter.admit(now)
-    }
 }
 
 impl Apps {
     /// Indexes `apps`. The configuration rules out two apps with one key.
     #[must_use]
     pub fn new(apps: impl IntoIterator<Item = App>) -> Apps {
-        let mut all: Vec<Arc<App>> = apps.into_iter().map(Arc::new).collect();
-        all.sort_by(|one, other| one.name().cmp(other.name()));
+        let named = |app: App| (Arc::clone(app.name()), Arc::new(app));
+        let by_name: BTreeMap<Arc<str>, Arc<App>> = apps.into_iter().map(named).collect();
         let keyed = |app: &Arc<App>| {
             let key = app.config.key.as_ref()?;
             Some((key_digest(key.expose().as_bytes()), Arc::clone(app)))
         };
-        let mut by_certificate = HashMap::with_capacity(all.len());
-        for app in &all {
+        // of several with one name, the last that is inserted stays
+        let certified = by_name.values().rev().map(|app| {
             let name = app.config.certificate.as_str();
-            by_certificate
-                .entry(name.into())
-                .or_insert_with(|| Arc::clone(app));
-        }
+            (name.into(), Arc::clone(app))
+        });
         Apps {
-            by_key: all.iter().filter_map(keyed).collect(),
-            by_certificate,
-            all,
+            by_key: by_name.values().filter_map(keyed).collect(),
+            by_certificate: certified.collect(),
+            by_name,
         }
     }
 
     /// Returns whether there are no apps.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.by_name.is_empty()
     }
 
     /// The app with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<App>> {
-        let found = self.all.binary_search_by(|app| (**app.name()).cmp(name));
-        found.ok().map(|at| &self.all[at])
+        self.by_name.get(name)
     }
 
     /// The app with this key.
@@ -168,7 +137,7 @@ fn key_digest(key: &[u8]) -> KeyDigest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::limit::Limits;
+    use crate::policy::limit::Limits;
     use crate::telemetry::Metrics;
 
     fn app(name: &str, certificate: &str) -> App {

@@ -2,19 +2,20 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{DATE, EXPECT};
-use http::{Method, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::v1::server::HttpSession;
 use pingora::{Error, ErrorType};
 
-use super::min_rate::MinRate;
-use super::overhead::Progress;
+use crate::downstream::min_rate::MinRate;
+use crate::downstream::overhead::Progress;
 use crate::upstream::session::{Chunk, is_http11};
 
 /// The size in bytes of the pieces of a response that are read from the instance while the caller
@@ -29,17 +30,16 @@ pub(super) enum Caller {
 
 /// An HTTP/2 request.
 pub(super) struct Stream {
-    head: RequestHeader,
-    body: RecvStream,
-    respond: SendResponse<Bytes>,
+    pub(super) head: RequestHeader,
+    pub(super) body: RecvStream,
+    pub(super) respond: SendResponse<Bytes>,
     /// Set once the response's head is sent.
-    sending: Option<SendStream<Bytes>>,
+    pub(super) sending: Option<SendStream<Bytes>>,
     /// The rate at which the caller reads the response.
-    min_rate: MinRate,
-    /// Returns whether the response is complete.
-    is_ended: bool,
-    sent: u64,
-    progress: Arc<Progress>,
+    pub(super) min_rate: MinRate,
+    /// The bytes sent of the response's body.
+    pub(super) sent: u64,
+    pub(super) progress: Arc<Progress>,
 }
 
 /// Why a caller's request cannot be completed.
@@ -56,8 +56,8 @@ pub(super) enum CallerError {
     TooSlow,
 }
 
-impl CallerError {
-    fn of(error: &Error) -> CallerError {
+impl From<Box<Error>> for CallerError {
+    fn from(error: Box<Error>) -> CallerError {
         match error.etype() {
             ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => {
                 CallerError::Gone
@@ -68,35 +68,14 @@ impl CallerError {
     }
 }
 
+/// A stream ends early because its caller reset it or has gone.
+impl From<h2::Error> for CallerError {
+    fn from(_: h2::Error) -> CallerError {
+        CallerError::Gone
+    }
+}
+
 impl Stream {
-    /// Returns a request whose head was read; `min_rate` limits how slowly its caller may read the
-    /// response.
-    pub(super) fn new(
-        head: RequestHeader,
-        body: RecvStream,
-        respond: SendResponse<Bytes>,
-        min_rate: MinRate,
-        progress: Arc<Progress>,
-    ) -> Stream {
-        Stream {
-            head,
-            body,
-            respond,
-            sending: None,
-            min_rate,
-            is_ended: false,
-            sent: 0,
-            progress,
-        }
-    }
-
-    fn reset(&mut self, reason: Reason) {
-        match &mut self.sending {
-            Some(sending) => sending.send_reset(reason),
-            None => self.respond.send_reset(reason),
-        }
-    }
-
     /// Waits until the caller has room for a part of the response; returns how many bytes.
     async fn room(&mut self, wanted: usize) -> Result<usize, CallerError> {
         let (Some(sending), min_rate) = (&mut self.sending, &mut self.min_rate) else {
@@ -105,59 +84,35 @@ impl Stream {
         if sending.capacity() == 0 {
             sending.reserve_capacity(wanted.min(PORTION));
         }
-        let room = poll_fn(|cx| {
-            loop {
-                let room = sending.capacity();
-                if room > 0 {
-                    min_rate.resume();
-                    return std::task::Poll::Ready(Ok(room));
-                }
+        poll_fn(|cx| {
+            while sending.capacity() == 0 {
                 match sending.poll_capacity(cx) {
-                    std::task::Poll::Ready(Some(Ok(_))) => {}
-                    std::task::Poll::Ready(_) => {
-                        return std::task::Poll::Ready(Err(CallerError::Gone));
-                    }
-                    std::task::Poll::Pending => {
-                        std::task::ready!(min_rate.wait(cx));
-                        return std::task::Poll::Ready(Err(CallerError::TooSlow));
-                    }
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => return Poll::Ready(Err(CallerError::Gone)),
+                    Poll::Pending => return min_rate.wait(cx).map(|()| Err(CallerError::TooSlow)),
                 }
             }
+            min_rate.resume();
+            Poll::Ready(Ok(sending.capacity().min(wanted)))
         })
-        .await?;
-        Ok(room.min(wanted))
+        .await
     }
 
+    /// Sends a part of the body, as the caller has room; with `is_last` it is the last.
     async fn write(&mut self, mut data: Bytes, is_last: bool) -> Result<(), CallerError> {
         loop {
             let room = self.room(data.len()).await?;
             let part = data.split_to(room);
             let is_end = is_last && data.is_empty();
-            self.min_rate.moved(u64::try_from(room).unwrap_or(0));
+            let bytes = u64::try_from(room).unwrap_or(0);
+            self.min_rate.moved(bytes);
             self.progress.moved(room);
-            self.sent += u64::try_from(room).unwrap_or(0);
-            let Some(sending) = &mut self.sending else {
-                return Err(CallerError::Gone);
-            };
-            let sent = sending.send_data(part, is_end);
-            sent.map_err(|_| CallerError::Gone)?;
-            self.is_ended |= is_end;
+            self.sent += bytes;
+            let sending = self.sending.as_mut().ok_or(CallerError::Gone)?;
+            sending.send_data(part, is_end)?;
             if data.is_empty() {
                 return Ok(());
             }
-        }
-    }
-
-    fn end(&mut self) -> Result<(), CallerError> {
-        if self.is_ended {
-            return Ok(());
-        }
-        self.is_ended = true;
-        match &mut self.sending {
-            Some(sending) => sending
-                .send_data(Bytes::new(), true)
-                .map_err(|_| CallerError::Gone),
-            None => Ok(()),
         }
     }
 }
@@ -210,19 +165,15 @@ impl Caller {
     /// [`CallerError`].
     pub(super) async fn read_body(&mut self) -> Result<Option<Bytes>, CallerError> {
         match self {
-            Caller::Http1(session) => {
-                let read = session.read_body_bytes().await;
-                read.map_err(|e| CallerError::of(&e))
-            }
-            Caller::Http2(stream) => match stream.body.data().await {
-                None => Ok(None),
-                Some(Err(_)) => Err(CallerError::Gone),
-                Some(Ok(data)) => {
+            Caller::Http1(session) => Ok(session.read_body_bytes().await?),
+            Caller::Http2(stream) => {
+                let data = stream.body.data().await.transpose()?;
+                if let Some(data) = &data {
                     let _ = stream.body.flow_control().release_capacity(data.len());
                     stream.progress.moved(data.len());
-                    Ok(Some(data))
                 }
-            },
+                Ok(data)
+            }
         }
     }
 
@@ -230,17 +181,16 @@ impl Caller {
     pub(super) async fn gone(&mut self) -> CallerError {
         match self {
             Caller::Http1(session) => match session.read_body_or_idle(true).await {
-                Err(e) => CallerError::of(&e),
+                Err(error) => error.into(),
                 Ok(_) => CallerError::Gone,
             },
             Caller::Http2(stream) => {
-                let reset = match &mut stream.sending {
-                    Some(sending) => poll_fn(|cx| sending.poll_reset(cx)).await,
-                    None => poll_fn(|cx| stream.respond.poll_reset(cx)).await,
-                };
-                match reset {
-                    Ok(_) | Err(_) => CallerError::Gone,
-                }
+                let reset = poll_fn(|cx| match &mut stream.sending {
+                    Some(sending) => sending.poll_reset(cx),
+                    None => stream.respond.poll_reset(cx),
+                });
+                let _reason = reset.await;
+                CallerError::Gone
             }
         }
     }
@@ -257,15 +207,10 @@ impl Caller {
             return Ok(());
         }
         match self {
-            Caller::Http1(session) => {
-                let written = session.write_response_header(head).await;
-                written.map_err(|e| CallerError::of(&e))
-            }
-            Caller::Http2(stream) => {
-                let sent = stream.respond.send_informational(to_http(*head));
-                sent.map_err(|_| CallerError::Gone)
-            }
+            Caller::Http1(session) => session.write_response_header(head).await?,
+            Caller::Http2(stream) => stream.respond.send_informational(to_http(*head))?,
         }
+        Ok(())
     }
 
     /// Sends a 100, which asks for the body.
@@ -273,10 +218,8 @@ impl Caller {
     /// # Errors
     /// [`CallerError`].
     pub(super) async fn write_continue(&mut self) -> Result<(), CallerError> {
-        match ResponseHeader::build(StatusCode::CONTINUE, Some(0)) {
-            Ok(head) => self.write_interim(Box::new(head)).await,
-            Err(_) => Ok(()),
-        }
+        let head = ResponseHeader::build(StatusCode::CONTINUE, Some(0))?;
+        self.write_interim(Box::new(head)).await
     }
 
     /// Sends the head of the response; with `is_last` there is no body.
@@ -293,24 +236,19 @@ impl Caller {
                 if !session.is_body_done() {
                     session.set_server_keepalive(None);
                 }
-                let written = session.write_response_header(head).await;
-                written.map_err(|e| CallerError::of(&e))?;
+                session.write_response_header(head).await?;
                 if is_last {
-                    let finished = session.finish_body().await;
-                    finished.map_err(|e| CallerError::of(&e))?;
+                    session.finish_body().await?;
                 }
-                Ok(())
             }
             Caller::Http2(stream) => {
-                let dated = head.insert_header(DATE, get_cached_date());
-                dated.map_err(|_| CallerError::Gone)?;
-                let sent = stream.respond.send_response(to_http(*head), is_last);
-                stream.sending = Some(sent.map_err(|_| CallerError::Gone)?);
-                stream.is_ended = is_last;
+                head.insert_header(DATE, get_cached_date())?;
+                let sending = stream.respond.send_response(to_http(*head), is_last)?;
+                stream.sending = Some(sending);
                 stream.min_rate.reset();
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Waits until the caller has room for more of the body. Do not read from the instance before.
@@ -318,18 +256,15 @@ impl Caller {
     /// # Errors
     /// [`CallerError`].
     pub(super) async fn ready(&mut self) -> Result<(), CallerError> {
-        match self {
-            // the kernel buffers what the caller does not read
-            Caller::Http1(_) => Ok(()),
-            Caller::Http2(stream) => {
-                stream.room(PORTION).await?;
-                // reserve the connection's window only for streams with data to send
-                if let Some(sending) = &mut stream.sending {
-                    sending.reserve_capacity(0);
-                }
-                Ok(())
+        // over HTTP/1 the kernel buffers what the caller does not read
+        if let Caller::Http2(stream) = self {
+            stream.room(PORTION).await?;
+            // reserve the connection's window only for streams with data to send
+            if let Some(sending) = &mut stream.sending {
+                sending.reserve_capacity(0);
             }
         }
+        Ok(())
     }
 
     /// Sends a part of the body; with `is_last` it is the last.
@@ -346,19 +281,20 @@ impl Caller {
             Caller::Http1(session) => {
                 // in chunked coding an empty part would end the body
                 if !is_empty {
-                    let written = session.write_body(part.as_slice()).await;
-                    written.map_err(|e| CallerError::of(&e))?;
+                    session.write_body(part.as_slice()).await?;
                 }
                 if is_last {
-                    let finished = session.finish_body().await;
-                    finished.map_err(|e| CallerError::of(&e))?;
+                    session.finish_body().await?;
                 }
-                Ok(())
             }
-            Caller::Http2(stream) if is_empty && is_last => stream.end(),
-            Caller::Http2(_) if is_empty => Ok(()),
-            Caller::Http2(stream) => stream.write(part.into_bytes(), is_last).await,
+            Caller::Http2(stream) if !is_empty => stream.write(part.into_bytes(), is_last).await?,
+            Caller::Http2(stream) => {
+                if is_last && let Some(sending) = &mut stream.sending {
+                    sending.send_data(part.into_bytes(), true)?;
+                }
+            }
         }
+        Ok(())
     }
 
     /// Makes the truncation of the response visible to the caller.
@@ -366,7 +302,10 @@ impl Caller {
         match self {
             // close the connection without the end of the response
             Caller::Http1(session) => session.set_server_keepalive(None),
-            Caller::Http2(stream) => stream.reset(Reason::INTERNAL_ERROR),
+            Caller::Http2(stream) => match &mut stream.sending {
+                Some(sending) => sending.send_reset(Reason::INTERNAL_ERROR),
+                None => stream.respond.send_reset(Reason::INTERNAL_ERROR),
+            },
         }
     }
 
@@ -388,11 +327,6 @@ impl Caller {
     /// The method of the request.
     pub(super) fn method(&self) -> &Method {
         &self.head().method
-    }
-
-    /// The caller's HTTP version.
-    pub(super) fn version(&self) -> Version {
-        self.head().version
     }
 }
 

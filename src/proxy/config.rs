@@ -1,4 +1,4 @@
-//! What the proxy is told: listeners to receive on, apps to serve. Already validated.
+//! The validated configuration of the data path: its listeners and apps.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::limit::Limits;
-use super::policy::pattern::Pattern;
-pub use super::tls::Tls;
 use crate::browser;
+pub use crate::downstream::tls::Tls;
+use crate::policy::limit::Limits;
+use crate::policy::pattern::Pattern;
 use crate::secret::Secret;
 use crate::socket::Address;
 
@@ -22,7 +22,7 @@ pub const ANY_HOST: &str = "*";
 /// An address that accepts apps' connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// The client's name in the configuration.
+    /// The listener's name in the configuration.
     pub name: Arc<str>,
     /// The address it listens on.
     pub address: Address,
@@ -113,7 +113,7 @@ pub struct Route {
 /// A program that calls Collibra through the proxy and authenticates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct App {
-    /// The client's name in the configuration.
+    /// The app's name in the configuration.
     pub name: Arc<str>,
     /// Its key; an app without one is identified by its certificate or socket.
     pub key: Option<Secret>,

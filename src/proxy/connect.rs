@@ -6,33 +6,33 @@
 //! A refused CONNECT ends the connection: the caller may already have sent bytes for the tunnel,
 //! which must not be read as requests to this proxy.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use rustls::AlertDescription;
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tracing::info;
 
 use super::config::Others;
-use super::connection::{self, Awaited, FAREWELL, ReadAhead};
-use super::forward::{self, Forward, Served};
-use super::head;
-use super::identify::{Caller, ConnectionIdentity, Known};
-use super::idle::Registered;
-use super::listener::{self, Limits, Listening, READ_BUFFER};
+use super::connection::Connection;
+use super::forward::{self, Served};
+use super::http1::{self, FAREWELL};
+use super::http2;
+use super::identity::Callers;
 use super::listener_state::ListenerState;
-use super::peer::{Peer, Tunnel};
 use super::relay::Relay;
 use super::respond::Refusal;
-use super::stream::CallerStream;
-use super::target::{self, Malformed};
-use super::tls::Tls;
-use super::transport::{Prefixed, Transport};
-use crate::clock::Clock;
+use crate::downstream::peer::Tunnel;
+use crate::downstream::stream::CallerStream;
+use crate::downstream::tls::Tls;
+use crate::downstream::transport::{is_http2, shake_hands};
 use crate::outgoing::via;
+use crate::policy::head;
+use crate::policy::target::{self, Malformed};
 use crate::telemetry::Label as _;
 
 const METHOD: &[u8] = b"CONNECT ";
@@ -42,144 +42,120 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 /// The most headers of a CONNECT request.
 const MOST_HEADERS: usize = 64;
 
-/// A CONNECT request.
-#[derive(Debug, PartialEq)]
-struct Connect {
-    /// In lower case; an IPv6 address in brackets.
-    host: String,
-    port: u16,
-    authorization: Option<HeaderValue>,
-}
-
-/// Where a CONNECT request leads.
-enum Destination<'a> {
-    Instance(&'a Served),
-    Other,
-}
-
 /// Serves a connection to a forward listener until it ends.
-pub(super) async fn serve(
-    mut stream: CallerStream,
-    peer: &Peer,
-    limits: Limits,
-    listening: &Arc<Listening>,
-    registered: &Registered,
-) {
+pub(super) async fn serve(mut stream: CallerStream, mut connection: Connection) {
     let mut read = BytesMut::new();
-    let awaited = connection::await_head(&mut stream, &mut read, limits, registered, true).await;
-    let end = match awaited {
-        Awaited::Head(end) if read.starts_with(METHOD) => end,
-        awaited => {
-            let ahead = ReadAhead {
-                read,
-                awaited: Some(awaited),
-            };
-            return connection::serve(stream, ahead, peer, limits, listening, registered).await;
-        }
+    let end = match http1::await_head(&mut stream, &mut read, &connection, true).await {
+        Ok(end) if read.starts_with(METHOD) => end,
+        awaited => return http1::serve(stream, read, Some(awaited), &connection).await,
     };
-    let state = listening.state.load_full();
+    let state = connection.listening.state.load_full();
     let head = read.split_to(end);
-    let (connect, destination, app) = match decide(&state, peer, &head, &*listening.clock) {
+    let (tunnel, served, app) = match decide(&state, &mut connection, &head) {
         Ok(decided) => decided,
         Err(refusal) => return refuse(stream, &state, &refusal, "").await,
     };
     let app = app.as_deref().unwrap_or_default();
-    match destination {
-        Destination::Instance(served) => {
-            let is_plain = !served.client.upstream.instance().tls;
-            if !is_plain && served.tls.is_none() {
-                let refusal = Refusal::NoAuthority { host: connect.host };
-                return refuse(stream, &state, &refusal, app).await;
-            }
-            let tls = served.tls.clone().filter(|_| !is_plain);
-            // released, because the connection may outlast the configuration
-            drop(state);
-            if establish(&mut stream).await.is_ok() {
-                let tunnel = InstanceTunnel {
-                    stream,
-                    read,
-                    connect,
-                    tls,
-                };
-                tunnel.serve(peer, limits, listening, registered).await;
-            }
-        }
-        Destination::Other => {
-            let relay = Relay {
-                host: connect.host,
-                port: connect.port,
-                listener: Arc::clone(&state.listener.name),
-                app: app.to_owned(),
-                is_logged: state.access_log,
-            };
-            let own = state.forward.as_ref().map(|forward| &*forward.own);
-            match relay.dial(own.unwrap_or_default()).await {
-                Err(refusal) => refuse(stream, &state, &refusal, app).await,
-                Ok(server) => {
-                    drop(state);
-                    if establish(&mut stream).await.is_ok() {
-                        relay.run(stream, read, server, listening).await;
-                    }
+    let Some(served) = served else {
+        let relay = Relay {
+            tunnel: &tunnel,
+            listening: &connection.listening,
+            listener: Arc::clone(&state.listener.name),
+            app,
+            is_logged: state.access_log,
+        };
+        let own = state.forward.as_ref().map(|forward| &*forward.own);
+        match relay.dial(own.unwrap_or_default()).await {
+            Err(refusal) => refuse(stream, &state, &refusal, app).await,
+            Ok(server) => {
+                drop(state);
+                if establish(&mut stream).await.is_ok() {
+                    relay.run(stream, read, server).await;
                 }
             }
         }
+        return;
+    };
+    let instance = served.client.upstream.instance();
+    let tls = served.tls.as_ref().filter(|_| instance.tls);
+    let tls = tls.map(Tls::acceptor);
+    if instance.tls && tls.is_none() {
+        let host = tunnel.host.clone();
+        return refuse(stream, &state, &Refusal::NoAuthority { host }, app).await;
+    }
+    // released, because the connection may outlast the configuration
+    drop(state);
+    if establish(&mut stream).await.is_err() {
+        return;
+    }
+    connection.peer.tls = tls.is_some();
+    let Some(tls) = tls else {
+        return http1::serve(stream, read, None, &connection).await;
+    };
+    let limits = connection.limits;
+    let below = stream.into_transport();
+    let stream = match shake_hands(below, &read, tls, limits.header_timeout).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == ErrorKind::TimedOut => return,
+        Err(error) => {
+            let listener = Arc::clone(&connection.listening.state.load().listener.name);
+            let (host, why) = (&tunnel.host, handshake_failure(&error));
+            info!(%listener, host, "TLS handshake with an app failed inside its tunnel: {why}");
+            return;
+        }
+    };
+    let is_http2 = is_http2(&stream);
+    let stream = CallerStream::new(Box::new(stream), limits.min_body_rate);
+    if is_http2 {
+        http2::serve(stream, connection).await;
+    } else {
+        http1::serve(stream, BytesMut::new(), None, &connection).await;
     }
 }
 
-/// Decides about a CONNECT request; returns it, where it leads, and the app that sent it.
+/// A tunnel, the instance to which it leads (`None` for another host), and the app that requested
+/// it.
+type Decided<'a> = (Arc<Tunnel>, Option<&'a Served>, Option<Arc<str>>);
+
+/// Decides about a CONNECT request, which becomes the connection's tunnel.
 fn decide<'a>(
     state: &'a ListenerState,
-    peer: &Peer,
+    connection: &mut Connection,
     head: &[u8],
-    clock: &dyn Clock,
-) -> Result<(Connect, Destination<'a>, Option<String>), Refusal> {
-    let forward: &Forward = state.forward.as_ref().ok_or(Refusal::Method)?;
-    let connect = parse(head)?;
-    let served = forward.served(&connect.host, connect.port);
+) -> Result<Decided<'a>, Refusal> {
+    let forward = state.forward.as_ref().ok_or(Refusal::Method)?;
+    let tunnel = Arc::new(parse(head)?);
+    connection.peer.tunnel = Some(Arc::clone(&tunnel));
+    let served = forward.served(&tunnel.host, tunnel.port);
     let client = served.map_or(&state.client, |served| &served.client);
-    let identity = ConnectionIdentity {
-        app: state.app.as_ref(),
-        certificate: &peer.certificate_names,
-    };
-    let known = Known {
-        apps: &state.apps,
+    let callers = Callers {
+        state,
         client,
-        revoked: &state.revoked,
-        now: clock.wall(),
+        now: connection.listening.clock.wall(),
     };
-    let shown = connect.authorization.as_ref();
-    let caller = known.identify(identity, shown, &HeaderMap::new());
     // before the host is looked up: only known callers learn which hosts are served
-    let caller = caller.ok_or(Refusal::ProxyAuthentication)?;
-    let app = match &caller {
-        Caller::App(app) => Some(app.name().to_string()),
-        Caller::Anyone | Caller::Owner => None,
-    };
-    let Some(served) = served else {
-        return match forward.others {
-            Others::Tunnel => Ok((connect, Destination::Other, app)),
-            Others::Refuse => {
-                let why = "The host and port belong to no configured instance.";
-                Err(forward.refusal(state, why))
-            }
-        };
-    };
-    if let Caller::App(app) = &caller
-        && let Some(own) = app.client()
-    {
-        forward.check_client(state, &served.client, own)?;
+    let identity = callers.identify(&connection.peer, &HeaderMap::new());
+    let identity = identity.ok_or(Refusal::ProxyAuthentication)?;
+    if served.is_none() && forward.others == Others::Refuse {
+        let why = "The host and port belong to no configured instance.";
+        return Err(forward.refusal(why));
     }
-    Ok((connect, Destination::Instance(served), app))
+    let app = identity.app();
+    if let Some(served) = served
+        && let Some(own) = app.and_then(|app| app.client.as_ref())
+    {
+        forward.check_client(&served.client, own)?;
+    }
+    Ok((tunnel, served, app.map(|app| Arc::clone(app.name()))))
 }
 
 /// Parses a CONNECT request (RFC 9110, section 9.3.6). `Host` may be missing, as from old programs,
 /// but must not differ from the target.
-fn parse(bytes: &[u8]) -> Result<Connect, Refusal> {
-    head::check(bytes).map_err(Refusal::Malformed)?;
+fn parse(bytes: &[u8]) -> Result<Tunnel, Refusal> {
+    head::check(bytes)?;
     let mut fields = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut fields);
-    let parsed = request.parse(bytes);
-    if !matches!(parsed, Ok(httparse::Status::Complete(_))) {
+    if !matches!(request.parse(bytes), Ok(parsed) if parsed.is_complete()) {
         return Err(Refusal::Unreadable);
     }
     let mut headers = HeaderMap::new();
@@ -188,42 +164,33 @@ fn parse(bytes: &[u8]) -> Result<Connect, Refusal> {
         let value = HeaderValue::from_bytes(field.value).map_err(|_| Refusal::Unreadable)?;
         headers.append(name, value);
     }
-    let malformed = |why| Err(Refusal::Malformed(why));
     if via::is_loop(&headers) {
         return Err(Refusal::Loop);
     }
-    target::check_headers(Version::HTTP_11, &headers).map_err(Refusal::Malformed)?;
+    target::check_headers(Version::HTTP_11, &headers)?;
     let length = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
     if headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0") {
         // where the body ends and the tunnel starts would be ambiguous
-        return malformed(Malformed::Framing);
+        return Err(Malformed::Framing.into());
     }
     let target = request.path.unwrap_or_default();
     let asked = forward::split(target, 0).filter(|(_, port)| *port != 0);
-    let Some((host, port)) = asked else {
-        return malformed(Malformed::TargetForm);
-    };
+    let (host, port) = asked.ok_or(Malformed::TargetForm)?;
     let mut hosts = headers.get_all(HOST).iter();
     let is_meant = |value: &HeaderValue| {
-        let named = value
-            .to_str()
-            .ok()
-            .and_then(|text| forward::split(text, port));
+        let named = value.to_str().ok();
+        let named = named.and_then(|text| forward::split(text, port));
         named.is_some_and(|named| named == (host.clone(), port))
     };
     if hosts.next().is_some_and(|host| !is_meant(host)) || hosts.next().is_some() {
-        return malformed(Malformed::Host);
+        return Err(Malformed::Host.into());
     }
-    let mut shown = headers.get_all(PROXY_AUTHORIZATION).iter();
-    let authorization = shown
-        .next()
-        .filter(|_| shown.next().is_none())
-        .map(|value| {
-            let mut value = value.clone();
-            value.set_sensitive(true);
-            value
-        });
-    Ok(Connect {
+    let mut shown = headers.get_all(PROXY_AUTHORIZATION).iter().cloned();
+    let mut authorization = shown.next().filter(|_| shown.next().is_none());
+    if let Some(value) = &mut authorization {
+        value.set_sensitive(true);
+    }
+    Ok(Tunnel {
         host,
         port,
         authorization,
@@ -237,72 +204,6 @@ async fn establish(stream: &mut CallerStream) -> std::io::Result<()> {
         stream.flush().await
     };
     timeout(FAREWELL, sending).await?
-}
-
-/// A tunnel to an instance, terminated here.
-struct InstanceTunnel {
-    stream: CallerStream,
-    /// What the caller sent after its request, without waiting for the answer.
-    read: BytesMut,
-    connect: Connect,
-    /// `None` for an `http://` instance.
-    tls: Option<Tls>,
-}
-
-impl InstanceTunnel {
-    /// Serves the requests in the tunnel until it ends.
-    async fn serve(
-        self,
-        peer: &Peer,
-        limits: Limits,
-        listening: &Arc<Listening>,
-        registered: &Registered,
-    ) {
-        let Connect {
-            host,
-            port,
-            authorization,
-        } = self.connect;
-        let name = host.clone();
-        let tunnel = Tunnel {
-            host,
-            port,
-            authorization,
-        };
-        let peer = Peer {
-            tls: self.tls.is_some(),
-            tunnel: Some(Arc::new(tunnel)),
-            ..peer.clone()
-        };
-        let Some(tls) = self.tls else {
-            let ahead = ReadAhead {
-                read: self.read,
-                awaited: None,
-            };
-            connection::serve(self.stream, ahead, &peer, limits, listening, registered).await;
-            return;
-        };
-        let below = Prefixed {
-            read: self.read,
-            stream: self.stream.into_transport(),
-        };
-        let below = BufReader::with_capacity(READ_BUFFER, below);
-        let accepted = timeout(limits.header_timeout, tls.acceptor().accept(below)).await;
-        let stream = match accepted {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                let listener = Arc::clone(&listening.state.load().listener.name);
-                let why = handshake_failure(&error);
-                info!(%listener, host = %name, "TLS handshake with an app failed inside its tunnel: {why}");
-                return;
-            }
-            Err(_elapsed) => return,
-        };
-        let transport = Transport::Tunnel(Box::new(stream));
-        let is_http2 = transport.is_http2();
-        let stream = CallerStream::new(transport, limits.min_body_rate);
-        listener::serve(stream, &peer, is_http2, limits, listening, registered).await;
-    }
 }
 
 /// Why a handshake failed, and what to do if the app does not trust the local authority.
@@ -326,16 +227,16 @@ async fn refuse(stream: CallerStream, state: &ListenerState, refusal: &Refusal, 
     state.metrics.refused(reason, app);
     if state.access_log {
         let listener = &state.listener.name;
-        info!(%listener, app, refused = reason.label(), status = refusal.status().as_u16(), "CONNECT refused");
+        info!(%listener, app, refused = reason.label(), status = refusal.status(reason).as_u16(), "CONNECT refused");
     }
-    connection::answer_and_close(stream, refusal).await;
+    http1::answer_and_close(stream, refusal).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(head: &str) -> Result<Connect, &'static str> {
+    fn parsed(head: &str) -> Result<Tunnel, &'static str> {
         parse(head.replace('\n', "\r\n").as_bytes()).map_err(|refusal| refusal.reason().label())
     }
 

@@ -1,232 +1,33 @@
-//! An HTTP/1 connection of a caller, which serves its requests one after the other.
-//!
-//! This module reads each head completely before pingora parses it. So a head has one deadline,
-//! from its first byte on, and one size limit, and its bytes can be checked where pingora's parser
-//! is lenient.
+//! A caller's connection, whatever its protocol: its peer, its limits and its listener.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use pingora::protocols::Stream;
-use pingora::protocols::http::v1::server::HttpSession;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use super::listener::Listening;
+use crate::downstream::idle::Registered;
+use crate::downstream::peer::Peer;
 
-use super::caller::Caller;
-use super::exchange::{self, After};
-use super::head;
-use super::idle::Registered;
-use super::listener::{Limits, Listening};
-use super::peer::Peer;
-use super::respond::{self, Refusal};
-use super::stream::CallerStream;
-use crate::clock::timers;
-use crate::telemetry::ListenerMetrics;
+/// The keep-alive time between two requests.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// The size of a read while waiting for a head, in bytes.
-const READ_SIZE: usize = 4096;
-
-/// How long sending the last bytes of a connection may take.
-pub(super) const FAREWELL: Duration = Duration::from_secs(5);
-
-/// How long, and how much, to read from a caller that is still sending when its connection is
-/// closed. Closing with unread bytes would reset the connection and lose the response.
-const LINGER: Duration = Duration::from_secs(1);
-const MOST_DISCARDED: usize = 1024 * 1024;
-
-/// The start of every HTTP/2 connection (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
-
-/// The result of waiting for a head.
-pub(super) enum Awaited {
-    /// A complete head, with its length in the buffer.
-    Head(usize),
-    /// The caller closed the connection, or it was idle for too long.
-    Ended,
-    /// The head is refused.
-    Refused(Refusal),
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Its listener.
+    pub(super) listening: Arc<Listening>,
+    /// Its other end.
+    pub(super) peer: Peer,
+    /// Its limits.
+    pub(super) limits: Limits,
+    /// Its place among the listener's connections, which are closed when they are idle.
+    pub(super) registered: Registered,
 }
 
-/// What was read from a connection before [`serve`].
-#[derive(Default)]
-pub(super) struct ReadAhead {
-    /// The bytes.
-    pub(super) read: BytesMut,
-    /// The result of waiting for its first head, if that has happened.
-    pub(super) awaited: Option<Awaited>,
-}
-
-/// Serves the requests on `stream`, from `peer`, until it ends.
-pub(super) async fn serve(
-    stream: CallerStream,
-    ahead: ReadAhead,
-    peer: &Peer,
-    limits: Limits,
-    listening: &Arc<Listening>,
-    registered: &Registered,
-) {
-    let metrics = Arc::clone(&listening.state.load().metrics);
-    let mut stream: Stream = Box::new(stream);
-    let ReadAhead { mut read, awaited } = ahead;
-    let mut is_first = awaited.is_none();
-    let mut first = awaited;
-    loop {
-        let awaited = match first.take() {
-            Some(awaited) => awaited,
-            None => await_head(&mut stream, &mut read, limits, registered, is_first).await,
-        };
-        is_first = false;
-        let end = match awaited {
-            Awaited::Head(end) => end,
-            Awaited::Ended => return close(stream, false).await,
-            Awaited::Refused(refusal) => return refuse(stream, &refusal, &metrics).await,
-        };
-        if read.starts_with(HTTP2_PREFACE) {
-            return refuse(stream, &Refusal::Http2WithoutTls, &metrics).await;
-        }
-        let judged = head::check(&read[..end]);
-        let mut session = HttpSession::new(stream);
-        // the exchange limits each wait
-        session.set_read_timeout(None);
-        session.set_pipelining_enabled(true);
-        // not after an interim response: the final one decides
-        session.set_close_on_response_before_downstream_finish(false);
-        session.set_pipelined_prefix(std::mem::take(&mut read));
-        // the head is complete, so this does not wait; a parser that disagrees may wait no longer
-        let parsed = timeout(limits.header_timeout, session.read_request()).await;
-        if !matches!(parsed, Ok(Ok(Some(_)))) {
-            let stream = session.into_inner();
-            return refuse(stream, &Refusal::Unreadable, &metrics).await;
-        }
-        let mut caller = Caller::Http1(Box::new(session));
-        let after = exchange::serve(&mut caller, peer, listening, judged.err()).await;
-        let Caller::Http1(mut session) = caller else {
-            return;
-        };
-        let is_read = session.is_body_done();
-        if after == After::Close || !session.will_keepalive() || !is_read {
-            return close(session.into_inner(), !is_read || after == After::Close).await;
-        }
-        match session.reuse().await {
-            Ok(Some(reusable)) => {
-                let (kept, rest) = reusable.into_parts();
-                stream = kept;
-                read = rest.unwrap_or_default();
-            }
-            Ok(None) | Err(_) => return,
-        }
-    }
-}
-
-/// Reads into `read` until it starts with a complete head. Before the first byte the connection is
-/// idle, and may be closed to make room for others.
-pub(super) async fn await_head(
-    stream: &mut (impl AsyncRead + Unpin),
-    read: &mut BytesMut,
-    limits: Limits,
-    registered: &Registered,
-    is_first: bool,
-) -> Awaited {
-    let mut deadline: Option<Instant> = None;
-    let mut scanned = 0;
-    loop {
-        if skip_empty_lines(read) {
-            scanned = 0;
-        }
-        if let Some(end) = head::end(read, &mut scanned) {
-            return if end > limits.max_header_bytes {
-                Awaited::Refused(Refusal::LargeHeader)
-            } else {
-                Awaited::Head(end)
-            };
-        }
-        if read.len() > limits.max_header_bytes {
-            return Awaited::Refused(Refusal::LargeHeader);
-        }
-        if head::is_hopeless(read) {
-            return Awaited::Refused(Refusal::Unreadable);
-        }
-        let has_begun = !read.is_empty();
-        if has_begun || is_first {
-            deadline.get_or_insert_with(|| timers() + limits.header_timeout);
-        }
-        read.reserve(READ_SIZE);
-        let reading = async {
-            if has_begun {
-                Some(fill(stream, read).await)
-            } else {
-                registered.idle(is_first, fill(stream, read)).await
-            }
-        };
-        let received = match deadline {
-            None => reading.await,
-            Some(at) => match tokio::time::timeout_at(at, reading).await {
-                Ok(received) => received,
-                Err(_) if has_begun => return Awaited::Refused(Refusal::SlowHeader),
-                // a caller that sent nothing gets no response
-                Err(_) => return Awaited::Ended,
-            },
-        };
-        match received {
-            None | Some(0) => return Awaited::Ended,
-            Some(_) => {}
-        }
-    }
-}
-
-/// Removes empty lines before a request, which servers ignore (RFC 9112, section 2.2); returns
-/// whether there were any.
-fn skip_empty_lines(read: &mut BytesMut) -> bool {
-    let before = read.len();
-    while read.starts_with(b"\r\n") {
-        read.advance(2);
-    }
-    read.len() < before
-}
-
-/// Reads the available bytes; returns 0 at the end, or if the connection broke.
-async fn fill(stream: &mut (impl AsyncRead + Unpin), read: &mut BytesMut) -> usize {
-    stream.read_buf(read).await.unwrap_or(0)
-}
-
-/// Answers bytes that are not a valid request, and closes the connection.
-async fn refuse(stream: Stream, refusal: &Refusal, metrics: &ListenerMetrics) {
-    metrics.refused(refusal.reason(), "");
-    answer_and_close(stream, refusal).await;
-}
-
-/// Sends the answer to `refusal`, and closes the connection.
-pub(super) async fn answer_and_close(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    refusal: &Refusal,
-) {
-    let answer = respond::answer(refusal).raw();
-    let _ = timeout(FAREWELL, stream.write_all(&answer)).await;
-    close(stream, true).await;
-}
-
-/// Closes a connection; with `linger` its caller may still be sending.
-async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin, linger: bool) {
-    let farewell = async {
-        // a caller that is gone misses nothing
-        let _ = stream.flush().await;
-        let _ = AsyncWriteExt::shutdown(&mut stream).await;
-    };
-    let _ = timeout(FAREWELL, farewell).await;
-    if linger {
-        let _ = timeout(LINGER, discard(&mut stream)).await;
-    }
-}
-
-/// Reads to the end, [`MOST_DISCARDED`] bytes at most.
-async fn discard(stream: &mut (impl AsyncRead + Unpin)) {
-    let mut scratch = [0; 8 * 1024];
-    let mut left = MOST_DISCARDED;
-    while left > 0 {
-        match stream.read(&mut scratch).await {
-            Ok(n) if n > 0 => left = left.saturating_sub(n),
-            _ => return,
-        }
-    }
+/// The limits of a connection, as of its accept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) header_timeout: Duration,
+    pub(super) max_header_bytes: usize,
+    pub(super) min_body_rate: Option<NonZeroU32>,
 }

@@ -6,28 +6,28 @@ use std::time::Duration;
 use http::HeaderValue;
 use pingora::http::RequestHeader;
 
-use super::identify::Caller;
-use super::limit::Admitted;
-use super::listener_state::{Client, ListenerState};
-use super::respond::Refusal;
+use super::client::Client;
+use super::connection::Connection;
+use super::identity::{Callers, Identity};
+use super::listener_state::ListenerState;
+use super::respond::Reason;
 use crate::clock::{Clock, Instant};
-use crate::telemetry::{AppMetrics, InFlight};
-use crate::token::token::Token;
-use crate::trace::{RequestSpan, TRACEPARENT};
+use crate::policy::limit::Admitted;
+use crate::telemetry::{AppMetrics, Cut, InFlight};
+use crate::trace::{RequestSpan, Tracer};
 
 /// The state of one request.
-#[derive(Debug)]
-pub(super) struct Context {
+pub(super) struct Context<'a> {
+    /// The connection on which it came.
+    pub(super) connection: &'a Connection,
     /// The state in force when its head was complete.
     pub(super) state: Arc<ListenerState>,
-    /// Its caller, as far as it is known.
-    pub(super) caller: Caller,
+    /// Its caller, as far as it is known. Set by [`Context::identified`].
+    pub(super) identity: Identity,
     /// The name of the app that its sender claims to be, and did not prove to be.
     pub(super) claimed_app: Option<Arc<str>>,
     /// The client whose token it gets.
     pub(super) client: Arc<Client>,
-    /// Whether the caller speaks TLS with the proxy.
-    pub(super) over_tls: bool,
     /// The prefix that was removed from its path.
     pub(super) stripped: Option<Arc<str>>,
     /// Its id in logs, once its head was examined.
@@ -41,86 +41,84 @@ pub(super) struct Context {
     /// The generation of its token.
     pub(super) generation: Option<u64>,
     /// Why the proxy answered it itself.
-    pub(super) refusal: Option<Refusal>,
+    pub(super) refused: Option<Reason>,
     /// Whether it was sent again after a 401.
     pub(super) replayed: bool,
-    /// Its share of its app's limits.
+    /// Its share of its app's limits. Released before the last bytes are sent: a caller that has
+    /// them may send its next request at once.
     pub(super) admitted: Option<Admitted>,
     /// Its span, if tracing is on.
     pub(super) span: Option<Box<RequestSpan>>,
+    /// The status sent to the caller; 0 if none yet.
+    pub(super) status: u16,
+    /// Which side ended it early.
+    pub(super) cut: Option<Cut>,
+    /// What went wrong.
+    pub(super) error: Option<String>,
     in_flight: Option<InFlight>,
 }
 
-impl Context {
-    /// Returns the state of a request whose head was complete at `started`; `over_tls` says whether
-    /// it came over TLS.
-    pub(super) fn new(state: Arc<ListenerState>, started: Instant, over_tls: bool) -> Context {
-        let client = Arc::clone(&state.client);
+impl Context<'_> {
+    /// Returns the state of a request with this `head`, which was just completed.
+    pub(super) fn new<'a>(connection: &'a Connection, head: &RequestHeader) -> Context<'a> {
+        let listening = &connection.listening;
+        let state = listening.state.load_full();
+        let wall = || listening.clock.wall();
+        let begin = |tracer: &Arc<Tracer>| tracer.request(&head.method, &head.headers, wall());
         Context {
-            caller: Caller::Anyone,
+            connection,
+            identity: Identity::Anyone,
             claimed_app: None,
-            over_tls,
+            client: Arc::clone(&state.client),
             stripped: None,
             id: None,
-            started,
+            started: listening.clock.now(),
             sent: None,
             upstream: None,
             generation: None,
-            refusal: None,
+            refused: None,
             replayed: false,
             admitted: None,
-            span: None,
+            span: state.tracer.as_ref().map(begin).map(Box::new),
+            status: 0,
+            cut: None,
+            error: None,
             in_flight: None,
-            client,
             state,
         }
     }
 
-    /// Sets the client.
-    pub(super) fn lead_to(&mut self, client: &Arc<Client>) {
-        self.client = Arc::clone(client);
+    /// The clock for token expiry and request times.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.connection.listening.clock
+    }
+
+    /// Those who may send it.
+    pub(super) fn callers(&self) -> Callers<'_> {
+        Callers {
+            state: &self.state,
+            client: &self.client,
+            now: self.clock().wall(),
+        }
     }
 
     /// Sets the caller, and its own client if it has one.
-    pub(super) fn comes_from(&mut self, caller: Caller) {
-        if let Caller::App(app) = &caller
-            && let Some(client) = app.client()
-        {
-            self.lead_to(client);
+    pub(super) fn identified(&mut self, identity: Identity) {
+        if let Some(client) = identity.app().and_then(|app| app.client.as_ref()) {
+            self.client = Arc::clone(client);
         }
-        self.caller = caller;
+        self.identity = identity;
     }
 
     /// The name of the app that sent it, if any.
     pub(super) fn app(&self) -> Option<&Arc<str>> {
-        match &self.caller {
-            Caller::App(app) => Some(app.name()),
-            Caller::Anyone | Caller::Owner => None,
-        }
+        self.identity.app().map(|app| app.name())
     }
 
     /// The metrics of its caller.
     pub(super) fn app_metrics(&self) -> &AppMetrics {
-        match &self.caller {
-            Caller::App(app) => app.metrics(),
-            Caller::Anyone | Caller::Owner => &self.state.nobody,
-        }
-    }
-
-    /// Starts the request's span, if tracing is on.
-    pub(super) fn begin_span(&mut self, head: &RequestHeader, clock: &dyn Clock) {
-        if let Some(tracer) = &self.state.tracer {
-            let span = tracer.request(&head.method, &head.headers, clock.wall());
-            self.span = Some(Box::new(span));
-        }
-    }
-
-    /// Makes the span the parent of what the instance does.
-    pub(super) fn inject_span(&self, head: &mut RequestHeader) {
-        if let Some(value) = self.span.as_ref().and_then(|span| span.traceparent()) {
-            // if the field cannot be set, the instance has no parent span
-            let _ = head.insert_header(TRACEPARENT, value);
-        }
+        let app = self.identity.app();
+        app.map_or(&self.state.nobody, |app| &app.metrics)
     }
 
     /// Counts the request as in flight from now on. Its app and client no longer change.
@@ -132,17 +130,5 @@ impl Context {
     pub(super) fn take_in_flight(&mut self) -> InFlight {
         let counted = self.in_flight.take();
         counted.unwrap_or_else(|| InFlight::new(self.app_metrics().traffic(&self.client.name)))
-    }
-
-    /// Releases its share of the app's limits before the last bytes are sent: a caller that has
-    /// them may send its next request at once.
-    pub(super) fn ends(&mut self) {
-        self.admitted = None;
-    }
-
-    /// Records that the request is sent at `now` with `token`.
-    pub(super) fn goes_out(&mut self, token: &Token, now: Instant) {
-        self.generation = Some(token.generation());
-        self.sent = Some(now);
     }
 }

@@ -6,22 +6,25 @@
 
 use std::sync::Arc;
 
-use http::header::{HOST, PROXY_AUTHORIZATION};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Uri};
+use http::Uri;
+use http::header::HOST;
+use http::uri::Scheme;
 use pingora::http::RequestHeader;
 
-use super::config::{Others, Tls};
-use super::listener_state::{Client, ListenerState};
-use super::peer::Peer;
+use super::client::Client;
+use super::config::Others;
 use super::respond::Refusal;
-use super::target::{self, Malformed};
 use crate::browser::{self, host_of_authority};
+use crate::downstream::peer::Peer;
+use crate::downstream::tls::Tls;
+use crate::policy::target::{self, Malformed};
 use crate::socket::Address;
 
 /// What a forward listener serves.
 #[derive(Debug)]
 pub struct Forward {
+    /// The listener's name.
+    pub listener: Arc<str>,
     /// The instances.
     pub served: Vec<Served>,
     /// What happens to calls to other hosts.
@@ -39,29 +42,25 @@ pub struct Served {
     pub tls: Option<Tls>,
 }
 
-impl Served {
-    /// Whether it is the server at `host` (brackets around an IPv6 address) and `port`.
-    fn is_at(&self, host: &str, port: u16) -> bool {
-        let instance = self.client.upstream.instance();
-        instance.port == port && instance.host == host.trim_matches(['[', ']'])
-    }
-}
-
 impl Forward {
-    /// The instance at `host` and `port`, if there is one.
+    /// The instance at `host` (brackets around an IPv6 address) and `port`, if there is one.
     pub(super) fn served(&self, host: &str, port: u16) -> Option<&Served> {
-        self.served.iter().find(|served| served.is_at(host, port))
+        let host = host.trim_matches(['[', ']']);
+        self.served.iter().find(|served| {
+            let instance = served.client.upstream.instance();
+            instance.port == port && instance.host == host
+        })
     }
 
     /// The refusal of a call that this listener does not serve, with the reason `why`.
-    pub(super) fn refusal(&self, state: &ListenerState, why: &'static str) -> Refusal {
+    pub(super) fn refusal(&self, why: &'static str) -> Refusal {
         let instances = self.served.iter();
         let instances: Vec<&str> = instances
             .map(|served| served.client.upstream.instance().authority.as_str())
             .collect();
         Refusal::NotAnInstance {
             why,
-            listener: state.listener.name.to_string(),
+            listener: self.listener.to_string(),
             instances: instances.join(", "),
         }
     }
@@ -74,24 +73,20 @@ impl Forward {
     /// [`Refusal`] says why it is not served.
     pub(super) fn check_form(
         &self,
-        state: &ListenerState,
         peer: &Peer,
         request: &mut RequestHeader,
     ) -> Result<&Arc<Client>, Refusal> {
-        target::host(&request.headers).map_err(Refusal::Malformed)?;
+        target::host(&request.headers)?;
         let named = absolute(request.raw_path());
         let (served, host) = match (&peer.tunnel, named) {
             (Some(tunnel), named) => {
                 let other = || Refusal::OtherHost(tunnel.host.clone());
-                let default = if peer.tls { 443 } else { 80 };
                 let is_meant = |authority: &str, default| {
                     split(authority, default)
                         .is_some_and(|(host, port)| host == tunnel.host && port == tunnel.port)
                 };
-                let by_target = named.as_ref().is_none_or(|(scheme, authority)| {
-                    let default = if scheme == "http" { 80 } else { 443 };
-                    is_meant(authority, default)
-                });
+                let by_target = named.is_none_or(|(port, authority)| is_meant(&authority, port));
+                let default = if peer.tls { 443 } else { 80 };
                 let host = request.headers.get(HOST);
                 let host = host.and_then(|host| host.to_str().ok());
                 if !by_target || !host.is_some_and(|host| is_meant(host, default)) {
@@ -100,29 +95,24 @@ impl Forward {
                 let served = self.served(&tunnel.host, tunnel.port).ok_or_else(other)?;
                 (served, tunnel.host.clone())
             }
-            (None, Some((scheme, authority))) => {
-                let (default, is_plain) = if scheme == "http" {
-                    (80, true)
-                } else {
-                    (443, false)
-                };
-                let named = split(&authority, default);
-                let (host, port) = named.ok_or(Refusal::Malformed(Malformed::TargetForm))?;
+            (None, Some((default, authority))) => {
+                let (host, port) = split(&authority, default).ok_or(Malformed::TargetForm)?;
                 // http:// to an https:// instance is forwarded over https
-                let usual = || self.served(&host, 443).filter(|_| is_plain && port == 80);
+                let is_usual = (default, port) == (80, 80);
+                let usual = || self.served(&host, 443).filter(|_| is_usual);
                 let served = self.served(&host, port).or_else(usual);
                 let why = "The target is no configured instance.";
-                (served.ok_or_else(|| self.refusal(state, why))?, host)
+                (served.ok_or_else(|| self.refusal(why))?, host)
             }
             (None, None) if request.raw_path().first() == Some(&b'/') => {
                 return Err(Refusal::ForwardOnly {
-                    listener: state.listener.name.to_string(),
+                    listener: self.listener.to_string(),
                 });
             }
-            (None, None) => return Err(Refusal::Malformed(Malformed::TargetForm)),
+            (None, None) => return Err(Malformed::TargetForm.into()),
         };
         let is_host = |named: &str| named == host;
-        let path = target::check_target(request.raw_path(), is_host).map_err(Refusal::Malformed)?;
+        let path = target::check_target(request.raw_path(), is_host)?;
         if browser::is_cross_site(is_host, &request.headers) {
             return Err(Refusal::CrossSite);
         }
@@ -138,34 +128,19 @@ impl Forward {
     ///
     /// # Errors
     /// [`Refusal::NotAnInstance`].
-    pub(super) fn check_client(
-        &self,
-        state: &ListenerState,
-        named: &Client,
-        client: &Client,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check_client(&self, named: &Client, client: &Client) -> Result<(), Refusal> {
         let is_same = named.upstream.instance().name == client.upstream.instance().name;
         let why = "The app's own client belongs to another instance.";
-        is_same
-            .then_some(())
-            .ok_or_else(|| self.refusal(state, why))
+        is_same.then_some(()).ok_or_else(|| self.refusal(why))
     }
 }
 
-/// The credentials for the proxy: the tunnel's, or without a tunnel those in `headers`.
-pub(super) fn authorization<'a>(peer: &'a Peer, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
-    if let Some(tunnel) = &peer.tunnel {
-        return tunnel.authorization.as_ref();
-    }
-    let mut shown = headers.get_all(PROXY_AUTHORIZATION).iter();
-    shown.next().filter(|_| shown.next().is_none())
-}
-
-/// The scheme and authority of an absolute target; `None` for another form.
-fn absolute(target: &[u8]) -> Option<(String, String)> {
+/// The default port and the authority of an absolute target; `None` for another form.
+fn absolute(target: &[u8]) -> Option<(u16, String)> {
     let uri: Uri = std::str::from_utf8(target).ok()?.parse().ok()?;
-    let scheme = uri.scheme_str()?.to_ascii_lowercase();
-    Some((scheme, uri.authority().map(Authority::to_string)?))
+    let is_plain = uri.scheme()? == &Scheme::HTTP;
+    let authority = uri.authority()?.to_string();
+    Some((if is_plain { 80 } else { 443 }, authority))
 }
 
 /// Splits `host[:port]` into the host, in lower case, and the port, `default` if there is none.
@@ -205,32 +180,10 @@ mod tests {
     #[test]
     fn only_an_absolute_target_names_a_server() {
         let named = |target: &str| absolute(target.as_bytes());
-        let acme = Some(("http".to_owned(), "acme.example".to_owned()));
+        let acme = Some((80, "acme.example".to_owned()));
         assert_eq!(named("HTTP://acme.example/a?b"), acme);
         for other in ["/a", "*", "acme.example:443", "//acme.example/a", "a b"] {
             assert_eq!(named(other), None, "{other:?}");
         }
-    }
-
-    #[test]
-    fn a_callers_credentials_are_those_of_its_tunnel() {
-        let mut headers = HeaderMap::new();
-        let value = |text| HeaderValue::from_static(text);
-        assert_eq!(authorization(&Peer::default(), &headers), None);
-        headers.append(PROXY_AUTHORIZATION, value("Basic a"));
-        let shown = Some(&headers[PROXY_AUTHORIZATION]);
-        assert_eq!(authorization(&Peer::default(), &headers), shown);
-        let tunnel = super::super::peer::Tunnel {
-            host: "acme.example".to_owned(),
-            port: 443,
-            authorization: None,
-        };
-        let inside = Peer {
-            tunnel: Some(Arc::new(tunnel)),
-            ..Peer::default()
-        };
-        assert_eq!(authorization(&inside, &headers), None);
-        headers.append(PROXY_AUTHORIZATION, value("Basic b"));
-        assert_eq!(authorization(&Peer::default(), &headers), None, "two");
     }
 }

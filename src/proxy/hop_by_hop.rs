@@ -2,10 +2,10 @@
 //! protocol, together with all fields that `Connection` names. Pure.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::target::Malformed;
+use crate::policy::target::Malformed;
 use crate::upstream::session::has_no_body;
 
 /// The most fields that `Connection` may name. No real program names more, and each costs a lookup.
@@ -72,15 +72,13 @@ pub(super) fn unwanted(headers: &HeaderMap, is_unwanted: impl Fn(&str) -> bool) 
     unwanted
 }
 
-/// Prepares a response to a request with `method` for a caller of HTTP `version`: removes
-/// hop-by-hop fields and sets the framing.
+/// Prepares a response for the caller of `request`: removes hop-by-hop fields and sets the framing.
 ///
 /// # Errors
 /// If a field cannot be set; impossible with the values set here.
 pub(super) fn clean_response(
     response: &mut ResponseHeader,
-    method: &Method,
-    version: Version,
+    request: &RequestHeader,
 ) -> pingora::Result<()> {
     // each hop sends its own version (RFC 9110, section 2.5)
     response.set_version(Version::HTTP_11);
@@ -97,7 +95,8 @@ pub(super) fn clean_response(
     let mut lengths = response.headers.get_all(CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {
         (None, _) => {
-            if version == Version::HTTP_11 && !has_no_body(method, response.status) {
+            let is_chunked = request.version == Version::HTTP_11;
+            if is_chunked && !has_no_body(&request.method, response.status) {
                 response.insert_header(TRANSFER_ENCODING, "chunked")?;
             }
         }
@@ -105,11 +104,10 @@ pub(super) fn clean_response(
             // the session has checked that all are equal (RFC 9110, section 8.6)
             let first = length.as_bytes().split(|byte| *byte == b',').next();
             let first = first.unwrap_or_default().trim_ascii();
-            if more.is_some() || first.len() != length.len() {
-                let single = HeaderValue::from_bytes(first).ok();
-                if let Some(single) = single {
-                    response.insert_header(CONTENT_LENGTH, single)?;
-                }
+            if (more.is_some() || first.len() != length.len())
+                && let Ok(single) = HeaderValue::from_bytes(first)
+            {
+                response.insert_header(CONTENT_LENGTH, single)?;
             }
         }
     }
@@ -158,6 +156,7 @@ fn is_token_char(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Method;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -217,7 +216,9 @@ mod tests {
         for (name, value) in fields {
             response.append_header(*name, *value).unwrap();
         }
-        clean_response(&mut response, &method, version).unwrap();
+        let mut request = RequestHeader::build(method, b"/", None).unwrap();
+        request.set_version(version);
+        clean_response(&mut response, &request).unwrap();
         let fields = response.headers.iter();
         fields
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))

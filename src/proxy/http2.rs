@@ -6,11 +6,12 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server::{Builder, Connection, SendResponse};
+use h2::server::{self, Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::HOST;
 use http::{Request, Uri};
@@ -20,13 +21,11 @@ use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::caller::{Caller, Stream};
+use super::connection::{Connection, KEEP_ALIVE};
 use super::exchange;
-use super::idle::Registered;
-use super::listener::{KEEP_ALIVE, Limits, Listening};
-use super::min_rate::MinRate;
-use super::overhead::{Overhead, Progress};
-use super::peer::Peer;
-use super::stream::CallerStream;
+use crate::downstream::min_rate::MinRate;
+use crate::downstream::overhead::{Overhead, Progress};
+use crate::downstream::stream::CallerStream;
 
 /// The most concurrent requests.
 const STREAMS: u32 = 100;
@@ -55,6 +54,8 @@ const LINGER: Duration = Duration::from_secs(1);
     reason = "nearly every event is a request, and none is kept"
 )]
 enum Event {
+    /// The connection must end, or did not acknowledge its end.
+    End,
     /// A request.
     Request(Request<RecvStream>, SendResponse<Bytes>),
     /// The caller sends a flood of useless frames.
@@ -65,21 +66,21 @@ enum Event {
 
 /// Serves the requests of one connection until it ends, or until its listener closes and the last
 /// request is answered.
-pub(super) async fn serve(
-    stream: CallerStream,
-    peer: &Peer,
-    limits: Limits,
-    listening: &Arc<Listening>,
-    registered: &Registered,
-) {
+pub(super) async fn serve(stream: CallerStream, connection: Connection) {
+    let limits = connection.limits;
     let received = stream.received();
     let opened = options(limits.max_header_bytes).handshake(stream);
-    let Ok(Ok(mut connection)) = timeout(limits.header_timeout, opened).await else {
+    let Ok(Ok(mut streams)) = timeout(limits.header_timeout, opened).await else {
         return;
     };
+    let connection = Arc::new(connection);
+    let Connection {
+        listening,
+        registered,
+        ..
+    } = &*connection;
     let progress = Arc::new(Progress::default());
     let mut overhead = Overhead::new(listening.clock.now(), limits.max_header_bytes);
-    let peer = Arc::new(peer.clone());
     let mut requests = JoinSet::new();
     let mut ending = pin!(listening.ending());
     registered.begins();
@@ -90,38 +91,26 @@ pub(super) async fn serve(
     loop {
         let event = tokio::select! {
             biased;
-            () = &mut ending, if !is_ending => {
-                connection.graceful_shutdown();
-                is_ending = true;
-                patience = LINGER;
-                continue;
-            }
+            () = &mut ending, if !is_ending => Event::End,
             Some(_answered) = requests.join_next() => {
                 if requests.is_empty() {
                     registered.begins();
                 }
                 continue;
             }
-            event = next(&mut connection, || {
-                overhead.is_flood(received.get(), &progress, listening.clock.now())
+            event = next(&mut streams, || {
+                overhead.is_flood(received.load(Ordering::Relaxed), &progress, listening.clock.now())
             }) => event,
-            () = registered.told_to_close(), if requests.is_empty() && !is_ending => {
-                connection.graceful_shutdown();
-                is_ending = true;
-                patience = LINGER;
-                continue;
-            }
-            () = sleep(patience), if requests.is_empty() => {
-                if is_ending {
-                    break;
-                }
-                connection.graceful_shutdown();
-                is_ending = true;
-                patience = LINGER;
-                continue;
-            }
+            () = registered.told_to_close(), if requests.is_empty() && !is_ending => Event::End,
+            () = sleep(patience), if requests.is_empty() => Event::End,
         };
         match event {
+            Event::End if is_ending => break,
+            Event::End => {
+                streams.graceful_shutdown();
+                is_ending = true;
+                patience = LINGER;
+            }
             Event::Request(request, respond) => {
                 overhead.request();
                 registered.ends();
@@ -129,41 +118,40 @@ pub(super) async fn serve(
                     patience = KEEP_ALIVE;
                 }
                 let min_rate = MinRate::of(limits.min_body_rate);
-                let Some(caller) = caller(request, respond, min_rate, &progress) else {
+                let Some(mut caller) = caller(request, respond, min_rate, &progress) else {
                     malformed += 1;
                     if malformed == MALFORMED {
                         break;
                     }
                     continue;
                 };
-                let (listening, peer) = (Arc::clone(listening), Arc::clone(&peer));
+                let connection = Arc::clone(&connection);
                 requests.spawn(async move {
-                    let mut caller = caller;
-                    exchange::serve(&mut caller, &peer, &listening, None).await;
+                    exchange::serve(&mut caller, &connection, None).await;
                 });
             }
             Event::Flood => {
                 let name = Arc::clone(&listening.state.load().listener.name);
                 info!(listener = %name, "an HTTP/2 connection was closed: it sent a flood of frames");
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                let _ = timeout(LINGER, poll_fn(|cx| connection.poll_closed(cx))).await;
+                streams.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                let _ = timeout(LINGER, poll_fn(|cx| streams.poll_closed(cx))).await;
                 break;
             }
             Event::Closed => break,
         }
     }
-    drop(connection);
+    drop(streams);
     // each request notices the end and writes its log line
     while requests.join_next().await.is_some() {}
 }
 
 /// Drives the connection until its next event.
 async fn next(
-    connection: &mut Connection<CallerStream, Bytes>,
+    streams: &mut server::Connection<CallerStream, Bytes>,
     is_flood: impl Fn() -> bool,
 ) -> Event {
     poll_fn(|cx| {
-        let polled = connection.poll_accept(cx);
+        let polled = streams.poll_accept(cx);
         if is_flood() {
             return Poll::Ready(Event::Flood);
         }
@@ -201,9 +189,15 @@ fn caller(
         let _ = respond.send_response(answer.ok()?, true);
         return None;
     }
-    let progress = Arc::clone(progress);
-    let stream = Stream::new(head, body, respond, min_rate, progress);
-    Some(Caller::Http2(Box::new(stream)))
+    Some(Caller::Http2(Box::new(Stream {
+        head,
+        body,
+        respond,
+        sending: None,
+        min_rate,
+        sent: 0,
+        progress: Arc::clone(progress),
+    })))
 }
 
 /// Converts a request's target to the HTTP/1 form: a path with its query, and the authority as
@@ -215,10 +209,9 @@ fn to_origin_form(request: &mut RequestHeader) -> Option<()> {
         return None;
     }
     let mut hosts = request.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+    let (host, None) = (hosts.next(), hosts.next()) else {
         return None;
-    }
+    };
     let Some(authority) = request.uri.authority() else {
         return host.map(drop);
     };

@@ -45,6 +45,7 @@ pub(super) fn outgoing(
     to: Destination<'_>,
     authorization: &HeaderValue,
 ) -> Result<Box<RequestHeader>> {
+    let invalid = || Error::new(ErrorType::InvalidHTTPHeader);
     let mut request = Box::new(request.clone());
     let is_unwanted = |name: &str| is_unwanted(name) || (to.is_http2 && name == "expect");
     // first: `Connection` must not remove fields that are set below
@@ -53,15 +54,15 @@ pub(super) fn outgoing(
     }
     if to.is_http2 {
         if !request.raw_path_is_utf8() {
-            return Err(Error::new(ErrorType::InvalidHTTPHeader));
+            return Err(invalid());
         }
         let path = request.uri.path_and_query().cloned();
         let uri = Uri::builder()
             .scheme(Scheme::HTTPS)
             .authority(to.authority.clone())
-            .path_and_query(path.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?)
+            .path_and_query(path.ok_or_else(invalid)?)
             .build();
-        request.set_uri(uri.map_err(|_| Error::new(ErrorType::InvalidHTTPHeader))?);
+        request.set_uri(uri.map_err(|_| invalid())?);
         request.remove_header(&HOST);
         request.set_version(Version::HTTP_2);
     } else {
@@ -169,25 +170,40 @@ pub(crate) fn request_id(request: &RequestHeader) -> Option<HeaderValue> {
 
 /// How the app addressed the proxy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientView<'a> {
-    /// `http` or `https`.
-    pub(crate) scheme: &'static str,
+struct ClientView<'a> {
+    /// Whether over TLS.
+    over_tls: bool,
     /// The value of `Host`.
-    pub(crate) host: Option<&'a HeaderValue>,
+    host: Option<&'a HeaderValue>,
     /// The prefix that was stripped from the path.
-    pub(crate) prefix: &'a str,
+    prefix: &'a str,
 }
 
-/// Rewrites the headers of a response: removes cookies of the shared session and HSTS, and turns
-/// redirects within the instance back to the address in `way`.
+/// Rewrites the headers of a response: removes hop-by-hop fields, cookies of the shared session and
+/// HSTS, turns redirects within the instance back to the address of the `request` (with `prefix`,
+/// which was stripped from its path), and adds its id, unless the instance set one.
 ///
 /// # Errors
 /// If a header cannot be set.
 pub(crate) fn incoming(
     response: &mut ResponseHeader,
+    request: &RequestHeader,
+    id: Option<&HeaderValue>,
     instance: &Instance,
-    way: ClientView<'_>,
+    over_tls: bool,
+    prefix: &str,
 ) -> Result<()> {
+    hop_by_hop::clean_response(response, request)?;
+    if let Some(id) = id
+        && !response.headers.contains_key(REQUEST_ID)
+    {
+        response.insert_header(REQUEST_ID, id.clone())?;
+    }
+    let way = ClientView {
+        over_tls,
+        host: request.headers.get(HOST),
+        prefix,
+    };
     response.remove_header(&SET_COOKIE);
     response.remove_header(&STRICT_TRANSPORT_SECURITY);
     let turned = response
@@ -204,10 +220,11 @@ pub(crate) fn incoming(
 /// Converts a location on the instance to one on the proxy.
 fn turned_back(location: &str, instance: &Instance, way: ClientView<'_>) -> Option<String> {
     let ClientView {
-        scheme,
+        over_tls,
         host,
         prefix,
     } = way;
+    let scheme = if over_tls { "https" } else { "http" };
     if location.starts_with('/') && !location.starts_with("//") {
         return (!prefix.is_empty()).then(|| format!("{prefix}{location}"));
     }
@@ -355,13 +372,11 @@ mod tests {
         ] {
             response.append_header(name, value).unwrap();
         }
-        let host = HeaderValue::from_static("localhost:8080");
-        let way = ClientView {
-            scheme: "https",
-            host: Some(&host),
-            prefix: "",
-        };
-        incoming(&mut response, &instance(), way).unwrap();
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.insert_header(HOST, "localhost:8080").unwrap();
+        let id = HeaderValue::from_static("1a2b");
+        incoming(&mut response, &request, Some(&id), &instance(), true, "").unwrap();
+        assert_eq!(response.headers[REQUEST_ID], "1a2b");
         assert!(!response.headers.contains_key("set-cookie"));
         assert!(!response.headers.contains_key("strict-transport-security"));
         assert_eq!(response.headers["location"], "https://localhost:8080/x?y#z");
@@ -372,7 +387,7 @@ mod tests {
     fn a_location_gets_the_prefix_back_that_was_cut() {
         let host = HeaderValue::from_static("localhost");
         let way = ClientView {
-            scheme: "https",
+            over_tls: true,
             host: Some(&host),
             prefix: "/dev",
         };
@@ -427,7 +442,7 @@ mod tests {
     fn another_sites_location_is_left_alone() {
         let host = HeaderValue::from_static("localhost:8080");
         let way = ClientView {
-            scheme: "https",
+            over_tls: true,
             host: Some(&host),
             prefix: "",
         };

@@ -1,25 +1,23 @@
 //! Answers token requests and session logins with a local token. An app that uses either only
 //! changes its URL, and neither a password nor a token request reaches Collibra.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, SET_COOKIE};
 use http::{Method, StatusCode};
-use serde::Serialize;
 
 use super::answer::Answer;
-use super::caller::{Caller as Connection, CallerError};
+use super::caller::{Caller, CallerError};
 use super::context::Context;
-use super::identify::{Caller, Known, by_pair, claimed_by};
-use super::limit::Exceeded;
-use super::listener::Listening;
-use super::policy::{PathReadings, Sessions, session_call};
-use super::respond::{ApiError, Refusal};
+use super::identity::Identity;
+use super::respond::Refusal;
+use super::stop::Stop;
 use crate::local_token::request::{self, Credentials, TokenRequestError, TokenResponse};
 use crate::local_token::{Key, Subject, login};
+use crate::policy::limit::Exceeded;
+use crate::policy::reading::PathReadings;
+use crate::policy::rules::{Sessions, session_call};
 use crate::secret::Secret;
-use crate::telemetry::Label;
 
 /// The lifetime of a local token.
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
@@ -76,95 +74,114 @@ impl Endpoint {
     }
 }
 
-/// Answers the request.
+/// Answers the request of `caller`.
 ///
 /// # Errors
-/// If the caller is gone before its request was read.
+/// [`Stop`], also if the caller was gone before its request was read.
 pub(super) async fn answer(
     endpoint: Endpoint,
-    connection: &mut Connection,
-    context: &mut Context,
-    listening: &Listening,
-) -> Result<Result<Answer, Refusal>, CallerError> {
-    let clock = &*listening.clock;
-    let Some(body) = read_body(connection).await? else {
-        return Ok(Err(Refusal::Body(
-            "It has more than 16 KiB, or took more than 10 s.",
-        )));
-    };
-    let headers = &connection.head().headers;
+    caller: &mut Caller,
+    context: &mut Context<'_>,
+) -> Result<Answer, Stop> {
+    let body = read_body(caller).await?;
+    let body = body.ok_or(Refusal::Body(
+        "It has more than 16 KiB, or took more than 10 s.",
+    ))?;
+    let headers = &caller.head().headers;
     let authorization = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
     Ok(match endpoint {
         Endpoint::Token => {
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
             let asked = request::read(authorization, content_type, &body);
-            let by_header = authorization.is_some();
-            Ok(asked
-                .and_then(|shown| {
-                    let signed = sign(context, &shown, TOKEN_LIFE, listening);
-                    signed.map_err(|unsigned| match unsigned {
-                        Unsigned::Unknown => TokenRequestError::InvalidClient,
-                        Unsigned::TooMany(wait) => TokenRequestError::TooMany(wait),
-                    })
+            let signed = asked.and_then(|shown| {
+                let signed = sign(context, &shown, TOKEN_LIFE);
+                signed.map_err(|unsigned| match unsigned {
+                    None => TokenRequestError::InvalidClient,
+                    Some(wait) => TokenRequestError::TooMany(wait),
                 })
-                .map_or_else(|refused| refusal(context, refused, by_header), granted))
+            });
+            let by_header = authorization.is_some();
+            let refusal = |error| Refusal::TokenRequest { error, by_header };
+            let token = signed.map_err(refusal)?;
+            let granted = TokenResponse {
+                access_token: token.expose(),
+                token_type: "Bearer",
+                expires_in: TOKEN_LIFE.as_secs(),
+            };
+            Answer::json(StatusCode::OK, endpoint.reason(), &granted)
+                .with("Pragma", "no-cache".to_owned())
         }
         Endpoint::OpenSession => {
             let shown = login::read(authorization, &body);
-            let over_tls = context.over_tls;
-            match sign(context, &shown, SESSION_LIFE, listening) {
-                Ok(token) => Ok(opened(&token, over_tls)),
-                Err(Unsigned::Unknown) => Err(Refusal::UnknownApp),
-                Err(Unsigned::TooMany(wait)) => Err(Refusal::TokenLimit(wait)),
-            }
+            let signed = sign(context, &shown, SESSION_LIFE);
+            let token = signed.map_err(|unsigned| match unsigned {
+                None => Refusal::UnknownApp,
+                Some(wait) => Refusal::TokenLimit(wait),
+            })?;
+            let csrf_token = format!("{:032x}", crate::random::unique());
+            let opened = login::SessionResponse {
+                csrf_token: &csrf_token,
+            };
+            let over_tls = context.connection.peer.tls;
+            let cookie = login::set_cookie(&token, SESSION_LIFE.as_secs(), over_tls);
+            Answer::json(StatusCode::OK, endpoint.reason(), &opened)
+                .with(SET_COOKIE.as_str(), cookie)
         }
         Endpoint::EndSession => {
-            if let Err(wait) = admit(context, listening) {
-                return Ok(Err(Refusal::TokenLimit(wait)));
-            }
-            let state = &context.state;
-            let known = Known {
-                apps: &state.apps,
-                client: &context.client,
-                revoked: &state.revoked,
-                now: clock.wall(),
-            };
-            known.revoke(headers);
-            let ended = Answer::empty(StatusCode::NO_CONTENT, endpoint.reason());
-            Ok(ended.with(SET_COOKIE.as_str(), login::unset_cookie()))
+            admit(context).map_err(Refusal::TokenLimit)?;
+            context.callers().revoke(headers);
+            Answer::empty(StatusCode::NO_CONTENT, endpoint.reason())
+                .with(SET_COOKIE.as_str(), login::unset_cookie())
         }
     })
 }
 
-/// Why there is no local token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unsigned {
-    /// The credentials belong to no app.
-    Unknown,
-    /// Too many were asked for; the next one is due after this.
-    TooMany(Duration),
-}
-
 /// Issues a local token to the caller with these credentials.
+///
+/// # Errors
+/// How long to wait if too many are requested; `None` if the credentials belong to no app.
 fn sign(
-    context: &mut Context,
+    context: &mut Context<'_>,
     shown: &[Credentials],
     life: Duration,
-    listening: &Listening,
-) -> Result<Secret, Unsigned> {
-    let known = identify(context, shown);
-    admit(context, listening).map_err(Unsigned::TooMany)?;
-    known
-        .then(|| signed(context, shown, listening.clock.wall() + life))
-        .ok_or(Unsigned::Unknown)
+) -> Result<Secret, Option<Duration>> {
+    let is_known = identify(context, shown);
+    admit(context).map_err(Some)?;
+    if !is_known {
+        return Err(None);
+    }
+    let of_shown = || {
+        let nothing = Secret::from(String::new());
+        Key::of(shown.first().map_or(&nothing, |shown| &shown.secret))
+    };
+    let nonce = u64::try_from(crate::random::unique() >> 64).unwrap_or_default();
+    let expires = context.clock().wall() + life;
+    let client = &context.client;
+    let token = match &context.identity {
+        Identity::App(app) => {
+            // an app without a key is identified by its certificate or socket, whatever it sends
+            let key = app.signing.clone().unwrap_or_else(of_shown);
+            key.sign(Subject::App(app.name()), expires, nonce)
+        }
+        Identity::Owner => {
+            let key = &client.own.signing;
+            key.sign(Subject::Client(&client.name), expires, nonce)
+        }
+        Identity::Anyone => of_shown().sign(Subject::Anyone, expires, nonce),
+    };
+    context.app_metrics().local_token();
+    Ok(token)
 }
 
-/// Draws on the limit of local tokens: an app's own, or that of all others. Gives how long to wait.
-fn admit(context: &Context, listening: &Listening) -> Result<(), Duration> {
-    let now = listening.clock.now();
-    let admitted = match &context.caller {
-        Caller::App(app) => app.admit_token(now),
-        Caller::Anyone | Caller::Owner => listening.strangers.admit(now),
+/// Draws on the limit of local tokens: an app's own, or that of all others.
+///
+/// # Errors
+/// How long to wait.
+fn admit(context: &Context<'_>) -> Result<(), Duration> {
+    let now = context.clock().now();
+    let admitted = match &context.identity {
+        Identity::App(app) => app.tokens.admit(now),
+        Identity::Anyone | Identity::Owner => context.connection.listening.strangers.admit(now),
     };
     match admitted {
         Ok(_) | Err(Exceeded::InFlight) => Ok(()),
@@ -172,120 +189,32 @@ fn admit(context: &Context, listening: &Listening) -> Result<(), Duration> {
     }
 }
 
-/// Settles who showed these credentials, unless that is settled. Gives whether a token is theirs.
-fn identify(context: &mut Context, shown: &[Credentials]) -> bool {
-    if matches!(context.caller, Caller::App(_)) {
+/// Identifies the caller by these credentials, unless it is identified already. Returns whether it
+/// may have a token.
+fn identify(context: &mut Context<'_>, shown: &[Credentials]) -> bool {
+    if context.identity.app().is_some() {
         return true;
     }
-    let state = Arc::clone(&context.state);
-    if let Some(caller) = by_pair(&state.apps, &context.client, shown) {
-        context.comes_from(caller);
+    let callers = context.callers();
+    if let Some(identity) = callers.by_pair(shown) {
+        context.identified(identity);
         return true;
     }
-    context.claimed_app = claimed_by(&state.apps, shown);
-    state.apps.is_empty()
-}
-
-/// A local token for the caller of the request.
-fn signed(context: &Context, shown: &[Credentials], expires: SystemTime) -> Secret {
-    let of_shown = || {
-        let nothing = Secret::from(String::new());
-        Key::of(shown.first().map_or(&nothing, |shown| &shown.secret))
-    };
-    let nonce = u64::try_from(crate::random::unique() >> 64).unwrap_or_default();
-    let token = match &context.caller {
-        Caller::App(app) => {
-            // an app without a key is identified by its certificate or socket, whatever it sends
-            let key = app.signing().cloned().unwrap_or_else(of_shown);
-            key.sign(Subject::App(app.name()), expires, nonce)
-        }
-        Caller::Owner => {
-            let client = &context.client;
-            client
-                .own
-                .signing
-                .sign(Subject::Client(&client.name), expires, nonce)
-        }
-        Caller::Anyone => of_shown().sign(Subject::Anyone, expires, nonce),
-    };
-    context.app_metrics().local_token();
-    token
-}
-
-fn granted(token: Secret) -> Answer {
-    let granted = TokenResponse {
-        access_token: token.expose(),
-        token_type: "Bearer",
-        expires_in: TOKEN_LIFE.as_secs(),
-    };
-    Answer::json(StatusCode::OK, Endpoint::Token.reason(), &granted)
-        .with("Pragma", "no-cache".to_owned())
-}
-
-fn opened(token: &Secret, over_tls: bool) -> Answer {
-    let csrf_token = format!("{:032x}", crate::random::unique());
-    let opened = login::SessionResponse {
-        csrf_token: &csrf_token,
-    };
-    let cookie = login::set_cookie(token, SESSION_LIFE.as_secs(), over_tls);
-    Answer::json(StatusCode::OK, Endpoint::OpenSession.reason(), &opened)
-        .with(SET_COOKIE.as_str(), cookie)
-}
-
-/// The response to a refused token request, in the format of RFC 6749 and in Collibra's.
-/// `by_header` says whether its credentials came in a header.
-fn refusal(context: &mut Context, refused: TokenRequestError, by_header: bool) -> Answer {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        error: &'a str,
-        error_description: &'a str,
-        #[serde(flatten)]
-        api: ApiError<'a>,
-    }
-
-    let (error, error_description) = refused.texts();
-    let refusal = match refused {
-        TokenRequestError::InvalidClient => Refusal::UnknownApp,
-        TokenRequestError::TooMany(wait) => Refusal::TokenLimit(wait),
-        _ => Refusal::Body(error_description),
-    };
-    let body = Body {
-        error,
-        error_description,
-        api: ApiError {
-            status_code: refusal.status().as_u16(),
-            error_code: refusal.reason().label(),
-            title_message: "No token is given",
-            user_message: error_description,
-            help_message: "Ask as for a token of Collibra's, with an app's name and key.",
-        },
-    };
-    let mut answer = Answer::json(refusal.status(), refusal.reason().label(), &body);
-    if let Some(seconds) = refusal.retry_after() {
-        answer = answer.with(RETRY_AFTER.as_str(), seconds.to_string());
-    }
-    let app = context.app().map_or("", |app| app);
-    context.state.metrics.refused(refusal.reason(), app);
-    context.refusal = Some(refusal);
-    if by_header && refused == TokenRequestError::InvalidClient {
-        let challenge = super::respond::CHALLENGE.to_owned();
-        answer.with(WWW_AUTHENTICATE.as_str(), challenge)
-    } else {
-        answer
-    }
+    context.claimed_app = callers.claimed_by(shown);
+    context.state.apps.is_empty()
 }
 
 /// Reads the request's body; `None` if it is too large or too slow.
-async fn read_body(connection: &mut Connection) -> Result<Option<Vec<u8>>, CallerError> {
+async fn read_body(caller: &mut Caller) -> Result<Option<Vec<u8>>, CallerError> {
     let mut body = Vec::new();
-    if !connection.has_body() {
+    if !caller.has_body() {
         return Ok(Some(body));
     }
-    if connection.expects_continue() {
-        connection.write_continue().await?;
+    if caller.expects_continue() {
+        caller.write_continue().await?;
     }
     let reading = async {
-        while let Some(part) = connection.read_body().await? {
+        while let Some(part) = caller.read_body().await? {
             body.extend_from_slice(&part);
             if body.len() > LARGEST_BODY {
                 break;

@@ -21,8 +21,9 @@ use tracing::info;
 
 use super::listener::Listening;
 use super::respond::Refusal;
-use super::stream::CallerStream;
 use crate::clock::timers;
+use crate::downstream::peer::Tunnel;
+use crate::downstream::stream::CallerStream;
 use crate::outgoing::addresses::{Addresses, Target};
 use crate::outgoing::dial::{Dialer, Protocols, Route, Transport};
 use crate::socket::Address;
@@ -40,51 +41,43 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PORTION: usize = 16 * 1024;
 
 /// A tunnel to another host.
-pub(super) struct Relay {
-    /// The host; an IPv6 address in brackets.
-    pub(super) host: String,
-    /// The port.
-    pub(super) port: u16,
+pub(super) struct Relay<'a> {
+    /// The tunnel.
+    pub(super) tunnel: &'a Tunnel,
     /// The listener.
+    pub(super) listening: &'a Listening,
+    /// The listener's name.
     pub(super) listener: Arc<str>,
-    /// The app that asked for it; empty if it is none.
-    pub(super) app: String,
+    /// The app that requested it; empty if it is none.
+    pub(super) app: &'a str,
     /// Whether its end is logged.
     pub(super) is_logged: bool,
 }
 
-impl Relay {
+impl Relay<'_> {
     /// Connects to the host, unless its addresses are forbidden; this process listens on `own`.
     ///
     /// # Errors
     /// [`Refusal`] says why there is no connection.
     pub(super) async fn dial(&self, own: &[Address]) -> Result<Transport, Refusal> {
-        let host = self.host.trim_matches(['[', ']']);
-        let target = Target {
-            host: host.to_owned(),
-            port: self.port,
-        };
-        let found = Addresses::new(vec![target], CONNECT_TIMEOUT, CONNECT_TIMEOUT);
+        let host = self.tunnel.host.trim_matches(['[', ']']);
+        let target = |host: String, port| Target { host, port };
+        let addresses = |targets| Addresses::new(targets, CONNECT_TIMEOUT, CONNECT_TIMEOUT);
+        let found = addresses(vec![target(host.to_owned(), self.tunnel.port)]);
         let found = found.resolve().await.map_err(|problem| {
-            Refusal::Unreachable(
-                format!("the name {host} could not be resolved: {problem}"),
-                false,
-            )
+            let problem = format!("the name {host} could not be resolved: {problem}");
+            Refusal::Unreachable(problem, false)
         })?;
-        let allowed: Vec<Target> = found
-            .into_iter()
-            .filter(|address| !is_forbidden(*address, own))
-            .map(|address| Target {
-                host: address.ip().to_string(),
-                port: address.port(),
-            })
+        let allowed = found.into_iter().filter(|to| !is_forbidden(*to, own));
+        let allowed: Vec<Target> = allowed
+            .map(|to| target(to.ip().to_string(), to.port()))
             .collect();
         if allowed.is_empty() {
             return Err(Refusal::ForbiddenTunnel);
         }
         let route = Route {
             host,
-            port: self.port,
+            port: self.tunnel.port,
             written: "the host that the app calls",
             tls: false,
             http2: false,
@@ -94,51 +87,37 @@ impl Relay {
             address: &[],
             connect_timeout: CONNECT_TIMEOUT,
         };
-        let addresses = Addresses::new(allowed, CONNECT_TIMEOUT, CONNECT_TIMEOUT);
-        let unreachable = |problem: String, timeout| Refusal::Unreachable(problem, timeout);
-        let dialer = Dialer::new(&route, addresses);
-        let dialer = dialer.map_err(|error| unreachable(error.to_string(), false))?;
+        let dialer = Dialer::new(&route, addresses(allowed));
+        let dialer = dialer.map_err(|error| Refusal::Unreachable(error.to_string(), false))?;
         let dialed = dialer.dial(Protocols::Any).await;
         dialed
             .map(|dialed| dialed.transport)
-            .map_err(|error| unreachable(error.to_string(), error.is_timeout))
+            .map_err(|error| Refusal::Unreachable(error.to_string(), error.is_timeout))
     }
 
     /// Passes bytes between `caller` and `server` until the tunnel ends; `read` is what the caller
     /// sent already.
-    pub(super) async fn run(
-        self,
-        caller: CallerStream,
-        read: BytesMut,
-        server: Transport,
-        listening: &Listening,
-    ) {
+    pub(super) async fn run(self, caller: CallerStream, read: BytesMut, server: Transport) {
         let (from_caller, to_caller) = tokio::io::split(caller);
         let (from_server, to_server) = match server {
             Either::Left(tcp) => tcp.into_split(),
             // a route without TLS has no TLS stream
             Either::Right(_) => return,
         };
-        let traffic = Traffic::new();
+        let (traffic, empty) = (Traffic::new(), BytesMut::new());
         let both = async {
             tokio::join!(
                 pass(read, from_caller, to_server, &traffic.up, &traffic),
-                pass(
-                    BytesMut::new(),
-                    from_server,
-                    to_caller,
-                    &traffic.down,
-                    &traffic
-                ),
+                pass(empty, from_server, to_caller, &traffic.down, &traffic),
             )
         };
         tokio::select! {
             _ = both => {}
-            () = silence(&traffic, listening) => {}
+            () = silence(&traffic, self.listening) => {}
         }
         if self.is_logged {
             let (listener, app) = (self.listener, self.app);
-            let host = format!("{}:{}", self.host, self.port);
+            let host = format!("{}:{}", self.tunnel.host, self.tunnel.port);
             let sent = traffic.up.load(Ordering::Relaxed);
             let received = traffic.down.load(Ordering::Relaxed);
             let seconds = (timers() - traffic.began).as_secs_f64();

@@ -6,29 +6,8 @@
 
 use http::StatusCode;
 
-use super::listener_state::Client;
-use crate::clock::Clock;
+use super::context::Context;
 use crate::telemetry::labels;
-
-/// A request that was answered.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unauthorized {
-    /// The generation of its token.
-    pub(super) generation: u64,
-    /// Whether it was sent a second time.
-    pub(super) replayed: bool,
-    /// Whether the whole body read so far is still in memory.
-    pub(super) body_at_hand: bool,
-}
-
-/// How to handle the response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReplayDecision {
-    /// Pass it on.
-    Pass,
-    /// Drop it and send the request again: there is another token.
-    SendAgain,
-}
 
 labels! {
     /// The result of a replay, as named in the metrics.
@@ -44,39 +23,36 @@ labels! {
     }
 }
 
-/// Decides about a response with `status`; waits for another token if needed.
-pub(super) async fn decide(
-    client: &Client,
-    clock: &dyn Clock,
-    status: StatusCode,
-    asked: Unauthorized,
-) -> ReplayDecision {
-    let metrics = &client.metrics;
+/// Returns whether to send a request again with another token, for which it waits if needed. The
+/// request was answered with `status`; `is_at_hand` if its body so far is still in memory.
+pub(super) async fn is_due(context: &Context<'_>, status: StatusCode, is_at_hand: bool) -> bool {
+    let Some(generation) = context.generation else {
+        return false;
+    };
+    let client = &context.client;
+    let (slot, metrics) = (&client.slot, &client.metrics);
     if status != StatusCode::UNAUTHORIZED {
-        client.slot.accept(asked.generation);
-        if asked.replayed {
+        slot.accept(generation);
+        if context.replayed {
             metrics.replay(Replay::Ok);
         }
-        return ReplayDecision::Pass;
+        return false;
     }
     metrics.token_rejected();
-    if asked.replayed || !asked.body_at_hand {
+    if context.replayed || !is_at_hand {
         // later requests get another token nevertheless
-        client.slot.reject(asked.generation);
-        metrics.replay(if asked.replayed {
+        slot.reject(generation);
+        metrics.replay(if context.replayed {
             Replay::Unauthorized
         } else {
             Replay::TooLarge
         });
-        return ReplayDecision::Pass;
+        return false;
     }
-    let newer = client
-        .slot
-        .replace(asked.generation, clock, client.wait_for_token)
-        .await;
+    let (clock, patience) = (context.clock(), client.wait_for_token);
+    let newer = slot.replace(generation, clock, patience).await;
     if newer.is_none() {
         metrics.replay(Replay::NoToken);
-        return ReplayDecision::Pass;
     }
-    ReplayDecision::SendAgain
+    newer.is_some()
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 
 use super::caller::Caller;
-use super::min_rate::MinRate;
+use crate::downstream::min_rate::MinRate;
 
 /// The largest body that is kept, in bytes.
 const LARGEST_KEPT: usize = 64 * 1024;
@@ -15,7 +15,9 @@ const LARGEST_KEPT: usize = 64 * 1024;
 /// A request's body on its way.
 pub(super) struct Body {
     pub(super) state: BodyState,
-    /// The parts read so far, while they are small.
+    /// Whether the instance takes no more of it.
+    pub(super) is_refused: bool,
+    /// The parts read so far, while they are small: the request may be sent again.
     pub(super) kept: Option<Vec<Bytes>>,
     /// The bytes read so far.
     pub(super) bytes: usize,
@@ -32,6 +34,8 @@ pub(super) enum BodyState {
     Due,
     /// There is none, or it is complete.
     Done,
+    /// The connection has become a tunnel; what the caller sends is no body.
+    Tunnel,
 }
 
 impl Body {
@@ -46,6 +50,7 @@ impl Body {
         };
         Body {
             state,
+            is_refused: false,
             kept: Some(Vec::new()),
             bytes: 0,
             min_rate: if caller.head().headers.contains_key(CONTENT_LENGTH) {
@@ -61,22 +66,8 @@ impl Body {
         self.state == BodyState::Done
     }
 
-    /// What to read from the caller next.
-    pub(super) fn reading(&self) -> Reading {
-        if self.is_done() {
-            Reading::End
-        } else {
-            Reading::Body
-        }
-    }
-
-    /// Returns whether all parts read so far are still in memory.
-    pub(super) fn is_at_hand(&self) -> bool {
-        self.kept.is_some()
-    }
-
     /// Records a received part.
-    pub(super) fn came(&mut self, part: &Bytes) {
+    pub(super) fn received(&mut self, part: &Bytes) {
         if self.bytes == 0 {
             self.min_rate.starts();
         }
@@ -89,15 +80,4 @@ impl Body {
             kept.push(part.clone());
         }
     }
-}
-
-/// What to read from the caller while waiting for the instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// The body.
-    Body,
-    /// Its disconnect: the body is complete.
-    End,
-    /// Nothing: the instance takes no more of the body.
-    Nothing,
 }

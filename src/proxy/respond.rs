@@ -4,6 +4,7 @@
 //! `X-Collibra-Auth-Proxy: REASON` distinguishes it from Collibra's responses. The body has the
 //! format that Collibra's clients parse.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,14 +12,13 @@ use http::header::{PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use super::answer::Answer;
-use super::limit::Exceeded;
-use super::policy::Denied;
-use super::target::Malformed;
-use crate::outgoing::dial::Kind;
+use crate::local_token::request::TokenRequestError;
+use crate::policy::limit::Exceeded;
+use crate::policy::rules::Denied;
+use crate::policy::target::Malformed;
 use crate::telemetry::{Label, labels};
 use crate::token::cache::NoToken;
 use crate::token::ports::Outcome;
-use crate::upstream::connections::ConnectError;
 
 /// Why the proxy answers a request itself.
 #[derive(Clone, Debug)]
@@ -85,16 +85,21 @@ pub enum Refusal {
     Denied(Denied),
     /// It exceeds the app's own limit.
     AppLimit(Exceeded),
-    /// Local tokens are asked for too often; the next one is due after this.
+    /// Local tokens are requested too often; the next one is due after this.
     TokenLimit(Duration),
+    /// The request for a local token is refused, in the format of RFC 6749 as well.
+    TokenRequest {
+        /// What is wrong with it.
+        error: TokenRequestError,
+        /// Whether its credentials came in a header.
+        by_header: bool,
+    },
     /// There is no usable token.
     NoToken(NoToken),
     /// Collibra was unreachable, or the connection broke.
     Upstream {
         /// What went wrong.
         problem: String,
-        /// The kind of it.
-        kind: Kind,
         /// Whether it timed out: 504, else 502.
         timeout: bool,
     },
@@ -110,13 +115,9 @@ impl From<NoToken> for Refusal {
     }
 }
 
-impl From<ConnectError> for Refusal {
-    fn from(error: ConnectError) -> Refusal {
-        Refusal::Upstream {
-            kind: error.kind(),
-            timeout: error.is_timeout(),
-            problem: error.to_string(),
-        }
+impl From<Malformed> for Refusal {
+    fn from(why: Malformed) -> Refusal {
+        Refusal::Malformed(why)
     }
 }
 
@@ -165,35 +166,12 @@ impl Refusal {
     /// The value of `X-Collibra-Auth-Proxy`, and of the metrics' label `reason`.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        match self {
-            Refusal::Unreadable
-            | Refusal::Http2WithoutTls
-            | Refusal::Body(_)
-            | Refusal::Malformed(_) => Reason::BadRequest,
-            Refusal::Method => Reason::Method,
-            Refusal::SlowHeader => Reason::SlowHeader,
-            Refusal::LargeHeader => Reason::LargeHeader,
-            Refusal::SlowBody => Reason::SlowBody,
-            Refusal::Host { .. } | Refusal::ForwardOnly { .. } | Refusal::OtherHost(_) => {
-                Reason::Host
-            }
-            Refusal::NotAnInstance { .. } | Refusal::ForbiddenTunnel => Reason::NotAnInstance,
-            Refusal::NoAuthority { .. } => Reason::NoAuthority,
-            Refusal::CrossSite => Reason::CrossSite,
-            Refusal::UnknownApp | Refusal::ProxyAuthentication => Reason::UnknownApp,
-            Refusal::AppLimit(_) => Reason::AppLimit,
-            Refusal::TokenLimit(_) => Reason::TokenLimit,
-            Refusal::Loop => Reason::Loop,
-            Refusal::Denied(_) => Reason::Denied,
-            Refusal::NoToken(_) => Reason::NoToken,
-            Refusal::Upstream { .. } | Refusal::Unreachable(..) => Reason::Upstream,
-        }
+        self.text().reason
     }
 
-    /// The status.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        match (self, self.reason()) {
+    /// The status; `reason` is its reason.
+    pub(super) fn status(&self, reason: Reason) -> StatusCode {
+        match (self, reason) {
             (Refusal::ProxyAuthentication, _) => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             (Refusal::Upstream { timeout: true, .. } | Refusal::Unreachable(_, true), _) => {
                 StatusCode::GATEWAY_TIMEOUT
@@ -229,7 +207,12 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Refusal::NoToken(no_token) => no_token.retry_after,
-            Refusal::AppLimit(Exceeded::Rate(wait)) | Refusal::TokenLimit(wait) => *wait,
+            Refusal::AppLimit(Exceeded::Rate(wait))
+            | Refusal::TokenLimit(wait)
+            | Refusal::TokenRequest {
+                error: TokenRequestError::TooMany(wait),
+                ..
+            } => *wait,
             // when one of the other requests ends is unknown
             Refusal::AppLimit(Exceeded::InFlight) => Duration::from_secs(1),
             _ => return None,
@@ -238,50 +221,59 @@ impl Refusal {
         Some(rounded_up.as_secs().max(1))
     }
 
-    /// What is wrong, and what to do about it.
-    fn text(&self) -> ErrorText {
+    /// Its reason, what is wrong, and what to do about it.
+    fn text(&self) -> ApiError<'_> {
         match self {
-            Refusal::Unreadable => ErrorText::new(
+            Refusal::Unreadable => ApiError::new(
+                Reason::BadRequest,
                 "The request could not be read",
                 "The request's head is not valid HTTP/1.1.",
                 "Check the program that sent it, and any proxy between it and this one.",
             ),
-            Refusal::Http2WithoutTls => ErrorText::new(
+            Refusal::Http2WithoutTls => ApiError::new(
+                Reason::BadRequest,
                 "HTTP/2 requires TLS",
                 "The connection started with HTTP/2, but this listener has no TLS.",
                 "Use HTTP/1.1, or give the listener a certificate (tls) and use https://.",
             ),
-            Refusal::Body(why) => ErrorText::new(
+            Refusal::Body(why) => ApiError::new(
+                Reason::BadRequest,
                 "The request's body is not valid here",
-                why,
+                *why,
                 "Send what Collibra expects: a form to the token endpoint, JSON to a login.",
             ),
-            Refusal::Malformed(why) => ErrorText::new(
+            Refusal::Malformed(why) => ApiError::new(
+                Reason::BadRequest,
                 "The request is ambiguous",
-                why.explain(),
+                why.to_string(),
                 "Send it in a form that every server reads the same way.",
             ),
-            Refusal::Loop => ErrorText::new(
+            Refusal::Loop => ApiError::new(
+                Reason::Loop,
                 "The request came back to this proxy",
                 "What the proxy sends to Collibra arrives at the proxy itself, directly or by way of another proxy.",
                 "Set the instance's url (COLLIBRA_URL) to Collibra's own address. Where /etc/hosts or DNS gives that name to the proxy, set the instance's address too.",
             ),
-            Refusal::Method => ErrorText::new(
+            Refusal::Method => ApiError::new(
+                Reason::Method,
                 "Method not allowed",
                 "TRACE, TRACK and CONNECT are never forwarded.",
                 "Call the API with GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS.",
             ),
-            Refusal::SlowHeader => ErrorText::new(
+            Refusal::SlowHeader => ApiError::new(
+                Reason::SlowHeader,
                 "The request came too slowly",
                 "Its head did not arrive within the listener's header_timeout.",
                 "Send the head at once, or raise header_timeout of the listener.",
             ),
-            Refusal::LargeHeader => ErrorText::new(
+            Refusal::LargeHeader => ApiError::new(
+                Reason::LargeHeader,
                 "The request's head is too large",
                 "Its request line and headers together exceed the listener's max_header_bytes.",
                 "Send fewer or shorter headers, or raise max_header_bytes of the listener.",
             ),
-            Refusal::SlowBody => ErrorText::new(
+            Refusal::SlowBody => ApiError::new(
+                Reason::SlowBody,
                 "The request came too slowly",
                 "Its body came more slowly than the listener's min_body_rate allows.",
                 "Send the body as fast as the network takes it, or lower min_body_rate of the listener; 0 turns it off.",
@@ -290,65 +282,76 @@ impl Refusal {
                 host,
                 listener,
                 accepted,
-            } => ErrorText::new(
+            } => ApiError::new(
+                Reason::Host,
                 "Not a host of this proxy",
                 "The Host header names a host that this listener does not accept.",
-                &remedy_for_host(host, listener, accepted),
+                remedy_for_host(host, listener, accepted),
             ),
-            Refusal::ForwardOnly { listener } => ErrorText::new(
+            Refusal::ForwardOnly { listener } => ApiError::new(
+                Reason::Host,
                 "This is a forward proxy",
-                &format!(
+                format!(
                     "The listener {listener} has mode = \"forward\" and takes CONNECT and absolute URLs only."
                 ),
                 "Give the program this address as HTTPS_PROXY, and Collibra's own URL; or call a listener without that mode.",
             ),
-            Refusal::OtherHost(host) => ErrorText::new(
+            Refusal::OtherHost(host) => ApiError::new(
+                Reason::Host,
                 "The request names another host than its tunnel",
-                &format!("The tunnel was opened to {host}, and Host or the target names another."),
+                format!("The tunnel was opened to {host}, and Host or the target names another."),
                 "Open a tunnel to each host, and send its name, with its port unless that is the default, as Host.",
             ),
             Refusal::NotAnInstance {
                 why,
                 listener,
                 instances,
-            } => ErrorText::new(
+            } => ApiError::new(
+                Reason::NotAnInstance,
                 "Not an instance of this proxy",
-                &format!("{why} This forward proxy serves {instances}."),
-                &format!(
+                format!("{why} This forward proxy serves {instances}."),
+                format!(
                     "Name the host in the program's NO_PROXY, so that it is called directly; or add it as an [instance.NAME] with a client; or write others = \"tunnel\" in listener.{listener}, which lets CONNECT to other hosts through."
                 ),
             ),
-            Refusal::ForbiddenTunnel => ErrorText::new(
+            Refusal::ForbiddenTunnel => ApiError::new(
+                Reason::NotAnInstance,
                 "No tunnel leads to this address",
                 "The host has a loopback, link-local or multicast address, or is this proxy.",
                 "Name the host in the program's NO_PROXY, so that it is called directly.",
             ),
-            Refusal::Unreachable(problem, _) => ErrorText::new(
+            Refusal::Unreachable(problem, _) => ApiError::new(
+                Reason::Upstream,
                 "The host could not be reached",
-                &capitalised(problem),
+                capitalised(problem),
                 "Check the host's name and port, and whether this machine can reach it without a forward proxy.",
             ),
-            Refusal::NoAuthority { host } => ErrorText::new(
+            Refusal::NoAuthority { host } => ApiError::new(
+                Reason::NoAuthority,
                 "There is no certificate for this host",
-                &format!("There is no local authority, or it does not cover {host}."),
+                format!("There is no local authority, or it does not cover {host}."),
                 "Run collibra-auth-proxy ca init with the proxy's configuration (ca renew if there is an authority), and make the program trust its certificate.",
             ),
-            Refusal::CrossSite => ErrorText::new(
+            Refusal::CrossSite => ApiError::new(
+                Reason::CrossSite,
                 "A page of another site may not use this proxy",
                 "The browser says that another site's page sent this request.",
                 "Programs need no Origin header; a page must be served from one of the listener's hosts.",
             ),
-            Refusal::UnknownApp => ErrorText::new(
+            Refusal::UnknownApp => ApiError::new(
+                Reason::UnknownApp,
                 "Authentication required",
                 "This proxy serves configured apps only, and the request has no valid credentials of one.",
                 "Send the app's name and key as Basic, the key as Bearer, or a token that this proxy issued to the app.",
             ),
-            Refusal::ProxyAuthentication => ErrorText::new(
+            Refusal::ProxyAuthentication => ApiError::new(
+                Reason::UnknownApp,
                 "Proxy authentication required",
                 "This proxy serves configured apps only, and the request has no valid credentials of one.",
                 "Write the app's name and key into the proxy's URL: HTTPS_PROXY=http://app:key@host:port, special characters percent-encoded.",
             ),
-            Refusal::AppLimit(which) => ErrorText::new(
+            Refusal::AppLimit(which) => ApiError::new(
+                Reason::AppLimit,
                 "Too many requests of this app",
                 match which {
                     Exceeded::Rate(_) => "The app's requests_per_second is used up.",
@@ -358,38 +361,54 @@ impl Refusal {
                 },
                 "Retry after the seconds in Retry-After, or raise the app's limit.",
             ),
-            Refusal::TokenLimit(_) => ErrorText::new(
+            Refusal::TokenLimit(_) => ApiError::new(
+                Reason::TokenLimit,
                 "Too many token requests and logins",
                 "An app gets 20 local tokens a second; all callers of a listener that are no app get 100 together, refused ones included.",
                 "Keep the token or the session until it expires, and come again after the seconds that Retry-After says.",
             ),
-            Refusal::Denied(Denied::TokenEndpoint) => ErrorText::new(
+            Refusal::TokenRequest { error, .. } => ApiError::new(
+                match error {
+                    TokenRequestError::InvalidClient => Reason::UnknownApp,
+                    TokenRequestError::TooMany(_) => Reason::TokenLimit,
+                    _ => Reason::BadRequest,
+                },
+                "No token is given",
+                error.texts().1,
+                "Ask as for a token of Collibra's, with an app's name and key.",
+            ),
+            Refusal::Denied(Denied::TokenEndpoint) => ApiError::new(
+                Reason::Denied,
                 "This is not forwarded to the token endpoint",
                 "Requests there are not forwarded: they would use up the pool that all programs share.",
                 "POST to exactly the token endpoint's path to get a token for this proxy, or omit the request: the proxy attaches Collibra's token to every call.",
             ),
-            Refusal::Denied(Denied::Sessions) => ErrorText::new(
+            Refusal::Denied(Denied::Sessions) => ApiError::new(
+                Reason::Denied,
                 "No session is opened or closed at Collibra",
                 "All programs share one user there; a login would end another program's session.",
                 "Omit the login: the proxy attaches an access token to every call.",
             ),
-            Refusal::Denied(Denied::Pattern(pattern)) => ErrorText::new(
+            Refusal::Denied(Denied::Pattern(pattern)) => ApiError::new(
+                Reason::Denied,
                 "This is denied",
-                &format!("It matches {pattern:?} of policy.deny."),
+                format!("It matches {pattern:?} of policy.deny."),
                 "Do this at Collibra directly, or change policy.deny.",
             ),
-            Refusal::Denied(Denied::NotAllowed { app }) => ErrorText::new(
+            Refusal::Denied(Denied::NotAllowed { app }) => ApiError::new(
+                Reason::Denied,
                 "The app may not do this",
-                &format!("No pattern in allow of app.{app} matches this method and path."),
-                &format!("Add a pattern to allow of app.{app}, if it should be allowed."),
+                format!("No pattern in allow of app.{app} matches this method and path."),
+                format!("Add a pattern to allow of app.{app}, if it should be allowed."),
             ),
             Refusal::NoToken(NoToken {
                 reason,
                 store_problem,
                 ..
-            }) => ErrorText::new(
+            }) => ApiError::new(
+                Reason::NoToken,
                 "There is no access token at the moment",
-                &match (reason, store_problem) {
+                match (reason, store_problem) {
                     (Some((_, why)), _) => format!("The last token request failed: {why}"),
                     (None, Some(why)) => format!(
                         "The fleet's shared store is unavailable, and other proxies of the fleet make requests meanwhile: {why}"
@@ -400,9 +419,10 @@ impl Refusal {
                 },
                 "Retry after the seconds in Retry-After; nothing was sent to Collibra.",
             ),
-            Refusal::Upstream { problem, .. } => ErrorText::new(
+            Refusal::Upstream { problem, .. } => ApiError::new(
+                Reason::Upstream,
                 "Collibra could not be reached",
-                &capitalised(problem),
+                capitalised(problem),
                 "Check whether the instance is up and reachable: collibra-auth-proxy check --live.",
             ),
         }
@@ -418,54 +438,70 @@ fn capitalised(problem: &str) -> String {
 }
 
 /// The authentication schemes for apps (RFC 9110, section 11.6.1).
-pub(super) const CHALLENGE: &str = "Basic realm=\"collibra-auth-proxy\", charset=\"UTF-8\"";
+const CHALLENGE: &str = "Basic realm=\"collibra-auth-proxy\", charset=\"UTF-8\"";
 
 /// Builds the response for `refusal`.
 pub(super) fn answer(refusal: &Refusal) -> Answer {
-    let words = refusal.text();
-    let error = ApiError {
-        status_code: refusal.status().as_u16(),
-        error_code: refusal.reason().label(),
-        title_message: &words.title,
-        user_message: &words.user,
-        help_message: &words.help,
-    };
-    let mut answer = Answer::json(refusal.status(), refusal.reason().label(), &error);
+    let mut text = refusal.text();
+    let (status, reason) = (refusal.status(text.reason), text.reason.label());
+    text.status_code = status.as_u16();
+    let mut challenge = None;
+    match refusal {
+        Refusal::UnknownApp => challenge = Some(WWW_AUTHENTICATE.as_str()),
+        Refusal::ProxyAuthentication => challenge = Some(PROXY_AUTHENTICATE.as_str()),
+        Refusal::TokenRequest { error, by_header } => {
+            let (code, description) = error.texts();
+            text.error = Some(code);
+            text.error_description = Some(description);
+            let is_due = *by_header && *error == TokenRequestError::InvalidClient;
+            challenge = is_due.then_some(WWW_AUTHENTICATE.as_str());
+        }
+        _ => {}
+    }
+    let mut answer = Answer::json(status, reason, &text);
     if let Some(seconds) = refusal.retry_after() {
         answer = answer.with(RETRY_AFTER.as_str(), seconds.to_string());
     }
-    match refusal {
-        Refusal::UnknownApp => answer.with(WWW_AUTHENTICATE.as_str(), CHALLENGE.to_owned()),
-        Refusal::ProxyAuthentication => {
-            answer.with(PROXY_AUTHENTICATE.as_str(), CHALLENGE.to_owned())
-        }
-        _ => answer,
+    match challenge {
+        Some(field) => answer.with(field, CHALLENGE.to_owned()),
+        None => answer,
     }
 }
 
-/// The shape of an error in Collibra's REST API.
+/// The shape of an error in Collibra's REST API; the first two are for a refused request for a
+/// token (RFC 6749, section 5.2).
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ApiError<'a> {
-    pub(super) status_code: u16,
-    pub(super) error_code: &'a str,
-    pub(super) title_message: &'a str,
-    pub(super) user_message: &'a str,
-    pub(super) help_message: &'a str,
+struct ApiError<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(rename = "error_description", skip_serializing_if = "Option::is_none")]
+    error_description: Option<&'a str>,
+    status_code: u16,
+    error_code: &'static str,
+    title_message: &'a str,
+    user_message: Cow<'a, str>,
+    help_message: Cow<'a, str>,
+    #[serde(skip)]
+    reason: Reason,
 }
 
-struct ErrorText {
-    title: String,
-    user: String,
-    help: String,
-}
-
-impl ErrorText {
-    fn new(title: &str, user: &str, help: &str) -> ErrorText {
-        ErrorText {
-            title: title.to_owned(),
-            user: user.to_owned(),
-            help: help.to_owned(),
+impl<'a> ApiError<'a> {
+    fn new(
+        reason: Reason,
+        title_message: &'a str,
+        user_message: impl Into<Cow<'a, str>>,
+        help_message: impl Into<Cow<'a, str>>,
+    ) -> ApiError<'a> {
+        ApiError {
+            error: None,
+            error_description: None,
+            status_code: 0,
+            error_code: reason.label(),
+            title_message,
+            user_message: user_message.into(),
+            help_message: help_message.into(),
+            reason,
         }
     }
 }
@@ -505,9 +541,10 @@ mod tests {
             listener: "gateway".to_owned(),
             accepted: vec!["localhost".to_owned(), "[::1]".to_owned()],
         };
-        insta::assert_snapshot!(refusal("proxy").text().help, @r#"Call it by a name that it accepts, or add this one: in [listener.gateway] of the configuration write hosts = ["localhost", "[::1]", "proxy"]. Without a configuration file, start it with --host localhost --host [::1] --host proxy."#);
-        let long = refusal(&"a.".repeat(4096)).text();
-        insta::assert_snapshot!(long.help, @"Call it by one of these names: localhost, [::1].");
+        let refused = refusal("proxy");
+        insta::assert_snapshot!(refused.text().help_message, @r#"Call it by a name that it accepts, or add this one: in [listener.gateway] of the configuration write hosts = ["localhost", "[::1]", "proxy"]. Without a configuration file, start it with --host localhost --host [::1] --host proxy."#);
+        let long = refusal(&"a.".repeat(4096));
+        insta::assert_snapshot!(long.text().help_message, @"Call it by one of these names: localhost, [::1].");
     }
 
     #[test]

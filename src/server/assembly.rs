@@ -18,9 +18,10 @@ use crate::oauth::client::TokenClient;
 use crate::outgoing::dial::Kind;
 use crate::proxy::Listening;
 use crate::proxy::app::{App, Apps};
+use crate::proxy::client::{Client, Credentials};
 use crate::proxy::config::{self as proxied, Listener};
 use crate::proxy::forward::{Forward, Served};
-use crate::proxy::listener_state::{Client, Credentials, ListenerState, Route};
+use crate::proxy::listener_state::{ListenerState, Route};
 use crate::proxy::replay::Replay;
 use crate::proxy::respond::Reason;
 use crate::random::ThreadJitter;
@@ -271,6 +272,7 @@ impl Assembly<'_> {
         let listeners = self.config.listeners.iter().map(|other| &other.address);
         let own = listeners.chain([&self.config.admin.address]);
         Some(Forward {
+            listener: Arc::clone(&listener.name),
             served: forward.clients.iter().map(served).collect(),
             others: forward.others,
             own: own.cloned().collect(),

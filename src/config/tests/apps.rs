@@ -1,7 +1,7 @@
 //! Apps, routes and the policy.
 
 use super::*;
-use crate::proxy::policy::Sessions;
+use crate::policy::rules::Sessions;
 
 const REST: &str = r#"
 instance.acme = { url = "https://acme.example" }

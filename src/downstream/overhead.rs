@@ -21,11 +21,11 @@ const PER_REQUEST: u64 = 256;
 
 /// The useful bytes that a connection has moved.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU64);
+pub(crate) struct Progress(AtomicU64);
 
 /// A connection's overhead.
 #[derive(Debug)]
-pub(super) struct Overhead {
+pub(crate) struct Overhead {
     began: Instant,
     /// The largest head, in bytes.
     largest_head: u64,
@@ -34,7 +34,7 @@ pub(super) struct Overhead {
 
 impl Progress {
     /// Records progress of so many body bytes.
-    pub(super) fn moved(&self, bytes: usize) {
+    pub(crate) fn moved(&self, bytes: usize) {
         // a frame of one byte has a header of nine, and some window updates may be small
         let earned = u64::try_from(bytes).unwrap_or(0).saturating_mul(2) + 64;
         self.0.fetch_add(earned, Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Progress {
 impl Overhead {
     /// Returns the overhead of a connection that started at `now`; a head has at most
     /// `largest_head` bytes.
-    pub(super) fn new(now: Instant, largest_head: usize) -> Overhead {
+    pub(crate) fn new(now: Instant, largest_head: usize) -> Overhead {
         Overhead {
             began: now,
             largest_head: u64::try_from(largest_head).unwrap_or(u64::MAX),
@@ -57,12 +57,12 @@ impl Overhead {
     }
 
     /// Records the start of a request.
-    pub(super) fn request(&mut self) {
+    pub(crate) fn request(&mut self) {
         self.requests += 1;
     }
 
     /// Returns whether `received` bytes by `now` are a flood.
-    pub(super) fn is_flood(&self, received: u64, progress: &Progress, now: Instant) -> bool {
+    pub(crate) fn is_flood(&self, received: u64, progress: &Progress, now: Instant) -> bool {
         let per_request = self.largest_head.saturating_add(PER_REQUEST);
         let seconds = now.since(self.began).as_secs();
         let earned = BURST

@@ -7,9 +7,9 @@ use http::HeaderMap;
 use http::header::FORWARDED;
 use ipnet::IpNet;
 
-/// The address of the caller of a request that came from `peer`: the last one that the proxies told
-/// which is not `trusted` itself. `None` if `peer` is not trusted, or if no address was told.
-pub(super) fn caller(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<IpAddr> {
+/// The address of the caller of a request that came from `peer`: the last reported one that is not
+/// `trusted` itself. `None` if `peer` is not trusted, or if no address was reported.
+pub(crate) fn caller(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
     if !is_trusted(&peer) {
         return None;
@@ -25,7 +25,7 @@ pub(super) fn caller(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Op
     farthest
 }
 
-/// The addresses that the proxies added, the last one first; `None` stands for what is no address.
+/// The addresses that the proxies added, the last one first; `None` for one that is not valid.
 /// `X-Forwarded-For` counts before `Forwarded` (RFC 7239).
 fn hops(headers: &HeaderMap) -> Box<dyn Iterator<Item = Option<IpAddr>> + '_> {
     let items = |name| {

@@ -3,9 +3,9 @@
 //!
 //! Only time in which this proxy waits for the caller counts; time in which it waits for the
 //! instance never does. A caller begins with five seconds of credit. Waiting uses it up, and each
-//! byte earns as much as it may take at the least rate, up to five minutes in all: enough for what
-//! the systems at both ends hold back, and no more however much went before. The first byte of a
-//! body that comes in chunks may take 30 seconds.
+//! byte earns the time that it may take at the minimum rate. The credit is at most five minutes:
+//! enough for what the systems at both ends buffer. The first byte of a body in chunks may take 30
+//! seconds.
 
 use std::num::NonZeroU32;
 use std::pin::Pin;

@@ -11,61 +11,50 @@ use percent_encoding::percent_decode_str;
 
 use crate::browser::host_of_authority;
 
-/// Why a request is refused as malformed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a request is refused as malformed. The text says what is wrong and what to send instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The request line's target is not a path, or has a fragment.
+    #[error(
+        "The request target must be a path that starts with '/' (or an absolute URL of this proxy or of the Collibra instance), without a fragment."
+    )]
     TargetForm,
     /// The path starts with two slashes.
+    #[error(
+        "The path must not start with '//': cut the slash at the end of the base URL that the program is given."
+    )]
     DoubleSlash,
     /// The path has an encoded dot, slash, backslash or control character, a bare backslash, or is
     /// not UTF-8.
+    #[error(
+        "The path must be UTF-8, without a backslash and without an encoded dot, slash, backslash or control character (%2e, %2f, %5c, %00 to %1f, %7f)."
+    )]
     AmbiguousPath,
     /// A path segment consists of dots with `;parameters`.
+    #[error("A path segment of dots must not have ';' parameters.")]
     DotParameters,
     /// `Host` is missing, repeated or invalid.
+    #[error("The request must have exactly one valid Host header.")]
     Host,
     /// `Content-Length` or `Transfer-Encoding` is ambiguous.
+    #[error(
+        "The request's length must be given in one way: one Content-Length that is a number, or 'Transfer-Encoding: chunked'."
+    )]
     Framing,
     /// A header name has an underscore, which some servers read as a hyphen.
+    #[error("Header names must not have underscores.")]
     Underscore,
     /// `Connection` names an invalid field, too many fields, or one that the checks depend on.
+    #[error("The Connection header may name up to 9 header fields, and not Host or X-Forwarded-*.")]
     Connection,
     /// The readings of the path lead to different clients.
+    #[error(
+        "The path can be read in more than one way, and these lead to different clients; send it decoded, without '//', '/./' or ';'."
+    )]
     Route,
     /// A line of the head does not end with CRLF, or contains a CR.
+    #[error("Every line of the head must end with CR and LF.")]
     LineEnd,
-}
-
-impl Malformed {
-    /// What is wrong and what to send instead.
-    #[must_use]
-    pub fn explain(self) -> &'static str {
-        match self {
-            Malformed::TargetForm => {
-                "The request target must be a path that starts with '/' (or an absolute URL of this proxy or of the Collibra instance), without a fragment."
-            }
-            Malformed::DoubleSlash => {
-                "The path must not start with '//': cut the slash at the end of the base URL that the program is given."
-            }
-            Malformed::AmbiguousPath => {
-                "The path must be UTF-8, without a backslash and without an encoded dot, slash, backslash or control character (%2e, %2f, %5c, %00 to %1f, %7f)."
-            }
-            Malformed::DotParameters => "A path segment of dots must not have ';' parameters.",
-            Malformed::Host => "The request must have exactly one valid Host header.",
-            Malformed::Framing => {
-                "The request's length must be given in one way: one Content-Length that is a number, or 'Transfer-Encoding: chunked'."
-            }
-            Malformed::Underscore => "Header names must not have underscores.",
-            Malformed::Connection => {
-                "The Connection header may name up to 9 header fields, and not Host or X-Forwarded-*."
-            }
-            Malformed::Route => {
-                "The path can be read in more than one way, and these lead to different clients; send it decoded, without '//', '/./' or ';'."
-            }
-            Malformed::LineEnd => "Every line of the head must end with CR and LF.",
-        }
-    }
 }
 
 /// Returns whether a method is never forwarded: it echoes the token or turns the proxy into a
@@ -282,7 +271,7 @@ mod tests {
         assert_eq!(doubled, Malformed::DoubleSlash);
         assert!(
             doubled
-                .explain()
+                .to_string()
                 .contains("cut the slash at the end of the base URL")
         );
     }

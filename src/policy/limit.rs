@@ -27,7 +27,7 @@ pub enum Exceeded {
 
 /// Counts an app's requests against its limits.
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub(crate) struct Limiter {
     limits: Limits,
     /// When the next request would be due at an even rate (GCRA), in nanoseconds of the clock.
     due: AtomicU64,
@@ -36,10 +36,10 @@ pub(super) struct Limiter {
 
 /// An admitted request; dropping it ends it.
 #[derive(Debug)]
-pub(super) struct Admitted(Arc<Limiter>);
+pub(crate) struct Admitted(Arc<Limiter>);
 
 impl Limiter {
-    pub(super) fn new(limits: Limits) -> Limiter {
+    pub(crate) fn new(limits: Limits) -> Limiter {
         Limiter {
             limits,
             due: AtomicU64::new(0),
@@ -47,8 +47,8 @@ impl Limiter {
         }
     }
 
-    /// So many requests a second, whatever is under way.
-    pub(super) fn per_second(rate: f64) -> Limiter {
+    /// Returns a limit of `rate` requests per second, without one of concurrent requests.
+    pub(crate) fn per_second(rate: f64) -> Limiter {
         Limiter::new(Limits {
             requests_per_second: Some(rate),
             max_in_flight: None,
@@ -56,12 +56,12 @@ impl Limiter {
     }
 
     /// The limits.
-    pub(super) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         self.limits
     }
 
     /// Admits a request at `now`, or returns the limit that it exceeds.
-    pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<Admitted, Exceeded> {
+    pub(crate) fn admit(self: &Arc<Self>, now: Instant) -> Result<Admitted, Exceeded> {
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         // counted from here on; released on drop
         let admitted = Admitted(Arc::clone(self));

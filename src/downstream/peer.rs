@@ -9,48 +9,52 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The other end of a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
     /// Whether it uses TLS.
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// Its address; none over a unix socket.
-    pub address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
     /// The names on its certificate, if it showed one; none that was not verified. The DNS names,
     /// URIs and mail addresses among the alternative names, as they are written there; the
     /// subject's common name only if there are no alternative names at all (RFC 9525, section 2;
     /// RFC 5280, section 4.2.1.6).
-    pub certificate_names: Arc<[String]>,
+    pub(crate) certificate_names: Vec<String>,
     /// The tunnel that it opened at a forward listener; every request must name the tunnel's host.
-    pub tunnel: Option<Arc<Tunnel>>,
+    pub(crate) tunnel: Option<Arc<Tunnel>>,
 }
 
-/// A tunnel to an instance, as a CONNECT request asked for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tunnel {
+/// A tunnel, as a CONNECT request asked for it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Tunnel {
     /// The host, in lower case; an IPv6 address in brackets.
-    pub host: String,
+    pub(crate) host: String,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The caller's `Proxy-Authorization`, which authenticates its requests.
-    pub authorization: Option<HeaderValue>,
+    pub(crate) authorization: Option<HeaderValue>,
 }
 
 impl Peer {
-    /// Returns a TLS peer with this verified certificate, if any.
-    pub(super) fn with_tls(certificate: Option<&CertificateDer<'_>>) -> Peer {
+    /// Returns a TLS peer that showed these verified certificates, its own first.
+    pub(crate) fn with_tls(
+        address: Option<SocketAddr>,
+        certificates: Option<&[CertificateDer<'_>]>,
+    ) -> Peer {
+        let own = certificates.and_then(<[_]>::first);
         Peer {
             tls: true,
-            address: None,
-            certificate_names: certificate.map(names).unwrap_or_default(),
+            address,
+            certificate_names: own.map(names).unwrap_or_default(),
             tunnel: None,
         }
     }
 }
 
-fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
+fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     // verified, so it can be parsed
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
-        return Arc::default();
+        return Vec::new();
     };
     let mut names: Vec<String> = Vec::new();
     // one that cannot be read is there
@@ -71,7 +75,7 @@ fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
     }
     names.sort();
     names.dedup();
-    names.into()
+    names
 }
 
 #[cfg(test)]
@@ -95,7 +99,8 @@ mod tests {
             "spiffe://acme/lineage",
         ];
         assert_eq!(shown(params), names);
-        assert_eq!(*Peer::with_tls(None).certificate_names, [] as [String; 0]);
+        let without = Peer::with_tls(None, None);
+        assert_eq!(without.certificate_names, [] as [String; 0]);
     }
 
     #[test]
@@ -116,8 +121,8 @@ mod tests {
     fn shown(params: CertificateParams) -> Vec<String> {
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
-        let peer = Peer::with_tls(Some(certificate.der()));
+        let peer = Peer::with_tls(None, Some(&[certificate.der().clone()]));
         assert!(peer.tls);
-        peer.certificate_names.to_vec()
+        peer.certificate_names
     }
 }

@@ -12,27 +12,18 @@ use crate::clock::{Clock, Instant};
 
 /// The connections of a listener.
 #[derive(Debug)]
-pub(super) struct Idle(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    open: Mutex<Open>,
+pub(crate) struct Idle {
+    /// The open ones, by the address of their state.
+    open: Mutex<HashMap<usize, Arc<State>>>,
     /// No connection may be idle any more.
     is_closed: AtomicBool,
     clock: Arc<dyn Clock>,
 }
 
-#[derive(Debug, Default)]
-struct Open {
-    next: u64,
-    connections: HashMap<u64, Arc<State>>,
-}
-
 /// An open connection; dropping it removes it from the list.
 #[derive(Debug)]
-pub(super) struct Registered {
-    shared: Arc<Shared>,
-    number: u64,
+pub(crate) struct Registered {
+    list: Arc<Idle>,
     state: Arc<State>,
 }
 
@@ -53,68 +44,62 @@ const CLOSING: u64 = u64::MAX;
 
 impl Idle {
     /// Returns an empty list.
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Idle {
-        Idle(Arc::new(Shared {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Idle> {
+        Arc::new(Idle {
             open: Mutex::default(),
             is_closed: AtomicBool::new(false),
             clock,
-        }))
+        })
     }
 
     /// Adds an open connection.
-    pub(super) fn register(&self) -> Registered {
+    pub(crate) fn register(self: &Arc<Self>) -> Registered {
         let state = Arc::new(State {
             since: AtomicU64::new(BUSY),
             is_new: AtomicBool::new(true),
             close: Notify::new(),
         });
-        let mut open = lock(&self.0.open);
-        let number = open.next;
-        open.next += 1;
-        open.connections.insert(number, Arc::clone(&state));
-        drop(open);
-        Registered {
-            shared: Arc::clone(&self.0),
-            number,
-            state,
-        }
+        self.open().insert(key(&state), Arc::clone(&state));
+        let list = Arc::clone(self);
+        Registered { list, state }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<usize, Arc<State>>> {
+        // a panic elsewhere leaves nothing inconsistent here
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the connections that were idle for `span`.
-    pub(super) fn close_older_than(&self, span: Duration) {
-        let now = millis(self.0.clock.now());
+    pub(crate) fn close_older_than(&self, span: Duration) {
+        let now = millis(self.clock.now());
         let span = u64::try_from(span.as_millis()).unwrap_or(CLOSING);
         self.close_where(|since, _| now.saturating_sub(since) >= span);
     }
 
     /// Closes all idle connections, and those that become idle later.
-    pub(super) fn close_all(&self) {
+    pub(crate) fn close_all(&self) {
         // before checking each: one that becomes idle meanwhile sees it
-        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.is_closed.store(true, Ordering::SeqCst);
         self.close_where(|_, _| true);
     }
 
     /// As [`Idle::close_all`], except for those whose first request has not come yet: it may be on
     /// its way.
-    pub(super) fn close_used(&self) {
-        self.0.is_closed.store(true, Ordering::SeqCst);
+    pub(crate) fn close_used(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         self.close_where(|_, state| !state.is_new.load(Ordering::Relaxed));
     }
 
     /// Closes the `most` connections that were idle for longest; returns their number. Spares those
     /// that were just opened: their first request may be on its way.
-    pub(super) fn close_longest(&self, most: usize) -> usize {
-        let now = millis(self.0.clock.now());
+    pub(crate) fn close_longest(&self, most: usize) -> usize {
+        let now = millis(self.clock.now());
         let is_due = |since: u64, state: &State| {
             let is_new = state.is_new.load(Ordering::Relaxed);
             !is_new || now.saturating_sub(since) >= NEW
         };
-        let open = lock(&self.0.open);
-        let mut idle: Vec<(u64, &Arc<State>)> = open
-            .connections
-            .values()
-            .map(|state| (state.since.load(Ordering::SeqCst), state))
-            .filter(|(since, _)| !matches!(*since, BUSY | CLOSING))
+        let open = self.open();
+        let mut idle: Vec<(u64, &Arc<State>)> = idle(&open)
             .filter(|(since, state)| is_due(*since, state))
             .collect();
         let most = most.min(idle.len());
@@ -127,13 +112,20 @@ impl Idle {
     }
 
     fn close_where(&self, holds: impl Fn(u64, &State) -> bool) {
-        for state in lock(&self.0.open).connections.values() {
-            let since = state.since.load(Ordering::SeqCst);
-            if !matches!(since, BUSY | CLOSING) && holds(since, state) {
+        for (since, state) in idle(&self.open()) {
+            if holds(since, state) {
                 state.tell(since);
             }
         }
     }
+}
+
+/// The idle connections, each with the time since which it is idle.
+fn idle(open: &HashMap<usize, Arc<State>>) -> impl Iterator<Item = (u64, &Arc<State>)> {
+    let since = open
+        .values()
+        .map(|state| (state.since.load(Ordering::SeqCst), state));
+    since.filter(|(since, _)| !matches!(*since, BUSY | CLOSING))
 }
 
 impl State {
@@ -152,7 +144,7 @@ impl State {
 impl Registered {
     /// Waits for `next` while the connection is idle; `None` if it must close instead. With
     /// `is_new` it may wait for its first request even while others must close.
-    pub(super) async fn idle<T>(&self, is_new: bool, next: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn idle<T>(&self, is_new: bool, next: impl Future<Output = T>) -> Option<T> {
         self.begins();
         if !is_new && self.is_closed() {
             return None;
@@ -168,24 +160,24 @@ impl Registered {
     }
 
     /// Marks the connection as idle.
-    pub(super) fn begins(&self) {
-        let now = millis(self.shared.clock.now());
+    pub(crate) fn begins(&self) {
+        let now = millis(self.list.clock.now());
         self.state.since.store(now, Ordering::SeqCst);
     }
 
     /// Marks the connection as busy.
-    pub(super) fn ends(&self) {
+    pub(crate) fn ends(&self) {
         self.state.is_new.store(false, Ordering::Relaxed);
         self.state.since.store(BUSY, Ordering::SeqCst);
     }
 
     /// Returns whether no connection may be idle any more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.shared.is_closed.load(Ordering::SeqCst)
+    pub(crate) fn is_closed(&self) -> bool {
+        self.list.is_closed.load(Ordering::SeqCst)
     }
 
     /// Waits until the idle connection must close.
-    pub(super) async fn told_to_close(&self) {
+    pub(crate) async fn told_to_close(&self) {
         loop {
             self.state.close.notified().await;
             // otherwise it was told in an earlier pause, and too late
@@ -198,13 +190,12 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        lock(&self.shared.open).connections.remove(&self.number);
+        self.list.open().remove(&key(&self.state));
     }
 }
 
-fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
-    // a panic elsewhere leaves nothing inconsistent here
-    open.lock().unwrap_or_else(PoisonError::into_inner)
+fn key(state: &Arc<State>) -> usize {
+    Arc::as_ptr(state).addr()
 }
 
 fn millis(at: Instant) -> u64 {
@@ -219,12 +210,12 @@ mod tests {
     use std::future::pending;
     use tokio::time::{advance, timeout};
 
-    fn idle() -> Idle {
+    fn list() -> Arc<Idle> {
         Idle::new(Arc::new(TokioClock::start()))
     }
 
     /// A connection that has had a request.
-    fn used(idle: &Idle) -> Registered {
+    fn used(idle: &Arc<Idle>) -> Registered {
         let connection = idle.register();
         connection.ends();
         connection
@@ -237,7 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_makes_room_and_a_busy_one_does_not() {
-        let idle = idle();
+        let idle = list();
         let connections: Vec<_> = (0..3).map(|_| used(&idle)).collect();
         assert_eq!(idle.close_longest(1), 0, "all are busy");
         for connection in [&connections[1], &connections[0]] {
@@ -254,7 +245,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_is_not_closed_to_make_room() {
-        let idle = idle();
+        let idle = list();
         let (new, used) = (idle.register(), used(&idle));
         new.begins();
         advance(Duration::from_millis(125)).await;
@@ -268,7 +259,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_was_idle_for_too_long_is_closed() {
-        let idle = idle();
+        let idle = list();
         let (old, new, gone) = (idle.register(), idle.register(), idle.register());
         old.begins();
         gone.begins();
@@ -284,7 +275,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_first_request_may_be_on_its_way() {
-        let idle = idle();
+        let idle = list();
         let (used, new) = (idle.register(), idle.register());
         used.begins();
         used.ends();
@@ -298,7 +289,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_came_in_time_is_served_and_the_next_pause_is_another() {
-        let idle = idle();
+        let idle = list();
         let connection = used(&idle);
         connection.begins();
         assert_eq!(idle.close_longest(1), 1);

@@ -1,20 +1,20 @@
 //! Methods that the body of a POST names in place of the request's own: `_method=DELETE` in a form
 //! (Rails, Symfony, Laravel, Spring's `HiddenHttpMethodFilter`). Pure.
 //!
-//! A body is looked at part by part before each part goes on, so that nothing is held back: what is
-//! refused never arrives whole, and a server that reads forms waits for the whole.
+//! Each part of a body is searched before it goes on, so that no part is held back. A refused body
+//! never arrives whole, and a server that reads forms waits for all of it.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
-use super::policy::{is_method_parameter, read_method};
+use super::method::{is_method_parameter, read_method};
 
-/// The longest pair or line that is looked at, in bytes. In a longer one no server finds a method.
+/// The longest pair or line that is searched, in bytes. No server finds a method in a longer one.
 const LONGEST: usize = 512;
 
-/// What has been seen of a form.
+/// The search of a form, part by part.
 #[derive(Debug)]
-pub(super) struct FormMethod {
+pub(crate) struct FormMethod {
     kind: Kind,
     /// The pair or line that is not complete yet, up to [`LONGEST`] bytes.
     open: Vec<u8>,
@@ -28,32 +28,28 @@ enum Kind {
     Multipart(Line),
 }
 
-/// Which line of a part comes next.
+/// What the next line of a multipart body may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// One of no interest.
+    /// Any line.
     Any,
-    /// What may go on with a `Content-Disposition`, on a line that begins with a space.
+    /// The continuation of a `Content-Disposition`, if it begins with a space.
     Folded,
-    /// A header of the part that is named `_method`.
+    /// A header of the part with the name `_method`.
     Header,
     /// That part's value.
     Value,
 }
 
-/// The body has a value in place of a method that is not a method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoMethod;
-
 impl FormMethod {
-    /// For the body of a request by `method` with these `headers`, if servers look for a method in
-    /// it.
-    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Option<FormMethod> {
+    /// Returns the search of a request's body, if servers look for a method in the body of one with
+    /// this `method` and these `headers`.
+    pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Option<FormMethod> {
         if *method != Method::POST {
             return None;
         }
         let kind = match headers.get(CONTENT_TYPE) {
-            // Rack takes a POST without one for a form
+            // Rack reads a POST without one as a form
             None => Kind::UrlEncoded,
             Some(value) => {
                 let is = |kind: &[u8]| {
@@ -73,24 +69,21 @@ impl FormMethod {
         Some(FormMethod { kind, open })
     }
 
-    /// Looks at the next `part` of the body. Gives the methods that it names, as far as they are
-    /// complete by now.
-    ///
-    /// # Errors
-    /// [`NoMethod`] if what it names is no method.
-    pub(super) fn came(&mut self, part: &[u8], is_last: bool) -> Result<Vec<Method>, NoMethod> {
+    /// Searches the next `part` of the body. Returns the methods that it completes; `None` if one
+    /// is not a method.
+    pub(crate) fn search(&mut self, part: &[u8], is_last: bool) -> Option<Vec<Method>> {
         let mut found = Vec::new();
         let mut rest = part;
         while let Some(end) = self.separator(rest) {
             self.keep(&rest[..end]);
             rest = &rest[end + 1..];
-            found.extend(self.close()?);
+            self.close(&mut found)?;
         }
         self.keep(rest);
         if is_last {
-            found.extend(self.close()?);
+            self.close(&mut found)?;
         }
-        Ok(found)
+        Some(found)
     }
 
     fn separator(&self, bytes: &[u8]) -> Option<usize> {
@@ -105,8 +98,9 @@ impl FormMethod {
         self.open.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// A pair or line is complete.
-    fn close(&mut self) -> Result<Option<Method>, NoMethod> {
+    /// Ends a pair or line, and adds the method that it names to `found`; `None` if that is not a
+    /// method.
+    fn close(&mut self, found: &mut Vec<Method>) -> Option<()> {
         let closed = std::mem::take(&mut self.open);
         let value = match &mut self.kind {
             Kind::UrlEncoded => {
@@ -116,16 +110,18 @@ impl FormMethod {
             }
             Kind::Multipart(line) => line.next(closed.strip_suffix(b"\r").unwrap_or(&closed)),
         };
-        // as large as it was, to be filled again
+        // keeps the capacity
         self.open = closed;
         self.open.clear();
-        let method = value.map(|value| read_method(value.as_bytes()).ok_or(NoMethod));
-        method.transpose()
+        if let Some(value) = value {
+            found.push(read_method(value.as_bytes())?);
+        }
+        Some(())
     }
 }
 
 impl Line {
-    /// `line` has come. Gives it if it is the value.
+    /// Reads `line`; returns it if it is the value.
     fn next(&mut self, line: &[u8]) -> Option<String> {
         const HEADER: &[u8] = b"content-disposition:";
         match *self {
@@ -177,19 +173,19 @@ mod tests {
     }
 
     /// What is found in `body`, whether it comes whole or byte by byte.
-    fn found(content_type: &'static str, body: &str) -> Result<Vec<Method>, NoMethod> {
-        let whole = form(content_type).came(body.as_bytes(), true);
+    fn found(content_type: &'static str, body: &str) -> Option<Vec<Method>> {
+        let whole = form(content_type).search(body.as_bytes(), true);
         let mut form = form(content_type);
         let bytes = body.bytes().enumerate();
-        let by_byte: Result<Vec<_>, _> = bytes
-            .map(|(nth, byte)| form.came(&[byte], nth + 1 == body.len()))
+        let by_byte: Option<Vec<_>> = bytes
+            .map(|(nth, byte)| form.search(&[byte], nth + 1 == body.len()))
             .collect();
         assert_eq!(whole, by_byte.map(|found| found.concat()), "{body}");
         whole
     }
 
-    fn delete() -> Result<Vec<Method>, NoMethod> {
-        Ok(vec![Method::DELETE])
+    fn delete() -> Option<Vec<Method>> {
+        Some(vec![Method::DELETE])
     }
 
     const URL_ENCODED: &str = "application/x-www-form-urlencoded";
@@ -209,7 +205,7 @@ mod tests {
             assert_eq!(found(URL_ENCODED, body), delete(), "{body}");
         }
         let two = found(URL_ENCODED, "_method=DELETE&_method=GET");
-        assert_eq!(two, Ok(vec![Method::DELETE, Method::GET]));
+        assert_eq!(two, Some(vec![Method::DELETE, Method::GET]));
         for body in [
             "",
             "a=_method",
@@ -217,11 +213,11 @@ mod tests {
             "_methods=DELETE",
             "{\"_method\":1}",
         ] {
-            assert_eq!(found(URL_ENCODED, body), Ok(Vec::new()), "{body}");
+            assert_eq!(found(URL_ENCODED, body), Some(Vec::new()), "{body}");
         }
-        assert_eq!(found(URL_ENCODED, "_method=a b"), Err(NoMethod));
+        assert_eq!(found(URL_ENCODED, "_method=a b"), None);
         let long = format!("x={}&_method=PUT", "x".repeat(100_000));
-        assert_eq!(found(URL_ENCODED, &long), Ok(vec![Method::PUT]));
+        assert_eq!(found(URL_ENCODED, &long), Some(vec![Method::PUT]));
     }
 
     #[test]
@@ -252,7 +248,7 @@ mod tests {
             ),
             "--b\r\nContent-Disposition: form-data; name=\"_method\"\r\n\r\n--b--\r\n".to_owned(),
         ] {
-            assert_eq!(found(MULTIPART, &body), Ok(Vec::new()), "{body}");
+            assert_eq!(found(MULTIPART, &body), Some(Vec::new()), "{body}");
         }
     }
 

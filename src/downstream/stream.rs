@@ -1,19 +1,24 @@
 //! The byte stream of a caller's connection. Writes are combined into few packets, and a caller
 //! that does not read at the listener's `min_body_rate` is cut.
 //!
-//! Reads are not limited here: [`super::connection`] limits heads, [`super::exchange`] bodies.
+//! Reads are not limited here, but where heads and bodies are read.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use pingora::protocols::l4::ext::get_tcp_info;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
+use tokio_util::either::Either;
 
 use super::min_rate::MinRate;
 use super::transport::Transport;
-use crate::upstream::io::{Received, pingora_io};
+use crate::socket::Accepted;
 
 /// The size of the write buffer, in bytes: a short response, head and body, is one packet. The
 /// buffer is flushed at the end of a response and before every read, so nothing is delayed for
@@ -21,36 +26,36 @@ use crate::upstream::io::{Received, pingora_io};
 const WRITE_BUFFER: usize = 1460;
 
 /// The byte stream of a caller's connection.
-pub(super) struct CallerStream {
-    inner: BufWriter<Transport>,
+pub(crate) struct CallerStream {
+    inner: BufWriter<Box<dyn Transport>>,
     /// The rate at which the caller reads.
     min_rate: MinRate,
     /// The bytes that its system had acknowledged at the last check.
     confirmed: Option<u64>,
     /// The bytes that its socket accepted, for systems without this figure.
     written: u64,
-    received: Received,
+    received: Arc<AtomicU64>,
 }
 
 impl CallerStream {
     /// Returns a stream over `transport` whose caller must read at `min_rate`.
-    pub(super) fn new(transport: Transport, min_rate: Option<NonZeroU32>) -> CallerStream {
+    pub(crate) fn new(transport: Box<dyn Transport>, min_rate: Option<NonZeroU32>) -> CallerStream {
         CallerStream {
             inner: BufWriter::with_capacity(WRITE_BUFFER, transport),
             min_rate: MinRate::of(min_rate),
             confirmed: None,
             written: 0,
-            received: Received::default(),
+            received: Arc::default(),
         }
     }
 
     /// The counter of received bytes.
-    pub(super) fn received(&self) -> Received {
-        self.received.clone()
+    pub(crate) fn received(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
     }
 
     /// The transport, without the bytes that were not flushed.
-    pub(super) fn into_transport(self) -> Transport {
+    pub(crate) fn into_transport(self) -> Box<dyn Transport> {
         self.inner.into_inner()
     }
 
@@ -66,13 +71,19 @@ impl CallerStream {
             self.min_rate.resume();
             return polled;
         }
-        let transport = self.inner.get_ref();
-        let confirmed = || transport.confirmed().unwrap_or(self.written);
+        let socket = self.inner.get_ref().socket();
+        let confirmed = || match get_tcp_info(descriptor(socket)) {
+            Ok(info) => info.tcpi_bytes_acked,
+            Err(_) => self.written,
+        };
         let mut before = *self.confirmed.get_or_insert_with(confirmed);
         while self.min_rate.wait(cx).is_ready() {
             let now = confirmed();
             if now == before {
-                transport.cut();
+                // discard unsent data: a caller that does not read it would not see the end either
+                if let Either::Left(stream) = socket {
+                    let _ = stream.set_zero_linger();
+                }
                 return Poll::Ready(Err(ErrorKind::TimedOut.into()));
             }
             self.min_rate.resume();
@@ -114,8 +125,10 @@ impl AsyncRead for CallerStream {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
-        if polled.is_ready() && buf.filled().len() > before {
-            this.received.add(buf, before);
+        let read = buf.filled().len() - before;
+        if polled.is_ready() && read > 0 {
+            let read = u64::try_from(read).unwrap_or(0);
+            this.received.fetch_add(read, Ordering::Relaxed);
             // a new request, or more of one: credit that was earned earlier does not count
             this.min_rate.reset();
             this.confirmed = None;
@@ -157,7 +170,18 @@ impl AsyncWrite for CallerStream {
     }
 }
 
-pingora_io!(CallerStream, |stream| stream.inner.get_ref().descriptor());
+impl AsRawFd for CallerStream {
+    fn as_raw_fd(&self) -> RawFd {
+        descriptor(self.inner.get_ref().socket())
+    }
+}
+
+fn descriptor(socket: &Accepted) -> RawFd {
+    match socket {
+        Either::Left(stream) => stream.as_raw_fd(),
+        Either::Right(stream) => stream.as_raw_fd(),
+    }
+}
 
 impl fmt::Debug for CallerStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -85,70 +85,54 @@ impl Pattern {
     }
 
     fn matches_path(&self, path: &str, case: Case) -> bool {
-        let mut rest = path.split('/').filter(|segment| !segment.is_empty());
-        let mut at = 0;
-        // where to continue after a mismatch: after the last `**`, one segment later
-        let mut retry = None;
-        loop {
-            match self.segments.get(at) {
-                Some(Segment::Any) => {
-                    at += 1;
-                    retry = Some((at, rest.clone()));
-                    continue;
-                }
-                Some(Segment::One(wanted)) => {
-                    let mut after = rest.clone();
-                    let Some(segment) = after.next() else {
-                        return false;
-                    };
-                    if matches_segment(wanted.as_bytes(), segment.as_bytes(), case) {
-                        rest = after;
-                        at += 1;
-                        continue;
-                    }
-                }
-                None if rest.clone().next().is_none() => return true,
-                None => {}
-            }
-            let Some((after_stars, later)) = &mut retry else {
-                return false;
-            };
-            if later.next().is_none() {
-                return false;
-            }
-            at = *after_stars;
-            rest = later.clone();
-        }
+        let same = |a: &u8, b: &u8| match case {
+            Case::Counts => a == b,
+            Case::Ignored => a.eq_ignore_ascii_case(b),
+        };
+        let matches_segment = |wanted: &Segment, segment: &&str| match wanted {
+            Segment::Any => false,
+            Segment::One(one) => matches(one.as_bytes(), segment.bytes(), |b| *b == b'*', same),
+        };
+        let segments = path.split('/').filter(|segment| !segment.is_empty());
+        let is_any = |wanted: &Segment| *wanted == Segment::Any;
+        matches(&self.segments, segments, is_any, matches_segment)
     }
 }
 
-/// Returns whether `text` matches `wanted`, in which `*` matches any bytes.
-fn matches_segment(wanted: &[u8], text: &[u8], case: Case) -> bool {
-    let same = |a: u8, b: u8| a == b || (case == Case::Ignored && a.eq_ignore_ascii_case(&b));
-    let (mut at, mut read) = (0, 0);
-    // where to continue after a mismatch: after the last star, one byte later
+/// Returns whether `items` match `wanted`, in which a star matches any number of items.
+fn matches<W, I: Iterator + Clone>(
+    wanted: &[W],
+    items: I,
+    is_star: impl Fn(&W) -> bool,
+    is_match: impl Fn(&W, &I::Item) -> bool,
+) -> bool {
+    let mut rest = items;
+    let mut at = 0;
+    // where to continue after a mismatch: after the last star, one item later
     let mut retry = None;
     loop {
-        match (wanted.get(at), text.get(read)) {
-            (Some(b'*'), _) => {
+        let mut after = rest.clone();
+        match (wanted.get(at), after.next()) {
+            (Some(star), _) if is_star(star) => {
                 at += 1;
-                retry = Some((at, read));
+                retry = Some((at, rest.clone()));
+                continue;
+            }
+            (Some(one), Some(item)) if is_match(one, &item) => {
+                at += 1;
+                rest = after;
                 continue;
             }
             (None, None) => return true,
-            (Some(a), Some(b)) if same(*a, *b) => {
-                at += 1;
-                read += 1;
-                continue;
-            }
             (_, None) => return false,
             _ => {}
         }
-        let Some((after_star, from)) = &mut retry else {
+        let Some((after_star, later)) = &mut retry else {
             return false;
         };
-        *from += 1;
-        (at, read) = (*after_star, *from);
+        later.next();
+        at = *after_star;
+        rest = later.clone();
     }
 }
 

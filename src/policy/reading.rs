@@ -1,24 +1,24 @@
-//! A path as a lenient server might read it: percent-decoded once or twice, dot segments and
-//! doubled slashes resolved or not, `;parameters` and dots and spaces around names cut; and letters
-//! folded to the ASCII letters of which they are another case or the full-width form.
+//! A path as a lenient server might read it: percent-decoded once or twice, with or without
+//! resolved dot segments and doubled slashes, without `;parameters` and without dots and spaces
+//! around names. Letters are folded to ASCII if they are another case or the full-width form.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::proxy::target::Malformed;
+use super::target::Malformed;
 
 /// The most `..` segments of a path. No real program needs more, and each adds a reading.
 const MOST_STEPS_BACK: usize = 16;
 
 /// The readings of a path. Nearly every path has one.
 #[derive(Debug)]
-pub(in crate::proxy) struct PathReadings<'a> {
+pub(crate) struct PathReadings<'a> {
     /// The reading of most servers.
     likely: Cow<'a, str>,
     /// The readings of others.
     others: Vec<String>,
-    /// As servers might that compare without regard to case: what is denied is denied in these too.
+    /// The readings of case-insensitive servers. Only what is denied is looked for in these.
     folded: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ impl<'a> PathReadings<'a> {
     ///
     /// # Errors
     /// [`Malformed`] if it decodes to something that is not text, or has too many `..`.
-    pub(in crate::proxy) fn of(path: &'a str) -> Result<PathReadings<'a>, Malformed> {
+    pub(crate) fn of(path: &'a str) -> Result<PathReadings<'a>, Malformed> {
         if is_plain(path) {
             let likely = Cow::Borrowed(path);
             return Ok(PathReadings {
@@ -60,18 +60,18 @@ impl<'a> PathReadings<'a> {
     }
 
     /// The reading of most servers.
-    pub(in crate::proxy) fn likely(&self) -> &str {
+    pub(crate) fn likely(&self) -> &str {
         &self.likely
     }
 
     /// Returns whether `holds` for at least one reading.
-    pub(in crate::proxy) fn any(&self, holds: impl Fn(&str) -> bool) -> bool {
+    pub(crate) fn any(&self, holds: impl Fn(&str) -> bool) -> bool {
         let mut others = self.others.iter().chain(&self.folded);
         holds(&self.likely) || others.any(|other| holds(other))
     }
 
-    /// Whether `holds` for every reading of a server that tells letters apart.
-    pub(in crate::proxy) fn all(&self, holds: impl Fn(&str) -> bool) -> bool {
+    /// Returns whether `holds` for every reading of a case-sensitive server.
+    pub(crate) fn all(&self, holds: impl Fn(&str) -> bool) -> bool {
         holds(&self.likely) && self.others.iter().all(|other| holds(other))
     }
 }
@@ -95,8 +95,7 @@ fn decoded(path: &str) -> Result<Cow<'_, str>, Malformed> {
     decoded.map_err(|_| Malformed::AmbiguousPath)
 }
 
-/// The ASCII character of which `c` is the full-width form, which old encodings of Windows make of
-/// it.
+/// The ASCII character of the full-width form `c`, as old Windows encodings convert it; else `c`.
 fn narrow(c: char) -> char {
     let ascii = match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0),
@@ -106,7 +105,7 @@ fn narrow(c: char) -> char {
     ascii.unwrap_or(c)
 }
 
-/// The ASCII letters of which `c` is another case, like the long s and the Kelvin sign; else `c`.
+/// The ASCII letters that have `c` as another case, like the long s and the Kelvin sign; else `c`.
 fn plain_letters(c: char) -> String {
     if c.is_ascii() {
         return c.into();
