@@ -25,12 +25,12 @@ use crate::proxy::replay::Replay;
 use crate::proxy::respond::Reason;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store::{self, handoff, metered::MeteredStore};
+use crate::store::{self, handoff};
 use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
 use crate::token::cache::TokenSlot;
-use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
-use crate::token::service::{Change, Control, Observer, Orders, TokenService};
+use crate::token::ports::{Outcome, Record};
+use crate::token::service::{Change, Control, Observer, Order, Settings, TokenService};
 use crate::trace::Tracer;
 use crate::upstream::Upstream;
 
@@ -43,7 +43,7 @@ pub(super) struct NewParts {
     /// The background tasks of new parts.
     pub(super) tasks: Vec<Task>,
     /// The orders for engines that keep running.
-    pub(super) orders: Vec<(Control, Orders)>,
+    pub(super) orders: Vec<(Control, Order)>,
     /// The new states of listeners that stay open.
     pub(super) states: Vec<(Arc<Listening>, Arc<ListenerState>)>,
     /// The addresses of open sockets whose mode changes.
@@ -167,14 +167,9 @@ impl Assembly<'_> {
                     return Ok(kept);
                 }
                 Engine::Kept(change) => {
-                    let orders = Orders {
-                        config: client.schedule,
-                        client_id: client.oauth.client_id.clone(),
-                        endpoint: self.endpoint(client)?,
-                        store: self.store(client)?,
-                        change: change.unwrap_or(Change::Nothing),
-                    };
-                    self.new.orders.push((kept.1.clone(), orders));
+                    let change = change.unwrap_or(Change::Nothing);
+                    let order = Order::Configure(self.settings(client)?, change);
+                    self.new.orders.push((kept.1.clone(), order));
                     return Ok(kept);
                 }
                 Engine::Replaced => {}
@@ -182,10 +177,7 @@ impl Assembly<'_> {
         }
         let (service, slot) = TokenService::new(token::service::Parts {
             client: Arc::clone(&client.name),
-            client_id: client.oauth.client_id.clone(),
-            config: client.schedule,
-            endpoint: self.endpoint(client)?,
-            store: self.store(client)?,
+            settings: self.settings(client)?,
             initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
@@ -201,33 +193,30 @@ impl Assembly<'_> {
         Ok((slot, engine))
     }
 
-    fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
-        let clock = Arc::clone(&self.running.clock);
+    fn settings(&mut self, client: &config::Client) -> Result<Settings, StartError> {
+        let clock = &self.running.clock;
         let addresses = self.new.parts.instances[&client.instance].addresses();
-        match TokenClient::new(&client.oauth, Some(addresses), clock) {
-            Ok(endpoint) => Ok(Arc::new(endpoint)),
-            Err(cause) => Err(StartError::TokenClient {
-                client: Arc::clone(&client.name),
-                cause,
-            }),
-        }
-    }
-
-    fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
+        let endpoint = TokenClient::new(&client.oauth, Some(addresses), Arc::clone(clock));
+        let endpoint = endpoint.map_err(|cause| StartError::TokenClient {
+            client: Arc::clone(&client.name),
+            cause,
+        })?;
         let instance = self.config.instances[&client.instance].origin();
         let kept = stored(client, &instance);
-        let clock = &self.running.clock;
         let store = store::build(&self.config.store, kept, Arc::clone(clock));
         let store = store.map_err(|cause| StartError::Store {
             client: Arc::clone(&client.name),
             cause,
         })?;
-        let metrics = self.running.metrics.store(self.config.store.kind());
-        let store: Arc<dyn TokenStore> =
-            Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
         let stores = &mut self.new.parts.stores;
         stores.insert(Arc::clone(&client.name), Arc::clone(&store));
-        Ok(store)
+        Ok(Settings {
+            schedule: client.schedule,
+            client_id: client.oauth.client_id.clone(),
+            endpoint: Arc::new(endpoint),
+            store,
+            store_metrics: self.running.metrics.store(self.config.store.kind()),
+        })
     }
 
     /// The predecessor's token and pool of a client, if it handed them off.

@@ -406,9 +406,9 @@ impl Running {
         // remove ended tasks
         while self.tasks.try_join_next().is_some() {}
 
-        for (engine, orders) in new.orders {
+        for (engine, order) in new.orders {
             // the engine runs as long as this sender, which is held here
-            let _ = engine.send(orders.into());
+            let _ = engine.send(order);
         }
         // in order, and before the first connection's own lines
         for (listener, open) in self.config.listeners.iter().zip(&new.parts.listeners) {

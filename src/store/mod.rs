@@ -2,10 +2,9 @@
 //! client requests the next token.
 //!
 //! [`memory`] stores nothing. [`mod@file`] serves the processes of one host. [`mod@redis`] and
-//! `kubernetes` (a cargo feature) serve the proxies of a fleet. [`metered`] counts the operations
-//! of any store. [`handoff`] passes a process's state on to its successor. `shared` is what the
-//! server-backed stores have in common. [`record`] is the stored form, [`key`] the key that seals
-//! it.
+//! `kubernetes` (a cargo feature) serve the proxies of a fleet. [`handoff`] passes a process's state
+//! on to its successor. `shared` is what the stores have in common. [`record`] is the stored form,
+//! [`key`] the key that seals it.
 //!
 //! Guarantees: no store holds a token in the clear, or any part of a secret. Stored data is trusted
 //! only as far as [`record::open`] validates it, whoever wrote it. Undecodable data counts as
@@ -17,7 +16,6 @@ pub mod key;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod memory;
-pub mod metered;
 pub mod record;
 pub mod redis;
 mod shared;

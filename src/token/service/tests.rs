@@ -1,6 +1,7 @@
 //! The engine in virtual time, from outside: what its slot holds and how often its endpoint is
 //! asked.
 
+mod counted;
 mod orders;
 mod partly;
 mod renew_now;
@@ -19,6 +20,7 @@ use tokio::task::AbortHandle;
 use super::*;
 use crate::clock::{SLICE, TokioClock};
 use crate::secret::Secret;
+use crate::telemetry::Metrics;
 use crate::token::budget;
 use crate::token::cache::NextAttempt;
 use crate::token::ports::{Cost, StoredPool, StoredToken};
@@ -130,10 +132,13 @@ fn parts(
 ) -> Parts<HalfJitter, ()> {
     Parts {
         client: "catalog".into(),
-        client_id: ClientId::parse(OLD).unwrap(),
-        config: CONFIG,
-        endpoint,
-        store,
+        settings: Settings {
+            schedule: CONFIG,
+            client_id: ClientId::parse(OLD).unwrap(),
+            endpoint,
+            store,
+            store_metrics: Metrics::new("0.0.0").store("kind"),
+        },
         initial: None,
         clock: Arc::new(clock),
         jitter: HalfJitter,
