@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::handoff::IncomingHandoff;
-use super::{Open, Parts, Running, StartError, stored};
+use super::{Open, Parts, Running, StartError, key};
 use crate::clock::Clock;
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
@@ -25,7 +25,7 @@ use crate::proxy::replay::Replay;
 use crate::proxy::respond::Reason;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store::{self, handoff};
+use crate::store::{self, record};
 use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
 use crate::token::cache::TokenSlot;
@@ -201,9 +201,8 @@ impl Assembly<'_> {
             client: Arc::clone(&client.name),
             cause,
         })?;
-        let instance = self.config.instances[&client.instance].origin();
-        let kept = stored(client, &instance);
-        let store = store::build(&self.config.store, kept, Arc::clone(clock));
+        let (store, key) = (&self.config.store, key(self.config, client));
+        let store = store::build(store, &client.name, key, Arc::clone(clock));
         let store = store.map_err(|cause| StartError::Store {
             client: Arc::clone(&client.name),
             cause,
@@ -222,9 +221,8 @@ impl Assembly<'_> {
     /// The predecessor's token and pool of a client, if it handed them off.
     fn initial(&mut self, client: &config::Client) -> Option<Record> {
         let sealed = self.incoming.tokens.remove(&*client.name)?;
-        let instance = self.config.instances[&client.instance].origin();
         let now = self.running.clock.wall();
-        handoff::open(stored(client, &instance), &sealed, now)
+        record::open(&key(self.config, client), &sealed, now).record
     }
 
     /// Builds the apps. An app keeps its counts unless its limits changed.

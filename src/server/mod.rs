@@ -33,7 +33,8 @@ use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::listener_state::Client;
 use crate::socket::{Address, Socket};
-use crate::store;
+use crate::store::key::Key;
+use crate::store::{self, record};
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
 use crate::trace::{self, Tracer};
@@ -370,8 +371,7 @@ impl Running {
         for client in self.config.clients.values() {
             let status = self.parts.clients[&client.name].slot.status();
             let record = status.record(&client.oauth.client_id, &*self.clock);
-            let instance = self.config.instances[&client.instance].origin();
-            match store::handoff::seal(stored(client, &instance), &record) {
+            match record::seal(&key(&self.config, client), &record) {
                 Ok(sealed) => handoff.token(&client.name, &sealed),
                 Err(error) => warn!(client = %client.name, "its token was not handed off: {error}"),
             }
@@ -512,14 +512,11 @@ impl Running {
     }
 }
 
-/// A client, as stores identify it.
-fn stored<'a>(client: &'a config::Client, instance: &'a str) -> store::Client<'a> {
-    store::Client {
-        name: &client.name,
-        instance,
-        id: &client.oauth.client_id,
-        secret: &client.oauth.client_secret,
-    }
+/// The key that seals a client's token.
+fn key(config: &Config, client: &config::Client) -> Key {
+    let instance = config.instances[&client.instance].origin();
+    let oauth = &client.oauth;
+    Key::new(&instance, &oauth.client_id, &oauth.client_secret)
 }
 
 impl IncomingHandoff {

@@ -16,7 +16,7 @@ use crate::oauth::client::TokenClient;
 use crate::outgoing::client::Client as HttpClient;
 use crate::outgoing::quotation::Quotation;
 use crate::secret::Secret;
-use crate::store;
+use crate::store::{self, key::Key};
 use crate::token::budget::{self, Budget};
 use crate::token::ports::{Outcome, Record, StoredPool, TokenEndpoint};
 use crate::upstream::Instance;
@@ -85,13 +85,9 @@ impl Trial<'_> {
     /// Reads the store without changing it.
     async fn look(&self) -> Found<Option<Record>> {
         let client = self.client;
-        let kept = store::Client {
-            name: &client.name,
-            instance: &self.instance.origin(),
-            id: &client.oauth.client_id,
-            secret: &client.oauth.client_secret,
-        };
-        let store = store::build(self.store, kept, Arc::clone(&self.clock));
+        let (instance, oauth) = (self.instance.origin(), &client.oauth);
+        let key = Key::new(&instance, &oauth.client_id, &oauth.client_secret);
+        let store = store::build(self.store, &client.name, key, Arc::clone(&self.clock));
         let store = store.map_err(|e| e.to_string())?;
         let began = self.clock.now();
         let read = match timeout(STORE_TIMEOUT, store.read()).await {
