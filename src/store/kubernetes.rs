@@ -28,18 +28,25 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::store::key::Key;
-use crate::store::shared::{self as common, Entry, MemberId, Version, VersionTracker};
+use crate::store::record::Replacement;
+use crate::store::shared::{
+    self as common, CompareAndSwap, Entry, HolderTracker, Version, VersionTracker, lease_lost,
+    member_name,
+};
 use crate::store::{locked, random_name};
 use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 use access::Access;
 use api::{Api, Kind, Replaced};
-use object::annotate;
+use object::{annotate, members_of};
 use shared::Shared;
 use watcher::Watcher;
 
@@ -63,7 +70,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct KubernetesStore {
     shared: Arc<Shared>,
-    watcher: AbortHandle,
+    watcher: AbortOnDropHandle<()>,
 }
 
 impl KubernetesStore {
@@ -75,7 +82,7 @@ impl KubernetesStore {
         let data = format!("token-{fingerprint}");
         let place = format!("the Secret {} with {data}", config.secret);
         let shared = Arc::new(Shared {
-            member: MemberId::new(&key),
+            member: member_name(),
             entry: Entry::new(client, key, Arc::clone(&clock), place),
             data,
             holder: format!("collibra-auth-proxy/holder-{fingerprint}"),
@@ -84,9 +91,10 @@ impl KubernetesStore {
             recheck: Notify::new(),
             tracker: VersionTracker::new(),
             membership: Mutex::new(Membership::Unknown),
-            held: Mutex::default(),
+            held: HolderTracker::default(),
         });
-        let watcher = tokio::spawn(Watcher::new(Arc::clone(&shared)).run()).abort_handle();
+        let watcher = Watcher::new(Arc::clone(&shared)).run();
+        let watcher = AbortOnDropHandle::new(tokio::spawn(watcher));
         KubernetesStore { shared, watcher }
     }
 }
@@ -94,7 +102,7 @@ impl KubernetesStore {
 impl KubernetesStore {
     async fn take(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
         let shared = &self.shared;
-        let owner = random_name()?;
+        let owner = random_name();
         for _ in 0..TRIES {
             let mut lease = shared.api.get(Kind::Lease).await?;
             if shared.is_held(&lease, length) {
@@ -111,12 +119,6 @@ impl KubernetesStore {
         }
         // so many others compete that one of them will get it
         Ok(None)
-    }
-}
-
-impl Drop for KubernetesStore {
-    fn drop(&mut self) {
-        self.watcher.abort();
     }
 }
 
@@ -170,10 +172,49 @@ struct KubernetesLease {
 impl Lease for KubernetesLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
         let guard = self.shared.recheck_unless_settled();
-        let shared = &*self.shared;
-        let published = common::publish(shared, &shared.entry, &self.owner, record).await;
+        let published = common::publish(&*self, &self.shared.entry, record).await;
         guard.settle(&published);
         published
+    }
+}
+
+impl CompareAndSwap for KubernetesLease {
+    /// The Secret.
+    type Loaded = Value;
+
+    async fn load(&self) -> Result<(Value, Vec<u8>), StoreError> {
+        let shared = &*self.shared;
+        let secret = shared.api.get(Kind::Secret).await?;
+        if secret.get("immutable") == Some(&json!(true)) {
+            return Err(StoreError::Unavailable(
+                "the Secret is immutable, so no token can be stored in it; delete it and create it again without `immutable`".to_owned(),
+            ));
+        }
+        // in this order: a process that takes the lease later finds the content that was read here
+        // replaced
+        let lease = shared.api.get(Kind::Lease).await?;
+        if !shared.is_of(&lease, &self.owner) {
+            return Err(lease_lost());
+        }
+        let before = shared.content(&secret).unwrap_or_default();
+        Ok((secret, STANDARD.decode(before).unwrap_or_default()))
+    }
+
+    async fn swap(
+        &self,
+        mut secret: Value,
+        next: &Replacement,
+        _record: &Record,
+    ) -> Result<bool, StoreError> {
+        let shared = &*self.shared;
+        let content = STANDARD.encode(&next.bytes);
+        members_of(&mut secret, "data").insert(shared.data.clone(), json!(content));
+        if let Replaced::Done = shared.api.replace(Kind::Secret, &secret).await? {
+            shared.tracker.observed(Version::Content(Some(content)));
+            return Ok(true);
+        }
+        jittered_pause().await;
+        Ok(false)
     }
 }
 

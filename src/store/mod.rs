@@ -22,11 +22,12 @@ mod shared;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::digest::Digest;
 
 use crate::clock::Clock;
+use crate::random::unique;
 use crate::tls;
-use crate::token::ports::{StoreError, TokenStore};
+use crate::token::ports::TokenStore;
 use key::Key;
 
 /// Where tokens are stored.
@@ -95,13 +96,15 @@ pub fn build(
     })
 }
 
-/// Returns a unique random name.
-fn random_name() -> Result<String, StoreError> {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| {
-        StoreError::Unavailable("the system has no random numbers for a unique name".to_owned())
-    })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+/// Returns a unique name for a lease holder.
+fn random_name() -> String {
+    format!("{:032x}", unique())
+}
+
+/// Returns the first `length` bytes of `digest` in hexadecimal digits.
+fn hex(digest: &Digest, length: usize) -> String {
+    let bytes = digest.as_ref().iter().take(length);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -11,10 +11,7 @@ use tokio::sync::Notify;
 use super::api::{Api, Kind, Replaced};
 use super::object::{annotate, annotation, members_of};
 use super::{TRIES, heartbeats, jittered_pause};
-use crate::clock::Instant;
-use crate::store::locked;
-use crate::store::record::Replacement;
-use crate::store::shared::{CompareAndSwap, Entry, MemberId, Version, VersionTracker, lease_lost};
+use crate::store::shared::{Entry, HolderTracker, VersionTracker};
 use crate::token::ports::{Membership, Record, StoreError};
 
 /// Makes the watcher re-read the server when dropped unsettled.
@@ -38,7 +35,7 @@ impl Drop for RecheckGuard<'_> {
 /// The shared state of one store.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) member: MemberId,
+    pub(super) member: String,
     pub(super) entry: Entry,
     /// The client's key in the Secret.
     pub(super) data: String,
@@ -52,8 +49,7 @@ pub(super) struct Shared {
     /// By the value of the client's key in the Secret.
     pub(super) tracker: VersionTracker<Option<String>>,
     pub(super) membership: Mutex<Membership>,
-    /// The lease holder, and since when it is known.
-    pub(super) held: Mutex<Option<(String, Instant)>>,
+    pub(super) held: HolderTracker,
 }
 
 impl Shared {
@@ -71,22 +67,11 @@ impl Shared {
 
     /// Returns whether another process holds the lease. No lease is longer than `length`.
     pub(super) fn is_held(&self, lease: &Value, length: Duration) -> bool {
-        let mut held = locked(&self.held);
-        let Some(holder) = annotation(lease, &self.holder) else {
-            *held = None;
-            return false;
-        };
-        let now = self.entry.clock.now();
-        let since = match &*held {
-            Some((known, since)) if known == holder => *since,
-            _ => {
-                *held = Some((holder.to_owned(), now));
-                now
-            }
-        };
+        let holder = annotation(lease, &self.holder).unwrap_or_default();
+        let known_for = self.held.known_for(holder, self.entry.clock.now());
         let said = holder.split_once(' ').and_then(|(_, ms)| ms.parse().ok());
         let long = said.map_or(length, Duration::from_millis).min(length);
-        now.since(since) < long
+        !holder.is_empty() && known_for < long
     }
 
     /// Shows the last holder in the Lease's own fields, for humans; only annotations decide.
@@ -115,7 +100,7 @@ impl Shared {
             .open(&STANDARD.decode(content).unwrap_or_default())
     }
 
-    fn is_of(&self, lease: &Value, owner: &str) -> bool {
+    pub(super) fn is_of(&self, lease: &Value, owner: &str) -> bool {
         let holder = annotation(lease, &self.holder).and_then(|holder| holder.split_once(' '));
         holder.is_some_and(|(name, _)| name == owner)
     }
@@ -125,7 +110,7 @@ impl Shared {
         for _ in 0..TRIES {
             let mut lease = self.api.get(Kind::Lease).await?;
             let text = annotation(&lease, &self.members).unwrap_or_default();
-            let Some(left) = heartbeats::without(text, self.member.name()) else {
+            let Some(left) = heartbeats::without(text, &self.member) else {
                 return Ok(());
             };
             annotate(&mut lease, &self.members, Some(left));
@@ -159,43 +144,5 @@ impl Shared {
             jittered_pause().await;
         }
         Ok(())
-    }
-}
-
-impl CompareAndSwap for Shared {
-    /// The Secret.
-    type Loaded = Value;
-
-    async fn load(&self, owner: &str) -> Result<(Value, Vec<u8>), StoreError> {
-        let secret = self.api.get(Kind::Secret).await?;
-        if secret.get("immutable") == Some(&json!(true)) {
-            return Err(StoreError::Unavailable(
-                "the Secret is immutable, so no token can be stored in it; delete it and create it again without `immutable`".to_owned(),
-            ));
-        }
-        // in this order: a process that takes the lease later finds the content that was read here
-        // replaced
-        let lease = self.api.get(Kind::Lease).await?;
-        if !self.is_of(&lease, owner) {
-            return Err(lease_lost());
-        }
-        let before = self.content(&secret).unwrap_or_default();
-        Ok((secret, STANDARD.decode(before).unwrap_or_default()))
-    }
-
-    async fn swap(
-        &self,
-        _owner: &str,
-        mut secret: Value,
-        next: &Replacement,
-    ) -> Result<bool, StoreError> {
-        let content = STANDARD.encode(&next.bytes);
-        members_of(&mut secret, "data").insert(self.data.clone(), json!(content));
-        if let Replaced::Done = self.api.replace(Kind::Secret, &secret).await? {
-            self.tracker.observed(Version::Content(Some(content)));
-            return Ok(true);
-        }
-        jittered_pause().await;
-        Ok(false)
     }
 }

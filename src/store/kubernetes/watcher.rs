@@ -221,7 +221,7 @@ impl Watcher {
     /// membership. `None` if a call failed.
     async fn heartbeat(&mut self) -> Option<()> {
         let shared = Arc::clone(&self.shared);
-        let me = shared.member.name();
+        let me = &*shared.member;
         let mut told = self.lease.as_ref().and_then(|(_, told)| told.clone());
         for _ in 0..TRIES {
             let (mut lease, was_told) = match told.take() {
