@@ -5,13 +5,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::handoff::IncomingHandoff;
 use super::{Open, Parts, Running, StartError, key};
-use crate::clock::Clock;
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -30,8 +28,7 @@ use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
 use crate::token::cache::TokenSlot;
 use crate::token::ports::{Outcome, Record};
-use crate::token::service::{Change, Control, Observer, Order, Settings, TokenService};
-use crate::trace::Tracer;
+use crate::token::service::{Change, Control, Order, Settings, TokenService};
 use crate::upstream::Upstream;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -175,17 +172,21 @@ impl Assembly<'_> {
                 Engine::Replaced => {}
             }
         }
+        let (name, metrics) = (Arc::clone(&client.name), Arc::clone(metrics));
+        let (tracer, clock) = (running.tracer.clone(), Arc::clone(&running.clock));
         let (service, slot) = TokenService::new(token::service::Parts {
             client: Arc::clone(&client.name),
             settings: self.settings(client)?,
             initial: self.initial(client),
             clock: Arc::clone(&running.clock),
             jitter: ThreadJitter,
-            observer: Metered {
-                client: Arc::clone(&client.name),
-                metrics: Arc::clone(metrics),
-                tracer: running.tracer.clone(),
-                clock: Arc::clone(&running.clock),
+            observer: move |duration, outcome: Result<(), Outcome>| {
+                let at = clock.wall();
+                metrics.token_request(outcome, duration, at);
+                if let Some(tracer) = &tracer {
+                    let failure = outcome.err().map(Label::label);
+                    tracer.token_request(&name, failure, at, duration);
+                }
             },
         });
         let (engine, orders) = mpsc::unbounded_channel();
@@ -346,25 +347,5 @@ impl Assembly<'_> {
             is_kept,
             listening,
         })
-    }
-}
-
-/// Records token requests in metrics and traces.
-#[derive(Debug)]
-struct Metered {
-    client: Arc<str>,
-    metrics: Arc<ClientMetrics>,
-    tracer: Option<Arc<Tracer>>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Observer for Metered {
-    fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>) {
-        let at = self.clock.wall();
-        self.metrics.token_request(outcome, duration, at);
-        if let Some(tracer) = &self.tracer {
-            let failure = outcome.err().map(Label::label);
-            tracer.token_request(&self.client, failure, at, duration);
-        }
     }
 }

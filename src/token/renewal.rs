@@ -156,8 +156,9 @@ impl Renewal {
                 self.on_read_failed(&why, &error, context)
             }
             (Phase::Leasing(why), Event::Leased(leased)) => self.on_leased(&why, leased, context),
-            (Phase::Booking, Event::Published(published)) => self.on_booked(published, context),
-            (Phase::Storing, Event::Published(published)) => self.on_stored(published, context),
+            (phase @ (Phase::Booking | Phase::Storing), Event::Published(published)) => {
+                self.on_published(phase == Phase::Booking, published, context)
+            }
             (Phase::Asking { is_booked }, Event::Answered(answer)) => {
                 self.on_answered(is_booked, answer, context)
             }
@@ -172,7 +173,7 @@ impl Renewal {
                 self.configured(config, client_id, change, context)
             }
             (Phase::Waiting, Event::Stopped) => Action::Leave,
-            (Phase::Waiting, Event::Time | Event::VerdictChanged) => self.wait(context),
+            (Phase::Waiting, Event::Time) => self.wait(context),
             (phase, event) => {
                 debug_assert!(false, "{event:?} while {phase:?}");
                 self.wait(context)
@@ -340,34 +341,34 @@ impl Renewal {
         }
     }
 
-    fn on_booked(&mut self, published: Result<(), StoreError>, context: &Context) -> Action {
-        match published {
-            Ok(()) => {
-                self.on_written(context);
-                self.ask(true)
-            }
-            Err(StoreError::Unavailable(problem)) => {
-                self.holds_lease = false;
-                self.schedule.unbook(context.now);
-                self.read(Why::Diagnose(problem.into()))
-            }
-            Err(StoreError::Conflict(why)) => {
-                self.schedule.cancelled(context.now, context.jitter);
-                self.mark_rejections_seen(context);
-                self.on_conflict(why)
-            }
+    fn on_published(
+        &mut self,
+        is_booking: bool,
+        published: Result<(), StoreError>,
+        context: &Context,
+    ) -> Action {
+        if is_booking && published.is_ok() {
+            self.on_written(context);
+            return self.ask(true);
         }
-    }
-
-    fn on_stored(&mut self, published: Result<(), StoreError>, context: &Context) -> Action {
         self.holds_lease = false;
+        if is_booking {
+            self.schedule.unbook(context.now);
+        }
         match published {
             Ok(()) => {
                 self.on_written(context);
                 self.wait(context)
             }
             Err(StoreError::Unavailable(problem)) => self.read(Why::Diagnose(problem.into())),
-            Err(StoreError::Conflict(why)) => self.on_conflict(why),
+            Err(StoreError::Conflict(why)) => {
+                if is_booking {
+                    self.schedule.deferred_to_peer(context.now, context.jitter);
+                    self.mark_rejections_seen(context);
+                }
+                self.notes.push(Note::NotStored(why));
+                self.read(Why::Adopt)
+            }
         }
     }
 
@@ -489,12 +490,6 @@ impl Renewal {
         Action::Publish(Box::new(self.record(context)))
     }
 
-    fn on_conflict(&mut self, why: String) -> Action {
-        self.holds_lease = false;
-        self.notes.push(Note::NotStored(why));
-        self.read(Why::Adopt)
-    }
-
     // --- state
 
     fn set_store_state(&mut self, state: StoreState, context: &Context) {
@@ -503,9 +498,8 @@ impl Renewal {
             self.schedule
                 .store_unavailable(context.membership, context.now);
         } else {
-            let may_ask = self.holds_lease;
             self.schedule
-                .store_recovered(context.now, may_ask, context.jitter);
+                .store_recovered(context.now, self.holds_lease, context.jitter);
         }
         let is_new = std::mem::discriminant(&state) != std::mem::discriminant(&self.store);
         self.store = state.clone();

@@ -171,8 +171,7 @@ impl Schedule {
     }
 
     /// Books a request that is sent only after the store has recorded it. If that fails, call
-    /// [`Schedule::cancelled`] or [`Schedule::unbook`]; otherwise continue as after
-    /// [`Schedule::ask`].
+    /// [`Schedule::unbook`]; otherwise continue as after [`Schedule::ask`].
     pub fn book(&mut self, now: Instant) {
         debug_assert!(self.asked.is_none(), "two requests at a time");
         self.budget.take(now);
@@ -183,13 +182,6 @@ impl Schedule {
     pub fn unbook(&mut self, now: Instant) {
         self.settle(now);
         self.budget.give_back();
-    }
-
-    /// Releases the booked request: it is not sent because a peer is requesting a token. `jitter`
-    /// in `[0, 1)`.
-    pub fn cancelled(&mut self, now: Instant, jitter: f64) {
-        self.unbook(now);
-        self.deferred_to_peer(now, jitter);
     }
 
     /// When the next request is sent, if none is in flight; the end of time if never.
@@ -227,18 +219,10 @@ impl Schedule {
     /// the refill interval if only peers make requests.
     #[must_use]
     pub fn next_chance(&self, now: Instant) -> Instant {
-        match self.awaits_peers() {
-            true => now + self.config.pool.refill / 4,
-            false => self.next_request(),
+        match self.without_store {
+            Some(without) if without.ready_at.is_none() => now + self.config.pool.refill / 4,
+            _ => self.next_request(),
         }
-    }
-
-    /// Returns whether only peers make requests, so that the next chance of a token moves with
-    /// time.
-    #[must_use]
-    pub fn awaits_peers(&self) -> bool {
-        self.without_store
-            .is_some_and(|without| without.ready_at.is_none())
     }
 
     /// The store is unavailable, and this process has that position in the fleet. Call it again

@@ -21,16 +21,10 @@ use crate::token::ports::{
 use crate::token::renewal::{Action, Context, Event, Note, Renewal, StoreState};
 use crate::token::schedule::{self, RateLimitCause};
 use crate::token::token::Token;
-use repeats::{Over, Repeats};
+use repeats::Repeats;
 
 /// The shortest timeout of a store operation.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Receives the result of every token request, for metrics.
-pub trait Observer: Send + 'static {
-    /// A token request ended after `duration`, with a token or a failure.
-    fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>);
-}
 
 /// What an engine needs.
 #[derive(Debug)]
@@ -45,7 +39,7 @@ pub struct Parts<J, O> {
     pub clock: Arc<dyn Clock>,
     /// Spreads delays.
     pub jitter: J,
-    /// Counts token requests.
+    /// Called with the duration of every token request and its outcome, for metrics.
     pub observer: O,
 }
 
@@ -166,7 +160,7 @@ pub struct TokenService<J, O> {
     repeats: Repeats,
 }
 
-impl<J: Jitter, O: Observer> TokenService<J, O> {
+impl<J: Jitter, O: Fn(Duration, Result<(), Outcome>) + Send + 'static> TokenService<J, O> {
     /// Returns an engine, and the slot that will hold its token.
     pub fn new(parts: Parts<J, O>) -> (TokenService<J, O>, Arc<TokenSlot>) {
         let now = parts.clock.now();
@@ -192,7 +186,6 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut event = Event::Started(self.parts.initial.take());
         loop {
-            let was_quiet = matches!(event, Event::Time);
             let now = self.parts.clock.now();
             let seen = Context {
                 now,
@@ -207,11 +200,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             }
             let status = self.renewal.status(now);
             self.tell(&status, now);
-            let is_quiet = was_quiet && matches!(action, Action::WaitUntil(_));
-            if !is_quiet || self.renewal.schedule().awaits_peers() {
-                // if this replica makes no requests, the time to retry moves on; publish it
-                self.slot.publish(status);
-            }
+            self.slot.publish(status);
             let (settings, clock) = (&self.parts.settings, &*self.parts.clock);
             event = match action {
                 Action::Read => {
@@ -256,7 +245,7 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         let due = self.parts.clock.sleep_until(at);
         tokio::select! {
             () = due => Event::Time,
-            () = self.slot.verdict_changed() => Event::VerdictChanged,
+            () = self.slot.verdict_changed() => Event::Time,
             () = self.parts.settings.store.changed() => Event::Changed,
             order = orders.recv() => match order {
                 Some(Order::Configure(settings, change)) => {
@@ -282,18 +271,18 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
             let (mut repeated, mut over) = (None, None);
             match (&note, failed) {
                 (Note::Received { took }, _) => {
-                    observer.token_request(*took, Ok(()));
+                    observer(*took, Ok(()));
                     over = self.repeats.over(now);
                 }
                 (Note::Failed { took, .. }, Some(outcome)) => {
-                    observer.token_request(*took, Err(outcome));
+                    observer(*took, Err(outcome));
                     repeated = self.repeats.failed(outcome, now);
                 }
                 (Note::Adopted, _) => over = self.repeats.over(now),
                 _ => {}
             }
             let client = &*self.parts.client;
-            if let Some(Over { failures, lasted }) = over {
+            if let Some((failures, lasted)) = over {
                 let lasted_seconds = lasted.as_secs();
                 info!(
                     client,

@@ -31,12 +31,11 @@ pub enum Event {
     /// The engine starts, perhaps with its predecessor's state. Always the first event, and sent
     /// once.
     Started(Option<Record>),
-    /// The time of [`Action::WaitUntil`] has come, or a part of it has passed.
+    /// The time of [`Action::WaitUntil`] has come, or a part of it has passed; or the API rejected a
+    /// token, or accepts one that it had rejected.
     Time,
     /// The store reports that the record may have changed.
     Changed,
-    /// The API rejected a token, or accepts one that it had rejected.
-    VerdictChanged,
     /// The result of [`Action::Read`].
     Read(Result<Option<Record>, StoreError>),
     /// The result of [`Action::Lease`]: whether the lease was granted.

@@ -45,10 +45,6 @@ impl Jitter for HalfJitter {
     }
 }
 
-impl Observer for () {
-    fn token_request(&self, _duration: Duration, _outcome: Result<(), Outcome>) {}
-}
-
 /// An endpoint that answers by its request count, after `delay`.
 struct Scripted<F> {
     script: F,
@@ -129,7 +125,7 @@ fn parts(
     endpoint: Arc<dyn TokenEndpoint>,
     store: Arc<dyn TokenStore>,
     clock: impl Clock,
-) -> Parts<HalfJitter, ()> {
+) -> Parts<HalfJitter, fn(Duration, Result<(), Outcome>)> {
     Parts {
         client: "catalog".into(),
         settings: Settings {
@@ -142,7 +138,7 @@ fn parts(
         initial: None,
         clock: Arc::new(clock),
         jitter: HalfJitter,
-        observer: (),
+        observer: |_, _| {},
     }
 }
 

@@ -13,9 +13,9 @@ use collibra_auth_proxy::store::memory::MemoryStore;
 use collibra_auth_proxy::telemetry::Metrics;
 use collibra_auth_proxy::token::budget;
 use collibra_auth_proxy::token::cache::TokenSlot;
-use collibra_auth_proxy::token::ports::{Outcome, TokenStore};
+use collibra_auth_proxy::token::ports::TokenStore;
 use collibra_auth_proxy::token::schedule;
-use collibra_auth_proxy::token::service::{Control, Observer, Parts, Settings, TokenService};
+use collibra_auth_proxy::token::service::{Control, Parts, Settings, TokenService};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -188,7 +188,8 @@ impl Proxy {
             initial: None,
             clock: Arc::new(self.world.clock),
             jitter: Seeded(fastrand::Rng::with_seed(self.numbers.seed())),
-            observer: Nobody,
+            // the endpoint counts
+            observer: |_, _| {},
         });
         let gate = Arc::new(Gate::default());
         let engine = Stoppable {
@@ -205,13 +206,6 @@ impl Proxy {
             _control: control,
         });
     }
-}
-
-/// Counts nothing, because the endpoint does.
-struct Nobody;
-
-impl Observer for Nobody {
-    fn token_request(&self, _duration: Duration, _outcome: Result<(), Outcome>) {}
 }
 
 /// Whether a process is stopped.
