@@ -22,12 +22,12 @@ use async_trait::async_trait;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use crate::clock::{Clock, Instant};
+use crate::clock::Clock;
 use crate::store::key::Key;
-use crate::store::shared::{Entry, HolderTracker};
+use crate::store::shared::{Entry, HolderTracker, VersionTracker};
 use crate::store::{locked, random_name};
 use crate::token::ports::{Lease, Record, StoreError, TokenStore};
-use disk::{Disk, FileVersion, Lock};
+use disk::{Disk, Lock};
 
 /// The polling interval. Reading a file's metadata takes microseconds, works on every file system,
 /// even if another host writes, and needs no setup. Kernel notifications do not, and would save a
@@ -36,7 +36,10 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// One client's token, stored in a directory.
 #[derive(Debug)]
-pub struct FileStore(Arc<Inner>);
+pub struct FileStore {
+    inner: Arc<Inner>,
+    _watcher: AbortOnDropHandle<()>,
+}
 
 /// The directory is unusable.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +56,7 @@ pub struct Unusable {
 
 impl FileStore {
     /// Returns the store of `client`, its name in messages, in `directory`. Creates the directory
-    /// if it does not exist.
+    /// if it does not exist. Call it on a runtime.
     ///
     /// # Errors
     /// [`Unusable`] if it cannot be created or is not a directory.
@@ -74,35 +77,37 @@ impl FileStore {
                 "other users of this machine can read or write the store's directory; chmod o-rwx it (systemd: StateDirectoryMode=0700)"
             );
         }
-        Ok(FileStore(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             entry: Entry::new(client, key, clock, disk.record().display().to_string()),
             disk,
-            observed: Mutex::default(),
-            polled: Mutex::new(Instant::ORIGIN),
+            tracker: VersionTracker::new(),
             holder: HolderTracker::default(),
             exposure_reported: AtomicBool::new(false),
-        })))
+        });
+        let _watcher = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&inner).watch()));
+        Ok(FileStore { inner, _watcher })
     }
 }
 
 #[async_trait]
 impl TokenStore for FileStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
-        let (version, content) = self.0.blocking(|inner| inner.disk.read()).await?;
+        let inner = &self.inner;
+        let (version, content) = inner.blocking(|inner| inner.disk.read()).await?;
         // only now: a cancelled reader has observed nothing. Also after a failed read, because
         // retrying before the file changes is useless
-        *locked(&self.0.observed) = version;
+        inner.tracker.observed(Some(version));
         let Some(content) = content? else {
             return Ok(None);
         };
-        let Entry { client, place, .. } = &self.0.entry;
-        if content.exposed && !self.0.exposure_reported.swap(true, Ordering::Relaxed) {
+        let Entry { client, place, .. } = &inner.entry;
+        if content.exposed && !inner.exposure_reported.swap(true, Ordering::Relaxed) {
             warn!(
                 %client, file = %place,
                 "other users of this machine can read or write the stored record; chmod it 0600"
             );
         }
-        let (record, flaw) = self.0.entry.inspect(&content.bytes);
+        let (record, flaw) = inner.entry.inspect(&content.bytes);
         if let Some(flaw) = flaw {
             warn!(%client, file = %place, "the stored record is not usable as it is: {flaw}");
         }
@@ -110,25 +115,15 @@ impl TokenStore for FileStore {
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let lock = self.0.blocking(move |inner| inner.lock(length)).await??;
-        let Some(lock) = lock else { return Ok(None) };
-        Ok(Some(Box::new(FileLease::new(&self.0, lock, length))))
+        let locked = self.inner.blocking(move |inner| inner.lock(length));
+        let Some(lock) = locked.await?? else {
+            return Ok(None);
+        };
+        Ok(Some(Box::new(FileLease::new(&self.inner, lock, length))))
     }
 
     async fn changed(&self) {
-        // read once: a concurrent reader must not hide a change from this waiter
-        let observed = *locked(&self.0.observed);
-        loop {
-            // counted from the last poll of any caller: one that gives up and retries polls
-            // neither more often nor never
-            let due = *locked(&self.0.polled) + POLL;
-            tokio::time::sleep(due.since(self.0.entry.clock.now())).await;
-            let version = self.0.blocking(|inner| inner.disk.version()).await;
-            *locked(&self.0.polled) = self.0.entry.clock.now();
-            if version.is_ok_and(|version| version != observed) {
-                return;
-            }
-        }
+        self.inner.tracker.changed().await;
     }
 }
 
@@ -136,15 +131,22 @@ impl TokenStore for FileStore {
 struct Inner {
     entry: Entry,
     disk: Disk,
-    /// The version that was last read or written.
-    observed: Mutex<FileVersion>,
-    /// When the file was last polled.
-    polled: Mutex<Instant>,
+    tracker: VersionTracker,
     holder: HolderTracker,
     exposure_reported: AtomicBool,
 }
 
 impl Inner {
+    /// Polls the file's version while the store is in use.
+    async fn watch(self: Arc<Inner>) {
+        loop {
+            tokio::time::sleep(POLL).await;
+            if let Ok(version) = self.blocking(|inner| inner.disk.version()).await {
+                self.tracker.polled(Some(version));
+            }
+        }
+    }
+
     /// Runs `work` on a thread that may block.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Inner>,
@@ -183,7 +185,8 @@ impl Inner {
         let before = content?.map(|content| content.bytes).unwrap_or_default();
         let next = self.entry.supersede(record, &before)?;
         // a version written here need not be read again
-        *locked(&self.observed) = self.disk.replace(lock, &next.bytes)?;
+        let version = self.disk.replace(lock, &next.bytes)?;
+        self.tracker.observed(Some(version));
         Ok(())
     }
 }

@@ -19,7 +19,6 @@
 //! Guarantees: [`open`] never panics. It returns only tokens that were sealed for this client with
 //! this secret. It ignores times more than a day ahead.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -145,40 +144,6 @@ pub fn seal_beside(
         }
         document.others.pop();
     }
-}
-
-/// The bytes that replace a document.
-#[derive(Debug)]
-pub struct Replacement {
-    /// The new document.
-    pub bytes: Vec<u8>,
-    /// Whether its token is newer.
-    pub is_newer: bool,
-}
-
-/// As [`seal_beside`], unless `before`, stored at `place`, has a higher generation: it never
-/// decreases.
-///
-/// # Errors
-/// As [`seal`]; [`StoreError::Conflict`] if the generation would decrease.
-pub fn supersede(
-    key: &Key,
-    record: &Record,
-    before: &[u8],
-    now: SystemTime,
-    place: impl fmt::Display,
-) -> Result<Replacement, StoreError> {
-    let kept = open(key, before, now).record;
-    let (kept, generation) = (kept.map_or(0, |kept| kept.generation), record.generation);
-    if kept > generation {
-        return Err(StoreError::Conflict(format!(
-            "{place} has token {kept} already, which is newer than token {generation}"
-        )));
-    }
-    Ok(Replacement {
-        bytes: seal_beside(key, record, before, now)?,
-        is_newer: generation > kept,
-    })
 }
 
 /// Opens `bytes` for the client of `key`, at `now`.

@@ -41,14 +41,13 @@ use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::secret::Secret;
 use crate::store::key::Key;
-use crate::store::record::Replacement;
 use crate::store::shared::{
-    self, CompareAndSwap, Entry, Version, VersionTracker, lease_lost, member_name,
+    self, CompareAndSwap, Entry, Replacement, VersionTracker, lease_lost, member_name,
 };
 use crate::store::{locked, random_name};
 use crate::tls::{self, CaFile};
 use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
-use link::{Link, Notices};
+use link::Link;
 use scripts::{Keys, Scripts};
 
 /// The polling interval while notifications work.
@@ -183,17 +182,16 @@ impl RedisStore {
         clock: Arc<dyn Clock>,
     ) -> Result<RedisStore, tls::Error> {
         let keys = Keys::new(&config.key_prefix, &key);
-        let (link, notices) = Link::new(config, &keys)?;
         let inner = Arc::new(Inner {
             member: member_name(),
             entry: Entry::new(client, key, clock, keys.record.clone()),
+            link: Link::new(config, &keys)?,
             keys,
             scripts: Scripts::new(),
-            link,
             tracker: VersionTracker::new(),
             membership: Mutex::new(Membership::Unknown),
         });
-        let watcher = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&inner).watch(notices)));
+        let watcher = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&inner).watch()));
         Ok(RedisStore { inner, watcher })
     }
 }
@@ -203,10 +201,8 @@ impl TokenStore for RedisStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
         let fetched = self.inner.fetch().await;
         // only now: a cancelled reader has observed nothing
-        self.inner.tracker.observed(match &fetched {
-            Ok((_, version)) => Version::Content(version.clone()),
-            Err(_) => Version::Unavailable,
-        });
+        let version = fetched.as_ref().ok().map(|(_, version)| version.clone());
+        self.inner.tracker.observed(version);
         let (content, _) = fetched?;
         Ok(content.and_then(|content| self.inner.entry.open(&content)))
     }
@@ -255,23 +251,22 @@ struct Inner {
     scripts: Scripts,
     link: Link,
     /// By the version of the record.
-    tracker: VersionTracker<String>,
+    tracker: VersionTracker,
     membership: Mutex<Membership>,
 }
 
 impl Inner {
     /// Polls the server while the store is in use.
-    async fn watch(self: Arc<Inner>, notices: Arc<Notices>) {
-        let mut versions = notices.version.subscribe();
+    async fn watch(self: Arc<Inner>) {
+        let mut versions = self.link.notices.version.subscribe();
         loop {
             versions.mark_unchanged();
             let came = self.heartbeat().await;
             let is_available = came.is_ok();
-            self.tracker
-                .polled(came.map_or(Version::Unavailable, Version::Content));
+            self.tracker.polled(came.ok());
             if is_available && self.link.is_subscribed() {
                 let pause = POLL.mul_f64(0.95 + 0.1 * ThreadJitter.next());
-                let following = self.follow(&notices, &mut versions);
+                let following = self.follow(&mut versions);
                 // at its end the next poll is due
                 let _ = tokio::time::timeout(pause, following).await;
             } else {
@@ -282,17 +277,17 @@ impl Inner {
     }
 
     /// Handles notifications until the server must be polled.
-    async fn follow(&self, notices: &Notices, versions: &mut watch::Receiver<String>) {
+    async fn follow(&self, versions: &mut watch::Receiver<String>) {
         tokio::time::sleep(MIN_POLL_PAUSE).await;
         loop {
             tokio::select! {
-                () = notices.poll.notified() => return,
+                () = self.link.notices.poll.notified() => return,
                 Ok(()) = versions.changed() => {}
             }
             tokio::time::sleep(self.read_delay()).await;
             // later notifications are newer
             let version = versions.borrow_and_update().clone();
-            self.tracker.polled(Version::Content(version));
+            self.tracker.polled(Some(version));
         }
     }
 
@@ -392,7 +387,7 @@ impl CompareAndSwap for RedisLease {
         let (became, version): (String, String) = inner.run(&publish).await?;
         match became.as_str() {
             "kept" => {
-                inner.tracker.observed(Version::Content(version));
+                inner.tracker.observed(Some(version));
                 Ok(true)
             }
             "lost" => Err(lease_lost()),

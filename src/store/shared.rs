@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::key::Key;
-use super::record::{self, Flaw, Replacement};
+use super::record::{self, Flaw};
 use super::{hex, locked};
 use crate::clock::{Clock, Instant};
 use crate::token::ports::{Record, StoreError};
@@ -66,17 +66,39 @@ impl Entry {
         (opened.record, opened.flaw.filter(is_new))
     }
 
-    /// Returns the bytes that replace `before` when `record` is stored.
+    /// Returns what replaces the document `before` when `next` is stored.
     ///
     /// # Errors
-    /// As [`record::supersede`].
+    /// [`StoreError::Conflict`] if the generation would decrease, which it never does; otherwise as
+    /// [`record::seal`].
     pub(super) fn supersede(
         &self,
-        record: &Record,
+        next: &Record,
         before: &[u8],
     ) -> Result<Replacement, StoreError> {
-        record::supersede(&self.key, record, before, self.clock.wall(), &self.place)
+        let now = self.clock.wall();
+        let kept = record::open(&self.key, before, now).record;
+        let (kept, generation) = (kept.map_or(0, |kept| kept.generation), next.generation);
+        if kept > generation {
+            return Err(StoreError::Conflict(format!(
+                "{} has token {kept} already, which is newer than token {generation}",
+                self.place
+            )));
+        }
+        Ok(Replacement {
+            bytes: record::seal_beside(&self.key, next, before, now)?,
+            is_newer: generation > kept,
+        })
     }
+}
+
+/// What replaces a stored document.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    /// The new document.
+    pub(super) bytes: Vec<u8>,
+    /// Whether its token is newer.
+    pub(super) is_newer: bool,
 }
 
 /// A lease under which the content can be replaced atomically, for [`publish`].
@@ -163,34 +185,28 @@ pub(super) fn member_name() -> String {
     hex(&digest.finish(), 16)
 }
 
-/// A version of the stored content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Version<T> {
-    /// The server was unavailable.
-    Unavailable,
-    /// The content, or a value that identifies it.
-    Content(T),
-}
+/// A text that identifies the stored content; `None` if the server was unavailable.
+pub(super) type Version = Option<String>;
 
 /// Compares the server's latest version with the one that the engine has observed.
 #[derive(Debug)]
-pub(super) struct VersionTracker<T> {
-    /// The latest version found by polling or notifications.
-    latest: watch::Sender<Option<Version<T>>>,
+pub(super) struct VersionTracker {
+    /// The latest version found by polling or notifications, if there was any poll.
+    latest: watch::Sender<Option<Version>>,
     /// The version that the engine last read or wrote.
-    observed: Mutex<Version<T>>,
+    observed: Mutex<Version>,
 }
 
-impl<T: Clone + PartialEq> VersionTracker<T> {
-    pub(super) fn new() -> VersionTracker<T> {
+impl VersionTracker {
+    pub(super) fn new() -> VersionTracker {
         VersionTracker {
             latest: watch::Sender::new(None),
-            observed: Mutex::new(Version::Unavailable),
+            observed: Mutex::default(),
         }
     }
 
     /// Polling found `now`.
-    pub(super) fn polled(&self, now: Version<T>) {
+    pub(super) fn polled(&self, now: Version) {
         self.latest.send_if_modified(|last| {
             let differs = last.as_ref() != Some(&now);
             *last = Some(now);
@@ -199,37 +215,47 @@ impl<T: Clone + PartialEq> VersionTracker<T> {
     }
 
     /// The engine has observed `now`: it need not be notified of it.
-    pub(super) fn observed(&self, now: Version<T>) {
-        *locked(&self.observed) = now.clone();
+    pub(super) fn observed(&self, now: Version) {
+        locked(&self.observed).clone_from(&now);
         self.latest.send_replace(Some(now));
     }
 
     /// Forgets the observed version before an operation that may fail or time out. If it does, the
     /// server's return must count as a change. Returns the version, for [`VersionTracker::restore`]
     /// after a success.
-    pub(super) fn invalidate(&self) -> Version<T> {
-        std::mem::replace(&mut *locked(&self.observed), Version::Unavailable)
+    pub(super) fn invalidate(&self) -> Version {
+        locked(&self.observed).take()
     }
 
     /// Restores the observed version.
-    pub(super) fn restore(&self, before: Version<T>) {
+    pub(super) fn restore(&self, before: Version) {
         *locked(&self.observed) = before;
     }
 
-    /// Returns whether the last poll found the server unavailable.
+    /// Returns whether the server was unavailable when last polled or read.
     pub(super) fn is_unavailable(&self) -> bool {
-        *self.latest.borrow() == Some(Version::Unavailable)
+        *self.latest.borrow() == Some(None)
+    }
+
+    /// Waits until the server is found unavailable.
+    #[cfg(feature = "kubernetes")]
+    pub(super) async fn unavailable(&self) {
+        self.wait_for(Option::is_none).await;
     }
 
     /// Waits until the latest version differs from the observed one.
     pub(super) async fn changed(&self) {
-        let mut latest = self.latest.subscribe();
         // read once: a concurrent reader must not hide a change from this waiter
         let observed = locked(&self.observed).clone();
-        let differs = |now: &Option<Version<T>>| now.as_ref().is_some_and(|now| *now != observed);
-        if latest.wait_for(differs).await.is_err() {
-            std::future::pending().await
-        }
+        self.wait_for(|now| *now != observed).await;
+    }
+
+    async fn wait_for(&self, is_met: impl Fn(&Version) -> bool) {
+        let mut latest = self.latest.subscribe();
+        // never fails: the sender is this tracker's
+        let _ = latest
+            .wait_for(|now| now.as_ref().is_some_and(&is_met))
+            .await;
     }
 }
 

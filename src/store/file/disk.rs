@@ -29,11 +29,6 @@ pub(super) struct Disk {
     temporary: PathBuf,
 }
 
-/// Identifies the content of the record's file by device, inode, modification time and size; `None`
-/// if there is no file, or it cannot be determined. The file is replaced and never written in
-/// place, so new content is a new file.
-pub(super) type FileVersion = Option<(u64, u64, i64, i64, u64)>;
-
 /// The record's file as read.
 #[derive(Debug)]
 pub(super) struct Content {
@@ -78,13 +73,13 @@ impl Disk {
         Ok(is_exposed(&fs::metadata(&self.directory)?))
     }
 
-    /// Reads the record's file and its version; the version also if reading fails.
-    pub(super) fn read(&self) -> (FileVersion, Result<Option<Content>, StoreError>) {
+    /// Reads the record's file and its [`Disk::version`]; the version also if reading fails.
+    pub(super) fn read(&self) -> (String, Result<Option<Content>, StoreError>) {
         let read = open(&self.record).and_then(|file| Ok((file.metadata()?, file)));
         match read {
             Ok((metadata, file)) => (version(&metadata), self.content(file, &metadata).map(Some)),
             Err(e) if e.kind() == ErrorKind::NotFound && self.directory.is_dir() => {
-                (None, Ok(None))
+                (String::new(), Ok(None))
             }
             // a symlink
             Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {
@@ -94,9 +89,11 @@ impl Disk {
         }
     }
 
-    /// The current version of the record's file.
-    pub(super) fn version(&self) -> FileVersion {
-        version(&fs::symlink_metadata(&self.record).ok()?)
+    /// The current version of the record's file, by device, inode, modification time and size;
+    /// empty if there is no file, or it cannot be determined. The file is replaced and never
+    /// written in place, so new content is a new file.
+    pub(super) fn version(&self) -> String {
+        fs::symlink_metadata(&self.record).map_or(String::new(), |metadata| version(&metadata))
     }
 
     /// Acquires the lock and writes the unique text `owner` into it; `None` if another process
@@ -174,7 +171,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if `lock` no longer counts, otherwise [`StoreError::Unavailable`].
-    pub(super) fn replace(&self, lock: &Lock, bytes: &[u8]) -> Result<FileVersion, StoreError> {
+    pub(super) fn replace(&self, lock: &Lock, bytes: &[u8]) -> Result<String, StoreError> {
         if !self.is_in_place(lock) {
             return Err(StoreError::Conflict(self.lock_lost()));
         }
@@ -250,15 +247,13 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).custom_flags(flags()).open(path)
 }
 
-fn version(metadata: &Metadata) -> FileVersion {
-    let (modified, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
-    Some((
-        metadata.dev(),
-        metadata.ino(),
-        modified,
-        nanoseconds,
-        metadata.size(),
-    ))
+fn version(file: &Metadata) -> String {
+    let (device, inode, size) = (file.dev(), file.ino(), file.size());
+    format!(
+        "{device} {inode} {}.{} {size}",
+        file.mtime(),
+        file.mtime_nsec()
+    )
 }
 
 fn is_exposed(metadata: &Metadata) -> bool {

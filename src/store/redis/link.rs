@@ -45,7 +45,7 @@ pub(super) struct Link {
     channel: String,
     /// A key in the slot of all of the client's keys.
     pub(super) key: String,
-    notices: Arc<Notices>,
+    pub(super) notices: Arc<Notices>,
     /// Whether a connection was closed because the server sent too much.
     exceeded: Arc<AtomicBool>,
     /// Whether notifications work: the user may subscribe.
@@ -90,7 +90,7 @@ impl Link {
     ///
     /// # Errors
     /// [`tls::Error`] if no certificate authority is available to verify the server.
-    pub(super) fn new(config: &Config, keys: &Keys) -> Result<(Link, Arc<Notices>), tls::Error> {
+    pub(super) fn new(config: &Config, keys: &Keys) -> Result<Link, tls::Error> {
         let ca_file = match &config.server {
             Server::Tls { ca_file, .. } => Some(ca_file),
             Server::Sentinel { tls, .. } | Server::Cluster { tls, .. } => {
@@ -110,20 +110,18 @@ impl Link {
         if let Some(password) = &config.password {
             login = login.set_password(password.expose());
         }
-        let notices = Arc::<Notices>::default();
-        let link = Link {
+        Ok(Link {
             server: config.server.clone(),
             tls,
             login,
             channel: keys.channel.clone(),
             key: keys.record.clone(),
-            notices: Arc::clone(&notices),
+            notices: Arc::default(),
             exceeded: Arc::default(),
             is_subscribed: AtomicBool::new(false),
             connection: Mutex::new(None),
             problem: std::sync::Mutex::default(),
-        };
-        Ok((link, notices))
+        })
     }
 
     /// Returns whether notifications work.
@@ -280,40 +278,35 @@ impl Link {
         if e.is_io_error() || e.is_connection_dropped() {
             return format!("the connection to {server} is broken ({})", e.category());
         }
-        match e.code() {
+        let problem = match e.code() {
             Some("WRONGPASS" | "NOAUTH") => {
-                format!(
-                    "{server} does not accept user and password; see the store's url and password_file"
-                )
+                "does not accept user and password; see the store's url and password_file"
             }
             Some("NOPERM") => {
-                format!(
-                    "{server} does not grant this user the permissions it needs; give it +@read +@write +@scripting +@pubsub +@connection +time, and the keys and channels below key_prefix"
-                )
+                "does not grant this user the permissions it needs; give it +@read +@write +@scripting +@pubsub +@connection +time, and the keys and channels below key_prefix"
             }
             Some("READONLY") => {
-                format!(
-                    "{server} is a replica; name the primary, or the sentinels with redis+sentinel://"
-                )
+                "is a replica; name the primary, or the sentinels with redis+sentinel://"
             }
             Some("MOVED") if !matches!(server, Server::Cluster { .. }) => {
-                format!("{server} is part of a cluster; use redis+cluster:// in the store's url")
+                "is part of a cluster; use redis+cluster:// in the store's url"
             }
             Some(
                 "MOVED" | "ASK" | "CLUSTERDOWN" | "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN",
             ) => {
-                format!("{server} is not ready yet ({})", e.category())
+                return format!("{server} is not ready yet ({})", e.category());
             }
-            Some("OOM") => format!("{server} has no memory left; see its maxmemory"),
-            Some(code) => format!(
-                "{server} answers with the error {}; this program needs Redis 6, Valkey 7 or later",
-                code.escape_debug()
-            ),
+            Some("OOM") => "has no memory left; see its maxmemory",
+            Some(code) => {
+                return format!(
+                    "{server} answers with the error {}; this program needs Redis 6, Valkey 7 or later",
+                    code.escape_debug()
+                );
+            }
             // the library may have failed to parse an answer
-            None => format!(
-                "{server} does not answer like Redis; this program needs Redis 6, Valkey 7 or later"
-            ),
-        }
+            None => "does not answer like Redis; this program needs Redis 6, Valkey 7 or later",
+        };
+        format!("{server} {problem}")
     }
 }
 
