@@ -1,7 +1,7 @@
 //! Returns freed memory to the system.
 //!
-//! The C library's allocator returns only what is free at the end of its heaps, so the memory of a
-//! burst of large bodies would otherwise stay resident for as long as the process lives.
+//! The allocator purges free pages only while the program allocates, so the memory of a burst of
+//! large bodies would otherwise stay resident until the next burst.
 
 use std::time::Duration;
 
@@ -16,20 +16,14 @@ pub async fn keep_giving_back() {
     }
 }
 
-/// Returns all free pages (`malloc_trim(3)`). Holds the allocator's locks for some milliseconds per
-/// 100 MB of free memory.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+/// Purges all free pages.
 #[expect(
     unsafe_code,
-    reason = "the standard library has no such call; this is the crate's only one"
+    reason = "the allocator has no safe interface; this is the crate's only such call"
 )]
 fn give_back() {
     // SAFETY: it takes no pointer, and only changes what is free.
     unsafe {
-        libc::malloc_trim(0);
+        libmimalloc_sys::mi_collect(true);
     }
 }
-
-/// Other allocators return memory by themselves.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn give_back() {}

@@ -128,6 +128,7 @@ enum LogFormat {
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
+    process::disable_huge_pages();
     // before anything secret is read
     let left_open = process::close();
     let typed = without_empty_variables(Cli::command()).get_matches();

@@ -513,7 +513,6 @@ impl Exchange<'_> {
         self.status = status.as_u16();
         self.caller.write_head(head, is_empty).await?;
 
-        let is_http2 = instance.is_http2();
         let mut is_ended = is_empty;
         let mut reading = self.body.reading();
         let limit = self.context.client.upstream.instance().idle_timeout;
@@ -526,7 +525,7 @@ impl Exchange<'_> {
                     if left == Some(0) {
                         self.context.ends();
                         // over HTTP/2 the stream has its own end, which must be awaited
-                        is_ended = !is_http2;
+                        is_ended = !matches!(part, Chunk::Owned(_));
                     }
                     self.caller.write_body(part, is_ended).await?;
                     continue;

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::uri::Authority;
-use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
 use pingora::protocols::Stream;
 use tokio::sync::{Mutex, watch};
 use tokio_util::either::Either;
 
 use super::Instance;
 use super::health::ApiHealth;
+use super::http2::{self, Connection};
 use super::pool::{Idle, Pool};
 use super::session::InstanceSession;
 use super::stream::InstanceStream;
@@ -28,14 +28,6 @@ use crate::token::cache::Status;
 
 /// The interval of the background maintenance of an instance.
 const KEEP_PAUSE: Duration = Duration::from_secs(5);
-
-/// The most concurrent requests on an HTTP/2 connection to an instance.
-const STREAMS: usize = 64;
-
-/// The flow-control window of a response on such a connection, in bytes. The connection's window is
-/// large enough for all streams, so that an app that reads slowly does not block another.
-const STREAM_WINDOW: u32 = 512 * 1024;
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
 /// An instance, and the connections to it.
 #[derive(Debug)]
@@ -83,7 +75,7 @@ pub(crate) enum ConnectError {
         /// The instance.
         host: String,
         /// What went wrong.
-        cause: &'static str,
+        cause: String,
     },
 }
 
@@ -206,7 +198,7 @@ impl Upstream {
         now: Instant,
     ) -> Result<InstanceSession, ConnectError> {
         let may_share = protocols == Protocols::Any && !self.is_http1_only.load(Ordering::Relaxed);
-        if !fresh && let Some(open) = self.open(may_share, now).await {
+        if !fresh && let Some(open) = self.open(may_share, now) {
             return Ok(open);
         }
         let speaks_http2 = || self.spoken.load(Ordering::Relaxed) != HTTP1;
@@ -217,7 +209,7 @@ impl Upstream {
         // itself
         let failures = self.failures.load(Ordering::Relaxed);
         let dialing = self.dialing.lock().await;
-        if let Some(open) = self.open(may_share, now).await {
+        if let Some(open) = self.open(may_share, now) {
             return Ok(open);
         }
         if self.failures.load(Ordering::Relaxed) != failures || !speaks_http2() {
@@ -228,14 +220,12 @@ impl Upstream {
     }
 
     /// Returns an open connection.
-    async fn open(&self, may_share: bool, now: Instant) -> Option<InstanceSession> {
-        if may_share
-            && let Some(shared) = self.pool.shared(now)
-            && let Ok(Some(session)) = shared.spawn_stream().await
-        {
-            return Some(InstanceSession::http2(session, true));
+    fn open(&self, may_share: bool, now: Instant) -> Option<InstanceSession> {
+        let shared = may_share.then(|| self.pool.request(now)).flatten();
+        match shared {
+            Some(request) => Some(InstanceSession::Http2(Box::new(request))),
+            None => self.pool.take().map(reused),
         }
-        self.pool.take().map(reused)
     }
 
     /// Waits until there is no file descriptor for a new connection and another request returns its
@@ -281,23 +271,20 @@ impl Upstream {
             let spoken = if is_http2 { HTTP2 } else { HTTP1 };
             self.spoken.store(spoken, Ordering::Relaxed);
         }
-        let stream: Stream = Box::new(stream);
         if !is_http2 {
+            let stream: Stream = Box::new(stream);
             return Ok(InstanceSession::http1(stream, received, address, false));
         }
         let unspoken = |cause| ConnectError::Http2 {
             host: self.instance.authority.clone(),
             cause,
         };
-        let begun = begin_http2(stream).await;
-        let connection = begun.map_err(|e| unspoken(e.etype().as_str()))?;
-        let session = connection.spawn_stream().await;
+        let started = Connection::start(stream).await;
+        let connection = started.map_err(|e| unspoken(http2::cause(&e)))?;
+        let request = connection.request(false);
         self.pool.share(connection, address, now);
-        match session {
-            Ok(Some(session)) => Ok(InstanceSession::http2(session, false)),
-            Ok(None) => Err(unspoken("it takes no request")),
-            Err(e) => Err(unspoken(e.etype().as_str())),
-        }
+        let request = request.ok_or_else(|| unspoken("it takes no request".to_owned()))?;
+        Ok(InstanceSession::Http2(Box::new(request)))
     }
 
     /// Takes back a session that has ended in both directions. Keeps its connection if the instance
@@ -382,15 +369,6 @@ impl Upstream {
 /// Returns a session on a connection that was idle.
 fn reused(idle: Idle) -> InstanceSession {
     InstanceSession::http1(idle.stream, idle.received, idle.address, true)
-}
-
-/// Starts HTTP/2 on a connection that negotiated it.
-async fn begin_http2(stream: Stream) -> pingora::Result<ConnectionRef> {
-    let mut settings = H2HandshakeSettings::new();
-    settings.max_streams = STREAMS;
-    settings.stream_window_size = Some(STREAM_WINDOW);
-    settings.connection_window_size = Some(CONNECTION_WINDOW);
-    handshake(stream, settings).await
 }
 
 #[cfg(test)]

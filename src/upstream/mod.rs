@@ -13,6 +13,7 @@
 pub mod connections;
 mod head_frames;
 pub mod health;
+mod http2;
 pub mod io;
 mod pool;
 pub mod session;

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pingora::connectors::http::v2::ConnectionRef;
 use pingora::protocols::Stream;
 
+use super::http2::{Connection, Http2};
 use super::io::Received;
 use super::stream::is_quiet;
 use crate::clock::Instant;
@@ -36,7 +36,7 @@ pub(super) struct Idle {
 }
 
 struct Shared {
-    connection: ConnectionRef,
+    connection: Connection,
     address: SocketAddr,
     last_used: Instant,
 }
@@ -71,19 +71,19 @@ impl Pool {
         }
     }
 
-    /// Returns an HTTP/2 connection with room for one more request at `now`.
-    pub(super) fn shared(&self, now: Instant) -> Option<ConnectionRef> {
+    /// Begins a request at `now` on an HTTP/2 connection that has room for it.
+    pub(super) fn request(&self, now: Instant) -> Option<Http2> {
         let mut shared = lock(&self.http2);
-        shared.retain(|shared| !shared.is_gone());
-        let free = shared
-            .iter_mut()
-            .find(|shared| shared.connection.can_accept_streams(1))?;
-        free.last_used = now;
-        Some(free.connection.clone())
+        shared.retain_mut(|shared| !shared.connection.is_gone());
+        shared.iter_mut().find_map(|shared| {
+            let request = shared.connection.request(true)?;
+            shared.last_used = now;
+            Some(request)
+        })
     }
 
     /// Adds an HTTP/2 connection, which is in use at `now`.
-    pub(super) fn share(&self, connection: ConnectionRef, address: SocketAddr, now: Instant) {
+    pub(super) fn share(&self, connection: Connection, address: SocketAddr, now: Instant) {
         lock(&self.http2).push(Shared {
             connection,
             address,
@@ -95,9 +95,10 @@ impl Pool {
     pub(super) fn prune(&self, now: Instant) {
         lock(&self.http1)
             .retain_mut(|idle| now.since(idle.since) < KEEP_IDLE && is_quiet(&mut idle.stream));
-        lock(&self.http2).retain(|shared| {
+        lock(&self.http2).retain_mut(|shared| {
             let is_idle = shared.connection.is_idle();
-            !shared.is_gone() && (!is_idle || now.since(shared.last_used) < KEEP_IDLE)
+            let is_kept = !is_idle || now.since(shared.last_used) < KEEP_IDLE;
+            is_kept && !shared.connection.is_gone()
         });
     }
 
@@ -111,12 +112,6 @@ impl Pool {
     /// Returns whether there is no usable connection.
     pub(super) fn is_empty(&self) -> bool {
         lock(&self.http1).is_empty() && lock(&self.http2).is_empty()
-    }
-}
-
-impl Shared {
-    fn is_gone(&self) -> bool {
-        self.connection.is_closed() || self.connection.is_shutting_down()
     }
 }
 

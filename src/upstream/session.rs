@@ -9,10 +9,10 @@ use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
-use pingora::protocols::http::v2::client::Http2Session;
 use pingora::{Error, ErrorType, RetryType};
 use tokio::time::timeout;
 
+use super::http2::{self, Http2};
 use super::io::Received;
 use crate::outgoing::dial::{Kind, in_words};
 
@@ -27,11 +27,7 @@ use crate::outgoing::dial::{Kind, in_words};
 /// [`read_body`]: InstanceSession::read_body
 pub(crate) enum InstanceSession {
     Http1(Box<Http1>),
-    Http2 {
-        session: Box<Http2Session>,
-        /// Whether the connection has served a request before.
-        is_reused: bool,
-    },
+    Http2(Box<Http2>),
 }
 
 pub(crate) struct Http1 {
@@ -49,6 +45,8 @@ pub(crate) enum Chunk<'a> {
     Borrowed(&'a [u8]),
     /// An owned buffer, as received.
     Owned(Bytes),
+    /// The same, if the response is known to end with it.
+    Last(Bytes),
 }
 
 /// Why a request or its response broke off. Never quotes received data.
@@ -81,7 +79,7 @@ impl Chunk<'_> {
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Chunk::Borrowed(bytes) => bytes,
-            Chunk::Owned(bytes) => bytes,
+            Chunk::Owned(bytes) | Chunk::Last(bytes) => bytes,
         }
     }
 
@@ -89,7 +87,7 @@ impl Chunk<'_> {
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Chunk::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-            Chunk::Owned(bytes) => bytes,
+            Chunk::Owned(bytes) | Chunk::Last(bytes) => bytes,
         }
     }
 }
@@ -110,31 +108,23 @@ impl InstanceSession {
         }))
     }
 
-    /// Returns a session on an HTTP/2 connection.
-    pub(super) fn http2(session: Http2Session, is_reused: bool) -> InstanceSession {
-        InstanceSession::Http2 {
-            session: Box::new(session),
-            is_reused,
-        }
-    }
-
     /// Returns whether its connection has served a request before.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.is_reused,
-            InstanceSession::Http2 { is_reused, .. } => *is_reused,
+            InstanceSession::Http2(http2) => http2.is_reused,
         }
     }
 
     pub(crate) fn is_http2(&self) -> bool {
-        matches!(self, InstanceSession::Http2 { .. })
+        matches!(self, InstanceSession::Http2(_))
     }
 
     /// The number of received bytes of its connection; `None` if other requests share it.
     pub(crate) fn received(&self) -> Option<Received> {
         match self {
             InstanceSession::Http1(http1) => Some(http1.received.clone()),
-            InstanceSession::Http2 { .. } => None,
+            InstanceSession::Http2(_) => None,
         }
     }
 
@@ -152,9 +142,7 @@ impl InstanceSession {
                 let written = http1.session.write_request_header(head).await;
                 written.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2 { session, .. } => session
-                .write_request_header(head, no_body)
-                .map_err(|e| Broken::http2(&e)),
+            InstanceSession::Http2(http2) => http2.write_head(*head, no_body),
         }
     }
 
@@ -171,10 +159,7 @@ impl InstanceSession {
                 let written = http1.session.write_body(&part).await;
                 written.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2 { session, .. } => session
-                .write_request_body(part, false)
-                .await
-                .map_err(|e| Broken::http2(&e)),
+            InstanceSession::Http2(http2) => http2.write_body(part).await,
         }
     }
 
@@ -188,9 +173,7 @@ impl InstanceSession {
                 let finished = http1.session.finish_body().await;
                 finished.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2 { session, .. } => {
-                session.finish_request_body().map_err(|e| Broken::http2(&e))
-            }
+            InstanceSession::Http2(http2) => http2.finish(),
         }
     }
 
@@ -204,10 +187,7 @@ impl InstanceSession {
                 let read = http1.session.read_response().await;
                 read.map(drop).map_err(|e| http1.broken(&e))
             }
-            InstanceSession::Http2 { session, .. } => session
-                .read_response_header()
-                .await
-                .map_err(|e| Broken::http2(&e)),
+            InstanceSession::Http2(http2) => http2.read_head().await,
         }
     }
 
@@ -215,7 +195,7 @@ impl InstanceSession {
     pub(crate) fn head(&self) -> Option<&ResponseHeader> {
         match self {
             InstanceSession::Http1(http1) => http1.session.resp_header(),
-            InstanceSession::Http2 { session, .. } => session.response_header(),
+            InstanceSession::Http2(http2) => http2.head.as_ref(),
         }
     }
 
@@ -227,12 +207,9 @@ impl InstanceSession {
         match self {
             InstanceSession::Http1(http1) => match http1.session.read_body_ref().await {
                 Ok(part) => Ok(part.map(Chunk::Borrowed)),
-                Err(e) => Err(Broken::of(&e, Again::Never)),
+                Err(e) => Err(Broken::http1(&e, Again::Never)),
             },
-            InstanceSession::Http2 { session, .. } => match session.read_response_body().await {
-                Ok(part) => Ok(part.map(Chunk::Owned)),
-                Err(e) => Err(Broken::http2(&e)),
-            },
+            InstanceSession::Http2(http2) => http2.read_body().await,
         }
     }
 
@@ -240,7 +217,7 @@ impl InstanceSession {
     pub(crate) fn is_complete(&mut self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.is_body_done(),
-            InstanceSession::Http2 { session, .. } => session.response_finished(),
+            InstanceSession::Http2(http2) => http2.is_complete(),
         }
     }
 
@@ -248,7 +225,7 @@ impl InstanceSession {
     pub(crate) fn is_upgraded(&self) -> bool {
         match self {
             InstanceSession::Http1(http1) => http1.session.was_upgraded(),
-            InstanceSession::Http2 { .. } => false,
+            InstanceSession::Http2(_) => false,
         }
     }
 
@@ -271,31 +248,63 @@ impl Http1 {
         } else {
             Again::Never
         };
-        Broken::of(error, again)
+        Broken::http1(error, again)
     }
 }
 
 impl Broken {
-    fn of(error: &Error, again: Again) -> Broken {
-        let kind = kind(error);
+    fn http1(error: &Error, again: Again) -> Broken {
+        let io = error.root_cause().downcast_ref::<io::Error>();
+        let is_timeout = matches!(
+            error.etype(),
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout
+        );
+        let is_cut = matches!(
+            error.etype(),
+            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
+        ) || error.etype().as_str() == PREMATURE_END;
+        let kind = match () {
+            () if is_timeout || is_timed_out(io) => Kind::Timeout,
+            () if is_cut => Kind::Reset,
+            () => Kind::Protocol,
+        };
+        let cause = match (io, error.etype()) {
+            (Some(io), _) => in_words(io),
+            (None, ErrorType::ConnectionClosed) => "it was closed".to_owned(),
+            (None, other) => other.as_str().to_owned(),
+        };
+        Broken::new(kind, &cause, again)
+    }
+
+    /// Returns the error of a request over HTTP/2. Every stream of a connection ends with the
+    /// connection's reason.
+    pub(super) fn http2(error: &h2::Error, again: Again) -> Broken {
+        let kind = match () {
+            () if is_timed_out(error.get_io()) => Kind::Timeout,
+            () if error.is_io() || error.is_reset() || error.is_go_away() => Kind::Reset,
+            () => Kind::Protocol,
+        };
+        Broken::new(kind, &http2::cause(error), again)
+    }
+
+    /// Describes the failure without quoting the other side.
+    fn new(kind: Kind, cause: &str, again: Again) -> Broken {
+        let problem = match kind {
+            Kind::Timeout => {
+                format!("Collibra took too long ({cause}); check its status and the network")
+            }
+            Kind::Reset => format!(
+                "the connection to Collibra broke before the response was complete ({cause}); if this goes on, check Collibra's status and what stands between here and there"
+            ),
+            _ => format!(
+                "what Collibra sent is not valid HTTP ({cause}); check what stands between here and there"
+            ),
+        };
         Broken {
-            problem: problem(error, kind),
+            problem,
             kind,
             again,
         }
-    }
-
-    fn http2(error: &Error) -> Broken {
-        let again = match error.retry {
-            RetryType::Decided(true) => match error.etype() {
-                ErrorType::H2Downgrade => Again::OverHttp1,
-                ErrorType::H2Error => Again::Always,
-                _ => Again::Never,
-            },
-            RetryType::ReusedOnly => Again::IfIdempotent,
-            RetryType::Decided(false) => Again::Never,
-        };
-        Broken::of(error, again)
     }
 
     /// Returns the error of an instance that was silent for too long.
@@ -317,57 +326,11 @@ impl Broken {
     }
 }
 
-/// Classifies an error. Over HTTP/2, every stream of a connection ends with the connection's
-/// reason.
-fn kind(error: &Error) -> Kind {
-    let http2 = error.root_cause().downcast_ref::<h2::Error>();
-    let is_timeout = matches!(
-        error.etype(),
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout
-    ) || io_error(error).map(io::Error::kind) == Some(io::ErrorKind::TimedOut);
-    let is_cut = matches!(
-        error.etype(),
-        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed
-    ) || error.etype().as_str() == PREMATURE_END
-        || http2.is_some_and(|e| e.is_io() || e.is_reset() || e.is_go_away());
-    if is_timeout {
-        Kind::Timeout
-    } else if is_cut {
-        Kind::Reset
-    } else {
-        Kind::Protocol
-    }
-}
-
 /// pingora's error type for a body that ends too early.
 const PREMATURE_END: &str = "PrematureBodyEnd";
 
-fn io_error(error: &Error) -> Option<&io::Error> {
-    let cause = error.root_cause();
-    let http2 = cause
-        .downcast_ref::<h2::Error>()
-        .and_then(h2::Error::get_io);
-    cause.downcast_ref::<io::Error>().or(http2)
-}
-
-/// Describes an error without quoting the other side.
-fn problem(error: &Error, kind: Kind) -> String {
-    let cause = match (io_error(error), error.etype()) {
-        (Some(io), _) => in_words(io),
-        (None, ErrorType::ConnectionClosed) => "it was closed".to_owned(),
-        (None, other) => other.as_str().to_owned(),
-    };
-    match kind {
-        Kind::Timeout => {
-            format!("Collibra took too long ({cause}); check its status and the network")
-        }
-        Kind::Reset => format!(
-            "the connection to Collibra broke before the response was complete ({cause}); if this goes on, check Collibra's status and what stands between here and there"
-        ),
-        _ => format!(
-            "what Collibra sent is not valid HTTP ({cause}); check what stands between here and there"
-        ),
-    }
+fn is_timed_out(error: Option<&io::Error>) -> bool {
+    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// The problems of an instance that is too slow.
