@@ -332,11 +332,6 @@ impl Inner {
     async fn fetch(&self) -> Result<(Option<Vec<u8>>, String), StoreError> {
         self.run(&self.scripts.read.key(&self.keys.record)).await
     }
-
-    async fn unlock(&self, owner: &str) -> Result<(), StoreError> {
-        let mut unlock = self.scripts.unlock.key(&self.keys.lock);
-        self.run(unlock.arg(owner)).await
-    }
 }
 
 /// The held lock. Dropping it releases it; it expires by the server's clock in any case.
@@ -403,8 +398,11 @@ impl Drop for RedisLease {
         };
         let inner = Arc::clone(&self.inner);
         let owner = std::mem::take(&mut self.owner);
-        // if this fails, the lock expires
-        runtime.spawn(async move { inner.unlock(&owner).await });
+        runtime.spawn(async move {
+            let mut unlock = inner.scripts.unlock.key(&inner.keys.lock);
+            // if this fails, the lock expires
+            inner.run::<()>(unlock.arg(owner)).await
+        });
     }
 }
 

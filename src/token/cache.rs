@@ -161,28 +161,23 @@ impl TokenSlot {
         loop {
             let now = clock.now();
             let seen = status.borrow_and_update().clone();
-            let token = seen.token.filter(|token| token.is_usable(now));
-            if let Some(token) = token.filter(|_| !seen.rejected) {
+            let is_good = |token: &Arc<Token>| token.is_usable(now) && !seen.rejected;
+            if let Some(token) = seen.token.filter(is_good) {
                 return Ok(token);
             }
             let next = match seen.next {
                 NextAttempt::InFlight => now,
                 NextAttempt::At(at) => at,
             };
-            let give_up = || NoToken {
-                retry_after: next.since(now),
-                reason: seen
-                    .failure
-                    .as_ref()
-                    .map(|f| (f.error.outcome, f.error.message.clone())),
-                store_problem: seen.store_problem.clone(),
-            };
-            if now >= deadline || next > deadline {
-                return Err(give_up());
-            }
-            let changed = tokio::time::timeout(deadline.since(now), status.changed()).await;
-            if let Ok(Err(_engine_is_gone)) = changed {
-                return Err(give_up());
+            let is_futile = now >= deadline || next > deadline;
+            let changed = tokio::time::timeout(deadline.since(now), status.changed());
+            // without a sender the engine is gone
+            if is_futile || matches!(changed.await, Ok(Err(_))) {
+                return Err(NoToken {
+                    retry_after: next.since(now),
+                    reason: seen.failure.map(|f| (f.error.outcome, f.error.message)),
+                    store_problem: seen.store_problem,
+                });
             }
         }
     }

@@ -199,7 +199,7 @@ impl<J: Jitter, O: Fn(Duration, Result<(), Outcome>) + Send + 'static> TokenServ
                 self.lease = None;
             }
             let status = self.renewal.status(now);
-            self.tell(&status, now);
+            self.report(&status, now);
             self.slot.publish(status);
             let (settings, clock) = (&self.parts.settings, &*self.parts.clock);
             event = match action {
@@ -264,7 +264,7 @@ impl<J: Jitter, O: Fn(Duration, Result<(), Outcome>) + Send + 'static> TokenServ
     }
 
     /// Logs the machine's notes and counts token requests.
-    fn tell(&mut self, status: &Status, now: Instant) {
+    fn report(&mut self, status: &Status, now: Instant) {
         for note in self.renewal.notes() {
             let observer = &self.parts.observer;
             let failed = status.failure.as_ref().map(|failure| failure.error.outcome);

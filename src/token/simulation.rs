@@ -270,10 +270,10 @@ fn half_a_life_of_any_fault_is_not_noticed_from_a_steady_state() {
             let record = run(1_800.0, storm, numbers((start * 10.0) as u64));
             assert!(
                 record.gaps.is_empty(),
-                "{outcome} at {start}: {:?}",
+                "{outcome:?} at {start}: {:?}",
                 record.gaps
             );
-            assert_eq!(record.unexpected_429, 0, "{outcome}");
+            assert_eq!(record.unexpected_429, 0, "{outcome:?}");
         }
     }
 }
@@ -295,7 +295,7 @@ fn after_an_outage_that_cost_nothing_a_token_is_back_within_15_s() {
             let record = run(end + 100.0, storm, numbers(end as u64));
             assert!(
                 record.came[0] - end <= 15.0,
-                "{outcome} until {end}: {:?}",
+                "{outcome:?} until {end}: {:?}",
                 record.came
             );
         }

@@ -1,7 +1,6 @@
 //! One access token: its lifetime, and the header value that is built once and attached to every
 //! call.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
@@ -15,8 +14,9 @@ use crate::token::ports::StoredToken;
 const TRANSIT_SHARE: f64 = 0.01;
 
 /// An access token, ready to be attached to requests.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Token {
+    /// Marked as sensitive, so that printing shows nothing of it.
     authorization: HeaderValue,
     generation: u64,
     issued: Instant,
@@ -124,17 +124,6 @@ impl Token {
     #[must_use]
     pub fn is_usable(&self, now: Instant) -> bool {
         now < self.usable_until
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("authorization", &"[redacted]")
-            .field("generation", &self.generation)
-            .field("issued", &self.issued)
-            .field("expires", &self.expires)
-            .finish_non_exhaustive()
     }
 }
 

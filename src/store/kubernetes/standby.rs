@@ -1,5 +1,5 @@
-//! Keeps a standby place, or waits for a free one, while a store is in use: in the watched Lease, or
-//! by reading it if it cannot be watched.
+//! Keeps a standby place, or waits for a free one, while a store is in use. The Lease is watched, or
+//! polled if it cannot be watched.
 
 use std::time::Duration;
 
@@ -30,12 +30,12 @@ pub(super) async fn keep_place(inner: &Inner) {
     let mut heartbeats = Heartbeats::default();
     let mut watch: Option<Watch> = None;
     // the Lease as the watch last reported it
-    let mut told: Option<Value> = None;
+    let mut reported: Option<Value> = None;
     let mut watch_at = clock.now();
     let mut due = clock.now();
     loop {
         let kept = inner
-            .heartbeat(&mut heartbeats, told.clone(), &mut due)
+            .heartbeat(&mut heartbeats, reported.clone(), &mut due)
             .await;
         if kept.is_some() && watch.is_none() && clock.now() >= watch_at {
             match inner.api.watch(Kind::Lease).await {
@@ -53,8 +53,8 @@ pub(super) async fn keep_place(inner: &Inner) {
             }
         };
         if let Ok(changed) = tokio::time::timeout(again, changed).await {
-            told = changed;
-            if told.is_none() {
+            reported = changed;
+            if reported.is_none() {
                 // it ended; one that always ends at once must not cause a storm of calls
                 watch = None;
                 watch_at = clock.now() + jittered(CHECK);
@@ -69,12 +69,12 @@ impl Inner {
     async fn heartbeat(
         &self,
         heartbeats: &mut Heartbeats,
-        mut told: Option<Value>,
+        mut reported: Option<Value>,
         due: &mut Instant,
     ) -> Option<()> {
         for _ in 0..TRIES {
-            let was_told = told.is_some();
-            let mut lease = match told.take() {
+            let is_reported = reported.is_some();
+            let mut lease = match reported.take() {
                 Some(lease) => lease,
                 None => self.api.get(Kind::Lease).await.ok()?,
             };
@@ -85,7 +85,7 @@ impl Inner {
             let (written, membership) = heartbeats.heartbeat(standbys, &self.member, now);
             let moves = { written.as_deref() }
                 .is_some_and(|written| !heartbeats::is_same(standbys, written));
-            if was_told && moves {
+            if is_reported && moves {
                 // a watch may be open and yet report nothing
                 continue;
             }

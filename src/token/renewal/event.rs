@@ -31,8 +31,8 @@ pub enum Event {
     /// The engine starts, perhaps with its predecessor's state. Always the first event, and sent
     /// once.
     Started(Option<Record>),
-    /// The time of [`Action::WaitUntil`] has come, or a part of it has passed; or the API rejected a
-    /// token, or accepts one that it had rejected.
+    /// The time of [`Action::WaitUntil`] has come, or a part of it has passed, or the API's verdict
+    /// on a token changed.
     Time,
     /// The store reports that the record may have changed.
     Changed,

@@ -69,7 +69,7 @@ fn whatever_the_fault_an_attempt_falls_on_the_last_chance() {
             let answered = now + Duration::from_secs_f64(took);
             schedule.failed(answered, outcome, None, 0.0);
         }
-        assert!(last > 294.0, "{outcome} after {took} s: {last}");
+        assert!(last > 294.0, "{outcome:?} after {took} s: {last}");
     }
 }
 

@@ -77,7 +77,7 @@ where
             Err(outcome) => Err(RequestError {
                 outcome,
                 retry_after: None,
-                message: format!("scripted {outcome}"),
+                message: format!("scripted {outcome:?}"),
             }),
         }
     }
