@@ -45,6 +45,9 @@ impl Jitter for HalfJitter {
     }
 }
 
+/// Counts no token request.
+type Nobody = fn(Duration, Result<(), Outcome>);
+
 /// An endpoint that answers by its request count, after `delay`.
 struct Scripted<F> {
     script: F,
@@ -125,7 +128,7 @@ fn parts(
     endpoint: Arc<dyn TokenEndpoint>,
     store: Arc<dyn TokenStore>,
     clock: impl Clock,
-) -> Parts<HalfJitter, fn(Duration, Result<(), Outcome>)> {
+) -> Parts<HalfJitter, Nobody> {
     Parts {
         client: "catalog".into(),
         settings: Settings {
