@@ -1,9 +1,9 @@
 //! When to request a token: a state machine without a clock.
 //!
 //! Events go in ([`Schedule::granted`], [`Schedule::failed`]); the time of the next request comes
-//! out ([`Schedule::next_request`]). Every delay is a share of the token's lifetime or of the pool's
-//! refill interval, never a number of seconds. Tokens that live for 3 seconds are handled like
-//! tokens that live for 5 minutes.
+//! out ([`Schedule::next_request`]). Every delay is a share of the token's lifetime or of the
+//! pool's refill interval, never a number of seconds. Tokens that live for 3 seconds are handled
+//! like tokens that live for 5 minutes.
 //!
 //! The retry delay depends on what the failed request may have cost:
 //!

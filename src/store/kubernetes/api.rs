@@ -218,7 +218,7 @@ impl Api {
 
     fn unreached(&self, error: &(dyn std::error::Error + 'static)) -> StoreError {
         let causes: Vec<_> = successors(Some(error), |error| error.source()).collect();
-        // its words may be a program's
+        // not quoted, because the program's output may contain secrets
         if causes.iter().any(|cause| cause.is::<AuthError>()) {
             return self.unavailable(
                 ": the kubeconfig's login program fails; run it by hand, as this user, and read its output",

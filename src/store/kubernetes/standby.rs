@@ -1,5 +1,5 @@
-//! Keeps a standby place, or waits for a free one, while a store is in use. The Lease is watched, or
-//! polled if it cannot be watched.
+//! Keeps a standby place, or waits for a free one, while a store is in use. The Lease is watched,
+//! or polled if it cannot be watched.
 
 use std::time::Duration;
 

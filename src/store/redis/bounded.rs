@@ -1,9 +1,9 @@
 //! Limits how much a Redis server sends.
 //!
 //! The library buffers a whole value, however large it is. Every response follows a request, and
-//! notifications are small and rare. So a server that sends more than [`LARGEST`] bytes while this
-//! program sends nothing is none of its kind. A value that is sent slowly ends with the deadline of
-//! the request that waits behind it.
+//! notifications are small and rare. So a server that sends more than [`LARGEST`] bytes without a
+//! request in between is not a Redis server. The deadline of the request that waits behind a slow
+//! value limits that too.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;

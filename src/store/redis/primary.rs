@@ -17,7 +17,7 @@ impl Link {
         nodes: &[Address],
         name: Option<&str>,
     ) -> Result<Connection, String> {
-        let (host, port) = self.primarys_address(nodes, name).await?;
+        let (host, port) = self.primary_address(nodes, name).await?;
         let mut connection = self.open(&host, port, &self.login).await?;
         if name.is_some() {
             // during a failover a sentinel may be late; a user who may not ask this notices at the
@@ -37,7 +37,7 @@ impl Link {
         Ok(connection)
     }
 
-    async fn primarys_address(
+    async fn primary_address(
         &self,
         nodes: &[Address],
         name: Option<&str>,
