@@ -73,11 +73,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Converts `at` to wall-clock time, as currently known.
     fn wall_at(&self, at: Instant) -> SystemTime {
         let now = self.now();
-        if at >= now {
-            self.wall() + at.since(now)
-        } else {
-            self.wall() - now.since(at)
-        }
+        // one of the two is zero
+        self.wall() + at.since(now) - now.since(at)
     }
 }
 
@@ -93,12 +90,8 @@ impl Clock for SystemClock {
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         const CONTINUOUS: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 
-        let at = rustix::time::clock_gettime(CONTINUOUS);
-        let since_boot = Duration::new(
-            u64::try_from(at.tv_sec).unwrap_or(0),
-            u32::try_from(at.tv_nsec).unwrap_or(0),
-        );
-        Instant(BEFORE_BOOT + since_boot)
+        let since_boot = Duration::try_from(rustix::time::clock_gettime(CONTINUOUS));
+        Instant(BEFORE_BOOT + since_boot.unwrap_or_default())
     }
 
     #[expect(
@@ -140,13 +133,9 @@ fn alarm(left: Duration) -> std::io::Result<AsyncFd<OwnedFd>> {
     let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
     // zero would disarm it
     let left = left.max(Duration::from_nanos(1));
-    let value = Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    };
     let once = Itimerspec {
         it_interval: Timespec::default(),
-        it_value: value,
+        it_value: Timespec::try_from(left).map_err(std::io::Error::other)?,
     };
     timerfd_settime(&timer, TimerfdTimerFlags::empty(), &once)?;
     AsyncFd::with_interest(timer, Interest::READABLE)

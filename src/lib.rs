@@ -11,7 +11,7 @@
 //! 3  proxy          the data path, on pingora's sessions: listener, connection, http2, exchange
 //!                   (one request, top to bottom), examine, inject, replay, respond
 //!    admin          health, metrics, status page
-//! 2  oauth          the token endpoint's client: request, response, error
+//! 2  oauth          the token endpoint's client: request, response, how to quote its issuer
 //!    registration   Collibra's client registration and management
 //!    upstream       an instance, the connections to it, and how calls of its API did
 //!    store          where a token outlives the process: memory, file, redis, kubernetes (a

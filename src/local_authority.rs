@@ -21,18 +21,16 @@ use std::time::{Duration, SystemTime};
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    NameConstraints, PublicKeyData, SanType, SerialNumber,
+    NameConstraints, SanType, SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring::sign::any_ecdsa_type;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use secrecy::zeroize::Zeroizing;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -40,7 +38,7 @@ use x509_parser::prelude::FromDer;
 use crate::clock::Clock;
 use crate::random;
 use crate::secret::Secret;
-use crate::tls::{self, CaFile, Reason};
+use crate::tls::{self, CaFile, Identity, Reason};
 
 /// The life of the authority's certificate.
 const LIFE: Duration = Duration::from_secs(3 * 365 * 24 * 3600);
@@ -201,32 +199,25 @@ impl Authority {
             CaFile::read(&files.certificate).map_err(|error| Error::Certificate(error.reason))?;
         let trusted = file.certificates().first();
         let trusted = trusted.ok_or(Error::Certificate(Reason::Empty))?;
-        let pem = std::fs::read_to_string(&files.key).map_err(Error::KeyUnreadable)?;
-        let pem = Zeroizing::new(pem);
-        let key = KeyPair::from_pem(&pem).map_err(|_| Error::NoKey)?;
-        let issuing = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| Error::NoKey)?;
-        let (hosts, issuer, ends) = {
-            let (_, parsed) = X509Certificate::from_der(&issuing).map_err(|_| Error::NoKey)?;
-            if parsed.public_key().raw != key.subject_public_key_info() {
-                return Err(Error::NoKey);
-            }
-            let common_name = parsed.subject().iter_common_name().next();
-            let common_name = common_name.and_then(|name| name.as_str().ok());
-            let ends = [trusted, &issuing].map(tls::expiry);
-            let ends = ends.into_iter().flatten().min().ok_or(Error::NoKey)?;
-            // certificates take only the issuer's name from it
-            let issuer = params(common_name.ok_or(Error::NoKey)?, ends, ends);
-            (
-                permitted(&parsed).ok_or(Error::Unconstrained)?,
-                issuer,
-                ends,
-            )
-        };
+        let signing =
+            Identity::read(&files.key, &files.key).map_err(|error| match error.reason {
+                Reason::Unreadable(error) => Error::KeyUnreadable(error),
+                _ => Error::NoKey,
+            })?;
+        let key = KeyPair::try_from(signing.key()).map_err(|_| Error::NoKey)?;
+        let issuing = signing.certificates().first().ok_or(Error::NoKey)?;
+        let expires = [trusted, issuing].map(tls::expiry);
+        let expires = expires.into_iter().flatten().min().ok_or(Error::NoKey)?;
+        let (_, parsed) = X509Certificate::from_der(issuing).map_err(|_| Error::NoKey)?;
+        let common_name = parsed.subject().iter_common_name().next();
+        let common_name = common_name.and_then(|name| name.as_str().ok());
+        // certificates take only the issuer's name from it
+        let issuer = params(common_name.ok_or(Error::NoKey)?, expires, expires);
         let authority = Authority(Arc::new(Inner {
-            hosts,
-            expires: ends,
+            hosts: permitted(&parsed).ok_or(Error::Unconstrained)?,
+            expires,
             issuer: Issuer::new(issuer, key),
-            issuing,
+            issuing: issuing.clone(),
             file,
         }));
         authority.verify()?;
@@ -282,16 +273,11 @@ impl Authority {
         &self.0.file
     }
 
-    /// The SHA-256 of the root, as `openssl x509 -fingerprint -sha256`
-    /// prints it.
+    /// The SHA-256 of the root, as `openssl x509 -fingerprint -sha256` prints it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let digest = self
-            .0
-            .file
-            .certificates()
-            .first()
-            .map(|der| digest(&SHA256, der));
+        let root = self.file().certificates().first();
+        let digest = root.map(|der| digest(&SHA256, der));
         let bytes = digest.iter().flat_map(|digest| digest.as_ref());
         let pairs: Vec<String> = bytes.map(|byte| format!("{byte:02X}")).collect();
         pairs.join(":")

@@ -9,6 +9,10 @@
 use std::io;
 use std::path::Path;
 
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// A protection that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Open {
@@ -27,7 +31,11 @@ pub enum Open {
 /// Applies the protections; returns those that failed.
 #[must_use = "the operator should be told"]
 pub fn close() -> Vec<Open> {
-    let core_file = no_core_file().map_err(Open::CoreFile);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let core_file = setrlimit(Resource::Core, none).map_err(|error| Open::CoreFile(error.into()));
     let memory = no_view_of_memory().map_err(Open::Memory);
     [core_file, memory]
         .into_iter()
@@ -46,8 +54,6 @@ pub fn disable_huge_pages() {
 /// Raises the soft limit of open files to the hard limit (setrlimit(2), `RLIMIT_NOFILE`). Returns
 /// the limit in force.
 pub fn raise_open_files() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -78,27 +84,11 @@ pub fn is_in_container(env: &dyn Fn(&str) -> Option<String>) -> bool {
     is_named || marks.any(Path::exists) || by_group.any(|name| groups.contains(name))
 }
 
-fn no_core_file() -> io::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    Ok(setrlimit(Resource::Core, none)?)
-}
-
 /// Makes the process not dumpable (prctl(2), `PR_SET_DUMPABLE`): its `/proc` files then belong to
 /// root, and other processes of its user cannot trace it.
-#[cfg(target_os = "linux")]
 fn no_view_of_memory() -> io::Result<()> {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
-}
-
-/// Other systems have neither this call nor `/proc`.
-#[cfg(not(target_os = "linux"))]
-fn no_view_of_memory() -> io::Result<()> {
+    // other systems have neither this call nor `/proc`
+    #[cfg(target_os = "linux")]
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
 }

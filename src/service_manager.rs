@@ -17,10 +17,6 @@ use tracing::debug;
 /// How long a message may wait for space in the service manager's queue.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The divisor of the watchdog's timeout at which it is notified (sd_watchdog_enabled(3) recommends
-/// half).
-const SHARE: u32 = 2;
-
 /// The service manager, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceManager {
@@ -56,8 +52,8 @@ impl ServiceManager {
 
     /// Reports that it reloads its configuration, until [`ServiceManager::ready`].
     pub fn reloading(&self) {
-        let now = clock_gettime(ClockId::Monotonic);
-        let now = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+        let now = now.as_micros();
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
     }
 
@@ -77,7 +73,8 @@ impl ServiceManager {
         let Some(patience) = self.watchdog else {
             return std::future::pending().await;
         };
-        let mut due = tokio::time::interval(patience / SHARE);
+        // half of the timeout, as sd_watchdog_enabled(3) recommends
+        let mut due = tokio::time::interval(patience / 2);
         loop {
             due.tick().await;
             self.tell("WATCHDOG=1");
@@ -99,24 +96,13 @@ fn send(socket: &SocketAddr, message: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Parses a path, or `@` and a name in the abstract namespace.
+/// Parses a path, or `@` and a name in the abstract namespace, which only Linux has.
 fn address(name: &str) -> io::Result<SocketAddr> {
-    match name.strip_prefix('@') {
-        Some(name) => abstract_address(name),
-        None => SocketAddr::from_pathname(name),
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.strip_prefix('@') {
+        return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
     }
-}
-
-#[cfg(target_os = "linux")]
-fn abstract_address(name: &str) -> io::Result<SocketAddr> {
-    use std::os::linux::net::SocketAddrExt;
-
-    SocketAddr::from_abstract_name(name)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn abstract_address(_: &str) -> io::Result<SocketAddr> {
-    Err(io::ErrorKind::Unsupported.into())
+    SocketAddr::from_pathname(name)
 }
 
 /// Makes `text` one line, because the protocol's messages are lines.
@@ -166,7 +152,7 @@ mod tests {
     #[test]
     fn it_may_listen_in_the_abstract_namespace() {
         let name = format!("collibra-auth-proxy-test-{}", std::process::id());
-        let address = abstract_address(&name).unwrap();
+        let address = address(&format!("@{name}")).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
         manager(&[("NOTIFY_SOCKET", &format!("@{name}"))]).ready("on");
         assert_eq!(received(&socket), "READY=1\nSTATUS=on");

@@ -19,8 +19,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 use secrecy::zeroize::Zeroizing;
-use x509_parser::certificate::X509Certificate;
+use x509_parser::certificate::{Validity, X509Certificate};
 use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
 
 /// The ALPN name of HTTP/2 (RFC 9113, section 3.2).
 pub const H2: &[u8] = b"h2";
@@ -30,12 +31,9 @@ pub const H2: &[u8] = b"h2";
 ///
 /// Clones compare equal without comparing certificates.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CaFile(Arc<Certificates>);
-
-#[derive(PartialEq, Eq)]
-struct Certificates {
+pub struct CaFile {
     path: PathBuf,
-    certificates: Vec<CertificateDer<'static>>,
+    certificates: Arc<Vec<CertificateDer<'static>>>,
 }
 
 impl CaFile {
@@ -44,31 +42,24 @@ impl CaFile {
     /// # Errors
     /// [`Error`] if the file cannot be read or has no usable certificate.
     pub fn read(path: &Path) -> Result<CaFile, Error> {
-        let certificates = certificates(path)?;
-        let mut trial = RootCertStore::empty();
-        for certificate in &certificates {
-            trial
-                .add(certificate.clone())
-                .map_err(|_| Error::of(path, Reason::NotCertificates))?;
-        }
-        Ok(CaFile(Arc::new(Certificates {
+        Ok(CaFile {
             path: path.to_owned(),
-            certificates,
-        })))
+            certificates: Arc::new(certificates(path)?),
+        })
     }
 
     /// The certificates.
     #[must_use]
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        &self.0.certificates
+        &self.certificates
     }
 }
 
 impl fmt::Debug for CaFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CaFile")
-            .field("path", &self.0.path)
-            .field("certificates", &self.0.certificates.len())
+            .field("path", &self.path)
+            .field("certificates", &self.certificates.len())
             .finish()
     }
 }
@@ -138,20 +129,17 @@ pub fn config_of_client(
 /// A matching certificate and key that identify this program to a server. Two are equal if they
 /// have the same content.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Identity(Arc<Pair>);
-
-#[derive(PartialEq, Eq)]
-struct Pair {
+pub struct Identity {
     path: PathBuf,
-    certificates: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    certificates: Arc<Vec<CertificateDer<'static>>>,
+    key: Arc<PrivateKeyDer<'static>>,
 }
 
 impl Identity {
     /// Reads a PEM file with a certificate and its chain, and one with its key.
     ///
     /// # Errors
-    /// [`Error`] names the file at fault: the certificate's if the two do not match.
+    /// [`Error`] names the file at fault: the key's if the two do not match.
     pub fn read(certificate: &Path, key: &Path) -> Result<Identity, Error> {
         let certificates = certificates(certificate)?;
         let pem = std::fs::read(key).map_err(|e| Error::of(key, Reason::Unreadable(e)))?;
@@ -159,46 +147,45 @@ impl Identity {
         let private = PrivateKeyDer::from_pem_slice(text_of(&pem))
             .map_err(|_| Error::of(key, Reason::NotAKey))?;
         let provider = rustls::crypto::ring::default_provider();
-        match CertifiedKey::from_der(certificates.clone(), private.clone_key(), &provider) {
-            Ok(_) => {}
-            Err(rustls::Error::InconsistentKeys(_)) => {
-                return Err(Error::of(certificate, Reason::Mismatch));
-            }
-            Err(rustls::Error::InvalidCertificate(_)) => {
-                return Err(Error::of(certificate, Reason::NotCertificates));
-            }
-            Err(_) => return Err(Error::of(key, Reason::NotAKey)),
-        }
-        Ok(Identity(Arc::new(Pair {
+        CertifiedKey::from_der(certificates.clone(), private.clone_key(), &provider).map_err(
+            |error| match error {
+                rustls::Error::InconsistentKeys(_) => Error::of(key, Reason::Mismatch),
+                rustls::Error::InvalidCertificate(_) => {
+                    Error::of(certificate, Reason::NotCertificates)
+                }
+                _ => Error::of(key, Reason::UnusableKey),
+            },
+        )?;
+        Ok(Identity {
             path: certificate.to_owned(),
-            certificates,
-            key: private,
-        })))
+            certificates: Arc::new(certificates),
+            key: Arc::new(private),
+        })
     }
 
     /// The certificate, followed by its chain.
     #[must_use]
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        &self.0.certificates
+        &self.certificates
     }
 
     /// The key.
     #[must_use]
     pub fn key(&self) -> &PrivateKeyDer<'static> {
-        &self.0.key
+        &self.key
     }
 
-    /// When the certificate expires, if it says so.
+    /// When the first certificate of the chain expires.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
-        expiry(self.0.certificates.first()?)
+        self.certificates.iter().filter_map(expiry).min()
     }
 }
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
-            .field("path", &self.0.path)
+            .field("path", &self.path)
             .finish_non_exhaustive()
     }
 }
@@ -212,27 +199,36 @@ pub fn text_of(pem: &[u8]) -> &[u8] {
 /// When `certificate` expires, if it says so; an end before 1970 counts as 1970.
 #[must_use]
 pub fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    moment(certificate, |validity| validity.not_after)
+}
+
+/// When the validity of `certificate` starts, if it says so; a start before 1970 counts as 1970.
+#[must_use]
+pub fn begins(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    moment(certificate, |validity| validity.not_before)
+}
+
+fn moment(certificate: &CertificateDer<'_>, of: fn(&Validity) -> ASN1Time) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    let seconds = u64::try_from(of(certificate.validity()).timestamp()).unwrap_or(0);
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// When the validity of `certificate` starts, in seconds since 1970, if it says so.
-#[must_use]
-pub fn begins(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.validity().not_before.timestamp())
-}
-
+/// The certificates in the file at `path`: at least one, each fit to be a root.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = std::fs::read(path).map_err(|e| Error::of(path, Reason::Unreadable(e)))?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(text_of(&pem))
-        .collect::<Result<_, _>>()
-        .map_err(|_| Error::of(path, Reason::NotCertificates))?;
-    if certificates.is_empty() {
-        return Err(Error::of(path, Reason::Empty));
+    let mut certificates = Vec::new();
+    let mut trial = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(text_of(&pem)) {
+        let certificate = certificate.map_err(|_| Error::of(path, Reason::NotCertificates))?;
+        let added = trial.add(certificate.clone());
+        added.map_err(|_| Error::of(path, Reason::NotCertificates))?;
+        certificates.push(certificate);
     }
-    Ok(certificates)
+    match certificates.is_empty() {
+        true => Err(Error::of(path, Reason::Empty)),
+        false => Ok(certificates),
+    }
 }
 
 /// What to do about a certificate that is rejected for `reason`.
@@ -257,7 +253,8 @@ pub fn certificate_advice(reason: &CertificateError) -> &'static str {
 }
 
 /// Why there is no usable trust anchor. Permanent until the file or the system is fixed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{}{reason}", path.iter().map(|path| format!("{}: ", path.display())).collect::<String>())]
 pub struct Error {
     /// The file at fault, if any.
     pub path: Option<PathBuf>,
@@ -279,11 +276,14 @@ pub enum Reason {
     /// The file's content is damaged.
     #[error("the file has a damaged certificate; it should be unmodified PEM")]
     NotCertificates,
-    /// The file contains no usable private key.
-    #[error("the file has no usable private key; it should be unencrypted PEM")]
+    /// The file contains no private key.
+    #[error("there is no private key in the file; it should be PEM, without a password")]
     NotAKey,
+    /// The library cannot use the key.
+    #[error("the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA")]
+    UnusableKey,
     /// The certificate and the key do not match.
-    #[error("the certificate and the key do not match")]
+    #[error("the key is not that of the certificate")]
     Mismatch,
     /// The system has no root certificates, and no file was given.
     #[error(
@@ -303,17 +303,6 @@ impl Error {
         }
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(path) = &self.path {
-            write!(f, "{}: ", path.display())?;
-        }
-        write!(f, "{}", self.reason)
-    }
-}
-
-impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {

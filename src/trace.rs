@@ -26,7 +26,6 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use crate::clock::{Clock, Instant};
-use crate::outgoing;
 use crate::outgoing::client::Client;
 use crate::outgoing::dial::Route;
 use crate::outgoing::quotation::Quotation;
@@ -99,16 +98,14 @@ impl Tracer {
     /// # Errors
     /// [`BuildError`] if its HTTP client cannot be built.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Tracer, BuildError> {
-        let collector = outgoing::authority(&config.endpoint);
         let route = Route {
             written: "endpoint of [trace]",
             ..Route::to(&config.endpoint, TIMEOUT)
         };
-        let http = Client::new(&route, &collector, TIMEOUT, None);
+        let http = Client::new(&route, TIMEOUT, None);
         let sender = Sender {
             http: Arc::new(http.map_err(|error| BuildError(error.to_string()))?),
             runtime: Handle::current(),
-            collector,
             clock,
             reported: AtomicU64::new(0),
         };
@@ -262,7 +259,6 @@ fn path(uri: &Uri) -> Result<Uri, HttpError> {
 struct Sender {
     http: Arc<Client>,
     runtime: Handle,
-    collector: String,
     clock: Arc<dyn Clock>,
     /// When a failure was last reported, in seconds of the clock; 0 for never.
     reported: AtomicU64,
@@ -307,7 +303,7 @@ impl Sender {
         if before == 0 || now >= before + REPORTS.as_secs() {
             self.reported.store(now, Ordering::Relaxed);
             tracing::warn!(
-                collector = %self.collector,
+                collector = self.http.authority(),
                 "spans are dropped, because the collector of [trace] does not take them: {problem}"
             );
         }

@@ -6,8 +6,9 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use collibra_auth_proxy::oauth::issuer::Issuer;
-use collibra_auth_proxy::oauth::response::{self, Answer, MAX_BODY, MAX_RETRY_AFTER};
+use collibra_auth_proxy::oauth::response::{self, MAX_BODY, MAX_RETRY_AFTER};
 use collibra_auth_proxy::oauth::{AuthMethod, Config};
+use collibra_auth_proxy::outgoing::client::Answer;
 use collibra_auth_proxy::token::ports::{Grant, Outcome, RequestError};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -59,10 +60,10 @@ pub fn check(input: &[u8]) {
     };
     let answer = Answer {
         status,
-        headers: &headers,
-        body: &body,
+        headers,
+        body,
     };
-    match response::parse(answer, &ISSUER, super::now()) {
+    match response::parse(&answer, &ISSUER, super::now()) {
         Ok(grant) => judge_grant(&grant, status),
         Err(error) => judge_error(&error, status),
     }

@@ -10,9 +10,10 @@ use axum::extract::FromRequestParts;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
+use tokio_util::either::Either;
 
 use super::response::TEXT;
-use crate::socket::Accepted;
+use crate::socket::{self, Accepted};
 
 /// Each of these headers means that the request is not from a program on this machine.
 const FROM_ELSEWHERE: [&str; 4] = ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for"];
@@ -36,8 +37,8 @@ impl Caller {
     /// Returns the caller of `stream`.
     pub(super) fn of(stream: &Accepted) -> Caller {
         Caller {
-            is_local_peer: stream.is_local_peer(),
-            is_over_unix: matches!(stream, Accepted::Unix(_)),
+            is_local_peer: socket::is_local_peer(stream),
+            is_over_unix: matches!(stream, Either::Right(_)),
         }
     }
 

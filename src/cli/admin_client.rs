@@ -1,24 +1,21 @@
-//! Asking a running proxy at its admin address, for the commands that do.
+//! Calls a running proxy at its admin address, for the commands that do.
 
-use std::error::Error;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
 use reqwest::header::HOST;
 use reqwest::{Method, Url};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::socket::UNIX;
 use crate::telemetry::printable::{clean, clean_lines};
 
-/// How long an answer may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of an answer.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest answer that is read, in bytes: the status of some 20,000 apps.
 const LARGEST: usize = 4 << 20;
-
-/// The reason, where the time was over.
-const SILENCE: &str = "no answer in time";
 
 /// The option that says where a running proxy is.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,24 +26,16 @@ pub(super) struct AdminAddress {
         value_name = "ADDRESS",
         env = "COLLIBRA_AUTH_PROXY_ADMIN",
         default_value = "127.0.0.1:9902",
-        value_parser = parse
+        value_parser = AdminClient::parse
     )]
-    admin: Target,
-}
-
-/// Where a running proxy is asked.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    base: Url,
-    /// The unix socket to connect to, instead of the base's host and port.
-    socket: Option<PathBuf>,
+    pub(super) admin: AdminClient,
 }
 
 /// A client of one admin address.
 #[derive(Clone, Debug)]
 pub(super) struct AdminClient {
-    /// As it is told to people.
-    address: String,
+    /// The address, for messages.
+    pub(super) address: String,
     base: Url,
     http: reqwest::Client,
 }
@@ -56,7 +45,7 @@ pub(super) struct AdminClient {
 pub(super) struct Answer {
     /// The status code.
     pub status: u16,
-    /// The body, fit to be printed: without control characters other than line breaks.
+    /// The body, without control characters other than line breaks.
     pub text: String,
 }
 
@@ -65,159 +54,163 @@ pub(super) struct Answer {
 #[error("{problem}; is the proxy running, and is this its admin address (--admin)?")]
 pub(super) struct NoAnswer {
     problem: String,
-    is_silence: bool,
-}
-
-impl NoAnswer {
-    /// Whether somebody may be there who did not answer in time.
-    pub(super) fn is_silence(&self) -> bool {
-        self.is_silence
-    }
+    /// Whether a process may be listening that did not answer in time.
+    pub(super) is_silence: bool,
 }
 
 impl AdminClient {
-    /// A client of the address that was given.
+    /// Parses an admin address.
     ///
     /// # Errors
-    /// Only if this build has no usable cryptography, which the HTTP library insists on.
-    pub(super) fn new(address: &AdminAddress) -> anyhow::Result<AdminClient> {
-        AdminClient::at(address.admin.clone())
-    }
-
-    /// A client of one admin address.
-    ///
-    /// # Errors
-    /// As for [`AdminClient::new`].
-    pub(super) fn at(target: Target) -> anyhow::Result<AdminClient> {
-        let Target { base, socket } = target;
-        // never used, for the address is plain HTTP; given so that no certificates are looked for
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        let mut http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT);
-        let address = match &socket {
-            None => base.as_str().trim_end_matches('/').to_owned(),
-            Some(path) => {
-                http = http.unix_socket(path.as_path());
-                format!("{UNIX}{}", path.display())
-            }
+    /// What to write instead.
+    pub(super) fn parse(text: &str) -> Result<AdminClient, String> {
+        let wanted = "it should be HOST:PORT, http://HOST:PORT or unix:PATH";
+        let socket = text.strip_prefix(UNIX);
+        let url = match socket {
+            Some("") => return Err(wanted.to_owned()),
+            // a URL has no place for a path to a socket: this host is never looked up
+            Some(_) => "http://localhost".to_owned(),
+            None if text.contains("://") => text.to_owned(),
+            None => format!("http://{text}"),
         };
+        let base = Url::parse(&url).map_err(|error| format!("{error}; {wanted}"))?;
+        let is_bare = base.path() == "/" && base.query().is_none() && base.fragment().is_none();
+        if base.scheme() != "http" || !base.has_host() || !base.username().is_empty() || !is_bare {
+            return Err(wanted.to_owned());
+        }
+        let address = match socket {
+            Some(_) => text.to_owned(),
+            None => base.as_str().trim_end_matches('/').to_owned(),
+        };
+        let http = http(socket).map_err(|error| format!("no HTTP client: {error}"))?;
         Ok(AdminClient {
             address,
             base,
-            http: http.build()?,
+            http,
         })
     }
 
-    /// The address, as it is told to people.
-    #[must_use]
-    pub(super) fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Asks for `path`, which begins with a slash and may have a query, within `patience` or the
-    /// five seconds that any answer gets.
+    /// Sends a request for `path`, which begins with a slash and may have a query. Waits for the
+    /// answer for `patience`, and at most [`TIMEOUT`].
     ///
     /// # Errors
-    /// [`NoAnswer`] if none came whole and in time.
-    pub(super) async fn get(&self, path: &str, patience: Duration) -> Result<Answer, NoAnswer> {
-        self.ask(Method::GET, path, patience).await
-    }
-
-    /// As [`AdminClient::get`], to have something done.
-    ///
-    /// # Errors
-    /// As for [`AdminClient::get`]; whether it was done is not known then.
-    pub(super) async fn post(&self, path: &str, patience: Duration) -> Result<Answer, NoAnswer> {
-        self.ask(Method::POST, path, patience).await
-    }
-
-    async fn ask(
+    /// [`NoAnswer`] if no complete answer came in time. A command may have been carried out
+    /// nevertheless.
+    pub(super) async fn ask(
         &self,
         method: Method,
         path: &str,
         patience: Duration,
     ) -> Result<Answer, NoAnswer> {
+        let base = self.base.as_str().trim_end_matches('/');
+        let request = self.http.request(method, format!("{base}{path}"));
+        let request = request.timeout(patience.min(TIMEOUT));
         let exchange = async {
-            let base = self.base.as_str().trim_end_matches('/');
-            let request = self.http.request(method, format!("{base}{path}"));
-            // the proxy answers to few names, so that no web page reads it by one of its own
+            // the proxy accepts few hosts, so that no web page reads it by a name of its own
             let mut response = request.header(HOST, "localhost").send().await?;
             let mut body = Vec::new();
-            while let Some(part) = response.chunk().await? {
+            while body.len() <= LARGEST
+                && let Some(part) = response.chunk().await?
+            {
                 body.extend_from_slice(&part);
-                if body.len() > LARGEST {
-                    break;
-                }
             }
             Ok((response.status().as_u16(), body))
         };
-        match tokio::time::timeout(patience.min(TIMEOUT), exchange).await {
-            Ok(Ok((_, body))) if body.len() > LARGEST => Err(NoAnswer {
+        let (status, body) = exchange.await.map_err(|error| self.no_answer(error))?;
+        if body.len() > LARGEST {
+            return Err(NoAnswer {
                 problem: format!("{} answers with more than 4 MiB", self.address),
                 is_silence: false,
-            }),
-            Ok(Ok((status, body))) => {
-                let text = clean_lines(&String::from_utf8_lossy(&body)).into_owned();
-                Ok(Answer { status, text })
-            }
-            Ok(Err(error)) => Err(self.no_answer(&reason(&error))),
-            Err(_) => Err(self.no_answer(SILENCE)),
+            });
         }
+        let text = clean_lines(&String::from_utf8_lossy(&body)).into_owned();
+        Ok(Answer { status, text })
     }
 
-    fn no_answer(&self, reason: &str) -> NoAnswer {
+    /// As [`AdminClient::ask`]. Returns the text of an answer with the status `expected`.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]; the proxy's reason if the status is one of `refusals`; another status.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        patience: Duration,
+        expected: u16,
+        refusals: &[u16],
+    ) -> anyhow::Result<String> {
+        let Answer { status, text } = self.ask(method, path, patience).await?;
+        let (is_refusal, said) = (refusals.contains(&status), text.trim_end());
+        ensure!(!is_refusal, "{} refuses: {said}", self.address);
+        ensure!(status == expected, self.unexpected(status, path));
+        Ok(text)
+    }
+
+    /// The message for a status that a proxy does not answer with.
+    pub(super) fn unexpected(&self, status: u16, path: &str) -> String {
+        let path = path.split('?').next().unwrap_or_default();
+        format!(
+            "{} answers {status} to {path}; is this the proxy's admin address (--admin)?",
+            self.address
+        )
+    }
+
+    /// Parses the JSON of an answer, without any character that a terminal interprets: any process
+    /// may listen at this address, and parsing undoes JSON's escapes.
+    ///
+    /// # Errors
+    /// If it is not the JSON of a proxy.
+    pub(super) fn json<T: DeserializeOwned>(&self, text: &str) -> anyhow::Result<T> {
+        let parsed = serde_json::from_str(text);
+        let parsed = parsed.and_then(|json| serde_json::from_value(cleaned(json)));
+        parsed.with_context(|| {
+            format!(
+                "the answer of {} is not a proxy's; is this the proxy's admin address (--admin)?",
+                self.address
+            )
+        })
+    }
+
+    /// The last cause says what happened, the ones before it only that something did.
+    fn no_answer(&self, error: reqwest::Error) -> NoAnswer {
+        let is_silence = error.is_timeout();
+        let cause = anyhow::Error::new(error).root_cause().to_string();
+        let reason = match is_silence {
+            true => "no answer in time".into(),
+            false => clean(&cause),
+        };
         NoAnswer {
             problem: format!("nothing answers at {} ({reason})", self.address),
-            is_silence: reason == SILENCE,
+            is_silence,
         }
     }
 }
 
-/// Reads an admin address.
-pub(super) fn parse(text: &str) -> Result<Target, String> {
-    let wanted = "it should be HOST:PORT, http://HOST:PORT or unix:PATH";
-    if let Some(path) = text.strip_prefix(UNIX) {
-        if path.is_empty() {
-            return Err(wanted.to_owned());
-        }
-        // a URL has no place for a path to a socket: this host is never looked up
-        let base = Url::parse("http://localhost").map_err(|error| error.to_string())?;
-        let socket = Some(path.into());
-        return Ok(Target { base, socket });
+/// An HTTP client, which connects to the unix socket at `socket` if there is one.
+fn http(socket: Option<&str>) -> reqwest::Result<reqwest::Client> {
+    // plain HTTP needs neither cryptography nor certificates, but the library insists on both
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut http = reqwest::Client::builder()
+        .tls_certs_only([])
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none());
+    if let Some(path) = socket {
+        http = http.unix_socket(path);
     }
-    let full = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("http://{text}")
-    };
-    let url = Url::parse(&full).map_err(|error| format!("{error}; {wanted}"))?;
-    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    if url.scheme() != "http" || !url.has_host() || !url.username().is_empty() || !bare {
-        return Err(wanted.to_owned());
-    }
-    Ok(Target {
-        base: url,
-        socket: None,
-    })
+    http.build()
 }
 
-/// The last cause, which says what happened; the ones before it say only that something did.
-fn reason(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return SILENCE.to_owned();
+/// Returns `json` without any character that a terminal interprets.
+fn cleaned(json: Value) -> Value {
+    match json {
+        Value::String(text) => Value::String(clean(&text).into_owned()),
+        Value::Array(items) => items.into_iter().map(cleaned).collect(),
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            fields.map(|(name, value)| (name, cleaned(value))).collect()
+        }
+        other => other,
     }
-    let mut cause: &dyn Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    clean(&cause.to_string()).into_owned()
 }
 
 #[cfg(test)]
@@ -228,8 +221,7 @@ pub(super) mod tests {
 
     /// A client of `address`, which answers soon or never.
     pub(in crate::cli) fn client(address: impl ToString) -> AdminClient {
-        let admin = parse(&address.to_string()).unwrap();
-        AdminClient::new(&AdminAddress { admin }).unwrap()
+        AdminClient::parse(&address.to_string()).unwrap()
     }
 
     /// A server that gives `answers`, one a connection, and then stops listening.
@@ -264,10 +256,10 @@ pub(super) mod tests {
             "http://127.0.0.1:9902",
             "http://127.0.0.1:9902/",
         ] {
-            assert_eq!(client(text).address(), "http://127.0.0.1:9902");
+            assert_eq!(client(text).address, "http://127.0.0.1:9902");
         }
-        assert_eq!(client("[::1]:99").address(), "http://[::1]:99");
-        assert_eq!(client("unix:/run/x.sock").address(), "unix:/run/x.sock");
+        assert_eq!(client("[::1]:99").address, "http://[::1]:99");
+        assert_eq!(client("unix:/run/x.sock").address, "unix:/run/x.sock");
         for text in [
             "",
             "https://x:1",
@@ -277,7 +269,7 @@ pub(super) mod tests {
             "x:99999",
             "x:1?q",
         ] {
-            let error = parse(text).unwrap_err();
+            let error = AdminClient::parse(text).unwrap_err();
             assert!(error.contains("HOST:PORT"), "{text}: {error}");
         }
     }
@@ -286,7 +278,7 @@ pub(super) mod tests {
     async fn an_answer_is_fit_to_be_printed() {
         let body = "one\ntwo\u{1b}[2J\u{9b}m\u{202e}".to_owned();
         let client = answering(vec![(503, body)]).await;
-        let answer = client.get("/readyz", TIMEOUT).await.unwrap();
+        let answer = client.ask(Method::GET, "/readyz", TIMEOUT).await.unwrap();
         assert_eq!(answer.status, 503);
         assert_eq!(answer.text, "one\ntwo\u{fffd}[2J\u{fffd}m\u{fffd}");
     }
@@ -306,10 +298,10 @@ pub(super) mod tests {
             }
             sent
         };
-        let (answer, sent) = tokio::join!(client.get("/api/status", TIMEOUT), endless);
+        let (answer, sent) = tokio::join!(client.ask(Method::GET, "/api/status", TIMEOUT), endless);
         let error = answer.unwrap_err().to_string();
         assert!(error.contains("more than 4 MiB"), "{error}");
-        // what is more lies in the system's buffers
+        // the rest is in the system's buffers
         assert!(sent < 64 << 20, "{sent}");
     }
 
@@ -318,7 +310,7 @@ pub(super) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let client = client(format!("localhost:{port}"));
-        let asked = tokio::spawn(async move { client.get("/readyz", TIMEOUT).await });
+        let asked = tokio::spawn(async move { client.ask(Method::GET, "/readyz", TIMEOUT).await });
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -333,8 +325,11 @@ pub(super) mod tests {
     #[tokio::test]
     async fn who_does_not_answer_is_named() {
         let client = nobody().await;
-        let error = client.get("/readyz", TIMEOUT).await.unwrap_err();
-        let expected = format!("nothing answers at {} (", client.address());
+        let error = client
+            .ask(Method::GET, "/readyz", TIMEOUT)
+            .await
+            .unwrap_err();
+        let expected = format!("nothing answers at {} (", client.address);
         assert!(error.to_string().starts_with(&expected), "{error}");
         assert!(error.to_string().contains("refused"), "{error}");
     }
@@ -344,9 +339,9 @@ pub(super) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = client(listener.local_addr().unwrap());
         let error = client
-            .get("/", Duration::from_millis(50))
+            .ask(Method::GET, "/", Duration::from_millis(50))
             .await
             .unwrap_err();
-        assert!(error.is_silence(), "{error}");
+        assert!(error.is_silence, "{error}");
     }
 }

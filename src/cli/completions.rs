@@ -1,6 +1,4 @@
-//! `completions`: what a shell needs to complete this program's command line.
-
-use std::process::ExitCode;
+//! `completions`: scripts with which a shell completes this program's command line.
 
 use clap_complete::Shell;
 
@@ -18,23 +16,16 @@ pub struct Args {
 ///
 /// # Errors
 /// If nothing can be written.
-pub fn run(args: &Args, mut command: clap::Command) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, mut command: clap::Command) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, &name, &mut script);
     if args.shell == Shell::Bash {
-        script = with_one_name(&name, &String::from_utf8_lossy(&script)).into_bytes();
+        // clap_complete mistakes each hyphen of the program's name for a subcommand in one place
+        // and not in the other, so that nothing beyond the first word would be completed
+        let (wrong, right) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
+        let text = String::from_utf8_lossy(&script).replace(&wrong, &right);
+        script = text.into_bytes();
     }
-    super::write_out(&script)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Gives a command the same name wherever the script has it. `clap_complete` takes each hyphen of
-/// the program's name for a subcommand in one place and not in the other, so that nothing beyond
-/// the first word was completed.
-fn with_one_name(program: &str, script: &str) -> String {
-    script.replace(
-        &program.replace('-', "__subcmd__"),
-        &program.replace('-', "__"),
-    )
+    super::write_out(script)
 }

@@ -2,13 +2,12 @@
 //! exited.
 
 use std::ops::ControlFlow;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use reqwest::Method;
 
-use super::admin_client::{AdminClient, Answer};
-use super::polling::{PollArgs, Polling};
+use super::admin_client::AdminClient;
+use super::polling::{INTERVAL, PollArgs, poll};
 use crate::admin::report::StatusReport;
 
 /// Have a running proxy finish requests in flight and exit, and wait until it has exited
@@ -28,64 +27,57 @@ pub struct Args {
     proxy: PollArgs,
 }
 
-/// Carries the command out. Says nothing if the proxy is gone in time.
+/// Requests the drain, and waits until the proxy has exited. Prints nothing then.
 ///
 /// # Errors
 /// If nothing answers, if the proxy refuses, or if it still runs at the timeout.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    drain(&args.proxy.begin()?).await?;
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn drain(proxy: &Polling) -> anyhow::Result<()> {
-    let admin = &proxy.admin;
-    let answer = admin.post("/drain", proxy.left()).await?;
-    let (address, status) = (admin.address(), answer.status);
-    match status {
-        202 => {}
-        403 => bail!("{address} refuses: {}", answer.text.trim_end()),
-        _ => bail!(
-            "{address} answers {status} to /drain; is this the proxy's admin address (--admin)?"
-        ),
-    }
-    let still = || {
-        format!(
-            "the proxy at {address} is still draining after {}; it continues until its server.drain is over",
-            proxy.timeout()
-        )
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let (admin, timeout) = (&args.proxy.address.admin, args.proxy.timeout);
+    let deadline = args.proxy.deadline();
+    let patience = timeout.max(INTERVAL);
+    let accepted = admin.call(Method::POST, "/drain", patience, 202, &[403]);
+    accepted.await?;
+    let look = async |left| {
+        Ok(match is_gone(admin, left).await {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(format!(
+                "the proxy at {} is still draining after {}; it continues until its server.drain is over",
+                admin.address,
+                humantime::format_duration(timeout)
+            )),
+        })
     };
-    let look = async |left| match is_gone(admin, left).await {
-        true => Ok(ControlFlow::Break(())),
-        false => Ok(ControlFlow::Continue(still())),
-    };
-    proxy.poll(look).await
+    poll(deadline, INTERVAL, look).await
 }
 
 /// Whether the draining proxy has exited, or another one has taken its address.
 async fn is_gone(admin: &AdminClient, left: Duration) -> bool {
-    match admin.get("/api/status", left).await {
-        Ok(answer) => !drains(&answer),
-        Err(error) => !error.is_silence(),
+    match admin.ask(Method::GET, "/api/status", left).await {
+        Ok(answer) => {
+            let report: Result<StatusReport, _> = serde_json::from_str(&answer.text);
+            !report.is_ok_and(|report| report.draining)
+        }
+        Err(error) => !error.is_silence,
     }
-}
-
-/// Whether a status says that the process is on its way out.
-fn drains(answer: &Answer) -> bool {
-    serde_json::from_str(&answer.text).is_ok_and(|report: StatusReport| report.draining)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::admin_client::AdminAddress;
     use super::super::admin_client::tests::{answering, nobody};
     use super::*;
+
+    async fn drained(admin: AdminClient, timeout: Duration) -> Result<(), String> {
+        let address = AdminAddress { admin };
+        let proxy = PollArgs { address, timeout };
+        run(Args { proxy }).await.map_err(|error| error.to_string())
+    }
 
     async fn said(answers: &[(u16, &str)], timeout: Duration) -> Result<(), String> {
         let answers = answers
             .iter()
             .map(|(status, body)| (*status, (*body).to_owned()));
-        let admin = answering(answers.collect()).await;
-        let drained = drain(&Polling::new(admin, timeout)).await;
-        drained.map_err(|error| error.to_string())
+        drained(answering(answers.collect()).await, timeout).await
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -105,11 +97,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_proxy_is_a_failure() {
-        let nobody = Polling::new(nobody().await, MINUTE);
-        let error = drain(&nobody).await.unwrap_err();
-        assert!(
-            error.to_string().starts_with("nothing answers at"),
-            "{error}"
-        );
+        let error = drained(nobody().await, MINUTE).await.unwrap_err();
+        assert!(error.starts_with("nothing answers at"), "{error}");
     }
 }

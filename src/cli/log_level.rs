@@ -1,17 +1,11 @@
 //! `log-level`: shows what a running proxy logs, or changes it.
 
-use std::process::ExitCode;
-use std::time::Duration;
-
-use anyhow::{Context, bail};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
 
-use super::admin_client::{AdminAddress, AdminClient};
+use super::admin_client::{AdminAddress, AdminClient, TIMEOUT};
 use super::write_out;
 use crate::admin::LogLevel;
-
-/// The timeout of a call.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Show a running proxy's log level, or change it until the proxy exits
 ///
@@ -32,36 +26,23 @@ pub struct Args {
 ///
 /// # Errors
 /// If nothing answers, or if the proxy refuses.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let admin = AdminClient::new(&args.address)?;
-    let level = level(&admin, args.level.as_deref()).await?;
-    write_out(format!("{level}\n").as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let level = level(&args.address.admin, args.level.as_deref()).await?;
+    write_out(format!("{level}\n"))
 }
 
 async fn level(admin: &AdminClient, wanted: Option<&str>) -> anyhow::Result<String> {
-    const PATH: &str = "/api/log-level";
-    let answer = match wanted {
-        None => admin.get(PATH, PATIENCE).await?,
+    let (method, query) = match wanted {
+        None => (Method::GET, String::new()),
         Some(level) => {
             let level = utf8_percent_encode(level, NON_ALPHANUMERIC);
-            let path = format!("{PATH}?level={level}");
-            admin.post(&path, PATIENCE).await?
+            (Method::POST, format!("?level={level}"))
         }
     };
-    let (address, status) = (admin.address(), answer.status);
-    match status {
-        200 => {
-            let read = serde_json::from_str(&answer.text);
-            let LogLevel { level } =
-                read.with_context(|| format!("the answer of {address} is no log level"))?;
-            Ok(level)
-        }
-        400 | 403 => bail!("{address} refuses: {}", answer.text.trim_end()),
-        _ => bail!(
-            "{address} answers {status} to {PATH}; is this the proxy's admin address (--admin)?"
-        ),
-    }
+    let path = format!("/api/log-level{query}");
+    let text = admin.call(method, &path, TIMEOUT, 200, &[400, 403]).await?;
+    let LogLevel { level } = admin.json(&text)?;
+    Ok(level)
 }
 
 #[cfg(test)]

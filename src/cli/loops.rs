@@ -1,123 +1,83 @@
 //! Loops: an instance whose name resolves to a listener of this proxy, by /etc/hosts or DNS. The
 //! configuration already refuses addresses.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use futures_util::future::join_all;
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tracing::error;
 
 use crate::config::Config;
+use crate::server::Running;
 use crate::socket::Address;
+use crate::upstream::Instance;
 
 /// The timeout of a lookup; without an answer, no loop is reported.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The instances' names and the listeners' addresses.
-#[derive(Clone, Debug)]
-pub(super) struct Names {
-    /// Each instance's name in the configuration, host and port.
-    instances: Vec<(Arc<str>, String, u16)>,
-    /// Each listener's name and address.
-    listeners: Vec<(Arc<str>, Address)>,
-}
+/// The names and addresses of listeners.
+type Listeners = Vec<(Arc<str>, Address)>;
 
-impl Names {
-    /// Returns those of `config`, whose actual addresses are `listeners`.
-    pub(super) fn of(config: &Config, listeners: Vec<(Arc<str>, Address)>) -> Names {
-        // behind a forward proxy, the proxy resolves the name
-        let direct = config.instances.values().filter(|i| i.proxy.is_none());
-        let instances = direct.map(|i| (Arc::clone(&i.name), i.host.clone(), i.port));
-        Names {
-            instances: instances.collect(),
-            listeners,
-        }
-    }
-
-    /// Returns those of `config` before it is served.
-    pub(super) fn configured(config: &Config) -> Names {
-        let listeners = config.listeners.iter();
-        let listeners = listeners.map(|l| (Arc::clone(&l.name), l.address.clone()));
-        Names::of(config, listeners.collect())
-    }
-
-    /// Resolves the instances. Returns a message for each that leads to a listener.
-    pub(super) async fn loops(self) -> Vec<String> {
-        let mut found = Vec::new();
-        let instances = self.instances.into_iter();
-        // concurrently
-        let looking: Vec<_> = instances
-            .map(|(name, host, port)| (name, host.clone(), tokio::spawn(look_up(host, port))))
-            .collect();
-        for (name, host, addresses) in looking {
-            for address in addresses.await.unwrap_or_default() {
-                let mut listeners = self.listeners.iter();
-                if let Some((listener, _)) = listeners.find(|(_, at)| at.receives(address)) {
-                    found.push(format!(
-                        "instance {name}: {host} is {address}, where listener {listener} of this proxy listens, so that each request comes back to it; \
-                         write Collibra's own address as the instance's url (COLLIBRA_URL), or the address to connect to as its address"
-                    ));
-                    break;
-                }
-            }
-        }
-        found
-    }
-
-    /// Logs each loop, from a background task.
-    pub(super) fn report(self) {
-        tokio::spawn(async move {
-            for found in self.loops().await {
-                error!("{found}");
-            }
-        });
+/// Resolves the instances of `config`. Returns a message for each that leads to one of `listeners`.
+pub(super) fn find(
+    config: &Config,
+    listeners: Listeners,
+) -> impl Future<Output = Vec<String>> + use<> {
+    // behind a forward proxy, the proxy resolves the name
+    let direct = config.instances.values().filter(|it| it.proxy.is_none());
+    let instances: Vec<Arc<Instance>> = direct.cloned().collect();
+    async move {
+        let looking = instances.iter();
+        let looking = looking.map(|it| look_up(&it.name, &it.host, it.port, &listeners));
+        join_all(looking).await.into_iter().flatten().collect()
     }
 }
 
-/// Resolves `host`; empty if it takes too long.
-async fn look_up(host: String, port: u16) -> Vec<SocketAddr> {
-    let (answer, answered) = oneshot::channel();
-    // on its own thread: the system may take long, and a thread of the runtime would delay the exit
-    let looking = thread::Builder::new().spawn(move || {
-        let found = (host.as_str(), port).to_socket_addrs();
-        let _ = answer.send(found.map(Iterator::collect).unwrap_or_default());
+/// Logs each loop of a server, from a background task.
+pub(super) fn report(running: &Running) {
+    let loops = find(running.config(), running.listeners());
+    tokio::spawn(async {
+        for found in loops.await {
+            error!("{found}");
+        }
     });
-    match looking {
-        Ok(_) => match timeout(PATIENCE, answered).await {
-            Ok(Ok(found)) => found,
-            _ => Vec::new(),
-        },
-        Err(_) => Vec::new(),
-    }
+}
+
+/// Resolves the host of the instance `name`. Returns a message if it leads to one of `listeners`.
+async fn look_up(name: &str, host: &str, port: u16, listeners: &Listeners) -> Option<String> {
+    // by the system, which reads /etc/hosts; a lookup that hangs does not delay the exit
+    let found = timeout(PATIENCE, lookup_host((host, port))).await;
+    found.ok()?.ok()?.find_map(|address| {
+        let (listener, _) = listeners.iter().find(|(_, at)| at.receives(address))?;
+        Some(format!(
+            "instance {name}: {host} is {address}, where listener {listener} of this proxy listens, so that each request comes back to it; \
+             write Collibra's own address as the instance's url (COLLIBRA_URL), or the address to connect to as its address"
+        ))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    async fn loops(host: &str, port: u16, listener: &str) -> Vec<String> {
-        let names = Names {
-            instances: vec![("acme".into(), host.to_owned(), port)],
-            listeners: vec![("local".into(), Address::Tcp(listener.parse().unwrap()))],
-        };
-        names.loops().await
+    async fn found(host: &str, port: u16, listener: &str) -> Option<String> {
+        let address = Address::Tcp(listener.parse().unwrap());
+        look_up("acme", host, port, &vec![("local".into(), address)]).await
     }
 
     #[tokio::test]
     async fn a_name_that_leads_to_a_listener_is_found() {
-        let found = loops("localhost", 8080, "127.0.0.1:8080").await;
-        assert_eq!(found.len(), 1);
-        assert!(found[0].contains("listener local"), "{found:?}");
-        assert_eq!(loops("localhost", 8080, "0.0.0.0:8080").await.len(), 1);
+        let said = found("localhost", 8080, "127.0.0.1:8080").await.unwrap();
+        assert!(said.contains("listener local"), "{said}");
+        assert!(found("localhost", 8080, "0.0.0.0:8080").await.is_some());
         for (host, port, listener) in [
             ("localhost", 8081, "127.0.0.1:8080"),
             ("localhost", 8080, "127.0.0.2:8080"),
             ("nowhere.invalid", 8080, "0.0.0.0:8080"),
         ] {
-            assert!(loops(host, port, listener).await.is_empty(), "{host}");
+            assert_eq!(found(host, port, listener).await, None, "{host}");
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `man`: the manual pages, made from the same text as `--help`.
 
-use std::process::ExitCode;
-
 use super::Usage;
 
 /// Print a manual page
@@ -9,7 +7,7 @@ use super::Usage;
 /// To read one: collibra-auth-proxy man clients rotate | man -l -
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The command that it is of [default: the program itself]
+    /// The command to describe [default: the program itself]
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
 }
@@ -18,7 +16,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If there is no such command, or nothing can be written.
-pub fn run(args: &Args, command: clap::Command) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args, command: clap::Command) -> anyhow::Result<()> {
     let version = command.get_version().unwrap_or_default().to_owned();
     let mut page = command;
     let mut name = page.get_name().to_owned();
@@ -32,6 +30,5 @@ pub fn run(args: &Args, command: clap::Command) -> anyhow::Result<ExitCode> {
     let page = page.name(title).bin_name(name).version(version);
     let mut roff = Vec::new();
     clap_mangen::Man::new(page).render(&mut roff)?;
-    super::write_out(&roff)?;
-    Ok(ExitCode::SUCCESS)
+    super::write_out(roff)
 }

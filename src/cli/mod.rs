@@ -2,14 +2,15 @@
 //! result into an exit status: 0 done, 1 failed, 2 wrong usage, 78 the configuration is wrong.
 
 use std::ffi::OsStr;
-use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::builder::Resettable;
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
 use crate::config::Faults;
@@ -27,7 +28,10 @@ pub mod drain;
 pub mod log_level;
 mod loops;
 pub mod man;
+mod new_file;
+mod own_token;
 mod polling;
+mod probe;
 pub mod renew;
 pub mod serve;
 #[cfg(feature = "simulator")]
@@ -38,7 +42,7 @@ mod status_table;
 mod successor;
 mod table;
 mod terminal;
-pub mod wait;
+mod wait;
 
 /// The exit status for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
@@ -73,7 +77,7 @@ struct Cli {
         value_enum,
         env = "COLLIBRA_AUTH_PROXY_LOG_FORMAT"
     )]
-    log_format: Option<LogFormat>,
+    log_format: Option<logging::Format>,
 }
 
 #[derive(Subcommand)]
@@ -93,7 +97,7 @@ enum Command {
     /// Show a running proxy's clients, tokens and pools
     Status(status::Args),
     /// Wait until a running proxy is ready
-    Wait(wait::Args),
+    Wait(polling::PollArgs),
     Renew(renew::Args),
     LogLevel(log_level::Args),
     Drain(drain::Args),
@@ -101,29 +105,15 @@ enum Command {
     Man(man::Args),
 }
 
-impl Command {
-    /// The default log level of this command, if it has one of its own.
-    fn log_level(&self) -> Option<&'static str> {
-        match self {
-            #[cfg(feature = "simulator")]
-            Command::Demo(_) => Some("error"),
-            _ => None,
-        }
-    }
-}
-
 /// A usage error; says what to type instead.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// Lines for people
-    Text,
-    /// One JSON object a line
-    Json,
-}
+/// The command ends with this exit status, and everything is said.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("exit status {0}")]
+struct Exit(u8);
 
 /// Runs what the command line says.
 #[must_use]
@@ -133,14 +123,13 @@ pub fn main() -> ExitCode {
     let left_open = process::close();
     let typed = without_empty_variables(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|e| e.exit());
-    // what speaks TLS without being told by which library takes this one; it is set only here
+    // for libraries that speak TLS with the process's default cryptography
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let format = match cli.log_format {
-        Some(LogFormat::Text) => logging::Format::Text,
-        Some(LogFormat::Json) => logging::Format::Json,
-        None => logging::Format::default_for_stderr(),
-    };
-    let level = cli.log_level.as_deref().or(cli.command.log_level());
+    let format = cli.log_format;
+    let format = format.unwrap_or_else(logging::Format::default_for_stderr);
+    // log lines would spoil the demo's screen
+    let own = (typed.subcommand_name() == Some("demo")).then_some("error");
+    let level = cli.log_level.as_deref().or(own);
     let log = match logging::init(level, format) {
         Ok(log) => log,
         Err(e) => {
@@ -156,9 +145,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "simulator")]
         Command::Demo(args) => on_a_runtime(demo::run(args)),
         #[cfg(feature = "simulator")]
-        Command::Simulate(args) => {
-            on_a_runtime(async { simulate::run(args).await.map(|()| ExitCode::SUCCESS) })
-        }
+        Command::Simulate(args) => on_a_runtime(simulate::run(args)),
         Command::Check(args) => on_a_runtime(check::run(args)),
         Command::Clients(args) => on_a_runtime(clients::run(args)),
         Command::Ca(args) => ca::run(args),
@@ -170,20 +157,18 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),
     };
-    // through the log, whose reader may hang
-    let failed = |status, why: &dyn Display| {
-        log.say(why);
-        ExitCode::from(status)
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
     };
-    done.unwrap_or_else(|e| {
-        if let Some(faults) = e.downcast_ref::<Faults>() {
-            failed(EXIT_CONFIG, faults)
-        } else if let Some(usage) = e.downcast_ref::<Usage>() {
-            failed(2, usage)
-        } else {
-            failed(1, &format!("{e:#}"))
-        }
-    })
+    let status = match error.downcast_ref() {
+        Some(Exit(status)) => return ExitCode::from(*status),
+        None if error.is::<Faults>() => EXIT_CONFIG,
+        None if error.is::<Usage>() => 2,
+        None => 1,
+    };
+    // through the log, whose reader may hang
+    log.say(&format!("{error:#}"));
+    ExitCode::from(status)
 }
 
 /// `command`, to which a variable that is empty counts as not set.
@@ -198,23 +183,43 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 /// Runs `command` on a runtime with a thread for each core.
-fn on_a_runtime(
-    command: impl Future<Output = anyhow::Result<ExitCode>>,
-) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(command)
+fn on_a_runtime(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().build()?;
+    let done = runtime.block_on(command);
+    // a thread that waits for a name server or a terminal may never return
+    runtime.shutdown_background();
+    done
+}
+
+/// Catches SIGINT and SIGTERM from now on. The future completes when the first of them arrives.
+fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 /// Prints to standard output.
-fn write_out(bytes: &[u8]) -> anyhow::Result<()> {
+///
+/// # Errors
+/// [`Exit`] with success if the reader has closed the pipe, as `head` does; else the system's.
+fn write_out(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        // the reader closed the pipe, as `head` does
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit(0).into()),
         written => written.context("cannot write to standard output"),
     }
+}
+
+/// Formats the day of a moment.
+fn date(at: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%d").to_string()
 }
 
 #[cfg(test)]

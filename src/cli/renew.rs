@@ -1,21 +1,18 @@
 //! `renew`: makes a running proxy request a new token for a client, and waits for it.
 
 use std::ops::ControlFlow;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
 
-use super::admin_client::AdminClient;
-use super::polling::{PollArgs, Polling};
+use super::admin_client::{AdminClient, TIMEOUT};
+use super::polling::{INTERVAL, PollArgs, poll};
 use super::status::report;
 use super::write_out;
 use crate::admin::Renewing;
 use crate::admin::report::{ClientReport, FailureReport, NextKind, TokenReport};
-
-/// The timeout for the proxy to accept the command.
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Have a running proxy request a new token for a client now, and wait for it
 ///
@@ -36,27 +33,18 @@ pub struct Args {
 ///
 /// # Errors
 /// If nothing answers, if the proxy refuses, if the request fails, or if no token came in time.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let said = renew(&args.proxy.begin()?, &args.client).await?;
-    write_out(said.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    write_out(renew(&args.proxy, &args.client).await?)
 }
 
-async fn renew(proxy: &Polling, client: &str) -> anyhow::Result<String> {
-    let admin = &proxy.admin;
+async fn renew(proxy: &PollArgs, client: &str) -> anyhow::Result<String> {
+    let (admin, deadline) = (&proxy.address.admin, proxy.deadline());
     let before = look(admin, client).await?.and_then(|client| client.failure);
     let path = utf8_percent_encode(client, NON_ALPHANUMERIC);
     let path = format!("/api/clients/{path}/renew");
-    let answer = admin.post(&path, ACCEPT_TIMEOUT).await?;
-    let (address, status) = (admin.address(), answer.status);
-    let renewing: Renewing = match status {
-        202 => serde_json::from_str(&answer.text)
-            .with_context(|| format!("{address} accepts, and its answer cannot be read"))?,
-        403 | 404 | 409 | 429 => bail!("{address} refuses: {}", answer.text.trim_end()),
-        _ => bail!(
-            "{address} answers {status} to {path}; is this the proxy's admin address (--admin)?"
-        ),
-    };
+    let refusals = [403, 404, 409, 429];
+    let accepted = admin.call(Method::POST, &path, TIMEOUT, 202, &refusals);
+    let renewing: Renewing = admin.json(&accepted.await?)?;
     let look = async |_| {
         let Some(now) = look(admin, client).await? else {
             bail!("{client} is no longer configured");
@@ -68,21 +56,22 @@ async fn renew(proxy: &Polling, client: &str) -> anyhow::Result<String> {
             let said = format!("{client}: token {generation}, good for {left}\n");
             return Ok(ControlFlow::Break(said));
         }
-        let failed = |failure: &FailureReport| is_new(failure, before.as_ref());
-        if let Some(failure) = now.failure.filter(failed) {
+        let key = |failure: &FailureReport| (failure.at, failure.in_a_row);
+        let is_new = |failure: &FailureReport| before.as_ref().map(key) != Some(key(failure));
+        if let Some(failure) = now.failure.filter(is_new) {
             bail!("the token request failed: {}", failure.message);
         }
         let next = match (now.next.kind, now.next.in_seconds) {
             (NextKind::Request, Some(seconds)) => format!("is made in {seconds} s"),
             _ => "is in flight".to_owned(),
         };
-        let timeout = proxy.timeout();
+        let timeout = humantime::format_duration(proxy.timeout);
         let late = format!(
             "no new token after {timeout}; the proxy keeps trying: its next request {next}"
         );
         Ok(ControlFlow::Continue(late))
     };
-    proxy.poll(look).await
+    poll(deadline, INTERVAL, look).await
 }
 
 /// Returns the proxy's report on the client, if it knows it.
@@ -92,13 +81,9 @@ async fn look(admin: &AdminClient, client: &str) -> anyhow::Result<Option<Client
     Ok(clients.find(|one| one.name == client))
 }
 
-/// Returns whether a failure came after `before`.
-fn is_new(failure: &FailureReport, before: Option<&FailureReport>) -> bool {
-    before.is_none_or(|before| (failure.at, failure.in_a_row) != (before.at, before.in_a_row))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::admin_client::AdminAddress;
     use super::super::admin_client::tests::answering;
     use super::*;
     use serde_json::{Value, json};
@@ -138,7 +123,8 @@ mod tests {
 
     async fn said(answers: Vec<(u16, String)>, timeout: Duration) -> Result<String, String> {
         let admin = answering(answers).await;
-        let renewed = renew(&Polling::new(admin, timeout), "catalog").await;
+        let address = AdminAddress { admin };
+        let renewed = renew(&PollArgs { address, timeout }, "catalog").await;
         renewed.map_err(|error| error.to_string())
     }
 

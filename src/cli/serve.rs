@@ -1,22 +1,21 @@
 //! `serve`: runs the proxy.
 
-use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use futures_util::future::OptionFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
-use super::loops::Names;
 use super::source::{Source, environment};
 use super::successor::{Program, Successor, start_successor};
+use super::{Exit, loops};
 use crate::clock::SystemClock;
 use crate::config::watch::Files;
 use crate::config::{Config, Fault, Faults, reload};
@@ -38,11 +37,11 @@ pub struct Args {
     #[command(flatten)]
     source: Source,
 
-    /// Take the place of the process at standard input, which starts this one so on SIGUSR2.
+    /// Take over from the process at standard input, which starts this one on SIGUSR2.
     #[arg(long, hide = true)]
     take_over: bool,
 
-    /// Start the process that is to take the place of the one at standard input.
+    /// Start the process that takes over from the one at standard input.
     #[arg(long, hide = true)]
     start_successor: bool,
 }
@@ -53,20 +52,16 @@ pub struct Args {
 ///
 /// # Errors
 /// [`crate::config::Faults`] if the configuration is wrong; otherwise why the server cannot start.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: Args) -> anyhow::Result<()> {
     if args.start_successor {
-        return Ok(start_successor()?);
+        bail!(Exit(start_successor()?));
     }
     let config = args.source.load()?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    let open_files = process::raise_open_files();
-    warn_of_few_files(&config, open_files);
-    let predecessor = match args.take_over {
-        true => Some(Channel::of_predecessor()?),
-        false => None,
-    };
+    warn_of_few_files(&config);
+    let predecessor = args.take_over.then(Channel::of_predecessor).transpose()?;
     let incoming = match &predecessor {
         Some(channel) => channel.take_over(),
         None => Inherited::from_service_manager(
@@ -81,8 +76,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         runtime.worker_threads(config.server.threads);
     }
     let serving = async {
-        let signals = Signals::kept()?;
-        let reloader = Reloader::of(args.source, &config, open_files);
+        // later ones are queued, even while the server starts
+        let signals = Signals {
+            end: end_signals()?,
+            hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        };
+        let reloader = Reloader {
+            source: args.source,
+            files: config.files.clone(),
+            said: config.warnings.clone(),
+        };
         let running = server::start(config, Arc::new(SystemClock), incoming).await?;
         if let Some(predecessor) = predecessor {
             tokio::task::spawn_blocking(move || predecessor.serves()).await??;
@@ -97,9 +101,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     served
 }
 
-/// Warns if the limit of open files is too low for the listeners of `config`: a connection takes
-/// one, and its call to the instance another.
-fn warn_of_few_files(config: &Config, open_files: u64) {
+/// Raises the limit of open files, and warns if it is too low for the listeners of `config`: a
+/// connection takes one, and its call to the instance another.
+fn warn_of_few_files(config: &Config) {
+    let open_files = process::raise_open_files();
     let wanted = connections(config).saturating_mul(2);
     if open_files < wanted {
         warn!(
@@ -118,68 +123,44 @@ fn connections(config: &Config) -> u64 {
 
 /// The signals that the process handles.
 struct Signals {
-    end: EndSignals,
+    /// The signals that end the process, by name.
+    end: UnboundedReceiver<&'static str>,
     hangup: Signal,
     upgrade: Signal,
 }
 
-/// The signals that end the process, by name, as they arrive.
-struct EndSignals(UnboundedReceiver<&'static str>);
-
-impl Signals {
-    /// Registers the signals. Later ones are queued, even while the server starts.
-    fn kept() -> io::Result<Signals> {
-        Ok(Signals {
-            end: EndSignals::kept()?,
-            hangup: signal(SignalKind::hangup())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-        })
-    }
-}
-
-impl EndSignals {
-    /// Handles the signals on a separate thread and runtime, so that a second signal ends the
-    /// process even if every other thread is busy or stuck.
-    fn kept() -> io::Result<EndSignals> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (mut terminate, mut interrupt) = {
-            let _within = runtime.enter();
-            (
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-            )
-        };
-        let (came, signals) = unbounded_channel();
-        let forward = async move {
-            for nth in 1.. {
-                let name = tokio::select! {
-                    _ = terminate.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                };
-                let heard = came.send(name);
-                if nth > 1 || heard.is_err() {
-                    tokio::time::sleep(LAST_MOMENT).await;
-                    // the process should have exited by now
-                    std::process::exit(1);
-                }
+/// Handles the signals that end the process on a separate thread and runtime, so that a second
+/// signal ends it even if every other thread is busy or stuck. Returns their names as they arrive;
+/// the channel is never closed.
+fn end_signals() -> io::Result<UnboundedReceiver<&'static str>> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _within = runtime.enter();
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        )
+    };
+    let (came, signals) = unbounded_channel();
+    let forward = async move {
+        for nth in 1.. {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            let heard = came.send(name);
+            if nth > 1 || heard.is_err() {
+                tokio::time::sleep(LAST_MOMENT).await;
+                // the process should have exited by now
+                std::process::exit(1);
             }
-        };
-        thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || runtime.block_on(forward))?;
-        Ok(EndSignals(signals))
-    }
-
-    /// The name of the next signal.
-    async fn recv(&mut self) -> &'static str {
-        match self.0.recv().await {
-            Some(name) => name,
-            // the sending thread never ends
-            None => std::future::pending().await,
         }
-    }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(forward))?;
+    Ok(signals)
 }
 
 /// Why the process ends.
@@ -194,18 +175,18 @@ async fn serve(
     mut running: Running,
     mut reloader: Reloader,
     mut signals: Signals,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<()> {
     let manager = ServiceManager::of(environment, std::process::id());
     // on a worker thread: the watchdog is notified only while the runtime works
     tokio::spawn(manager.clone().keep_watchdog_quiet());
     manager.ready(&serving(&running));
-    Names::of(running.config(), running.listeners()).report();
+    loops::report(&running);
     let program = Program::of_this_process();
-    let mut successor = None;
-    let mut reading = None;
+    let mut successor: Option<Successor> = None;
+    let mut reading: Option<JoinHandle<Read>> = None;
     let end = loop {
         tokio::select! {
-            reason = signals.end.recv() => break End::Asked(reason),
+            Some(reason) = signals.end.recv() => break End::Asked(reason),
             () = running.drain_asked() => break End::Asked("POST /drain"),
             _ = signals.upgrade.recv() => {
                 if successor.is_none() {
@@ -213,7 +194,7 @@ async fn serve(
                 }
                 continue;
             }
-            (id, serves) = served(&mut successor) => {
+            Some((id, serves)) = OptionFuture::from(successor.as_mut().map(Successor::serves)) => {
                 match serves {
                     Ok(channel) => break End::Succeeded(id, channel),
                     Err(error) => error!(process = id, "the successor did not start to serve, so this process continues: {error}"),
@@ -221,10 +202,10 @@ async fn serve(
                 successor = None;
                 continue;
             }
-            read = next_read(&mut reading) => {
+            Some(read) = OptionFuture::from(reading.as_mut()) => {
                 reading = None;
                 let status = if reloader.take_over(read, &mut running) {
-                    Names::of(running.config(), running.listeners()).report();
+                    loops::report(&running);
                     serving(&running)
                 } else {
                     format!("{REFUSED}; {}", serving(&running))
@@ -270,7 +251,10 @@ async fn serve(
     };
     let cut = tokio::select! {
         cut = ending => cut,
-        _ = signals.end.recv() => return stopped_at_once(),
+        Some(_) = signals.end.recv() => {
+            warn!("a second signal: stopped at once");
+            bail!(Exit(1));
+        }
     };
     if cut > 0 {
         warn!(
@@ -279,27 +263,21 @@ async fn serve(
         );
     }
     info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Starts a successor.
 fn succeed(program: &Program, running: &Running) -> Option<Successor> {
-    let started = running
-        .handoff()
-        .and_then(|handoff| program.succeed(handoff))
-        .inspect_err(|error| {
-            error!("cannot start a successor, so this process continues: {error}")
-        });
-    let successor = started.ok()?;
-    info!(process = successor.id(), "SIGUSR2: a successor starts");
-    Some(successor)
-}
-
-/// Completes when the successor serves or has failed; never, if there is none.
-async fn served(successor: &mut Option<Successor>) -> (u32, io::Result<Channel>) {
-    match successor {
-        Some(successor) => (successor.id(), successor.serves().await),
-        None => std::future::pending().await,
+    let handoff = running.handoff();
+    match handoff.and_then(|handoff| program.succeed(handoff)) {
+        Ok(successor) => {
+            info!(process = successor.id, "SIGUSR2: a successor starts");
+            Some(successor)
+        }
+        Err(error) => {
+            error!("cannot start a successor, so this process continues: {error}");
+            None
+        }
     }
 }
 
@@ -311,14 +289,6 @@ struct Read {
     in_force: Option<Config>,
 }
 
-/// The result of `reading`; never completes without one.
-async fn next_read(reading: &mut Option<JoinHandle<Read>>) -> Result<Read, JoinError> {
-    match reading {
-        Some(reading) => reading.await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Reloads the configuration.
 struct Reloader {
     source: Source,
@@ -326,20 +296,9 @@ struct Reloader {
     files: Files,
     /// The faults and warnings that were reported and still hold.
     said: Vec<Fault>,
-    /// The limit of open files.
-    open_files: u64,
 }
 
 impl Reloader {
-    fn of(source: Source, config: &Config, open_files: u64) -> Reloader {
-        Reloader {
-            source,
-            files: config.files.clone(),
-            said: config.warnings.clone(),
-            open_files,
-        }
-    }
-
     /// Reads the configuration on a separate thread, so that a file that hangs does not delay
     /// signals.
     fn read(&self, running: &Running) -> JoinHandle<Read> {
@@ -357,7 +316,7 @@ impl Reloader {
 
     /// Applies the configuration that was read, if it is valid. Returns whether it was applied.
     fn take_over(&mut self, read: Result<Read, JoinError>, running: &mut Running) -> bool {
-        let read = match read {
+        let Read { config, in_force } = match read {
             Ok(read) => read,
             Err(error) => {
                 let failed = format!("reading it failed: {error}");
@@ -366,36 +325,34 @@ impl Reloader {
                 return false;
             }
         };
-        match read.config {
+        let faults = match config {
             Ok(config) => {
                 self.files = config.files.clone();
                 self.say(&config.warnings, |warning| warn!("{warning}"));
                 if connections(&config) != connections(running.config()) {
-                    warn_of_few_files(&config, self.open_files);
+                    warn_of_few_files(&config);
                 }
-                take_over(running, config, Running::reload)
+                return take_over(running, config, Running::reload);
             }
-            Err(faults) => {
-                self.files = faults.files().clone();
-                let faults: Vec<Fault> = faults.iter().cloned().collect();
-                self.say(&faults, |fault| error!("{fault}"));
-                error!("{REFUSED}");
-                running.refused(faults.iter().map(ToString::to_string).collect());
-                if let Some(config) = read.in_force {
-                    self.files = self.files.clone().and(&config.files);
-                    if !reload::differences(running.config(), &config).is_empty() {
-                        take_over(running, config, Running::reread);
-                    }
-                }
-                false
+            Err(faults) => faults,
+        };
+        self.files = faults.files().clone();
+        let faults: Vec<Fault> = faults.iter().cloned().collect();
+        self.say(&faults, |fault| error!("{fault}"));
+        error!("{REFUSED}");
+        running.refused(faults.iter().map(ToString::to_string).collect());
+        if let Some(config) = in_force {
+            self.files = self.files.clone().and(&config.files);
+            if !reload::differences(running.config(), &config).is_empty() {
+                take_over(running, config, Running::reread);
             }
         }
+        false
     }
 
     /// Logs the messages that have not been logged before.
     fn say(&mut self, faults: &[Fault], report: impl Fn(&Fault)) {
-        let said: HashSet<&Fault> = self.said.iter().collect();
-        for fault in faults.iter().filter(|fault| !said.contains(fault)) {
+        for fault in faults.iter().filter(|fault| !self.said.contains(fault)) {
             report(fault);
         }
         self.said = faults.to_vec();
@@ -404,14 +361,10 @@ impl Reloader {
 
 /// Describes the listeners in one line.
 fn serving(running: &Running) -> String {
-    let listeners = running.listeners();
-    let addresses = listeners.iter().map(|(_, address)| address.to_string());
-    let addresses: Vec<_> = addresses.collect();
-    let addresses = addresses.join(", ");
-    format!(
-        "listening at {addresses}; admin address {}",
-        running.admin()
-    )
+    let listeners = running.listeners().into_iter();
+    let addresses: Vec<String> = listeners.map(|(_, address)| address.to_string()).collect();
+    let (addresses, admin) = (addresses.join(", "), running.admin());
+    format!("listening at {addresses}; admin address {admin}")
 }
 
 /// Applies `config` by `exchange`; returns whether that succeeded.
@@ -421,23 +374,19 @@ fn take_over(
     exchange: fn(&mut Running, Config) -> Result<Vec<String>, StartError>,
 ) -> bool {
     let changes = reload::differences(running.config(), &config);
-    let reloaded = exchange(running, config);
-    let is_in_force = reloaded.is_ok();
-    match reloaded {
-        Ok(_) if changes.is_empty() => info!("configuration unchanged"),
-        Ok(needs_restart) => {
-            info!(changes = changes.join(", "), "configuration applied");
-            for key in needs_restart {
-                warn!(key, "this change needs a restart");
-            }
+    let needs_restart = match exchange(running, config) {
+        Ok(needs_restart) => needs_restart,
+        Err(e) => {
+            error!("{REFUSED}: {e}");
+            return false;
         }
-        Err(e) => error!("{REFUSED}: {e}"),
+    };
+    match changes.is_empty() {
+        true => info!("configuration unchanged"),
+        false => info!(changes = changes.join(", "), "configuration applied"),
     }
-    is_in_force
-}
-
-/// On a second signal, exits at once.
-fn stopped_at_once() -> anyhow::Result<ExitCode> {
-    warn!("a second signal: stopped at once");
-    Ok(ExitCode::FAILURE)
+    for key in needs_restart {
+        warn!(key, "this change needs a restart");
+    }
+    true
 }

@@ -2,21 +2,48 @@
 
 use std::path::PathBuf;
 
+use super::Usage;
 use crate::config::{self, Config, Faults, Flags};
+
+/// The configuration's file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigFile {
+    /// The configuration file (TOML) [env: COLLIBRA_AUTH_PROXY_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
 
 /// The configuration's source.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Source {
-    /// The configuration file (TOML) [env: COLLIBRA_AUTH_PROXY_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// The configuration's file.
+    #[command(flatten)]
+    pub file: ConfigFile,
     /// The configuration without a file.
     #[command(flatten)]
     pub flags: Flags,
 }
 
+impl ConfigFile {
+    /// The path: that of `--config`, or else that in the variable.
+    fn path(&self, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        let named = || env(config::FILE_VARIABLE).map(PathBuf::from);
+        self.config.clone().or_else(named)
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// [`Usage`] with `missing` if no file is named, or every fault of the configuration.
+    pub(super) fn load(&self, missing: &str) -> anyhow::Result<Config> {
+        let path = self.path(&environment);
+        let path = path.ok_or_else(|| Usage(missing.to_owned()))?;
+        Ok(config::load(&path, &environment)?)
+    }
+}
+
 impl Source {
-    /// Reads it. `--config` goes before the variable; neither goes together with other flags.
+    /// Reads the configuration. A file cannot be combined with other flags.
     ///
     /// # Errors
     /// Every fault of the configuration.
@@ -25,16 +52,12 @@ impl Source {
     }
 
     fn load_with(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
-        let named = env(config::FILE_VARIABLE)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from);
         let given = self.flags.given();
-        match (&self.config, named) {
-            (None, None) => config::from_flags(self.flags.clone(), env),
-            (Some(path), _) if given.is_empty() => config::load(path, env),
-            (None, Some(path)) if given.is_empty() => config::load(&path, env),
-            (Some(_), _) => Err(Faults::flags_beside_file("--config", &given)),
-            (None, Some(_)) => Err(Faults::flags_beside_file(config::FILE_VARIABLE, &given)),
+        match (self.file.path(env), &self.file.config) {
+            (None, _) => config::from_flags(self.flags.clone(), env),
+            (Some(path), _) if given.is_empty() => config::load(&path, env),
+            (_, Some(_)) => Err(Faults::flags_beside_file("--config", &given)),
+            (_, None) => Err(Faults::flags_beside_file(config::FILE_VARIABLE, &given)),
         }
     }
 }
@@ -72,11 +95,11 @@ mod tests {
             "2",
         ];
         let faults = load(&words, &|_| None).unwrap_err();
-        insta::assert_snapshot!(faults, @"command line: --listen, --threads: --config names a file, and these would count without one only; leave them out and write them in the file, or name no file");
+        insta::assert_snapshot!(faults, @"command line: --listen, --threads: --config names a file, and these apply only without one; leave them out and write them in the file, or name no file");
 
         let env = |name: &str| (name == config::FILE_VARIABLE).then(|| "a.toml".to_owned());
         let faults = load(&["--host", "a"], &env).unwrap_err();
-        insta::assert_snapshot!(faults, @"command line: --host: COLLIBRA_AUTH_PROXY_CONFIG names a file, and these would count without one only; leave them out and write them in the file, or name no file");
+        insta::assert_snapshot!(faults, @"command line: --host: COLLIBRA_AUTH_PROXY_CONFIG names a file, and these apply only without one; leave them out and write them in the file, or name no file");
     }
 
     #[test]

@@ -1,23 +1,19 @@
 //! `status`: the state of a running proxy, for people or as JSON.
 
-use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use serde_json::Value;
+use anyhow::Context;
+use reqwest::Method;
 
-use super::admin_client::{AdminAddress, AdminClient};
+use super::admin_client::{AdminAddress, AdminClient, TIMEOUT};
 use super::status_table::{render, screen};
-use super::terminal::{Screen, Wish, width};
+use super::terminal::{Screen, width};
+use super::write_out;
 use crate::admin::report::StatusReport;
-use crate::telemetry::printable::clean;
 
 /// The polling interval of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// The timeout of a response.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Show what a running proxy is doing: its clients, tokens, pools, apps and listeners
 ///
@@ -42,28 +38,20 @@ pub struct Args {
 ///
 /// # Errors
 /// If the address does not answer, or is not a proxy's.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let admin = AdminClient::new(&args.address)?;
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let admin = &args.address.admin;
     if args.watch && !args.json && io::stdout().is_terminal() {
-        watch(&admin).await?;
-        return Ok(ExitCode::SUCCESS);
+        return watch(admin).await;
     }
-    let mut first = true;
+    let mut before = "";
     loop {
-        let text = look(&admin, args.json).await?;
-        let before = if first || args.json { "" } else { "\n" };
-        match print(before, &text) {
-            // the reader of the pipe has ended
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            written => written.context("cannot write to standard output")?,
-        }
+        write_out(format!("{before}{}", look(admin, args.json).await?))?;
         if !args.watch {
-            break;
+            return Ok(());
         }
-        first = false;
+        before = if args.json { "" } else { "\n" };
         tokio::time::sleep(INTERVAL).await;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Shows one screen after the other until a key or a signal ends it. Continues while the proxy does
@@ -85,9 +73,8 @@ async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
             report(admin).await
         };
         tokio::select! {
-            wish = terminal.wish() => match wish.context(lost)? {
-                Wish::Quit => return Ok(()),
-                Wish::Redraw => {}
+            quits = terminal.quits() => if quits.context(lost)? {
+                return Ok(());
             },
             looked = next => match looked {
                 Ok((_, report)) => (seen, notice) = (report, None),
@@ -100,11 +87,10 @@ async fn watch(admin: &AdminClient) -> anyhow::Result<()> {
 /// Formats one status as requested, with a line break at its end.
 async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
     let (text, report) = report(admin).await?;
-    if json {
-        Ok(format!("{}\n", text.trim_end()))
-    } else {
-        Ok(render(&report, width()))
-    }
+    Ok(match json {
+        true => format!("{}\n", text.trim_end()),
+        false => render(&report, width()),
+    })
 }
 
 /// The status as received and parsed.
@@ -112,37 +98,10 @@ async fn look(admin: &AdminClient, json: bool) -> anyhow::Result<String> {
 /// # Errors
 /// If the address does not answer, or is not a proxy's.
 pub(super) async fn report(admin: &AdminClient) -> anyhow::Result<(String, StatusReport)> {
-    let answer = admin.get("/api/status", PATIENCE).await?;
-    let address = admin.address();
-    let who = "is this the proxy's admin address (--admin)?";
-    if answer.status != 200 {
-        bail!("{address} answers {} to /api/status; {who}", answer.status);
-    }
-    let report = serde_json::from_str(&answer.text)
-        .and_then(|json| serde_json::from_value(cleaned(json)))
-        .with_context(|| format!("the answer of {address} is no status; {who}"))?;
-    Ok((answer.text, report))
-}
-
-/// Returns `json` without any character that a terminal interprets. Any process may listen at that
-/// address, and parsing undoes JSON's escapes.
-fn cleaned(json: Value) -> Value {
-    match json {
-        Value::String(text) => Value::String(clean(&text).into_owned()),
-        Value::Array(items) => items.into_iter().map(cleaned).collect(),
-        Value::Object(fields) => {
-            let fields = fields.into_iter();
-            fields.map(|(name, value)| (name, cleaned(value))).collect()
-        }
-        other => other,
-    }
-}
-
-fn print(before: &str, text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(before.as_bytes())?;
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    let asked = admin.call(Method::GET, "/api/status", TIMEOUT, 200, &[]);
+    let text = asked.await?;
+    let report = admin.json(&text)?;
+    Ok((text, report))
 }
 
 #[cfg(test)]
@@ -187,7 +146,7 @@ mod tests {
         let error = look(&admin, false).await.unwrap_err();
         assert!(error.to_string().contains("answers 404 to /api/status"));
         let error = look(&admin, true).await.unwrap_err();
-        assert!(error.to_string().contains("is no status"), "{error}");
+        assert!(error.to_string().contains("is not a proxy's"), "{error}");
         let error = look(&nobody().await, false).await.unwrap_err();
         assert!(error.to_string().contains("nothing answers at"), "{error}");
     }

@@ -1,13 +1,13 @@
 //! Formats the status for people. Pure functions of the report and the width of the screen.
 
-use std::cmp::Reverse;
+use std::fmt::Display;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::table::{Column, cut, fit, text, wrap};
+use super::table::{Column, fit, fitted, text, wrap};
 use super::terminal::Size;
-use crate::admin::report::{AppReport, ClientReport, NextKind, StatusReport};
+use crate::admin::report::{AppReport, ClientReport, ListenerReport, NextKind, StatusReport};
 
 /// A certificate that expires within this many days is listed.
 const SOON: i64 = 14;
@@ -48,21 +48,14 @@ const LISTENERS: [Column; 4] = [
 /// `width`.
 pub(super) fn render(report: &StatusReport, width: Option<usize>) -> String {
     let mut parts = vec![vec![fitted(&title(report), width)]];
-    if !report.clients.is_empty() {
-        let rows = report
-            .clients
-            .iter()
-            .map(|client| self::client(client, report));
-        parts.push(fit(&CLIENTS, rows, width));
-    }
-    parts.extend(problems(report).map(|problem| wrap(&problem, width)));
-    if !report.apps.is_empty() {
-        let rows = report.apps.iter().map(|app| self::app(app, report));
-        parts.push(fit(&APPS, rows, width));
-    }
-    if !report.listeners.is_empty() {
-        parts.push(listeners(report, width));
-    }
+    let clients = report.clients.iter().map(|it| client(it, report));
+    parts.push(table(&CLIENTS, clients, width));
+    parts.extend(problems(report).iter().map(|it| wrap(it, width)));
+    let apps = report.apps.iter().map(|it| app(it, report));
+    parts.push(table(&APPS, apps, width));
+    let listeners = report.listeners.iter().map(listener);
+    parts.push(table(&LISTENERS, listeners, width));
+    parts.retain(|lines| !lines.is_empty());
     let parts: Vec<String> = parts.iter().map(|lines| text(lines)).collect();
     parts.join("\n")
 }
@@ -73,11 +66,10 @@ pub(super) fn screen(report: &StatusReport, notice: Option<&str>, size: Size) ->
     let width = Some(size.columns);
     let title = match notice {
         None => title(report),
-        Some(_) => format!(
-            "collibra-auth-proxy {}, last seen at {}",
-            report.version,
-            clock_of(report)
-        ),
+        Some(_) => {
+            let at = report.at.strftime("%H:%M:%S UTC");
+            format!("collibra-auth-proxy {}, last seen at {at}", report.version)
+        }
     };
     let mut lines = vec![
         fitted(&title, width),
@@ -86,30 +78,33 @@ pub(super) fn screen(report: &StatusReport, notice: Option<&str>, size: Size) ->
     // the last line is for keys and the number of hidden rows
     let last = size.rows.saturating_sub(1);
     let room = |lines: &[String]| last.saturating_sub(lines.len());
+    let add = |lines: &mut Vec<String>, table: Vec<String>| {
+        let (room, all) = (room(lines), table.len());
+        lines.extend(table.into_iter().take(room));
+        all.saturating_sub(room)
+    };
 
     let mut clients: Vec<&ClientReport> = report.clients.iter().collect();
     clients.sort_by_key(|client| is_well(client));
-    let table = fit(&CLIENTS, clients.iter().map(|c| client(c, report)), width);
-    let clients_left = add(&mut lines, table, last.saturating_sub(1));
+    let clients = clients.into_iter().map(|it| client(it, report));
+    let clients_left = add(&mut lines, table(&CLIENTS, clients, width));
     let told = (room(&lines) / 4).max(1);
-    let problems = problems(report).flat_map(|problem| wrap(&problem, width));
-    lines.extend(problems.take(told));
+    let problems = problems(report);
+    lines.extend(problems.iter().flat_map(|it| wrap(it, width)).take(told));
 
     let mut apps: Vec<&AppReport> = report.apps.iter().collect();
     apps.sort_by(|a, b| {
-        b.rate
-            .total_cmp(&a.rate)
-            .then_with(|| Reverse(a.requests).cmp(&Reverse(b.requests)))
+        let by_rate = b.rate.total_cmp(&a.rate);
+        by_rate.then_with(|| b.requests.cmp(&a.requests))
     });
     let mut apps_left = 0;
     if !apps.is_empty() && room(&lines) > 2 {
         lines.push(String::new());
-        let most = room(&lines);
-        let table = fit(&APPS, apps.iter().map(|a| app(a, report)), width);
-        apps_left = add(&mut lines, table, most);
+        let apps = apps.into_iter().map(|it| app(it, report));
+        apps_left = add(&mut lines, table(&APPS, apps, width));
     }
-    let table = listeners(report, width);
-    if table.len() > 1 && room(&lines) > table.len() {
+    let table = table(&LISTENERS, report.listeners.iter().map(listener), width);
+    if !table.is_empty() && room(&lines) > table.len() {
         lines.push(String::new());
         lines.extend(table);
     }
@@ -125,72 +120,65 @@ pub(super) fn screen(report: &StatusReport, notice: Option<&str>, size: Size) ->
     lines
 }
 
-/// Adds the first lines of a table, at most `most`; returns how many rows are hidden.
-fn add(lines: &mut Vec<String>, table: Vec<String>, most: usize) -> usize {
-    let shown = table.len().min(most);
-    let left = table.len() - shown;
-    lines.extend(table.into_iter().take(shown));
-    left
-}
-
-fn fitted(line: &str, width: Option<usize>) -> String {
-    width.map_or_else(|| line.to_owned(), |width| cut(line, width))
+/// As [`fit`]; no lines without rows.
+fn table<const N: usize>(
+    columns: &[Column; N],
+    rows: impl Iterator<Item = [String; N]>,
+    width: Option<usize>,
+) -> Vec<String> {
+    let lines = fit(columns, rows, width);
+    if lines.len() > 1 { lines } else { Vec::new() }
 }
 
 fn title(report: &StatusReport) -> String {
-    let state = if report.draining {
-        "draining"
-    } else if report.ready {
-        "ready"
-    } else {
-        "not ready"
+    let state = match (report.draining, report.ready) {
+        (true, _) => "draining",
+        (false, true) => "ready",
+        (false, false) => "not ready",
     };
     let up = duration(report.uptime_seconds);
     format!("collibra-auth-proxy {}, up {up}: {state}", report.version)
 }
 
 /// The current problems, one sentence each.
-fn problems(report: &StatusReport) -> impl Iterator<Item = String> {
-    let failures = report.clients.iter().filter_map(|client| {
-        let failure = client.failure.as_ref()?;
-        let ago = duration(failure.seconds_ago);
-        let name = &client.name;
-        let message = &failure.message;
-        Some(format!("{name}, token request failed {ago} ago: {message}"))
-    });
-    let refused = report.refused_configuration.iter().flat_map(|refused| {
+fn problems(report: &StatusReport) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(refused) = &report.refused_configuration {
         let ago = duration(refused.seconds_ago);
-        let title = format!("configuration refused for {ago}, the one before stays in force:");
-        let faults = refused.faults.iter().cloned();
-        std::iter::once(title).chain(faults)
-    });
-    let outages = report.clients.iter().filter_map(|client| {
-        let api = client.api.as_ref()?;
-        let lasting = duration(api.failing_seconds?);
+        problems.push(format!(
+            "configuration refused for {ago}, the one before stays in force:"
+        ));
+        problems.extend(refused.faults.iter().cloned());
+    }
+    for client in &report.clients {
         let (name, instance) = (&client.name, &client.instance);
-        let last = api.last_failure.as_ref();
-        let last = last.map_or("", |last| &*last.message);
-        let share = api.failed_share().unwrap_or_else(|| "none".to_owned());
-        Some(format!(
-            "{name}: calls of {instance} have been failing for {lasting}, {share} failed in 5 minutes: {last}"
-        ))
-    });
-    let stores = report.clients.iter().filter_map(|client| {
-        let problem = client.store.as_ref()?.problem.as_deref()?;
-        let name = &client.name;
-        Some(format!("{name} goes on without its store: {problem}"))
-    });
-    let certificates = report.certificates.iter().filter_map(|certificate| {
+        if let Some(failure) = &client.failure {
+            let (ago, message) = (duration(failure.seconds_ago), &failure.message);
+            problems.push(format!("{name}, token request failed {ago} ago: {message}"));
+        }
+        if let Some(api) = &client.api
+            && let Some(seconds) = api.failing_seconds
+        {
+            let lasting = duration(seconds);
+            let share = api.failed_share().unwrap_or_else(|| "none".to_owned());
+            let last = api.last_failure.as_ref().map_or("", |last| &last.message);
+            problems.push(format!(
+                "{name}: calls of {instance} have been failing for {lasting}, {share} failed in 5 minutes: {last}"
+            ));
+        }
+        if let Some(problem) = client.store.as_ref().and_then(|it| it.problem.as_ref()) {
+            problems.push(format!("{name} goes on without its store: {problem}"));
+        }
+    }
+    for certificate in report.certificates.iter().filter(|it| it.days_left < SOON) {
         let (kind, name) = (&certificate.kind, &certificate.name);
         let when = match certificate.days_left {
-            days if days < 0 => "has expired".to_owned(),
-            days if days < SOON => format!("expires in {days} days"),
-            _ => return None,
+            ..0 => "has expired".to_owned(),
+            days => format!("expires in {days} days"),
         };
-        Some(format!("the certificate of {kind} {name} {when}"))
-    });
-    let tokens = failures.chain(outages).chain(stores);
-    refused.chain(tokens).chain(certificates)
+        problems.push(format!("the certificate of {kind} {name} {when}"));
+    }
+    problems
 }
 
 fn is_well(client: &ClientReport) -> bool {
@@ -233,18 +221,14 @@ fn client(client: &ClientReport, report: &StatusReport) -> [String; 11] {
 
 /// Formats the share of requests that did not fail. Shows 100 % only if none failed.
 fn success(requests: u64, failed: u64) -> String {
-    if requests == 0 {
-        return "-".to_owned();
-    }
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a share to the hundredth of a percent"
-    )]
-    let share = 100.0 * (1.0 - failed as f64 / requests as f64);
-    if failed == 0 {
-        "100%".to_owned()
-    } else {
-        format!("{:.2}%", (share * 100.0).floor() / 100.0)
+    match (requests, failed) {
+        (0, _) => "-".to_owned(),
+        (_, 0) => "100%".to_owned(),
+        _ => {
+            // rounded down, in whole numbers
+            let hundredths = (requests - failed.min(requests)).saturating_mul(10_000) / requests;
+            format!("{}.{:02}%", hundredths / 100, hundredths % 100)
+        }
     }
 }
 
@@ -282,21 +266,11 @@ fn last_error(client: &ClientReport, report: &StatusReport) -> String {
 
 /// Formats an app's row.
 fn app(app: &AppReport, report: &StatusReport) -> [String; 8] {
-    let of = |value: String, most: Option<String>| match most {
-        None => value,
-        Some(most) => format!("{value}/{most}"),
-    };
     [
         app.name.clone(),
         app.client.clone().unwrap_or_else(|| "-".to_owned()),
-        of(
-            format!("{:.1}", app.rate),
-            app.max_rate.map(|most| most.to_string()),
-        ),
-        of(
-            app.in_flight.to_string(),
-            app.max_in_flight.map(|most| most.to_string()),
-        ),
+        of(format!("{:.1}", app.rate), app.max_rate),
+        of(app.in_flight, app.max_in_flight),
         app.failed.to_string(),
         app.requests.to_string(),
         match app.last_seen {
@@ -307,35 +281,28 @@ fn app(app: &AppReport, report: &StatusReport) -> [String; 8] {
     ]
 }
 
-fn listeners(report: &StatusReport, width: Option<usize>) -> Vec<String> {
-    let rows = report.listeners.iter().map(|listener| {
-        let connections = match listener.max_connections {
-            0 => listener.connections.to_string(),
-            most => format!("{}/{most}", listener.connections),
-        };
-        [
-            listener.name.clone(),
-            listener.address.clone(),
-            listener.client.clone(),
-            connections,
-        ]
-    });
-    fit(&LISTENERS, rows, width)
+/// Formats a listener's row.
+fn listener(listener: &ListenerReport) -> [String; 4] {
+    let most = Some(listener.max_connections).filter(|most| *most > 0);
+    [
+        listener.name.clone(),
+        listener.address.clone(),
+        listener.client.clone(),
+        of(listener.connections, most),
+    ]
 }
 
-/// The proxy's time of the report.
-fn now(report: &StatusReport) -> Timestamp {
-    let up = jiff::SignedDuration::from_secs(report.uptime_seconds.try_into().unwrap_or(i64::MAX));
-    report.started.saturating_add(up).unwrap_or(report.started)
-}
-
-fn clock_of(report: &StatusReport) -> String {
-    now(report).strftime("%H:%M:%S UTC").to_string()
+/// Formats a value and its limit.
+fn of(value: impl Display, most: Option<impl Display>) -> String {
+    match most {
+        None => value.to_string(),
+        Some(most) => format!("{value}/{most}"),
+    }
 }
 
 /// How long before the report something happened.
 fn age(at: Timestamp, report: &StatusReport) -> String {
-    let seconds = now(report).duration_since(at).as_secs().max(0);
+    let seconds = report.at.duration_since(at).as_secs().max(0);
     duration(seconds.unsigned_abs())
 }
 

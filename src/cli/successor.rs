@@ -1,65 +1,65 @@
-//! Starting the process that takes this one's place (SIGUSR2): this program, as it lies on the disk
-//! now, with the same arguments.
+//! Starts the process that takes this one's place (SIGUSR2): this program's current file, with the
+//! same arguments.
 //!
-//! It is started by a process in between, which ends before the service manager is told: the
-//! successor is the manager's own child by then. For the end of another's child systemd does not
-//! wait: `systemctl stop` would kill it at once, whatever was under way.
+//! An intermediate process starts it, and is killed before the service manager is notified, so that
+//! the successor is the manager's own child by then. Otherwise systemd would not wait for its end:
+//! `systemctl stop` would kill it at once, with requests in flight.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::server::handoff::{Channel, OutgoingHandoff};
 
-/// The option of `serve` by which a successor is started.
+/// The option of `serve` that starts a successor.
 const TAKE_OVER: &str = "--take-over";
 
-/// The option of `serve` by which the process in between is.
+/// The option of `serve` that starts the intermediate process.
 const START_SUCCESSOR: &str = "--start-successor";
 
-/// How long it may take until the successor serves.
+/// The timeout for the successor to serve.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Variables that name the process that they are for.
+/// Variables that apply to this process only.
 const OF_THIS_PROCESS: [&str; 4] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "WATCHDOG_PID"];
 
 /// How this process was started.
 #[derive(Debug)]
 pub(super) struct Program {
-    /// `None` where the system does not say, as without a `/proc`.
+    /// `None` if the system does not report it, as without `/proc`.
     path: Option<PathBuf>,
     arguments: Vec<OsString>,
 }
 
-/// A process that was started to take this one's place, and does not serve yet.
+/// A process that was started to take this one's place and does not serve yet.
 #[derive(Debug)]
 pub(super) struct Successor {
-    id: u32,
-    outcome: oneshot::Receiver<io::Result<Channel>>,
+    /// Its process's id.
+    pub(super) id: u32,
+    outcome: JoinHandle<io::Result<Channel>>,
 }
 
 impl Program {
-    /// To be asked for before the file at its path is replaced.
+    /// Returns how this process was started. Call it before the file at its path is replaced.
     pub(super) fn of_this_process() -> Program {
         let arguments = std::env::args_os().skip(1);
-        let of_a_handover =
-            |argument: &OsString| [TAKE_OVER, START_SUCCESSOR].iter().any(|it| argument == it);
+        let arguments = arguments.filter(|it| it != TAKE_OVER && it != START_SUCCESSOR);
         Program {
             path: std::env::current_exe().ok(),
-            arguments: arguments.filter(|it| !of_a_handover(it)).collect(),
+            arguments: arguments.collect(),
         }
     }
 
-    /// Starts this program once more, by one more argument.
+    /// Starts this program once more, with one more argument.
     fn spawn(&self, argument: &str, stdin: impl Into<Stdio>) -> io::Result<Child> {
         let Some(path) = &self.path else {
             return Err(io::Error::other(
-                "the system did not say which program this is; see that /proc is mounted",
+                "the system does not report this program's path; check that /proc is mounted",
             ));
         };
         let mut command = Command::new(path);
@@ -70,14 +70,15 @@ impl Program {
         command.spawn()
     }
 
-    /// Starts a successor and leaves it `handoff`.
+    /// Starts a successor and hands off `handoff` to it.
     ///
     /// # Errors
-    /// If it cannot be started, or if this is the first process of a container, which ends with it.
+    /// If it cannot be started, or if this is the first process of a container, because the
+    /// container ends with it.
     pub(super) fn succeed(&self, handoff: OutgoingHandoff) -> io::Result<Successor> {
         if std::process::id() == 1 {
             return Err(io::Error::other(
-                "a container ends with its first process, which this is; replace the container instead",
+                "this is the first process of a container, which ends with it; replace the container instead",
             ));
         }
         let (channel, theirs) = Channel::pair()?;
@@ -91,26 +92,24 @@ impl Program {
                 return Err(ended(&mut between)?);
             }
         };
-        let (told, outcome) = oneshot::channel();
-        std::thread::spawn(move || told.send(hand_off(channel, handoff, between, id)));
+        let outcome = spawn_blocking(move || hand_off(channel, handoff, between, id));
         Ok(Successor { id, outcome })
     }
 }
 
-/// The part of the process in between: starts the successor, says so, and waits for its end. It is
-/// killed once the successor serves.
+/// What the intermediate process does: starts the successor, reports its id, and waits for its end.
+/// It is killed once the successor serves. Returns the successor's exit status.
 ///
 /// # Errors
 /// If the successor cannot be started.
-pub(super) fn start_successor() -> io::Result<ExitCode> {
+pub(super) fn start_successor() -> io::Result<u8> {
     let channel = Channel::of_predecessor()?;
     let mut successor = Program::of_this_process().spawn(TAKE_OVER, Stdio::inherit())?;
     if channel.started(successor.id()).is_err() {
         successor.kill()?;
     }
-    let status = successor.wait()?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    let code = successor.wait()?.code();
+    Ok(code.and_then(|code| code.try_into().ok()).unwrap_or(1))
 }
 
 fn hand_off(
@@ -121,7 +120,7 @@ fn hand_off(
 ) -> io::Result<Channel> {
     match channel.hand_off(handoff, PATIENCE) {
         Ok(()) => {
-            // the successor is whose child it should be from here on
+            // from here on the successor is the service manager's child
             between.kill()?;
             between.wait()?;
             Ok(channel)
@@ -129,46 +128,37 @@ fn hand_off(
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
             signal(successor, Signal::KILL);
             between.wait()?;
-            let seconds = PATIENCE.as_secs();
-            Err(io::Error::other(format!(
-                "it does not serve after {seconds} s"
-            )))
+            let late = format!("it does not serve after {PATIENCE:?}");
+            Err(io::Error::other(late))
         }
-        // it closed its end: what it says of that stands above
+        // it closed its end, and has logged why
         Err(_) => Err(ended(&mut between)?),
     }
 }
 
-/// That the successor ended, with its status, which the process in between takes on.
+/// The error for a successor that has ended, with its status, which is the intermediate process's.
 fn ended(between: &mut Child) -> io::Result<io::Error> {
     let status = between.wait()?;
     Ok(io::Error::other(format!("it ended ({status})")))
 }
 
 fn signal(process: u32, signal: Signal) {
-    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
-    if let Some(id) = id {
+    if let Some(id) = i32::try_from(process).ok().and_then(Pid::from_raw) {
         let _ = kill_process(id, signal);
     }
 }
 
 impl Successor {
-    /// Its process's id.
-    pub(super) fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Ends when it serves.
+    /// Waits until it serves. Returns its process's id too.
     ///
     /// # Errors
-    /// If it does not; it is gone then.
-    pub(super) async fn serves(&mut self) -> io::Result<Channel> {
-        (&mut self.outcome)
-            .await
-            .unwrap_or_else(|_| Err(io::Error::other("the hand-over broke off")))
+    /// If it does not serve; it is gone then.
+    pub(super) async fn serves(&mut self) -> (u32, io::Result<Channel>) {
+        let outcome = (&mut self.outcome).await;
+        (self.id, outcome.unwrap_or_else(|panic| Err(panic.into())))
     }
 
-    /// Has it end too.
+    /// Asks it to end too.
     pub(super) fn stop(&self) {
         signal(self.id, Signal::TERM);
     }

@@ -62,67 +62,48 @@ pub(super) fn fit<const N: usize>(
 ) -> Vec<String> {
     let mut lines = vec![columns.map(|column| column.head.to_owned())];
     lines.extend(rows.map(|row| row.map(|cell| clean(&cell).into_owned())));
-    let mut widths: [usize; N] = std::array::from_fn(|column| {
+    // `None`: the column is left out
+    let mut widths: [Option<usize>; N] = std::array::from_fn(|column| {
         let cells = lines.iter().map(|line| line[column].width());
-        cells.max().unwrap_or(0).max(columns[column].least)
+        cells.max().max(Some(columns[column].least))
     });
-    let mut shown = [true; N];
     if let Some(width) = width {
-        shorten(columns, &mut widths, &mut shown, width);
+        shorten(columns, &mut widths, width);
     }
     let line = |cells: &[String; N]| {
-        let mut line = String::new();
-        for (cell, width) in cells
-            .iter()
-            .zip(widths)
-            .zip(shown)
-            .filter_map(|(c, s)| s.then_some(c))
-        {
-            let cell = cut(cell, width);
-            let padding = width - cell.width() + GAP;
-            line.push_str(&cell);
-            line.push_str(&" ".repeat(padding));
-        }
-        let line = line.trim_end();
-        width.map_or_else(|| line.to_owned(), |width| cut(line, width))
+        let cells = cells.iter().zip(widths).filter_map(|(cell, width)| {
+            let (cell, width) = (cut(cell, width?), width?);
+            Some(format!("{cell}{}", " ".repeat(width - cell.width() + GAP)))
+        });
+        fitted(cells.collect::<String>().trim_end(), width)
     };
     lines.iter().map(line).collect()
 }
 
 /// Leaves out columns, then cuts the widest, until a line fits or nothing more can be cut.
-fn shorten<const N: usize>(
-    columns: &[Column; N],
-    widths: &mut [usize; N],
-    shown: &mut [bool; N],
-    width: usize,
-) {
-    let excess = |widths: &[usize; N], shown: &[bool; N]| {
-        let those = widths.iter().zip(shown).filter(|(_, shown)| **shown);
-        let total: usize = those.map(|(width, _)| width + GAP).sum();
-        total.saturating_sub(GAP + width)
+fn shorten<const N: usize>(columns: &[Column; N], widths: &mut [Option<usize>; N], width: usize) {
+    let is_too_wide = |widths: &[Option<usize>; N]| {
+        let total: usize = widths.iter().flatten().map(|width| width + GAP).sum();
+        total > width + GAP
     };
-    while excess(widths, shown) > 0 {
-        let spare = (0..N).filter(|&nth| shown[nth] && columns[nth].spare > 0);
-        match spare.max_by_key(|&nth| columns[nth].spare) {
-            Some(nth) => shown[nth] = false,
-            None => break,
-        }
+    while is_too_wide(widths) {
+        let spare = (0..N).filter(|&nth| widths[nth].is_some() && columns[nth].spare > 0);
+        let Some(spare) = spare.max_by_key(|&nth| columns[nth].spare) else {
+            break;
+        };
+        widths[spare] = None;
     }
-    while excess(widths, shown) > 0 {
-        let long = |nth: &usize| shown[*nth] && columns[*nth].is_cut && widths[*nth] > NARROWEST;
-        match (0..N).filter(long).max_by_key(|&nth| widths[nth]) {
-            Some(nth) => widths[nth] -= 1,
-            None => break,
-        }
+    while is_too_wide(widths) {
+        let long = widths
+            .iter_mut()
+            .zip(columns)
+            .filter(|(_, column)| column.is_cut);
+        let long = long.filter_map(|(width, _)| width.as_mut().filter(|it| **it > NARROWEST));
+        let Some(widest) = long.max() else {
+            break;
+        };
+        *widest -= 1;
     }
-}
-
-/// Returns a complete table, one row per line.
-pub(super) fn table<const N: usize>(
-    heads: &[&'static str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> String {
-    text(&fit(&heads.map(Column::new), rows, None))
 }
 
 /// Joins lines, each with its line break.
@@ -130,17 +111,20 @@ pub(super) fn text(lines: &[String]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
+/// Returns `text`, cut to `width` if there is one.
+pub(super) fn fitted(text: &str, width: Option<usize>) -> String {
+    width.map_or_else(|| text.to_owned(), |width| cut(text, width))
+}
+
 /// Returns `text`, cut to `width` with a mark at its end.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
-    let mut left = width.saturating_sub(1);
+    let mut used = 0;
     let fits = |c: &char| {
-        let wide = c.width().unwrap_or(0);
-        let fits = wide <= left;
-        left = left.saturating_sub(wide);
-        fits
+        used += c.width().unwrap_or(0);
+        used < width
     };
     let mut short: String = text.chars().take_while(fits).collect();
     if width > 0 {
@@ -155,17 +139,15 @@ pub(super) fn wrap(text: &str, width: Option<usize>) -> Vec<String> {
     let Some(width) = width else {
         return vec![text.to_owned()];
     };
-    let mut lines = vec![String::new()];
+    let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is a first");
-        let is_empty = line.trim().is_empty();
-        if !is_empty && line.width() + 1 + word.width() > width {
-            lines.push(format!("{INDENT}{word}"));
-        } else {
-            if !is_empty {
+        match lines.last_mut() {
+            None => lines.push(word.to_owned()),
+            Some(line) if line.width() + 1 + word.width() <= width => {
                 line.push(' ');
+                line.push_str(word);
             }
-            line.push_str(word);
+            Some(_) => lines.push(format!("{INDENT}{word}")),
         }
     }
     lines.iter().map(|line| cut(line, width)).collect()

@@ -6,10 +6,8 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::thread;
 
 use rustix::process::{Signal, getpid, kill_process};
-use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
-};
-use tokio::signal::unix::{self, SignalKind, signal};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// The size if the terminal does not report one: a VT100's.
@@ -31,6 +29,10 @@ const HOME: &str = "\x1b[H";
 /// Clears the rest of the line, and of the screen (ECMA-48, EL and ED).
 const REST_OF_LINE: &str = "\x1b[K";
 const REST_OF_SCREEN: &str = "\x1b[J";
+
+/// The keys to quit and to redraw: `q` and Ctrl-L.
+const QUIT: u8 = b'q';
+const REDRAW: u8 = 0x0c;
 
 /// The size of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,20 +68,8 @@ fn own_size() -> Option<Size> {
 pub(super) struct Screen {
     /// The terminal's previous input mode; none if standard input is no terminal.
     before: Option<Termios>,
+    /// The keys that were pressed, and for each signal the key with the same meaning.
     keys: UnboundedReceiver<u8>,
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-    hangup: unix::Signal,
-    resized: unix::Signal,
-}
-
-/// An event for a command that uses the screen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// The command should end.
-    Quit,
-    /// Redraw: the size changed, or another program used the screen.
-    Redraw,
 }
 
 impl Screen {
@@ -88,12 +78,21 @@ impl Screen {
     /// # Errors
     /// The terminal's error.
     pub(super) fn enter() -> io::Result<Screen> {
-        let before = io::stdin()
-            .is_terminal()
-            .then(|| tcgetattr(io::stdin()))
-            .transpose()?;
+        let has_keys = io::stdin().is_terminal();
+        let before = has_keys.then(|| tcgetattr(io::stdin())).transpose()?;
         let (pressed, keys) = unbounded_channel();
-        if before.is_some() {
+        for (kind, key) in [
+            (SignalKind::interrupt(), QUIT),
+            (SignalKind::terminate(), QUIT),
+            (SignalKind::hangup(), QUIT),
+            (SignalKind::window_change(), REDRAW),
+        ] {
+            let (mut signals, pressed) = (signal(kind)?, pressed.clone());
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() && pressed.send(key).is_ok() {}
+            });
+        }
+        if has_keys {
             // it ends with the process, because a read cannot be interrupted
             thread::spawn(move || {
                 let keys = io::stdin().lock().bytes();
@@ -101,14 +100,7 @@ impl Screen {
                     .all(|key| pressed.send(key).is_ok())
             });
         }
-        let mut screen = Screen {
-            before,
-            keys,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            resized: signal(SignalKind::window_change())?,
-        };
+        let mut screen = Screen { before, keys };
         screen.take()?;
         Ok(screen)
     }
@@ -121,58 +113,43 @@ impl Screen {
     /// Draws `lines` over the previous ones, as many as fit. None may be wider than the screen.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let lines = &lines[..lines.len().min(self.size().rows)];
-        let mut frame = HOME.to_owned();
-        for (nth, line) in lines.iter().enumerate() {
-            // clear each line before drawing it: clearing after a line as wide as the screen would
-            // erase its last character; and no line break after the last one, which would scroll
-            frame.push_str(if nth > 0 { "\r\n" } else { "" });
-            let is_last = nth + 1 == lines.len();
-            frame.push_str(if is_last {
-                REST_OF_SCREEN
-            } else {
-                REST_OF_LINE
-            });
-            frame.push_str(line);
-        }
-        write(&frame)
+        // clear before each line: clearing after a line as wide as the screen would erase its last
+        // character; and no line break after the last line, which would scroll
+        let Some((last, lines)) = lines.split_last() else {
+            return Ok(());
+        };
+        let lines = lines.iter().map(|line| format!("{REST_OF_LINE}{line}\r\n"));
+        let lines: String = lines.collect();
+        write(&format!("{HOME}{lines}{REST_OF_SCREEN}{last}"))
     }
 
-    /// Waits for the next event.
-    pub(super) async fn wish(&mut self) -> io::Result<Wish> {
-        loop {
-            let key = tokio::select! {
-                Some(key) = self.keys.recv() => key,
-                _ = self.interrupt.recv() => return Ok(Wish::Quit),
-                _ = self.terminate.recv() => return Ok(Wish::Quit),
-                _ = self.hangup.recv() => return Ok(Wish::Quit),
-                _ = self.resized.recv() => return Ok(Wish::Redraw),
-            };
+    /// Waits for the next event. Returns whether the command should end; if not, it should redraw,
+    /// because the size changed or another program used the screen.
+    pub(super) async fn quits(&mut self) -> io::Result<bool> {
+        while let Some(key) = self.keys.recv().await {
             match key {
                 // Ctrl-C and Ctrl-D
-                b'q' | b'Q' | 0x03 | 0x04 => return Ok(Wish::Quit),
-                // Ctrl-L
-                0x0c => return Ok(Wish::Redraw),
+                QUIT | b'Q' | 0x03 | 0x04 => break,
+                REDRAW => return Ok(false),
                 // Ctrl-Z
                 0x1a => {
                     self.give_back()?;
                     // continues when the shell resumes it
                     kill_process(getpid(), Signal::TSTP)?;
                     self.take()?;
-                    return Ok(Wish::Redraw);
+                    return Ok(false);
                 }
                 _ => {}
             }
         }
+        Ok(true)
     }
 
     fn take(&mut self) -> io::Result<()> {
         if let Some(before) = &self.before {
             // read keys one by one without echo, Ctrl-C included
             let mut raw = before.clone();
-            let line_by_line = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
-            raw.local_modes.remove(line_by_line);
-            raw.special_codes[SpecialCodeIndex::VMIN] = 1;
-            raw.special_codes[SpecialCodeIndex::VTIME] = 0;
+            raw.make_raw();
             tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
         }
         write(ENTER)

@@ -1,55 +1,40 @@
 //! `wait`: returns as soon as a running proxy is ready, for scripts that start apps after it.
 
 use std::ops::ControlFlow;
-use std::process::ExitCode;
 
-use super::polling::{PollArgs, Polling};
+use reqwest::Method;
 
-/// Wait until a running proxy is ready: until every client holds a usable token
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    proxy: PollArgs,
-}
+use super::polling::{INTERVAL, PollArgs, poll};
 
-/// Carries the command out. Says nothing if the proxy is ready in time.
+/// Polls until the proxy is ready, at least once. Prints nothing if it is ready in time.
 ///
 /// # Errors
-/// If it is not; the message holds what it said last.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    wait(&args.proxy.begin()?).await?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Polls until the proxy is ready, at least once. The error says what was seen last.
-async fn wait(proxy: &Polling) -> anyhow::Result<()> {
-    let (admin, timeout) = (&proxy.admin, proxy.timeout());
+/// If it is not; the message says what was seen last.
+pub(super) async fn run(proxy: PollArgs) -> anyhow::Result<()> {
+    let admin = &proxy.address.admin;
+    let timeout = humantime::format_duration(proxy.timeout);
     let look = async |left| {
-        let seen = match admin.get("/readyz?verbose", left).await {
+        let seen = match admin.ask(Method::GET, "/readyz?verbose", left).await {
             Ok(answer) if answer.status == 200 => return Ok(ControlFlow::Break(())),
             Ok(answer) if answer.status == 503 => {
-                format!("{} says\n{}", admin.address(), answer.text.trim_end())
+                format!("{} says\n{}", admin.address, answer.text.trim_end())
             }
-            Ok(answer) => format!(
-                "{} answers {} to /readyz; is this the proxy's admin address (--admin)?",
-                admin.address(),
-                answer.status
-            ),
+            Ok(answer) => admin.unexpected(answer.status, "/readyz"),
             Err(error) => error.to_string(),
         };
         Ok(ControlFlow::Continue(format!(
             "not ready after {timeout}: {seen}"
         )))
     };
-    proxy.poll(look).await
+    poll(proxy.deadline(), INTERVAL, look).await
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::super::admin_client::AdminClient;
     use super::super::admin_client::tests::{answering, nobody};
+    use super::super::admin_client::{AdminAddress, AdminClient};
     use super::*;
 
     fn says(status: u16, body: &str) -> (u16, String) {
@@ -57,7 +42,8 @@ mod tests {
     }
 
     async fn waited(admin: AdminClient, timeout: Duration) -> Result<(), String> {
-        let waited = wait(&Polling::new(admin, timeout)).await;
+        let address = AdminAddress { admin };
+        let waited = run(PollArgs { address, timeout }).await;
         waited.map_err(|error| error.to_string())
     }
 
@@ -83,7 +69,7 @@ mod tests {
         let admin = answering(vec![says(503, "dev: has no token yet\n")]).await;
         let expected = format!(
             "not ready after 0s: {} says\ndev: has no token yet",
-            admin.address()
+            admin.address
         );
         assert_eq!(waited(admin, Duration::ZERO).await, Err(expected));
 

@@ -1,16 +1,15 @@
 //! `[ca]`: where the local authority is, and whether it serves the listeners that use it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::LoadContext;
-use super::location::{Location, Spanned};
+use super::context::{LoadContext, directory};
+use super::fault::Location;
 use super::settings::Ca;
 use super::{credentials, instance, tables};
-use crate::clock::{Clock, SystemClock};
 use crate::local_authority::{Authority, Files};
 use crate::upstream::Instance;
 
@@ -25,7 +24,7 @@ pub(super) fn parse(
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     context: &LoadContext<'_>,
 ) -> Ca {
-    let (dir, location) = match raw.dir.given() {
+    let (dir, location) = match &raw.dir {
         Some(spanned) => (&*spanned.value, &spanned.location),
         None => (Path::new(""), &raw.location),
     };
@@ -33,7 +32,9 @@ pub(super) fn parse(
     let authority = is_used.then(|| read(&files, location, context)).flatten();
     if let Some(authority) = &authority {
         let instances = instances.values().map(|parsed| &*parsed.instance);
-        for host in hosts(instances).filter(|host| !authority.covers(host)) {
+        let mut hosts = hosts(instances);
+        hosts.retain(|host| !authority.covers(host));
+        for host in hosts {
             context.warning(location.fault(
                 format!("the local authority does not cover {host}, so programs cannot call it by https:// through this proxy"),
                 "run `collibra-auth-proxy ca renew` with this configuration",
@@ -46,68 +47,46 @@ pub(super) fn parse(
 fn read(files: &Files, location: &Location, context: &LoadContext<'_>) -> Option<Authority> {
     let mut is_there = true;
     for path in [&files.certificate, &files.key] {
-        if let Err(unfit) = context.note(path) {
-            let problem = format!("{}: {unfit}", path.display());
-            context.fault(location.fault(problem, "run `collibra-auth-proxy ca init` elsewhere"));
-            return None;
-        }
+        let noted = context.note(path);
+        let noted = noted.map_err(|unfit| format!("{}: {unfit}", path.display()));
+        context.sound(
+            noted,
+            location,
+            "run `collibra-auth-proxy ca init` elsewhere",
+        )?;
         is_there &= path.symlink_metadata().is_ok();
     }
     if !is_there {
+        let place = directory(files.certificate.parent().unwrap_or(Path::new("")));
         context.warning(location.fault(
-            format!("there is no local authority in {}, so programs cannot call https:// through this proxy", shown(files)),
+            format!("there is no local authority in {place}, so programs cannot call https:// through this proxy"),
             "run `collibra-auth-proxy ca init` with this configuration",
         ));
         return None;
     }
-    let key = Spanned {
-        value: files.key.clone(),
-        location: location.clone(),
-    };
-    credentials::warn_if_readable_by_all(&key, context);
-    let authority = context.sound(Authority::read(files).map_err(|error| {
-        let path = if error.is_of_key() {
-            &files.key
-        } else {
-            &files.certificate
+    credentials::warn_if_readable_by_all(&files.key, location, context);
+    let authority = Authority::read(files).map_err(|error| {
+        let path = match error.is_of_key() {
+            true => &files.key,
+            false => &files.certificate,
         };
-        location.fault(
-            format!("{}: {error}", path.display()),
-            "let the user that runs the proxy own both files; or delete them and run `collibra-auth-proxy ca init`",
-        )
-    }))?;
-    let left = authority.expires().duration_since(SystemClock.wall());
-    let remedy = "run `collibra-auth-proxy ca renew` with this configuration, and let programs trust the new certificate";
-    match left {
-        Err(_) => context.warning(location.fault(
-            "the local authority has expired: programs refuse its certificates",
-            remedy,
-        )),
-        Ok(left) if left < SOON => context.warning(location.fault(
-            format!(
-                "the local authority expires in {} days",
-                left.as_secs() / 86_400
-            ),
-            remedy,
-        )),
-        Ok(_) => {}
-    }
+        format!("{}: {error}", path.display())
+    });
+    let remedy = "let the user that runs the proxy own both files; or delete them and run `collibra-auth-proxy ca init`";
+    let authority = context.sound(authority, location, remedy)?;
+    let text = [
+        "the local authority",
+        "programs refuse its certificates",
+        "run `collibra-auth-proxy ca renew` with this configuration, and let programs trust the new certificate",
+    ];
+    credentials::warn_of_expiry(Some(authority.expires()), SOON, text, location, context);
     Some(authority)
 }
 
-fn shown(files: &Files) -> String {
-    let directory = files.certificate.parent().unwrap_or(Path::new(""));
-    match directory.as_os_str().is_empty() {
-        true => "the working directory".to_owned(),
-        false => directory.display().to_string(),
-    }
-}
-
-/// The hosts of these instances that an authority can certify: DNS names that are called by https.
-pub(super) fn hosts<'a>(
-    instances: impl Iterator<Item = &'a Instance>,
-) -> impl Iterator<Item = &'a str> {
-    instances
-        .filter(|instance| instance.tls && instance.host.parse::<IpAddr>().is_err())
-        .map(|instance| instance.host.as_str())
+/// The hosts of these instances that an authority can certify, in order: DNS names that are called
+/// by https.
+pub(super) fn hosts<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> BTreeSet<String> {
+    let instances = instances.into_iter();
+    let certified = instances.filter(|i| i.tls && i.host.parse::<IpAddr>().is_err());
+    certified.map(|instance| instance.host.clone()).collect()
 }

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value as Json;
-use toml::de::DeValue;
-
 use super::context::LoadContext;
-use super::declare::above_zero;
+use super::declare::{above_zero, settle};
 use super::names::Names;
 use super::settings::Client;
-use super::value::{Value, Wrong, named, word};
+use super::value::Value;
 use super::{credentials, instance, tables};
-use crate::oauth::{self, AuthMethod};
+use crate::oauth;
 use crate::token::{budget, schedule};
 
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,7 +22,7 @@ pub(super) fn parse(
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     context: &LoadContext<'_>,
 ) -> Option<Client> {
-    let instance = names.find_one(&raw.instance, &raw.location, context);
+    let instance = names.find(&raw.instance, raw, context);
     let (credentials, client_id, client_secret) = credentials::of_client(raw, context);
     let pool = budget::Config {
         capacity: raw.pool.capacity(context),
@@ -34,7 +31,7 @@ pub(super) fn parse(
     // the mirrored pool is not refilled during a request, so the request must end long before the
     // next refill
     let default = TOKEN_TIMEOUT.min(pool.refill / 6);
-    let timeout = raw.token_timeout.settle(default, above_zero, context);
+    let timeout = settle(&raw.token_timeout, default, above_zero, context);
     let schedule = schedule::Config {
         refresh_at: raw.refresh_at(context),
         refresh_jitter: raw.refresh_jitter(context),
@@ -64,23 +61,7 @@ pub(super) fn parse(
             address: parsed.instance.address.clone(),
         },
         schedule,
-        is_pool_assumed: raw.pool.capacity.is_absent() || raw.pool.refill.is_absent(),
+        is_pool_assumed: raw.pool.capacity.is_none() || raw.pool.refill.is_none(),
         wait_for_token: raw.wait_for_token(context),
     })
-}
-
-const AUTH_METHODS: [(&str, AuthMethod); 2] = [
-    ("client_secret_basic", AuthMethod::ClientSecretBasic),
-    ("client_secret_post", AuthMethod::ClientSecretPost),
-];
-
-impl Value for AuthMethod {
-    fn read(value: &DeValue<'_>) -> Result<AuthMethod, Vec<Wrong>> {
-        let remedy = "write \"client_secret_basic\" or \"client_secret_post\"";
-        word(value, &AUTH_METHODS, "there is no such method", remedy)
-    }
-
-    fn show(&self, _: &LoadContext<'_>) -> Json {
-        named(self, &AUTH_METHODS)
-    }
 }

@@ -2,14 +2,11 @@
 //! far and the faults found so far.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::fault::{Fault, Faults, in_order};
+use super::fault::{Fault, Faults, Location, Spanned, in_order};
 use super::file::Unfit;
-use super::location::Spanned;
 use super::watch::Files;
-use crate::secret::Secret;
 
 /// The context in which a configuration is read.
 pub(super) struct LoadContext<'a> {
@@ -20,8 +17,6 @@ pub(super) struct LoadContext<'a> {
     files: RefCell<Files>,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Fault>>,
-    /// The values of the keys that apply only at the start.
-    pub(super) at_start: RefCell<BTreeMap<String, Secret>>,
 }
 
 impl<'a> LoadContext<'a> {
@@ -33,7 +28,6 @@ impl<'a> LoadContext<'a> {
             files: RefCell::default(),
             faults: RefCell::default(),
             warnings: RefCell::default(),
-            at_start: RefCell::default(),
         }
     }
 
@@ -47,15 +41,21 @@ impl<'a> LoadContext<'a> {
         self.warnings.borrow_mut().push(warning);
     }
 
-    /// Returns the value, or adds the fault.
-    pub(super) fn sound<T>(&self, result: Result<T, Fault>) -> Option<T> {
-        result.map_err(|fault| self.fault(fault)).ok()
+    /// Returns the value, or adds the error as a fault at `location`.
+    pub(super) fn sound<T, E: ToString>(
+        &self,
+        result: Result<T, E>,
+        location: &Location,
+        remedy: impl Into<String>,
+    ) -> Option<T> {
+        let report = |error: E| self.fault(location.fault(error.to_string(), remedy));
+        result.map_err(report).ok()
     }
 
     /// Returns whether there is a fault at or below `key`.
     pub(super) fn blames(&self, key: &str) -> bool {
         self.faults.borrow().iter().any(|fault| {
-            let rest = fault.key.strip_prefix(key);
+            let rest = fault.location.key.strip_prefix(key);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         })
     }
@@ -65,13 +65,18 @@ impl<'a> LoadContext<'a> {
     /// # Errors
     /// The faults, if there are any.
     pub(super) fn conclude(&self) -> Result<(Files, Vec<Fault>), Faults> {
-        let (mut faults, mut warnings) = (self.faults.take(), self.warnings.take());
-        in_order(&mut faults);
-        in_order(&mut warnings);
-        let files = self.files.take();
-        match faults.is_empty() {
-            true => Ok((files, warnings)),
-            false => Err(Faults { faults, files }),
+        if !self.faults.borrow().is_empty() {
+            return Err(self.faults());
+        }
+        let warnings = in_order(self.warnings.take());
+        Ok((self.files.take(), warnings))
+    }
+
+    /// Returns the faults, in the order of the file.
+    pub(super) fn faults(&self) -> Faults {
+        Faults {
+            faults: in_order(self.faults.take()),
+            files: self.files.take(),
         }
     }
 
@@ -95,10 +100,7 @@ impl<'a> LoadContext<'a> {
     /// file must not be read.
     pub(super) fn readable(&self, spanned: &Spanned<PathBuf>, remedy: &str) -> Option<PathBuf> {
         let path = self.to_read(&spanned.value);
-        self.sound(path.map_err(|unfit| {
-            let remedy = self.file_remedy(remedy);
-            spanned.location.fault(unfit.to_string(), remedy)
-        }))
+        self.sound(path, &spanned.location, self.file_remedy(remedy))
     }
 
     /// Watches a file that is about to be read.
@@ -111,11 +113,15 @@ impl<'a> LoadContext<'a> {
 
     /// Extends `remedy` by the directory from which relative paths start.
     pub(super) fn file_remedy(&self, remedy: &str) -> String {
-        let base = if self.base.as_os_str().is_empty() {
-            "the working directory".to_owned()
-        } else {
-            self.base.display().to_string()
-        };
+        let base = directory(self.base);
         format!("{remedy} (a relative path counts from {base})")
+    }
+}
+
+/// Names a directory in a message; an empty path is the working directory.
+pub(super) fn directory(path: &Path) -> String {
+    match path.as_os_str().is_empty() {
+        true => "the working directory".to_owned(),
+        false => path.display().to_string(),
     }
 }

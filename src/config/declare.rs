@@ -11,7 +11,9 @@
 //! key without one is read as a [`Field`]. The marks are fields of [`Key`].
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -20,10 +22,9 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::context::LoadContext;
-use super::location::{Field, Location, Spanned};
+use super::fault::{Field, Location, Spanned};
 use super::table::{Key, Table};
 use super::value::{Value, Wrong};
-use crate::secret::Secret;
 
 /// A declared table.
 pub(super) trait Declared: fmt::Debug + Sized + Deref<Target = Head> {
@@ -33,16 +34,9 @@ pub(super) trait Declared: fmt::Debug + Sized + Deref<Target = Head> {
     fn read(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> Self;
     /// Returns the values that count, by key.
     fn show(&self, context: &LoadContext<'_>) -> Json;
-    /// The keys that are given, with their locations.
-    fn given(&self) -> Vec<(&'static Key, &Location)>;
     /// Returns the table without any key.
     fn absent(name: &str, location: Location) -> Self {
         Self::read(name.into(), location, None)
-    }
-    /// The defaults of its keys.
-    fn defaults(context: &LoadContext<'_>) -> Json {
-        let nowhere = Location::root(super::fault::Origin::CommandLine);
-        Self::absent("", nowhere).show(context)
     }
 }
 
@@ -54,6 +48,8 @@ pub(super) struct Head {
     pub(super) location: Location,
     /// Whether it is written.
     pub(super) is_given: bool,
+    /// The keys that are written, with their locations.
+    pub(super) given: Vec<(&'static str, Location)>,
     /// The values that it shows in place of those that were written.
     shown: RefCell<Map<String, Json>>,
 }
@@ -70,14 +66,6 @@ pub(super) trait Slot: Sized {
     fn read(table: Option<&Table<'_>>, location: &Location, key: &'static str) -> Self::Held;
     /// Returns what counts; `null` if it is not shown.
     fn show(held: &Self::Held, default: Option<Self>, context: &LoadContext<'_>) -> Json;
-    /// The location of a value.
-    fn location(_: &Self::Held) -> Option<&Location> {
-        None
-    }
-    /// The defaults of the keys below it.
-    fn defaults(_: &LoadContext<'_>) -> Json {
-        Json::Null
-    }
 }
 
 /// A word, or a table.
@@ -118,7 +106,7 @@ macro_rules! tables {
         impl $table {
             $($(
                 pub(super) fn $key(&self, context: &LoadContext<'_>) -> $type {
-                    self.$key.settle($default, first!($($check,)? any), context)
+                    settle(&self.$key, $default, first!($($check,)? any), context)
                 }
             )?)*
         }
@@ -142,7 +130,7 @@ macro_rules! tables {
             fn read(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> $table {
                 $table {
                     $($key: <$type as Slot>::read(table, &location, stringify!($key)),)*
-                    head: Head::of(name, location, table.is_some()),
+                    head: Head::of(name, location, table),
                 }
             }
 
@@ -150,13 +138,7 @@ macro_rules! tables {
                 let values = [$(
                     <$type as Slot>::show(&self.$key, first!($(Some($default),)? None), context),
                 )*];
-                self.show_over(<$table as Declared>::KEYS, values, context)
-            }
-
-            fn given(&self) -> Vec<(&'static Key, &Location)> {
-                let locations = [$(<$type as Slot>::location(&self.$key),)*];
-                let keys = <$table as Declared>::KEYS.iter().zip(locations);
-                keys.filter_map(|(key, location)| Some((key, location?))).collect()
+                self.show_over(<$table as Declared>::KEYS, values)
             }
         }
 
@@ -173,10 +155,6 @@ macro_rules! tables {
 
             fn show(held: &$table, _: Option<$table>, context: &LoadContext<'_>) -> Json {
                 Declared::show(held, context)
-            }
-
-            fn defaults(context: &LoadContext<'_>) -> Json {
-                <$table as Declared>::defaults(context)
             }
         }
     )*};
@@ -203,38 +181,32 @@ impl Key {
             about,
             sample: "",
             example: "",
-            defaults: T::defaults,
         }
     }
 }
 
-impl<T: Clone> Field<T> {
-    /// The value, if there is one. A value of which `check` finds something wrong is a fault.
-    pub(super) fn checked(
-        &self,
-        check: impl Fn(&T, &T) -> Option<Wrong>,
-        context: &LoadContext<'_>,
-    ) -> Option<T> {
-        let Spanned { value, location } = self.given()?;
-        match check(value, value) {
-            None => Some(value.clone()),
-            Some((problem, remedy)) => {
-                context.fault(location.fault(problem, remedy));
-                None
-            }
-        }
-    }
+/// The value, if there is one. A value of which `check` finds something wrong is a fault.
+pub(super) fn checked<T: Clone>(
+    field: &Field<T>,
+    check: impl Fn(&T, &T) -> Option<Wrong>,
+    context: &LoadContext<'_>,
+) -> Option<T> {
+    let Spanned { value, location } = field.as_ref()?;
+    let Some((problem, remedy)) = check(value, value) else {
+        return Some(value.clone());
+    };
+    context.fault(location.fault(problem, remedy));
+    None
+}
 
-    /// As [`Field::checked`], or `default`.
-    pub(super) fn settle(
-        &self,
-        default: T,
-        check: impl Fn(&T, &T) -> Option<Wrong>,
-        context: &LoadContext<'_>,
-    ) -> T {
-        let checked = self.checked(|value, _| check(value, &default), context);
-        checked.unwrap_or(default)
-    }
+/// As [`checked`], or `default`, which `check` gets too.
+pub(super) fn settle<T: Clone>(
+    field: &Field<T>,
+    default: T,
+    check: impl Fn(&T, &T) -> Option<Wrong>,
+    context: &LoadContext<'_>,
+) -> T {
+    checked(field, |value, _| check(value, &default), context).unwrap_or(default)
 }
 
 /// The check of a key that may have any value of its type.
@@ -258,20 +230,53 @@ pub(super) fn only<T>(
     move |value, _| (!sound(value)).then(|| (problem.to_owned(), remedy.to_owned()))
 }
 
+/// Returns each table that has the same value as an earlier one, and the first such.
+pub(super) fn repeated<'a, T: Hash + Eq>(
+    values: impl Iterator<Item = (&'a Head, T)>,
+) -> Vec<(&'a Head, &'a Head)> {
+    let mut first = HashMap::new();
+    let values = values.map(|(table, value)| (table, *first.entry(value).or_insert(table)));
+    values
+        .filter(|(table, first)| !std::ptr::eq(*table, *first))
+        .collect()
+}
+
 impl Head {
     /// Returns the head of a table.
-    pub(super) fn of(name: Arc<str>, location: Location, is_given: bool) -> Head {
+    pub(super) fn of(name: Arc<str>, location: Location, table: Option<&Table<'_>>) -> Head {
+        let given = table.into_iter().flat_map(Table::given);
         Head {
             name,
             location,
-            is_given,
+            is_given: table.is_some(),
+            given: given.map(|(key, at)| (key, at.clone())).collect(),
             shown: RefCell::default(),
         }
+    }
+
+    /// Returns what is written for `key`, and reports it if there is nothing.
+    pub(super) fn demand<'f, T>(
+        &self,
+        key: &str,
+        field: &'f Field<T>,
+        problem: &str,
+        remedy: impl Into<String>,
+        context: &LoadContext<'_>,
+    ) -> Option<&'f Spanned<T>> {
+        if field.is_none() && !self.has(key) {
+            context.fault(self.at(key).fault(problem, remedy));
+        }
+        field.as_ref()
     }
 
     /// The location of `key`.
     pub(super) fn at(&self, key: &str) -> Location {
         self.location.child(key)
+    }
+
+    /// Returns whether `key` is written. If there is no value all the same, its fault is reported.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.given.iter().any(|(given, _)| *given == key)
     }
 
     /// Shows `value` for `key`, whatever was written; `null` for nothing.
@@ -280,21 +285,10 @@ impl Head {
         shown.insert(key.to_owned(), value.into());
     }
 
-    /// Returns the `values` of `keys`, with those of [`Head::show_as`] over them. Notes those that
-    /// apply only at the start.
-    pub(super) fn show_over<const N: usize>(
-        &self,
-        keys: &[Key],
-        values: [Json; N],
-        context: &LoadContext<'_>,
-    ) -> Json {
+    /// Returns the `values` of `keys`, with those of [`Head::show_as`] over them.
+    pub(super) fn show_over<const N: usize>(&self, keys: &[Key], values: [Json; N]) -> Json {
         let mut shown = self.shown.borrow().clone();
         for (key, value) in keys.iter().zip(values) {
-            if key.at_start {
-                let path = format!("{}.{}", self.name, key.name);
-                let exact = Secret::from(value.to_string());
-                context.at_start.borrow_mut().insert(path, exact);
-            }
             shown.entry(key.name).or_insert(value);
         }
         shown.retain(|_, value| !value.is_null());
@@ -311,17 +305,13 @@ impl<T: Value + Clone + fmt::Debug> Slot for T {
     type Held = Field<T>;
 
     fn read(table: Option<&Table<'_>>, _: &Location, key: &'static str) -> Field<T> {
-        table.map_or(Field::Absent, |table| table.get(key))
+        table.and_then(|table| table.get(key))
     }
 
     fn show(held: &Field<T>, default: Option<T>, context: &LoadContext<'_>) -> Json {
-        let value = held.given().map(|spanned| &spanned.value);
+        let value = held.as_ref().map(|spanned| &spanned.value);
         let value = value.or(default.as_ref());
         value.map_or(Json::Null, |value| value.show(context))
-    }
-
-    fn location(held: &Field<T>) -> Option<&Location> {
-        held.given().map(|spanned| &spanned.location)
     }
 }
 
@@ -333,20 +323,16 @@ impl<T: Declared + Slot<Held = T>> Slot for WordOr<T> {
         let of_word = table.filter(|table| table.is_text(key));
         let of_table = table.filter(|_| of_word.is_none());
         WordOr {
-            word: of_word.map_or(Field::Absent, |table| table.get(key)),
+            word: of_word.and_then(|table| table.get(key)),
             table: <T as Slot>::read(of_table, location, key),
         }
     }
 
     fn show(held: &WordOr<T>, _: Option<Self>, context: &LoadContext<'_>) -> Json {
-        match held.word.given() {
+        match &held.word {
             Some(word) => word.value.show(context),
             None => Declared::show(&held.table, context),
         }
-    }
-
-    fn defaults(context: &LoadContext<'_>) -> Json {
-        <T as Declared>::defaults(context)
     }
 }
 
@@ -372,9 +358,5 @@ impl<T: Declared, const IS_NAMED: bool> Slot for Many<T, IS_NAMED> {
             true => Json::Object(tables.collect()),
             false => tables.map(|(_, table)| table).collect(),
         }
-    }
-
-    fn defaults(context: &LoadContext<'_>) -> Json {
-        T::defaults(context)
     }
 }

@@ -1,22 +1,19 @@
 //! Reads files without blocking: a pipe, a device or a file system that hangs must not delay the
 //! handling of signals.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use secrecy::zeroize::Zeroizing;
-
-use crate::descriptors::is_shortage;
 
 /// The largest file that is read.
 const LARGEST: u64 = 16 * 1024 * 1024;
@@ -24,11 +21,11 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 /// The longest time for reading a file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most threads that may be stuck in a file system.
-const STUCK: usize = 4;
+/// The most threads that read at once; stuck ones count.
+const MOST_READERS: usize = 4;
 
-/// The process's reading threads.
-static READERS: LazyLock<Readers> = LazyLock::new(Readers::default);
+/// How many threads read a file.
+static READERS: AtomicUsize = AtomicUsize::new(0);
 
 /// The key of the fingerprints, random for each process.
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -59,7 +56,7 @@ pub(super) enum Unfit {
 /// [`Unfit`] if the file must not be read.
 pub(super) fn fingerprint(path: &Path) -> Result<Option<u64>, Unfit> {
     let path = path.to_owned();
-    let fingerprint = READERS.within(PATIENCE, move || hash_of(&path));
+    let fingerprint = within(PATIENCE, &READERS, move || hash_of(&path));
     fingerprint.unwrap_or(Err(Unfit::Hangs))
 }
 
@@ -85,113 +82,65 @@ fn hash_of(path: &Path) -> Result<Option<u64>, Unfit> {
 /// error.
 fn open(path: &Path) -> Result<Option<File>, Unfit> {
     // without NONBLOCK, opening a pipe waits for its writer
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) => return unfit(&error).map_or(Ok(None), Err),
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(errno) => return unfit(errno).map_or(Ok(None), Err),
     };
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(Some(file)),
-        Ok(metadata) if metadata.is_dir() => Ok(None),
-        Ok(_) => Err(Unfit::NotRegular),
-        Err(_) => Ok(None),
+        Ok(metadata) if !metadata.is_dir() => Err(Unfit::NotRegular),
+        _ => Ok(None),
     }
 }
 
 /// What an error of open(2) says beyond that the file cannot be read.
-fn unfit(error: &io::Error) -> Option<Unfit> {
-    // it is a socket
-    let is_no_device = Errno::from_io_error(error) == Some(Errno::NXIO);
-    match is_shortage(error) {
-        true => Some(Unfit::Shortage),
-        false => is_no_device.then_some(Unfit::NotRegular),
+fn unfit(errno: Errno) -> Option<Unfit> {
+    match errno {
+        Errno::MFILE | Errno::NFILE => Some(Unfit::Shortage),
+        // it is a socket
+        Errno::NXIO => Some(Unfit::NotRegular),
+        _ => None,
     }
 }
 
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Threads that read files: one, and another while one is stuck.
-#[derive(Default)]
-struct Readers {
-    /// The idle thread.
-    free: Mutex<Option<Sender<Job>>>,
-    stuck: Arc<AtomicUsize>,
-}
-
-/// The result of a job.
-enum Progress<T> {
-    UnderWay,
-    Done(T),
-    GivenUp,
-}
-
-impl Readers {
-    /// Does `work` on another thread; `None` if it takes longer than `patience`, or if too many
-    /// threads are stuck already. A stuck thread ends when its work does.
-    fn within<T: Send + 'static>(
-        &self,
-        patience: Duration,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        if self.stuck.load(Ordering::Relaxed) >= STUCK {
-            return None;
-        }
-        let progress = Arc::new((Mutex::new(Progress::UnderWay), Condvar::new()));
-        let (stuck, told) = (Arc::clone(&self.stuck), Arc::clone(&progress));
-        let job: Job = Box::new(move || {
-            let result = work();
-            let (progress, done) = &*told;
-            let mut progress = lock(progress);
-            if let Progress::GivenUp = *progress {
-                stuck.fetch_sub(1, Ordering::Relaxed);
-            } else {
-                *progress = Progress::Done(result);
-                done.notify_one();
-            }
-        });
-        let free = lock(&self.free).take();
-        let thread = free.or_else(start)?;
-        thread.send(job).ok()?;
-
-        let (progress, done) = &*progress;
-        let under_way = |progress: &mut Progress<T>| matches!(progress, Progress::UnderWay);
-        let waited = done.wait_timeout_while(lock(progress), patience, under_way);
-        let (mut progress, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if let Progress::Done(result) = std::mem::replace(&mut *progress, Progress::GivenUp) {
-            *lock(&self.free) = Some(thread);
-            return Some(result);
-        }
-        self.stuck.fetch_add(1, Ordering::Relaxed);
-        None
+/// Does `work` on another thread; `None` if it takes longer than `patience`, or if too many threads
+/// are `busy`. A stuck thread ends when its work does.
+fn within<T: Send + 'static>(
+    patience: Duration,
+    busy: &'static AtomicUsize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if busy.fetch_add(1, Ordering::Relaxed) >= MOST_READERS {
+        busy.fetch_sub(1, Ordering::Relaxed);
+        return None;
     }
-}
-
-/// Starts a thread that does jobs until their sender is dropped.
-fn start() -> Option<Sender<Job>> {
-    let (jobs, to_do) = channel::<Job>();
-    let thread = thread::Builder::new().name("files".to_owned());
-    let started = thread.spawn(move || to_do.into_iter().for_each(|job| job()));
-    started.ok().map(|_| jobs)
-}
-
-/// Locks a mutex; a panic elsewhere leaves nothing inconsistent in it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    let (done, result) = channel();
+    let job = move || {
+        let result = work();
+        busy.fetch_sub(1, Ordering::Relaxed);
+        // nobody waits any longer if it took too long
+        let _ = done.send(result);
+    };
+    let thread = thread::Builder::new().name("files".to_owned()).spawn(job);
+    if thread.is_err() {
+        busy.fetch_sub(1, Ordering::Relaxed);
+    }
+    result.recv_timeout(patience).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
     fn a_shortage_of_descriptors_is_told_from_a_file_that_is_gone() {
-        let of = |errno: Errno| unfit(&errno.into());
-        assert_eq!(of(Errno::MFILE), Some(Unfit::Shortage));
-        assert_eq!(of(Errno::NFILE), Some(Unfit::Shortage));
-        assert_eq!(of(Errno::NXIO), Some(Unfit::NotRegular));
-        assert_eq!(of(Errno::NOENT), None);
+        assert_eq!(unfit(Errno::MFILE), Some(Unfit::Shortage));
+        assert_eq!(unfit(Errno::NFILE), Some(Unfit::Shortage));
+        assert_eq!(unfit(Errno::NXIO), Some(Unfit::NotRegular));
+        assert_eq!(unfit(Errno::NOENT), None);
     }
 
     fn pipe(directory: &Path) -> std::path::PathBuf {
@@ -229,30 +178,30 @@ mod tests {
 
     #[test]
     fn a_file_system_that_hangs_is_given_up_and_costs_few_threads() {
-        let readers = Readers::default();
+        static BUSY: AtomicUsize = AtomicUsize::new(0);
         let started = Arc::new(AtomicUsize::new(0));
         let (end, wait) = channel::<()>();
         let wait = Arc::new(Mutex::new(wait));
-        for _ in 0..3 * STUCK {
+        for _ in 0..3 * MOST_READERS {
             let (wait, started) = (Arc::clone(&wait), Arc::clone(&started));
             let hangs = move || {
                 started.fetch_add(1, Ordering::Relaxed);
                 let _ = wait.lock().unwrap().recv();
             };
-            assert_eq!(readers.within(Duration::from_millis(10), hangs), None);
+            assert_eq!(within(Duration::from_millis(10), &BUSY, hangs), None);
         }
-        assert!(started.load(Ordering::Relaxed) <= STUCK);
-        assert_eq!(readers.within(PATIENCE, || 1), None);
+        assert!(started.load(Ordering::Relaxed) <= MOST_READERS);
+        assert_eq!(within(PATIENCE, &BUSY, || 1), None);
 
         // once it responds, the threads end and files are read again
         drop(end);
-        let is_stuck = || readers.stuck.load(Ordering::Relaxed) > 0;
+        let is_stuck = || BUSY.load(Ordering::Relaxed) > 0;
         for _ in 0..3_000 {
             if is_stuck() {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        assert_eq!(readers.within(PATIENCE, || 1), Some(1));
-        assert_eq!(readers.within(PATIENCE, || 2), Some(2));
+        assert_eq!(within(PATIENCE, &BUSY, || 1), Some(1));
+        assert_eq!(within(PATIENCE, &BUSY, || 2), Some(2));
     }
 }

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use super::context::LoadContext;
 use super::declare::Declared;
-use super::fault::Origin;
-use super::location::{Field, Location, Spanned};
-use super::tables::{self, Client, Instance, Listener, Pool, Tables};
-use super::value::{self, Kind};
+use super::fault::{Field, Location, Spanned};
+use super::tables::{self, Client, Instance, Listener, Tables};
+use super::value;
 use crate::oauth::AuthMethod;
 use crate::secret::Secret;
 use crate::socket::Address;
@@ -24,7 +25,7 @@ const ALLOW_UNAUTHENTICATED: &str = "COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED";
 
 macro_rules! flags {
     ($(#[$about:meta])* $flags:ident {
-        $($(#[$meta:meta])* $name:literal $key:ident: $type:ty,)*
+        $($(#[$meta:meta])* $name:literal $key:ident: $type:ty $(=> [$($path:tt)+])?,)*
     }) => {
         $(#[$about])*
         pub struct $flags {
@@ -39,6 +40,11 @@ macro_rules! flags {
                 let given = [$((concat!("--", $name), self.$key != none.$key),)*];
                 let given = given.into_iter().filter(|(_, is_given)| *is_given);
                 given.map(|(name, _)| name).collect()
+            }
+
+            /// Puts each value where its flag says.
+            fn put(self, tables: &mut Tables) {
+                $($(tables.$($path)+ = flag(concat!("--", $name), self.$key);)?)*
             }
         }
     };
@@ -61,10 +67,10 @@ flags! {
         "client-id" client_id: Option<String>,
         /// A file that holds the id
         #[arg(value_name = "FILE")]
-        "client-id-file" client_id_file: Option<PathBuf>,
+        "client-id-file" client_id_file: Option<PathBuf> => [client[0].client_id_file],
         /// A file that holds the secret [or the secret itself in env: COLLIBRA_CLIENT_SECRET]
         #[arg(value_name = "FILE")]
-        "client-secret-file" client_secret_file: Option<PathBuf>,
+        "client-secret-file" client_secret_file: Option<PathBuf> => [client[0].client_secret_file],
         /// Where apps are served [default: 127.0.0.1:8080] [env: COLLIBRA_AUTH_PROXY_LISTEN]
         #[arg(value_name = "ADDRESS", value_parser = value::address)]
         "listen" listen: Option<Address>,
@@ -73,11 +79,11 @@ flags! {
         #[arg(value_name = "ADDRESS", value_parser = value::address)]
         "admin" admin: Option<Address>,
         /// How id and secret are sent [default: client_secret_basic]
-        #[arg(value_name = "METHOD", value_parser = ["client_secret_basic", "client_secret_post"])]
-        "auth-method" auth_method: Option<String>,
+        #[arg(value_name = "METHOD", value_parser = auth_method())]
+        "auth-method" auth_method: Option<AuthMethod> => [client[0].auth_method],
         /// Certificates (PEM) to accept besides the system's
         #[arg(value_name = "FILE")]
-        "ca-file" ca_file: Option<PathBuf>,
+        "ca-file" ca_file: Option<PathBuf> => [instance[0].ca_file],
         /// Accept http:// to another machine: secret and token travel unencrypted
         "allow-insecure" allow_insecure: bool,
         /// Values of `Host` to accept in place of the listener's own.
@@ -91,25 +97,25 @@ flags! {
         "allow-unauthenticated" allow_unauthenticated: bool,
         /// How many tokens the issuer's pool holds [default: 5]
         #[arg(value_name = "N")]
-        "pool-capacity" pool_capacity: Option<u32>,
+        "pool-capacity" pool_capacity: Option<u32> => [client[0].pool.capacity],
         /// How long it takes for one more to come [default: 60s]
         #[arg(value_name = "DURATION", value_parser = value::duration)]
-        "pool-refill" pool_refill: Option<Duration>,
+        "pool-refill" pool_refill: Option<Duration> => [client[0].pool.refill],
         /// The longest time for a token request [default: 10s, at most a sixth of --pool-refill]
         #[arg(value_name = "DURATION", value_parser = value::duration)]
-        "token-timeout" token_timeout: Option<Duration>,
+        "token-timeout" token_timeout: Option<Duration> => [client[0].token_timeout],
         /// How long a request waits when there is no token [default: 10s]
         #[arg(value_name = "DURATION", value_parser = value::duration)]
-        "wait-for-token" wait_for_token: Option<Duration>,
+        "wait-for-token" wait_for_token: Option<Duration> => [client[0].wait_for_token],
         /// A directory to keep tokens in, over restarts and for all processes of this machine
         #[arg(value_name = "DIR")]
-        "store-path" store_path: Option<PathBuf>,
+        "store-path" store_path: Option<PathBuf> => [store.path],
         /// How long requests in flight may take to finish after SIGTERM [default: 20s]
         #[arg(value_name = "DURATION", value_parser = value::duration)]
-        "drain" drain: Option<Duration>,
+        "drain" drain: Option<Duration> => [server.drain],
         /// Worker threads; 0: one per core [default: 0]
         #[arg(value_name = "N")]
-        "threads" threads: Option<u32>,
+        "threads" threads: Option<u32> => [server.threads],
     }
 }
 
@@ -117,118 +123,91 @@ impl Flags {
     /// Converts the flags to the tables that an equivalent file would have. An empty variable
     /// counts as unset, and a flag overrides a variable. A variable that cannot be read is a fault.
     pub(super) fn into_tables(self, context: &LoadContext<'_>) -> Tables {
-        let root = Location::root(Origin::CommandLine);
-        let at = |key: &str| root.child(key);
+        let root = Location::flag("");
         let set = |name: &str| (context.env)(name).filter(|value| !value.is_empty());
         // the name of a variable that is set, unless a flag is given
-        let variable = |name: &str, flags: [bool; 2]| {
-            let named = (flags == [false; 2] && set(name).is_some()).then(|| name.to_owned());
-            Field::from(named, Location::variable(name))
+        let variable = |name: &str, is_given: bool| {
+            let named = (!is_given && set(name).is_some()).then(|| name.to_owned());
+            at(Location::variable(name), named)
         };
-        let address = |given: Option<Address>, location, name: &str| match (given, set(name)) {
+        let address = |given: &Option<Address>, by_flag: &str, name: &str| match (given, set(name))
+        {
             (None, Some(text)) => {
-                let (location, problem) =
-                    (Location::variable(name), "this is no address to listen on");
-                let address = value::address(&text);
-                let address = address.map_err(|remedy| location.fault(problem, remedy));
-                match context.sound(address) {
-                    Some(value) => Field::Given(Spanned { value, location }),
-                    None => Field::Faulty,
-                }
+                let location = Location::variable(name);
+                let problem = "this is no address to listen on";
+                let report = |remedy| context.fault(location.fault(problem, remedy));
+                let address = value::address(&text).map_err(report);
+                at(location.clone(), address.ok())
             }
-            (given, _) => Field::from(given, location),
+            (given, _) => flag(by_flag, given.clone()),
         };
-        let listen = address(self.listen, at("listen").child("address"), LISTEN);
-        let admin = address(self.admin, at("admin"), LISTEN_ADMIN);
-        let allow = match set(ALLOW_UNAUTHENTICATED).as_deref() {
-            _ if self.allow_unauthenticated => true,
-            Some("true") => true,
-            None | Some("false") => false,
-            Some(_) => {
-                let location = Location::variable(ALLOW_UNAUTHENTICATED);
-                let problem = "it is neither true nor false";
-                context.fault(location.fault(problem, "write true, or unset it"));
-                false
-            }
-        };
-        let instance = Instance {
-            url: match self.upstream {
-                None => Field::from(set(URL), Location::variable(URL)),
-                url => Field::from(url, at("url")),
-            },
-            allow_insecure: Field::from(Some(self.allow_insecure), at("allow_insecure")),
-            ca_file: Field::from(self.ca_file, at("ca_file")),
-            ..Declared::absent("default", root.clone())
-        };
-        let of_id = [self.client_id.is_some(), self.client_id_file.is_some()];
-        let of_secret = [false, self.client_secret_file.is_some()];
-        let method = self.auth_method.map(|name| match &*name {
-            "client_secret_post" => AuthMethod::ClientSecretPost,
-            _ => AuthMethod::ClientSecretBasic,
+        let allow = set(ALLOW_UNAUTHENTICATED).filter(|_| !self.allow_unauthenticated);
+        let allow = allow.and_then(|text| {
+            let allow = text
+                .parse::<bool>()
+                .map_err(|_| "it is neither true nor false");
+            let location = Location::variable(ALLOW_UNAUTHENTICATED);
+            context.sound(allow, &location, "write true, or unset it")
         });
-        let client = Client {
-            client_id: Field::from(self.client_id.map(Secret::from), at("client_id")),
-            client_id_file: Field::from(self.client_id_file, at("client_id_file")),
-            client_id_env: variable(CLIENT_ID, of_id),
-            client_secret_file: Field::from(self.client_secret_file, at("client_secret_file")),
-            client_secret_env: variable(CLIENT_SECRET, of_secret),
-            auth_method: Field::from(method, at("auth_method")),
-            token_timeout: Field::from(self.token_timeout, at("token_timeout")),
-            pool: Pool {
-                capacity: Field::from(self.pool_capacity, at("pool_capacity")),
-                refill: Field::from(self.pool_refill, at("pool_refill")),
-                ..Declared::absent("pool", root.clone())
-            },
-            wait_for_token: Field::from(self.wait_for_token, at("wait_for_token")),
-            ..Declared::absent("default", root.clone())
+        let is_allowed = self.allow_unauthenticated || allow == Some(true);
+        let id = self.client_id.clone().map(Secret::from);
+        let has_id = id.is_some() || self.client_id_file.is_some();
+        let hosts = (!self.hosts.is_empty()).then(|| self.hosts.clone());
+        let kind = self.store_path.as_ref().map(|_| "file".to_owned());
+        let local = Listener::local(root.child("listen"), tables::LISTENER.into());
+        let mut tables = Tables {
+            instance: vec![Instance {
+                url: match self.upstream.clone() {
+                    None => at(Location::variable(URL), set(URL)),
+                    url => flag("--upstream", url),
+                },
+                allow_insecure: flag("--allow-insecure", Some(self.allow_insecure)),
+                ..Declared::absent("default", root.clone())
+            }],
+            client: vec![Client {
+                client_id: flag("--client-id", id),
+                client_id_env: variable(CLIENT_ID, has_id),
+                client_secret_env: variable(CLIENT_SECRET, self.client_secret_file.is_some()),
+                ..Declared::absent("default", root.clone())
+            }],
+            listener: vec![Listener {
+                address: address(&self.listen, "--listen", LISTEN).or(local.address),
+                hosts: flag("--host", hosts),
+                allow_unauthenticated: flag("--allow-unauthenticated", Some(is_allowed)),
+                ..local
+            }],
+            ..Declared::absent("", root)
         };
-        let listener = Listener {
-            hosts: Field::from((!self.hosts.is_empty()).then_some(self.hosts), at("host")),
-            allow_unauthenticated: Field::from(Some(allow), at("allow_unauthenticated")),
-            ..Listener::local(at("listen"), tables::LISTENER.into())
-        };
-        let listener = match listen {
-            Field::Absent => listener,
-            address => Listener {
-                address,
-                ..listener
-            },
-        };
-        let kind = self.store_path.as_ref().map(|_| Kind("file"));
-        let tables: Tables = Declared::absent("", root.clone());
-        Tables {
-            instance: vec![instance],
-            client: vec![client],
-            listener: vec![listener],
-            server: tables::Server {
-                threads: Field::from(self.threads, at("threads")),
-                drain: Field::from(self.drain, at("drain")),
-                ..tables.server
-            },
-            admin: tables::Admin {
-                address: admin,
-                ..tables.admin
-            },
-            store: tables::Store {
-                kind: Field::from(kind, at("store_path")),
-                path: Field::from(self.store_path, at("store_path")),
-                ..tables.store
-            },
-            ..tables
-        }
+        tables.admin.address = address(&self.admin, "--admin", LISTEN_ADMIN);
+        tables.store.kind = flag("--store-path", kind);
+        self.put(&mut tables);
+        tables
     }
 }
 
 /// An instance given by the flags `--url`, `--allow-insecure` and `--ca-file`.
 pub(super) fn instance(url: &str, allow_insecure: bool, ca_file: Option<&Path>) -> Instance {
-    let root = Location::root(Origin::CommandLine);
-    let at = |key: &str| root.child(key);
     Instance {
-        url: Field::from(Some(url.to_owned()), at("instance").child("url")),
-        allow_insecure: Field::from(Some(allow_insecure), at("allow_insecure")),
-        ca_file: Field::from(ca_file.map(Path::to_owned), at("ca_file")),
-        ..Declared::absent("default", root)
+        url: flag("--url", Some(url.to_owned())),
+        allow_insecure: flag("--allow-insecure", Some(allow_insecure)),
+        ca_file: flag("--ca-file", ca_file.map(Path::to_owned)),
+        ..Declared::absent("default", Location::flag(""))
     }
+}
+
+fn auth_method() -> impl TypedValueParser<Value = AuthMethod> {
+    let names = PossibleValuesParser::new(["client_secret_basic", "client_secret_post"]);
+    names.try_map(|name| serde_json::from_value(name.into()))
+}
+
+/// A key with the value of the flag `name`, if it is given.
+fn flag<T>(name: &str, value: Option<T>) -> Field<T> {
+    at(Location::flag(name), value)
+}
+
+fn at<T>(location: Location, value: Option<T>) -> Field<T> {
+    let value = value?;
+    Some(Spanned { value, location })
 }
 
 /// Warns about a variable that is ignored because a configuration file is used.
@@ -236,7 +215,7 @@ pub(super) fn warn_of_ignored(raw: &Tables, context: &LoadContext<'_>) {
     let clients = raw.client.iter();
     let named = clients.flat_map(|client| [&client.client_id_env, &client.client_secret_env]);
     let named: Vec<&str> = named
-        .filter_map(|field| Some(&*field.given()?.value))
+        .filter_map(|field| Some(&*field.as_ref()?.value))
         .collect();
     for name in [URL, CLIENT_ID, CLIENT_SECRET] {
         if !named.contains(&name) && (context.env)(name).is_some_and(|value| !value.is_empty()) {
@@ -245,7 +224,7 @@ pub(super) fn warn_of_ignored(raw: &Tables, context: &LoadContext<'_>) {
                 CLIENT_SECRET => "unset it, or name it in the file with `client_secret_env`",
                 _ => "unset it, or write its value in the file, as an instance's `url`",
             };
-            let problem = "it is set and does not count, for there is a configuration file";
+            let problem = "ignored, because a configuration file is used";
             context.warning(Location::variable(name).fault(problem, remedy));
         }
     }

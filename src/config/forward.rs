@@ -8,11 +8,11 @@
 
 use std::net::IpAddr;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::context::LoadContext;
-use super::location::{Field, Location, Spanned};
-use super::value::REDACTED;
+use super::fault::{Field, Location, Spanned};
+use super::value::{REDACTED, network};
 use super::{credentials, tables};
 use crate::outgoing::tunnel::{InvalidProxy, Proxy};
 use crate::secret::Secret;
@@ -21,70 +21,60 @@ use crate::secret::Secret;
 const DIRECT: &str = "direct";
 const REMEDY: &str = "write one like \"http://proxy.corp:3128\", or \"direct\" for none";
 
-/// The forward proxies of an instance.
-#[derive(Debug, Default)]
-pub(super) struct Proxies {
-    /// For the API.
-    pub(super) api: Option<Proxy>,
-    /// For the token endpoint.
-    pub(super) token: Option<Proxy>,
-}
-
-/// Parses both.
+/// Parses the forward proxies of an instance: for the API, and for the token endpoint.
 pub(super) fn parse(
     raw: &tables::Instance,
     url: Option<&Url>,
     context: &LoadContext<'_>,
-) -> Proxies {
-    let file = raw.proxy_credentials_file.given();
+) -> [Option<Proxy>; 2] {
+    let file = raw.proxy_credentials_file.as_ref();
     let credentials = file.and_then(|file| {
         let text = credentials::file(file, context);
-        credentials::warn_if_readable_by_all(file, context);
+        credentials::warn_if_readable_by_all(&file.value, &file.location, context);
         Some((text?, &file.location))
     });
     let environment = url.and_then(|url| from_environment(url, context));
     let mut used = false;
     let mut one = |name: &str, key: &Field<Secret>| {
-        let named = match key {
-            Field::Absent => return show(raw, name, environment.clone()),
-            Field::Given(spanned) if spanned.value.expose().trim() == DIRECT => {
+        let spanned = match key {
+            None => {
+                used |= raw.has(name);
+                return show(raw, name, environment.clone());
+            }
+            Some(spanned) if spanned.value.expose().trim() == DIRECT => {
                 return show(raw, name, None);
             }
-            Field::Given(spanned) => named(spanned, context),
-            Field::Faulty => None,
+            Some(spanned) => spanned,
         };
+        let named = named(spanned, context);
         used |= !named.as_ref().is_some_and(Proxy::has_credentials);
         let proxy = show(raw, name, Some(named?))?;
         match &credentials {
             Some((text, location)) if !proxy.has_credentials() => {
                 let remedy = "the file should hold one line, user:password";
-                let with = proxy.with_credentials(text.expose());
-                context.sound(with.map_err(|error| location.fault(error.to_string(), remedy)))
+                context.sound(proxy.with_credentials(text.expose()), location, remedy)
             }
             _ => Some(proxy),
         }
     };
-    let proxies = Proxies {
-        api: one("proxy", &raw.proxy),
-        token: one("token_proxy", &raw.token_proxy),
-    };
+    let api = one("proxy", &raw.proxy);
+    let token = one("token_proxy", &raw.token_proxy);
     if let Some((_, location)) = credentials.filter(|_| !used) {
         context.fault(location.fault(
             "neither proxy nor token_proxy names a proxy that lacks credentials",
             "name one without credentials in its URL, or leave this key out",
         ));
     }
-    proxies
+    [api, token]
 }
 
 /// The proxy that a key names.
 fn named(spanned: &Spanned<Secret>, context: &LoadContext<'_>) -> Option<Proxy> {
     let proxy = Proxy::parse(spanned.value.expose());
-    let proxy = proxy.map_err(|problem| spanned.location.fault(problem.to_string(), REMEDY));
-    let proxy = context.sound(proxy)?;
+    let proxy = context.sound(proxy, &spanned.location, REMEDY)?;
     if proxy.has_credentials() {
         context.warning(spanned.location.fault(
-            "the proxy's password stands in the configuration, which is often copied and committed",
+            "the proxy's password is in the configuration, which is often copied and committed",
             "keep user:password in a file and name that with `proxy_credentials_file`",
         ));
     }
@@ -102,14 +92,10 @@ fn show(raw: &tables::Instance, key: &str, proxy: Option<Proxy>) -> Option<Proxy
     proxy
 }
 
-/// Returns whether the host is this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
-        None => false,
-    }
+/// Returns whether the host, a name or an address, is this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// The environment's proxy for `url`.
@@ -123,7 +109,7 @@ fn from_environment(url: &Url, context: &LoadContext<'_>) -> Option<Proxy> {
     let mut names = own.into_iter().chain(["all_proxy", "ALL_PROXY"]);
     let (name, value) = names.find_map(|name| Some((name, set(name)?)))?;
     let spared = ["no_proxy", "NO_PROXY"].into_iter().find_map(set);
-    if is_loopback(url) || spared.is_some_and(|list| is_spared(url, &list)) {
+    if url.host_str().is_some_and(is_loopback) || spared.is_some_and(|list| is_spared(url, &list)) {
         return None;
     }
     // other programs accept a URL without a scheme
@@ -171,18 +157,7 @@ fn is_spared(url: &Url, list: &str) -> bool {
 
 fn covers(name: &str, host: &str) -> bool {
     if let Ok(ip) = host.parse::<IpAddr>() {
-        let (net, bits) = name.split_once('/').unwrap_or((name, "128"));
-        return match (net.parse::<IpAddr>(), bits.parse::<u32>(), ip) {
-            (Ok(IpAddr::V4(net)), Ok(bits), IpAddr::V4(ip)) => {
-                let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
-                (net.to_bits() ^ ip.to_bits()) & mask == 0
-            }
-            (Ok(IpAddr::V6(net)), Ok(bits), IpAddr::V6(ip)) => {
-                let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
-                (net.to_bits() ^ ip.to_bits()) & mask == 0
-            }
-            _ => false,
-        };
+        return network(name).is_some_and(|network| network.contains(&ip));
     }
     let name = name.trim_start_matches("*.").trim_start_matches('.');
     let above = host.strip_suffix(name);

@@ -1,20 +1,18 @@
 //! `[instance.NAME]`: one Collibra environment.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::context::LoadContext;
-use super::credentials::{CA_REMEDY, ca_file, warn_if_readable_by_all};
-use super::fault::Fault;
+use super::credentials::{self, CA_REMEDY, ca_file, warn_if_readable_by_all, warn_of_expiry};
+use super::fault::Spanned;
 use super::forward::{self, is_loopback};
-use super::location::{Field, Location, Spanned};
 use super::tables;
-use crate::clock::{Clock, SystemClock};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel;
-use crate::tls::{Identity, Reason};
+use crate::tls::Identity;
 use crate::upstream::Instance;
 
 /// An instance, and its settings for the token requests of its clients.
@@ -30,31 +28,25 @@ const URL_REMEDY: &str = "write the whole of it, like \"https://acme.collibra.co
 /// Parses an instance.
 pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option<Parsed> {
     let allow_insecure = raw.allow_insecure(context);
-    let url = match &raw.url {
-        Field::Given(spanned) => base(spanned, allow_insecure, context),
-        Field::Faulty => None,
-        Field::Absent => {
-            let location = raw.at("url");
-            let remedy = if location.in_file() {
-                URL_REMEDY
-            } else {
-                "give --upstream with it, set COLLIBRA_URL, or name a file with --config"
-            };
-            context.fault(location.fault("the instance's address is missing", remedy));
-            None
-        }
+    let remedy = match raw.location.in_file() {
+        true => URL_REMEDY,
+        false => "give --upstream with it, set COLLIBRA_URL, or name a file with --config",
     };
+    let missing = "the instance's address is missing";
+    let url = raw.demand("url", &raw.url, missing, remedy, context);
+    let url = url.and_then(|spanned| base(spanned, allow_insecure, context));
     let token_path = raw.token_path(context);
-    let authorities = raw.ca_file.given();
+    let authorities = raw.ca_file.as_ref();
     let authorities = authorities.and_then(|spanned| ca_file(spanned, CA_REMEDY, context));
-    let identity = identity(&raw.client_cert_file, &raw.client_key_file, context);
-    let address = raw.address.given();
+    let identity = identity(raw, context);
+    let address = raw.address.as_ref();
     // with `address` there is no forward proxy, so the environment's is ignored
     let by_environment = url.as_ref().filter(|_| address.is_none());
-    let proxies = forward::parse(raw, by_environment, context);
-    let fault =
-        address.and_then(|spanned| address_fault(spanned, url.as_ref(), allow_insecure, &proxies));
-    fault.into_iter().for_each(|fault| context.fault(fault));
+    let [proxy, token_proxy] = forward::parse(raw, by_environment, context);
+    if let Some(spanned) = address {
+        let is_used = proxy.is_none() || token_proxy.is_none();
+        check_address(spanned, url.as_ref(), allow_insecure, is_used, context);
+    }
     let connect_timeout = raw.connect_timeout(context);
     let idle_timeout = raw.idle_timeout(context);
     let header_timeout = raw.header_timeout(context);
@@ -63,21 +55,17 @@ pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option
     let url = url?;
     let mut token_url = url.clone();
     token_url.set_path(&token_path);
-    let host = match url.host()? {
-        Host::Domain(name) => name.to_owned(),
-        Host::Ipv4(ip) => ip.to_string(),
-        Host::Ipv6(ip) => ip.to_string(),
-    };
+    let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
     let instance = Instance {
         name: raw.name.clone(),
         tls: url.scheme() == "https",
         host,
         port: url.port_or_known_default()?,
-        authority: authority(&url)?,
+        authority: url.authority().to_owned(),
         token_path: token_url.path().to_owned(),
         ca_file: authorities,
         identity,
-        proxy: proxies.api,
+        proxy,
         address: address.map_or_else(Vec::new, |spanned| spanned.value.clone()),
         http2: raw.http2(context),
         connect_timeout,
@@ -90,137 +78,104 @@ pub(super) fn parse(raw: &tables::Instance, context: &LoadContext<'_>) -> Option
     Some(Parsed {
         instance: Arc::new(instance),
         token_url,
-        token_proxy: proxies.token,
+        token_proxy,
     })
 }
 
-/// Returns the fault of `address`, if there is one.
-fn address_fault(
+/// Reports that `address` is unsafe or unused.
+fn check_address(
     spanned: &Spanned<Vec<Target>>,
     url: Option<&Url>,
     allow_insecure: bool,
-    proxies: &forward::Proxies,
-) -> Option<Fault> {
+    is_used: bool,
+    context: &LoadContext<'_>,
+) {
     let is_plain = url.is_some_and(|url| url.scheme() == "http");
     let is_remote = !spanned.value.iter().all(Target::is_loopback);
     if is_plain && is_remote && !allow_insecure {
-        return Some(spanned.location.fault(
+        context.fault(spanned.location.fault(
             "http:// would send the secret and the token unencrypted to another machine",
             "write https:// in url, or `allow_insecure = true` if that is meant",
         ));
-    }
-    let is_unused = proxies.api.is_some() && proxies.token.is_some();
-    is_unused.then(|| {
-        spanned.location.fault(
+    } else if !is_used {
+        context.fault(spanned.location.fault(
             "no connection uses it: a forward proxy is told the instance's name",
             "leave it out, or write \"direct\" for proxy or token_proxy",
-        )
-    })
+        ));
+    }
 }
 
 /// Reads the client certificate, if one is configured.
-fn identity(
-    cert: &Field<PathBuf>,
-    key: &Field<PathBuf>,
-    context: &LoadContext<'_>,
-) -> Option<Identity> {
-    let lone = |spanned: &Spanned<PathBuf>, other: &str| {
-        let remedy = format!("name the other in {other}, or leave both out");
-        let problem = "a certificate is of use with its key only";
-        context.fault(spanned.location.fault(problem, remedy));
+fn identity(raw: &tables::Instance, context: &LoadContext<'_>) -> Option<Identity> {
+    let (cert, key) = match (&raw.client_cert_file, &raw.client_key_file) {
+        (Some(cert), Some(key)) => (cert, key),
+        (None, None) => return None,
+        (Some(lone), None) | (None, Some(lone)) => {
+            let both = ["client_cert_file", "client_key_file"];
+            if let Some(other) = both.iter().find(|key| !raw.has(key)) {
+                context.fault(lone.location.fault(
+                    "a certificate needs its key, and a key its certificate",
+                    format!("name the other in {other}, or leave both out"),
+                ));
+            }
+            return None;
+        }
     };
-    match (cert, key) {
-        (Field::Given(cert), Field::Absent) => lone(cert, "client_key_file"),
-        (Field::Absent, Field::Given(key)) => lone(key, "client_cert_file"),
-        _ => {}
-    }
-    let (cert, key) = (cert.given()?, key.given()?);
-    const REMEDY: &str = "name a PEM file with your certificate, and one with its key";
-    let cert_path = context.readable(cert, REMEDY);
-    let key_path = context.readable(key, REMEDY);
-    let (cert_path, key_path) = (cert_path?, key_path?);
-    warn_if_readable_by_all(key, context);
-    let identity = Identity::read(&cert_path, &key_path).map_err(|error| {
-        let of_key = error.path.as_ref() == Some(&key_path);
-        let same_file = key_path == cert_path;
-        let location = if of_key && (!same_file || matches!(error.reason, Reason::NotAKey)) {
-            &key.location
-        } else {
-            &cert.location
-        };
-        location.fault(error.reason.to_string(), context.file_remedy(REMEDY))
-    });
-    let identity = context.sound(identity)?;
-    if identity
-        .expires()
-        .is_some_and(|end| end <= SystemClock.wall())
-    {
-        context.warning(cert.location.fault(
-            "the certificate has expired: the instance will not accept it",
-            "renew it; the new one is taken over as soon as the file has it",
-        ));
-    }
+    warn_if_readable_by_all(&key.value, &key.location, context);
+    let identity = credentials::identity(cert, key, context)?;
+    let text = [
+        "the certificate",
+        "the instance will not accept it",
+        "renew it; the new one is taken over as soon as the file has it",
+    ];
+    warn_of_expiry(
+        identity.expires(),
+        Duration::ZERO,
+        text,
+        &cert.location,
+        context,
+    );
     Some(identity)
 }
 
 /// Parses the instance's URL: a scheme, a host and an optional port, nothing else.
 fn base(spanned: &Spanned<String>, allow_insecure: bool, context: &LoadContext<'_>) -> Option<Url> {
-    let url = validate_url(&spanned.value, allow_insecure, &spanned.location);
-    let url = context.sound(url)?;
-    if url.scheme() == "http" && !is_loopback(&url) {
-        context.warning(spanned.location.fault(
-            "the secret and the token travel to this host unencrypted",
-            "write https:// outside of tests",
-        ));
-    }
-    Some(url)
-}
-
-fn validate_url(text: &str, allow_insecure: bool, location: &Location) -> Result<Url, Fault> {
-    let url = Url::parse(text.trim())
-        .map_err(|error| location.fault(format!("this is no URL: {error}"), URL_REMEDY))?;
+    let location = &spanned.location;
+    let url = Url::parse(spanned.value.trim()).map_err(|error| format!("this is no URL: {error}"));
+    let url = context.sound(url, location, URL_REMEDY)?;
     let has_host = url.host_str().is_some_and(|host| !host.is_empty());
-    if !matches!(url.scheme(), "https" | "http") || !has_host {
-        return Err(location.fault(
-            "this is no URL of a web server",
-            format!("{URL_REMEDY}, https:// included"),
-        ));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(location.fault(
-            "it has a user's name or password in it",
-            format!("{URL_REMEDY}; a client's id and secret belong in [client.NAME]"),
-        ));
-    }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(location.fault(
-            "it has more than a scheme, a host and a port",
-            "cut what follows the host: requests bring their own paths",
-        ));
-    }
-    if url.scheme() == "http" && !allow_insecure && !is_loopback(&url) {
-        return Err(location.fault(
+    let is_in_the_clear = url.scheme() == "http" && !url.host_str().is_some_and(is_loopback);
+    let (problem, remedy) = if !matches!(url.scheme(), "https" | "http") || !has_host {
+        let remedy = format!("{URL_REMEDY}, https:// included");
+        ("this is no URL of a web server", remedy)
+    } else if !url.username().is_empty() || url.password().is_some() {
+        let remedy = format!("{URL_REMEDY}; a client's id and secret belong in [client.NAME]");
+        ("it has a user's name or password in it", remedy)
+    } else if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        let remedy = "cut what follows the host: requests bring their own paths".to_owned();
+        ("it has more than a scheme, a host and a port", remedy)
+    } else if is_in_the_clear && !allow_insecure {
+        let setting = location.setting("allow_insecure");
+        let remedy = format!("write https://, or {setting} if that is meant");
+        (
             "http:// would send the secret and the token unencrypted",
-            format!(
-                "write https://, or {} if that is meant",
-                location.setting("allow_insecure", "true")
-            ),
-        ));
-    }
-    Ok(url)
-}
-
-fn authority(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    Some(match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    })
+            remedy,
+        )
+    } else {
+        if is_in_the_clear {
+            context.warning(location.fault(
+                "the secret and the token travel to this host unencrypted",
+                "write https:// outside of tests",
+            ));
+        }
+        return Some(url);
+    };
+    context.fault(location.fault(problem, remedy));
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::tests::read_with;
 
     /// Returns the messages for an instance with the certificate and key of `keys`. The files are
@@ -246,7 +201,7 @@ mod tests {
         match read_with(&text, directory.path(), &env) {
             Err(faults) => faults.to_string(),
             Ok(config) => {
-                let warnings = config.warnings.iter().map(Fault::to_string);
+                let warnings = config.warnings.iter().map(ToString::to_string);
                 let about = warnings.filter(|w| !w.contains("can read the file"));
                 about.collect::<Vec<_>>().join("\n")
             }
@@ -310,10 +265,10 @@ mod tests {
             |cert, key| format!("client_cert_file = \"{cert}\"\nclient_key_file = \"{key}\"");
         for (keys, expected) in [
             (pair("own.pem", "own.key"), ""),
-            (pair("own.pem", "other.key"), "do not match"),
+            (pair("own.pem", "other.key"), "not that of the certificate"),
             (
                 pair("own.pem", "own.pem"),
-                "instance.acme.client_key_file: the file has no usable private key",
+                "instance.acme.client_key_file: there is no private key",
             ),
             (
                 pair("own.key", "own.key"),

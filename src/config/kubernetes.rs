@@ -1,14 +1,14 @@
 //! `[store]` of the kind `kubernetes`: the Secret, the Lease, and access to the API server.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::context::LoadContext;
-use super::declare::only;
-use super::location::{Field, Location};
+use super::declare::{checked, only, settle};
+use super::fault::Field;
 use super::tables;
 use crate::store::kubernetes::Config;
-use crate::store::kubernetes::access::{self, Access, Problem};
+use crate::store::kubernetes::access::{self, Problem};
 
 /// The default name of the Secret and of the Lease.
 const NAME: &str = "collibra-auth-proxy-token";
@@ -17,24 +17,33 @@ const NAME_REMEDY: &str = "write lower-case letters, digits, `-` and `.`, up to 
 
 const NAMESPACE_REMEDY: &str = "write lower-case letters, digits and `-`, up to 63";
 
-/// Parses the store's settings. `None` only if a fault was reported.
+/// Parses the store's settings. The access to the API server comes from the configured file, the
+/// pod's service account or `KUBECONFIG`. `None` only if a fault was reported.
 pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Config> {
     let name = |field: &Field<String>| {
         let is_name = |name: &String| access::is_name(name);
         let check = only(is_name, "no object can have this name", NAME_REMEDY);
-        field.settle(NAME.to_owned(), check, context)
+        settle(field, NAME.to_owned(), check, context)
     };
     let (secret, lease) = (name(&raw.secret), name(&raw.lease));
-    let namespace = raw.namespace.checked(
-        only(
-            |name: &String| access::is_namespace(name),
-            "no namespace can have this name",
-            NAMESPACE_REMEDY,
-        ),
-        context,
+    let is_namespace = |name: &String| access::is_namespace(name);
+    let check = only(
+        is_namespace,
+        "no namespace can have this name",
+        NAMESPACE_REMEDY,
     );
-    let (location, access) = access(&raw.kubeconfig, &raw.location, context);
-    let access = match access? {
+    let namespace = checked(&raw.namespace, check, context);
+    let to_read = |path: &Path| context.to_read(path).map_err(io::Error::other);
+    let (location, access) = match &raw.kubeconfig {
+        Some(spanned) => {
+            let path = to_read(&spanned.value).map_err(access::unreadable);
+            let access = path.and_then(|path| access::kubeconfig(&[path]));
+            (&spanned.location, access)
+        }
+        None if raw.has("kubeconfig") => return None,
+        None => (&raw.at("kubeconfig"), access::find(context.env, to_read)),
+    };
+    let access = match access {
         Ok(access) => access,
         Err(problem) => {
             context.fault(location.fault(problem.to_string(), remedy(&problem)));
@@ -43,46 +52,20 @@ pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Co
     };
     if access.is_unverified() {
         context.warning(location.fault(
-            "the kubeconfig file says insecure-skip-tls-verify: whoever is on the way to the API server can be it, and gets this user's token",
+            "the kubeconfig file says insecure-skip-tls-verify: a machine in between can impersonate the API server and get this user's token",
             "name the server's authority there",
         ));
     }
     let namespace = namespace.unwrap_or_else(|| access.namespace().to_owned());
-    for (key, name) in [
-        ("namespace", &namespace),
-        ("secret", &secret),
-        ("lease", &lease),
-    ] {
-        raw.show_as(key, &**name);
-    }
+    raw.show_as("namespace", &*namespace);
+    raw.show_as("secret", &*secret);
+    raw.show_as("lease", &*lease);
     Some(Config {
         namespace,
         access,
         secret,
         lease,
     })
-}
-
-/// The access to the API server, from the configured file, the pod's service account or
-/// `KUBECONFIG`, and its source. `None` only if a fault was reported.
-fn access(
-    kubeconfig: &Field<PathBuf>,
-    store: &Location,
-    context: &LoadContext<'_>,
-) -> (Location, Option<Result<Access, Problem>>) {
-    let to_read = |path: &Path| context.to_read(path).map_err(io::Error::other);
-    match kubeconfig {
-        Field::Faulty => (store.child("kubeconfig"), None),
-        Field::Given(spanned) => {
-            let path = to_read(&spanned.value).map_err(access::unreadable);
-            let access = path.and_then(|path| access::kubeconfig(&[path]));
-            (spanned.location.clone(), Some(access))
-        }
-        Field::Absent => {
-            let found = access::find(context.env, to_read);
-            (store.child("kubeconfig"), Some(found))
-        }
-    }
 }
 
 fn remedy(problem: &Problem) -> &'static str {

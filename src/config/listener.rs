@@ -1,12 +1,11 @@
 //! `[listener.NAME]`: an address that accepts apps' connections.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use super::context::LoadContext;
+use super::fault::{Location, Spanned};
 use super::listener_forward::{self, Targets};
-use super::location::{Field, Location};
 use super::names::Names;
 use super::value::ListenerMode;
 use super::{authority, listener_tls, tables};
@@ -17,12 +16,12 @@ const DEFAULT_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// Returns whether a listener needs the local authority.
 pub(super) fn uses_authority(raw: &tables::Listener) -> bool {
-    is_forward(raw) || !raw.tls.word.is_absent()
+    is_forward(raw) || raw.tls.word.is_some()
 }
 
 fn is_forward(raw: &tables::Listener) -> bool {
-    let mode = raw.mode.given().map(|spanned| spanned.value);
-    mode == Some(ListenerMode::Forward)
+    let mode = raw.mode.as_ref();
+    mode.is_some_and(|spanned| spanned.value == ListenerMode::Forward)
 }
 
 /// Parses a listener. `address` is its resolved address.
@@ -33,68 +32,65 @@ pub(super) fn parse(
     context: &LoadContext<'_>,
 ) -> Option<Listener> {
     let is_forward = is_forward(raw);
-    if is_forward {
-        listener_forward::check(raw, context);
+    match is_forward {
+        true => listener_forward::check(raw, context),
+        false => listener_forward::refuse(raw, context),
     }
     // a forward listener's clients are those of the instances
-    let client = match is_forward && raw.client.is_absent() {
-        true => None,
-        false => targets
-            .clients
-            .find_one(&raw.client, &raw.location, context),
-    };
+    let has_client = !is_forward || raw.client.is_some();
+    let clients = Some(targets.clients).filter(|_| has_client);
+    let client = clients.and_then(|names| names.find(&raw.client, raw, context));
     let routes = routes(&raw.route, targets.clients, context);
-    let app = targets.apps.find(&raw.app, context);
-    let is_a_socket = address
-        .as_ref()
-        .is_some_and(|address| address.tcp().is_none());
-    if app.is_some() && !is_a_socket {
+    let app = raw.app.as_ref();
+    let app = app.and_then(|_| targets.apps.find(&raw.app, raw, context));
+    let is_open = address.as_ref().is_none_or(|at| at.tcp().is_some());
+    if app.is_some() && is_open {
         context.warning(raw.at("app").fault(
-            "whoever reaches this port is taken for this app",
+            "every caller of this port is treated as this app",
             "listen on a unix socket that only the app may open, like \"unix:/run/app.sock\"",
         ));
     }
-    let has_apps = !targets.apps.all().is_empty();
+    let has_apps = !targets.apps.names.is_empty();
     let is_local = address.as_ref().is_none_or(Address::is_local);
-    let is_open = !is_local && !has_apps;
     let is_allowed = raw.allow_unauthenticated(context);
-    match &raw.address {
-        Field::Given(spanned) if is_open && is_allowed && spanned.location.in_environment() => {
-            context.warning(spanned.location.fault(
+    let remedy = format!("write `address = \"{}\"`", tables::LISTENER);
+    let missing = "the address to listen on is missing";
+    let given = raw.demand("address", &raw.address, missing, remedy, context);
+    if let Some(Spanned { location, .. }) = given.filter(|_| !is_local && !has_apps) {
+        if !is_allowed {
+            let apps = match location.in_file() {
+                true => ", add [app.NAME] so that callers must authenticate",
+                false => "",
+            };
+            context.fault(location.fault(
+                "every program that reaches this port calls Collibra with the token, and \
+                 other machines can reach it",
+                format!(
+                    "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
+                    location.setting("allow_unauthenticated")
+                ),
+            ));
+        } else if location.in_environment() {
+            context.warning(location.fault(
                 "every program that reaches this port calls Collibra with the token",
                 "publish it to this machine only, like docker run --publish \
                  127.0.0.1:8080:8080, or use a configuration file with [app.NAME]",
             ));
         }
-        Field::Given(spanned) if is_open && !is_allowed => {
-            let apps = if spanned.location.in_file() {
-                ", add [app.NAME] so that callers must say who they are"
-            } else {
-                ""
-            };
-            context.fault(spanned.location.fault(
-                "whoever reaches this port calls Collibra with the token, and it is open \
-                 beyond this machine",
-                format!(
-                    "listen on 127.0.0.1{apps}, or write {} if the network keeps others away",
-                    spanned.location.setting("allow_unauthenticated", "true")
-                ),
-            ));
-        }
-        Field::Absent => context.fault(raw.at("address").fault(
-            "the address to listen on is missing",
-            format!("write `address = \"{}\"`", tables::LISTENER),
-        )),
-        _ => {}
     }
     // a caller's key is what keeps web pages away then, so a foreign name gains them nothing
     let callers_authenticate = has_apps && app.is_none();
-    let is_certified = !raw.tls.word.is_absent();
+    let is_certified = raw.tls.word.is_some();
+    let certified = || {
+        let routes = routes.iter().map(|route| &route.client);
+        let instances = targets.instances_of(client.iter().chain(routes));
+        authority::hosts(instances)
+    };
     let hosts = match &raw.hosts {
-        Field::Given(spanned) if spanned.value == [ANY_HOST] && callers_authenticate => {
+        Some(spanned) if spanned.value == [ANY_HOST] && callers_authenticate => {
             spanned.value.clone()
         }
-        Field::Given(spanned) => {
+        Some(spanned) => {
             if spanned.value.is_empty() {
                 context.fault(spanned.location.fault(
                     "without an accepted host every request is refused",
@@ -103,40 +99,28 @@ pub(super) fn parse(
             }
             hosts(&spanned.value, &spanned.location, context)
         }
-        _ if is_forward => Vec::new(),
-        _ if !is_local && callers_authenticate => vec![ANY_HOST.to_owned()],
-        _ => {
+        None if is_forward => Vec::new(),
+        None if !is_local && callers_authenticate => vec![ANY_HOST.to_owned()],
+        None => {
             let mut hosts = default_hosts(address.as_ref());
             // apps call it by the names on its certificate
             if is_certified {
-                hosts.extend(instance_hosts(client.as_ref(), &routes, targets));
+                hosts.extend(certified());
             }
             hosts
         }
     };
     raw.show_as("hosts", &*hosts);
     let has_files = raw.tls.table.is_given;
-    let forward = match is_forward {
-        true => {
-            let known = listener_forward::Known {
-                client: client.clone(),
-                is_local,
-                has_tls: is_certified || has_files,
-            };
-            listener_forward::parse(raw, known, targets, context)
-        }
-        false => {
-            listener_forward::refuse(raw, context);
-            None
-        }
-    };
-    let tls = match raw.tls.word.given() {
+    let has_tls = is_certified || has_files;
+    let forward = is_forward.then(|| {
+        listener_forward::parse(raw, client.as_ref(), is_local, has_tls, targets, context)
+    });
+    let tls = match &raw.tls.word {
         Some(word) => {
-            let hosts = instance_hosts(client.as_ref(), &routes, targets);
             let authority = targets.authority;
-            Some(listener_tls::local(
-                word, is_forward, hosts, authority, context,
-            )?)
+            let tls = listener_tls::local(word, is_forward, certified(), authority, context);
+            Some(tls?)
         }
         None if has_files => {
             let tls = listener_tls::parse(&raw.tls.table, context)?;
@@ -145,20 +129,12 @@ pub(super) fn parse(
         }
         None => None,
     };
-    if is_forward && forward.is_none() {
-        return None;
-    }
+    let forward = forward.map_or(Some(None), |forward| forward.map(Some))?;
     let by_host = forward.as_ref().and_then(|forward| forward.clients.first());
     let client = client.or_else(|| by_host.cloned());
-    let header_timeout = raw.header_timeout(context);
-    let max_header_bytes = raw.max_header_bytes(context);
-    let max_connections = raw.max_connections(context);
-    let client = client?;
-    raw.show_as("client", &*client);
+    raw.show_as("client", client.as_deref());
     Some(Listener {
         name: raw.name.clone(),
-        address: address?,
-        client,
         routes,
         forward,
         app,
@@ -166,46 +142,24 @@ pub(super) fn parse(
         trusted_proxies: raw.trusted_proxies(context),
         tls,
         upgrades: raw.upgrades(context),
-        header_timeout,
-        max_header_bytes: usize::try_from(max_header_bytes).ok()?,
+        header_timeout: raw.header_timeout(context),
+        max_header_bytes: usize::try_from(raw.max_header_bytes(context)).ok()?,
         min_body_rate: NonZeroU32::new(raw.min_body_rate(context)),
-        max_connections: usize::try_from(max_connections).ok()?,
+        max_connections: usize::try_from(raw.max_connections(context)).ok()?,
+        // last, since each value above may be at fault too
+        client: client?,
+        address: address?,
     })
-}
-
-/// The hosts of the instances of `client` and of the clients of `routes`, for the local authority.
-fn instance_hosts(
-    client: Option<&Arc<str>>,
-    routes: &[Route],
-    targets: Targets<'_>,
-) -> Vec<String> {
-    let clients = client
-        .into_iter()
-        .chain(routes.iter().map(|route| &route.client));
-    let instances = clients.filter_map(|client| {
-        let instance = &targets.parsed.get(client)?.instance;
-        Some(&*targets.instances.get(instance)?.instance)
-    });
-    let mut hosts: Vec<String> = Vec::new();
-    for host in authority::hosts(instances) {
-        if !hosts.iter().any(|known| known == host) {
-            hosts.push(host.to_owned());
-        }
-    }
-    hosts
 }
 
 fn routes(raw: &[tables::Route], clients: &Names, context: &LoadContext<'_>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for raw in raw {
-        let client = clients.find_one(&raw.client, &raw.location, context);
-        if raw.prefix.is_absent() {
-            context.fault(raw.at("prefix").fault(
-                "it does not say which paths it is for",
-                "write what they begin with, like `prefix = \"/dev\"`",
-            ));
-        }
-        let prefix = raw.prefix.given().and_then(|spanned| {
+        let client = clients.find(&raw.client, raw, context);
+        let missing = "the route has no prefix";
+        let remedy = "write the beginning of its paths, like `prefix = \"/dev\"`";
+        let given = raw.demand("prefix", &raw.prefix, missing, remedy, context);
+        let prefix = given.and_then(|spanned| {
             let sound = prefix(&spanned.value).and_then(|prefix| {
                 let is_new = !routes.iter().any(|route| *route.prefix == *prefix);
                 let twice = "another route of this listener has the same prefix";
@@ -242,7 +196,7 @@ fn prefix(text: &str) -> Result<&str, (&'static str, &'static str)> {
         ))
     } else if odd || !text.chars().all(in_a_prefix) {
         Err((
-            "it has what a prefix cannot have",
+            "a prefix cannot contain this",
             "write whole segments of letters, digits, `-`, `.`, `_` and `~`, like \"/dev\"",
         ))
     } else {
@@ -252,13 +206,13 @@ fn prefix(text: &str) -> Result<&str, (&'static str, &'static str)> {
 
 fn default_hosts(address: Option<&Address>) -> Vec<String> {
     let mut hosts: Vec<String> = DEFAULT_HOSTS.map(str::to_owned).into();
-    if let Some(ip) = address.and_then(Address::tcp).map(|tcp| tcp.ip()) {
-        let written = match ip {
-            IpAddr::V4(ip) => ip.to_string(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
-        };
-        if !ip.is_unspecified() && !hosts.contains(&written) {
-            hosts.push(written);
+    let tcp = address.and_then(Address::tcp);
+    if let Some(tcp) = tcp.filter(|tcp| !tcp.ip().is_unspecified()) {
+        // an IPv6 address is written in brackets
+        let written = tcp.to_string();
+        let (host, _port) = written.rsplit_once(':').unwrap_or_default();
+        if !DEFAULT_HOSTS.contains(&host) {
+            hosts.push(host.to_owned());
         }
     }
     hosts
@@ -296,7 +250,7 @@ fn host(text: &str) -> Result<String, &'static str> {
     if text.contains('*') {
         return Err(
             "write each name in full: a wildcard would let any website in; [\"*\"] alone is for a \
-             listener whose callers all say who they are, by [app.NAME]",
+             listener whose callers all authenticate, by [app.NAME]",
         );
     }
     if text.contains(':') {

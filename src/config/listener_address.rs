@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::context::LoadContext;
 use super::declare::Head;
-use super::location::Location;
+use super::fault::Location;
 use super::value::{Mode, Value};
 use crate::socket::Address;
 

@@ -1,83 +1,48 @@
 //! `tls` of `[listener.NAME]`: its certificate, and the authorities of client certificates.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::LoadContext;
-use super::location::{Field, Location, Spanned};
-use super::{credentials::ca_file, tables};
+use super::credentials::{CERT_REMEDY, KEY_REMEDY, ca_file, identity, warn_of_expiry};
+use super::fault::Spanned;
+use super::tables;
 use crate::clock::{Clock, SystemClock};
 use crate::local_authority::Authority;
-use crate::proxy::config::{Tls, TlsError};
-use crate::tls::{self, CaFile};
+use crate::proxy::config::Tls;
+use crate::tls;
 
 /// A certificate that expires sooner than this causes a warning.
 const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
-const CERT_REMEDY: &str =
-    "name a PEM file with the certificate and, below it, those that lead to its authority";
 const CLIENT_CA_REMEDY: &str = "name a PEM file with the authority of callers' certificates";
-const KEY_REMEDY: &str = "name the PEM file with the certificate's private key";
-
-const UNUSABLE_KEY: &str = "the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA";
 
 /// Parses a listener's TLS settings.
 pub(super) fn parse(raw: &tables::Tls, context: &LoadContext<'_>) -> Option<Tls> {
-    let demand = |field, key, remedy| demand(field, raw.at(key), remedy, context);
-    let cert = demand(&raw.cert_file, "cert_file", CERT_REMEDY);
-    let key = demand(&raw.key_file, "key_file", KEY_REMEDY);
-    let client_ca = match &raw.client_ca_file {
-        Field::Absent => Some(None),
-        Field::Faulty => None,
-        Field::Given(spanned) => ca_file(spanned, CLIENT_CA_REMEDY, context).map(Some),
-    };
-    let (cert, key, client_ca) = (cert?, key?, client_ca?);
-    let cert_file = context.readable(cert, CERT_REMEDY);
-    let key_file = context.readable(key, KEY_REMEDY);
-    let (cert_file, key_file) = (cert_file?, key_file?);
-    let tls = match Tls::read(&cert_file, &key_file, client_ca) {
-        Ok(tls) => tls,
-        Err(error) => {
-            let mut problem = error.to_string();
-            let (location, remedy) = match error {
-                // the library has only this error for an unusable key
-                TlsError::Unusable(rustls::Error::General(_)) => {
-                    problem = UNUSABLE_KEY.to_owned();
-                    (&key.location, KEY_REMEDY)
-                }
-                TlsError::Certificate(_) | TlsError::Unusable(_) => (&cert.location, CERT_REMEDY),
-                TlsError::ClientAuthority => (&raw.at("client_ca_file"), CLIENT_CA_REMEDY),
-                TlsError::KeyUnreadable(_) | TlsError::NoKey | TlsError::Mismatch => {
-                    (&key.location, KEY_REMEDY)
-                }
-            };
-            context.fault(location.fault(problem, context.file_remedy(remedy)));
-            return None;
-        }
-    };
-    if is_too_early(&cert_file) {
+    let demand = |key, field, remedy| raw.demand(key, field, "it is missing", remedy, context);
+    let cert = demand("cert_file", &raw.cert_file, CERT_REMEDY);
+    let key = demand("key_file", &raw.key_file, KEY_REMEDY);
+    let client_ca = raw.client_ca_file.as_ref();
+    let client_ca = client_ca.and_then(|file| ca_file(file, CLIENT_CA_REMEDY, context));
+    let (cert, key) = (cert?, key?);
+    let identity = identity(cert, key, context)?;
+    let begins = identity.certificates().first().and_then(tls::begins);
+    if begins.is_some_and(|begins| begins > SystemClock.wall()) {
         context.warning(cert.location.fault(
             "the certificate is not valid yet: callers that verify it refuse it",
             "check this machine's clock, or wait until the certificate is valid",
         ));
     }
-    let expires = tls.expires()?;
-    match expires.duration_since(SystemClock.wall()) {
-        Err(_) => context.warning(cert.location.fault(
-            "the certificate has expired: callers that verify it refuse it",
-            "renew it; the files are read again once they change",
-        )),
-        Ok(left) if left < SOON => context.warning(cert.location.fault(
-            format!(
-                "the certificate expires in {} days",
-                left.as_secs() / 86_400
-            ),
-            "renew it; the files are read again once they change",
-        )),
-        Ok(_) => {}
-    }
-    Some(tls)
+    let text = [
+        "the certificate",
+        "callers that verify it refuse it",
+        "renew it; the files are read again once they change",
+    ];
+    warn_of_expiry(identity.expires(), SOON, text, &cert.location, context);
+    // the pair is known to match, so only the authority can be at fault
+    let made = Tls::new(identity, client_ca);
+    context.sound(made, &raw.at("client_ca_file"), CLIENT_CA_REMEDY)
 }
 
 /// TLS with certificates of the local `authority` for `hosts`, as `word` says. Without an authority
@@ -85,7 +50,7 @@ pub(super) fn parse(raw: &tables::Tls, context: &LoadContext<'_>) -> Option<Tls>
 pub(super) fn local(
     word: &Spanned<String>,
     is_forward: bool,
-    hosts: Vec<String>,
+    hosts: BTreeSet<String>,
     authority: Option<&Authority>,
     context: &LoadContext<'_>,
 ) -> Option<Tls> {
@@ -110,38 +75,14 @@ pub(super) fn local(
         ));
         return None;
     }
-    let covered = |authority: &&Authority| hosts.iter().any(|host| authority.covers(host));
-    let made = match authority.filter(covered) {
+    let mut covered = hosts;
+    covered.retain(|host| authority.is_some_and(|authority| authority.covers(host)));
+    let made = match authority.filter(|_| !covered.is_empty()) {
         Some(authority) => {
-            let hosts = hosts.iter().filter(|host| authority.covers(host));
-            Tls::local(authority, hosts.cloned().collect(), Arc::new(SystemClock))
+            let hosts = covered.into_iter().collect();
+            Tls::local(authority, hosts, Arc::new(SystemClock))
         }
         None => Tls::without_certificate(),
     };
-    context.sound(made.map_err(|error| word.location.fault(error.to_string(), "use another build")))
-}
-
-/// Returns whether the first certificate at `path` is not yet valid.
-fn is_too_early(path: &Path) -> bool {
-    let chain = CaFile::read(path);
-    let begins = chain
-        .iter()
-        .find_map(|chain| tls::begins(chain.certificates().first()?));
-    let now = jiff::Timestamp::try_from(SystemClock.wall()).ok();
-    begins
-        .zip(now)
-        .is_some_and(|(begins, now)| begins > now.as_second())
-}
-
-/// Returns a file name that is required at `location`.
-fn demand<'a>(
-    field: &'a Field<PathBuf>,
-    location: Location,
-    remedy: &str,
-    context: &LoadContext<'_>,
-) -> Option<&'a Spanned<PathBuf>> {
-    if field.is_absent() {
-        context.fault(location.fault("it is missing", remedy));
-    }
-    field.given()
+    context.sound(made, &word.location, "use another build")
 }

@@ -23,11 +23,9 @@ mod listener;
 mod listener_address;
 mod listener_forward;
 mod listener_tls;
-mod location;
 mod names;
 mod nearest;
 mod parse;
-mod policy;
 mod redis;
 pub mod reload;
 mod settings;
@@ -43,14 +41,15 @@ pub mod watch;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use fault::{Fault, Faults, Origin};
+pub use fault::{Fault, Faults};
+
 pub use flags::Flags;
 pub use settings::{Admin, Ca, Client, Config, Credentials, Server, Text};
 
 use crate::secret::Secret;
 use crate::upstream;
 use context::LoadContext;
-use location::Location;
+use fault::{Location, Origin};
 use tables::Tables;
 
 /// The variable that names the file if no flag does.
@@ -62,10 +61,7 @@ impl Config {
     #[must_use]
     pub fn certified_hosts(&self) -> Vec<String> {
         let instances = self.instances.values().map(|instance| &**instance);
-        let mut hosts: Vec<String> = authority::hosts(instances).map(str::to_owned).collect();
-        hosts.sort();
-        hosts.dedup();
-        hosts
+        authority::hosts(instances).into_iter().collect()
     }
 }
 
@@ -75,20 +71,19 @@ impl Config {
 /// All its faults.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let context = LoadContext::of(directory(path), env);
-    let fit = context.note(path);
-    let path = Arc::new(path.to_owned());
-    let text = fit
-        .map_err(|unfit| (None, unfit.to_string()))
-        .and_then(|()| {
-            std::fs::read(&*path).map_err(|error| (None, format!("it cannot be read: {error}")))
+    let read = || {
+        let noted = context.note(path);
+        noted.map_err(|unfit| (None, unfit.to_string()))?;
+        let bytes = std::fs::read(path);
+        let bytes = bytes.map_err(|error| (None, format!("it cannot be read: {error}")))?;
+        String::from_utf8(bytes).map_err(|error| {
+            let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = sound.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            (Some(line), "it is not UTF-8 text".to_owned())
         })
-        .and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|error| {
-                let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-                let line = sound.iter().filter(|&&byte| byte == b'\n').count() + 1;
-                (Some(line), "it is not UTF-8 text".to_owned())
-            })
-        });
+    };
+    let text = read();
+    let path = Arc::new(path.to_owned());
     match text {
         Ok(mut text) => {
             if text.starts_with(credentials::BYTE_ORDER_MARK) {
@@ -97,10 +92,10 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             parse_text(Text(path, Secret::from(text)), &context)
         }
         Err((line, problem)) => {
-            let root = Location::root(Origin::File(path));
+            let root = Location::of(Origin::File(path), "");
             let location = Location { line, ..root };
             context.fault(location.fault(problem, "name a TOML file that this user can read"));
-            conclude(None, &context)
+            Err(context.faults())
         }
     }
 }
@@ -139,7 +134,7 @@ pub fn read(
 /// All its faults.
 pub fn from_flags(flags: Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Faults> {
     let context = LoadContext::of(Path::new(""), env);
-    conclude(Some(flags.into_tables(&context)), &context)
+    parse::parse(flags.into_tables(&context), None, &context)
 }
 
 /// Builds an instance from the command line, for commands that need nothing else.
@@ -155,38 +150,17 @@ pub fn instance(
     let context = LoadContext::of(Path::new(""), &|_| None);
     let parsed = instance::parse(&raw, &context);
     context.conclude()?;
-    match parsed {
-        Some(parsed) => Ok(parsed.instance),
-        None => unreachable!("a fault was reported instead"),
-    }
+    Ok(parsed.ok_or_else(|| context.faults())?.instance)
 }
 
 fn parse_text(text: Text, context: &LoadContext<'_>) -> Result<Config, Faults> {
     let origin = Origin::File(Arc::clone(&text.0));
     let tables = Tables::parse(text.1.expose(), &origin, context);
-    if let Some(tables) = &tables {
-        flags::warn_of_ignored(tables, context);
-    }
-    let text = Some(text);
-    Ok(Config {
-        text,
-        ..conclude(tables, context)?
-    })
+    let tables = tables.ok_or_else(|| context.faults())?;
+    flags::warn_of_ignored(&tables, context);
+    parse::parse(tables, Some(text), context)
 }
 
 fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
-}
-
-fn conclude(tables: Option<Tables>, context: &LoadContext<'_>) -> Result<Config, Faults> {
-    let config = tables.and_then(|tables| parse::parse(tables, context));
-    let (files, warnings) = context.conclude()?;
-    match config {
-        Some(config) => Ok(Config {
-            warnings,
-            files,
-            ..config
-        }),
-        None => unreachable!("a fault was reported instead"),
-    }
 }

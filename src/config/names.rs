@@ -1,87 +1,51 @@
 //! The names of all tables of one kind, for checking references.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::context::LoadContext;
-use super::location::{Field, Location};
+use super::declare::Head;
+use super::fault::Field;
 use super::nearest::{listed, nearest};
 
-/// Names in the order of the file. A lookup uses a hash: 10,000 apps may each name one of 1,000
-/// clients.
+/// The names of the tables `[kind.NAME]`.
 #[derive(Debug)]
 pub(super) struct Names {
-    kind: &'static str,
-    in_order: Vec<Arc<str>>,
-    known: HashSet<Arc<str>>,
+    pub(super) kind: &'static str,
+    pub(super) names: BTreeSet<Arc<str>>,
 }
 
 impl Names {
-    /// All of them, in the order of the file.
-    pub(super) fn all(&self) -> &[Arc<str>] {
-        &self.in_order
-    }
-
     /// Resolves `field` to one of the names; if it is absent, to the only one there is. `owner` is
-    /// the location of the referring table.
-    pub(super) fn find_one(
-        &self,
-        field: &Field<String>,
-        owner: &Location,
-        context: &LoadContext<'_>,
-    ) -> Option<Arc<str>> {
-        let kind = self.kind;
-        let all = || self.in_order.iter().map(AsRef::as_ref);
-        match field {
-            Field::Faulty => None,
-            Field::Absent => match &self.in_order[..] {
-                [only] => Some(only.clone()),
-                // a missing table is reported once, not by each reference
-                [] => None,
-                _ => {
-                    context.fault(owner.child(kind).fault(
-                        format!("there are several of [{kind}.NAME], and this does not say which"),
-                        format!("write one of {}", listed(all())),
-                    ));
-                    None
-                }
-            },
-            Field::Given(spanned) => {
-                if let Some(name) = self.known.get(&*spanned.value) {
-                    return Some(name.clone());
-                }
-                let remedy = match (nearest(&spanned.value, all()), self.all()) {
-                    (Some(meant), _) => format!("write {meant:?}"),
-                    (None, []) => format!("add [{kind}.NAME] with this name"),
-                    (None, _) => format!("write one of {}", listed(all())),
-                };
-                let problem = format!("there is no [{kind}.NAME] of this name");
-                context.fault(spanned.location.fault(problem, remedy));
-                None
-            }
-        }
-    }
-
-    /// As [`Names::find_one`] for a reference that may be left out: absent, it means none.
+    /// the referring table.
     pub(super) fn find(
         &self,
         field: &Field<String>,
+        owner: &Head,
         context: &LoadContext<'_>,
     ) -> Option<Arc<str>> {
-        let spanned = field.given()?;
-        self.find_one(field, &spanned.location, context)
-    }
-
-    /// The names of the tables `[kind.NAME]`.
-    pub(super) fn of<'a>(
-        kind: &'static str,
-        names: impl IntoIterator<Item = &'a Arc<str>>,
-    ) -> Names {
-        let in_order: Vec<Arc<str>> = names.into_iter().cloned().collect();
-        Names {
-            kind,
-            known: in_order.iter().cloned().collect(),
-            in_order,
+        let (kind, all) = (self.kind, || self.names.iter().map(AsRef::as_ref));
+        let one_of = || format!("write one of {}", listed(all()));
+        let Some(spanned) = field else {
+            if self.names.len() > 1 {
+                let problem =
+                    format!("there are several of [{kind}.NAME], and this does not say which");
+                owner.demand(kind, field, &problem, one_of(), context);
+                return None;
+            }
+            // a missing table is reported once, not by each reference
+            return self.names.first().cloned();
+        };
+        if let Some(name) = self.names.get(&*spanned.value) {
+            return Some(name.clone());
         }
+        let remedy = match nearest(&spanned.value, all()) {
+            Some(meant) => format!("write {meant:?}"),
+            None if self.names.is_empty() => format!("add [{kind}.NAME] with this name"),
+            None => one_of(),
+        };
+        let problem = format!("there is no [{kind}.NAME] of this name");
+        context.fault(spanned.location.fault(problem, remedy));
+        None
     }
 }

@@ -1,22 +1,20 @@
 //! Turns the configuration as written into settings. Continues after a fault, so that all faults
 //! are reported.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::LoadContext;
-use super::declare::Declared;
+use super::declare::{Declared, repeated};
+use super::fault::{Faults, Location};
 use super::listener_forward::Targets;
-use super::location::{Field, Location};
 use super::names::Names;
-use super::settings::{Admin, Client, Config, Server};
+use super::settings::{Admin, Client, Config, Server, Text};
 use super::tables::{self, ADMIN, Tables};
 use super::value::ListenerMode;
-use super::watch::Files;
 use super::{app, authority, client, instance, listener, listener_address, store, trace};
-use crate::outgoing::tunnel::Proxy;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::policy::Policy;
 use crate::socket::Address;
@@ -24,11 +22,18 @@ use crate::socket::Address;
 /// Kubernetes' default time between SIGTERM and SIGKILL.
 const KUBERNETES_GRACE: Duration = Duration::from_secs(30);
 
-/// Parses all tables. `None` only if a fault was reported.
-pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config> {
-    let instance_names = Names::of("instance", raw.instance.iter().map(|raw| &raw.name));
-    let client_names = Names::of("client", raw.client.iter().map(|raw| &raw.name));
-    let app_names = Names::of("app", raw.app.iter().map(|raw| &raw.name));
+/// Parses all tables, which are those of `text` if there is a file.
+///
+/// # Errors
+/// All faults.
+pub(super) fn parse(
+    mut raw: Tables,
+    text: Option<Text>,
+    context: &LoadContext<'_>,
+) -> Result<Config, Faults> {
+    let instance_names = names("instance", &raw.instance);
+    let client_names = names("client", &raw.client);
+    let app_names = names("app", &raw.app);
     demand(&raw, context);
     if raw.listener.is_empty() && !context.blames("listener") {
         let location = raw.at("listener").child("local");
@@ -64,7 +69,6 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
     };
     let listeners = listeners(&raw, targets, &admin, &admin_place, context);
     refuse_loops(&raw, &instances, &listeners, context);
-    refuse_own_proxy(&raw, &instances, &listeners, context);
     // a variable is how the image says it, and there publishing the port decides
     if !admin.address.is_local() && !admin_place.in_environment() {
         context.warning(admin_place.fault(
@@ -76,10 +80,10 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
     warn_of_unused(&raw, &clients, &listeners, &apps, context);
     let store = store::parse(&raw.store, context);
     let server = Server {
-        threads: usize::try_from(raw.server.threads(context)).ok()?,
+        threads: usize::try_from(raw.server.threads(context)).unwrap_or_default(),
         drain: raw.server.drain(context),
     };
-    if let Field::Given(spanned) = &raw.server.drain
+    if let Some(spanned) = &raw.server.drain
         && server.drain > KUBERNETES_GRACE
     {
         context.warning(spanned.location.fault(
@@ -87,44 +91,54 @@ pub(super) fn parse(mut raw: Tables, context: &LoadContext<'_>) -> Option<Config
             "write at most \"30s\", or raise terminationGracePeriodSeconds above it",
         ));
     }
-    let instances = instances
-        .into_iter()
-        .map(|(name, parsed)| (name, parsed.instance));
-    Some(Config {
-        instances: instances.collect(),
+    let policy = Policy {
+        deny: raw.policy.deny(context),
+        sessions: raw.policy.sessions(context),
+    };
+    let (access_log, log_user_agent) = (raw.log.access(context), raw.log.user_agent(context));
+    let trace = trace::parse(&raw.trace, context);
+    let shown = raw.show(context);
+    let (files, warnings) = context.conclude()?;
+    let instances = instances.into_iter();
+    Ok(Config {
+        instances: instances
+            .map(|(name, parsed)| (name, parsed.instance))
+            .collect(),
         clients,
         apps,
-        policy: Arc::new(Policy {
-            deny: raw.policy.deny(context),
-            sessions: raw.policy.sessions(context),
-        }),
+        policy: Arc::new(policy),
         listeners,
         server,
         admin,
         store,
-        access_log: raw.log.access(context),
-        log_user_agent: raw.log.user_agent(context),
+        access_log,
+        log_user_agent,
         ca,
-        trace: trace::parse(&raw.trace, context),
-        warnings: Vec::new(),
-        files: Files::default(),
-        text: None,
-        shown: raw.show(context),
-        at_start: context.at_start.take(),
+        trace,
+        warnings,
+        files,
+        text,
+        shown,
     })
+}
+
+/// The names of `tables`, which are those of `kind`.
+fn names<T: Declared>(kind: &'static str, tables: &[T]) -> Names {
+    let names = tables.iter().map(|table| Arc::clone(&table.name)).collect();
+    Names { kind, names }
 }
 
 /// Reports a missing instance or client.
 fn demand(raw: &Tables, context: &LoadContext<'_>) {
     if raw.instance.is_empty() && !context.blames("instance") {
         context.fault(raw.at("instance").fault(
-            "there is none, so there is nowhere to send to",
+            "no instance is configured, so requests have no destination",
             "write `instance.acme = { url = \"https://acme.collibra.com\" }`",
         ));
     }
     if raw.client.is_empty() && !context.blames("client") {
         context.fault(raw.at("client").fault(
-            "there is none, so there is nobody to ask for a token",
+            "no client is configured, so the proxy cannot request a token",
             "write `client.catalog = { client_id = \"…\", client_secret_file = \"…\" }`",
         ));
     }
@@ -137,45 +151,37 @@ fn one_pool_each(
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     context: &LoadContext<'_>,
 ) {
-    let mut owners: HashMap<_, &Client> = HashMap::new();
-    for raw in &raw.client {
-        let Some(client) = clients.get(&raw.name) else {
-            continue;
-        };
+    let pools = raw.client.iter().filter_map(|raw| {
+        let client = clients.get(&raw.name)?;
         let authority = &instances[&client.instance].instance.authority;
-        let pool = (authority, client.oauth.client_id.as_str());
-        if let Some(first) = owners.get(&pool) {
-            context.fault(raw.location.fault(
-                format!(
-                    "it has the same instance and id as [client.{}], and so the same pool of tokens",
-                    first.name.escape_debug()
-                ),
-                "keep one of the two; any number of listeners can name it",
-            ));
-        } else {
-            owners.insert(pool, client);
-        }
+        Some((&raw.head, (authority, client.oauth.client_id.as_str())))
+    });
+    for (raw, first) in repeated(pools) {
+        context.fault(raw.location.fault(
+            format!(
+                "it has the same instance and id as [client.{}], and so the same pool of tokens",
+                first.name.escape_debug()
+            ),
+            "keep one of the two; any number of listeners can name it",
+        ));
     }
 }
 
 /// Returns the settings of the admin address, and its location.
 fn admin(raw: &tables::Admin, context: &LoadContext<'_>) -> (Admin, Location) {
     let address = raw.address(context);
-    let hosts = raw.hosts.given();
+    let hosts = raw.hosts.as_ref();
     let hosts = hosts.map(|spanned| listener::hosts(&spanned.value, &spanned.location, context));
     let hosts = hosts.unwrap_or_default();
     raw.show_as("hosts", &*hosts);
-    let mode = raw.mode.given();
+    let mode = raw.mode.as_ref();
     let mode = mode.map(|spanned| (spanned.value, &spanned.location));
     let admin = Admin {
         address: listener_address::resolve(address, mode, raw, context),
         hosts,
     };
-    let location = match &raw.address {
-        Field::Given(spanned) => spanned.location.clone(),
-        _ => raw.at("address"),
-    };
-    (admin, location)
+    let given = raw.address.as_ref().map(|spanned| spanned.location.clone());
+    (admin, given.unwrap_or_else(|| raw.at("address")))
 }
 
 fn listeners(
@@ -188,28 +194,28 @@ fn listeners(
     let mut taken: Vec<(&str, Address)> = Vec::new();
     let mut listeners = Vec::new();
     for raw in &raw.listener {
-        let address = raw.address.given().map(|spanned| {
+        let address = raw.address.as_ref().map(|spanned| {
             let address = spanned.value.clone();
-            let mode = raw.mode.given().and_then(|mode| match mode.value {
+            let mode = raw.mode.as_ref().and_then(|mode| match mode.value {
                 ListenerMode::Socket(permissions) => Some((permissions, &mode.location)),
                 _ => None,
             });
             let address = listener_address::resolve(address, mode, raw, context);
-            let clash = taken
-                .iter()
-                .find(|(_, taken)| listener_address::clash(taken, &address));
-            if let Some((other, _)) = clash {
-                context.fault(spanned.location.fault(
-                    format!("[listener.{}] already listens there", other.escape_debug()),
-                    another(&address),
-                ));
+            let clash = |other: &str, location: &Location, remedy: String| {
+                let problem = format!("[listener.{}] already listens there", other.escape_debug());
+                context.fault(location.fault(problem, remedy));
+            };
+            let another = match address {
+                Address::Tcp(_) => "write another port",
+                Address::Unix { .. } => "write another path",
+            };
+            let clashes = |taken: &Address| listener_address::clash(taken, &address);
+            if let Some((other, _)) = taken.iter().find(|(_, taken)| clashes(taken)) {
+                clash(other, &spanned.location, another.to_owned());
             }
-            if listener_address::clash(&admin.address, &address) {
-                let name = raw.name.escape_debug();
-                context.fault(admin_place.fault(
-                    format!("[listener.{name}] already listens there"),
-                    format!("{}; the default is \"{ADMIN}\"", another(&address)),
-                ));
+            if clashes(&admin.address) {
+                let remedy = format!("{another}; the default is \"{ADMIN}\"");
+                clash(&raw.name, admin_place, remedy);
             }
             taken.push((&*raw.name, address.clone()));
             address
@@ -219,66 +225,45 @@ fn listeners(
     listeners
 }
 
-/// Reports an instance whose address is one of the listeners. A name is not resolved here.
+/// Reports an instance whose address or forward proxy is one of the listeners. The forward proxy is
+/// one where the variables that are meant for programs are set for this one too. A name is not
+/// resolved here.
 fn refuse_loops(
     raw: &Tables,
     instances: &BTreeMap<Arc<str>, instance::Parsed>,
     listeners: &[Listener],
     context: &LoadContext<'_>,
 ) {
-    for raw in &raw.instance {
-        let parsed = instances.get(&raw.name).map(|parsed| &parsed.instance);
-        let Some(instance) = parsed.filter(|instance| instance.proxy.is_none()) else {
-            continue;
-        };
-        let ips = ips_of(&instance.host);
-        let is_at = |listener: &&Listener| {
-            let mut ips = ips.iter();
-            ips.any(|ip| listener.address.receives((*ip, instance.port).into()))
-        };
-        if let Some(listener) = listeners.iter().find(is_at) {
-            context.fault(raw.at("url").fault(
-                format!(
-                    "[listener.{}] listens there: requests would come back to this proxy",
-                    listener.name.escape_debug()
-                ),
-                "write Collibra's own address, like \"https://acme.collibra.com\"",
-            ));
-        }
-    }
-}
-
-/// Reports an instance whose forward proxy is one of the listeners, as happens where the variables
-/// that are meant for programs are set for this one too. A name is not resolved here.
-fn refuse_own_proxy(
-    raw: &Tables,
-    instances: &BTreeMap<Arc<str>, instance::Parsed>,
-    listeners: &[Listener],
-    context: &LoadContext<'_>,
-) {
+    const INSTANCE: [&str; 2] = [
+        "requests would come back to this proxy",
+        "write Collibra's own address, like \"https://acme.collibra.com\"",
+    ];
+    const PROXY: [&str; 2] = [
+        "this proxy would call Collibra through itself",
+        "write \"direct\", or the proxy of your network; without this key HTTPS_PROXY in the environment counts",
+    ];
     for raw in &raw.instance {
         let Some(parsed) = instances.get(&raw.name) else {
             continue;
         };
-        let of = |key, proxy| Option::<&Proxy>::map(proxy, |proxy| (key, proxy));
-        let proxies = [
-            of("proxy", parsed.instance.proxy.as_ref()),
-            of("token_proxy", parsed.token_proxy.as_ref()),
-        ];
-        for (key, proxy) in proxies.into_iter().flatten() {
-            let ips = ips_of(proxy.host());
-            let is_at = |listener: &&Listener| {
+        let (instance, api) = (&parsed.instance, &parsed.instance.proxy);
+        let direct = ("url", &*instance.host, instance.port, INSTANCE);
+        let direct = api.is_none().then_some(direct);
+        let api = api
+            .as_ref()
+            .map(|p| ("proxy", &*p.target.host, p.target.port, PROXY));
+        let token = parsed.token_proxy.as_ref();
+        let token = token.map(|p| ("token_proxy", &*p.target.host, p.target.port, PROXY));
+        for (key, host, port, [problem, remedy]) in direct.into_iter().chain(api).chain(token) {
+            let ips = ips_of(host);
+            let mut ways = listeners.iter().filter(|listener| {
                 let mut ips = ips.iter();
-                ips.any(|ip| listener.address.receives((*ip, proxy.port()).into()))
-            };
-            if let Some(listener) = listeners.iter().find(is_at) {
-                context.fault(raw.at(key).fault(
-                    format!(
-                        "[listener.{}] listens there: this proxy would call Collibra through itself",
-                        listener.name.escape_debug()
-                    ),
-                    "write \"direct\", or the proxy of your network; without this key HTTPS_PROXY in the environment counts",
-                ));
+                ips.any(|ip| listener.address.receives((*ip, port).into()))
+            });
+            if let Some(listener) = ways.next() {
+                let name = listener.name.escape_debug();
+                let problem = format!("[listener.{name}] listens there: {problem}");
+                context.fault(raw.at(key).fault(problem, remedy));
             }
         }
     }
@@ -293,13 +278,6 @@ fn ips_of(host: &str) -> Vec<IpAddr> {
     }
 }
 
-fn another(taken: &Address) -> &'static str {
-    match taken {
-        Address::Tcp(_) => "write another port",
-        Address::Unix { .. } => "write another path",
-    }
-}
-
 fn warn_of_unused(
     raw: &Tables,
     clients: &BTreeMap<Arc<str>, Client>,
@@ -307,13 +285,10 @@ fn warn_of_unused(
     apps: &BTreeMap<Arc<str>, Arc<App>>,
     context: &LoadContext<'_>,
 ) {
-    let warn = |location: &Location, problem, remedy| {
-        context.warning(location.fault(problem, remedy));
-    };
     let used: HashSet<_> = clients.values().map(|client| &client.instance).collect();
     for raw in raw.instance.iter().filter(|raw| !used.contains(&raw.name)) {
         let remedy = "remove it, or name it in a client";
-        warn(&raw.location, "no client uses it", remedy);
+        context.warning(raw.location.fault("no client uses it", remedy));
     }
     let by_listeners = listeners.iter().flat_map(|listener| {
         let by_routes = listener.routes.iter().map(|route| &route.client);
@@ -325,6 +300,6 @@ fn warn_of_unused(
     for raw in raw.client.iter().filter(|raw| !used.contains(&raw.name)) {
         let problem = "no listener, route or app uses it, and yet it will hold a token";
         let remedy = "remove it, or name it in a listener";
-        warn(&raw.location, problem, remedy);
+        context.warning(raw.location.fault(problem, remedy));
     }
 }

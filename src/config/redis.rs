@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
-use url::{Host, Url};
+use url::Url;
 
 use super::context::LoadContext;
-use super::location::Spanned;
+use super::credentials::{self, CA_REMEDY, Source};
+use super::fault::Spanned;
+use super::forward::is_loopback;
+use super::tables;
 use super::value::REDACTED;
-use super::{credentials, tables};
 use crate::secret::Secret;
 use crate::store::redis::{Config, Server, Trust};
 
@@ -18,135 +20,64 @@ const SENTINEL_PORT: u16 = 26_379;
 
 const URL_REMEDY: &str = "write one like \"rediss://redis.example:6379\", \"unix:///run/redis/redis.sock\", \"rediss+sentinel://a.example,b.example/primary\" or \"rediss+cluster://a.example,b.example\"";
 
-/// The parts of a URL.
-struct Address {
-    server: Server,
-    user: Option<String>,
-    password: Option<Secret>,
-    database: u32,
-}
+const QUERY: &str = "it has a query, a part after `?`, which means nothing here";
 
 /// Parses the store's settings. `None` only if a fault was reported.
 pub(super) fn parse(raw: &tables::Store, context: &LoadContext<'_>) -> Option<Config> {
-    if raw.url.is_absent() {
-        let location = raw.at("url");
-        context.fault(location.fault("the server's address is missing", URL_REMEDY));
-    }
-    let url = raw.url.given();
-    let address = url.and_then(|spanned| {
-        let address = parse_address(spanned.value.expose());
-        context.sound(address.map_err(|problem| spanned.location.fault(problem, URL_REMEDY)))
+    let missing = "the server's address is missing";
+    let url = raw.demand("url", &raw.url, missing, URL_REMEDY, context);
+    let ca_file = raw.ca_file.as_ref();
+    let trust = Trust {
+        ca_file: ca_file.and_then(|file| credentials::ca_file(file, CA_REMEDY, context)),
+    };
+    let parsed = url.and_then(|url| {
+        let text = url.value.expose().trim();
+        let (config, shown) = context.sound(parse_url(text, trust), &url.location, URL_REMEDY)?;
+        raw.show_as("url", shown);
+        warn(url, &config, raw.password_file.is_some(), context);
+        if let Some(file) = ca_file.filter(|_| !text.starts_with("rediss")) {
+            context.fault(file.location.fault(
+                "it applies only to a server with TLS",
+                "write rediss:// in `url`, or leave this key out",
+            ));
+        }
+        Some(config)
     });
-    let password_file = raw.password_file.given();
-    if let (Some(url), Some(address)) = (url, &address) {
-        warn(url, address, password_file.is_some(), context);
-        raw.show_as("url", without_password(url.value.expose()));
-    }
-    let from_file = password_file.map(|spanned| {
-        let read = credentials::secret_file(spanned, context)?;
+    let from_file = raw.password_file.as_ref().map(|file| {
         let remedy = "write the password into it, on one line";
-        let password = Secret::parse(read.expose());
-        context.sound(password.map_err(|e| spanned.location.fault(e.to_string(), remedy)))
+        Source::File(file).read(true, Secret::parse, remedy, context)
     });
     let key_prefix = raw.key_prefix(context);
-    let Address {
-        mut server,
-        user,
-        password,
-        database,
-    } = address?;
-    if let Some(spanned) = raw.ca_file.given() {
-        let read = credentials::ca_file(spanned, credentials::CA_REMEDY, context);
-        match &mut server {
-            Server::Tls { ca_file, .. }
-            | Server::Sentinel {
-                tls: Some(Trust { ca_file }),
-                ..
-            }
-            | Server::Cluster {
-                tls: Some(Trust { ca_file }),
-                ..
-            } => *ca_file = read,
-            _ => context.fault(spanned.location.fault(
-                "it counts only for a server that is spoken to by TLS",
-                "write rediss:// in `url`, or leave this key out",
-            )),
-        }
-    }
+    let config = parsed?;
     Some(Config {
-        server,
-        user,
-        password: from_file.unwrap_or(password),
-        database,
+        password: from_file.unwrap_or(config.password),
         key_prefix,
+        ..config
     })
 }
 
-/// Parses the URL. It may contain a password, so no part of it is ever quoted.
-fn parse_address(text: &str) -> Result<Address, &'static str> {
-    let text = text.trim();
-    if let Some((scheme, rest)) = text.split_once("://")
-        && scheme.contains('+')
-    {
-        return several(scheme, rest);
-    }
-    let url = Url::parse(text).map_err(|_| "this is no URL")?;
-    if url.fragment().is_some() {
+/// Parses the URL of a server, which has this `trust` if it speaks TLS, and returns the URL without
+/// its password too. No error quotes a part of it.
+fn parse_url(text: &str, trust: Trust) -> Result<(Config, String), &'static str> {
+    if text.contains('#') {
         return Err("it has a fragment, a part after `#`; in a password write that as %23");
     }
-    match url.scheme() {
-        "unix" => return socket(&url),
-        "redis" | "rediss" => {}
+    let (scheme, rest) = text.split_once("://").ok_or("this is no URL")?;
+    if scheme == "unix" {
+        return Ok((socket(rest)?, text.to_owned()));
+    }
+    let (transport, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+    let tls = match transport {
+        "redis" => None,
+        "rediss" => Some(trust),
         _ => {
             return Err(
                 "it begins with none of redis://, rediss://, unix://, and the first two with +sentinel or +cluster",
             );
         }
-    }
-    let host = match url.host() {
-        // for non-web schemes the library returns an IPv4 address as a domain
-        Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
-        Some(Host::Ipv4(ip)) => ip.to_string(),
-        Some(Host::Ipv6(ip)) => ip.to_string(),
-        _ => return Err("it has no host"),
     };
-    if url.query().is_some() {
-        return Err("it has a query, a part after `?`, which means nothing here");
-    }
-    let port = url.port().unwrap_or(PORT);
-    let server = if url.scheme() == "rediss" {
-        let ca_file = None;
-        Server::Tls {
-            host,
-            port,
-            ca_file,
-        }
-    } else {
-        Server::Tcp { host, port }
-    };
-    let user = Some(url.username()).filter(|user| !user.is_empty());
-    let password = url.password().map(decoded).transpose()?;
-    Ok(Address {
-        server,
-        user: user.map(decoded).transpose()?,
-        password: password.map(Secret::from),
-        database: database(url.path().trim_start_matches('/'))?,
-    })
-}
-
-/// Parses sentinels and their name for the primary, or the nodes of a cluster.
-fn several(scheme: &str, rest: &str) -> Result<Address, &'static str> {
-    let (tls, port) = match scheme {
-        "redis+sentinel" => (None, SENTINEL_PORT),
-        "rediss+sentinel" => (Some(Trust::default()), SENTINEL_PORT),
-        "redis+cluster" => (None, PORT),
-        "rediss+cluster" => (Some(Trust::default()), PORT),
-        _ => return Err("what follows the + is neither sentinel nor cluster"),
-    };
-    if rest.contains(['?', '#']) {
-        return Err(
-            "it has a query or a fragment, a part after `?` or `#`, which means nothing here",
-        );
+    if rest.contains('?') {
+        return Err(QUERY);
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
@@ -154,99 +85,120 @@ fn several(scheme: &str, rest: &str) -> Result<Address, &'static str> {
         Some((user, password)) => (user, Some(password)),
         None => (login, None),
     };
-    let node = |text: &str| {
-        let url = Url::parse(&format!("redis://{text}")).map_err(|_| "one of its hosts is none")?;
-        let host = match url.host() {
-            Some(Host::Domain(name)) if !name.is_empty() => decoded(name)?,
-            Some(Host::Ipv4(ip)) => ip.to_string(),
-            Some(Host::Ipv6(ip)) => ip.to_string(),
-            _ => return Err("one of its hosts is none"),
-        };
-        Ok((host, url.port().unwrap_or(port)))
+    let nodes = |port| {
+        let nodes = hosts.split(',').map(|text| node(text, port));
+        nodes.collect::<Result<Vec<_>, _>>()
     };
-    let nodes = hosts.split(',').map(node).collect::<Result<Vec<_>, _>>()?;
-    let (server, database) = if scheme.ends_with("cluster") {
-        if !path.is_empty() {
-            return Err("a cluster has one database, so nothing follows its hosts");
+    let (server, number) = match kind {
+        "" => {
+            let (host, port) = node(hosts, PORT)?;
+            let server = match tls {
+                None => Server::Tcp { host, port },
+                Some(Trust { ca_file }) => Server::Tls {
+                    host,
+                    port,
+                    ca_file,
+                },
+            };
+            (server, path)
         }
-        (Server::Cluster { nodes, tls }, 0)
-    } else {
-        let (name, number) = path.split_once('/').unwrap_or((path, ""));
-        let primary = decoded(name)?;
-        if primary.is_empty() {
-            return Err("after the sentinels stands no name of the primary, like /mymaster");
+        "sentinel" => {
+            let nodes = nodes(SENTINEL_PORT)?;
+            let (name, number) = path.split_once('/').unwrap_or((path, ""));
+            let primary = decoded(name)?;
+            if primary.is_empty() {
+                return Err("after the sentinels stands no name of the primary, like /mymaster");
+            }
+            let server = Server::Sentinel {
+                nodes,
+                primary,
+                tls,
+            };
+            (server, number)
         }
-        let server = Server::Sentinel {
-            nodes,
-            primary,
-            tls,
-        };
-        (server, database(number)?)
+        "cluster" if path.is_empty() => {
+            let nodes = nodes(PORT)?;
+            (Server::Cluster { nodes, tls }, "")
+        }
+        "cluster" => return Err("a cluster has one database, so nothing follows its hosts"),
+        _ => return Err("what follows the + is neither sentinel nor cluster"),
     };
-    Ok(Address {
+    let shown = match password {
+        Some(secret) => text.replacen(&format!(":{secret}@"), &format!(":{REDACTED}@"), 1),
+        None => text.to_owned(),
+    };
+    let config = Config {
         server,
-        user: Some(user)
-            .filter(|user| !user.is_empty())
-            .map(decoded)
-            .transpose()?,
+        user: (!user.is_empty()).then(|| decoded(user)).transpose()?,
         password: password.map(decoded).transpose()?.map(Secret::from),
-        database,
-    })
+        database: database(number)?,
+        key_prefix: String::new(),
+    };
+    Ok((config, shown))
+}
+
+/// Parses a host and, if it is not the default, its port.
+fn node(text: &str, port: u16) -> Result<(String, u16), &'static str> {
+    const INVALID: &str = "it has no host, or one that is none";
+    let url = Url::parse(&format!("redis://{text}")).map_err(|_| INVALID)?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty() && !host.contains(','));
+    let host = decoded(host.ok_or(INVALID)?.trim_matches(['[', ']']))?;
+    Ok((host, url.port().unwrap_or(port)))
 }
 
 /// Parses a socket's path, with optional `?db=` and `?user=`.
-fn socket(url: &Url) -> Result<Address, &'static str> {
-    if url.host().is_some() || url.path().len() < 2 {
+fn socket(text: &str) -> Result<Config, &'static str> {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    if !path.starts_with('/') || path.len() < 2 {
         return Err("it names no socket: a path has three slashes before it");
     }
-    let mut address = Address {
+    let mut config = Config {
         server: Server::Unix {
-            path: PathBuf::from(decoded(url.path())?),
+            path: PathBuf::from(decoded(path)?),
         },
         user: None,
         password: None,
         database: 0,
+        key_prefix: String::new(),
     };
-    for (key, value) in url.query_pairs() {
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*key {
-            "db" => address.database = database(&value)?,
-            "user" => address.user = Some(value.into_owned()),
+            "db" => config.database = database(&value)?,
+            "user" => config.user = Some(value.into_owned()),
             _ => return Err("its query, the part after `?`, has something other than db and user"),
         }
     }
-    Ok(address)
+    Ok(config)
 }
 
 fn database(text: &str) -> Result<u32, &'static str> {
-    match text {
-        "" => Ok(0),
-        text => text
-            .parse()
-            .map_err(|_| "its path is not the number of a database"),
-    }
+    let number = if text.is_empty() { "0" } else { text };
+    let problem = "its path is not the number of a database";
+    number.parse().map_err(|_| problem)
 }
 
 fn decoded(text: &str) -> Result<String, &'static str> {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| "it is not UTF-8 once its %-signs are read")
+    let decoded = decoded.map_err(|_| "it is not UTF-8 once its %-signs are read")?;
+    Ok(decoded.into_owned())
 }
 
 /// Reports two passwords, and warns about settings that work but are unsafe.
-fn warn(url: &Spanned<Secret>, address: &Address, has_file: bool, context: &LoadContext<'_>) {
-    if address.password.is_some() && has_file {
+fn warn(url: &Spanned<Secret>, config: &Config, has_file: bool, context: &LoadContext<'_>) {
+    if config.password.is_some() && has_file {
         context.fault(url.location.fault(
             "it has a password in it, and there is a `password_file` too",
             "keep one of the two",
         ));
-    } else if address.password.is_some() && url.location.in_file() {
+    } else if config.password.is_some() && url.location.in_file() {
         context.warning(url.location.fault(
-            "a password stands in the configuration, which is often copied and committed",
+            "a password is in the configuration, which is often copied and committed",
             "keep it in a file and name that with `password_file`",
         ));
     }
-    let in_the_clear = match &address.server {
+    let in_the_clear = match &config.server {
         Server::Tcp { host, .. } => !is_loopback(host),
         Server::Sentinel {
             nodes, tls: None, ..
@@ -259,32 +211,6 @@ fn warn(url: &Spanned<Secret>, address: &Address, has_file: bool, context: &Load
             "the password and the keys travel to this host unencrypted; tokens are sealed",
             "write rediss:// where the server speaks TLS",
         ));
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let ip = host.parse::<std::net::IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
-}
-
-/// Returns a server's URL without its password.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return REDACTED.to_owned();
-    };
-    let (authority, path) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, ""),
-    };
-    match authority.rsplit_once('@') {
-        Some((login, hosts)) => {
-            let login = match login.split_once(':') {
-                Some((user, _password)) => format!("{user}:{REDACTED}"),
-                None => login.to_owned(),
-            };
-            format!("{scheme}://{login}@{hosts}{path}")
-        }
-        None => url.to_owned(),
     }
 }
 
@@ -310,9 +236,8 @@ mod tests {
                 "unix:///run/r.sock?user=me&db=1",
                 "unix:///run/r.sock?user=me&db=1",
             ),
-            ("pw", "<redacted>"),
         ] {
-            assert_eq!(without_password(url), shown);
+            assert_eq!(parse_url(url, Trust::default()).unwrap().1, shown);
         }
     }
 }

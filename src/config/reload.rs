@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::declare::Declared;
 use super::settings::{Client, Config};
-use crate::proxy::config::Listener;
-use crate::secret::Secret;
+use super::table::Key;
+use super::tables::Tables;
 use crate::token::service::Change;
 
 /// Whether a client that keeps its name keeps its engine.
@@ -58,16 +59,21 @@ pub fn keep_tls(old: &Config, new: &mut Config) {
 
 /// Returns the changed keys that apply only after a restart, and keeps their old values in `new`.
 pub fn needs_restart(old: &Config, new: &mut Config) -> Vec<String> {
-    let of_old = |(key, value): &(&String, &Secret)| old.at_start.get(*key) == Some(*value);
-    let changed = new.at_start.iter().filter(|entry| !of_old(entry));
-    let changed = changed.map(|(key, _)| key.clone()).collect();
-    new.at_start.clone_from(&old.at_start);
-    for (table, key) in old.at_start.keys().filter_map(|path| path.split_once('.')) {
-        match old.shown[table].get(key) {
-            Some(value) => new.shown[table][key] = value.clone(),
-            None => new.shown[table]
-                .as_object_mut()
-                .map_or((), |t| drop(t.remove(key))),
+    let endpoint = |config: &Config| config.trace.as_ref().map(|trace| trace.endpoint.clone());
+    // its query may hold a key, so it is not shown
+    let has_new_endpoint = endpoint(old) != endpoint(new);
+    let mut changed = Vec::new();
+    for table in Tables::KEYS {
+        let at_start = table.keys.iter().filter(|key| key.at_start);
+        for Key { name, .. } in at_start {
+            let (was, is) = (&old.shown[table.name], &mut new.shown[table.name]);
+            if is.get(name) != was.get(name) || (*name == "endpoint" && has_new_endpoint) {
+                changed.push(format!("{}.{name}", table.name));
+            }
+            match was.get(name) {
+                Some(value) => is[*name] = value.clone(),
+                None => drop(is.as_object_mut().map(|table| table.remove(*name))),
+            }
         }
     }
     new.admin.address = old.admin.address.clone();
@@ -82,11 +88,8 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     let mut found = Vec::new();
     compare("instance", &old.instances, &new.instances, &mut found);
     compare("client", &old.clients, &new.clients, &mut found);
-    let listeners = |config: &Config| -> BTreeMap<Arc<str>, Listener> {
-        let listeners = config.listeners.iter();
-        listeners.map(|l| (l.name.clone(), l.clone())).collect()
-    };
-    compare("listener", &listeners(old), &listeners(new), &mut found);
+    let [was, is] = [old, new].map(|config| config.listeners.iter().map(|l| (&l.name, l)));
+    compare("listener", was, is, &mut found);
     compare("app", &old.apps, &new.apps, &mut found);
     let others = [
         ("policy", old.policy != new.policy),
@@ -106,22 +109,21 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     found
 }
 
-fn compare<T: PartialEq>(
+fn compare<'a, T: PartialEq + 'a>(
     table: &str,
-    old: &BTreeMap<Arc<str>, T>,
-    new: &BTreeMap<Arc<str>, T>,
+    old: impl IntoIterator<Item = (&'a Arc<str>, &'a T)>,
+    new: impl IntoIterator<Item = (&'a Arc<str>, &'a T)>,
     found: &mut Vec<String>,
 ) {
+    let mut new: BTreeMap<_, _> = new.into_iter().collect();
     for (name, was) in old {
-        match new.get(name) {
+        match new.remove(name) {
             None => found.push(format!("{table}.{name} removed")),
             Some(is) if is != was => found.push(format!("{table}.{name} changed")),
             Some(_) => {}
         }
     }
-    for name in new.keys().filter(|name| !old.contains_key(*name)) {
-        found.push(format!("{table}.{name} added"));
-    }
+    found.extend(new.keys().map(|name| format!("{table}.{name} added")));
 }
 
 #[cfg(test)]

@@ -48,8 +48,6 @@ pub struct Config {
     pub text: Option<Text>,
     /// The values that count, for display.
     pub(super) shown: Value,
-    /// The values of the keys that apply only at the start.
-    pub(super) at_start: BTreeMap<String, Secret>,
 }
 
 /// A file's path and text. The text may hold a secret.

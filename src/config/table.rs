@@ -1,14 +1,17 @@
 //! Reads a table of the file: typed keys, unknown keys, nested tables.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
 use super::context::LoadContext;
-use super::fault::Origin;
-use super::location::{Field, Location, Spanned};
+use super::fault::{Field, Location, Spanned, is_bare};
 use super::nearest::{listed, nearest};
 use super::value::{Value, wrong_type};
+
+/// The longest name of a table, in bytes. Names appear in metrics, addresses and logs.
+const LONGEST_NAME: usize = 63;
 
 /// A key of a table, as declared.
 #[derive(Clone, Copy, Debug)]
@@ -32,45 +35,38 @@ pub(super) struct Key {
     pub(super) sample: &'static str,
     /// What the reference has commented out.
     pub(super) example: &'static str,
-    /// The defaults of the keys below it.
-    pub(super) defaults: fn(&LoadContext<'_>) -> serde_json::Value,
 }
 
-/// The positions of a file's line breaks, which turn offsets into line numbers.
+/// The offsets of a file's line breaks, ascending, which turn offsets into line numbers.
 #[derive(Debug)]
-pub(super) struct Lines<'a> {
-    origin: &'a Origin,
-    /// The offset of each line break, ascending.
-    breaks: Vec<usize>,
-}
+pub(super) struct Lines(Vec<usize>);
 
 /// A table with known keys, which are read one by one.
 pub(super) struct Table<'a> {
-    entries: &'a DeTable<'a>,
-    lines: &'a Lines<'a>,
+    /// The known keys that are written.
+    entries: BTreeMap<&'static str, (Location, &'a DeValue<'a>)>,
+    lines: &'a Lines,
     context: &'a LoadContext<'a>,
     pub(super) location: Location,
 }
 
-impl<'a> Lines<'a> {
+impl Lines {
     /// Finds the lines of `text`.
-    pub(super) fn of(origin: &'a Origin, text: &str) -> Lines<'a> {
-        let bytes = text.bytes().enumerate();
-        let breaks = bytes.filter_map(|(at, byte)| (byte == b'\n').then_some(at));
-        Lines {
-            origin,
-            breaks: breaks.collect(),
-        }
-    }
-
-    /// Returns the location of the file itself.
-    pub(super) fn location(&self) -> Location {
-        Location::root(self.origin.clone())
+    pub(super) fn of(text: &str) -> Lines {
+        Lines(text.match_indices('\n').map(|(at, _)| at).collect())
     }
 
     /// Returns the line, counted from 1, at `offset`.
     pub(super) fn line(&self, offset: usize) -> usize {
-        self.breaks.partition_point(|&at| at < offset) + 1
+        self.0.partition_point(|&at| at < offset) + 1
+    }
+
+    /// Returns `location`, on the line of `spanned`.
+    fn at<T>(&self, location: Location, spanned: &toml::Spanned<T>) -> Location {
+        Location {
+            line: Some(self.line(spanned.span().start)),
+            ..location
+        }
     }
 }
 
@@ -78,45 +74,51 @@ impl<'a> Table<'a> {
     /// Returns a table with these `keys`; reports all others.
     pub(super) fn new(
         entries: &'a DeTable<'a>,
-        lines: &'a Lines<'a>,
+        lines: &'a Lines,
         location: Location,
         keys: &'static [Key],
         context: &'a LoadContext<'a>,
     ) -> Table<'a> {
-        for key in entries.keys() {
+        let mut known = BTreeMap::new();
+        for (key, value) in entries {
             let name: &str = key.get_ref();
-            let known = || keys.iter().map(|key| key.name);
-            if known().any(|known| known == name) {
+            let location = lines.at(location.child(name), key);
+            let mut names = keys.iter().map(|key| key.name);
+            if let Some(name) = names.find(|known| *known == name) {
+                known.insert(name, (location, value.get_ref()));
                 continue;
             }
-            let mut location = location.child(name);
-            location.line = Some(lines.line(key.span().start));
-            let remedy = match nearest(name, known()) {
+            let names = || keys.iter().map(|key| key.name);
+            let remedy = match nearest(name, names()) {
                 Some(meant) => format!("write `{meant}`"),
-                None => format!("known here: {}", listed(known())),
+                None => format!("known here: {}", listed(names())),
             };
             context.fault(location.fault("this key is unknown", remedy));
         }
         Table {
-            entries,
+            entries: known,
             lines,
             context,
             location,
         }
     }
 
+    /// The keys that are written, with their locations.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &Location)> {
+        let entries = self.entries.iter();
+        entries.map(|(key, (location, _))| (*key, location))
+    }
+
     /// Reads the value of `key`.
     pub(super) fn get<T: Value>(&self, key: &'static str) -> Field<T> {
-        let Some((location, value)) = self.entry(key) else {
-            return Field::Absent;
-        };
+        let (location, value) = self.entry(key)?;
         match T::read(value) {
-            Ok(value) => Field::Given(Spanned { value, location }),
+            Ok(value) => Some(Spanned { value, location }),
             Err(faults) => {
                 for (problem, remedy) in faults {
                     self.context.fault(location.fault(problem, remedy));
                 }
-                Field::Faulty
+                None
             }
         }
     }
@@ -167,8 +169,9 @@ impl<'a> Table<'a> {
         match value {
             DeValue::Table(entries) if is_named => {
                 for (name, value) in entries {
-                    let location = self.at(location.child(name.get_ref()), name);
-                    if value.get_ref().is_table() && !is_name(name.get_ref()) {
+                    let location = self.lines.at(location.child(name.get_ref()), name);
+                    let is_plain = is_bare(name.get_ref()) && name.get_ref().len() <= LONGEST_NAME;
+                    if value.get_ref().is_table() && !is_plain {
                         self.context.fault(location.fault(
                             "the name cannot be used",
                             "name it with at most 63 letters, digits, `-` and `_`",
@@ -179,7 +182,7 @@ impl<'a> Table<'a> {
             }
             DeValue::Array(items) if !is_named => {
                 for item in items.iter() {
-                    add(key, self.at(location.clone(), item), item.get_ref());
+                    add(key, self.lines.at(location.clone(), item), item.get_ref());
                 }
             }
             _ => {
@@ -210,22 +213,6 @@ impl<'a> Table<'a> {
     }
 
     fn entry(&self, key: &'static str) -> Option<(Location, &'a DeValue<'a>)> {
-        let (name, value) = self.entries.get_key_value(key)?;
-        Some((self.at(self.location.child(key), name), value.get_ref()))
+        self.entries.get(key).cloned()
     }
-
-    fn at<T>(&self, location: Location, spanned: &toml::Spanned<T>) -> Location {
-        Location {
-            line: Some(self.lines.line(spanned.span().start)),
-            ..location
-        }
-    }
-}
-
-/// Returns whether a name is plain, since names appear in metrics, addresses and logs.
-fn is_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }

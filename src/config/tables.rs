@@ -13,12 +13,12 @@ use toml::de::DeTable;
 
 use super::context::LoadContext;
 use super::declare::{
-    Declared, Head, List, Named, Slot, WordOr, above_zero, any, first, only, tables,
+    Declared, Head, List, Named, Slot, WordOr, above_zero, any, first, only, settle, tables,
 };
-use super::fault::Origin;
-use super::location::{Field, Location};
+use super::fault::{Location, Origin, Spanned};
+use super::nearest::{listed, nearest};
 use super::table::{Key, Lines, Table};
-use super::value::{Kind, ListenerMode, Mode};
+use super::value::{ListenerMode, Mode, Wrong};
 use crate::oauth::AuthMethod;
 use crate::outgoing::addresses::Target;
 use crate::proxy::config::Others;
@@ -85,12 +85,7 @@ tables! {
         /// proxy.
         address: Vec<Target> [example "[\"10.1.2.3:443\", \"10.1.2.4:443\"]"];
         /// The path of the token endpoint. Requests for it are never forwarded.
-        token_path: String = TOKEN_PATH.to_owned() => |path, _| {
-            is_token_path(path).err().map(|problem| {
-                let remedy = format!("write a path like \"{TOKEN_PATH}\", or leave the key out");
-                (problem.to_owned(), remedy)
-            })
-        };
+        token_path: String = TOKEN_PATH.to_owned() => |path, _| token_path(path);
         /// Certificates (PEM) to accept besides the system's.
         ca_file: PathBuf [example "\"acme-ca.pem\""];
         /// A client certificate (PEM), shown to the API and the token endpoint if they request one.
@@ -169,7 +164,7 @@ tables! {
         /// How many tokens a full pool holds.
         capacity: u32 = 5 => only(
             |&capacity| capacity >= 1,
-            "a pool of no tokens gives none",
+            "a pool without tokens issues none",
             "write 1 or more; Collibra's pool has 5",
         );
         /// The time after which the pool gets one more token.
@@ -226,7 +221,7 @@ tables! {
         /// The most concurrent connections; further ones wait. Each takes two open files.
         max_connections: u32 = 10_000 => only(
             |&connections| connections >= 1,
-            "no connection could be served",
+            "the listener could accept no connection",
             "write 1 or more; the default is 10000",
         );
         /// Proxies and load balancers before this listener. The caller's address that they give in
@@ -324,7 +319,7 @@ tables! {
         /// of their own. `redis`: on a Redis (6 or later) or Valkey server, sealed as well, so that
         /// all proxies of a fleet share one. `kubernetes`: in a Secret of the cluster, for the
         /// same.
-        kind: Kind = Kind("memory");
+        kind: String = "memory".to_owned() => |name, _| kind(name);
         /// The directory; it is created if there is none, closed to other users.
         path: PathBuf [kind "file", example "\"/var/lib/collibra-auth-proxy\""];
         /// The server: `redis://` in the clear, `rediss://` by TLS, always verified, or `unix://`
@@ -344,7 +339,7 @@ tables! {
                     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
                     (1..=100).contains(&prefix.len()) && prefix.chars().all(plain)
                 },
-                "keys cannot begin so",
+                "the prefix is invalid",
                 "write up to 100 ASCII letters, digits and signs, without spaces and braces",
             );
         /// Certificates (PEM) to accept besides the system's.
@@ -386,37 +381,52 @@ tables! {
 }
 
 /// Returns what is wrong with the path of a token endpoint.
-fn is_token_path(path: &str) -> Result<(), &'static str> {
-    if !path.starts_with('/') {
-        Err("it does not begin with a slash")
+fn token_path(path: &str) -> Option<Wrong> {
+    let problem = if !path.starts_with('/') {
+        "it does not begin with a slash"
     } else if path.starts_with("//") || path.len() == 1 {
-        Err("this is not the path of a token endpoint")
+        "this is not the path of a token endpoint"
     } else if !path.chars().all(|c| c.is_ascii_graphic()) || path.contains(['?', '#', '\\']) {
-        Err("it has a character that a path cannot have")
+        "it has a character that a path cannot have"
     } else {
-        Ok(())
-    }
+        return None;
+    };
+    let remedy = format!("write a path like \"{TOKEN_PATH}\", or leave the key out");
+    Some((problem.to_owned(), remedy))
+}
+
+/// Returns what is wrong with the kind of a store.
+fn kind(kind: &str) -> Option<Wrong> {
+    const KINDS: [&str; 4] = ["memory", "file", "redis", "kubernetes"];
+    let remedy = match nearest(kind, KINDS) {
+        _ if KINDS.contains(&kind) => return None,
+        Some(meant) => format!("write \"{meant}\""),
+        None => format!("known are {}", listed(KINDS)),
+    };
+    Some(("there is no such store".to_owned(), remedy))
 }
 
 impl Tables {
     /// Reads a file's text. Reports unknown keys, wrong types and every syntax error; after a
     /// syntax error there is no result.
     pub(super) fn parse(text: &str, origin: &Origin, context: &LoadContext<'_>) -> Option<Tables> {
-        let lines = Lines::of(origin, text);
+        let lines = Lines::of(text);
+        let root = Location::of(origin.clone(), "");
         let (document, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             // the message names what is expected, and quotes nothing
-            let mut location = lines.location();
-            location.line = error.span().map(|span| lines.line(span.start));
             let problem = format!("this is not TOML: {}", error.message().replace('\n', ", "));
-            let remedy = "mend the line; text and durations stand in quotes";
+            let remedy = "fix the line; strings and durations need quotes";
+            let location = Location {
+                line: error.span().map(|span| lines.line(span.start)),
+                ..root.clone()
+            };
             context.fault(location.fault(problem, remedy));
         }
-        let entries = document.get_ref();
         errors.is_empty().then(|| {
             let keys = <Tables as Declared>::KEYS;
-            let table = Table::new(entries, &lines, lines.location(), keys, context);
-            <Tables as Declared>::read("".into(), lines.location(), Some(&table))
+            let table = Table::new(document.get_ref(), &lines, root.clone(), keys, context);
+            <Tables as Declared>::read("".into(), root, Some(&table))
         })
     }
 }
@@ -425,7 +435,10 @@ impl Listener {
     /// The default listener.
     pub(super) fn local(location: Location, address: Address) -> Listener {
         Listener {
-            address: Field::from(Some(address), location.child("address")),
+            address: Some(Spanned {
+                value: address,
+                location: location.child("address"),
+            }),
             ..Declared::absent("local", location)
         }
     }

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::context::LoadContext;
-use super::location::{Field, Location};
+use super::fault::Location;
 use super::tables;
 use crate::trace::Config;
 
@@ -21,9 +21,8 @@ const PATH: &str = "v1/traces";
 pub(super) fn parse(raw: &tables::Trace, context: &LoadContext<'_>) -> Option<Config> {
     let sample = raw.sample(context);
     let (text, location, is_base) = match &raw.endpoint {
-        Field::Faulty => return None,
-        Field::Given(spanned) => (spanned.value.clone(), spanned.location.clone(), true),
-        Field::Absent => from_environment(context.env)?,
+        Some(spanned) => (spanned.value.clone(), spanned.location.clone(), true),
+        None => from_environment(context.env)?,
     };
     let url = Url::parse(&text).ok().filter(|url| {
         matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.has_host()

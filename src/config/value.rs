@@ -11,8 +11,11 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::context::LoadContext;
-use super::nearest::{listed, nearest};
+use crate::oauth::AuthMethod;
 use crate::outgoing::addresses::Target;
+use crate::proxy::config::Others;
+use crate::proxy::policy::Sessions;
+use crate::proxy::policy::pattern::Pattern;
 use crate::secret::Secret;
 use crate::socket::{self, Address};
 
@@ -182,23 +185,63 @@ impl Value for Address {
     }
 }
 
-impl Value for Vec<String> {
-    fn read(value: &DeValue<'_>) -> Result<Vec<String>, Vec<Wrong>> {
+/// An item of a list of strings.
+pub(super) trait Item: Sized + ToString {
+    /// Parses the item, or returns its problem, after "item 1", and the remedy.
+    fn parse(text: &str) -> Result<Self, (String, &'static str)>;
+}
+
+impl Item for String {
+    fn parse(text: &str) -> Result<String, (String, &'static str)> {
+        Ok(text.to_owned())
+    }
+}
+
+/// A network, or a single address.
+impl Item for IpNet {
+    fn parse(text: &str) -> Result<IpNet, (String, &'static str)> {
+        let remedy =
+            "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"";
+        network(text).ok_or_else(|| ("is no network".to_owned(), remedy))
+    }
+}
+
+impl Item for Pattern {
+    fn parse(text: &str) -> Result<Pattern, (String, &'static str)> {
+        let pattern = text.parse::<Pattern>();
+        pattern.map_err(|error| (format!("is no pattern: {error}"), error.remedy()))
+    }
+}
+
+/// Reports the faults of all items.
+impl<T: Item> Value for Vec<T> {
+    fn read(value: &DeValue<'_>) -> Result<Vec<T>, Vec<Wrong>> {
         const REMEDY: &str = "write strings in brackets, like [\"…\", \"…\"]";
         let Some(array) = value.as_array() else {
             return not_a(value, "a list of strings", REMEDY);
         };
-        let items = array.iter().map(Spanned::get_ref);
-        items
-            .map(|item| match item.as_str() {
-                Some(text) => Ok(text.to_owned()),
-                None => not_a(item, "a string, as each item of the list", REMEDY),
-            })
-            .collect()
+        let (mut items, mut faults) = (Vec::new(), Vec::new());
+        for (index, item) in array.iter().map(Spanned::get_ref).enumerate() {
+            match item.as_str().map(T::parse) {
+                Some(Ok(item)) => items.push(item),
+                Some(Err((problem, remedy))) => {
+                    faults.push((format!("item {} {problem}", index + 1), remedy.to_owned()));
+                }
+                None => faults.push(wrong_type(
+                    item,
+                    "a string, as each item of the list",
+                    REMEDY,
+                )),
+            }
+        }
+        match faults.is_empty() {
+            true => Ok(items),
+            false => Err(faults),
+        }
     }
 
     fn show(&self, _: &LoadContext<'_>) -> Json {
-        json!(self)
+        self.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -226,27 +269,14 @@ impl Value for Vec<Target> {
     }
 
     fn show(&self, _: &LoadContext<'_>) -> Json {
-        texts(self)
+        self.iter().map(ToString::to_string).collect()
     }
 }
 
-/// Networks or single addresses.
-impl Value for Vec<IpNet> {
-    fn read(value: &DeValue<'_>) -> Result<Vec<IpNet>, Vec<Wrong>> {
-        items(value, |text| {
-            let one = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
-            text.parse().or_else(|_| one()).map_err(|_| {
-                (
-                    "is no network".to_owned(),
-                    "write an address and how many of its bits count, like \"10.0.0.0/8\" or \"fd00::/8\"",
-                )
-            })
-        })
-    }
-
-    fn show(&self, _: &LoadContext<'_>) -> Json {
-        texts(self)
-    }
+/// Parses a network, or a single address.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let address = || Some(IpNet::from(text.parse::<IpAddr>().ok()?));
+    text.parse().ok().or_else(address)
 }
 
 /// Permissions of a socket's file, as `chmod` takes them.
@@ -304,82 +334,32 @@ impl Value for ListenerMode {
     }
 }
 
-/// A kind of store.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Kind(pub(super) &'static str);
+/// Values of which each is a word.
+macro_rules! words {
+    ($($type:ty: $problem:literal, $remedy:literal;)*) => {$(
+        impl Value for $type {
+            fn read(value: &DeValue<'_>) -> Result<$type, Vec<Wrong>> {
+                let word = Json::String(String::read(value)?);
+                serde_json::from_value(word).or_else(|_| wrong($problem, $remedy))
+            }
 
-/// The kinds of stores.
-const KINDS: [&str; 4] = ["memory", "file", "redis", "kubernetes"];
-
-impl Value for Kind {
-    fn read(value: &DeValue<'_>) -> Result<Kind, Vec<Wrong>> {
-        let text = String::read(value)?;
-        if let Some(kind) = KINDS.into_iter().find(|kind| *kind == text) {
-            return Ok(Kind(kind));
-        }
-        let remedy = match nearest(&text, KINDS) {
-            Some(meant) => format!("write \"{meant}\""),
-            None => format!("known are {}", listed(KINDS)),
-        };
-        wrong("there is no such store", remedy)
-    }
-
-    fn show(&self, _: &LoadContext<'_>) -> Json {
-        json!(self.0)
-    }
-}
-
-/// Reads one of `words`, each with its meaning.
-pub(super) fn word<T: Copy>(
-    value: &DeValue<'_>,
-    words: &[(&str, T)],
-    problem: &str,
-    remedy: &str,
-) -> Result<T, Vec<Wrong>> {
-    let text = String::read(value)?;
-    match words.iter().find(|(word, _)| *word == text) {
-        Some((_, meaning)) => Ok(*meaning),
-        None => wrong(problem, remedy),
-    }
-}
-
-/// Returns the word of `words` that means `meant`.
-pub(super) fn named<T: PartialEq>(meant: &T, words: &[(&str, T)]) -> Json {
-    let word = words.iter().find(|(_, meaning)| meaning == meant);
-    json!(word.map(|(word, _)| word))
-}
-
-/// Reads a list of strings, and each item of it. Returns the faults of all items.
-pub(super) fn items<T>(
-    value: &DeValue<'_>,
-    parse: impl Fn(&str) -> Result<T, (String, &'static str)>,
-) -> Result<Vec<T>, Vec<Wrong>> {
-    let (mut items, mut faults) = (Vec::new(), Vec::new());
-    for (index, text) in Vec::<String>::read(value)?.iter().enumerate() {
-        match parse(text) {
-            Ok(item) => items.push(item),
-            Err((problem, remedy)) => {
-                faults.push((format!("item {} {problem}", index + 1), remedy.to_owned()));
+            fn show(&self, _: &LoadContext<'_>) -> Json {
+                json!(self)
             }
         }
-    }
-    if faults.is_empty() {
-        Ok(items)
-    } else {
-        Err(faults)
-    }
+    )*};
 }
 
-/// Shows a list of values by their texts.
-pub(super) fn texts<T: ToString>(values: &[T]) -> Json {
-    values.iter().map(ToString::to_string).collect()
+words! {
+    AuthMethod: "there is no such method",
+        "write \"client_secret_basic\" or \"client_secret_post\"";
+    Others: "this is not known", "write \"refuse\" or \"tunnel\"";
+    Sessions: "there is no such way to treat session logins",
+        "write \"local\" (answered here), \"deny\" or \"pass\"";
 }
 
 /// Returns one fault.
-pub(super) fn wrong<T>(
-    problem: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Result<T, Vec<Wrong>> {
+fn wrong<T>(problem: impl Into<String>, remedy: impl Into<String>) -> Result<T, Vec<Wrong>> {
     Err(vec![(problem.into(), remedy.into())])
 }
 

@@ -42,7 +42,8 @@ impl Files {
             let pause = if before == *self { PAUSE } else { RECHECK };
             tokio::time::sleep(pause).await;
             let known = self.clone();
-            let Ok(seen) = tokio::task::spawn_blocking(move || known.look_again()).await else {
+            let look = move || known.look_again(file::fingerprint);
+            let Ok(seen) = tokio::task::spawn_blocking(look).await else {
                 continue;
             };
             moving = if seen == *self { 0 } else { moving + 1 };
@@ -77,13 +78,9 @@ impl Files {
         seen.map(drop)
     }
 
-    fn look_again(&self) -> Files {
-        self.seen_by(file::fingerprint)
-    }
-
     /// The files as `look` sees them now. One that cannot be opened for want of a descriptor is
     /// taken as unchanged: it would be refused as missing.
-    fn seen_by(&self, look: impl Fn(&Path) -> Result<Option<u64>, Unfit>) -> Files {
+    fn look_again(&self, look: impl Fn(&Path) -> Result<Option<u64>, Unfit>) -> Files {
         let seen = |(path, before): (&PathBuf, &Option<u64>)| {
             let content = match look(path) {
                 Err(Unfit::Shortage) => *before,
@@ -126,7 +123,7 @@ mod tests {
     }
 
     fn changed_now(files: &Files) -> Vec<String> {
-        let paths = files.differing(&files.look_again());
+        let paths = files.differing(&files.look_again(file::fingerprint));
         let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
         paths.iter().map(name).collect()
     }
@@ -145,7 +142,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_for_want_of_a_descriptor_has_not_changed() {
         let (_directory, files) = noted(&["a"]);
-        let seen = |why| files.differing(&files.seen_by(|_| Err(why))).len();
+        let seen = |why| files.differing(&files.look_again(|_| Err(why))).len();
         assert_eq!(seen(Unfit::Shortage), 0);
         assert_eq!(seen(Unfit::Hangs), 1);
     }

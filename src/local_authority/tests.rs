@@ -1,6 +1,7 @@
 //! For which hosts rustls accepts the authority's certificates. Other programs verify them in
 //! `tests/it/forward_mode`.
 
+use rcgen::PublicKeyData;
 use rustls::CertificateError;
 
 use super::*;

@@ -1,20 +1,19 @@
 //! The issuer's name in messages, and how to quote its responses: without the client's secret,
 //! which a response could repeat.
 
-use std::fmt;
+use url::{Position, Url};
 
 use super::{Config, request};
 use crate::local_token;
-use crate::outgoing::{authority, quotation::Quotation};
+use crate::outgoing::quotation::Quotation;
 use crate::secret::Secret;
 
 /// The token endpoint, for messages.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Issuer {
-    url: reqwest::Url,
-    authority: String,
+    url: Url,
     quotation: Quotation,
-    /// What a proxy signs local tokens with for those who show it the client's secret.
+    /// The key of the local tokens that a proxy issues to callers with the client's secret.
     local: local_token::Key,
 }
 
@@ -24,7 +23,6 @@ impl Issuer {
     pub fn new(config: &Config) -> Issuer {
         Issuer {
             url: config.token_url.clone(),
-            authority: authority(&config.token_url),
             quotation: Quotation::without(secret_forms(config)),
             local: local_token::Key::of(&config.client_secret),
         }
@@ -33,7 +31,7 @@ impl Issuer {
     /// The host, and the port unless it is the default. Messages show no more of the address.
     #[must_use]
     pub fn authority(&self) -> &str {
-        &self.authority
+        authority(&self.url)
     }
 
     /// The host and port that a redirect's `location` points to.
@@ -42,7 +40,7 @@ impl Issuer {
         // before parsing: the host may contain one part of the secret and the path another
         let target = self.url.join(&self.quotation.redact(location)).ok()?;
         target.host_str()?;
-        Some(self.quote(&authority(&target)))
+        Some(self.quote(authority(&target)))
     }
 
     /// Quotes `text` from a response in a message: at most 200 printable characters, with the
@@ -52,7 +50,8 @@ impl Issuer {
         self.quotation.quote(text)
     }
 
-    /// Whether `token` is a local token of this proxy, or of another that holds the same client.
+    /// Returns whether `token` is a local token of this proxy, or of another one with the same
+    /// client.
     #[must_use]
     pub fn is_own(&self, token: &Secret) -> bool {
         let shown = local_token::UnverifiedToken::parse(token.expose());
@@ -66,12 +65,8 @@ impl Issuer {
     }
 }
 
-impl fmt::Debug for Issuer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer")
-            .field("authority", &self.authority)
-            .finish_non_exhaustive()
-    }
+fn authority(url: &Url) -> &str {
+    &url[Position::BeforeHost..Position::AfterPort]
 }
 
 fn secret_forms(config: &Config) -> Vec<Secret> {
@@ -95,21 +90,12 @@ fn secret_forms(config: &Config) -> Vec<Secret> {
 
 /// Percent-encoded text with lower-case hexadecimal digits.
 fn lower_hex(encoded: &str) -> String {
-    let mut digits_left = 0;
-    encoded
-        .chars()
-        .map(|c| {
-            if c == '%' {
-                digits_left = 2;
-                c
-            } else if digits_left > 0 {
-                digits_left -= 1;
-                c.to_ascii_lowercase()
-            } else {
-                c
-            }
-        })
-        .collect()
+    let mut parts = encoded.split('%');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let (digits, rest) = part.split_at(2);
+        text + "%" + &digits.to_ascii_lowercase() + rest
+    })
 }
 
 #[cfg(test)]

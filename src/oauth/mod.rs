@@ -1,18 +1,20 @@
 //! The token endpoint's client: one request per call (RFC 6749, section 4.4). Every response
 //! becomes a token or a failure whose cost the engine can account for.
 //!
-//! [`request`] says what is sent, [`response`] what an answer means (pure), [`client`] carries it
-//! over the wire, [`issuer`] is the endpoint and the rule for quoting its answers.
+//! `request` builds the request, [`client`] sends it, [`response`] interprets the response (pure),
+//! and [`issuer`] quotes it in messages without the client's secret.
 //!
 //! Guarantees: no retry, redirect or cookie, and no proxy but [`Config::proxy`]. A request ends
 //! within [`Config::timeout`]. No message and no `Debug` contains a secret.
 
 pub mod client;
 pub mod issuer;
-pub mod request;
+mod request;
 pub mod response;
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::client_id::ClientId;
 use crate::outgoing::addresses::Target;
@@ -63,7 +65,8 @@ impl Config {
 }
 
 /// How a client authenticates at the token endpoint (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
     /// `client_secret_basic`: in the `Authorization` header, both parts form-urlencoded.
     #[default]

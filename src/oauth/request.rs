@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderValue;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::zeroize::Zeroizing;
+use url::form_urlencoded;
 
 use super::{AuthMethod, Config};
 use crate::client_id::ClientId;
@@ -12,69 +12,46 @@ use crate::secret::Secret;
 
 /// A token request that can be sent repeatedly.
 #[derive(Clone, Debug)]
-pub struct TokenRequest {
-    authorization: Option<HeaderValue>,
-    form: Secret,
+pub(super) struct TokenRequest {
+    /// The `Authorization` header, marked sensitive, if the credentials go there.
+    pub(super) authorization: Option<HeaderValue>,
+    /// The body, of type `application/x-www-form-urlencoded`.
+    pub(super) form: Secret,
 }
 
 impl TokenRequest {
     /// Builds the request for `config`. The credentials go into the header or the form, never into
     /// both (RFC 6749, section 2.3).
-    #[must_use]
-    pub fn new(config: &Config) -> TokenRequest {
-        let mut form = String::from("grant_type=client_credentials");
+    pub(super) fn new(config: &Config) -> TokenRequest {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials");
         if let Some(scope) = &config.scope {
-            push_pair(&mut form, "scope", scope);
+            form.append_pair("scope", scope);
         }
+        let (id, secret) = (&config.client_id, &config.client_secret);
         let authorization = match config.auth_method {
-            AuthMethod::ClientSecretBasic => {
-                Some(basic_header(&config.client_id, &config.client_secret))
-            }
+            AuthMethod::ClientSecretBasic => Some(basic_header(id, secret)),
             AuthMethod::ClientSecretPost => {
-                push_pair(&mut form, "client_id", config.client_id.as_str());
-                push_pair(&mut form, "client_secret", config.client_secret.expose());
+                form.append_pair("client_id", id.as_str());
+                form.append_pair("client_secret", secret.expose());
                 None
             }
         };
         TokenRequest {
             authorization,
-            form: Secret::from(form),
+            form: Secret::from(form.finish()),
         }
-    }
-
-    /// The `Authorization` header, marked sensitive, if the credentials go there.
-    #[must_use]
-    pub fn authorization(&self) -> Option<&HeaderValue> {
-        self.authorization.as_ref()
-    }
-
-    /// The body, of type `application/x-www-form-urlencoded`.
-    #[must_use]
-    pub fn form(&self) -> &Secret {
-        &self.form
     }
 }
 
-/// Encodes `text` as `application/x-www-form-urlencoded` (RFC 6749, appendix B): a space becomes
-/// `+`, letters, digits and `*-._` are kept, the rest is percent-encoded UTF-8.
-#[must_use]
-pub fn form_urlencode(text: &str) -> String {
-    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'*')
-        .remove(b'-')
-        .remove(b'.')
-        .remove(b'_')
-        // kept here and turned into `+` below: no other `+` is left
-        .remove(b' ');
-    utf8_percent_encode(text, ENCODED)
-        .to_string()
-        .replace(' ', "+")
+/// Encodes `text` as `application/x-www-form-urlencoded` (RFC 6749, appendix B).
+pub(super) fn form_urlencode(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// The credentials of `client_secret_basic`: id and secret, *each* form-urlencoded, joined by a
 /// colon, in Base64. An unencoded id with a colon would be split at it.
-#[must_use]
-pub fn basic_credentials(id: &ClientId, secret: &Secret) -> Secret {
+pub(super) fn basic_credentials(id: &ClientId, secret: &Secret) -> Secret {
     let id = form_urlencode(id.as_str());
     let secret = Zeroizing::new(form_urlencode(secret.expose()));
     let pair = Zeroizing::new(format!("{id}:{}", secret.as_str()));
@@ -87,13 +64,6 @@ fn basic_header(id: &ClientId, secret: &Secret) -> HeaderValue {
         .expect("Base64 is visible ASCII");
     value.set_sensitive(true);
     value
-}
-
-fn push_pair(form: &mut String, name: &str, value: &str) {
-    form.push('&');
-    form.push_str(name);
-    form.push('=');
-    form.push_str(&Zeroizing::new(form_urlencode(value)));
 }
 
 #[cfg(test)]
@@ -124,13 +94,13 @@ mod tests {
     #[test]
     fn basic_encodes_id_and_secret_each_before_it_joins_them() {
         let request = TokenRequest::new(&testing::config(ID, SECRET));
-        let header = request.authorization().unwrap();
+        let header = request.authorization.unwrap();
         let credentials = header.to_str().unwrap().strip_prefix("Basic ").unwrap();
         assert_eq!(
             BASE64.decode(credentials).unwrap(),
             b"urn%3Asys%3Aenv%3A2eeadf60-1a11-5170-7e57-000000000000%3Ai%3A1cnxtsn:s3cr%2Bt%2F%3D%25%26x+y%7E%21*"
         );
-        assert_eq!(request.form().expose(), "grant_type=client_credentials");
+        assert_eq!(request.form.expose(), "grant_type=client_credentials");
     }
 
     #[test]
@@ -139,9 +109,9 @@ mod tests {
             auth_method: AuthMethod::ClientSecretPost,
             ..testing::config(ID, SECRET)
         });
-        assert!(request.authorization().is_none());
+        assert!(request.authorization.is_none());
         assert_eq!(
-            request.form().expose(),
+            request.form.expose(),
             "grant_type=client_credentials\
              &client_id=urn%3Asys%3Aenv%3A2eeadf60-1a11-5170-7e57-000000000000%3Ai%3A1cnxtsn\
              &client_secret=s3cr%2Bt%2F%3D%25%26x+y%7E%21*"
@@ -155,7 +125,7 @@ mod tests {
             ..testing::config(ID, SECRET)
         });
         assert_eq!(
-            request.form().expose(),
+            request.form.expose(),
             "grant_type=client_credentials&scope=a+b"
         );
     }

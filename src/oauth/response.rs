@@ -4,16 +4,16 @@
 //! Guarantees: never a token that cannot be sent, never a guessed lifetime, no secret in a message.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use flate2::read::GzDecoder;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
 use serde_json::{Map, Value};
 
 use super::issuer::Issuer;
+use crate::outgoing::client::Answer;
 use crate::secret::Secret;
 use crate::token::ports::{Grant, Outcome, RequestError};
 
@@ -26,34 +26,14 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest `Retry-After`: a mistyped date must not stop all attempts.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// What to do about a token request that does not leave the proxy.
+/// What to do about a token request that leads back to the proxy.
 const LOOP: &str = "requests for the instance lead back to the proxy; set the instance's url (COLLIBRA_URL) to Collibra's own address, or its address if that name leads to the proxy on this machine";
-
-/// A complete HTTP response.
-#[derive(Clone, Copy)]
-pub struct Answer<'a> {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its headers.
-    pub headers: &'a HeaderMap,
-    /// The body, or the first [`MAX_BODY`] bytes of a longer one and a few more.
-    pub body: &'a [u8],
-}
-
-impl fmt::Debug for Answer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
-            .field("status", &self.status)
-            .field("body", &format_args!("{} bytes", self.body.len()))
-            .finish_non_exhaustive()
-    }
-}
 
 /// Interprets the response of `issuer`; `now` is the wall-clock time, for dates in `Retry-After`.
 ///
 /// # Errors
 /// [`RequestError`] for anything but a usable token: see [`Outcome`].
-pub fn parse(answer: Answer<'_>, issuer: &Issuer, now: SystemTime) -> Result<Grant, RequestError> {
+pub fn parse(answer: &Answer, issuer: &Issuer, now: SystemTime) -> Result<Grant, RequestError> {
     let (outcome, message) = if answer.status.is_success() {
         match grant(answer, issuer) {
             Ok(grant) if issuer.is_own(&grant.access_token) => (
@@ -78,13 +58,13 @@ pub fn parse(answer: Answer<'_>, issuer: &Issuer, now: SystemTime) -> Result<Gra
     };
     Err(RequestError {
         outcome,
-        retry_after: retry_after(answer.headers, now),
+        retry_after: retry_after(answer, now),
         message,
     })
 }
 
 /// The token in a success response (RFC 6749, section 5.1), or what is wrong with it.
-fn grant(answer: Answer<'_>, issuer: &Issuer) -> Result<Grant, String> {
+fn grant(answer: &Answer, issuer: &Issuer) -> Result<Grant, String> {
     let mut fields = object(answer, issuer)?;
     let access_token = match fields.remove("access_token") {
         Some(Value::String(token)) => Secret::from(token),
@@ -121,7 +101,7 @@ fn grant(answer: Answer<'_>, issuer: &Issuer) -> Result<Grant, String> {
 }
 
 /// The JSON object in the body, or what the body is instead.
-fn object(answer: Answer<'_>, issuer: &Issuer) -> Result<Map<String, Value>, String> {
+fn object(answer: &Answer, issuer: &Issuer) -> Result<Map<String, Value>, String> {
     let body = match decoded(answer) {
         Ok(body) => body,
         Err(encoding) => {
@@ -140,7 +120,7 @@ fn object(answer: Answer<'_>, issuer: &Issuer) -> Result<Map<String, Value>, Str
     match serde_json::from_str(&text_of(&body)) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err("its body is JSON, but not an object".to_owned()),
-        Err(_) if is_html(answer) => Err(
+        Err(_) if answer.is_html() => Err(
             "its body is HTML, not JSON; the instance's url or token_path is wrong, or a login or error page answers instead"
                 .to_owned(),
         ),
@@ -151,25 +131,18 @@ fn object(answer: Answer<'_>, issuer: &Issuer) -> Result<Map<String, Value>, Str
 
 /// Decodes the body, up to a little more than [`MAX_BODY`], or returns the unsupported encoding.
 /// Some gateways send gzip unrequested.
-fn decoded(answer: Answer<'_>) -> Result<Cow<'_, [u8]>, &str> {
-    let encoding = header(answer.headers, &CONTENT_ENCODING).unwrap_or_default();
-    if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
-        return Ok(Cow::Borrowed(answer.body));
-    }
-    if !["gzip", "x-gzip"]
-        .iter()
-        .any(|gzip| encoding.eq_ignore_ascii_case(gzip))
-    {
-        return Err(encoding);
-    }
-    let mut body = Vec::new();
-    let limit = MAX_BODY as u64 + 1;
-    match GzDecoder::new(answer.body)
-        .take(limit)
-        .read_to_end(&mut body)
-    {
-        Ok(_) => Ok(Cow::Owned(body)),
-        Err(_) => Err(encoding),
+fn decoded(answer: &Answer) -> Result<Cow<'_, [u8]>, &str> {
+    let encoding = answer.header(&CONTENT_ENCODING).unwrap_or_default();
+    match &*encoding.to_ascii_lowercase() {
+        "" | "identity" => Ok(Cow::Borrowed(&answer.body)),
+        "gzip" | "x-gzip" => {
+            let mut body = Vec::new();
+            let limit = MAX_BODY as u64 + 1;
+            let mut decoder = GzDecoder::new(&*answer.body).take(limit);
+            let read = decoder.read_to_end(&mut body);
+            read.map(|_| Cow::Owned(body)).map_err(|_| encoding)
+        }
+        _ => Err(encoding),
     }
 }
 
@@ -186,36 +159,30 @@ fn text_of(body: &[u8]) -> Cow<'_, str> {
 /// `expires_in` in whole seconds: a number or, as some servers write it, a string of digits. A
 /// missing value is not guessed: a token used for too long fails in the app's hands.
 fn lifetime(value: Option<&Value>) -> Result<Duration, String> {
-    const NOT_A_NUMBER: &str = "`expires_in` is not a number of seconds";
-
     let seconds = match value {
         None => return Err("it has no `expires_in`, so the token's lifetime is unknown".to_owned()),
-        Some(Value::String(digits)) if is_digits(digits) => {
-            digits.parse().unwrap_or(MAX_LIFETIME.as_secs())
-        }
-        Some(Value::Number(number)) => match (number.as_u64(), number.as_f64()) {
-            (Some(seconds), _) => seconds,
-            (None, Some(seconds)) if seconds < 0.0 => {
-                return Err(format!("`expires_in` is negative ({number})"));
-            }
-            // saturates above the maximum
-            (None, Some(seconds)) => seconds as u64,
-            _ => return Err(NOT_A_NUMBER.to_owned()),
-        },
-        Some(_) => return Err(NOT_A_NUMBER.to_owned()),
+        Some(Value::String(digits)) if is_digits(digits) => digits.parse().ok(),
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(_) => None,
     };
     match seconds {
-        0 => Err("`expires_in` is 0: the token has already expired".to_owned()),
-        _ => Ok(Duration::from_secs(seconds).min(MAX_LIFETIME)),
+        None => Err("`expires_in` is not a number of seconds".to_owned()),
+        Some(negative) if negative < 0.0 => Err(format!("`expires_in` is negative ({negative})")),
+        Some(none) if none < 1.0 => {
+            Err("`expires_in` is 0: the token has already expired".to_owned())
+        }
+        // saturates above the maximum
+        Some(seconds) => Ok(Duration::from_secs(seconds as u64).min(MAX_LIFETIME)),
     }
 }
 
 /// What an error response means.
-fn refusal(answer: Answer<'_>, issuer: &Issuer) -> (Outcome, String) {
+fn refusal(answer: &Answer, issuer: &Issuer) -> (Outcome, String) {
     let host = issuer.authority();
     let status = answer.status.as_u16();
     if answer.status.is_redirection() {
-        let target = header(answer.headers, &LOCATION)
+        let target = answer
+            .header(&LOCATION)
             .and_then(|location| issuer.redirect_target(location))
             .map_or_else(String::new, |target| format!(", pointing to {target}"));
         return (
@@ -229,17 +196,13 @@ fn refusal(answer: Answer<'_>, issuer: &Issuer) -> (Outcome, String) {
         let message = format!("{host} answered the token request with {status}: {LOOP}");
         return (Outcome::Loop, message);
     }
-    let body = error_body(answer);
-    let detail = match body.as_ref().and_then(|fields| oauth_error(fields, issuer)) {
+    let fields = error_body(answer).unwrap_or_default();
+    let detail = match oauth_error(&fields, issuer) {
         Some(error) => format!(" ({error})"),
-        None if is_html(answer) => " (with an HTML page: perhaps not Collibra itself)".to_owned(),
+        None if answer.is_html() => " (with an HTML page: perhaps not Collibra itself)".to_owned(),
         None => String::new(),
     };
-    let named = body
-        .as_ref()
-        .and_then(|fields| fields.get("error"))
-        .and_then(Value::as_str);
-    let (outcome, advice) = classify(status, named);
+    let (outcome, advice) = classify(status, fields.get("error").and_then(Value::as_str));
     (
         outcome,
         format!("{host} answered the token request with {status}{detail}: {advice}"),
@@ -289,7 +252,7 @@ fn classify(status: u16, error: Option<&str>) -> (Outcome, &'static str) {
 }
 
 /// The JSON object in an error response's body, if there is one.
-fn error_body(answer: Answer<'_>) -> Option<Map<String, Value>> {
+fn error_body(answer: &Answer) -> Option<Map<String, Value>> {
     let body = decoded(answer).ok().filter(|body| body.len() <= MAX_BODY)?;
     serde_json::from_str(&text_of(&body)).ok()
 }
@@ -306,8 +269,8 @@ fn oauth_error(fields: &Map<String, Value>, issuer: &Issuer) -> Option<String> {
 }
 
 /// `Retry-After`: whole seconds, or a date in any of HTTP's three forms (RFC 9110, section 5.6.7).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = header(headers, &RETRY_AFTER)?;
+fn retry_after(answer: &Answer, now: SystemTime) -> Option<Duration> {
+    let text = answer.header(&RETRY_AFTER)?;
     let wait = if is_digits(text) {
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
@@ -316,16 +279,6 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         date.duration_since(now).unwrap_or_default()
     };
     Some(wait.min(MAX_RETRY_AFTER))
-}
-
-fn is_html(answer: Answer<'_>) -> bool {
-    answer.body.trim_ascii_start().starts_with(b"<")
-        || header(answer.headers, &CONTENT_TYPE)
-            .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {
-    Some(headers.get(name)?.to_str().ok()?.trim())
 }
 
 fn is_digits(text: &str) -> bool {

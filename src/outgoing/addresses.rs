@@ -9,19 +9,18 @@
 //! Attempts that were in flight together count as one failure. The address that answered last is
 //! tried first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::resolve::{self, Family, Found, Problem, Servers};
-use super::tunnel;
+use super::resolve::{self, Problem, Servers};
 use crate::backoff::Backoff;
 use crate::clock::timers;
 
@@ -53,18 +52,17 @@ impl Target {
     /// Parses `text`, like `10.1.2.3:443`, `[fd00::1]:443` or `acme.example:443`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Target> {
+        let of_ip = text.parse::<SocketAddr>().ok();
+        // a zone belongs to an interface of this machine
+        if let Some(address) = of_ip.filter(|_| !text.contains('%')) {
+            let (host, port) = (address.ip().to_string(), address.port());
+            return (port != 0).then_some(Target { host, port });
+        }
         let (host, port) = text.rsplit_once(':')?;
         let port = port.parse().ok().filter(|port| *port != 0)?;
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let host = match bare {
-            Some(v6) => v6.parse::<Ipv6Addr>().ok()?.to_string(),
-            None => host.to_owned(),
-        };
-        let is_ip = host.parse::<IpAddr>().is_ok();
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        let is_sound = !host.is_empty() && host.chars().all(is_name) && bare.is_none();
-        ((is_ip && (bare.is_some() || !host.contains(':'))) || is_sound)
-            .then_some(Target { host, port })
+        let host = host.to_owned();
+        (!host.is_empty() && host.chars().all(is_name)).then_some(Target { host, port })
     }
 
     /// Returns whether it is this machine.
@@ -82,7 +80,11 @@ impl Target {
 /// The form that is parsed.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&tunnel::authority(&self.host, self.port))
+        let Target { host, port } = self;
+        match host.contains(':') {
+            true => write!(f, "[{host}]:{port}"),
+            false => write!(f, "{host}:{port}"),
+        }
     }
 }
 
@@ -105,7 +107,7 @@ pub(super) struct Known {
     /// Ordered by preference.
     current: Vec<SocketAddr>,
     /// The former addresses, and until when each is tried.
-    former: Vec<(SocketAddr, Instant)>,
+    former: BTreeMap<SocketAddr, Instant>,
     /// Why the last lookup found nothing.
     problem: Option<Problem>,
     /// Whether a lookup is in flight.
@@ -213,8 +215,8 @@ impl Addresses {
                 is_due
             });
         if is_due {
-            let looking = Looking(Arc::clone(self));
-            tokio::spawn(async move { looking.0.look_up(&names).await });
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.look_up(&names).await });
         }
     }
 
@@ -247,21 +249,17 @@ impl Addresses {
         let health = lock(&self.health);
         let preferred = health.preferred.as_ref();
         let preferred = preferred.filter(|address| known.current.contains(address));
-        let former = known.former.iter().filter(|(_, until)| now < *until);
+        let former = known.former.iter().filter(|(_, until)| now < **until);
         let former = former.map(|(address, _)| address);
         let all = preferred.into_iter().chain(&known.current).chain(former);
-        let mut last: Option<(SocketAddr, Instant)> = None;
-        for address in all.filter(|address| !tried.contains(address)) {
-            match health.failing.get(address) {
-                Some(failing) if now < failing.until => {
-                    if last.is_none_or(|(_, until)| failing.until < until) {
-                        last = Some((*address, failing.until));
-                    }
-                }
-                _ => return Some(*address),
-            }
-        }
-        last.map(|(address, _)| address)
+        // the first that is not in its backoff, or the one whose backoff ends first
+        let backoff = |address: &&SocketAddr| {
+            let until = health.failing.get(*address)?.until;
+            (now < until).then_some(until)
+        };
+        all.filter(|address| !tried.contains(address))
+            .min_by_key(backoff)
+            .copied()
     }
 
     /// Records a connection to `address`.
@@ -276,8 +274,7 @@ impl Addresses {
         let now = timers();
         let known = self.known.borrow();
         let is_known = |address: &SocketAddr| {
-            let mut former = known.former.iter().map(|(former, _)| former);
-            known.current.contains(address) || former.any(|former| former == address)
+            known.current.contains(address) || known.former.contains_key(address)
         };
         let mut health = lock(&self.health);
         health.failing.retain(|address, _| is_known(address));
@@ -309,7 +306,7 @@ impl Addresses {
     async fn look_up(&self, names: &[usize]) {
         let mut asked = JoinSet::new();
         for &target in names {
-            for family in [Family::V6, Family::V4] {
+            for family in resolve::FAMILIES {
                 let (servers, limit) = (self.servers.clone(), self.limit);
                 let host = self.targets[target].host.clone();
                 asked.spawn(async move {
@@ -321,33 +318,27 @@ impl Addresses {
         let mut ips: Vec<Vec<IpAddr>> = vec![Vec::new(); self.targets.len()];
         let mut valid_until = timers() + self.ttl_max;
         let mut problems = Vec::new();
-        let mut first_answer: Option<Instant> = None;
         // with known addresses, wait for both answers
         let is_urgent = self.known.borrow().current.is_empty();
+        // when the first answer is used without the other
+        let mut end: Option<Instant> = None;
         loop {
-            let delay = first_answer.map(|at| at + RESOLUTION_DELAY);
-            let delayed = async {
-                match delay.filter(|_| is_urgent) {
-                    Some(end) => tokio::time::sleep_until(end).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 answer = asked.join_next() => match answer {
                     None => break,
-                    Some(Ok((target, Ok(Found { addresses, valid_until: end })))) => {
-                        ips[target].extend(addresses);
-                        valid_until = valid_until.min(end);
-                        first_answer.get_or_insert_with(timers);
+                    Some(Ok((target, Ok(found)))) => {
+                        ips[target].extend(found.addresses);
+                        valid_until = valid_until.min(found.valid_until);
+                        end.get_or_insert_with(|| timers() + RESOLUTION_DELAY);
                     }
                     Some(Ok((_, Err(problem)))) => problems.push(problem),
                     Some(Err(_)) => {}
                 },
-                () = delayed => {
+                () = sleep_until(end.unwrap_or(valid_until)), if is_urgent && end.is_some() => {
                     self.publish(assemble(&self.targets, &ips));
                     // the remaining answers are published when they arrive
-                    first_answer = None;
+                    end = None;
                 }
             }
         }
@@ -358,30 +349,26 @@ impl Addresses {
                 ips[target] = resolve::ask_system(&self.targets[target].host).await;
             }
         }
-        let found = assemble(&self.targets, &ips);
-        let now = timers();
+        let mut due = timers() + LOOK_UP_PAUSE;
+        let mut problem = None;
         if names.iter().any(|target| !ips[*target].is_empty()) {
-            self.publish(found);
-            self.known.send_modify(|known| {
-                known.problem = None;
-                known.due = Some(valid_until.max(now + LOOK_UP_PAUSE));
-            });
-            return;
-        }
-        // the other family's error says more than the absence of addresses in one family
-        problems.sort_by_key(|problem| *problem == Problem::NoRecords);
-        let problem = problems.into_iter().next().unwrap_or(Problem::NoRecords);
-        if self.known.borrow().problem.is_none() {
-            let names = names.iter().map(|target| &*self.targets[*target].host);
-            let names: Vec<&str> = names.collect();
-            warn!(
-                host = names.join(","),
-                "the name cannot be resolved: {problem}"
-            );
+            self.publish(assemble(&self.targets, &ips));
+            due = due.max(valid_until);
+        } else {
+            // the other family's error says more than the absence of addresses in one family
+            problems.sort_by_key(|problem| *problem == Problem::NoRecords);
+            let found = problems.into_iter().next().unwrap_or(Problem::NoRecords);
+            if self.problem().is_none() {
+                let names = names.iter().map(|target| &*self.targets[*target].host);
+                let host = names.collect::<Vec<&str>>().join(",");
+                warn!(host, "the name cannot be resolved: {found}");
+            }
+            problem = Some(found);
         }
         self.known.send_modify(|known| {
-            known.problem = Some(problem);
-            known.due = Some(now + LOOK_UP_PAUSE);
+            known.problem = problem;
+            known.due = Some(due);
+            known.is_looking = false;
         });
     }
 
@@ -390,32 +377,13 @@ impl Addresses {
         let now = timers();
         self.known.send_modify(|known| {
             let before = std::mem::take(&mut known.current);
-            known
-                .former
-                .extend(before.into_iter().map(|a| (a, now + RETAIN)));
-            known
-                .former
-                .sort_by_key(|(_, until)| std::cmp::Reverse(*until));
-            let mut seen = found.clone();
-            known.former.retain(|(address, until)| {
-                let keep = now < *until && !seen.contains(address);
-                seen.push(*address);
-                keep
-            });
+            let before = before.into_iter().map(|address| (address, now + RETAIN));
+            known.former.extend(before);
+            let is_kept = |address: &SocketAddr, until: &mut Instant| {
+                now < *until && !found.contains(address)
+            };
+            known.former.retain(is_kept);
             known.current = found;
-        });
-    }
-}
-
-/// A lookup in flight. When it is dropped, the next one may start.
-struct Looking(Arc<Addresses>);
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        let soon = timers() + LOOK_UP_PAUSE;
-        self.0.known.send_modify(|known| {
-            known.is_looking = false;
-            known.due.get_or_insert(soon);
         });
     }
 }

@@ -3,13 +3,14 @@
 //! request is sent.
 
 use std::error::Error;
-use std::io;
+use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,7 @@ use tokio::time::timeout_at;
 use tracing::debug;
 
 use super::addresses::Addresses;
-use super::dial::{DialError, Dialer, Protocols, Route};
+use super::dial::{Dialer, Protocols, Route, Transport};
 use super::quotation::Quotation;
 use crate::clock::timers;
 use crate::tls;
@@ -48,7 +49,6 @@ pub enum BuildError {
 pub struct Client {
     dialer: Dialer,
     host: HeaderValue,
-    authority: String,
     timeout: Duration,
 }
 
@@ -73,7 +73,7 @@ pub enum NoResponse {
 }
 
 /// A response.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
@@ -86,14 +86,12 @@ pub struct Answer {
 
 impl Client {
     /// Creates a client that connects by `route` and whose requests end within `timeout`.
-    /// `authority` is sent as `Host`. Uses the shared `addresses` if they are those of the route.
-    /// Opens no connection.
+    /// Uses the shared `addresses` if they are those of the route. Opens no connection.
     ///
     /// # Errors
     /// [`BuildError`] if the certificates or the host cannot be used.
     pub fn new(
         route: &Route<'_>,
-        authority: &str,
         timeout: Duration,
         addresses: Option<&Arc<Addresses>>,
     ) -> Result<Client, BuildError> {
@@ -105,12 +103,19 @@ impl Client {
             Some(shared) => Arc::clone(shared),
             None => Addresses::new(targets, route.connect_timeout, TTL_MAX),
         };
+        let dialer = Dialer::new(&route, addresses)?;
+        let host = HeaderValue::try_from(dialer.authority()).map_err(|_| BuildError::Host)?;
         Ok(Client {
-            dialer: Dialer::new(&route, addresses)?,
-            host: HeaderValue::try_from(authority).map_err(|_| BuildError::Host)?,
-            authority: authority.to_owned(),
+            dialer,
+            host,
             timeout,
         })
+    }
+
+    /// The server's host, and its port unless it is the default.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.dialer.authority()
     }
 
     /// Sends `request`, whose URI is a path, once, and reads the answer's body to its end, or until
@@ -127,28 +132,47 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let deadline = timers() + self.timeout;
         let dialed = self.dialer.dial(Protocols::Http1).await;
-        let dialed = dialed.map_err(|error| unreached(&error, quotation))?;
+        let dialed = dialed.map_err(|error| Failure {
+            no_response: NoResponse::Unreached,
+            message: quotation.redact(&error.to_string()),
+        })?;
         debug!(address = %dialed.address, "connected for {what}");
         let mut answer = None;
         let exchange = self.exchange(dialed.transport, request, limit, &mut answer);
-        let broken = match timeout_at(deadline, exchange).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(self.lost(&error, what, quotation)),
-            Err(_elapsed) => Some(self.late(what)),
-        };
-        match (answer, broken) {
-            (Some(answer), None) => Ok(answer),
-            (Some(answer), Some(_)) if !answer.status.is_success() => Ok(answer),
-            (_, Some(failure)) => Err(failure),
-            // unreachable: a finished exchange has a response
-            (None, None) => Err(self.late(what)),
+        let ended = timeout_at(deadline, exchange).await;
+        let is_whole = matches!(ended, Ok(Ok(())));
+        if let Some(answer) = answer
+            && (is_whole || !answer.status.is_success())
+        {
+            return Ok(answer);
         }
+        let (no_response, how) = match ended {
+            Ok(Err(error)) => {
+                let first = &error as &(dyn Error + 'static);
+                let causes = iter::successors(Some(first), |&cause| cause.source());
+                let root = causes.last().map(ToString::to_string).unwrap_or_default();
+                let cause = quotation.quote(&root);
+                let how = format!("with a complete HTTP response ({cause})");
+                (NoResponse::Broken, how)
+            }
+            _ => {
+                let limit = humantime::format_duration(self.timeout);
+                (NoResponse::TimedOut, format!("completely within {limit}"))
+            }
+        };
+        let host = self.authority();
+        Err(Failure {
+            no_response,
+            message: format!(
+                "{host} did not answer {what} {how}; if this continues, check the network path to it and that host's status"
+            ),
+        })
     }
 
     /// Sends the request on `transport`. `answer` receives as much of the response as arrives.
     async fn exchange(
         &self,
-        transport: super::dial::Transport,
+        transport: Transport,
         mut request: Request<Bytes>,
         limit: usize,
         answer: &mut Option<Answer>,
@@ -178,50 +202,30 @@ impl Client {
         }
         Ok(())
     }
+}
 
-    fn late(&self, what: &str) -> Failure {
-        let (host, limit) = (&self.authority, humantime::format_duration(self.timeout));
-        Failure {
-            no_response: NoResponse::TimedOut,
-            message: format!(
-                "{host} did not answer {what} completely within {limit}; if this continues, check the network path to it and that host's status"
-            ),
-        }
+impl Answer {
+    /// The value of a header, without surrounding spaces, if it is text.
+    #[must_use]
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        Some(self.headers.get(name)?.to_str().ok()?.trim())
     }
 
-    fn lost(&self, error: &hyper::Error, what: &str, quotation: &Quotation) -> Failure {
-        let (host, cause) = (&self.authority, quotation.quote(&root_cause(error)));
-        Failure {
-            no_response: NoResponse::Broken,
-            message: format!(
-                "{host} did not answer {what} with a complete HTTP response ({cause}); if this continues, check the network path to it and that host's status"
-            ),
-        }
+    /// Whether the body is HTML, as a login page or a gateway's error page is.
+    #[must_use]
+    pub fn is_html(&self) -> bool {
+        let kind = self.header(&CONTENT_TYPE).map(str::to_ascii_lowercase);
+        kind.is_some_and(|kind| kind.starts_with("text/html"))
+            || self.body.trim_ascii_start().starts_with(b"<")
     }
 }
 
-fn unreached(error: &DialError, quotation: &Quotation) -> Failure {
-    Failure {
-        no_response: NoResponse::Unreached,
-        message: quotation.redact(&error.to_string()),
-    }
-}
-
-/// Returns the innermost cause of `error`. `io::Error` omits what it wraps from its `source`, so it
-/// is unwrapped.
-fn root_cause(error: &hyper::Error) -> String {
-    let mut last: &(dyn Error + 'static) = error;
-    loop {
-        let wrapped = last
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        let cause = match wrapped {
-            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
-            None => last.source(),
-        };
-        match cause {
-            Some(cause) => last = cause,
-            None => return last.to_string(),
-        }
+/// Nothing of the body, which may have a secret.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish_non_exhaustive()
     }
 }

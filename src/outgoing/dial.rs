@@ -6,18 +6,18 @@
 //! Dialing fails only if every address failed or the time is up.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rustls::pki_types::ServerName;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
@@ -25,7 +25,7 @@ use url::Url;
 
 use super::addresses::{Addresses, Target};
 use super::failure::list;
-pub use super::failure::{DialError, Kind, in_words};
+pub use super::failure::{DialError, Kind, Step, in_words};
 use super::resolve::Problem;
 use super::tunnel;
 use crate::clock::timers;
@@ -114,10 +114,7 @@ impl<'a> Route<'a> {
     #[must_use]
     pub fn targets(&self) -> Vec<Target> {
         match self.proxy {
-            Some((proxy, _)) => vec![Target {
-                host: proxy.host().to_owned(),
-                port: proxy.port(),
-            }],
+            Some((proxy, _)) => vec![proxy.target.clone()],
             None if !self.address.is_empty() => self.address.to_vec(),
             None => vec![Target {
                 host: self.host.to_owned(),
@@ -147,9 +144,7 @@ pub enum Protocols {
 
 /// Opens connections to one server.
 pub struct Dialer {
-    host: String,
-    port: u16,
-    /// Host and port, for messages.
+    server: Target,
     authority: String,
     written: &'static str,
     proxy: Option<tunnel::Proxy>,
@@ -188,8 +183,6 @@ pub struct Took {
     pub tls: Duration,
 }
 
-type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Dialed, DialError>> + Send + 'a>>;
-
 impl Dialer {
     /// Returns a dialer for `route`; `addresses` are those of its [`Route::targets`].
     ///
@@ -215,14 +208,19 @@ impl Dialer {
         } else {
             None
         };
-        let usual = if route.tls { 443 } else { 80 };
-        let authority = tunnel::authority(route.host, route.port);
-        let unusual = route.port != usual;
-        let bare = authority.trim_end_matches(&format!(":{usual}"));
-        Ok(Dialer {
+        let usual = if route.tls { ":443" } else { ":80" };
+        let server = Target {
             host: route.host.to_owned(),
             port: route.port,
-            authority: if unusual { authority } else { bare.to_owned() },
+        };
+        let authority = server.to_string();
+        let authority = authority
+            .strip_suffix(usual)
+            .unwrap_or(&authority)
+            .to_owned();
+        Ok(Dialer {
+            server,
+            authority,
             written: route.written(),
             proxy: route.proxy.map(|(proxy, _)| proxy.clone()),
             connect_timeout: route.connect_timeout,
@@ -230,6 +228,12 @@ impl Dialer {
             addresses,
             tls,
         })
+    }
+
+    /// The server's host, and its port unless it is the default. Messages show no more of it.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// The addresses of the first hop.
@@ -250,66 +254,14 @@ impl Dialer {
     pub async fn dial(&self, protocols: Protocols) -> Result<Dialed, DialError> {
         self.addresses.look_up_if_due();
         let began = timers();
-        let mut tried = Vec::new();
-        let racing = self.race(protocols, began, &mut tried);
-        let raced = timeout(self.connect_timeout, racing).await;
-        let late = match raced {
-            Ok(ended) => return ended,
-            Err(_elapsed) => self.late(tried.is_empty()),
-        };
-        // earlier failures are recorded by now
-        for (address, began) in tried {
-            self.addresses.failed(address, began, &late.to_string());
-        }
-        Err(late)
-    }
-
-    /// Returns the error for a timeout, during name resolution or later.
-    fn late(&self, is_unresolved: bool) -> DialError {
-        let limit = self.connect_timeout;
-        if is_unresolved {
-            let limit = humantime::format_duration(limit);
-            return self.unresolved(format!("no answer from DNS within {limit}"), true);
-        }
-        match &self.proxy {
-            Some(proxy) => DialError::NoProxy {
-                proxy: proxy.to_string(),
-                cause: format!("no answer within {}", humantime::format_duration(limit)),
-                key: self.written,
-                timeout: true,
-            },
-            None => DialError::Late {
-                host: self.authority.clone(),
-                limit,
-                written: self.written,
-            },
-        }
-    }
-
-    fn unresolved(&self, problem: String, timeout: bool) -> DialError {
-        let names = self.addresses.targets().iter();
-        let names: Vec<&str> = names.map(|target| &*target.host).collect();
-        DialError::Unresolved {
-            host: names.join(", "),
-            problem,
-            written: self.written,
-            timeout,
-        }
-    }
-
-    /// Races all addresses. `tried` holds the attempts in progress and when each started.
-    async fn race(
-        &self,
-        protocols: Protocols,
-        began: Instant,
-        tried: &mut Vec<(SocketAddr, Instant)>,
-    ) -> Result<Dialed, DialError> {
+        let end = began + self.connect_timeout;
         let mut known = self.addresses.watch();
         let connected = Notify::new();
-        let mut attempts: Vec<(SocketAddr, Attempt<'_>)> = Vec::new();
+        let mut attempts = FuturesUnordered::new();
+        // the attempts in progress and when each began, and the addresses of all attempts
+        let (mut tried, mut seen) = (Vec::new(), Vec::new());
         let mut failures = Vec::new();
         let mut next_at = began;
-        let mut seen = Vec::new();
         loop {
             let is_looking = known.borrow_and_update().is_looking;
             let next = self.addresses.next(&seen);
@@ -317,7 +269,7 @@ impl Dialer {
             if let Some(address) = next.filter(|_| is_due) {
                 let now = timers();
                 let attempt = self.attempt(address, protocols, began, &connected);
-                attempts.push((address, Box::pin(attempt)));
+                attempts.push(async move { (address, attempt.await) });
                 tried.push((address, now));
                 seen.push(address);
                 next_at = now + ATTEMPT_DELAY;
@@ -328,7 +280,7 @@ impl Dialer {
             }
             tokio::select! {
                 biased;
-                (address, ended) = first(&mut attempts), if !attempts.is_empty() => match ended {
+                Some((address, ended)) = attempts.next() => match ended {
                     Ok(dialed) => {
                         self.addresses.answered(address);
                         return Ok(dialed);
@@ -347,42 +299,73 @@ impl Dialer {
                 () = sleep_until(next_at), if next.is_some() => {}
                 // the sender is held here
                 _ = known.changed(), if is_looking => {}
+                () = sleep_until(end) => {
+                    let late = self.late(tried.is_empty());
+                    for (address, began) in tried {
+                        self.addresses.failed(address, began, &late.to_string());
+                    }
+                    return Err(late);
+                }
             }
         }
     }
 
+    /// Returns the error for a timeout, during name resolution or later.
+    fn late(&self, is_unresolved: bool) -> DialError {
+        let limit = humantime::format_duration(self.connect_timeout);
+        if is_unresolved {
+            return self.unresolved(&format!("no answer from DNS within {limit}"), true);
+        }
+        if let Some(proxy) = &self.proxy {
+            return self.no_proxy(proxy, &format!("no answer within {limit}"), true);
+        }
+        let (host, written) = (&self.authority, self.written);
+        let message = format!(
+            "no connection to {host} within {limit}; a firewall may drop it: check {written} and the way out of this network"
+        );
+        DialError::new(Step::Connect, true, message)
+    }
+
+    fn unresolved(&self, problem: &str, is_timeout: bool) -> DialError {
+        let names = self.addresses.targets().iter();
+        let host = names
+            .map(|target| &*target.host)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let written = self.written;
+        let message = format!(
+            "cannot find the address of {host} ({problem}); check {written} and this machine's DNS"
+        );
+        DialError::new(Step::Resolve, is_timeout, message)
+    }
+
+    fn no_proxy(&self, proxy: &tunnel::Proxy, cause: &str, is_timeout: bool) -> DialError {
+        let key = self.written;
+        let message = format!("cannot connect to the proxy {proxy} ({cause}); check {key}");
+        DialError::new(Step::Connect, is_timeout, message)
+    }
+
+    fn refused(&self, causes: Vec<(SocketAddr, io::Error)>) -> DialError {
+        DialError::refused(&self.authority, causes, self.written)
+    }
+
     /// Combines the failures of all addresses into one.
-    fn conclude(&self, failures: Vec<DialError>) -> DialError {
-        let mut all = Vec::new();
-        let mut last = None;
-        for failure in failures {
-            match failure {
-                DialError::Connect { causes, .. } => all.extend(causes),
-                // it got further, so it says more
-                failure => last = Some(failure),
-            }
+    fn conclude(&self, mut failures: Vec<DialError>) -> DialError {
+        // a failure after the connection says more
+        if let Some(at) = failures.iter().rposition(|e| e.causes.is_empty()) {
+            return failures.swap_remove(at);
         }
-        if let Some(last) = last {
-            return last;
-        }
-        if all.is_empty() {
-            let problem = self.addresses.problem();
-            let is_silent = matches!(problem, Some(Problem::Silent(_)));
-            let problem = problem.map_or_else(|| "it has none".to_owned(), |p| p.to_string());
-            return self.unresolved(problem, is_silent);
-        }
+        let causes: Vec<_> = failures.into_iter().flat_map(|e| e.causes).collect();
         match &self.proxy {
-            Some(proxy) => DialError::NoProxy {
-                proxy: proxy.to_string(),
-                cause: list(&all),
-                key: self.written,
-                timeout: false,
+            _ if causes.is_empty() => match self.addresses.problem() {
+                Some(problem) => {
+                    let is_silent = matches!(problem, Problem::Silent(_));
+                    self.unresolved(&problem.to_string(), is_silent)
+                }
+                None => self.unresolved("it has none", false),
             },
-            None => DialError::Connect {
-                host: self.authority.clone(),
-                causes: all,
-                written: self.written,
-            },
+            Some(proxy) => self.no_proxy(proxy, &list(&causes), false),
+            None => self.refused(causes),
         }
     }
 
@@ -409,11 +392,7 @@ impl Dialer {
                 }
             }
         };
-        let mut tcp = connect.await.map_err(|cause| DialError::Connect {
-            host: self.authority.clone(),
-            causes: vec![(address, cause)],
-            written: self.written,
-        })?;
+        let mut tcp = (connect.await).map_err(|cause| self.refused(vec![(address, cause)]))?;
         connected.notify_one();
         prepare(&tcp);
         let mut took = Took {
@@ -423,56 +402,42 @@ impl Dialer {
         if let Some(proxy) = &self.proxy {
             let start = timers();
             let limit = self.connect_timeout.mul_f64(PROXY_SHARE);
-            let (host, port) = (self.host.as_str(), self.port);
-            tcp = match timeout_at(began + limit, proxy.connect(tcp, host, port)).await {
-                Ok(opened) => opened?,
-                Err(_elapsed) => return Err(proxy.late(host, port, limit).into()),
-            };
+            let opening = proxy.connect(tcp, &self.server);
+            let opened = timeout_at(began + limit, opening).await;
+            let opened = opened.unwrap_or(Err(tunnel::Error::Late(limit)));
+            tcp = opened.map_err(|error| {
+                let server = &self.server;
+                let message = format!("the proxy {proxy} did not connect to {server}: {error}");
+                DialError {
+                    is_final: error.is_final(),
+                    ..DialError::new(Step::Proxy, error.is_timeout(), message)
+                }
+            })?;
             took.tunnel = timers() - start;
         }
-        let Some(tls) = &self.tls else {
-            return Ok(Dialed {
-                address,
-                transport: Either::Left(tcp),
-                took,
-            });
+        let transport = match &self.tls {
+            None => Either::Left(tcp),
+            Some(tls) => {
+                let start = timers();
+                let connector = match protocols {
+                    Protocols::Any => &tls.any,
+                    Protocols::Http1 => &tls.http1,
+                };
+                // TLS records are read in small pieces
+                let tcp = BufReader::with_capacity(READ_BUFFER, tcp);
+                let handshake = connector.connect(tls.name.clone(), tcp).await;
+                let (host, written) = (&self.authority, self.written);
+                let stream = handshake.map_err(|e| DialError::tls(host, address, &e, written))?;
+                took.tls = timers() - start;
+                Either::Right(Box::new(stream))
+            }
         };
-        let start = timers();
-        let connector = match protocols {
-            Protocols::Any => &tls.any,
-            Protocols::Http1 => &tls.http1,
-        };
-        // TLS records are read in small pieces
-        let tcp = BufReader::with_capacity(READ_BUFFER, tcp);
-        let handshake = connector.connect(tls.name.clone(), tcp).await;
-        let stream = handshake.map_err(|cause| DialError::Tls {
-            host: self.authority.clone(),
-            address,
-            cause,
-            written: self.written,
-        })?;
-        took.tls = timers() - start;
         Ok(Dialed {
             address,
-            transport: Either::Right(Box::new(stream)),
+            transport,
             took,
         })
     }
-}
-
-/// Waits for the first attempt to end; returns it and its result.
-async fn first(
-    attempts: &mut Vec<(SocketAddr, Attempt<'_>)>,
-) -> (SocketAddr, Result<Dialed, DialError>) {
-    poll_fn(|cx| {
-        for at in 0..attempts.len() {
-            if let Poll::Ready(ended) = attempts[at].1.as_mut().poll(cx) {
-                return Poll::Ready((attempts.swap_remove(at).0, ended));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 fn prepare(tcp: &TcpStream) {
@@ -488,14 +453,6 @@ impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dialer")
             .field("server", &self.authority)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Dialed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialed")
-            .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }

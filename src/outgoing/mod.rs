@@ -5,9 +5,9 @@
 //!
 //! The API, the token endpoint and `check --live` all connect by these.
 //!
-//! Promises: no proxy but the one that is given; the other side's certificate is verified; a
-//! connection fails only if every address failed. The client follows no redirect, keeps no cookie,
-//! tries nothing again, and ends within its time.
+//! Guarantees: a connection uses only the configured forward proxy, verifies the server's
+//! certificate, and fails only if every address failed. The client follows no redirect, keeps no
+//! cookie, never retries, and returns within its timeout.
 
 pub mod addresses;
 pub mod client;
@@ -17,13 +17,3 @@ pub mod quotation;
 mod resolve;
 pub mod tunnel;
 pub mod via;
-
-/// The host of `url`, and the port unless it is the default. Messages show no more of it.
-#[must_use]
-pub fn authority(url: &url::Url) -> String {
-    let host = url.host_str().unwrap_or("");
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
-}

@@ -3,7 +3,6 @@
 //! Each query reads the system's settings anew, because a laptop changes networks. A name that DNS
 //! does not know is then looked up by the system, which may know it otherwise (NIS, mDNS).
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -14,15 +13,6 @@ use tokio::time::{Instant, timeout};
 
 /// How often an unanswered query is sent again, as UDP loses packets.
 const RETRIES: usize = 2;
-
-/// A family of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
-    /// IPv6: AAAA records.
-    V6,
-    /// IPv4: A records.
-    V4,
-}
 
 /// The name servers.
 #[derive(Clone, Debug, Default)]
@@ -44,30 +34,20 @@ pub(super) struct Found {
 }
 
 /// Why a name could not be resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Problem {
     /// The name does not exist.
+    #[error("DNS says that the name does not exist")]
     NoSuchName,
     /// The name has no address of this family.
+    #[error("DNS has no address for the name")]
     NoRecords,
     /// No name server answered within this time limit.
+    #[error("no answer from DNS within {limit}", limit = humantime::format_duration(*.0))]
     Silent(Duration),
     /// Another error, described.
+    #[error("{0}")]
     Other(String),
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Problem::NoSuchName => f.write_str("DNS says that the name does not exist"),
-            Problem::NoRecords => f.write_str("DNS has no address for the name"),
-            Problem::Silent(limit) => {
-                let limit = humantime::format_duration(*limit);
-                write!(f, "no answer from DNS within {limit}")
-            }
-            Problem::Other(problem) => f.write_str(problem),
-        }
-    }
 }
 
 impl From<NetError> for Problem {
@@ -82,6 +62,10 @@ impl From<NetError> for Problem {
     }
 }
 
+/// The two families of addresses, each with its own query.
+pub(super) const FAMILIES: [LookupIpStrategy; 2] =
+    [LookupIpStrategy::Ipv6Only, LookupIpStrategy::Ipv4Only];
+
 /// Queries `servers` for the addresses of `host` in one `family`. Takes at most `limit`.
 ///
 /// # Errors
@@ -89,7 +73,7 @@ impl From<NetError> for Problem {
 pub(super) async fn ask(
     servers: &Servers,
     host: &str,
-    family: Family,
+    family: LookupIpStrategy,
     limit: Duration,
 ) -> Result<Found, Problem> {
     let asking = async {
@@ -99,10 +83,7 @@ pub(super) async fn ask(
             Servers::At(server) => tests::at(*server),
         };
         let options = builder.options_mut();
-        options.ip_strategy = match family {
-            Family::V6 => LookupIpStrategy::Ipv6Only,
-            Family::V4 => LookupIpStrategy::Ipv4Only,
-        };
+        options.ip_strategy = family;
         options.cache_size = 0;
         options.attempts = RETRIES;
         let tries = u32::try_from(RETRIES).unwrap_or(u32::MAX) + 1;
@@ -250,9 +231,9 @@ pub(super) mod tests {
         .await;
         let servers = Servers::At(server.address);
         let limit = Duration::from_secs(5);
-        let found = ask(&servers, "acme.example", Family::V4, limit).await;
+        let found = ask(&servers, "acme.example", LookupIpStrategy::Ipv4Only, limit).await;
         assert_eq!(found.unwrap().addresses, [IpAddr::from(v4)]);
-        let found = ask(&servers, "acme.example", Family::V6, limit).await;
+        let found = ask(&servers, "acme.example", LookupIpStrategy::Ipv6Only, limit).await;
         assert_eq!(found.unwrap().addresses, [IpAddr::from(v6)]);
     }
 
@@ -261,9 +242,9 @@ pub(super) mod tests {
         let server = NameServer::start(Reply::NoSuchName, Reply::Nothing).await;
         let servers = Servers::At(server.address);
         let limit = Duration::from_millis(300);
-        let found = ask(&servers, "acme.example", Family::V4, limit).await;
+        let found = ask(&servers, "acme.example", LookupIpStrategy::Ipv4Only, limit).await;
         assert_eq!(found.unwrap_err(), Problem::NoSuchName);
-        let found = ask(&servers, "acme.example", Family::V6, limit).await;
+        let found = ask(&servers, "acme.example", LookupIpStrategy::Ipv6Only, limit).await;
         assert_eq!(found.unwrap_err(), Problem::Silent(limit));
         assert!(server.queries() >= 3, "a lost query is sent again");
     }

@@ -13,11 +13,13 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use memchr::memmem;
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use url::{Host, Url};
+use url::Url;
 
+use super::addresses::Target;
 use crate::secret::Secret;
 
 /// The largest head of a proxy's response, in bytes.
@@ -27,10 +29,10 @@ const LARGEST_HEAD: usize = 16 * 1024;
 const PORT: u16 = 80;
 
 /// A forward proxy. Two are equal if they have the same address and credentials.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    host: String,
-    port: u16,
+    /// Its address.
+    pub target: Target,
     credentials: Option<Secret>,
 }
 
@@ -64,11 +66,7 @@ impl Proxy {
         if url.scheme() != "http" {
             return Err(InvalidProxy::Scheme);
         }
-        let host = match url.host().ok_or(InvalidProxy::NotAUrl)? {
-            Host::Domain(name) => name.to_owned(),
-            Host::Ipv4(ip) => ip.to_string(),
-            Host::Ipv6(ip) => ip.to_string(),
-        };
+        let host = url.host_str().ok_or(InvalidProxy::NotAUrl)?;
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(InvalidProxy::TooMuch);
         }
@@ -78,9 +76,12 @@ impl Proxy {
             let (user, password) = (url.username(), url.password().unwrap_or_default());
             Secret::from(format!("{}:{}", decoded(user), decoded(password)))
         });
-        Ok(Proxy {
-            host,
+        let target = Target {
+            host: host.trim_matches(['[', ']']).to_owned(),
             port: url.port().unwrap_or(PORT),
+        };
+        Ok(Proxy {
+            target,
             credentials,
         })
     }
@@ -112,59 +113,23 @@ impl Proxy {
         self.credentials.as_ref()?.expose().split_once(':')
     }
 
-    /// The name or IP address, without brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Opens a tunnel on `stream`, a connection to the proxy, to `host` at `port`.
+    /// Opens a tunnel on `stream`, a connection to the proxy, to `server`.
     ///
     /// # Errors
     /// [`Error`] says what the proxy answered instead.
     pub async fn connect(
         &self,
         mut stream: TcpStream,
-        host: &str,
-        port: u16,
+        server: &Target,
     ) -> Result<TcpStream, Error> {
-        let target = authority(host, port);
-        let asking = async {
-            let request = self.request(&target);
-            stream.write_all(request.expose().as_bytes()).await?;
-            read_head(&mut stream).await
-        };
-        let problem = match asking.await {
-            Ok(head) => match check_response(&head, self.has_credentials()) {
-                Ok(()) => return Ok(stream),
-                Err(problem) => problem,
-            },
-            Err(e) => e.into(),
-        };
-        Err(self.error(target, problem))
+        let request = self.request(server);
+        stream.write_all(request.expose().as_bytes()).await?;
+        let head = read_head(&mut stream).await?;
+        check_response(&head, self.has_credentials())?;
+        Ok(stream)
     }
 
-    /// The error of a tunnel to `host` at `port` that was given up after `limit`.
-    #[must_use]
-    pub fn late(&self, host: &str, port: u16, limit: Duration) -> Error {
-        self.error(authority(host, port), Problem::Late(limit))
-    }
-
-    fn error(&self, target: String, problem: Problem) -> Error {
-        Error {
-            proxy: self.to_string(),
-            target,
-            problem,
-        }
-    }
-
-    fn request(&self, target: &str) -> Secret {
+    fn request(&self, target: &Target) -> Secret {
         let credentials = self.credentials.as_ref().map_or_else(String::new, |text| {
             let encoded = STANDARD.encode(text.expose());
             format!("Proxy-Authorization: Basic {encoded}\r\n")
@@ -178,45 +143,35 @@ impl Proxy {
 /// Host and port, without credentials.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&authority(&self.host, self.port))
+        self.target.fmt(f)
     }
 }
 
-impl fmt::Debug for Proxy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proxy")
-            .field("address", &self.to_string())
-            .field("credentials", &self.credentials)
-            .finish()
-    }
-}
-
-/// A proxy failed to connect; names the proxy and the server.
+/// How a proxy failed to connect to a server.
 #[derive(Debug, thiserror::Error)]
-#[error("the proxy {proxy} did not connect to {target}: {problem}")]
-pub struct Error {
-    proxy: String,
-    target: String,
-    problem: Problem,
-}
-
-/// How a proxy failed to connect.
-#[derive(Debug, thiserror::Error)]
-enum Problem {
+pub enum Error {
+    /// It requires credentials.
     #[error("it requires credentials (407); put them in its URL or in proxy_credentials_file")]
     WantsCredentials,
+    /// It does not accept the credentials.
     #[error("it does not accept the credentials (407)")]
     RefusesCredentials,
+    /// It refuses the request with another status.
     #[error("it answered {0}{advice}", advice = advice(*.0))]
     Refused(StatusCode),
+    /// It is not an HTTP server.
     #[error("it did not answer with HTTP; is that port a proxy's?")]
     NotHttp,
+    /// The head of its answer exceeds the limit.
     #[error("its answer is too large")]
     TooLarge,
+    /// It closed the connection.
     #[error("it closed the connection")]
     Closed,
+    /// The connection to it failed.
     #[error("the connection to it broke: {0}")]
-    Broken(io::Error),
+    Broken(#[from] io::Error),
+    /// It did not answer within this time.
     #[error("it did not answer within {limit}", limit = humantime::format_duration(*.0))]
     Late(Duration),
 }
@@ -226,28 +181,18 @@ impl Error {
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(
-            self.problem,
-            Problem::Late(_) | Problem::Refused(StatusCode::GATEWAY_TIMEOUT)
+            self,
+            Error::Late(_) | Error::Refused(StatusCode::GATEWAY_TIMEOUT)
         )
     }
 
     /// Returns whether the same proxy would fail the same way again.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        match &self.problem {
-            Problem::WantsCredentials | Problem::RefusesCredentials | Problem::Late(_) => true,
-            Problem::Refused(status) => status.is_client_error(),
+        match self {
+            Error::WantsCredentials | Error::RefusesCredentials | Error::Late(_) => true,
+            Error::Refused(status) => status.is_client_error(),
             _ => false,
-        }
-    }
-}
-
-impl From<io::Error> for Problem {
-    fn from(e: io::Error) -> Problem {
-        match e.kind() {
-            io::ErrorKind::UnexpectedEof => Problem::Closed,
-            io::ErrorKind::FileTooLarge => Problem::TooLarge,
-            _ => Problem::Broken(e),
         }
     }
 }
@@ -262,62 +207,42 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-/// Host and port, as in an address.
-pub(super) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
 /// Reads up to the empty line that ends a head, and nothing after it: later bytes are the server's.
-async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
-    loop {
-        let n = stream.peek(&mut chunk).await?;
-        if n == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+    while head.len() <= LARGEST_HEAD {
         let before = head.len();
-        head.extend_from_slice(&chunk[..n]);
-        let end = end_of_head(&head, before);
-        let taken = end.unwrap_or(head.len()) - before;
-        head.truncate(before + taken);
+        let peeked = stream.peek(&mut chunk).await?;
+        if peeked == 0 {
+            return Err(Error::Closed);
+        }
+        head.extend_from_slice(&chunk[..peeked]);
+        let end = memmem::find(&head, b"\r\n\r\n").map(|at| at + 4);
+        head.truncate(end.unwrap_or(head.len()));
+        let taken = head.len() - before;
         stream.read_exact(&mut chunk[..taken]).await?;
         if end.is_some() {
             return Ok(head);
         }
-        if head.len() > LARGEST_HEAD {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
     }
-}
-
-/// Where the head ends, if it does; the first `seen` bytes have been searched before.
-fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
-    let from = seen.saturating_sub(3);
-    let mut windows = head[from..].windows(4);
-    windows
-        .position(|w| w == b"\r\n\r\n")
-        .map(|at| from + at + 4)
+    Err(Error::TooLarge)
 }
 
 /// Checks that the response opens the tunnel.
-fn check_response(head: &[u8], had_credentials: bool) -> Result<(), Problem> {
+fn check_response(head: &[u8], had_credentials: bool) -> Result<(), Error> {
     let status = head
         .strip_prefix(b"HTTP/1.")
         .and_then(|rest| rest.get(1..5)?.strip_prefix(b" "))
         .and_then(|digits| StatusCode::from_bytes(digits).ok());
     match status {
-        None => Err(Problem::NotHttp),
+        None => Err(Error::NotHttp),
         Some(status) if status.is_success() => Ok(()),
         Some(StatusCode::PROXY_AUTHENTICATION_REQUIRED) if had_credentials => {
-            Err(Problem::RefusesCredentials)
+            Err(Error::RefusesCredentials)
         }
-        Some(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => Err(Problem::WantsCredentials),
-        Some(status) => Err(Problem::Refused(status)),
+        Some(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => Err(Error::WantsCredentials),
+        Some(status) => Err(Error::Refused(status)),
     }
 }
 
@@ -340,7 +265,8 @@ mod tests {
             String::from_utf8(request).unwrap()
         });
         let proxy = Proxy::parse(proxy).unwrap();
-        let opened = proxy.connect(stream, "acme.example", 443);
+        let server = Target::parse("acme.example:443").unwrap();
+        let opened = proxy.connect(stream, &server);
         let through = match opened.await {
             Ok(mut stream) => {
                 let mut rest = String::new();
@@ -399,10 +325,6 @@ mod tests {
             for (proxy, expected) in [("http://canary:canary@p", with), ("http://p", without)] {
                 let (through, _) = ask(proxy, answer).await;
                 let said = through.unwrap_err().to_string();
-                assert!(
-                    said.starts_with("the proxy p:80 did not connect to acme.example:443: "),
-                    "{said}"
-                );
                 assert!(said.contains(expected), "{said}");
                 assert!(!said.contains("canary"), "{said}");
             }
@@ -413,7 +335,7 @@ mod tests {
     fn a_url_is_taken_or_refused_without_being_quoted() {
         let proxy = Proxy::parse("http://canary:secret@[::1]").unwrap();
         assert_eq!(proxy.to_string(), "[::1]:80");
-        assert_eq!(proxy.host(), "::1");
+        assert_eq!(proxy.target.host, "::1");
         assert!(!format!("{proxy:?}").contains("canary"), "{proxy:?}");
         for (text, expected) in [
             ("proxy.corp", InvalidProxy::NotAUrl),

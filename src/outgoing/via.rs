@@ -1,8 +1,8 @@
-//! Loop detection: a mark that this process leaves on every request that it sends, and by which it
-//! knows one that comes back to it.
+//! Loop detection: this process adds its mark to every request that it sends, and recognizes a
+//! request that returns to it by that mark.
 //!
-//! The mark has a header of its own. `Via` (RFC 9110, section 7.6.3) would do, but nginx does not
-//! compress responses to requests that have it.
+//! The header is not `Via` (RFC 9110, section 7.6.3), because nginx does not compress responses to
+//! requests that have it.
 
 use std::sync::LazyLock;
 
@@ -11,33 +11,34 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// [`VIA`] as it is written on the wire.
 pub const VIA_FIELD: &str = "X-Collibra-Auth-Proxy-Via";
 
-/// The header: the marks of the processes that the request has passed, with commas in between.
+/// The header: the marks of the processes that the request has passed, separated by commas.
 pub const VIA: HeaderName = HeaderName::from_static("x-collibra-auth-proxy-via");
 
-/// The most processes that a request may pass. A fleet behind one name sends a loop from one
-/// replica to the next, and each has a mark of its own.
+/// The most processes that a request may pass. Replicas behind one name have different marks, so a
+/// loop may pass many of them before it returns to the first.
 const MOST_HOPS: usize = 16;
 
-/// This process's mark. Another process has another, so that proxies may stand in a chain.
+/// This process's mark. Each process has its own, so proxies can be chained.
 static OWN: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(format!("{:032x}", crate::random::unique()))
         .unwrap_or_else(|_| HeaderValue::from_static("0"))
 });
 
-/// The mark of this process, for a request that begins here.
+/// This process's mark, for a request of its own.
 #[must_use]
 pub fn own() -> HeaderValue {
     OWN.clone()
 }
 
-/// Whether a request with these `headers` has passed this process before, or too many others.
+/// Returns whether a request with these `headers` has passed this process before, or too many
+/// others.
 #[must_use]
 pub fn is_loop(headers: &HeaderMap) -> bool {
     let mut hops = marks(headers).enumerate();
     hops.any(|(nth, mark)| nth >= MOST_HOPS || mark == OWN.as_bytes())
 }
 
-/// The header of a request that goes on from here: the marks that it has, and this process's.
+/// The header's value for a request to forward: its marks, followed by this process's.
 #[must_use]
 pub fn passed_on(headers: &HeaderMap) -> HeaderValue {
     if !headers.contains_key(VIA) {
@@ -49,7 +50,7 @@ pub fn passed_on(headers: &HeaderMap) -> HeaderValue {
         value.extend_from_slice(b", ");
     }
     value.extend_from_slice(OWN.as_bytes());
-    // made of values of headers
+    // it consists of valid values
     HeaderValue::from_bytes(&value).unwrap_or_else(|_| own())
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::limit::Limits;
 use super::policy::pattern::Pattern;
-pub use super::tls::{Error as TlsError, Tls};
+pub use super::tls::Tls;
 use crate::browser;
 use crate::secret::Secret;
 use crate::socket::Address;
@@ -89,7 +90,8 @@ pub struct Forward {
 }
 
 /// What a forward listener does with calls to hosts of no instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Others {
     /// It refuses them.
     Refuse,

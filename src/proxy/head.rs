@@ -27,6 +27,10 @@ pub fn end(read: &[u8], scanned: &mut usize) -> Option<usize> {
 /// Returns whether the received part can never become a valid head: it is refused at once then.
 #[must_use]
 pub fn is_hopeless(read: &[u8]) -> bool {
+    if read.is_empty() {
+        // each request begins so; the fields below are 8 KB to write
+        return false;
+    }
     let mut fields = [httparse::EMPTY_HEADER; 256];
     match httparse::Request::new(&mut fields).parse(read) {
         Ok(_) => false,

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::io::BufReader;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -365,7 +366,7 @@ async fn shake_hands(
     tls: Option<TlsAcceptor>,
     patience: Duration,
 ) -> Option<Transport> {
-    if let Accepted::Tcp(stream) = &stream {
+    if let Either::Left(stream) = &stream {
         let _ = stream.set_nodelay(true);
     }
     let Some(tls) = tls else {

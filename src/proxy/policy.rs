@@ -10,9 +10,11 @@ mod reading;
 use http::{HeaderMap, Method};
 use pattern::{Case, Pattern};
 pub(super) use reading::PathReadings;
+use serde::{Deserialize, Serialize};
 
 /// The handling of session logins (`/rest/2.0/auth/sessions`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sessions {
     /// Opening and closing is answered here; no session at Collibra is affected.
     #[default]

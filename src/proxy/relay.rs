@@ -101,7 +101,7 @@ impl Relay {
         let dialed = dialer.dial(Protocols::Any).await;
         dialed
             .map(|dialed| dialed.transport)
-            .map_err(|error| unreachable(error.to_string(), error.is_timeout()))
+            .map_err(|error| unreachable(error.to_string(), error.is_timeout))
     }
 
     /// Passes bytes between `caller` and `server` until the tunnel ends; `read` is what the caller

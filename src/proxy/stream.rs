@@ -6,7 +6,6 @@
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -158,11 +157,7 @@ impl AsyncWrite for CallerStream {
     }
 }
 
-pingora_io!(CallerStream, |stream| stream
-    .inner
-    .get_ref()
-    .socket()
-    .as_raw_fd());
+pingora_io!(CallerStream, |stream| stream.inner.get_ref().descriptor());
 
 impl fmt::Debug for CallerStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,23 +4,19 @@
 //! connections; open connections are not affected.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ring::digest::{SHA256, digest};
 use rustls::crypto::ring::{Ticketer, default_provider};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::server::{
     NoServerSessionStorage, ResolvesServerCert, ResolvesServerCertUsingSni, WebPkiClientVerifier,
 };
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{Error, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use crate::clock::Clock;
 use crate::local_authority::{Authority, HostCertificates};
-use crate::tls::{self, CaFile, H2, Reason, text_of};
+use crate::tls::{CaFile, H2, Identity};
 
 /// The ALPN name of HTTP/1.1 (RFC 7301, section 6).
 const HTTP1: &[u8] = b"http/1.1";
@@ -30,56 +26,32 @@ const HTTP1: &[u8] = b"http/1.1";
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
-    /// The certificate and its chain, or the local authority's, if there is one.
-    chain: Option<CaFile>,
-    /// The SHA-256 of the key, or of the hosts that the local authority certifies.
-    key_digest: [u8; 32],
+    source: Source,
     client_ca: Option<CaFile>,
     expires: Option<SystemTime>,
 }
 
-/// Why TLS cannot be set up. Never quotes a file's content.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The certificate's file.
-    #[error("{0}")]
-    Certificate(Reason),
-    /// The key's file cannot be read.
-    #[error("the file cannot be read: {0}")]
-    KeyUnreadable(#[source] std::io::Error),
-    /// The key's file contains no usable key.
-    #[error("there is no private key in the file; it should be PEM, without a password")]
-    NoKey,
-    /// The key does not match the certificate.
-    #[error("the key is not that of the certificate")]
-    Mismatch,
-    /// The authority for client certificates is unusable.
-    #[error("callers' certificates cannot be verified by it")]
-    ClientAuthority,
-    /// The certificate, or the type of key, is unusable.
-    #[error("the certificate and its key cannot be used: {0}")]
-    Unusable(rustls::Error),
+/// The source of a listener's certificate.
+#[derive(Clone, Debug, PartialEq)]
+enum Source {
+    /// A certificate and its key.
+    Identity(Identity),
+    /// The local authority, which certifies these hosts.
+    Authority(CaFile, Vec<String>),
+    /// There is none.
+    Nothing,
 }
 
 impl Tls {
-    /// Reads a certificate with its chain, and its key. Callers may send a certificate issued by
-    /// one of `client_ca`.
+    /// Returns TLS with the certificate and key of `identity`. Callers may send a certificate that
+    /// one of `client_ca` issued.
     ///
     /// # Errors
-    /// [`Error`] says which file is at fault and why.
-    pub fn read(
-        cert_file: &Path,
-        key_file: &Path,
-        client_ca: Option<CaFile>,
-    ) -> Result<Tls, Error> {
-        let chain = CaFile::read(cert_file).map_err(|error| Error::Certificate(error.reason))?;
-        let pem = zeroize_on_drop(std::fs::read(key_file).map_err(Error::KeyUnreadable)?);
-        let key = PrivateKeyDer::from_pem_slice(text_of(&pem)).map_err(|_| Error::NoKey)?;
-        let key_digest = digest(&SHA256, key.secret_der());
+    /// If the library can use none of `client_ca`, or supports no version of TLS.
+    pub fn new(identity: Identity, client_ca: Option<CaFile>) -> Result<Tls, Error> {
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(Error::Unusable)?;
+            .with_safe_default_protocol_versions()?;
         let builder = match &client_ca {
             None => builder.with_no_client_auth(),
             Some(authorities) => {
@@ -90,32 +62,24 @@ impl Tls {
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                         .allow_unauthenticated()
                         .build()
-                        .map_err(|_| Error::ClientAuthority)?;
+                        .map_err(|error| Error::General(error.to_string()))?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let mut config = builder
-            .with_single_cert(chain.certificates().to_vec(), key)
-            .map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => Error::Mismatch,
-                error => Error::Unusable(error),
-            })?;
+        let (chain, key) = (identity.certificates().to_vec(), identity.key().clone_key());
+        let mut config = builder.with_single_cert(chain, key)?;
         offer(&mut config);
         if client_ca.is_some() {
             // a resumed session has the certificate that its first handshake verified, and it may
             // have expired or been revoked since
             config.session_storage = Arc::new(NoServerSessionStorage {});
         } else {
-            config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
+            config.ticketer = Ticketer::new()?;
         }
         Ok(Tls {
             config: Arc::new(config),
-            expires: Some(expiry(&chain)?),
-            chain: Some(chain),
-            key_digest: key_digest
-                .as_ref()
-                .try_into()
-                .map_err(|_| Error::Mismatch)?,
+            expires: identity.expires(),
+            source: Source::Identity(identity),
             client_ca,
         })
     }
@@ -124,18 +88,16 @@ impl Tls {
     /// says when they are replaced.
     ///
     /// # Errors
-    /// [`Error::Unusable`]; a defect of the build.
+    /// A defect of the build.
     pub fn local(
         authority: &Authority,
         hosts: Vec<String>,
         clock: Arc<dyn Clock>,
     ) -> Result<Tls, Error> {
-        let named = digest(&SHA256, hosts.join(",").as_bytes());
-        let certificates = HostCertificates::new(authority.clone(), hosts, clock);
+        let certificates = HostCertificates::new(authority.clone(), hosts.clone(), clock);
         Ok(Tls {
             config: resolved(Arc::new(certificates))?,
-            chain: Some(authority.file().clone()),
-            key_digest: named.as_ref().try_into().map_err(|_| Error::Mismatch)?,
+            source: Source::Authority(authority.file().clone(), hosts),
             client_ca: None,
             expires: Some(authority.expires()),
         })
@@ -144,12 +106,11 @@ impl Tls {
     /// Returns TLS without a certificate: every handshake fails.
     ///
     /// # Errors
-    /// [`Error::Unusable`]; a defect of the build.
+    /// A defect of the build.
     pub fn without_certificate() -> Result<Tls, Error> {
         Ok(Tls {
             config: resolved(Arc::new(ResolvesServerCertUsingSni::new()))?,
-            chain: None,
-            key_digest: [0; 32],
+            source: Source::Nothing,
             client_ca: None,
             expires: None,
         })
@@ -179,12 +140,11 @@ impl Tls {
 /// A server's configuration with certificates of `certificates`.
 fn resolved(certificates: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(Error::Unusable)?
+        .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     offer(&mut config);
-    config.ticketer = Ticketer::new().map_err(Error::Unusable)?;
+    config.ticketer = Ticketer::new()?;
     Ok(Arc::new(config))
 }
 
@@ -195,21 +155,9 @@ fn offer(config: &mut ServerConfig) {
     config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
 }
 
-fn zeroize_on_drop(bytes: Vec<u8>) -> secrecy::zeroize::Zeroizing<Vec<u8>> {
-    secrecy::zeroize::Zeroizing::new(bytes)
-}
-
-/// When the first certificate of the chain expires.
-fn expiry(chain: &CaFile) -> Result<SystemTime, Error> {
-    let ends: Option<Vec<SystemTime>> = chain.certificates().iter().map(tls::expiry).collect();
-    let first = ends.and_then(|ends| ends.into_iter().min());
-    first.ok_or(Error::Certificate(Reason::NotCertificates))
-}
-
 impl PartialEq for Tls {
     fn eq(&self, other: &Tls) -> bool {
-        self.chain == other.chain
-            && self.key_digest == other.key_digest
+        self.source == other.source
             && self.client_ca == other.client_ca
             && self.config.alpn_protocols == other.config.alpn_protocols
     }
@@ -218,7 +166,7 @@ impl PartialEq for Tls {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
-            .field("certificate", &self.chain)
+            .field("source", &self.source)
             .field("client_ca", &self.client_ca)
             .finish_non_exhaustive()
     }
@@ -242,43 +190,19 @@ mod tests {
             Pair { folder }
         }
 
-        fn read(&self, key: &Path) -> Result<Tls, Error> {
-            Tls::read(&self.folder.path().join("cert.pem"), key, None)
-        }
-
-        fn key(&self) -> std::path::PathBuf {
-            self.folder.path().join("key.pem")
+        fn read(&self) -> Tls {
+            let at = |name: &str| self.folder.path().join(name);
+            let identity = Identity::read(&at("cert.pem"), &at("key.pem")).unwrap();
+            Tls::new(identity, None).unwrap()
         }
     }
 
     #[test]
     fn a_pair_counts_as_changed_by_its_content() {
         let (one, other) = (Pair::new(), Pair::new());
-        let read = one.read(&one.key()).unwrap();
-        assert_eq!(one.read(&one.key()).unwrap(), read);
-        assert_ne!(other.read(&other.key()).unwrap(), read);
+        let read = one.read();
+        assert_eq!(one.read(), read);
+        assert_ne!(other.read(), read);
         assert!(read.expires() > Some(SystemTime::UNIX_EPOCH));
-    }
-
-    #[test]
-    fn a_byte_order_mark_is_passed_over() {
-        let pair = Pair::new();
-        let read = pair.read(&pair.key()).unwrap();
-        for name in ["cert.pem", "key.pem"] {
-            let path = pair.folder.path().join(name);
-            let text = std::fs::read_to_string(&path).unwrap();
-            std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
-        }
-        assert_eq!(pair.read(&pair.key()).unwrap(), read);
-    }
-
-    #[test]
-    fn a_pair_that_does_not_match_is_refused() {
-        let (one, other) = (Pair::new(), Pair::new());
-        let error = one.read(&other.key()).unwrap_err();
-        assert!(matches!(error, Error::Mismatch), "{error}");
-        let no_key = one.folder.path().join("cert.pem");
-        let error = one.read(&no_key).unwrap_err();
-        assert!(matches!(error, Error::NoKey), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,9 +10,10 @@ use bytes::{Buf, BytesMut};
 use pingora::protocols::l4::ext::get_tcp_info;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::peer::Peer;
-use crate::socket::Accepted;
+use crate::socket::{self, Accepted};
 use crate::tls::H2;
 
 /// The byte stream below a connection.
@@ -46,7 +47,7 @@ impl Transport {
             }
             Transport::Tunnel(_) => Peer::with_tls(None),
         };
-        let address = self.socket().peer();
+        let address = socket::peer(self.socket());
         Peer {
             // an IPv4 address as such, although the socket is one of IPv6
             address: address.map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())),
@@ -65,20 +66,28 @@ impl Transport {
 
     /// The bytes that the other side's system has acknowledged, if known.
     pub(crate) fn confirmed(&self) -> Option<u64> {
-        let info = get_tcp_info(self.socket().as_raw_fd()).ok()?;
+        let info = get_tcp_info(self.descriptor()).ok()?;
         Some(info.tcpi_bytes_acked)
     }
 
     /// Makes the system discard unsent data when this is dropped: a caller that does not read it
     /// would not see the end either.
     pub(crate) fn cut(&self) {
-        if let Accepted::Tcp(stream) = self.socket() {
+        if let Either::Left(stream) = self.socket() {
             let _ = stream.set_zero_linger();
         }
     }
 
+    /// The socket's descriptor.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        match self.socket() {
+            Either::Left(stream) => stream.as_raw_fd(),
+            Either::Right(stream) => stream.as_raw_fd(),
+        }
+    }
+
     /// The socket.
-    pub(crate) fn socket(&self) -> &Accepted {
+    fn socket(&self) -> &Accepted {
         match self {
             Transport::Plain(stream) => stream,
             Transport::Tls(stream) => stream.get_ref().0.get_ref(),

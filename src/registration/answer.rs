@@ -1,49 +1,36 @@
 //! Interprets responses: the requested result, or a failure with its message. Pure, because it
 //! parses untrusted input.
 
-use std::fmt;
-
-use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::header::WWW_AUTHENTICATE;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Error, Kind, Registered, Registration};
+use super::{Error, Registered, Registration};
 use crate::client_id::ClientId;
+use crate::outgoing::client;
 use crate::outgoing::quotation::Quotation;
 use crate::secret::Secret;
 
 /// The largest body in bytes: a list of many thousand clients.
-pub const MAX_BODY: usize = 8 << 20;
+pub(super) const MAX_BODY: usize = 8 << 20;
 
 /// The same for one client, or for a refusal: it is parsed into a map, which can take 80 times as
 /// much memory.
 const MAX_ONE: usize = 64 << 10;
 
-/// A complete HTTP response.
-#[derive(Clone, Copy)]
-pub struct Answer<'a> {
-    /// The server's host, for messages.
-    pub host: &'a str,
-    /// The request, for messages, like `the registration`.
-    pub what: &'a str,
-    /// Its status.
-    pub status: StatusCode,
-    /// Its headers.
-    pub headers: &'a HeaderMap,
-    /// Its body.
-    pub body: &'a [u8],
-    /// How to quote the response.
-    pub quotation: &'a Quotation,
-}
+const NOT_A_CLIENT: &str = "its body is not what Collibra documents";
 
-impl fmt::Debug for Answer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
-            .field("what", &self.what)
-            .field("status", &self.status)
-            .finish_non_exhaustive()
-    }
+/// A response to a call.
+pub(super) struct Answer<'a> {
+    /// The server's host, for messages.
+    pub(super) host: &'a str,
+    /// The request, for messages, like `the registration`.
+    pub(super) what: &'static str,
+    /// How to quote the response.
+    pub(super) quotation: Quotation,
+    /// The response itself.
+    pub(super) response: client::Answer,
 }
 
 /// A client, as every operation returns it.
@@ -56,6 +43,13 @@ struct ClientBody {
 }
 
 #[derive(Deserialize)]
+struct WithSecret {
+    client_secret: Option<Value>,
+    #[serde(flatten)]
+    client: ClientBody,
+}
+
+#[derive(Deserialize)]
 struct List {
     registrations: Option<Vec<ClientBody>>,
 }
@@ -65,8 +59,7 @@ impl Answer<'_> {
     ///
     /// # Errors
     /// [`Error`] for anything but such a list.
-    pub fn list(&self) -> Result<Vec<Registration>, Error> {
-        self.require_status(&[StatusCode::OK])?;
+    pub(super) fn list(&self) -> Result<Vec<Registration>, Error> {
         let list: List = self.json()?;
         let told = list.registrations.unwrap_or_default();
         told.into_iter()
@@ -78,8 +71,7 @@ impl Answer<'_> {
     ///
     /// # Errors
     /// [`Error`] for anything but a client.
-    pub fn client(&self) -> Result<Registration, Error> {
-        self.require_status(&[StatusCode::OK])?;
+    pub(super) fn client(&self) -> Result<Registration, Error> {
         self.registration(self.json()?)
     }
 
@@ -87,8 +79,8 @@ impl Answer<'_> {
     ///
     /// # Errors
     /// [`Error`] for anything but a client with a secret.
-    pub fn registered(&self) -> Result<Registered, Error> {
-        let registered = self.registration_with_secret(&[StatusCode::CREATED, StatusCode::OK])?;
+    pub(super) fn registered(&self) -> Result<Registered, Error> {
+        let registered = self.updated()?;
         match registered.secret {
             Some(_) => Ok(registered),
             None => Err(self.malformed("it has no `client_secret`")),
@@ -99,25 +91,12 @@ impl Answer<'_> {
     ///
     /// # Errors
     /// [`Error`] for anything but a client.
-    pub fn updated(&self) -> Result<Registered, Error> {
-        self.registration_with_secret(&[StatusCode::OK])
-    }
-
-    /// Confirms a deletion (`deleteClient`).
-    ///
-    /// # Errors
-    /// [`Error`] if the client was not deleted.
-    pub fn deleted(&self) -> Result<(), Error> {
-        self.require_status(&[StatusCode::NO_CONTENT, StatusCode::OK])
-    }
-
-    fn registration_with_secret(&self, wanted: &[StatusCode]) -> Result<Registered, Error> {
-        self.require_status(wanted)?;
-        if self.body.len() > MAX_ONE {
+    pub(super) fn updated(&self) -> Result<Registered, Error> {
+        if self.response.body.len() > MAX_ONE {
             return Err(self.malformed("its body is larger than 64 KiB"));
         }
-        let mut fields: Map<String, Value> = self.json()?;
-        let secret = match fields.remove("client_secret") {
+        let told: WithSecret = self.json()?;
+        let secret = match told.client_secret {
             None | Some(Value::Null) => None,
             Some(Value::String(secret)) => {
                 let parsed = Secret::parse(Secret::from(secret).expose());
@@ -125,11 +104,8 @@ impl Answer<'_> {
             }
             Some(_) => return Err(self.malformed("its `client_secret` is not a string")),
         };
-        let told = serde_json::from_value(Value::Object(fields));
-        let told = told.map_err(|_| self.malformed(NOT_A_CLIENT))?;
-        let registration = self.registration(told)?;
         Ok(Registered {
-            registration,
+            registration: self.registration(told.client)?,
             secret,
         })
     }
@@ -146,13 +122,13 @@ impl Answer<'_> {
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
-        if self.body.len() > MAX_BODY {
+        if self.response.body.len() > MAX_BODY {
             return Err(self.malformed(&format!("its body is larger than {} MiB", MAX_BODY >> 20)));
         }
         // the parser's own message may quote its input
-        serde_json::from_slice(self.body).map_err(|error| {
+        serde_json::from_slice(&self.response.body).map_err(|error| {
             self.malformed(match error.classify() {
-                _ if self.is_html() => {
+                _ if self.response.is_html() => {
                     "its body is HTML, not JSON; the instance's url is wrong, or a login or error page answers instead"
                 }
                 serde_json::error::Category::Data => NOT_A_CLIENT,
@@ -162,30 +138,40 @@ impl Answer<'_> {
         })
     }
 
-    fn require_status(&self, wanted: &[StatusCode]) -> Result<(), Error> {
-        if wanted.contains(&self.status) {
+    /// Checks that the call was carried out, which is all that the response to a deletion says
+    /// (`deleteClient`).
+    ///
+    /// # Errors
+    /// [`Error`] with the server's reason.
+    pub(super) fn require_success(&self) -> Result<(), Error> {
+        let status = self.response.status;
+        if matches!(
+            status,
+            StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT
+        ) {
             return Ok(());
         }
-        let (host, what, status) = (self.host, self.what, self.status.as_u16());
-        let said = self.server_message();
-        let detail = match &said {
+        let detail = match self.server_message() {
             Some(said) => format!(" ({said})"),
-            None if self.is_html() => {
+            None if self.response.is_html() => {
                 " (with an HTML page: perhaps not Collibra itself)".to_owned()
             }
             None => String::new(),
         };
-        let (kind, advice) = classify(self.status);
+        let (host, what, advice) = (self.host, self.what, advice(status));
         Err(Error {
-            kind,
-            message: format!("{host} answered {what} with {status}{detail}: {advice}"),
+            may_have_succeeded: status.is_server_error(),
+            message: format!(
+                "{host} answered {what} with {}{detail}: {advice}",
+                status.as_u16()
+            ),
         })
     }
 
     /// The server's own message: from the body (RFC 7591, section 3.2.2, or the REST API's form) or
     /// the challenge (RFC 6750, section 3).
     fn server_message(&self) -> Option<String> {
-        let body = Some(self.body).filter(|body| body.len() <= MAX_ONE);
+        let body = Some(&self.response.body).filter(|body| body.len() <= MAX_ONE);
         let body: Option<Map<String, Value>> =
             body.and_then(|body| serde_json::from_slice(body).ok());
         let text = |name: &str| body.as_ref()?.get(name)?.as_str().map(str::to_owned);
@@ -194,7 +180,7 @@ impl Answer<'_> {
             (one, other) => one.or(other),
         };
         let challenge = || {
-            let challenge = self.headers.get(WWW_AUTHENTICATE)?.to_str().ok()?;
+            let challenge = self.response.header(&WWW_AUTHENTICATE)?;
             let parameter = |name: &str| {
                 let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
                 Some(rest.split_once('"')?.0.to_owned())
@@ -208,59 +194,37 @@ impl Answer<'_> {
         (!quoted.is_empty()).then_some(quoted)
     }
 
-    fn is_html(&self) -> bool {
-        let kind = self.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
-            || self.body.trim_ascii_start().starts_with(b"<")
-    }
-
     fn malformed(&self, defect: &str) -> Error {
-        let (host, what, status) = (self.host, self.what, self.status.as_u16());
+        let (host, what, status) = (self.host, self.what, self.response.status.as_u16());
         Error {
-            kind: Kind::Malformed,
+            may_have_succeeded: true,
             message: format!("{host} answered {what} with {status}, but {defect}"),
         }
     }
 }
 
-const NOT_A_CLIENT: &str = "its body is not what Collibra documents";
-
-/// Returns the kind of failure that a status means, and what to do about it.
-fn classify(status: StatusCode) -> (Kind, &'static str) {
+/// What to do about a status.
+fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
-        400 | 422 => (
-            Kind::Invalid,
-            "it refuses the request; two clients cannot have the same name (`clients list` shows them)",
-        ),
-        401 => (
-            Kind::Unauthorized,
-            "it does not accept the caller's user, token or client, or there is no client with this id (`clients list` shows them)",
-        ),
-        403 => (
-            Kind::Forbidden,
-            "the caller may not do this; use a user who may manage OAuth applications",
-        ),
-        404 | 405 | 410 => (
-            Kind::NotFound,
-            "there is no such API or no such client; check the instance's url, the client's id and --platform",
-        ),
-        409 => (
-            Kind::Conflict,
-            "it conflicts with another client, most often by its name (`clients list` shows them)",
-        ),
-        429 => (
-            Kind::RateLimited,
-            "too many requests; wait a minute and run this again",
-        ),
-        300..400 => (
-            Kind::Refused,
-            "a redirect, which is not followed; the instance's url is probably wrong, or a login page answers instead",
-        ),
-        500.. => (
-            Kind::Server,
-            "it failed, or a gateway before it did; check with `clients list` what was done",
-        ),
-        _ => (Kind::Refused, "it refuses the request"),
+        400 | 422 => {
+            "it refuses the request; two clients cannot have the same name (`clients list` shows them)"
+        }
+        401 => {
+            "it does not accept the caller's user, token or client, or there is no client with this id (`clients list` shows them)"
+        }
+        403 => "the caller may not do this; use a user who may manage OAuth applications",
+        404 | 405 | 410 => {
+            "there is no such API or no such client; check the instance's url, the client's id and --platform"
+        }
+        409 => {
+            "it conflicts with another client, most often by its name (`clients list` shows them)"
+        }
+        429 => "too many requests; wait a minute and run this again",
+        300..400 => {
+            "a redirect, which is not followed; the instance's url is probably wrong, or a login page answers instead"
+        }
+        500.. => "it failed, or a gateway before it did; check with `clients list` what was done",
+        _ => "it refuses the request",
     }
 }
 
@@ -274,25 +238,27 @@ mod tests {
         status: u16,
         headers: &[(http::HeaderName, &str)],
         body: &str,
-        read: impl FnOnce(&Answer<'_>) -> T,
-    ) -> T {
+        read: impl FnOnce(&Answer<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.clone(), value.parse().unwrap()))
             .collect();
-        read(&Answer {
+        let answer = Answer {
             host: "acme.example",
             what: "the request",
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: &headers,
-            body: body.as_bytes(),
-            quotation: &Quotation::without(vec![Secret::from(CANARY.to_owned())]),
-        })
+            quotation: Quotation::without(vec![Secret::from(CANARY.to_owned())]),
+            response: client::Answer {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers,
+                body: body.as_bytes().to_vec(),
+            },
+        };
+        answer.require_success().and_then(|()| read(&answer))
     }
 
-    fn kind_and_message(status: u16, body: &str) -> (Kind, String) {
-        let error = answer(status, &[], body, |answer| answer.registered()).unwrap_err();
-        (error.kind, error.message)
+    fn error(status: u16, body: &str) -> Error {
+        answer(status, &[], body, |answer| answer.registered()).unwrap_err()
     }
 
     #[test]
@@ -315,7 +281,7 @@ mod tests {
         assert_eq!(answer(200, &[], "{}", |answer| answer.list()), Ok(vec![]));
         let updated = answer(200, &[], r#"{"client_id":"a"}"#, |answer| answer.updated());
         assert!(updated.unwrap().secret.is_none());
-        assert_eq!(answer(204, &[], "", |answer| answer.deleted()), Ok(()));
+        assert_eq!(answer(204, &[], "", |_| Ok(())), Ok(()));
     }
 
     #[test]
@@ -335,51 +301,50 @@ mod tests {
             (r#"{"client_id":"a","client_secret":7}"#, "not a string"),
             (r#"{"client_id":"a","client_secret":""}"#, "is not valid"),
         ] {
-            let (kind, message) = kind_and_message(201, body);
-            assert_eq!(kind, Kind::Malformed, "{message}");
-            assert!(kind.may_have_succeeded());
-            assert!(message.contains(defect), "{body}: {message}");
+            let error = error(201, body);
+            assert!(error.may_have_succeeded, "{error}");
+            assert!(error.message.contains(defect), "{body}: {error}");
         }
     }
 
     #[test]
     fn one_client_has_a_bounded_answer() {
         let padded = |fields: &str| format!("{{{fields},\"x\":\"{}\"}}", "x".repeat(MAX_ONE));
-        let (kind, message) = kind_and_message(201, &padded(r#""client_id":"a""#));
-        assert_eq!(kind, Kind::Malformed);
-        assert!(message.contains("larger than 64 KiB"), "{message}");
-        let (_, message) = kind_and_message(400, &padded(r#""error":"invalid""#));
-        assert!(message.contains("with 400: "), "{message}");
+        let large = error(201, &padded(r#""client_id":"a""#));
+        assert!(large.message.contains("larger than 64 KiB"), "{large}");
+        let refused = error(400, &padded(r#""error":"invalid""#));
+        assert!(refused.message.contains("with 400: "), "{refused}");
     }
 
     #[test]
     fn refusals_are_told_apart_and_say_what_to_do() {
-        for (status, kind) in [
-            (400, Kind::Invalid),
-            (401, Kind::Unauthorized),
-            (403, Kind::Forbidden),
-            (404, Kind::NotFound),
-            (409, Kind::Conflict),
-            (418, Kind::Refused),
-            (302, Kind::Refused),
-            (429, Kind::RateLimited),
-            (500, Kind::Server),
+        for (status, advice) in [
+            (400, "the same name"),
+            (401, "does not accept the caller's"),
+            (403, "manage OAuth applications"),
+            (404, "check the instance's url"),
+            (409, "conflicts with another client"),
+            (418, "refuses the request"),
+            (302, "a redirect"),
+            (429, "wait a minute"),
+            (500, "check with `clients list`"),
         ] {
-            let (found, message) = kind_and_message(status, "");
-            assert_eq!(found, kind, "{message}");
-            assert_eq!(found.may_have_succeeded(), status == 500);
-            assert!(message.contains(&format!("with {status}: ")), "{message}");
+            let error = error(status, "");
+            assert_eq!(error.may_have_succeeded, status == 500);
+            let said = format!("with {status}: ");
+            assert!(error.message.contains(&said), "{error}");
+            assert!(error.message.contains(advice), "{error}");
         }
     }
 
     #[test]
     fn the_servers_words_are_quoted_and_what_was_sent_as_a_secret_is_not() {
-        let (_, message) = kind_and_message(
+        let error = error(
             400,
             r#"{"error":"invalid_client_metadata","error_description":"bad cAnArY-9c"}"#,
         );
         let quoted = "(invalid_client_metadata: bad [redacted])";
-        assert!(message.contains(quoted), "{message}");
+        assert!(error.message.contains(quoted), "{error}");
         let challenge = r#"Bearer error="invalid_token", error_description="no such client""#;
         let headers = [(WWW_AUTHENTICATE, challenge)];
         let error = answer(401, &headers, "", |answer| answer.client()).unwrap_err();

@@ -1,18 +1,17 @@
 //! The API's calls: one request and one response each, without state.
 
-use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderValue, Method, Request};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
 
 use super::answer::{Answer, MAX_BODY};
-use super::{Authorization, Changes, Config, Error, Kind, NewClient, Registered, Registration};
+use super::{Attributes, Authorization, Error, Registered, Registration};
 use crate::client_id::ClientId;
-use crate::outgoing;
-use crate::outgoing::client::{self, BuildError, Failure, NoResponse};
+use crate::outgoing::client::{BuildError, Client, NoResponse};
+use crate::outgoing::dial::Route;
 use crate::outgoing::quotation::Quotation;
 
 /// The characters that a path segment may contain unencoded (RFC 3986, section 3.3); colons are
@@ -25,37 +24,33 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b':');
 
 /// Calls the API of one instance.
+#[derive(Debug)]
 pub struct RegistrationClient {
-    http: client::Client,
-    config: Config,
-    host: String,
-}
-
-/// A call to be made.
-struct Call<'a, B> {
-    method: Method,
-    /// The path below `/clients`: empty, or a slash and a client's id.
-    path: String,
-    /// The request, for messages.
-    what: &'a str,
-    body: Option<&'a B>,
+    http: Client,
+    base: &'static str,
 }
 
 impl RegistrationClient {
-    /// Returns a client for the API that `config` describes. Opens no connection.
+    /// Returns a client for the API below the path `base` of an instance: [`super::ENVIRONMENT`] or
+    /// [`super::PLATFORM`]. A call takes at most `timeout`. Opens no connection.
     ///
     /// # Errors
     /// [`BuildError`] if the certificates are unusable.
-    pub fn new(config: Config) -> Result<RegistrationClient, BuildError> {
-        let host = outgoing::authority(&config.instance);
-        let http = client::Client::new(&config.route(), &host, config.timeout, None)?;
-        Ok(RegistrationClient { http, config, host })
+    pub fn new(
+        route: &Route<'_>,
+        base: &'static str,
+        timeout: Duration,
+    ) -> Result<RegistrationClient, BuildError> {
+        Ok(RegistrationClient {
+            http: Client::new(route, timeout, None)?,
+            base,
+        })
     }
 
     /// The instance's host, for messages.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        self.http.authority()
     }
 
     /// Lists all registered clients.
@@ -63,27 +58,22 @@ impl RegistrationClient {
     /// # Errors
     /// [`Error`] if the call fails.
     pub async fn list(&self, by: &Authorization) -> Result<Vec<Registration>, Error> {
-        let call = Call::<()> {
-            method: Method::GET,
-            path: String::new(),
-            what: "the request for its clients",
-            body: None,
-        };
-        self.carry_out(call, by, |answer| answer.list()).await
+        let what = "the request for its clients";
+        self.call(by, what, Method::GET, "", None).await?.list()
     }
 
     /// Registers a client. The response contains its secret, which is never shown again.
     ///
     /// # Errors
-    /// [`Error`]; [`Kind::may_have_succeeded`] says whether the client may exist nevertheless.
-    pub async fn register(&self, by: &Authorization, new: &NewClient) -> Result<Registered, Error> {
-        let call = Call {
-            method: Method::POST,
-            path: String::new(),
-            what: "the registration of a client",
-            body: Some(new),
-        };
-        self.carry_out(call, by, |answer| answer.registered()).await
+    /// [`Error`], which says whether the client may exist nevertheless.
+    pub async fn register(
+        &self,
+        by: &Authorization,
+        new: &Attributes,
+    ) -> Result<Registered, Error> {
+        let what = "the registration of a client";
+        let answer = self.call(by, what, Method::POST, "", Some(new)).await?;
+        answer.registered()
     }
 
     /// Reads one client.
@@ -91,105 +81,76 @@ impl RegistrationClient {
     /// # Errors
     /// [`Error`] if the call fails.
     pub async fn show(&self, by: &Authorization, id: &ClientId) -> Result<Registration, Error> {
-        let call = Call::<()> {
-            method: Method::GET,
-            path: segment(id)?,
-            what: "the request for a client",
-            body: None,
-        };
-        self.carry_out(call, by, |answer| answer.client()).await
+        let (what, path) = ("the request for a client", segment(id)?);
+        let answer = self.call(by, what, Method::GET, &path, None).await?;
+        answer.client()
     }
 
     /// Updates a client. If the response contains a secret, it may be a new one.
     ///
     /// # Errors
-    /// [`Error`]; [`Kind::may_have_succeeded`] says whether the update may have been applied
-    /// nevertheless.
+    /// [`Error`], which says whether the update may have been applied nevertheless.
     pub async fn update(
         &self,
         by: &Authorization,
         id: &ClientId,
-        changes: &Changes,
+        changes: &Attributes,
     ) -> Result<Registered, Error> {
-        let call = Call {
-            method: Method::PUT,
-            path: segment(id)?,
-            what: "the update of a client",
-            body: Some(changes),
-        };
-        self.carry_out(call, by, |answer| answer.updated()).await
+        let (what, path) = ("the update of a client", segment(id)?);
+        let answer = self
+            .call(by, what, Method::PUT, &path, Some(changes))
+            .await?;
+        answer.updated()
     }
 
     /// Deletes a client, which revokes its access.
     ///
     /// # Errors
-    /// [`Error`]; [`Kind::may_have_succeeded`] says whether the client may be gone nevertheless.
+    /// [`Error`], which says whether the client may be gone nevertheless.
     pub async fn delete(&self, by: &Authorization, id: &ClientId) -> Result<(), Error> {
-        let call = Call::<()> {
-            method: Method::DELETE,
-            path: segment(id)?,
-            what: "the deletion of a client",
-            body: None,
-        };
-        self.carry_out(call, by, |answer| answer.deleted()).await
+        let (what, path) = ("the deletion of a client", segment(id)?);
+        self.call(by, what, Method::DELETE, &path, None).await?;
+        Ok(())
     }
 
-    async fn carry_out<B: Serialize, T>(
+    /// Sends a request for `path` below `/clients`: empty, or a slash and a client's id. Messages
+    /// call the request `what`.
+    async fn call(
         &self,
-        call: Call<'_, B>,
         by: &Authorization,
-        read: impl FnOnce(&Answer<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let quotation = Quotation::without(by.secret_forms());
-        let failure = |Failure {
-                           no_response,
-                           message,
-                       }: Failure| {
-            let kind = match no_response {
-                NoResponse::Unreached => Kind::Unreached,
-                NoResponse::TimedOut | NoResponse::Broken => Kind::NoAnswer,
-            };
-            Error { kind, message }
-        };
-        let path = format!("{}/clients{}", self.config.base.path(), call.path);
+        what: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Attributes>,
+    ) -> Result<Answer<'_>, Error> {
+        let uri = format!("{}/clients{path}", self.base).parse();
         let mut request = Request::new(Bytes::new());
-        *request.method_mut() = call.method;
-        *request.uri_mut() = path.parse().map_err(|_| unsendable("the client's id"))?;
-        *request.headers_mut() = headers(by)?;
-        if let Some(body) = call.body {
-            let json = serde_json::to_vec(body).map_err(|_| unsendable("the request"))?;
-            let json_type = HeaderValue::from_static("application/json");
-            request.headers_mut().insert(CONTENT_TYPE, json_type);
-            *request.body_mut() = json.into();
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.map_err(|_| unsendable("the client's id"))?;
+        let authorization = by.header().ok_or_else(|| unsendable("the token"))?;
+        request.headers_mut().insert(AUTHORIZATION, authorization);
+        let json = HeaderValue::from_static("application/json");
+        if let Some(body) = body {
+            let body = serde_json::to_vec(body).map_err(|_| unsendable("the request"))?;
+            *request.body_mut() = body.into();
+            request.headers_mut().insert(CONTENT_TYPE, json.clone());
         }
-        let sent = self.http.send(request, MAX_BODY, call.what, &quotation);
-        let answer = sent.await.map_err(failure)?;
-        read(&Answer {
-            host: &self.host,
-            what: call.what,
-            status: answer.status,
-            headers: &answer.headers,
-            body: &answer.body,
-            quotation: &quotation,
-        })
+        request.headers_mut().insert(ACCEPT, json);
+        let quotation = Quotation::without(by.secret_forms());
+        let sent = self.http.send(request, MAX_BODY, what, &quotation).await;
+        let response = sent.map_err(|failure| Error {
+            may_have_succeeded: failure.no_response != NoResponse::Unreached,
+            message: failure.message,
+        })?;
+        let answer = Answer {
+            host: self.host(),
+            what,
+            quotation,
+            response,
+        };
+        answer.require_success()?;
+        Ok(answer)
     }
-}
-
-impl fmt::Debug for RegistrationClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistrationClient")
-            .field("host", &self.host)
-            .field("base", &self.config.base)
-            .finish_non_exhaustive()
-    }
-}
-
-fn headers(by: &Authorization) -> Result<HeaderMap, Error> {
-    let mut headers = HeaderMap::with_capacity(2);
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let authorization = by.header().ok_or_else(|| unsendable("the token"))?;
-    headers.insert(AUTHORIZATION, authorization);
-    Ok(headers)
 }
 
 /// The path of one client. `.` and `..` are rejected: a path would resolve them.
@@ -202,7 +163,7 @@ fn segment(id: &ClientId) -> Result<String, Error> {
 
 fn unsendable(what: &str) -> Error {
     Error {
-        kind: Kind::Unsendable,
+        may_have_succeeded: false,
         message: format!("{what} cannot be sent; check that it was copied completely"),
     }
 }
@@ -223,7 +184,8 @@ mod tests {
             "/a%2Fb%3Fc%23d%25e%20..%2Ff"
         );
         for swallowed in [".", ".."] {
-            assert_eq!(path(swallowed).unwrap_err().kind, Kind::Unsendable);
+            let refused = path(swallowed).unwrap_err();
+            assert!(refused.message.contains("cannot be sent"), "{refused}");
         }
     }
 }

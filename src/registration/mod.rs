@@ -1,19 +1,15 @@
 //! Collibra's Client Registration and Client Management API (RFC 7591, and RFC 7592 in part):
 //! lists, registers, reads, updates and deletes registered applications.
 //!
-//! [`client`] makes the calls, [`answer`] interprets the responses (pure), [`error`] classifies
-//! failures. The caller passes an [`Authorization`] with each call.
+//! [`client`] makes the calls, `answer` interprets the responses (pure). The caller passes an
+//! [`Authorization`] with each call.
 //!
 //! Guarantees: one call is one request. A client's secret is only ever in a [`Secret`]. No message
 //! and no `Debug` contains a secret that was sent. Collibra does not document whether an update
 //! changes the secret, so the response to one is read as if it did.
 
-pub mod answer;
+mod answer;
 pub mod client;
-pub mod error;
-
-use std::fmt;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -21,62 +17,29 @@ use http::HeaderValue;
 use serde::Serialize;
 
 pub use client::RegistrationClient;
-pub use error::{Error, Kind};
 
 use crate::client_id::ClientId;
-use crate::outgoing::addresses::Target;
-use crate::outgoing::dial::Route;
-use crate::outgoing::tunnel;
 use crate::secret::Secret;
-use crate::tls::{CaFile, Identity};
 
-/// Where the API is, and its timeouts.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The instance, like `https://acme.collibra.com`.
-    pub instance: reqwest::Url,
-    /// Which of the two paths of the API to use.
-    pub base: Base,
-    /// The timeout of one call, including the response body.
-    pub timeout: Duration,
-    /// The timeout of name resolution, connection and TLS together.
-    pub connect_timeout: Duration,
-    /// Trusted authorities besides the system's.
-    pub ca_file: Option<CaFile>,
-    /// The client certificate, for an instance that asks for one.
-    pub identity: Option<Identity>,
-    /// The forward proxy to the instance.
-    pub proxy: Option<tunnel::Proxy>,
-    /// Where to connect instead of the URL's host; empty: nowhere else.
-    pub address: Vec<Target>,
-}
+/// The path of the API for integration and user applications.
+pub const ENVIRONMENT: &str = "/rest/auth/v1";
 
-impl Config {
-    /// The way to the instance.
-    fn route(&self) -> Route<'_> {
-        Route {
-            ca_file: self.ca_file.as_ref(),
-            identity: self.identity.as_ref(),
-            proxy: self.proxy.as_ref().map(|proxy| (proxy, "proxy")),
-            address: &self.address,
-            ..Route::to(&self.instance, self.connect_timeout)
-        }
-    }
-}
+/// The path of the API for applications of the platform.
+pub const PLATFORM: &str = "/rest/auth/v1/platform";
 
-/// The two paths under which the API is served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Base {
-    /// `/rest/auth/v1`: integration and user applications.
-    #[default]
-    Environment,
-    /// `/rest/auth/v1/platform`: applications of the platform.
-    Platform,
+/// A failed call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Whether Collibra may have carried out the request nevertheless. Only a read can tell.
+    pub may_have_succeeded: bool,
+    /// What failed, on what, and what to do.
+    pub message: String,
 }
 
 /// The caller's credentials. Collibra does not document how calls are authorized, so both common
 /// schemes are supported.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Authorization {
     /// A user's name and password (RFC 7617).
     Basic {
@@ -89,29 +52,18 @@ pub enum Authorization {
     Bearer(Secret),
 }
 
-/// The attributes of a client to register.
+/// The attributes of a client, to register or to update it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct NewClient {
-    /// The client's unique name.
+pub struct Attributes {
+    /// The client's unique name; required for an update too.
     #[serde(rename = "client_name")]
     pub name: String,
-    /// The grants it may use; Collibra's default if empty.
+    /// The grants it may use. If empty: Collibra's default, or unchanged.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub grant_types: Vec<String>,
     /// The Collibra software bundle that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub software_id: Option<String>,
-}
-
-/// The changes to a client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Changes {
-    /// The new name; required even if unchanged.
-    #[serde(rename = "client_name")]
-    pub name: String,
-    /// The grants it may use; unchanged if empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub grant_types: Vec<String>,
 }
 
 /// A registered client, without its secret.
@@ -158,27 +110,22 @@ impl Registered {
     }
 }
 
-impl Base {
-    /// The path before `/clients`.
-    #[must_use]
-    pub fn path(self) -> &'static str {
-        match self {
-            Base::Environment => "/rest/auth/v1",
-            Base::Platform => "/rest/auth/v1/platform",
-        }
-    }
-}
-
 impl Authorization {
-    /// The header value, marked sensitive; `None` if a character is not allowed in a header.
-    pub(crate) fn header(&self) -> Option<HeaderValue> {
-        let text = match self {
+    /// The scheme, and the credentials as they are sent.
+    fn sent(&self) -> (&'static str, Secret) {
+        match self {
             Authorization::Basic { user, password } => {
                 let pair = Secret::from(format!("{user}:{}", password.expose()));
-                Secret::from(format!("Basic {}", BASE64.encode(pair.expose())))
+                ("Basic", Secret::from(BASE64.encode(pair.expose())))
             }
-            Authorization::Bearer(token) => Secret::from(format!("Bearer {}", token.expose())),
-        };
+            Authorization::Bearer(token) => ("Bearer", token.clone()),
+        }
+    }
+
+    /// The header value, marked sensitive; `None` if a character is not allowed in a header.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        let (scheme, credentials) = self.sent();
+        let text = Secret::from(format!("{scheme} {}", credentials.expose()));
         let mut value = HeaderValue::try_from(text.expose()).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -186,23 +133,11 @@ impl Authorization {
 
     /// The forms in which a response could repeat the secret.
     pub(crate) fn secret_forms(&self) -> Vec<Secret> {
-        match self {
-            Authorization::Basic { user, password } => {
-                let pair = Secret::from(format!("{user}:{}", password.expose()));
-                let encoded = Secret::from(BASE64.encode(pair.expose()));
-                vec![password.clone(), encoded]
-            }
-            Authorization::Bearer(token) => vec![token.clone()],
+        let mut forms = vec![self.sent().1];
+        if let Authorization::Basic { password, .. } = self {
+            forms.push(password.clone());
         }
-    }
-}
-
-impl fmt::Debug for Authorization {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Authorization::Basic { .. } => "Basic [redacted]",
-            Authorization::Bearer(_) => "Bearer [redacted]",
-        })
+        forms
     }
 }
 
@@ -238,7 +173,7 @@ mod tests {
 
     #[test]
     fn only_what_is_said_is_sent() {
-        let client = NewClient {
+        let client = Attributes {
             name: "nightly".to_owned(),
             grant_types: Vec::new(),
             software_id: None,

@@ -66,7 +66,10 @@ pub(super) fn assemble(
     assembly.instances()?;
     assembly.clients()?;
     assembly.apps();
-    assembly.listeners()?;
+    for listener in &config.listeners {
+        let open = assembly.listener(listener)?;
+        assembly.new.parts.listeners.push(open);
+    }
     Ok(assembly.new)
 }
 
@@ -88,16 +91,13 @@ impl Assembly<'_> {
                 self.new.parts.instances.insert(Arc::clone(name), same);
                 continue;
             }
-            let mut upstream =
-                Upstream::new(Arc::clone(instance)).map_err(|cause| StartError::Instance {
-                    instance: Arc::clone(name),
-                    cause,
-                })?;
+            let mut upstream = Upstream::new(Arc::clone(instance))
+                .map_err(StartError::of(format_args!("instance {name}")))?;
             if let Some(old) = old {
                 upstream.take_over(old);
             }
             let upstream = Arc::new(upstream);
-            let clock = Arc::clone(&self.running.clock);
+            let clock = Arc::clone(&self.running.view.clock);
             let keeping = Upstream::keep(Arc::downgrade(&upstream), clock);
             self.new.tasks.push(Box::pin(keeping));
             let parts = &mut self.new.parts;
@@ -109,7 +109,7 @@ impl Assembly<'_> {
     /// Builds the clients. A client keeps its engine as long as its token remains valid for it.
     fn clients(&mut self) -> Result<(), StartError> {
         for (name, client) in &self.config.clients {
-            let metrics = self.running.metrics.client(name);
+            let metrics = self.running.view.metrics.client(name);
             metrics.declare::<Outcome, Replay, Kind>();
             let (slot, engine) = self.engine(client, &metrics)?;
             let upstream = Arc::clone(&self.new.parts.instances[&client.instance]);
@@ -121,7 +121,7 @@ impl Assembly<'_> {
                 let warming = Upstream::keep_warm(
                     Arc::downgrade(&upstream),
                     slot.subscribe(),
-                    Arc::clone(&self.running.clock),
+                    Arc::clone(&self.running.view.clock),
                 );
                 self.new.tasks.push(Box::pin(warming));
             }
@@ -157,10 +157,8 @@ impl Assembly<'_> {
             match config::reload::engine(was, client) {
                 Engine::Kept(None) if !store_changed => {
                     let store = Arc::clone(&running.parts.stores[&client.name]);
-                    self.new
-                        .parts
-                        .stores
-                        .insert(Arc::clone(&client.name), store);
+                    let stores = &mut self.new.parts.stores;
+                    stores.insert(Arc::clone(&client.name), store);
                     return Ok(kept);
                 }
                 Engine::Kept(change) => {
@@ -173,12 +171,12 @@ impl Assembly<'_> {
             }
         }
         let (name, metrics) = (Arc::clone(&client.name), Arc::clone(metrics));
-        let (tracer, clock) = (running.tracer.clone(), Arc::clone(&running.clock));
+        let (tracer, clock) = (running.tracer.clone(), Arc::clone(&running.view.clock));
         let (service, slot) = TokenService::new(token::service::Parts {
             client: Arc::clone(&client.name),
             settings: self.settings(client)?,
             initial: self.initial(client),
-            clock: Arc::clone(&running.clock),
+            clock: Arc::clone(&running.view.clock),
             jitter: ThreadJitter,
             observer: move |duration, outcome: Result<(), Outcome>| {
                 let at = clock.wall();
@@ -195,19 +193,13 @@ impl Assembly<'_> {
     }
 
     fn settings(&mut self, client: &config::Client) -> Result<Settings, StartError> {
-        let clock = &self.running.clock;
+        let view = &self.running.view;
         let addresses = self.new.parts.instances[&client.instance].addresses();
-        let endpoint = TokenClient::new(&client.oauth, Some(addresses), Arc::clone(clock));
-        let endpoint = endpoint.map_err(|cause| StartError::TokenClient {
-            client: Arc::clone(&client.name),
-            cause,
-        })?;
+        let endpoint = TokenClient::new(&client.oauth, Some(addresses), Arc::clone(&view.clock));
+        let endpoint = endpoint.map_err(StartError::of(format_args!("client {}", client.name)))?;
         let (store, key) = (&self.config.store, key(self.config, client));
-        let store = store::build(store, &client.name, key, Arc::clone(clock));
-        let store = store.map_err(|cause| StartError::Store {
-            client: Arc::clone(&client.name),
-            cause,
-        })?;
+        let store = store::build(store, &client.name, key, Arc::clone(&view.clock));
+        let store = store.map_err(StartError::of(format_args!("client {}", client.name)))?;
         let stores = &mut self.new.parts.stores;
         stores.insert(Arc::clone(&client.name), Arc::clone(&store));
         Ok(Settings {
@@ -215,14 +207,14 @@ impl Assembly<'_> {
             client_id: client.oauth.client_id.clone(),
             endpoint: Arc::new(endpoint),
             store,
-            store_metrics: self.running.metrics.store(self.config.store.kind()),
+            store_metrics: view.metrics.store(self.config.store.kind()),
         })
     }
 
     /// The predecessor's token and pool of a client, if it handed them off.
     fn initial(&mut self, client: &config::Client) -> Option<Record> {
         let sealed = self.incoming.tokens.remove(&*client.name)?;
-        let now = self.running.clock.wall();
+        let now = self.running.view.clock.wall();
         record::open(&key(self.config, client), &sealed, now).record
     }
 
@@ -236,22 +228,12 @@ impl Assembly<'_> {
             App::new(
                 Arc::clone(app),
                 client.map(Arc::clone),
-                running.metrics.app(&app.name),
+                running.view.metrics.app(&app.name),
                 before.map(|app| &**app),
             )
         };
         let apps = self.config.apps.values().map(app);
         parts.apps = Arc::new(Apps::new(apps));
-    }
-
-    /// Builds the listeners. A socket stays open if a listener of the new configuration uses its
-    /// address.
-    fn listeners(&mut self) -> Result<(), StartError> {
-        for listener in &self.config.listeners {
-            let open = self.listener(listener)?;
-            self.new.parts.listeners.push(open);
-        }
-        Ok(())
     }
 
     /// A listener's routes, longest prefix first.
@@ -284,23 +266,21 @@ impl Assembly<'_> {
         })
     }
 
-    /// The app of every caller of `listener`, if set.
-    fn app_of(&self, listener: &Listener) -> Option<Arc<App>> {
-        let app = self.new.parts.apps.named(listener.app.as_ref()?)?;
-        Some(Arc::clone(app))
-    }
-
+    /// Builds a listener. A socket stays open if a listener of the new configuration uses its
+    /// address.
     fn listener(&mut self, listener: &Listener) -> Result<Open, StartError> {
-        let metrics = self.running.metrics.listener(&listener.name);
+        let metrics = self.running.view.metrics.listener(&listener.name);
         metrics.declare::<Reason>();
+        let app = listener.app.as_ref();
+        let app = app.and_then(|app| self.new.parts.apps.named(app));
         let state = Arc::new(ListenerState {
             listener: listener.clone(),
             client: Arc::clone(&self.new.parts.clients[&listener.client]),
             routes: self.routes(listener),
             forward: self.forward(listener),
             apps: Arc::clone(&self.new.parts.apps),
-            app: self.app_of(listener),
-            nobody: self.running.metrics.app(""),
+            app: app.map(Arc::clone),
+            nobody: self.running.view.metrics.app(""),
             revoked: Arc::clone(&self.running.revoked),
             policy: Arc::clone(&self.config.policy),
             metrics,
@@ -310,41 +290,32 @@ impl Assembly<'_> {
         });
         // each listener with port 0 has a port of its own
         let mut open = self.running.parts.listeners.iter();
-        let open = open.find(|open| {
-            let chosen = open.asked.tcp().is_some_and(|asked| asked.port() == 0);
-            open.asked.is_at(&listener.address) && (!chosen || open.name == listener.name)
+        let open = open.find(|Open { socket, .. }| {
+            let chosen = socket.asked.tcp().is_some_and(|asked| asked.port() == 0);
+            socket.asked.is_at(&listener.address) && (!chosen || socket.name == listener.name)
         });
         if let Some(open) = open {
             let state = (Arc::clone(&open.listening), state);
             self.new.states.push(state);
-            if open.asked != listener.address {
+            if open.socket.asked != listener.address {
                 self.new.modes.push(listener.address.clone());
             }
-            return Ok(Open {
-                name: Arc::clone(&listener.name),
-                asked: listener.address.clone(),
-                ..open.clone()
-            });
+            let mut open = open.clone();
+            open.socket.name = Arc::clone(&listener.name);
+            open.socket.asked = listener.address.clone();
+            return Ok(open);
         }
-        let (socket, is_kept) = self.incoming.open(
-            &listener.name,
-            &listener.address,
-            &format!("listener.{}.address", listener.name),
-        )?;
-        let address = socket.address(&listener.address);
-        let listening = Arc::new(Listening::new(state, Arc::clone(&self.running.clock)));
-        if is_kept {
+        let what = format!("listener.{}.address", listener.name);
+        let (name, address) = (&listener.name, &listener.address);
+        let (socket, bound) = self.incoming.open(name, address, &what)?;
+        let listening = Arc::new(Listening::new(state, Arc::clone(&self.running.view.clock)));
+        if bound.is_kept {
             listening.has_successor();
         }
-        let held = Arc::downgrade(&socket);
         let serving = Arc::clone(&listening).serve(socket, self.running.connections.clone());
         self.new.tasks.push(Box::pin(serving));
         Ok(Open {
-            name: Arc::clone(&listener.name),
-            asked: listener.address.clone(),
-            address,
-            socket: held,
-            is_kept,
+            socket: bound,
             listening,
         })
     }

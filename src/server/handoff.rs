@@ -10,9 +10,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::cmsg_space;
@@ -39,7 +37,7 @@ enum Message {
     /// A socket, attached to the message. `kept`: the service manager holds it open too.
     Socket {
         name: String,
-        asked: Asked,
+        asked: Address,
         kept: bool,
     },
     /// A client's token and pool.
@@ -52,13 +50,6 @@ enum Message {
     Ready,
     /// The old process has released everything.
     Yours,
-}
-
-/// An address as configured.
-#[derive(Debug, Serialize, Deserialize)]
-enum Asked {
-    Tcp(SocketAddr),
-    Unix { path: PathBuf, mode: u32 },
 }
 
 /// The sockets and tokens that a process received at its start.
@@ -89,12 +80,11 @@ impl From<Inherited> for IncomingHandoff {
 
 impl OutgoingHandoff {
     pub(super) fn socket(&mut self, name: &str, asked: &Address, kept: bool, socket: OwnedFd) {
-        let asked = match asked.clone() {
-            Address::Tcp(address) => Asked::Tcp(address),
-            Address::Unix { path, mode } => Asked::Unix { path, mode },
+        let message = Message::Socket {
+            name: name.to_owned(),
+            asked: asked.clone(),
+            kept,
         };
-        let name = name.to_owned();
-        let message = Message::Socket { name, asked, kept };
         self.0.push((message, Some(socket)));
     }
 
@@ -142,11 +132,9 @@ impl Channel {
     /// # Errors
     /// If that program ends first, or takes too long.
     pub fn awaits_start(&self) -> io::Result<u32> {
-        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
-        match self.receive()? {
-            Some((Message::Started { process }, _)) => Ok(process),
-            Some(_) => Err(unexpected()),
-            None => Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended")),
+        match self.receive(Some(PATIENCE))? {
+            (Message::Started { process }, _) => Ok(process),
+            _ => Err(unexpected()),
         }
     }
 
@@ -159,11 +147,9 @@ impl Channel {
             self.send(&message, socket.as_ref())?;
         }
         self.send(&Message::End, None)?;
-        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(patience))?;
-        match self.receive()? {
-            Some((Message::Ready, _)) => Ok(()),
-            Some(_) => Err(unexpected()),
-            None => Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended")),
+        match self.receive(Some(patience))? {
+            (Message::Ready, _) => Ok(()),
+            _ => Err(unexpected()),
         }
     }
 
@@ -186,23 +172,17 @@ impl Channel {
                 "standard input is not a process whose place can be taken; send the running proxy SIGUSR2",
             ));
         }
-        sockopt::set_socket_timeout(&self.0, Timeout::Recv, Some(PATIENCE))?;
         let mut incoming = IncomingHandoff::default();
         loop {
-            match self.receive()? {
-                Some((Message::Socket { name, asked, kept }, Some(socket))) => {
-                    let asked = match asked {
-                        Asked::Tcp(address) => Address::Tcp(address),
-                        Asked::Unix { path, mode } => Address::Unix { path, mode },
-                    };
+            match self.receive(Some(PATIENCE))? {
+                (Message::Socket { name, asked, kept }, Some(socket)) => {
                     incoming.sockets.add(name, asked, kept, socket);
                 }
-                Some((Message::Token { client, sealed }, _)) => {
+                (Message::Token { client, sealed }, _) => {
                     incoming.tokens.insert(client, sealed.into_bytes());
                 }
-                Some((Message::End, _)) => return Ok(incoming),
-                Some(_) => return Err(unexpected()),
-                None => return Err(ErrorKind::UnexpectedEof.into()),
+                (Message::End, _) => return Ok(incoming),
+                _ => return Err(unexpected()),
             }
         }
     }
@@ -213,12 +193,9 @@ impl Channel {
     /// # Errors
     /// The operating system's error.
     pub fn serves(&self) -> io::Result<()> {
-        sockopt::set_socket_timeout(&self.0, Timeout::Recv, None)?;
-        match self
-            .send(&Message::Ready, None)
-            .and_then(|()| self.receive())
-        {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        let released = self.send(&Message::Ready, None);
+        match released.and_then(|()| self.receive(None)) {
+            Err(error) if !has_ended(&error) => Err(error),
             _ => Ok(()),
         }
     }
@@ -236,8 +213,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Receives the next message and its socket; `None` at the end.
-    fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+    /// Receives the next message and its socket, within `patience` if there is a limit.
+    fn receive(&self, patience: Option<Duration>) -> io::Result<(Message, Option<OwnedFd>)> {
+        sockopt::set_socket_timeout(&self.0, Timeout::Recv, patience)?;
         let mut bytes = vec![0; LONGEST];
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -248,15 +226,23 @@ impl Channel {
             RecvFlags::CMSG_CLOEXEC,
         )?;
         if received.bytes == 0 {
-            return Ok(None);
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended"));
         }
         let socket = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
             _ => None,
         });
         let message = serde_json::from_slice(&bytes[..received.bytes])?;
-        Ok(Some((message, socket)))
+        Ok((message, socket))
     }
+}
+
+/// Returns whether `error` says that the other process has ended.
+fn has_ended(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+    )
 }
 
 fn unexpected() -> io::Error {

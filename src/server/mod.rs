@@ -10,9 +10,10 @@ mod assembly;
 pub mod handoff;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,18 +28,17 @@ use crate::clock::Clock;
 use crate::config::{self, Config, reload};
 use crate::local_token::Revoked;
 use crate::memory;
-use crate::oauth::client;
 use crate::proxy::Listening;
 use crate::proxy::app::Apps;
 use crate::proxy::config::{App, Listener};
 use crate::proxy::listener_state::Client;
 use crate::socket::{Address, Socket};
 use crate::store::key::Key;
-use crate::store::{self, record};
+use crate::store::record;
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
-use crate::trace::{self, Tracer};
-use crate::upstream::{self, Upstream};
+use crate::trace::Tracer;
+use crate::upstream::Upstream;
 use assembly::NewParts;
 
 /// The name of the admin address among the sockets of a handoff.
@@ -50,46 +50,16 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long tasks may take to end when the process exits.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
-/// Why the server cannot start, or cannot apply a configuration.
+/// Why the server cannot start, or cannot apply a configuration: which part failed, and the cause.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The process cannot listen on an address.
-    #[error("cannot listen on {address} ({what}): {cause}")]
-    Bind {
-        /// The address.
-        address: Address,
-        /// The key that configures it.
-        what: String,
-        /// The operating system's error.
-        cause: io::Error,
-    },
-    /// The token endpoint's client cannot be built.
-    #[error("client {client}: {cause}")]
-    TokenClient {
-        /// The client's name in the configuration.
-        client: Arc<str>,
-        /// The cause.
-        cause: client::BuildError,
-    },
-    /// A client's store cannot be used.
-    #[error("client {client}: {cause}")]
-    Store {
-        /// The client's name in the configuration.
-        client: Arc<str>,
-        /// The cause.
-        cause: store::BuildError,
-    },
-    /// An instance is unusable.
-    #[error("instance {instance}: {cause}")]
-    Instance {
-        /// The instance's name in the configuration.
-        instance: Arc<str>,
-        /// The cause.
-        cause: upstream::Error,
-    },
-    /// The tracer cannot be built.
-    #[error(transparent)]
-    Trace(#[from] trace::BuildError),
+#[error("{0}")]
+pub struct StartError(String);
+
+impl StartError {
+    /// Returns the error that `part` failed because of its cause.
+    fn of<E: Display>(part: impl Display) -> impl FnOnce(E) -> StartError {
+        move |cause| StartError(format!("{part}: {cause}"))
+    }
 }
 
 /// A running server. Dropping it stops it at once; [`Running::drain`] stops it gracefully.
@@ -97,19 +67,13 @@ pub enum StartError {
 pub struct Running {
     config: Config,
     parts: Parts,
-    admin: Address,
-    admin_socket: Weak<Socket>,
-    admin_is_kept: bool,
+    admin: Bound,
     /// Notified when a successor takes over the admin address.
     admin_closed: Arc<Notify>,
     view: Arc<View>,
-    metrics: Arc<Metrics>,
     tracer: Option<Arc<Tracer>>,
-    clock: Arc<dyn Clock>,
     /// The local tokens that a logout ended, at any listener.
     revoked: Arc<Revoked>,
-    draining: Arc<AtomicBool>,
-    drain_asked: Arc<Notify>,
     connections: TaskTracker,
     tasks: JoinSet<()>,
 }
@@ -126,19 +90,26 @@ struct Parts {
     listeners: Vec<Open>,
 }
 
-/// A listener whose socket is open.
+/// A listener that is open.
 #[derive(Clone, Debug)]
 struct Open {
+    socket: Bound,
+    listening: Arc<Listening>,
+}
+
+/// An open socket.
+#[derive(Clone, Debug)]
+struct Bound {
+    /// The listener's name, or [`ADMIN`].
     name: Arc<str>,
     /// The configured address; its port may be 0.
     asked: Address,
     /// The actual address.
     address: Address,
-    /// Valid while the listener is open.
+    /// Valid while the socket is open.
     socket: Weak<Socket>,
     /// Whether the service manager holds the socket open too.
     is_kept: bool,
-    listening: Arc<Listening>,
 }
 
 /// Starts the server on the current runtime. It serves when this returns; the admin address reports
@@ -152,42 +123,32 @@ pub async fn start(
     clock: Arc<dyn Clock>,
     mut incoming: IncomingHandoff,
 ) -> Result<Running, StartError> {
-    let asked = &config.admin.address;
-    let (admin_socket, admin_is_kept) = incoming.open(ADMIN, asked, "admin.address")?;
-    let admin = admin_socket.address(asked);
-    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
-    let draining = Arc::new(AtomicBool::new(false));
-    let drain_asked = Arc::new(Notify::new());
+    let (admin_socket, admin) = incoming.open(ADMIN, &config.admin.address, "admin.address")?;
     let view = Arc::new(View {
         version: env!("CARGO_PKG_VERSION"),
         started: clock.wall(),
         up_since: clock.now(),
+        metrics: Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))),
         clock: Arc::clone(&clock),
-        metrics: Arc::clone(&metrics),
         parts: Default::default(),
         refused: Default::default(),
-        draining: Arc::clone(&draining),
-        drain: Arc::clone(&drain_asked),
+        draining: Arc::default(),
+        drain: Arc::default(),
         history: Past::default(),
     });
-    let tracer = match &config.trace {
-        Some(trace) => Some(Arc::new(Tracer::new(trace, Arc::clone(&clock))?)),
-        None => None,
-    };
+    let tracer = config.trace.as_ref();
+    let tracer = tracer.map(|trace| Tracer::new(trace, Arc::clone(&clock)));
     let mut running = Running {
         config,
         parts: Parts::default(),
-        admin: admin.clone(),
-        admin_socket: Arc::downgrade(&admin_socket),
-        admin_is_kept,
+        admin,
         admin_closed: Arc::default(),
         view: Arc::clone(&view),
-        metrics,
-        tracer,
-        clock,
+        tracer: tracer
+            .transpose()
+            .map_err(StartError::of("trace"))?
+            .map(Arc::new),
         revoked: Arc::default(),
-        draining,
-        drain_asked,
         connections: TaskTracker::new(),
         tasks: JoinSet::new(),
     };
@@ -209,7 +170,7 @@ pub async fn start(
     let closed = Arc::clone(&running.admin_closed);
     let serving = admin::serve(admin_socket, view, async move { closed.notified().await });
     running.tasks.spawn(serving);
-    info!(address = %admin, "admin address open");
+    info!(address = %running.admin.address, "admin address open");
     Ok(running)
 }
 
@@ -223,16 +184,16 @@ impl Running {
     /// The listeners' addresses by name, with the chosen port if the configuration says 0.
     #[must_use]
     pub fn listeners(&self) -> Vec<(Arc<str>, Address)> {
-        let listeners = self.parts.listeners.iter();
-        listeners
-            .map(|open| (Arc::clone(&open.name), open.address.clone()))
+        let sockets = self.parts.listeners.iter().map(|open| &open.socket);
+        sockets
+            .map(|socket| (Arc::clone(&socket.name), socket.address.clone()))
             .collect()
     }
 
     /// The admin address.
     #[must_use]
     pub fn admin(&self) -> &Address {
-        &self.admin
+        &self.admin.address
     }
 
     /// Replaces the configuration in force by `config`. Requests in flight keep the old one, and
@@ -241,7 +202,7 @@ impl Running {
     /// # Errors
     /// [`StartError`] if a part cannot be built; then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, StartError> {
-        let exchanged = self.exchange(config);
+        let exchanged = self.reread(config);
         match &exchanged {
             Ok(_) => self.taken_over(),
             Err(why) => self.refused(vec![why.to_string()]),
@@ -253,11 +214,7 @@ impl Running {
     ///
     /// # Errors
     /// See [`Running::reload`].
-    pub fn reread(&mut self, config: Config) -> Result<Vec<String>, StartError> {
-        self.exchange(config)
-    }
-
-    fn exchange(&mut self, mut config: Config) -> Result<Vec<String>, StartError> {
+    pub fn reread(&mut self, mut config: Config) -> Result<Vec<String>, StartError> {
         reload::keep_tls(&self.config, &mut config);
         let nothing = &mut IncomingHandoff::default();
         let new = assembly::assemble(self, &config, nothing)?;
@@ -273,45 +230,38 @@ impl Running {
         let before = self.view.refused.load();
         let since = before
             .as_ref()
-            .map_or_else(|| self.clock.now(), |before| before.since);
+            .map_or_else(|| self.view.clock.now(), |before| before.since);
         let refused = admin::Refused { since, faults };
         self.view.refused.store(Some(Arc::new(refused)));
-        self.metrics.config_refused();
+        self.view.metrics.config_refused();
     }
 
     fn taken_over(&self) {
         self.view.refused.store(None);
-        self.metrics.config_loaded(self.clock.wall());
+        self.view.metrics.config_loaded(self.view.clock.wall());
     }
 
     /// Completes when a caller of the admin address requests the drain.
     pub async fn drain_asked(&self) {
-        self.drain_asked.notified().await;
+        self.view.drain.notified().await;
     }
 
     /// Stops accepting, closes idle connections, and lets requests in flight finish within
     /// `patience`. Returns how many connections were then cut.
-    pub async fn drain(mut self, patience: Duration) -> usize {
-        self.draining.store(true, Ordering::Relaxed);
+    pub async fn drain(self, patience: Duration) -> usize {
+        self.view.draining.store(true, Ordering::Relaxed);
         for open in &self.parts.listeners {
             open.listening.drain();
         }
         self.connections.close();
         let cut = self.left_after(patience).await;
-        self.end_tasks().await;
-        self.leave_stores().await;
-        self.flush_spans().await;
+        self.end().await;
         cut
-    }
-
-    /// Stops the tasks. A task that is stuck in a system call ends with the process.
-    async fn end_tasks(&mut self) {
-        let _ = tokio::time::timeout(LAST_MOMENT, self.tasks.shutdown()).await;
     }
 
     /// Drains as [`Running::drain`] does while a successor serves the same sockets. As there is no
     /// hurry, an idle connection may have one more request within `patience`.
-    pub async fn leave(mut self, patience: Duration) -> usize {
+    pub async fn leave(self, patience: Duration) -> usize {
         for open in &self.parts.listeners {
             open.listening.has_successor();
             open.listening.wind_down();
@@ -325,31 +275,29 @@ impl Running {
             }
             cut = self.left_after(LINGER).await;
         }
-        self.end_tasks().await;
-        self.leave_stores().await;
-        self.flush_spans().await;
+        self.end().await;
         cut
     }
 
-    /// Sends the remaining spans, within a short limit.
-    async fn flush_spans(&mut self) {
+    /// Stops the tasks, gives up this process's standby place in the stores and sends the remaining
+    /// spans, each within a short limit.
+    async fn end(mut self) {
+        // a task that is stuck in a system call ends with the process
+        let _ = tokio::time::timeout(LAST_MOMENT, self.tasks.shutdown()).await;
+        let stores = self.parts.stores.values();
+        let leaving = futures_util::future::join_all(stores.map(|store| store.leave()));
+        // otherwise the place expires
+        let _ = tokio::time::timeout(LAST_MOMENT, leaving).await;
         if let Some(tracer) = self.tracer.take() {
             tracer.shutdown(LAST_MOMENT).await;
         }
     }
 
-    /// Gives up this process's standby place in the stores, within a short limit.
-    async fn leave_stores(&self) {
-        let mut leaving: JoinSet<()> = self
-            .parts
-            .stores
-            .values()
-            .map(Arc::clone)
-            .map(|store| async move { store.leave().await })
-            .collect();
-        let all = async { while leaving.join_next().await.is_some() {} };
-        // otherwise it expires
-        let _ = tokio::time::timeout(LAST_MOMENT, all).await;
+    /// The open sockets: the admin address's, then the listeners'.
+    fn sockets(&self) -> impl Iterator<Item = (Arc<Socket>, &Bound)> {
+        let listeners = self.parts.listeners.iter().map(|open| &open.socket);
+        let bound = [&self.admin].into_iter().chain(listeners);
+        bound.filter_map(|bound| Some((bound.socket.upgrade()?, bound)))
     }
 
     /// Returns the sockets and tokens for a successor.
@@ -358,19 +306,13 @@ impl Running {
     /// The operating system's error if a socket cannot be duplicated.
     pub fn handoff(&self) -> io::Result<OutgoingHandoff> {
         let mut handoff = OutgoingHandoff::default();
-        let listeners = self.parts.listeners.iter();
-        let listeners =
-            listeners.map(|open| (&*open.name, &open.asked, &open.socket, open.is_kept));
-        let asked = &self.config.admin.address;
-        let admin = (ADMIN, asked, &self.admin_socket, self.admin_is_kept);
-        for (name, asked, socket, is_kept) in [admin].into_iter().chain(listeners) {
-            if let Some(socket) = socket.upgrade() {
-                handoff.socket(name, asked, is_kept, socket.as_fd().try_clone_to_owned()?);
-            }
+        for (socket, bound) in self.sockets() {
+            let socket = socket.as_fd().try_clone_to_owned()?;
+            handoff.socket(&bound.name, &bound.asked, bound.is_kept, socket);
         }
         for client in self.config.clients.values() {
             let status = self.parts.clients[&client.name].slot.status();
-            let record = status.record(&client.oauth.client_id, &*self.clock);
+            let record = status.record(&client.oauth.client_id, &*self.view.clock);
             match record::seal(&key(&self.config, client), &record) {
                 Ok(sealed) => handoff.token(&client.name, &sealed),
                 Err(error) => warn!(client = %client.name, "its token was not handed off: {error}"),
@@ -382,23 +324,15 @@ impl Running {
     /// Sets whether the files of the unix sockets are removed at the end, except the service
     /// manager's.
     pub fn own_files(&self, are_owned: bool) {
-        let listeners = self.parts.listeners.iter();
-        let listeners = listeners.map(|open| (&open.socket, open.is_kept));
-        let sockets = listeners.chain([(&self.admin_socket, self.admin_is_kept)]);
-        for (socket, is_kept) in sockets {
-            if let Some(socket) = socket.upgrade() {
-                socket.own_file(are_owned && !is_kept);
-            }
+        for (socket, bound) in self.sockets() {
+            socket.own_file(are_owned && !bound.is_kept);
         }
     }
 
     /// Waits until all connections have ended, for at most `patience`; returns how many are left.
     async fn left_after(&self, patience: Duration) -> usize {
-        let finished = tokio::time::timeout(patience, self.connections.wait()).await;
-        match finished {
-            Ok(()) => 0,
-            Err(_elapsed) => self.connections.len(),
-        }
+        let _ = tokio::time::timeout(patience, self.connections.wait()).await;
+        self.connections.len()
     }
 
     /// Applies the new parts for the configuration in force.
@@ -416,7 +350,7 @@ impl Running {
             if !before.any(|kept| Arc::ptr_eq(&kept.listening, &open.listening)) {
                 let (name, client) = (&listener.name, &listener.client);
                 let scheme = listener.scheme();
-                info!(listener = %name, address = %open.address, scheme, %client, "listening");
+                info!(listener = %name, address = %open.socket.address, scheme, %client, "listening");
             }
         }
         for task in new.tasks {
@@ -434,7 +368,8 @@ impl Running {
         for open in gone {
             let mut now = self.parts.listeners.iter();
             if !now.any(|kept| Arc::ptr_eq(&kept.listening, &open.listening)) {
-                info!(listener = %open.name, address = %open.address, "closed");
+                let Bound { name, address, .. } = &open.socket;
+                info!(listener = %name, %address, "closed");
                 self.tasks
                     .spawn(async move { open.listening.retire().await });
             }
@@ -445,42 +380,44 @@ impl Running {
     /// The certificates whose expiry operators watch.
     fn certificates(&self) -> Vec<Certificate> {
         let listeners = self.config.listeners.iter().filter_map(|listener| {
-            Some(Certificate {
-                kind: CertificateKind::Listener,
-                name: Arc::clone(&listener.name),
-                expires: Expiry::at(listener.expires()?),
-            })
+            let expires = Expiry::at(listener.expires()?);
+            Some((CertificateKind::Listener, &listener.name, expires))
         });
         let clients = self.config.instances.iter().filter_map(|(name, instance)| {
-            Some(Certificate {
-                kind: CertificateKind::Client,
-                name: Arc::clone(name),
-                expires: Expiry::at(instance.identity.as_ref()?.expires()?),
-            })
+            let expires = Expiry::at(instance.identity.as_ref()?.expires()?);
+            Some((CertificateKind::Client, name, expires))
         });
-        let instances = self
-            .parts
-            .instances
-            .iter()
-            .map(|(name, upstream)| Certificate {
-                kind: CertificateKind::Instance,
-                name: Arc::clone(name),
-                expires: upstream.certificate().clone(),
-            });
-        listeners.chain(clients).chain(instances).collect()
+        let instances = self.parts.instances.iter();
+        let instances = instances.map(|(name, upstream)| {
+            (
+                CertificateKind::Instance,
+                name,
+                upstream.certificate().clone(),
+            )
+        });
+        let certificates = listeners.chain(clients).chain(instances);
+        let certificate = |(kind, name, expires)| Certificate {
+            kind,
+            name: Arc::clone(name),
+            expires,
+        };
+        certificates.map(certificate).collect()
     }
 
     fn shown(&self) -> admin::Parts {
         let config = &self.config;
-        let client = |client: &config::Client| ClientView {
-            name: Arc::clone(&client.name),
-            instance: config.instances[&client.instance].origin(),
-            client_id: client.oauth.client_id.clone(),
-            slot: Arc::clone(&self.parts.clients[&client.name].slot),
-            engine: self.parts.clients[&client.name].engine.clone(),
-            store_kind: config.store.kind(),
-            store: Arc::clone(&self.parts.stores[&client.name]),
-            api: Arc::clone(self.parts.clients[&client.name].upstream.health()),
+        let client = |client: &config::Client| {
+            let served = &self.parts.clients[&client.name];
+            ClientView {
+                name: Arc::clone(&client.name),
+                instance: config.instances[&client.instance].origin(),
+                client_id: client.oauth.client_id.clone(),
+                slot: Arc::clone(&served.slot),
+                engine: served.engine.clone(),
+                store_kind: config.store.kind(),
+                store: Arc::clone(&self.parts.stores[&client.name]),
+                api: Arc::clone(served.upstream.health()),
+            }
         };
         let app = |app: &Arc<App>| AppView {
             name: Arc::clone(&app.name),
@@ -492,8 +429,8 @@ impl Running {
             requests_per_second: app.limits.requests_per_second,
         };
         let listener = |(listener, open): (&Listener, &Open)| ListenerView {
-            name: Arc::clone(&open.name),
-            address: open.address.clone(),
+            name: Arc::clone(&open.socket.name),
+            address: open.socket.address.clone(),
             client: match &listener.forward {
                 Some(forward) => forward.clients.join(", ").into(),
                 None => Arc::clone(&listener.client),
@@ -520,24 +457,29 @@ fn key(config: &Config, client: &config::Client) -> Key {
 }
 
 impl IncomingHandoff {
-    /// Returns the socket for `name` at `address`, received or new, and whether the service manager
-    /// holds it open too. `what` is the key that configures it.
+    /// Returns the socket for `name` at `asked`, received or new. `what` is the key that configures
+    /// it.
     fn open(
         &mut self,
         name: &str,
-        address: &Address,
+        asked: &Address,
         what: &str,
-    ) -> Result<(Arc<Socket>, bool), StartError> {
-        let socket = match self.sockets.take(name, address) {
+    ) -> Result<(Arc<Socket>, Bound), StartError> {
+        let socket = match self.sockets.take(name, asked) {
             Ok(Some(taken)) => Ok(taken),
-            Ok(None) => Socket::bind(address).map(|socket| (socket, false)),
+            Ok(None) => Socket::bind(asked).map(|socket| (socket, false)),
             Err(cause) => Err(cause),
         };
-        let taken = socket.map(|(socket, is_kept)| (Arc::new(socket), is_kept));
-        taken.map_err(|cause| StartError::Bind {
-            address: address.clone(),
-            what: what.to_owned(),
-            cause,
-        })
+        let part = format!("cannot listen on {asked} ({what})");
+        let (socket, is_kept) = socket.map_err(StartError::of(part))?;
+        let socket = Arc::new(socket);
+        let bound = Bound {
+            name: name.into(),
+            asked: asked.clone(),
+            address: socket.address(asked),
+            socket: Arc::downgrade(&socket),
+            is_kept,
+        };
+        Ok((socket, bound))
     }
 }

@@ -1,10 +1,9 @@
-//! Reads request bodies without keeping them in memory.
+//! Reads request bodies.
 
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use simd_adler32::Adler32;
 
 /// The largest body that is read into memory, in bytes; larger ones are only counted.
 const KEPT: usize = 4 << 20;
@@ -20,38 +19,16 @@ pub(super) enum Unusable {
     NotJson(#[from] serde_json::Error),
 }
 
-/// The measures of a body that was read and discarded.
-pub(super) struct Drained {
-    /// The length in bytes.
-    pub(super) bytes: u64,
-    /// The Adler-32 checksum (RFC 1950, section 8.2), which zlib can verify in every language.
-    pub(super) adler32: u32,
-    /// Whether it arrived completely.
-    pub(super) whole: bool,
-}
-
-/// Reads a body to its end.
-pub(super) async fn drain(mut body: Body) -> Drained {
-    let (mut bytes, mut sum, mut whole) = (0, Adler32::new(), true);
+/// Reads a body to its end; returns its length in bytes, and whether it arrived completely.
+pub(super) async fn drain(mut body: Body) -> (u64, bool) {
+    let mut bytes = 0;
     while let Some(frame) = body.frame().await {
-        match frame.map(|frame| frame.into_data()) {
-            Ok(Ok(piece)) => {
-                bytes += piece.len() as u64;
-                sum.write(&piece);
-            }
-            Ok(Err(_trailers)) => {}
-            Err(_) => {
-                whole = false;
-                break;
-            }
+        match frame {
+            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
+            Err(_) => return (bytes, false),
         }
     }
-    let adler32 = sum.finish();
-    Drained {
-        bytes,
-        adler32,
-        whole,
-    }
+    (bytes, true)
 }
 
 /// Reads a small body into memory.

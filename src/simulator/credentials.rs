@@ -36,12 +36,10 @@ impl Authorization {
             return Self::Other;
         };
         let rest = rest.trim_start_matches(' ').to_owned();
-        if scheme.eq_ignore_ascii_case("basic") {
-            Self::Basic(rest)
-        } else if scheme.eq_ignore_ascii_case("bearer") {
-            Self::Bearer(rest)
-        } else {
-            Self::Other
+        match &*scheme.to_ascii_lowercase() {
+            "basic" => Self::Basic(rest),
+            "bearer" => Self::Bearer(rest),
+            _ => Self::Other,
         }
     }
 }
@@ -50,9 +48,9 @@ impl Authorization {
 #[derive(PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub(super) struct Pair {
-    /// The client's or the user's id.
+    /// The client's id.
     pub(super) id: String,
-    /// The secret or password.
+    /// The secret.
     pub(super) secret: String,
 }
 
@@ -61,20 +59,11 @@ impl Pair {
     /// 6749, section 2.3.1). An id whose own colons are not encoded is therefore split at the first
     /// of them. `None` if it is malformed.
     pub(super) fn from_client_secret_basic(encoded: &str) -> Option<Self> {
-        let Self { id, secret } = Self::from_user_password(encoded)?;
-        Some(Self {
-            id: form::decode(id.as_bytes()).ok()?,
-            secret: form::decode(secret.as_bytes()).ok()?,
-        })
-    }
-
-    /// Parses a user's name and password, which have no further encoding (RFC 7617, section 2).
-    pub(super) fn from_user_password(encoded: &str) -> Option<Self> {
         let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
         let (id, secret) = text.split_once(':')?;
         Some(Self {
-            id: id.to_owned(),
-            secret: secret.to_owned(),
+            id: form::decode(id.as_bytes()).ok()?,
+            secret: form::decode(secret.as_bytes()).ok()?,
         })
     }
 }

@@ -2,25 +2,13 @@
 //!
 //! Pure: it gets the time and new tokens as arguments.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use super::Config;
+use super::clock::Reading;
 use super::pool::Pool;
 use super::state::ClientState;
-
-/// How many expired tokens are remembered, to tell them from unknown ones.
-const REMEMBERED: usize = 65_536;
-
-/// The settings of every client, in real time (already divided by the speed).
-#[derive(Clone, Copy)]
-pub(super) struct Rules {
-    /// The capacity of a pool, in tokens.
-    pub(super) capacity: u32,
-    /// The time in which one token refills.
-    pub(super) refill: Duration,
-    /// The lifetime of a token.
-    pub(super) lifetime: Duration,
-}
 
 /// The state of a token.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,11 +29,10 @@ pub(super) struct Client {
     pub(super) registered: u64,
     /// The grants it may use (RFC 7591, section 2).
     pub(super) grant_types: Vec<String>,
-    secret: String,
+    /// The secret.
+    pub(super) secret: String,
     pool: Pool,
-    issued: u64,
-    rate_limited: u64,
-    refused: u64,
+    counts: ClientState,
 }
 
 struct Issued {
@@ -53,43 +40,36 @@ struct Issued {
     ends: Instant,
 }
 
-/// The state of the authorization server.
+/// The state of the authorization server. Expired tokens are kept, to tell them from unknown ones.
 pub(super) struct Issuer {
-    rules: Rules,
+    capacity: u32,
+    refill: Duration,
+    lifetime: Duration,
     clients: BTreeMap<String, Client>,
     tokens: HashMap<String, Issued>,
-    oldest_first: VecDeque<String>,
 }
 
 impl Issuer {
-    /// Returns an issuer without clients.
-    pub(super) fn new(rules: Rules) -> Self {
-        let (clients, tokens, oldest_first) = Default::default();
+    /// Returns an issuer without clients, with the pools and lifetimes of `config`.
+    pub(super) fn new(config: &Config) -> Self {
         Self {
-            rules,
-            clients,
-            tokens,
-            oldest_first,
+            capacity: config.pool,
+            refill: config.refill,
+            lifetime: config.lifetime,
+            clients: BTreeMap::new(),
+            tokens: HashMap::new(),
         }
     }
 
     /// Adds a client with a full pool.
-    pub(super) fn add(
-        &mut self,
-        id: String,
-        secret: String,
-        name: String,
-        now: super::clock::Reading,
-    ) {
+    pub(super) fn add(&mut self, id: String, secret: String, name: String, now: Reading) {
         let client = Client {
             name,
             registered: now.wall.as_secs(),
             grant_types: vec!["client_credentials".to_owned()],
             secret,
-            pool: Pool::full(self.rules.capacity, self.rules.refill, now.steady),
-            issued: 0,
-            rate_limited: 0,
-            refused: 0,
+            pool: Pool::full(self.capacity, self.refill, now.steady),
+            counts: ClientState::default(),
         };
         self.clients.insert(id, client);
     }
@@ -115,52 +95,29 @@ impl Issuer {
         self.clients.iter()
     }
 
-    /// Returns whether `secret` is the secret of the client `id`.
-    pub(super) fn knows(&self, id: &str, secret: &str) -> bool {
-        self.clients
-            .get(id)
-            .is_some_and(|client| client.secret == secret)
-    }
-
-    /// Returns whether the client `id` may use `grant_type`.
-    pub(super) fn allows(&self, id: &str, grant_type: &str) -> bool {
-        let client = self.clients.get(id);
-        client.is_some_and(|client| client.grant_types.iter().any(|of| of == grant_type))
-    }
-
     /// Counts a token request of `id` that was refused with 400 or 401.
     pub(super) fn count_refusal(&mut self, id: &str) {
         if let Some(client) = self.clients.get_mut(id) {
-            client.refused += 1;
+            client.counts.refused += 1;
         }
     }
 
-    /// Takes a token from the pool of `id` and makes `token` valid. `false` if the client does not
-    /// exist.
+    /// Takes a token from the pool of the client `id`, which exists, and makes `token` valid.
     ///
     /// # Errors
     /// If the pool is empty: how long until it is not. The request is counted and takes nothing.
-    pub(super) fn issue(&mut self, id: &str, token: &str, now: Instant) -> Result<bool, Duration> {
-        let Some(client) = self.clients.get_mut(id) else {
-            return Ok(false);
-        };
-        if let Err(wait) = client.pool.take(now) {
-            client.rate_limited += 1;
-            return Err(wait);
+    pub(super) fn issue(&mut self, id: &str, token: &str, now: Instant) -> Result<(), Duration> {
+        if let Some(client) = self.clients.get_mut(id) {
+            let taken = client.pool.take(now);
+            taken.inspect_err(|_| client.counts.rate_limited += 1)?;
+            client.counts.issued += 1;
         }
-        client.issued += 1;
         let issued = Issued {
             client: id.to_owned(),
-            ends: now + self.rules.lifetime,
+            ends: now + self.lifetime,
         };
         self.tokens.insert(token.to_owned(), issued);
-        self.oldest_first.push_back(token.to_owned());
-        if self.oldest_first.len() > REMEMBERED
-            && let Some(oldest) = self.oldest_first.pop_front()
-        {
-            self.tokens.remove(&oldest);
-        }
-        Ok(true)
+        Ok(())
     }
 
     /// The state of a token.
@@ -184,34 +141,26 @@ impl Issuer {
     pub(super) fn reset(&mut self, now: Instant) {
         for client in self.clients.values_mut() {
             client.pool.fill(now);
-            (client.issued, client.rate_limited, client.refused) = (0, 0, 0);
+            client.counts = ClientState::default();
         }
     }
 
     /// The counters of every client.
     pub(super) fn state(&self, now: Instant) -> BTreeMap<String, ClientState> {
-        let mut live: HashMap<&str, u64> = HashMap::new();
-        for issued in self.tokens.values().filter(|issued| now < issued.ends) {
-            *live.entry(&issued.client).or_default() += 1;
-        }
+        let live = |id: &str| {
+            let tokens = self.tokens.values();
+            let live = tokens.filter(|issued| issued.client == id && now < issued.ends);
+            live.count() as u64
+        };
         let of = |(id, client): (&String, &Client)| {
             let state = ClientState {
-                issued: client.issued,
-                rate_limited: client.rate_limited,
-                refused: client.refused,
                 pool_available: client.pool.available(now),
-                live_tokens: live.get(id.as_str()).copied().unwrap_or_default(),
+                live_tokens: live(id),
+                ..client.counts
             };
             (id.clone(), state)
         };
         self.clients.iter().map(of).collect()
-    }
-}
-
-impl Client {
-    /// Replaces the secret; the old one is refused from now on.
-    pub(super) fn change_secret(&mut self, secret: String) {
-        self.secret = secret;
     }
 }
 
@@ -222,12 +171,10 @@ mod tests {
 
     fn issuer() -> (Issuer, Instant) {
         let now = clock::read();
-        let rules = Rules {
-            capacity: 2,
-            refill: Duration::from_secs(60),
-            lifetime: Duration::from_secs(299),
-        };
-        let mut issuer = Issuer::new(rules);
+        let mut issuer = Issuer::new(&Config {
+            pool: 2,
+            ..Config::default()
+        });
         issuer.add("a".to_owned(), "sa".to_owned(), "A".to_owned(), now);
         issuer.add("b".to_owned(), "sb".to_owned(), "B".to_owned(), now);
         (issuer, now.steady)
@@ -236,7 +183,7 @@ mod tests {
     #[test]
     fn a_token_lives_exactly_its_lifetime() {
         let (mut issuer, now) = issuer();
-        assert_eq!(issuer.issue("a", "t", now), Ok(true));
+        assert_eq!(issuer.issue("a", "t", now), Ok(()));
         let end = now + Duration::from_secs(299);
         assert_eq!(
             issuer.standing("t", end - Duration::from_nanos(1)),
@@ -249,10 +196,10 @@ mod tests {
     #[test]
     fn each_client_has_a_pool_of_its_own() {
         let (mut issuer, now) = issuer();
-        assert_eq!(issuer.issue("a", "1", now), Ok(true));
-        assert_eq!(issuer.issue("a", "2", now), Ok(true));
+        assert_eq!(issuer.issue("a", "1", now), Ok(()));
+        assert_eq!(issuer.issue("a", "2", now), Ok(()));
         assert_eq!(issuer.issue("a", "3", now), Err(Duration::from_secs(60)));
-        assert_eq!(issuer.issue("b", "4", now), Ok(true));
+        assert_eq!(issuer.issue("b", "4", now), Ok(()));
         let state = issuer.state(now);
         assert_eq!(
             (
@@ -276,7 +223,7 @@ mod tests {
     fn revoking_ends_the_tokens_of_one_client_or_of_all() {
         let (mut issuer, now) = issuer();
         for (client, token) in [("a", "1"), ("a", "2"), ("b", "3")] {
-            assert_eq!(issuer.issue(client, token, now), Ok(true));
+            assert_eq!(issuer.issue(client, token, now), Ok(()));
         }
         assert_eq!(issuer.revoke(Some("a"), now), 2);
         assert_eq!(issuer.standing("1", now), Standing::Ended);
@@ -288,20 +235,20 @@ mod tests {
     fn a_client_takes_its_tokens_along() {
         let (mut issuer, now) = issuer();
         for (client, token) in [("a", "1"), ("b", "2")] {
-            assert_eq!(issuer.issue(client, token, now), Ok(true));
+            assert_eq!(issuer.issue(client, token, now), Ok(()));
         }
         assert!(issuer.remove("a", now));
         assert!(!issuer.remove("a", now));
         assert_eq!(issuer.standing("1", now), Standing::Ended);
         assert_eq!(issuer.standing("2", now), Standing::Live);
-        assert!(!issuer.knows("a", "sa"));
+        assert!(issuer.client("a").is_none());
     }
 
     #[test]
     fn a_reset_fills_pools_and_keeps_tokens() {
         let (mut issuer, now) = issuer();
         for token in ["1", "2"] {
-            assert_eq!(issuer.issue("a", token, now), Ok(true));
+            assert_eq!(issuer.issue("a", token, now), Ok(()));
         }
         issuer.count_refusal("a");
         issuer.reset(now);

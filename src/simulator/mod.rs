@@ -6,7 +6,7 @@
 //!
 //! The path of a request: `server` → `token_endpoint`, `control` or `api` → `faults` decide whether
 //! it fails and `outage` how → `reply`. `world` holds the state. `pool`, `issuer` and `faults` are
-//! pure; only `clock` reads the time.
+//! pure; only `clock` reads the time. A path that `api` does not know gets an echo of its request.
 //!
 //! The behaviour follows Collibra's OpenAPI documents. Where they say nothing, the simulator
 //! decides: a refused request takes nothing from the pool. A new token does not invalidate the old
@@ -15,7 +15,6 @@
 
 mod api;
 mod body;
-mod catalogue;
 mod clock;
 mod control;
 mod credentials;
@@ -40,12 +39,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use self::issuer::Rules;
 pub use self::state::{ClientState, State};
-use self::world::{Settings, World};
+use self::world::World;
 
 /// The id of the default client.
 pub const DEMO_CLIENT_ID: &str = "urn:sys:env:2eeadf60-1a11-5170-7e57-000000000000:i:1cnxtsn";
@@ -78,9 +76,6 @@ pub struct Config {
     pub retry_after: bool,
     /// The default number of rows of an export, and the number of assets (at most ten thousand).
     pub rows: u64,
-    /// Whether `PUT …/clients/{client_id}` changes the client's secret and returns the new one.
-    /// Collibra does not document it.
-    pub update_rotates_secret: bool,
 }
 
 /// The PEM files for `https`.
@@ -106,7 +101,6 @@ impl Default for Config {
             speed: 1.0,
             retry_after: false,
             rows: 1000,
-            update_rotates_secret: false,
         }
     }
 }
@@ -149,7 +143,6 @@ pub enum Error {
 pub struct Simulator {
     address: SocketAddr,
     world: Arc<World>,
-    stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
 
@@ -159,24 +152,19 @@ pub struct Simulator {
 /// # Errors
 /// [`Error`], if the address, the files or the numbers are unusable.
 pub async fn start(config: Config) -> Result<Simulator, Error> {
-    let settings = settings(&config)?;
+    let config = in_real_time(config)?;
     let acceptor = config.tls.as_ref().map(tls::acceptor).transpose()?;
     let unusable = |source| Error::Listen {
         address: config.listen,
         source,
     };
-    let listener = server::listen(config.listen).map_err(unusable)?;
+    let listener = TcpListener::bind(config.listen).await.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
-    let world = Arc::new(World::new(settings));
-    for (id, secret) in config.clients {
-        world.issuer().add(id.clone(), secret, id, world.now());
-    }
-    let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(server::serve(listener, acceptor, world.clone(), stopped));
+    let world = Arc::new(World::new(config));
+    let serving = tokio::spawn(server::serve(listener, acceptor, Arc::clone(&world)));
     Ok(Simulator {
         address,
         world,
-        stop: Some(stop),
         serving,
     })
 }
@@ -194,12 +182,8 @@ impl Simulator {
 
     /// Stops at once; requests in progress are cut off. The address is free when this returns.
     pub async fn shutdown(mut self) {
-        if let Some(stop) = self.stop.take()
-            && stop.send(()).is_ok()
-        {
-            // it ends by itself now, or has ended with a panic
-            let _ = (&mut self.serving).await;
-        }
+        self.serving.abort();
+        let _ = (&mut self.serving).await;
     }
 }
 
@@ -210,7 +194,7 @@ impl Drop for Simulator {
 }
 
 /// Validates a configuration and converts it to real time.
-fn settings(config: &Config) -> Result<Settings, Error> {
+fn in_real_time(config: Config) -> Result<Config, Error> {
     let speed = config.speed;
     if !(0.001..=1_000_000.0).contains(&speed) {
         return Err(Error::Range("the speed must be from 0.001 to 1000000"));
@@ -221,25 +205,16 @@ fn settings(config: &Config) -> Result<Settings, Error> {
     if config.refill.max(config.lifetime) > LONGEST {
         return Err(Error::Range("refill and lifetime must be a year at most"));
     }
-    let real = |collibra: Duration| Duration::from_secs_f64(collibra.as_secs_f64() / speed);
-    let (refill, lifetime) = (real(config.refill), real(config.lifetime));
+    let (refill, lifetime) = (config.refill.div_f64(speed), config.lifetime.div_f64(speed));
     if refill.is_zero() {
         return Err(Error::Range("the refill must take more than 0 seconds"));
     }
     if lifetime < Duration::from_secs(1) {
         return Err(Error::Lifetime { real: lifetime });
     }
-    Ok(Settings {
-        speed,
-        rules: Rules {
-            capacity: config.pool,
-            refill,
-            lifetime,
-        },
-        expires_in: lifetime.as_secs(),
-        retry_after: config.retry_after,
-        rows: config.rows,
-        tls: config.tls.is_some(),
-        update_rotates_secret: config.update_rotates_secret,
+    Ok(Config {
+        refill,
+        lifetime,
+        ..config
     })
 }

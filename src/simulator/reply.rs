@@ -36,11 +36,8 @@ pub(super) fn generated(
             match (pieces.next(), &cut) {
                 (Some(piece), _) => Some((Ok::<_, Infallible>(piece), (pieces, pause, cut))),
                 (None, None) => None,
-                (None, Some(line)) => {
-                    // hyper flushes after this, and the wire breaks the connection then
-                    line.close();
-                    std::future::pending().await
-                }
+                // hyper flushes after this, and the wire breaks the connection then
+                (None, Some(line)) => line.close().await,
             }
         },
     ))
@@ -76,6 +73,12 @@ pub(super) fn oauth_error(status: StatusCode, code: &str, description: &str) -> 
 /// Forbids caching (RFC 6749, section 5.1).
 pub(super) fn not_stored(reply: Reply) -> Reply {
     with_header(reply, CACHE_CONTROL, "no-store")
+}
+
+/// Parses a status that a response may have.
+pub(super) fn status(code: &str) -> Option<StatusCode> {
+    let code: StatusCode = code.parse().ok()?;
+    (200..=599).contains(&code.as_u16()).then_some(code)
 }
 
 /// Adds `Retry-After`, in whole seconds.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 /// All counts since the start, or since the last `POST /_simulator/reset`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct State {
     /// Every client, by its id.
@@ -23,7 +23,7 @@ pub struct State {
 }
 
 /// One client's counters.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ClientState {
     /// Issued tokens, including those whose response a fault changed.

@@ -3,262 +3,222 @@
 //! It authenticates the client first, then checks the request. The pool comes last, so that only a
 //! valid request takes a token.
 
-use axum::body::Body;
-use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode};
-use serde_json::{Map, Value};
+use std::collections::HashMap;
 
-use super::body;
+use axum::body::Body;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use serde_json::json;
+
 use super::credentials::{Authorization, Pair};
-use super::faults::{Change, Endpoint, Fault, Kind};
-use super::form;
-use super::outage::{self, Hit};
-use super::random;
+use super::faults::{Endpoint, Kind};
+use super::issuer::Client;
 use super::reply::{self, Reply};
-use super::wire::Line;
 use super::world::World;
+use super::{body, clock, form, outage, random};
 
 /// The endpoint's path.
 pub(super) const PATH: &str = "/rest/oauth/v2/token";
 
 /// Answers a token request.
-pub(super) async fn answer(world: &World, line: &Line, request: Request<Body>) -> Reply {
-    world.count_request(Endpoint::Token);
+pub(super) async fn answer(world: &World, request: Request<Body>) -> Reply {
     let (head, body) = request.into_parts();
-    let hit = |body| Hit {
-        endpoint: Endpoint::Token,
-        line,
-        headers: &head.headers,
-        body,
+    let fault = {
+        let mut model = world.lock();
+        model.counts.token_requests += 1;
+        model.strike(Endpoint::Token)
     };
-    let fault = world.strike(Endpoint::Token);
-    if let Some(Fault {
-        kind: Kind::Instead(outage),
-        draws: false,
-    }) = &fault
-    {
+    let outage = fault.as_ref().filter(|fault| fault.replaces());
+    if let Some(outage) = outage.filter(|outage| !outage.draws) {
         // an outage does not depend on whether the request is valid
-        return outage::carry_out(world, outage, hit(Some(body))).await;
+        return outage::carry_out(world, outage, &head, Some(body)).await;
     }
     let issued = process(world, &head, body).await;
-    match (issued, fault.map(|fault| fault.kind)) {
-        (Ok(_), Some(Kind::Instead(outage))) => outage::carry_out(world, &outage, hit(None)).await,
-        (issued, Some(Kind::Upon(change))) => {
-            // delayed, but the token's lifetime has started
-            change.delay().await;
-            issued.map_or_else(Refusal::into_reply, |token| {
-                granted(world, &token, Some(&change))
-            })
-        }
-        (issued, _) => {
-            issued.map_or_else(Refusal::into_reply, |token| granted(world, &token, None))
-        }
+    if let (Some(outage), Ok(_)) = (outage, &issued) {
+        return outage::carry_out(world, outage, &head, None).await;
+    }
+    if let Some(fault) = &fault {
+        // delayed, but the token's lifetime has started
+        fault.delay().await;
+    }
+    match issued {
+        Ok(token) => granted(world, &token, fault.map(|fault| fault.kind)),
+        Err(refusal) => refusal.into_reply(),
     }
 }
 
-async fn process(world: &World, head: &Parts, body: Body) -> Result<String, Refusal> {
-    if head.method != Method::POST {
-        return Err(Refusal::Method);
-    }
-    let body = body::keep(body)
-        .await
-        .map_err(|_| Refusal::Malformed("The body is too long."))?;
-    let client = admit(world, &head.headers, &body)?;
-    issue(world, &client)
-}
-
-/// Why a request is refused.
-enum Refusal {
-    Method,
-    Malformed(&'static str),
-    InvalidClient { by_header: bool },
-    UnsupportedGrantType,
-    UnauthorizedClient,
-    InvalidScope,
-    RateLimited { retry_after: Option<u64> },
+/// Why a request is refused (RFC 6749, section 5.2).
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    description: &'static str,
+    header: Option<(HeaderName, String)>,
 }
 
 impl Refusal {
+    fn new(status: StatusCode, code: &'static str, description: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            description,
+            header: None,
+        }
+    }
+
+    fn malformed(description: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
+    }
+
+    fn invalid_client(by_header: bool) -> Self {
+        let challenge = "Basic realm=\"Collibra\"".to_owned();
+        let description = "The client is unknown, or its secret is wrong.";
+        Self {
+            header: by_header.then_some((WWW_AUTHENTICATE, challenge)),
+            ..Self::new(StatusCode::UNAUTHORIZED, "invalid_client", description)
+        }
+    }
+
     fn into_reply(self) -> Reply {
-        let (status, code, description) = match self {
-            Self::Method => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "invalid_request",
-                "A token request must use POST.",
-            ),
-            Self::Malformed(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),
-            Self::InvalidClient { .. } => (
-                StatusCode::UNAUTHORIZED,
-                "invalid_client",
-                "The client is unknown, or its secret is wrong.",
-            ),
-            Self::UnsupportedGrantType => (
-                StatusCode::BAD_REQUEST,
-                "unsupported_grant_type",
-                "The only grant supported is client_credentials.",
-            ),
-            Self::UnauthorizedClient => (
-                StatusCode::BAD_REQUEST,
-                "unauthorized_client",
-                "The client was not registered for this grant.",
-            ),
-            Self::InvalidScope => (
-                StatusCode::BAD_REQUEST,
-                "invalid_scope",
-                "A client always has all of its scopes; omit the parameter.",
-            ),
-            Self::RateLimited { .. } => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_requests",
-                "The client's token pool is empty.",
-            ),
-        };
-        let reply = reply::oauth_error(status, code, description);
-        match self {
-            Self::Method => reply::with_header(reply, ALLOW, "POST"),
-            Self::InvalidClient { by_header: true } => {
-                reply::with_header(reply, WWW_AUTHENTICATE, "Basic realm=\"Collibra\"")
-            }
-            Self::RateLimited { retry_after } => reply::retry_after(reply, retry_after),
-            _ => reply,
+        let reply = reply::oauth_error(self.status, self.code, self.description);
+        match self.header {
+            Some((name, value)) => reply::with_header(reply, name, &value),
+            None => reply,
         }
     }
 }
 
-/// Authenticates the client and validates its request.
-fn admit(world: &World, headers: &HeaderMap, body: &[u8]) -> Result<String, Refusal> {
-    if !is_form(headers) {
-        return Err(Refusal::Malformed(
+/// Authenticates the client, validates its request and issues a token.
+async fn process(world: &World, head: &Parts, body: Body) -> Result<String, Refusal> {
+    if head.method != Method::POST {
+        let description = "A token request must use POST.";
+        return Err(Refusal {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            header: Some((ALLOW, "POST".to_owned())),
+            ..Refusal::malformed(description)
+        });
+    }
+    let body = body::keep(body).await;
+    let body = body.map_err(|_| Refusal::malformed("The body is too long."))?;
+    if !is_form(&head.headers) {
+        return Err(Refusal::malformed(
             "The body must be application/x-www-form-urlencoded.",
         ));
     }
-    let form = Form::read(body)?;
-    let (pair, by_header) = form.credentials(headers)?;
-    let mut issuer = world.issuer();
-    if !issuer.knows(&pair.id, &pair.secret) {
+    let form = parameters(&body)?;
+    let (pair, by_header) = credentials(&form, &head.headers)?;
+    let issuer = &mut world.lock().issuer;
+    let admitted = match issuer.client(&pair.id) {
+        Some(client) if client.secret == pair.secret => admit(client, &form),
+        _ => Err(Refusal::invalid_client(by_header)),
+    };
+    if let Err(refusal) = admitted {
         issuer.count_refusal(&pair.id);
-        return Err(Refusal::InvalidClient { by_header });
+        return Err(refusal);
     }
-    let asked = form.asks_for_a_token().and_then(|()| {
-        let allowed = issuer.allows(&pair.id, "client_credentials");
-        allowed.then_some(()).ok_or(Refusal::UnauthorizedClient)
-    });
-    if asked.is_err() {
-        issuer.count_refusal(&pair.id);
-    }
-    asked.map(|()| pair.id)
+    let token = random::token();
+    let issued = issuer.issue(&pair.id, &token, clock::read().steady);
+    issued.map_err(|wait| {
+        let seconds = reply::whole_seconds(wait).to_string();
+        let description = "The client's token pool is empty.";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Refusal {
+            header: (world.config.retry_after).then_some((RETRY_AFTER, seconds)),
+            ..Refusal::new(status, "too_many_requests", description)
+        }
+    })?;
+    Ok(token)
 }
 
 fn is_form(headers: &HeaderMap) -> bool {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let essence = content_type
-        .and_then(|value| value.split(';').next())
-        .unwrap_or_default();
-    essence
-        .trim()
-        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let essence = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
+    let form = b"application/x-www-form-urlencoded";
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(form))
 }
 
-/// The request's parameters; one without a value counts as missing (RFC 6749, section 3.2).
-#[derive(Default)]
-struct Form {
-    grant_type: Option<String>,
-    scope: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<String>,
+/// The request's parameters, by name.
+type Form = HashMap<String, String>;
+
+/// The parameters that mean something; all others are ignored (RFC 6749, section 3.2).
+const PARAMETERS: [&str; 4] = ["grant_type", "scope", "client_id", "client_secret"];
+
+/// Reads the parameters; one without a value counts as missing (RFC 6749, section 3.2).
+fn parameters(body: &[u8]) -> Result<Form, Refusal> {
+    let malformed = |_| Refusal::malformed("The form is not encoded correctly.");
+    let mut form = Form::new();
+    for (name, value) in form::pairs(body).map_err(malformed)? {
+        if PARAMETERS.contains(&&*name) && form.insert(name, value).is_some() {
+            return Err(Refusal::malformed("A parameter is repeated."));
+        }
+    }
+    form.retain(|_, value| !value.is_empty());
+    Ok(form)
 }
 
-impl Form {
-    fn read(body: &[u8]) -> Result<Self, Refusal> {
-        let malformed = |_| Refusal::Malformed("The form is not encoded correctly.");
-        let mut form = Self::default();
-        for (name, value) in form::pairs(body).map_err(malformed)? {
-            let field = match name.as_str() {
-                "grant_type" => &mut form.grant_type,
-                "scope" => &mut form.scope,
-                "client_id" => &mut form.client_id,
-                "client_secret" => &mut form.client_secret,
-                _ => continue,
-            };
-            if field.is_some() {
-                return Err(Refusal::Malformed("A parameter is repeated."));
+/// The credentials, and whether they came in the header (RFC 6749, section 2.3.1).
+fn credentials(form: &Form, headers: &HeaderMap) -> Result<(Pair, bool), Refusal> {
+    let [id, secret] = ["client_id", "client_secret"].map(|name| form.get(name).cloned());
+    match (Authorization::of(headers), id, secret) {
+        (Authorization::Absent, Some(id), Some(secret)) => Ok((Pair { id, secret }, false)),
+        (Authorization::Absent, ..) => Err(Refusal::invalid_client(false)),
+        (Authorization::Several, ..) | (.., Some(_)) => Err(Refusal::malformed(
+            "A client must authenticate in one way only.",
+        )),
+        (Authorization::Basic(encoded), claimed, None) => {
+            let pair = Pair::from_client_secret_basic(&encoded);
+            let pair = pair.ok_or_else(|| Refusal::invalid_client(true))?;
+            if claimed.is_some_and(|claimed| claimed != pair.id) {
+                return Err(Refusal::malformed(
+                    "Header and body name different clients.",
+                ));
             }
-            *field = Some(value).filter(|value| !value.is_empty());
+            Ok((pair, true))
         }
-        Ok(form)
+        _ => Err(Refusal::invalid_client(true)),
     }
+}
 
-    /// The credentials, and whether they came in the header (RFC 6749, section 2.3.1).
-    fn credentials(&self, headers: &HeaderMap) -> Result<(Pair, bool), Refusal> {
-        let of_the_form = (self.client_id.as_ref(), self.client_secret.as_ref());
-        match (Authorization::of(headers), of_the_form) {
-            (Authorization::Absent, (Some(id), Some(secret))) => Ok((
-                Pair {
-                    id: id.clone(),
-                    secret: secret.clone(),
-                },
-                false,
-            )),
-            (Authorization::Absent, _) => Err(Refusal::InvalidClient { by_header: false }),
-            (Authorization::Several, _) | (_, (_, Some(_))) => Err(Refusal::Malformed(
-                "A client must authenticate in one way only.",
-            )),
-            (Authorization::Basic(encoded), (claimed, None)) => {
-                let pair = Pair::from_client_secret_basic(&encoded);
-                let pair = pair.ok_or(Refusal::InvalidClient { by_header: true })?;
-                match claimed {
-                    Some(claimed) if *claimed != pair.id => Err(Refusal::Malformed(
-                        "Header and body name different clients.",
-                    )),
-                    _ => Ok((pair, true)),
-                }
+/// Checks that an authenticated client asks for a token that it may have.
+fn admit(client: &Client, form: &Form) -> Result<(), Refusal> {
+    let (code, description) = match form.get("grant_type").map(String::as_str) {
+        None => ("invalid_request", "The parameter grant_type is missing."),
+        Some("client_credentials") if form.contains_key("scope") => (
+            "invalid_scope",
+            "A client always has all of its scopes; omit the parameter.",
+        ),
+        Some(grant @ "client_credentials") => {
+            if client.grant_types.iter().any(|granted| granted == grant) {
+                return Ok(());
             }
-            _ => Err(Refusal::InvalidClient { by_header: true }),
+            (
+                "unauthorized_client",
+                "The client was not registered for this grant.",
+            )
         }
-    }
-
-    fn asks_for_a_token(&self) -> Result<(), Refusal> {
-        match (self.grant_type.as_deref(), &self.scope) {
-            (None, _) => Err(Refusal::Malformed("The parameter grant_type is missing.")),
-            (Some("client_credentials"), None) => Ok(()),
-            (Some("client_credentials"), Some(_)) => Err(Refusal::InvalidScope),
-            (Some(_), _) => Err(Refusal::UnsupportedGrantType),
-        }
-    }
+        Some(_) => (
+            "unsupported_grant_type",
+            "The only grant supported is client_credentials.",
+        ),
+    };
+    Err(Refusal::new(StatusCode::BAD_REQUEST, code, description))
 }
 
-fn issue(world: &World, client: &str) -> Result<String, Refusal> {
-    let token = random::token();
-    match world.issuer().issue(client, &token, world.now().steady) {
-        Ok(true) => Ok(token),
-        Ok(false) => Err(Refusal::InvalidClient { by_header: false }),
-        Err(wait) => {
-            let seconds = reply::whole_seconds(wait);
-            Err(Refusal::RateLimited {
-                retry_after: world.settings.retry_after.then_some(seconds),
-            })
+fn granted(world: &World, token: &str, fault: Option<Kind>) -> Reply {
+    let mut granted = json!({
+        "access_token": token,
+        "token_type": "Bearer",
+        "expires_in": world.config.lifetime.as_secs(),
+    });
+    match fault {
+        Some(Kind::TokenType(word)) => granted["token_type"] = word.into(),
+        Some(Kind::ExpiresIn(Some(value))) => granted["expires_in"] = value,
+        Some(Kind::ExpiresIn(None)) => {
+            granted
+                .as_object_mut()
+                .map(|fields| fields.remove("expires_in"));
         }
+        _ => {}
     }
-}
-
-fn granted(world: &World, token: &str, change: Option<&Change>) -> Reply {
-    let mut fields = Map::new();
-    let mut add = |name: &str, value| fields.insert(name.to_owned(), value);
-    add("access_token", Value::from(token));
-    let token_type = match change {
-        Some(Change::TokenType(word)) => word,
-        _ => "Bearer",
-    };
-    add("token_type", Value::from(token_type));
-    let expires_in = match change {
-        Some(Change::ExpiresIn(value)) => value.clone(),
-        _ => Some(Value::from(world.settings.expires_in)),
-    };
-    if let Some(expires_in) = expires_in {
-        add("expires_in", expires_in);
-    }
-    reply::not_stored(reply::json(StatusCode::OK, fields))
+    reply::not_stored(reply::json(StatusCode::OK, granted))
 }

@@ -3,12 +3,13 @@
 //! hyper flushes a connection only after it has written all of its buffer. The wire breaks the
 //! connection then, so that everything before is still sent.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
+use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -18,19 +19,27 @@ const GO_ON: u8 = 0;
 const CLOSE: u8 = 1;
 const RESET: u8 = 2;
 
-/// A handler's control of its connection.
+/// A handler's control of its connection; an extension of each request.
 #[derive(Clone, Default)]
 pub(super) struct Line(Arc<AtomicU8>);
 
 impl Line {
-    /// Closes the connection once everything is sent. Over TLS no `close_notify` is sent.
-    pub(super) fn close(&self) {
-        self.0.store(CLOSE, Ordering::Release);
+    /// The control of the connection that a request came on.
+    pub(super) fn of(head: &Parts) -> Self {
+        head.extensions.get().cloned().unwrap_or_default()
     }
 
-    /// Resets the TCP connection instead of closing it (`SO_LINGER` 0).
-    pub(super) fn reset(&self) {
+    /// Closes the connection once everything is sent, and never returns. Over TLS no `close_notify`
+    /// is sent.
+    pub(super) async fn close<T>(&self) -> T {
+        self.0.store(CLOSE, Ordering::Release);
+        std::future::pending().await
+    }
+
+    /// Resets the TCP connection instead of closing it (`SO_LINGER` 0), and never returns.
+    pub(super) async fn reset<T>(&self) -> T {
         self.0.store(RESET, Ordering::Release);
+        std::future::pending().await
     }
 }
 
@@ -38,78 +47,42 @@ impl Line {
 pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// A TCP or TLS connection that its [`Line`] controls.
-pub(super) struct Wire {
-    stream: Stream,
-    line: Line,
-}
-
-impl Wire {
-    /// Puts a connection under the control of `line`.
-    pub(super) fn new(stream: Stream, line: Line) -> Self {
-        Self { stream, line }
-    }
-
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {
-        Pin::new(&mut self.get_mut().stream)
-    }
-
-    fn obey(&self) -> io::Result<()> {
-        match self.line.0.load(Ordering::Acquire) {
-            GO_ON => return Ok(()),
-            RESET => self.tcp().set_zero_linger()?,
-            _ => {}
-        }
-        Err(io::Error::new(
-            io::ErrorKind::ConnectionAborted,
-            "broken on request",
-        ))
-    }
-
-    fn tcp(&self) -> &TcpStream {
-        match &self.stream {
-            Either::Left(tcp) => tcp,
-            Either::Right(tls) => tls.get_ref().0,
-        }
-    }
-}
+pub(super) struct Wire(pub(super) Stream, pub(super) Line);
 
 impl AsyncRead for Wire {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buffer)
+        Pin::new(&mut self.0).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.as_mut().stream().poll_flush(cx))?;
-        Poll::Ready(self.obey())
+        let Self(stream, Line(order)) = &mut *self;
+        ready!(Pin::new(&mut *stream).poll_flush(cx))?;
+        match order.load(Ordering::Acquire) {
+            GO_ON => return Poll::Ready(Ok(())),
+            RESET => match stream {
+                Either::Left(tcp) => tcp.set_zero_linger()?,
+                Either::Right(tls) => tls.get_ref().0.set_zero_linger()?,
+            },
+            _ => {}
+        }
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

@@ -7,20 +7,20 @@
 pub mod inherited;
 
 use std::fmt;
-use std::fs::Permissions;
-use std::io::{self, ErrorKind, IoSlice};
+use std::fs::{Metadata, Permissions};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio_util::either::Either;
 
 /// The prefix of a unix socket's path in an address.
 pub const UNIX: &str = "unix:";
@@ -33,7 +33,7 @@ const BACKLOG: u32 = 4096;
 const UNSENT: u32 = 128 * 1024;
 
 /// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Address {
     /// An IP address and a port; the system chooses for port 0.
     Tcp(SocketAddr),
@@ -55,14 +55,8 @@ pub enum Socket {
     Unix(UnixListener, SocketFile),
 }
 
-/// An accepted connection.
-#[derive(Debug)]
-pub enum Accepted {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A unix socket, so from this machine.
-    Unix(UnixStream),
-}
+/// An accepted connection: TCP, or a unix socket, so from this machine.
+pub type Accepted = Either<TcpStream, UnixStream>;
 
 /// The file of a unix socket, removed by its owner.
 #[derive(Debug)]
@@ -150,9 +144,7 @@ impl Socket {
     pub fn bind(address: &Address) -> io::Result<Socket> {
         match address {
             Address::Tcp(address) => bind_tcp(*address).map(Socket::Tcp),
-            Address::Unix { path, mode } => {
-                bind_unix(path, *mode).map(|(socket, file)| Socket::Unix(socket, file))
-            }
+            Address::Unix { path, mode } => bind_unix(path, *mode),
         }
     }
 
@@ -179,13 +171,8 @@ impl Socket {
             }
             (Address::Unix { path, .. }, (SocketType::STREAM, AddressFamily::UNIX, true)) => {
                 let metadata = std::fs::symlink_metadata(path)?;
-                let file = SocketFile {
-                    path: path.clone(),
-                    identity: (metadata.dev(), metadata.ino()),
-                    is_owned: AtomicBool::new(false),
-                };
                 let socket = UnixListener::from_std(socket.into())?;
-                Ok(Socket::Unix(socket, file))
+                Ok(Socket::Unix(socket, SocketFile::of(path, &metadata, false)))
             }
             _ => Err(io::Error::new(
                 ErrorKind::InvalidInput,
@@ -223,35 +210,29 @@ impl Socket {
     /// Polls for the next connection.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         Poll::Ready(match self {
-            Socket::Tcp(socket) => ready!(socket.poll_accept(cx)).map(|(s, _)| Accepted::Tcp(s)),
+            Socket::Tcp(socket) => ready!(socket.poll_accept(cx)).map(|(s, _)| Either::Left(s)),
             Socket::Unix(socket, _) => {
-                ready!(socket.poll_accept(cx)).map(|(s, _)| Accepted::Unix(s))
+                ready!(socket.poll_accept(cx)).map(|(s, _)| Either::Right(s))
             }
         })
     }
 }
 
-impl Accepted {
-    /// The caller's address, if it has one.
-    #[must_use]
-    pub fn peer(&self) -> Option<SocketAddr> {
-        match self {
-            Accepted::Tcp(stream) => stream.peer_addr().ok(),
-            Accepted::Unix(_) => None,
-        }
+/// The caller's address; a unix socket's has none.
+#[must_use]
+pub fn peer(accepted: &Accepted) -> Option<SocketAddr> {
+    match accepted {
+        Either::Left(stream) => stream.peer_addr().ok(),
+        Either::Right(_) => None,
     }
+}
 
-    /// Returns whether the caller is on this machine: a unix socket or a loopback address.
-    #[must_use]
-    pub fn is_local_peer(&self) -> bool {
-        match self {
-            Accepted::Tcp(_) => {
-                let peer = self.peer();
-                peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
-            }
-            Accepted::Unix(_) => true,
-        }
-    }
+/// Returns whether the caller is on this machine: a unix socket or a loopback address.
+#[must_use]
+pub fn is_local_peer(accepted: &Accepted) -> bool {
+    let address = peer(accepted);
+    matches!(accepted, Either::Right(_))
+        || address.is_some_and(|address| address.ip().to_canonical().is_loopback())
 }
 
 /// Whether this machine has the address `ip`.
@@ -273,7 +254,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
     clear_path(path)?;
     // created under another name and renamed: it then has its mode from the start, and replaces a
     // stale one
@@ -286,12 +267,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
         .and_then(|socket| {
             let metadata = std::fs::symlink_metadata(&new)?;
             std::fs::rename(&new, path)?;
-            let file = SocketFile {
-                path: path.to_owned(),
-                identity: (metadata.dev(), metadata.ino()),
-                is_owned: AtomicBool::new(true),
-            };
-            Ok((socket, file))
+            Ok(Socket::Unix(socket, SocketFile::of(path, &metadata, true)))
         });
     if opened.is_err() {
         let _ = std::fs::remove_file(&new);
@@ -331,6 +307,16 @@ impl AsFd for Socket {
     }
 }
 
+impl SocketFile {
+    fn of(path: &Path, metadata: &Metadata, is_owned: bool) -> SocketFile {
+        SocketFile {
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+            is_owned: AtomicBool::new(is_owned),
+        }
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.is_owned.load(Ordering::Relaxed)
@@ -338,70 +324,6 @@ impl Drop for SocketFile {
             && (now.dev(), now.ino()) == self.identity
         {
             let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-impl AsRawFd for Accepted {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Accepted::Tcp(stream) => stream.as_raw_fd(),
-            Accepted::Unix(stream) => stream.as_raw_fd(),
-        }
-    }
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Accepted::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Accepted::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Accepted::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Accepted::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Accepted::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Accepted::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Accepted::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Accepted::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Accepted::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Accepted::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -433,7 +355,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o620);
         let (connected, accepted) =
             tokio::join!(UnixStream::connect(path(&address)), socket.accept());
-        assert!(connected.is_ok() && matches!(accepted.unwrap(), Accepted::Unix(_)));
+        assert!(connected.is_ok() && matches!(accepted.unwrap(), Either::Right(_)));
         drop(socket);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -54,11 +54,11 @@ struct Chosen {
 type Handle = reload::Handle<Targets, Registry>;
 
 /// The format of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Lines for people
     Text,
-    /// One JSON object per line.
+    /// One JSON object a line
     Json,
 }
 

@@ -5,6 +5,7 @@
 //! trusts it with more than that: with every certificate that it could sign.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,10 +16,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
 
-use super::{CaFile, Error, Reason};
+use super::{CaFile, Error, Reason, begins, expiry};
 
 /// Verifies as the library does, and also accepts a certificate of the file as the server's own, if
 /// it names the host and is valid now.
@@ -65,8 +64,12 @@ impl ServerCertVerifier for Verifier {
             );
         }
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        is_in_its_time(end_entity, now)?;
-        Ok(ServerCertVerified::assertion())
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        match (begins(end_entity), expiry(end_entity)) {
+            (Some(begins), _) if begins > now => Err(CertificateError::NotValidYet.into()),
+            (_, Some(end)) if end >= now => Ok(ServerCertVerified::assertion()),
+            _ => Err(CertificateError::Expired.into()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -89,20 +92,6 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.roots.supported_verify_schemes()
-    }
-}
-
-fn is_in_its_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
-    let parsed = X509Certificate::from_der(certificate);
-    let (_, certificate) = parsed.map_err(|_| CertificateError::BadEncoding)?;
-    let validity = certificate.validity();
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now < validity.not_before.timestamp() {
-        Err(CertificateError::NotValidYet)
-    } else if now > validity.not_after.timestamp() {
-        Err(CertificateError::Expired)
-    } else {
-        Ok(())
     }
 }
 

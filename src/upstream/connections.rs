@@ -95,12 +95,12 @@ impl ConnectError {
 
     /// Returns whether it timed out.
     pub(crate) fn is_timeout(&self) -> bool {
-        matches!(self, ConnectError::Dial(error) if error.is_timeout())
+        matches!(self, ConnectError::Dial(error) if error.is_timeout)
     }
 
     /// Returns whether another attempt would fail the same way.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, ConnectError::Dial(error) if error.is_final())
+        matches!(self, ConnectError::Dial(error) if error.is_final)
     }
 }
 

@@ -1,10 +1,11 @@
 //! The health of an instance's API: calls of the last five minutes, and outages.
 //!
 //! A successful call costs one atomic addition. Failed calls and [`ApiHealth::report`], called
-//! every few seconds, do the rest. The log gets a warning at the first failure, one per minute with
-//! a count, and a line when the outage is over.
+//! every five seconds, do the rest. The log gets a warning at the first failure, one per minute
+//! with a count, and a line when the outage is over.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ use crate::clock::Instant;
 use crate::outgoing::dial::Kind;
 use crate::telemetry::Label;
 
-/// The number and the length of the periods: five minutes in all.
-const PERIODS: usize = 60;
-const PERIOD: Duration = Duration::from_secs(5);
+/// The window of a summary, and the shortest time between two readings of the counters.
+const WINDOW: Duration = Duration::from_secs(300);
+const BETWEEN_READINGS: Duration = Duration::from_secs(5);
 
 /// The interval of warnings during an outage.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -24,26 +25,39 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// How long after its last failure an outage ends, if calls have succeeded since.
 const CALM: Duration = Duration::from_secs(5);
 
+/// [`ApiHealth::recovered`] without an outage.
+const NO_OUTAGE: u64 = u64::MAX;
+
 /// The health of one instance's API.
 #[derive(Debug)]
 pub struct ApiHealth {
     instance: Arc<str>,
-    /// A period's number, successful and failed calls, packed by [`Period`]. The number determines
-    /// the index.
-    periods: [AtomicU64; PERIODS],
-    /// Whether there is an outage.
-    is_out: AtomicBool,
-    /// The first success after the last failure of an outage, in microseconds since the clock's
-    /// origin; 0: none.
+    /// The calls since the start that got a response.
     answered: AtomicU64,
+    /// The first success after the last failure of an outage, in microseconds since the clock's
+    /// origin; 0: none yet.
+    recovered: AtomicU64,
     trouble: Mutex<Trouble>,
 }
 
 /// The failures, under a lock that no successful call takes.
 #[derive(Debug, Default)]
 struct Trouble {
+    /// The calls since the start that failed.
+    failed: u64,
+    /// Earlier values of the counters, oldest first. The first one is from before the window, once
+    /// the process is older than that.
+    readings: VecDeque<Reading>,
     outage: Option<Outage>,
     last: Option<LastError>,
+}
+
+/// The values of the counters at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: Instant,
+    answered: u64,
+    failed: u64,
 }
 
 #[derive(Debug)]
@@ -90,55 +104,24 @@ pub struct Summary {
     pub last: Option<LastError>,
 }
 
-/// The calls of one period. Packed into 64 bits: 24 for its number, which repeats after two years,
-/// and 20 for each count, which stops at a million.
-#[derive(Clone, Copy)]
-struct Period {
-    number: u64,
-    answered: u64,
-    failed: u64,
-}
-
-const NUMBER_MASK: u64 = (1 << 24) - 1;
-const COUNT_MASK: u64 = (1 << 20) - 1;
-
-impl Period {
-    fn unpack(packed: u64) -> Period {
-        Period {
-            number: packed >> 40,
-            answered: (packed >> 20) & COUNT_MASK,
-            failed: packed & COUNT_MASK,
-        }
-    }
-
-    fn pack(self) -> u64 {
-        let count = |n: u64| n.min(COUNT_MASK);
-        self.number << 40 | count(self.answered) << 20 | count(self.failed)
-    }
-}
-
 impl ApiHealth {
     /// Returns the health of `instance`, its name in the configuration, before any call.
     #[must_use]
     pub fn new(instance: Arc<str>) -> ApiHealth {
         ApiHealth {
             instance,
-            periods: std::array::from_fn(|_| AtomicU64::new(0)),
-            is_out: AtomicBool::new(false),
             answered: AtomicU64::new(0),
+            recovered: AtomicU64::new(NO_OUTAGE),
             trouble: Mutex::default(),
         }
     }
 
     /// Records a call whose response was complete at `now`.
     pub fn answered(&self, now: Instant) {
-        self.count(now, |period| period.answered += 1);
-        if self.is_out.load(Ordering::Relaxed) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        if self.recovered.load(Ordering::Relaxed) == 0 {
             // only the first one counts: the outage lasted until then
-            let first = micros(now);
-            let _ = self
-                .answered
-                .compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
+            self.set_recovered(0, micros(now));
         }
     }
 
@@ -147,12 +130,11 @@ impl ApiHealth {
         self.say(self.note(now, kind, message), kind, message);
     }
 
-    /// Logs an outage that continues or is over. Call it every few seconds.
+    /// Reads the counters, and logs an outage that continues or is over. Call it every five
+    /// seconds.
     pub fn report(&self, now: Instant) {
-        if !self.is_out.load(Ordering::Relaxed) {
-            return;
-        }
         let mut trouble = self.lock();
+        self.read_counters(&mut trouble, now);
         let line = self.due(&mut trouble, now);
         let last = trouble.last.clone();
         drop(trouble);
@@ -161,16 +143,30 @@ impl ApiHealth {
         }
     }
 
+    fn read_counters(&self, trouble: &mut Trouble, now: Instant) {
+        let (failed, readings) = (trouble.failed, &mut trouble.readings);
+        if (readings.back()).is_none_or(|last| now.since(last.at) >= BETWEEN_READINGS) {
+            readings.push_back(Reading {
+                at: now,
+                answered: self.answered.load(Ordering::Relaxed),
+                failed,
+            });
+        }
+        while (readings.get(1)).is_some_and(|second| now.since(second.at) >= WINDOW) {
+            readings.pop_front();
+        }
+    }
+
     /// Records a failure; returns an event for the log.
     fn note(&self, now: Instant, kind: Kind, message: &str) -> Option<Line> {
-        self.count(now, |period| period.failed += 1);
         let mut trouble = self.lock();
+        trouble.failed += 1;
         trouble.last = Some(LastError {
             kind,
             message: message.to_owned(),
             at: now,
         });
-        self.answered.store(0, Ordering::Relaxed);
+        self.recovered.store(0, Ordering::Relaxed);
         if let Some(outage) = &mut trouble.outage {
             outage.failed += 1;
             outage.unsaid += 1;
@@ -182,21 +178,19 @@ impl ApiHealth {
             warned: now,
             unsaid: 0,
         });
-        self.is_out.store(true, Ordering::Relaxed);
         Some(Line::Begins)
     }
 
     /// Returns the event for the log at `now` during an outage.
     fn due(&self, trouble: &mut Trouble, now: Instant) -> Option<Line> {
-        let Trouble { outage, last } = trouble;
+        let Trouble { outage, last, .. } = trouble;
         let (going_on, last) = (outage.as_mut()?, last.as_ref()?);
-        let answered = self.answered.load(Ordering::Relaxed);
-        if answered != 0 && answered <= micros(last.at) {
+        let recovered = self.recovered.load(Ordering::Relaxed);
+        if recovered <= micros(last.at) {
             // counted late; kept, it would keep out the answer that ends the outage
-            self.answered.store(0, Ordering::Relaxed);
-        }
-        if answered > micros(last.at) && now.since(last.at) >= CALM {
-            let seconds = answered
+            self.set_recovered(recovered, 0);
+        } else if now.since(last.at) >= CALM {
+            let seconds = recovered
                 .saturating_sub(micros(going_on.since))
                 .div_ceil(1_000_000);
             let over = Line::IsOver {
@@ -204,7 +198,7 @@ impl ApiHealth {
                 lasted: Duration::from_secs(seconds),
             };
             *outage = None;
-            self.is_out.store(false, Ordering::Relaxed);
+            self.recovered.store(NO_OUTAGE, Ordering::Relaxed);
             return Some(over);
         }
         let is_due = going_on.unsaid > 0 && now.since(going_on.warned) >= WARN_EVERY;
@@ -240,60 +234,29 @@ impl ApiHealth {
     /// Reports the calls up to `now`.
     #[must_use]
     pub fn summary(&self, now: Instant) -> Summary {
-        let current = number(now);
-        let recent = (0..PERIODS as u64).map(|ago| current.wrapping_sub(ago) & NUMBER_MASK);
-        let recent: Vec<u64> = recent.collect();
-        let periods = self.periods.iter();
-        let periods = periods.map(|packed| Period::unpack(packed.load(Ordering::Relaxed)));
-        let (mut answered, mut failed) = (0, 0);
-        for period in periods.filter(|period| recent.contains(&period.number)) {
-            answered += period.answered;
-            failed += period.failed;
-        }
         let trouble = self.lock();
+        let old = (trouble.readings.iter()).rfind(|reading| now.since(reading.at) >= WINDOW);
+        let (answered, failed) = old.map_or((0, 0), |old| (old.answered, old.failed));
         Summary {
-            answered,
-            failed,
+            answered: self.answered.load(Ordering::Relaxed) - answered,
+            failed: trouble.failed - failed,
             since: trouble.outage.as_ref().map(|outage| outage.since),
             last: trouble.last.clone(),
         }
     }
 
-    fn count(&self, now: Instant, add: impl Fn(&mut Period)) {
-        let number = number(now);
-        let at = usize::try_from(seconds(now) / PERIOD.as_secs()).unwrap_or(0) % PERIODS;
-        let slot = &self.periods[at];
-        let mut seen = slot.load(Ordering::Relaxed);
-        loop {
-            let mut period = Period::unpack(seen);
-            if period.number != number {
-                period = Period {
-                    number,
-                    answered: 0,
-                    failed: 0,
-                };
-            }
-            add(&mut period);
-            let packed = period.pack();
-            match slot.compare_exchange_weak(seen, packed, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(other) => seen = other,
-            }
-        }
+    /// Sets `recovered`, unless it is not `current` any more.
+    fn set_recovered(&self, current: u64, to: u64) {
+        let relaxed = Ordering::Relaxed;
+        let _ = self
+            .recovered
+            .compare_exchange(current, to, relaxed, relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Trouble> {
         // a panic elsewhere leaves nothing inconsistent here
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn seconds(at: Instant) -> u64 {
-    at.since(Instant::ORIGIN).as_secs()
-}
-
-fn number(now: Instant) -> u64 {
-    (seconds(now) / PERIOD.as_secs()) & NUMBER_MASK
 }
 
 fn micros(at: Instant) -> u64 {
@@ -318,6 +281,7 @@ mod tests {
     fn calls_are_counted_for_five_minutes() {
         let health = health();
         for second in 0..600 {
+            health.report(at(second));
             health.answered(at(second));
             if second % 10 == 0 {
                 health.failed(at(second), Kind::Connect, "refused");
@@ -326,6 +290,11 @@ mod tests {
         let summary = health.summary(at(600));
         assert!((295..=300).contains(&summary.answered), "{summary:?}");
         assert!((29..=30).contains(&summary.failed), "{summary:?}");
+        assert!(
+            health.lock().readings.len() < 64,
+            "the old ones are dropped"
+        );
+        health.report(at(600));
         let later = health.summary(at(600 + 301));
         assert_eq!((later.answered, later.failed), (0, 0));
         assert_eq!(later.last.unwrap().at, at(590), "the last error stays");
@@ -396,18 +365,5 @@ mod tests {
         health.note(at(501), Kind::Connect, "refused");
         assert_eq!(due(560), Some(Line::GoesOn { failed: 1 }));
         assert_eq!(due(700), None);
-    }
-
-    #[test]
-    fn counts_that_are_full_stay_full() {
-        let full = Period {
-            number: 5,
-            answered: COUNT_MASK + 1,
-            failed: COUNT_MASK,
-        };
-        let unpacked = Period::unpack(full.pack());
-        assert_eq!(unpacked.number, 5);
-        assert_eq!(unpacked.answered, COUNT_MASK);
-        assert_eq!(unpacked.failed, COUNT_MASK);
     }
 }

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConnection;
+use rustls::pki_types::CertificateDer;
 use tokio_util::either::Either;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::client::Trial;
-use crate::clock::Clock;
+use crate::cli::date;
+use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::outgoing::addresses::Addresses;
-use crate::outgoing::dial::{DialError, Dialed, Dialer, Protocols};
+use crate::outgoing::dial::{Dialer, Protocols, Step};
+use crate::tls;
 use crate::upstream::Instance;
 
 /// Tries all of `config`, with a call of `probe` for each client. Returns whether every step
@@ -22,16 +25,11 @@ use crate::upstream::Instance;
 ///
 /// # Errors
 /// Only if writing to `out` fails.
-pub(super) async fn run(
-    config: &Config,
-    probe: &str,
-    clock: Arc<dyn Clock>,
-    out: &mut impl Write,
-) -> io::Result<bool> {
+pub(super) async fn run(config: &Config, probe: &str, out: &mut impl Write) -> io::Result<bool> {
     let mut all_well = true;
     for (name, instance) in &config.instances {
         writeln!(out, "trying instance {name}")?;
-        let reached = reach(instance, &*clock, out).await?;
+        let reached = reach(instance, out).await?;
         all_well &= reached;
         for client in config.clients.values().filter(|c| c.instance == *name) {
             let trial = Trial {
@@ -39,7 +37,6 @@ pub(super) async fn run(
                 client,
                 store: &config.store,
                 probe,
-                clock: Arc::clone(&clock),
             };
             all_well &= trial.run(reached, out).await?;
         }
@@ -48,113 +45,92 @@ pub(super) async fn run(
 }
 
 /// A step's result and a text about it, or the cause of its failure and what to do.
-pub(super) type Found<T> = Result<(T, String), String>;
+pub(super) type Found<T> = anyhow::Result<(T, String)>;
 
+/// Prints how a step ended; returns its result, if it succeeded.
 pub(super) fn step<T>(out: &mut impl Write, name: &str, found: Found<T>) -> io::Result<Option<T>> {
     match found {
-        Ok((result, said)) => {
-            writeln!(out, "  {name}: {said}")?;
-            Ok(Some(result))
-        }
-        Err(why) => {
-            writeln!(out, "  {name}: FAILED: {why}")?;
-            Ok(None)
-        }
+        Ok((result, said)) => writeln!(out, "  {name}: {said}").map(|()| Some(result)),
+        Err(why) => writeln!(out, "  {name}: FAILED: {why}").map(|()| None),
     }
 }
 
 /// Connects to `instance` as the proxy does, and prints the result of each step.
-async fn reach(instance: &Instance, clock: &dyn Clock, out: &mut impl Write) -> io::Result<bool> {
+async fn reach(instance: &Instance, out: &mut impl Write) -> io::Result<bool> {
     let route = instance.route();
     let limit = instance.connect_timeout;
     let addresses = Addresses::new(route.targets(), limit, instance.resolve_ttl_max);
-    let names = route.targets();
-    let names: Vec<&str> = names.iter().map(|target| &*target.host).collect();
     let dialer = match Dialer::new(&route, Arc::clone(&addresses)) {
         Ok(dialer) => dialer,
-        Err(error) => return Ok(step::<()>(out, "tls", Err(error.to_string()))?.is_some()),
+        Err(error) => return writeln!(out, "  tls: FAILED: {error}").map(|()| false),
     };
     let dialed = dialer.dial(Protocols::Any).await;
-    if !matches!(dialed, Err(DialError::Unresolved { .. })) {
-        let listed: Vec<String> = addresses
-            .current()
-            .iter()
-            .map(|a| a.ip().to_string())
-            .collect();
-        let said = format!("{} is {}", names.join(", "), listed.join(", "));
-        step(out, "resolve", Ok(((), said)))?;
+    if !matches!(&dialed, Err(error) if error.step == Step::Resolve) {
+        let names: Vec<&str> = addresses.targets().iter().map(|t| &*t.host).collect();
+        let found = addresses.current();
+        let found: Vec<String> = found.iter().map(|a| a.ip().to_string()).collect();
+        let (names, found) = (names.join(", "), found.join(", "));
+        writeln!(out, "  resolve: {names} is {found}")?;
     }
-    let connected = |address, tcp: Option<Duration>| {
-        let spent = tcp.map_or_else(String::new, |tcp| format!(" in {}", milliseconds(tcp)));
-        Ok(((), format!("{address}{spent}")))
-    };
-    let Dialed {
-        address,
-        transport,
-        took,
-    } = match dialed {
+    let dialed = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {
-            let failed = match &error {
-                DialError::Unresolved { .. } => "resolve",
-                DialError::Proxy(_) => "proxy",
-                DialError::Tls { address, .. } => {
-                    step(out, "connect", connected(*address, None))?;
+            let failed = match error.step {
+                Step::Resolve => "resolve",
+                Step::Connect => "connect",
+                Step::Proxy => "proxy",
+                Step::Tls(address) => {
+                    writeln!(out, "  connect: {address}")?;
                     "tls"
                 }
-                _ => "connect",
             };
-            step::<()>(out, failed, Err(error.to_string()))?;
-            return Ok(false);
+            return writeln!(out, "  {failed}: FAILED: {error}").map(|()| false);
         }
     };
-    step(out, "connect", connected(address, Some(took.tcp)))?;
+    let (address, took) = (dialed.address, dialed.took);
+    writeln!(out, "  connect: {address} in {}", milliseconds(took.tcp))?;
     if let Some(proxy) = &instance.proxy {
         let (to, spent) = (&instance.authority, milliseconds(took.tunnel));
-        let said = format!("{proxy} connected to {to} in {spent}");
-        step(out, "proxy", Ok(((), said)))?;
+        writeln!(out, "  proxy: {proxy} connected to {to} in {spent}")?;
     }
-    let said = match &transport {
+    let said = match &dialed.transport {
         Either::Left(_) => "none: the instance's url is http://".to_owned(),
-        Either::Right(stream) => verified(stream.get_ref().1, took.tls, clock),
+        Either::Right(stream) => verified(stream.get_ref().1, took.tls),
     };
-    step(out, "tls", Ok(((), said)))?;
+    writeln!(out, "  tls: {said}")?;
     Ok(true)
 }
 
 /// Describes a handshake.
-fn verified(session: &ClientConnection, took: Duration, clock: &dyn Clock) -> String {
-    let version = session
-        .protocol_version()
-        .and_then(|version| {
-            version
-                .as_str()
-                .map(|text| text.replace("TLSv1_", "TLS 1."))
-        })
-        .unwrap_or_else(|| "TLS".to_owned());
-    let certificate = session
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .and_then(|der| describe(der, clock))
-        .unwrap_or_else(|| "certificate accepted".to_owned());
+fn verified(session: &ClientConnection, took: Duration) -> String {
+    let version = session.protocol_version();
+    let version = version
+        .and_then(|version| version.as_str())
+        .unwrap_or("TLS");
+    let version = version.replace("TLSv1_", "TLS 1.");
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.and_then(describe);
+    let certificate = certificate.unwrap_or_else(|| "certificate accepted".to_owned());
     format!("{version} in {}, {certificate}", milliseconds(took))
 }
 
 /// Describes a certificate: its name and its expiry.
-fn describe(der: &[u8], clock: &dyn Clock) -> Option<String> {
+fn describe(der: &CertificateDer<'_>) -> Option<String> {
+    let end = tls::expiry(der)?;
+    let days = end
+        .duration_since(SystemClock.wall())
+        .unwrap_or_default()
+        .as_secs()
+        / 86_400;
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let end = certificate.validity().not_after.timestamp();
-    let end = jiff::Timestamp::from_second(end).ok()?;
-    let now = jiff::Timestamp::try_from(clock.wall()).ok()?;
-    let days = end.duration_since(now).as_secs() / 86_400;
     let issuer = certificate.issuer().to_string();
+    let (issuer, end) = (issuer.escape_debug(), date(end));
     Some(format!(
-        "certificate accepted, issued by {}, valid until {} ({days} days)",
-        issuer.escape_debug(),
-        end.strftime("%Y-%m-%d"),
+        "certificate accepted, issued by {issuer}, valid until {end} ({days} days)"
     ))
 }
 
+/// Formats a duration.
 pub(super) fn milliseconds(spent: Duration) -> String {
     format!("{} ms", spent.as_millis())
 }
@@ -167,14 +143,11 @@ mod tests {
     use super::super::client::PROBE;
     use super::super::tests::config;
     use super::*;
-    use crate::clock::SystemClock;
     use crate::store;
 
     async fn said(config: &Config) -> (bool, String) {
         let mut out = Vec::new();
-        let well = run(config, PROBE, Arc::new(SystemClock), &mut out)
-            .await
-            .unwrap();
+        let well = run(config, PROBE, &mut out).await.unwrap();
         (well, String::from_utf8(out).unwrap())
     }
 

@@ -4,17 +4,17 @@ mod client;
 mod live;
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::loops::Names;
+use anyhow::ensure;
+
 use super::source::{Source, environment};
-use crate::clock::SystemClock;
+use super::{Exit, loops, probe};
 use crate::config::{Config, effective};
 use crate::outgoing::addresses::Target;
 use crate::outgoing::tunnel::Proxy;
 use crate::process;
-use crate::proxy::config::{ANY_HOST, Forward, Listener, Others};
+use crate::proxy::config::{ANY_HOST, Others};
 use crate::socket::Address;
 use crate::store;
 
@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "live")]
     pub print: bool,
     /// The path that --live calls
-    #[arg(long, value_name = "PATH", requires = "live", default_value = client::PROBE, value_parser = client::probe)]
+    #[arg(long, value_name = "PATH", requires = "live", default_value = client::PROBE, value_parser = probe::path)]
     pub probe: String,
     // last: its flags have a heading of their own, which would include any flags that follow
     /// The configuration's source.
@@ -39,41 +39,34 @@ pub struct Args {
     pub source: Source,
 }
 
-/// Prints a summary to standard output, and the result of each step of `--live`. The exit status is
-/// 0, or 1 if a step failed.
+/// Prints a summary to standard output, and the result of each step of `--live`.
 ///
 /// # Errors
-/// [`crate::config::Faults`] if the configuration is wrong; an I/O error if writing fails.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+/// [`crate::config::Faults`] if the configuration is wrong, [`Exit`] if a step failed, an I/O error
+/// if writing fails.
+pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.source.load()?;
     let mut out = io::stdout();
     if args.print {
-        print(&config, &mut out)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let loops = Names::configured(&config).loops().await;
-    if !loops.is_empty() {
-        for found in loops {
-            writeln!(out, "fault: {found}")?;
+        for warning in &config.warnings {
+            writeln!(out, "# warning: {warning}")?;
         }
-        return Ok(ExitCode::FAILURE);
+        return Ok(out.write_all(effective::toml(&config).as_bytes())?);
     }
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|it| (Arc::clone(&it.name), it.address.clone()));
+    let loops = loops::find(&config, listeners.collect()).await;
+    for found in &loops {
+        writeln!(out, "fault: {found}")?;
+    }
+    ensure!(loops.is_empty(), Exit(1));
     if process::is_in_container(&environment) {
         unpublished(&config, &mut out)?;
     }
     summary(&config, &mut out)?;
-    if args.live && !live::run(&config, &args.probe, Arc::new(SystemClock), &mut out).await? {
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints the configuration as a file, with the warnings as comments.
-fn print(config: &Config, out: &mut impl Write) -> io::Result<()> {
-    for warning in &config.warnings {
-        writeln!(out, "# warning: {warning}")?;
-    }
-    out.write_all(effective::toml(config).as_bytes())
+    let all_well = !args.live || live::run(&config, &args.probe, &mut out).await?;
+    ensure!(all_well, Exit(1));
+    Ok(())
 }
 
 /// Warns of listeners on loopback, which no published port of this container reaches.
@@ -81,12 +74,11 @@ fn unpublished(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for listener in &config.listeners {
         let loopback = listener.address.tcp().filter(|tcp| tcp.ip().is_loopback());
         if let Some(tcp) = loopback {
+            let (name, port) = (&listener.name, tcp.port());
             writeln!(
                 out,
-                "warning: listener {}: {tcp} is this container's own loopback, which no published \
-                 port reaches: to serve programs outside this container, listen on 0.0.0.0:{}",
-                listener.name,
-                tcp.port(),
+                "warning: listener {name}: {tcp} is this container's own loopback, which no published \
+                 port reaches: to serve programs outside this container, listen on 0.0.0.0:{port}"
             )?;
         }
     }
@@ -104,30 +96,35 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "instance {name}: {}{at}{proxy}", instance.origin())?;
     }
     for (name, client) in &config.clients {
-        writeln!(
-            out,
-            "client {name}: {} at {}{}, {}",
-            client.oauth.client_id,
-            client.instance,
-            through(client.oauth.proxy.as_ref()),
-            client::pool(client.schedule.pool, client.is_pool_assumed),
-        )?;
+        let (id, instance) = (&client.oauth.client_id, &client.instance);
+        let proxy = through(client.oauth.proxy.as_ref());
+        let pool = client::pool(client.schedule.pool, client.is_pool_assumed);
+        writeln!(out, "client {name}: {id} at {instance}{proxy}, {pool}")?;
     }
     for listener in &config.listeners {
+        let (name, url) = (&listener.name, url(listener.scheme(), &listener.address));
         if let Some(forward) = &listener.forward {
-            writeln!(out, "{}", forward_listener(config, listener, forward))?;
+            let served = forward.clients.iter().map(|client| {
+                let instance = &config.instances[&config.clients[client].instance];
+                format!("{} with the token of {client}", instance.origin())
+            });
+            let served = served.collect::<Vec<_>>().join(", ");
+            let others = match forward.others {
+                Others::Refuse => "refuses other hosts",
+                Others::Tunnel => "lets CONNECT to other hosts through",
+            };
+            let said = format!("forward proxy at {url} for {served}; {others}");
+            writeln!(out, "listener {name}: {said}")?;
             continue;
         }
+        let client = &listener.client;
+        let hosts = match &listener.hosts[..] {
+            [any] if any == ANY_HOST => "any host".to_owned(),
+            hosts => hosts.join(", "),
+        };
         writeln!(
             out,
-            "listener {}: {} with the token of {}, for {}",
-            listener.name,
-            url(listener.scheme(), &listener.address),
-            listener.client,
-            match &listener.hosts[..] {
-                [any] if any == ANY_HOST => "any host".to_owned(),
-                hosts => hosts.join(", "),
-            },
+            "listener {name}: {url} with the token of {client}, for {hosts}"
         )?;
     }
     if let Some(authority) = &config.ca.authority {
@@ -154,34 +151,13 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "the configuration is sound")
 }
 
-/// Describes what a forward listener serves.
-fn forward_listener(config: &Config, listener: &Listener, forward: &Forward) -> String {
-    let clients = forward.clients.iter();
-    let served: Vec<String> = clients
-        .map(|client| {
-            let instance = &config.instances[&config.clients[client].instance];
-            format!("{} with the token of {client}", instance.origin())
-        })
-        .collect();
-    let others = match forward.others {
-        Others::Refuse => "refuses other hosts",
-        Others::Tunnel => "lets CONNECT to other hosts through",
-    };
-    format!(
-        "listener {}: forward proxy at {} for {}; {others}",
-        listener.name,
-        url(listener.scheme(), &listener.address),
-        served.join(", "),
-    )
-}
-
 /// The configured addresses of an instance, if there are any.
 fn at(address: &[Target]) -> String {
     let listed: Vec<String> = address.iter().map(Target::to_string).collect();
-    if listed.is_empty() {
-        return String::new();
+    match listed.is_empty() {
+        true => String::new(),
+        false => format!(" at {}", listed.join(", ")),
     }
-    format!(" at {}", listed.join(", "))
 }
 
 /// The URL of an address, or its unix socket.
@@ -200,6 +176,7 @@ fn through(proxy: Option<&Proxy>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::ConfigFile;
     use super::*;
     use crate::config::{Flags, from_flags};
 
@@ -259,7 +236,9 @@ mod tests {
     async fn faults_come_back_as_such() {
         let args = Args {
             source: Source {
-                config: Some("/none.toml".into()),
+                file: ConfigFile {
+                    config: Some("/none.toml".into()),
+                },
                 ..Source::default()
             },
             print: false,

@@ -2,8 +2,9 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use anyhow::bail;
+use anyhow::ensure;
 
+use super::print;
 use super::session::{SessionArgs, settled};
 use crate::cli::Usage;
 use crate::client_id::ClientId;
@@ -29,24 +30,21 @@ pub(super) struct Args {
 /// # Errors
 /// If the client is not deleted, or the user does not confirm.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    if !args.yes && !io::stdin().is_terminal() {
-        let missing = "there is no terminal to ask for confirmation: give --yes";
-        return Err(Usage(missing.to_owned()).into());
-    }
+    let missing = || Usage("there is no terminal to ask for confirmation: give --yes".to_owned());
+    ensure!(args.yes || io::stdin().is_terminal(), missing());
     let session = args.session.open().await?;
     let (api, by) = (&session.api, &session.by);
     if !args.yes {
         let client = api.show(by, &args.id).await?;
         let name = client.client_name.as_deref().map_or("-".into(), clean);
-        if !confirmed(&format!("Delete {} ({name}) at {}?", args.id, api.host()))? {
-            bail!("not deleted");
-        }
+        let question = format!("Delete {} ({name}) at {}?", args.id, api.host());
+        ensure!(confirmed(&question)?, "not deleted");
     }
     settled(api.delete(by, &args.id).await, || {
         "it may be deleted nevertheless: check with `clients list`".to_owned()
     })?;
     let done = serde_json::json!({ "client_id": args.id.as_str(), "deleted": true });
-    session.print(&done, || format!("deleted: {}\n", args.id))
+    print(session.json, &done, || format!("deleted: {}\n", args.id))
 }
 
 fn confirmed(question: &str) -> anyhow::Result<bool> {

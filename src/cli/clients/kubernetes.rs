@@ -4,17 +4,16 @@
 //! Guarantees: an existing Secret is never replaced. Before a client is registered, a dry run
 //! checks that the server would create the Secret. No message quotes the server.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use http::StatusCode;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
-use kube::api::PostParams;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
 use kube::client::Body;
-use kube::core::Request;
+use serde_json::json;
 
 use crate::registration::Registered;
 use crate::store::kubernetes::access::{self, Access};
@@ -33,7 +32,7 @@ pub(super) struct Name {
 #[derive(Debug)]
 pub(super) struct NewSecret {
     access: Access,
-    name: Name,
+    pub(super) name: Name,
 }
 
 impl Name {
@@ -45,28 +44,25 @@ impl Name {
         let (namespace, name) = text
             .split_once('/')
             .ok_or("write kubernetes:NAMESPACE/NAME, in lower case")?;
-        if !access::is_namespace(namespace) {
-            return Err(
+        match (access::is_namespace(namespace), access::is_name(name)) {
+            (true, true) => Ok(Name {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }),
+            (false, _) => Err(
                 "no namespace can have this name; write lower-case letters, digits and `-`, up to 63",
-            );
-        }
-        if !access::is_name(name) {
-            return Err(
+            ),
+            (true, false) => Err(
                 "no Secret can have this name; write lower-case letters, digits, `-` and `.`, up to 253",
-            );
+            ),
         }
-        Ok(Name {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
     }
+}
 
-    /// The Secret, for messages.
-    pub(super) fn describe(&self) -> String {
-        format!(
-            "the Secret {} in the namespace {}",
-            self.name, self.namespace
-        )
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Name { namespace, name } = self;
+        write!(f, "the Secret {name} in the namespace {namespace}")
     }
 }
 
@@ -81,55 +77,49 @@ impl NewSecret {
             set.or_else(|| (variable == "KUBECONFIG").then(of_kubectl).flatten())
         };
         let found = access::find(env, |path| Ok(path.to_owned()));
-        let access = found.context(
-            "run this in a pod, or set KUBECONFIG to a kubeconfig file that this user can read",
-        )?;
-        let new = NewSecret {
-            access,
-            name: name.clone(),
-        };
+        let advice =
+            "run this in a pod, or set KUBECONFIG to a kubeconfig file that this user can read";
+        let access = found.context(advice)?;
+        let name = name.clone();
+        let new = NewSecret { access, name };
         new.create(None).await?;
         Ok(new)
     }
 
-    /// Creates the Secret with the credentials of `registered`; does nothing if there is no secret.
+    /// Creates the Secret with the credentials of `registered`; without it, checks with a dry run
+    /// that it can be created.
     ///
     /// # Errors
-    /// If it cannot be created.
-    pub(super) async fn put(&self, registered: &Registered) -> anyhow::Result<()> {
-        if registered.secret.is_none() {
-            return Ok(());
-        }
-        self.create(Some(registered)).await
-    }
-
-    pub(super) fn describe(&self) -> String {
-        self.name.describe()
-    }
-
-    /// Creates it; a dry run without `registered`.
-    async fn create(&self, registered: Option<&Registered>) -> anyhow::Result<()> {
-        let parameters = PostParams {
-            dry_run: registered.is_none(),
-            ..PostParams::default()
-        };
-        let path = Secret::url_path(&(), Some(&self.name.namespace));
-        let secret = serde_json::to_vec(&self.secret(registered))?;
-        let request = Request::new(path).create(&parameters, secret)?;
+    /// Why it cannot be created, and what to do.
+    pub(super) async fn create(&self, registered: Option<&Registered>) -> anyhow::Result<()> {
+        let (access, name, namespace) = (&self.access, &self.name, &self.name.namespace);
+        let credentials = registered.and_then(|registered| {
+            let id = BASE64.encode(registered.registration.client_id.as_str());
+            let secret = BASE64.encode(registered.secret.as_ref()?.expose());
+            Some(json!({ "client_id": id, "client_secret": secret }))
+        });
+        let dry_run = registered.map_or("?dryRun=All", |_| "");
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": name.name, "namespace": namespace },
+            "type": "Opaque",
+            "data": credentials,
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/secrets{dry_run}");
+        let request = Request::post(path)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(serde_json::to_vec(&object)?))?;
         let sent = async {
-            let client = self.access.client().await?;
-            let sent = client.send(request.map(Body::from)).await;
+            let sent = access.client().await?.send(request).await;
             // the error may quote the login program
             sent.map_err(|_| {
                 anyhow!("it cannot be reached; check that `kubectl get secrets` works")
             })
         };
-        let answer = match tokio::time::timeout(PATIENCE, sent).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(anyhow!("it does not answer within {PATIENCE:?}")),
-        };
-        let (access, name) = (&self.access, self.describe());
-        let status = match answer {
+        let sent = tokio::time::timeout(PATIENCE, sent).await;
+        let late = |_| Err(anyhow!("it does not answer within {PATIENCE:?}"));
+        let status = match sent.unwrap_or_else(late) {
             Ok(answer) => answer.status(),
             Err(error) if registered.is_none() => return Err(error.context(access.to_string())),
             Err(error) => bail!(
@@ -141,45 +131,14 @@ impl NewSecret {
             StatusCode::CONFLICT => {
                 bail!("{name} already exists; name another, or delete it if it is no longer needed")
             }
-            StatusCode::NOT_FOUND => {
-                bail!(
-                    "{access} has no namespace {}; create it",
-                    self.name.namespace
-                )
-            }
+            StatusCode::NOT_FOUND => bail!("{access} has no namespace {namespace}; create it"),
             StatusCode::FORBIDDEN => bail!(
-                "{access} does not let this user create secrets in the namespace {}; bind it to a Role with that verb, or run this as another user",
-                self.name.namespace
+                "{access} does not let this user create secrets in the namespace {namespace}; bind it to a Role with that verb, or run this as another user"
             ),
             StatusCode::UNAUTHORIZED => {
                 bail!("{access} does not accept the token or the certificate; renew it")
             }
             status => bail!("{access} answers {status} to create {name}; check its log"),
-        }
-    }
-
-    fn secret(&self, registered: Option<&Registered>) -> Secret {
-        let data = registered.and_then(|registered| {
-            let text = |text: &str| ByteString(text.as_bytes().to_vec());
-            let id = text(registered.registration.client_id.as_str());
-            let secret = text(registered.secret.as_ref()?.expose());
-            Some(
-                [
-                    ("client_id".to_owned(), id),
-                    ("client_secret".to_owned(), secret),
-                ]
-                .into(),
-            )
-        });
-        Secret {
-            metadata: ObjectMeta {
-                name: Some(self.name.name.clone()),
-                namespace: Some(self.name.namespace.clone()),
-                ..ObjectMeta::default()
-            },
-            type_: Some("Opaque".to_owned()),
-            data,
-            ..Secret::default()
         }
     }
 }
@@ -198,7 +157,7 @@ mod tests {
     fn a_secret_is_named_with_its_namespace() {
         let name = Name::parse("collibra/catalog.v2").unwrap();
         assert_eq!(
-            name.describe(),
+            name.to_string(),
             "the Secret catalog.v2 in the namespace collibra"
         );
         for wrong in [

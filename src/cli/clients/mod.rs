@@ -1,28 +1,29 @@
 //! `clients`: manages registered applications from registration to deletion.
 //!
 //! `site` selects the instance, `authority` the caller's credentials, `session` both; `target` is
-//! the destination of a secret. Each subcommand has its own file. Only `target` prints secrets, and
-//! only on request.
+//! the destination of a secret. Each subcommand that changes something has its own file. Only
+//! `target` prints secrets, and only on request.
 
 mod authority;
 mod delete;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
-mod list;
 mod register;
 mod rotate;
 mod secrets;
 mod session;
-mod show;
 mod site;
 mod target;
 mod update;
 
-use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 
-use super::table::table;
+use self::session::SessionArgs;
+use super::table::{Column, fit, text};
+use super::{date, write_out};
+use crate::client_id::ClientId;
 use crate::registration::Registration;
 use crate::telemetry::printable::escape_json;
 
@@ -36,12 +37,21 @@ pub struct Args {
     command: Command,
 }
 
-// the help texts are at each subcommand's `Args`
+// the other help texts are at each subcommand's `Args`
 #[derive(Subcommand)]
 enum Command {
-    List(list::Args),
+    /// List all clients
+    List(SessionArgs),
     Register(register::Args),
-    Show(show::Args),
+    /// Show one client
+    Show {
+        /// The client's id
+        #[arg(value_parser = ClientId::parse)]
+        id: ClientId,
+
+        #[command(flatten)]
+        session: SessionArgs,
+    },
     Update(update::Args),
     Delete(delete::Args),
     Rotate(rotate::Args),
@@ -51,53 +61,62 @@ enum Command {
 ///
 /// # Errors
 /// Faults of the configuration, refusals by Collibra, or a destination that cannot be written.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::List(args) => list::run(args).await?,
-        Command::Register(args) => register::run(args).await?,
-        Command::Show(args) => show::run(args).await?,
-        Command::Update(args) => update::run(args).await?,
-        Command::Delete(args) => delete::run(args).await?,
-        Command::Rotate(args) => rotate::run(args).await?,
+        Command::List(session) => {
+            let session = session.open().await?;
+            let clients = session.api.list(&session.by).await?;
+            print(session.json, &clients, || rows(&clients))
+        }
+        Command::Register(args) => register::run(args).await,
+        Command::Show { id, session } => {
+            let session = session.open().await?;
+            let client = session.api.show(&session.by, &id).await?;
+            print(session.json, &client, || {
+                rows(std::slice::from_ref(&client))
+            })
+        }
+        Command::Update(args) => update::run(args).await,
+        Command::Delete(args) => delete::run(args).await,
+        Command::Rotate(args) => rotate::run(args).await,
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// Prints to standard output.
-fn print(text: &str) -> anyhow::Result<()> {
-    super::write_out(text.as_bytes())
-}
-
-/// Prints JSON to standard output, for scripts.
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(value)?;
-    print(&format!("{}\n", escape_json(&json)))
+/// Prints the result: `json` if that is wanted, otherwise `text`.
+///
+/// # Errors
+/// If standard output cannot be written.
+fn print(
+    is_json: bool,
+    json: &impl serde::Serialize,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    let text = match is_json {
+        true => escape_json(&serde_json::to_string_pretty(json)?) + "\n",
+        false => text(),
+    };
+    write_out(text)
 }
 
 /// Formats clients as a table.
 fn rows(clients: &[Registration]) -> String {
-    table(
-        &["ID", "NAME", "REGISTERED", "GRANTS"],
-        clients.iter().map(|client| {
-            [
-                client.client_id.to_string(),
-                client.client_name.clone().unwrap_or_else(|| "-".to_owned()),
-                client.client_id_issued_at.map_or("-".to_owned(), date),
-                client.grant_types.join(", "),
-            ]
-        }),
-    )
-}
-
-fn date(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds)
-        .map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
+    let columns = ["ID", "NAME", "REGISTERED", "GRANTS"].map(Column::new);
+    let rows = clients.iter().map(|client| {
+        let seconds = client.client_id_issued_at.and_then(|at| at.try_into().ok());
+        let issued = seconds.map(|it| SystemTime::UNIX_EPOCH + Duration::from_secs(it));
+        [
+            client.client_id.to_string(),
+            client.client_name.clone().unwrap_or_else(|| "-".to_owned()),
+            issued.map_or("-".to_owned(), date),
+            client.grant_types.join(", "),
+        ]
+    });
+    text(&fit(&columns, rows, None))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client_id::ClientId;
 
     #[test]
     fn clients_stand_in_a_table_whatever_their_names() {

@@ -1,8 +1,9 @@
 //! `clients register`: registers a client and stores its secret.
 
+use super::print;
 use super::session::{SessionArgs, settled};
 use super::target::{Output, lines};
-use crate::registration::NewClient;
+use crate::registration::Attributes;
 
 /// Register a client and store its credentials
 ///
@@ -33,13 +34,11 @@ pub(super) struct Args {
 /// # Errors
 /// If the client is not registered, or its secret cannot be stored.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let target = args
-        .output
-        .prepare("the client's secret is shown once and would be lost")
-        .await?;
+    let why = "the client's secret is shown once and would be lost";
+    let target = args.output.prepare(why).await?;
     let session = args.session.open().await?;
     let (api, by) = (&session.api, &session.by);
-    let new = NewClient {
+    let new = Attributes {
         name: args.name,
         grant_types: args.grant_types,
         software_id: args.software_id,
@@ -67,7 +66,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             return Err(error.context(left));
         }
     };
-    session.print(&told, || {
+    print(session.json, &told, || {
         let client = lines(&told, &registered.registration);
         format!("registered: {said}\n{client}")
     })

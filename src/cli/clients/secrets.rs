@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use secrecy::zeroize::Zeroizing;
 
 use crate::cli::Usage;
@@ -31,12 +31,12 @@ pub(super) fn password(user: &str, file: Option<&Path>) -> anyhow::Result<Secret
     if let Some(password) = variable(PASSWORD)? {
         return Ok(password);
     }
-    if !io::stdin().is_terminal() {
-        let missing = format!(
+    let missing = || {
+        Usage(format!(
             "there is no terminal to ask for the password of {user}: give --password-file, or set {PASSWORD}"
-        );
-        return Err(Usage(missing).into());
-    }
+        ))
+    };
+    ensure!(io::stdin().is_terminal(), missing());
     let typed = rpassword::prompt_password(format!("Password of {user}: "));
     let typed = Zeroizing::new(typed.context("the password cannot be read from the terminal")?);
     Secret::parse(&typed).context("this is not a valid password")
@@ -47,8 +47,7 @@ pub(super) fn password(user: &str, file: Option<&Path>) -> anyhow::Result<Secret
 /// # Errors
 /// If it is not a valid secret.
 pub(super) fn variable(name: &str) -> anyhow::Result<Option<Secret>> {
-    let value = environment(name).filter(|value| !value.is_empty());
-    let value = value.map(Zeroizing::new);
+    let value = environment(name).map(Zeroizing::new);
     let secret = value.map(|value| Secret::parse(&value)).transpose();
     secret.with_context(|| format!("the variable {name}"))
 }
@@ -62,12 +61,11 @@ pub(super) fn read_file(path: &Path) -> anyhow::Result<Secret> {
     let length = File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
         .with_context(|| format!("{} cannot be read", path.display()))?;
-    if u64::try_from(length).is_ok_and(|length| length > LARGEST) {
-        bail!(
-            "{} is larger than 64 KiB: this is not a secret",
-            path.display()
-        );
-    }
+    ensure!(
+        u64::try_from(length).is_ok_and(|length| length <= LARGEST),
+        "{} is larger than 64 KiB: this is not a secret",
+        path.display()
+    );
     // a byte order mark comes from an editor, not from the secret
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Secret::parse(text).with_context(|| path.display().to_string())

@@ -1,11 +1,10 @@
 //! What all commands but `rotate` do first: select the instance, and get the caller's credentials.
 
 use anyhow::Context;
-use serde::Serialize;
 
-use super::authority::Anyone;
+use super::authority::{Authority, Caller};
 use super::site::SiteArgs;
-use super::{print, print_json};
+use crate::cli::Usage;
 use crate::registration::{Authorization, Error, RegistrationClient};
 
 /// The options that every such command has.
@@ -16,7 +15,16 @@ pub(super) struct SessionArgs {
     json: bool,
 
     #[command(flatten)]
-    by: Anyone,
+    by: Caller,
+
+    /// A client of the configuration; uses one token of its pool
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Authentication",
+        conflicts_with_all = ["user", "token_file"]
+    )]
+    client: Option<String>,
 
     #[command(flatten)]
     at: SiteArgs,
@@ -28,7 +36,8 @@ pub(super) struct Session {
     pub(super) api: RegistrationClient,
     /// The caller's credentials.
     pub(super) by: Authorization,
-    json: bool,
+    /// Whether the result is printed as JSON.
+    pub(super) json: bool,
 }
 
 impl SessionArgs {
@@ -37,30 +46,20 @@ impl SessionArgs {
     /// # Errors
     /// Wrong usage, faults of the configuration, or no token for the caller.
     pub(super) async fn open(&self) -> anyhow::Result<Session> {
-        let site = self.at.resolve(self.by.client.as_deref())?;
-        let by = self.by.resolve(&site)?.authorization().await?;
+        let site = self.at.resolve(self.client.as_deref())?;
+        let missing = "give credentials: --user NAME, --token-file FILE (or COLLIBRA_TOKEN), or --client NAME of the configuration";
+        let by = match &self.client {
+            Some(name) => Authority::of(site.client(name)?)?.authorization().await?,
+            None => self
+                .by
+                .given()?
+                .with_context(|| Usage(missing.to_owned()))?,
+        };
         Ok(Session {
             api: site.api,
             by,
             json: self.json,
         })
-    }
-}
-
-impl Session {
-    /// Prints the result: as JSON with `--json`, otherwise as text.
-    ///
-    /// # Errors
-    /// If standard output cannot be written.
-    pub(super) fn print(
-        &self,
-        json: &impl Serialize,
-        text: impl FnOnce() -> String,
-    ) -> anyhow::Result<()> {
-        match self.json {
-            true => print_json(json),
-            false => print(&text()),
-        }
     }
 }
 
@@ -71,7 +70,7 @@ pub(super) fn settled<T>(
     advice: impl FnOnce() -> String,
 ) -> anyhow::Result<T> {
     match called {
-        Err(error) if error.kind.may_have_succeeded() => Err(error).with_context(advice),
+        Err(error) if error.may_have_succeeded => Err(error).with_context(advice),
         called => Ok(called?),
     }
 }

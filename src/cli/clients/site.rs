@@ -1,5 +1,6 @@
 //! The instance whose clients are managed: one of the configuration, or one given by its URL.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +8,20 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::cli::Usage;
-use crate::cli::source::environment;
+use crate::cli::source::ConfigFile;
 use crate::config::{self, Config};
-use crate::registration::{self, Base, RegistrationClient};
+use crate::registration::{self, RegistrationClient};
 use crate::upstream::Instance;
 
 /// The timeout of one call.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The options that select the instance.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Where")]
 pub(super) struct SiteArgs {
-    /// The configuration file (TOML) [env: COLLIBRA_AUTH_PROXY_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    file: ConfigFile,
 
     /// The instance of the configuration, if there is more than one
     #[arg(long, value_name = "NAME", conflicts_with = "url")]
@@ -67,25 +67,16 @@ impl SiteArgs {
                 (None, config::instance(url, self.allow_insecure, ca_file)?)
             }
             None => {
-                let config = self.load()?;
+                let config = self.file.load("say where: --url URL, or --config FILE")?;
                 let instance = self.choose(&config, client)?;
                 (Some(config), instance)
             }
         };
-        let api = RegistrationClient::new(registration::Config {
-            instance: instance.origin().parse().context("the instance's url")?,
-            base: if self.platform {
-                Base::Platform
-            } else {
-                Base::Environment
-            },
-            timeout: TIMEOUT,
-            connect_timeout: instance.connect_timeout,
-            ca_file: instance.ca_file.clone(),
-            identity: instance.identity.clone(),
-            proxy: instance.proxy.clone(),
-            address: instance.address.clone(),
-        })?;
+        let base = match self.platform {
+            true => registration::PLATFORM,
+            false => registration::ENVIRONMENT,
+        };
+        let api = RegistrationClient::new(&instance.route(), base, TIMEOUT)?;
         Ok(Site {
             config,
             instance,
@@ -93,41 +84,21 @@ impl SiteArgs {
         })
     }
 
-    /// The path of the configuration.
-    ///
-    /// # Errors
-    /// [`Usage`] if none is given.
-    pub(super) fn config_path(&self) -> anyhow::Result<PathBuf> {
-        let named = || environment(config::FILE_VARIABLE).filter(|path| !path.is_empty());
-        let path = self.config.clone().or_else(|| named().map(PathBuf::from));
-        let missing = "say where: --url URL, or --config FILE";
-        Ok(path.ok_or_else(|| Usage(missing.to_owned()))?)
-    }
-
-    fn load(&self) -> anyhow::Result<Config> {
-        Ok(config::load(&self.config_path()?, &environment)?)
-    }
-
     fn choose(&self, config: &Config, client: Option<&str>) -> anyhow::Result<Arc<Instance>> {
         let instances = &config.instances;
-        let all = || {
-            let names: Vec<&str> = instances.keys().map(AsRef::as_ref).collect();
-            names.join(", ")
-        };
-        if let Some(name) = &self.instance {
-            let found = instances.get(name.as_str()).cloned();
-            let unknown = || format!("there is no [instance.{name}]; there are {}", all());
-            return Ok(found.ok_or_else(|| Usage(unknown()))?);
-        }
         let of_client = client.and_then(|name| config.clients.get(name));
-        if let Some(client) = of_client {
-            return Ok(Arc::clone(&instances[&client.instance]));
-        }
-        let mut each = instances.values();
-        match (each.next(), each.next()) {
-            (Some(only), None) => Ok(Arc::clone(only)),
-            _ => Err(Usage(format!("choose one with --instance: {}", all())).into()),
-        }
+        let chosen = match (&self.instance, of_client) {
+            (Some(name), _) => instances.get(name.as_str()),
+            (None, Some(client)) => instances.get(&client.instance),
+            (None, None) => instances.values().next().filter(|_| instances.len() == 1),
+        };
+        chosen.cloned().with_context(|| {
+            let all = names(instances);
+            Usage(match &self.instance {
+                Some(name) => format!("there is no [instance.{name}]; there are {all}"),
+                None => format!("choose one with --instance: {all}"),
+            })
+        })
     }
 }
 
@@ -137,14 +108,17 @@ impl Site {
     /// # Errors
     /// [`Usage`] if there is no such client, or no configuration.
     pub(super) fn client(&self, name: &str) -> anyhow::Result<&config::Client> {
-        let Some(config) = &self.config else {
-            let missing = "--client names a client of the configuration; give --config";
-            return Err(Usage(missing.to_owned()).into());
-        };
-        Ok(config.clients.get(name).ok_or_else(|| {
-            let names: Vec<&str> = config.clients.keys().map(AsRef::as_ref).collect();
-            let all = names.join(", ");
+        let missing = "--client names a client of the configuration; give --config";
+        let config = self.config.as_ref();
+        let clients = &config.with_context(|| Usage(missing.to_owned()))?.clients;
+        clients.get(name).with_context(|| {
+            let all = names(clients);
             Usage(format!("there is no [client.{name}]; there are {all}"))
-        })?)
+        })
     }
+}
+
+fn names<T>(tables: &BTreeMap<Arc<str>, T>) -> String {
+    let names: Vec<&str> = tables.keys().map(AsRef::as_ref).collect();
+    names.join(", ")
 }

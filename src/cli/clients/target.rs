@@ -1,20 +1,18 @@
 //! The destination of a secret that is shown only once. It is chosen and prepared before the
 //! request that returns the secret, which would be lost without one.
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use serde_json::Value;
 
 #[cfg(feature = "kubernetes")]
 use super::kubernetes::{Name, NewSecret};
 use crate::atomic_file::Pending;
-use crate::cli::Usage;
+use crate::cli::{Usage, new_file};
 use crate::registration::{Registered, Registration};
-use crate::secret::Secret;
 
 /// The options that choose the destination.
 #[derive(Clone, Debug, clap::Args)]
@@ -80,7 +78,14 @@ impl Output {
     /// [`Usage`] if none is given; otherwise that it cannot be written.
     pub(super) async fn prepare(&self, why: &str) -> anyhow::Result<Target> {
         match &self.output {
-            Some(Destination::File(path)) => Target::file(path),
+            Some(Destination::File(path)) if fs::symlink_metadata(path).is_ok() => bail!(
+                "{} already exists; name another file, or move it away if its secret is no longer needed",
+                path.display()
+            ),
+            Some(Destination::File(path)) => Ok(Target::File {
+                path: path.clone(),
+                pending: new_file::begin(path)?,
+            }),
             #[cfg(feature = "kubernetes")]
             Some(Destination::Kubernetes(name)) => {
                 Ok(Target::Kubernetes(NewSecret::prepare(name).await?))
@@ -95,19 +100,6 @@ impl Output {
 }
 
 impl Target {
-    fn file(path: &Path) -> anyhow::Result<Target> {
-        if fs::symlink_metadata(path).is_ok() {
-            bail!(
-                "{} already exists; name another file, or move it away if its secret is no longer needed",
-                path.display()
-            );
-        }
-        Ok(Target::File {
-            path: path.to_owned(),
-            pending: begin(path)?,
-        })
-    }
-
     /// Stores the credentials; does nothing if `registered` has no secret. Returns what may be
     /// printed, with the secret only if it goes to the terminal.
     ///
@@ -119,17 +111,14 @@ impl Target {
             return Ok(told);
         };
         match self {
-            Target::Terminal => Ok(serde_json::from_str(credentials.expose())?),
+            Target::Terminal => return Ok(serde_json::from_str(credentials.expose())?),
             Target::File { path, pending } => {
-                put(pending, &path, &credentials)?;
-                Ok(told)
+                new_file::put(pending, &path, credentials.expose())?;
             }
             #[cfg(feature = "kubernetes")]
-            Target::Kubernetes(new) => {
-                new.put(registered).await?;
-                Ok(told)
-            }
+            Target::Kubernetes(new) => new.create(Some(registered)).await?,
         }
+        Ok(told)
     }
 
     /// The destination, for messages.
@@ -137,7 +126,7 @@ impl Target {
         match self {
             Target::File { path, .. } => format!("its credentials are in {}", path.display()),
             #[cfg(feature = "kubernetes")]
-            Target::Kubernetes(new) => format!("its credentials are in {}", new.describe()),
+            Target::Kubernetes(new) => format!("its credentials are in {}", new.name),
             Target::Terminal => "its secret, which is not shown again".to_owned(),
         }
     }
@@ -150,35 +139,4 @@ pub(super) fn lines(told: &Value, registration: &Registration) -> String {
         text.push_str(&format!("\nclient_secret: {secret}\n"));
     }
     text
-}
-
-/// Starts a file for credentials.
-///
-/// # Errors
-/// If its directory cannot be written; says what to do.
-pub(super) fn begin(path: &Path) -> anyhow::Result<Pending> {
-    Pending::begin(path, &beside(path, "tmp")).with_context(|| {
-        format!(
-            "{} cannot be written; name a file in a directory that this user can write to",
-            path.display()
-        )
-    })
-}
-
-/// Writes `content` and renames the file into place.
-///
-/// # Errors
-/// If it cannot be written.
-pub(super) fn put(pending: Pending, path: &Path, content: &Secret) -> anyhow::Result<()> {
-    let put = pending.put(content.expose().as_bytes());
-    put.with_context(|| format!("{} cannot be written", path.display()))?;
-    Ok(())
-}
-
-/// Appends `ending` to `path`.
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name: OsString = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    PathBuf::from(name)
 }

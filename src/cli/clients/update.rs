@@ -2,10 +2,11 @@
 
 use anyhow::Context;
 
+use super::print;
 use super::session::{SessionArgs, settled};
 use super::target::{Output, lines};
 use crate::client_id::ClientId;
-use crate::registration::Changes;
+use crate::registration::Attributes;
 
 /// Change a client's name or grants
 ///
@@ -37,14 +38,13 @@ pub(super) struct Args {
 /// # Errors
 /// If the client is not updated, or a secret cannot be stored.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let target = args
-        .output
-        .prepare("if this changes the client's secret, the new one is shown once and would be lost")
-        .await?;
+    let why = "if this changes the client's secret, the new one is shown once and would be lost";
+    let target = args.output.prepare(why).await?;
     let session = args.session.open().await?;
-    let changes = Changes {
+    let changes = Attributes {
         name: args.name,
         grant_types: args.grant_types,
+        software_id: None,
     };
     let updated = session.api.update(&session.by, &args.id, &changes).await;
     let updated = settled(updated, || {
@@ -57,11 +57,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         ),
         None => "updated; the response has no secret, so the old one stays valid".to_owned(),
     };
-    let told = target
-        .store(&updated)
-        .await
-        .context("it is updated, and may have a new secret that is lost")?;
-    session.print(&told, || {
+    let told = target.store(&updated).await;
+    let told = told.context("it is updated, and may have a new secret that is lost")?;
+    print(session.json, &told, || {
         format!("{said}\n{}", lines(&told, &updated.registration))
     })
 }

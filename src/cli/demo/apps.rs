@@ -1,15 +1,14 @@
 //! The demo's apps: programs that call the API repeatedly, as exporters and lineage jobs do.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
-use serde::Deserialize;
 use tokio::task::JoinSet;
 
-use super::board::{Board, Call};
-use crate::clock::{Clock, Instant, SystemClock};
-use crate::simulator::{DEMO_CLIENT_ID, DEMO_CLIENT_SECRET};
+use crate::cli::own_token::OwnToken;
+use crate::oauth;
+use crate::token::ports::Outcome;
 
 /// How long an app pauses between two calls.
 const PAUSE: Duration = Duration::from_millis(150);
@@ -17,105 +16,111 @@ const PAUSE: Duration = Duration::from_millis(150);
 /// The timeout of a demo call; reached only if something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How an app gets its tokens.
+/// How many recent calls an app shows on a wide screen.
+pub(super) const STRIP: usize = 60;
+
+/// How an app's call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tokens {
-    /// It requests its own token and uses it until it expires, as well-behaved programs do.
-    Own,
-    /// The proxy attaches one.
-    FromProxy,
+pub(super) enum Call {
+    /// Successfully.
+    Answered,
+    /// With a 429, for the token or the call itself.
+    RateLimited,
+    /// With any other failure.
+    Failed,
 }
 
-/// Starts the apps of `board` against `base`, which has no trailing slash. They stop when the set
-/// is dropped.
-pub(super) fn start(base: &str, tokens: Tokens, board: &Arc<Board>, apps: usize) -> JoinSet<()> {
-    let mut running = JoinSet::new();
-    for index in 0..apps {
-        let app = App {
-            base: base.to_owned(),
-            tokens,
-            http: Client::builder()
-                .no_proxy()
-                .timeout(PATIENCE)
-                .build()
-                .unwrap_or_default(),
-            held: None,
-        };
-        running.spawn(app.run(index, Arc::clone(board)));
-    }
-    running
-}
-
-struct App {
-    base: String,
-    tokens: Tokens,
-    http: Client,
-    /// The current token and its expiry.
-    held: Option<(String, Instant)>,
-}
-
-#[derive(Deserialize)]
-struct Granted {
-    access_token: String,
-    expires_in: u64,
+/// One app's results.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct App {
+    pub(super) answered: u64,
+    /// The calls that failed.
+    pub(super) lost: u64,
+    /// The recent calls, newest last.
+    pub(super) strip: Vec<Call>,
 }
 
 impl App {
-    async fn run(mut self, index: usize, board: Arc<Board>) {
-        // start the apps at different moments
-        tokio::time::sleep(PAUSE.mul_f64(index as f64 / 8.0)).await;
-        loop {
-            let call = self.call().await;
-            board.note(index, call);
-            tokio::time::sleep(PAUSE).await;
+    /// Records how a call ended.
+    fn note(&mut self, call: Call) {
+        match call {
+            Call::Answered => self.answered += 1,
+            Call::RateLimited | Call::Failed => self.lost += 1,
         }
+        if self.strip.len() == STRIP {
+            self.strip.remove(0);
+        }
+        self.strip.push(call);
     }
+}
 
-    async fn call(&mut self) -> Call {
-        let url = format!("{}/rest/2.0/assets?limit=1", self.base);
-        let request = match self.token().await {
-            Ok(Some(token)) => self.http.get(url).bearer_auth(token),
-            Ok(None) => self.http.get(url),
-            Err(call) => return call,
-        };
-        match request.send().await.map(|answer| answer.status()) {
-            Ok(StatusCode::OK) => Call::Answered,
-            Ok(StatusCode::TOO_MANY_REQUESTS) => Call::RateLimited,
-            Ok(_) => {
-                self.held = None;
-                Call::Failed
+/// The results of one side's apps.
+pub(super) type Board = Arc<Mutex<Vec<App>>>;
+
+/// Starts `apps` apps against `base`, which has no trailing slash. Each requests its own tokens as
+/// `client`, as well-behaved programs do; without one, the proxy attaches them. They stop when the
+/// set is dropped.
+///
+/// # Errors
+/// If the token endpoint or the HTTP client is unusable.
+pub(super) fn start(
+    apps: usize,
+    base: &str,
+    client: Option<&oauth::Config>,
+    board: &Board,
+) -> anyhow::Result<JoinSet<()>> {
+    let mut running = JoinSet::new();
+    for index in 0..apps {
+        let mut token = client.map(OwnToken::of).transpose()?;
+        let http = Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let url = format!("{base}/rest/2.0/assets?limit=1");
+        let board = Arc::clone(board);
+        running.spawn(async move {
+            // start the apps at different moments
+            tokio::time::sleep(PAUSE.mul_f64(index as f64 / 8.0)).await;
+            loop {
+                let call = call(&http, &url, token.as_mut()).await;
+                if let Ok(mut apps) = board.lock() {
+                    apps[index].note(call);
+                }
+                tokio::time::sleep(PAUSE).await;
             }
-            Err(_) => Call::Failed,
-        }
+        });
     }
+    Ok(running)
+}
 
-    /// The token to send; requests a new one if the current one has expired.
-    async fn token(&mut self) -> Result<Option<String>, Call> {
-        if self.tokens == Tokens::FromProxy {
-            return Ok(None);
+/// Calls `url` once, with an own `token` if there is one.
+async fn call(http: &Client, url: &str, token: Option<&mut OwnToken>) -> Call {
+    let mut request = http.get(url);
+    if let Some(token) = token {
+        request = match token.get().await {
+            Ok(token) => request.bearer_auth(token.expose()),
+            Err(error) if error.outcome == Outcome::RateLimited => return Call::RateLimited,
+            Err(_) => return Call::Failed,
+        };
+    }
+    match request.send().await.map(|answer| answer.status()) {
+        Ok(StatusCode::OK) => Call::Answered,
+        Ok(StatusCode::TOO_MANY_REQUESTS) => Call::RateLimited,
+        _ => Call::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_keeps_the_last_calls() {
+        let mut app = App::default();
+        for _ in 0..STRIP {
+            app.note(Call::RateLimited);
         }
-        if let Some((token, ends)) = &self.held
-            && SystemClock.now() < *ends
-        {
-            return Ok(Some(token.clone()));
-        }
-        let asked = SystemClock.now();
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", DEMO_CLIENT_ID),
-            ("client_secret", DEMO_CLIENT_SECRET),
-        ];
-        let url = format!("{}/rest/oauth/v2/token", self.base);
-        let answer = self.http.post(url).form(&form).send().await;
-        let answer = answer.map_err(|_| Call::Failed)?;
-        match answer.status() {
-            StatusCode::OK => {}
-            StatusCode::TOO_MANY_REQUESTS => return Err(Call::RateLimited),
-            _ => return Err(Call::Failed),
-        }
-        let granted: Granted = answer.json().await.map_err(|_| Call::Failed)?;
-        let ends = asked + Duration::from_secs(granted.expires_in);
-        self.held = Some((granted.access_token.clone(), ends));
-        Ok(Some(granted.access_token))
+        app.note(Call::Answered);
+        app.note(Call::Failed);
+        assert_eq!((app.answered, app.lost), (1, STRIP as u64 + 1));
+        assert_eq!(app.strip.len(), STRIP);
+        assert_eq!(app.strip.last(), Some(&Call::Failed));
     }
 }

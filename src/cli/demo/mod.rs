@@ -2,11 +2,14 @@
 //! each request their own tokens.
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::terminal::{Screen, Wish};
+use anyhow::ensure;
+use tokio::task::JoinSet;
+
+use super::Exit;
+use super::terminal::Screen;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, Faults, Flags};
 use crate::server::handoff::IncomingHandoff;
@@ -15,12 +18,13 @@ use crate::simulator::{self, DEMO_CLIENT_ID, DEMO_CLIENT_SECRET, Simulator};
 use crate::socket::Address;
 
 mod apps;
-mod board;
 mod view;
 
-use apps::Tokens;
-use board::{Board, total};
-use view::{Addresses, Scene, Side};
+use apps::{App, Board};
+use view::{Scene, Side};
+
+/// The path of a call to make by hand.
+const CALL: &str = "/rest/2.0/communities";
 
 /// How often the table is redrawn.
 const FRAME: Duration = Duration::from_millis(125);
@@ -54,18 +58,16 @@ pub struct Args {
 /// Runs the demo.
 ///
 /// # Errors
-/// If one of its parts cannot start.
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let apps = usize::from(args.apps);
-    let left = Stage::set(&args, Tokens::Own, apps).await?;
-    let right = Stage::set(&args, Tokens::FromProxy, apps).await?;
+/// If one of its parts cannot start, or [`Exit`] if an app behind the proxy saw a failure.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let left = Stage::set(&args, false).await?;
+    let right = Stage::set(&args, true).await?;
     let started = SystemClock.now();
     let scene = || Scene {
         elapsed: SystemClock.now().since(started).min(args.length),
         length: args.length,
         speed: args.speed,
-        own: left.look("each for itself"),
-        proxied: right.look("behind the proxy"),
+        sides: [left.look("each for itself"), right.look("behind the proxy")],
         addresses: right.addresses(),
     };
 
@@ -74,8 +76,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut tick = tokio::time::interval(if screen.is_some() { FRAME } else { LINE });
     tick.tick().await;
     if screen.is_none() {
-        let lines = view::addresses(&scene().addresses);
-        writeln!(out, "{}", lines.join("\n"))?;
+        writeln!(out, "{}", right.addresses().join("\n"))?;
     }
     let interrupted = loop {
         let now = scene();
@@ -89,7 +90,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tokio::select! {
             _ = tick.tick() => {}
             () = tokio::time::sleep(args.length.saturating_sub(now.elapsed)) => {}
-            is_over = is_over(&mut screen) => if is_over? {
+            quits = async {
+                match &mut screen {
+                    Some(screen) => screen.quits().await,
+                    None => tokio::signal::ctrl_c().await.map(|()| true),
+                }
+            } => if quits? {
                 break true;
             },
         }
@@ -102,10 +108,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         writeln!(out, "{}", view::sides(&last, size).join("\n"))?;
     }
     write!(out, "\n{}", view::summary(&last))?;
-    let lost = total(&last.proxied.apps).lost();
-    let held = lost == 0 && last.proxied.rate_limited == 0;
-    let nothing_happened = total(&last.proxied.apps).answered == 0;
-    let verdict = if held && !nothing_happened {
+    let [answered, lost, _, rate_limited] = last.sides[1].figures();
+    let held = lost == 0 && rate_limited == 0;
+    let something_happened = answered > 0;
+    let verdict = if held && something_happened {
         "\nBehind the proxy no call failed and none got a 429.\nPut it before your own apps: collibra-auth-proxy serve --help"
     } else {
         "\nAn app behind the proxy saw a failure or a 429, which should never happen.\nPlease report it."
@@ -113,31 +119,20 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     writeln!(out, "{verdict}")?;
     left.clear().await;
     right.clear().await;
-    Ok(if held && (!nothing_happened || interrupted) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-/// Returns whether the viewer quits; returns early if the screen must be redrawn.
-async fn is_over(screen: &mut Option<Screen>) -> io::Result<bool> {
-    match screen {
-        Some(screen) => Ok(screen.wish().await? == Wish::Quit),
-        None => tokio::signal::ctrl_c().await.map(|()| true),
-    }
+    ensure!(held && (something_happened || interrupted), Exit(1));
+    Ok(())
 }
 
 /// One side: its Collibra, its apps, and the proxy between them, if any.
 struct Stage {
     collibra: Simulator,
     proxy: Option<Running>,
-    board: Arc<Board>,
-    apps: tokio::task::JoinSet<()>,
+    board: Board,
+    apps: JoinSet<()>,
 }
 
 impl Stage {
-    async fn set(args: &Args, tokens: Tokens, apps: usize) -> anyhow::Result<Stage> {
+    async fn set(args: &Args, behind_the_proxy: bool) -> anyhow::Result<Stage> {
         let collibra = simulator::start(simulator::Config {
             listen: ([127, 0, 0, 1], 0).into(),
             speed: args.speed,
@@ -145,20 +140,20 @@ impl Stage {
             ..simulator::Config::default()
         })
         .await?;
-        let mut base = format!("http://{}", collibra.address());
-        let mut proxy = None;
-        if tokens == Tokens::FromProxy {
-            let running = server::start(
-                proxy_config(&base, args.speed)?,
-                Arc::new(SystemClock),
-                IncomingHandoff::default(),
-            )
-            .await?;
-            base = format!("http://{}", running.listeners()[0].1);
-            proxy = Some(running);
-        }
-        let board = Arc::new(Board::new(apps));
-        let apps = apps::start(&base, tokens, &board, apps);
+        let base = format!("http://{}", collibra.address());
+        let config = proxy_config(&base, args.speed)?;
+        let apps = usize::from(args.apps);
+        let board = Arc::new(Mutex::new(vec![App::default(); apps]));
+        let (proxy, apps) = if behind_the_proxy {
+            let incoming = IncomingHandoff::default();
+            let proxy = server::start(config, Arc::new(SystemClock), incoming).await?;
+            let base = format!("http://{}", proxy.listeners()[0].1);
+            (Some(proxy), apps::start(apps, &base, None, &board)?)
+        } else {
+            let client = config.clients.values().next();
+            let client = client.map(|client| &client.oauth);
+            (None, apps::start(apps, &base, client, &board)?)
+        };
         Ok(Stage {
             collibra,
             proxy,
@@ -170,23 +165,26 @@ impl Stage {
     fn look(&self, title: &'static str) -> Side {
         let state = self.collibra.state();
         let client = state.clients.get(DEMO_CLIENT_ID);
+        let apps = self.board.lock().map(|apps| apps.clone());
         Side {
             title,
-            apps: self.board.apps(),
+            apps: apps.unwrap_or_default(),
             tokens: client.map_or(0, |c| c.issued),
             rate_limited: client.map_or(0, |c| c.rate_limited),
             pool: client.map_or(0.0, |c| c.pool_available),
         }
     }
 
-    /// Where the proxy's status page and its listener are.
-    fn addresses(&self) -> Addresses {
-        let proxy = self.proxy.as_ref();
-        let listeners = proxy.map(Running::listeners).unwrap_or_default();
-        Addresses {
-            admin: proxy.map(|proxy| proxy.admin().to_string()),
-            listener: listeners.first().map(|(_, address)| address.to_string()),
-        }
+    /// What there is to open and to call while the demo runs.
+    fn addresses(&self) -> Vec<String> {
+        let Some(proxy) = &self.proxy else {
+            return Vec::new();
+        };
+        let (admin, listener) = (proxy.admin(), &proxy.listeners()[0].1);
+        vec![
+            format!("open http://{admin}/   the proxy's status page"),
+            format!("curl http://{listener}{CALL}   a call without a token"),
+        ]
     }
 
     async fn clear(mut self) {

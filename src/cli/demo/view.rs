@@ -1,11 +1,10 @@
 //! Renders the demo: a screen for a terminal, or lines for a pipe. Pure.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::super::table::cut;
-use super::super::terminal::Size;
-use super::board::{App, Call, STRIP, total};
+use super::apps::{App, Call, STRIP};
+use crate::cli::table::cut;
+use crate::cli::terminal::Size;
 
 /// One side of the demo at a moment.
 #[derive(Clone, Debug)]
@@ -20,26 +19,26 @@ pub(super) struct Side {
     pub(super) pool: f64,
 }
 
+impl Side {
+    /// The calls that succeeded, the calls that failed, the issued tokens, and the 429s.
+    pub(super) fn figures(&self) -> [u64; 4] {
+        let sum = |of: fn(&App) -> u64| self.apps.iter().map(of).sum();
+        let (answered, lost) = (sum(|app| app.answered), sum(|app| app.lost));
+        [answered, lost, self.tokens, self.rate_limited]
+    }
+}
+
 /// Both sides at a moment.
 #[derive(Clone, Debug)]
 pub(super) struct Scene {
     pub(super) elapsed: Duration,
     pub(super) length: Duration,
     pub(super) speed: f64,
-    pub(super) own: Side,
-    pub(super) proxied: Side,
-    pub(super) addresses: Addresses,
+    /// Without the proxy, and with it.
+    pub(super) sides: [Side; 2],
+    /// What there is to open and to call.
+    pub(super) addresses: Vec<String>,
 }
-
-/// Where the proxy can be watched and called.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Addresses {
-    pub(super) admin: Option<String>,
-    pub(super) listener: Option<String>,
-}
-
-/// What can be called by hand.
-const CALL: &str = "/rest/2.0/communities";
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -68,18 +67,12 @@ pub(super) fn table(scene: &Scene, size: Size) -> Vec<String> {
     let bar = 40;
     let share = scene.elapsed.as_secs_f64() / scene.length.as_secs_f64().max(f64::EPSILON);
     let done = ((share * bar as f64).round() as usize).min(bar);
+    let (done, left) = ("━".repeat(done), "─".repeat(bar - done));
+    let (elapsed, length) = (scene.elapsed.as_secs(), scene.length.as_secs());
+    let speed = scene.speed;
     let mut lines = vec![
-        format!(
-            "{BOLD}collibra-auth-proxy demo{PLAIN}  one second here is {} s at Collibra",
-            scene.speed
-        ),
-        format!(
-            "{}{DIM}{}{PLAIN} {} of {} s, q quits",
-            "━".repeat(done),
-            "─".repeat(bar - done),
-            scene.elapsed.as_secs(),
-            scene.length.as_secs()
-        ),
+        format!("{BOLD}collibra-auth-proxy demo{PLAIN}  one second here is {speed} s at Collibra"),
+        format!("{done}{DIM}{left}{PLAIN} {elapsed} of {length} s, q quits"),
         String::new(),
     ];
     lines.extend(sides(scene, size));
@@ -87,156 +80,107 @@ pub(super) fn table(scene: &Scene, size: Size) -> Vec<String> {
     lines.push(format!(
         "{GREEN}▮{PLAIN} answered   {YELLOW}▮{PLAIN} no token: 429   {RED}▮{PLAIN} failed"
     ));
-    lines.extend(addresses(&scene.addresses));
+    lines.extend(scene.addresses.iter().cloned());
     lines
-}
-
-/// What there is to open and to call while the demo runs.
-pub(super) fn addresses(addresses: &Addresses) -> Vec<String> {
-    let open = addresses.admin.iter();
-    let open = open.map(|admin| format!("open http://{admin}/   the proxy's status page"));
-    let curl = addresses.listener.iter();
-    let curl =
-        curl.map(|listener| format!("curl http://{listener}{CALL}   a call without a token"));
-    open.chain(curl).collect()
 }
 
 /// Both sides: their apps, as many as fit, and their sums.
 pub(super) fn sides(scene: &Scene, size: Size) -> Vec<String> {
-    let (own, proxied) = (&scene.own, &scene.proxied);
     let width = (size.columns.saturating_sub(GAP) / 2).clamp(NARROWEST, NAME + STRIP + LOST);
     let gap = " ".repeat(GAP);
+    let both = |part: &dyn Fn(&Side) -> String| scene.sides.each_ref().map(part).join(&gap);
+    let [own, proxied] = &scene.sides;
     let mut lines = vec![format!(
-        "{BOLD}{:width$}{PLAIN}{gap}{BOLD}{}{PLAIN}",
+        "{BOLD}{:width$}{gap}{}{PLAIN}",
         own.title, proxied.title
     )];
     let all = own.apps.len();
     let room = size.rows.saturating_sub(OTHERS).max(2);
     let shown = if all > room { room - 1 } else { all };
-    let both = own.apps.iter().zip(&proxied.apps).enumerate();
-    for (index, (left, right)) in both.take(shown) {
-        let row = |app| row(index, app, width);
-        lines.push(format!("{}{gap}{}", row(left), row(right)));
-    }
+    lines.extend((0..shown).map(|nth| both(&|side| row(nth, &side.apps[nth], width))));
     if shown < all {
         let more = format!("{} more apps", all - shown);
-        lines.push(format!("{DIM}{more:width$}{gap}{more}{PLAIN}"));
+        lines.push(both(&|_| format!("{DIM}{more:width$}{PLAIN}")));
     }
     lines.push(String::new());
-    lines.push(format!("{}{gap}{}", pool(own, width), pool(proxied, width)));
-    lines.push(format!("{}{gap}{}", sums(own, width), sums(proxied, width)));
+    lines.push(both(&|side| pool(side, width)));
+    lines.push(both(&|side| sums(side, width)));
     lines
 }
 
 /// Renders one line for a pipe.
 pub(super) fn line(scene: &Scene) -> String {
     let side = |side: &Side| {
-        let sum = total(&side.apps);
-        format!(
-            "{} answered, {} lost, {} tokens, {} x 429",
-            sum.answered,
-            sum.lost(),
-            side.tokens,
-            side.rate_limited
-        )
+        let (title, [answered, lost, tokens, limited]) = (side.title, side.figures());
+        format!("{title}: {answered} answered, {lost} lost, {tokens} tokens, {limited} x 429")
     };
-    format!(
-        "{:>3} s | each for itself: {} | behind the proxy: {}",
-        scene.elapsed.as_secs(),
-        side(&scene.own),
-        side(&scene.proxied)
-    )
+    let sides = scene.sides.each_ref().map(side).join(" | ");
+    format!("{:>3} s | {sides}", scene.elapsed.as_secs())
 }
 
 /// The summary at the end.
 pub(super) fn summary(scene: &Scene) -> String {
-    let at_collibra = scene.elapsed.mul_f64(scene.speed);
+    let (elapsed, apps) = (scene.elapsed.as_secs(), scene.sides[0].apps.len());
+    let at_collibra = scene.elapsed.mul_f64(scene.speed).as_secs_f64();
+    let minutes = (at_collibra / 60.0).round();
     let mut text = format!(
-        "{} s here, {} minutes at Collibra, {} apps on each side:\n\n{:26}{:>10}{:>8}{:>8}{:>8}\n",
-        scene.elapsed.as_secs(),
-        (at_collibra.as_secs_f64() / 60.0).round(),
-        scene.own.apps.len(),
-        "",
-        "answered",
-        "lost",
-        "tokens",
-        "429s",
+        "{elapsed} s here, {minutes} minutes at Collibra, {apps} apps on each side:\n\n{:26}{:>10}{:>8}{:>8}{:>8}\n",
+        "", "answered", "lost", "tokens", "429s",
     );
-    for side in [&scene.own, &scene.proxied] {
-        let sum = total(&side.apps);
-        let _ = writeln!(
-            text,
-            "  {:24}{:>10}{:>8}{:>8}{:>8}",
-            side.title,
-            sum.answered,
-            sum.lost(),
-            side.tokens,
-            side.rate_limited
-        );
+    for side in &scene.sides {
+        let (title, [answered, lost, tokens, limited]) = (side.title, side.figures());
+        text.push_str(&format!(
+            "  {title:24}{answered:>10}{lost:>8}{tokens:>8}{limited:>8}\n"
+        ));
     }
     text
 }
 
 fn row(index: usize, app: &App, width: usize) -> String {
     let room = width.saturating_sub(NAME + LOST);
-    let mut strip = String::new();
-    let mut colour = "";
-    let last = app.strip.len().saturating_sub(room);
-    for call in app.strip.range(last..) {
-        let wanted = match call {
+    let recent = &app.strip[app.strip.len().saturating_sub(room)..];
+    let runs = recent.chunk_by(|one, next| one == next).map(|run| {
+        let colour = match run[0] {
             Call::Answered => GREEN,
             Call::RateLimited => YELLOW,
             Call::Failed => RED,
         };
-        if wanted != colour {
-            strip.push_str(wanted);
-            colour = wanted;
-        }
-        strip.push('▮');
-    }
-    strip.push_str(PLAIN);
-    strip.push_str(&" ".repeat(room.saturating_sub(app.strip.len())));
-    let lost = match app.lost() {
-        0 => format!("{DIM}{:>5} lost{PLAIN}", 0),
-        lost => format!("{RED}{lost:>5} lost{PLAIN}"),
-    };
-    format!("app {:<3}{strip}{lost}", index + 1)
+        format!("{colour}{}", "▮".repeat(run.len()))
+    });
+    let strip: String = runs.collect();
+    let blank = " ".repeat(room - recent.len());
+    let colour = if app.lost == 0 { DIM } else { RED };
+    format!(
+        "app {:<3}{strip}{PLAIN}{blank}{colour}{:>5} lost{PLAIN}",
+        index + 1,
+        app.lost
+    )
 }
 
 fn pool(side: &Side, width: usize) -> String {
     let left = (side.pool.floor().max(0.0) as usize).min(POOL);
     let colour = if left == 0 { RED } else { GREEN };
+    let (full, empty) = ("●".repeat(left), "○".repeat(POOL - left));
     let label = "token pool at Collibra ";
-    let mut text = String::from(label);
-    let _ = write!(
-        text,
-        "{colour}{}{PLAIN}{DIM}{}{PLAIN}",
-        "●".repeat(left),
-        "○".repeat(POOL - left)
-    );
-    text + &" ".repeat(width.saturating_sub(label.len() + POOL))
+    let blank = " ".repeat(width.saturating_sub(label.len() + POOL));
+    format!("{label}{colour}{full}{PLAIN}{DIM}{empty}{PLAIN}{blank}")
 }
 
 fn sums(side: &Side, width: usize) -> String {
-    let sum = total(&side.apps);
-    let text = format!(
-        "{} answered, {} tokens, {} x 429",
-        sum.answered, side.tokens, side.rate_limited
-    );
+    let [answered, _, tokens, limited] = side.figures();
+    let text = format!("{answered} answered, {tokens} tokens, {limited} x 429");
     format!("{:width$}", cut(&text, width))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::VecDeque;
 
     fn scene() -> Scene {
-        let app = |rate_limited, strip: &[Call]| App {
+        let app = |lost, strip: &[Call]| App {
             answered: 40,
-            rate_limited,
-            failed: 0,
-            strip: strip.iter().copied().collect::<VecDeque<_>>(),
+            lost,
+            strip: strip.to_vec(),
         };
         let side = |title, app: App, rate_limited, pool| Side {
             title,
@@ -251,12 +195,11 @@ mod tests {
             elapsed: Duration::from_millis(12_400),
             length: Duration::from_secs(30),
             speed: 20.0,
-            own: side("each for itself", dry, 6, 0.3),
-            proxied: side("behind the proxy", fine, 0, 4.7),
-            addresses: Addresses {
-                admin: Some("127.0.0.1:9902".to_owned()),
-                listener: Some("127.0.0.1:8080".to_owned()),
-            },
+            sides: [
+                side("each for itself", dry, 6, 0.3),
+                side("behind the proxy", fine, 0, 4.7),
+            ],
+            addresses: vec!["open".to_owned(), "curl".to_owned()],
         }
     }
 
@@ -298,9 +241,9 @@ mod tests {
     fn the_screen_is_not_left_however_many_apps_there_are() {
         for apps in [1, 2, 8, 13, 14, 64] {
             let mut scene = scene();
-            for side in [&mut scene.own, &mut scene.proxied] {
+            for side in &mut scene.sides {
                 let mut app = side.apps[0].clone();
-                app.strip = vec![Call::Answered; STRIP].into();
+                app.strip = vec![Call::Answered; STRIP];
                 side.apps = vec![app; apps];
             }
             for (columns, rows) in [(80, 24), (200, 50), (120, 40)] {
@@ -313,19 +256,6 @@ mod tests {
                 assert!(shown == apps || has_more && shown >= rows - OTHERS - 1);
             }
         }
-    }
-
-    #[test]
-    fn what_to_open_and_to_call_is_said() {
-        let said = addresses(&scene().addresses);
-        assert!(
-            said[0].starts_with("open http://127.0.0.1:9902/ "),
-            "{said:?}"
-        );
-        assert!(
-            said[1].starts_with("curl http://127.0.0.1:8080/rest/"),
-            "{said:?}"
-        );
     }
 
     #[test]

@@ -10,7 +10,8 @@ fn report(ready: bool, draining: bool, clients: Value) -> StatusReport {
         "max_connections": 10_000,
     }]);
     serde_json::from_value(json!({
-        "version": "0.1.0", "started": "2027-01-15T08:00:00Z", "uptime_seconds": 11_524,
+        "version": "0.1.0", "at": "2027-01-15T11:12:04Z",
+        "started": "2027-01-15T08:00:00Z", "uptime_seconds": 11_524,
         "ready": ready, "draining": draining, "clients": clients, "listeners": listeners,
         "apps": [{
             "name": "lineage", "client": null, "requests": 48_000, "local_tokens": 2,

@@ -136,18 +136,18 @@ sessions = "no"
     proxy.toml:15: listener.local.app: there is no [app.NAME] of this name; write "lineage"
     proxy.toml:17: listener.local.route.prefix: it does not begin with a slash; write it like "/dev"
     proxy.toml:18: listener.local.route.prefix: it is the beginning of every path; write it like "/dev"; what has no route has the listener's own client
-    proxy.toml:19: listener.local.route.prefix: it has what a prefix cannot have; write whole segments of letters, digits, `-`, `.`, `_` and `~`, like "/dev"
-    proxy.toml:20: listener.local.route.prefix: it has what a prefix cannot have; write whole segments of letters, digits, `-`, `.`, `_` and `~`, like "/dev"
+    proxy.toml:19: listener.local.route.prefix: a prefix cannot contain this; write whole segments of letters, digits, `-`, `.`, `_` and `~`, like "/dev"
+    proxy.toml:20: listener.local.route.prefix: a prefix cannot contain this; write whole segments of letters, digits, `-`, `.`, `_` and `~`, like "/dev"
     proxy.toml:21: listener.local.route.client: there is no [client.NAME] of this name; write "dev"
-    proxy.toml:21: listener.local.route.prefix: it does not say which paths it is for; write what they begin with, like `prefix = "/dev"`
+    proxy.toml:21: listener.local.route.prefix: the route has no prefix; write the beginning of its paths, like `prefix = "/dev"`
     proxy.toml:22: listener.local.route.cut: this key is unknown; known here: `prefix`, `client`, `strip`
     proxy.toml:23: listener.local.route.prefix: another route of this listener has the same prefix; keep one of them
     proxy.toml:24: listener.local.route: this should be a table, as each item of the list, and is a string; write `route = [ { prefix = … } ]`
-    proxy.toml:27: app.lineage.key_file: nobody could say that they are this app; write `key_file` or `key_env`; or `certificate`, the name on its client certificate; or name it with `app` in a listener of its own
+    proxy.toml:27: app.lineage.key_file: no caller can authenticate as this app; write `key_file` or `key_env`; or `certificate`, the name on its client certificate; or name it with `app` in a listener of its own
     proxy.toml:30: app.short.key_env: the key has fewer than 16 bytes; make one with `openssl rand -hex 32`, or any text of one line
-    proxy.toml:32: app.twice.key_file: the key is given twice: `key_file`, `key_env`; keep one of them
+    proxy.toml:32: app.twice.key_file: it is given 2 times: `key_file`, `key_env`; keep one of them
     proxy.toml:38: app.one.requests_per_second: it is out of bounds; write a number from 0.001 to 1000000, or leave the key out for no limit
-    proxy.toml:39: app.one.max_in_flight: no request of it could be served; write 1 or more, or leave the key out for no limit
+    proxy.toml:39: app.one.max_in_flight: the app could send no request; write 1 or more, or leave the key out for no limit
     proxy.toml:40: app.one.client: there is no [client.NAME] of this name; write one of `catalog`, `dev`
     proxy.toml:41: app.one.allow: item 1 is no pattern: what stands before the path is no method; write methods in capitals, several with commas, like "GET,POST /graphql"; or the path alone for all
     proxy.toml:41: app.one.allow: item 2 is no pattern: its path does not begin with a slash; write it like "GET /rest/2.0/**" or "/rest/2.0/**"

@@ -69,7 +69,7 @@ kind = "etcd"
     proxy.toml:21: client.catalog.refresh_at: it is not between 0 and 1; write the share of a token's life after which it is renewed, like 0.5
     proxy.toml:22: client.catalog.refresh_jitter: this should be a number, and is a string; write a number, like 0.5, without quotes
     proxy.toml:23: client.catalog.pool.refil: this key is unknown; write `refill`
-    proxy.toml:23: client.catalog.pool.capacity: a pool of no tokens gives none; write 1 or more; Collibra's pool has 5
+    proxy.toml:23: client.catalog.pool.capacity: a pool without tokens issues none; write 1 or more; Collibra's pool has 5
     proxy.toml:24: client.catalog.token_timeout: it is zero; write a longer one; the default is "10s"
     proxy.toml:26: client.lineage.instance: there are several of [instance.NAME], and this does not say which; write one of `acme`, `dev`
     proxy.toml:26: client.lineage.client_id: it is missing; write `client_id_file`, `client_id_env` or `credentials_file`, or `client_id` itself
@@ -77,9 +77,9 @@ kind = "etcd"
     proxy.toml:29: client."two words": the name cannot be used; name it with at most 63 letters, digits, `-` and `_`
     proxy.toml:29: client."two words".client_id: it is missing; write `client_id_file`, `client_id_env` or `credentials_file`, or `client_id` itself
     proxy.toml:29: client."two words".client_secret: it is missing; write `client_secret_file`, `client_secret_env` or `credentials_file`
-    proxy.toml:33: listener.local.address: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, add [app.NAME] so that callers must say who they are, or write `allow_unauthenticated = true` if the network keeps others away
+    proxy.toml:33: listener.local.address: every program that reaches this port calls Collibra with the token, and other machines can reach it; listen on 127.0.0.1, add [app.NAME] so that callers must authenticate, or write `allow_unauthenticated = true` if the network keeps others away
     proxy.toml:34: listener.local.client: there is no [client.NAME] of this name; write "catalog"
-    proxy.toml:35: listener.local.hosts: item 1 is no host name; write each name in full: a wildcard would let any website in; ["*"] alone is for a listener whose callers all say who they are, by [app.NAME]
+    proxy.toml:35: listener.local.hosts: item 1 is no host name; write each name in full: a wildcard would let any website in; ["*"] alone is for a listener whose callers all authenticate, by [app.NAME]
     proxy.toml:35: listener.local.hosts: item 2 is no host name; write it without its port: any port is accepted
     proxy.toml:36: listener.local.max_header_bytes: it is out of bounds; write a number of bytes from 1024 to 1048576; the default is 65536
     proxy.toml:38: listener.other.client: there are several of [client.NAME], and this does not say which; write one of `catalog`, `lineage`, `two words`
@@ -95,17 +95,17 @@ kind = "etcd"
 fn every_fault_of_the_syntax() {
     let text = "[instance.acme]\nurl = https://acme.example\n\n[client.catalog\nclient_id = \"a\nx";
     insta::assert_snapshot!(report(text), @"
-    proxy.toml:2: this is not TOML: string values must be quoted, expected literal string; mend the line; text and durations stand in quotes
-    proxy.toml:4: this is not TOML: unclosed table, expected `]`; mend the line; text and durations stand in quotes
-    proxy.toml:6: this is not TOML: key with no value, expected `=`; mend the line; text and durations stand in quotes
+    proxy.toml:2: this is not TOML: string values must be quoted, expected literal string; fix the line; strings and durations need quotes
+    proxy.toml:4: this is not TOML: unclosed table, expected `]`; fix the line; strings and durations need quotes
+    proxy.toml:6: this is not TOML: key with no value, expected `=`; fix the line; strings and durations need quotes
     ");
 }
 
 #[test]
 fn an_empty_file() {
     insta::assert_snapshot!(report(""), @r#"
-    proxy.toml: instance: there is none, so there is nowhere to send to; write `instance.acme = { url = "https://acme.collibra.com" }`
-    proxy.toml: client: there is none, so there is nobody to ask for a token; write `client.catalog = { client_id = "…", client_secret_file = "…" }`
+    proxy.toml: instance: no instance is configured, so requests have no destination; write `instance.acme = { url = "https://acme.collibra.com" }`
+    proxy.toml: client: no client is configured, so the proxy cannot request a token; write `client.catalog = { client_id = "…", client_secret_file = "…" }`
     "#);
 }
 
@@ -265,8 +265,8 @@ fn stores() {
     insta::assert_snapshot!(report(&text("kind = \"file\"")), @r#"proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`"#);
     insta::assert_snapshot!(report(&text("kind = \"file\"\npath = \"\"")), @"proxy.toml:13: store.path: the path is empty; write a file's path, or leave the key out");
     insta::assert_snapshot!(report(&text("kind = 1\npath = \"a\"")), @r#"proxy.toml:12: store.kind: this should be a string, and is a whole number; write it in quotes, like "…""#);
-    insta::assert_snapshot!(report(&text("path = \"a\"")), @r#"proxy.toml:12: store.path: it would count only with `kind = "file"`; write that too, or leave this key out"#);
-    insta::assert_snapshot!(report(&text("kind = \"memory\"\npath = \"a\"")), @r#"proxy.toml:13: store.path: it would count only with `kind = "file"`; write that too, or leave this key out"#);
+    insta::assert_snapshot!(report(&text("path = \"a\"")), @r#"proxy.toml:12: store.path: it applies only with `kind = "file"`; write that too, or leave this key out"#);
+    insta::assert_snapshot!(report(&text("kind = \"memory\"\npath = \"a\"")), @r#"proxy.toml:13: store.path: it applies only with `kind = "file"`; write that too, or leave this key out"#);
     insta::assert_snapshot!(report(&text("kind = \"file\"\npth = \"a\"")), @r#"
     proxy.toml:11: store.path: it is missing; write the directory to keep tokens in, like `path = "/var/lib/collibra-auth-proxy"`
     proxy.toml:13: store.pth: this key is unknown; write `path`
@@ -275,8 +275,8 @@ fn stores() {
     let redis = |keys: &str| report(&text(&format!("kind = \"redis\"\n{keys}")));
     insta::assert_snapshot!(redis("path = \"a\"\nkey_prefix = \"{a}\""), @r#"
     proxy.toml:11: store.url: the server's address is missing; write one like "rediss://redis.example:6379", "unix:///run/redis/redis.sock", "rediss+sentinel://a.example,b.example/primary" or "rediss+cluster://a.example,b.example"
-    proxy.toml:13: store.path: it would count only with `kind = "file"`; write that too, or leave this key out
-    proxy.toml:14: store.key_prefix: keys cannot begin so; write up to 100 ASCII letters, digits and signs, without spaces and braces
+    proxy.toml:13: store.path: it applies only with `kind = "file"`; write that too, or leave this key out
+    proxy.toml:14: store.key_prefix: the prefix is invalid; write up to 100 ASCII letters, digits and signs, without spaces and braces
     "#);
     let url = |url: &str| redis(&format!("url = \"{url}\""));
     for (faulty, problem) in [
@@ -284,15 +284,16 @@ fn stores() {
         ("https://a", "it begins with none of"),
         ("redis+proxy://a", "what follows the + is neither"),
         ("redis+sentinel://a,b", "after the sentinels stands no name"),
-        ("redis+sentinel://a,/main", "one of its hosts is none"),
+        ("redis+sentinel://a,/main", "it has no host, or one"),
         ("redis+sentinel://a/main/one", "its path is not the number"),
         ("redis+cluster://a/1", "a cluster has one database"),
-        ("redis+cluster://a?db=1", "it has a query or a fragment"),
+        ("redis+cluster://a?db=1", "it has a query"),
         ("redis://", "it has no host"),
         ("redis:///1", "it has no host"),
         ("redis://a/one", "its path is not the number"),
         ("redis://a/?db=1", "it has a query"),
-        ("redis://:p#w@a", "this is no URL"),
+        ("redis://:p#w@a", "it has a fragment"),
+        ("redis://a,b", "it has no host, or one"),
         ("redis://a#w", "it has a fragment"),
         ("redis://u:%ff@a", "it is not UTF-8"),
         ("unix://run/a.sock", "it names no socket"),
@@ -308,7 +309,7 @@ fn stores() {
     }
     insta::assert_snapshot!(redis("url = \"redis://localhost\"\nca_file = \"/dev/null\"\npassword_file = \"missing\""), @"
     proxy.toml:14: store.ca_file: it is no regular file: pipes, sockets and devices are not read; name a PEM file with your authority's certificate (a relative path counts from /nonexistent)
-    proxy.toml:14: store.ca_file: it counts only for a server that is spoken to by TLS; write rediss:// in `url`, or leave this key out
+    proxy.toml:14: store.ca_file: it applies only to a server with TLS; write rediss:// in `url`, or leave this key out
     proxy.toml:15: store.password_file: the file cannot be read: No such file or directory (os error 2); name a file that this user can read (a relative path counts from /nonexistent)
     ");
     insta::assert_snapshot!(redis("url = \"rediss://:p@localhost\"\nca_file = \"/dev/null\"\npassword_file = \"/dev/null\""), @"
@@ -332,8 +333,8 @@ fn warnings() {
     insta::assert_snapshot!(report(&text), @r#"
     proxy.toml:4: instance.spare: no client uses it; remove it, or name it in a client
     proxy.toml:6: client.spare: no listener, route or app uses it, and yet it will hold a token; remove it, or name it in a listener
-    proxy.toml:9: client.spare.client_secret: the secret stands in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
-    proxy.toml:13: client.catalog.client_secret: the secret stands in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
+    proxy.toml:9: client.spare.client_secret: the secret is in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
+    proxy.toml:13: client.catalog.client_secret: the secret is in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
     proxy.toml:19: server.drain: Kubernetes kills after 30 s by default, before this is over; write at most "30s", or raise terminationGracePeriodSeconds above it
     proxy.toml:21: admin.address: health, metrics and status can be seen beyond this machine; none shows a secret; write a loopback address unless something outside scrapes it
     "#);

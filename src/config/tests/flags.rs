@@ -57,9 +57,9 @@ fn faults_name_the_flag_or_the_variable() {
     };
     insta::assert_snapshot!(from_flags(flags, &env).unwrap_err(), @r#"
     command line: --client-id: it is given 2 times: `--client-id`, `--client-id-file`; keep one of them
-    command line: --pool-capacity: a pool of no tokens gives none; write 1 or more; Collibra's pool has 5
+    command line: --pool-capacity: a pool without tokens issues none; write 1 or more; Collibra's pool has 5
     command line: --admin: [listener.local] already listens there; write another port; the default is "127.0.0.1:9902"
-    command line: --listen: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, or write `--allow-unauthenticated` if the network keeps others away
+    command line: --listen: every program that reaches this port calls Collibra with the token, and other machines can reach it; listen on 127.0.0.1, or write `--allow-unauthenticated` if the network keeps others away
     command line: --host: item 1 is no host name; write it without its port: any port is accepted
     environment: COLLIBRA_URL: http:// would send the secret and the token unencrypted; write https://, or `--allow-insecure` if that is meant
     environment: COLLIBRA_CLIENT_SECRET: the secret has a control character (a line break?) in its middle; it should be one line; give the secret that Collibra showed when the application was registered
@@ -101,8 +101,8 @@ fn a_variable_that_does_not_count_beside_a_file_is_pointed_out() {
     let config = load(file.path(), &env).unwrap();
     let said: Vec<String> = config.warnings.iter().map(Fault::to_string).collect();
     insta::assert_snapshot!(said.join("\n"), @"
-    environment: COLLIBRA_URL: it is set and does not count, for there is a configuration file; unset it, or write its value in the file, as an instance's `url`
-    environment: COLLIBRA_CLIENT_ID: it is set and does not count, for there is a configuration file; unset it, or name it in the file with `client_id_env`
+    environment: COLLIBRA_URL: ignored, because a configuration file is used; unset it, or write its value in the file, as an instance's `url`
+    environment: COLLIBRA_CLIENT_ID: ignored, because a configuration file is used; unset it, or name it in the file with `client_id_env`
     ");
 }
 
@@ -152,6 +152,6 @@ fn a_variable_that_cannot_be_read_is_a_fault() {
     };
     insta::assert_snapshot!(from_flags(Flags::default(), &env).unwrap_err(), @"
     environment: COLLIBRA_AUTH_PROXY_ALLOW_UNAUTHENTICATED: it is neither true nor false; write true, or unset it
-    environment: COLLIBRA_AUTH_PROXY_LISTEN: whoever reaches this port calls Collibra with the token, and it is open beyond this machine; listen on 127.0.0.1, or write `--allow-unauthenticated` if the network keeps others away
+    environment: COLLIBRA_AUTH_PROXY_LISTEN: every program that reaches this port calls Collibra with the token, and other machines can reach it; listen on 127.0.0.1, or write `--allow-unauthenticated` if the network keeps others away
     ");
 }

@@ -116,7 +116,7 @@ fn certificates_and_keys() {
     proxy.toml:10: listener.local.tls.key_file: there is no private key in the file; it should be PEM, without a password; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.key_file: the key is not that of the certificate; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.key_file: the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
-    proxy.toml:6: client.catalog.client_secret: the secret stands in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
+    proxy.toml:6: client.catalog.client_secret: the secret is in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
     proxy.toml:10: listener.local.tls.cert_file: the certificate is not valid yet: callers that verify it refuse it; check this machine's clock, or wait until the certificate is valid
     proxy.toml:10: listener.local.tls.client_ca_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with the authority of callers' certificates (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.ca_file: this key is unknown; write `cert_file`
@@ -250,7 +250,7 @@ fn a_forward_listener_is_this_machines_unless_it_is_said() {
     --
     proxy.toml:9: listener.local.address: a forward proxy is meant for the programs of this machine, and this one is open beyond it; listen on 127.0.0.1, or write `allow_remote = true` if that is meant
     --
-    proxy.toml:9: listener.local.address: with `others = "tunnel"` anyone who can reach this port can leave this network through it; add [app.NAME] so that callers must say who they are, or write `others = "refuse"`
+    proxy.toml:9: listener.local.address: with `others = "tunnel"` anyone who can reach this port can leave this network through it; add [app.NAME] so that callers must authenticate, or write `others = "refuse"`
     --
     proxy.toml: ca: there is no local authority in /nonexistent, so programs cannot call https:// through this proxy; run `collibra-auth-proxy ca init` with this configuration
     proxy.toml:9: listener.local.address: the apps' keys travel to this listener unencrypted; give it a certificate (`tls`), and programs an https:// proxy address

@@ -31,7 +31,7 @@ pub(super) fn read_with(
     let origin = Origin::File(Arc::new("proxy.toml".into()));
     let context = LoadContext::of(base, env);
     let tables = Tables::parse(text, &origin, &context);
-    conclude(tables, &context)
+    parse::parse(tables.ok_or_else(|| context.faults())?, None, &context)
 }
 
 /// Returns the messages for `text`: its faults, or else its warnings.

@@ -25,14 +25,32 @@ const HEAD: &str = "\
 
 /// Returns `config/reference.toml`.
 pub(super) fn toml() -> String {
-    let context = LoadContext::of(Path::new("/"), &|_| None);
+    let defaults = defaults();
     let mut text = HEAD.to_owned();
     for table in <Tables as Declared>::KEYS {
         text.push('\n');
-        let defaults = (table.defaults)(&context);
-        write_table(&mut text, &heading(table), table, &defaults);
+        write_table(&mut text, &heading(table), table, below(&defaults, table));
     }
     text
+}
+
+/// The defaults of all keys: what is shown of a file in which each table is empty.
+fn defaults() -> Value {
+    let text = "instance.a = {}\nclient.a = {}\nlistener.a = { route = [{}] }\napp.a = {}\n";
+    let context = LoadContext::of(Path::new("/"), &|_| None);
+    let origin = Origin::File(Arc::new("reference.toml".into()));
+    Tables::parse(text, &origin, &context)
+        .unwrap()
+        .show(&context)
+}
+
+/// The defaults of the keys below `key`.
+fn below<'a>(defaults: &'a Value, key: &Key) -> &'a Value {
+    match &defaults[key.name] {
+        Value::Array(items) => &items[0],
+        named if key.is_named => &named["a"],
+        table => table,
+    }
 }
 
 /// The heading of a table, with the sample's name.
@@ -61,7 +79,7 @@ fn write_table(text: &mut String, heading: &str, table: &Key, defaults: &Value) 
     for section in table.keys.iter().filter(|key| is_section(key)) {
         text.push('\n');
         let heading = format!("{heading}.{}", section.name);
-        write_table(text, &heading, section, &defaults[section.name]);
+        write_table(text, &heading, section, below(defaults, section));
     }
 }
 
@@ -105,7 +123,7 @@ the file's directory.
 
 /// Returns `docs/configuration-reference.md`.
 pub(super) fn page() -> String {
-    let context = LoadContext::of(Path::new("/"), &|_| None);
+    let defaults = defaults();
     let mut text = PREAMBLE.to_owned();
     for table in <Tables as Declared>::KEYS {
         let heading = if table.is_named {
@@ -113,7 +131,7 @@ pub(super) fn page() -> String {
         } else {
             table.name.to_owned()
         };
-        section(&mut text, &heading, table, &(table.defaults)(&context));
+        section(&mut text, &heading, table, below(&defaults, table));
     }
     text
 }
@@ -131,8 +149,8 @@ fn section(text: &mut String, heading: &str, table: &Key, defaults: &Value) {
         writeln!(text, "| `{}` | {default} | {about} |", key.name).unwrap();
     }
     for key in table.keys.iter().filter(|key| !key.keys.is_empty()) {
-        let defaults = (key.defaults)(&LoadContext::of(Path::new("/"), &|_| None));
-        section(text, &format!("{heading}.{}", key.name), key, &defaults);
+        let heading = format!("{heading}.{}", key.name);
+        section(text, &heading, key, below(defaults, key));
     }
 }
 

@@ -223,7 +223,7 @@ fn simulator_is_sound_and_sixty_times_as_fast() {
     assert_eq!(client.oauth.client_secret.expose(), "s3cr+t/=%&x y~!*");
     assert_eq!(client.schedule.pool.refill, Duration::from_secs(1));
     assert!(client.oauth.timeout < Duration::from_millis(200));
-    insta::assert_snapshot!(said(&config), @"proxy.toml:13: client.simulator.client_secret: the secret stands in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`");
+    insta::assert_snapshot!(said(&config), @"proxy.toml:13: client.simulator.client_secret: the secret is in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`");
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::super::addresses::Addresses;
 use super::super::resolve::Servers;
 use super::super::resolve::tests::{NameServer, Reply};
+use tokio::time::timeout;
+
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -166,7 +169,7 @@ async fn it_fails_only_if_every_address_does_and_names_them_all() {
     let bad = [refusing().await, refusing().await];
     let error = dial(&dialer(&bad, None, LIMIT)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Connect);
-    assert!(!error.is_timeout() && !error.is_final());
+    assert!(!error.is_timeout && !error.is_final);
     assert_eq!(
         error.to_string(),
         format!(
@@ -203,7 +206,7 @@ async fn a_handshake_that_hangs_or_fails_leads_to_the_next_address() {
     let error = dial(&dialer(&[other], Some(&file), LIMIT)).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), Kind::Tls);
-    assert!(error.is_final());
+    assert!(error.is_final);
     let said = error.to_string();
     assert!(
         said.starts_with("the certificate of localhost is not accepted ("),
@@ -250,19 +253,49 @@ async fn a_name_without_an_address_is_told_apart() {
     let limit = Duration::from_millis(600);
     let server = NameServer::start(Reply::NoSuchName, Reply::NoSuchName).await;
     let error = dial(&by_name(&server, 443, limit)).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_timeout()), (Kind::Dns, false));
+    assert_eq!((error.kind(), error.is_timeout), (Kind::Dns, false));
     assert_eq!(
         error.to_string(),
         "cannot find the address of acme.example (DNS says that the name does not exist); check the instance's url and this machine's DNS"
     );
     let server = NameServer::start(Reply::Nothing, Reply::Nothing).await;
     let error = dial(&by_name(&server, 443, limit)).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_timeout()), (Kind::Dns, true));
+    assert_eq!((error.kind(), error.is_timeout), (Kind::Dns, true));
     assert!(
         error
             .to_string()
             .contains("no answer from DNS within 600ms"),
         "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_connect_is_named_with_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let refusal = b"HTTP/1.1 403 canary\r\n\r\n";
+        stream.write_all(refusal).await.unwrap();
+        // until the caller closes it
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let proxy = tunnel::Proxy::parse(&format!("http://canary:canary@{address}")).unwrap();
+    let url = Url::parse("https://acme.example").unwrap();
+    let route = Route {
+        proxy: Some((&proxy, "proxy")),
+        ..Route::to(&url, LIMIT)
+    };
+    let addresses = Addresses::new(route.targets(), LIMIT, LIMIT);
+    let error = dial(&Dialer::new(&route, addresses).unwrap()).await;
+    let error = error.unwrap_err();
+    assert_eq!((error.step, error.kind()), (Step::Proxy, Kind::Connect));
+    assert!(error.is_final && !error.is_timeout);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the proxy {address} did not connect to acme.example:443: it answered 403 Forbidden; its operator must allow that host and port"
+        )
     );
 }
 

@@ -1,17 +1,20 @@
-//! Endpoints for tests of a proxy: bodies of any length, delays, statuses.
+//! Endpoints for tests of a proxy: bodies of any length, delays, statuses, and an echo.
 
 use std::time::Duration;
 
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Call, Refused};
+use super::{Answer, Call, unusable};
 use crate::simulator::body;
 use crate::simulator::reply::{self, Reply};
+use crate::simulator::wire::Line;
 
 /// The byte at `i` of every generated body is the hexadecimal digit `i % 16`.
 static PATTERN: [u8; 1 << 17] = pattern();
@@ -28,7 +31,7 @@ const fn pattern() -> [u8; 1 << 17] {
 }
 
 /// Generates `length` bytes, `piece` at a time (at most 128 KiB), without copying.
-pub(super) fn pieces(length: u64, piece: usize) -> impl Iterator<Item = Bytes> {
+fn pieces(length: u64, piece: usize) -> impl Iterator<Item = Bytes> {
     let mut sent = 0;
     std::iter::from_fn(move || {
         let left = usize::try_from(length - sent).unwrap_or(usize::MAX);
@@ -51,11 +54,11 @@ struct Manner {
 /// `GET /_bytes/{n}`: n bytes. `chunked=1` omits the length, `cut=M` breaks off after M bytes,
 /// `piece=N` and `pause=MILLIS` send N bytes at a time with a pause after each.
 pub(super) fn send(call: &Call<'_>, length: &str) -> Answer {
-    let length: u64 = length.parse()?;
+    let length: u64 = length.parse().map_err(unusable)?;
     let asked: Manner = call.query()?;
     let sent = asked.cut.map_or(length, |cut| cut.min(length));
     let pieces = pieces(sent, asked.piece.unwrap_or(usize::MAX).max(1));
-    let cut = asked.cut.map(|_| call.line.clone());
+    let cut = asked.cut.map(|_| Line::of(&call.head));
     let body = reply::generated(pieces, asked.pause.map(Duration::from_millis), cut);
     let reply = ([(CONTENT_TYPE, "application/octet-stream")], body).into_response();
     Ok(match asked.chunked.as_deref() {
@@ -66,17 +69,17 @@ pub(super) fn send(call: &Call<'_>, length: &str) -> Answer {
 
 /// `POST /_bytes`: reads the body to its end and returns its length.
 pub(super) async fn receive(call: Call<'_>) -> Reply {
-    let read = body::drain(call.body).await;
-    let status = match read.whole {
+    let (received, is_whole) = body::drain(call.body).await;
+    let status = match is_whole {
         true => StatusCode::OK,
         false => StatusCode::BAD_REQUEST,
     };
-    reply::json(status, json!({ "received": read.bytes }))
+    reply::json(status, json!({ "received": received }))
 }
 
 /// `GET /_sleep/{millis}`: answers after so many milliseconds of real time.
 pub(super) async fn sleep(millis: &str) -> Answer {
-    let millis = millis.parse()?;
+    let millis = millis.parse().map_err(unusable)?;
     tokio::time::sleep(Duration::from_millis(millis)).await;
     Ok(reply::json(StatusCode::OK, json!({ "slept": millis })))
 }
@@ -85,14 +88,42 @@ pub(super) async fn sleep(millis: &str) -> Answer {
 pub(super) async fn status(call: Call<'_>, code: &str) -> Answer {
     let asked: Map<String, Value> = call.query()?;
     body::drain(call.body).await;
-    let code = code.parse().ok().filter(|code| (200..=599).contains(code));
-    let code = code.and_then(|code: u16| StatusCode::from_u16(code).ok());
-    let code = code.ok_or_else(|| Refused::unusable("a status is a number from 200 to 599"))?;
+    let code = reply::status(code);
+    let code = code.ok_or_else(|| unusable("a status is a number from 200 to 599"))?;
     let reply = reply::api_error(code, "askedFor", "This status was requested.");
     Ok(match asked.get("location").and_then(Value::as_str) {
         Some(location) => reply::with_header(reply, LOCATION, location),
         None => reply,
     })
+}
+
+/// Any other path: describes the request, so that a test sees what arrived. Returns method, path,
+/// query and headers, with all values of a name in one list and without `Authorization`, and the
+/// body's length. The response has a session, like the real service's.
+pub(super) async fn echo(call: Call<'_>) -> Reply {
+    let (head, (length, _)) = (call.head, body::drain(call.body).await);
+    let mut headers = Map::new();
+    for name in head.headers.keys().filter(|name| *name != AUTHORIZATION) {
+        let values = head.headers.get_all(name).iter();
+        let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
+        headers.insert(name.to_string(), values.collect());
+    }
+    let told = json!({
+        "method": head.method.as_str(),
+        "path": head.uri.path(),
+        "query": head.uri.query(),
+        "headers": headers,
+        "body": { "length": length },
+    });
+    with_session(reply::json(StatusCode::OK, told))
+}
+
+/// Adds the headers that the real service adds and a proxy should remove.
+pub(super) fn with_session(reply: Reply) -> Reply {
+    let cookie = "JSESSIONID=5851B3A5B2D14E5D9C0F; Path=/; Secure; HttpOnly";
+    let reply = reply::with_header(reply, SET_COOKIE, cookie);
+    let https_only = "max-age=31536000; includeSubDomains";
+    reply::with_header(reply, STRICT_TRANSPORT_SECURITY, https_only)
 }
 
 #[cfg(test)]

@@ -1,20 +1,16 @@
 //! The application info, the user and the current session.
 
-use axum::response::IntoResponse;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::echo::with_session;
-use super::{Call, body, echo};
-use crate::simulator::catalogue::USER;
+use super::{Call, USER, probe};
 use crate::simulator::reply::{self, Reply};
 
 /// `GET /rest/2.0/application/info`.
 pub(super) fn application(call: &Call<'_>) -> Reply {
-    let scheme = if call.world.settings.tls {
-        "https"
-    } else {
-        "http"
+    let scheme = match call.world.config.tls {
+        Some(_) => "https",
+        None => "http",
     };
     let told = json!({
         "baseUrl": format!("{scheme}://{}/", call.header("host").unwrap_or("localhost")),
@@ -30,29 +26,14 @@ pub(super) fn application(call: &Call<'_>) -> Reply {
     reply::json(StatusCode::OK, told)
 }
 
+/// `GET /rest/2.0/auth/sessions/current`: nothing depends on the session.
+pub(super) fn current() -> Reply {
+    probe::with_session(user())
+}
+
 /// `GET /rest/2.0/users/current`: the system user that represents an application.
 pub(super) fn user() -> Reply {
-    reply::json(StatusCode::OK, current_user())
-}
-
-/// `/rest/2.0/auth/sessions`: opens, shows and ends a session. Each call needs a token, and nothing
-/// depends on the session.
-pub(super) async fn answer(call: Call<'_>, rest: &[&str]) -> Reply {
-    match (call.method(), rest) {
-        ("POST", []) => {
-            body::drain(call.body).await;
-            let token = json!({ "csrfToken": "00000000-0000-4000-8000-000000000000" });
-            with_session(reply::json(StatusCode::OK, token))
-        }
-        ("GET", ["current"]) => with_session(reply::json(StatusCode::OK, current_user())),
-        ("GET", ["heartbeat"]) => with_session(StatusCode::OK.into_response()),
-        ("DELETE", ["current"]) => StatusCode::NO_CONTENT.into_response(),
-        _ => echo::answer(call).await,
-    }
-}
-
-fn current_user() -> Value {
-    json!({
+    let user = json!({
         "id": USER,
         "createdBy": USER,
         "createdOn": 0,
@@ -73,5 +54,6 @@ fn current_user() -> Value {
         "guestUser": false,
         "apiUser": true,
         "licenseType": "AUTHOR",
-    })
+    });
+    reply::json(StatusCode::OK, user)
 }

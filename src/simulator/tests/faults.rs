@@ -71,10 +71,7 @@ async fn answers_are_replaced_in_the_way_that_was_ordered() {
     assert!(answer.status == 200 && answer.body.len() > 1 << 20 && answer.json().is_object());
     let answer = call("redirect").await;
     let location = answer.header("location");
-    assert_eq!(
-        (answer.status, location),
-        (302, Some("http://acme.example/moved/here"))
-    );
+    assert_eq!((answer.status, location), (302, Some("/moved/here")));
     let fault = json!({ "endpoint": "token", "kind": "status:429", "retry_after": 7 });
     order(&simulator, fault).await;
     let answer = ask(&simulator).await;

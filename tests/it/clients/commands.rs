@@ -125,11 +125,7 @@ fn without_a_place_for_the_secret_nothing_is_registered() {
     failed(&ended, 1, "already exists");
     let nowhere = rig.path("none/new.json");
     let ended = clients(rig.by_admin(&["register", "nightly", "--output", text(&nowhere)]));
-    failed(
-        &ended,
-        1,
-        "name a file in a directory that this user can write to",
-    );
+    failed(&ended, 1, "choose a directory that this user can write to");
     assert_eq!(rig.simulator.count("requests"), 0);
     assert_eq!(rig.credentials()["client_secret"], FIRST);
 }

@@ -11,6 +11,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -18,9 +19,9 @@ use rustix::fs::{FlockOperation, flock};
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
-use super::credentials::Credentials;
-use crate::atomic_file::{self, Pending};
-use crate::cli::clients::target::{begin, beside, put};
+use crate::atomic_file;
+use crate::cli::new_file::{begin, beside, put, replacement};
+use crate::client_id::ClientId;
 use crate::config;
 use crate::secret::Secret;
 
@@ -31,6 +32,53 @@ pub(super) struct Journal {
     pub(super) old: String,
     /// The name under which its successor is registered.
     pub(super) successor: String,
+}
+
+/// A client's id and secret, and the JSON that they came in.
+#[derive(Clone, Debug)]
+pub(super) struct Credentials {
+    pub(super) id: ClientId,
+    pub(super) secret: Secret,
+    /// The content of the file.
+    pub(super) json: Secret,
+}
+
+impl Credentials {
+    /// Parses credentials in the format of `credentials_file`.
+    ///
+    /// # Errors
+    /// If it is not valid. Never quotes it.
+    pub(super) fn parse(json: Secret) -> anyhow::Result<Credentials> {
+        #[derive(Deserialize)]
+        struct IdAndSecret {
+            client_id: String,
+            client_secret: String,
+        }
+        let Ok(both) = serde_json::from_str::<IdAndSecret>(json.expose()) else {
+            bail!("it is not JSON with client_id and client_secret");
+        };
+        let secret = Secret::from(both.client_secret);
+        Ok(Credentials {
+            id: ClientId::parse(&both.client_id)?,
+            secret: Secret::parse(secret.expose())?,
+            json,
+        })
+    }
+
+    /// Combines an id and a secret from two files.
+    ///
+    /// # Errors
+    /// If one of them is not valid.
+    pub(super) fn of(id: &Secret, secret: &Secret) -> anyhow::Result<Credentials> {
+        let (id, secret) = (
+            ClientId::parse(id.expose())?,
+            Secret::parse(secret.expose())?,
+        );
+        let both =
+            serde_json::json!({ "client_id": id.as_str(), "client_secret": secret.expose() });
+        let json = Secret::from(format!("{both}\n"));
+        Ok(Credentials { id, secret, json })
+    }
 }
 
 /// The progress of a rotation.
@@ -51,14 +99,8 @@ pub(super) enum Stage {
 pub(super) struct Files {
     /// The file that messages name, and whose name the others extend.
     pub(super) file: PathBuf,
-    /// The separate file of the id, if any.
-    id_file: Option<PathBuf>,
-}
-
-/// Held during a rotation; released when the process ends, in whatever way.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _open: File,
+    /// The separate file of the id, if any; the two change one after the other.
+    pub(super) id_file: Option<PathBuf>,
 }
 
 impl Files {
@@ -67,36 +109,34 @@ impl Files {
     /// # Errors
     /// If its credentials are not in files that can be replaced.
     pub(super) fn of(client: &config::Client) -> anyhow::Result<Files> {
-        // replace the target of a symlink, not the link
-        let settled = |path: &Path| {
-            fs::canonicalize(path).with_context(|| format!("{} cannot be found", path.display()))
-        };
-        match &client.credentials {
-            config::Credentials::File(path) => Ok(Files {
-                file: settled(path)?,
-                id_file: None,
-            }),
-            config::Credentials::Files { id, secret } => Ok(Files {
-                file: settled(secret)?,
-                id_file: Some(settled(id)?),
-            }),
+        let (file, id_file) = match &client.credentials {
+            config::Credentials::File(path) => (path, None),
+            config::Credentials::Files { id, secret } => (secret, Some(id)),
             config::Credentials::Elsewhere => bail!(
                 "the id and the secret of client {} are not both in files, so they cannot be replaced: move them to a file, and set credentials_file",
                 client.name
             ),
-        }
+        };
+        // replace the target of a symlink, not the link
+        let settled = |path: &PathBuf| {
+            fs::canonicalize(path).with_context(|| format!("{} cannot be found", path.display()))
+        };
+        Ok(Files {
+            file: settled(file)?,
+            id_file: id_file.map(settled).transpose()?,
+        })
     }
 
-    /// Locks the directory against other rotations.
+    /// Locks the directory against other rotations, until the returned file is closed.
     ///
     /// # Errors
     /// If another rotation is in progress.
-    pub(super) fn lock(&self) -> anyhow::Result<Lock> {
+    pub(super) fn lock(&self) -> anyhow::Result<File> {
         let directory = self.file.parent().unwrap_or(Path::new("."));
         let name = directory.display();
         let opened = File::open(directory).with_context(|| format!("{name} cannot be opened"))?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _open: opened }),
+            Ok(()) => Ok(opened),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 bail!("another rotation is in progress in {name}; wait until it ends")
             }
@@ -116,11 +156,6 @@ impl Files {
         beside(&self.file, "old")
     }
 
-    /// Returns whether id and secret change one after the other.
-    pub(super) fn is_pair(&self) -> bool {
-        self.id_file.is_some()
-    }
-
     /// The files that hold the credentials, for messages.
     pub(super) fn names(&self) -> String {
         match &self.id_file {
@@ -134,12 +169,12 @@ impl Files {
     /// # Errors
     /// If there are none.
     pub(super) fn current(&self) -> anyhow::Result<Credentials> {
+        let required =
+            |path: &Path| read(path)?.with_context(|| format!("{} does not exist", path.display()));
         let text = required(&self.file)?;
         let credentials = match &self.id_file {
             None => Credentials::parse(text),
-            Some(id) => Secret::parse(text.expose())
-                .map_err(anyhow::Error::from)
-                .and_then(|secret| Credentials::of(required(id)?.expose(), secret)),
+            Some(id) => Credentials::of(&required(id)?, &text),
         };
         credentials.with_context(|| self.names())
     }
@@ -150,30 +185,31 @@ impl Files {
     /// If the files match no stage.
     pub(super) fn stage(&self) -> anyhow::Result<Stage> {
         let current = self.current()?;
-        let next = match read(&self.next())? {
-            Some(json) => {
-                Some(Credentials::parse(json).with_context(|| self.next().display().to_string())?)
-            }
-            None => None,
+        let Some(journal) = read(&self.journal())? else {
+            let mut others = [self.next(), self.old()].into_iter();
+            return match others.find(|path| path.exists()) {
+                None => Ok(Stage::Fresh),
+                Some(stray) => bail!(
+                    "{} exists, but no rotation created it; move it away if it is no longer needed",
+                    stray.display()
+                ),
+            };
         };
-        let journal = self.read_journal()?;
-        match (journal, next) {
-            (None, None) if self.old().exists() => Err(stray(&self.old())),
-            (None, None) => Ok(Stage::Fresh),
-            (None, Some(_)) => Err(stray(&self.next())),
-            (Some(journal), Some(next)) if current.id.as_str() == journal.old => {
-                Ok(Stage::Registered(journal, next))
-            }
-            (Some(journal), Some(next)) if current.id == next.id => Ok(Stage::Placed(journal)),
-            (Some(_), Some(_)) => bail!(
+        let journal: Journal = serde_json::from_str(journal.expose()).with_context(|| {
+            format!("{} was not written by a rotation", self.journal().display())
+        })?;
+        let next = read(&self.next())?.map(Credentials::parse).transpose();
+        let next = next.with_context(|| self.next().display().to_string())?;
+        let is_old = current.id.as_str() == journal.old;
+        match next {
+            Some(next) if is_old => Ok(Stage::Registered(journal, next)),
+            None if is_old => Ok(Stage::Begun(journal)),
+            Some(next) if current.id != next.id => bail!(
                 "{} has neither the replaced client's credentials nor its successor's: restore one of them ({} has the successor's)",
                 self.names(),
                 self.next().display()
             ),
-            (Some(journal), None) if current.id.as_str() == journal.old => {
-                Ok(Stage::Begun(journal))
-            }
-            (Some(journal), None) => Ok(Stage::Placed(journal)),
+            _ => Ok(Stage::Placed(journal)),
         }
     }
 
@@ -182,9 +218,9 @@ impl Files {
     /// # Errors
     /// The file that cannot.
     pub(super) fn try_out(&self) -> anyhow::Result<()> {
-        for path in self.each() {
+        for path in iter::once(&self.file).chain(&self.id_file) {
             // dropped at once
-            self.successor_of(path)?;
+            replacement(path)?;
         }
         Ok(())
     }
@@ -196,15 +232,7 @@ impl Files {
     pub(super) fn begin(&self, journal: &Journal) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(journal)?;
         let path = self.journal();
-        put(begin(&path)?, &path, &Secret::from(format!("{json}\n")))
-    }
-
-    /// Starts the file for the successor's credentials, before there are any.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub(super) fn begin_next(&self) -> anyhow::Result<Pending> {
-        begin(&self.next())
+        put(begin(&path)?, &path, &format!("{json}\n"))
     }
 
     /// Puts `next` in place of the current credentials, and keeps those beside it. One file changes
@@ -216,16 +244,17 @@ impl Files {
     /// If a file cannot be written; a repeated run is safe.
     pub(super) fn place(&self, next: &Credentials) -> anyhow::Result<()> {
         if !self.old().exists() {
-            put(begin(&self.old())?, &self.old(), &self.current()?.json)?;
+            let current = self.current()?.json;
+            put(begin(&self.old())?, &self.old(), current.expose())?;
         }
         // fail early, before anything is replaced
-        let successor = self.successor_of(&self.file)?;
+        let successor = replacement(&self.file)?;
         match &self.id_file {
-            None => put(successor, &self.file, &next.json)?,
+            None => put(successor, &self.file, next.json.expose())?,
             Some(id) => {
-                let id_successor = self.successor_of(id)?;
-                put(successor, &self.file, &next.secret)?;
-                put(id_successor, id, &Secret::from(next.id.to_string()))?;
+                let id_successor = replacement(id)?;
+                put(successor, &self.file, next.secret.expose())?;
+                put(id_successor, id, next.id.as_str())?;
             }
         }
         self.forget_next()
@@ -247,45 +276,6 @@ impl Files {
         gone(&self.old())?;
         gone(&self.journal())
     }
-
-    fn read_journal(&self) -> anyhow::Result<Option<Journal>> {
-        let path = self.journal();
-        let Some(text) = read(&path)? else {
-            return Ok(None);
-        };
-        let journal = serde_json::from_str(text.expose());
-        let what = || format!("{} was not written by a rotation", path.display());
-        journal.map(Some).with_context(what)
-    }
-
-    fn each(&self) -> impl Iterator<Item = &PathBuf> {
-        std::iter::once(&self.file).chain(&self.id_file)
-    }
-
-    /// Starts a replacement of one of the files, readable by the same users.
-    fn successor_of(&self, path: &Path) -> anyhow::Result<Pending> {
-        let pending = begin(path)?;
-        fs::metadata(path)
-            .and_then(|old| pending.like(&old))
-            .with_context(|| {
-                format!(
-                    "{} cannot be replaced by a file of the same owner; run this as its owner or as root",
-                    path.display()
-                )
-            })?;
-        Ok(pending)
-    }
-}
-
-fn stray(path: &Path) -> anyhow::Error {
-    anyhow::anyhow!(
-        "{} exists, but no rotation created it; move it away if it is no longer needed",
-        path.display()
-    )
-}
-
-fn required(path: &Path) -> anyhow::Result<Secret> {
-    read(path)?.with_context(|| format!("{} does not exist", path.display()))
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<Secret>> {
@@ -305,7 +295,8 @@ mod tests {
     use super::*;
 
     fn credentials(id: &str) -> Credentials {
-        Credentials::of(id, Secret::from(format!("secret of {id}"))).unwrap()
+        let secret = Secret::from(format!("secret of {id}"));
+        Credentials::of(&Secret::from(id.to_owned()), &secret).unwrap()
     }
 
     fn files(pair: bool) -> (tempfile::TempDir, Files) {
@@ -343,8 +334,8 @@ mod tests {
     }
 
     fn keep_next(files: &Files) {
-        let pending = files.begin_next().unwrap();
-        put(pending, &files.next(), &credentials("new").json).unwrap();
+        let pending = begin(&files.next()).unwrap();
+        put(pending, &files.next(), credentials("new").json.expose()).unwrap();
     }
 
     #[test]
@@ -380,7 +371,7 @@ mod tests {
         put(
             begin(&files.old()).unwrap(),
             &files.old(),
-            &files.current().unwrap().json,
+            files.current().unwrap().json.expose(),
         )
         .unwrap();
         fs::write(&files.file, "secret of new").unwrap();
@@ -420,5 +411,18 @@ mod tests {
         assert!(error.contains("another rotation"), "{error}");
         drop(held);
         files.lock().unwrap();
+    }
+
+    #[test]
+    fn credentials_are_never_printed() {
+        let (id, secret) = (
+            Secret::from("old".to_owned()),
+            Secret::from("cAnArY".to_owned()),
+        );
+        let shown = format!("{:?}", Credentials::of(&id, &secret));
+        assert!(!shown.contains("cAnArY"), "{shown}");
+        let wrong = Secret::from(r#"{"client_secret":"cAnArY""#.to_owned());
+        let error = format!("{:#}", Credentials::parse(wrong).unwrap_err());
+        assert!(!error.contains("cAnArY"), "{error}");
     }
 }

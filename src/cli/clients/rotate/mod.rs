@@ -5,7 +5,6 @@
 //! reason. At any moment a working client's credentials are in place. A client is deleted only once
 //! nobody uses it. Nothing depends on whether an update (`PUT`) changes a secret.
 
-mod credentials;
 mod files;
 mod name;
 mod proof;
@@ -13,20 +12,19 @@ mod readers;
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context, anyhow, bail, ensure};
+use serde_json::{Value, json};
 
-use self::credentials::Credentials;
-use self::files::{Files, Journal, Stage};
-use self::readers::Readers;
+use self::files::{Credentials, Files, Journal, Stage};
 use super::authority::{Authority, Caller};
+use super::print;
+use super::session::settled;
 use super::site::{Site, SiteArgs};
-use super::target::put;
-use super::{print, print_json};
-use crate::cli::admin_client::{self, Target};
+use crate::cli::admin_client::AdminClient;
+use crate::cli::{Exit, interruption, new_file, probe, write_out};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, SystemClock};
-use crate::registration::{NewClient, Registration};
+use crate::registration::{Attributes, Registration};
 use crate::telemetry::printable::clean;
 
 /// Replace a client of the configuration by a successor, without losing a request
@@ -47,9 +45,9 @@ pub(super) struct Args {
         value_name = "ADDRESS",
         env = "COLLIBRA_AUTH_PROXY_ADMIN",
         value_delimiter = ',',
-        value_parser = admin_client::parse
+        value_parser = AdminClient::parse
     )]
-    admins: Vec<Target>,
+    admins: Vec<AdminClient>,
 
     /// No running proxy uses the client: wait for none
     #[arg(long, conflicts_with = "admins")]
@@ -64,7 +62,7 @@ pub(super) struct Args {
     settle: Duration,
 
     /// The path that the successor's token must open
-    #[arg(long, value_name = "PATH", default_value = "/rest/2.0/users/current", value_parser = path)]
+    #[arg(long, value_name = "PATH", default_value = "/rest/2.0/users/current", value_parser = probe::path)]
     probe: String,
 
     /// Print what would be done, and do nothing
@@ -87,45 +85,39 @@ pub(super) struct Args {
 /// # Errors
 /// What stopped it, its progress, and how to resume or revert.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    args.at.config_path()?;
-    let files = Files::of(args.at.resolve(Some(&args.client))?.client(&args.client)?)?;
+    let site = args.at.resolve(Some(&args.client))?;
+    let files = Files::of(site.client(&args.client)?)?;
     let _lock = files.lock()?;
     // again: a rotation that was in progress until now has changed the files
     let site = args.at.resolve(Some(&args.client))?;
     let client = site.client(&args.client)?;
-    let by = match args.by.given()? {
-        Some(given) => given,
-        None => match Caller::from_environment()? {
-            Some(given) => given,
-            None => Authority::client(client)?,
-        },
-    };
-    let admins = match (&site.config, &args.admins[..]) {
-        _ if args.no_running_proxy => Vec::new(),
-        (Some(config), []) => {
-            let address = config.admin.address.to_string();
-            vec![admin_client::parse(&address).map_err(anyhow::Error::msg)?]
-        }
-        (_, given) => given.to_vec(),
-    };
+    let given = args.by.given()?;
+    let by = given.map_or_else(|| Authority::of(client), |it| Ok(Authority::Given(it)))?;
+    let mut proxies = args.admins.clone();
+    if let Some(config) = &site.config
+        && proxies.is_empty()
+        && !args.no_running_proxy
+    {
+        let address = config.admin.address.to_string();
+        proxies.push(AdminClient::parse(&address).map_err(anyhow::Error::msg)?);
+    }
     let mut rotation = Rotation {
-        readers: Readers::at(&admins)?,
         args: &args,
         site: &site,
         files: &files,
+        proxies,
         by,
     };
     if args.dry_run {
         return rotation.plan().await;
     }
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let interruption = interruption()?;
     let done = tokio::select! {
         done = rotation.carry_out() => done,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow!("interrupted")),
+        () = interruption => Err(anyhow!("interrupted")),
     };
     match done {
-        Ok(outcome) => outcome.print(args.json),
+        Ok((json, said)) => print(args.json, &json, || said),
         Err(error) => bail!("{error:#}\n\n{}", rotation.recovery_advice()),
     }
 }
@@ -134,22 +126,14 @@ struct Rotation<'a> {
     args: &'a Args,
     site: &'a Site,
     files: &'a Files,
-    readers: Readers,
+    /// The running proxies that use the client.
+    proxies: Vec<AdminClient>,
     by: Authority,
 }
 
-/// The result of a rotation.
-#[derive(serde::Serialize)]
-struct Outcome {
-    client: String,
-    old_client_id: String,
-    client_id: String,
-    client_name: String,
-}
-
 impl Rotation<'_> {
-    /// Runs the steps, each decided by the files.
-    async fn carry_out(&mut self) -> anyhow::Result<Outcome> {
+    /// Runs the steps, each decided by the files. Returns the result as JSON and as text.
+    async fn carry_out(&mut self) -> anyhow::Result<(Value, String)> {
         loop {
             match self.files.stage()? {
                 Stage::Fresh => self.begin().await?,
@@ -163,43 +147,50 @@ impl Rotation<'_> {
     /// Checks the preconditions and chooses the successor's name.
     async fn begin(&mut self) -> anyhow::Result<()> {
         let (old, all) = self.inspect().await?;
-        self.files.try_out()?;
-        let name = old.client_name.unwrap_or_else(|| self.args.client.clone());
-        let id = &old.client_id;
-        let host = self.site.api.host();
+        let (id, name, host) = (&old.client_id, self.name(&old), self.site.api.host());
+        let client = &self.args.client;
         self.say(&format!(
-            "rotating {}: {id} ({}) at {host}",
-            self.args.client,
-            clean(&name)
+            "rotating {client}: {id} ({}) at {host}",
+            clean(name)
         ))?;
-        let others = all.iter().filter(|client| {
-            let other = client.client_name.as_deref().unwrap_or_default();
-            client.client_id != *id && name::base(other) == name::base(&name)
-        });
-        for other in others {
-            self.say(&format!(
-                "  note: {} ({}) has a similar name; if an earlier rotation left it, delete it",
-                other.client_id,
-                clean(other.client_name.as_deref().unwrap_or_default()),
-            ))?;
+        for other in all.iter().filter(|other| other.client_id != *id) {
+            let similar = other.client_name.as_deref().unwrap_or_default();
+            if name::base(similar) == name::base(name) {
+                self.say(&format!(
+                    "  note: {} ({}) has a similar name; if an earlier rotation left it, delete it",
+                    other.client_id,
+                    clean(similar),
+                ))?;
+            }
         }
-        self.files.begin(&Journal {
-            old: id.to_string(),
-            successor: name::successor(&name, SystemClock.wall()),
-        })
+        self.files.begin(&self.journal(&old))
     }
 
-    /// Checks that the client is registered and that each proxy uses it; returns it, and all
-    /// clients.
+    /// The registered name of `old`.
+    fn name<'b>(&'b self, old: &'b Registration) -> &'b str {
+        old.client_name.as_deref().unwrap_or(&self.args.client)
+    }
+
+    /// The state of a new rotation, which replaces `old`.
+    fn journal(&self, old: &Registration) -> Journal {
+        Journal {
+            old: old.client_id.to_string(),
+            successor: name::successor(self.name(old), SystemClock.wall()),
+        }
+    }
+
+    /// Checks that the client is registered, that each proxy uses it, and that the files can be
+    /// written; returns it, and all clients.
     async fn inspect(&mut self) -> anyhow::Result<(Registration, Vec<Registration>)> {
         let id = self.files.current()?.id;
-        self.readers.all_use(id.as_str()).await?;
+        readers::check(&self.proxies, id.as_str(), true).await?;
         let all = self.list().await?;
         let old = all.iter().find(|client| client.client_id == id).cloned();
         let old = old.with_context(|| {
             let host = self.site.api.host();
             format!("{id} is not a client of {host}; check whether --platform is needed")
         })?;
+        self.files.try_out()?;
         Ok((old, all))
     }
 
@@ -210,40 +201,36 @@ impl Rotation<'_> {
         let orphan = all.iter().find(|c| c.client_name.as_ref() == Some(name));
         if let Some(orphan) = orphan {
             let id = &orphan.client_id;
-            self.readers.none_uses(id.as_str()).await?;
+            readers::check(&self.proxies, id.as_str(), false).await?;
             self.say(&format!(
                 "  successor: {id} ({}) was registered earlier, but its secret is lost; deleting it",
                 clean(name)
             ))?;
             self.delete(id).await?;
         }
-        let pending = self.files.begin_next()?;
+        let path = self.files.next();
+        let pending = new_file::begin(&path)?;
         let by = self.by.authorization().await?;
-        let new = NewClient {
+        let new = Attributes {
             name: name.clone(),
             grant_types: old.grant_types,
             software_id: None,
         };
-        let registered = match self.site.api.register(&by, &new).await {
-            Ok(registered) => registered,
-            Err(error) if error.kind.may_have_succeeded() => {
-                return Err(error).context(format!(
-                    "the successor may or may not be registered; the next run finds it by its name, {}",
-                    clean(name)
-                ));
-            }
-            Err(error) => {
-                self.files.end()?;
-                return Err(error.into());
-            }
-        };
+        let called = self.site.api.register(&by, &new).await;
+        if matches!(&called, Err(error) if !error.may_have_succeeded) {
+            self.files.end()?;
+        }
+        let registered = settled(called, || {
+            format!(
+                "the successor may or may not be registered; the next run finds it by its name, {}",
+                clean(name)
+            )
+        })?;
         let id = &registered.registration.client_id;
-        let path = self.files.next();
-        let kept = match registered.credentials() {
-            Some(credentials) => put(pending, &path, &credentials),
-            None => bail!("{id} was registered without a secret"),
-        };
-        if let Err(error) = kept {
+        let credentials = registered.credentials();
+        let credentials =
+            credentials.with_context(|| format!("{id} was registered without a secret"))?;
+        if let Err(error) = new_file::put(pending, &path, credentials.expose()) {
             // nobody can use the successor without its secret; if it remains, the next run finds it
             let left = match self.delete(id).await {
                 Ok(()) => format!("the successor {id} was deleted"),
@@ -262,9 +249,9 @@ impl Rotation<'_> {
     async fn place(&mut self, journal: &Journal, next: &Credentials) -> anyhow::Result<()> {
         let all = self.list().await?;
         if !all.iter().any(|client| client.client_id == next.id) {
+            let id = &next.id;
             self.say(&format!(
-                "  successor: {} is no longer registered; starting over",
-                next.id
+                "  successor: {id} is no longer registered; starting over"
             ))?;
             return self.files.forget_next();
         }
@@ -273,41 +260,39 @@ impl Rotation<'_> {
         proof::prove(client, next, &self.site.instance, probe).await?;
         self.say(&format!("  proof: it got a token, which opens {probe}"))?;
         self.files.place(next)?;
+        let (new, old) = (&next.id, &journal.old);
+        let (names, kept) = (self.files.names(), self.files.old());
+        let kept = kept.display();
         self.say(&format!(
-            "  credentials: those of {} are in {}, those of {} in {}",
-            next.id,
-            self.files.names(),
-            journal.old,
-            self.files.old().display()
+            "  credentials: those of {new} are in {names}, those of {old} in {kept}"
         ))?;
-        if self.files.is_pair() {
+        if self.files.id_file.is_some() {
             self.say("  note: two files cannot change at once; a single credentials_file would")?;
         }
         Ok(())
     }
 
     /// Waits until the proxies have switched, and deletes the old client.
-    async fn finish(&mut self, journal: Journal) -> anyhow::Result<Outcome> {
+    async fn finish(&mut self, journal: Journal) -> anyhow::Result<(Value, String)> {
         let new = self.files.current()?.id;
         let all = self.list().await?;
         let is_successor = |client: &Registration| {
             let name = client.client_name.as_ref();
             client.client_id == new && name.is_none_or(|name| *name == journal.successor)
         };
-        if !all.iter().any(is_successor) {
-            bail!(
-                "{} has {new}, which is not the successor registered as {}",
-                self.files.names(),
-                clean(&journal.successor)
-            );
-        }
+        ensure!(
+            all.iter().any(is_successor),
+            "{} has {new}, which is not the successor registered as {}",
+            self.files.names(),
+            clean(&journal.successor)
+        );
         self.files.forget_next()?;
         let old = ClientId::parse(&journal.old)?;
-        if !self.readers.is_empty() {
-            self.say(&format!("  proxies: waiting for {}", self.readers.names()))?;
-            let patience = self.args.timeout;
-            let waited = self.readers.take_over(old.as_str(), new.as_str(), patience);
-            waited.await?;
+        if !self.proxies.is_empty() {
+            let names = readers::names(&self.proxies);
+            self.say(&format!("  proxies: waiting for {names}"))?;
+            let (id, patience) = (old.as_str(), self.args.timeout);
+            readers::switch(&self.proxies, id, new.as_str(), patience).await?;
             let settle = humantime::format_duration(self.args.settle);
             self.say(&format!(
                 "  proxies: they use {new}; the old client stays for {settle}"
@@ -319,12 +304,14 @@ impl Rotation<'_> {
         }
         self.say(&format!("  deleted: {old}"))?;
         self.files.end()?;
-        Ok(Outcome {
-            client: self.args.client.clone(),
-            old_client_id: old.to_string(),
-            client_id: new.to_string(),
-            client_name: journal.successor,
-        })
+        let client = &self.args.client;
+        let json = json!({
+            "client": client,
+            "old_client_id": journal.old,
+            "client_id": new.as_str(),
+            "client_name": journal.successor,
+        });
+        Ok((json, format!("done: {client} is {new} now\n")))
     }
 
     async fn list(&mut self) -> anyhow::Result<Vec<Registration>> {
@@ -341,44 +328,33 @@ impl Rotation<'_> {
     /// Prints what the next run would do.
     async fn plan(&mut self) -> anyhow::Result<()> {
         let stage = self.files.stage()?;
-        let names = self.files.names();
-        let begun = match &stage {
+        let mut steps = Vec::new();
+        let old = match &stage {
             Stage::Fresh | Stage::Begun(_) => {
                 let (old, _) = self.inspect().await?;
-                self.files.try_out()?;
-                let name = old.client_name.unwrap_or_else(|| self.args.client.clone());
-                let successor = match &stage {
-                    Stage::Begun(journal) => journal.successor.clone(),
-                    _ => name::successor(&name, SystemClock.wall()),
+                let fresh = self.journal(&old);
+                let journal = match &stage {
+                    Stage::Begun(journal) => journal,
+                    _ => &fresh,
                 };
-                format!("register a successor named {}\n", clean(&successor))
-            }
-            _ => String::new(),
-        };
-        let placed = match &stage {
-            Stage::Placed(_) => String::new(),
-            _ => format!(
-                "get a token for the successor, and call {} with it\nput its credentials into {names}\n",
-                self.args.probe
-            ),
-        };
-        let waited = if self.readers.is_empty() {
-            "wait for no proxy\n".to_owned()
-        } else {
-            format!(
-                "wait until these proxies use it: {}\n",
-                self.readers.names()
-            )
-        };
-        let old = match &stage {
-            Stage::Fresh => self.files.current()?.id.to_string(),
-            Stage::Begun(journal) | Stage::Registered(journal, _) | Stage::Placed(journal) => {
+                let name = clean(&journal.successor);
+                steps.push(format!("register a successor named {name}"));
                 journal.old.clone()
             }
+            Stage::Registered(journal, _) | Stage::Placed(journal) => journal.old.clone(),
         };
-        print(&format!(
-            "this would\n{begun}{placed}{waited}delete {old}\n"
-        ))
+        if !matches!(stage, Stage::Placed(_)) {
+            let (probe, names) = (&self.args.probe, self.files.names());
+            steps.push(format!(
+                "get a token for the successor, and call {probe} with it\nput its credentials into {names}"
+            ));
+        }
+        steps.push(match readers::names(&self.proxies) {
+            none if none.is_empty() => "wait for no proxy".to_owned(),
+            names => format!("wait until these proxies use it: {names}"),
+        });
+        let steps = steps.join("\n");
+        write_out(format!("this would\n{steps}\ndelete {old}\n"))
     }
 
     /// Describes the progress after a failure, how to resume, and how to revert.
@@ -407,30 +383,15 @@ impl Rotation<'_> {
         }
     }
 
+    /// Prints a step, unless only the result is wanted.
     fn say(&self, what: &str) -> anyhow::Result<()> {
         if self.args.json {
             return Ok(());
         }
-        print(&format!("{what}\n"))
-    }
-}
-
-impl Outcome {
-    fn print(&self, json: bool) -> anyhow::Result<()> {
-        if json {
-            return print_json(self);
+        match write_out(format!("{what}\n")) {
+            // a rotation goes on without a reader
+            Err(error) if error.is::<Exit>() => Ok(()),
+            written => written,
         }
-        print(&format!(
-            "done: {} is {} now\n",
-            self.client, self.client_id
-        ))
     }
-}
-
-/// Parses a path of the API.
-fn path(text: &str) -> Result<String, &'static str> {
-    let sound = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
-    sound
-        .then(|| text.to_owned())
-        .ok_or("it should begin with a slash and have no spaces")
 }

@@ -2,33 +2,23 @@
 
 use std::time::SystemTime;
 
-/// ` (2027-01-15 08:00:00)`, with a digit for each `0`.
-const SHAPE: &str = " (0000-00-00 00:00:00)";
+use jiff::civil::DateTime;
+
+/// The appended time, like ` (2027-01-15 08:00:00)`.
+const TIME: &str = " (%Y-%m-%d %H:%M:%S)";
 
 /// Returns the name of a successor of `old`, registered at `now`.
 pub(super) fn successor(old: &str, now: SystemTime) -> String {
     let at = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    format!("{}{}", base(old), at.strftime(" (%Y-%m-%d %H:%M:%S)"))
+    format!("{}{}", base(old), at.strftime(TIME))
 }
 
 /// Removes the time that a rotation appended to a name.
 pub(super) fn base(name: &str) -> &str {
-    let Some(start) = name.len().checked_sub(SHAPE.len()) else {
-        return name;
-    };
-    match (name.get(..start), name.get(start..)) {
-        (Some(base), Some(end)) if has_shape(end) => base,
+    match name.rfind(" (").map(|start| name.split_at(start)) {
+        Some((base, time)) if DateTime::strptime(TIME, time).is_ok() => base,
         _ => name,
     }
-}
-
-fn has_shape(end: &str) -> bool {
-    end.chars()
-        .zip(SHAPE.chars())
-        .all(|(c, shape)| match shape {
-            '0' => c.is_ascii_digit(),
-            shape => c == shape,
-        })
 }
 
 #[cfg(test)]

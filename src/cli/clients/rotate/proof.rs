@@ -1,27 +1,24 @@
 //! Proves that a new client works: it gets a token, and the token opens the API.
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION};
-use http::{Request, StatusCode};
+use http::StatusCode;
 
-use super::credentials::Credentials;
-use crate::cli::clients::site::TIMEOUT;
-use crate::clock::SystemClock;
+use super::files::Credentials;
+use crate::cli::own_token::OwnToken;
+use crate::cli::polling::poll;
+use crate::cli::probe;
+use crate::clock::{Clock, SystemClock};
 use crate::config;
-use crate::oauth::{self, client::TokenClient};
-use crate::outgoing::client::Client;
-use crate::outgoing::quotation::Quotation;
-use crate::token::ports::{Outcome, TokenEndpoint};
-use crate::token::token::Token;
+use crate::oauth;
+use crate::token::ports::Outcome;
 use crate::upstream::Instance;
 
-/// How often a refusal is retried: a new client may not be known everywhere at once. A refusal
-/// costs nothing from the pool.
-const TRIES: u32 = 5;
+/// How long a refusal is retried: a new client may not be known everywhere at once. A refusal costs
+/// nothing from the pool.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -41,50 +38,31 @@ pub(super) async fn prove(
         client_secret: new.secret.clone(),
         ..client.oauth.clone()
     };
-    let token = token(&config)
-        .await
-        .context("the successor cannot get a token")?;
-    let http = Client::new(&instance.route(), &instance.authority, TIMEOUT, None)?;
-    let quotation = Quotation::without(vec![token.access_token().to_owned().into()]);
-    for left in (0..TRIES).rev() {
-        let request = Request::get(path)
-            .header(ACCEPT, "application/json")
-            .header(AUTHORIZATION, token.authorization().clone())
-            .body(Bytes::new())?;
+    let mut token = OwnToken::of(&config)?;
+    let request = async |_| match token.get().await {
+        Ok(token) => Ok(ControlFlow::Break(token)),
+        Err(error) if error.outcome == Outcome::InvalidClient => {
+            Ok(ControlFlow::Continue(error.message))
+        }
+        Err(error) => Err(error.into()),
+    };
+    let token = poll(SystemClock.now() + PATIENCE, PAUSE, request).await;
+    let token = token.context("the successor cannot get a token")?;
+    let call = async |_| {
         let what = "a call with the successor's token";
-        let sent = http.send(request, 0, what, &quotation).await;
-        let status = match sent {
-            Ok(answer) => answer.status,
-            Err(failure) => bail!(failure.message),
-        };
+        let (status, _) = probe::call(instance, path, &token, what).await?;
+        if status.is_success() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let refused = format!(
+            "{} answered {path} with {} to the successor's token; if a client may not call it, choose another path with --probe",
+            instance.authority,
+            status.as_u16()
+        );
         match status {
-            status if status.is_success() => return Ok(()),
-            StatusCode::UNAUTHORIZED if left > 0 => tokio::time::sleep(PAUSE).await,
-            status => bail!(
-                "{} answered {path} with {} to the successor's token; if a client may not call it, choose another path with --probe",
-                instance.authority,
-                status.as_u16()
-            ),
+            StatusCode::UNAUTHORIZED => Ok(ControlFlow::Continue(refused)),
+            _ => bail!(refused),
         }
-    }
-    unreachable!("the last try returns")
-}
-
-async fn token(config: &oauth::Config) -> anyhow::Result<Token> {
-    let clock = SystemClock;
-    let endpoint = TokenClient::new(config, None, Arc::new(clock))?;
-    let mut left = TRIES;
-    loop {
-        left -= 1;
-        let asked = crate::clock::Clock::now(&clock);
-        match endpoint.request_token().await {
-            Ok(grant) => {
-                return Ok(Token::new(&grant.access_token, 1, asked, grant.expires_in)?);
-            }
-            Err(error) if error.outcome == Outcome::InvalidClient && left > 0 => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+    };
+    poll(SystemClock.now() + PATIENCE, PAUSE, call).await
 }

@@ -1,159 +1,102 @@
 //! The running proxies that use a client, as reported by their admin addresses.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::bail;
 
-use crate::admin::report::StatusReport;
-use crate::cli::admin_client::{AdminClient, Target};
+use crate::admin::report::{StatusReport, TokenReport};
+use crate::cli::admin_client::AdminClient;
+use crate::cli::polling::poll;
 use crate::cli::status;
 use crate::clock::{Clock, SystemClock};
 
 /// The polling interval.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Running proxies.
-#[derive(Debug)]
-pub(super) struct Readers(Vec<AdminClient>);
-
-/// The client that a proxy uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum ClientInUse {
-    /// The replaced one: by its configuration, or by its current token.
-    Old,
-    /// The successor, with a token of its own.
-    New,
-    /// The successor, but without a token yet; with the last failure.
-    Soon(Option<String>),
-    /// Neither.
-    Neither,
+/// The addresses of `proxies`.
+pub(super) fn names(proxies: &[AdminClient]) -> String {
+    let names: Vec<&str> = proxies.iter().map(|proxy| &*proxy.address).collect();
+    names.join(", ")
 }
 
-impl Readers {
-    /// Returns the proxies at `addresses`.
-    ///
-    /// # Errors
-    /// As for [`AdminClient::at`].
-    pub(super) fn at(addresses: &[Target]) -> anyhow::Result<Readers> {
-        let clients = addresses.iter().cloned().map(AdminClient::at);
-        Ok(Readers(clients.collect::<anyhow::Result<_>>()?))
-    }
-
-    /// Their addresses.
-    pub(super) fn names(&self) -> String {
-        let names: Vec<&str> = self.0.iter().map(AdminClient::address).collect();
-        names.join(", ")
-    }
-
-    /// Returns whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Checks that each of them uses `old`.
-    ///
-    /// # Errors
-    /// The proxy that does not answer, or uses another client.
-    pub(super) async fn all_use(&self, old: &str) -> anyhow::Result<()> {
-        for reader in &self.0 {
-            let (_, report) = status::report(reader).await?;
-            let address = reader.address();
-            let tokens = report.clients.iter().filter_map(|c| c.token.as_ref());
-            if tokens.clone().any(|token| token.client_id.is_empty()) {
-                bail!(
-                    "the proxy at {address} does not report whose token it has, because its version is {}: update it first",
-                    report.version
-                );
+/// Checks that each of `proxies` uses the client `id` if that `is_expected`, and none otherwise.
+///
+/// # Errors
+/// The first proxy that does not answer, or for which that is wrong.
+pub(super) async fn check(
+    proxies: &[AdminClient],
+    id: &str,
+    is_expected: bool,
+) -> anyhow::Result<()> {
+    for proxy in proxies {
+        let (_, report) = status::report(proxy).await?;
+        let address = &proxy.address;
+        match (uses(&report, id), is_expected) {
+            (true, false) => bail!("the proxy at {address} uses {id}"),
+            (false, true) => {
+                bail!("the proxy at {address} does not use {id}: leave it out, or give another")
             }
-            if uses(&report, old, "") != ClientInUse::Old {
-                bail!("the proxy at {address} does not use {old}: leave it out, or give another");
-            }
+            _ => {}
         }
-        Ok(())
     }
-
-    /// Checks that none of them uses `id`.
-    ///
-    /// # Errors
-    /// The proxy that does, or does not answer.
-    pub(super) async fn none_uses(&self, id: &str) -> anyhow::Result<()> {
-        for reader in &self.0 {
-            let (_, report) = status::report(reader).await?;
-            if uses(&report, id, "") == ClientInUse::Old {
-                bail!("the proxy at {} uses {id}", reader.address());
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until each of them has a token of `new`, and none of `old`.
-    ///
-    /// # Errors
-    /// The last state of the first proxy that has not switched after `patience`.
-    pub(super) async fn take_over(
-        &self,
-        old: &str,
-        new: &str,
-        patience: Duration,
-    ) -> anyhow::Result<()> {
-        let deadline = SystemClock.now() + patience;
-        for reader in &self.0 {
-            loop {
-                let seen = match status::report(reader).await {
-                    Ok((_, report)) => uses(&report, old, new),
-                    Err(error) if SystemClock.now() >= deadline => return Err(error),
-                    // the proxy may be restarting
-                    Err(_) => ClientInUse::Neither,
-                };
-                if seen == ClientInUse::New {
-                    break;
-                }
-                if SystemClock.now() >= deadline {
-                    let limit = humantime::format_duration(patience);
-                    let address = reader.address();
-                    bail!("after {limit} the proxy at {address} {}", seen.in_words());
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
-impl ClientInUse {
-    fn in_words(&self) -> String {
-        match self {
-            ClientInUse::Old => {
+/// Waits until each of `proxies` has a token of the client `new`, and none of `old`.
+///
+/// # Errors
+/// The last state of the first proxy that has not switched after `patience`.
+pub(super) async fn switch(
+    proxies: &[AdminClient],
+    old: &str,
+    new: &str,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let deadline = SystemClock.now() + patience;
+    let limit = humantime::format_duration(patience);
+    for proxy in proxies {
+        let look = async |_| {
+            Ok(match status::report(proxy).await {
+                Ok((_, report)) => progress(&report, old, new).map_continue(|seen| {
+                    format!("after {limit} the proxy at {} {seen}", proxy.address)
+                }),
+                // the proxy may be restarting
+                Err(error) => ControlFlow::Continue(error.to_string()),
+            })
+        };
+        poll(deadline, PAUSE, look).await?;
+    }
+    Ok(())
+}
+
+/// Whether a proxy uses the client `id`: by its configuration, or by its current token.
+fn uses(report: &StatusReport, id: &str) -> bool {
+    report.clients.iter().any(|client| {
+        let token = client.token.as_ref();
+        client.client_id == id || token.is_some_and(|token| token.client_id == id)
+    })
+}
+
+/// Breaks if a proxy has switched from the client `old` to `new`, and says what it does otherwise.
+fn progress(report: &StatusReport, old: &str, new: &str) -> ControlFlow<(), String> {
+    let mut clients = report.clients.iter();
+    let client = clients.find(|client| client.client_id == new);
+    let is_new = |token: &TokenReport| token.usable && token.client_id == new;
+    ControlFlow::Continue(
+        match client.map(|client| (&client.token, &client.failure)) {
+            _ if uses(report, old) => {
                 "still uses the old client; check that it reads the same file".to_owned()
             }
-            ClientInUse::New => "uses the new client".to_owned(),
-            ClientInUse::Soon(None) => "has no token of the new client yet".to_owned(),
-            ClientInUse::Soon(Some(why)) => format!("cannot get a token for the new client: {why}"),
-            ClientInUse::Neither => "uses neither the old client nor the new one".to_owned(),
-        }
-    }
-}
-
-fn uses(report: &StatusReport, old: &str, new: &str) -> ClientInUse {
-    let of_old = report.clients.iter().any(|client| {
-        let token = client.token.as_ref();
-        client.client_id == old || token.is_some_and(|token| token.client_id == old)
-    });
-    if of_old {
-        return ClientInUse::Old;
-    }
-    let Some(client) = report.clients.iter().find(|client| client.client_id == new) else {
-        return ClientInUse::Neither;
-    };
-    match &client.token {
-        Some(token) if token.usable && token.client_id == new => ClientInUse::New,
-        _ => ClientInUse::Soon(
-            client
-                .failure
-                .as_ref()
-                .map(|failure| failure.message.clone()),
-        ),
-    }
+            None => "uses neither the old client nor the new one".to_owned(),
+            Some((Some(token), _)) if is_new(token) => return ControlFlow::Break(()),
+            Some((_, None)) => "has no token of the new client yet".to_owned(),
+            Some((_, Some(failure))) => {
+                let why = &failure.message;
+                format!("cannot get a token for the new client: {why}")
+            }
+        },
+    )
 }
 
 #[cfg(test)]
@@ -182,19 +125,20 @@ mod tests {
     #[test]
     fn the_old_client_is_in_use_while_its_token_is() {
         for (configured, token_of, expected) in [
-            ("old", Some("old"), ClientInUse::Old),
-            ("old", None, ClientInUse::Old),
-            ("new", Some("old"), ClientInUse::Old),
-            ("new", None, ClientInUse::Soon(None)),
-            ("new", Some("new"), ClientInUse::New),
-            ("other", Some("other"), ClientInUse::Neither),
+            ("old", Some("old"), Some("still uses the old client")),
+            ("old", None, Some("still uses the old client")),
+            ("new", Some("old"), Some("still uses the old client")),
+            ("new", None, Some("has no token of the new client yet")),
+            ("new", Some("new"), None),
+            ("other", Some("other"), Some("uses neither")),
         ] {
-            let report = report(configured, token_of);
-            assert_eq!(
-                uses(&report, "old", "new"),
-                expected,
-                "{configured} {token_of:?}"
-            );
+            let seen = progress(&report(configured, token_of), "old", "new");
+            let seen = seen.continue_value();
+            let is_expected = match (&seen, expected) {
+                (Some(seen), Some(expected)) => seen.starts_with(expected),
+                (seen, expected) => seen.is_none() && expected.is_none(),
+            };
+            assert!(is_expected, "{configured} {token_of:?}: {seen:?}");
         }
     }
 }
