@@ -29,6 +29,7 @@ use crate::clock::{Clock, Instant};
 use crate::outgoing::client::Client;
 use crate::outgoing::dial::Route;
 use crate::outgoing::quotation::Quotation;
+use crate::telemetry::Ended;
 
 /// The header that carries a span from one service to the next (W3C Trace Context, section 3.2).
 pub const TRACEPARENT: &str = "traceparent";
@@ -68,29 +69,6 @@ pub struct Tracer {
 /// The span of a request in flight.
 #[derive(Debug)]
 pub struct RequestSpan(Span);
-
-/// A completed request, as recorded in its span. Never a query, a header value or a body.
-#[derive(Clone, Copy, Debug)]
-pub struct EndedRequest<'a> {
-    /// When it ended.
-    pub at: SystemTime,
-    /// The path.
-    pub path: &'a str,
-    /// The status sent to the caller; 0 if none.
-    pub status: u16,
-    /// The host of the instance.
-    pub instance: &'a str,
-    /// The listener's name.
-    pub listener: &'a str,
-    /// The client's name.
-    pub client: &'a str,
-    /// The app's name, if the caller is one.
-    pub app: Option<&'a str>,
-    /// Why the proxy answered it itself.
-    pub refused: Option<&'static str>,
-    /// What went wrong.
-    pub error: Option<&'a str>,
-}
 
 impl Tracer {
     /// Returns a tracer that sends on the current Tokio runtime.
@@ -183,8 +161,8 @@ const CLIENT: &str = "collibra_auth_proxy.client";
 impl RequestSpan {
     /// The id of the trace.
     #[must_use]
-    pub fn trace_id(&self) -> [u8; 16] {
-        self.0.span_context().trace_id().to_bytes()
+    pub fn trace_id(&self) -> u128 {
+        u128::from_be_bytes(self.0.span_context().trace_id().to_bytes())
     }
 
     /// The value of `traceparent` for the forwarded request.
@@ -196,24 +174,23 @@ impl RequestSpan {
         HeaderValue::try_from(format!("00-{trace}-{span}-{flags:02x}")).ok()
     }
 
-    /// Ends the span.
-    pub fn end(mut self, request: &EndedRequest<'_>) {
+    /// Ends the span of `request`, which ended `at`.
+    pub fn end(mut self, request: &Ended<'_>, at: SystemTime) {
         let span = &mut self.0;
         if !span.is_recording() {
             return;
         }
-        let mut set = |key: &'static str, value: &str| {
-            span.set_attribute(KeyValue::new(key, value.to_owned()));
-        };
-        set("url.path", request.path);
-        set("server.address", request.instance);
-        set("collibra_auth_proxy.listener", request.listener);
-        set(CLIENT, request.client);
-        if let Some(app) = request.app {
-            set("collibra_auth_proxy.app", app);
-        }
-        if let Some(refused) = request.refused {
-            set("collibra_auth_proxy.refused", refused);
+        for (key, value) in [
+            ("url.path", Some(request.path)),
+            ("server.address", Some(request.instance)),
+            ("collibra_auth_proxy.listener", Some(request.listener)),
+            (CLIENT, Some(request.client)),
+            ("collibra_auth_proxy.app", request.app),
+            ("collibra_auth_proxy.refused", request.refused),
+        ] {
+            if let Some(value) = value {
+                span.set_attribute(KeyValue::new(key, value.to_owned()));
+            }
         }
         if request.status != 0 {
             let status = i64::from(request.status);
@@ -228,7 +205,7 @@ impl RequestSpan {
             span.set_attribute(KeyValue::new("error.type", kind));
             span.set_status(Status::error(request.error.unwrap_or_default().to_owned()));
         }
-        span.end_with_timestamp(request.at);
+        span.end_with_timestamp(at);
     }
 }
 

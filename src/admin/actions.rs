@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::local::Local;
-use super::response::TEXT;
+use super::snapshot::whole_seconds;
 use super::view::View;
 use crate::telemetry::logging;
 use crate::token::service::{NotNow, renew_now};
@@ -35,11 +35,11 @@ pub struct LogLevel {
 }
 
 /// `POST /drain`: starts the drain, and responds before it ends.
-pub(super) async fn drain(_: Local, State(view): State<Arc<View>>) -> Response {
+pub(super) async fn drain(_: Local, State(view): State<Arc<View>>) -> impl IntoResponse {
     // at once, so that the next probe finds it draining
     view.draining.store(true, Ordering::Relaxed);
     view.drain.notify_one();
-    text(StatusCode::ACCEPTED, "draining")
+    (StatusCode::ACCEPTED, "draining\n")
 }
 
 /// `POST /api/clients/{name}/renew`: requests a new token for a client, if its pool allows it.
@@ -52,8 +52,8 @@ pub(super) async fn renew(
     let Some(client) = parts.clients.iter().find(|client| *client.name == *name) else {
         let names: Vec<&str> = parts.clients.iter().map(|client| &*client.name).collect();
         let known = names.join(", ");
-        let what = format!("no such client is configured; there is {known}");
-        return text(StatusCode::NOT_FOUND, &what);
+        let what = format!("no such client is configured; there is {known}\n");
+        return (StatusCode::NOT_FOUND, what).into_response();
     };
     match renew_now(&client.engine, &client.slot).await {
         Ok(generation) => {
@@ -69,20 +69,16 @@ pub(super) async fn renew(
                 NotNow::InFlight | NotNow::Stopped => StatusCode::CONFLICT,
                 NotNow::Pool { .. } | NotNow::Share { .. } => StatusCode::TOO_MANY_REQUESTS,
             };
-            let mut response = text(status, &refused.to_string());
-            if let Some(wait) = refused.retry_after() {
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                let headers = response.headers_mut();
-                headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            response
+            let wait = refused.retry_after();
+            let wait = wait.map(|wait| [(RETRY_AFTER, whole_seconds(wait).to_string())]);
+            (status, wait, format!("{refused}\n")).into_response()
         }
     }
 }
 
 /// `GET /api/log-level`: returns the log level.
 pub(super) async fn log_level() -> Json<LogLevel> {
-    let level = logging::level().to_owned();
+    let level = logging::level();
     Json(LogLevel { level })
 }
 
@@ -92,15 +88,12 @@ pub(super) async fn set_log_level(
     level: Result<Query<LogLevel>, QueryRejection>,
 ) -> Response {
     let Ok(Query(LogLevel { level })) = level else {
-        let what = "say which level: /api/log-level?level=debug";
-        return text(StatusCode::BAD_REQUEST, what);
+        let what = "say which level: /api/log-level?level=debug\n";
+        return (StatusCode::BAD_REQUEST, what).into_response();
     };
     match logging::set_level(&level) {
-        Ok(level) => {
-            let level = level.to_owned();
-            Json(LogLevel { level }).into_response()
-        }
-        Err(error) => text(StatusCode::BAD_REQUEST, &error.to_string()),
+        Ok(level) => Json(LogLevel { level }).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     }
 }
 
@@ -108,8 +101,4 @@ pub(super) async fn set_log_level(
 /// host names and file paths, which other machines and web pages must not see.
 pub(super) async fn config(_: Local, State(view): State<Arc<View>>) -> Json<serde_json::Value> {
     Json(view.parts.load().config.clone())
-}
-
-fn text(status: StatusCode, text: &str) -> Response {
-    (status, [(CONTENT_TYPE, TEXT)], format!("{text}\n")).into_response()
 }

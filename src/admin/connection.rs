@@ -2,7 +2,7 @@
 //! room is needed, and limits how long a caller may leave its response unread.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,16 +15,13 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::clock::timers;
 
-/// For how long a connection counts as just accepted: its request is on the way. The callers of
-/// this address are near.
+/// How long a connection counts as just accepted, because its request is in flight. Callers of this
+/// address are close, so that is short.
 pub(super) const NEW: Duration = Duration::from_millis(50);
 
 /// The open connections.
 #[derive(Debug, Default)]
-pub(super) struct Connections {
-    open: HashMap<Id, Open>,
-    turns: Arc<AtomicU64>,
-}
+pub(super) struct Connections(HashMap<Id, Open>);
 
 /// An open connection.
 #[derive(Debug)]
@@ -36,69 +33,56 @@ struct Open {
 
 /// When a connection last sent or received bytes, in turns shared by all connections.
 #[derive(Clone, Debug)]
-pub(super) struct Progress {
-    at: Arc<AtomicU64>,
-    turns: Arc<AtomicU64>,
-}
+pub(super) struct Progress(Arc<AtomicU64>);
+
+/// The last turn.
+static TURNS: AtomicU64 = AtomicU64::new(0);
 
 impl Connections {
-    /// Returns the progress of a connection that was just accepted.
-    pub(super) fn progress(&self) -> Progress {
-        let progress = Progress {
-            at: Arc::default(),
-            turns: Arc::clone(&self.turns),
-        };
-        progress.mark();
-        progress
-    }
-
     /// Adds the connection that `task` serves, with its `progress`.
     pub(super) fn add(&mut self, task: AbortHandle, progress: Progress) {
-        let since = timers();
-        self.open.insert(
-            task.id(),
-            Open {
-                task,
-                progress,
-                since,
-            },
-        );
+        let open = Open {
+            progress,
+            since: timers(),
+            task,
+        };
+        self.0.insert(open.task.id(), open);
     }
 
     /// Removes the connection of the task with this `id`, which has ended.
     pub(super) fn remove(&mut self, id: Id) {
-        self.open.remove(&id);
+        self.0.remove(&id);
     }
 
     /// The number of open connections.
     pub(super) fn len(&self) -> usize {
-        self.open.len()
+        self.0.len()
     }
 
     /// Closes the connection that has been idle longest, unless all were just accepted; returns
     /// whether it closed one. Its descriptor becomes free when its task ends, shortly afterwards.
     pub(super) fn shed(&mut self) -> bool {
         let now = timers();
-        let old = self.open.iter().filter(|(_, open)| now - open.since >= NEW);
-        let stillest = old.min_by_key(|(_, open)| open.progress.turn());
-        let Some(id) = stillest.map(|(id, _)| *id) else {
-            return false;
-        };
-        if let Some(open) = self.open.remove(&id) {
-            open.task.abort();
-        }
-        true
+        let old = self.0.iter().filter(|(_, open)| now - open.since >= NEW);
+        let stillest = old.min_by_key(|(_, open)| open.progress.0.load(Ordering::Relaxed));
+        let open = stillest
+            .map(|(id, _)| *id)
+            .and_then(|id| self.0.remove(&id));
+        open.inspect(|open| open.task.abort()).is_some()
     }
 }
 
 impl Progress {
-    fn mark(&self) {
-        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-        self.at.store(turn, Ordering::Relaxed);
+    /// Returns the progress of a connection that was just accepted.
+    pub(super) fn new() -> Progress {
+        let progress = Progress(Arc::default());
+        progress.mark();
+        progress
     }
 
-    fn turn(&self) -> u64 {
-        self.at.load(Ordering::Relaxed)
+    fn mark(&self) {
+        let turn = TURNS.fetch_add(1, Ordering::Relaxed);
+        self.0.store(turn, Ordering::Relaxed);
     }
 }
 
@@ -121,27 +105,6 @@ impl<S> Guarded<S> {
             patience,
             deadline: None,
         }
-    }
-
-    /// Returns the result of a write, or an error if the write was pending for too long.
-    fn written(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.progress.mark();
-            self.deadline = None;
-            return written;
-        }
-        let patience = self.patience;
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(sleep(patience)));
-        deadline
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(ErrorKind::TimedOut.into()))
     }
 }
 
@@ -166,20 +129,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.written(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.written(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        if written.is_ready() {
+            self.progress.mark();
+            self.deadline = None;
+            return written;
+        }
+        let patience = self.patience;
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        let deadline = deadline.as_mut().poll(cx);
+        deadline.map(|()| Err(ErrorKind::TimedOut.into()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -201,10 +161,10 @@ mod tests {
     async fn a_connection_that_was_just_accepted_is_not_closed_for_another() {
         let mut connections = Connections::default();
         let probe = tokio::spawn(pending::<()>());
-        connections.add(probe.abort_handle(), connections.progress());
+        connections.add(probe.abort_handle(), Progress::new());
         // others come at the same moment, and are accepted before the probe's request is read
         let later = tokio::spawn(pending::<()>());
-        connections.add(later.abort_handle(), connections.progress());
+        connections.add(later.abort_handle(), Progress::new());
         assert!(!connections.shed());
         advance(NEW).await;
         assert!(connections.shed());

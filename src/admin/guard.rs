@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::header::HOST;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::local::Caller;
-use super::response::TEXT;
 use super::view::View;
 use crate::browser;
 
@@ -26,7 +25,7 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_open = caller.is_over_unix() || request.uri().path() == "/livez";
+    let is_open = caller.is_over_unix || request.uri().path() == "/livez";
     let refused = if is_open {
         None
     } else {
@@ -38,7 +37,7 @@ pub(super) async fn guard(
     };
     match refused {
         None => next.run(request).await,
-        Some((status, text)) => (status, [(CONTENT_TYPE, TEXT)], text).into_response(),
+        Some(refusal) => refusal.into_response(),
     }
 }
 

@@ -7,12 +7,10 @@
 //! foreign host names.
 
 use axum::extract::FromRequestParts;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use tokio_util::either::Either;
 
-use super::response::TEXT;
 use crate::socket::{self, Accepted};
 
 /// Each of these headers means that the request is not from a program on this machine.
@@ -22,16 +20,14 @@ const FROM_ELSEWHERE: [&str; 4] = ["origin", "sec-fetch-site", "forwarded", "x-f
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     is_local_peer: bool,
-    is_over_unix: bool,
+    /// Whether it uses a unix socket, which no browser opens.
+    pub(super) is_over_unix: bool,
 }
 
 /// Proof that a program on this machine sent the request. A handler that takes it is unreachable
 /// for other callers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Local(());
-
-/// A refusal, ready to be sent.
-type Refusal = (StatusCode, [(HeaderName, &'static str); 1], String);
 
 impl Caller {
     /// Returns the caller of `stream`.
@@ -40,11 +36,6 @@ impl Caller {
             is_local_peer: socket::is_local_peer(stream),
             is_over_unix: matches!(stream, Either::Right(_)),
         }
-    }
-
-    /// Returns whether it uses a unix socket, which no browser opens.
-    pub(super) fn is_over_unix(self) -> bool {
-        self.is_over_unix
     }
 
     /// Returns whether a request with `headers` is from a program on this machine.
@@ -57,9 +48,9 @@ impl Caller {
 }
 
 impl<S: Sync> FromRequestParts<S> for Local {
-    type Rejection = Refusal;
+    type Rejection = (StatusCode, String);
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Local, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Local, Self::Rejection> {
         let caller = parts.extensions.get::<Caller>();
         if caller.is_some_and(|caller| caller.is_local(&parts.headers)) {
             return Ok(Local(()));
@@ -68,8 +59,8 @@ impl<S: Sync> FromRequestParts<S> for Local {
             "/drain" => ": run collibra-auth-proxy drain beside the proxy, or send it SIGTERM",
             _ => " and no web page: call it beside the proxy, by an IP address or localhost",
         };
-        let text = format!("only a program of this machine may do this{instead}\n");
-        Err((StatusCode::FORBIDDEN, [(CONTENT_TYPE, TEXT)], text))
+        let text = format!("only a program on this machine may do this{instead}\n");
+        Err((StatusCode::FORBIDDEN, text))
     }
 }
 

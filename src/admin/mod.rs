@@ -20,8 +20,9 @@ pub mod report;
 mod response;
 mod routes;
 mod server;
+mod snapshot;
 mod view;
 
 pub use actions::{LogLevel, Renewing};
 pub use server::serve;
-pub use view::{AppView, Certificate, ClientView, ListenerView, Parts, Past, Refused, View};
+pub use view::{Certificate, ClientView, Parts, Refused, View};

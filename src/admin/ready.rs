@@ -1,8 +1,6 @@
 //! The response of `GET /readyz` as text: short for probes, longer for people.
 
-use std::fmt::Write as _;
-
-use super::report::{ApiReport, ClientReport, RefusedReport, StatusReport};
+use super::report::{ClientReport, StatusReport};
 
 /// One line: ready, or the clients that make the process not ready.
 pub(super) fn brief(report: &StatusReport) -> String {
@@ -26,79 +24,63 @@ pub(super) fn brief(report: &StatusReport) -> String {
 pub(super) fn verbose(report: &StatusReport) -> String {
     let mut text = String::new();
     if let Some(refused) = &report.refused_configuration {
-        text.push_str(&refused_configuration(refused));
+        let since = refused.since;
+        text += &format!("configuration refused since {since}, the one before stays in force\n");
+        for fault in &refused.faults {
+            text += &format!("  {fault}\n");
+        }
     }
     for client in &report.clients {
-        text.push_str(&paragraph(client));
+        text += &paragraph(client);
     }
     text + &brief(report)
 }
 
-fn refused_configuration(refused: &RefusedReport) -> String {
-    let RefusedReport { since, faults, .. } = refused;
-    let faults = faults.iter().map(|fault| format!("  {fault}\n"));
-    let faults: String = faults.collect();
-    format!("configuration refused since {since}, the one before stays in force\n{faults}")
-}
-
 fn paragraph(client: &ClientReport) -> String {
-    let mut text = format!("{}: ", client.name);
-    let written = match &client.token {
-        None => write!(text, "has no token yet"),
-        Some(token) if token.usable && token.revoked => write!(
-            text,
-            "has no usable token: the API rejects token {} for all callers",
-            token.generation
-        ),
-        Some(token) if token.usable => write!(
-            text,
-            "holds token {} until {} ({} s left)",
-            token.generation, token.expires, token.seconds_left
-        ),
-        Some(token) => write!(
-            text,
-            "has no usable token: token {} ended at {}",
-            token.generation, token.expires
-        ),
-    };
-    let written = written.and_then(|()| match (client.next.at, client.next.in_seconds) {
-        (Some(at), Some(seconds)) if seconds > 0 => {
-            writeln!(text, "; next request at {at} (in {seconds} s)")
+    let token = match &client.token {
+        None => "has no token yet".to_owned(),
+        Some(token) => {
+            let (generation, expires, left) = (token.generation, token.expires, token.seconds_left);
+            match (token.usable, token.revoked) {
+                (true, true) => format!(
+                    "has no usable token: the API rejects token {generation} for all callers"
+                ),
+                (true, false) => {
+                    format!("holds token {generation} until {expires} ({left} s left)")
+                }
+                (false, _) => format!("has no usable token: token {generation} ended at {expires}"),
+            }
         }
-        (Some(_), Some(_)) => writeln!(text, "; the next request is due now"),
-        _ => writeln!(text, "; a request is in flight"),
-    });
-    let written = written.and_then(|()| match &client.failure {
-        None => Ok(()),
-        Some(failure) => writeln!(
-            text,
-            "  last failure: {} at {} ({} in a row): {}",
+    };
+    let next = match (client.next.at, client.next.in_seconds) {
+        (Some(at), Some(seconds)) if seconds > 0 => {
+            format!("next request at {at} (in {seconds} s)")
+        }
+        (Some(_), Some(_)) => "the next request is due now".to_owned(),
+        _ => "a request is in flight".to_owned(),
+    };
+    let mut text = format!("{}: {token}; {next}\n", client.name);
+    if let Some(failure) = &client.failure {
+        text += &format!(
+            "  last failure: {} at {} ({} in a row): {}\n",
             failure.outcome, failure.at, failure.in_a_row, failure.message
-        ),
-    });
-    let problem = client.store.as_ref().and_then(|s| s.problem.as_deref());
-    let written = written.and_then(|()| match problem {
-        None => Ok(()),
-        Some(problem) => writeln!(text, "  going on without the store: {problem}"),
-    });
-    let written = written.and_then(|()| match client.api.as_ref() {
-        Some(api) if api.failing_since.is_some() => writeln!(text, "  {}", outage(client, api)),
-        _ => Ok(()),
-    });
-    debug_assert!(written.is_ok(), "a string takes everything");
+        );
+    }
+    let store = client.store.as_ref();
+    if let Some(problem) = store.and_then(|store| store.problem.as_ref()) {
+        text += &format!("  going on without the store: {problem}\n");
+    }
+    if let Some(api) = &client.api
+        && let Some(since) = api.failing_since
+    {
+        let instance = &client.instance;
+        let share = api.failed_share().unwrap_or_else(|| "none".to_owned());
+        let last = api.last_failure.as_ref().map_or("", |last| &last.message);
+        text += &format!(
+            "  calls of {instance} fail since {since}, {share} of the last 5 minutes: {last}\n"
+        );
+    }
     text
-}
-
-/// The current problem of the API, in one line.
-pub(crate) fn outage(client: &ClientReport, api: &ApiReport) -> String {
-    let instance = &client.instance;
-    let share = api.failed_share().unwrap_or_else(|| "none".to_owned());
-    let since = api.failing_since.map(|since| since.to_string());
-    let last = api.last_failure.as_ref().map_or("", |last| &*last.message);
-    format!(
-        "calls of {instance} fail since {}, {share} of the last 5 minutes: {last}",
-        since.unwrap_or_default()
-    )
 }
 
 #[cfg(test)]

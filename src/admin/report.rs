@@ -1,19 +1,8 @@
 //! The response of `GET /api/status`, a stable form for programs: fields are added, never changed
 //! or removed.
 
-use std::time::SystemTime;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-
-use super::view::{AppView, Certificate, ClientView, View};
-use crate::client_id::ClientId;
-use crate::clock::Instant;
-use crate::telemetry::{Label, TokenRequest};
-use crate::token::cache::{Failure, NextAttempt, Status};
-use crate::token::ports::Membership;
-use crate::token::token::Token;
-use crate::upstream::health::Summary;
 
 /// The state of the proxy. Times are RFC 3339 in UTC, to the second; durations whole seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +21,6 @@ pub struct StatusReport {
     /// Whether the process is draining: it finishes requests in flight and then exits.
     pub draining: bool,
     /// The last configuration that was read, if it was refused; null otherwise.
-    #[serde(default)]
     pub refused_configuration: Option<RefusedReport>,
     /// The clients, in the order of the configuration.
     pub clients: Vec<ClientReport>,
@@ -77,14 +65,12 @@ pub struct ClientReport {
     /// The requests of its apps.
     pub requests: RequestsReport,
     /// The store of the token; null from a version without this field.
-    #[serde(default)]
     pub store: Option<StoreReport>,
     /// The last token requests, latest first, at most twenty.
     #[serde(default)]
     pub token_requests: Vec<TokenRequestReport>,
     /// The API's health, from the calls of all clients of the instance; null from a version without
     /// this field.
-    #[serde(default)]
     pub api: Option<ApiReport>,
 }
 
@@ -137,28 +123,24 @@ pub struct StoreReport {
     /// Why it is unavailable and what to do; null while it works.
     pub problem: Option<String>,
     /// How long the last operation took that a store of this kind answered; null before the first.
-    #[serde(default)]
     pub latency_milliseconds: Option<f64>,
     /// How many proxies share the client, including this one, as the store last reported; null if
     /// replicas do not share the store, or before it is first reached.
-    #[serde(default)]
     pub replicas: Option<u32>,
 }
 
 /// A token, without the token.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TokenReport {
     /// Whether it is usable now; this ends shortly before `expires`.
     pub usable: bool,
     /// Whether the API rejected it (401), so that requests wait for the next one.
-    #[serde(default)]
     pub rejected: bool,
     /// Whether the API rejects it for all callers, so that the process is not ready.
-    #[serde(default)]
     pub revoked: bool,
     /// The identifier of the client that it was issued to. After a change of credentials it differs
     /// from the client's own until the new client's first token arrives.
-    #[serde(default)]
     pub client_id: String,
     /// The generation: the client's tokens are numbered from 1.
     pub generation: u64,
@@ -216,26 +198,24 @@ pub struct PoolReport {
 }
 
 /// The requests of a client's apps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RequestsReport {
     /// Answered since the start.
     pub total: u64,
     /// In flight.
     pub in_flight: u64,
     /// Those of `total` that failed: a 5xx, or no response.
-    #[serde(default)]
     pub failed: u64,
     /// Requests with a current token that the API answered with 401, since the start.
-    #[serde(default)]
     pub rejected: u64,
     /// The last five minutes.
-    #[serde(default)]
-    pub lately: LatelyReport,
+    pub lately: TrafficReport,
 }
 
-/// The requests of a client's apps in the last five minutes.
+/// The requests of a client's apps in some time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LatelyReport {
+pub struct TrafficReport {
     /// Answered.
     pub requests: u64,
     /// Those that failed.
@@ -270,8 +250,9 @@ pub struct CertificateReport {
     pub days_left: i64,
 }
 
-/// One app.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One app. Its name, its client and its limits are the configuration's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AppReport {
     /// Its name in the configuration.
     pub name: String,
@@ -282,28 +263,22 @@ pub struct AppReport {
     /// Local tokens issued to it since the start.
     pub local_tokens: u64,
     /// Its requests that failed: a 5xx, or no response.
-    #[serde(default)]
     pub failed: u64,
     /// Its requests in flight.
-    #[serde(default)]
     pub in_flight: u64,
     /// The most that may be in flight; null without a limit.
-    #[serde(default)]
     pub max_in_flight: Option<u64>,
     /// Requests per second over the last minute.
-    #[serde(default)]
     pub rate: f64,
     /// The most requests per second; null without a limit.
-    #[serde(default)]
     pub max_rate: Option<f64>,
     /// When its last request was answered, to a few seconds; null if there was none since the
     /// start.
-    #[serde(default)]
     pub last_seen: Option<Timestamp>,
 }
 
-/// One listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One listener. All but its connections are the configuration's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ListenerReport {
     /// Its name in the configuration.
     pub name: String,
@@ -318,208 +293,6 @@ pub struct ListenerReport {
     pub max_connections: usize,
 }
 
-impl View {
-    /// Reports the current state of the proxy.
-    #[must_use]
-    pub fn report(&self) -> StatusReport {
-        let now = self.clock.now();
-        let parts = self.parts.load();
-        let clients = parts.clients.iter().map(|c| self.client(c, now));
-        let clients: Vec<_> = clients.collect();
-        let draining = self.is_draining();
-        StatusReport {
-            version: self.version.to_owned(),
-            at: timestamp(self.clock.wall()),
-            started: timestamp(self.started),
-            uptime_seconds: now.since(self.up_since).as_secs(),
-            ready: !draining && clients.iter().all(ClientReport::is_usable),
-            draining,
-            refused_configuration: self.refused.load().as_deref().map(|refused| RefusedReport {
-                since: timestamp(self.clock.wall_at(refused.since)),
-                seconds_ago: now.since(refused.since).as_secs(),
-                faults: refused.faults.clone(),
-            }),
-            clients,
-            apps: parts.apps.iter().map(|app| self.app(app)).collect(),
-            listeners: parts
-                .listeners
-                .iter()
-                .map(|listener| ListenerReport {
-                    name: listener.name.to_string(),
-                    address: listener.address.to_string(),
-                    client: listener.client.to_string(),
-                    connections: self.metrics.listener(&listener.name).connections(),
-                    max_connections: listener.max_connections,
-                })
-                .collect(),
-            certificates: parts
-                .certificates
-                .iter()
-                .filter_map(|certificate| self.certificate(certificate))
-                .collect(),
-        }
-    }
-
-    fn client(&self, client: &ClientView, now: Instant) -> ClientReport {
-        let Status {
-            token,
-            issued_to,
-            next,
-            failure,
-            pool,
-            rejected,
-            revoked,
-            store_problem,
-            ..
-        } = client.slot.status();
-        let totals = self.metrics.client_totals(&client.name);
-        ClientReport {
-            name: client.name.to_string(),
-            instance: client.instance.clone(),
-            client_id: client.client_id.to_string(),
-            token: token.map(|token| TokenReport {
-                rejected,
-                revoked,
-                ..self.token(&token, issued_to.as_ref(), now)
-            }),
-            next: self.next(next, now),
-            failure: failure.map(|failure| self.failure(&failure, now)),
-            pool: PoolReport {
-                available: hundredths(pool.available(now)),
-                capacity: pool.config().capacity,
-            },
-            requests: RequestsReport {
-                total: totals.answered,
-                in_flight: totals.in_flight,
-                failed: totals.failed,
-                rejected: self.metrics.client(&client.name).token_rejected_total(),
-                lately: self.lately(&client.name),
-            },
-            store: Some(StoreReport {
-                kind: client.store_kind.to_owned(),
-                problem: store_problem.map(|problem| problem.to_string()),
-                latency_milliseconds: self
-                    .metrics
-                    .store_latency(client.store_kind)
-                    .map(|latency| hundredths(latency.as_secs_f64() * 1e3)),
-                replicas: match client.store.membership() {
-                    Membership::Member { all, .. } => Some(all),
-                    Membership::Single | Membership::Unknown => None,
-                },
-            }),
-            token_requests: self.token_requests(&client.name),
-            api: Some(self.api(&client.api.summary(now), now)),
-        }
-    }
-
-    fn api(&self, summary: &Summary, now: Instant) -> ApiReport {
-        let moment = |at| timestamp(self.clock.wall_at(at));
-        let last = summary.last.as_ref();
-        ApiReport {
-            answered: summary.answered,
-            failed: summary.failed,
-            failing_since: summary.since.map(moment),
-            failing_seconds: summary.since.map(|since| now.since(since).as_secs()),
-            last_failure: last.map(|last| ApiFailureReport {
-                kind: last.kind.label().to_owned(),
-                message: last.message.clone(),
-                at: moment(last.at),
-                seconds_ago: now.since(last.at).as_secs(),
-            }),
-        }
-    }
-
-    fn lately(&self, client: &str) -> LatelyReport {
-        let lately = self.past().lately(client);
-        let milliseconds = |seconds: Option<f64>| seconds.map(|seconds| tenths(seconds * 1e3));
-        LatelyReport {
-            requests: lately.requests,
-            failed: lately.failed,
-            p50_milliseconds: milliseconds(lately.p50),
-            p95_milliseconds: milliseconds(lately.p95),
-        }
-    }
-
-    fn token_requests(&self, client: &str) -> Vec<TokenRequestReport> {
-        let last = self.metrics.client(client).last_token_requests();
-        let shown = |request: TokenRequest| TokenRequestReport {
-            at: timestamp(request.at),
-            outcome: request.outcome.to_owned(),
-            milliseconds: u64::try_from(request.took.as_millis()).unwrap_or(u64::MAX),
-        };
-        last.into_iter().map(shown).collect()
-    }
-
-    fn certificate(&self, certificate: &Certificate) -> Option<CertificateReport> {
-        let expires = certificate.expires.get()?;
-        let seconds = timestamp(expires).as_second() - timestamp(self.clock.wall()).as_second();
-        Some(CertificateReport {
-            kind: certificate.kind.label().to_owned(),
-            name: certificate.name.to_string(),
-            expires: timestamp(expires),
-            days_left: seconds.div_euclid(24 * 3_600),
-        })
-    }
-
-    fn app(&self, app: &AppView) -> AppReport {
-        let metrics = self.metrics.app(&app.name);
-        let (totals, lately) = (metrics.totals(), self.past().app_lately(&app.name));
-        AppReport {
-            name: app.name.to_string(),
-            client: app.client.as_deref().map(str::to_owned),
-            requests: totals.answered,
-            local_tokens: metrics.local_tokens_total(),
-            failed: totals.failed,
-            in_flight: totals.in_flight,
-            max_in_flight: app.max_in_flight,
-            rate: hundredths(lately.requests_per_second),
-            max_rate: app.requests_per_second,
-            last_seen: lately.last_seen.map(timestamp),
-        }
-    }
-
-    fn token(&self, token: &Token, issued_to: Option<&ClientId>, now: Instant) -> TokenReport {
-        TokenReport {
-            usable: token.is_usable(now),
-            rejected: false,
-            revoked: false,
-            client_id: issued_to.map(ToString::to_string).unwrap_or_default(),
-            generation: token.generation(),
-            issued: timestamp(self.clock.wall_at(token.issued())),
-            expires: timestamp(self.clock.wall_at(token.expires())),
-            seconds_left: token.expires().since(now).as_secs(),
-        }
-    }
-
-    fn next(&self, next: NextAttempt, now: Instant) -> NextReport {
-        match next {
-            NextAttempt::InFlight => NextReport {
-                kind: NextKind::Answer,
-                at: None,
-                in_seconds: None,
-            },
-            NextAttempt::At(at) => {
-                let wait = at.since(now);
-                NextReport {
-                    kind: NextKind::Request,
-                    at: Some(timestamp(self.clock.wall_at(at))),
-                    in_seconds: Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
-                }
-            }
-        }
-    }
-
-    fn failure(&self, failure: &Failure, now: Instant) -> FailureReport {
-        FailureReport {
-            outcome: failure.error.outcome.label().to_owned(),
-            message: failure.error.message.clone(),
-            at: timestamp(self.clock.wall_at(failure.at)),
-            seconds_ago: now.since(failure.at).as_secs(),
-            in_a_row: failure.in_a_row,
-        }
-    }
-}
-
 impl ClientReport {
     /// Returns whether the client holds a usable token, which the API does not reject for all
     /// callers.
@@ -530,22 +303,3 @@ impl ClientReport {
             .is_some_and(|token| token.usable && !token.revoked)
     }
 }
-
-/// Truncates to the precision that readers need.
-fn hundredths(level: f64) -> f64 {
-    (level * 100.0).round() / 100.0
-}
-
-fn tenths(milliseconds: f64) -> f64 {
-    (milliseconds * 10.0).round() / 10.0
-}
-
-/// Rounds to the nearest second: each report converts the moment to wall-clock time again, and
-/// finer values would vary between reports.
-fn timestamp(at: SystemTime) -> Timestamp {
-    let exact = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
-    exact.round(jiff::Unit::Second).unwrap_or(exact)
-}
-
-#[cfg(test)]
-mod tests;

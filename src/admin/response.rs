@@ -1,9 +1,6 @@
-//! What the handlers share: the type of a text, and a limit for responses that take long to build.
+//! A limit for responses that take long to build.
 
 use tokio::sync::Semaphore;
-
-/// The content type of a text.
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The most costly responses that are built concurrently, over all callers.
 static COSTLY: Semaphore = Semaphore::const_new(1);

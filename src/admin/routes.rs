@@ -1,16 +1,17 @@
 //! The routes of the admin address, and the headers of every response.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{Query, State};
 use axum::http::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use flate2::Compression;
@@ -22,7 +23,7 @@ use super::events;
 use super::guard::guard;
 use super::page::{DOCUMENTS, page};
 use super::ready;
-use super::response::{TEXT, costly};
+use super::response::costly;
 use super::view::View;
 use crate::telemetry::metrics::Format;
 
@@ -32,7 +33,7 @@ const PATHS: &str = "\
 /api/status   the same, as JSON
 /api/history  the last 15 minutes and the last day of each client, as JSON
 /api/events   both as they change, as server-sent events
-/livez        whether the process turns
+/livez        whether the process responds
 /readyz       whether every client holds a usable token; /readyz?verbose says more
 /metrics      for Prometheus
 
@@ -59,9 +60,9 @@ const HEADERS: [(HeaderName, &str); 5] = [
 /// The routes of the admin address.
 pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
     Router::new()
-        .route("/livez", get(|| async { ([(CONTENT_TYPE, TEXT)], "ok\n") }))
+        .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
+        .route("/metrics", get(metrics))
         .route("/api/status", get(status))
         .route("/api/history", get(history))
         .route("/api/events", get(events::events))
@@ -78,61 +79,58 @@ pub(super) fn routes(view: Arc<View>, closing: CancellationToken) -> Router {
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(&view), guard))
         .layer(map_response(with_headers))
-        .layer(Extension(events::Watching::until(closing)))
+        .layer(Extension(closing))
         .with_state(view)
 }
 
-/// The parts of the page that are the same for every caller.
+/// Routes the parts of the page that are the same for every caller.
 fn documents() -> Router<Arc<View>> {
     let documents = DOCUMENTS.iter();
-    documents.fold(Router::new(), |router, document| {
-        let response = ([(CONTENT_TYPE, document.content_type)], document.text);
-        router.route(document.path, get(move || async move { response }))
+    documents.fold(Router::new(), |router, (path, content_type, text)| {
+        let response = ([(CONTENT_TYPE, *content_type)], *text);
+        router.route(path, get(async move || response))
     })
 }
 
 async fn status_page(State(view): State<Arc<View>>) -> impl IntoResponse {
-    let html = costly(move || page(&view.report())).await;
-    ([(CONTENT_TYPE, "text/html; charset=utf-8")], html)
+    Html(costly(move || page(&view.report())).await)
 }
 
-async fn readyz(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> impl IntoResponse {
+async fn readyz(
+    State(view): State<Arc<View>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> impl IntoResponse {
     let report = view.report();
     let status = if report.ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let verbose = query.is_some_and(|query| {
-        let names = |pair: &str| pair.split('=').next() == Some("verbose");
-        query.split('&').any(names)
-    });
-    let text = if verbose {
+    let text = if query.contains_key("verbose") {
         ready::verbose(&report)
     } else {
         ready::brief(&report)
     };
-    (status, [(CONTENT_TYPE, TEXT)], text)
+    (status, text)
 }
 
-async fn metrics_text(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> impl IntoResponse {
     let format = metrics_format(&headers);
     let is_compressed = accepts_gzip(&headers);
     let made = costly(move || {
-        let text = view.metrics.render(format);
+        let text = view.metrics(format);
         if is_compressed {
             gzip(text.as_bytes())
         } else {
             text.into_bytes()
         }
     });
-    let mut response = ([(CONTENT_TYPE, format.content_type())], made.await).into_response();
-    let headers = response.headers_mut();
-    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
-    if is_compressed {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    response
+    let headers = [
+        (CONTENT_TYPE, format.content_type()),
+        (VARY, "accept, accept-encoding"),
+    ];
+    let coding = is_compressed.then_some([(CONTENT_ENCODING, "gzip")]);
+    (headers, coding, made.await)
 }
 
 /// Returns OpenMetrics if the scraper accepts it. Its preferences are ignored: Prometheus lists
@@ -172,12 +170,12 @@ async fn status(State(view): State<Arc<View>>) -> impl IntoResponse {
 }
 
 async fn history(State(view): State<Arc<View>>) -> impl IntoResponse {
-    Json(costly(move || view.history()).await)
+    Json(costly(move || view.past().report()).await)
 }
 
 async fn not_found() -> impl IntoResponse {
     let text = format!("there is nothing here; try one of\n\n{PATHS}");
-    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, TEXT)], text)
+    (StatusCode::NOT_FOUND, text)
 }
 
 async fn not_allowed(uri: Uri) -> impl IntoResponse {
@@ -187,16 +185,11 @@ async fn not_allowed(uri: Uri) -> impl IntoResponse {
         path if path.ends_with("/renew") => "only POST: this requests a new token\n",
         _ => "only GET and HEAD: nothing is changed by this path\n",
     };
-    (StatusCode::METHOD_NOT_ALLOWED, [(CONTENT_TYPE, TEXT)], text)
+    (StatusCode::METHOD_NOT_ALLOWED, text)
 }
 
-async fn with_headers(mut response: Response) -> Response {
-    for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
-    response
+async fn with_headers(response: Response) -> impl IntoResponse {
+    (HEADERS, response)
 }
 
 #[cfg(test)]
@@ -558,7 +551,7 @@ mod tests {
             ] {
                 let (head, text) = exchange_with(address, method, path, sign).await;
                 assert!(head.starts_with("http/1.1 403 "), "{path} {sign}: {head}");
-                assert!(text.starts_with("only a program of this machine"), "{text}");
+                assert!(text.starts_with("only a program on this machine"), "{text}");
             }
         }
         let (head, text) = exchange(address, "GET", "/api/config").await;

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connections, Guarded, NEW};
+use super::connection::{Connections, Guarded, NEW, Progress};
 use super::local::Caller;
 use super::routes::routes;
 use super::view::View;
@@ -79,16 +79,20 @@ async fn serve_within(
     let graceful = GracefulShutdown::new();
     // dropping it ends all remaining connections
     let mut tasks = JoinSet::new();
-    let mut acceptor = Acceptor::new(&*clock);
+    let mut acceptor = Acceptor {
+        connections: Connections::default(),
+        reserve: Reserve::new(RESERVED),
+        clock: &*clock,
+        reported: None,
+    };
     let mut shutdown = pin!(shutdown);
     loop {
         let stream = tokio::select! {
             () = &mut shutdown => break,
             Some(ended) = tasks.join_next_with_id() => {
-                acceptor.ended(match ended {
-                    Ok((id, ())) => id,
-                    Err(cut) => cut.id(),
-                });
+                let id = ended.map_or_else(|cut| cut.id(), |(id, ())| id);
+                acceptor.connections.remove(id);
+                acceptor.reserve.refill();
                 continue;
             }
             stream = acceptor.accept(&listener) => stream,
@@ -106,7 +110,7 @@ async fn serve_within(
             request.extensions_mut().insert(caller);
             routes.call(request)
         });
-        let progress = acceptor.connections.progress();
+        let progress = Progress::new();
         let stream = Guarded::new(stream, progress.clone(), limits.write);
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
@@ -133,15 +137,6 @@ struct Acceptor<'c> {
 }
 
 impl Acceptor<'_> {
-    fn new(clock: &dyn Clock) -> Acceptor<'_> {
-        Acceptor {
-            connections: Connections::default(),
-            reserve: Reserve::new(RESERVED),
-            clock,
-            reported: None,
-        }
-    }
-
     /// The next connection. `None` if there was no descriptor for it; then a connection was closed,
     /// whose descriptor becomes free when its task ends.
     async fn accept(&mut self, listener: &Socket) -> Option<Accepted> {
@@ -163,12 +158,6 @@ impl Acceptor<'_> {
                 }
             }
         }
-    }
-
-    /// Handles the end of the task with this `id`, which freed a descriptor.
-    fn ended(&mut self, id: tokio::task::Id) {
-        self.connections.remove(id);
-        self.reserve.refill();
     }
 
     /// Logs that connections cannot be accepted, once a minute.

@@ -1,19 +1,23 @@
 //! The sources of the admin address: the clients' tokens, the listeners, the metrics, the clock.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+use prometheus::GaugeVec;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::history::{ClientSample, History, HistoryReport, STEP};
+use super::history::{ClientSample, History, STEP};
+use super::report::{AppReport, ListenerReport, StatusReport};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
-use crate::socket::Address;
-use crate::telemetry::{AppLevels, CertificateKind, ClientLevels, Expiry, Metrics, TokenTimes};
-use crate::token::cache::{NextAttempt, TokenSlot};
+use crate::telemetry::metrics::Format;
+use crate::telemetry::{CertificateKind, Expiry, Levels, Metrics};
+use crate::token::cache::TokenSlot;
 use crate::token::ports::TokenStore;
 use crate::token::service::Control;
 use crate::upstream::health::ApiHealth;
@@ -40,7 +44,7 @@ pub struct View {
     /// Notified when a caller asks the process to drain and exit.
     pub drain: Arc<Notify>,
     /// The history.
-    pub history: Past,
+    pub history: Mutex<History>,
 }
 
 /// A configuration that was refused; the one before stays in force.
@@ -52,19 +56,15 @@ pub struct Refused {
     pub faults: Vec<String>,
 }
 
-/// The history of the clients and apps. It starts empty.
-#[derive(Debug, Default)]
-pub struct Past(Mutex<History>);
-
 /// The parts of the configuration in force.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
     /// The clients.
     pub clients: Vec<ClientView>,
-    /// The apps.
-    pub apps: Vec<AppView>,
-    /// The listeners.
-    pub listeners: Vec<ListenerView>,
+    /// The apps, as configured.
+    pub apps: Vec<AppReport>,
+    /// The listeners, as configured.
+    pub listeners: Vec<ListenerReport>,
     /// The accepted values of `Host` besides localhost and IP addresses, in lower case.
     pub hosts: Vec<String>,
     /// The certificates that the configuration names.
@@ -105,90 +105,12 @@ pub struct ClientView {
     pub api: Arc<ApiHealth>,
 }
 
-/// An app, as shown.
-#[derive(Clone, Debug)]
-pub struct AppView {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// The name of its own client, if it has one.
-    pub client: Option<Arc<str>>,
-    /// The most requests in flight.
-    pub max_in_flight: Option<u64>,
-    /// The most requests per second.
-    pub requests_per_second: Option<f64>,
-}
-
-/// A listener, as shown.
-#[derive(Clone, Debug)]
-pub struct ListenerView {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// The address it listens on.
-    pub address: Address,
-    /// The name of the client whose token it attaches; for a forward listener, those of all.
-    pub client: Arc<str>,
-    /// The most open connections.
-    pub max_connections: usize,
-}
-
 impl View {
-    /// Refreshes the metrics of every client's token at each scrape, so that an expired token is
-    /// shown as such and the series of a removed client end. Call it once.
-    pub fn export_tokens(self: &Arc<View>) {
-        // the view owns the metrics: they must not keep it alive
-        let view = Arc::downgrade(self);
-        self.metrics.on_scrape(move |levels| {
-            let Some(view) = view.upgrade() else { return };
-            let parts = view.parts.load();
-            for client in &parts.clients {
-                levels.client(&client.name, &view.client_levels(client));
-            }
-            for app in &parts.apps {
-                let in_flight = view.metrics.app(&app.name).in_flight();
-                let levels_of_app = AppLevels {
-                    in_flight,
-                    max_in_flight: app.max_in_flight,
-                    requests_per_second: app.requests_per_second,
-                };
-                levels.app(&app.name, &levels_of_app);
-            }
-            for listener in &parts.listeners {
-                levels.listener(&listener.name, listener.max_connections);
-            }
-            for certificate in &parts.certificates {
-                let Certificate {
-                    kind,
-                    name,
-                    expires,
-                } = certificate;
-                if let Some(expires) = expires.get() {
-                    levels.certificate(*kind, name, expires);
-                }
-            }
-        });
-    }
-
-    fn client_levels(&self, client: &ClientView) -> ClientLevels {
-        let clock = &self.clock;
-        let status = client.slot.status();
-        let now = clock.now();
-        let held = status.token.as_ref().map(|token| TokenTimes {
-            generation: token.generation(),
-            issued: clock.wall_at(token.issued()),
-            expires: clock.wall_at(token.expires()),
-        });
-        let next_request = match status.next {
-            NextAttempt::InFlight => now,
-            NextAttempt::At(at) => at,
-        };
-        ClientLevels {
-            usable: !status.revoked && status.token.is_some_and(|token| token.is_usable(now)),
-            held,
-            next_request: clock.wall_at(next_request),
-            failures: status.failure.map_or(0, |failure| failure.in_a_row),
-            pool_available: status.pool.available(now),
-            pool_capacity: status.pool.config().capacity,
-        }
+    /// Renders the metrics. Those of the report are of this moment: an expired token is shown as
+    /// such, and the series of a removed client end.
+    pub(super) fn metrics(&self, format: Format) -> String {
+        self.metrics
+            .render(format, |levels| set_levels(levels, &self.report()))
     }
 
     /// Samples every client and app each [`STEP`], until the view is dropped.
@@ -224,20 +146,62 @@ impl View {
         );
     }
 
-    /// The history of every client.
-    pub(super) fn history(&self) -> HistoryReport {
-        self.past().report()
-    }
-
     /// Locks the history; a panic elsewhere leaves nothing inconsistent in it.
     pub(super) fn past(&self) -> MutexGuard<'_, History> {
-        let past = self.history.0.lock();
+        let past = self.history.lock();
         past.unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Returns whether the process is draining.
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+/// Sets the gauges of a scrape.
+fn set_levels(levels: &Levels, report: &StatusReport) {
+    #[expect(clippy::cast_precision_loss, reason = "no count here reaches 2^53")]
+    let count = |count: u64| count as f64;
+    let seconds = |at: Timestamp| at.as_duration().as_secs_f64();
+    let set = |gauge: &GaugeVec, labels: &[&String], value: f64| {
+        gauge.with_label_values(labels).set(value);
+    };
+    let mut stores = BTreeMap::new();
+    for client in &report.clients {
+        let (name, token) = (&[&client.name], client.token.as_ref());
+        let (expiry, issued) = (token.map(|t| t.expires), token.map(|t| t.issued));
+        let generation = token.map_or(0, |token| token.generation);
+        let failures = client.failure.as_ref().map_or(0, |last| last.in_a_row);
+        let next = client.next.at.unwrap_or(report.at);
+        set(&levels.token_usable, name, f64::from(client.is_usable()));
+        set(&levels.token_expiry, name, expiry.map_or(0.0, seconds));
+        set(&levels.token_issued, name, issued.map_or(0.0, seconds));
+        set(&levels.token_generation, name, count(generation));
+        set(&levels.token_next_request, name, seconds(next));
+        set(&levels.token_failures, name, failures.into());
+        set(&levels.token_pool_available, name, client.pool.available);
+        let capacity = client.pool.capacity.into();
+        set(&levels.token_pool_capacity, name, capacity);
+        if let Some(store) = &client.store {
+            *stores.entry(&store.kind).or_insert(true) &= store.problem.is_none();
+        }
+    }
+    for (kind, is_up) in stores {
+        set(&levels.store_up, &[kind], f64::from(is_up));
+    }
+    for app in &report.apps {
+        let name = &[&app.name];
+        set(&levels.app_in_flight, name, count(app.in_flight));
+        if let Some(most) = app.max_in_flight {
+            set(&levels.app_in_flight_max, name, count(most));
+        }
+        if let Some(most) = app.max_rate {
+            set(&levels.app_rate_max, name, most);
+        }
+    }
+    for listener in &report.listeners {
+        let most = count(listener.max_connections as u64);
+        set(&levels.connections_max, &[&listener.name], most);
+    }
+    for certificate in &report.certificates {
+        let labels = &[&certificate.kind, &certificate.name];
+        let expires = seconds(certificate.expires);
+        set(&levels.certificate_expiry, labels, expires);
     }
 }
 
@@ -246,9 +210,8 @@ pub(super) mod tests {
     use super::*;
     use crate::clock::{Instant, ManualClock};
     use crate::secret::Secret;
-    use crate::telemetry::metrics::Format;
     use crate::token::budget::{self, Budget};
-    use crate::token::cache::{Failure, Status};
+    use crate::token::cache::{Failure, NextAttempt, Status};
     use crate::token::ports::{Lease, Membership, Outcome, Record, RequestError, StoreError};
     use crate::token::token::Token;
     use async_trait::async_trait;
@@ -283,17 +246,17 @@ pub(super) mod tests {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let parts = Parts {
             clients: vec![client("catalog", &clock)],
-            apps: vec![AppView {
-                name: "lineage".into(),
-                client: None,
+            apps: vec![AppReport {
+                name: "lineage".to_owned(),
                 max_in_flight: Some(32),
-                requests_per_second: None,
+                ..AppReport::default()
             }],
-            listeners: vec![ListenerView {
-                name: "local".into(),
-                address: Address::Tcp(([127, 0, 0, 1], 8080).into()),
-                client: "catalog".into(),
+            listeners: vec![ListenerReport {
+                name: "local".to_owned(),
+                address: "127.0.0.1:8080".to_owned(),
+                client: "catalog".to_owned(),
                 max_connections: 10_000,
+                ..ListenerReport::default()
             }],
             hosts: Vec::new(),
             certificates: Vec::new(),
@@ -309,9 +272,8 @@ pub(super) mod tests {
             refused: ArcSwapOption::empty(),
             draining: Arc::default(),
             drain: Arc::default(),
-            history: Past::default(),
+            history: Mutex::default(),
         });
-        view.export_tokens();
         (view, clock)
     }
 
@@ -389,7 +351,7 @@ pub(super) mod tests {
     fn the_metrics_show_a_token_that_dies_without_an_event() {
         let (view, clock) = view();
         let line = |name: &str| {
-            let text = view.metrics.render(Format::Text);
+            let text = view.metrics(Format::Text);
             let start = format!("collibra_auth_proxy_{name}{{client=\"catalog\"}} ");
             let line = text.lines().find_map(|line| line.strip_prefix(&start));
             line.unwrap().to_owned()
@@ -415,7 +377,7 @@ pub(super) mod tests {
     fn a_client_that_is_gone_is_shown_nowhere() {
         let (view, clock) = view();
         let of = |name: &str| {
-            let text = view.metrics.render(Format::Text);
+            let text = view.metrics(Format::Text);
             let label = format!("{{client=\"{name}\"}}");
             let of_client = text.lines().filter(|line| line.contains(&label));
             // what was counted stays

@@ -13,22 +13,15 @@ pub const COOKIE: &str = "JSESSIONID";
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionResponse<'a> {
-    csrf_token: &'a str,
+    /// The token that the program will send back as `X-CSRF-TOKEN`. It protects nothing: requests
+    /// from other sites are refused by other checks.
+    pub csrf_token: &'a str,
 }
 
 #[derive(Deserialize)]
 struct Login {
     username: String,
     password: String,
-}
-
-impl<'a> SessionResponse<'a> {
-    /// Returns a response with the token that the program will send back as `X-CSRF-TOKEN`. The
-    /// token protects nothing: requests from other sites are refused by other checks.
-    #[must_use]
-    pub fn new(csrf_token: &'a str) -> SessionResponse<'a> {
-        SessionResponse { csrf_token }
-    }
 }
 
 /// Reads a login's name and password from its JSON body or its `Authorization` header.

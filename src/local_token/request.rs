@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use url::form_urlencoded;
+use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
@@ -19,25 +18,13 @@ pub struct Credentials {
     pub secret: Secret,
 }
 
-/// A parsed token request.
-#[derive(Clone, Debug)]
-pub struct TokenRequest {
-    /// The credentials in the two possible encodings, the standard one first.
-    pub credentials: Vec<Credentials>,
-    /// Whether they came in the `Authorization` header.
-    pub by_header: bool,
-}
-
 /// Why a token request is refused (RFC 6749, section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenRequestError {
     /// The request lacks a parameter, repeats one, or cannot be parsed; the text says which.
     InvalidRequest(&'static str),
     /// The credentials are unknown.
-    InvalidClient {
-        /// Whether they came in the header; the response then needs a challenge.
-        by_header: bool,
-    },
+    InvalidClient,
     /// The grant type is not client credentials.
     UnsupportedGrantType,
     /// Too many were asked for in a short time; the next one is due after this.
@@ -47,55 +34,47 @@ pub enum TokenRequestError {
 /// A token response (RFC 6749, section 5.1).
 #[derive(Serialize)]
 pub struct TokenResponse<'a> {
-    access_token: &'a str,
-    token_type: &'static str,
-    expires_in: u64,
-}
-
-impl<'a> TokenResponse<'a> {
-    /// A response with `token`, valid for `expires_in` seconds.
-    #[must_use]
-    pub fn new(token: &'a Secret, expires_in: u64) -> TokenResponse<'a> {
-        TokenResponse {
-            access_token: token.expose(),
-            token_type: "Bearer",
-            expires_in,
-        }
-    }
+    /// The token.
+    pub access_token: &'a str,
+    /// `Bearer`.
+    pub token_type: &'static str,
+    /// How many seconds the token is valid for.
+    pub expires_in: u64,
 }
 
 impl TokenRequestError {
-    /// The value of `error`.
+    /// The values of `error` and `error_description`.
     #[must_use]
-    pub fn error(self) -> &'static str {
+    pub fn texts(self) -> (&'static str, &'static str) {
         match self {
-            TokenRequestError::InvalidRequest(_) => "invalid_request",
-            TokenRequestError::InvalidClient { .. } => "invalid_client",
-            TokenRequestError::UnsupportedGrantType => "unsupported_grant_type",
-            // RFC 8628, section 3.5, has the one word for it
-            TokenRequestError::TooMany(_) => "slow_down",
-        }
-    }
-
-    /// The value of `error_description`.
-    #[must_use]
-    pub fn description(self) -> &'static str {
-        match self {
-            TokenRequestError::InvalidRequest(what) => what,
-            TokenRequestError::InvalidClient { .. } => {
-                "No app has this name and key, and they are not the client's own id and secret."
-            }
-            TokenRequestError::UnsupportedGrantType => {
-                "This endpoint supports only client_credentials."
-            }
-            TokenRequestError::TooMany(_) => {
-                "Too many tokens were asked for; keep one until it expires, and come again after the seconds that Retry-After says."
-            }
+            TokenRequestError::InvalidRequest(what) => ("invalid_request", what),
+            TokenRequestError::InvalidClient => (
+                "invalid_client",
+                "No app has this name and key, and they are not the client's own id and secret.",
+            ),
+            TokenRequestError::UnsupportedGrantType => (
+                "unsupported_grant_type",
+                "This endpoint supports only client_credentials.",
+            ),
+            // RFC 8628, section 3.5, defines it
+            TokenRequestError::TooMany(_) => (
+                "slow_down",
+                "Too many tokens were requested; keep one until it expires, and retry after the seconds in Retry-After.",
+            ),
         }
     }
 }
 
-/// Parses a token request: the `Authorization` and `Content-Type` headers, and the body.
+/// The parameters of a token request. Unknown ones are ignored (RFC 6749, section 3.2).
+#[derive(Deserialize)]
+struct Parameters {
+    grant_type: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+}
+
+/// Parses a token request: the `Authorization` and `Content-Type` headers, and the body. Returns
+/// the credentials in the two possible encodings, the standard one first.
 ///
 /// # Errors
 /// [`TokenRequestError`] if it is not valid.
@@ -103,54 +82,45 @@ pub fn read(
     authorization: Option<&[u8]>,
     content_type: Option<&[u8]>,
     body: &[u8],
-) -> Result<TokenRequest, TokenRequestError> {
+) -> Result<Vec<Credentials>, TokenRequestError> {
+    let invalid = TokenRequestError::InvalidRequest;
     let form = b"application/x-www-form-urlencoded";
     let is_form = content_type.is_some_and(|value| {
         let kind = value.split(|b| *b == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(form)
     });
     if !is_form {
-        return Err(TokenRequestError::InvalidRequest(
+        return Err(invalid(
             "The body must be a form: Content-Type: application/x-www-form-urlencoded.",
         ));
     }
-    let mut parameters = Parameters::default();
-    for (name, value) in form_urlencoded::parse(body) {
-        parameters.take(&name, &value)?;
+    let Parameters {
+        grant_type,
+        client_id,
+        client_secret,
+    } = serde_urlencoded::from_bytes(body).map_err(|_| invalid("A parameter is repeated."))?;
+    // an empty value counts as missing (section 3.1)
+    match grant_type.as_deref().unwrap_or_default() {
+        "client_credentials" => {}
+        "" => return Err(invalid("The parameter grant_type is missing.")),
+        _ => return Err(TokenRequestError::UnsupportedGrantType),
     }
-    match parameters.grant_type.as_deref() {
-        Some("client_credentials") => {}
-        Some(_) => return Err(TokenRequestError::UnsupportedGrantType),
-        None => {
-            return Err(TokenRequestError::InvalidRequest(
-                "The parameter grant_type is missing.",
+    let pair = client_id.zip(client_secret.map(Secret::from));
+    let pair = pair.filter(|(name, secret)| !name.is_empty() && !secret.expose().is_empty());
+    let in_body = pair.map(|(name, secret)| Credentials { name, secret });
+    let Some(header) = authorization else {
+        return Ok(in_body.into_iter().collect());
+    };
+    let mut in_header = basic(header);
+    if let Some(in_body) = in_body {
+        in_header.retain(|shown| (&shown.name, &shown.secret) == (&in_body.name, &in_body.secret));
+        if in_header.is_empty() {
+            return Err(invalid(
+                "The credentials in the header and in the body differ; send them in one place.",
             ));
         }
     }
-    let by_header = authorization.is_some();
-    let in_body = match (parameters.client_id, parameters.client_secret) {
-        (Some(name), Some(secret)) => Some(Credentials { name, secret }),
-        _ => None,
-    };
-    let credentials = match (authorization, in_body) {
-        (Some(header), Some(in_body)) => {
-            let mut in_header = basic(header);
-            in_header
-                .retain(|shown| (&shown.name, &shown.secret) == (&in_body.name, &in_body.secret));
-            if in_header.is_empty() {
-                return Err(TokenRequestError::InvalidRequest(
-                    "The credentials in the header and in the body differ; send them in one place.",
-                ));
-            }
-            in_header
-        }
-        (Some(header), None) => basic(header),
-        (None, in_body) => in_body.into_iter().collect(),
-    };
-    Ok(TokenRequest {
-        credentials,
-        by_header,
-    })
+    Ok(in_header)
 }
 
 /// The name and secret in an `Authorization: Basic` header: form-urlencoded as in RFC 6749, section
@@ -192,36 +162,6 @@ fn basic_pair(header: &[u8]) -> Option<Credentials> {
     })
 }
 
-#[derive(Default)]
-struct Parameters {
-    grant_type: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<Secret>,
-}
-
-impl Parameters {
-    /// Sets a parameter; an empty value counts as missing (section 3.1).
-    fn take(&mut self, name: &str, value: &str) -> Result<(), TokenRequestError> {
-        if value.is_empty() {
-            return Ok(());
-        }
-        let value = value.to_owned();
-        let twice = match name {
-            "grant_type" => self.grant_type.replace(value).is_some(),
-            "client_id" => self.client_id.replace(value).is_some(),
-            "client_secret" => self.client_secret.replace(value.into()).is_some(),
-            // unknown parameters are ignored (section 3.2)
-            _ => false,
-        };
-        if twice {
-            return Err(TokenRequestError::InvalidRequest(
-                "A parameter is repeated.",
-            ));
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,13 +183,11 @@ mod tests {
     #[test]
     fn credentials_come_in_the_header_or_in_the_body() {
         let asked = read(Some(&header("lineage:key")), FORM, GRANT).unwrap();
-        assert_eq!(pairs(&asked.credentials), [("lineage", "key")]);
-        assert!(asked.by_header);
+        assert_eq!(pairs(&asked), [("lineage", "key")]);
         let body = b"grant_type=client_credentials&client_id=lin+eage&client_secret=k%26y&scope=x";
         let asked = read(None, FORM, body).unwrap();
-        assert_eq!(pairs(&asked.credentials), [("lin eage", "k&y")]);
-        assert!(!asked.by_header);
-        assert!(read(None, FORM, GRANT).unwrap().credentials.is_empty());
+        assert_eq!(pairs(&asked), [("lin eage", "k&y")]);
+        assert!(read(None, FORM, GRANT).unwrap().is_empty());
     }
 
     #[test]
@@ -268,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_in_the_standards_words() {
-        let error = |content, body: &[u8]| read(None, content, body).unwrap_err().error();
+        let error = |content, body: &[u8]| read(None, content, body).unwrap_err().texts().0;
         assert_eq!(error(None, GRANT), "invalid_request");
         assert_eq!(error(Some(b"application/json"), b"{}"), "invalid_request");
         assert_eq!(error(FORM, b""), "invalid_request");
@@ -280,7 +218,7 @@ mod tests {
         );
         let both = b"grant_type=client_credentials&client_id=a&client_secret=b";
         let twice = read(Some(&header("a:c")), FORM, both).unwrap_err();
-        assert_eq!(twice.error(), "invalid_request");
+        assert_eq!(twice.texts().0, "invalid_request");
     }
 
     #[test]
@@ -288,17 +226,19 @@ mod tests {
         for (pair, form) in [("a:b", "b"), ("a:s%2Bt", "s%2Bt"), ("a:s+t", "s%2Bt")] {
             let body = format!("grant_type=client_credentials&client_id=a&client_secret={form}");
             let asked = read(Some(&header(pair)), FORM, body.as_bytes()).unwrap();
-            assert_eq!(asked.credentials.len(), 1, "{pair}");
-            assert!(asked.by_header);
+            assert_eq!(asked.len(), 1, "{pair}");
         }
     }
 
     #[test]
     fn a_grant_is_written_as_the_standard_has_it() {
-        let token = Secret::from("cap1.x".to_owned());
-        let written = serde_json::to_string(&TokenResponse::new(&token, 3_600)).unwrap();
+        let granted = TokenResponse {
+            access_token: "cap1.x",
+            token_type: "Bearer",
+            expires_in: 3_600,
+        };
         assert_eq!(
-            written,
+            serde_json::to_string(&granted).unwrap(),
             r#"{"access_token":"cap1.x","token_type":"Bearer","expires_in":3600}"#
         );
     }

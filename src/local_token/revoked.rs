@@ -37,11 +37,9 @@ impl Revoked {
         self.shard(mark).rcu(|kept| {
             let alive = kept.iter().filter(|(_, expires)| **expires > now);
             let mut kept: HashMap<Mark, SystemTime> = alive.map(|(m, at)| (*m, *at)).collect();
-            while kept.len() >= MOST {
-                let next = kept.iter().min_by_key(|(_, expires)| **expires);
-                let Some(next) = next.map(|(mark, _)| *mark) else {
-                    break;
-                };
+            let next = kept.iter().min_by_key(|(_, expires)| **expires);
+            let next = next.map(|(mark, _)| *mark);
+            if let Some(next) = next.filter(|_| kept.len() >= MOST) {
                 kept.remove(&next);
             }
             kept.insert(mark, token.expires);

@@ -11,9 +11,9 @@ use super::limit::Admitted;
 use super::listener_state::{Client, ListenerState};
 use super::respond::Refusal;
 use crate::clock::{Clock, Instant};
-use crate::telemetry::{AppMetrics, InFlight, Label};
+use crate::telemetry::{AppMetrics, InFlight};
 use crate::token::token::Token;
-use crate::trace::{EndedRequest, RequestSpan, TRACEPARENT};
+use crate::trace::{RequestSpan, TRACEPARENT};
 
 /// The state of one request.
 #[derive(Debug)]
@@ -115,11 +115,6 @@ impl Context {
         }
     }
 
-    /// The id of the trace with the request's span.
-    pub(super) fn trace_id(&self) -> Option<[u8; 16]> {
-        self.span.as_ref().map(|span| span.trace_id())
-    }
-
     /// Makes the span the parent of what the instance does.
     pub(super) fn inject_span(&self, head: &mut RequestHeader) {
         if let Some(value) = self.span.as_ref().and_then(|span| span.traceparent()) {
@@ -128,37 +123,15 @@ impl Context {
         }
     }
 
-    /// Ends the span: the request ended now, with `status` (0: no response).
-    pub(super) fn end_span(
-        &mut self,
-        head: &RequestHeader,
-        clock: &dyn Clock,
-        status: u16,
-        error: Option<&str>,
-    ) {
-        let Some(span) = self.span.take() else { return };
-        span.end(&EndedRequest {
-            at: clock.wall(),
-            path: head.uri.path(),
-            status,
-            instance: &self.client.upstream.instance().host,
-            listener: &self.state.listener.name,
-            client: &self.client.name,
-            app: self.app().map(|app| &**app),
-            refused: self
-                .refusal
-                .as_ref()
-                .map(|refusal| refusal.reason().label()),
-            error,
-        });
+    /// Counts the request as in flight from now on. Its app and client no longer change.
+    pub(super) fn begin_in_flight(&mut self) {
+        self.in_flight = Some(self.take_in_flight());
     }
 
-    /// The guard that counts the request as in flight. Its app and client no longer change.
-    pub(super) fn in_flight(&mut self) -> &InFlight {
-        let in_flight = self.in_flight.take();
-        let begin = || InFlight::new(self.app_metrics().traffic(&self.client.name));
-        let in_flight = in_flight.unwrap_or_else(begin);
-        self.in_flight.insert(in_flight)
+    /// The guard that counts the request as in flight.
+    pub(super) fn take_in_flight(&mut self) -> InFlight {
+        let counted = self.in_flight.take();
+        counted.unwrap_or_else(|| InFlight::new(self.app_metrics().traffic(&self.client.name)))
     }
 
     /// Releases its share of the app's limits before the last bytes are sent: a caller that has

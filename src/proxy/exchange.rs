@@ -132,7 +132,7 @@ impl Exchange<'_> {
             return self.answer(endpoint).await;
         }
         self.form = FormMethod::of(self.caller.method(), &self.caller.head().headers);
-        let _ = self.context.in_flight();
+        self.context.begin_in_flight();
         self.hold_token().await?;
         let is_upgrade = self.context.state.listener.upgrades
             && self.body.is_done()

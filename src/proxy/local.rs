@@ -98,17 +98,16 @@ pub(super) async fn answer(
         Endpoint::Token => {
             let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
             let asked = request::read(authorization, content_type, &body);
+            let by_header = authorization.is_some();
             Ok(asked
-                .and_then(|asked| {
-                    let signed = sign(context, &asked.credentials, TOKEN_LIFE, listening);
+                .and_then(|shown| {
+                    let signed = sign(context, &shown, TOKEN_LIFE, listening);
                     signed.map_err(|unsigned| match unsigned {
-                        Unsigned::Unknown => TokenRequestError::InvalidClient {
-                            by_header: asked.by_header,
-                        },
+                        Unsigned::Unknown => TokenRequestError::InvalidClient,
                         Unsigned::TooMany(wait) => TokenRequestError::TooMany(wait),
                     })
                 })
-                .map_or_else(|refused| refusal(context, refused), granted))
+                .map_or_else(|refused| refusal(context, refused, by_header), granted))
         }
         Endpoint::OpenSession => {
             let shown = login::read(authorization, &body);
@@ -214,21 +213,28 @@ fn signed(context: &Context, shown: &[Credentials], expires: SystemTime) -> Secr
 }
 
 fn granted(token: Secret) -> Answer {
-    let granted = TokenResponse::new(&token, TOKEN_LIFE.as_secs());
+    let granted = TokenResponse {
+        access_token: token.expose(),
+        token_type: "Bearer",
+        expires_in: TOKEN_LIFE.as_secs(),
+    };
     Answer::json(StatusCode::OK, Endpoint::Token.reason(), &granted)
         .with("Pragma", "no-cache".to_owned())
 }
 
 fn opened(token: &Secret, over_tls: bool) -> Answer {
     let csrf_token = format!("{:032x}", crate::random::unique());
-    let opened = login::SessionResponse::new(&csrf_token);
+    let opened = login::SessionResponse {
+        csrf_token: &csrf_token,
+    };
     let cookie = login::set_cookie(token, SESSION_LIFE.as_secs(), over_tls);
     Answer::json(StatusCode::OK, Endpoint::OpenSession.reason(), &opened)
         .with(SET_COOKIE.as_str(), cookie)
 }
 
 /// The response to a refused token request, in the format of RFC 6749 and in Collibra's.
-fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
+/// `by_header` says whether its credentials came in a header.
+fn refusal(context: &mut Context, refused: TokenRequestError, by_header: bool) -> Answer {
     #[derive(Serialize)]
     struct Body<'a> {
         error: &'a str,
@@ -237,19 +243,20 @@ fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
         api: ApiError<'a>,
     }
 
-    let (refusal, by_header) = match refused {
-        TokenRequestError::InvalidClient { by_header } => (Refusal::UnknownApp, by_header),
-        TokenRequestError::TooMany(wait) => (Refusal::TokenLimit(wait), false),
-        _ => (Refusal::Body(refused.description()), false),
+    let (error, error_description) = refused.texts();
+    let refusal = match refused {
+        TokenRequestError::InvalidClient => Refusal::UnknownApp,
+        TokenRequestError::TooMany(wait) => Refusal::TokenLimit(wait),
+        _ => Refusal::Body(error_description),
     };
     let body = Body {
-        error: refused.error(),
-        error_description: refused.description(),
+        error,
+        error_description,
         api: ApiError {
             status_code: refusal.status().as_u16(),
             error_code: refusal.reason().label(),
             title_message: "No token is given",
-            user_message: refused.description(),
+            user_message: error_description,
             help_message: "Ask as for a token of Collibra's, with an app's name and key.",
         },
     };
@@ -260,7 +267,7 @@ fn refusal(context: &mut Context, refused: TokenRequestError) -> Answer {
     let app = context.app().map_or("", |app| app);
     context.state.metrics.refused(refusal.reason(), app);
     context.refusal = Some(refusal);
-    if by_header {
+    if by_header && refused == TokenRequestError::InvalidClient {
         let challenge = super::respond::CHALLENGE.to_owned();
         answer.with(WWW_AUTHENTICATE.as_str(), challenge)
     } else {

@@ -1,9 +1,6 @@
-//! The record of a request that has ended: counted in the metrics, logged as one line, and its span
-//! closed. Never a query, a body, or a header value but the caller's address as trusted proxies
-//! tell it and, if that is wanted, its user agent. The line is formatted and written on a thread of
-//! its own.
-
-use std::sync::Arc;
+//! Records a request that has ended: counts it, logs it and ends its span. Records no query, no
+//! body and no header value, except the caller's address as reported by trusted proxies and, if
+//! configured, its user agent. The log's thread formats and writes the line.
 
 use http::header::USER_AGENT;
 
@@ -12,8 +9,7 @@ use super::context::Context;
 use super::forwarded;
 use super::peer::Peer;
 use crate::clock::Clock;
-use crate::telemetry::access::{self, Record, RequestId};
-use crate::telemetry::{Cut, Ended, Label as _, Source};
+use crate::telemetry::{Cut, Ended, Label as _, access};
 
 /// How a request ended.
 #[derive(Debug)]
@@ -37,53 +33,43 @@ pub(super) fn write(
     sent: Sent,
 ) {
     let took = clock.now().since(context.started);
-    let ended = Ended {
-        method: caller.method().into(),
-        status: sent.status,
-        cut: sent.cut,
-        source: context.upstream.map_or(Source::Proxy, |_| Source::Instance),
-        duration: took,
-        upstream: context.upstream,
-        request_bytes: u64::try_from(sent.request_bytes).unwrap_or(u64::MAX),
-        response_bytes: caller.body_bytes_sent(),
-        trace_id: context.trace_id(),
-    };
-    context.in_flight().count(&ended);
-    let trace_id = ended.trace_id;
-    context.end_span(caller.head(), clock, sent.status, sent.error.as_deref());
-    if !context.state.access_log || !access::is_on() {
-        return;
-    }
-    let request = caller.head();
-    let state = &context.state;
+    let (in_flight, span) = (context.take_in_flight(), context.span.take());
+    let (request, state) = (caller.head(), &context.state);
+    let is_logged = state.access_log && access::is_on();
     let trusted = &state.listener.trusted_proxies;
-    let by_proxies = peer.address.filter(|_| !trusted.is_empty());
-    let user_agent = || request.headers.get(USER_AGENT).cloned();
-    access::write(Record {
-        at: clock.wall(),
-        listener: Arc::clone(&state.listener.name),
+    let by_proxies = peer.address.filter(|_| is_logged && !trusted.is_empty());
+    let user_agent = || request.headers.get(USER_AGENT);
+    let refusal = context.refusal.as_ref();
+    let ended = Ended {
+        listener: &state.listener.name,
         peer: peer.address,
         forwarded: by_proxies
             .and_then(|peer| forwarded::caller(&request.headers, peer.ip(), trusted)),
-        client: Arc::clone(&context.client.name),
-        app: context.app().map(Arc::clone),
-        claimed_app: context.claimed_app.clone(),
-        request_id: context.id.clone().map(RequestId::Given),
-        trace_id,
-        method: request.method.clone(),
-        uri: request.uri.clone(),
+        client: &context.client.name,
+        instance: &context.client.upstream.instance().host,
+        app: context.app().map(|app| &**app),
+        claimed_app: context.claimed_app.as_deref(),
+        request_id: context.id.as_ref(),
+        trace_id: span.as_ref().map(|span| span.trace_id()),
+        method: caller.method(),
+        path: request.uri.path(),
         user_agent: state.log_user_agent.then(user_agent).flatten(),
         status: sent.status,
-        bytes: ended.response_bytes,
+        request_bytes: u64::try_from(sent.request_bytes).unwrap_or(u64::MAX),
+        response_bytes: caller.body_bytes_sent(),
         took,
         upstream: context.upstream,
         generation: context.generation,
         replayed: context.replayed,
-        refused: context
-            .refusal
-            .as_ref()
-            .map(|refusal| refusal.reason().label()),
+        refused: refusal.map(|refusal| refusal.reason().label()),
         cut: sent.cut,
-        error: sent.error,
-    });
+        error: sent.error.as_deref(),
+    };
+    in_flight.count(&ended);
+    if let Some(span) = span {
+        span.end(&ended, clock.wall());
+    }
+    if is_logged {
+        access::write(&ended, clock.wall());
+    }
 }

@@ -23,7 +23,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::handoff::{IncomingHandoff, OutgoingHandoff};
-use crate::admin::{self, AppView, Certificate, ClientView, ListenerView, Past, View};
+use crate::admin::report::{AppReport, ListenerReport};
+use crate::admin::{self, Certificate, ClientView, View};
 use crate::clock::Clock;
 use crate::config::{self, Config, reload};
 use crate::local_token::Revoked;
@@ -134,7 +135,7 @@ pub async fn start(
         refused: Default::default(),
         draining: Arc::default(),
         drain: Arc::default(),
-        history: Past::default(),
+        history: Default::default(),
     });
     let tracer = config.trace.as_ref();
     let tracer = tracer.map(|trace| Tracer::new(trace, Arc::clone(&clock)));
@@ -161,7 +162,6 @@ pub async fn start(
     }
     running.apply(new);
     running.taken_over();
-    view.export_tokens();
     running
         .tasks
         .spawn(View::keep_history(Arc::downgrade(&view)));
@@ -419,23 +419,25 @@ impl Running {
                 api: Arc::clone(served.upstream.health()),
             }
         };
-        let app = |app: &Arc<App>| AppView {
-            name: Arc::clone(&app.name),
-            client: app.client.clone(),
+        let app = |app: &Arc<App>| AppReport {
+            name: app.name.to_string(),
+            client: app.client.as_deref().map(str::to_owned),
             max_in_flight: app
                 .limits
                 .max_in_flight
                 .and_then(|most| u64::try_from(most).ok()),
-            requests_per_second: app.limits.requests_per_second,
+            max_rate: app.limits.requests_per_second,
+            ..AppReport::default()
         };
-        let listener = |(listener, open): (&Listener, &Open)| ListenerView {
-            name: Arc::clone(&open.socket.name),
-            address: open.socket.address.clone(),
+        let listener = |(listener, open): (&Listener, &Open)| ListenerReport {
+            name: open.socket.name.to_string(),
+            address: open.socket.address.to_string(),
             client: match &listener.forward {
-                Some(forward) => forward.clients.join(", ").into(),
-                None => Arc::clone(&listener.client),
+                Some(forward) => forward.clients.join(", "),
+                None => listener.client.to_string(),
             },
             max_connections: listener.max_connections,
+            ..ListenerReport::default()
         };
         let listeners = config.listeners.iter().zip(&self.parts.listeners);
         admin::Parts {

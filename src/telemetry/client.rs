@@ -1,13 +1,15 @@
 //! The metrics of a client's token and of the requests waiting for it.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::families::Families;
+use super::held::Held;
 use super::label::Label;
+use super::lock;
 
 /// The outcome of a successful token request.
 const OK: &str = "ok";
@@ -43,11 +45,6 @@ pub struct TokenRequest {
 /// The number of token requests that are kept.
 const KEPT: usize = 20;
 
-/// A request waiting for a token; dropping it ends the wait.
-#[derive(Debug)]
-#[must_use = "the wait is counted for as long as this is held"]
-pub struct Waiting(IntGauge);
-
 impl ClientMetrics {
     pub(super) fn new(families: &Families, client: &str) -> ClientMetrics {
         let label = &[client];
@@ -72,29 +69,29 @@ impl ClientMetrics {
 
     /// Creates the series of every token request failure, replay outcome and API error at zero.
     pub fn declare<Failure: Label, Replay: Label, Upstream: Label>(&self) {
-        let failures = Failure::ALL.iter().map(|failure| failure.label());
-        for outcome in failures.chain([OK]) {
-            self.token_requests
-                .with_label_values(&[self.name.as_str(), outcome]);
+        self.of(&self.token_requests, OK);
+        for failure in Failure::ALL {
+            self.of(&self.token_requests, failure.label());
         }
         for outcome in Replay::ALL {
-            self.replays
-                .with_label_values(&[self.name.as_str(), outcome.label()]);
+            self.of(&self.replays, outcome.label());
         }
         for kind in Upstream::ALL {
-            self.upstream_errors
-                .with_label_values(&[self.name.as_str(), kind.label()]);
+            self.of(&self.upstream_errors, kind.label());
         }
+    }
+
+    /// The client's counter in `family` with this second label.
+    fn of(&self, family: &IntCounterVec, label: &str) -> IntCounter {
+        family.with_label_values(&[&*self.name, label])
     }
 
     /// Records a token request that ended `at` after this duration, with a token or a failure.
     pub fn token_request(&self, outcome: Result<(), impl Label>, took: Duration, at: SystemTime) {
         let outcome = outcome.map_or_else(Label::label, |()| OK);
-        self.token_requests
-            .with_label_values(&[self.name.as_str(), outcome])
-            .inc();
+        self.of(&self.token_requests, outcome).inc();
         self.token_request_duration.observe(took.as_secs_f64());
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = lock(&self.log);
         if log.len() == KEPT {
             log.pop_front();
         }
@@ -104,22 +101,18 @@ impl ClientMetrics {
     /// The number of tokens received since the start.
     #[must_use]
     pub fn tokens_total(&self) -> u64 {
-        let labels = &[self.name.as_str(), OK];
-        self.token_requests.with_label_values(labels).get()
+        self.of(&self.token_requests, OK).get()
     }
 
     /// The last token requests, at most twenty, latest first.
     #[must_use]
     pub fn last_token_requests(&self) -> Vec<TokenRequest> {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.iter().rev().copied().collect()
+        lock(&self.log).iter().rev().copied().collect()
     }
 
     /// Records a call that failed on the way to the API or at it.
     pub fn upstream_error(&self, kind: impl Label) {
-        self.upstream_errors
-            .with_label_values(&[self.name.as_str(), kind.label()])
-            .inc();
+        self.of(&self.upstream_errors, kind.label()).inc();
     }
 
     /// Records how a request got its connection: reused, new, or failed (`None`).
@@ -144,20 +137,11 @@ impl ClientMetrics {
 
     /// Records the outcome of a replay after such a 401.
     pub fn replay(&self, outcome: impl Label) {
-        self.replays
-            .with_label_values(&[self.name.as_str(), outcome.label()])
-            .inc();
+        self.of(&self.replays, outcome.label()).inc();
     }
 
     /// Records a request that waits for a token until the guard is dropped.
-    pub fn waits(&self) -> Waiting {
-        self.token_waiters.inc();
-        Waiting(self.token_waiters.clone())
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.dec();
+    pub fn waits(&self) -> Held {
+        Held::by(&self.token_waiters)
     }
 }

@@ -4,8 +4,7 @@ use std::sync::LazyLock;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
 /// The prefix of every name, except the standard `process_*`.
@@ -24,7 +23,7 @@ const TOKEN_BUCKETS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 const STORE_BUCKETS: [f64; 9] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
 
 /// The dropped lines of this process's log. The log exists before any registry.
-static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+pub(super) static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     IntCounter::with_opts(options(
         "log_lines_dropped_total",
         "Lines of the log that were dropped because it could not be written fast enough.",
@@ -32,126 +31,51 @@ static LOG_LINES_DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
     .expect("a metric's name is well formed")
 });
 
-/// The counter of this process's dropped log lines, the same one each time.
-pub(super) fn log_lines_dropped() -> IntCounter {
-    LOG_LINES_DROPPED.clone()
-}
-
-/// A metric family.
-trait Family: Collector + Clone + 'static {
-    /// Creates it; only histograms have `buckets`.
-    fn create(options: Opts, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self>;
-}
-
-impl Family for Gauge {
-    fn create(options: Opts, _: &[&str], _: &[f64]) -> prometheus::Result<Self> {
-        Gauge::with_opts(options)
-    }
-}
-
-impl Family for IntGauge {
-    fn create(options: Opts, _: &[&str], _: &[f64]) -> prometheus::Result<Self> {
-        IntGauge::with_opts(options)
-    }
-}
-
-impl Family for GaugeVec {
-    fn create(options: Opts, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
-        GaugeVec::new(options, labels)
-    }
-}
-
-impl Family for IntGaugeVec {
-    fn create(options: Opts, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
-        IntGaugeVec::new(options, labels)
-    }
-}
-
-impl Family for IntCounterVec {
-    fn create(options: Opts, labels: &[&str], _: &[f64]) -> prometheus::Result<Self> {
-        IntCounterVec::new(options, labels)
-    }
-}
-
-impl Family for HistogramVec {
-    fn create(options: Opts, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self> {
-        HistogramVec::new(
-            HistogramOpts::from(options).buckets(buckets.to_vec()),
-            labels,
-        )
-    }
-}
-
-/// Creates a family and registers it. The names are constants, so an error is a bug in this file,
-/// which the first test to build the metrics finds.
-fn add<F: Family>(to: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> F {
-    let created = F::create(options(name, help), labels, buckets);
-    let family = created.expect("a metric's name and labels are well formed");
-    register(to, family.clone());
+/// Registers a new family and returns it. The names are constants, so an error is a bug in this
+/// file, which the first test to build the metrics finds.
+fn registered<F: Collector + Clone + 'static>(to: &Registry, family: prometheus::Result<F>) -> F {
+    let family = family.expect("a metric's name and labels are well formed");
+    to.register(Box::new(family.clone()))
+        .expect("a metric's name is used once");
     family
 }
 
-fn register(to: &Registry, family: impl Collector + 'static) {
-    to.register(Box::new(family))
-        .expect("a metric's name is used once");
-}
-
-macro_rules! buckets {
-    () => {
-        &[]
-    };
-    ($buckets:ident) => {
-        &$buckets
-    };
-}
-
-macro_rules! reset {
-    (counted $family:expr) => {};
-    (levels $family:expr) => {
-        $family.reset()
-    };
-}
-
-/// Declares the families: a field, its type, the metric's name and labels, a histogram's buckets,
-/// and the help text.
+/// Declares families: a field, its type, the metric's name and labels, a histogram's buckets, and
+/// the help text.
 macro_rules! families {
     (
-        $($section:ident {
-            $($field:ident: $type:ty = $name:literal [$($label:literal),*] $(in $buckets:ident)?, $help:literal;)*
-        })*
-    ) => {
-        /// All metric families.
-        #[derive(Clone, Debug)]
-        pub(super) struct Families {
-            $($(#[doc = $help] pub(super) $field: $type,)*)*
+        $(#[$about:meta])*
+        $visibility:vis struct $name:ident {
+            $($field:ident: $type:ty = $metric:literal [$($label:literal),*] $(in $buckets:ident)?, $help:literal;)*
         }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Debug)]
+        $visibility struct $name { $(#[doc = $help] $visibility $field: $type,)* }
 
-        impl Families {
+        impl $name {
             /// Creates every family and registers it in `registry`.
-            pub(super) fn register(registry: &Registry) -> Families {
-                // the log belongs to the process: every registry shows the same counter
-                register(registry, log_lines_dropped());
-                Families {
-                    $($($field: add(registry, $name, $help, &[$($label),*], buckets!($($buckets)?)),)*)*
+            pub(super) fn register(registry: &Registry) -> $name {
+                $name {
+                    $($field: {
+                        let options = options($metric, $help);
+                        $(let options = HistogramOpts::from(options).buckets($buckets.to_vec());)?
+                        registered(registry, <$type>::new(options, &[$($label),*]))
+                    },)*
                 }
-            }
-
-            /// Removes the values of the last scrape.
-            pub(super) fn reset_levels(&self) {
-                $($(reset!($section self.$field);)*)*
             }
         }
     };
 }
 
 families! {
-    // updated as events happen
-    counted {
+    /// The metrics that are updated as events happen.
+    pub(super) struct Families {
         build_info: IntGaugeVec = "build_info" ["version"],
             "The running version; always 1.";
-        reload_success: Gauge = "config_reload_success_timestamp_seconds" [],
+        reload_success: GaugeVec = "config_reload_success_timestamp_seconds" [],
             "When a configuration was last applied, in Unix time.";
-        reload_failed: IntGauge = "config_reload_failed" [],
+        reload_failed: IntGaugeVec = "config_reload_failed" [],
             "Whether the last configuration read was refused (1) or not (0).";
         token_waiters: IntGaugeVec = "token_waiters" ["client"],
             "Requests waiting for a token.";
@@ -187,16 +111,19 @@ families! {
             "Requests that the proxy refused, by reason.";
         local_tokens: IntCounterVec = "local_tokens_total" ["app"],
             "Local tokens issued to apps that requested a token or logged in.";
-        store_up: IntGaugeVec = "store_up" ["store"],
-            "Whether all stores of this kind were available at their last operation (1) or not (0).";
         store_operations: IntCounterVec = "store_operations_total" ["store", "operation", "outcome"],
             "Store operations, by outcome.";
         store_operation_duration: HistogramVec = "store_operation_duration_seconds" ["store"] in STORE_BUCKETS,
             "Time until the store answered.";
     }
-    // set at each scrape
-    levels {
-        token_usable: IntGaugeVec = "token_usable" ["client"],
+}
+
+families! {
+    /// The gauges that change without an event: a token expires, a pool refills, an app is removed
+    /// from the configuration. Each scrape has its own, so a gauge that it does not set is not
+    /// shown.
+    pub struct Levels {
+        token_usable: GaugeVec = "token_usable" ["client"],
             "Whether the client holds a usable token (1) or not (0).";
         token_expiry: GaugeVec = "token_expiry_timestamp_seconds" ["client"],
             "When the client's token expires, in Unix time; 0 if there never was one.";
@@ -206,22 +133,24 @@ families! {
             "The generation of the client's token, counted from 1; 0 if there never was one.";
         token_next_request: GaugeVec = "token_next_request_timestamp_seconds" ["client"],
             "When the next token request is due, in Unix time; now, while one is in flight.";
-        token_failures: IntGaugeVec = "token_consecutive_failures" ["client"],
+        token_failures: GaugeVec = "token_consecutive_failures" ["client"],
             "Consecutive failed token requests; 0 after a success.";
         token_pool_available: GaugeVec = "token_pool_available" ["client"],
             "Tokens left in the client's pool at the issuer, as mirrored here.";
-        token_pool_capacity: IntGaugeVec = "token_pool_capacity" ["client"],
+        token_pool_capacity: GaugeVec = "token_pool_capacity" ["client"],
             "Capacity of the client's pool, in tokens.";
-        app_in_flight: IntGaugeVec = "app_in_flight" ["app"],
+        app_in_flight: GaugeVec = "app_in_flight" ["app"],
             "Requests of the app in flight, over all clients.";
-        app_in_flight_max: IntGaugeVec = "app_in_flight_max" ["app"],
+        app_in_flight_max: GaugeVec = "app_in_flight_max" ["app"],
             "The app's max_in_flight, if it has one.";
         app_rate_max: GaugeVec = "app_rate_max" ["app"],
             "The app's requests_per_second, if it has one.";
-        connections_max: IntGaugeVec = "connections_max" ["listener"],
+        connections_max: GaugeVec = "connections_max" ["listener"],
             "The listener's max_connections.";
         certificate_expiry: GaugeVec = "certificate_expiry_timestamp_seconds" ["kind", "name"],
             "When a certificate expires, in Unix time: a listener's, an instance's as last presented, or the client certificate for an instance.";
+        store_up: GaugeVec = "store_up" ["store"],
+            "Whether all stores of this kind were available at their last operation (1) or not (0).";
     }
 }
 

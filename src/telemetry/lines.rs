@@ -7,15 +7,17 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use prometheus::IntCounter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::access::{Entry, Form};
-use super::printable::clean_lines;
+use super::access::{Entry, Form, Formatter};
+use super::ended::Ended;
+use super::printable::{clean_lines, escape_json};
 
 /// How long the first of several lines waits for the others.
 const LINGER: Duration = Duration::from_millis(10);
@@ -24,62 +26,67 @@ const LINGER: Duration = Duration::from_millis(10);
 const PIPE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The capacity of the queue, in bytes.
-const ROOM: usize = 4 * 1024 * 1024;
+const ROOM: usize = 8 * 1024 * 1024;
 
-/// The part of it for access records, so that a busy proxy does not displace its own warnings.
-const ROOM_FOR_RECORDS: usize = ROOM / 8 * 7;
+/// The part of it for requests, so that a busy proxy does not displace its own warnings.
+const ROOM_FOR_REQUESTS: usize = ROOM / 8 * 7;
 
 /// The size of a write, in bytes.
 const PIECE: usize = 64 * 1024;
 
 /// The capacity that a buffer keeps. Only a backlog makes it larger.
-const KEPT: usize = 256 * 1024;
+const KEPT: usize = 512 * 1024;
 
 /// How long the process waits for unwritten lines when it exits.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The sending end, for lines and access records.
-#[derive(Clone)]
+/// The sending end, for lines and requests.
+#[derive(Clone, Debug)]
 pub(super) struct Lines(Arc<Shared>);
 
 /// The thread that writes the log. Dropping this waits until the queue is empty, for at most a
 /// second. Keep it until the process exits.
+#[derive(Debug)]
 #[must_use = "lines that are not written yet are lost without it"]
 pub struct Writing {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread has ended, even if it panicked.
+    ended: Receiver<()>,
 }
 
+#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     /// Signals that there are entries, or that the thread should end.
     wanted: Condvar,
-    /// Signals that the thread has ended.
-    ended: Condvar,
     form: Form,
     dropped: IntCounter,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     waiting: Batch,
     /// Lines dropped since `waiting` was last taken.
     lost: u64,
     ending: bool,
-    ended: bool,
 }
 
 /// The queued entries, in order.
-#[derive(Default)]
-struct Batch {
-    entries: Vec<Entry>,
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) entries: Vec<Entry>,
     /// The texts of the entries, concatenated.
-    text: Vec<u8>,
+    pub(super) text: Vec<u8>,
 }
 
 impl Batch {
     fn size(&self) -> usize {
         self.text.len() + self.entries.len() * size_of::<Entry>()
+    }
+
+    fn add_lines(&mut self, lines: &[u8]) {
+        self.text.extend_from_slice(lines);
+        self.entries.push(Entry::Lines(lines.len()));
     }
 
     fn clear(&mut self) {
@@ -90,7 +97,7 @@ impl Batch {
     }
 }
 
-/// Starts writing to `out`, with access records in the form `form`. Lost lines are added to
+/// Starts writing to `out`, with requests in the form `form`. Lost lines are added to
 /// `dropped`. When writing works again, `report` is called with the number of lost lines; it may
 /// log.
 ///
@@ -105,17 +112,19 @@ pub(super) fn write_to(
     let shared = Arc::new(Shared {
         state: Mutex::default(),
         wanted: Condvar::new(),
-        ended: Condvar::new(),
         form,
         dropped,
     });
     let lines = Lines(Arc::clone(&shared));
-    let writer = Ended(Arc::clone(&shared));
-    let thread = thread::Builder::new()
+    let writer = Arc::clone(&shared);
+    let (ends, ended) = mpsc::channel::<()>();
+    thread::Builder::new()
         .name("log".to_owned())
-        .spawn(move || writer.0.write_all(out, report))?;
-    let thread = Some(thread);
-    Ok((lines, Writing { shared, thread }))
+        .spawn(move || {
+            let _ends = ends;
+            writer.write_all(out, report);
+        })?;
+    Ok((lines, Writing { shared, ended }))
 }
 
 impl Shared {
@@ -124,8 +133,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls `add` if the queue has room for another entry within `limit`.
-    fn hand_in(&self, limit: usize, add: impl FnOnce(&mut Vec<u8>) -> Entry) {
+    /// Calls `add` if the queue has room for more within `limit`.
+    fn hand_in(&self, limit: usize, add: impl FnOnce(&mut Batch)) {
         let mut state = self.lock();
         if state.waiting.size() >= limit {
             state.lost += 1;
@@ -134,8 +143,7 @@ impl Shared {
             return;
         }
         let is_first = state.waiting.entries.is_empty();
-        let entry = add(&mut state.waiting.text);
-        state.waiting.entries.push(entry);
+        add(&mut state.waiting);
         drop(state);
         if is_first {
             self.wanted.notify_one();
@@ -145,7 +153,7 @@ impl Shared {
     fn write_all(&self, mut out: impl Write, report: impl Fn(u64)) {
         let mut taken = Batch::default();
         let mut piece = Vec::with_capacity(2 * PIECE);
-        let mut lines = self.form.lines();
+        let mut lines = Formatter::new(self.form);
         let mut unreported = 0;
         let mut is_sound = true;
         while let Some(lost) = self.take(&mut taken) {
@@ -155,19 +163,20 @@ impl Shared {
                 report(std::mem::take(&mut unreported));
             }
             let mut text = &*taken.text;
-            let mut entries = taken.entries.drain(..).peekable();
-            while let Some(entry) = entries.next() {
-                text = lines.write(&entry, text, &mut piece);
-                if piece.len() < PIECE && entries.peek().is_some() {
-                    continue;
-                }
-                let unwritten = write(&mut out, &piece);
+            let mut write_piece = |piece: &mut Vec<u8>| {
+                let unwritten = write(&mut out, piece);
                 is_sound = unwritten == 0;
                 self.dropped.inc_by(unwritten);
                 unreported += unwritten;
                 piece.clear();
+            };
+            for entry in &taken.entries {
+                text = lines.write(entry, text, &mut piece);
+                if piece.len() >= PIECE && piece.ends_with(b"\n") {
+                    write_piece(&mut piece);
+                }
             }
-            drop(entries);
+            write_piece(&mut piece);
             piece.shrink_to(2 * PIECE);
             taken.clear();
             if is_sound && unreported > 0 {
@@ -210,35 +219,26 @@ fn write(out: &mut impl Write, mut lines: &[u8]) -> u64 {
     lines.iter().filter(|b| **b == b'\n').count() as u64
 }
 
-/// Signals that the thread has ended, even if it panicked.
-struct Ended(Arc<Shared>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.lock().ended = true;
-        self.0.ended.notify_all();
-    }
-}
-
 impl Lines {
-    /// Queues an access record: `add` appends its text and returns the rest of it.
-    pub(super) fn record(&self, add: impl FnOnce(&mut Vec<u8>) -> Entry) {
-        self.0.hand_in(ROOM_FOR_RECORDS, add);
-    }
-
-    fn line(&self, line: &[u8]) {
-        self.0.hand_in(ROOM, |text| {
-            let before = text.len();
-            self.0.form.copy_line(line, text);
-            Entry::Line(text.len() - before)
-        });
+    /// Queues the line of a request, which ended `at`.
+    pub(super) fn request(&self, request: &Ended<'_>, at: SystemTime) {
+        self.0
+            .hand_in(ROOM_FOR_REQUESTS, |batch| batch.add_request(request, at));
     }
 }
 
 impl Write for &Lines {
-    /// Queues a line.
+    /// Queues a line. In JSON, escapes the characters that a terminal interprets and `tracing`
+    /// leaves: control characters beyond ASCII, and those that reverse the writing direction.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.line(line);
+        let is_plain = |b: &u8| (0x20..0x7f).contains(b) || *b == b'\n';
+        if self.0.form == Form::Json && !line.iter().all(is_plain) {
+            let escaped = escape_json(&String::from_utf8_lossy(line));
+            self.0
+                .hand_in(ROOM, |batch| batch.add_lines(escaped.as_bytes()));
+        } else {
+            self.0.hand_in(ROOM, |batch| batch.add_lines(line));
+        }
         Ok(line.len())
     }
 
@@ -258,55 +258,27 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Writing {
     /// Writes `text` and a line break after everything logged before.
     pub fn say(&self, text: &dyn fmt::Display) {
-        let line = format!("{}\n", clean_lines(&text.to_string()));
-        self.shared.hand_in(ROOM, |text| {
-            text.extend_from_slice(line.as_bytes());
-            Entry::Line(line.len())
-        });
+        let lines = format!("{}\n", clean_lines(&text.to_string()));
+        self.shared
+            .hand_in(ROOM, |batch| batch.add_lines(lines.as_bytes()));
     }
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.ending = true;
+        self.shared.lock().ending = true;
         self.shared.wanted.notify_one();
-        let writing = |state: &mut State| !state.ended;
-        let waited = self
-            .shared
-            .ended
-            .wait_timeout_while(state, FAREWELL, writing);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let has_ended = state.ended;
-        drop(state);
-        if let Some(thread) = self.thread.take()
-            && has_ended
-        {
-            // it has written as much as possible, even if it panicked
-            let _ = thread.join();
-        }
-    }
-}
-
-impl fmt::Debug for Writing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writing").finish_non_exhaustive()
+        let _ = self.ended.recv_timeout(FAREWELL);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::logging::Format;
     use super::*;
-    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::sync::mpsc::Sender;
 
     /// The time limit of everything here on a working machine.
     const SOON: Duration = Duration::from_secs(30);
-
-    const FORM: Form = Form {
-        format: Format::Text,
-        colour: false,
-    };
 
     /// Reports each write, and waits until the test lets it continue.
     struct Slow {
@@ -338,7 +310,7 @@ mod tests {
     fn log(out: impl Write + Send + 'static) -> Log {
         let dropped = IntCounter::new("dropped", "dropped").unwrap();
         let (report, reports) = mpsc::channel();
-        let (lines, writing) = write_to(out, FORM, dropped.clone(), move |lost| {
+        let (lines, writing) = write_to(out, Form::Plain, dropped.clone(), move |lost| {
             let _ = report.send(lost);
         })
         .unwrap();

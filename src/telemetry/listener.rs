@@ -3,6 +3,7 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 use super::families::Families;
+use super::held::Held;
 use super::label::Label;
 
 /// The metrics with a listener's name, looked up once.
@@ -13,11 +14,6 @@ pub struct ListenerMetrics {
     shed: IntCounter,
     refused: IntCounterVec,
 }
-
-/// An open connection; dropping it marks it closed.
-#[derive(Debug)]
-#[must_use = "the connection is counted for as long as this is held"]
-pub struct Connection(IntGauge);
 
 impl ListenerMetrics {
     pub(super) fn new(families: &Families, listener: &str) -> ListenerMetrics {
@@ -39,9 +35,8 @@ impl ListenerMetrics {
     }
 
     /// Records a connection, which is open until the guard is dropped.
-    pub fn connection(&self) -> Connection {
-        self.connections.inc();
-        Connection(self.connections.clone())
+    pub fn connection(&self) -> Held {
+        Held::by(&self.connections)
     }
 
     /// The number of open connections.
@@ -60,11 +55,5 @@ impl ListenerMetrics {
         self.refused
             .with_label_values(&[self.name.as_str(), reason.label(), app])
             .inc();
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::Mutex;
 
 use tracing::Subscriber;
 use tracing::field::Field;
@@ -20,10 +20,11 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use super::access::{self, AccessLog, Form};
-use super::families::log_lines_dropped;
+use super::access::{self, Form};
+use super::families::LOG_LINES_DROPPED;
 use super::lines;
 pub use super::lines::Writing;
+use super::lock;
 use super::printable::is_printable;
 
 /// The target that follows the chosen level: this crate.
@@ -32,24 +33,18 @@ const OWN: &str = "collibra_auth_proxy";
 /// The default level.
 const DEFAULT: LevelFilter = LevelFilter::INFO;
 
-/// The names of the levels, from least to most.
-const LEVELS: [(&str, LevelFilter); 6] = [
-    ("off", LevelFilter::OFF),
-    ("error", LevelFilter::ERROR),
-    ("warn", LevelFilter::WARN),
-    ("info", LevelFilter::INFO),
-    ("debug", LevelFilter::DEBUG),
-    ("trace", LevelFilter::TRACE),
+/// The levels, from least to most.
+const LEVELS: [LevelFilter; 6] = [
+    LevelFilter::OFF,
+    LevelFilter::ERROR,
+    LevelFilter::WARN,
+    LevelFilter::INFO,
+    LevelFilter::DEBUG,
+    LevelFilter::TRACE,
 ];
 
-/// The process's log level. Set when logging starts.
-static CHOSEN: OnceLock<Chosen> = OnceLock::new();
-
-/// A log level that can be changed.
-struct Chosen {
-    level: Mutex<LevelFilter>,
-    filter: Handle,
-}
+/// The process's log level and the filter that applies it. Set when logging starts.
+static CHOSEN: Mutex<Option<(LevelFilter, Handle)>> = Mutex::new(None);
 
 type Handle = reload::Handle<Targets, Registry>;
 
@@ -102,11 +97,12 @@ impl Format {
 /// [`Error`] if `level` is invalid, if the process already logs, or if there is no thread.
 pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
     let level = parse(level)?;
-    let form = Form {
-        format,
-        // https://no-color.org: an empty variable counts as unset
-        colour: io::stderr().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    // https://no-color.org: an empty variable counts as unset
+    let has_colour = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let form = match format {
+        Format::Json => Form::Json,
+        Format::Text if io::stderr().is_terminal() && has_colour() => Form::Coloured,
+        Format::Text => Form::Plain,
     };
     let report = |lost| {
         tracing::warn!(
@@ -114,35 +110,36 @@ pub fn init(level: Option<&str>, format: Format) -> Result<Writing, Error> {
             "log lines were lost: standard error was not read fast enough"
         );
     };
-    let (lines, writing) = lines::write_to(Stderr, form, log_lines_dropped(), report)
+    let (lines, writing) = lines::write_to(Stderr, form, LOG_LINES_DROPPED.clone(), report)
         .map_err(|error| Error::Thread(error.kind()))?;
     let (subscriber, filter) = subscriber(level, form, lines.clone());
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Started)?;
     tracing_log::LogTracer::init_with_filter(of_libraries(level)).map_err(|_| Error::Started)?;
     std::panic::set_hook(Box::new(log_panic));
-    access::start(AccessLog(lines), level >= LevelFilter::INFO);
-    let level = Mutex::new(level);
-    let _ = CHOSEN.set(Chosen { level, filter });
+    access::start(lines);
+    *lock(&CHOSEN) = Some((level, filter));
     Ok(writing)
 }
 
 /// The name of the process's log level; `off` before logging starts.
 #[must_use]
-pub fn level() -> &'static str {
-    let chosen = CHOSEN.get();
-    let level = chosen.map(|chosen| *chosen.level.lock().unwrap_or_else(PoisonError::into_inner));
-    name_of(level.unwrap_or(LevelFilter::OFF))
+pub fn level() -> String {
+    let chosen = lock(&CHOSEN);
+    let level = chosen
+        .as_ref()
+        .map_or(LevelFilter::OFF, |(level, _)| *level);
+    level.to_string()
 }
 
 /// Sets the process's log level by name. Returns its name as [`level`] does.
 ///
 /// # Errors
 /// [`Error`] if there is no such level, or logging has not started.
-pub fn set_level(name: &str) -> Result<&'static str, Error> {
+pub fn set_level(name: &str) -> Result<String, Error> {
     let to = parse(Some(name))?;
-    let Chosen { level, filter } = CHOSEN.get().ok_or(Error::NotStarted)?;
-    let mut level = level.lock().unwrap_or_else(PoisonError::into_inner);
-    let (before, after) = (name_of(*level), name_of(to));
+    let mut chosen = lock(&CHOSEN);
+    let (level, filter) = chosen.as_mut().ok_or(Error::NotStarted)?;
+    let (before, after) = (level.to_string(), to.to_string());
     let announce = || tracing::info!(before, after, "log level changed");
     if *level >= LevelFilter::INFO {
         announce();
@@ -152,7 +149,6 @@ pub fn set_level(name: &str) -> Result<&'static str, Error> {
         .map_err(|_| Error::NotStarted)?;
     // a reload resets the level of `log` to the program's own
     log::set_max_level(of_libraries(to));
-    access::show(to >= LevelFilter::INFO);
     if *level < LevelFilter::INFO {
         announce();
     }
@@ -163,11 +159,6 @@ pub fn set_level(name: &str) -> Result<&'static str, Error> {
 /// The level of records from `log`. Only libraries use `log`; this crate uses `tracing`.
 fn of_libraries(level: LevelFilter) -> log::LevelFilter {
     level.min(LevelFilter::INFO).as_log()
-}
-
-fn name_of(level: LevelFilter) -> &'static str {
-    let named = LEVELS.iter().find(|(_, known)| *known == level);
-    named.map_or("off", |(name, _)| name)
 }
 
 /// Standard error without the standard library's lock, so that a write that hangs blocks no other
@@ -203,11 +194,9 @@ fn parse(level: Option<&str>) -> Result<LevelFilter, Error> {
     let Some(given) = level else {
         return Ok(DEFAULT);
     };
-    LEVELS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(given.trim()))
-        .map(|(_, level)| *level)
-        .ok_or_else(|| Error::Level(given.to_owned()))
+    let is_given = |level: &LevelFilter| level.to_string().eq_ignore_ascii_case(given.trim());
+    let level = LEVELS.into_iter().find(is_given);
+    level.ok_or_else(|| Error::Level(given.to_owned()))
 }
 
 /// Returns the filter. It lists the targets that may log freely, so that a new library is quiet.
@@ -237,14 +226,14 @@ where
 {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
-        .with_ansi(form.colour);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match form.format {
-        Format::Text => lines.fmt_fields(debug_fn(write_field)).boxed(),
-        Format::Json => lines
+        .with_ansi(form == Form::Coloured);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match form {
+        Form::Json => lines
             .json()
             .flatten_event(true)
             .with_span_list(false)
             .boxed(),
+        Form::Plain | Form::Coloured => lines.fmt_fields(debug_fn(write_field)).boxed(),
     };
     let (filter, handle) = reload::Layer::new(filter(level));
     let lines = tracing_subscriber::registry().with(lines.with_filter(filter));
@@ -316,13 +305,9 @@ pub(super) mod tests {
     }
 
     /// Returns the output of `act` at `level`.
-    fn logged(level: &str, format: Format, act: impl FnOnce()) -> String {
+    fn logged(level: &str, form: Form, act: impl FnOnce()) -> String {
         let sink = Sink::default();
         let level = parse(Some(level)).unwrap();
-        let form = Form {
-            format,
-            colour: false,
-        };
         let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
         let (lines, writing) = lines::write_to(sink.clone(), form, dropped, |_| {}).unwrap();
         tracing::subscriber::with_default(subscriber(level, form, lines).0, act);
@@ -340,7 +325,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_chosen_level_is_this_programs_own() {
-        let text = logged("trace", Format::Text, || {
+        let text = logged("trace", Form::Plain, || {
             tracing::trace!(target: "collibra_auth_proxy::token", "mine");
             for target in [
                 "hyper::proto",
@@ -361,7 +346,7 @@ pub(super) mod tests {
     #[test]
     fn no_library_speaks_for_each_frame_or_connection() {
         for level in ["info", "debug", "trace"] {
-            let text = logged(level, Format::Json, || {
+            let text = logged(level, Form::Json, || {
                 for target in [
                     "h2::proto::ping_pong",
                     "pingora_core::apps::http_app",
@@ -386,8 +371,8 @@ pub(super) mod tests {
     #[test]
     fn nothing_from_elsewhere_ends_a_line_or_steers_a_terminal() {
         let canary = "a\nb\u{1b}[2J\u{7f}\u{9b}2J\u{202e}\u{2028}";
-        for format in [Format::Text, Format::Json] {
-            let text = logged("info", format, || {
+        for form in [Form::Plain, Form::Json] {
+            let text = logged("info", form, || {
                 tracing::warn!(error = %canary, name = canary, "it says {canary}");
                 from_log("redis", log::Level::Warn, canary);
             });
@@ -399,7 +384,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_lower_level_holds_for_everyone() {
-        let text = logged("error", Format::Text, || {
+        let text = logged("error", Form::Plain, || {
             tracing::warn!(target: "collibra_auth_proxy", "canary");
             from_log("hyper", log::Level::Info, "canary");
         });
@@ -408,7 +393,7 @@ pub(super) mod tests {
 
     #[test]
     fn json_is_one_object_a_line_with_the_fields_at_its_top() {
-        let text = logged("info", Format::Json, || {
+        let text = logged("info", Form::Json, || {
             tracing::info!(target: "collibra_auth_proxy", client = "catalog", left = 299, "a token");
             from_log("redis", log::Level::Warn, "odd");
         });

@@ -3,11 +3,15 @@
 //! Promises: counting a request takes no lock and formats nothing; labels stay few, never a path, a
 //! token or an address; logging never waits; at no log level does a library print what it sends.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub mod access;
+mod certificate;
 mod client;
+pub(crate) mod ended;
 mod families;
+mod held;
 mod label;
-mod levels;
 mod lines;
 mod listener;
 pub mod logging;
@@ -18,12 +22,20 @@ mod requests;
 mod store;
 mod traffic;
 
-pub use client::{ClientMetrics, TokenRequest, Waiting};
+pub use certificate::{CertificateKind, Expiry};
+pub use client::{ClientMetrics, TokenRequest};
+pub use ended::Ended;
+pub use families::Levels;
+pub use held::Held;
 pub use label::Label;
 pub(crate) use label::labels;
-pub use levels::{AppLevels, CertificateKind, ClientLevels, Expiry, Levels, TokenTimes};
-pub use listener::{Connection, ListenerMetrics};
+pub use listener::ListenerMetrics;
 pub use metrics::Metrics;
-pub use requests::{Cut, MethodLabel, Source};
+pub use requests::Cut;
 pub use store::{Operation, StoreMetrics, StoreOutcome};
-pub use traffic::{AppMetrics, Durations, Ended, InFlight, Totals, Traffic, quantile};
+pub use traffic::{AppMetrics, Durations, InFlight, Totals, Traffic, quantile};
+
+/// Locks a mutex; a panic elsewhere leaves nothing inconsistent in it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -28,19 +28,15 @@ pub(super) fn from_text(text: &str, exemplars: &HashMap<String, String>) -> Stri
     out
 }
 
-/// The name of a bucket's series of the histogram `name`, as the text format writes it; `+Inf`
-/// without a `bound`.
-pub(super) fn bucket(name: &str, labels: &[(&str, &str)], bound: Option<f64>) -> String {
-    let mut series = format!("{name}_bucket{{");
-    for (label, value) in labels {
-        let value = value.replace('\\', "\\\\").replace('"', "\\\"");
-        let _ = write!(series, "{label}=\"{value}\",");
-    }
-    let _ = match bound {
-        Some(bound) => write!(series, "le=\"{bound}\"}}"),
-        None => write!(series, "le=\"+Inf\"}}"),
-    };
-    series
+/// The name of a bucket's series of `request_duration_seconds`, as the text format writes it;
+/// `+Inf` without a `bound`.
+pub(super) fn duration_bucket(app: &str, client: &str, bound: Option<f64>) -> String {
+    let escape = |name: &str| name.replace('\\', "\\\\").replace('"', "\\\"");
+    let (app, client) = (escape(app), escape(client));
+    let bound = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
+    format!(
+        "collibra_auth_proxy_request_duration_seconds_bucket{{app=\"{app}\",client=\"{client}\",le=\"{bound}\"}}"
+    )
 }
 
 #[cfg(test)]

@@ -1,61 +1,62 @@
 //! Counts requests by method, status and source without a lookup by name.
 
-use std::fmt;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use http::Method;
-use prometheus::IntCounter;
-use prometheus::IntCounterVec;
+use prometheus::{IntCounter, IntCounterVec};
 
-/// A request's method as a label: the nine registered methods, and one value for all others, so
-/// that callers cannot create labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum MethodLabel {
-    /// `GET`
-    Get,
-    /// `HEAD`
-    Head,
-    /// `POST`
-    Post,
-    /// `PUT`
-    Put,
-    /// `PATCH`
-    Patch,
-    /// `DELETE`
-    Delete,
-    /// `OPTIONS`
-    Options,
-    /// `CONNECT`
-    Connect,
-    /// `TRACE`
-    Trace,
-    /// Anything else.
-    Other,
+use super::label::{Label, labels};
+
+labels! {
+    /// A request's method as a label: the nine registered methods, and one value for all others, so
+    /// that callers cannot create labels.
+    pub(super) enum MethodLabel {
+        /// `GET`
+        Get = "GET",
+        /// `HEAD`
+        Head = "HEAD",
+        /// `POST`
+        Post = "POST",
+        /// `PUT`
+        Put = "PUT",
+        /// `PATCH`
+        Patch = "PATCH",
+        /// `DELETE`
+        Delete = "DELETE",
+        /// `OPTIONS`
+        Options = "OPTIONS",
+        /// `CONNECT`
+        Connect = "CONNECT",
+        /// `TRACE`
+        Trace = "TRACE",
+        /// Anything else.
+        Other = "other",
+    }
 }
 
-/// The side that ended an exchange early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// The caller closed its connection or reset its stream.
-    ClientClosed,
-    /// The instance broke off, or was silent for longer than `idle_timeout`.
-    UpstreamReset,
+labels! {
+    /// The side that ended an exchange early.
+    pub enum Cut {
+        /// The caller closed its connection or reset its stream.
+        ClientClosed = "client_closed",
+        /// The instance broke off, or was silent for longer than `idle_timeout`.
+        UpstreamReset = "upstream_reset",
+    }
 }
 
-/// The source of a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Source {
-    /// The instance.
-    Instance,
-    /// The proxy, or there was no response.
-    Proxy,
+labels! {
+    /// The source of a response.
+    pub(super) enum Source {
+        /// The instance.
+        Instance = "instance",
+        /// The proxy, or there was no response.
+        Proxy = "proxy",
+    }
 }
 
-/// The number of method labels.
-const METHODS: usize = 10;
-const SOURCES: usize = 2;
+const METHODS: usize = MethodLabel::ALL.len();
+const SOURCES: usize = Source::ALL.len();
 
 /// The statuses with their own cell: 100 to 599.
 const FIRST_CODE: u16 = 100;
@@ -70,6 +71,7 @@ const COLUMNS: usize = CODES + 3;
 
 /// The requests of one client and app: a counter per method, source and status, created at first
 /// use.
+#[derive(Debug)]
 pub(super) struct RequestCounts {
     family: IntCounterVec,
     client: String,
@@ -80,61 +82,11 @@ pub(super) struct RequestCounts {
 
 type Row = Box<[OnceLock<IntCounter>]>;
 
-impl MethodLabel {
-    /// The label's value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MethodLabel::Get => "GET",
-            MethodLabel::Head => "HEAD",
-            MethodLabel::Post => "POST",
-            MethodLabel::Put => "PUT",
-            MethodLabel::Patch => "PATCH",
-            MethodLabel::Delete => "DELETE",
-            MethodLabel::Options => "OPTIONS",
-            MethodLabel::Connect => "CONNECT",
-            MethodLabel::Trace => "TRACE",
-            MethodLabel::Other => "other",
-        }
-    }
-}
-
-impl Cut {
-    /// Its value in the log and in the label `code`.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Cut::ClientClosed => "client_closed",
-            Cut::UpstreamReset => "upstream_reset",
-        }
-    }
-}
-
-impl Source {
-    /// The label's value.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Source::Instance => "instance",
-            Source::Proxy => "proxy",
-        }
-    }
-}
-
 impl From<&Method> for MethodLabel {
     fn from(method: &Method) -> MethodLabel {
-        match *method {
-            Method::GET => MethodLabel::Get,
-            Method::HEAD => MethodLabel::Head,
-            Method::POST => MethodLabel::Post,
-            Method::PUT => MethodLabel::Put,
-            Method::PATCH => MethodLabel::Patch,
-            Method::DELETE => MethodLabel::Delete,
-            Method::OPTIONS => MethodLabel::Options,
-            Method::CONNECT => MethodLabel::Connect,
-            Method::TRACE => MethodLabel::Trace,
-            _ => MethodLabel::Other,
-        }
+        let mut known = MethodLabel::ALL.iter();
+        let known = known.find(|label| label.label() == method.as_str());
+        known.copied().unwrap_or(MethodLabel::Other)
     }
 }
 
@@ -158,52 +110,40 @@ impl RequestCounts {
         };
         let row = self.rows[method as usize * SOURCES + source as usize]
             .get_or_init(|| (0..COLUMNS).map(|_| OnceLock::new()).collect());
-        row[column]
-            .get_or_init(|| match cut {
-                Some(cut) => self.resolve(method, cut.label(), source),
-                None if column == OTHER => self.resolve(method, "other", source),
-                None => self.resolve(method, &code.to_string(), source),
-            })
-            .inc();
+        let code = || match cut {
+            Some(cut) => cut.label().to_owned(),
+            None if column == OTHER => "other".to_owned(),
+            None => code.to_string(),
+        };
+        let created = || {
+            let labels = [
+                &*self.client,
+                &self.app,
+                method.label(),
+                &code(),
+                source.label(),
+            ];
+            self.family.with_label_values(&labels)
+        };
+        row[column].get_or_init(created).inc();
     }
 
     /// The number of requests.
     pub(super) fn total(&self) -> u64 {
-        let rows = self.rows.iter().filter_map(OnceLock::get);
-        rows.flatten()
-            .filter_map(OnceLock::get)
-            .map(IntCounter::get)
-            .sum()
+        self.sum(0..COLUMNS)
     }
 
     /// The number of failed requests: a 5xx, no response, or cut by the instance.
     pub(super) fn failed(&self) -> u64 {
-        const FIRST_FAILURE: usize = 500 - FIRST_CODE as usize;
+        self.sum(500 - usize::from(FIRST_CODE)..CLIENT_CLOSED)
+    }
+
+    fn sum(&self, columns: Range<usize>) -> u64 {
         let rows = self.rows.iter().filter_map(OnceLock::get);
-        rows.flat_map(|row| &row[FIRST_FAILURE..CLIENT_CLOSED])
+        rows.flat_map(|row| &row[columns.clone()])
             .filter_map(OnceLock::get)
             .map(IntCounter::get)
             .sum()
-    }
-
-    fn resolve(&self, method: MethodLabel, code: &str, source: Source) -> IntCounter {
-        self.family.with_label_values(&[
-            &self.client,
-            &self.app,
-            method.as_str(),
-            code,
-            source.as_str(),
-        ])
-    }
-}
-
-impl fmt::Debug for RequestCounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestCounts")
-            .field("client", &self.client)
-            .field("app", &self.app)
-            .field("total", &self.total())
-            .finish_non_exhaustive()
     }
 }
 
@@ -265,6 +205,6 @@ mod tests {
     fn a_made_up_method_is_other() {
         let method = Method::from_bytes(b"BREW").unwrap();
         assert_eq!(MethodLabel::from(&method), MethodLabel::Other);
-        assert_eq!(MethodLabel::from(&Method::PATCH).as_str(), "PATCH");
+        assert_eq!(MethodLabel::from(&Method::PATCH).label(), "PATCH");
     }
 }

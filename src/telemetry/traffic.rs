@@ -1,18 +1,20 @@
 //! The metrics of an app: its requests by client, and its local tokens.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use prometheus::core::Metric as _;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
+use super::ended::Ended;
 use super::families::{CALL_BUCKETS, Families};
-use super::requests::{Cut, MethodLabel, RequestCounts, Source};
+use super::lock;
+use super::open_metrics;
+use super::requests::RequestCounts;
 
 /// The metrics with an app's name, looked up once. The name is empty for callers that are not apps.
+#[derive(Debug)]
 pub struct AppMetrics {
     name: String,
     families: Families,
@@ -22,6 +24,7 @@ pub struct AppMetrics {
 }
 
 /// The metrics with the names of an app and a client.
+#[derive(Debug)]
 pub struct Traffic {
     client: String,
     requests: RequestCounts,
@@ -30,38 +33,9 @@ pub struct Traffic {
     in_flight: IntGauge,
     request_bytes: IntCounter,
     response_bytes: IntCounter,
-    /// The last traced request in each bucket of `duration`.
-    exemplars: Mutex<BTreeMap<usize, Exemplar>>,
-}
-
-/// The exemplar of a bucket: a request's trace and duration.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Exemplar {
-    pub(super) trace_id: [u8; 16],
-    pub(super) seconds: f64,
-}
-
-/// A completed request, as counted.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    /// The request's method.
-    pub method: MethodLabel,
-    /// The status sent to the caller; 0 if none.
-    pub status: u16,
-    /// The side that ended it early.
-    pub cut: Option<Cut>,
-    /// The source of its response.
-    pub source: Source,
-    /// The time from the request's head to the last byte of the response.
-    pub duration: Duration,
-    /// The time until the instance sent the head of its response, if the request was forwarded.
-    pub upstream: Option<Duration>,
-    /// The bytes read of the request's body.
-    pub request_bytes: u64,
-    /// The bytes sent of the response's body.
-    pub response_bytes: u64,
-    /// The id of the trace with its span, if there is one.
-    pub trace_id: Option<[u8; 16]>,
+    /// The trace and the duration in seconds of the last traced request in each bucket of
+    /// `duration`.
+    exemplars: Mutex<BTreeMap<usize, (u128, f64)>>,
 }
 
 /// The traffic of a client or an app since the start.
@@ -145,17 +119,17 @@ impl AppMetrics {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        for traffic in self.traffic.load().iter() {
-            traffic.add_to(&mut totals);
-        }
+        self.add_to(&mut totals, |_| true);
         totals
     }
 
-    /// The number of its requests in flight.
-    #[must_use]
-    pub fn in_flight(&self) -> u64 {
-        let traffic = self.traffic.load();
-        traffic.iter().map(|traffic| traffic.in_flight()).sum()
+    /// Adds its traffic since the start on the clients that `counts` accepts to `totals`.
+    pub(super) fn add_to(&self, totals: &mut Totals, counts: impl Fn(&str) -> bool) {
+        for traffic in self.traffic.load().iter() {
+            if counts(&traffic.client) {
+                traffic.add_to(totals);
+            }
+        }
     }
 
     /// The number of local tokens issued to it since the start.
@@ -164,14 +138,19 @@ impl AppMetrics {
         self.local_tokens.get()
     }
 
-    /// Its name.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its traffic on each client.
-    pub(super) fn all_traffic(&self) -> Arc<Vec<Arc<Traffic>>> {
-        self.traffic.load_full()
+    /// The exemplars of its traced requests, each with the series of its bucket.
+    pub(super) fn exemplars(&self) -> Vec<(String, String)> {
+        let mut exemplars = Vec::new();
+        for traffic in self.traffic.load().iter() {
+            for (bucket, (trace_id, seconds)) in lock(&traffic.exemplars).iter() {
+                let bound = CALL_BUCKETS.get(*bucket).copied();
+                exemplars.push((
+                    open_metrics::duration_bucket(&self.name, &traffic.client, bound),
+                    format!("{{trace_id=\"{trace_id:032x}\"}} {seconds}"),
+                ));
+            }
+        }
+        exemplars
     }
 }
 
@@ -190,29 +169,11 @@ impl Traffic {
         }
     }
 
-    /// The exemplars, each with the upper bound of its bucket; `None` for the last bucket.
-    pub(super) fn exemplars(&self) -> Vec<(Option<f64>, Exemplar)> {
-        let exemplars = self
-            .exemplars
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let bound = |bucket: &usize| CALL_BUCKETS.get(*bucket).copied();
-        let exemplars = exemplars.iter();
-        exemplars
-            .map(|(bucket, exemplar)| (bound(bucket), *exemplar))
-            .collect()
-    }
-
-    /// The client's name.
-    pub(super) fn client(&self) -> &str {
-        &self.client
-    }
-
     /// Adds the counts since the start to `totals`.
-    pub(super) fn add_to(&self, totals: &mut Totals) {
+    fn add_to(&self, totals: &mut Totals) {
         totals.answered += self.requests.total();
         totals.failed += self.requests.failed();
-        totals.in_flight += self.in_flight();
+        totals.in_flight += u64::try_from(self.in_flight.get()).unwrap_or(0);
         let duration = self.duration.metric();
         let buckets = duration.get_histogram().get_bucket().iter();
         let mut below = 0;
@@ -221,11 +182,6 @@ impl Traffic {
             below = bucket.cumulative_count();
         }
         totals.durations[CALL_BUCKETS.len()] += duration.get_histogram().get_sample_count() - below;
-    }
-
-    /// The number of requests in flight.
-    pub(super) fn in_flight(&self) -> u64 {
-        u64::try_from(self.in_flight.get()).unwrap_or(0)
     }
 }
 
@@ -238,7 +194,7 @@ impl InFlight {
 
     /// Counts a completed request. Formats nothing after the first one with its method and status,
     /// and takes no lock unless it is traced.
-    pub fn count(&self, ended: &Ended) {
+    pub fn count(&self, ended: &Ended<'_>) {
         let Traffic {
             requests,
             duration,
@@ -248,18 +204,18 @@ impl InFlight {
             exemplars,
             ..
         } = &*self.0;
-        requests.count(ended.method, ended.status, ended.cut, ended.source);
-        duration.observe(ended.duration.as_secs_f64());
+        let seconds = ended.took.as_secs_f64();
+        let method = ended.method.into();
+        requests.count(method, ended.status, ended.cut, ended.source());
+        duration.observe(seconds);
         if let Some(upstream) = ended.upstream {
             upstream_duration.observe(upstream.as_secs_f64());
         }
         request_bytes.inc_by(ended.request_bytes);
         response_bytes.inc_by(ended.response_bytes);
         if let Some(trace_id) = ended.trace_id {
-            let seconds = ended.duration.as_secs_f64();
             let bucket = CALL_BUCKETS.partition_point(|bound| *bound < seconds);
-            let mut exemplars = exemplars.lock().unwrap_or_else(PoisonError::into_inner);
-            exemplars.insert(bucket, Exemplar { trace_id, seconds });
+            lock(exemplars).insert(bucket, (trace_id, seconds));
         }
     }
 }
@@ -267,23 +223,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.dec();
-    }
-}
-
-impl fmt::Debug for AppMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AppMetrics")
-            .field("name", &self.name)
-            .field("answered", &self.totals().answered)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Traffic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Traffic")
-            .field("requests", &self.requests)
-            .finish_non_exhaustive()
     }
 }
 

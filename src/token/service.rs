@@ -55,7 +55,7 @@ pub struct Settings {
     /// The store.
     pub store: Arc<dyn TokenStore>,
     /// Counts the store's operations.
-    pub store_metrics: StoreMetrics,
+    pub store_metrics: Arc<StoreMetrics>,
 }
 
 /// What changed about the client that requests tokens.

@@ -242,9 +242,9 @@ fn a_demo_is_followed(browser: &mut Browser) {
     for part in [
         "default",
         CLIENT_ID,
-        "usable",
+        "holds token",
         "127.0.0.1",
-        "server error",
+        "server_error",
         "ready",
     ] {
         assert!(read.contains(part), "{part} is not in {read}");

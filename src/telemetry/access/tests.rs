@@ -1,10 +1,14 @@
 //! Each line equals the line from `tracing`, and contains nothing that a terminal interprets.
 
+use super::super::ended::tests::ENDED;
 use super::super::lines;
+use super::super::printable::is_printable;
+use super::super::requests::Cut;
 use super::*;
+use http::Method;
 use prometheus::IntCounter;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -20,107 +24,82 @@ impl Write for Sink {
     }
 }
 
-const TEXT: Form = Form {
-    format: Format::Text,
-    colour: false,
-};
-
-const JSON: Form = Form {
-    format: Format::Json,
-    colour: false,
-};
+/// When every request here ended.
+fn at() -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(1_795_953_281_000_042)
+}
 
 /// Returns the log's content after `act`.
-fn logged(form: Form, act: impl FnOnce(&AccessLog, &Lines)) -> String {
+fn logged(form: Form, act: impl FnOnce(&Lines)) -> String {
     let sink = Sink::default();
     let dropped = IntCounter::new("dropped", "dropped").unwrap();
     let (lines, writing) = lines::write_to(sink.clone(), form, dropped, |_| {}).unwrap();
-    act(&AccessLog(lines.clone()), &lines);
+    act(&lines);
+    drop(lines);
     drop(writing);
     let bytes = sink.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
 }
 
-fn whole() -> Record {
-    Record {
-        at: UNIX_EPOCH + Duration::from_micros(1_795_953_281_000_042),
-        listener: "local".into(),
+fn whole() -> Ended<'static> {
+    static REQUEST_ID: HeaderValue = HeaderValue::from_static("a-b_c.1");
+    static USER_AGENT: HeaderValue = HeaderValue::from_static("curl/8 \"x\"");
+    Ended {
         peer: Some(([192, 0, 2, 7], 50_000).into()),
         forwarded: Some([2, 3, 4, 5].into()),
-        client: "catalog".into(),
-        app: Some("nightly export".into()),
-        claimed_app: Some("lineage".into()),
-        request_id: Some(RequestId::Generated(0xff)),
-        trace_id: Some([0xab; 16]),
-        method: Method::GET,
-        uri: "https://example.com/rest/2.0/assets?secret=1"
-            .parse()
-            .unwrap(),
-        user_agent: Some(HeaderValue::from_static("curl/8 \"x\"")),
-        status: 200,
-        bytes: 1_024,
+        app: Some("nightly export"),
+        claimed_app: Some("lineage"),
+        request_id: Some(&REQUEST_ID),
+        trace_id: Some(u128::MAX / 0xff * 0xab),
+        user_agent: Some(&USER_AGENT),
         took: Duration::from_nanos(12_345_678),
         upstream: Some(Duration::from_millis(12)),
         generation: Some(3),
         replayed: true,
         refused: Some("no-token"),
         cut: Some(Cut::UpstreamReset),
-        error: Some("ConnectRefused".to_owned()),
+        error: Some("ConnectRefused"),
+        ..ENDED
     }
 }
 
-fn bare() -> Record {
-    Record {
-        peer: None,
-        forwarded: None,
-        app: None,
-        claimed_app: None,
-        user_agent: None,
-        cut: None,
-        request_id: None,
-        trace_id: None,
+fn bare() -> Ended<'static> {
+    Ended {
+        took: whole().took,
         upstream: None,
-        generation: None,
-        replayed: false,
-        refused: None,
-        error: None,
-        ..whole()
+        ..ENDED
     }
 }
 
 /// Returns the line from `tracing` for the same fields.
-fn traced(form: Form, record: &Record) -> String {
+fn traced(form: Form, request: &Ended<'_>) -> String {
     let sink = Sink::default();
     let writer = sink.clone();
     let subscriber = super::super::logging::tests::subscriber_to(form, move || writer.clone());
     let millis = |span: Duration| (span.as_secs_f64() * 1e6).round() / 1e3;
-    let id = record.request_id.as_ref().map(|id| match id {
-        RequestId::Given(id) => id.to_str().unwrap().to_owned(),
-        RequestId::Generated(id) => format!("{id:032x}"),
-    });
     tracing::subscriber::with_default(subscriber, || {
         tracing::info!(
             target: "access",
-            listener = %record.listener,
-            peer = record.peer.map(tracing::field::display),
-            forwarded = record.forwarded.map(tracing::field::display),
-            client = %record.client,
-            app = record.app.as_deref(),
-            claimed_app = record.claimed_app.as_deref(),
-            request_id = id,
-            trace_id = record.trace_id.map(|_| "ab".repeat(16)),
-            method = %record.method,
-            path = record.uri.path(),
-            user_agent = record.user_agent.as_ref().map(|value| value.to_str().unwrap()),
-            status = record.status,
-            bytes = record.bytes,
-            milliseconds = millis(record.took),
-            upstream_milliseconds = record.upstream.map(millis),
-            token_generation = record.generation,
-            replayed = record.replayed.then_some(true),
-            refused = record.refused,
-            cut = record.cut.map(Cut::label),
-            error = record.error.as_deref(),
+            listener = %request.listener,
+            peer = request.peer.map(tracing::field::display),
+            forwarded = request.forwarded.map(tracing::field::display),
+            client = %request.client,
+            app = request.app,
+            claimed_app = request.claimed_app,
+            request_id = request.request_id.map(|id| id.to_str().unwrap()),
+            trace_id = request.trace_id.map(|_| "ab".repeat(16)),
+            method = %request.method,
+            path = request.path,
+            user_agent = request.user_agent.map(|value| value.to_str().unwrap()),
+            status = request.status,
+            bytes = request.response_bytes,
+            milliseconds = millis(request.took),
+            upstream_milliseconds = request.upstream.map(millis),
+            token_generation = request.generation,
+            replayed = request.replayed.then_some(true),
+            refused = request.refused,
+            cut = request.cut.map(|cut| cut.label()),
+            error = request.error,
         );
     });
     let bytes = sink.0.lock().unwrap().clone();
@@ -137,34 +116,30 @@ fn without_time(line: &str) -> String {
 
 #[test]
 fn a_line_is_the_one_that_tracing_makes() {
-    let colours = Form {
-        colour: true,
-        ..TEXT
-    };
     let spans = [0, 1, 499, 500, 1_000, 999_999, 1_000_000, 59_999_999_499];
-    let mut records = vec![whole(), bare()];
-    records.extend(spans.map(|nanos| Record {
+    let mut requests = vec![whole(), bare()];
+    requests.extend(spans.map(|nanos| Ended {
         took: Duration::from_nanos(nanos),
-        request_id: Some(RequestId::Given(HeaderValue::from_static("a-b_c.1"))),
         ..whole()
     }));
-    records.push(Record {
-        uri: "/a%20b/\"'\\/?x".parse().unwrap(),
-        app: Some("späte \u{202e}\u{7}".into()),
-        error: Some("two\nlines".to_owned()),
-        method: Method::from_bytes(b"PROPFIND").unwrap(),
+    let method = Method::from_bytes(b"PROPFIND").unwrap();
+    requests.push(Ended {
+        path: "/a%20b/\"'\\/",
+        app: Some("späte \u{202e}\u{7}"),
+        error: Some("two\nlines"),
+        method: &method,
         ..whole()
     });
-    for form in [TEXT, colours, JSON] {
-        for record in &records {
-            let line = logged(form, |log, _| log.write(record.clone()));
-            let of_tracing = traced(form, record);
+    for form in [Form::Plain, Form::Coloured, Form::Json] {
+        for request in &requests {
+            let line = logged(form, |log| log.request(request, at()));
+            let of_tracing = traced(form, request);
             let (line, of_tracing) = (without_time(&line), without_time(&of_tracing));
-            if form.format == Format::Json {
+            if form == Form::Json {
                 let value = |line: &str| serde_json::from_str::<serde_json::Value>(line);
                 assert_eq!(value(&line).unwrap(), value(&of_tracing).unwrap());
             }
-            if form.format == Format::Text || line.is_ascii() && !line.contains("\\u") {
+            if form != Form::Json || line.is_ascii() && !line.contains("\\u") {
                 assert_eq!(line, of_tracing);
             }
         }
@@ -174,19 +149,19 @@ fn a_line_is_the_one_that_tracing_makes() {
 #[test]
 fn a_line_for_people_and_one_for_collectors() {
     assert_eq!(
-        logged(TEXT, |log, _| log.write(whole())),
+        logged(Form::Plain, |log| log.request(&whole(), at())),
         "2026-11-29T11:54:41.000042Z  INFO access: listener=local peer=192.0.2.7:50000 \
-         forwarded=2.3.4.5 client=catalog app=\"nightly export\" claimed_app=\"lineage\" request_id=\"000000000000000000000000000000ff\" \
+         forwarded=2.3.4.5 client=catalog app=\"nightly export\" claimed_app=\"lineage\" request_id=\"a-b_c.1\" \
          trace_id=\"abababababababababababababababab\" method=GET \
-         path=\"/rest/2.0/assets\" user_agent=\"curl/8 \\\"x\\\"\" status=200 bytes=1024 milliseconds=12.346 \
+         path=\"/rest/2.0/assets\" user_agent=\"curl/8 \\\"x\\\"\" status=200 bytes=1000 milliseconds=12.346 \
          upstream_milliseconds=12.0 token_generation=3 replayed=true refused=\"no-token\" \
          cut=\"upstream_reset\" error=\"ConnectRefused\"\n"
     );
     assert_eq!(
-        logged(JSON, |log, _| log.write(bare())),
+        logged(Form::Json, |log| log.request(&bare(), at())),
         "{\"timestamp\":\"2026-11-29T11:54:41.000042Z\",\"level\":\"INFO\",\
          \"listener\":\"local\",\"client\":\"catalog\",\"method\":\"GET\",\
-         \"path\":\"/rest/2.0/assets\",\"status\":200,\"bytes\":1024,\
+         \"path\":\"/rest/2.0/assets\",\"status\":200,\"bytes\":1000,\
          \"milliseconds\":12.346,\"target\":\"access\"}\n"
     );
 }
@@ -194,17 +169,17 @@ fn a_line_for_people_and_one_for_collectors() {
 #[test]
 fn nothing_in_a_line_ends_it_or_steers_a_terminal() {
     let canary = "a\nb\r\u{1b}[2J\u{7f}\u{85}\u{9b}2J\u{202e}\u{2028}\0";
-    let record = Record {
-        listener: canary.into(),
-        app: Some(canary.into()),
-        error: Some(canary.to_owned()),
+    let request = Ended {
+        listener: canary,
+        app: Some(canary),
+        error: Some(canary),
         ..whole()
     };
-    for form in [TEXT, JSON] {
-        let text = logged(form, |log, _| log.write(record.clone()));
+    for form in [Form::Plain, Form::Json] {
+        let text = logged(form, |log| log.request(&request, at()));
         let line = text.strip_suffix('\n').unwrap();
         assert!(line.chars().all(is_printable), "{line:?}");
-        if form.format == Format::Json {
+        if form == Form::Json {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             assert_eq!(value["error"], canary);
             assert_eq!(value["listener"], canary);
@@ -213,16 +188,15 @@ fn nothing_in_a_line_ends_it_or_steers_a_terminal() {
 }
 
 #[test]
-fn records_and_other_lines_stay_in_order() {
-    let text = logged(TEXT, |log, mut lines| {
+fn requests_and_other_lines_stay_in_order() {
+    let text = logged(Form::Plain, |mut log| {
         for turn in 0..1_000 {
-            log.write(Record {
+            let request = Ended {
                 status: turn,
                 ..whole()
-            });
-            lines
-                .write_all(format!("turn {turn}\n").as_bytes())
-                .unwrap();
+            };
+            log.request(&request, at());
+            log.write_all(format!("turn {turn}\n").as_bytes()).unwrap();
         }
     });
     for (turn, pair) in text.lines().collect::<Vec<_>>().chunks(2).enumerate() {

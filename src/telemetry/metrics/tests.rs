@@ -1,10 +1,8 @@
 //! Every metric family in a scrape.
 
 use super::*;
-use crate::telemetry::{
-    AppLevels, CertificateKind, ClientLevels, Ended, InFlight, Label, MethodLabel, Source,
-    TokenTimes,
-};
+use crate::telemetry::ended::tests::ENDED;
+use crate::telemetry::{Ended, InFlight, Label};
 use std::time::Duration;
 
 /// A label with two values.
@@ -19,33 +17,6 @@ impl Label for Known {
     }
 }
 
-fn levels() -> ClientLevels {
-    ClientLevels {
-        usable: true,
-        held: Some(TokenTimes {
-            generation: 3,
-            issued: at(1_000),
-            expires: at(1_299),
-        }),
-        next_request: at(1_150),
-        failures: 2,
-        pool_available: 3.5,
-        pool_capacity: 5,
-    }
-}
-
-const REQUEST: Ended = Ended {
-    method: MethodLabel::Get,
-    status: 200,
-    cut: None,
-    source: Source::Instance,
-    duration: Duration::from_millis(40),
-    upstream: Some(Duration::from_millis(30)),
-    request_bytes: 10,
-    response_bytes: 1_000,
-    trace_id: None,
-};
-
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
@@ -53,27 +24,27 @@ fn at(seconds: u64) -> SystemTime {
 /// Returns metrics with one client, listener, app and request, and one of every event.
 fn used() -> Metrics {
     let metrics = Metrics::new("0.0.0");
-    // dropping the last one ends the series
-    std::mem::forget(metrics.store("memory"));
+    let _ = metrics.store("memory");
     metrics.client("catalog").declare::<Known, Known, Known>();
     metrics.listener("local").declare::<Known>();
     metrics.config_loaded(at(1_000));
-    metrics.on_scrape(|scrape| {
-        scrape.client("catalog", &levels());
-        scrape.listener("local", 10_000);
-        scrape.certificate(CertificateKind::Listener, "local", at(2_000));
-        scrape.app(
-            "lineage",
-            &AppLevels {
-                in_flight: 1,
-                max_in_flight: Some(32),
-                requests_per_second: Some(0.5),
-            },
-        );
-    });
-    InFlight::new(metrics.app("").traffic("catalog")).count(&REQUEST);
+    InFlight::new(metrics.app("").traffic("catalog")).count(&ENDED);
     let _ = metrics.app("lineage");
     metrics
+}
+
+/// Returns a scrape that sets every gauge.
+fn rendered(metrics: &Metrics) -> String {
+    metrics.render(Format::Text, |levels| {
+        for (family, labels, value) in [
+            (&levels.token_usable, &["catalog"][..], 1.0),
+            (&levels.connections_max, &["local"], 10_000.0),
+            (&levels.app_rate_max, &["lineage"], 0.5),
+            (&levels.certificate_expiry, &["listener", "local"], 2_000.0),
+        ] {
+            family.with_label_values(labels).set(value);
+        }
+    })
 }
 
 /// Returns the value of `series`.
@@ -90,7 +61,7 @@ fn value(text: &str, series: &str) -> f64 {
 
 #[test]
 fn every_family_keeps_the_format_and_the_conventions() {
-    let text = used().render(Format::Text);
+    let text = rendered(&used());
     let mut families = 0;
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
@@ -120,7 +91,7 @@ fn every_family_keeps_the_format_and_the_conventions() {
 
 #[test]
 fn what_has_not_happened_yet_is_shown_at_zero() {
-    let text = used().render(Format::Text);
+    let text = rendered(&used());
     for outcome in ["ok", "timeout", "no-token"] {
         let series = format!("token_requests_total{{client=\"catalog\",outcome=\"{outcome}\"}}");
         assert_eq!(value(&text, &series), 0.0);
@@ -147,26 +118,18 @@ fn a_client_a_listener_and_an_app_are_counted() {
     let in_flight = InFlight::new(lineage.traffic("catalog"));
     in_flight.count(&Ended {
         status: 429,
-        source: Source::Proxy,
         upstream: None,
-        ..REQUEST
+        ..ENDED
     });
     let listener = metrics.listener("local");
     let open = listener.connection();
     listener.refused(Known("no-token"), "lineage");
 
-    let text = metrics.render(Format::Text);
+    let text = rendered(&metrics);
     let shown = |series: &str| value(&text, series);
     let of_client = |name: &str| shown(&format!("{name}{{client=\"catalog\"}}"));
     assert_eq!(of_client("token_usable"), 1.0);
-    assert_eq!(of_client("token_generation"), 3.0);
-    assert_eq!(of_client("token_issued_timestamp_seconds"), 1_000.0);
-    assert_eq!(of_client("token_expiry_timestamp_seconds"), 1_299.0);
-    assert_eq!(of_client("token_next_request_timestamp_seconds"), 1_150.0);
-    assert_eq!(of_client("token_consecutive_failures"), 2.0);
     assert_eq!(of_client("token_waiters"), 1.0);
-    assert_eq!(of_client("token_pool_available"), 3.5);
-    assert_eq!(of_client("token_pool_capacity"), 5.0);
     assert_eq!(of_client("token_request_duration_seconds_count"), 2.0);
     let of_app =
         |name: &str, app: &str| shown(&format!("{name}{{app=\"{app}\",client=\"catalog\"}}"));
@@ -177,7 +140,6 @@ fn a_client_a_listener_and_an_app_are_counted() {
     assert_eq!(of_app("upstream_duration_seconds_sum", ""), 0.03);
     assert_eq!(of_app("request_bytes_total", "lineage"), 10.0);
     assert_eq!(of_app("response_bytes_total", ""), 1_000.0);
-    assert_eq!(shown("app_in_flight_max{app=\"lineage\"}"), 32.0);
     assert_eq!(shown("app_rate_max{app=\"lineage\"}"), 0.5);
     assert_eq!(shown("connections{listener=\"local\"}"), 1.0);
     assert_eq!(shown("connections_max{listener=\"local\"}"), 10_000.0);
@@ -201,7 +163,7 @@ fn a_client_a_listener_and_an_app_are_counted() {
     drop((in_flight, open, waiting));
     assert_eq!(metrics.client_totals("catalog").in_flight, 0);
     assert_eq!(listener.connections(), 0);
-    let text = metrics.render(Format::Text);
+    let text = rendered(&metrics);
     assert_eq!(value(&text, "token_waiters{client=\"catalog\"}"), 0.0);
 }
 
@@ -210,15 +172,15 @@ fn a_traced_request_is_the_exemplar_of_its_bucket() {
     let metrics = used();
     let odd = metrics.app("an \"odd\\ name").traffic("catalog");
     let traced = Ended {
-        trace_id: Some([0xab; 16]),
-        ..REQUEST
+        trace_id: Some(u128::MAX / 0xff * 0xab),
+        ..ENDED
     };
     InFlight::new(Arc::clone(&odd)).count(&traced);
     InFlight::new(odd).count(&Ended {
-        duration: Duration::from_secs(10_000),
+        took: Duration::from_secs(10_000),
         ..traced
     });
-    let text = metrics.render(Format::OpenMetrics);
+    let text = metrics.render(Format::OpenMetrics, |_| {});
     let exemplars: Vec<&str> = text.lines().filter(|line| line.contains(" # {")).collect();
     let trace = "ab".repeat(16);
     let series = |bound: &str| {
@@ -231,16 +193,16 @@ fn a_traced_request_is_the_exemplar_of_its_bucket() {
         format!("{} 2 # {{trace_id=\"{trace}\"}} 10000", series("+Inf")),
     ];
     assert_eq!(exemplars, expected);
-    assert!(!metrics.render(Format::Text).contains("trace_id"));
+    assert!(!rendered(&metrics).contains("trace_id"));
 }
 
 #[test]
 fn a_refused_configuration_is_told_until_one_is_taken_over() {
     let metrics = used();
-    let failed = || value(&metrics.render(Format::Text), "config_reload_failed");
+    let failed = || value(&rendered(&metrics), "config_reload_failed");
     let at = || {
         value(
-            &metrics.render(Format::Text),
+            &rendered(&metrics),
             "config_reload_success_timestamp_seconds",
         )
     };
@@ -252,20 +214,11 @@ fn a_refused_configuration_is_told_until_one_is_taken_over() {
 }
 
 #[test]
-fn levels_are_looked_up_at_each_scrape_and_end_with_what_they_tell_of() {
-    let metrics = Metrics::new("0.0.0");
-    let is_there = Arc::new(std::sync::atomic::AtomicBool::new(true));
-    let seen = Arc::clone(&is_there);
-    metrics.on_scrape(move |scrape| {
-        if seen.load(std::sync::atomic::Ordering::Relaxed) {
-            scrape.client("catalog", &levels());
-        }
-    });
-    let shown = || {
-        let text = metrics.render(Format::Text);
-        text.matches("{client=\"catalog\"}").count()
-    };
-    assert_eq!(shown(), 8);
-    is_there.store(false, std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(shown(), 0);
+fn a_gauge_that_a_scrape_does_not_set_is_not_shown() {
+    let metrics = used();
+    assert!(rendered(&metrics).contains("token_usable{"));
+    let text = metrics.render(Format::Text, |_| {});
+    for name in ["token_usable", "connections_max", "app_rate_max"] {
+        assert!(!text.contains(name), "{text}");
+    }
 }

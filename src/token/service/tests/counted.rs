@@ -38,11 +38,11 @@ async fn each_operation_is_counted_by_what_came_of_it() {
         let line = format!(
             "store_operations_total{{operation=\"{operation}\",outcome=\"{outcome}\",store=\"kind\"}} 1\n"
         );
-        let text = metrics.render(Format::Text);
+        let text = metrics.render(Format::Text, |_| {});
         assert!(text.contains(&line), "{line}{text}");
     }
     // all but the last took no time, and that took a twelfth of the refill interval
-    let text = metrics.render(Format::Text);
+    let text = metrics.render(Format::Text, |_| {});
     for line in ["count{store=\"kind\"} 7\n", "sum{store=\"kind\"} 5\n"] {
         let line = format!("store_operation_duration_seconds_{line}");
         assert!(text.contains(&line), "{line}{text}");

@@ -4,7 +4,9 @@ use super::super::view::tests::{CANARY, holds, refused, slot, view};
 use super::*;
 use crate::clock::Clock;
 use crate::outgoing::dial::Kind;
-use crate::telemetry::{Ended, InFlight, MethodLabel, Source};
+use crate::telemetry::InFlight;
+use crate::telemetry::ended::tests::ENDED;
+use crate::token::cache::Status;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,17 +28,7 @@ fn the_form_that_programs_rely_on() {
     slot(&view).publish(failed);
     let lineage = view.metrics.app("lineage");
     lineage.local_token();
-    InFlight::new(lineage.traffic("catalog")).count(&Ended {
-        method: MethodLabel::Get,
-        status: 200,
-        cut: None,
-        source: Source::Instance,
-        duration: Duration::from_millis(9),
-        upstream: None,
-        request_bytes: 0,
-        response_bytes: 0,
-        trace_id: None,
-    });
+    InFlight::new(lineage.traffic("catalog")).count(&ENDED);
     let _open = view.metrics.listener("local").connection();
     let api = Arc::clone(&view.parts.load().clients[0].api);
     for _ in 0..3 {
