@@ -46,8 +46,8 @@
 //! -> new settings for [`token::service`], a state for each [`proxy::listener`].
 //!
 //! **An upgrade**: SIGUSR2 -> `cli::successor` starts the new process -> [`server::handoff`] hands
-//! off the sockets ([`socket::inherited`]) and the tokens ([`store::handoff`]) -> the new process
-//! serves -> the old one drains.
+//! off the sockets ([`socket::inherited`]) and the tokens, sealed as a [`store::record`] -> the new
+//! process serves -> the old one drains.
 //!
 //! # Invariants
 //!

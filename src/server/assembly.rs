@@ -5,13 +5,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::handoff::IncomingHandoff;
-use super::{Open, Parts, Running, StartError, stored};
-use crate::clock::Clock;
+use super::{Open, Parts, Running, StartError, key};
 use crate::config::reload::Engine;
 use crate::config::{self, Config};
 use crate::oauth::client::TokenClient;
@@ -26,13 +24,12 @@ use crate::proxy::replay::Replay;
 use crate::proxy::respond::Reason;
 use crate::random::ThreadJitter;
 use crate::socket::Address;
-use crate::store::{self, handoff, metered::MeteredStore};
+use crate::store::{self, record};
 use crate::telemetry::{ClientMetrics, Label};
 use crate::token;
 use crate::token::cache::TokenSlot;
-use crate::token::ports::{Outcome, Record, TokenEndpoint, TokenStore};
-use crate::token::service::{Change, Control, Observer, Orders, TokenService};
-use crate::trace::Tracer;
+use crate::token::ports::{Outcome, Record};
+use crate::token::service::{Change, Control, Order, Settings, TokenService};
 use crate::upstream::Upstream;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -44,7 +41,7 @@ pub(super) struct NewParts {
     /// The background tasks of new parts.
     pub(super) tasks: Vec<Task>,
     /// The orders for engines that keep running.
-    pub(super) orders: Vec<(Control, Orders)>,
+    pub(super) orders: Vec<(Control, Order)>,
     /// The new states of listeners that stay open.
     pub(super) states: Vec<(Arc<Listening>, Arc<ListenerState>)>,
     /// The addresses of open sockets whose mode changes.
@@ -166,33 +163,29 @@ impl Assembly<'_> {
                     return Ok(kept);
                 }
                 Engine::Kept(change) => {
-                    let orders = Orders {
-                        config: client.schedule,
-                        client_id: client.oauth.client_id.clone(),
-                        endpoint: self.endpoint(client)?,
-                        store: self.store(client)?,
-                        change: change.unwrap_or(Change::Nothing),
-                    };
-                    self.new.orders.push((kept.1.clone(), orders));
+                    let change = change.unwrap_or(Change::Nothing);
+                    let order = Order::Configure(self.settings(client)?, change);
+                    self.new.orders.push((kept.1.clone(), order));
                     return Ok(kept);
                 }
                 Engine::Replaced => {}
             }
         }
+        let (name, metrics) = (Arc::clone(&client.name), Arc::clone(metrics));
+        let (tracer, clock) = (running.tracer.clone(), Arc::clone(&running.view.clock));
         let (service, slot) = TokenService::new(token::service::Parts {
             client: Arc::clone(&client.name),
-            client_id: client.oauth.client_id.clone(),
-            config: client.schedule,
-            endpoint: self.endpoint(client)?,
-            store: self.store(client)?,
+            settings: self.settings(client)?,
             initial: self.initial(client),
             clock: Arc::clone(&running.view.clock),
             jitter: ThreadJitter,
-            observer: Metered {
-                client: Arc::clone(&client.name),
-                metrics: Arc::clone(metrics),
-                tracer: running.tracer.clone(),
-                clock: Arc::clone(&running.view.clock),
+            observer: move |duration, outcome: Result<(), Outcome>| {
+                let at = clock.wall();
+                metrics.token_request(outcome, duration, at);
+                if let Some(tracer) = &tracer {
+                    let failure = outcome.err().map(Label::label);
+                    tracer.token_request(&name, failure, at, duration);
+                }
             },
         });
         let (engine, orders) = mpsc::unbounded_channel();
@@ -200,34 +193,30 @@ impl Assembly<'_> {
         Ok((slot, engine))
     }
 
-    fn endpoint(&self, client: &config::Client) -> Result<Arc<dyn TokenEndpoint>, StartError> {
-        let clock = Arc::clone(&self.running.view.clock);
+    fn settings(&mut self, client: &config::Client) -> Result<Settings, StartError> {
+        let view = &self.running.view;
         let addresses = self.new.parts.instances[&client.instance].addresses();
-        let endpoint = TokenClient::new(&client.oauth, Some(addresses), clock);
+        let endpoint = TokenClient::new(&client.oauth, Some(addresses), Arc::clone(&view.clock));
         let endpoint = endpoint.map_err(StartError::of(format_args!("client {}", client.name)))?;
-        Ok(Arc::new(endpoint))
-    }
-
-    fn store(&mut self, client: &config::Client) -> Result<Arc<dyn TokenStore>, StartError> {
-        let instance = self.config.instances[&client.instance].origin();
-        let kept = stored(client, &instance);
-        let clock = &self.running.view.clock;
-        let store = store::build(&self.config.store, kept, Arc::clone(clock));
+        let (store, key) = (&self.config.store, key(self.config, client));
+        let store = store::build(store, &client.name, key, Arc::clone(&view.clock));
         let store = store.map_err(StartError::of(format_args!("client {}", client.name)))?;
-        let metrics = self.running.view.metrics.store(self.config.store.kind());
-        let store: Arc<dyn TokenStore> =
-            Arc::new(MeteredStore::new(store, metrics, Arc::clone(clock)));
         let stores = &mut self.new.parts.stores;
         stores.insert(Arc::clone(&client.name), Arc::clone(&store));
-        Ok(store)
+        Ok(Settings {
+            schedule: client.schedule,
+            client_id: client.oauth.client_id.clone(),
+            endpoint: Arc::new(endpoint),
+            store,
+            store_metrics: view.metrics.store(self.config.store.kind()),
+        })
     }
 
     /// The predecessor's token and pool of a client, if it handed them off.
     fn initial(&mut self, client: &config::Client) -> Option<Record> {
         let sealed = self.incoming.tokens.remove(&*client.name)?;
-        let instance = self.config.instances[&client.instance].origin();
         let now = self.running.view.clock.wall();
-        handoff::open(stored(client, &instance), &sealed, now)
+        record::open(&key(self.config, client), &sealed, now).record
     }
 
     /// Builds the apps. An app keeps its counts unless its limits changed.
@@ -331,25 +320,5 @@ impl Assembly<'_> {
             socket: bound,
             listening,
         })
-    }
-}
-
-/// Records token requests in metrics and traces.
-#[derive(Debug)]
-struct Metered {
-    client: Arc<str>,
-    metrics: Arc<ClientMetrics>,
-    tracer: Option<Arc<Tracer>>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Observer for Metered {
-    fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>) {
-        let at = self.clock.wall();
-        self.metrics.token_request(outcome, duration, at);
-        if let Some(tracer) = &self.tracer {
-            let failure = outcome.err().map(Label::label);
-            tracer.token_request(&self.client, failure, at, duration);
-        }
     }
 }

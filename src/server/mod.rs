@@ -34,7 +34,8 @@ use crate::proxy::app::Apps;
 use crate::proxy::client::Client;
 use crate::proxy::config::{App, Listener};
 use crate::socket::{Address, Socket};
-use crate::store;
+use crate::store::key::Key;
+use crate::store::record;
 use crate::telemetry::{CertificateKind, Expiry, Metrics};
 use crate::token::ports::TokenStore;
 use crate::trace::Tracer;
@@ -312,8 +313,7 @@ impl Running {
         for client in self.config.clients.values() {
             let status = self.parts.clients[&client.name].slot.status();
             let record = status.record(&client.oauth.client_id, &*self.view.clock);
-            let instance = self.config.instances[&client.instance].origin();
-            match store::handoff::seal(stored(client, &instance), &record) {
+            match record::seal(&key(&self.config, client), &record) {
                 Ok(sealed) => handoff.token(&client.name, &sealed),
                 Err(error) => warn!(client = %client.name, "its token was not handed off: {error}"),
             }
@@ -340,9 +340,9 @@ impl Running {
         // remove ended tasks
         while self.tasks.try_join_next().is_some() {}
 
-        for (engine, orders) in new.orders {
+        for (engine, order) in new.orders {
             // the engine runs as long as this sender, which is held here
-            let _ = engine.send(orders.into());
+            let _ = engine.send(order);
         }
         // in order, and before the first connection's own lines
         for (listener, open) in self.config.listeners.iter().zip(&new.parts.listeners) {
@@ -451,14 +451,11 @@ impl Running {
     }
 }
 
-/// A client, as stores identify it.
-fn stored<'a>(client: &'a config::Client, instance: &'a str) -> store::Client<'a> {
-    store::Client {
-        name: &client.name,
-        instance,
-        id: &client.oauth.client_id,
-        secret: &client.oauth.client_secret,
-    }
+/// The key that seals a client's token.
+fn key(config: &Config, client: &config::Client) -> Key {
+    let instance = config.instances[&client.instance].origin();
+    let oauth = &client.oauth;
+    Key::new(&instance, &oauth.client_id, &oauth.client_secret)
 }
 
 impl IncomingHandoff {

@@ -19,15 +19,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ring::digest;
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use crate::clock::{Clock, Instant};
+use crate::clock::Clock;
 use crate::store::key::Key;
-use crate::store::{locked, random_name, record};
+use crate::store::shared::{Entry, HolderTracker, VersionTracker};
+use crate::store::{locked, random_name};
 use crate::token::ports::{Lease, Record, StoreError, TokenStore};
-use disk::{Content, Disk, FileVersion, Lock};
+use disk::{Disk, Lock};
 
 /// The polling interval. Reading a file's metadata takes microseconds, works on every file system,
 /// even if another host writes, and needs no setup. Kernel notifications do not, and would save a
@@ -36,7 +36,10 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// One client's token, stored in a directory.
 #[derive(Debug)]
-pub struct FileStore(Arc<Inner>);
+pub struct FileStore {
+    inner: Arc<Inner>,
+    _watcher: AbortOnDropHandle<()>,
+}
 
 /// The directory is unusable.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +56,7 @@ pub struct Unusable {
 
 impl FileStore {
     /// Returns the store of `client`, its name in messages, in `directory`. Creates the directory
-    /// if it does not exist.
+    /// if it does not exist. Call it on a runtime.
     ///
     /// # Errors
     /// [`Unusable`] if it cannot be created or is not a directory.
@@ -64,86 +67,86 @@ impl FileStore {
         clock: Arc<dyn Clock>,
     ) -> Result<FileStore, Unusable> {
         let disk = Disk::new(directory.clone(), &file_name(&key));
-        match disk.prepare() {
-            Ok(false) => {}
-            Ok(true) => warn!(
+        let is_exposed = disk.prepare().map_err(|cause| Unusable {
+            directory: directory.clone(),
+            cause,
+        })?;
+        if is_exposed {
+            warn!(
                 directory = %directory.display(),
                 "other users of this machine can read or write the store's directory; chmod o-rwx it (systemd: StateDirectoryMode=0700)"
-            ),
-            Err(cause) => return Err(Unusable { directory, cause }),
+            );
         }
-        Ok(FileStore(Arc::new(Inner {
-            client: client.into(),
-            key,
+        let inner = Arc::new(Inner {
+            entry: Entry::new(client, key, clock, disk.record().display().to_string()),
             disk,
-            clock,
-            observed: Mutex::default(),
-            polled: Mutex::new(Instant::ORIGIN),
-            held: Mutex::default(),
-            reported: Mutex::default(),
+            tracker: VersionTracker::new(),
+            holder: HolderTracker::default(),
             exposure_reported: AtomicBool::new(false),
-        })))
+        });
+        let _watcher = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&inner).watch()));
+        Ok(FileStore { inner, _watcher })
     }
 }
 
 #[async_trait]
 impl TokenStore for FileStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
-        let (version, content) = self.0.blocking(|inner| inner.disk.read()).await?;
+        let inner = &self.inner;
+        let (version, content) = inner.blocking(|inner| inner.disk.read()).await?;
         // only now: a cancelled reader has observed nothing. Also after a failed read, because
         // retrying before the file changes is useless
-        *locked(&self.0.observed) = version;
+        inner.tracker.observed(Some(version));
         let Some(content) = content? else {
             return Ok(None);
         };
-        let (record, news) = self.0.inspect(&content);
-        for problem in news {
-            warn!(client = %self.0.client, file = %self.0.disk.record().display(), "{problem}");
+        let Entry { client, place, .. } = &inner.entry;
+        if content.exposed && !inner.exposure_reported.swap(true, Ordering::Relaxed) {
+            warn!(
+                %client, file = %place,
+                "other users of this machine can read or write the stored record; chmod it 0600"
+            );
+        }
+        let (record, flaw) = inner.entry.inspect(&content.bytes);
+        if let Some(flaw) = flaw {
+            warn!(%client, file = %place, "the stored record is not usable as it is: {flaw}");
         }
         Ok(record)
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let lock = self.0.blocking(move |inner| inner.lock(length)).await??;
-        let Some(lock) = lock else { return Ok(None) };
-        Ok(Some(Box::new(FileLease::new(&self.0, lock, length))))
+        let locked = self.inner.blocking(move |inner| inner.lock(length));
+        let Some(lock) = locked.await?? else {
+            return Ok(None);
+        };
+        Ok(Some(Box::new(FileLease::new(&self.inner, lock, length))))
     }
 
     async fn changed(&self) {
-        // read once: a concurrent reader must not hide a change from this waiter
-        let observed = *locked(&self.0.observed);
-        loop {
-            // counted from the last poll of any caller: one that gives up and retries polls
-            // neither more often nor never
-            let due = *locked(&self.0.polled) + POLL;
-            tokio::time::sleep(due.since(self.0.clock.now())).await;
-            let version = self.0.blocking(|inner| inner.disk.version()).await;
-            *locked(&self.0.polled) = self.0.clock.now();
-            if version.is_ok_and(|version| version != observed) {
-                return;
-            }
-        }
+        self.inner.tracker.changed().await;
     }
 }
 
 #[derive(Debug)]
 struct Inner {
-    client: Box<str>,
-    key: Key,
+    entry: Entry,
     disk: Disk,
-    clock: Arc<dyn Clock>,
-    /// The version that was last read or written.
-    observed: Mutex<FileVersion>,
-    /// When the file was last polled.
-    polled: Mutex<Instant>,
-    /// The lock's owner, and since when it is known.
-    held: Mutex<Option<(String, Instant)>>,
-    /// The digest of the content whose flaw was reported last.
-    reported: Mutex<Option<Vec<u8>>>,
+    tracker: VersionTracker,
+    holder: HolderTracker,
     exposure_reported: AtomicBool,
 }
 
 impl Inner {
+    /// Polls the file's version while the store is in use.
+    async fn watch(self: Arc<Inner>) {
+        loop {
+            tokio::time::sleep(POLL).await;
+            if let Ok(version) = self.blocking(|inner| inner.disk.version()).await {
+                self.tracker.polled(Some(version));
+            }
+        }
+    }
+
     /// Runs `work` on a thread that may block.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Inner>,
@@ -159,66 +162,31 @@ impl Inner {
 
     /// Acquires the lock, unless another process has held it for less than `length`.
     fn lock(&self, length: Duration) -> Result<Option<Lock>, StoreError> {
-        let me = random_name()?;
+        let me = random_name();
         if let Some(lock) = self.disk.lock(&me)? {
-            *locked(&self.held) = None;
             return Ok(Some(lock));
         }
         let owner = self.disk.owner();
-        let now = self.clock.now();
-        let since = {
-            let mut held = locked(&self.held);
-            match &*held {
-                Some((known, since)) if *known == owner => *since,
-                _ => {
-                    *held = Some((owner.clone(), now));
-                    now
-                }
-            }
-        };
-        if now.since(since) < length {
+        if self.holder.known_for(&owner, self.entry.clock.now()) < length {
             return Ok(None);
         }
         let lock = self.disk.take_over(&owner, &me)?;
-        *locked(&self.held) = None;
         if lock.is_some() {
             warn!(
-                client = %self.client, file = %self.disk.record().display(),
+                client = %self.entry.client, file = %self.entry.place,
                 "a process held this file's lock beyond its lease, so the lock was taken over; find the stopped or frozen process among those that share the file"
             );
         }
         Ok(lock)
     }
 
-    /// Decodes `content`. Also returns new problems to report, each once, because the file is read
-    /// often.
-    fn inspect(&self, content: &Content) -> (Option<Record>, Vec<String>) {
-        let mut news = Vec::new();
-        if content.exposed && !self.exposure_reported.swap(true, Ordering::Relaxed) {
-            let problem =
-                "other users of this machine can read or write the stored record; chmod it 0600";
-            news.push(problem.to_owned());
-        }
-        let opened = record::open(&self.key, &content.bytes, self.clock.wall());
-        if let Some(flaw) = opened.flaw {
-            let digest = digest::digest(&digest::SHA256, &content.bytes)
-                .as_ref()
-                .to_vec();
-            if locked(&self.reported).replace(digest.clone()) != Some(digest) {
-                news.push(format!("the stored record is not usable as it is: {flaw}"));
-            }
-        }
-        (opened.record, news)
-    }
-
     fn publish(&self, lock: &Lock, record: &Record) -> Result<(), StoreError> {
         let (_, content) = self.disk.read();
-        let now = self.clock.wall();
         let before = content?.map(|content| content.bytes).unwrap_or_default();
-        let place = self.disk.record().display();
-        let next = record::supersede(&self.key, record, &before, now, place)?;
+        let next = self.entry.supersede(record, &before)?;
         // a version written here need not be read again
-        *locked(&self.observed) = self.disk.replace(lock, &next.bytes)?;
+        let version = self.disk.replace(lock, &next.bytes)?;
+        self.tracker.observed(Some(version));
         Ok(())
     }
 }
@@ -229,21 +197,21 @@ impl Inner {
 struct FileLease {
     inner: Arc<Inner>,
     held: Arc<Mutex<Option<Arc<Lock>>>>,
-    expiry: AbortHandle,
+    _expiry: AbortOnDropHandle<()>,
 }
 
 impl FileLease {
     fn new(inner: &Arc<Inner>, lock: Lock, length: Duration) -> FileLease {
         let held = Arc::new(Mutex::new(Some(Arc::new(lock))));
-        let expiring = Arc::clone(&held);
-        let expiry = tokio::spawn(async move {
+        let expiring = Arc::downgrade(&held);
+        let expiry = async move {
             tokio::time::sleep(length).await;
-            locked(&expiring).take();
-        });
+            expiring.upgrade().map(|held| locked(&held).take());
+        };
         FileLease {
             inner: Arc::clone(inner),
             held,
-            expiry: expiry.abort_handle(),
+            _expiry: AbortOnDropHandle::new(tokio::spawn(expiry)),
         }
     }
 }
@@ -260,13 +228,6 @@ impl Lease for FileLease {
         self.inner
             .blocking(move |inner| inner.publish(&lock, &record))
             .await?
-    }
-}
-
-impl Drop for FileLease {
-    fn drop(&mut self) {
-        self.expiry.abort();
-        locked(&self.held).take();
     }
 }
 

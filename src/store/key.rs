@@ -3,6 +3,7 @@
 use ring::aead::{CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use ring::{digest, hkdf};
 
+use super::hex;
 use crate::client_id::ClientId;
 use crate::secret::Secret;
 
@@ -46,9 +47,7 @@ impl Key {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let statement = self.statement(b"collibra-auth-proxy store client", &[]);
-        let digest = digest::digest(&digest::SHA256, &statement);
-        let start = digest.as_ref().iter().take(8);
-        start.map(|byte| format!("{byte:02x}")).collect()
+        hex(&digest::digest(&digest::SHA256, &statement), 8)
     }
 
     /// Encodes `parts` as a statement about this client for `purpose`. No other client, parts or

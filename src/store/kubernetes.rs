@@ -10,7 +10,7 @@
 //! **Notifications.** Each process watches the Secret, and also reads it once a minute. A watch
 //! that missed what such a read finds is restarted.
 //!
-//! **Membership.** The first four processes register in the Lease (`heartbeats`) and continue
+//! **Membership.** The first four processes register in the Lease (`standby`) and continue
 //! without the store.
 //!
 //! **Content.** One key in the Secret per client, named by a digest of instance and client id and
@@ -21,27 +21,30 @@ pub mod access;
 mod api;
 mod heartbeats;
 mod object;
-mod shared;
+mod standby;
 mod watcher;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::store::key::Key;
-use crate::store::shared::{self as common, Entry, MemberId, Version, VersionTracker};
+use crate::store::shared::{
+    self as common, CompareAndSwap, Entry, HolderTracker, Replacement, VersionTracker, lease_lost,
+    member_name,
+};
 use crate::store::{locked, random_name};
 use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 use access::Access;
-use api::{Api, Kind, Replaced};
-use object::annotate;
-use shared::Shared;
-use watcher::Watcher;
+use api::{Api, Kind};
+use object::{annotate, annotation, members_of};
 
 /// How often a replacement is retried after a conflict.
 const TRIES: u32 = 8;
@@ -62,8 +65,8 @@ pub struct Config {
 /// One client's token, stored in a cluster.
 #[derive(Debug)]
 pub struct KubernetesStore {
-    shared: Arc<Shared>,
-    watcher: AbortHandle,
+    inner: Arc<Inner>,
+    watcher: AbortOnDropHandle<()>,
 }
 
 impl KubernetesStore {
@@ -74,106 +77,234 @@ impl KubernetesStore {
         let fingerprint = key.fingerprint();
         let data = format!("token-{fingerprint}");
         let place = format!("the Secret {} with {data}", config.secret);
-        let shared = Arc::new(Shared {
-            member: MemberId::new(&key),
+        let inner = Arc::new(Inner {
+            member: member_name(),
             entry: Entry::new(client, key, Arc::clone(&clock), place),
             data,
             holder: format!("collibra-auth-proxy/holder-{fingerprint}"),
             members: format!("collibra-auth-proxy/members-{fingerprint}"),
             api: Api::new(config, clock),
-            recheck: Notify::new(),
             tracker: VersionTracker::new(),
             membership: Mutex::new(Membership::Unknown),
-            held: Mutex::default(),
+            held: HolderTracker::default(),
         });
-        let watcher = tokio::spawn(Watcher::new(Arc::clone(&shared)).run()).abort_handle();
-        KubernetesStore { shared, watcher }
-    }
-}
-
-impl KubernetesStore {
-    async fn take(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let shared = &self.shared;
-        let owner = random_name()?;
-        for _ in 0..TRIES {
-            let mut lease = shared.api.get(Kind::Lease).await?;
-            if shared.is_held(&lease, length) {
-                return Ok(None);
-            }
-            let value = format!("{owner} {}", length.as_millis().max(1));
-            annotate(&mut lease, &shared.holder, Some(value));
-            shared.show(&mut lease, &owner, length);
-            if let Replaced::Done = shared.api.replace(Kind::Lease, &lease).await? {
-                let shared = Arc::clone(shared);
-                return Ok(Some(Box::new(KubernetesLease { shared, owner })));
-            }
-            jittered_pause().await;
-        }
-        // so many others compete that one of them will get it
-        Ok(None)
-    }
-}
-
-impl Drop for KubernetesStore {
-    fn drop(&mut self) {
-        self.watcher.abort();
+        let watching = Arc::clone(&inner);
+        let watcher = tokio::spawn(async move {
+            tokio::join!(watcher::watch(&watching), standby::keep_place(&watching));
+        });
+        let watcher = AbortOnDropHandle::new(watcher);
+        KubernetesStore { inner, watcher }
     }
 }
 
 #[async_trait]
 impl TokenStore for KubernetesStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
-        let shared = &self.shared;
-        // if this call fails or is cancelled, the server's return must count as a change
-        shared.tracker.invalidate();
-        let guard = shared.recheck_unless_settled();
-        let fetched = shared.api.get(Kind::Secret).await;
-        guard.settle(&fetched);
-        let content = fetched.map(|secret| shared.content(&secret));
-        shared.tracker.observed(match &content {
-            Ok(content) => Version::Content(content.clone()),
-            Err(_) => Version::Unavailable,
-        });
-        Ok(content?.and_then(|content| shared.open(&content)))
+        let inner = &self.inner;
+        // if this call is cancelled, the server's return must count as a change
+        inner.tracker.invalidate();
+        let fetched = inner.api.get(Kind::Secret).await;
+        let content = fetched.map(|secret| inner.content(&secret));
+        inner.tracker.observed(content.as_ref().ok().cloned());
+        let content = content?;
+        // a value that is not base64 is not a record
+        let open = || {
+            inner
+                .entry
+                .open(&STANDARD.decode(&content).unwrap_or_default())
+        };
+        Ok((!content.is_empty()).then(open).flatten())
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
-        let guard = self.shared.recheck_unless_settled();
-        let taken = self.take(length).await;
-        guard.settle(&taken);
-        taken
+        let inner = &self.inner;
+        let owner = random_name();
+        let taken = inner.change_lease(|lease| {
+            if inner.is_held(lease, length) {
+                return None;
+            }
+            let value = format!("{owner} {}", length.as_millis().max(1));
+            annotate(lease, &inner.holder, Some(value));
+            inner.show(lease, &owner, length);
+            Some(())
+        });
+        // if so many others compete that every try conflicts, one of them will get it
+        let is_taken = taken.await?;
+        let inner = Arc::clone(inner);
+        Ok(is_taken.then(|| Box::new(KubernetesLease { inner, owner }) as Box<dyn Lease>))
     }
 
     async fn changed(&self) {
-        self.shared.tracker.changed().await;
+        self.inner.tracker.changed().await;
     }
 
     async fn leave(&self) {
         self.watcher.abort();
+        let Inner {
+            members, member, ..
+        } = &*self.inner;
+        let left = self.inner.change_lease(|lease| {
+            let standbys = annotation(lease, members).unwrap_or_default();
+            let left = heartbeats::without(standbys, member)?;
+            annotate(lease, members, Some(left));
+            Some(())
+        });
         // if this fails, the standby place expires
-        let _ = self.shared.leave().await;
+        let _ = left.await;
     }
 
     fn membership(&self) -> Membership {
-        *locked(&self.shared.membership)
+        *locked(&self.inner.membership)
     }
 }
 
-/// The held lease. Dropping it releases it; if that fails, it expires.
+/// What a store shares with its watcher.
+#[derive(Debug)]
+struct Inner {
+    member: String,
+    entry: Entry,
+    /// The client's key in the Secret.
+    data: String,
+    /// The Lease's annotation that names the lease holder.
+    holder: String,
+    /// The Lease's annotation with the standby list.
+    members: String,
+    api: Api,
+    /// By the value of the client's key in the Secret.
+    tracker: VersionTracker,
+    membership: Mutex<Membership>,
+    held: HolderTracker,
+}
+
+impl Inner {
+    /// The client's value in the Secret, in base64; empty if there is none.
+    fn content(&self, secret: &Value) -> String {
+        let content = secret["data"][&*self.data].as_str();
+        content.unwrap_or_default().to_owned()
+    }
+
+    /// Replaces the Lease by what `change` makes of it, unless that is `None`. Returns whether it
+    /// was replaced.
+    async fn change_lease(
+        &self,
+        change: impl Fn(&mut Value) -> Option<()>,
+    ) -> Result<bool, StoreError> {
+        for _ in 0..TRIES {
+            let mut lease = self.api.get(Kind::Lease).await?;
+            if change(&mut lease).is_none() {
+                return Ok(false);
+            }
+            if self.api.replace(Kind::Lease, &lease).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns whether another process holds the lease. No lease is longer than `length`.
+    fn is_held(&self, lease: &Value, length: Duration) -> bool {
+        let holder = annotation(lease, &self.holder).unwrap_or_default();
+        let known_for = self.held.known_for(holder, self.entry.clock.now());
+        let said = holder.split_once(' ').and_then(|(_, ms)| ms.parse().ok());
+        let long = said.map_or(length, Duration::from_millis).min(length);
+        !holder.is_empty() && known_for < long
+    }
+
+    /// Shows the last holder in the Lease's own fields, for humans; only annotations decide.
+    fn show(&self, lease: &mut Value, owner: &str, length: Duration) {
+        let now = jiff::Timestamp::try_from(self.entry.clock.wall()).unwrap_or_default();
+        // MicroTime has exactly six digits
+        let now = now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+        let before = lease["spec"]["leaseTransitions"].as_i64().unwrap_or(0);
+        let transitions = i32::try_from(before.saturating_add(1)).unwrap_or(0);
+        let spec = members_of(lease, "spec");
+        for (name, value) in [
+            ("holderIdentity", json!(owner)),
+            (
+                "leaseDurationSeconds",
+                json!(length.as_secs().clamp(1, 3600)),
+            ),
+            ("acquireTime", json!(now)),
+            ("renewTime", json!(now)),
+            ("leaseTransitions", json!(transitions)),
+        ] {
+            spec.insert(name.to_owned(), value);
+        }
+    }
+
+    fn is_of(&self, lease: &Value, owner: &str) -> bool {
+        let holder = annotation(lease, &self.holder).and_then(|holder| holder.split_once(' '));
+        holder.is_some_and(|(name, _)| name == owner)
+    }
+
+    /// Releases the lease, if `owner` still holds it.
+    async fn release(&self, owner: &str) {
+        let released = self.change_lease(|lease| {
+            if !self.is_of(lease, owner) {
+                return None;
+            }
+            annotate(lease, &self.holder, None);
+            if lease["spec"]["holderIdentity"] == owner {
+                // remove it, because not every version of the server accepts an empty one
+                members_of(lease, "spec").remove("holderIdentity");
+            }
+            Some(())
+        });
+        // if this fails, the lease expires
+        let _ = released.await;
+    }
+}
+
+/// The held lease. Dropping it releases it.
 #[derive(Debug)]
 struct KubernetesLease {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     owner: String,
 }
 
 #[async_trait]
 impl Lease for KubernetesLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
-        let guard = self.shared.recheck_unless_settled();
-        let shared = &*self.shared;
-        let published = common::publish(shared, &shared.entry, &self.owner, record).await;
-        guard.settle(&published);
-        published
+        common::publish(&*self, &self.inner.entry, record).await
+    }
+}
+
+impl CompareAndSwap for KubernetesLease {
+    /// The Secret.
+    type Loaded = Value;
+
+    async fn load(&self) -> Result<(Value, Vec<u8>), StoreError> {
+        let inner = &*self.inner;
+        let secret = inner.api.get(Kind::Secret).await?;
+        if secret["immutable"] == true {
+            return Err(StoreError::Unavailable(
+                "the Secret is immutable, so no token can be stored in it; delete it and create it again without `immutable`".to_owned(),
+            ));
+        }
+        // in this order: a process that takes the lease later finds the content that was read here
+        // replaced
+        let lease = inner.api.get(Kind::Lease).await?;
+        if !inner.is_of(&lease, &self.owner) {
+            return Err(lease_lost());
+        }
+        let before = STANDARD.decode(inner.content(&secret));
+        Ok((secret, before.unwrap_or_default()))
+    }
+
+    async fn swap(
+        &self,
+        mut secret: Value,
+        next: &Replacement,
+        _record: &Record,
+    ) -> Result<bool, StoreError> {
+        let inner = &*self.inner;
+        let content = STANDARD.encode(&next.bytes);
+        members_of(&mut secret, "data").insert(inner.data.clone(), json!(content));
+        let is_replaced = inner.api.replace(Kind::Secret, &secret).await?;
+        if is_replaced {
+            inner.tracker.observed(Some(content));
+        }
+        Ok(is_replaced)
     }
 }
 
@@ -182,16 +313,10 @@ impl Drop for KubernetesLease {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let shared = Arc::clone(&self.shared);
+        let inner = Arc::clone(&self.inner);
         let owner = std::mem::take(&mut self.owner);
-        runtime.spawn(async move { shared.give_up(&owner).await });
+        runtime.spawn(async move { inner.release(&owner).await });
     }
-}
-
-/// Pauses so that others can replace the same object.
-async fn jittered_pause() {
-    let pause = Duration::from_millis(40).mul_f64(ThreadJitter.next());
-    tokio::time::sleep(pause).await;
 }
 
 fn jittered(span: Duration) -> Duration {

@@ -2,22 +2,19 @@
 //! client requests the next token.
 //!
 //! [`memory`] stores nothing. [`mod@file`] serves the processes of one host. [`mod@redis`] and
-//! `kubernetes` (a cargo feature) serve the proxies of a fleet. [`metered`] counts the operations
-//! of any store. [`handoff`] passes a process's state on to its successor. `shared` is what the
-//! server-backed stores have in common. [`record`] is the stored form, [`key`] the key that seals
-//! it.
+//! `kubernetes` (a cargo feature) serve the proxies of a fleet. `shared` is what the stores have in
+//! common. [`record`] is the stored form, in which a process also hands its state off to its
+//! successor; [`key`] is the key that seals it.
 //!
 //! Guarantees: no store holds a token in the clear, or any part of a secret. Stored data is trusted
 //! only as far as [`record::open`] validates it, whoever wrote it. Undecodable data counts as
 //! absent and is reported once.
 
 pub mod file;
-pub mod handoff;
 pub mod key;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod memory;
-pub mod metered;
 pub mod record;
 pub mod redis;
 mod shared;
@@ -25,13 +22,13 @@ mod shared;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::digest::Digest;
 
-use crate::client_id::ClientId;
 use crate::clock::Clock;
-use crate::secret::Secret;
+use crate::random::unique;
 use crate::tls;
-use crate::token::ports::{StoreError, TokenStore};
+use crate::token::ports::TokenStore;
+use key::Key;
 
 /// Where tokens are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,20 +62,6 @@ impl Config {
     }
 }
 
-/// The client whose token is stored.
-#[derive(Clone, Copy, Debug)]
-pub struct Client<'a> {
-    /// The client's name in the configuration, for messages.
-    pub name: &'a str,
-    /// The instance's address, like `https://acme.collibra.com`. Scheme and authority are
-    /// normalized by the URL parser, so that all processes that share the client use the same text.
-    pub instance: &'a str,
-    /// The client's id at the instance.
-    pub id: &'a ClientId,
-    /// The client's secret, which seals the token.
-    pub secret: &'a Secret,
-}
-
 /// Why a store could not be built. Permanent until the configuration or the environment is fixed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -90,43 +73,38 @@ pub enum BuildError {
     Redis(#[from] tls::Error),
 }
 
-/// Builds the store of one client. Call it on a runtime.
+/// Builds the store of the client of `key`; `client` is its name in messages. Call it on a runtime.
 ///
 /// # Errors
 /// [`BuildError`] says what is unusable and what to do.
 pub fn build(
     config: &Config,
-    client: Client<'_>,
+    client: &str,
+    key: Key,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn TokenStore>, BuildError> {
-    match config {
-        Config::Memory => Ok(Arc::new(memory::MemoryStore)),
+    Ok(match config {
+        Config::Memory => Arc::new(memory::MemoryStore),
         Config::File { directory } => {
-            let key = key::Key::new(client.instance, client.id, client.secret);
-            let store = file::FileStore::new(directory.clone(), client.name, key, clock)?;
-            Ok(Arc::new(store))
+            Arc::new(file::FileStore::new(directory.clone(), client, key, clock)?)
         }
-        Config::Redis(config) => {
-            let key = key::Key::new(client.instance, client.id, client.secret);
-            let store = redis::RedisStore::new(config, client.name, key, clock)?;
-            Ok(Arc::new(store))
-        }
+        Config::Redis(config) => Arc::new(redis::RedisStore::new(config, client, key, clock)?),
         #[cfg(feature = "kubernetes")]
         Config::Kubernetes(config) => {
-            let key = key::Key::new(client.instance, client.id, client.secret);
-            let store = kubernetes::KubernetesStore::new(config, client.name, key, clock);
-            Ok(Arc::new(store))
+            Arc::new(kubernetes::KubernetesStore::new(config, client, key, clock))
         }
-    }
+    })
 }
 
-/// Returns a unique random name.
-fn random_name() -> Result<String, StoreError> {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| {
-        StoreError::Unavailable("the system has no random numbers for a unique name".to_owned())
-    })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+/// Returns a unique name for a lease holder.
+fn random_name() -> String {
+    format!("{:032x}", unique())
+}
+
+/// Returns the first `length` bytes of `digest` in hexadecimal digits.
+fn hex(digest: &Digest, length: usize) -> String {
+    let bytes = digest.as_ref().iter().take(length);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -136,16 +114,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client_id::ClientId;
     use crate::clock::SystemClock;
+    use crate::secret::Secret;
 
     fn built(config: &Config) -> Result<Arc<dyn TokenStore>, BuildError> {
-        let client = Client {
-            name: "catalog",
-            instance: "https://acme.example",
-            id: &ClientId::parse("id").unwrap(),
-            secret: &Secret::from("s".to_owned()),
-        };
-        build(config, client, Arc::new(SystemClock))
+        let id = ClientId::parse("id").unwrap();
+        let key = Key::new("https://acme.example", &id, &Secret::from("s".to_owned()));
+        build(config, "catalog", key, Arc::new(SystemClock))
     }
 
     #[tokio::test]

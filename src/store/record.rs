@@ -19,7 +19,6 @@
 //! Guarantees: [`open`] never panics. It returns only tokens that were sealed for this client with
 //! this secret. It ignores times more than a day ahead.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -96,30 +95,7 @@ pub enum Flaw {
 /// # Errors
 /// [`StoreError`] if the system has no random numbers.
 pub fn seal(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
-    let mut others = Vec::new();
-    let mut token = None;
-    if let Some(kept) = &record.token {
-        let sealed = seal_token(key, kept.generation, kept)?;
-        if kept.generation == record.generation {
-            token = Some(sealed);
-        } else {
-            others.push(Other::new(kept.generation, sealed));
-        }
-    }
-    let pool = Pool {
-        full_at: milliseconds_up(record.pool.full_at),
-        not_before: milliseconds_up(record.pool.not_before),
-    };
-    let document = Document {
-        version: VERSION,
-        generation: record.generation,
-        check: check(key, record.generation, &pool),
-        pool,
-        token,
-        others,
-    };
-    serde_json::to_vec(&document)
-        .map_err(|e| StoreError::Unavailable(format!("the record cannot be encoded: {e}")))
+    seal_beside(key, record, b"", SystemTime::UNIX_EPOCH)
 }
 
 /// As [`seal`], and keeps tokens of `before` that other secrets sealed and that are valid at `now`,
@@ -133,54 +109,41 @@ pub fn seal_beside(
     before: &[u8],
     now: SystemTime,
 ) -> Result<Vec<u8>, StoreError> {
-    let bytes = seal(key, record)?;
-    let mut others = others(key, before, milliseconds(now));
-    while !others.is_empty() {
-        let document: Result<Document, _> = serde_json::from_slice(&bytes);
-        let with_others = document.and_then(|mut document| {
-            document.others.extend_from_slice(&others);
-            serde_json::to_vec(&document)
-        });
-        match with_others {
-            Ok(bytes) if bytes.len() <= LARGEST => return Ok(bytes),
-            _ => others.pop(),
-        };
+    let mut token = None;
+    let mut others = Vec::new();
+    if let Some(kept) = &record.token {
+        let sealed = seal_token(key, kept)?;
+        if kept.generation == record.generation {
+            token = Some(Sealed {
+                generation: None,
+                ..sealed
+            });
+        } else {
+            others.push(sealed);
+        }
     }
-    Ok(bytes)
-}
-
-/// The bytes that replace a document.
-#[derive(Debug)]
-pub struct Replacement {
-    /// The new document.
-    pub bytes: Vec<u8>,
-    /// Whether its token is newer.
-    pub is_newer: bool,
-}
-
-/// As [`seal_beside`], unless `before`, stored at `place`, has a higher generation: it never
-/// decreases.
-///
-/// # Errors
-/// As [`seal`]; [`StoreError::Conflict`] if the generation would decrease.
-pub fn supersede(
-    key: &Key,
-    record: &Record,
-    before: &[u8],
-    now: SystemTime,
-    place: impl fmt::Display,
-) -> Result<Replacement, StoreError> {
-    let kept = open(key, before, now).record;
-    let (kept, generation) = (kept.map_or(0, |kept| kept.generation), record.generation);
-    if kept > generation {
-        return Err(StoreError::Conflict(format!(
-            "{place} has token {kept} already, which is newer than token {generation}"
-        )));
+    let own = others.len();
+    others.extend(self::others(key, before, milliseconds(now)));
+    let pool = Pool {
+        full_at: milliseconds_up(record.pool.full_at),
+        not_before: milliseconds_up(record.pool.not_before),
+    };
+    let mut document = Document {
+        version: VERSION,
+        generation: record.generation,
+        check: check(key, record.generation, &pool),
+        pool,
+        token,
+        others,
+    };
+    loop {
+        let bytes = serde_json::to_vec(&document)
+            .map_err(|e| StoreError::Unavailable(format!("the record cannot be encoded: {e}")))?;
+        if bytes.len() <= LARGEST || document.others.len() == own {
+            return Ok(bytes);
+        }
+        document.others.pop();
     }
-    Ok(Replacement {
-        bytes: seal_beside(key, record, before, now)?,
-        is_newer: generation > kept,
-    })
 }
 
 /// Opens `bytes` for the client of `key`, at `now`.
@@ -210,12 +173,10 @@ pub fn open(key: &Key, bytes: &[u8], now: SystemTime) -> Opened {
         not_before: believed(document.pool.not_before),
     };
     let generation = document.generation;
-    let first = document.token.map(|sealed| Other::new(generation, sealed));
-    let others = document.others.into_iter().take(MOST_OTHERS + 1);
     let mut token = None;
     let mut closed = None;
-    for other in first.into_iter().chain(others) {
-        match open_token(key, other.generation, &other.sealed(), horizon) {
+    for (own, sealed) in document.tokens().take(MOST_OTHERS + 2) {
+        match open_token(key, own, &sealed, horizon) {
             Ok(opened) if opened.generation <= generation => {
                 token = Some(opened);
                 break;
@@ -249,7 +210,15 @@ struct Document {
     token: Option<Sealed>,
     /// Tokens of other generations or secrets: the writer's own first, then the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    others: Vec<Other>,
+    others: Vec<Sealed>,
+}
+
+impl Document {
+    /// All tokens and their generations.
+    fn tokens(self) -> impl Iterator<Item = (u64, Sealed)> {
+        let tokens = self.token.into_iter().chain(self.others);
+        tokens.map(move |sealed| (sealed.generation.unwrap_or(self.generation), sealed))
+    }
 }
 
 /// The pool, in Unix milliseconds.
@@ -260,48 +229,20 @@ struct Pool {
     not_before: u64,
 }
 
-/// The token, when it was requested in Unix milliseconds, and its lifetime in milliseconds.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Sealed {
-    asked: u64,
-    lifetime: u64,
-    nonce: String,
-    sealed: String,
-}
-
-/// A token with its own generation, where that differs from the document's or another secret sealed
-/// it.
+/// A token, when it was requested in Unix milliseconds, and its lifetime in milliseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Other {
-    generation: u64,
+struct Sealed {
+    /// The token's own generation; the document's if `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
     asked: u64,
     lifetime: u64,
     nonce: String,
     sealed: String,
 }
 
-impl Other {
-    fn new(generation: u64, sealed: Sealed) -> Other {
-        Other {
-            generation,
-            asked: sealed.asked,
-            lifetime: sealed.lifetime,
-            nonce: sealed.nonce,
-            sealed: sealed.sealed,
-        }
-    }
-
-    fn sealed(&self) -> Sealed {
-        Sealed {
-            asked: self.asked,
-            lifetime: self.lifetime,
-            nonce: self.nonce.clone(),
-            sealed: self.sealed.clone(),
-        }
-    }
-
+impl Sealed {
     /// Returns whether the token is valid at `now` by its own metadata, which cannot be verified
     /// here.
     fn lives(&self, now: u64) -> bool {
@@ -335,16 +276,18 @@ fn read(key: &Key, bytes: &[u8]) -> Result<Document, Flaw> {
 }
 
 /// The valid tokens of the document `before` that `key` cannot open, newest first.
-fn others(key: &Key, before: &[u8], now: u64) -> Vec<Other> {
-    let Ok(document) = read(key, before) else {
-        return Vec::new();
-    };
-    let generation = document.generation;
-    let first = document.token.map(|sealed| Other::new(generation, sealed));
-    let all = first.into_iter().chain(document.others);
-    let mut kept: Vec<Other> = all
-        .filter(|other| other.lives(now))
-        .filter(|o| open_token(key, o.generation, &o.sealed(), u64::MAX).is_err())
+fn others(key: &Key, before: &[u8], now: u64) -> Vec<Sealed> {
+    let document = read(key, before).ok();
+    let mut kept: Vec<Sealed> = document
+        .into_iter()
+        .flat_map(Document::tokens)
+        .filter(|(own, sealed)| {
+            sealed.lives(now) && open_token(key, *own, sealed, u64::MAX).is_err()
+        })
+        .map(|(own, sealed)| Sealed {
+            generation: Some(own),
+            ..sealed
+        })
         .collect();
     kept.sort_by_key(|other| std::cmp::Reverse(other.asked));
     kept.truncate(MOST_OTHERS);
@@ -365,13 +308,13 @@ fn check(key: &Key, generation: u64, pool: &Pool) -> String {
     STANDARD.encode(digest::digest(&digest::SHA256, &statement))
 }
 
-fn seal_token(key: &Key, generation: u64, token: &StoredToken) -> Result<Sealed, StoreError> {
+fn seal_token(key: &Key, token: &StoredToken) -> Result<Sealed, StoreError> {
     let asked = milliseconds(token.asked);
     let lifetime = u64::try_from(token.lifetime.as_millis()).unwrap_or(u64::MAX);
     let lifetime = lifetime.min(DAY);
     let mut nonce = [0; NONCE_LEN];
     let mut text = Zeroizing::new(token.access_token.expose().as_bytes().to_vec());
-    let aad = Aad::from(bound(key, generation, asked, lifetime));
+    let aad = Aad::from(bound(key, token.generation, asked, lifetime));
     // a random nonce is safe about 2^32 times under one key, and each stands for a token request:
     // eight thousand years at one a minute
     let tag = SystemRandom::new().fill(&mut nonce).and_then(|()| {
@@ -384,6 +327,7 @@ fn seal_token(key: &Key, generation: u64, token: &StoredToken) -> Result<Sealed,
         StoreError::Unavailable(problem.to_owned())
     })?;
     Ok(Sealed {
+        generation: Some(token.generation),
         asked,
         lifetime,
         nonce: STANDARD.encode(nonce),

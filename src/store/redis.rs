@@ -24,7 +24,6 @@
 
 mod bounded;
 mod link;
-mod notices;
 mod primary;
 mod scripts;
 
@@ -34,21 +33,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use tokio::task::AbortHandle;
+use redis::{FromRedisValue, ScriptInvocation};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
 use crate::random::{Jitter, ThreadJitter};
 use crate::secret::Secret;
 use crate::store::key::Key;
-use crate::store::record::Replacement;
 use crate::store::shared::{
-    self, CompareAndSwap, Entry, MemberId, Version, VersionTracker, lease_lost,
+    self, CompareAndSwap, Entry, Replacement, VersionTracker, lease_lost, member_name,
 };
 use crate::store::{locked, random_name};
 use crate::tls::{self, CaFile};
 use crate::token::ports::{Lease, Membership, Record, StoreError, TokenStore};
 use link::Link;
-use notices::{Notice, Notices};
 use scripts::{Keys, Scripts};
 
 /// The polling interval while notifications work.
@@ -167,7 +166,7 @@ fn listed(nodes: &[(String, u16)]) -> String {
 #[derive(Debug)]
 pub struct RedisStore {
     inner: Arc<Inner>,
-    watcher: AbortHandle,
+    watcher: AbortOnDropHandle<()>,
 }
 
 impl RedisStore {
@@ -183,25 +182,17 @@ impl RedisStore {
         clock: Arc<dyn Clock>,
     ) -> Result<RedisStore, tls::Error> {
         let keys = Keys::new(&config.key_prefix, &key);
-        let (link, notices) = Link::new(config, &keys)?;
         let inner = Arc::new(Inner {
-            member: MemberId::new(&key),
+            member: member_name(),
             entry: Entry::new(client, key, clock, keys.record.clone()),
+            link: Link::new(config, &keys)?,
             keys,
             scripts: Scripts::new(),
-            link,
             tracker: VersionTracker::new(),
             membership: Mutex::new(Membership::Unknown),
-            problem: Mutex::default(),
         });
-        let watcher = tokio::spawn(Arc::clone(&inner).watch(notices)).abort_handle();
+        let watcher = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&inner).watch()));
         Ok(RedisStore { inner, watcher })
-    }
-}
-
-impl Drop for RedisStore {
-    fn drop(&mut self) {
-        self.watcher.abort();
     }
 }
 
@@ -210,25 +201,18 @@ impl TokenStore for RedisStore {
     async fn read(&self) -> Result<Option<Record>, StoreError> {
         let fetched = self.inner.fetch().await;
         // only now: a cancelled reader has observed nothing
-        self.inner.tracker.observed(match &fetched {
-            Ok((_, version)) => Version::Content(version.clone()),
-            Err(_) => Version::Unavailable,
-        });
+        let version = fetched.as_ref().ok().map(|(_, version)| version.clone());
+        self.inner.tracker.observed(version);
         let (content, _) = fetched?;
         Ok(content.and_then(|content| self.inner.entry.open(&content)))
     }
 
     async fn lease(&self, length: Duration) -> Result<Option<Box<dyn Lease>>, StoreError> {
         let inner = &self.inner;
-        let owner = random_name()?;
-        let milliseconds = milliseconds(length);
-        let free: bool = inner
-            .run(async |server| {
-                let mut lease = inner.scripts.lease.key(&inner.keys.lock);
-                lease.arg(&owner).arg(milliseconds);
-                lease.invoke_async(server).await
-            })
-            .await?;
+        let owner = random_name();
+        let mut lease = inner.scripts.lease.key(&inner.keys.lock);
+        lease.arg(&owner).arg(milliseconds(length));
+        let free: bool = inner.run(&lease).await?;
         let inner = Arc::clone(inner);
         let lease = || {
             Box::new(RedisLease {
@@ -247,14 +231,11 @@ impl TokenStore for RedisStore {
     async fn leave(&self) {
         self.watcher.abort();
         let inner = &self.inner;
-        let left = inner.link.run(async |server| {
-            let mut leave = inner.scripts.leave.key(&inner.keys.members);
-            leave.key(&inner.keys.seen).arg(inner.member.name());
-            leave.arg(&inner.keys.channel);
-            leave.invoke_async::<()>(server).await
-        });
+        let mut leave = inner.scripts.leave.key(&inner.keys.members);
+        leave.key(&inner.keys.seen).arg(&inner.member);
+        leave.arg(&inner.keys.channel);
         // if this fails, the membership expires
-        let _ = left.await;
+        let _ = inner.link.run::<()>(&leave).await;
     }
 
     fn membership(&self) -> Membership {
@@ -264,64 +245,49 @@ impl TokenStore for RedisStore {
 
 #[derive(Debug)]
 struct Inner {
-    member: MemberId,
+    member: String,
     entry: Entry,
     keys: Keys,
     scripts: Scripts,
     link: Link,
     /// By the version of the record.
-    tracker: VersionTracker<String>,
+    tracker: VersionTracker,
     membership: Mutex<Membership>,
-    /// Why the server was unavailable at the last poll.
-    problem: Mutex<String>,
 }
 
 impl Inner {
     /// Polls the server while the store is in use.
-    async fn watch(self: Arc<Inner>, notices: Arc<Notices>) {
+    async fn watch(self: Arc<Inner>) {
+        let mut versions = self.link.notices.version.subscribe();
         loop {
-            notices.take();
+            versions.mark_unchanged();
             let came = self.heartbeat().await;
-            let now = match &came {
-                Ok(version) => Version::Content(version.clone()),
-                Err(_) => Version::Unavailable,
-            };
-            if let Err(e) = &came {
-                *locked(&self.problem) = e.to_string();
-            }
-            self.tracker.polled(now);
-            let next = match came.is_ok() && self.link.is_subscribed() {
-                true => POLL.mul_f64(0.95 + 0.1 * ThreadJitter.next()),
-                false => POLL_UNSUBSCRIBED.mul_f64(0.75 + 0.5 * ThreadJitter.next()),
-            };
-            let next = tokio::time::sleep(next);
-            match came {
-                Ok(_) => self.follow_notices(&notices, next).await,
-                Err(_) => next.await,
+            let is_available = came.is_ok();
+            self.tracker.polled(came.ok());
+            if is_available && self.link.is_subscribed() {
+                let pause = POLL.mul_f64(0.95 + 0.1 * ThreadJitter.next());
+                let following = self.follow(&mut versions);
+                // at its end the next poll is due
+                let _ = tokio::time::timeout(pause, following).await;
+            } else {
+                let pause = POLL_UNSUBSCRIBED.mul_f64(0.75 + 0.5 * ThreadJitter.next());
+                tokio::time::sleep(pause).await;
             }
         }
     }
 
-    /// Handles notifications until the next poll is due or requested.
-    async fn follow_notices(&self, notices: &Notices, next: tokio::time::Sleep) {
+    /// Handles notifications until the server must be polled.
+    async fn follow(&self, versions: &mut watch::Receiver<String>) {
         tokio::time::sleep(MIN_POLL_PAUSE).await;
-        tokio::pin!(next);
         loop {
-            let notice = tokio::select! {
-                () = &mut next => return,
-                notice = notices.next() => notice,
-            };
-            let Notice::Version(version) = notice else {
-                return;
-            };
+            tokio::select! {
+                () = self.link.notices.poll.notified() => return,
+                Ok(()) = versions.changed() => {}
+            }
             tokio::time::sleep(self.read_delay()).await;
             // later notifications are newer
-            let version = match notices.take() {
-                Some(Notice::Poll) => return,
-                Some(Notice::Version(newer)) => newer,
-                None => version,
-            };
-            self.tracker.polled(Version::Content(version));
+            let version = versions.borrow_and_update().clone();
+            self.tracker.polled(Some(version));
         }
     }
 
@@ -337,32 +303,25 @@ impl Inner {
 
     /// Polls the record's version and sends a heartbeat.
     async fn heartbeat(&self) -> Result<String, StoreError> {
-        let timeout = milliseconds(MEMBER_TIMEOUT);
-        let (version, before, all): (String, u32, u32) = self
-            .link
-            .run(async |server| {
-                let mut heartbeat = self.scripts.heartbeat.key(&self.keys.record);
-                heartbeat.key(&self.keys.members).key(&self.keys.seen);
-                heartbeat.arg(self.member.name()).arg(timeout);
-                heartbeat.arg(&self.keys.channel);
-                heartbeat.invoke_async(server).await
-            })
-            .await?;
+        let mut heartbeat = self.scripts.heartbeat.key(&self.keys.record);
+        heartbeat.key(&self.keys.members).key(&self.keys.seen);
+        heartbeat
+            .arg(&self.member)
+            .arg(milliseconds(MEMBER_TIMEOUT));
+        heartbeat.arg(&self.keys.channel);
+        let (version, before, all) = self.link.run(&heartbeat).await?;
         *locked(&self.membership) = Membership::Member { before, all };
         Ok(version)
     }
 
-    /// Runs `command`, unless the last poll found the server unavailable: the engine does not wait
+    /// Runs `script`, unless the last poll found the server unavailable: the engine does not wait
     /// for what the next poll will find out.
-    async fn run<T>(
-        &self,
-        command: impl AsyncFnOnce(&mut redis::aio::MultiplexedConnection) -> redis::RedisResult<T>,
-    ) -> Result<T, StoreError> {
+    async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
         let seen = self.tracker.invalidate();
         if self.tracker.is_unavailable() {
-            return Err(StoreError::Unavailable(locked(&self.problem).clone()));
+            return Err(StoreError::Unavailable(self.link.last_problem()));
         }
-        let done = self.link.run(command).await;
+        let done = self.link.run(script).await;
         if done.is_ok() {
             self.tracker.restore(seen);
         }
@@ -371,70 +330,7 @@ impl Inner {
 
     /// The record and its version.
     async fn fetch(&self) -> Result<(Option<Vec<u8>>, String), StoreError> {
-        let fetched = self.run(async |server| {
-            let read = self.scripts.read.key(&self.keys.record);
-            read.invoke_async(server).await
-        });
-        fetched
-            .await
-            .inspect_err(|e| *locked(&self.problem) = e.to_string())
-    }
-
-    async fn unlock(&self, owner: &str) -> Result<(), StoreError> {
-        self.run(async |server| {
-            let mut unlock = self.scripts.unlock.key(&self.keys.lock);
-            unlock.arg(owner).invoke_async(server).await
-        })
-        .await
-    }
-}
-
-/// One publication.
-struct Publication<'a> {
-    inner: &'a Inner,
-    /// How long the record stays useful.
-    retention: Duration,
-    /// Whether to notify the others even without a newer token.
-    notifies: bool,
-}
-
-impl CompareAndSwap for Publication<'_> {
-    /// The version of the record.
-    type Loaded = String;
-
-    async fn load(&self, _owner: &str) -> Result<(String, Vec<u8>), StoreError> {
-        // the server checks the lock's owner in the same step that replaces the record
-        let (before, version) = self.inner.fetch().await?;
-        Ok((version, before.unwrap_or_default()))
-    }
-
-    async fn swap(
-        &self,
-        owner: &str,
-        before: String,
-        next: &Replacement,
-    ) -> Result<bool, StoreError> {
-        let inner = self.inner;
-        let channel = match self.notifies || next.is_newer {
-            true => inner.keys.channel.as_str(),
-            false => "",
-        };
-        let (became, version): (String, String) = inner
-            .run(async |server| {
-                let mut publish = inner.scripts.publish.key(&inner.keys.lock);
-                publish.key(&inner.keys.record).arg(owner).arg(&before);
-                publish.arg(&next.bytes).arg(milliseconds(self.retention));
-                publish.arg(channel).invoke_async(server).await
-            })
-            .await?;
-        match became.as_str() {
-            "kept" => {
-                inner.tracker.observed(Version::Content(version));
-                Ok(true)
-            }
-            "lost" => Err(lease_lost()),
-            _changed => Ok(false),
-        }
+        self.run(&self.scripts.read.key(&self.keys.record)).await
     }
 }
 
@@ -449,16 +345,49 @@ struct RedisLease {
 #[async_trait]
 impl Lease for RedisLease {
     async fn publish(&mut self, record: &Record) -> Result<(), StoreError> {
+        let published = shared::publish(&*self, &self.inner.entry, record).await;
+        self.has_published = true;
+        published
+    }
+}
+
+impl CompareAndSwap for RedisLease {
+    /// The version of the record.
+    type Loaded = String;
+
+    async fn load(&self) -> Result<(String, Vec<u8>), StoreError> {
+        // the server checks the lock's owner in the same step that replaces the record
+        let (before, version) = self.inner.fetch().await?;
+        Ok((version, before.unwrap_or_default()))
+    }
+
+    async fn swap(
+        &self,
+        before: String,
+        next: &Replacement,
+        record: &Record,
+    ) -> Result<bool, StoreError> {
+        let inner = &*self.inner;
         // only a request's result is announced: the others need not know of its booking before they
         // make a request themselves, and a large fleet would read it all at once
-        let notifies = std::mem::replace(&mut self.has_published, true);
-        let inner = &*self.inner;
-        let publication = Publication {
-            inner,
-            retention: retention_of(record, inner.entry.clock.wall()),
-            notifies,
+        let channel = match self.has_published || next.is_newer {
+            true => inner.keys.channel.as_str(),
+            false => "",
         };
-        shared::publish(&publication, &inner.entry, &self.owner, record).await
+        let retention = retention_of(record, inner.entry.clock.wall());
+        let mut publish = inner.scripts.publish.key(&inner.keys.lock);
+        publish.key(&inner.keys.record);
+        publish.arg(&self.owner).arg(&before).arg(&next.bytes);
+        publish.arg(milliseconds(retention)).arg(channel);
+        let (became, version): (String, String) = inner.run(&publish).await?;
+        match became.as_str() {
+            "kept" => {
+                inner.tracker.observed(Some(version));
+                Ok(true)
+            }
+            "lost" => Err(lease_lost()),
+            _changed => Ok(false),
+        }
     }
 }
 
@@ -469,8 +398,11 @@ impl Drop for RedisLease {
         };
         let inner = Arc::clone(&self.inner);
         let owner = std::mem::take(&mut self.owner);
-        // if this fails, the lock expires
-        runtime.spawn(async move { inner.unlock(&owner).await });
+        runtime.spawn(async move {
+            let mut unlock = inner.scripts.unlock.key(&inner.keys.lock);
+            // if this fails, the lock expires
+            inner.run::<()>(unlock.arg(owner)).await
+        });
     }
 }
 

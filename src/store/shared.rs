@@ -1,18 +1,19 @@
-//! What the server-backed stores have in common: a client's stored [`Entry`], the
-//! [`VersionTracker`] of its content, compare-and-swap under a lease ([`publish`]), and a process's
-//! name in the fleet ([`MemberId`]).
+//! What the stores have in common: a client's stored [`Entry`], the [`VersionTracker`] of its
+//! content, compare-and-swap under a lease ([`publish`]), the lease holder as observed
+//! ([`HolderTracker`]), and a store's name in the fleet ([`member_name`]).
 
-use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ring::digest;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::key::Key;
-use super::locked;
-use super::record::{self, Replacement};
-use crate::clock::Clock;
+use super::record::{self, Flaw};
+use super::{hex, locked};
+use crate::clock::{Clock, Instant};
 use crate::token::ports::{Record, StoreError};
 
 /// How often a compare-and-swap is retried.
@@ -42,73 +43,101 @@ impl Entry {
         }
     }
 
-    /// Decodes `bytes`. A flaw is reported once per content, because it is read often.
+    /// Decodes `bytes`. Logs a flaw.
     pub(super) fn open(&self, bytes: &[u8]) -> Option<Record> {
-        let opened = record::open(&self.key, bytes, self.clock.wall());
-        if let Some(flaw) = opened.flaw {
-            let digest = digest::digest(&digest::SHA256, bytes);
-            let before = locked(&self.reported).replace(digest);
-            if before.is_none_or(|before| before.as_ref() != digest.as_ref()) {
-                warn!(
-                    client = %self.client, place = %self.place,
-                    "the stored record is not usable as it is: {flaw}"
-                );
-            }
+        let (record, flaw) = self.inspect(bytes);
+        if let Some(flaw) = flaw {
+            warn!(
+                client = %self.client, place = %self.place,
+                "the stored record is not usable as it is: {flaw}"
+            );
         }
-        opened.record
+        record
     }
 
-    /// Returns the bytes that replace `before` when `record` is stored.
+    /// Decodes `bytes`. Returns a flaw once per content, because it is read often.
+    pub(super) fn inspect(&self, bytes: &[u8]) -> (Option<Record>, Option<Flaw>) {
+        let opened = record::open(&self.key, bytes, self.clock.wall());
+        let is_new = |_: &Flaw| {
+            let digest = digest::digest(&digest::SHA256, bytes);
+            let before = locked(&self.reported).replace(digest);
+            before.is_none_or(|before| before.as_ref() != digest.as_ref())
+        };
+        (opened.record, opened.flaw.filter(is_new))
+    }
+
+    /// Returns what replaces the document `before` when `next` is stored.
     ///
     /// # Errors
-    /// As [`record::supersede`].
+    /// [`StoreError::Conflict`] if the generation would decrease, which it never does; otherwise as
+    /// [`record::seal`].
     pub(super) fn supersede(
         &self,
-        record: &Record,
+        next: &Record,
         before: &[u8],
     ) -> Result<Replacement, StoreError> {
-        record::supersede(&self.key, record, before, self.clock.wall(), &self.place)
+        let now = self.clock.wall();
+        let kept = record::open(&self.key, before, now).record;
+        let (kept, generation) = (kept.map_or(0, |kept| kept.generation), next.generation);
+        if kept > generation {
+            return Err(StoreError::Conflict(format!(
+                "{} has token {kept} already, which is newer than token {generation}",
+                self.place
+            )));
+        }
+        Ok(Replacement {
+            bytes: record::seal_beside(&self.key, next, before, now)?,
+            is_newer: generation > kept,
+        })
     }
 }
 
-/// A store that can replace its content atomically, for [`publish`].
+/// What replaces a stored document.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    /// The new document.
+    pub(super) bytes: Vec<u8>,
+    /// Whether its token is newer.
+    pub(super) is_newer: bool,
+}
+
+/// A lease under which the content can be replaced atomically, for [`publish`].
 pub(super) trait CompareAndSwap {
     /// Identifies the content that was loaded, so that only it is replaced.
     type Loaded;
 
-    /// Loads the content, if `owner` still holds the lease.
+    /// Loads the content, if the lease is still held.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if another process holds it.
-    async fn load(&self, owner: &str) -> Result<(Self::Loaded, Vec<u8>), StoreError>;
+    async fn load(&self) -> Result<(Self::Loaded, Vec<u8>), StoreError>;
 
-    /// Replaces the content identified by `before`, under the same lease. Returns whether it was
-    /// still in place.
+    /// Replaces the content identified by `before` by `next`, the form of `record`, if the lease is
+    /// still held. Returns whether that content was still in place.
     ///
     /// # Errors
     /// As [`CompareAndSwap::load`].
     async fn swap(
         &self,
-        owner: &str,
         before: Self::Loaded,
         next: &Replacement,
+        record: &Record,
     ) -> Result<bool, StoreError>;
 }
 
-/// Stores `record`, if `owner` holds the lease and nothing newer is stored.
+/// Stores `record`, if the lease is still held and nothing newer is stored.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] if not, otherwise [`StoreError::Unavailable`].
 pub(super) async fn publish(
-    store: &impl CompareAndSwap,
+    lease: &impl CompareAndSwap,
     entry: &Entry,
-    owner: &str,
     record: &Record,
 ) -> Result<(), StoreError> {
     for _ in 0..TRIES {
-        let (before, bytes) = store.load(owner).await?;
+        let (before, bytes) = lease.load().await?;
         let next = entry.supersede(record, &bytes)?;
-        if store.swap(owner, before, &next).await? {
+        if lease.swap(before, &next, record).await? {
             return Ok(());
         }
     }
@@ -123,84 +152,61 @@ pub(super) fn lease_lost() -> StoreError {
     StoreError::Conflict("the lease expired and another replica holds it".to_owned())
 }
 
-/// A process's name in a fleet, derived from the machine's name and the process id. A restarted
-/// container gets the same name, and with it its predecessor's place.
-#[derive(Debug)]
-pub(super) struct MemberId {
-    name: String,
-    client: String,
-    nth: u32,
-}
+/// Tells since when a lease holder is known.
+#[derive(Debug, Default)]
+pub(super) struct HolderTracker(Mutex<Option<(String, Instant)>>);
 
-/// The names in use in this process: one for each store of a client.
-static IN_USE: Mutex<BTreeSet<(String, u32)>> = Mutex::new(BTreeSet::new());
-
-impl MemberId {
-    /// Returns a name for a store of the client of `key`.
-    pub(super) fn new(key: &Key) -> MemberId {
-        let client = key.fingerprint();
-        let nth = {
-            let mut in_use = locked(&IN_USE);
-            let is_free = |nth: &u32| !in_use.contains(&(client.clone(), *nth));
-            let nth = (0..u32::MAX).find(is_free).unwrap_or(u32::MAX);
-            in_use.insert((client.clone(), nth));
-            nth
-        };
-        let machine = rustix::system::uname();
-        let machine = machine.nodename().to_bytes();
-        let process = std::process::id();
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(&[machine, b"\n"].concat());
-        context.update(format!("{process} {nth}").as_bytes());
-        let digest = context.finish();
-        let name = digest.as_ref().iter().take(16);
-        MemberId {
-            name: name.map(|byte| format!("{byte:02x}")).collect(),
-            client,
-            nth,
+impl HolderTracker {
+    /// Returns how long `holder`, observed at `now`, has been known to this process.
+    pub(super) fn known_for(&self, holder: &str, now: Instant) -> Duration {
+        let mut known = locked(&self.0);
+        match &*known {
+            Some((name, since)) if name == holder => now.since(*since),
+            _ => {
+                *known = Some((holder.to_owned(), now));
+                Duration::ZERO
+            }
         }
     }
-
-    /// The name: 32 hexadecimal digits.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
 }
 
-impl Drop for MemberId {
-    fn drop(&mut self) {
-        locked(&IN_USE).remove(&(std::mem::take(&mut self.client), self.nth));
-    }
+/// How many names this process has given to its stores.
+static NAMED: AtomicU32 = AtomicU32::new(0);
+
+/// Returns a store's name in its fleet, 32 hexadecimal digits derived from the machine's name, the
+/// process id and the number of names before. A restarted container has the names of its
+/// predecessor, and with them its places.
+pub(super) fn member_name() -> String {
+    let machine = rustix::system::uname();
+    let (process, nth) = (std::process::id(), NAMED.fetch_add(1, Ordering::Relaxed));
+    let mut digest = digest::Context::new(&digest::SHA256);
+    digest.update(machine.nodename().to_bytes());
+    digest.update(format!("\n{process} {nth}").as_bytes());
+    hex(&digest.finish(), 16)
 }
 
-/// A version of the stored content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Version<T> {
-    /// The server was unavailable.
-    Unavailable,
-    /// The content, or a value that identifies it.
-    Content(T),
-}
+/// A text that identifies the stored content; `None` if the server was unavailable.
+pub(super) type Version = Option<String>;
 
 /// Compares the server's latest version with the one that the engine has observed.
 #[derive(Debug)]
-pub(super) struct VersionTracker<T> {
-    /// The latest version found by polling or notifications.
-    latest: watch::Sender<Option<Version<T>>>,
+pub(super) struct VersionTracker {
+    /// The latest version found by polling or notifications, if there was any poll.
+    latest: watch::Sender<Option<Version>>,
     /// The version that the engine last read or wrote.
-    observed: Mutex<Version<T>>,
+    observed: Mutex<Version>,
 }
 
-impl<T: Clone + PartialEq> VersionTracker<T> {
-    pub(super) fn new() -> VersionTracker<T> {
+impl VersionTracker {
+    pub(super) fn new() -> VersionTracker {
         VersionTracker {
             latest: watch::Sender::new(None),
-            observed: Mutex::new(Version::Unavailable),
+            observed: Mutex::default(),
         }
     }
 
     /// Polling found `now`.
-    pub(super) fn polled(&self, now: Version<T>) {
+    pub(super) fn polled(&self, now: Version) {
         self.latest.send_if_modified(|last| {
             let differs = last.as_ref() != Some(&now);
             *last = Some(now);
@@ -209,59 +215,58 @@ impl<T: Clone + PartialEq> VersionTracker<T> {
     }
 
     /// The engine has observed `now`: it need not be notified of it.
-    pub(super) fn observed(&self, now: Version<T>) {
-        *locked(&self.observed) = now.clone();
+    pub(super) fn observed(&self, now: Version) {
+        locked(&self.observed).clone_from(&now);
         self.latest.send_replace(Some(now));
     }
 
     /// Forgets the observed version before an operation that may fail or time out. If it does, the
     /// server's return must count as a change. Returns the version, for [`VersionTracker::restore`]
     /// after a success.
-    pub(super) fn invalidate(&self) -> Version<T> {
-        std::mem::replace(&mut *locked(&self.observed), Version::Unavailable)
+    pub(super) fn invalidate(&self) -> Version {
+        locked(&self.observed).take()
     }
 
     /// Restores the observed version.
-    pub(super) fn restore(&self, before: Version<T>) {
+    pub(super) fn restore(&self, before: Version) {
         *locked(&self.observed) = before;
     }
 
-    /// Returns whether the last poll found the server unavailable.
+    /// Returns whether the server was unavailable when last polled or read.
     pub(super) fn is_unavailable(&self) -> bool {
-        *self.latest.borrow() == Some(Version::Unavailable)
+        *self.latest.borrow() == Some(None)
+    }
+
+    /// Waits until the server is found unavailable.
+    #[cfg(feature = "kubernetes")]
+    pub(super) async fn unavailable(&self) {
+        self.wait_for(Option::is_none).await;
     }
 
     /// Waits until the latest version differs from the observed one.
     pub(super) async fn changed(&self) {
-        let mut latest = self.latest.subscribe();
         // read once: a concurrent reader must not hide a change from this waiter
         let observed = locked(&self.observed).clone();
-        let differs = |now: &Option<Version<T>>| now.as_ref().is_some_and(|now| *now != observed);
-        if latest.wait_for(differs).await.is_err() {
-            std::future::pending().await
-        }
+        self.wait_for(|now| *now != observed).await;
+    }
+
+    async fn wait_for(&self, is_met: impl Fn(&Version) -> bool) {
+        let mut latest = self.latest.subscribe();
+        // never fails: the sender is this tracker's
+        let _ = latest
+            .wait_for(|now| now.as_ref().is_some_and(&is_met))
+            .await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client_id::ClientId;
-    use crate::secret::Secret;
-
-    fn key(id: &str) -> Key {
-        let id = ClientId::parse(id).unwrap();
-        Key::new("https://acme.example", &id, &Secret::from("s".to_owned()))
-    }
 
     #[test]
-    fn a_successor_has_the_name_of_the_one_before_and_no_two_at_once_have_one() {
-        let first = MemberId::new(&key("of this test"));
-        let second = MemberId::new(&key("of this test"));
-        assert_ne!(first.name(), second.name());
-        let name = first.name().to_owned();
-        drop(first);
-        assert_eq!(MemberId::new(&key("of this test")).name(), name);
-        assert!(name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit()));
+    fn no_two_stores_have_one_name() {
+        let (one, other) = (member_name(), member_name());
+        assert_ne!(one, other);
+        assert!(one.len() == 32 && one.bytes().all(|b| b.is_ascii_hexdigit()));
     }
 }

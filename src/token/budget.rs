@@ -4,9 +4,10 @@
 //! unknown, so the mirror is conservative: nothing refills while a request is in flight, because
 //! the issuer may charge it as late as the response. Pure: `now` is an argument.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::clock::Instant;
+use crate::token::ports::StoredPool;
 
 /// The pool's size and refill rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +96,18 @@ impl Budget {
         self.full_at = (now + missing).min(self.empty_at(now));
     }
 
-    /// For a store: when the pool will be full, and the time before which no request may be made.
+    /// When the pool will be full, and the time before which no request may be made.
     #[must_use]
     pub fn times(&self) -> (Instant, Instant) {
         (self.full_at, self.not_before)
+    }
+
+    /// The pool as stored; `wall_at` converts to wall-clock time.
+    pub(crate) fn stored(&self, wall_at: impl Fn(Instant) -> SystemTime) -> StoredPool {
+        StoredPool {
+            full_at: wall_at(self.full_at),
+            not_before: wall_at(self.not_before),
+        }
     }
 
     /// Merges the pool as another process stored it; the later times win. A time beyond what anyone

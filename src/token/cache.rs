@@ -10,9 +10,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
-use crate::secret::Secret;
 use crate::token::budget::Budget;
-use crate::token::ports::{Outcome, Record, RequestError, StoredPool, StoredToken};
+use crate::token::ports::{Outcome, Record, RequestError};
 use crate::token::token::Token;
 
 /// A client's token and the state of its renewal. Only the engine's loop writes it, except for the
@@ -109,19 +108,10 @@ impl Status {
     pub fn record(&self, id: &ClientId, clock: &dyn Clock) -> Record {
         let is_good = self.issued_to.as_ref() == Some(id) && !self.rejected;
         let token = self.token.as_ref().filter(|_| is_good);
-        let (full_at, not_before) = self.pool.times();
         Record {
             generation: token.map_or(0, |token| token.generation()),
-            token: token.map(|token| StoredToken {
-                generation: token.generation(),
-                access_token: Secret::from(token.access_token().to_owned()),
-                asked: clock.wall_at(token.issued()),
-                lifetime: token.expires().since(token.issued()),
-            }),
-            pool: StoredPool {
-                full_at: clock.wall_at(full_at),
-                not_before: clock.wall_at(not_before),
-            },
+            token: token.map(|token| token.stored(|at| clock.wall_at(at))),
+            pool: self.pool.stored(|at| clock.wall_at(at)),
         }
     }
 }
@@ -171,28 +161,23 @@ impl TokenSlot {
         loop {
             let now = clock.now();
             let seen = status.borrow_and_update().clone();
-            let token = seen.token.filter(|token| token.is_usable(now));
-            if let Some(token) = token.filter(|_| !seen.rejected) {
+            let is_good = |token: &Arc<Token>| token.is_usable(now) && !seen.rejected;
+            if let Some(token) = seen.token.filter(is_good) {
                 return Ok(token);
             }
             let next = match seen.next {
                 NextAttempt::InFlight => now,
                 NextAttempt::At(at) => at,
             };
-            let give_up = || NoToken {
-                retry_after: next.since(now),
-                reason: seen
-                    .failure
-                    .as_ref()
-                    .map(|f| (f.error.outcome, f.error.message.clone())),
-                store_problem: seen.store_problem.clone(),
-            };
-            if now >= deadline || next > deadline {
-                return Err(give_up());
-            }
-            let changed = tokio::time::timeout(deadline.since(now), status.changed()).await;
-            if let Ok(Err(_engine_is_gone)) = changed {
-                return Err(give_up());
+            let is_futile = now >= deadline || next > deadline;
+            let changed = tokio::time::timeout(deadline.since(now), status.changed());
+            // without a sender the engine is gone
+            if is_futile || matches!(changed.await, Ok(Err(_))) {
+                return Err(NoToken {
+                    retry_after: next.since(now),
+                    reason: seen.failure.map(|f| (f.error.outcome, f.error.message)),
+                    store_problem: seen.store_problem,
+                });
             }
         }
     }
@@ -232,20 +217,16 @@ impl TokenSlot {
     ) -> Option<Arc<Token>> {
         let mut status = self.status.subscribe();
         self.reject(generation);
-        let newer = status.wait_for(|seen| {
-            let decided =
-                seen.last_rejection_seen >= generation && seen.next != NextAttempt::InFlight;
-            let now = clock.now();
-            decided
-                || seen
-                    .token
-                    .as_ref()
-                    .is_some_and(|token| token.generation() > generation && token.is_usable(now))
+        let newer = |seen: &Status| {
+            let token = seen.token.clone();
+            token.filter(|token| token.generation() > generation && token.is_usable(clock.now()))
+        };
+        let decided = status.wait_for(|seen| {
+            let is_handled = seen.last_rejection_seen >= generation;
+            is_handled && seen.next != NextAttempt::InFlight || newer(seen).is_some()
         });
-        let seen = tokio::time::timeout(patience, newer).await.ok()?.ok()?;
-        let token = seen.token.clone()?;
-        let is_newer = token.generation() > generation && token.is_usable(clock.now());
-        is_newer.then_some(token)
+        let seen = tokio::time::timeout(patience, decided).await.ok()?.ok()?;
+        newer(&seen)
     }
 
     /// The state of the renewal.

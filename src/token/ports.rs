@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use crate::secret::Secret;
-use crate::telemetry::{Label, labels};
+use crate::telemetry::labels;
 
 /// An access token as issued (RFC 6749, section 5.1).
 #[derive(Clone, Debug)]
@@ -101,12 +101,6 @@ impl Outcome {
             }
             Outcome::Timeout | Outcome::ConnectionLost | Outcome::Malformed => Cost::Possible,
         }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
     }
 }
 

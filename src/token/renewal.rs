@@ -39,7 +39,7 @@ use crate::token::schedule::{Config, Schedule};
 use crate::token::service::{Change, NotNow};
 use crate::token::token::Token;
 
-pub use event::{Action, Ahead, Context, Event, Note, StoreState};
+pub use event::{Action, Context, Event, Note, StoreState};
 
 /// The shortest pause before an unavailable store is retried, for pools of any rate.
 const SHORTEST_PROBE: Duration = Duration::from_millis(300);
@@ -99,16 +99,14 @@ enum Phase {
 /// Why the store is read, or the lease requested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Why {
-    /// The engine starts.
-    Start,
+    /// To adopt the stored record: the engine starts, or another process holds the lease by now.
+    Adopt,
     /// The stored record may have changed.
     Sync,
     /// A request is due, or the whole sequence is retried.
     Renew,
     /// The stored record is older than the local state.
     Restore,
-    /// Another process holds the lease by now.
-    LostLease,
     /// A write failed for this reason: is the store readable at all?
     Diagnose(Arc<str>),
     /// The store is unavailable and a request is due: one last read before it is sent.
@@ -158,8 +156,9 @@ impl Renewal {
                 self.on_read_failed(&why, &error, context)
             }
             (Phase::Leasing(why), Event::Leased(leased)) => self.on_leased(&why, leased, context),
-            (Phase::Booking, Event::Published(published)) => self.on_booked(published, context),
-            (Phase::Storing, Event::Published(published)) => self.on_stored(published, context),
+            (phase @ (Phase::Booking | Phase::Storing), Event::Published(published)) => {
+                self.on_published(phase == Phase::Booking, published, context)
+            }
             (Phase::Asking { is_booked }, Event::Answered(answer)) => {
                 self.on_answered(is_booked, answer, context)
             }
@@ -167,14 +166,14 @@ impl Renewal {
                 if let Some(record) = left {
                     self.adopt(&record, context);
                 }
-                self.read(Why::Start)
+                self.read(Why::Adopt)
             }
             (Phase::Waiting, Event::Changed) => self.read(Why::Sync),
             (Phase::Waiting, Event::Configured(config, client_id, change)) => {
                 self.configured(config, client_id, change, context)
             }
             (Phase::Waiting, Event::Stopped) => Action::Leave,
-            (Phase::Waiting, Event::Time | Event::VerdictChanged) => self.wait(context),
+            (Phase::Waiting, Event::Time) => self.wait(context),
             (phase, event) => {
                 debug_assert!(false, "{event:?} while {phase:?}");
                 self.wait(context)
@@ -253,11 +252,10 @@ impl Renewal {
         self.token.as_ref().filter(is_good).filter(|_| !is_rejected)
     }
 
-    /// Returns whether only peers make requests, so that the next chance of a token moves with
-    /// time.
+    /// When requests are due.
     #[must_use]
-    pub fn awaits_peers(&self, now: Instant) -> bool {
-        self.schedule.next_chance(now) != self.schedule.next_request()
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     // --- results of actions
@@ -281,7 +279,7 @@ impl Renewal {
         let is_usable = self.store == StoreState::Usable;
         let is_older = self.is_newer_than(record.as_ref(), context.now);
         match why {
-            Why::Start | Why::Sync | Why::FinalCheck => {
+            Why::Sync | Why::FinalCheck => {
                 if why == Why::Sync && is_usable && self.generation == before {
                     // no token came: a peer is requesting one, or has failed to
                     self.schedule.deferred_to_peer(context.now, context.jitter);
@@ -289,7 +287,7 @@ impl Renewal {
                 if !is_usable && was_away {
                     return self.lease(Why::Renew);
                 }
-                if is_usable && is_older && why != Why::Start {
+                if is_usable && is_older {
                     return self.lease(Why::Restore);
                 }
                 self.wait(context)
@@ -307,7 +305,7 @@ impl Renewal {
                 self.wait(context)
             }
             Why::Restore if is_older => self.publish(Phase::Storing, context),
-            Why::Restore | Why::LostLease => self.wait(context),
+            Why::Restore | Why::Adopt => self.wait(context),
             Why::Diagnose(_) => self.proceed_without_store(context),
         }
     }
@@ -316,7 +314,7 @@ impl Renewal {
         self.set_store_state(StoreState::Unavailable(error.to_string().into()), context);
         match why {
             Why::Renew | Why::Diagnose(_) | Why::FinalCheck => self.proceed_without_store(context),
-            Why::Start | Why::Sync | Why::Restore | Why::LostLease => self.wait(context),
+            Why::Adopt | Why::Sync | Why::Restore => self.wait(context),
         }
     }
 
@@ -343,34 +341,34 @@ impl Renewal {
         }
     }
 
-    fn on_booked(&mut self, published: Result<(), StoreError>, context: &Context) -> Action {
-        match published {
-            Ok(()) => {
-                self.on_written(context);
-                self.ask(true)
-            }
-            Err(StoreError::Unavailable(problem)) => {
-                self.holds_lease = false;
-                self.schedule.unbook(context.now);
-                self.read(Why::Diagnose(problem.into()))
-            }
-            Err(StoreError::Conflict(why)) => {
-                self.schedule.cancelled(context.now, context.jitter);
-                self.mark_rejections_seen(context);
-                self.on_conflict(why)
-            }
+    fn on_published(
+        &mut self,
+        is_booking: bool,
+        published: Result<(), StoreError>,
+        context: &Context,
+    ) -> Action {
+        if is_booking && published.is_ok() {
+            self.on_written(context);
+            return self.ask(true);
         }
-    }
-
-    fn on_stored(&mut self, published: Result<(), StoreError>, context: &Context) -> Action {
         self.holds_lease = false;
+        if is_booking {
+            self.schedule.unbook(context.now);
+        }
         match published {
             Ok(()) => {
                 self.on_written(context);
                 self.wait(context)
             }
             Err(StoreError::Unavailable(problem)) => self.read(Why::Diagnose(problem.into())),
-            Err(StoreError::Conflict(why)) => self.on_conflict(why),
+            Err(StoreError::Conflict(why)) => {
+                if is_booking {
+                    self.schedule.deferred_to_peer(context.now, context.jitter);
+                    self.mark_rejections_seen(context);
+                }
+                self.notes.push(Note::NotStored(why));
+                self.read(Why::Adopt)
+            }
         }
     }
 
@@ -384,12 +382,11 @@ impl Renewal {
         let asked = self.schedule.asked().unwrap_or(now);
         let took = now.since(asked);
         match answer.and_then(|grant| self.token_from(asked, &grant)) {
-            Ok((token, lifetime)) => {
-                self.schedule
-                    .granted(now, lifetime, token.usable_until(), context.jitter);
-                self.install(Arc::clone(&token));
-                let ahead = self.ahead(now);
-                self.notes.push(Note::Received { token, took, ahead });
+            Ok(token) => {
+                let (lifetime, end) = (token.lifetime(), token.usable_until());
+                self.schedule.granted(now, lifetime, end, context.jitter);
+                self.install(token);
+                self.notes.push(Note::Received { took });
             }
             Err(error) => self.on_request_failed(error, took, context),
         }
@@ -493,12 +490,6 @@ impl Renewal {
         Action::Publish(Box::new(self.record(context)))
     }
 
-    fn on_conflict(&mut self, why: String) -> Action {
-        self.holds_lease = false;
-        self.notes.push(Note::NotStored(why));
-        self.read(Why::LostLease)
-    }
-
     // --- state
 
     fn set_store_state(&mut self, state: StoreState, context: &Context) {
@@ -507,9 +498,8 @@ impl Renewal {
             self.schedule
                 .store_unavailable(context.membership, context.now);
         } else {
-            let may_ask = self.holds_lease;
             self.schedule
-                .store_recovered(context.now, may_ask, context.jitter);
+                .store_recovered(context.now, self.holds_lease, context.jitter);
         }
         let is_new = std::mem::discriminant(&state) != std::mem::discriminant(&self.store);
         self.store = state.clone();
@@ -537,11 +527,7 @@ impl Renewal {
         let held = self.token.as_ref().map(|token| token.generation());
         if held == Some(refused) {
             self.is_replacing = self.schedule.rejected(context.now);
-            let next = self.schedule.next_chance(context.now).since(context.now);
-            self.notes.push(Note::Rejected {
-                generation: refused,
-                next,
-            });
+            self.notes.push(Note::Rejected);
         }
     }
 
@@ -553,7 +539,7 @@ impl Renewal {
             && rejections.accepted == generation
             && rejections.in_a_row >= REVOKED_AFTER;
         if is_revoked && !self.is_revoked {
-            self.notes.push(Note::Revoked { generation });
+            self.notes.push(Note::Revoked);
         }
         self.is_revoked = is_revoked;
     }
@@ -569,41 +555,27 @@ impl Renewal {
         let cause = self
             .schedule
             .failed(now, error.outcome, error.retry_after, context.jitter);
-        let in_a_row = self.schedule.failures();
-        let usable_until = self.token.as_ref().map(|token| token.usable_until());
-        self.notes.push(Note::Failed {
-            error: error.clone(),
-            took,
-            in_a_row,
-            next: self.schedule.next_chance(now).since(now),
-            left: usable_until.map_or(Duration::ZERO, |end| end.since(now)),
-            cause,
-        });
+        self.notes.push(Note::Failed { took, cause });
         self.failure = Some(Failure {
             at: now,
             error,
-            in_a_row,
+            in_a_row: self.schedule.failures(),
         });
     }
 
-    fn token_from(
-        &self,
-        asked: Instant,
-        grant: &Grant,
-    ) -> Result<(Arc<Token>, Duration), RequestError> {
+    fn token_from(&self, asked: Instant, grant: &Grant) -> Result<Token, RequestError> {
         let generation = self.generation + 1;
         let token = Token::new(&grant.access_token, generation, asked, grant.expires_in);
-        let token = token.map_err(|problem| RequestError {
+        token.map_err(|problem| RequestError {
             outcome: Outcome::Malformed,
             retry_after: None,
             message: problem.to_string(),
-        })?;
-        Ok((Arc::new(token), grant.expires_in))
+        })
     }
 
-    fn install(&mut self, token: Arc<Token>) {
+    fn install(&mut self, token: Token) {
         self.generation = self.generation.max(token.generation());
-        self.token = Some(token);
+        self.token = Some(Arc::new(token));
         self.issued_to = Some(self.client_id.clone());
         self.is_previous_clients = false;
         self.failure = None;
@@ -635,21 +607,8 @@ impl Renewal {
             }
             Action::Read | Action::Lease | Action::Leave => {}
         }
-        debug_assert!(
-            self.schedule.asked().is_none() || self.is_asking(),
-            "{self:?}"
-        );
-    }
-
-    fn ahead(&self, now: Instant) -> Ahead {
-        Ahead {
-            next: self.schedule.next_chance(now).since(now),
-            pool: self.schedule.pool().available(now),
-        }
-    }
-
-    fn is_asking(&self) -> bool {
-        matches!(self.phase, Phase::Booking | Phase::Asking { .. })
+        let is_asking = matches!(self.phase, Phase::Booking | Phase::Asking { .. });
+        debug_assert!(self.schedule.asked().is_none() || is_asking, "{self:?}");
     }
 }
 

@@ -1,9 +1,9 @@
 //! When to request a token: a state machine without a clock.
 //!
-//! Events go in ([`Schedule::granted`], [`Schedule::failed`]); the next step and its time come out
-//! ([`Schedule::next`]). Every delay is a share of the token's lifetime or of the pool's refill
-//! interval, never a number of seconds. Tokens that live for 3 seconds are handled like tokens that
-//! live for 5 minutes.
+//! Events go in ([`Schedule::granted`], [`Schedule::failed`]); the time of the next request comes
+//! out ([`Schedule::next_request`]). Every delay is a share of the token's lifetime or of the
+//! pool's refill interval, never a number of seconds. Tokens that live for 3 seconds are handled
+//! like tokens that live for 5 minutes.
 //!
 //! The retry delay depends on what the failed request may have cost:
 //!
@@ -62,16 +62,6 @@ pub struct Config {
     pub pool: budget::Config,
 }
 
-/// What to do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A token request is due and allowed. Book it with [`Schedule::ask`], send it, and report the
-    /// result.
-    Ask,
-    /// Nothing is due before then.
-    WaitUntil(Instant),
-}
-
 /// Why the issuer sent a 429 that the mirrored pool did not predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateLimitCause {
@@ -121,29 +111,16 @@ pub struct Schedule {
 /// How a replica continues without the store.
 #[derive(Clone, Copy, Debug)]
 struct WithoutStore {
-    /// The position in the fleet that `standby` follows from.
+    /// The position in the fleet that the share follows from; unknown if it is a guess.
     membership: Membership,
-    standby: Standby,
+    /// When the next request is within this replica's share of the pool; `None` if it makes no
+    /// requests and others do.
+    ready_at: Option<Instant>,
     /// How many replicas may make requests, this one or others.
     requesters: u32,
     /// No renewal before this. It applies only while the store is unavailable; afterwards the
     /// renewal is due at its usual time.
     not_before: Instant,
-}
-
-/// Whether a replica may make requests without the store.
-#[derive(Clone, Copy, Debug)]
-enum Standby {
-    /// It is one of `of` replicas that may.
-    Active {
-        of: u32,
-        /// When the next request is within its share of the pool.
-        ready_at: Instant,
-        /// The number of replicas is a guess.
-        is_estimate: bool,
-    },
-    /// It makes no requests; others do.
-    Inactive,
 }
 
 /// The most replicas that make requests without the store. For tokens of five minutes and a refill
@@ -184,31 +161,17 @@ impl Schedule {
         }
     }
 
-    /// Returns what to do at `now`.
-    #[must_use]
-    pub fn next(&self, now: Instant) -> Step {
-        let at = self.next_request();
-        if at > now {
-            Step::WaitUntil(at)
-        } else {
-            Step::Ask
-        }
-    }
-
-    /// Books the request that [`Step::Ask`] calls for. Send it now, and call [`Schedule::granted`]
-    /// or [`Schedule::failed`] before anything else.
+    /// Books a request at `now`, once [`Schedule::next_request`] has come. Send it now, and call
+    /// [`Schedule::granted`] or [`Schedule::failed`] before anything else.
     pub fn ask(&mut self, now: Instant) {
         self.book(now);
-        let refill = self.config.pool.refill;
-        if let Some(Standby::Active { of, ready_at, .. }) = self.standby() {
-            *ready_at = now + refill * *of;
-            self.share_ready_at = now + refill * *of;
+        if let Some(without) = self.without_store {
+            self.set_share_ready_at(now + self.config.pool.refill * without.requesters);
         }
     }
 
     /// Books a request that is sent only after the store has recorded it. If that fails, call
-    /// [`Schedule::cancelled`] or [`Schedule::unbook`]; otherwise continue as after
-    /// [`Schedule::ask`].
+    /// [`Schedule::unbook`]; otherwise continue as after [`Schedule::ask`].
     pub fn book(&mut self, now: Instant) {
         debug_assert!(self.asked.is_none(), "two requests at a time");
         self.budget.take(now);
@@ -221,25 +184,16 @@ impl Schedule {
         self.budget.give_back();
     }
 
-    /// Releases the booked request: it is not sent because a peer is requesting a token. `jitter`
-    /// in `[0, 1)`.
-    pub fn cancelled(&mut self, now: Instant, jitter: f64) {
-        self.unbook(now);
-        self.deferred_to_peer(now, jitter);
-    }
-
     /// When the next request is sent, if none is in flight; the end of time if never.
     #[must_use]
     pub fn next_request(&self) -> Instant {
         let with_store = self.next_with_store();
-        match self.without_store {
-            None => with_store,
-            Some(without) => match without.standby {
-                Standby::Active { ready_at, .. } => {
-                    with_store.max(ready_at).max(without.not_before)
-                }
-                Standby::Inactive => Instant::ORIGIN + Duration::MAX,
-            },
+        let Some(without) = self.without_store else {
+            return with_store;
+        };
+        match without.ready_at {
+            Some(ready_at) => with_store.max(ready_at).max(without.not_before),
+            None => Instant::ORIGIN + Duration::MAX,
         }
     }
 
@@ -266,9 +220,7 @@ impl Schedule {
     #[must_use]
     pub fn next_chance(&self, now: Instant) -> Instant {
         match self.without_store {
-            Some(without) if matches!(without.standby, Standby::Inactive) => {
-                now + self.config.pool.refill / 4
-            }
+            Some(without) if without.ready_at.is_none() => now + self.config.pool.refill / 4,
             _ => self.next_request(),
         }
     }
@@ -283,42 +235,28 @@ impl Schedule {
             return;
         }
         let pool = self.config.pool;
-        let requesters = (pool.capacity - 1).clamp(1, MAX_REQUESTERS);
-        let mut standby = match membership {
+        let most = (pool.capacity - 1).clamp(1, MAX_REQUESTERS);
+        let (requesters, ready_at) = match membership {
             Membership::Single => return,
-            Membership::Member { before, all } if before < requesters => Standby::Active {
-                of: all.clamp(1, requesters),
+            Membership::Member { before, all } => (
+                all.clamp(1, most),
                 // replicas that joined earlier may make requests as well
-                ready_at: self.budget.holds_at(before + 1),
-                is_estimate: false,
-            },
-            Membership::Member { .. } => Standby::Inactive,
-            Membership::Unknown => Standby::Active {
-                of: requesters,
-                // the store may be about to answer
-                ready_at: now + pool.refill / 12,
-                is_estimate: true,
-            },
+                (before < most).then(|| self.budget.holds_at(before + 1)),
+            ),
+            // the store may be about to answer
+            Membership::Unknown => (most, Some(now + pool.refill / 12)),
         };
-        // a store that flaps or is replaced must not renew the share
-        if let Standby::Active { ready_at, .. } = &mut standby {
-            *ready_at = (*ready_at).max(self.share_ready_at);
-        }
         let before = self.without_store;
-        if let (Standby::Active { of, ready_at, .. }, Some(before)) = (&mut standby, before) {
-            *ready_at = (*ready_at).max(match before.standby {
-                Standby::Active { ready_at, .. } => ready_at,
-                // the replica whose place this was may have made a request a moment ago
-                Standby::Inactive => now + pool.refill * *of,
-            });
-        }
-        let requesters = match membership {
-            Membership::Member { all, .. } => all.clamp(1, requesters),
-            Membership::Single | Membership::Unknown => requesters,
-        };
+        let earliest = before.map(|before| match before.ready_at {
+            Some(ready_at) => ready_at,
+            // the replica whose place this was may have made a request a moment ago
+            None => now + pool.refill * requesters,
+        });
+        // a store that flaps or is replaced must not renew the share
+        let earliest = earliest.unwrap_or(Instant::ORIGIN).max(self.share_ready_at);
         self.without_store = Some(WithoutStore {
             membership,
-            standby,
+            ready_at: ready_at.map(|at| at.max(earliest)),
             requesters,
             not_before: before.map_or(Instant::ORIGIN, |before| before.not_before),
         });
@@ -432,10 +370,7 @@ impl Schedule {
         let delay = match self.cost(outcome) {
             cost @ (Cost::None | Cost::Refused) => {
                 self.budget.give_back();
-                if let Some(Standby::Active { ready_at, .. }) = self.standby() {
-                    *ready_at = now;
-                    self.share_ready_at = now;
-                }
+                self.set_share_ready_at(now);
                 self.free_refusals += u32::from(cost == Cost::Refused);
                 let last_chance = self.last_chance(now);
                 let left = self.left(now);
@@ -451,12 +386,10 @@ impl Schedule {
             Cost::Possible => pace.max(self.even_spacing(now)),
             Cost::PoolEmpty => {
                 cause = Some(self.rate_limit_cause());
-                if let Some(standby) = self.standby()
-                    && let Standby::Active {
-                        is_estimate: true, ..
-                    } = standby
+                if let Some(without) = &mut self.without_store
+                    && without.membership == Membership::Unknown
                 {
-                    *standby = Standby::Inactive;
+                    without.ready_at = None;
                 }
                 self.budget.rate_limited(now, retry_after);
                 let intervals = self.last_chance(now).div_duration_f64(refill).floor();
@@ -588,10 +521,7 @@ impl Schedule {
     /// at most one request each beyond it, perhaps just now.
     fn charge_for_peers(&mut self, without: &WithoutStore, now: Instant) {
         let refill = self.config.pool.refill;
-        let others = match without.standby {
-            Standby::Active { .. } => without.requesters - 1,
-            Standby::Inactive => without.requesters,
-        };
+        let others = without.requesters - u32::from(without.ready_at.is_some());
         // since the last charge the peers' shares allowed no more than this; charging more for a
         // store that flaps would use up this process's own share
         let (charged, until) = self.peers_charged;
@@ -613,10 +543,14 @@ impl Schedule {
         }
     }
 
-    fn standby(&mut self) -> Option<&mut Standby> {
-        self.without_store
-            .as_mut()
-            .map(|without| &mut without.standby)
+    /// Sets when the share allows the next request, if this replica has one.
+    fn set_share_ready_at(&mut self, at: Instant) {
+        if let Some(without) = &mut self.without_store
+            && let Some(ready_at) = &mut without.ready_at
+        {
+            *ready_at = at;
+            self.share_ready_at = at;
+        }
     }
 
     /// The interval that spreads the requests allowed until the token expires evenly; zero without

@@ -12,61 +12,50 @@ use tracing::{info, warn};
 use crate::client_id::ClientId;
 use crate::clock::{Clock, Instant};
 use crate::random::Jitter;
-use crate::telemetry::Label;
+use crate::telemetry::{Label, Operation, StoreMetrics, StoreOutcome};
 use crate::token::budget::Budget;
-use crate::token::cache::{NextAttempt, TokenSlot};
+use crate::token::cache::{NextAttempt, Status, TokenSlot};
 use crate::token::ports::{
     Grant, Lease, Outcome, Record, RequestError, StoreError, TokenEndpoint, TokenStore,
 };
 use crate::token::renewal::{Action, Context, Event, Note, Renewal, StoreState};
 use crate::token::schedule::{self, RateLimitCause};
-use repeats::{Over, Repeats};
+use crate::token::token::Token;
+use repeats::Repeats;
 
 /// The shortest timeout of a store operation.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Receives the result of every token request, for metrics.
-pub trait Observer: Send + 'static {
-    /// A token request ended after `duration`, with a token or a failure.
-    fn token_request(&self, duration: Duration, outcome: Result<(), Outcome>);
-}
 
 /// What an engine needs.
 #[derive(Debug)]
 pub struct Parts<J, O> {
     /// The client's name in the configuration.
     pub client: Arc<str>,
-    /// The client's id at the issuer.
-    pub client_id: ClientId,
-    /// When the token is renewed.
-    pub config: schedule::Config,
-    /// The issuer.
-    pub endpoint: Arc<dyn TokenEndpoint>,
-    /// The store.
-    pub store: Arc<dyn TokenStore>,
+    /// What a change of the configuration replaces.
+    pub settings: Settings,
     /// The predecessor's state, for when the store has none.
     pub initial: Option<Record>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Spreads delays.
     pub jitter: J,
-    /// Counts token requests.
+    /// Called with the duration of every token request and its outcome, for metrics.
     pub observer: O,
 }
 
-/// New settings of a running engine, after its client's configuration changed.
+/// The settings of an engine by its client's configuration.
 #[derive(Debug)]
-pub struct Orders {
+pub struct Settings {
     /// When tokens are renewed, from the next one on.
-    pub config: schedule::Config,
+    pub schedule: schedule::Config,
     /// The client's id at the issuer.
     pub client_id: ClientId,
     /// The issuer.
     pub endpoint: Arc<dyn TokenEndpoint>,
     /// The store.
     pub store: Arc<dyn TokenStore>,
-    /// What changed about the client.
-    pub change: Change,
+    /// Counts the store's operations.
+    pub store_metrics: Arc<StoreMetrics>,
 }
 
 /// What changed about the client that requests tokens.
@@ -83,8 +72,9 @@ pub enum Change {
 /// A command to an engine.
 #[derive(Debug)]
 pub enum Order {
-    /// Apply the client's changed configuration.
-    Configure(Orders),
+    /// Apply the client's changed configuration. The current token stays valid until it expires,
+    /// whoever requested it.
+    Configure(Settings, Change),
     /// Request a new token now, if that is allowed.
     Renew {
         /// The generation of the token to be replaced; 0: none.
@@ -92,12 +82,6 @@ pub enum Order {
         /// Receives the result.
         reply: oneshot::Sender<Result<(), NotNow>>,
     },
-}
-
-impl From<Orders> for Order {
-    fn from(orders: Orders) -> Order {
-        Order::Configure(orders)
-    }
 }
 
 /// Why a token is not renewed at once.
@@ -145,7 +129,7 @@ fn seconds(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
-/// Sends [`Orders`] to an engine, which runs until its last sender is dropped.
+/// Sends [`Order`]s to an engine, which runs until its last sender is dropped.
 pub type Control = mpsc::UnboundedSender<Order>;
 
 /// Makes the engine behind `engine` and `slot` request a new token at once. The current token stays
@@ -176,12 +160,17 @@ pub struct TokenService<J, O> {
     repeats: Repeats,
 }
 
-impl<J: Jitter, O: Observer> TokenService<J, O> {
+impl<J: Jitter, O: Fn(Duration, Result<(), Outcome>) + Send + 'static> TokenService<J, O> {
     /// Returns an engine, and the slot that will hold its token.
     pub fn new(parts: Parts<J, O>) -> (TokenService<J, O>, Arc<TokenSlot>) {
         let now = parts.clock.now();
-        let renewal = Renewal::new(parts.config, parts.client_id.clone(), now);
-        let slot = Arc::new(TokenSlot::empty(now, Budget::full(parts.config.pool)));
+        let Settings {
+            schedule,
+            client_id,
+            ..
+        } = &parts.settings;
+        let renewal = Renewal::new(*schedule, client_id.clone(), now);
+        let slot = Arc::new(TokenSlot::empty(now, Budget::full(schedule.pool)));
         let service = TokenService {
             parts,
             renewal,
@@ -197,57 +186,57 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
     pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut event = Event::Started(self.parts.initial.take());
         loop {
-            let was_quiet = matches!(event, Event::Time);
             let now = self.parts.clock.now();
             let seen = Context {
                 now,
                 wall: self.parts.clock.wall(),
                 jitter: self.parts.jitter.next(),
-                membership: self.parts.store.membership(),
+                membership: self.parts.settings.store.membership(),
                 rejections: self.slot.rejections(),
             };
             let action = self.renewal.on(event, &seen);
             if !self.renewal.holds_lease() {
                 self.lease = None;
             }
-            self.tell(now);
-            let is_quiet = was_quiet && matches!(action, Action::WaitUntil(_));
-            if !is_quiet || self.renewal.awaits_peers(now) {
-                // if this replica makes no requests, the time to retry moves on; publish it
-                self.slot.publish(self.renewal.status(now));
-            }
+            let status = self.renewal.status(now);
+            self.report(&status, now);
+            self.slot.publish(status);
+            let (settings, clock) = (&self.parts.settings, &*self.parts.clock);
             event = match action {
+                Action::Read => {
+                    let read = settings.store.read();
+                    Event::Read(
+                        settings
+                            .count(clock, Operation::Read, read, |_| false)
+                            .await,
+                    )
+                }
+                Action::Lease => {
+                    let lease = settings.store.lease(settings.schedule.pool.refill);
+                    let lease = settings.count(clock, Operation::Lease, lease, Option::is_none);
+                    Event::Leased(lease.await.map(|lease| {
+                        self.lease = lease;
+                        self.lease.is_some()
+                    }))
+                }
+                Action::Publish(record) => Event::Published(match &mut self.lease {
+                    Some(lease) => {
+                        let published = lease.publish(&record);
+                        let published =
+                            settings.count(clock, Operation::Publish, published, |()| false);
+                        published.await
+                    }
+                    None => Err(StoreError::Conflict("the lease is gone".to_owned())),
+                }),
+                Action::Ask => Event::Answered(ask(Arc::clone(&settings.endpoint)).await),
                 Action::WaitUntil(at) => self.wait(at, &mut orders).await,
                 Action::Leave => {
-                    let leaving = self.parts.store.leave();
                     // if it takes too long, this process's place expires
-                    let _ = tokio::time::timeout(self.patience(), leaving).await;
+                    let leaving = settings.store.leave();
+                    let _ = tokio::time::timeout(settings.patience(), leaving).await;
                     return;
                 }
-                action => self.carry_out(action).await,
             };
-        }
-    }
-
-    /// Carries out an action that ends by itself.
-    async fn carry_out(&mut self, action: Action) -> Event {
-        let patience = self.patience();
-        match action {
-            Action::Read => Event::Read(in_time(patience, self.parts.store.read()).await),
-            Action::Lease => {
-                let length = self.parts.config.pool.refill;
-                let lease = in_time(patience, self.parts.store.lease(length)).await;
-                Event::Leased(lease.map(|lease| {
-                    self.lease = lease;
-                    self.lease.is_some()
-                }))
-            }
-            Action::Publish(record) => Event::Published(match &mut self.lease {
-                Some(lease) => in_time(patience, lease.publish(&record)).await,
-                None => Err(StoreError::Conflict("the lease is gone".to_owned())),
-            }),
-            Action::Ask => Event::Answered(ask(Arc::clone(&self.parts.endpoint)).await),
-            Action::WaitUntil(_) | Action::Leave => Event::Time,
         }
     }
 
@@ -256,10 +245,14 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         let due = self.parts.clock.sleep_until(at);
         tokio::select! {
             () = due => Event::Time,
-            () = self.slot.verdict_changed() => Event::VerdictChanged,
-            () = self.parts.store.changed() => Event::Changed,
+            () = self.slot.verdict_changed() => Event::Time,
+            () = self.parts.settings.store.changed() => Event::Changed,
             order = orders.recv() => match order {
-                Some(Order::Configure(orders)) => self.follow(orders),
+                Some(Order::Configure(settings, change)) => {
+                    self.parts.settings = settings;
+                    let Settings { schedule, client_id, .. } = &self.parts.settings;
+                    Event::Configured(*schedule, client_id.clone(), change)
+                }
                 Some(Order::Renew { generation, reply }) => {
                     let now = self.parts.clock.now();
                     let _ = reply.send(self.renewal.renew_now(generation, now));
@@ -270,82 +263,104 @@ impl<J: Jitter, O: Observer> TokenService<J, O> {
         }
     }
 
-    /// Applies new settings. The current token stays valid until it expires, whoever requested it.
-    fn follow(&mut self, orders: Orders) -> Event {
-        self.parts.config = orders.config;
-        self.parts.client_id.clone_from(&orders.client_id);
-        self.parts.endpoint = orders.endpoint;
-        self.parts.store = orders.store;
-        Event::Configured(orders.config, orders.client_id, orders.change)
-    }
-
     /// Logs the machine's notes and counts token requests.
-    fn tell(&mut self, now: Instant) {
+    fn report(&mut self, status: &Status, now: Instant) {
         for note in self.renewal.notes() {
             let observer = &self.parts.observer;
-            let mut repeated = None;
-            let mut over = None;
-            match &note {
-                Note::Received { took, .. } => {
-                    observer.token_request(*took, Ok(()));
+            let failed = status.failure.as_ref().map(|failure| failure.error.outcome);
+            let (mut repeated, mut over) = (None, None);
+            match (&note, failed) {
+                (Note::Received { took }, _) => {
+                    observer(*took, Ok(()));
                     over = self.repeats.over(now);
                 }
-                Note::Failed { took, error, .. } => {
-                    observer.token_request(*took, Err(error.outcome));
-                    repeated = self.repeats.failed(error.outcome, now);
+                (Note::Failed { took, .. }, Some(outcome)) => {
+                    observer(*took, Err(outcome));
+                    repeated = self.repeats.failed(outcome, now);
                 }
-                Note::Adopted { .. } => over = self.repeats.over(now),
+                (Note::Adopted, _) => over = self.repeats.over(now),
                 _ => {}
             }
             let client = &*self.parts.client;
-            if let Some(Over { failures, lasted }) = over {
+            if let Some((failures, lasted)) = over {
                 let lasted_seconds = lasted.as_secs();
                 info!(
                     client,
                     failures, lasted_seconds, "token requests succeed again"
                 );
             }
-            log(client, &note, repeated);
+            let next = self.renewal.schedule().next_chance(now).since(now);
+            log(client, &note, status, now, next, repeated);
         }
+    }
+}
+
+impl Settings {
+    /// Returns the result of a store's `call`, or an error if it takes too long, and counts it. If
+    /// its result `is_held`, another process holds the lease.
+    async fn count<T>(
+        &self,
+        clock: &dyn Clock,
+        operation: Operation,
+        call: impl Future<Output = Result<T, StoreError>>,
+        is_held: impl Fn(&T) -> bool,
+    ) -> Result<T, StoreError> {
+        let begun = clock.now();
+        let ended = tokio::time::timeout(self.patience(), call).await;
+        let outcome = match &ended {
+            Ok(Ok(done)) if !is_held(done) => StoreOutcome::Ok,
+            Ok(Ok(_) | Err(StoreError::Conflict(_))) => StoreOutcome::Held,
+            Ok(Err(StoreError::Unavailable(_))) => StoreOutcome::Error,
+            Err(_elapsed) => StoreOutcome::Timeout,
+        };
+        let took = clock.now().since(begun);
+        self.store_metrics.operation(operation, outcome, took);
+        ended.unwrap_or_else(|_| Err(StoreError::Unavailable("it does not answer".to_owned())))
     }
 
     /// The timeout of a store operation: 1/12 of the refill interval, 5 s at one a minute. A faster
     /// pool does not make a store faster, hence the minimum.
     fn patience(&self) -> Duration {
-        (self.parts.config.pool.refill / 12).max(SHORTEST_PATIENCE)
+        (self.schedule.pool.refill / 12).max(SHORTEST_PATIENCE)
     }
 }
 
-/// Writes a note to the log. A failed request is logged if it is `repeated`: the number of failures
-/// since the last line about them.
-fn log(client: &str, note: &Note, repeated: Option<u32>) {
+/// Writes a note to the log; the `next` request is due after that. A failed request is logged if it
+/// is `repeated`: the number of failures since the last line about them.
+fn log(
+    client: &str,
+    note: &Note,
+    status: &Status,
+    now: Instant,
+    next: Duration,
+    repeated: Option<u32>,
+) {
+    let token = status.token.as_deref();
+    let generation = token.map_or(0, Token::generation);
+    let left = token.map_or(Duration::ZERO, |token| token.usable_until().since(now));
+    let next_in_seconds = tenths(next.as_secs_f64());
+    let pool_available = tenths(status.pool.available(now));
     match note {
-        Note::Received { token, took, ahead } => info!(
+        Note::Received { took } => info!(
             client,
-            generation = token.generation(),
-            lifetime_seconds = token.expires().since(token.issued()).as_secs(),
-            took_milliseconds = millis(*took),
-            next_in_seconds = tenths(ahead.next.as_secs_f64()),
-            pool_available = tenths(ahead.pool),
+            generation,
+            lifetime_seconds = token.map_or(0, |token| token.lifetime().as_secs()),
+            took_milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            next_in_seconds,
+            pool_available,
             "token received"
         ),
-        Note::Failed {
-            error,
-            in_a_row,
-            next,
-            left,
-            cause,
-            ..
-        } => {
-            if let Some(count) = repeated {
+        Note::Failed { cause, .. } => {
+            if let (Some(count), Some(failure)) = (repeated, &status.failure) {
                 warn!(
                     client,
-                    outcome = error.outcome.label(),
+                    outcome = failure.error.outcome.label(),
                     count,
-                    in_a_row,
-                    next_in_seconds = tenths(next.as_secs_f64()),
+                    in_a_row = failure.in_a_row,
+                    next_in_seconds,
                     token_seconds_left = left.as_secs(),
-                    "token request failed: {error}"
+                    "token request failed: {}",
+                    failure.error
                 );
             }
             match cause {
@@ -360,22 +375,20 @@ fn log(client: &str, note: &Note, repeated: Option<u32>) {
                 None => {}
             }
         }
-        Note::Adopted { token, left, ahead } => info!(
+        Note::Adopted => info!(
             client,
-            generation = token.generation(),
+            generation,
             seconds_left = left.as_secs(),
-            next_in_seconds = tenths(ahead.next.as_secs_f64()),
-            pool_available = tenths(ahead.pool),
+            next_in_seconds,
+            pool_available,
             "token adopted from the store"
         ),
         Note::NotStored(why) => info!(client, "token and pool not stored: {why}"),
-        Note::Rejected { generation, next } => warn!(
+        Note::Rejected => warn!(
             client,
-            generation,
-            next_in_seconds = tenths(next.as_secs_f64()),
-            "the API answered 401 to the current token"
+            generation, next_in_seconds, "the API answered 401 to the current token"
         ),
-        Note::Revoked { generation } => warn!(
+        Note::Revoked => warn!(
             client,
             generation,
             "the API rejects the current token for all callers; requests wait for the next token"
@@ -390,16 +403,6 @@ fn log(client: &str, note: &Note, repeated: Option<u32>) {
         ),
         Note::Store(StoreState::Usable) => info!(client, "the store is available again"),
     }
-}
-
-/// Returns the store's answer, or an error after `patience`.
-async fn in_time<T>(
-    patience: Duration,
-    says: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    tokio::time::timeout(patience, says)
-        .await
-        .unwrap_or_else(|_elapsed| Err(StoreError::Unavailable("it does not answer".to_owned())))
 }
 
 /// Requests one token in a task of its own, so that a panic counts as a failure.
@@ -417,10 +420,6 @@ async fn ask(endpoint: Arc<dyn TokenEndpoint>) -> Result<Grant, RequestError> {
 /// As finely as anybody reads it.
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

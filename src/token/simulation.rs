@@ -9,7 +9,7 @@ use crate::clock::Instant;
 use crate::telemetry::Label;
 use crate::token::budget;
 use crate::token::ports::Outcome;
-use crate::token::schedule::{Config, RateLimitCause, Schedule, Step};
+use crate::token::schedule::{Config, RateLimitCause, Schedule};
 
 const REFILL: f64 = 60.0;
 const CAPACITY: f64 = 5.0;
@@ -92,8 +92,8 @@ fn run_disturbed(
     let mut held: Option<Instant> = None;
     let mut now = 0.0;
     while now < until {
-        match schedule.next(at(now)) {
-            Step::WaitUntil(next) => {
+        match schedule.next_request() {
+            next if next > at(now) => {
                 let wait = next.since(at(now)).as_secs_f64();
                 assert!(
                     wait > 0.0 && wait <= 3_700.0,
@@ -107,13 +107,13 @@ fn run_disturbed(
                 } else if random() < 0.4 {
                     now += wait * random();
                     let allowed = schedule.renew_now(at(now)).is_ok();
-                    assert_eq!(allowed, schedule.next(at(now)) == Step::Ask);
+                    assert_eq!(allowed, schedule.next_request() <= at(now));
                 } else {
                     now += wait * random();
                     schedule = restarted(&schedule, held, at(now), random());
                 }
             }
-            Step::Ask => {
+            _due => {
                 record.sent.push(now);
                 schedule.ask(at(now));
                 let arrives = now + random() * 0.2;
@@ -270,10 +270,10 @@ fn half_a_life_of_any_fault_is_not_noticed_from_a_steady_state() {
             let record = run(1_800.0, storm, numbers((start * 10.0) as u64));
             assert!(
                 record.gaps.is_empty(),
-                "{outcome} at {start}: {:?}",
+                "{outcome:?} at {start}: {:?}",
                 record.gaps
             );
-            assert_eq!(record.unexpected_429, 0, "{outcome}");
+            assert_eq!(record.unexpected_429, 0, "{outcome:?}");
         }
     }
 }
@@ -295,7 +295,7 @@ fn after_an_outage_that_cost_nothing_a_token_is_back_within_15_s() {
             let record = run(end + 100.0, storm, numbers(end as u64));
             assert!(
                 record.came[0] - end <= 15.0,
-                "{outcome} until {end}: {:?}",
+                "{outcome:?} until {end}: {:?}",
                 record.came
             );
         }

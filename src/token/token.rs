@@ -1,21 +1,22 @@
 //! One access token: its lifetime, and the header value that is built once and attached to every
 //! call.
 
-use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 
 use crate::clock::Instant;
 use crate::secret::Secret;
+use crate::token::ports::StoredToken;
 
 /// The share of its lifetime before expiry at which a token is no longer sent: 3 s of 5 minutes. A
 /// call in transit then still arrives with a valid token.
 const TRANSIT_SHARE: f64 = 0.01;
 
 /// An access token, ready to be attached to requests.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Token {
+    /// Marked as sensitive, so that printing shows nothing of it.
     authorization: HeaderValue,
     generation: u64,
     issued: Instant,
@@ -72,11 +73,21 @@ impl Token {
         &self.authorization
     }
 
-    /// The bare access token, for a store.
+    /// The bare access token.
     #[must_use]
     pub fn access_token(&self) -> &str {
         let value = self.authorization.to_str().unwrap_or_default();
         value.strip_prefix("Bearer ").unwrap_or_default()
+    }
+
+    /// The token as stored; `wall_at` converts to wall-clock time.
+    pub(crate) fn stored(&self, wall_at: impl Fn(Instant) -> SystemTime) -> StoredToken {
+        StoredToken {
+            generation: self.generation,
+            access_token: Secret::from(self.access_token().to_owned()),
+            asked: wall_at(self.issued),
+            lifetime: self.lifetime(),
+        }
     }
 
     /// The generation: the client's tokens are numbered from 1.
@@ -89,6 +100,12 @@ impl Token {
     #[must_use]
     pub fn issued(&self) -> Instant {
         self.issued
+    }
+
+    /// Its lifetime from then.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.expires.since(self.issued)
     }
 
     /// When the token expires.
@@ -107,17 +124,6 @@ impl Token {
     #[must_use]
     pub fn is_usable(&self, now: Instant) -> bool {
         now < self.usable_until
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("authorization", &"[redacted]")
-            .field("generation", &self.generation)
-            .field("issued", &self.issued)
-            .field("expires", &self.expires)
-            .finish_non_exhaustive()
     }
 }
 

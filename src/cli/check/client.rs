@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Client;
 use crate::oauth::client::TokenClient;
 use crate::secret::Secret;
-use crate::store;
+use crate::store::{self, key::Key};
 use crate::token::budget::{self, Budget};
 use crate::token::ports::{Outcome, Record, RequestError, StoredPool, TokenEndpoint};
 use crate::upstream::Instance;
@@ -79,13 +79,9 @@ impl Trial<'_> {
     /// Reads the store without changing it.
     async fn look(&self) -> Found<Option<Record>> {
         let client = self.client;
-        let kept = store::Client {
-            name: &client.name,
-            instance: &self.instance.origin(),
-            id: &client.oauth.client_id,
-            secret: &client.oauth.client_secret,
-        };
-        let store = store::build(self.store, kept, Arc::new(SystemClock))?;
+        let (instance, oauth) = (self.instance.origin(), &client.oauth);
+        let key = Key::new(&instance, &oauth.client_id, &oauth.client_secret);
+        let store = store::build(self.store, &client.name, key, Arc::new(SystemClock))?;
         let began = SystemClock.now();
         let read = timeout(STORE_TIMEOUT, store.read()).await;
         let read = read.context("it does not answer")??;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 
 use crate::atomic_file::Pending;
 use crate::store::record::LARGEST;
@@ -26,24 +27,6 @@ pub(super) struct Disk {
     /// A new lock file that replaces one held beyond its lease.
     next_lock: PathBuf,
     temporary: PathBuf,
-}
-
-/// Identifies the content of the record's file. The file is replaced and never written in place, so
-/// new content is a new file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum FileVersion {
-    /// There is no file.
-    #[default]
-    Absent,
-    /// It cannot be determined.
-    Unknown,
-    /// This file.
-    Present {
-        device: u64,
-        inode: u64,
-        modified: (i64, i64),
-        size: u64,
-    },
 }
 
 /// The record's file as read.
@@ -90,43 +73,27 @@ impl Disk {
         Ok(is_exposed(&fs::metadata(&self.directory)?))
     }
 
-    /// Reads the record's file and its version; the version also if reading fails.
-    pub(super) fn read(&self) -> (FileVersion, Result<Option<Content>, StoreError>) {
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags())
-            .open(&self.record);
-        let file = match opened {
-            Ok(file) => file,
+    /// Reads the record's file and its [`Disk::version`]; the version also if reading fails.
+    pub(super) fn read(&self) -> (String, Result<Option<Content>, StoreError>) {
+        let read = open(&self.record).and_then(|file| Ok((file.metadata()?, file)));
+        match read {
+            Ok((metadata, file)) => (version(&metadata), self.content(file, &metadata).map(Some)),
             Err(e) if e.kind() == ErrorKind::NotFound && self.directory.is_dir() => {
-                return (FileVersion::Absent, Ok(None));
+                (String::new(), Ok(None))
             }
-            Err(e) => {
-                let is_link = fs::symlink_metadata(&self.record).is_ok_and(|m| m.is_symlink());
-                let fault = if is_link {
-                    self.no_file()
-                } else {
-                    self.fault("read", &self.record, &e)
-                };
-                return (self.version(), Err(fault));
+            // a symlink
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {
+                (self.version(), Err(self.no_file()))
             }
-        };
-        match file.metadata() {
-            Ok(metadata) => (version(&metadata), self.content(file, &metadata).map(Some)),
-            Err(e) => (
-                FileVersion::Unknown,
-                Err(self.fault("read", &self.record, &e)),
-            ),
+            Err(e) => (self.version(), Err(self.fault("read", &self.record, &e))),
         }
     }
 
-    /// The current version of the record's file.
-    pub(super) fn version(&self) -> FileVersion {
-        match fs::symlink_metadata(&self.record) {
-            Ok(metadata) => version(&metadata),
-            Err(e) if e.kind() == ErrorKind::NotFound => FileVersion::Absent,
-            Err(_) => FileVersion::Unknown,
-        }
+    /// The current version of the record's file, by device, inode, modification time and size;
+    /// empty if there is no file, or it cannot be determined. The file is replaced and never
+    /// written in place, so new content is a new file.
+    pub(super) fn version(&self) -> String {
+        fs::symlink_metadata(&self.record).map_or(String::new(), |metadata| version(&metadata))
     }
 
     /// Acquires the lock and writes the unique text `owner` into it; `None` if another process
@@ -150,14 +117,8 @@ impl Disk {
     /// The lock's owner, as written into it; empty if it cannot be read.
     pub(super) fn owner(&self) -> String {
         let mut owner = String::new();
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags())
-            .open(&self.lock);
-        if let Ok(file) = opened {
-            // a file that is not text has no owner
-            let _ = file.take(256).read_to_string(&mut owner);
-        }
+        // a file that is not text has no owner
+        let _ = open(&self.lock).and_then(|file| file.take(256).read_to_string(&mut owner));
         owner
     }
 
@@ -192,7 +153,7 @@ impl Disk {
             .map_err(|e| fault(&e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(fault(&e.into())),
         }
     }
@@ -210,7 +171,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if `lock` no longer counts, otherwise [`StoreError::Unavailable`].
-    pub(super) fn replace(&self, lock: &Lock, bytes: &[u8]) -> Result<FileVersion, StoreError> {
+    pub(super) fn replace(&self, lock: &Lock, bytes: &[u8]) -> Result<String, StoreError> {
         if !self.is_in_place(lock) {
             return Err(StoreError::Conflict(self.lock_lost()));
         }
@@ -281,13 +242,18 @@ impl Disk {
     }
 }
 
-fn version(metadata: &Metadata) -> FileVersion {
-    FileVersion::Present {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        size: metadata.size(),
-    }
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags()).open(path)
+}
+
+fn version(file: &Metadata) -> String {
+    let (device, inode, size) = (file.dev(), file.ino(), file.size());
+    format!(
+        "{device} {inode} {}.{} {size}",
+        file.mtime(),
+        file.mtime_nsec()
+    )
 }
 
 fn is_exposed(metadata: &Metadata) -> bool {

@@ -84,21 +84,17 @@ pub fn in_cluster() -> Result<Access, Problem> {
 }
 
 fn not_in_cluster(error: InClusterError) -> Problem {
-    let unreadable = |what, cause| Problem::Unreadable { what, cause };
-    match error {
-        InClusterError::ReadDefaultNamespace(cause) => {
-            unreadable("the service account's namespace", cause)
+    let (what, cause) = match error {
+        InClusterError::ReadDefaultNamespace(e) => ("the service account's namespace", e),
+        InClusterError::ReadCertificateBundle(e) => ("the service account's ca.crt", e),
+        InClusterError::ParseCertificates(_) => return Problem::Unusable(NO_AUTHORITY),
+        _ => {
+            return Problem::Unusable(
+                "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not an address",
+            );
         }
-        InClusterError::ReadCertificateBundle(cause) => {
-            unreadable("the service account's ca.crt", cause)
-        }
-        InClusterError::ParseCertificates(_) => Problem::Unusable(NO_AUTHORITY),
-        InClusterError::ReadEnvironmentVariable(_)
-        | InClusterError::ParseClusterPort(_)
-        | InClusterError::ParseClusterUrl(_) => Problem::Unusable(
-            "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not an address",
-        ),
-    }
+    };
+    Problem::Unreadable { what, cause }
 }
 
 /// Returns the access of the current context of the kubeconfig files `paths`, merged as kubectl
@@ -256,10 +252,9 @@ pub fn is_namespace(name: &str) -> bool {
 }
 
 fn is_label(label: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    label.bytes().all(|b| plain(b) || b == b'-')
-        && label.bytes().next().is_some_and(plain)
-        && label.bytes().last().is_some_and(plain)
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let is_framed = label.starts_with('-') || label.ends_with('-');
+    !label.is_empty() && !is_framed && label.bytes().all(is_plain)
 }
 
 /// not quoted, as in kubectl: the program's output may contain secrets

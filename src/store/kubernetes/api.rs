@@ -8,16 +8,16 @@
 //! replaced only in the version that was read. No message quotes the server.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::future::ready;
+use std::iter::successors;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Secret;
-use kube::Resource;
+use http::response::Parts;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::api::{GetParams, PostParams, WatchParams};
 use kube::client::{AuthError, Body};
 use kube::core::{Request as Build, request};
@@ -27,6 +27,8 @@ use tokio::sync::Mutex;
 use super::Config;
 use super::object::version;
 use crate::clock::{Clock, Instant};
+use crate::random::{Jitter, ThreadJitter};
+use crate::store::locked;
 use crate::token::ports::StoreError;
 
 /// The timeout of a call, connecting included.
@@ -42,6 +44,9 @@ const WATCH: u32 = 240;
 /// Secret's own version may have been compacted by the server, because it ages while other objects
 /// change.
 const ANY: &str = "0";
+
+/// The longest pause after a conflict.
+const CONFLICT: Duration = Duration::from_millis(40);
 
 /// How long before its certificate expires a client is replaced.
 const EARLY: Duration = Duration::from_secs(60);
@@ -60,15 +65,6 @@ pub(super) enum Kind {
     Lease,
 }
 
-/// The result of a replacement.
-#[derive(Debug)]
-pub(super) enum Replaced {
-    /// The object was replaced.
-    Done,
-    /// Another process replaced it first.
-    Conflict,
-}
-
 /// The API server, with the two objects.
 pub(super) struct Api {
     config: Config,
@@ -77,7 +73,7 @@ pub(super) struct Api {
     /// Made for the first call; replaced if its certificate expires or is rejected.
     client: Mutex<Option<kube::Client>>,
     /// The time before which the server wants no calls.
-    quiet_until: std::sync::Mutex<Option<Instant>>,
+    quiet_until: std::sync::Mutex<Instant>,
 }
 
 impl Api {
@@ -90,117 +86,93 @@ impl Api {
                 false => DEADLINE,
             },
             client: Mutex::default(),
-            quiet_until: std::sync::Mutex::default(),
+            quiet_until: std::sync::Mutex::new(Instant::ORIGIN),
         }
     }
 
     /// Reads the object of this kind.
     pub(super) async fn get(&self, kind: Kind) -> Result<Value, StoreError> {
-        self.call("get", kind, async {
-            let request = self.path(kind).get(self.name(kind), &GetParams::default());
-            let response = self.send(request).await?;
-            match response.status() {
-                StatusCode::OK => self.object(response.into_body()).await,
-                _ => Err(self.refused("get", kind, response).await),
-            }
-        })
-        .await
+        let request = { self.path(kind) }.get(self.name(kind), &GetParams::default());
+        self.call("get", kind, request, |body| self.object(body))
+            .await
     }
 
-    /// Replaces an object by `object`, which was read and then changed.
-    pub(super) async fn replace(&self, kind: Kind, object: &Value) -> Result<Replaced, StoreError> {
-        self.call("update", kind, async {
-            let parameters = PostParams::default();
-            let object = object.to_string().into_bytes();
-            let request = { self.path(kind) }.replace(self.name(kind), &parameters, object);
-            let response = self.send(request).await?;
-            match response.status() {
-                StatusCode::OK | StatusCode::CREATED => Ok(Replaced::Done),
-                StatusCode::CONFLICT => Ok(Replaced::Conflict),
-                _ => Err(self.refused("update", kind, response).await),
+    /// Replaces an object by `object`, which was read and then changed. Returns whether it still
+    /// was the one that was read; if not, only after a pause, so that others can replace it.
+    pub(super) async fn replace(&self, kind: Kind, object: &Value) -> Result<bool, StoreError> {
+        let object = object.to_string().into_bytes();
+        let request = { self.path(kind) }.replace(self.name(kind), &PostParams::default(), object);
+        match self.call("update", kind, request, |_| ready(Ok(()))).await {
+            Err(StoreError::Conflict(_)) => {
+                let pause = CONFLICT.mul_f64(ThreadJitter.next());
+                tokio::time::sleep(pause).await;
+                Ok(false)
             }
-        })
-        .await
+            replaced => replaced.map(|()| true),
+        }
     }
 
     /// Watches the object of this kind: its current state, and its changes.
     pub(super) async fn watch(&self, kind: Kind) -> Result<Watch, StoreError> {
-        self.call("watch", kind, async {
-            let field = format!("metadata.name={}", self.name(kind));
-            let parameters = { WatchParams::default().fields(&field) }
-                .timeout(WATCH)
-                .disable_bookmarks();
-            let response = self.send(self.path(kind).watch(&parameters, ANY)).await?;
-            match response.status() {
-                StatusCode::OK => Ok(Watch {
-                    body: response.into_body(),
-                    buffer: BytesMut::new(),
-                }),
-                _ => Err(self.refused("watch", kind, response).await),
-            }
-        })
-        .await
+        let field = format!("metadata.name={}", self.name(kind));
+        let parameters = { WatchParams::default().fields(&field) }
+            .timeout(WATCH)
+            .disable_bookmarks();
+        let request = self.path(kind).watch(&parameters, ANY);
+        let watch = |body| {
+            let buffer = BytesMut::new();
+            ready(Ok(Watch { body, buffer }))
+        };
+        self.call("watch", kind, request, watch).await
     }
 
-    async fn call<T>(
+    /// Sends `request` and returns what `read` makes of the response's body, all within the
+    /// deadline.
+    async fn call<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         verb: &str,
         kind: Kind,
-        call: impl Future<Output = Result<T, StoreError>>,
+        request: Result<Request<Vec<u8>>, request::Error>,
+        read: impl FnOnce(Body) -> F,
     ) -> Result<T, StoreError> {
-        if self.is_left_alone() {
-            return Err(StoreError::Unavailable(self.too_busy(verb, kind)));
+        let quiet_until = *locked(&self.quiet_until);
+        if self.clock.now() < quiet_until {
+            return Err(self.too_busy(verb, kind));
         }
+        let call = async {
+            // only a name that cannot stand in an URL, which the configuration does not let through
+            let request = request.map_err(|_| self.strange())?.map(Body::from);
+            let sent = self.client().await?.send(request).await;
+            let (head, body) = sent.map_err(|error| self.unreached(&error))?.into_parts();
+            match head.status {
+                StatusCode::OK | StatusCode::CREATED => read(body).await,
+                _ => Err(self.refused(verb, kind, &head).await),
+            }
+        };
         let ended = tokio::time::timeout(self.deadline, call).await;
         ended.unwrap_or_else(|_elapsed| {
-            Err(StoreError::Unavailable(format!(
-                "{} does not answer within {} s (to {verb} {}); see that it runs and that no network policy drops the packets",
-                self.config.access,
-                self.deadline.as_secs(),
-                self.described(kind),
+            let (seconds, name) = (self.deadline.as_secs(), self.described(kind));
+            Err(self.unavailable(format_args!(
+                " does not answer within {seconds} s (to {verb} {name}); see that it runs and that no network policy drops the packets"
             )))
         })
     }
 
-    /// As the server wants it in `Retry-After` (RFC 9110, section 10.2.3; it writes seconds).
+    /// Makes no calls as long as the server wants it in `Retry-After` (RFC 9110, section 10.2.3; it
+    /// writes seconds).
     fn leave_alone(&self, headers: &HeaderMap) {
-        let after = headers
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok());
+        let after = { headers.get(RETRY_AFTER) }.and_then(|value| value.to_str().ok());
         let after = after.and_then(|value| value.trim().parse().ok());
         let after = after.map_or(Duration::from_secs(1), Duration::from_secs);
-        let until = self.clock.now() + after.min(QUIET);
-        *self
-            .quiet_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(until);
-    }
-
-    fn is_left_alone(&self) -> bool {
-        let until = *self
-            .quiet_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| self.clock.now() < until)
+        *locked(&self.quiet_until) = self.clock.now() + after.min(QUIET);
     }
 
     fn path(&self, kind: Kind) -> Build {
-        let namespace = Some(&*self.config.namespace);
+        let namespace = &self.config.namespace;
         Build::new(match kind {
-            Kind::Secret => Secret::url_path(&(), namespace),
-            Kind::Lease => Lease::url_path(&(), namespace),
+            Kind::Secret => format!("/api/v1/namespaces/{namespace}/secrets"),
+            Kind::Lease => format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"),
         })
-    }
-
-    async fn send(
-        &self,
-        request: Result<Request<Vec<u8>>, request::Error>,
-    ) -> Result<Response<Body>, StoreError> {
-        // only a name that cannot stand in an URL, which the configuration does not let through
-        let request = request.map_err(|_| self.strange())?;
-        let client = self.client().await?;
-        let sent = client.send(request.map(Body::from)).await;
-        sent.map_err(|error| self.unreached(&error))
     }
 
     async fn client(&self) -> Result<kube::Client, StoreError> {
@@ -212,90 +184,79 @@ impl Api {
             }
         }
         let made = self.config.access.client().await;
-        let client = made.map_err(|problem| {
-            StoreError::Unavailable(format!("{}: {problem}", self.config.access))
-        })?;
+        let client = made.map_err(|problem| self.unavailable(format_args!(": {problem}")))?;
         *held = Some(client.clone());
         Ok(client)
     }
 
-    async fn object(&self, mut body: Body) -> Result<Value, StoreError> {
-        let mut object = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| self.unreached(&error))?;
-            object.extend_from_slice(&frame.into_data().unwrap_or_default());
-            if object.len() > LARGEST {
-                return Err(self.strange());
-            }
-        }
-        let object: Value = serde_json::from_slice(&object).map_err(|_| self.strange())?;
-        match version(&object) {
-            Some(_) => Ok(object),
-            None => Err(self.strange()),
-        }
+    async fn object(&self, body: Body) -> Result<Value, StoreError> {
+        let read = Limited::new(body, LARGEST).collect().await;
+        let read = read.map_err(|error| match error.is::<LengthLimitError>() {
+            true => self.strange(),
+            false => self.unreached(&*error),
+        })?;
+        let object: Option<Value> = serde_json::from_slice(&read.to_bytes()).ok();
+        let object = object.filter(|object| version(object).is_some());
+        object.ok_or_else(|| self.strange())
+    }
+
+    /// The error whose message is the server's address and `problem`.
+    fn unavailable(&self, problem: impl fmt::Display) -> StoreError {
+        StoreError::Unavailable(format!("{}{problem}", self.config.access))
     }
 
     fn strange(&self) -> StoreError {
-        StoreError::Unavailable(format!(
-            "{} does not answer with a Kubernetes object; check its address",
-            self.config.access
+        self.unavailable(" does not answer with a Kubernetes object; check its address")
+    }
+
+    fn too_busy(&self, verb: &str, kind: Kind) -> StoreError {
+        let name = self.described(kind);
+        self.unavailable(format_args!(
+            " is too busy (429) to {verb} the {name}; it will be retried"
         ))
     }
 
     fn unreached(&self, error: &(dyn std::error::Error + 'static)) -> StoreError {
-        let server = &self.config.access;
-        let mut cause = error;
-        loop {
-            // its words may be a program's
-            if cause.is::<AuthError>() {
-                return StoreError::Unavailable(format!(
-                    "{server}: the kubeconfig's login program fails; run it by hand, as this user, and read its output"
-                ));
-            }
-            match cause.source() {
-                Some(deeper) => cause = deeper,
-                None => break,
-            }
+        let causes: Vec<_> = successors(Some(error), |error| error.source()).collect();
+        // not quoted, because the program's output may contain secrets
+        if causes.iter().any(|cause| cause.is::<AuthError>()) {
+            return self.unavailable(
+                ": the kubeconfig's login program fails; run it by hand, as this user, and read its output",
+            );
         }
-        StoreError::Unavailable(format!(
-            "{server} cannot be reached: {cause}; check its address, its certificate and the network policies",
+        let cause = causes.last().unwrap_or(&error);
+        self.unavailable(format_args!(
+            " cannot be reached: {cause}; check its address, its certificate and the network policies"
         ))
     }
 
-    async fn refused(&self, verb: &str, kind: Kind, answer: Response<Body>) -> StoreError {
-        let (answer, _) = answer.into_parts();
-        let status = answer.status;
-        match status {
-            // what it shows may have been renewed where it stands
-            StatusCode::UNAUTHORIZED => *self.client.lock().await = None,
-            StatusCode::TOO_MANY_REQUESTS => self.leave_alone(&answer.headers),
-            _ => {}
-        }
-        let (server, name) = (&self.config.access, self.described(kind));
-        let namespace = &self.config.namespace;
-        StoreError::Unavailable(match status {
+    async fn refused(&self, verb: &str, kind: Kind, response: &Parts) -> StoreError {
+        let (name, namespace) = (self.described(kind), &self.config.namespace);
+        let problem = match response.status {
+            StatusCode::CONFLICT => {
+                return StoreError::Conflict(format!("another process replaced the {name}"));
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                self.leave_alone(&response.headers);
+                return self.too_busy(verb, kind);
+            }
+            StatusCode::UNAUTHORIZED => {
+                // the token or the certificate may have been renewed in place
+                *self.client.lock().await = None;
+                " does not accept the token or the certificate; see that the service account's token is mounted, or renew that of the kubeconfig".to_owned()
+            }
             StatusCode::NOT_FOUND => format!(
-                "{server} has no {name} in the namespace {namespace}; create it, empty, with the deployment's manifests: this program may not create it"
+                " has no {name} in the namespace {namespace}; create it, empty, with the deployment's manifests: this program may not create it"
             ),
             StatusCode::FORBIDDEN => format!(
-                "{server} does not let this user {verb} the {name} in the namespace {namespace}; bind it to a Role with the verbs get, update and watch for that name"
+                " does not let this user {verb} the {name} in the namespace {namespace}; bind it to a Role with the verbs get, update and watch for that name"
             ),
-            StatusCode::UNAUTHORIZED => format!(
-                "{server} does not accept the token or the certificate; see that the service account's token is mounted, or renew that of the kubeconfig"
-            ),
-            StatusCode::TOO_MANY_REQUESTS => self.too_busy(verb, kind),
             StatusCode::UNPROCESSABLE_ENTITY => format!(
-                "{server} rejects the update of the {name} (422): it is immutable or full; delete it and create it again, empty"
+                " rejects the update of the {name} (422): it is immutable or full; delete it and create it again, empty"
             ),
-            status => {
-                format!("{server} answers {status} to {verb} the {name}; check its log")
-            }
-        })
-    }
-
-    fn too_busy(&self, verb: &str, kind: Kind) -> String {
-        let (server, name) = (&self.config.access, self.described(kind));
-        format!("{server} is too busy (429) to {verb} the {name}; it will be retried")
+            status => format!(" answers {status} to {verb} the {name}; check its log"),
+        };
+        self.unavailable(problem)
     }
 
     fn name(&self, kind: Kind) -> &str {
@@ -335,6 +296,7 @@ impl Watch {
                 let mut event: Value = serde_json::from_slice(&line).ok()?;
                 match event["type"].as_str()? {
                     "ADDED" | "MODIFIED" => return Some(event["object"].take()),
+                    // not requested, but accepted
                     "BOOKMARK" => {}
                     _error_or_deleted => return None,
                 }

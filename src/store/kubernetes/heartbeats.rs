@@ -6,7 +6,6 @@
 //! a heartbeat. A process whose counter does not change for [`EXPIRY`], by the clock of the process
 //! that reads it, is dropped.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Instant;
@@ -21,8 +20,8 @@ const EXPIRY: Duration = Duration::from_secs(15);
 /// The heartbeats that a process has observed.
 #[derive(Debug, Default)]
 pub(super) struct Heartbeats {
-    /// The counter of each, and since when it is unchanged.
-    observed: BTreeMap<String, (u64, Instant)>,
+    /// Each process with its counter, and since when that is unchanged.
+    observed: Vec<(String, u64, Instant)>,
 }
 
 impl Heartbeats {
@@ -35,24 +34,21 @@ impl Heartbeats {
         me: &str,
         now: Instant,
     ) -> (Option<String>, Membership) {
-        let mut standbys = Vec::new();
-        for (name, count) in parse(text).take(MAX_STANDBYS) {
-            let last = self.observed.get(name).copied();
-            let since = match last {
-                Some((known, since)) if known == count => since,
-                _ => now,
-            };
-            if name == me || now.since(since) < EXPIRY {
-                standbys.push((name.to_owned(), count, since));
-            }
+        let since = |name: &str, count: u64| {
+            let mut observed = self.observed.iter();
+            let known = observed.find(|(other, known, _)| other == name && *known == count);
+            known.map_or(now, |(.., since)| *since)
+        };
+        let mut standbys: Vec<_> = parse(text)
+            .take(MAX_STANDBYS)
+            .map(|(name, count)| (name.to_owned(), count, since(name, count)))
+            .filter(|(name, _, since)| name == me || now.since(*since) < EXPIRY)
+            .collect();
+        let mut own = standbys.iter().position(|(name, ..)| name == me);
+        if own.is_none() && standbys.len() < MAX_STANDBYS {
+            own = Some(standbys.len());
+            standbys.push((me.to_owned(), 0, now));
         }
-        let own = standbys.iter().position(|(name, ..)| name == me);
-        let own = own.or_else(|| {
-            (standbys.len() < MAX_STANDBYS).then(|| {
-                standbys.push((me.to_owned(), 0, now));
-                standbys.len() - 1
-            })
-        });
         if let Some((_, count, _)) = own.and_then(|own| standbys.get_mut(own)) {
             *count = count.wrapping_add(1);
         }
@@ -67,10 +63,7 @@ impl Heartbeats {
                 .map(|(name, count, _)| format!("{name}:{count}"));
             all.collect::<Vec<_>>().join(" ")
         });
-        self.observed = standbys
-            .into_iter()
-            .map(|(name, count, since)| (name, (count, since)))
-            .collect();
+        self.observed = standbys;
         (written, membership)
     }
 }

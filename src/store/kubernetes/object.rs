@@ -4,16 +4,12 @@ use serde_json::{Map, Value, json};
 
 /// The resource version of an object.
 pub(super) fn version(object: &Value) -> Option<&str> {
-    object.pointer("/metadata/resourceVersion")?.as_str()
+    object["metadata"]["resourceVersion"].as_str()
 }
 
 /// The annotation `name`.
 pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
-    object
-        .get("metadata")?
-        .get("annotations")?
-        .get(name)?
-        .as_str()
+    object["metadata"]["annotations"][name].as_str()
 }
 
 /// Sets the annotation `name`, or removes it.

@@ -173,7 +173,17 @@ fn another_clients_document_is_none() {
 
 #[test]
 fn a_token_is_not_carried_over_to_another_clear_part() {
-    let sealed = |generation| seal_token(&ours(), generation, &sample().token.unwrap()).unwrap();
+    let sealed = |generation| Sealed {
+        generation: None,
+        ..seal_token(
+            &ours(),
+            &StoredToken {
+                generation,
+                ..sample().token.unwrap()
+            },
+        )
+        .unwrap()
+    };
     let (record, flaw) = opened(&ours(), &document(8, NOW, NOW, Some(sealed(7))));
     assert_eq!((record.unwrap().2, flaw), (None, Some(Flaw::Token)));
 
@@ -235,7 +245,7 @@ fn a_token_with_an_absurd_life_is_not_believed() {
             lifetime,
             ..token.clone()
         };
-        let sealed = seal_token(&ours(), 7, &token).unwrap();
+        let sealed = seal_token(&ours(), &token).unwrap();
         let (record, flaw) = opened(&ours(), &document(7, NOW, NOW, Some(sealed)));
         assert_eq!(record.unwrap().2, None);
         flaw
@@ -248,7 +258,7 @@ fn a_token_with_an_absurd_life_is_not_believed() {
         lifetime: Duration::from_secs(48 * 3600),
         ..token.clone()
     };
-    let sealed = seal_token(&ours(), 7, &long).unwrap();
+    let sealed = seal_token(&ours(), &long).unwrap();
     assert_eq!(sealed.lifetime, DAY, "a longer life is written as a day");
 }
 
@@ -360,7 +370,7 @@ proptest! {
         generation in any::<u64>(), full_at in any::<u64>(), not_before in any::<u64>(), wall in any::<u64>(),
         sealed in prop::option::of((any::<u64>(), any::<u64>(), "[A-Za-z0-9+/]{16}", "[A-Za-z0-9+/]{0,64}")),
     ) {
-        let sealed = sealed.map(|(asked, lifetime, nonce, sealed)| Sealed { asked, lifetime, nonce, sealed });
+        let sealed = sealed.map(|(asked, lifetime, nonce, sealed)| Sealed { generation: None, asked, lifetime, nonce, sealed });
         let wall = time(wall);
         let opened = open(&ours(), &document(generation, full_at, not_before, sealed), wall);
         if let Some(record) = opened.record {

@@ -15,18 +15,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, FromRedisValue, ProtocolVersion, PushInfo, PushKind,
+    RedisConnectionInfo, RedisError, ScriptInvocation, Value,
+};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Mutex;
-use tokio::task::AbortHandle;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::bounded::Bounded;
-use super::notices::Notices;
 use super::scripts::Keys;
 use super::{Config, Server};
+use crate::store::locked;
 use crate::tls;
 use crate::token::ports::StoreError;
 
@@ -36,43 +39,48 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 /// A connection that is made on demand.
 #[derive(Debug)]
 pub(super) struct Link {
-    server: Server,
+    pub(super) server: Server,
     tls: Option<Arc<rustls::ClientConfig>>,
-    login: Login,
+    pub(super) login: RedisConnectionInfo,
     channel: String,
     /// A key in the slot of all of the client's keys.
-    key: String,
-    notices: Arc<Notices>,
-    /// Whether a connection was closed because a value was too large.
+    pub(super) key: String,
+    pub(super) notices: Arc<Notices>,
+    /// Whether a connection was closed because the server sent too much.
     exceeded: Arc<AtomicBool>,
     /// Whether notifications work: the user may subscribe.
     is_subscribed: AtomicBool,
     connection: Mutex<Option<Connection>>,
-}
-
-/// The login. It has no derived `Debug`: it holds the password.
-struct Login(RedisConnectionInfo);
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Login")
-    }
+    /// Why the last operation failed.
+    problem: std::sync::Mutex<String>,
 }
 
 /// A connection to a server.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) commands: MultiplexedConnection,
-    driver: Arc<Driver>,
+    /// The task that drives the connection; it ends with the connection's last user.
+    driver: Arc<AbortOnDropHandle<()>>,
 }
 
-/// The task that drives a connection; it ends with the connection's last user.
-#[derive(Debug)]
-struct Driver(AbortHandle);
+/// The notifications that the server pushed. Only the newest counts, however many arrive.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    /// The version that is stored now.
+    pub(super) version: watch::Sender<String>,
+    /// The server must be polled: a member came or left, or the connection ended.
+    pub(super) poll: Notify,
+}
 
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Notices {
+    fn push(&self, push: &PushInfo) {
+        match (&push.kind, push.data.as_slice()) {
+            (PushKind::Message, [_channel, Value::BulkString(version)]) if !version.is_empty() => {
+                let version = String::from_utf8_lossy(version).into_owned();
+                self.version.send_replace(version);
+            }
+            _ => self.poll.notify_one(),
+        }
     }
 }
 
@@ -82,7 +90,7 @@ impl Link {
     ///
     /// # Errors
     /// [`tls::Error`] if no certificate authority is available to verify the server.
-    pub(super) fn new(config: &Config, keys: &Keys) -> Result<(Link, Arc<Notices>), tls::Error> {
+    pub(super) fn new(config: &Config, keys: &Keys) -> Result<Link, tls::Error> {
         let ca_file = match &config.server {
             Server::Tls { ca_file, .. } => Some(ca_file),
             Server::Sentinel { tls, .. } | Server::Cluster { tls, .. } => {
@@ -102,19 +110,18 @@ impl Link {
         if let Some(password) = &config.password {
             login = login.set_password(password.expose());
         }
-        let notices = Arc::<Notices>::default();
-        let link = Link {
+        Ok(Link {
             server: config.server.clone(),
             tls,
-            login: Login(login),
+            login,
             channel: keys.channel.clone(),
             key: keys.record.clone(),
-            notices: Arc::clone(&notices),
+            notices: Arc::default(),
             exceeded: Arc::default(),
             is_subscribed: AtomicBool::new(false),
             connection: Mutex::new(None),
-        };
-        Ok((link, notices))
+            problem: std::sync::Mutex::default(),
+        })
     }
 
     /// Returns whether notifications work.
@@ -122,19 +129,24 @@ impl Link {
         self.is_subscribed.load(Ordering::Relaxed)
     }
 
-    /// Runs `command`. If it fails without an answer from the server, the connection is dropped.
+    /// Why the last operation failed.
+    pub(super) fn last_problem(&self) -> String {
+        locked(&self.problem).clone()
+    }
+
+    /// Runs `script`. If it fails without an answer from the server, the connection is dropped.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] says what failed and what to do.
-    pub(super) async fn run<T>(
+    pub(super) async fn run<T: FromRedisValue>(
         &self,
-        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+        script: &ScriptInvocation<'_>,
     ) -> Result<T, StoreError> {
         let mut used = None;
         let running = async {
             let mut connection = self.connection().await?;
             used = Some(Arc::clone(&connection.driver));
-            let done = command(&mut connection.commands).await;
+            let done = script.invoke_async(&mut connection.commands).await;
             done.map_err(|e| (is_answer(&e) && !is_wrong_server(&e), self.problem(&e)))
         };
         let ended = tokio::time::timeout(DEADLINE, running).await;
@@ -147,6 +159,7 @@ impl Link {
             let mut held = self.connection.lock().await;
             held.take_if(|connection| Arc::ptr_eq(&connection.driver, &used));
         }
+        locked(&self.problem).clone_from(&problem);
         Err(StoreError::Unavailable(problem))
     }
 
@@ -164,30 +177,29 @@ impl Link {
             Server::Unix { path } => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|e| self.unreachable(&e))?;
-                self.log_in(stream, &self.login.0, true).await?
+                self.log_in(stream, &self.login).await?
             }
             Server::Tcp { host, port } | Server::Tls { host, port, .. } => {
-                self.open(host, *port, &self.login.0, true).await?
+                self.open(host, *port, &self.login).await?
             }
-            Server::Sentinel { nodes, primary, .. } => {
-                self.primary_of_sentinels(nodes, primary).await?
-            }
-            Server::Cluster { nodes, .. } => self.primary_of_cluster(nodes).await?,
+            Server::Sentinel { nodes, primary, .. } => self.primary(nodes, Some(primary)).await?,
+            Server::Cluster { nodes, .. } => self.primary(nodes, None).await?,
         };
         self.subscribe(opened).await
     }
 
-    /// Connects to the server at `host`; with `is_subscribed`, it can receive notifications.
+    /// Connects to the server at `host`.
     pub(super) async fn open(
         &self,
         host: &str,
         port: u16,
         login: &RedisConnectionInfo,
-        is_subscribed: bool,
     ) -> Result<Connection, String> {
-        let stream = dial(host, port).await.map_err(|e| self.unreachable(&e))?;
+        let stream = TcpStream::connect((host, port)).await;
+        let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let stream = stream.map_err(|e| self.unreachable(&e))?;
         let Some(config) = &self.tls else {
-            return self.log_in(stream, login, is_subscribed).await;
+            return self.log_in(stream, login).await;
         };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{}: {host} cannot have a certificate", self.server))?;
@@ -195,21 +207,16 @@ impl Link {
             .connect(name, stream)
             .await;
         let stream = stream.map_err(|e| self.refused(&e))?;
-        self.log_in(stream, login, is_subscribed).await
+        self.log_in(stream, login).await
     }
 
-    async fn log_in<S>(
-        &self,
-        stream: S,
-        login: &RedisConnectionInfo,
-        is_subscribed: bool,
-    ) -> Result<Connection, String>
+    async fn log_in<S>(&self, stream: S, login: &RedisConnectionInfo) -> Result<Connection, String>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         // this file enforces the only deadline
         let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
-        if is_subscribed {
+        if login.protocol() == ProtocolVersion::RESP3 {
             let notices = Arc::clone(&self.notices);
             config = config.set_push_sender(move |push: PushInfo| {
                 notices.push(&push);
@@ -219,7 +226,7 @@ impl Link {
         let stream = Bounded::new(stream, Arc::clone(&self.exceeded));
         let opened = MultiplexedConnection::new_with_config(login, stream, config).await;
         let (commands, driver) = opened.map_err(|e| self.problem(&e))?;
-        let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
+        let driver = Arc::new(AbortOnDropHandle::new(tokio::spawn(driver)));
         Ok(Connection { commands, driver })
     }
 
@@ -232,21 +239,6 @@ impl Link {
         };
         self.is_subscribed.store(is_subscribed, Ordering::Relaxed);
         Ok(connection)
-    }
-
-    /// A key in the slot of all of the client's keys.
-    pub(super) fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// The server, for messages.
-    pub(super) fn server(&self) -> &Server {
-        &self.server
-    }
-
-    /// The login in use.
-    pub(super) fn login(&self) -> &RedisConnectionInfo {
-        &self.login.0
     }
 
     fn unreachable(&self, e: &io::Error) -> String {
@@ -280,46 +272,41 @@ impl Link {
         let server = &self.server;
         if self.exceeded.swap(false, Ordering::Relaxed) {
             return format!(
-                "{server} sent a value larger than 1 MiB, and the connection was closed; check whether the store's url names a Redis server"
+                "{server} sent more than 1 MiB at once, and the connection was closed; check whether the store's url names a Redis server"
             );
         }
         if e.is_io_error() || e.is_connection_dropped() {
             return format!("the connection to {server} is broken ({})", e.category());
         }
-        match e.code() {
+        let problem = match e.code() {
             Some("WRONGPASS" | "NOAUTH") => {
-                format!(
-                    "{server} does not accept user and password; see the store's url and password_file"
-                )
+                "does not accept user and password; see the store's url and password_file"
             }
             Some("NOPERM") => {
-                format!(
-                    "{server} does not grant this user the permissions it needs; give it +@read +@write +@scripting +@pubsub +@connection +time, and the keys and channels below key_prefix"
-                )
+                "does not grant this user the permissions it needs; give it +@read +@write +@scripting +@pubsub +@connection +time, and the keys and channels below key_prefix"
             }
             Some("READONLY") => {
-                format!(
-                    "{server} is a replica; name the primary, or the sentinels with redis+sentinel://"
-                )
+                "is a replica; name the primary, or the sentinels with redis+sentinel://"
             }
             Some("MOVED") if !matches!(server, Server::Cluster { .. }) => {
-                format!("{server} is part of a cluster; use redis+cluster:// in the store's url")
+                "is part of a cluster; use redis+cluster:// in the store's url"
             }
             Some(
                 "MOVED" | "ASK" | "CLUSTERDOWN" | "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN",
             ) => {
-                format!("{server} is not ready yet ({})", e.category())
+                return format!("{server} is not ready yet ({})", e.category());
             }
-            Some("OOM") => format!("{server} has no memory left; see its maxmemory"),
-            Some(code) => format!(
-                "{server} answers with the error {}; this program needs Redis 6, Valkey 7 or later",
-                code.escape_debug()
-            ),
+            Some("OOM") => "has no memory left; see its maxmemory",
+            Some(code) => {
+                return format!(
+                    "{server} answers with the error {}; this program needs Redis 6, Valkey 7 or later",
+                    code.escape_debug()
+                );
+            }
             // the library may have failed to parse an answer
-            None => format!(
-                "{server} does not answer like Redis; this program needs Redis 6, Valkey 7 or later"
-            ),
-        }
+            None => "does not answer like Redis; this program needs Redis 6, Valkey 7 or later",
+        };
+        format!("{server} {problem}")
     }
 }
 
@@ -336,8 +323,32 @@ fn is_wrong_server(e: &RedisError) -> bool {
     )
 }
 
-async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_newest_version_counts_and_all_else_means_a_poll() {
+        let notices = Notices::default();
+        let mut versions = notices.version.subscribe();
+        let message = |version: &str| PushInfo {
+            kind: PushKind::Message,
+            data: ["channel", version]
+                .map(|text| Value::BulkString(text.into()))
+                .to_vec(),
+        };
+        notices.push(&message("1"));
+        notices.push(&message("2"));
+        versions.changed().await.unwrap();
+        assert_eq!(*versions.borrow_and_update(), "2");
+        // an empty version: a member came or left
+        notices.push(&message(""));
+        notices.poll.notified().await;
+        notices.push(&PushInfo {
+            kind: PushKind::Disconnection,
+            data: Vec::new(),
+        });
+        notices.poll.notified().await;
+        assert!(!versions.has_changed().unwrap());
+    }
 }

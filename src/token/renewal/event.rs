@@ -9,7 +9,6 @@ use crate::token::cache::Rejections;
 use crate::token::ports::{Grant, Membership, Record, RequestError, StoreError};
 use crate::token::schedule::{Config, RateLimitCause};
 use crate::token::service::Change;
-use crate::token::token::Token;
 
 /// The circumstances of an event.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +31,11 @@ pub enum Event {
     /// The engine starts, perhaps with its predecessor's state. Always the first event, and sent
     /// once.
     Started(Option<Record>),
-    /// The time of [`Action::WaitUntil`] has come, or a part of it has passed.
+    /// The time of [`Action::WaitUntil`] has come, or a part of it has passed, or the API's verdict
+    /// on a token changed.
     Time,
     /// The store reports that the record may have changed.
     Changed,
-    /// The API rejected a token, or accepts one that it had rejected.
-    VerdictChanged,
     /// The result of [`Action::Read`].
     Read(Result<Option<Record>, StoreError>),
     /// The result of [`Action::Lease`]: whether the lease was granted.
@@ -70,67 +68,32 @@ pub enum Action {
     Leave,
 }
 
-/// Something to log or count.
+/// Something to log or count. The [`Status`](crate::token::cache::Status) after the event has the
+/// details.
 #[derive(Clone, Debug)]
 pub enum Note {
     /// A token was issued.
     Received {
-        /// The token.
-        token: Arc<Token>,
         /// How long the request took.
         took: Duration,
-        /// What comes next.
-        ahead: Ahead,
     },
     /// A request failed.
     Failed {
-        /// Why.
-        error: RequestError,
         /// How long the request took.
         took: Duration,
-        /// Consecutive failures, this one included.
-        in_a_row: u32,
-        /// When the next attempt is due, from now.
-        next: Duration,
-        /// How long the current token may still be sent.
-        left: Duration,
         /// Why the issuer sent an unexpected 429.
         cause: Option<RateLimitCause>,
     },
     /// A token was adopted from the store.
-    Adopted {
-        /// The token.
-        token: Arc<Token>,
-        /// How long it may still be sent.
-        left: Duration,
-        /// What comes next.
-        ahead: Ahead,
-    },
+    Adopted,
     /// The local state was not stored, because the store has a newer one.
     NotStored(String),
     /// The API answered 401 to the current token.
-    Rejected {
-        /// Its generation.
-        generation: u64,
-        /// When the next attempt is due, from now.
-        next: Duration,
-    },
+    Rejected,
     /// The API rejects the current token for all callers; it is no longer sent.
-    Revoked {
-        /// Its generation.
-        generation: u64,
-    },
+    Revoked,
     /// The store's state changed.
     Store(StoreState),
-}
-
-/// The outlook after a new token.
-#[derive(Clone, Copy, Debug)]
-pub struct Ahead {
-    /// When the next request is due, from now.
-    pub next: Duration,
-    /// The tokens in the mirrored pool.
-    pub pool: f64,
 }
 
 /// Whether the store is usable.

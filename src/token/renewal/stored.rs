@@ -5,8 +5,7 @@ use std::time::SystemTime;
 
 use super::{Context, Note, Renewal};
 use crate::clock::Instant;
-use crate::secret::Secret;
-use crate::token::ports::{Record, StoredPool, StoredToken};
+use crate::token::ports::Record;
 use crate::token::token::Token;
 
 /// By this fraction of its lifetime a token must be newer than another to win regardless of
@@ -60,22 +59,16 @@ impl Renewal {
             None => kept.generation,
         };
         let token = Token::new(&kept.access_token, generation, issued, kept.lifetime);
-        let Ok(token) = token else { return };
-        if !token.is_usable(now) {
+        let Some(token) = token.ok().filter(|token| token.is_usable(now)) else {
             return;
-        }
-        let token = Arc::new(token);
+        };
         self.schedule.adopted(
             token.issued(),
             kept.lifetime,
             token.usable_until(),
             context.jitter,
         );
-        self.notes.push(Note::Adopted {
-            token: Arc::clone(&token),
-            left: token.usable_until().since(now),
-            ahead: self.ahead(now),
-        });
+        self.notes.push(Note::Adopted);
         self.install(token);
         self.mark_rejections_seen(context);
     }
@@ -96,20 +89,11 @@ impl Renewal {
                 context.wall - context.now.since(at)
             }
         };
-        let (full_at, not_before) = self.schedule.pool().times();
         let token = self.token.as_ref().filter(|_| !self.is_previous_clients);
         Record {
             generation: self.generation,
-            token: token.map(|token| StoredToken {
-                generation: token.generation(),
-                access_token: Secret::from(token.access_token().to_owned()),
-                asked: wall_at(token.issued()),
-                lifetime: token.expires().since(token.issued()),
-            }),
-            pool: StoredPool {
-                full_at: wall_at(full_at),
-                not_before: wall_at(not_before),
-            },
+            token: token.map(|token| token.stored(wall_at)),
+            pool: self.schedule.pool().stored(wall_at),
         }
     }
 }

@@ -8,11 +8,11 @@ fn changed_credentials_are_tried_at_once() {
     let mut schedule = asked(CONFIG);
     schedule.failed(at(0.0), Outcome::InvalidClient, None, 0.9);
     schedule.credentials_changed(at(2.0));
-    assert_eq!(schedule.next(at(2.0)), Step::Ask);
+    assert!(schedule.next_request() <= at(2.0));
 
     let mut schedule = holding();
     schedule.credentials_changed(at(20.0));
-    assert_eq!(schedule.next(at(20.0)), Step::Ask);
+    assert!(schedule.next_request() <= at(20.0));
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn changed_credentials_change_nothing_about_the_pool() {
     for second in 1..600 {
         let now = at(f64::from(second));
         schedule.credentials_changed(now);
-        if schedule.next(now) == Step::Ask {
+        if schedule.next_request() <= now {
             schedule.ask(now);
             sent += 1;
             schedule.failed(now, Outcome::Malformed, None, 0.0);
@@ -42,7 +42,7 @@ fn another_client_begins_with_a_full_pool() {
     let mut schedule = asked(CONFIG);
     schedule.failed(at(1.0), Outcome::RateLimited, None, 0.0);
     schedule.client_changed(at(2.0));
-    assert_eq!(schedule.next(at(2.0)), Step::Ask);
+    assert!(schedule.next_request() <= at(2.0));
     schedule.ask(at(2.0));
     assert!((schedule.pool().available(at(2.0)) - 4.0).abs() < 1e-9);
 }

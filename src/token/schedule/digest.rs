@@ -31,10 +31,7 @@ impl Schedule {
         });
         into.push(ahead(without.not_before));
         into.push(i64::from(without.requesters));
-        into.push(match without.standby {
-            Standby::Inactive => -1,
-            Standby::Active { ready_at, .. } => ahead(ready_at),
-        });
+        into.push(without.ready_at.map_or(-1, ahead));
     }
 
     /// Until when the renewal is delayed because the store is unavailable.

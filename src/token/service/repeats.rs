@@ -27,15 +27,6 @@ struct Kind {
     unlogged: u32,
 }
 
-/// An outage of the token endpoint that is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Over {
-    /// How many requests failed in a row.
-    pub(super) failures: u32,
-    /// How long after the first failure the token came.
-    pub(super) lasted: Duration,
-}
-
 impl Repeats {
     /// Counts a failed request. Returns how many failures of this kind the line covers that must be
     /// logged now; `None` if none is.
@@ -59,15 +50,11 @@ impl Repeats {
         Some(std::mem::take(&mut kind.unlogged))
     }
 
-    /// Ends the outage, if there is one, because a token arrived; returns it.
-    pub(super) fn over(&mut self, now: Instant) -> Option<Over> {
-        let Repeats {
-            since, failures, ..
-        } = std::mem::take(self);
-        since.map(|since| Over {
-            failures,
-            lasted: now.since(since),
-        })
+    /// Ends the outage, if there is one, because a token arrived. Returns how many requests failed
+    /// in a row, and how long after the first failure the token came.
+    pub(super) fn over(&mut self, now: Instant) -> Option<(u32, Duration)> {
+        let ended = std::mem::take(self);
+        ended.since.map(|since| (ended.failures, now.since(since)))
     }
 }
 
@@ -89,11 +76,8 @@ mod tests {
         assert_eq!(lines[0], 1);
         assert_eq!(lines.len(), 61);
         assert_eq!(lines.iter().sum::<u32>(), 901);
-        let over = Over {
-            failures: 901,
-            lasted: Duration::from_secs(3_610),
-        };
-        assert_eq!(repeats.over(at(3_610)), Some(over));
+        let over = Some((901, Duration::from_secs(3_610)));
+        assert_eq!(repeats.over(at(3_610)), over);
         assert_eq!(repeats.over(at(3_611)), None);
     }
 

@@ -1,6 +1,7 @@
 //! The engine in virtual time, from outside: what its slot holds and how often its endpoint is
 //! asked.
 
+mod counted;
 mod orders;
 mod partly;
 mod renew_now;
@@ -19,6 +20,7 @@ use tokio::task::AbortHandle;
 use super::*;
 use crate::clock::{SLICE, TokioClock};
 use crate::secret::Secret;
+use crate::telemetry::Metrics;
 use crate::token::budget;
 use crate::token::cache::NextAttempt;
 use crate::token::ports::{Cost, StoredPool, StoredToken};
@@ -43,9 +45,8 @@ impl Jitter for HalfJitter {
     }
 }
 
-impl Observer for () {
-    fn token_request(&self, _duration: Duration, _outcome: Result<(), Outcome>) {}
-}
+/// Counts no token request.
+type Nobody = fn(Duration, Result<(), Outcome>);
 
 /// An endpoint that answers by its request count, after `delay`.
 struct Scripted<F> {
@@ -79,7 +80,7 @@ where
             Err(outcome) => Err(RequestError {
                 outcome,
                 retry_after: None,
-                message: format!("scripted {outcome}"),
+                message: format!("scripted {outcome:?}"),
             }),
         }
     }
@@ -127,17 +128,20 @@ fn parts(
     endpoint: Arc<dyn TokenEndpoint>,
     store: Arc<dyn TokenStore>,
     clock: impl Clock,
-) -> Parts<HalfJitter, ()> {
+) -> Parts<HalfJitter, Nobody> {
     Parts {
         client: "catalog".into(),
-        client_id: ClientId::parse(OLD).unwrap(),
-        config: CONFIG,
-        endpoint,
-        store,
+        settings: Settings {
+            schedule: CONFIG,
+            client_id: ClientId::parse(OLD).unwrap(),
+            endpoint,
+            store,
+            store_metrics: Metrics::new("0.0.0").store("kind"),
+        },
         initial: None,
         clock: Arc::new(clock),
         jitter: HalfJitter,
-        observer: (),
+        observer: |_, _| {},
     }
 }
 

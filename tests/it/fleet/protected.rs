@@ -23,7 +23,7 @@ fn sentinels_work_over_tls_with_the_documented_permissions() {
 #[test]
 fn a_cluster_works_over_tls_with_the_documented_permissions() {
     let folder = certificate();
-    let rules = rules("on the server needs `") + " " + &rules("in a cluster also `");
+    let rules = rules("on the server needs `");
     let mut nodes = Redis::cluster(Some(folder.path()), &user(&rules));
     let url = format!("rediss+cluster://app@{}", listed(&nodes));
     holds_through(&url, folder.path(), || {

@@ -526,7 +526,7 @@ impl World {
             UnderWay::Wait(_) => {
                 let replica = &mut self.replicas[nth];
                 if std::mem::take(&mut replica.has_new_verdict) {
-                    Event::VerdictChanged
+                    Event::Time
                 } else if replica.notified_at.take_if(|at| *at <= self.now).is_some() {
                     Event::Changed
                 } else {

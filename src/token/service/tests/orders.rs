@@ -28,13 +28,16 @@ where
             Change::Client => "urn:new",
             Change::Nothing | Change::Credentials => OLD,
         };
-        Order::from(Orders {
-            config: CONFIG,
+        let parts = parts(
+            self.endpoint.clone(),
+            Arc::new(self.store.clone()),
+            TokioClock::start(),
+        );
+        let settings = Settings {
             client_id: ClientId::parse(client_id).unwrap(),
-            endpoint: self.endpoint.clone(),
-            store: Arc::new(self.store.clone()),
-            change,
-        })
+            ..parts.settings
+        };
+        Order::Configure(settings, change)
     }
 
     fn asked(&self) -> u32 {
@@ -167,14 +170,11 @@ async fn a_changed_secret_is_tried_at_once_without_the_store() {
         pass(20.0).await;
         let new = Client::new(|_| Ok(()));
         new.store.0.away.store(true, Ordering::SeqCst);
-        let orders = Orders {
-            store: without_store::first_of_four(new.store.clone()),
-            ..match new.orders(change) {
-                Order::Configure(orders) => orders,
-                Order::Renew { .. } => unreachable!(),
-            }
+        let Order::Configure(mut settings, _) = new.orders(change) else {
+            unreachable!()
         };
-        control.send(orders.into()).unwrap();
+        settings.store = without_store::first_of_four(new.store.clone());
+        control.send(Order::Configure(settings, change)).unwrap();
         pass(1.0).await;
         assert_eq!((old.asked(), new.asked()), (1, 1), "{change:?}");
         assert_eq!(generation(&slot, clock), Some(2));

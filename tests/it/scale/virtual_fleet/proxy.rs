@@ -10,11 +10,12 @@ use std::time::Duration;
 use collibra_auth_proxy::client_id::ClientId;
 use collibra_auth_proxy::clock::Clock;
 use collibra_auth_proxy::store::memory::MemoryStore;
+use collibra_auth_proxy::telemetry::Metrics;
 use collibra_auth_proxy::token::budget;
 use collibra_auth_proxy::token::cache::TokenSlot;
-use collibra_auth_proxy::token::ports::{Outcome, TokenStore};
+use collibra_auth_proxy::token::ports::TokenStore;
 use collibra_auth_proxy::token::schedule;
-use collibra_auth_proxy::token::service::{Control, Observer, Parts, TokenService};
+use collibra_auth_proxy::token::service::{Control, Parts, Settings, TokenService};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -177,14 +178,18 @@ impl Proxy {
         let (control, orders) = mpsc::unbounded_channel();
         let (service, slot) = TokenService::new(Parts {
             client: "catalog".into(),
-            client_id: ClientId::parse("simulated").unwrap(),
-            config: CONFIG,
-            endpoint: self.world.issuer.clone(),
-            store,
+            settings: Settings {
+                schedule: CONFIG,
+                client_id: ClientId::parse("simulated").unwrap(),
+                endpoint: self.world.issuer.clone(),
+                store,
+                store_metrics: Metrics::new("0.0.0").store("simulated"),
+            },
             initial: None,
             clock: Arc::new(self.world.clock),
             jitter: Seeded(fastrand::Rng::with_seed(self.numbers.seed())),
-            observer: Nobody,
+            // the endpoint counts
+            observer: |_, _| {},
         });
         let gate = Arc::new(Gate::default());
         let engine = Stoppable {
@@ -201,13 +206,6 @@ impl Proxy {
             _control: control,
         });
     }
-}
-
-/// Counts nothing, because the endpoint does.
-struct Nobody;
-
-impl Observer for Nobody {
-    fn token_request(&self, _duration: Duration, _outcome: Result<(), Outcome>) {}
 }
 
 /// Whether a process is stopped.
