@@ -6,6 +6,7 @@
 //! own ends it as a [`Stop`].
 
 use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,9 +192,9 @@ impl Exchange<'_> {
             let _ = head.insert_header(TRACEPARENT, parent);
         }
         let limit = upstream.instance().idle_timeout;
-        limited(limit, instance.write_head(head, !has_body)).await?;
+        limited(limit, pin!(instance.write_head(head, !has_body))).await?;
         if has_body {
-            limited(limit, self.send_kept(instance)).await?;
+            limited(limit, pin!(self.send_kept(instance))).await?;
         }
         self.await_head(instance).await
     }
@@ -219,12 +220,13 @@ impl Exchange<'_> {
         } else {
             CONTINUE_PATIENCE
         };
-        let mut ask_for_body = timers() + patience;
-        let silence = || limits.idle_timeout.map(|limit| timers() + limit);
-        let mut silent = silence();
+        let now = timers();
+        let mut ask_for_body = now + patience;
+        let silence = |now| limits.idle_timeout.map(|limit| now + limit);
+        let mut silent = silence(now);
         let received = instance.received();
         let mut before = received.as_ref().map(Received::get);
-        let mut late = timers() + limits.header_timeout;
+        let mut late = now + limits.header_timeout;
         self.body.is_refused = false;
         let mut unsent: Option<Broken> = None;
         loop {
@@ -233,16 +235,17 @@ impl Exchange<'_> {
             if is_announced {
                 deadline = deadline.min(ask_for_body);
             }
-            let event = self.event(instance.read_head());
-            match timeout_at(deadline, event).await {
+            let event = timeout_at(deadline, self.event(pin!(instance.read_head()))).await;
+            match event {
                 Ok(Event::Instance(Ok(()))) => {
                     if self.is_final(instance).await? {
                         return Ok(());
                     }
                     // the next head starts anew
                     before = received.as_ref().map(Received::get);
-                    late = timers() + limits.header_timeout;
-                    silent = silence();
+                    let now = timers();
+                    late = now + limits.header_timeout;
+                    silent = silence(now);
                 }
                 // why the body could not be sent is more informative than the missing response
                 Ok(Event::Instance(Err(broken))) => {
@@ -254,7 +257,7 @@ impl Exchange<'_> {
                     if let Err(broken) = self.send(read, instance).await? {
                         unsent = Some(broken);
                     }
-                    silent = silence();
+                    silent = silence(timers());
                 }
                 Ok(Event::Caller(error)) => return Err(error.into()),
                 Err(_elapsed) => {
@@ -306,7 +309,7 @@ impl Exchange<'_> {
     }
 
     /// Waits for the instance while reading from the caller.
-    async fn event<T>(&mut self, instance: impl Future<Output = T>) -> Event<T> {
+    async fn event<T>(&mut self, instance: Pin<&mut impl Future<Output = T>>) -> Event<T> {
         let caller = &mut *self.caller;
         let Body {
             state,
@@ -315,7 +318,7 @@ impl Exchange<'_> {
             ..
         } = &mut self.body;
         let (state, is_refused) = (*state, *is_refused);
-        let from_caller = async {
+        let from_caller = pin!(async {
             match state {
                 _ if is_refused => std::future::pending().await,
                 BodyState::Done => Err(caller.gone().await),
@@ -323,7 +326,7 @@ impl Exchange<'_> {
                     caller.read_body().await
                 }
             }
-        };
+        });
         let event = tokio::select! {
             biased;
             done = instance => Event::Instance(done),
@@ -361,7 +364,7 @@ impl Exchange<'_> {
         if is_last {
             self.body.state = BodyState::Done;
         }
-        let sending = async {
+        let sending = pin!(async {
             if let Some(part) = read {
                 instance.write_body(part).await?;
             }
@@ -369,7 +372,7 @@ impl Exchange<'_> {
                 instance.finish().await?;
             }
             Ok(())
-        };
+        });
         let limit = self.context.client.upstream.instance().idle_timeout;
         let sent = limited(limit, sending).await;
         self.body.is_refused = sent.is_err();
@@ -402,8 +405,12 @@ impl Exchange<'_> {
     }
 
     /// The head of the response as sent to the caller. The response starts now.
-    fn response_head(&mut self, instance: &InstanceSession) -> Result<Box<ResponseHeader>, Stop> {
-        let mut head = Box::new(received(instance)?.clone());
+    fn response_head(
+        &mut self,
+        instance: &mut InstanceSession,
+    ) -> Result<Box<ResponseHeader>, Stop> {
+        let head = instance.take_head();
+        let mut head = Box::new(head.ok_or_else(no_head)?);
         let (context, request) = (&mut self.context, self.caller.head());
         let prefix = context.stripped.as_deref().unwrap_or_default();
         let (id, instance) = (context.id.as_ref(), context.client.upstream.instance());
@@ -416,7 +423,7 @@ impl Exchange<'_> {
 
     /// Sends the response to the caller, and returns the connection to the pool.
     async fn pass_on(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
-        let head = self.response_head(&instance)?;
+        let head = self.response_head(&mut instance)?;
         let mut is_ended = has_no_body(self.caller.method(), head.status) || instance.is_complete();
         let length = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
         let mut left: Option<usize> = head.headers.get(CONTENT_LENGTH).and_then(length);
@@ -431,14 +438,19 @@ impl Exchange<'_> {
         self.body.is_refused = false;
         while !is_ended {
             self.caller.ready().await?;
-            let event = async { Ok(self.event(instance.read_body()).await) };
-            match limited(limit, event).await? {
+            let event = async { Ok(self.event(pin!(instance.read_body())).await) };
+            let event = limited(limit, pin!(event)).await?;
+            match event {
                 Event::Instance(Ok(Some(part))) => {
                     left = left.map(|left| left.saturating_sub(part.as_slice().len()));
-                    if left == Some(0) {
-                        self.context.admitted = None;
+                    is_ended = match part {
+                        Chunk::Borrowed(_) => left == Some(0),
                         // over HTTP/2 the stream has its own end, which must be awaited
-                        is_ended = !matches!(part, Chunk::Owned(_));
+                        Chunk::Owned(_) => false,
+                        Chunk::Last(_) => true,
+                    };
+                    if is_ended || left == Some(0) {
+                        self.context.admitted = None;
                     }
                     self.caller.write_body(part, is_ended).await?;
                 }
@@ -468,7 +480,7 @@ impl Exchange<'_> {
 
     /// Relays bytes both ways after a 101, until either side ends.
     async fn tunnel(&mut self, mut instance: InstanceSession) -> Result<After, Stop> {
-        let head = self.response_head(&instance)?;
+        let head = self.response_head(&mut instance)?;
         self.context.status = head.status.as_u16();
         self.caller.write_head(head, false).await?;
         let health = self.context.client.upstream.health();
@@ -477,7 +489,8 @@ impl Exchange<'_> {
         self.body.is_refused = false;
         self.body.state = BodyState::Tunnel;
         loop {
-            match self.event(instance.read_body()).await {
+            let event = self.event(pin!(instance.read_body())).await;
+            match event {
                 Event::Instance(Ok(Some(part))) => self.caller.write_body(part, false).await?,
                 Event::Body(Some(read)) => {
                     if instance.write_body(read).await.is_err() {
@@ -568,8 +581,11 @@ impl Exchange<'_> {
 
 /// The head that was received of the response.
 fn received(instance: &InstanceSession) -> Result<&ResponseHeader, Broken> {
-    let missing = || Broken::invalid("there is no head of a response");
-    instance.head().ok_or_else(missing)
+    instance.head().ok_or_else(no_head)
+}
+
+fn no_head() -> Broken {
+    Broken::invalid("there is no head of a response")
 }
 
 /// A header could not be set; impossible with the values that this program sets.

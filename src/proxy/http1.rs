@@ -5,6 +5,7 @@
 //! is lenient.
 
 use std::os::fd::AsRawFd as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ pub(super) async fn serve(
         session.set_pipelined_prefix(std::mem::take(&mut read));
         // the head is complete, so this does not wait; a parser that disagrees may wait no longer
         let patience = connection.limits.header_timeout;
-        let parsed = timeout(patience, session.read_request()).await;
+        let parsed = timeout(patience, pin!(session.read_request())).await;
         if !matches!(parsed, Ok(Ok(Some(_)))) {
             let stream = session.into_inner();
             return refuse(stream, &Refusal::Unreadable, &metrics).await;
@@ -134,14 +135,14 @@ pub(super) async fn await_head(
             deadline.get_or_insert_with(|| timers() + limits.header_timeout);
         }
         read.reserve(READ_SIZE);
-        let reading = async {
+        let reading = pin!(async {
             // a connection that broke has ended, too
             let filling = async { stream.read_buf(read).await.unwrap_or(0) };
             if has_begun {
                 return Some(filling.await);
             }
             connection.registered.idle(is_first, filling).await
-        };
+        });
         let received = match deadline {
             None => reading.await,
             Some(at) => match timeout_at(at, reading).await {

@@ -4,7 +4,7 @@ use http::header::{
     CONTENT_LENGTH, HOST, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
 };
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Uri, Version};
+use http::{HeaderValue, Request, Uri, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
@@ -45,26 +45,17 @@ pub(super) fn outgoing(
     to: Destination<'_>,
     authorization: &HeaderValue,
 ) -> Result<Box<RequestHeader>> {
-    let invalid = || Error::new(ErrorType::InvalidHTTPHeader);
-    let mut request = Box::new(request.clone());
+    let mut request = Box::new(match to.is_http2 {
+        true => to_http2(request, to.authority)?,
+        false => request.clone(),
+    });
     let is_unwanted = |name: &str| is_unwanted(name) || (to.is_http2 && name == "expect");
     // first: `Connection` must not remove fields that are set below
     for name in hop_by_hop::unwanted(&request.headers, is_unwanted) {
         request.remove_header(&name);
     }
     if to.is_http2 {
-        if !request.raw_path_is_utf8() {
-            return Err(invalid());
-        }
-        let path = request.uri.path_and_query().cloned();
-        let uri = Uri::builder()
-            .scheme(Scheme::HTTPS)
-            .authority(to.authority.clone())
-            .path_and_query(path.ok_or_else(invalid)?)
-            .build();
-        request.set_uri(uri.map_err(|_| invalid())?);
         request.remove_header(&HOST);
-        request.set_version(Version::HTTP_2);
     } else {
         request.insert_header(HOST, to.host.clone())?;
         request.set_version(Version::HTTP_11);
@@ -80,6 +71,26 @@ pub(super) fn outgoing(
     request.insert_header(VIA_FIELD, via)?;
     request.insert_header("Authorization", authorization.clone())?;
     Ok(request)
+}
+
+/// Copies the head of a request to HTTP/2, without the spelling of its fields' names.
+fn to_http2(request: &RequestHeader, authority: &Authority) -> Result<RequestHeader> {
+    let invalid = || Error::new(ErrorType::InvalidHTTPHeader);
+    if !request.raw_path_is_utf8() {
+        return Err(invalid());
+    }
+    let path = request.uri.path_and_query().cloned();
+    let uri = Uri::builder()
+        .scheme(Scheme::HTTPS)
+        .authority(authority.clone())
+        .path_and_query(path.ok_or_else(invalid)?)
+        .build();
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = request.method.clone();
+    parts.uri = uri.map_err(|_| invalid())?;
+    parts.version = Version::HTTP_2;
+    parts.headers = request.headers.clone();
+    Ok(parts.into())
 }
 
 /// Returns whether the request field `name` is not forwarded.

@@ -186,7 +186,8 @@ impl Http2 {
     }
 
     fn broken(&self, error: &h2::Error) -> Broken {
-        let again = match self.head {
+        // the body comes with the head
+        let again = match self.body {
             Some(_) => Again::Never,
             None => again(error),
         };

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -199,6 +200,15 @@ impl InstanceSession {
         }
     }
 
+    /// Takes the final head, to pass it on.
+    pub(crate) fn take_head(&mut self) -> Option<ResponseHeader> {
+        match self {
+            // the session reads the body by it
+            InstanceSession::Http1(http1) => http1.session.resp_header().cloned(),
+            InstanceSession::Http2(http2) => http2.head.take(),
+        }
+    }
+
     /// Reads a piece of the response's body; `None` at its end. Cancel safe.
     ///
     /// # Errors
@@ -341,7 +351,7 @@ pub(crate) const LATE_HEAD: &str =
 /// Waits for the instance within `limit`, if there is one.
 pub(crate) async fn limited<T>(
     limit: Option<Duration>,
-    doing: impl Future<Output = Result<T, Broken>>,
+    doing: Pin<&mut impl Future<Output = Result<T, Broken>>>,
 ) -> Result<T, Broken> {
     match limit {
         None => doing.await,
