@@ -41,13 +41,14 @@ fn every_file_is_headed_short_and_finished() {
 }
 
 #[test]
-fn only_the_proxy_knows_pingoras_proxy() {
+fn only_the_data_path_knows_pingora_and_h2() {
+    let data_path = ["src/proxy/", "src/downstream/", "src/upstream/"];
     let outside = files("src")
         .into_iter()
-        .filter(|file| !file.path.starts_with("src/proxy/"));
+        .filter(|file| !data_path.iter().any(|path| file.path.starts_with(path)));
     assert_none(
         outside
-            .flat_map(|file| named(&file, &["pingora_proxy"]))
+            .flat_map(|file| named(&file, &["pingora", "h2"]))
             .collect(),
     );
 }
