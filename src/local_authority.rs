@@ -100,7 +100,7 @@ pub enum Error {
     )]
     NoKey,
     /// The root did not sign the key's certificate.
-    #[error("the key is not that of the authority in local-ca.pem")]
+    #[error("the key does not belong to the certificate in local-ca.pem")]
     Mismatch,
     /// The certificate does not limit which names its key can certify.
     #[error("the certificate has no name constraints, so its key could certify any host")]

@@ -283,7 +283,7 @@ pub enum Reason {
     #[error("the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA")]
     UnusableKey,
     /// The certificate and the key do not match.
-    #[error("the key is not that of the certificate")]
+    #[error("the key does not belong to the certificate")]
     Mismatch,
     /// The system has no root certificates, and no file was given.
     #[error(

@@ -265,7 +265,10 @@ mod tests {
             |cert, key| format!("client_cert_file = \"{cert}\"\nclient_key_file = \"{key}\"");
         for (keys, expected) in [
             (pair("own.pem", "own.key"), ""),
-            (pair("own.pem", "other.key"), "not that of the certificate"),
+            (
+                pair("own.pem", "other.key"),
+                "does not belong to the certificate",
+            ),
             (
                 pair("own.pem", "own.pem"),
                 "instance.acme.client_key_file: there is no private key",

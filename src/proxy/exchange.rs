@@ -86,7 +86,7 @@ struct Exchange<'a> {
 
 /// The next event while a request's body goes one way and its response comes the other.
 enum Event<T> {
-    /// The instance sent what was awaited.
+    /// The instance sent the head, or a part of the body.
     Instance(T),
     /// The caller sent a part of the body, or its end.
     Body(Option<Bytes>),

@@ -57,13 +57,13 @@ pub enum Refusal {
     },
     /// It came through a tunnel to this host, and names another one.
     OtherHost(String),
-    /// A forward listener was asked for what it does not serve.
+    /// The request to a forward listener names a server that it does not serve.
     NotAnInstance {
         /// Why it is not served.
         why: &'static str,
         /// The listener.
         listener: String,
-        /// What it serves.
+        /// The instances that it serves.
         instances: String,
     },
     /// A tunnel would lead to this machine or to a link-local address.
@@ -251,7 +251,7 @@ impl Refusal {
             Refusal::Loop => ApiError::new(
                 Reason::Loop,
                 "The request came back to this proxy",
-                "What the proxy sends to Collibra arrives at the proxy itself, directly or by way of another proxy.",
+                "Requests that the proxy sends to Collibra arrive at the proxy again, directly or through another proxy.",
                 "Set the instance's url (COLLIBRA_URL) to Collibra's own address. Where /etc/hosts or DNS gives that name to the proxy, set the instance's address too.",
             ),
             Refusal::Method => ApiError::new(
@@ -365,7 +365,7 @@ impl Refusal {
                 Reason::TokenLimit,
                 "Too many token requests and logins",
                 "An app gets 20 local tokens a second; all callers of a listener that are no app get 100 together, refused ones included.",
-                "Keep the token or the session until it expires, and come again after the seconds that Retry-After says.",
+                "Keep the token or the session until it expires, and retry after the seconds in Retry-After.",
             ),
             Refusal::TokenRequest { error, .. } => ApiError::new(
                 match error {

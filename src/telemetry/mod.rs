@@ -1,7 +1,7 @@
 //! Metrics ([`metrics`]) and logs ([`logging`], [`access`]).
 //!
 //! Promises: counting a request takes no lock and formats nothing; labels stay few, never a path, a
-//! token or an address; logging never waits; at no log level does a library print what it sends.
+//! token or an address; logging never waits; no log level makes a library print data that it sends.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -290,8 +290,8 @@ fn check_live_goes_on_with_a_token_of_the_store_and_calls_the_api() {
     assert_eq!(status, 0, "{said}");
     for step in [
         "a pool of 5 and one more every 1m (a guess: ",
-        "token: that of the store is good for 4m ",
-        ": none was taken\n",
+        "token: the one in the store is good for 4m ",
+        ", so none was requested\n",
         "left, as counted in the store\n",
         "api: GET /rest/2.0/application/info was answered 200 in ",
     ] {

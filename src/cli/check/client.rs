@@ -101,7 +101,7 @@ impl Trial<'_> {
         let left = (token.asked + token.lifetime).duration_since(SystemClock.wall());
         let left = left.ok().filter(|left| *left >= MARGIN)?;
         let left = format_duration(Duration::from_secs(left.as_secs()));
-        let said = format!("that of the store is good for {left}: none was taken");
+        let said = format!("the one in the store is good for {left}, so none was requested");
         Some(((token.access_token.clone(), 0), said))
     }
 
@@ -184,7 +184,7 @@ fn advice(status: StatusCode) -> Option<&'static str> {
             "a redirect, which is not followed; the instance's url is probably wrong, or a login page intercepts the call"
         }
         401 => {
-            "it does not accept the token; check that the url is that of the instance whose token endpoint issued it"
+            "it does not accept the token; check that the url belongs to the instance whose token endpoint issued it"
         }
         403 => {
             "the registered application may not do this, or a network policy forbids it; name another path with --probe"

@@ -114,7 +114,7 @@ fn certificates_and_keys() {
     proxy.toml:10: listener.local.tls.cert_file: there is no certificate in the file; it should be PEM, with -----BEGIN CERTIFICATE-----; name a PEM file with the certificate and, below it, those that lead to its authority (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.key_file: the file cannot be read: No such file or directory (os error 2); name the PEM file with the certificate's private key (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.key_file: there is no private key in the file; it should be PEM, without a password; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
-    proxy.toml:10: listener.local.tls.key_file: the key is not that of the certificate; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
+    proxy.toml:10: listener.local.tls.key_file: the key does not belong to the certificate; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
     proxy.toml:10: listener.local.tls.key_file: the key cannot be used: it is damaged, or none of RSA, ECDSA and EdDSA; name the PEM file with the certificate's private key (a relative path counts from FOLDER)
     proxy.toml:6: client.catalog.client_secret: the secret is in the configuration, which is often copied and committed; keep it in a file and name that with `client_secret_file`
     proxy.toml:10: listener.local.tls.cert_file: the certificate is not valid yet: callers that verify it refuse it; check this machine's clock, or wait until the certificate is valid

@@ -376,7 +376,7 @@ impl Rotation<'_> {
                 begun.old, successor.id, successor.id
             ),
             Ok(Stage::Placed(begun)) => format!(
-                "where it stands: the successor's credentials are in {names}; {} is not deleted, unless the failure was that of its deletion, and its credentials are in {old}\n{again}\nto go back: put what {old} holds into {names}, wait until the proxies use it, then delete the successor and remove {old} and {journal}",
+                "where it stands: the successor's credentials are in {names}; {} is not deleted, unless its deletion is what failed, and its credentials are in {old}\n{again}\nto go back: put what {old} holds into {names}, wait until the proxies use it, then delete the successor and remove {old} and {journal}",
                 begun.old
             ),
             Err(error) => format!("the progress is unknown: {error:#}"),
