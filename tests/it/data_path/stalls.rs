@@ -30,6 +30,10 @@ fn settled(proxy: &Proxy) -> u64 {
     })
 }
 
+/// For an instance that must accept thousands of connections at once: a SYN that finds its queue full
+/// is sent again after 1, 3 and 7 s.
+const PATIENT: &str = "connect_timeout = \"1m\"";
+
 /// A connection with a zero window and as many streams as there may be.
 fn stalled(served: &Served) -> Frames {
     let mut connection = served.frames();
@@ -42,7 +46,8 @@ fn stalled(served: &Served) -> Frames {
 
 #[test]
 fn http_2_callers_with_a_zero_window_cost_bounded_memory() {
-    let served = Served::with("min_body_rate = 0");
+    let simulator = Simulator::start();
+    let served = Served::before(&simulator.url(), PATIENT, simulator, "min_body_rate = 0");
     served.serves();
     let before = served.proxy.process.memory_kib("VmRSS");
     let callers: Vec<Frames> = (0..30).map(|_| stalled(&served)).collect();
@@ -92,7 +97,7 @@ fn a_stalled_stream_is_cut_by_min_body_rate() {
 #[test]
 fn a_thousand_http_1_callers_that_read_nothing_cost_bounded_memory() {
     let simulator = Simulator::start();
-    let proxy = Proxy::configured(&simulator.url(), "", "min_body_rate = 0").start();
+    let proxy = Proxy::configured(&simulator.url(), PATIENT, "min_body_rate = 0").start();
     proxy.has_token();
     let ask = proxy.bytes(&format!("GET {LARGE} HTTP/1.1\nHost: {{host}}\n\n"));
     let connect = |_| {
