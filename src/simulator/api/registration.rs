@@ -60,16 +60,15 @@ pub(super) fn is_admin(encoded: &str) -> bool {
 /// Answers a call to `/clients` or `/clients/{client_id}`.
 pub(super) async fn answer(call: Call<'_>, client: &str) -> Answer {
     let id = form::decode_segment(client.as_bytes()).map_err(|_| unknown_client())?;
-    let method = call.head.method.clone();
     let model = || call.world.lock();
-    match (method.as_str(), id.as_str()) {
-        ("GET" | "HEAD", "") => {
+    match (call.method(), id.as_str()) {
+        ("GET", "") => {
             let model = model();
             let all = model.issuer.clients().map(|(id, client)| told(id, client));
             let all = json!({ "registrations": all.collect::<Value>() });
             Ok(reply::json(StatusCode::OK, all))
         }
-        ("GET" | "HEAD", id) => match model().issuer.client(id) {
+        ("GET", id) => match model().issuer.client(id) {
             Some(client) => Ok(reply::json(StatusCode::OK, told(id, client))),
             None => Err(unknown_client()),
         },
