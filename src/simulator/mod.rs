@@ -78,6 +78,8 @@ pub struct Config {
     pub retry_after: bool,
     /// The default number of rows of an export, and the number of assets (at most ten thousand).
     pub rows: u64,
+    /// Whether a `PUT` on a client changes its secret.
+    pub update_rotates_secret: bool,
 }
 
 /// The PEM files for `https`.
@@ -103,6 +105,7 @@ impl Default for Config {
             speed: 1.0,
             retry_after: false,
             rows: 1000,
+            update_rotates_secret: false,
         }
     }
 }

@@ -393,7 +393,17 @@ async fn views_are_exported_in_every_format() {
 
 #[tokio::test]
 async fn clients_are_registered_used_changed_and_removed() {
-    let simulator = simulator(Config::default()).await;
+    for rotates in [false, true] {
+        registered_used_changed_and_removed(rotates).await;
+    }
+}
+
+async fn registered_used_changed_and_removed(rotates: bool) {
+    let config = Config {
+        update_rotates_secret: rotates,
+        ..Config::default()
+    };
+    let simulator = simulator(config).await;
     let admin = basic("admin", "admin");
     let base = "/rest/auth/v1/clients";
     let call = async |line: String, body: &str| send(&simulator, &line, &[&admin], body).await;
@@ -421,13 +431,18 @@ async fn clients_are_registered_used_changed_and_removed() {
         .await
         .json();
     assert_eq!(changed["client_name"], "renamed");
-    assert_eq!(changed.get("client_secret"), None);
-    assert_eq!(token(&json["client_secret"]).await, 200);
+    assert_eq!(changed.get("client_secret").is_some(), rotates);
+    let secret = changed
+        .get("client_secret")
+        .unwrap_or(&json["client_secret"]);
+    assert_eq!(token(secret).await, 200);
+    let old = token(&json["client_secret"]).await;
+    assert_eq!(old, if rotates { 401 } else { 200 });
     let all = call(format!("GET {base}"), "").await.json();
     assert_eq!(all["registrations"].as_array().map(Vec::len), Some(2));
     assert_eq!(call(format!("DELETE {one}"), "").await.status, 204);
     assert_eq!(call(format!("GET {one}"), "").await.status, 401);
-    assert_eq!(token(&json["client_secret"]).await, 401);
+    assert_eq!(token(secret).await, 401);
     let stranger = basic("admin", "guess");
     assert_eq!(
         send(&simulator, &format!("GET {base}"), &[&stranger], "")
