@@ -1,6 +1,7 @@
 //! Decides which request a fault hits.
 //!
-//! Pure: it gets the time as an argument.
+//! Pure: it gets the time as an argument and uses no randomness. A `share` is spread evenly: with
+//! 0.25, exactly every fourth request is hit.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -104,6 +105,8 @@ pub(super) struct Fault {
     /// How long it lasts, in simulated time; `None` until it is replaced.
     #[serde(rename = "for", default, deserialize_with = "duration")]
     lasts: Option<Duration>,
+    /// The share of the requests that it hits, more than 0 and at most 1; `None` is 1.
+    share: Option<f64>,
     /// Whether a token request without a token still takes one from the pool.
     #[serde(default)]
     pub(super) draws: bool,
@@ -135,9 +138,16 @@ impl Fault {
     }
 }
 
-/// The active faults, and when each ends.
+struct Active {
+    fault: Fault,
+    until: Option<Instant>,
+    /// The sum of the shares of the requests so far, less the hits.
+    due: f64,
+}
+
+/// The active faults: at most one per endpoint.
 #[derive(Default)]
-pub(super) struct Faults(HashMap<Endpoint, (Fault, Option<Instant>)>);
+pub(super) struct Faults(HashMap<Endpoint, Active>);
 
 impl Faults {
     /// Activates a fault, in place of the endpoint's previous one.
@@ -157,20 +167,29 @@ impl Faults {
         if fault.retry_after.is_some() && !matches!(fault.kind, Kind::Status(_)) {
             return Err("`retry_after` goes with `status:NNN` only");
         }
+        let is_share = |share| share > 0.0 && share <= 1.0;
+        if !fault.share.is_none_or(is_share) {
+            return Err("`share` must be more than 0 and at most 1");
+        }
         let lasts = fault.lasts.map(|lasts| lasts.min(super::LONGEST));
         let until = lasts.map(|lasts| now + lasts.div_f64(speed));
+        let (endpoint, due) = (fault.endpoint, 0.0);
         match fault.kind {
-            Kind::None => self.0.remove(&fault.endpoint),
-            _ => self.0.insert(fault.endpoint, (fault, until)),
+            Kind::None => self.0.remove(&endpoint),
+            _ => self.0.insert(endpoint, Active { fault, until, due }),
         };
         Ok(())
     }
 
     /// The fault that hits a request at `now`, if any.
-    pub(super) fn strike(&self, endpoint: Endpoint, now: Instant) -> Option<Fault> {
-        let (fault, until) = self.0.get(&endpoint)?;
-        let is_over = until.is_some_and(|until| now >= until);
-        (!is_over).then(|| fault.clone())
+    pub(super) fn strike(&mut self, endpoint: Endpoint, now: Instant) -> Option<Fault> {
+        let active = self.0.get_mut(&endpoint);
+        let active = active.filter(|active| active.until.is_none_or(|until| now < until))?;
+        active.due += active.fault.share.unwrap_or(1.0);
+        // slightly less than one, because shares such as 0.1 do not add up exactly
+        let is_hit = active.due > 1.0 - 1e-9;
+        active.due -= f64::from(is_hit);
+        is_hit.then(|| active.fault.clone())
     }
 }
 
@@ -222,6 +241,8 @@ mod tests {
         for json in [
             r#"{"endpoint":"token","kind":"hang","shares":1}"#,
             r#"{"endpoint":"disk","kind":"hang"}"#,
+            r#"{"endpoint":"token","kind":"hang","share":0}"#,
+            r#"{"endpoint":"token","kind":"hang","share":1.01}"#,
             r#"{"endpoint":"token","kind":"hang","for":"soon"}"#,
             r#"{"endpoint":"api","kind":"hang","draws":true}"#,
             r#"{"endpoint":"api","kind":"token_type:x"}"#,
@@ -252,6 +273,20 @@ mod tests {
             faults.strike(Endpoint::Api, now + Duration::from_secs(3)),
             None
         );
+    }
+
+    #[test]
+    fn a_share_is_spread_evenly() {
+        let now = clock::read().steady;
+        for (share, every) in [(0.1, 10), (0.25, 4), (1.0, 1)] {
+            let mut faults = Faults::default();
+            let json = serde_json::json!({"endpoint": "api", "kind": "reset", "share": share});
+            set(&mut faults, &json.to_string(), now).unwrap();
+            for nth in 1..=100 {
+                let hit = faults.strike(Endpoint::Api, now).is_some();
+                assert_eq!(hit, nth % every == 0, "request {nth} of a share of {share}");
+            }
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! the rest of this crate, so that the two cannot share a misunderstanding.
 //!
 //! The path of a request: `server` → `token_endpoint`, `control` or `api` → `faults` decide whether
-//! it fails and `outage` how → `reply`. `world` holds the state. `pool`, `issuer` and `faults` are
-//! pure; only `clock` reads the time. A path that `api` does not know gets an echo of its request.
+//! it fails and `outage` how → `reply`. `world` holds the state, `catalogue` the data behind the
+//! API. `pool`, `issuer`, `faults` and `catalogue` get the time as an argument; only `clock` reads
+//! it. A path that `api` does not know gets an echo of its request.
 //!
 //! The behaviour follows Collibra's OpenAPI documents. Where they say nothing, the simulator
 //! decides: a refused request takes nothing from the pool. A new token does not invalidate the old
@@ -15,6 +16,7 @@
 
 mod api;
 mod body;
+mod catalogue;
 mod clock;
 mod control;
 mod credentials;
@@ -76,6 +78,8 @@ pub struct Config {
     pub retry_after: bool,
     /// The default number of rows of an export, and the number of assets (at most ten thousand).
     pub rows: u64,
+    /// Whether a `PUT` on a client changes its secret.
+    pub update_rotates_secret: bool,
 }
 
 /// The PEM files for `https`.
@@ -101,6 +105,7 @@ impl Default for Config {
             speed: 1.0,
             retry_after: false,
             rows: 1000,
+            update_rotates_secret: false,
         }
     }
 }

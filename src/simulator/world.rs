@@ -1,11 +1,8 @@
 //! All of the simulator's state, and its configuration.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
-
-use super::api::{Job, assets};
+use super::catalogue::Catalogue;
 use super::faults::{Endpoint, Fault, Faults};
 use super::issuer::Issuer;
 use super::state::State;
@@ -24,10 +21,8 @@ pub(super) struct Model {
     pub(super) issuer: Issuer,
     /// The active faults.
     pub(super) faults: Faults,
-    /// The assets, oldest first, as the API returns them.
-    pub(super) assets: Vec<Value>,
-    /// The started jobs, by id.
-    pub(super) jobs: HashMap<String, Job>,
+    /// The data behind the API.
+    pub(super) catalogue: Catalogue,
     /// The counters; without the clients'.
     pub(super) counts: State,
 }
@@ -43,8 +38,7 @@ impl World {
         let model = Mutex::new(Model {
             issuer,
             faults: Faults::default(),
-            assets: assets::seeded(config.rows, now),
-            jobs: HashMap::new(),
+            catalogue: Catalogue::seeded(config.rows, now),
             counts: State::default(),
         });
         Self { config, model }

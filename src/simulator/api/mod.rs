@@ -1,9 +1,10 @@
-//! Everything that requires a token: the REST API, and endpoints for tests of a proxy.
+//! Everything that requires a token: the REST API, GraphQL, and endpoints for tests of a proxy.
 //!
 //! A request is counted and its token checked. Then a fault may hit it. Only then is it answered.
 
-pub(super) mod assets;
+mod entries;
 mod probe;
+mod queries;
 mod registration;
 mod session;
 mod transfers;
@@ -17,16 +18,13 @@ use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 
-pub(super) use self::transfers::Job;
+use super::catalogue::Kind;
 use super::credentials::Authorization;
 use super::faults::Endpoint;
 use super::issuer::Standing;
 use super::reply::{self, Reply};
 use super::world::World;
 use super::{body, clock, outage};
-
-/// The user shown as author of everything.
-const USER: &str = "00000000-0000-0000-0000-000000900002";
 
 /// One request to the API.
 struct Call<'a> {
@@ -43,6 +41,16 @@ impl Call<'_> {
 
     fn header(&self, name: &str) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// The effective method: HEAD is answered as GET, and POST may stand for another.
+    fn method(&self) -> &str {
+        let overridden = self.header("x-http-method-override");
+        match (self.head.method.as_str(), overridden) {
+            ("POST", Some(meant @ ("PATCH" | "PUT" | "DELETE"))) => meant,
+            ("HEAD", _) => "GET",
+            (method, _) => method,
+        }
     }
 }
 
@@ -76,27 +84,27 @@ pub(super) async fn answer(world: &World, request: Request<Body>) -> Reply {
 }
 
 async fn route(call: Call<'_>, segments: &[&str]) -> Answer {
-    let method = match call.head.method.clone() {
-        Method::HEAD => Method::GET,
-        method => method,
-    };
-    match (method.as_str(), segments) {
+    use Kind::{Asset, Community, Domain, File, Job};
+    match (call.method(), segments) {
         ("GET", ["rest", "2.0", "application", "info"]) => Ok(session::application(&call)),
         ("GET", ["rest", "2.0", "users", "current"]) => Ok(session::user()),
-        ("GET", ["rest", "2.0", "auth", "sessions", "current"]) => Ok(session::current()),
-        ("GET", ["rest", "2.0", "assets"]) => assets::find(&call),
-        ("POST", ["rest", "2.0", "assets"]) => assets::add(call).await,
-        ("GET", ["rest", "2.0", "assets", id]) => assets::show(&call, id),
-        ("PATCH", ["rest", "2.0", "assets", id]) => assets::change(call, id).await,
-        ("DELETE", ["rest", "2.0", "assets", id]) => assets::remove(&call, id),
-        ("POST", ["rest", "2.0", "files"]) => transfers::upload(call).await,
+        (_, ["rest", "2.0", "auth", "sessions", rest @ ..]) => session::answer(call, rest).await,
+        (_, ["rest", "2.0", "assets", rest @ ..]) => entries::answer(call, Asset, rest).await,
+        (_, ["rest", "2.0", "domains", rest @ ..]) => entries::answer(call, Domain, rest).await,
+        (_, ["rest", "2.0", "communities", rest @ ..]) => {
+            entries::answer(call, Community, rest).await
+        }
+        (_, ["rest", "2.0", "files", rest @ ..]) => entries::answer(call, File, rest).await,
+        (_, ["rest", "2.0", "jobs", rest @ ..]) => entries::answer(call, Job, rest).await,
+        ("POST", ["rest", "2.0", "search"]) => queries::search(call).await,
         ("POST", ["rest", "2.0", "import", kind]) if kind.ends_with("-job") => {
             transfers::import(call, kind).await
         }
-        ("GET", ["rest", "2.0", "jobs", id]) => transfers::job(&call, id),
-        ("POST", ["rest", "2.0", "outputModule", "export", "csv"]) => {
-            Ok(transfers::export(call).await)
+        ("POST", ["rest", "2.0", "outputModule", "export", format]) => {
+            transfers::export(call, format).await
         }
+        ("GET", ["rest", "catalog", "1.0", ..]) => Ok(queries::catalog(&call)),
+        ("POST", ["graphql"] | ["graphql", "knowledgeGraph", "v1"]) => queries::graphql(call).await,
         ("GET", ["_bytes", length]) => probe::send(&call, length),
         ("POST", ["_bytes"]) => Ok(probe::receive(call).await),
         ("GET", ["_sleep", millis]) => probe::sleep(millis).await,
@@ -153,8 +161,8 @@ fn unusable(why: impl Display) -> Box<Reply> {
 }
 
 /// The refusal of a request for something that does not exist.
-fn missing(what: &str) -> Box<Reply> {
-    let message = format!("There is no {what} with this identifier.");
+fn missing(kind: Kind) -> Box<Reply> {
+    let message = format!("There is no {kind:?} with this identifier.");
     Box::new(reply::api_error(
         StatusCode::NOT_FOUND,
         "notFound",

@@ -31,7 +31,7 @@ const fn pattern() -> [u8; 1 << 17] {
 }
 
 /// Generates `length` bytes, `piece` at a time (at most 128 KiB), without copying.
-fn pieces(length: u64, piece: usize) -> impl Iterator<Item = Bytes> {
+pub(super) fn pieces(length: u64, piece: usize) -> impl Iterator<Item = Bytes> {
     let mut sent = 0;
     std::iter::from_fn(move || {
         let left = usize::try_from(length - sent).unwrap_or(usize::MAX);

@@ -60,16 +60,15 @@ pub(super) fn is_admin(encoded: &str) -> bool {
 /// Answers a call to `/clients` or `/clients/{client_id}`.
 pub(super) async fn answer(call: Call<'_>, client: &str) -> Answer {
     let id = form::decode_segment(client.as_bytes()).map_err(|_| unknown_client())?;
-    let method = call.head.method.clone();
     let model = || call.world.lock();
-    match (method.as_str(), id.as_str()) {
-        ("GET" | "HEAD", "") => {
+    match (call.method(), id.as_str()) {
+        ("GET", "") => {
             let model = model();
             let all = model.issuer.clients().map(|(id, client)| told(id, client));
             let all = json!({ "registrations": all.collect::<Value>() });
             Ok(reply::json(StatusCode::OK, all))
         }
-        ("GET" | "HEAD", id) => match model().issuer.client(id) {
+        ("GET", id) => match model().issuer.client(id) {
             Some(client) => Ok(reply::json(StatusCode::OK, told(id, client))),
             None => Err(unknown_client()),
         },
@@ -94,7 +93,7 @@ pub(super) async fn answer(call: Call<'_>, client: &str) -> Answer {
     }
 }
 
-/// Updates the client `id`, or registers a new one, whose secret only this response has.
+/// Updates the client `id`, or registers a new one. Only this response has a new secret.
 async fn write(call: Call<'_>, id: Option<String>) -> Answer {
     let sent = body::json(call.body).await;
     let sent: Writeable = sent.map_err(|error| invalid(&error.to_string()))?;
@@ -107,8 +106,9 @@ async fn write(call: Call<'_>, id: Option<String>) -> Answer {
     if is_taken {
         return Err(invalid("Another client has this name."));
     }
+    let rotates = call.world.config.update_rotates_secret;
     let (status, id, secret) = match id {
-        Some(id) => (StatusCode::OK, id, None),
+        Some(id) => (StatusCode::OK, id, rotates.then(random::secret)),
         None => {
             let (id, secret) = (new_id(), random::secret());
             issuer.add(id.clone(), secret.clone(), name.clone(), clock::read());
@@ -120,6 +120,7 @@ async fn write(call: Call<'_>, id: Option<String>) -> Answer {
     client.grant_types = sent.grant_types.unwrap_or(client.grant_types.clone());
     let mut told = told(&id, client);
     if let Some(secret) = secret {
+        client.secret.clone_from(&secret);
         told["client_secret"] = Value::from(secret);
     }
     Ok(reply::not_stored(reply::json(status, told)))

@@ -1,9 +1,12 @@
 //! The application info, the user and the current session.
 
+use axum::response::IntoResponse;
 use http::StatusCode;
 use serde_json::json;
 
-use super::{Call, USER, probe};
+use super::{Answer, Call, probe};
+use crate::simulator::body;
+use crate::simulator::catalogue::USER;
 use crate::simulator::reply::{self, Reply};
 
 /// `GET /rest/2.0/application/info`.
@@ -26,9 +29,20 @@ pub(super) fn application(call: &Call<'_>) -> Reply {
     reply::json(StatusCode::OK, told)
 }
 
-/// `GET /rest/2.0/auth/sessions/current`: nothing depends on the session.
-pub(super) fn current() -> Reply {
-    probe::with_session(user())
+/// `/rest/2.0/auth/sessions`: opens, shows and ends a session. Each call needs a token, and nothing
+/// depends on the session.
+pub(super) async fn answer(call: Call<'_>, rest: &[&str]) -> Answer {
+    Ok(match (call.method(), rest) {
+        ("POST", []) => {
+            body::drain(call.body).await;
+            let token = json!({ "csrfToken": "00000000-0000-4000-8000-000000000000" });
+            probe::with_session(reply::json(StatusCode::OK, token))
+        }
+        ("GET", ["current"]) => probe::with_session(user()),
+        ("GET", ["heartbeat"]) => probe::with_session(StatusCode::OK.into_response()),
+        ("DELETE", ["current"]) => StatusCode::NO_CONTENT.into_response(),
+        _ => probe::echo(call).await,
+    })
 }
 
 /// `GET /rest/2.0/users/current`: the system user that represents an application.

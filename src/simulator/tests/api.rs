@@ -87,79 +87,323 @@ async fn resources_are_created_changed_found_and_removed() {
         };
         send(&simulator, line, &[&live], &body).await
     };
-    let page = call("GET /rest/2.0/assets?offset=15&limit=10", Value::Null)
+    for (collection, seeded, sent, field, reference) in [
+        (
+            "assets",
+            20,
+            "domainId",
+            "domain",
+            ("Domain", "Business Glossary"),
+        ),
+        (
+            "domains",
+            2,
+            "communityId",
+            "community",
+            ("Community", "Data Governance Council"),
+        ),
+        (
+            "communities",
+            1,
+            "parentId",
+            "parent",
+            ("Community", "Parent"),
+        ),
+    ] {
+        let all = format!("/rest/2.0/{collection}");
+        let page = call(
+            &format!("GET {all}?offset={}&limit=10", seeded - 1),
+            Value::Null,
+        )
         .await
         .json();
-    assert_eq!(
-        (page["total"].as_u64(), page["offset"].as_u64()),
-        (Some(20), Some(15))
-    );
-    assert_eq!(page["results"].as_array().map(Vec::len), Some(5));
-    let made = call(
-        "POST /rest/2.0/assets",
-        json!({ "name": "New", "domainId": "d" }),
-    )
-    .await;
-    assert_eq!(
-        (made.status, &made.json()["domain"]["id"]),
-        (201, &json!("d"))
-    );
-    let path = format!("/rest/2.0/assets/{}", made.json()["id"].as_str().unwrap());
-    let changed = call(&format!("PATCH {path}"), json!({ "name": "Newer" })).await;
-    assert_eq!(
-        (changed.status, &changed.json()["name"]),
-        (200, &json!("Newer"))
-    );
-    assert_eq!(
-        call(&format!("DELETE {path}"), Value::Null).await.status,
-        204
-    );
-    assert_eq!(call(&format!("GET {path}"), Value::Null).await.status, 404);
-    assert_eq!(call("POST /rest/2.0/assets", json!({})).await.status, 400);
+        assert_eq!(
+            (&page["total"], &page["offset"], &page["limit"]),
+            (&json!(seeded), &json!(seeded - 1), &json!(10))
+        );
+        assert_eq!(page["results"].as_array().map(Vec::len), Some(1));
+        let made = call(&format!("POST {all}"), json!({ "name": "New", sent: "d" })).await;
+        let expected = json!({ "id": "d", "resourceType": reference.0, "name": reference.1 });
+        assert_eq!((made.status, &made.json()[field]), (201, &expected));
+        let path = format!("{all}/{}", made.json()["id"].as_str().unwrap());
+        assert_eq!(made.header("location"), Some(&*path));
+        assert_eq!(
+            call(&format!("GET {path}"), Value::Null).await.json(),
+            made.json()
+        );
+        let changed = call(
+            &format!("PATCH {path}"),
+            json!({ "name": "Newer", "id": 1 }),
+        )
+        .await;
+        let mut expected = made.json();
+        expected["name"] = json!("Newer");
+        expected["lastModifiedOn"] = changed.json()["lastModifiedOn"].clone();
+        assert_eq!((changed.status, changed.json()), (200, expected));
+        let found = call(&format!("GET {all}?name=EWER"), Value::Null).await;
+        assert_eq!(found.json()["results"], json!([changed.json()]));
+        let several = json!([{ "name": "One", "id": "mine" }, { "name": "Two" }]);
+        let bulk = call(&format!("POST {all}/bulk"), several).await;
+        assert_eq!((bulk.status, &bulk.json()[1]["name"]), (201, &json!("Two")));
+        assert_eq!(
+            call(&format!("GET {all}/mine"), Value::Null).await.json(),
+            bulk.json()[0]
+        );
+        let unnamed = json!([{ "name": "Three" }, { "name": "" }]);
+        let unnamed = call(&format!("POST {all}/bulk"), unnamed).await;
+        assert_eq!(unnamed.status, 400);
+        let total = call(&format!("GET {all}"), Value::Null).await.json()["total"].clone();
+        assert_eq!(total, seeded + 3, "all of a bulk request or none");
+        let removed = call(&format!("DELETE {path}"), Value::Null).await;
+        if collection == "domains" {
+            assert_eq!(
+                (removed.status, &removed.json()["type"]),
+                (200, &json!("DOMAIN_REMOVAL"))
+            );
+        } else {
+            assert_eq!((removed.status, removed.body.len()), (204, 0));
+        }
+        for method in ["GET", "DELETE", "PATCH"] {
+            let gone = call(&format!("{method} {path}"), json!({ "name": "x" })).await;
+            assert_eq!(gone.status, 404, "{method} {path}");
+        }
+        assert_eq!(call(&format!("POST {all}"), json!({})).await.status, 400);
+        let other = call(&format!("PUT {path}"), Value::Null).await.json();
+        assert_eq!(other["method"], "PUT", "an echo");
+    }
 }
 
 #[tokio::test]
-async fn uploads_are_measured_and_jobs_come_to_an_end() {
+async fn search_graphql_and_the_catalog_answer() {
+    let simulator = simulator(Config {
+        rows: 20,
+        ..Config::default()
+    })
+    .await;
+    let live = bearer(&simulator).await;
+    let call = async |line: &str, body: &str| send(&simulator, line, &[&live], body).await;
+    let search = async |body: &str| call("POST /rest/2.0/search", body).await.json();
+    let found = search(r#"{"keywords":"asset 2*"}"#).await;
+    let names: Vec<&Value> = found["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|hit| &hit["resource"]["name"])
+        .collect();
+    assert_eq!(
+        (&found["total"], names),
+        (&json!(2), vec![&json!("Asset 2"), &json!("Asset 20")])
+    );
+    let found = search(r#"{"keywords":"*","offset":15,"limit":3}"#).await;
+    assert_eq!(
+        (&found["total"], &found["results"][2]["resource"]["name"]),
+        (&json!(20), &json!("Asset 18"))
+    );
+    assert_eq!(found["results"].as_array().map(Vec::len), Some(3));
+    for path in ["/graphql", "/graphql/knowledgeGraph/v1"] {
+        let line = format!("POST {path}");
+        let query = r#"{"query":"{ assets { id } }","variables":null}"#;
+        let told = call(&line, query).await.json();
+        let assets = told["data"]["assets"].as_array().unwrap();
+        assert_eq!(
+            (assets.len(), &assets[9]["displayName"]),
+            (10, &json!("Asset 10"))
+        );
+        assert_eq!(fields(&assets[0]), ["displayName", "id"]);
+        let refused = call(&line, "{}").await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.json()["errors"][0]["message"].is_string());
+    }
+    let catalog = call("GET /rest/catalog/1.0/profiling/x", "").await.json();
+    assert_eq!(
+        (&catalog["total"], &catalog["results"]),
+        (&json!(0), &json!([]))
+    );
+}
+
+#[tokio::test]
+async fn a_session_is_opened_shown_and_ended() {
     let simulator = simulator(Config::default()).await;
     let live = bearer(&simulator).await;
-    let kind = "Content-Type: multipart/form-data; boundary=b";
-    let form = format!(
-        "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\n\r\n{}\r\n--b--\r\n",
-        "x".repeat(100_000)
-    );
-    let files = send(&simulator, "POST /rest/2.0/files", &[&live, kind], &form).await;
-    let file = &files.json()[0];
-    assert_eq!(
-        (files.status, &file["size"], &file["name"]),
-        (201, &json!(100_000), &json!("a.csv"))
-    );
-    let job = send(
+    let call = async |line: &str| {
+        let line = line.replace(' ', " /rest/2.0/auth/sessions");
+        send(&simulator, &line, &[&live], "").await
+    };
+    let opened = call("POST ").await;
+    assert!(opened.json()["csrfToken"].is_string() && opened.header("set-cookie").is_some());
+    let current = call("GET /current").await;
+    assert_eq!(current.json()["userName"], "simulated-application");
+    let heartbeat = call("GET /heartbeat").await;
+    assert_eq!((heartbeat.status, heartbeat.body.len()), (200, 0));
+    assert!(heartbeat.header("set-cookie").is_some());
+    assert_eq!(call("DELETE /current").await.status, 204);
+}
+
+#[tokio::test]
+async fn a_post_may_stand_for_another_method_and_head_for_get() {
+    let simulator = simulator(Config::default()).await;
+    let live = bearer(&simulator).await;
+    let made = send(
         &simulator,
-        "POST /rest/2.0/import/csv-job",
-        &[&live, kind],
-        &form,
-    )
-    .await
-    .json();
-    let path = format!("GET /rest/2.0/jobs/{}", job["id"].as_str().unwrap());
-    let mut states = Vec::new();
-    for _ in 0..3 {
-        states.push(send(&simulator, &path, &[&live], "").await.json()["state"].clone());
-    }
-    assert_eq!(states, ["RUNNING", "RUNNING", "COMPLETED"]);
-    let broken = send(
-        &simulator,
-        "POST /rest/2.0/import/csv-job",
-        &[&live, kind],
-        "--b\r\n",
+        "POST /rest/2.0/assets",
+        &[&live],
+        r#"{"name":"a"}"#,
     )
     .await;
+    let path = made.header("location").unwrap();
+    let head = send(&simulator, &format!("HEAD {path}"), &[&live], "").await;
+    let length = made.header("content-length");
+    assert_eq!((head.status, head.header("content-length")), (200, length));
+    let line = format!("POST {path}");
+    let meant = |method: &str| format!("X-HTTP-Method-Override: {method}");
+    let headers = [&live, &*meant("PATCH")];
+    let changed = send(&simulator, &line, &headers, r#"{"name":"b"}"#).await;
+    assert_eq!(changed.json()["name"], "b");
+    let removed = send(&simulator, &line, &[&live, &meant("DELETE")], "").await;
+    assert_eq!(removed.status, 204);
+}
+
+/// The header of a form, and one with a file and a field.
+fn form() -> (&'static str, String) {
+    let file = "x".repeat(100_000);
+    let form = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.csv\"\r\n\
+         Content-Type: text/csv\r\n\r\n{file}\r\n\
+         --b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\ntrue\r\n--b--\r\n"
+    );
+    ("Content-Type: multipart/form-data; boundary=b", form)
+}
+
+#[tokio::test]
+async fn files_are_uploaded_downloaded_and_removed() {
+    let simulator = simulator(Config::default()).await;
+    let live = bearer(&simulator).await;
+    let (kind, form) = form();
+    let files = send(&simulator, "POST /rest/2.0/files", &[&live, kind], &form).await;
+    let files_json = files.json();
+    let [file] = &files_json.as_array().unwrap()[..] else {
+        panic!("{files:?}");
+    };
+    let expected = json!({
+        "id": file["id"],
+        "name": "a.csv",
+        "contentType": "text/csv",
+        "size": 100_000,
+        "extension": "csv",
+    });
+    assert_eq!((files.status, file), (201, &expected));
+    let path = format!("/rest/2.0/files/{}", file["id"].as_str().unwrap());
+    let call = async |method: &str, more: &str| {
+        send(&simulator, &format!("{method} {path}{more}"), &[&live], "").await
+    };
+    assert_eq!(call("GET", "/info").await.json(), *file);
+    let down = call("GET", "").await;
+    assert_eq!(down.body, b"0123456789abcdef".repeat(6250));
+    assert_eq!(
+        [
+            down.header("content-length"),
+            down.header("content-disposition")
+        ],
+        [Some("100000"), Some("attachment; filename=\"a.csv\"")]
+    );
+    assert_eq!(call("DELETE", "").await.status, 204);
+    for (method, more) in [("GET", ""), ("GET", "/info"), ("DELETE", "")] {
+        assert_eq!(call(method, more).await.status, 404, "{method} {more}");
+    }
+}
+
+#[tokio::test]
+async fn jobs_come_to_an_end() {
+    let simulator = simulator(Config::default()).await;
+    let live = bearer(&simulator).await;
+    let (kind, form) = form();
+    let line = "POST /rest/2.0/import/csv-job";
+    let import = async || send(&simulator, line, &[&live, kind], &form).await.json();
+    let call = async |line: &str| send(&simulator, line, &[&live], "").await;
+    let job = import().await;
+    assert_eq!(job["message"], "Received 100004 bytes in 2 parts.");
+    let path = format!("/rest/2.0/jobs/{}", job["id"].as_str().unwrap());
+    let mut states = Vec::new();
+    for _ in 0..4 {
+        let job = call(&format!("GET {path}")).await.json();
+        states.push(job["state"].clone());
+        let has_ended = job["state"] == "COMPLETED";
+        assert_eq!(has_ended, job["progressPercentage"] == 100.0, "{job}");
+        assert_eq!(has_ended, job["result"] == "SUCCESS", "{job}");
+        assert_eq!(has_ended, job["endDate"] != 0, "{job}");
+        assert_eq!(has_ended, job["cancelable"] == false, "{job}");
+    }
+    assert_eq!(states, ["RUNNING", "RUNNING", "COMPLETED", "COMPLETED"]);
+    let other = import().await["id"].as_str().unwrap().to_owned();
+    let canceled = call(&format!("POST /rest/2.0/jobs/{other}/canceled")).await;
+    assert_eq!(canceled.status, 200);
+    let jobs = call("GET /rest/2.0/jobs").await.json();
+    let states: Vec<&Value> = jobs["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| &job["state"])
+        .collect();
+    assert_eq!(states, ["COMPLETED", "CANCELED"]);
+    assert_eq!(call("GET /rest/2.0/jobs/none").await.status, 404);
+    let broken = send(&simulator, line, &[&live, kind], "--b\r\n").await;
     assert_eq!(broken.status, 400);
 }
 
 #[tokio::test]
+async fn views_are_exported_in_every_format() {
+    let simulator = simulator(Config {
+        rows: 3,
+        ..Config::default()
+    })
+    .await;
+    let live = bearer(&simulator).await;
+    let call = async |format: &str| {
+        let line = format!("POST /rest/2.0/outputModule/export/{format}");
+        send(&simulator, &line, &[&live], "{}").await
+    };
+    for (format, content_type, row) in [
+        ("json", "application/json", "\"name\":\"Asset "),
+        ("csv", "text/csv; charset=utf-8", ",Asset "),
+        ("excel", "text/csv; charset=utf-8", ",Asset "),
+        ("xml", "application/xml", "name=\"Asset "),
+    ] {
+        for (query, rows) in [("", 3), ("?rows=2500", 2500)] {
+            let export = call(&format!("{format}{query}")).await;
+            assert_eq!(export.header("content-type"), Some(content_type));
+            assert_eq!(export.header("transfer-encoding"), Some("chunked"));
+            let text = String::from_utf8(export.body).unwrap();
+            assert_eq!(text.matches(row).count(), rows, "{format}{query}");
+        }
+        let job = call(&format!("{format}-job?rows=7")).await.json();
+        assert_eq!(
+            (&job["state"], &job["message"]),
+            (&json!("RUNNING"), &json!("Exports 7 rows."))
+        );
+        let file = call(&format!("{format}-file?rows=700")).await.json();
+        assert_eq!(file["name"], format!("export.{format}"));
+        let path = format!("GET /rest/2.0/files/{}", file["id"].as_str().unwrap());
+        let down = send(&simulator, &path, &[&live], "").await;
+        assert_eq!(down.body.len(), 700);
+    }
+    for unknown in ["pdf", "csv-fax"] {
+        assert_eq!(call(unknown).await.json()["method"], "POST", "an echo");
+    }
+}
+
+#[tokio::test]
 async fn clients_are_registered_used_changed_and_removed() {
-    let simulator = simulator(Config::default()).await;
+    for rotates in [false, true] {
+        registered_used_changed_and_removed(rotates).await;
+    }
+}
+
+async fn registered_used_changed_and_removed(rotates: bool) {
+    let config = Config {
+        update_rotates_secret: rotates,
+        ..Config::default()
+    };
+    let simulator = simulator(config).await;
     let admin = basic("admin", "admin");
     let base = "/rest/auth/v1/clients";
     let call = async |line: String, body: &str| send(&simulator, &line, &[&admin], body).await;
@@ -187,13 +431,18 @@ async fn clients_are_registered_used_changed_and_removed() {
         .await
         .json();
     assert_eq!(changed["client_name"], "renamed");
-    assert_eq!(changed.get("client_secret"), None);
-    assert_eq!(token(&json["client_secret"]).await, 200);
+    assert_eq!(changed.get("client_secret").is_some(), rotates);
+    let secret = changed
+        .get("client_secret")
+        .unwrap_or(&json["client_secret"]);
+    assert_eq!(token(secret).await, 200);
+    let old = token(&json["client_secret"]).await;
+    assert_eq!(old, if rotates { 401 } else { 200 });
     let all = call(format!("GET {base}"), "").await.json();
     assert_eq!(all["registrations"].as_array().map(Vec::len), Some(2));
     assert_eq!(call(format!("DELETE {one}"), "").await.status, 204);
     assert_eq!(call(format!("GET {one}"), "").await.status, 401);
-    assert_eq!(token(&json["client_secret"]).await, 401);
+    assert_eq!(token(secret).await, 401);
     let stranger = basic("admin", "guess");
     assert_eq!(
         send(&simulator, &format!("GET {base}"), &[&stranger], "")

@@ -139,6 +139,20 @@ async fn a_fault_draws_from_the_pool_only_if_told_to() {
 }
 
 #[tokio::test]
+async fn a_share_of_the_requests_is_hit() {
+    let simulator = simulator(Config::default()).await;
+    let live = bearer(&simulator).await;
+    let fault = json!({ "endpoint": "api", "kind": "status:503", "share": 0.5 });
+    order(&simulator, fault).await;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(send(&simulator, INFO, &[&live], "").await.status);
+    }
+    assert_eq!(seen, [200, 503, 200, 503]);
+    assert_eq!(simulator.state().faulted, 2);
+}
+
+#[tokio::test]
 async fn a_body_is_cut_after_exactly_as_much_as_was_asked_for() {
     let simulator = simulator(Config::default()).await;
     let live = bearer(&simulator).await;
