@@ -100,7 +100,7 @@ impl Message {
                     !follows && !FLEETING.contains(&&**name)
                 });
                 lasting
-                    .map(|(name, value)| format!("{name}: {}", shown(value.as_bytes())))
+                    .map(|(name, value)| format!("{name}: {}", shown(without_mark(name, value))))
                     .collect()
             };
             let (old_set, new_set) = (set(old), set(new));
@@ -123,6 +123,14 @@ impl Message {
             found.push(format!("body: {old} -> {new}"));
         }
         found
+    }
+}
+
+/// The value without the mark of the proxy's process, which is at its end.
+fn without_mark<'a>(name: &str, value: &'a str) -> &'a [u8] {
+    match name {
+        "x-collibra-auth-proxy-via" => &value.as_bytes()[..value.len().saturating_sub(32)],
+        _ => value.as_bytes(),
     }
 }
 
