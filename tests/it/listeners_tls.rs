@@ -130,7 +130,7 @@ fn a_renewed_certificate_is_shown_to_new_connections_and_no_other_ends() {
     std::fs::copy(&renewed.key, &files.key).unwrap();
     proxy.process.signal("HUP");
     proxy.process.err.wait_for("the refusal", |line| {
-        line.contains("not that of").then_some(())
+        line.contains("does not belong to").then_some(())
     });
     let mut more = Client::new(&first, HTTP_1, None).open(proxy.address);
     assert_eq!(get(&mut more, &proxy, "/echo").status, 200);

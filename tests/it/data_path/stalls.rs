@@ -30,8 +30,8 @@ fn settled(proxy: &Proxy) -> u64 {
     })
 }
 
-/// For an instance that must accept thousands of connections at once: a SYN that finds its queue full
-/// is sent again after 1, 3 and 7 s.
+/// For an instance that must accept thousands of connections at once: a SYN that finds its queue
+/// full is sent again after 1, 3 and 7 s.
 const PATIENT: &str = "connect_timeout = \"1m\"";
 
 /// A connection with a zero window and as many streams as there may be.

@@ -301,7 +301,9 @@ fn a_foreign_authority_is_refused() {
     let checked = run(command(["check", "--config"]).arg(&file));
     assert_eq!(checked.status, 78, "{}", checked.out);
     assert!(
-        checked.err.contains("local-ca.key: the key is not that of"),
+        checked
+            .err
+            .contains("local-ca.key: the key does not belong to"),
         "{}",
         checked.err
     );
