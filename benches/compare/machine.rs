@@ -88,9 +88,11 @@ pub(crate) fn description() -> String {
     let memory = field("/proc/meminfo", "MemTotal");
     let kilobytes: f64 = memory.trim_end_matches(" kB").parse().unwrap_or(0.0);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // without the build's own suffix
+    let kernel: Vec<&str> = kernel.trim().split('.').take(2).collect();
     format!(
         "{processor}, {cores} cores, {:.0} GB, Linux {}",
         kilobytes / 1024.0 / 1024.0,
-        kernel.trim()
+        kernel.join(".")
     )
 }
