@@ -46,6 +46,7 @@ macro_rules! promises_of_members {
             contract::many_writers_at_once_lose_nothing,
             contract::one_at_a_time_has_the_right_to_ask_and_gives_up_no_other_than_its_own,
             contract::what_one_keeps_the_other_reads_and_is_told_of,
+            contract::one_that_falls_silent_loses_its_place_to_the_next,
             contract::who_has_lost_the_right_changes_nothing,
             contract::who_leaves_gives_its_place_to_the_next,
             members::one_that_is_told_of_the_server_while_it_runs_brings_its_token_there,

@@ -14,7 +14,7 @@ use crate::token::ports::Membership;
 /// The length of the standby list.
 const MAX_STANDBYS: usize = 4;
 
-/// How long an unchanged counter keeps its place: three missed heartbeats.
+/// How long an unchanged counter keeps its place.
 const EXPIRY: Duration = Duration::from_secs(15);
 
 /// The heartbeats that a process has observed.
@@ -39,17 +39,21 @@ impl Heartbeats {
             let known = observed.find(|(other, known, _)| other == name && *known == count);
             known.map_or(now, |(.., since)| *since)
         };
-        let mut standbys: Vec<_> = parse(text)
+        // expired ones too: they stay expired until one write has removed them
+        self.observed = parse(text)
             .take(MAX_STANDBYS)
             .map(|(name, count)| (name.to_owned(), count, since(name, count)))
-            .filter(|(name, _, since)| name == me || now.since(*since) < EXPIRY)
             .collect();
-        let mut own = standbys.iter().position(|(name, ..)| name == me);
+        let mut standbys: Vec<_> = { self.observed.iter() }
+            .filter(|(name, _, since)| name == me || now.since(*since) < EXPIRY)
+            .map(|(name, count, _)| (&**name, *count))
+            .collect();
+        let mut own = standbys.iter().position(|(name, _)| *name == me);
         if own.is_none() && standbys.len() < MAX_STANDBYS {
             own = Some(standbys.len());
-            standbys.push((me.to_owned(), 0, now));
+            standbys.push((me, 0));
         }
-        if let Some((_, count, _)) = own.and_then(|own| standbys.get_mut(own)) {
+        if let Some((_, count)) = own.and_then(|own| standbys.get_mut(own)) {
             *count = count.wrapping_add(1);
         }
         let others = usize::from(own.is_none());
@@ -60,10 +64,9 @@ impl Heartbeats {
         let written = own.is_some().then(|| {
             let all = standbys
                 .iter()
-                .map(|(name, count, _)| format!("{name}:{count}"));
+                .map(|(name, count)| format!("{name}:{count}"));
             all.collect::<Vec<_>>().join(" ")
         });
-        self.observed = standbys;
         (written, membership)
     }
 }
@@ -120,6 +123,17 @@ mod tests {
         let (written, membership) = last.heartbeat("a:1 b:2 c:2 d:2", "e", start + EXPIRY);
         assert_eq!(written.unwrap(), "b:2 c:2 d:2 e:1");
         assert_eq!(membership, Membership::Member { before: 3, all: 4 });
+    }
+
+    #[test]
+    fn the_silent_stay_expired_while_nobody_has_removed_them() {
+        let mut last = Heartbeats::default();
+        let dead = "a:1 b:1 c:1 d:1";
+        last.heartbeat(dead, "e", Instant::ORIGIN);
+        for _ in 0..2 {
+            let (written, _) = last.heartbeat(dead, "e", Instant::ORIGIN + EXPIRY);
+            assert_eq!(written.as_deref(), Some("e:1"));
+        }
     }
 
     #[test]

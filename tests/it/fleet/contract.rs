@@ -197,6 +197,25 @@ pub(super) fn who_leaves_gives_its_place_to_the_next(kind: Kind) {
     });
 }
 
+pub(super) fn one_that_falls_silent_loses_its_place_to_the_next(kind: Kind) {
+    let server = Server::start(kind);
+    kept_by(async {
+        let first = server.of_client("id");
+        assert_eq!(settles(&*first).await, 0);
+        let second = server.of_client("id");
+        assert_eq!(settles(&*second).await, 1);
+        // as if it were killed
+        drop(first);
+        let moved_up = async {
+            while settles(&*second).await > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        // its membership expires after 15 s
+        timeout(Duration::from_secs(30), moved_up).await.unwrap();
+    });
+}
+
 /// Returns the result of `work`, and how many hundredths of a second it took. They are counted by a
 /// task of the same thread, so a busy machine, which delays both, counts fewer.
 async fn ticks<T>(work: impl Future<Output = T>) -> (T, u32) {

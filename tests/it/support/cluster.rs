@@ -16,6 +16,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::runtime::Runtime;
+use tokio::time::error::Elapsed;
 
 use super::until;
 
@@ -47,7 +48,7 @@ impl Cluster {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let made = access.clone();
-        let client = on(&runtime, async move { made.client().await.unwrap() });
+        let client = on(&runtime, async move { made.client().await.unwrap() }).unwrap();
         let cluster = Cluster {
             runtime: Some(runtime),
             client,
@@ -90,12 +91,14 @@ impl Cluster {
     /// Deletes both; returns whether both existed.
     fn delete(&self) -> bool {
         let (secrets, leases, name) = (self.secrets(), self.leases(), self.name.clone());
-        self.run(async move {
+        let deleted = on(self.runtime.as_ref().unwrap(), async move {
             let parameters = DeleteParams::default();
             let secret = secrets.delete(&name, &parameters).await.is_ok();
             let lease = leases.delete(&name, &parameters).await.is_ok();
             secret && lease
-        })
+        });
+        // a panic while a failed test is unwound would abort all tests
+        deleted.unwrap_or(false)
     }
 
     /// Both objects, without the record's value.
@@ -125,7 +128,7 @@ impl Cluster {
     }
 
     fn run<T: Send>(&self, what: impl Future<Output = T> + Send) -> T {
-        on(self.runtime.as_ref().unwrap(), what)
+        on(self.runtime.as_ref().unwrap(), what).unwrap()
     }
 
     /// The store's configuration.
@@ -207,7 +210,7 @@ impl Drop for Cluster {
 }
 
 /// Runs a future on the runtime, even from within another one.
-fn on<T: Send>(runtime: &Runtime, what: impl Future<Output = T> + Send) -> T {
-    let bounded = async { tokio::time::timeout(PATIENCE, what).await.unwrap() };
+fn on<T: Send>(runtime: &Runtime, what: impl Future<Output = T> + Send) -> Result<T, Elapsed> {
+    let bounded = async { tokio::time::timeout(PATIENCE, what).await };
     std::thread::scope(|scope| scope.spawn(|| runtime.block_on(bounded)).join().unwrap())
 }
