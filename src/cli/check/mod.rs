@@ -42,7 +42,7 @@ pub struct Args {
 /// Prints a summary to standard output, and the result of each step of `--live`.
 ///
 /// # Errors
-/// [`crate::config::Faults`] if the configuration is wrong, [`Exit`] if a step failed, an I/O error
+/// [`crate::config::Faults`] if the configuration is wrong, `Exit` if a step failed, an I/O error
 /// if writing fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.source.load()?;

@@ -58,7 +58,7 @@ pub struct Args {
 /// Runs the demo.
 ///
 /// # Errors
-/// If one of its parts cannot start, or [`Exit`] if an app behind the proxy saw a failure.
+/// If one of its parts cannot start, or `Exit` if an app behind the proxy saw a failure.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let left = Stage::set(&args, false).await?;
     let right = Stage::set(&args, true).await?;
