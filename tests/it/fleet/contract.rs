@@ -179,40 +179,32 @@ pub(super) fn each_knows_how_many_came_before_it(kind: Kind) {
 }
 
 pub(super) fn who_leaves_gives_its_place_to_the_next(kind: Kind) {
+    // sooner than a membership expires
+    let soon = Duration::from_secs(12);
+    the_next_moves_up(kind, soon, async |first| first.leave().await);
+}
+
+pub(super) fn one_that_falls_silent_loses_its_place_to_the_next(kind: Kind) {
+    // its membership expires after 15 s, which the next notices at its own heartbeat
+    let late = Duration::from_secs(60);
+    the_next_moves_up(kind, late, async |first| drop(first));
+}
+
+/// The second of two members gets the first one's place within `patience` after that `goes`.
+fn the_next_moves_up(kind: Kind, patience: Duration, goes: impl AsyncFnOnce(Box<dyn TokenStore>)) {
     let server = Server::start(kind);
     kept_by(async {
         let first = server.of_client("id");
         assert_eq!(settles(&*first).await, 0);
         let second = server.of_client("id");
         assert_eq!(settles(&*second).await, 1);
-        first.leave().await;
+        goes(first).await;
         let moved_up = async {
             while settles(&*second).await > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        // sooner than a membership expires
-        let soon = Duration::from_secs(12);
-        timeout(soon, moved_up).await.unwrap();
-    });
-}
-
-pub(super) fn one_that_falls_silent_loses_its_place_to_the_next(kind: Kind) {
-    let server = Server::start(kind);
-    kept_by(async {
-        let first = server.of_client("id");
-        assert_eq!(settles(&*first).await, 0);
-        let second = server.of_client("id");
-        assert_eq!(settles(&*second).await, 1);
-        // as if it were killed
-        drop(first);
-        let moved_up = async {
-            while settles(&*second).await > 0 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        // its membership expires after 15 s
-        timeout(Duration::from_secs(30), moved_up).await.unwrap();
+        timeout(patience, moved_up).await.unwrap();
     });
 }
 
