@@ -91,7 +91,7 @@ train() {
             most = 0
             for (i = 3; i <= NF; i++) { gsub(/[^0-9]/, "", $i); if ($i + 0 > most) most = $i + 0 }
             if (most) print most, name
-        }' | sort -rn | cut -d ' ' -f 2 >"$work/order"
+        }' | sort -rn | cut -d ' ' -f 2 >"$work/order" || return
     printf '%s' "$work"
 }
 
