@@ -95,13 +95,6 @@ train() {
     printf '%s' "$work"
 }
 
-# Whether the linker can place functions in a given order: LLD can, which is Rust's own on most machines.
-can_order() {
-    local trial=$1/trial
-    echo 'fn main() {}' | rustc - -o "$trial" "-Clink-arg=-Wl,--symbol-ordering-file=$1/order" \
-        -Clink-arg=-Wl,--no-warn-symbol-ordering >/dev/null 2>&1
-}
-
 profile=''
 if [[ -z $plain ]]; then
     profile=$(train) || profile=''
@@ -109,9 +102,11 @@ if [[ -z $plain ]]; then
 fi
 # builds with other flags use another target directory, so that they do not invalidate each other
 if [[ -n $profile ]]; then
-    # what runs lies together, so that the rest, two thirds of the code, stays out of memory
-    if can_order "$profile"; then
-        flags+=" -Clink-arg=-Wl,--symbol-ordering-file=$profile/order -Clink-arg=-Wl,--no-warn-symbol-ordering"
+    # What runs lies together, so that the rest, two thirds of the code, stays out of memory. This needs
+    # LLD, Rust's own linker on most machines.
+    order=("-Clink-arg=-Wl,--symbol-ordering-file=$profile/order" -Clink-arg=-Wl,--no-warn-symbol-ordering)
+    if echo 'fn main() {}' | rustc - -o "$profile/trial" "${order[@]}" >/dev/null 2>&1; then
+        flags+=" ${order[*]}"
     fi
     RUSTFLAGS="-Cprofile-use=$profile/merged $flags" "${build[@]}" "${features[@]}" --profile dist --target "$host" \
         --target-dir target/trained >&2

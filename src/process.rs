@@ -44,8 +44,9 @@ pub fn close() -> Vec<Open> {
 }
 
 /// Makes the kernel map this process's memory by pages of 4 KiB (prctl(2), `PR_SET_THP_DISABLE`):
-/// with transparent huge pages an idle process would occupy twice its memory. Without effect where
-/// the kernel does not support it.
+/// with transparent huge pages an idle process would occupy twice its memory. The allocator is
+/// built not to request them (`no_thp`), but some systems give them unrequested. Without effect
+/// where the kernel does not support it.
 pub fn disable_huge_pages() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);

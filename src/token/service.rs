@@ -72,8 +72,8 @@ pub enum Change {
 /// A command to an engine.
 #[derive(Debug)]
 pub enum Order {
-    /// Apply the client's changed configuration. The current token stays valid until it expires,
-    /// whoever requested it.
+    /// Apply the client's changed configuration. The current token stays in use until it expires,
+    /// even if the client before the change requested it.
     Configure(Settings, Change),
     /// Request a new token now, if that is allowed.
     Renew {
