@@ -30,6 +30,12 @@ impl Instant {
     }
 }
 
+/// The whole milliseconds of `span`.
+#[must_use]
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Add<Duration> for Instant {
     type Output = Instant;
 

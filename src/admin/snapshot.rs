@@ -11,7 +11,7 @@ use super::report::{
     StoreReport, TokenReport, TokenRequestReport,
 };
 use super::view::{Certificate, ClientView, View};
-use crate::clock::Instant;
+use crate::clock::{Instant, millis};
 use crate::telemetry::{Label, TokenRequest};
 use crate::token::cache::NextAttempt;
 use crate::token::ports::Membership;
@@ -165,7 +165,7 @@ fn token_request(request: TokenRequest) -> TokenRequestReport {
     TokenRequestReport {
         at: timestamp(request.at),
         outcome: request.outcome.to_owned(),
-        milliseconds: u64::try_from(request.took.as_millis()).unwrap_or(u64::MAX),
+        milliseconds: millis(request.took),
     }
 }
 

@@ -30,6 +30,7 @@ use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize};
 
 use super::key::Key;
+use crate::clock::millis;
 use crate::secret::Secret;
 use crate::token::ports::{Record, StoreError, StoredPool, StoredToken};
 
@@ -310,7 +311,7 @@ fn check(key: &Key, generation: u64, pool: &Pool) -> String {
 
 fn seal_token(key: &Key, token: &StoredToken) -> Result<Sealed, StoreError> {
     let asked = milliseconds(token.asked);
-    let lifetime = u64::try_from(token.lifetime.as_millis()).unwrap_or(u64::MAX);
+    let lifetime = millis(token.lifetime);
     let lifetime = lifetime.min(DAY);
     let mut nonce = [0; NONCE_LEN];
     let mut text = Zeroizing::new(token.access_token.expose().as_bytes().to_vec());
@@ -377,7 +378,7 @@ fn bound(key: &Key, generation: u64, asked: u64, lifetime: u64) -> Vec<u8> {
 
 fn milliseconds(at: SystemTime) -> u64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+    millis(since.unwrap_or_default())
 }
 
 fn milliseconds_up(at: SystemTime) -> u64 {

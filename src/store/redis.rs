@@ -37,7 +37,7 @@ use redis::{FromRedisValue, ScriptInvocation};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::random::{Jitter, ThreadJitter};
 use crate::secret::Secret;
 use crate::store::key::Key;
@@ -415,5 +415,5 @@ fn retention_of(record: &Record, now: SystemTime) -> Duration {
 }
 
 fn milliseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1)
+    millis(span).max(1)
 }

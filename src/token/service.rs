@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::client_id::ClientId;
-use crate::clock::{Clock, Instant};
+use crate::clock::{Clock, Instant, millis};
 use crate::random::Jitter;
 use crate::telemetry::{Label, Operation, StoreMetrics, StoreOutcome};
 use crate::token::budget::Budget;
@@ -345,7 +345,7 @@ fn log(
             client,
             generation,
             lifetime_seconds = token.map_or(0, |token| token.lifetime().as_secs()),
-            took_milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            took_milliseconds = millis(*took),
             next_in_seconds,
             pool_available,
             "token received"
